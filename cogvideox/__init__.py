@@ -1,0 +1,41 @@
+"""CogVideoX in one package that can be read: models, generation and training of text-to-video diffusion.
+
+The public names are imported when they are first used, so that `import cogvideox` is instant:
+
+- `CogVideoX`: a model that is ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
+- `Video`: what it returns, and what can be saved;
+- `UserError`: what every mistake of a caller raises, with one sentence that says what is wrong;
+- `presets`: the transformer's configurations of the five official models, by name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cogvideox.errors import UserError
+    from cogvideox.generation.pipeline import CogVideoX
+    from cogvideox.records import Video
+    from cogvideox.transformer.config import PRESETS as presets
+
+__version__ = "0.1.0"
+__all__ = ["CogVideoX", "UserError", "Video", "presets"]
+
+_HOMES = {
+    "CogVideoX": ("cogvideox.generation.pipeline", "CogVideoX"),
+    "UserError": ("cogvideox.errors", "UserError"),
+    "Video": ("cogvideox.records", "Video"),
+    "presets": ("cogvideox.transformer.config", "PRESETS"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

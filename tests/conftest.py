@@ -1,0 +1,35 @@
+"""What holds for every test: one thread, nothing fetched, the same random numbers, and which rooms are quick.
+
+`make test` runs what is not marked `slow`; tests outside the quick rooms are marked so here, by where they lie.
+Shapes in signatures are checked by jaxtyping and beartype (see `addopts` in pyproject.toml).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Read when torch is first imported, so before any test module is. Two workers with one thread each use two cores best.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+HERE = Path(__file__).parent
+QUICK_ROOMS = {"unit", "laws", "parity", "flow"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(HERE).parts[0]
+        if room not in QUICK_ROOMS:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """A test gives the same result alone, in any order and on any worker."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
