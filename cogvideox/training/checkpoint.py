@@ -1,0 +1,167 @@
+"""Checkpoints of a run: whole or not there, and never executing code.
+
+A run's folder holds `checkpoints/step-00001500/` (`tensors.safetensors`, `state.json`) and `checkpoints/latest`, a text
+file with the name of the newest. A checkpoint is written under another name, forced to disk, renamed, and only then
+pointed to: whatever happens in between, `latest` names a whole one. State is plain numbers and tensors, so nothing is
+ever unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogvideox.errors import UserError
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, an EMA: anything that hands out its state and takes it back."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Checkpoints:
+    """The checkpoints under `folder` (a run's folder), of which the newest `keep` are kept."""
+
+    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+        self.folder = Path(folder) / "checkpoints"
+        self.keep = max(1, keep)
+
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint, or None."""
+        try:
+            return _step_of((self.folder / "latest").read_text().strip())
+        except FileNotFoundError:
+            return None
+
+    def save(self, step: int, parts: Mapping[str, Stateful], *, info: Mapping[str, Any] | None = None) -> Path:
+        """Writes the state of `parts` after `step` optimizer steps, with `info` (JSON values) beside it.
+
+        Returns the checkpoint's folder. Does nothing when `latest` already is that step: a run is a function of its
+        step. Raises UserError when the disk refuses or a tensor is not finite; the checkpoints before it stay.
+        """
+        target = self.folder / _name(step)
+        if self.latest() == step:
+            return target
+        partial = self.folder / f"{target.name}.partial"
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            tensors: dict[str, Tensor] = {}
+            tree = {name: _flatten(part.state_dict(), name, tensors) for name, part in parts.items()}
+            save_file(tensors, partial / "tensors.safetensors")
+            document = {"step": step, "info": dict(info or {}), "parts": tree}
+            (partial / "state.json").write_text(json.dumps(document) + "\n")
+            for path in partial.iterdir():
+                _flush(path)
+            if target.exists():  # whole but never pointed to: the run was killed between the rename and the pointer
+                shutil.rmtree(target)
+            partial.rename(target)
+            pointer = self.folder / "latest.partial"
+            pointer.write_text(target.name + "\n")
+            _flush(pointer)
+            pointer.replace(self.folder / "latest")
+            _flush(self.folder)
+            self._prune()
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"could not write the checkpoint {target}: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def load(self, parts: Mapping[str, Stateful], step: int | None = None) -> tuple[int, dict[str, Any]]:
+        """Restores `parts` from the checkpoint of `step` (None: the newest); returns its step and `info`.
+
+        Raises UserError when there is none, it cannot be read, or it holds other parts than those asked for.
+        """
+        step = self.latest() if step is None else step
+        if step is None:
+            raise UserError(f"{self.folder} holds no checkpoint to resume from")
+        source = self.folder / _name(step)
+        try:
+            tensors = load_file(source / "tensors.safetensors")
+            document = json.loads((source / "state.json").read_text())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(f"the checkpoint {source} cannot be read: {error}") from error
+        if document["parts"].keys() != parts.keys():
+            raise UserError(f"the checkpoint {source} holds {sorted(document['parts'])}, not {sorted(parts)}")
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(_unflatten(document["parts"][name], tensors))
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(f"the checkpoint {source} does not fit this run's {name}: {error}") from error
+        return document["step"], document["info"]
+
+    def _prune(self) -> None:
+        """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""
+        folders = sorted(self.folder.glob("step-*"))
+        whole = [path for path in folders if path.suffix == "" and _step_of(path.name) <= self.latest()]
+        for path in set(folders) - set(whole[-self.keep :]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _step_of(name: str) -> int:
+    return int(name.removeprefix("step-"))
+
+
+def _flush(path: Path) -> None:
+    """Forces a file, or a folder's list of names, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a tree of dicts, lists, numbers and tensors; the tensors go to `tensors` under their dotted path.
+
+    A dict becomes a list of pairs, for the keys of an optimizer's state are integers and JSON knows only strings.
+    """
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{name} is no longer finite, so it is not saved: resume with a lower optim.lr")
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _flatten(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_flatten(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}: a checkpoint holds numbers, strings and tensors only")
+
+
+def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "list":
+        return [_unflatten(item, tensors) for item in content]
+    return {key: _unflatten(item, tensors) for key, item in content}
+
+
+class GeneratorState:
+    """A torch.Generator as a part of a checkpoint, for the loops that draw from one across steps."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"state": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.generator.set_state(state["state"])

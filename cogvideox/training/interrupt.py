@@ -1,0 +1,49 @@
+"""When a training has to stop before its last step: a signal, or the end of the time it was given."""
+
+import signal
+import time
+from types import FrameType
+
+
+class Interruption:
+    """Asks, between two steps, whether to save and leave.
+
+    As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the running step; a second
+    one is not held back. `max_seconds` counts from construction: the run stops when another stretch as long as the
+    longest one so far (a step with its validation, samples or save) would not fit any more.
+    """
+
+    def __init__(self, max_seconds: float | None = None) -> None:
+        self.max_seconds = max_seconds
+        self._start = self._last = time.monotonic()
+        self._longest = 0.0
+        self._received: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self._received = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def reason(self) -> str | None:
+        """Why to stop now ("SIGTERM", "540 s are over"), or None; call it once after every step."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._last)
+        self._last = now
+        if self._received is not None:
+            return self._received
+        if self.max_seconds is not None and now - self._start + self._longest > self.max_seconds:
+            return f"{self.max_seconds:g} s are over"
+        return None

@@ -1,0 +1,150 @@
+"""What a run says about itself: `metrics.jsonl`, one heartbeat line, and tensorboard where it is installed."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from torch import Tensor
+
+from cogvideox.errors import UserError
+
+Scalar = float | int | Tensor
+
+
+class Tracker:
+    """Averages scalars between heartbeats and writes them down.
+
+    `metrics.jsonl` in `folder` gets one object per heartbeat or `write`, each with its "step" (optimizer steps done).
+    A resumed run first drops the lines of the steps it is about to repeat. `num_samples` are the samples of one step.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        num_steps: int,
+        num_samples: int,
+        start: int = 0,
+        interval: int = 20,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.path = Path(folder) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.num_steps, self.num_samples, self.interval = num_steps, num_samples, interval
+        self.stream = sys.stderr if stream is None else stream
+        self._drop_after(start)
+        self._file = self.path.open("a", buffering=1)
+        self._board = _tensorboard(self.path.parent / "tensorboard", start)
+        self._sums: dict[str, Scalar] = {}
+        self._count = 0
+        self._clock = time.monotonic()
+
+    def step(self, step: int, scalars: Mapping[str, Scalar]) -> None:
+        """Counts one finished step. Every `interval` steps the means go to the file and onto the heartbeat line.
+
+        `scalars` should have "loss" and "lr". Tensors are summed where they are and read only at the heartbeat, so a
+        GPU is not made to wait. Raises UserError when the loss is no longer finite.
+        """
+        for name, value in scalars.items():
+            value = value.detach() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+        if step % self.interval and step != self.num_steps:
+            return
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise UserError(f"the loss is {means['loss']} by step {step}: resume with a lower optim.lr")
+        seconds = (time.monotonic() - self._clock) / self._count
+        timing = {"ms_per_step": 1000 * seconds, "samples_per_second": self.num_samples / seconds}
+        self.write(step, means | timing)
+        self._say(heartbeat(step, self.num_steps, means, seconds, self.num_samples))
+        self._sums, self._count = {}, 0
+        self._clock = time.monotonic()
+
+    def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
+        """Writes `scalars` as they are: a validation's result, for example."""
+        values = {name: float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step} | {name: _rounded(value) for name, value in values.items()}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        lead = "\r\033[K" if self.stream.isatty() else ""
+        print(f"{lead}{text}", file=self.stream, flush=True)
+
+    def pause(self) -> "_Pause":
+        """`with tracker.pause():` around work that is no training step, so that ms/step and the ETA stay honest."""
+        return _Pause(self)
+
+    def close(self) -> None:
+        if self.stream.isatty():
+            print(file=self.stream)
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _say(self, line: str) -> None:
+        if self.stream.isatty():
+            print(f"\r\033[K{line}", end="", file=self.stream, flush=True)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def _drop_after(self, start: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= start:
+                    kept.append(line)
+            except ValueError:  # the half line of a killed run
+                continue
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(self.path)
+
+
+class _Pause:
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.tracker._clock += time.monotonic() - self.began
+
+
+def heartbeat(step: int, num_steps: int, means: Mapping[str, float], seconds: float, num_samples: int) -> str:
+    """One line: step, loss, lr, ms a step, samples a second, time left. `seconds` is the duration of a step."""
+    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
+    parts += [f"{name} {means[name]:.4g}" for name in ("loss", "lr") if name in means]
+    parts += [f"{1000 * seconds:.0f} ms/step", f"{num_samples / seconds:.1f} samples/s"]
+    parts += [f"ETA {duration((num_steps - step) * seconds)}"]
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}")
+
+
+def _tensorboard(folder: Path, start: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra: `pip install cogvideox[train]`
+        return None
+    return SummaryWriter(str(folder), purge_step=start + 1)
