@@ -1,0 +1,7 @@
+"""`python -m cogvideox` is `cogvideox`."""
+
+import sys
+
+from cogvideox.cli.main import main
+
+sys.exit(main())

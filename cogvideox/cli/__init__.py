@@ -1,0 +1,1 @@
+"""The command line: `main` finds the verb, and every verb has one small file."""

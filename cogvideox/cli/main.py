@@ -1,0 +1,86 @@
+"""`cogvideox VERB ...`: finds the verb's file, runs it, and turns errors into one sentence and an exit status.
+
+A verb is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported when it is
+called, and imports whatever is heavy only once its arguments have been read, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cogvideox import __version__
+from cogvideox.cli.arguments import nearest
+from cogvideox.errors import UserError
+
+VERBS = {
+    "generate": "make a video from a sentence",
+    "train": "train a VAE or a transformer with a recipe",
+}
+
+# Exit statuses. A bug or a broken machine leaves a traceback and Python's own status, 1.
+DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status: 0, 2 (something the user gave) or 130 (Ctrl-C)."""
+    try:
+        _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        return _complain(str(error))
+    except MemoryError:
+        return _complain(_OUT_OF_MEMORY)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _complain(_OUT_OF_MEMORY)
+    except KeyboardInterrupt:
+        print("\ncogvideox: interrupted, no half-written file is left", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`cogvideox ... | head`); what is left in the buffer cannot be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except SystemExit as exit:  # argparse ends --help and --version this way
+        return exit.code if isinstance(exit.code, int) else DONE
+    return DONE
+
+
+def _dispatch(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(_overview())
+    elif verb in ("-V", "--version"):
+        print(f"cogvideox {__version__}")
+    elif verb in VERBS:
+        import_module(f"cogvideox.cli.{verb}").run(arguments[1:])
+    else:
+        raise UserError(f"there is no command {verb!r}{nearest(verb, VERBS)}; the commands are {', '.join(VERBS)}")
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {purpose}" for verb, purpose in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: cogvideox COMMAND [...]",
+            "",
+            *lines,
+            "",
+            "`cogvideox COMMAND --help` shows what a command takes; `cogvideox --version` shows the version.",
+        ]
+    )
+
+
+_OUT_OF_MEMORY = "out of memory: ask for fewer frames or a smaller size (--num-frames, --height, --width)"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Torch says it with `OutOfMemoryError` on a GPU, and with a plain `RuntimeError` on the CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def _complain(sentence: str) -> int:
+    # One line, whatever the message was built from.
+    print(f"cogvideox: {' '.join(sentence.split())}", file=sys.stderr)
+    return USER_ERROR
