@@ -1,0 +1,152 @@
+"""The T5 v1.1 encoder (Raffel et al. 2020, arXiv 1910.10683; v1.1: gated GELU, Shazeer 2020, arXiv 2002.05202).
+
+CogVideoX reads prompts padded to one fixed length and attends to the padding as to any token, here and in the
+transformer: so there is no attention mask anywhere. Positions enter only as a bias on the attention scores, learned
+once and shared by every layer; scores are not divided by sqrt(d) (the initialisation absorbs it).
+
+Axes: b batch, n tokens, d width, k heads, f feed-forward width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cogvideox.text.config import T5Config
+
+
+def position_buckets(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, "n n"]:
+    """The bucket of the distance from each query (row) to each key (column).
+
+    Half of the buckets are for keys after the query, half for the others. In each half, the first half of the buckets
+    holds one distance each; the rest grow logarithmically up to `max_distance`, and the last one holds all beyond.
+    The logarithm is taken in float32, as it was when the published weights were trained: it decides ties.
+    """
+    index = torch.arange(length, device=device)
+    offset = index[None, :] - index[:, None]
+    distance = offset.abs()
+    per_direction = num_buckets // 2
+    num_exact = per_direction // 2
+    growth = torch.log(distance.float() / num_exact) / math.log(max_distance / num_exact)
+    logarithmic = num_exact + (growth.clamp(min=0) * (per_direction - num_exact)).long()
+    bucket = torch.where(distance < num_exact, distance, logarithmic.clamp(max=per_direction - 1))
+    return bucket + per_direction * (offset > 0)
+
+
+class RMSNorm(nn.Module):
+    """Scale by the root of the mean square, without mean and bias; the result has the dtype of the weight."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return normed.to(self.weight.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Every token attends to every token, with a bias [k n n] on the scores."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        width = config.num_heads * config.d_kv
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.d_model, 3 * width, bias=False)
+        self.out = nn.Linear(width, config.d_model, bias=False)
+
+    def forward(self, x: Float[Tensor, "b n d"], bias: Float[Tensor, "k n n"]) -> Float[Tensor, "b n d"]:
+        q, k, v = rearrange(self.qkv(x), "b n (three k e) -> three b k n e", three=3, k=self.num_heads)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
+        return self.out(rearrange(mixed, "b k n e -> b n (k e)"))
+
+
+class FeedForward(nn.Module):
+    """wo(gelu(gate) * value), with gate and value from one product `wi`. GELU is the tanh approximation."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi = nn.Linear(config.d_model, 2 * config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        gate, value = self.wi(x).chunk(2, dim=-1)
+        hidden = F.gelu(gate, approximate="tanh") * value
+        if hidden.dtype == torch.float16:
+            # XXL's sums pass 65504, the largest float16, in this one product: it is done in float32.
+            return F.linear(hidden.float(), self.wo.weight.float())
+        return self.wo(hidden)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on the normed stream and added to it."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Float[Tensor, "b n d"], bias: Float[Tensor, "k n n"]) -> Float[Tensor, "b n d"]:
+        x = x + self.attention(self.attention_norm(x), bias)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class T5Encoder(nn.Module):
+    """Token ids to embeddings. Weights under transformers' names come and go through `text.weights`."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+
+    def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """Embed token ids, padding included. The result has the dtype of the weights."""
+        x = self.embed(ids)
+        # The stream between blocks is at least float32: float16 overflows, and bfloat16 would round it at every addition.
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        bias = self._bias(ids.shape[1])
+        for block in self.blocks:
+            x = block(x, bias)
+        return self.norm(x)
+
+    def _bias(self, length: int) -> Float[Tensor, "k n n"]:
+        config, table = self.config, self.position_bias
+        buckets = position_buckets(
+            length,
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+            table.weight.device,
+        )
+        return rearrange(table(buckets), "n m k -> k n m").contiguous()
+
+
+@torch.no_grad()
+def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
+    """Draw fresh weights with T5's scales, which keep the unscaled scores of attention of order one.
+
+    All weights must be on the device of the generator (`to_empty` first, when built on the meta device).
+    """
+    config = model.config
+    heads = config.num_heads * config.d_kv
+    model.embed.weight.normal_(0, 1, generator=generator)
+    model.position_bias.weight.normal_(0, config.d_model**-0.5, generator=generator)
+    for block in model.blocks:
+        q, k, v = block.attention.qkv.weight.chunk(3)
+        q.normal_(0, (config.d_model * config.d_kv) ** -0.5, generator=generator)
+        k.normal_(0, config.d_model**-0.5, generator=generator)
+        v.normal_(0, config.d_model**-0.5, generator=generator)
+        block.attention.out.weight.normal_(0, heads**-0.5, generator=generator)
+        block.mlp.wi.weight.normal_(0, config.d_model**-0.5, generator=generator)
+        block.mlp.wo.weight.normal_(0, config.d_ff**-0.5, generator=generator)
+        block.attention_norm.weight.fill_(1)
+        block.mlp_norm.weight.fill_(1)
+    model.norm.weight.fill_(1)
