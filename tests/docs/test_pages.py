@@ -1,0 +1,67 @@
+"""What the pages say is so: links lead somewhere, commands and options exist, the tree is the tree, and blocks run."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, links
+
+RUN_SECONDS = 300
+RUNNABLE = [block for block in blocks("bash", "python") if block.reason is None]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    for target in links(page):
+        if not re.match(r"\w+:|#", target):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_make_goal_exists():
+    goals = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        word for _, words in commands() if words[0] == "make" for word in words[1:] if re.fullmatch("[a-z-]+", word)
+    }
+    assert named
+    assert named <= goals
+
+
+def test_every_command_line_option_exists():
+    for block, words in commands():
+        if words[0] != "cogvideox":
+            continue
+        verb = words[1]
+        options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+        missing = {option for option in options if not re.search(rf"{option}(?![\w-])", help_of(verb))}
+        assert not missing, f"{block.name}: `cogvideox {verb}` has no {missing}"
+
+
+@cache
+def help_of(verb: str) -> str:
+    command = [sys.executable, "-m", "cogvideox", verb, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_tree_is_the_tree():
+    tree = next(block.code for block in blocks("text") if block.code.startswith("cogvideox/"))
+    shown = set(re.findall(r"^  ([\w./]+)", tree, re.MULTILINE))
+    for name in shown:
+        assert (ROOT / "cogvideox" / name).exists(), name
+    rooms = {room.name for room in (ROOT / "cogvideox").iterdir() if room.is_dir() and room.name != "__pycache__"}
+    assert rooms <= {name.rstrip("/").partition("/")[0] for name in shown}
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.name)
+def test_block_runs(block: Block, tmp_path: Path):
+    program = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+    here = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+    run = subprocess.run(
+        [*program, block.code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
