@@ -26,7 +26,7 @@ Generators = torch.Generator | Sequence[torch.Generator]  # one for the batch, o
 def initial_noise(
     shape: Sequence[int], generator: Generators, device: torch.device | str | None = None
 ) -> Float[Tensor, "b c t h w"]:
-    """Standard normal noise of `shape` [b c t h w] in float32; with the same seed, that of a float32 diffusers pipeline.
+    """Standard normal noise of `shape` [b c t h w] in float32; with the same seed, that of diffusers in float32.
 
     Diffusers keeps time before channels, so the numbers are drawn in that order. They are drawn on the generator's
     device and moved to `device`: with a CPU generator a seed gives the same video on every device. With a list of
