@@ -6,6 +6,10 @@ A recipe (`recipes.py`) returns one of these whole; the command line overrides s
 from dataclasses import dataclass
 from typing import Literal
 
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.errors import UserError
+from cogvideox.vae.config import VAEConfig
+
 
 @dataclass(frozen=True)
 class OptimSettings:
@@ -23,14 +27,50 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How long, how often, how many. Intervals count optimizer steps; 0 switches the thing off."""
+    """How long, how often, how many. Intervals count optimizer steps; 0 switches the thing off.
+
+    Raises:
+        UserError: a length or a batch without anything in it, a decay outside [0, 1), a negative interval.
+    """
 
     num_steps: int
     batch_size: int
     seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     ema_decay: float = 0.999
     log_interval: int = 20
     save_interval: int = 500
     validate_interval: int = 500
     sample_interval: int = 1000
     keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "log_interval", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"run.{name}={getattr(self, name)} is less than the smallest legal value, 1")
+        for name in ("save_interval", "validate_interval", "sample_interval", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"run.{name}={getattr(self, name)} is negative; the smallest legal value is 0")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"run.ema_decay={self.ema_decay} is not in [0, 1); 0.999 is usual")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How videos are sampled, during training and as the trained folder's defaults."""
+
+    num_inference_steps: int = 25
+    guidance_scale: float = 4.0
+    sampler: Literal["ddim", "dpm++"] = "ddim"
+    num_prompts: int = 16  # on a sample sheet
+
+
+@dataclass(frozen=True)
+class VAETraining:
+    """A run of `vae_loop`."""
+
+    model: VAEConfig
+    clips: ToyboxClips
+    validation: ToyboxClips
+    optim: OptimSettings
+    run: RunSettings
