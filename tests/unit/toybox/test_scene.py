@@ -1,0 +1,56 @@
+import itertools
+from collections import Counter
+
+import pytest
+
+from cogvideox.toybox import scene as world
+
+
+def test_the_same_seed_draws_the_same_scene():
+    assert [world.draw(seed) for seed in range(20)] == [world.draw(seed) for seed in range(20)]
+    assert len({world.draw(seed) for seed in range(200)}) == 200
+
+
+def test_every_word_is_drawn_about_equally_often():
+    scenes = [world.draw(seed) for seed in range(1200)]
+    for name in ("color", "shape", "size", "motion", "background"):
+        counts = Counter(scene.facts[name] for scene in scenes)
+        words = getattr(world.CORE, name + "s")
+        assert set(counts) == set(words)
+        assert min(counts.values()) > 0.7 * 1200 / len(words)
+
+
+def test_a_toy_stays_inside_the_frame_and_moves_far_enough_to_be_seen():
+    for seed in range(500):
+        scene = world.draw(seed)
+        toy = scene.toy
+        for time in (0.0, 0.5, 1.0, 3.0):
+            x, y = world.position(toy, time, scene.seconds)
+            assert max(abs(x), abs(y)) + world.REACH * toy.radius <= 0.5
+        way = toy.speed * scene.seconds
+        assert way == 0.0 if toy.motion == "still" else 20 / 64 <= way <= 28 / 64
+
+
+def test_fixed_facts_hold_and_leave_the_others_alone():
+    free, fixed = world.draw(7), world.draw(7, color="purple", background="brown")
+    assert fixed.toy.color == "purple" and fixed.background == "brown"
+    assert (fixed.toy.shape, fixed.toy.size, fixed.toy.motion) == (free.toy.shape, free.toy.size, free.toy.motion)
+    with pytest.raises(ValueError, match="mauve"):
+        world.draw(7, color="mauve")
+
+
+def test_the_withheld_rule_keeps_back_a_tenth_and_leaves_every_pair_in_training():
+    triples = list(itertools.product(world.CORE.colors, world.CORE.shapes, world.CORE.motions))
+    held = [triple for triple in triples if world.withheld_triple(*triple)]
+    assert len(held) == 10
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        pairs = {(triple[first], triple[second]) for triple in triples}
+        seen = Counter((t[first], t[second]) for t in triples if t not in held)
+        assert set(seen) == pairs
+
+
+def test_both_sides_of_the_rule_can_be_drawn():
+    assert not any(world.withheld(world.draw(seed, side="training")) for seed in range(200))
+    assert all(world.withheld(world.draw(seed, side="withheld")) for seed in range(50))
+    with pytest.raises(ValueError, match="withheld"):
+        world.draw(1, side="withheld", color="red", shape="cube", motion="left")
