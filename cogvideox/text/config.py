@@ -13,7 +13,7 @@ TRANSFORMERS_CLASS = "T5EncoderModel"
 
 @dataclass(frozen=True)
 class T5Config:
-    """Sizes of a T5 v1.1 encoder. The defaults are T5 v1.1 XXL, the encoder of every official CogVideoX (4.76 B parameters).
+    """Sizes of a T5 v1.1 encoder. The defaults are XXL (4.76 B parameters), the encoder of every official CogVideoX.
 
     Raises:
         UserError: a size below 1, or position buckets that do not split into exact and logarithmic ones per direction.
@@ -37,14 +37,15 @@ class T5Config:
         if self.relative_attention_num_buckets % 4:
             legal = max(4, round(self.relative_attention_num_buckets / 4) * 4)
             raise UserError(
-                f"the T5 config sets relative_attention_num_buckets={self.relative_attention_num_buckets}, which is not a "
-                f"multiple of 4 (two directions, each half exact and half logarithmic); the nearest legal value is {legal}"
+                f"the T5 config sets relative_attention_num_buckets={self.relative_attention_num_buckets}, which is "
+                "not a multiple of 4 (two directions, each half exact and half logarithmic); "
+                f"the nearest legal value is {legal}"
             )
         exact = self.relative_attention_num_buckets // 4
         if self.relative_attention_max_distance <= exact:
             raise UserError(
-                f"the T5 config sets relative_attention_max_distance={self.relative_attention_max_distance}, but the first "
-                f"{exact} distances have buckets of their own; the smallest legal value is {exact + 1}"
+                f"the T5 config sets relative_attention_max_distance={self.relative_attention_max_distance}, but the "
+                f"first {exact} distances have buckets of their own; the smallest legal value is {exact + 1}"
             )
 
     @classmethod
@@ -63,8 +64,8 @@ class T5Config:
         activation = data.get("feed_forward_proj", "relu")
         if activation not in ("gated-gelu", "gated-gelu_new"):
             raise UserError(
-                f"the text encoder's config sets feed_forward_proj={activation!r}; T5 v1.1, the only version supported, "
-                "has 'gated-gelu'"
+                f"the text encoder's config sets feed_forward_proj={activation!r}, but only 'gated-gelu', that of "
+                "T5 v1.1, is supported"
             )
         # What transformers assumes of a missing key is T5-small, which is nobody's intention: sizes have to be there.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")

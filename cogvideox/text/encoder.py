@@ -111,7 +111,7 @@ class T5Encoder(nn.Module):
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """Embed token ids, padding included. The result has the dtype of the weights."""
         x = self.embed(ids)
-        # The stream between blocks is at least float32: float16 overflows, and bfloat16 would round it at every addition.
+        # The stream between blocks is at least float32: float16 would overflow, bfloat16 round it at every addition.
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         bias = self._bias(ids.shape[1])
         for block in self.blocks:

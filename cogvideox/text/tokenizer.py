@@ -1,0 +1,198 @@
+"""Prompts to token ids, as T5 reads them: always one length, closed by the end token, padded, never cut silently.
+
+A T5 tokenizer is two things: pieces of text with their log-probabilities, of which the likeliest split of a text is
+chosen (Unigram; Kudo 2018, arXiv 1804.10959), and a table of character replacements applied before. `tokenizer.json`
+and `spiece.model` are two ways to store them; either is read, both are written.
+"""
+
+import base64
+import json
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+
+from cogvideox.disk import cannot_read, write_text
+from cogvideox.errors import UserError
+from cogvideox.text import folding, spiece
+
+# T5's convention, the same in every vocabulary.
+SPECIAL = ("<pad>", "</s>", "<unk>")
+PAD_ID, EOS_ID, UNK_ID = range(3)
+_SPACE = "▁"  # begins the first piece of every word
+
+
+class Tokenizer:
+    """Splits prompts into the ids that `T5Encoder` embeds.
+
+    Args:
+        pieces: text and log-probability of each piece, in the order of ids; the first three are `SPECIAL`.
+        charsmap: character replacements in SentencePiece's compiled form; empty for none.
+
+    Raises:
+        UserError: the pieces do not begin with `SPECIAL`.
+    """
+
+    def __init__(self, pieces: Sequence[spiece.Piece], charsmap: bytes = b"") -> None:
+        first = tuple(text for text, _ in pieces[:3])
+        if first != SPECIAL:
+            raise UserError(f"the tokenizer's first pieces are {first}, but T5's are {SPECIAL}")
+        self.pieces = list(pieces)
+        self.charsmap = charsmap
+        self._backend = _backend(self.pieces, charsmap)
+
+    def __len__(self) -> int:
+        """The number of ids, special ones included: the least `vocab_size` of an encoder."""
+        return len(self.pieces)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "Tokenizer":
+        """Read `tokenizer.json` or, where there is none, `spiece.model` from a folder.
+
+        Raises:
+            UserError: neither file is there, or the one that is cannot be read as a T5 tokenizer.
+        """
+        folder = Path(path)
+        if (folder / "tokenizer.json").is_file():
+            return cls(*_read_json(folder / "tokenizer.json"))
+        if (folder / "spiece.model").is_file():
+            pieces, charsmap = spiece.read(folder / "spiece.model")
+            # The file does not hold the sentinels of T5's pre-training, the settings beside it count them.
+            settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+            return cls([*pieces, *_sentinels(settings.get("extra_ids", 100))], charsmap)
+        raise UserError(f"the tokenizer folder {folder} holds neither tokenizer.json nor spiece.model")
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder that `from_folder`, transformers' T5 tokenizers and diffusers' pipelines read to the same ids.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = Path(path)
+        sentinels = sum(text.startswith("<extra_id_") for text, _ in self.pieces)
+        settings = {
+            "tokenizer_class": "T5Tokenizer",
+            **dict(zip(("pad_token", "eos_token", "unk_token"), SPECIAL)),
+            "extra_ids": sentinels,
+        }
+        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
+        # transformers up to 4 reads this one for the class that pipelines name, `T5Tokenizer`.
+        spiece.write(folder / "spiece.model", self.pieces[: len(self) - sentinels], self.charsmap)
+        write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+
+    def encode(self, prompts: str | Sequence[str], length: int) -> Int[Tensor, "b n"]:
+        """Ids of one prompt or several, each closed by the end token and padded to `length`.
+
+        Raises:
+            UserError: a prompt has more than `length` tokens with its end token, or is not text.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        ids = torch.full((len(prompts), length), PAD_ID, dtype=torch.long)
+        for row, prompt in zip(ids, prompts):
+            try:
+                encoding = self._backend.encode(prompt)
+            except (TypeError, UnicodeEncodeError) as error:
+                raise UserError(f"the prompt {prompt!r} is not Unicode text") from error
+            if len(encoding.ids) > length:
+                raise _too_long(prompt, len(encoding.ids), length, encoding.offsets)
+            row[: len(encoding.ids)] = torch.tensor(encoding.ids)
+        return ids
+
+    def decode(self, ids: Int[Tensor, " n"]) -> str:
+        """The text of ids, special ones left out; what the character replacements changed stays changed."""
+        return self._backend.decode(ids.tolist())
+
+
+def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
+    """A small vocabulary: every word of the captions is one piece, every other word the letters it is spelled with.
+
+    Text is folded first (`folding`): case, accents and kinds of quotes do not matter, punctuation stands alone. A word
+    that begins with a known one ("redder") is that and the letters left. Letters of other alphabets are `<unk>`.
+
+    Args:
+        captions: the texts the model will be trained with; at least every word that is to be a piece.
+        vocab_size: the most ids there may be. Rare words are left out first; ids are given in order of frequency.
+
+    Raises:
+        UserError: `vocab_size` leaves no room for words.
+    """
+    charsmap = folding.charsmap()
+    normalizer = normalizers.Precompiled(charsmap)
+    counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
+    letters = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation}.union(*counts))
+    base = [(text, 0.0) for text in SPECIAL] + [(letter, -10.0) for letter in (_SPACE, *letters)]
+    if vocab_size <= len(base):
+        raise UserError(f"vocab_size={vocab_size} leaves no room for words; the smallest that does is {len(base) + 1}")
+    # Each word costs 1 and each letter 10, so the likeliest split of a text is unique: it has the longest words.
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))
+    words = [(_SPACE + word, -1.0) for word in frequent[: vocab_size - len(base)]]
+    return Tokenizer(base + words, charsmap)
+
+
+def _backend(pieces: list[spiece.Piece], charsmap: bytes) -> Backend:
+    """The algorithm, set up as transformers sets it up for T5."""
+    backend = Backend(models.Unigram(pieces, unk_id=UNK_ID, byte_fallback=False))
+    if charsmap:
+        backend.normalizer = normalizers.Precompiled(charsmap)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")]
+    )
+    backend.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    eos = SPECIAL[EOS_ID]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, EOS_ID)]
+    )
+    backend.add_special_tokens([text for text, _ in pieces if text in SPECIAL or text.startswith("<extra_id_")])
+    return backend
+
+
+def _sentinels(number: int) -> list[spiece.Piece]:
+    return [(f"<extra_id_{index}>", 0.0) for index in reversed(range(number))]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is not JSON") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it is not a table of names and values")
+    return content
+
+
+def _read_json(path: Path) -> tuple[list[spiece.Piece], bytes]:
+    """Pieces and character replacements of a `tokenizer.json`. Spaces are treated as T5 does, whatever the file says."""
+    content = _load(path)
+    model = content.get("model") or {}
+    if model.get("type", "Unigram") != "Unigram" or model.get("byte_fallback"):
+        raise UserError(f"{path} is not a T5 tokenizer: its model is {model.get('type')!r}, T5's is plain 'Unigram'")
+    charsmap = b""
+    normalizer = content.get("normalizer") or {}
+    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
+        if step["type"] == "Precompiled":
+            charsmap = base64.b64decode(step["precompiled_charsmap"] or "")
+        elif step["type"] not in ("Strip", "Replace"):  # these two only tidy spaces
+            raise UserError(f"{path} is not a T5 tokenizer: T5 does not normalise text by {step['type']!r}")
+    try:
+        return [(text, float(score)) for text, score in model["vocab"]], charsmap
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: it holds no list of pieces with scores") from error
+
+
+def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:
+    """Where to cut: the words before the token that would take the place of the end token."""
+    end = offsets[length - 1][0] if length > 0 else 0
+    fitting = prompt[:end].split()
+    if fitting and not prompt[end - 1].isspace() and not prompt[end].isspace():
+        fitting.pop()  # that token is in the middle of a word
+    advice = f"the last word that still fits is {fitting[-1]!r} (word {len(fitting)})" if fitting else "no word fits"
+    return UserError(f"the prompt has {num_tokens} tokens, but the limit is {length}: {advice}")
