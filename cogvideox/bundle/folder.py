@@ -1,0 +1,172 @@
+"""Loading a model folder into networks, and writing networks as a folder that diffusers loads too."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cogvideox import config
+from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, read_json, weights_file
+from cogvideox.bundle.settings import FolderSettings
+from cogvideox.diffusion.schedule import DIFFUSERS_CLASSES, Schedule
+from cogvideox.disk import cannot_write
+from cogvideox.errors import UserError
+from cogvideox.text import weights as text_weights
+from cogvideox.text.config import T5Config
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.transformer import weights as transformer_weights
+from cogvideox.transformer.model import Transformer
+from cogvideox.vae import weights as vae_weights
+from cogvideox.vae.model import CausalVAE
+from cogvideox.weights.files import load_state, load_strict, save_state
+from cogvideox.weights.keymap import to_ours, to_theirs
+
+# The names of each part's tensors: from the library that the folder is written for to ours, and back.
+_TO_OURS = {
+    "transformer": partial(to_ours, rules=transformer_weights.KEYMAP),
+    "vae": partial(to_ours, rules=vae_weights.KEYMAP),
+    "text_encoder": text_weights.to_ours,
+}
+_TO_THEIRS = {
+    "transformer": partial(to_theirs, rules=transformer_weights.KEYMAP),
+    "vae": partial(to_theirs, rules=vae_weights.KEYMAP),
+    "text_encoder": text_weights.to_theirs,
+}
+
+
+@dataclass
+class Bundle:
+    """Everything a folder holds. As `load` gives them, the networks are in evaluation mode and take no gradient."""
+
+    transformer: Transformer
+    vae: CausalVAE
+    text_encoder: T5Encoder
+    tokenizer: Tokenizer
+    schedule: Schedule
+    settings: FolderSettings
+
+
+def load(
+    model: str | Path | Description,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Bundle:
+    """Loads a model: a shipped name, a folder, or its description.
+
+    Raises:
+        UserError: no such model; a file that is missing, truncated or holds NaN; a tensor that is missing, unknown or
+            of another shape; parts that do not fit each other.
+    """
+    about = model if isinstance(model, Description) else describe(model)
+    path = about.path
+    text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
+    _check_fit(about, text)
+    tokenizer = Tokenizer.from_folder(path / "tokenizer")
+    schedule = Schedule.from_diffusers(about.scheduler)
+    with torch.device("meta"):
+        networks = {
+            "text_encoder": T5Encoder(text),
+            "transformer": Transformer(about.transformer),
+            "vae": CausalVAE(about.vae),
+        }
+    for part, network in networks.items():
+        file = weights_file(path, part)
+        load_strict(network, _TO_OURS[part](load_state(file)), where=str(file))
+        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return Bundle(**networks, tokenizer=tokenizer, schedule=schedule, settings=about.settings)
+
+
+def save(
+    bundle: Bundle,
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int | None = 5 * 10**9,
+) -> Path:
+    """Writes a folder that `load` and `diffusers.CogVideoXPipeline.from_pretrained` read; whole or not at all.
+
+    A model folder that is already at `path` is replaced; any other folder with something in it is left alone.
+
+    Args:
+        dtype: store weights in this type; None keeps each as it is.
+        max_shard_bytes: larger weights are split into several files; None never splits.
+
+    Raises:
+        UserError: `path` is something else than a model folder, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path / INDEX).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"cannot write a model to {path}: something else than a model is there")
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        new.mkdir(parents=True)
+        _write(bundle, new, dtype, max_shard_bytes)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_bytes: int | None) -> None:
+    networks: dict[str, nn.Module] = {
+        "transformer": bundle.transformer,
+        "vae": bundle.vae,
+        "text_encoder": bundle.text_encoder,
+    }
+    configs = {
+        "transformer/config.json": bundle.transformer.config.to_diffusers(),
+        "vae/config.json": bundle.vae.config.to_diffusers(),
+        "text_encoder/config.json": bundle.text_encoder.config.to_transformers(),
+        "scheduler/scheduler_config.json": bundle.schedule.to_diffusers(bundle.settings.sampler),
+        SETTINGS: config.to_dict(bundle.settings),
+        INDEX: _index(bundle),
+    }
+    for name, content in configs.items():
+        file = path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    bundle.tokenizer.save(path / "tokenizer")
+    for part, network in networks.items():
+        state = _TO_THEIRS[part](network.state_dict())
+        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+        file = path / part / f"{WEIGHTS[part]}.safetensors"
+        save_state(state, file, metadata={"format": "pt"}, max_shard_bytes=max_shard_bytes)
+
+
+def _index(bundle: Bundle) -> dict[str, str | list[str]]:
+    """`model_index.json`: which class of which library loads each part."""
+    takes_image = bundle.transformer.config.in_channels != bundle.transformer.config.out_channels
+    return {
+        "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
+        "_diffusers_version": "0.35.0",
+        "scheduler": ["diffusers", DIFFUSERS_CLASSES[bundle.settings.sampler]],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+
+
+def _check_fit(about: Description, text: T5Config) -> None:
+    """The parts of a folder speak to each other."""
+    for what, one, name, other in (
+        ("text_encoder d_model", text.d_model, "text_embed_dim", about.transformer.text_embed_dim),
+        ("vae latent_channels", about.vae.latent_channels, "out_channels", about.transformer.out_channels),
+    ):
+        if one != other:
+            misfit = f"{what} is {one}, but the transformer's {name} is {other}"
+            raise UserError(f"the parts of {about.path} do not fit: {misfit}")

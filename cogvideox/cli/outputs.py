@@ -1,0 +1,93 @@
+"""Where a command's videos go, and whether they will be able to go there, found out before the work begins."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvideox import config
+from cogvideox.disk import cannot_write
+from cogvideox.errors import UserError
+from cogvideox.generation.request import Replay, Request
+
+FORMATS = (".mp4", ".gif", ".png")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The files of one video."""
+
+    video: Path
+    sheet: Path | None
+
+    @property
+    def sidecar(self) -> Path:
+        return self.video.with_suffix(".json")
+
+
+def name_outputs(output: Path | None, requests: list[Request], sheet: bool) -> list[Output]:
+    """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside it.
+
+    Without `output`, and in a folder given as `output`, the name is made of the prompt and the seed.
+    """
+    outputs = []
+    for number, request in enumerate(requests, start=1):
+        if output is None or output.is_dir():
+            words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
+            video = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
+        elif len(requests) > 1:
+            video = output.with_stem(f"{output.stem}-{number}")
+        else:
+            video = output
+        outputs.append(Output(video, video.with_name(f"{video.stem}-sheet.png") if sheet else None))
+    return outputs
+
+
+def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
+    """Whether all files can be written: format, folder, permission, space for `num_bytes`, nothing else under the name.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    for output in outputs:
+        video, sidecar = output.video, output.sidecar
+        if video.suffix.lower() not in FORMATS:
+            raise UserError(f"cannot write {video}: the name of a video ends in {', '.join(FORMATS)}")
+        if sidecar.exists() and not _is_replay(sidecar):
+            raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
+        for path in (video, sidecar, output.sheet):
+            if path is not None and path.is_dir():
+                raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        check_folder(video, num_bytes)
+
+
+def check_folder(path: Path, num_bytes: int) -> None:
+    """Whether a file of that size can be made at `path`, whose folders may not exist yet.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.with_name(path.name + " " * 24).exists()  # the longest name that is used on the way: is it too long?
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if free < num_bytes:
+        raise UserError(
+            f"cannot write {path}: it may take {num_bytes / 1e6:.0f} MB, and its disk has {free / 1e6:.0f} MB left"
+        )
+
+
+def _is_replay(sidecar: Path) -> bool:
+    try:
+        config.load(Replay, sidecar)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""What is asked of a model, completed with its defaults and checked, before any weight is loaded. Imports no torch."""
+
+import math
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar, get_args
+
+from cogvideox import geometry
+from cogvideox.bundle.layout import Description
+from cogvideox.bundle.settings import Sampler
+from cogvideox.errors import UserError
+
+MAX_SEED = 2**63 - 1
+MAX_FPS = 240.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video, with nothing left open. Sizes in pixels, `fps` in frames a second."""
+
+    prompt: str
+    negative_prompt: str
+    num_frames: int
+    height: int
+    width: int
+    num_inference_steps: int
+    guidance_scale: float
+    dynamic_guidance: bool
+    sampler: Sampler
+    seed: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class Replay(Request):
+    """A request and where it was run: what makes the same frames again. This is the `x.json` of an `x.mp4`."""
+
+    model: str
+    device: str
+    dtype: str
+    cogvideox: str
+    torch: str
+
+
+def complete(
+    model: Description,
+    prompt: str | None,
+    *,
+    negative_prompt: str = "",
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    dynamic_guidance: bool | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    fps: float | None = None,
+) -> Request:
+    """A request in which every None is replaced by the model's default; a missing seed is drawn.
+
+    Raises:
+        UserError: a value that this model cannot do, with the rule and the nearest legal value.
+    """
+    defaults = model.settings
+    request = Request(
+        prompt=_prompt(model, prompt),
+        negative_prompt=negative_prompt,
+        num_frames=_or(num_frames, defaults.num_frames),
+        height=_or(height, defaults.height),
+        width=_or(width, defaults.width),
+        num_inference_steps=_or(num_inference_steps, defaults.num_inference_steps),
+        guidance_scale=float(_or(guidance_scale, defaults.guidance_scale)),
+        # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
+        dynamic_guidance=_or(dynamic_guidance, defaults.dynamic_guidance and guidance_scale != 1),
+        sampler=_sampler(_or(sampler, defaults.sampler)),
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        fps=float(_or(fps, defaults.fps)),
+    )
+    check(request, model)
+    return request
+
+
+def check(request: Request, model: Description) -> None:
+    """Whether the model can do what is asked.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if model.transformer.in_channels != model.transformer.out_channels:
+        raise UserError(f"{model.name} makes videos from an image, and this version generates from text alone")
+    if not request.prompt.strip():
+        raise UserError("the prompt is empty: say in a sentence what the video shows")
+    geometry.check_frames(request.num_frames)
+    geometry.check_size(
+        request.height, request.width, model.vae.spatial_compression_ratio * model.transformer.patch_size
+    )
+    num_timesteps = model.scheduler.get("num_train_timesteps", 1000)
+    _check_range("num_inference_steps", request.num_inference_steps, 1, num_timesteps)
+    _check_range("guidance_scale", request.guidance_scale, 1, math.inf, ", and 1 is no guidance")
+    _check_range("fps", request.fps, 1, MAX_FPS)
+    _check_range("seed", request.seed, 0, MAX_SEED)
+    if request.guidance_scale == 1:
+        for name in ("negative_prompt", "dynamic_guidance"):
+            if getattr(request, name):
+                raise UserError(f"{name} has no effect with guidance_scale=1, which is no guidance: leave one out")
+
+
+def remarks(request: Request, model: Description) -> Iterator[str]:
+    """What is legal but unlike anything the model was trained on, a sentence each."""
+    trained = model.settings.trained
+    low, high = trained.num_frames
+    n, step = request.num_frames, trained.frame_step
+    if not low <= n <= high or (n - 1) % step:
+        nearest = min(max(round((n - 1) / step) * step + 1, low), high)
+        yield (
+            f"{n} frames are unlike the training of this model ({step}N+1 from {low} to {high}), "
+            f"so quality may suffer; the nearest such number is {nearest}"
+        )
+    for name, size, (low, high) in (
+        ("height", request.height, trained.height),
+        ("width", request.width, trained.width),
+    ):
+        if not low <= size <= high:
+            seen = str(low) if low == high else f"{low} to {high}"
+            yield f"a {name} of {size} is unlike the training of this model ({seen}), so quality may suffer"
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _prompt(model: Description, prompt: str | None) -> str:
+    if prompt is not None:
+        return prompt
+    if not model.settings.examples:
+        raise UserError("there is no prompt: say in a sentence, in quotes, what the video shows")
+    return model.settings.examples[0]
+
+
+def _sampler(name: str) -> Sampler:
+    for known in get_args(Sampler):
+        if name == known:
+            return known
+    raise UserError(f"there is no sampler {name!r}; there are {' and '.join(get_args(Sampler))}")
+
+
+def _check_range(name: str, value: float, low: float, high: float, remark: str = "") -> None:
+    """NaN is in no range."""
+    if low <= value <= high and math.isfinite(value):
+        return
+    rule = f"{low:g} or more" if high == math.inf else f"from {low} to {high}"
+    nearest = f"; the nearest is {min(max(value, low), high):g}" if math.isfinite(value) else ""
+    raise UserError(f"{name}={value:g} must be {rule}{remark}{nearest}")
