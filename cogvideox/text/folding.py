@@ -37,7 +37,8 @@ def fold(character: str) -> str:
     folded = unicodedata.normalize("NFKD", character.translate(_TO_PLAIN)).casefold()
     # Case folding may compose anew ("İ"), so accents are split off after it.
     folded = "".join(part for part in unicodedata.normalize("NFKD", folded) if unicodedata.category(part) != "Mn")
-    folded = folded.translate(_TO_PLAIN).translate(_SPACED)
+    # SentencePiece merges spaces between replacements, but not inside of one ("…").
+    folded = folded.translate(_TO_PLAIN).translate(_SPACED).replace("  ", " ")
     return folded if folded.isascii() else character
 
 

@@ -1,7 +1,7 @@
 """SentencePiece model files (`spiece.model`), read and written without protobuf.
 
-The file is one protobuf message (sentencepiece_model.proto). A T5 tokenizer needs three things of it: the scored pieces,
-the compiled table of character replacements, and the numbers of the special pieces; the other fields are skipped.
+The file is one protobuf message (sentencepiece_model.proto). A T5 tokenizer needs two things of it: the scored
+pieces and the compiled table of character replacements. Fields for other purposes are skipped.
 """
 
 import struct

@@ -170,7 +170,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> tuple[list[spiece.Piece], bytes]:
-    """Pieces and character replacements of a `tokenizer.json`. Spaces are treated as T5 does, whatever the file says."""
+    """Pieces and character replacements of a `tokenizer.json`. Spaces are split as T5 does, whatever the file says."""
     content = _load(path)
     model = content.get("model") or {}
     if model.get("type", "Unigram") != "Unigram" or model.get("byte_fallback"):

@@ -1,14 +1,20 @@
 """transformers' names of the T5 encoder's weights, and ours."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
+from cogvideox.errors import UserError
 from cogvideox.weights import keymap
 from cogvideox.weights.keymap import Merge, Rename
 
+# The token embedding has two names in transformers; files hold it under the first, the second, or both.
+_EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 _THEIRS = "encoder.block.{n}.layer"
 
 KEYMAP = [
-    Rename("shared.weight", "embed.weight"),
+    Rename(_EMBEDDING, "embed.weight"),
     # Learned once, kept by transformers inside the first layer.
     Rename("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "position_bias.weight"),
     Rename(f"{_THEIRS}.0.layer_norm.weight", "blocks.{n}.attention_norm.weight"),
@@ -26,19 +32,23 @@ KEYMAP = [
     Rename("encoder.final_layer_norm.weight", "norm.weight"),
 ]
 
-# The token embedding under its second name: files hold one of the two, or both.
-_ALIAS = "encoder.embed_tokens.weight"
 
+def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and fuse the weights of a `T5EncoderModel`. A name that belongs to no weight passes through unchanged.
 
-def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and fuse the weights of a `T5EncoderModel`. A name that belongs to no weight passes through unchanged."""
+    Raises:
+        UserError: the token embedding is there twice, and not the same.
+    """
     state = dict(state)
     if _ALIAS in state:
         alias = state.pop(_ALIAS)
-        state.setdefault("shared.weight", alias)
+        if not torch.equal(state.setdefault(_EMBEDDING, alias), alias):
+            raise UserError(
+                f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ"
+            )
     return keymap.to_ours(state, KEYMAP)
 
 
-def to_theirs(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_ours`; the token embedding is written once, as `shared.weight`."""
     return keymap.to_theirs(state, KEYMAP)

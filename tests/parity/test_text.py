@@ -1,0 +1,270 @@
+"""The T5 encoder and its tokenizer against transformers, and both together inside a diffusers pipeline."""
+
+import base64
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cogvideox.text import weights
+from cogvideox.text.config import T5Config
+from cogvideox.text.encoder import T5Encoder, init_weights
+from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
+
+transformers = pytest.importorskip("transformers")
+
+CONFIGS = {
+    "plain": T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4),
+    "heads wider than the model": T5Config(vocab_size=50, d_model=24, d_kv=16, d_ff=40, num_layers=2, num_heads=5),
+    "one layer, one head": T5Config(vocab_size=10, d_model=8, d_kv=8, d_ff=8, num_layers=1, num_heads=1),
+    "other buckets": T5Config(
+        vocab_size=64,
+        d_model=16,
+        d_kv=4,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=40,
+        layer_norm_epsilon=1e-5,
+    ),
+    "deep": T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=80, num_layers=8, num_heads=4),
+}
+LENGTHS = (1, 16, 224, 226, 300)
+
+
+def reference(config: T5Config):
+    """transformers' encoder with every parameter random, the norms and the position bias too."""
+    model = transformers.T5EncoderModel(transformers.T5Config(**config.to_transformers())).eval()
+    for name, parameter in model.named_parameters():
+        fan_in = parameter.shape[1] if parameter.ndim == 2 and ".layer." in name and "bias" not in name else 1
+        torch.nn.init.normal_(parameter, std=fan_in**-0.5)
+    return model
+
+
+def ours_of(model, config: T5Config) -> T5Encoder:
+    with torch.device("meta"):
+        ours = T5Encoder(config)
+    ours.load_state_dict(weights.to_ours(model.state_dict()), assign=True)
+    return ours
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_embeddings(name):
+    config = CONFIGS[name]
+    theirs = reference(config)
+    ours = ours_of(theirs, config)
+    for length in LENGTHS:
+        ids = torch.randint(config.vocab_size, (2, length))
+        ids[1, length // 2 :] = 0  # padding, attended to as any token
+        error = relative_error(ours(ids), theirs(ids).last_hidden_state)
+        assert error <= 1e-5, f"{length} tokens: {error:.1e}"
+
+
+@torch.no_grad()
+def test_bfloat16_is_no_further_from_float32_than_theirs():
+    config = CONFIGS["deep"]
+    theirs = reference(config)
+    ours = ours_of(theirs, config)
+    ids = torch.randint(config.vocab_size, (4, 226))
+    exact = ours(ids)
+    our_half = ours.bfloat16()(ids)
+    their_half = theirs.bfloat16()(ids).last_hidden_state
+    assert our_half.dtype == torch.bfloat16
+    assert (our_half - exact).square().mean() <= (their_half - exact).square().mean()
+
+
+def test_gradients():
+    config = CONFIGS["plain"]
+    theirs = reference(config)
+    ours = ours_of(theirs, config)
+    for parameter in ours.parameters():
+        parameter.requires_grad_()
+    ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
+    (ours(ids) * direction).sum().backward()
+    (theirs(ids).last_hidden_state * direction).sum().backward()
+    expected = weights.to_ours({name: p.grad for name, p in theirs.named_parameters()})
+    for name, parameter in ours.named_parameters():
+        assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
+
+
+# ---- tokenizer ----
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "A panda, dressed in a small red jacket and a tiny hat, sits on a wooden stool in a serene bamboo forest.",
+    "Wir gehen über die Straße; déjà vu: 3.14 is (almost) π!",
+    "Two astronauts -- in 'white' suits -- are walking & talking at 10% speed?",
+]
+
+TEXTS = [
+    "",
+    " ",
+    "a panda",
+    "A panda sits in a serene bamboo forest, dressed in a red jacket.",
+    "  leading,   double  and trailing spaces   ",
+    "tabs\tand\nnewlines\r\n\u00a0and\u3000others",
+    "UPPER Case MiXeD",
+    "Ünïcödé déjà vu e\u0301 ﬁne １２３ ½ ß İ Straße",
+    "“curly” ‘quotes’ — dashes… don’t",
+    "漢字 and Привет, unknown 漢字漢字 الحب",
+    "emoji 👍🏽 👨‍👩‍👧 🇩🇪 x\u200dy \ufeff",
+    "</s> inside <pad> of <unk> text",
+    "nul \0 and bell \a",
+    "redder redball ball.red,blue;green/yellow",
+    "▁ typed ▁▁by▁hand",
+    "supercalifragilisticexpialidocious" * 3,
+]
+
+
+def odd_texts(number: int) -> list[str]:
+    """Random strings of plain words, odd spaces, accents, signs of many alphabets."""
+    draw = random.Random(0)
+    alphabet = "abc ABC  \t\n.,;-'\"!?éÉß½ﬁ…漢字жЖ\u0301\u200d\u00a0👍1２"
+    return ["".join(draw.choices(alphabet, k=draw.randrange(1, 40))) for _ in range(number)]
+
+
+@pytest.fixture(scope="module")
+def t5_like(tmp_path_factory) -> Path:
+    """A folder with only `spiece.model`, trained with the settings of T5's own."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("t5")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS * 4),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=120,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="nmt_nfkc",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    train_toy_tokenizer(CORPUS + ["a red ball moves left on a blue floor"]).save(folder)
+    return folder
+
+
+def assert_same_ids(ours: Tokenizer, theirs) -> None:
+    for text in TEXTS + odd_texts(200):
+        expected = theirs(text, padding="max_length", max_length=226, return_tensors="pt").input_ids
+        assert torch.equal(ours.encode(text, 226), expected), repr(text)
+
+
+def test_spiece_model(t5_like):
+    assert_same_ids(Tokenizer.from_folder(t5_like), transformers.T5Tokenizer.from_pretrained(t5_like))
+
+
+def test_spiece_model_as_sentencepiece_reads_it(t5_like):
+    """The library that T5 was trained with is the ground truth for plain text."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(t5_like / "spiece.model"))
+    ours = Tokenizer.from_folder(t5_like)
+    for text in TEXTS:
+        if "<" not in text and "▁" not in text:  # markers have no meaning to it
+            expected = [*processor.encode(text), 1]
+            assert ours.encode(text, 226)[0, : len(expected)].tolist() == expected, repr(text)
+
+
+def test_number_of_sentinels_is_read_from_the_settings(t5_like, tmp_path):
+    (tmp_path / "spiece.model").write_bytes((t5_like / "spiece.model").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 7}')
+    ours, theirs = Tokenizer.from_folder(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path)
+    assert len(ours) == len(theirs)
+    text = "a <extra_id_0> panda <extra_id_6>"
+    assert ours.encode(text, 12).tolist() == [theirs(text, padding="max_length", max_length=12).input_ids]
+
+
+def test_tokenizer_json_of_transformers_4(t5_like, tmp_path):
+    """Its files spell the treatment of spaces in another way."""
+    ours = Tokenizer.from_folder(t5_like)
+    ours.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(ours.charsmap).decode()},
+            {"type": "Strip", "strip_left": False, "strip_right": True},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+        ],
+    }
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert_same_ids(Tokenizer.from_folder(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["t5_like", "toy"])
+@pytest.mark.parametrize("file", ["tokenizer.json", "spiece.model"])
+def test_saved_folder_reads_back_everywhere(kind, file, request, tmp_path):
+    ours = Tokenizer.from_folder(request.getfixturevalue(kind))
+    ours.save(tmp_path)
+    (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[file]).unlink()
+    again = Tokenizer.from_folder(tmp_path)
+    assert (again.pieces, again.charsmap) == (ours.pieces, ours.charsmap)
+    theirs = transformers.T5Tokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == len(ours)
+    assert_same_ids(ours, theirs)
+    assert_same_ids(ours, transformers.AutoTokenizer.from_pretrained(tmp_path))
+
+
+def test_tokenizer_json_stands_alone(toy):
+    """Readers that take the file as it is (transformers 4, the tokenizers library) see the same tokenizer."""
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(toy / "tokenizer.json"), pad_token="<pad>")
+    assert_same_ids(Tokenizer.from_folder(toy), theirs)
+
+
+def test_saved_spiece_model_is_one_that_sentencepiece_reads(toy):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(toy / "spiece.model"))
+    assert (processor.pad_id(), processor.eos_id(), processor.unk_id(), processor.bos_id()) == (0, 1, 2, -1)
+    ours = Tokenizer.from_folder(toy)
+    for text in TEXTS:
+        if "<" not in text:
+            expected = [*processor.encode(text), 1]
+            assert ours.encode(text, 226)[0, : len(expected)].tolist() == expected, repr(text)
+
+
+# ---- both, in a diffusers pipeline ----
+
+
+@torch.no_grad()
+def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    tokenizer = Tokenizer.from_folder(toy)
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    encoder = T5Encoder(config)
+    init_weights(encoder, torch.Generator().manual_seed(0))
+
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config.to_transformers()))
+    state = {name: tensor.contiguous() for name, tensor in weights.to_theirs(encoder.state_dict()).items()}
+    save_file(state, tmp_path / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    index = {
+        "_class_name": "CogVideoXPipeline",
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+
+    pipeline = diffusers.CogVideoXPipeline.from_pretrained(tmp_path, vae=None, transformer=None, scheduler=None)
+    prompts = ["A red ball, moving left!", "", "zwölf Boxkämpfer 漢字"]
+    theirs, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=40)
+    ours = encoder(tokenizer.encode(prompts, 40))
+    assert relative_error(ours, theirs) <= 1e-5
