@@ -1,0 +1,67 @@
+"""Joint attention of text and video over one merged stream (paper section 2.2), with queries and keys normalised.
+
+Axes: b batch, n tokens (text first), d width; k heads of c channels each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.transformer.modulation import Runs
+from cogvideox.transformer.position import rotate
+
+Heads = Float[Tensor, "b n k c"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the merged stream is laid out: the lengths of its runs, text and video in turn."""
+
+    runs: Runs
+
+
+Attend = Callable[[Heads, Heads, Heads, Layout], Heads]
+"""Softmax attention: queries, keys and values of the stream, and its layout, to the attended values."""
+
+
+def dense(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """Every token attends to every token of its row, whatever the layout. Padding of the text is no exception: the
+    official weights were trained without a mask."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class QKNorm(nn.Module):
+    """LayerNorm of each head's queries and keys, with weights that the heads share; the first half is the queries'."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2 * head_dim))
+        self.bias = nn.Parameter(torch.zeros(2 * head_dim))
+
+    def forward(self, qk: Float[Tensor, "b n 2 k c"]) -> Float[Tensor, "b n 2 k c"]:
+        normalised = F.layer_norm(qk, qk.shape[-1:], eps=1e-6)
+        return torch.addcmul(self.bias.view(2, 1, -1), normalised, self.weight.view(2, 1, -1))
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.qk_norm = QKNorm(width // num_heads)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], rope: Float[Tensor, "n p 2"] | None, layout: Layout, attend: Attend
+    ) -> Float[Tensor, "b n d"]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        qk = self.qk_norm(qkv[:, :, :2])
+        if rope is not None:
+            qk = rotate(qk, rope)
+        q, k = qk.unbind(2)
+        return self.out(attend(q, k, qkv[:, :, 2], layout).flatten(2))

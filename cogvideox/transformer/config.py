@@ -1,0 +1,167 @@
+"""The transformer's configuration, field for field what diffusers stores in `transformer/config.json`. Imports no torch."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from cogvideox.errors import UserError
+
+DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
+
+GridRule = Literal["resize_crop", "slice"]
+"""How rotary coordinates follow the size of the clip.
+
+"resize_crop" (1.0): the clip's grid is stretched to fit inside the base grid and centred there, so that coordinates
+stay in the range seen in training. "slice" (1.5): patches are simply counted from 0. The same at the base size.
+"""
+
+# Keys of the diffusers file that carry no choice here, with the only value the architecture has.
+_FIXED: dict[str, Any] = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "dropout": 0.0,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_elementwise_affine": True,
+    "timestep_activation_fn": "silu",
+}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and positions of the transformer. The defaults are CogVideoX-2B, 1.69 B parameters.
+
+    Raises:
+        UserError: a size below 1, or sizes that do not fit together; the message names the rule.
+    """
+
+    num_attention_heads: int = 30
+    attention_head_dim: int = 64
+    num_layers: int = 30
+    in_channels: int = 16
+    """Latent channels that come in: 16, or 32 where an image is given (noise first, image second)."""
+    out_channels: int = 16
+    time_embed_dim: int = 512
+    ofs_embed_dim: int | None = None
+    """Width of the embedding of `ofs`, a scalar that 1.5-5B-I2V takes beside the timestep; None where there is none."""
+    text_embed_dim: int = 4096
+    max_text_seq_length: int = 226
+    patch_size: int = 2
+    patch_size_t: int | None = None
+    """Latent frames per patch; None is the 1.0 family, with one frame per patch."""
+    patch_bias: bool = True
+    """Whether the patch projection has a bias. 1.5 has one whatever this says: its official files say false."""
+    norm_eps: float = 1e-5
+    sample_height: int = 60
+    """Base height in latent pixels: the grid that "resize_crop" rotary positions are stretched to, and the only one that
+    learned positions know. Width likewise."""
+    sample_width: int = 90
+    sample_frames: int = 49
+    """Base length in video frames, not latent ones."""
+    temporal_compression_ratio: int = 4
+    """Video frames per latent frame after the first."""
+    spatial_interpolation_scale: float = 1.875
+    """Sinusoidal positions divide height and width by this, and time by the next."""
+    temporal_interpolation_scale: float = 1.0
+    use_rotary_positional_embeddings: bool = False
+    """Rotary positions; otherwise fixed sinusoidal ones are added."""
+    use_learned_positional_embeddings: bool = False
+    """A table of learned positions is added beside the rotary ones (5B-I2V)."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+                raise UserError(f"the transformer config sets {name}={value}, but it has to be positive")
+        if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
+            raise UserError("learned positions exist only beside rotary ones: set use_rotary_positional_embeddings too")
+        rotary = self.use_rotary_positional_embeddings
+        name, size = ("attention_head_dim", self.attention_head_dim) if rotary else ("the width", self.width)
+        if size % 16:
+            # A quarter of the channels for time and three eighths for each of height and width, in pairs.
+            legal = max(16, round(size / 16) * 16)
+            raise UserError(
+                f"{name}={size} of the transformer config has to be a multiple of 16, so that its channels divide among "
+                f"time, height and width; the nearest legal value is {legal}"
+            )
+        if self.ofs_embed_dim not in (None, self.time_embed_dim):
+            raise UserError(
+                f"ofs_embed_dim={self.ofs_embed_dim} has to equal time_embed_dim={self.time_embed_dim}: the two are added"
+            )
+        for name, size in (("sample_height", self.sample_height), ("sample_width", self.sample_width)):
+            if size % self.patch_size:
+                raise UserError(
+                    f"{name}={size} of the transformer config is no multiple of patch_size={self.patch_size}"
+                )
+
+    @property
+    def width(self) -> int:
+        """Channels of a token (D)."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Latent frames, height and width of one patch."""
+        return (self.patch_size_t or 1, self.patch_size, self.patch_size)
+
+    @property
+    def patch_volume(self) -> int:
+        return (self.patch_size_t or 1) * self.patch_size**2
+
+    @property
+    def base_grid(self) -> tuple[int, int, int]:
+        """Tokens along time, height and width at the base size."""
+        latent_frames = (self.sample_frames - 1) // self.temporal_compression_ratio + 1
+        frames_per_patch = self.patch_size_t or 1
+        return (
+            -(-latent_frames // frames_per_patch),
+            self.sample_height // self.patch_size,
+            self.sample_width // self.patch_size,
+        )
+
+    @classmethod
+    def from_diffusers(cls, data: dict[str, Any]) -> "TransformerConfig":
+        """Read the content of a `transformer/config.json`. Keys that start with an underscore are the library's notes.
+
+        Raises:
+            UserError: an unknown key, or a value that this architecture cannot honour.
+        """
+        known = [field.name for field in fields(cls)]
+        chosen: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in known:
+                chosen[key] = value
+            elif key in _FIXED:
+                if value != _FIXED[key]:
+                    raise UserError(
+                        f"the transformer config sets {key}={value!r}, but only {_FIXED[key]!r} is supported"
+                    )
+            elif not key.startswith("_"):
+                nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                raise UserError(
+                    f"the transformer config has the unknown key {key!r}; the nearest known one is {nearest!r}"
+                )
+        return cls(**chosen)
+
+    def to_diffusers(self) -> dict[str, Any]:
+        """The content of a `transformer/config.json` that diffusers' `CogVideoXTransformer3DModel` reads."""
+        return {"_class_name": DIFFUSERS_CLASS, **asdict(self), **_FIXED}
+
+
+def _5b() -> TransformerConfig:
+    return TransformerConfig(num_attention_heads=48, num_layers=42, use_rotary_positional_embeddings=True)
+
+
+def _1_5_5b() -> TransformerConfig:
+    # The base grid is larger than any clip: it was the size of a table from which rotary positions were cut.
+    return replace(_5b(), patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
+
+
+PRESETS: dict[str, Callable[[], TransformerConfig]] = {
+    "2b": TransformerConfig,
+    "5b": _5b,
+    "5b-i2v": lambda: replace(_5b(), in_channels=32, use_learned_positional_embeddings=True),
+    "1.5-5b": _1_5_5b,
+    "1.5-5b-i2v": lambda: replace(_1_5_5b(), in_channels=32, ofs_embed_dim=512),
+}
+"""The five official models."""

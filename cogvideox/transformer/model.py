@@ -1,0 +1,214 @@
+"""The expert transformer (paper section 2.2, figure 3).
+
+Text and video are one stream of tokens from the first projection to the last norm: one matrix product, one norm and one
+attention per layer for both, and only the modulation by the timestep knows which is which.
+
+Axes: b batch; c t h w latent channels, frames, height, width; n tokens, text first, then video with time slowest;
+d width; e time embedding; s steps.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cogvideox.errors import UserError
+from cogvideox.transformer.attention import Attend, Attention, Layout, dense
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, add_gated
+from cogvideox.transformer.position import Positions, check_learned, positions_for, token_grid
+
+Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
+
+
+class Transformer(nn.Module):
+    """Noised latents, a text embedding and a timestep to the prediction of v."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+
+        self.text_in = nn.Linear(config.text_embed_dim, width)
+        has_bias = config.patch_bias or config.patch_size_t is not None
+        self.patch_in = nn.Linear(config.in_channels * config.patch_volume, width, bias=has_bias)
+        if config.use_learned_positional_embeddings:
+            num_tokens = config.max_text_seq_length + math.prod(config.base_grid)
+            self.learned_positions = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.time_embed = ScalarEmbedding(width, config.time_embed_dim)
+        if config.ofs_embed_dim is not None:
+            self.ofs_embed = ScalarEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final = Final(config)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        text: Float[Tensor, "b num_text d_text"],
+        timestep: Float[Tensor, " b"] | Int[Tensor, " b"] | None,
+        *,
+        ofs: float | Float[Tensor, " b"] | None = None,
+        positions: Positions | None = None,
+        modulation: Modulation | None = None,
+        attend: Attend = dense,
+    ) -> Float[Tensor, "b c_out t h w"]:
+        """One prediction.
+
+        Args:
+            latents: noised latents at the VAE's scale; with an image, its latents follow on the channel axis.
+            text: the text encoder's output, padding included.
+            timestep: diffusion time of each sample, 0 to 999.
+            ofs: the second scalar condition of 1.5-5B-I2V (2.0 in the official pipelines).
+            positions: `positions_for` this size; computed here when not given.
+            modulation: what `self.modulation` made of `timestep` and `ofs` before; the two are then not read, and
+                `timestep` may be None.
+            attend: how the tokens attend to each other, see `attention`.
+
+        Raises:
+            UserError: a size that patches do not divide or learned positions do not know; a condition too many or few.
+        """
+        config = self.config
+        grid = token_grid(config, *latents.shape[2:])
+        num_text = text.shape[1]
+        layout = Layout((num_text, math.prod(grid)))
+        if positions is None:
+            positions = positions_for(config, *latents.shape[2:], num_text=num_text, device=latents.device)
+
+        x = torch.cat((self.text_in(text), self.patch_in(patchify(latents, config))), dim=1)
+        if positions.added is not None:
+            x = x + positions.added.to(x.dtype)
+        if config.use_learned_positional_embeddings:
+            check_learned(config, grid, num_text)
+            x = x + self.learned_positions[:, : x.shape[1]]
+
+        emb = None if modulation is not None else self.embed_time(timestep, ofs)
+        for i, block in enumerate(self.blocks):
+            tables = None if modulation is None else modulation.blocks[i]
+            x = block(x, emb, tables, positions.rope, layout, attend)
+        x = self.final(x[:, num_text:], emb, None if modulation is None else modulation.final)
+        return unpatchify(x, grid, config)
+
+    def modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
+        """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
+
+        `tables = model.modulation(times)`, then `model(..., modulation=tables[i])` at step i; without indexing, element s
+        of the batch is at timestep s.
+        """
+        emb = self.embed_time(timestep, ofs)
+        return Modulation(tuple(block.tables(emb) for block in self.blocks), self.final.tables(emb))
+
+    def embed_time(
+        self, timestep: Timestep | None, ofs: float | Float[Tensor, " s"] | None = None
+    ) -> Float[Tensor, "s e"]:
+        """What every modulation is a linear function of.
+
+        Raises:
+            UserError: no timestep; `ofs` missing where the model takes it, or given where it does not.
+        """
+        if timestep is None:
+            raise UserError("the transformer needs a timestep, or the modulation that was made of it")
+        emb = self.time_embed(timestep)
+        if self.config.ofs_embed_dim is not None:
+            if ofs is None:
+                raise UserError("this transformer takes ofs beside the timestep; the official value is 2.0")
+            emb = emb + self.ofs_embed(torch.as_tensor(ofs, device=timestep.device).expand(len(timestep)))
+        elif ofs is not None:
+            raise UserError(f"ofs={ofs} is given to a transformer without ofs_embed_dim; leave it out")
+        return F.silu(emb)
+
+
+class ScalarEmbedding(nn.Module):
+    """A number, such as the timestep, to a vector: cosines and sines of falling frequency, then two linear layers."""
+
+    def __init__(self, num_waves: int, width: int) -> None:
+        super().__init__()
+        self.num_waves = num_waves
+        self.hidden = nn.Linear(num_waves, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, number: Timestep) -> Float[Tensor, "s e"]:
+        half = self.num_waves // 2
+        frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=number.device))
+        angle = number[:, None].float() * frequency
+        waves = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32: bfloat16 cannot tell 999 from 1000
+        return self.out(F.silu(self.hidden(waves.to(self.hidden.bias.dtype))))
+
+
+class Block(nn.Module):
+    """Joint attention, then a feed-forward layer, both modulated per modality and added behind a gate."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.modulation = nn.Linear(config.time_embed_dim, 12 * width)
+        self.norm1 = AdaptiveNorm(width, eps=config.norm_eps)
+        self.attention = Attention(width, config.num_attention_heads)
+        self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+
+    def tables(self, emb: Float[Tensor, "s e"]) -> Float[Tensor, "6 s 2 d"]:
+        """Shift, scale and gate of attention and of the feed-forward layer, see `modulation.Modulation.blocks`."""
+        # The weights hold sub-layer, modality (video first), then shift, scale and gate; the stream has text first.
+        parts = rearrange(self.modulation(emb), "s (layer m part d) -> layer part s m d", layer=2, m=2, part=3).flip(-2)
+        (shift1, scale1, gate1), (shift2, scale2, gate2) = parts
+        return torch.cat((self.norm1.fold(shift1, scale1), gate1[None], self.norm2.fold(shift2, scale2), gate2[None]))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        emb: Float[Tensor, "b e"] | None,
+        tables: Float[Tensor, "6 s 2 d"] | None,
+        rope: Float[Tensor, "n p 2"] | None,
+        layout: Layout,
+        attend: Attend,
+    ) -> Float[Tensor, "b n d"]:
+        """`tables` are `self.tables(emb)` where they were computed before. Otherwise they are computed in here, where a
+        wrapper that gathers or recomputes a block at a time has the block's weights at hand."""
+        if tables is None:
+            tables = self.tables(emb)
+        shift1, scale1, gate1, shift2, scale2, gate2 = tables
+        runs = layout.runs
+        x = add_gated(x, self.attention(self.norm1(x, shift1, scale1, runs), rope, layout, attend), gate1, runs)
+        return add_gated(x, self.mlp(self.norm2(x, shift2, scale2, runs)), gate2, runs)
+
+
+class Final(nn.Module):
+    """Video tokens to patches of the prediction. Two norms in a row, as in the official weights."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.modulation = nn.Linear(config.time_embed_dim, 2 * width)
+        self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
+        self.linear = nn.Linear(width, config.out_channels * config.patch_volume)
+
+    def tables(self, emb: Float[Tensor, "s e"]) -> Float[Tensor, "2 s 1 d"]:
+        shift, scale = rearrange(self.modulation(emb), "s (part d) -> part s 1 d", part=2)
+        return self.norm2.fold(shift, scale)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        emb: Float[Tensor, "b e"] | None,
+        tables: Float[Tensor, "2 s 1 d"] | None,
+    ) -> Float[Tensor, "b n patch"]:
+        shift, scale = self.tables(emb) if tables is None else tables
+        return self.linear(self.norm2(self.norm1(x), shift, scale, (x.shape[1],)))
+
+
+def patchify(latents: Float[Tensor, "b c t h w"], config: TransformerConfig) -> Float[Tensor, "b n patch"]:
+    """Cut latents into patches, in the order of the weights: channel slowest, then time, height, width."""
+    pt, ph, pw = config.patch
+    return rearrange(latents, "b c (t pt) (h ph) (w pw) -> b (t h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+
+
+def unpatchify(
+    patches: Float[Tensor, "b n patch"], grid: tuple[int, int, int], config: TransformerConfig
+) -> Float[Tensor, "b c t h w"]:
+    """Lay patches out as latents; the inverse of `patchify`."""
+    (t, h, w), (pt, ph, pw) = grid, config.patch
+    return rearrange(patches, "b (t h w) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)

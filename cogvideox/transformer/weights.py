@@ -1,0 +1,71 @@
+"""The transformer's weights: how diffusers' files call them, and what they are before training."""
+
+import torch
+from torch import nn
+
+from cogvideox.transformer.attention import QKNorm
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.model import Transformer
+from cogvideox.weights.keymap import Merge, Rename, Reshape, Rule
+
+_BLOCK = "transformer_blocks.{n}"
+
+
+def keymap(config: TransformerConfig) -> list[Rule]:
+    """diffusers' names and ours, as an invertible table (see `weights.keymap`)."""
+    return [
+        _patch_rule(config),
+        Rename("patch_embed.proj.bias", "patch_in.bias"),
+        Rename("patch_embed.text_proj.*", "text_in.*"),
+        Rename("patch_embed.pos_embedding", "learned_positions"),
+        Rename("time_embedding.linear_1.*", "time_embed.hidden.*"),
+        Rename("time_embedding.linear_2.*", "time_embed.out.*"),
+        Rename("ofs_embedding.linear_1.*", "ofs_embed.hidden.*"),
+        Rename("ofs_embedding.linear_2.*", "ofs_embed.out.*"),
+        Merge([f"{_BLOCK}.norm{i}.linear.*" for i in (1, 2)], "blocks.{n}.modulation.*"),
+        Rename(f"{_BLOCK}.norm1.norm.*", "blocks.{n}.norm1.*"),
+        Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
+        Merge([f"{_BLOCK}.attn1.norm_{part}.*" for part in "qk"], "blocks.{n}.attention.qk_norm.*"),
+        Rename(f"{_BLOCK}.attn1.to_out.0.*", "blocks.{n}.attention.out.*"),
+        Rename(f"{_BLOCK}.norm2.norm.*", "blocks.{n}.norm2.*"),
+        Rename(f"{_BLOCK}.ff.net.0.proj.*", "blocks.{n}.mlp.0.*"),
+        Rename(f"{_BLOCK}.ff.net.2.*", "blocks.{n}.mlp.2.*"),
+        Rename("norm_final.*", "final.norm1.*"),
+        Rename("norm_out.linear.*", "final.modulation.*"),
+        Rename("norm_out.norm.*", "final.norm2.*"),
+        Rename("proj_out.*", "final.linear.*"),
+    ]
+
+
+def _patch_rule(config: TransformerConfig) -> Rule:
+    theirs, ours = "patch_embed.proj.weight", "patch_in.weight"
+    if config.patch_size_t is not None:
+        return Rename(theirs, ours)
+    # 1.0 stores a convolution whose stride is its kernel: a linear layer of patches, channel slowest.
+    kernel = (config.in_channels, config.patch_size, config.patch_size)
+    return Reshape(theirs, ours, lambda weight: weight.flatten(1), lambda weight: weight.unflatten(1, kernel))
+
+
+@torch.no_grad()
+def init_weights(model: Transformer, generator: torch.Generator) -> None:
+    """Set every weight to where training starts.
+
+    adaLN-Zero (Peebles and Xie 2022, section 3.2): matrices are Xavier-uniform, except that the modulations and the last
+    projection are zero. So every gate is shut, each block is the identity, and the first prediction is zero.
+    """
+    for name, module in model.named_modules():
+        match module:
+            case nn.Linear() if name.endswith(("modulation", "final.linear")):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+            case nn.Linear():
+                # The queries, keys and values of a fused matrix are three matrices here too.
+                for matrix in module.weight.chunk(3 if name.endswith("qkv") else 1):
+                    nn.init.xavier_uniform_(matrix, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.LayerNorm() | QKNorm():
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+    if model.config.use_learned_positional_embeddings:
+        nn.init.zeros_(model.learned_positions)
