@@ -1,0 +1,52 @@
+"""Law: a keymap translates to our names and back without changing a name or a number."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, to_ours, to_theirs
+
+
+@st.composite
+def keymaps_with_states(draw):
+    """Rules over disjoint names, and a state dict of theirs in file order of no meaning, with strangers in it."""
+    rules, state = [], {}
+    kinds = draw(st.lists(st.sampled_from(["rename", "reshape", "merge", "interleave"]), min_size=1, max_size=5))
+    for index, kind in enumerate(kinds):
+        dim = draw(st.integers(0, 1))
+        num_parts = draw(st.integers(2, 3)) if kind in ("merge", "interleave") else 1
+        num_chunks = draw(st.integers(1, 3)) if kind == "interleave" else 1
+        theirs = tuple(f"their{index}.{{n}}.part{part}.{{m}}.*" for part in range(num_parts))
+        ours = f"our{index}.{{m}}.{{n}}.*"
+        if kind == "rename":
+            rules.append(Rename(theirs[0], ours))
+        elif kind == "reshape":
+            rules.append(Reshape(theirs[0], ours, lambda x: x.transpose(0, 1), lambda x: x.transpose(0, 1)))
+        elif kind == "merge":
+            rules.append(Merge(theirs, ours, dim))
+        else:
+            pieces = [(part, chunk) for part in range(num_parts) for chunk in range(num_chunks)]
+            rules.append(Interleave(theirs, ours, draw(st.permutations(pieces)), num_chunks, dim))
+        shape = (num_chunks * draw(st.integers(1, 3)), num_chunks * draw(st.integers(1, 3)))
+        for n, m, suffix in draw(
+            st.sets(st.tuples(st.integers(0, 120), st.integers(0, 3), st.sampled_from(["weight", "bias", "a.b"])))
+        ):
+            for part in range(num_parts):
+                numbers = torch.arange(shape[0] * shape[1]).reshape(shape)
+                state[f"their{index}.{n}.part{part}.{m}.{suffix}"] = numbers + 1000 * len(state)
+    for stranger in draw(st.sets(st.sampled_from(["lonely", "their0.x.part0.1.weight", "loss.weight"]))):
+        state[stranger] = torch.ones(2)
+    return rules, {name: state[name] for name in draw(st.permutations(sorted(state)))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(keymaps_with_states())
+def test_to_theirs_undoes_to_ours(case):
+    rules, state = case
+    ours = to_ours(state, rules)
+    back = to_theirs(ours, rules)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    again = to_ours(back, rules)
+    assert again.keys() == ours.keys()
+    assert all(torch.equal(again[name], ours[name]) for name in ours)
