@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Read when torch is first imported, so before any test module is. Two workers with one thread each use two cores best.
@@ -19,6 +20,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 HERE = Path(__file__).parent
 QUICK_ROOMS = {"unit", "laws", "parity", "flow"}
+
+# The same examples every time, and no limit on the time of one: the first call of a function pays for its imports.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

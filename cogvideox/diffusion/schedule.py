@@ -59,15 +59,13 @@ class Schedule:
     rescale_betas_zero_snr: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_number(self.num_train_timesteps, int) or self.num_train_timesteps < 2:
-            raise UserError(f"num_train_timesteps={self.num_train_timesteps!r} must be a whole number from 2 on.")
-        betas = (self.beta_start, self.beta_end)
-        if not all(_is_number(beta, int | float) for beta in betas) or not 0 < self.beta_start <= self.beta_end < 1:
-            raise UserError(f"beta_start, beta_end = {betas!r} must be numbers with 0 < beta_start <= beta_end < 1.")
-        if not _is_number(self.snr_shift_scale, int | float) or not self.snr_shift_scale > 0:
-            raise UserError(f"snr_shift_scale={self.snr_shift_scale!r} must be a number above 0; 1.0 shifts nothing.")
-        if not isinstance(self.rescale_betas_zero_snr, bool):
-            raise UserError(f"rescale_betas_zero_snr={self.rescale_betas_zero_snr!r} must be true or false.")
+        if self.num_train_timesteps < 2:
+            raise UserError(f"num_train_timesteps={self.num_train_timesteps} is below the smallest legal value, 2.")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            betas = f"beta_start={self.beta_start} and beta_end={self.beta_end}"
+            raise UserError(f"{betas} make no schedule: 0 < beta_start <= beta_end < 1 must hold.")
+        if not self.snr_shift_scale > 0:
+            raise UserError(f"snr_shift_scale={self.snr_shift_scale} is not above 0; 1.0 shifts nothing.")
 
     @cached_property
     def alphas_cumprod(self) -> Float64[Tensor, "timesteps"]:
@@ -99,16 +97,21 @@ class Schedule:
             UserError: another scheduler, an unknown key, or a setting that the samplers here do not honour.
         """
         sampler_name(config)
-        config = {**_DIFFUSERS_DEFAULTS, **{key: value for key, value in config.items() if not key.startswith("_")}}
-        own = asdict(cls())
-        for key, value in config.items():
-            if key in _FIXED and value != _FIXED[key]:
+        defaults = asdict(cls())
+        known = [*defaults, *_FIXED, *_WITHOUT_EFFECT]
+        chosen: dict[str, Any] = {}
+        for key, value in {**_DIFFUSERS_DEFAULTS, **config}.items():
+            if key in defaults:
+                kind = type(defaults[key])
+                if type(value) is not kind and not (kind is float and type(value) is int):
+                    raise UserError(f"The scheduler config has {key}={value!r}, which is not of type {kind.__name__}.")
+                chosen[key] = kind(value)
+            elif key in _FIXED and value != _FIXED[key]:
                 raise UserError(f"The scheduler config has {key}={value!r}, but only {_FIXED[key]!r} is supported.")
-            known = [*own, *_FIXED, *_WITHOUT_EFFECT]
-            if key not in known:
+            elif key not in known and not key.startswith("_"):
                 nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
                 raise UserError(f"The scheduler config has the unknown key {key!r}; the nearest known is {nearest!r}.")
-        return cls(**{key: value for key, value in config.items() if key in own})
+        return cls(**chosen)
 
     def to_diffusers(self, sampler: str = "ddim") -> dict[str, Any]:
         """The content of the `scheduler_config.json` from which diffusers makes this schedule and `sampler`.
@@ -156,7 +159,3 @@ def _roots(schedule: Schedule, device: torch.device, dtype: torch.dtype) -> tupl
     """The tables of alpha and sigma. Rooted in float64 on the CPU, because not every device has float64."""
     abar = schedule.alphas_cumprod
     return abar.sqrt().to(dtype).to(device), (1 - abar).sqrt().to(dtype).to(device)
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)

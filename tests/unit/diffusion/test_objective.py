@@ -1,0 +1,32 @@
+import torch
+
+from cogvideox.diffusion.objective import add_noise, eps_from_v, loss_per_sample, v_target, x0_from_v
+from cogvideox.diffusion.schedule import Schedule
+
+SCHEDULE = Schedule()
+
+
+def test_each_sample_has_its_own_timestep():
+    x0, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    t = torch.tensor([3, 600, 999])
+    for function in (add_noise, v_target, x0_from_v, eps_from_v):
+        together = function(x0, noise, t, SCHEDULE)
+        for i in range(3):
+            torch.testing.assert_close(
+                together[i : i + 1], function(x0[i : i + 1], noise[i : i + 1], t[i : i + 1], SCHEDULE)
+            )
+
+
+def test_half_precision_goes_in_and_float32_comes_out():
+    x0, noise, t = torch.randn(2, 8).bfloat16(), torch.randn(2, 8).bfloat16(), torch.tensor([3, 999])
+    for function in (add_noise, v_target, x0_from_v, eps_from_v):
+        assert function(x0, noise, t, SCHEDULE).dtype == torch.float32
+    assert loss_per_sample(x0, noise).dtype == torch.float32
+
+
+def test_loss_is_a_mean_for_each_sample():
+    predicted = torch.stack([torch.full((2, 3, 4), value) for value in (0.0, 1.0, -2.0)]).requires_grad_()
+    loss = loss_per_sample(predicted, torch.zeros(3, 2, 3, 4))
+    torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))
+    loss.sum().backward()
+    torch.testing.assert_close(predicted.grad, 2 * predicted.detach() / 24)

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from einops import rearrange
+
+from cogvideox.diffusion.samplers import SAMPLERS, ddim, initial_noise
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.diffusion.timesteps import trailing
+
+SHAPE = (2, 4, 3, 5, 6)
+SCHEDULE = Schedule()
+samplers = pytest.mark.parametrize("name", SAMPLERS)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def velocity(x, t, i):
+    return torch.sin(x + t)
+
+
+def run(name, *seeds, predict=velocity, num_steps=4, **options):
+    generators = [seeded(seed) for seed in seeds]
+    start = initial_noise((len(seeds), *SHAPE[1:]), generators)
+    return SAMPLERS[name](predict, start, trailing(num_steps), SCHEDULE, generator=generators, **options)
+
+
+def test_noise_is_drawn_with_time_before_channels():
+    b, c, t, h, w = SHAPE
+    noise = initial_noise(SHAPE, seeded())
+    assert noise.shape == SHAPE and noise.dtype == torch.float32 and noise.is_contiguous()
+    assert torch.equal(rearrange(noise, "b c t h w -> b t c h w"), torch.randn(b, t, c, h, w, generator=seeded()))
+
+
+def test_noise_of_a_list_of_generators():
+    together = initial_noise(SHAPE, [seeded(3), seeded(4)])
+    for i, seed in enumerate((3, 4)):
+        assert torch.equal(together[i : i + 1], initial_noise((1, *SHAPE[1:]), seeded(seed)))
+    with pytest.raises(ValueError, match="3 generators for 2 samples"):
+        initial_noise(SHAPE, [seeded(), seeded(), seeded()])
+
+
+@samplers
+def test_a_sample_does_not_depend_on_its_batch(name):
+    together = run(name, 3, 4)
+    for i, seed in enumerate((3, 4)):
+        torch.testing.assert_close(together[i : i + 1], run(name, seed))
+
+
+@samplers
+def test_only_the_generator_is_random(name):
+    first = run(name, 1)
+    torch.rand(3)
+    assert torch.equal(run(name, 1), first)
+    assert not torch.equal(run(name, 2), first)
+
+
+def test_eta_adds_noise_between_nothing_and_ancestral():
+    assert torch.equal(run("ddim", 0, eta=0.0), run("ddim", 0))
+    assert not torch.equal(run("ddim", 0, eta=0.5), run("ddim", 0))
+    with pytest.raises(ValueError, match=r"eta=0.5 .* generator"):
+        ddim(velocity, initial_noise(SHAPE, seeded()), trailing(3), SCHEDULE, eta=0.5)
+
+
+@samplers
+def test_the_state_stays_float32_under_a_half_precision_network(name):
+    seen = []
+
+    def half(x, t, i):
+        seen.append(x.dtype)
+        return velocity(x, t, i).bfloat16()
+
+    end = run(name, 0, predict=half, on_step=lambda i, total, t, x0: seen.append(x0.dtype))
+    assert {*seen, end.dtype} == {torch.float32}
+
+
+@samplers
+def test_what_each_step_reports(name):
+    reports, asked = [], []
+
+    def predict(x, t, i):
+        asked.append((i, t))
+        return velocity(x, t, i)
+
+    run(name, 0, predict=predict, num_steps=3, on_step=lambda i, total, t, x0: reports.append((i, total, t, x0.shape)))
+    assert asked == [(0, 999), (1, 666), (2, 332)]
+    assert reports == [(i, 3, t, (1, *SHAPE[1:])) for i, t in asked]
+
+
+@samplers
+def test_the_start_is_left_as_it_was(name):
+    start = initial_noise(SHAPE, seeded())
+    kept = start.clone()
+    SAMPLERS[name](velocity, start, trailing(3), SCHEDULE, generator=seeded())
+    assert torch.equal(start, kept)
+
+
+@samplers
+@pytest.mark.parametrize("times", [[], [500, 500], [100, 200], [1000, 500], [5, -1]])
+def test_times_that_do_not_descend_through_the_range(name, times):
+    with pytest.raises(ValueError, match="Timesteps must"):
+        SAMPLERS[name](velocity, initial_noise(SHAPE, seeded()), times, SCHEDULE, generator=seeded())
+
+
+@pytest.mark.gpu
+@samplers
+def test_the_loop_never_waits_for_the_gpu(name):
+    def generate(device):
+        generator = seeded()
+        start = initial_noise(SHAPE, generator, device)
+        return SAMPLERS[name](velocity, start, trailing(4), SCHEDULE, generator=generator)
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        end = generate("cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(end.cpu(), generate("cpu"))

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING, explicit_uniform, trailing
+from cogvideox.errors import UserError
+
+
+def test_trailing_values():
+    assert trailing(1) == [999]
+    assert trailing(4) == [999, 749, 499, 249]
+    assert trailing(50) == list(range(999, 0, -20))
+    assert trailing(1000) == list(range(999, -1, -1))
+    assert trailing(7) == [999, 856, 713, 570, 428, 285, 142]
+    assert trailing(3, num_timesteps=10) == [9, 6, 2]
+
+
+def test_trailing_is_even_for_any_number_of_steps():
+    for num_steps in range(1, 1001):
+        gaps = [now - after for now, after in zip(trailing(num_steps), [*trailing(num_steps)[1:], -1])]
+        assert len(gaps) == num_steps
+        assert all(abs(gap - 1000 / num_steps) < 1.001 for gap in gaps)
+
+
+@pytest.mark.parametrize(("num_steps", "nearest"), [(0, 1), (-3, 1), (1001, 1000)])
+def test_impossible_number_of_steps(num_steps, nearest):
+    with pytest.raises(UserError, match=f"num_inference_steps={num_steps} .* nearest is {nearest}"):
+        trailing(num_steps)
+
+
+@pytest.mark.parametrize("name", TIMESTEP_SAMPLING)
+def test_training_timesteps_are_a_function_of_their_arguments(name):
+    draw = TIMESTEP_SAMPLING[name]
+    t = draw(7, 11, 64)
+    assert t.shape == (64,) and t.dtype == torch.int64
+    assert t.min() >= 0 and t.max() < 1000
+    torch.rand(5)
+    assert torch.equal(draw(7, 11, 64), t)
+    assert not torch.equal(draw(7, 12, 64), t)
+    assert not torch.equal(draw(8, 11, 64), t)
+    assert draw(0, 0, 500, num_timesteps=10).max() == 9
+
+
+def test_explicit_uniform_does_not_change_between_versions():
+    """Resuming a run relies on it."""
+    assert explicit_uniform(0, 0, 4).tolist() == [951, 692, 276, 74]
+    assert explicit_uniform(1, 2, 7).tolist() == [215, 596, 133, 988, 781, 369, 570]
