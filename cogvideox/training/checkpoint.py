@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cogvideox import config
 from cogvideox.errors import UserError
 
 
@@ -107,6 +107,18 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def open_run(folder: str | Path, settings: Any, *, resume: bool, keep: int) -> Checkpoints:
+    """The checkpoints of a run in `folder`, whose settings are written there as `settings.yaml`.
+
+    Raises UserError when the folder already holds a run and `resume` does not say that this is meant.
+    """
+    checkpoints = Checkpoints(folder, keep=keep)
+    if (step := checkpoints.latest()) is not None and not resume:
+        raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
+    config.save(settings, Path(folder) / "settings.yaml")
+    return checkpoints
+
+
 def _name(step: int) -> str:
     return f"step-{step:08d}"
 
@@ -152,16 +164,3 @@ def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "list":
         return [_unflatten(item, tensors) for item in content]
     return {key: _unflatten(item, tensors) for key, item in content}
-
-
-class GeneratorState:
-    """A torch.Generator as a part of a checkpoint, for the loops that draw from one across steps."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"state": self.generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.generator.set_state(state["state"])

@@ -5,6 +5,10 @@ import time
 from types import FrameType
 
 
+class Stopped(Exception):
+    """Work that keeps no state of its own was left early; the message says why."""
+
+
 class Interruption:
     """Asks, between two steps, whether to save and leave.
 
@@ -47,3 +51,8 @@ class Interruption:
         if self.max_seconds is not None and now - self._start + self._longest > self.max_seconds:
             return f"{self.max_seconds:g} s are over"
         return None
+
+    def check(self) -> None:
+        """Raises Stopped when there is a reason to stop: for the work before the first step."""
+        if (reason := self.reason()) is not None:
+            raise Stopped(reason)

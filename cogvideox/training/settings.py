@@ -8,7 +8,11 @@ from typing import Literal
 
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.errors import UserError
-from cogvideox.vae.config import VAEConfig
+from cogvideox.text.config import T5Config
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.vae.config import LossWeights, VAEConfig
+
+CaptionStyle = Literal["short", "plain", "dense"]
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,43 @@ class VAETraining:
     validation: ToyboxClips
     optim: OptimSettings
     run: RunSettings
+    loss: LossWeights
+    crop_steps: int  # the first steps see square crops of the clips, which is several times faster
+    crop_size: int
+    crop_batch_size: int
+    encoder_steps: int  # after these the latents are final and the decoder alone goes on
+    image_interval: int  # every so many steps the batch is of single frames; 0 for never
+    images_per_clip: int  # how many frames then stand for one clip of the batch
+
+
+@dataclass(frozen=True)
+class TransformerTraining:
+    """A run of `transformer_loop`: a transformer and a text encoder, trained together on the latents of a trained VAE.
+
+    Raises:
+        UserError: sizes of the parts that do not fit each other.
+    """
+
+    vae: str  # a folder that holds a trained VAE in `vae/`
+    transformer: TransformerConfig
+    text_encoder: T5Config
+    clips: ToyboxClips
+    validation: ToyboxClips
+    optim: OptimSettings
+    run: RunSettings
+    sampling: SamplingSettings = SamplingSettings()
+    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
+    text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
+    timesteps: Literal["explicit_uniform", "random_uniform"] = "explicit_uniform"
+    snr_shift_scale: float = 1.0
+    stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # the weights of the finished model
+    examples: tuple[str, ...] = ()  # prompts that the finished model is shown with
+
+    def __post_init__(self) -> None:
+        if self.transformer.text_embed_dim != self.text_encoder.d_model:
+            raise UserError(
+                f"transformer.text_embed_dim={self.transformer.text_embed_dim} has to equal "
+                f"text_encoder.d_model={self.text_encoder.d_model}"
+            )
+        if not 0 <= self.text_dropout <= 1:
+            raise UserError(f"text_dropout={self.text_dropout} is not in [0, 1]; 0.1 is usual")

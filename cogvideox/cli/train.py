@@ -1,0 +1,107 @@
+"""`cogvideox train NAME [key=value ...]`: runs a recipe, all of it or as far as the time goes."""
+
+import sys
+from collections.abc import Mapping
+from inspect import getdoc
+from pathlib import Path
+
+import yaml
+
+from cogvideox import config
+from cogvideox.cli.arguments import Parser, nearest
+from cogvideox.errors import UserError
+from cogvideox.training.recipes import RECIPES
+from cogvideox.training.settings import TransformerTraining, VAETraining
+
+UNFINISHED = 75
+"""Exit status of a run that was saved before its last step: sysexits' EX_TEMPFAIL, "try again later"."""
+
+
+def run(arguments: list[str]) -> None:
+    """Reads the arguments and trains. Exits with 75 when the run was saved and left before its last step."""
+    options = parser().parse(arguments)
+    if options.list:
+        print(overview())
+        return
+    if options.recipe is None:
+        raise UserError(f"which recipe? There are {', '.join(RECIPES)}")
+    overrides = dict(_split(text) for text in options.overrides)
+    finished = train(
+        options.recipe,
+        overrides,
+        out=options.out,
+        resume=options.resume,
+        max_seconds=options.max_seconds,
+        dry_run=options.dry_run,
+    )
+    if not finished:
+        raise SystemExit(UNFINISHED)
+
+
+def train(
+    recipe: str,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    max_seconds: float | None = None,
+    dry_run: bool = False,
+) -> bool:
+    """Trains a recipe with single settings changed; True when the run is complete.
+
+    `overrides` are values by dotted name, `{"optim.lr": "3e-4"}`. The run's folder `out` is `runs/NAME` unless given.
+    With `dry_run` the settings are printed and nothing is trained.
+
+    Raises:
+        UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
+    """
+    settings = resolve(recipe, overrides or {})
+    if dry_run:
+        print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
+        return True
+    out = out or Path("runs") / recipe
+    if isinstance(settings, VAETraining):
+        from cogvideox.training import vae_loop
+
+        result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+    else:
+        from cogvideox.training import transformer_loop
+
+        result = transformer_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+    if result is None:
+        print(f"the run in {out} is saved but not finished: the same command with --resume continues it", file=sys.stderr)
+        return False
+    print(f"the finished model is in {result}")
+    return True
+
+
+def resolve(recipe: str, overrides: Mapping[str, str]) -> VAETraining | TransformerTraining:
+    """The settings of a recipe with some changed. Raises UserError as `train` does."""
+    if recipe not in RECIPES:
+        raise UserError(f"there is no recipe {recipe!r}{nearest(recipe, RECIPES)}; there are {', '.join(RECIPES)}")
+    return config.override(RECIPES[recipe](), dict(overrides))
+
+
+def overview() -> str:
+    """A line for each recipe: its name and what it is."""
+    width = max(map(len, RECIPES))
+    return "\n".join(f"{name:<{width}}  {(getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
+
+
+def parser() -> Parser:
+    p = Parser("train", "Train a VAE or a transformer with a recipe. Settings are changed by their dotted name.")
+    p.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe; --list shows them")
+    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting, such as optim.lr=3e-4")
+    p.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder (default: runs/NAME)")
+    p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
+    p.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is over (exit 75)")
+    p.add_argument("--list", action="store_true", help="show the recipes and stop")
+    p.add_argument("--dry-run", action="store_true", help="show the settings and stop")
+    return p
+
+
+def _split(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is no setting; settings are changed like optim.lr=3e-4")
+    return key, value

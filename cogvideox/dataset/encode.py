@@ -1,0 +1,129 @@
+"""Clips to latents: rendered, encoded by the VAE once, kept in safetensors, read at random.
+
+Axes: `b` clips, `c` channels, `t` frames, `h w` pixels or latent positions. Latents are unscaled.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogvideox.config import to_dict
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.disk import writing
+from cogvideox.toybox.render import render_batch
+from cogvideox.toybox.scene import Scene, draw
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.posterior import Posterior
+
+SHARD = 512  # clips in one file: what an interruption can cost
+
+OnProgress = Callable[[int, int], None]
+"""Called with (clips encoded, clips in all)."""
+
+
+def scene(clips: ToyboxClips, index: int) -> Scene:
+    """The scene that clip `index` shows."""
+    return draw(clips.first_seed + index, clips.grammar, side="training", seconds=clips.seconds)
+
+
+def render(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b 3 t h w"]:
+    """The pixels of some clips, in [-1, 1]."""
+    frames = render_batch(
+        [scene(clips, index) for index in indices],
+        num_frames=clips.num_frames,
+        height=clips.height,
+        width=clips.width,
+        fps=clips.fps,
+    )
+    return rearrange(frames, "b t h w c -> b c t h w").float() / 127.5 - 1.0
+
+
+class LatentTable:
+    """The posteriors of all clips of a set, in memory, as bfloat16.
+
+    `mean` and `logvar` are [clips c t h w].
+    """
+
+    def __init__(self, mean: Float[Tensor, "n c t h w"], logvar: Float[Tensor, "n c t h w"]) -> None:
+        self.mean, self.logvar = mean, logvar
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def posterior(self, indices: Sequence[int]) -> Posterior:
+        """The posteriors of some clips, [b c t h w], in float32."""
+        rows = torch.as_tensor(indices)
+        return Posterior(self.mean[rows].float(), self.logvar[rows].float())
+
+
+def encode(
+    vae: CausalVAE,
+    clips: ToyboxClips,
+    cache: str | Path,
+    *,
+    batch_size: int = 16,
+    on_progress: OnProgress | None = None,
+) -> LatentTable:
+    """The latents of `clips` under `vae`, from `cache` as far as they are there.
+
+    The cache has a folder for each VAE and kind of clip, named by a hash of the weights, the settings and one rendered
+    clip; in it lie shards of 512 clips, each written whole. So nothing is encoded twice, a stop costs one shard, a
+    larger set of the same clips reuses a smaller one, and the latents of another VAE or renderer are never mistaken
+    for these.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = Path(cache) / fingerprint(vae, clips)
+    shards = []
+    for first in range(0, clips.num_clips, SHARD):
+        path = folder / f"latents-{first // SHARD:05d}.safetensors"
+        last = min(first + SHARD, clips.num_clips)
+        shard = _read(path)
+        if shard is None or len(shard["mean"]) < last - first:
+            shard = _encode_shard(vae, clips, range(first, last), batch_size)
+            with writing(path) as temporary:
+                save_file(shard, temporary)
+        shards.append(shard)
+        if on_progress is not None:
+            on_progress(last, clips.num_clips)
+    mean, logvar = (torch.cat([shard[name] for shard in shards])[: clips.num_clips] for name in ("mean", "logvar"))
+    return LatentTable(mean, logvar)
+
+
+def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
+    """A short hash of all that the latents depend on, but for how many there are. The decoder plays no part."""
+    settings = to_dict(clips) | {"num_clips": None}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(render(clips, [0]).numpy().tobytes())
+    for name, value in sorted(vae.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def _encode_shard(vae: CausalVAE, clips: ToyboxClips, indices: range, batch_size: int) -> dict[str, Tensor]:
+    device = next(vae.parameters()).device
+    means, logvars = [], []
+    for start in range(0, len(indices), batch_size):
+        posterior = vae.encode(render(clips, indices[start : start + batch_size]).to(device))
+        means.append(posterior.mean.to("cpu", torch.bfloat16))
+        logvars.append(posterior.logvar.to("cpu", torch.bfloat16))
+    return {"mean": torch.cat(means), "logvar": torch.cat(logvars)}
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """A shard, or None where there is none or it is damaged: it is a cache, and can be made again."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None

@@ -1,0 +1,42 @@
+"""A VAE alone on disk, as `vae/` of a diffusers folder: what a VAE run leaves and a transformer run begins with."""
+
+import json
+from dataclasses import replace
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cogvideox.bundle.layout import WEIGHTS, read_json, weights_file
+from cogvideox.disk import write_text
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import KEYMAP
+from cogvideox.weights.files import load_state, load_strict, save_state
+from cogvideox.weights.keymap import to_ours, to_theirs
+
+
+def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
+    """Writes `folder/vae/`, with another scaling factor in its config if one is given.
+
+    Raises UserError when the disk refuses.
+    """
+    part = Path(folder) / "vae"
+    config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
+    write_text(part / "config.json", json.dumps(config.to_diffusers(), indent=2) + "\n")
+    state = {name: value.detach().cpu().contiguous() for name, value in to_theirs(vae.state_dict(), KEYMAP).items()}
+    save_state(state, part / f"{WEIGHTS['vae']}.safetensors", metadata={"format": "pt"})
+
+
+def load_vae(folder: str | Path) -> CausalVAE:
+    """Reads `folder/vae/`: of a VAE run or of a whole model. In evaluation mode, without gradients.
+
+    Raises UserError when a file is missing, damaged or does not fit.
+    """
+    folder = Path(folder)
+    config = VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json"))
+    with torch.device("meta"):
+        vae = CausalVAE(config)
+    file = weights_file(folder, "vae")
+    load_strict(vae, to_ours(load_state(file), KEYMAP), where=str(file))
+    return vae.float().eval().requires_grad_(False)

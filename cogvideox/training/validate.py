@@ -1,0 +1,94 @@
+"""How good the averaged weights are: the loss at fixed noise, and samples to look at.
+
+Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ by the weights alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from cogvideox.diffusion.guidance import combine
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.diffusion.timesteps import trailing
+from cogvideox.records import Video
+from cogvideox.training.draws import torch_generator
+from cogvideox.training.joint import TextToVideo
+from cogvideox.training.settings import SamplingSettings
+from cogvideox.vae.model import CausalVAE
+
+NUM_BINS = 10
+
+
+@torch.no_grad()
+def velocity_loss(
+    model: TextToVideo,
+    latents: Float[Tensor, "n c t h w"],
+    ids: Int[Tensor, "n m"],
+    schedule: Schedule,
+    *,
+    seed: int,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """The velocity loss of scaled latents under their captions, over all timesteps and in ten bins of them.
+
+    Clip i stands at the middle of the i-th of n equal intervals of the timesteps, so a bin always holds the same clips.
+    Returns "validation/loss" and "validation/loss_0" (cleanest) to "validation/loss_9" (noisiest).
+    """
+    n, last = len(latents), schedule.num_train_timesteps
+    timesteps = ((torch.arange(n) + 0.5) * last / n).long()
+    noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
+    losses = []
+    for rows in torch.arange(n).split(batch_size):
+        x0, t, eps = (part[rows].to(latents.device) for part in (latents, timesteps, noise))
+        predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
+        losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
+    loss, bins = torch.cat(losses), timesteps * NUM_BINS // last
+    means = {f"validation/loss_{k}": loss[bins == k].mean().item() for k in range(NUM_BINS) if (bins == k).any()}
+    return {"validation/loss": loss.mean().item(), **means}
+
+
+@torch.no_grad()
+def sample(
+    model: TextToVideo,
+    vae: CausalVAE,
+    ids: Int[Tensor, "n m"],
+    null: Int[Tensor, "m"],
+    shape: tuple[int, int, int, int],
+    schedule: Schedule,
+    settings: SamplingSettings,
+    *,
+    seed: int,
+) -> UInt8[Tensor, "n t h w 3"]:
+    """Videos for some prompts, under guidance against the empty prompt `null`; `shape` is [c t h w] of the latents."""
+    generator = torch_generator("sample", seed)
+    noise = initial_noise((len(ids), *shape), generator, ids.device)
+    both = torch.cat([ids, repeat(null, "m -> n m", n=len(ids))])
+
+    def predict(x: Tensor, t: int, _: int) -> Tensor:
+        timestep = torch.full((len(both),), t, device=x.device)
+        conditional, unconditional = model(torch.cat([x, x]), both, timestep).chunk(2)
+        return combine(conditional, unconditional, settings.guidance_scale)
+
+    times = trailing(settings.num_inference_steps, schedule.num_train_timesteps)
+    latents = SAMPLERS[settings.sampler](predict, noise, times, schedule, generator=generator)
+    videos = torch.cat([vae.decode(one) for one in (latents / vae.config.scaling_factor).split(4)])
+    pixels = ((videos + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(pixels, "n c t h w -> n t h w c").cpu()
+
+
+def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str]) -> None:
+    """A picture of all videos, each as its first, middle and last frame side by side, four videos in a row.
+
+    The prompts, in reading order, lie beside it in a JSON file.
+    """
+    n, num_frames = videos.shape[:2]
+    shown = videos[:, [0, num_frames // 2, num_frames - 1]]
+    per_row = next(k for k in (4, 3, 2, 1) if n % k == 0)
+    sheet = rearrange(shown, "(row k) t h w c -> 1 (row h) (k t w) c", k=per_row)
+    Video(sheet.numpy(), fps=1.0, metadata={"prompts": list(prompts)}).save(path)
