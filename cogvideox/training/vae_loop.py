@@ -1,0 +1,163 @@
+"""Training the VAE (paper section 2.1): reconstruction and KL, on crops first, on whole clips after, images mixed in.
+
+Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+
+A step is a function of (seed, step): clips, crops and noise are drawn anew for each, so a resumed run equals an
+uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.config import save
+from cogvideox.dataset.encode import render
+from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
+from cogvideox.training.ema import EMA
+from cogvideox.training.interrupt import Interruption
+from cogvideox.training.optim import adamw, update
+from cogvideox.training.settings import VAETraining
+from cogvideox.training.track import Tracker
+from cogvideox.training.vae_files import save_vae
+from cogvideox.training.validate import write_sheet
+from cogvideox.vae.loss import psnr, vae_loss
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import init_weights
+
+Pixels = Float[Tensor, "b 3 t h w"]
+
+NUM_MEASURED = 256
+"""Clips over which the spread of the latents is measured, for the scaling factor."""
+
+
+def train(
+    settings: VAETraining, folder: str | Path, *, resume: bool = False, max_seconds: float | None = None
+) -> Path | None:
+    """Train a VAE, or go on with it, in `folder`.
+
+    Args:
+        settings: the whole run; it is written to `folder/settings.yaml`.
+        resume: go on from the newest checkpoint in `folder`.
+        max_seconds: save and stop before this time is over.
+
+    Returns:
+        `folder` when the last step is done (`folder/vae/` is the result), None when the run stopped before.
+
+    Raises:
+        UserError: nothing to resume, a loss that is not finite, a disk that cannot be written.
+    """
+    folder, run = Path(folder), settings.run
+    save(settings, folder / "settings.yaml")
+    vae = CausalVAE(settings.model)
+    init_weights(vae, torch_generator("weights", run.seed))
+    optimizer = adamw([vae], settings.optim)
+    ema = EMA({"vae": vae}, run.ema_decay)
+    parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
+    checkpoints = Checkpoints(folder, keep=run.keep_checkpoints)
+    start = checkpoints.load(parts)[0] if resume else 0
+
+    tracker = Tracker(
+        folder, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
+    )
+    with Interruption(max_seconds) as interruption:
+        for step in range(start, run.num_steps):
+            if step >= settings.encoder_steps:
+                freeze_encoder(vae, ema)
+            pixels = batch(settings, step)
+            posterior = vae.encode(pixels)
+            latents = posterior.sample(torch_generator("posterior", run.seed, step))
+            loss, terms = vae_loss(vae.decode(latents), pixels, posterior, settings.loss)
+            loss.backward()
+            lr, norm = update(optimizer, step, run.num_steps, settings.optim)
+            ema.update(step)
+
+            done = step + 1
+            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": norm, **terms})
+            finished = done == run.num_steps
+            with tracker.pause(), ema.swapped():
+                if finished or due(done, run.validate_interval):
+                    tracker.write(done, validate(vae, settings, folder / "samples" / f"step-{done:08d}.png"))
+                if finished or due(done, run.save_interval):
+                    save_vae(vae, folder, scaling_factor=scaling_factor(vae, settings))
+            reason = interruption.reason()
+            if finished or due(done, run.save_interval) or reason:
+                with tracker.pause():
+                    checkpoints.save(done, parts)
+            if reason and not finished:
+                tracker.note(f"stopped after step {done} ({reason}); it goes on with --resume")
+                return None
+    tracker.close()
+    return folder
+
+
+def due(done: int, interval: int) -> bool:
+    return interval > 0 and done % interval == 0
+
+
+def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
+    """Fix the encoder at its average: from here on the latents are final, and the decoder alone goes on learning."""
+    if not next(vae.encoder.parameters()).requires_grad:
+        return
+    with torch.no_grad():
+        for name, parameter in vae.encoder.named_parameters():
+            parameter.copy_(ema.average[f"vae.encoder.{name}"])
+    vae.encoder.requires_grad_(False)
+
+
+def batch(settings: VAETraining, step: int) -> Pixels:
+    """The pixels of a step: crops of clips at first, then whole clips; single frames at every `image_interval`-th step."""
+    run, clips = settings.run, settings.clips
+    cropped = step < settings.crop_steps
+    image = due(step + 1, settings.image_interval)
+    size = settings.crop_batch_size if cropped else run.batch_size
+    if image:
+        size *= settings.images_per_clip
+    video = render(clips, clip_indices(run.seed, step, size, clips.num_clips))
+    rng = numpy_generator("order", run.seed, step)
+    if image:
+        frames = torch.from_numpy(rng.integers(clips.num_frames, size=size))
+        video = rearrange(video, "b c t h w -> b t c h w")[torch.arange(size), frames].unsqueeze(2)
+    if not cropped:
+        return video
+    side = settings.crop_size
+    tops = rng.integers(clips.height - side + 1, size=size)
+    lefts = rng.integers(clips.width - side + 1, size=size)
+    crops = [clip[..., y : y + side, x : x + side] for clip, y, x in zip(video, tops, lefts, strict=True)]
+    return torch.stack(crops)
+
+
+@torch.no_grad()
+def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, float]:
+    """PSNR in dB over the validation clips, whole and as single frames, and a sheet of originals and reconstructions."""
+    clips = settings.validation
+    scores, image_scores, pairs = [], [], []
+    for start in range(0, clips.num_clips, 8):
+        video = render(clips, range(start, min(start + 8, clips.num_clips)))
+        reconstruction = vae.decode(vae.encode(video).mean)
+        image = video[:, :, :1]
+        scores.append(psnr(reconstruction, video))
+        image_scores.append(psnr(vae.decode(vae.encode(image).mean), image))
+        pairs.append(torch.cat([video, reconstruction], dim=4))
+    shown = ((torch.cat(pairs)[:6].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    write_sheet(sheet, rearrange(shown, "n c t h w -> n t h w c"), ["original | reconstruction"] * len(shown))
+    return {
+        "validation/psnr": torch.cat(scores).mean().item(),
+        "validation/psnr_image": torch.cat(image_scores).mean().item(),
+    }
+
+
+@torch.no_grad()
+def scaling_factor(vae: CausalVAE, settings: VAETraining) -> float:
+    """One over the standard deviation of the latents, which brings what the transformer sees to unit variance."""
+    clips = replace(settings.clips, num_clips=min(NUM_MEASURED, settings.clips.num_clips))
+    second_moment = torch.zeros((), dtype=torch.float64)
+    for start in range(0, clips.num_clips, 16):
+        indices = range(start, min(start + 16, clips.num_clips))
+        posterior = vae.encode(render(clips, indices))
+        second_moment += len(indices) * (posterior.mean.square() + posterior.logvar.exp()).double().mean()
+    return float((second_moment / clips.num_clips) ** -0.5)

@@ -1,0 +1,149 @@
+"""The layers of the 3D causal VAE (paper section 2.1, figure 3).
+
+Axes: b batch, c channels, t frames (or latent frames), h w height and width. Time never looks ahead; what a layer
+needs of the frames before its chunk it asks of `past` (see `stream`).
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.vae.stream import FirstFrame
+
+Video = Float[Tensor, "b c t h w"]
+
+
+class CausalConv3d(nn.Conv3d):
+    """3x3x3 convolution, stride 1, causal in time: zero padding in space, the past in front of time."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=(0, kernel_size // 2, kernel_size // 2))
+
+    def forward(self, x: Video, past: FirstFrame) -> Video:
+        return super().forward(past.extend(self, x, self.kernel_size[0] - 1))
+
+
+class PointwiseConv3d(nn.Conv3d):
+    """1x1x1 convolution as the matrix product it is (several times faster on CPUs than a convolution call)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Video) -> Video:
+        channels_last = rearrange(x, "b c t h w -> b t h w c")
+        return rearrange(F.linear(channels_last, self.weight.flatten(1), self.bias), "b t h w c -> b c t h w")
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm over a chunk, time included. The second argument keeps the signature of `LatentNorm`."""
+
+    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Video:
+        return past.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class LatentNorm(nn.Module):
+    """GroupNorm scaled and shifted by the latents (spatially conditioned norm, arXiv 2209.09002), in the decoder.
+
+    The scale and shift are 1x1x1 convolutions of the latents. They are computed at the latents' own size and then
+    spread over the features: a pointwise map commutes with nearest upsampling, so this is exact.
+    """
+
+    def __init__(self, channels: int, latent_channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(num_groups, channels, eps=1e-6)
+        self.modulation = PointwiseConv3d(latent_channels, 2 * channels)
+
+    def forward(self, x: Video, latents: Float[Tensor, "b z lt lh lw"], past: FirstFrame) -> Video:
+        _, _, t, h, w = x.shape
+        rows = h // latents.shape[3]
+        modulation = self.modulation(latents)
+        source = source_frames(t, latents.shape[2], past.holds_first)
+        if source != list(range(latents.shape[2])):
+            modulation = modulation[:, :, torch.tensor(source, device=x.device)]
+        modulation = modulation.repeat_interleave(w // latents.shape[4], dim=4)
+        # Rows are spread by broadcasting, so the full-size scale and shift never exist.
+        scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
+        normed = past.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
+        spread = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows)
+        return rearrange(torch.addcmul(shift, spread, scale), "b c t h r w -> b c t (h r) w")
+
+
+def source_frames(num_frames: int, num_latents: int, holds_first: bool) -> list[int]:
+    """For each of `num_frames` feature frames, the latent frame it comes from.
+
+    The first frame of a video has a latent of its own; every later latent stands for the same number of frames.
+    """
+    if not holds_first or num_latents == 1:
+        return [i * num_latents // num_frames for i in range(num_frames)]
+    return [0] + [1 + i * (num_latents - 1) // (num_frames - 1) for i in range(num_frames - 1)]
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, conv, norm, SiLU, conv, plus the input. In the decoder the norms see the latents."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, num_groups: int, eps: float, latent_channels: int | None = None
+    ) -> None:
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            if latent_channels is None:
+                return GroupNorm(num_groups, channels, eps=eps)
+            return LatentNorm(channels, latent_channels, num_groups)
+
+        self.norm1 = norm(in_channels)
+        self.conv1 = CausalConv3d(in_channels, out_channels)
+        self.norm2 = norm(out_channels)
+        self.conv2 = CausalConv3d(out_channels, out_channels)
+        self.conv_shortcut = PointwiseConv3d(in_channels, out_channels) if in_channels != out_channels else None
+
+    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Video:
+        hidden = self.conv1(F.silu(self.norm1(x, latents, past)), past)
+        hidden = self.conv2(F.silu(self.norm2(hidden, latents, past)), past)
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided 2D convolution and, where asked, time by averaging pairs of frames.
+
+    The first frame of a video is kept as it is, so 2n+1 frames become n+1.
+    """
+
+    def __init__(self, channels: int, compress_time: bool) -> None:
+        super().__init__()
+        self.compress_time = compress_time
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Video, past: FirstFrame) -> Video:
+        if self.compress_time:
+            first, rest = x.split([1, x.shape[2] - 1], dim=2) if past.holds_first else (x[:, :, :0], x)
+            x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
+        return _per_frame(self.conv, F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width, and time where asked, by repetition, then smooth each frame by a 2D convolution.
+
+    The first frame of a video is not doubled in time, so n+1 frames become 2n+1.
+    """
+
+    def __init__(self, channels: int, compress_time: bool) -> None:
+        super().__init__()
+        self.compress_time = compress_time
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Video, past: FirstFrame) -> Video:
+        x = F.interpolate(x, scale_factor=(1, 2, 2))
+        x = _per_frame(self.conv, x)
+        if not self.compress_time:
+            return x
+        # Frames that repeat need their convolution only once.
+        num_frames = 2 * x.shape[2] - int(past.holds_first)
+        return x[:, :, torch.tensor(source_frames(num_frames, x.shape[2], past.holds_first), device=x.device)]
+
+
+def _per_frame(conv: nn.Conv2d, x: Video) -> Video:
+    frames = conv(rearrange(x, "b c t h w -> (b t) c h w"))
+    return rearrange(frames, "(b t) c h w -> b c t h w", b=x.shape[0])

@@ -1,0 +1,85 @@
+"""The VAE's tensors: their names in diffusers' files, as an invertible table, and their values before training."""
+
+import torch
+from torch import nn
+
+from cogvideox.vae.layers import CausalConv3d, Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
+from cogvideox.vae.model import CausalVAE
+from cogvideox.weights.keymap import Merge, Rename, Rule
+
+_RESNETS = {
+    "encoder.down_blocks.{n}.resnets.{m}": "encoder.levels.{n}.resnets.{m}",
+    "encoder.mid_block.resnets.{m}": "encoder.mid.resnets.{m}",
+    "decoder.mid_block.resnets.{m}": "decoder.mid.resnets.{m}",
+    "decoder.up_blocks.{n}.resnets.{m}": "decoder.levels.{n}.resnets.{m}",
+}
+
+
+def _latent_norm(theirs: str, ours: str) -> list[Rule]:
+    """A decoder norm: the two 1x1x1 convolutions of the latents are one here."""
+    return [
+        Rename(f"{theirs}.norm_layer.*", f"{ours}.norm.*"),
+        Merge((f"{theirs}.conv_y.conv.*", f"{theirs}.conv_b.conv.*"), f"{ours}.modulation.*", dim=0),
+    ]
+
+
+def _keymap() -> list[Rule]:
+    rules: list[Rule] = []
+    for theirs, ours in _RESNETS.items():
+        for i in (1, 2):
+            rules.append(Rename(f"{theirs}.conv{i}.conv.*", f"{ours}.conv{i}.*"))
+            if ours.startswith("decoder"):
+                rules += _latent_norm(f"{theirs}.norm{i}", f"{ours}.norm{i}")
+            else:
+                rules.append(Rename(f"{theirs}.norm{i}.*", f"{ours}.norm{i}.*"))
+        rules.append(Rename(f"{theirs}.conv_shortcut.*", f"{ours}.conv_shortcut.*"))
+    for half in ("encoder", "decoder"):
+        for name in ("conv_in", "conv_out"):
+            rules.append(Rename(f"{half}.{name}.conv.*", f"{half}.{name}.*"))
+    rules.append(Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"))
+    rules.append(Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"))
+    rules += _latent_norm("decoder.norm_out", "decoder.norm_out")
+    return rules
+
+
+KEYMAP = _keymap()
+
+
+@torch.no_grad()
+def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> None:
+    """Initial values, chosen so that a small VAE learns from its first hundred steps on.
+
+    | part                    | weight                                     | bias                             |
+    |-------------------------|--------------------------------------------|----------------------------------|
+    | convolutions            | normal, variance 1 / fan-in                | 0                                |
+    | second conv of a block  | 0.3 of that: blocks begin near the identity | 0                               |
+    | resampling convs        | 0.3 of that, plus passing each channel on  | 0                                |
+    | latent norm, scale      | 0                                          | 1: an ordinary norm at first     |
+    | latent norm, shift      | normal, variance 1 / fan-in                | 0: colour reaches every level    |
+    | log-variance of latents | 0                                          | -5: little noise at first        |
+    """
+    for module in vae.modules():
+        match module:
+            case nn.Conv2d() | CausalConv3d() | PointwiseConv3d():
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=fan_in**-0.5, generator=generator)
+                nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        match module:
+            case LatentNorm():
+                scale, shift = module.modulation.weight.chunk(2)
+                scale.zero_()
+                module.modulation.bias.chunk(2)[0].fill_(1.0)
+            case ResnetBlock():
+                module.conv2.weight.mul_(0.3)
+            case Upsample():
+                module.conv.weight.mul_(0.3)
+                module.conv.weight[:, :, 1, 1].diagonal().add_(1.0)
+            case Downsample():
+                module.conv.weight.mul_(0.3)
+                for i in range(2):  # the mean of the 2x2 pixels that become one
+                    for j in range(2):
+                        module.conv.weight[:, :, i, j].diagonal().add_(0.25)
+    _, logvar = vae.encoder.conv_out.weight.chunk(2)
+    logvar.zero_()
+    vae.encoder.conv_out.bias.chunk(2)[1].fill_(-5.0)
