@@ -59,7 +59,7 @@ class T5Config:
             UserError: another architecture, or a size is missing.
         """
         model_type = data.get("model_type", "t5")
-        if model_type not in ("t5", "mt5"):
+        if model_type != "t5":
             raise UserError(f"the text encoder is a {model_type!r} model, but only 't5' is supported")
         activation = data.get("feed_forward_proj", "relu")
         if activation not in ("gated-gelu", "gated-gelu_new"):

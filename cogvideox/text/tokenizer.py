@@ -126,12 +126,14 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     charsmap = folding.charsmap()
     normalizer = normalizers.Precompiled(charsmap)
     counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
-    letters = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation}.union(*counts))
-    base = [(text, 0.0) for text in SPECIAL] + [(letter, -10.0) for letter in (_SPACE, *letters)]
+    letters = sorted({*string.ascii_lowercase, *string.digits}.union(*counts) - {*string.punctuation})
+    # Each word costs 1 and each letter 10, so the likeliest split of a text is unique: it has the longest words.
+    base = [(text, 0.0) for text in SPECIAL]
+    base += [(letter, -10.0) for letter in (_SPACE, *letters)]
+    base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # folding makes each sign a word
     if vocab_size <= len(base):
         raise UserError(f"vocab_size={vocab_size} leaves no room for words; the smallest that does is {len(base) + 1}")
-    # Each word costs 1 and each letter 10, so the likeliest split of a text is unique: it has the longest words.
-    frequent = sorted(counts, key=lambda word: (-counts[word], word))
+    frequent = sorted(counts.keys() - {*string.punctuation}, key=lambda word: (-counts[word], word))
     words = [(_SPACE + word, -1.0) for word in frequent[: vocab_size - len(base)]]
     return Tokenizer(base + words, charsmap)
 
@@ -140,7 +142,10 @@ def _backend(pieces: list[spiece.Piece], charsmap: bytes) -> Backend:
     """The algorithm, set up as transformers sets it up for T5."""
     backend = Backend(models.Unigram(pieces, unk_id=UNK_ID, byte_fallback=False))
     if charsmap:
-        backend.normalizer = normalizers.Precompiled(charsmap)
+        try:
+            backend.normalizer = normalizers.Precompiled(charsmap)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError("the tokenizer's table of character replacements is damaged") from error
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")]
     )
@@ -172,20 +177,23 @@ def _load(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> tuple[list[spiece.Piece], bytes]:
     """Pieces and character replacements of a `tokenizer.json`. Spaces are split as T5 does, whatever the file says."""
     content = _load(path)
-    model = content.get("model") or {}
-    if model.get("type", "Unigram") != "Unigram" or model.get("byte_fallback"):
-        raise UserError(f"{path} is not a T5 tokenizer: its model is {model.get('type')!r}, T5's is plain 'Unigram'")
-    charsmap = b""
-    normalizer = content.get("normalizer") or {}
-    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
-        if step["type"] == "Precompiled":
-            charsmap = base64.b64decode(step["precompiled_charsmap"] or "")
-        elif step["type"] not in ("Strip", "Replace"):  # these two only tidy spaces
-            raise UserError(f"{path} is not a T5 tokenizer: T5 does not normalise text by {step['type']!r}")
     try:
-        return [(text, float(score)) for text, score in model["vocab"]], charsmap
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged: it holds no list of pieces with scores") from error
+        model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
+        kind = "bytes" if model.get("byte_fallback") else model.get("type", "Unigram")
+        pieces = [(text, float(score)) for text, score in model["vocab"]] if kind == "Unigram" else []
+        added = [token["content"] for token in content["added_tokens"] if token["id"] >= len(pieces)]
+        steps = {step["type"]: step for step in normalizer.get("normalizers", [normalizer])}
+        charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap") or "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or not a tokenizer") from error
+    if kind != "Unigram":
+        raise UserError(f"{path} is not a T5 tokenizer: its model is of the kind {kind}, T5's is Unigram")
+    if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only tidy spaces
+        raise UserError(f"{path} is not a T5 tokenizer: it normalises text by {', '.join(sorted(foreign))}")
+    # Nobody writes the sentinels of T5's pre-training in a prompt; other additions would be read differently.
+    if own := [text for text in added if not text.startswith("<extra_id_")]:
+        raise UserError(f"{path} is not a plain T5 tokenizer: {own[0]!r} was added to its vocabulary")
+    return pieces, charsmap
 
 
 def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:

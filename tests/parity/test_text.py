@@ -156,7 +156,7 @@ def t5_like(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
-    train_toy_tokenizer(CORPUS + ["a red ball moves left on a blue floor"]).save(folder)
+    train_toy_tokenizer([*CORPUS, "a red ball moves left on a blue floor"]).save(folder)
     return folder
 
 
@@ -221,6 +221,13 @@ def test_saved_folder_reads_back_everywhere(kind, file, request, tmp_path):
     assert len(theirs) == len(ours)
     assert_same_ids(ours, theirs)
     assert_same_ids(ours, transformers.AutoTokenizer.from_pretrained(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["t5_like", "toy"])
+def test_folder_saved_by_transformers(kind, request, tmp_path):
+    theirs = transformers.T5Tokenizer.from_pretrained(request.getfixturevalue(kind))
+    theirs.save_pretrained(tmp_path)
+    assert_same_ids(Tokenizer.from_folder(tmp_path), theirs)
 
 
 def test_tokenizer_json_stands_alone(toy):
