@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cogvideox import config
 from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, read_json, weights_file
@@ -25,19 +24,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae import weights as vae_weights
 from cogvideox.vae.model import CausalVAE
 from cogvideox.weights.files import load_state, load_strict, save_state
-from cogvideox.weights.keymap import to_ours, to_theirs
-
-# The names of each part's tensors: from the library that the folder is written for to ours, and back.
-_TO_OURS = {
-    "transformer": partial(to_ours, rules=transformer_weights.KEYMAP),
-    "vae": partial(to_ours, rules=vae_weights.KEYMAP),
-    "text_encoder": text_weights.to_ours,
-}
-_TO_THEIRS = {
-    "transformer": partial(to_theirs, rules=transformer_weights.KEYMAP),
-    "vae": partial(to_theirs, rules=vae_weights.KEYMAP),
-    "text_encoder": text_weights.to_theirs,
-}
+from cogvideox.weights.keymap import Rule, to_ours, to_theirs
 
 
 @dataclass
@@ -78,7 +65,7 @@ def load(
         }
     for part, network in networks.items():
         file = weights_file(path, part)
-        load_strict(network, _TO_OURS[part](load_state(file)), where=str(file))
+        load_strict(network, _to_ours(network, load_state(file)), where=str(file), rules=_keymap(network))
         network.to(device=device, dtype=dtype).eval().requires_grad_(False)
     return Bundle(**networks, tokenizer=tokenizer, schedule=schedule, settings=about.settings)
 
@@ -141,10 +128,26 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     bundle.tokenizer.save(path / "tokenizer")
     for part, network in networks.items():
-        state = _TO_THEIRS[part](network.state_dict())
-        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
-        file = path / part / f"{WEIGHTS[part]}.safetensors"
-        save_state(state, file, metadata={"format": "pt"}, max_shard_bytes=max_shard_bytes)
+        state = to_theirs(network.state_dict(), _keymap(network))
+        state = {name: tensor.to(dtype) for name, tensor in state.items()} if dtype is not None else state
+        save_state(state, path / part / f"{WEIGHTS[part]}.safetensors", max_shard_bytes=max_shard_bytes)
+
+
+def _keymap(network: nn.Module) -> list[Rule]:
+    """What the tensors of a part are called in its library, and here."""
+    match network:
+        case Transformer():
+            return transformer_weights.keymap(network.config)
+        case CausalVAE():
+            return vae_weights.KEYMAP
+        case _:
+            return text_weights.KEYMAP
+
+
+def _to_ours(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(network, T5Encoder):
+        return text_weights.to_ours(state)  # files may hold one of its tensors under two names
+    return to_ours(state, _keymap(network))
 
 
 def _index(bundle: Bundle) -> dict[str, str | list[str]]:

@@ -1,0 +1,105 @@
+"""Whole models of a few thousand random parameters, in three of the official makes, to test what joins parts."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from cogvideox.bundle import folder
+from cogvideox.bundle.folder import Bundle
+from cogvideox.bundle.settings import FolderSettings, TrainedRange
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.text.config import T5Config
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.model import Transformer
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.model import CausalVAE
+
+TEXT_LENGTH = 12
+CAPTIONS = ["a red ball moves to the right on a blue floor", "a green cube stands still", "one small thing"]
+WIDTHS = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "time_embed_dim": 16,
+    "text_embed_dim": 32,
+    "max_text_seq_length": TEXT_LENGTH,
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_frames": 9,
+}
+TRANSFORMERS = {
+    "2b": TransformerConfig(**WIDTHS, sample_height=4, sample_width=6),
+    "5b": TransformerConfig(**WIDTHS, sample_height=4, sample_width=6, use_rotary_positional_embeddings=True),
+    "1.5-5b": TransformerConfig(
+        **WIDTHS,
+        sample_height=12,
+        sample_width=12,
+        patch_size_t=2,
+        patch_bias=False,
+        use_rotary_positional_embeddings=True,
+    ),
+}
+SCALING = {"2b": 1.15258426, "5b": 0.7, "1.5-5b": 0.7}
+SNR_SHIFT = {"2b": 3.0, "5b": 1.0, "1.5-5b": 1.0}
+SIZE = {"num_frames": 9, "height": 32, "width": 48}
+
+
+def vae_config(variant: str) -> VAEConfig:
+    return VAEConfig(
+        block_out_channels=(4, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        sample_height=32,
+        sample_width=48,
+        scaling_factor=SCALING[variant],
+        invert_scale_latents=variant == "1.5-5b",
+    )
+
+
+@lru_cache
+def tokenizer() -> Tokenizer:
+    return train_toy_tokenizer(CAPTIONS, vocab_size=128)
+
+
+def text_config() -> T5Config:
+    return T5Config(vocab_size=len(tokenizer()), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+
+
+def settings(variant: str = "2b") -> FolderSettings:
+    return FolderSettings(
+        fps=8.0,
+        **SIZE,
+        num_inference_steps=2,
+        guidance_scale=6.0,
+        dynamic_guidance=False,
+        sampler="ddim",
+        null_text="empty",
+        text_length=TEXT_LENGTH,
+        position_rule={"2b": None, "5b": "resize_crop", "1.5-5b": "slice"}[variant],
+        norm_statistics="chunk",
+        dtype="float32",
+        trained=TrainedRange(num_frames=(1, 17), frame_step=4, height=(32, 64), width=(32, 64)),
+        examples=("a red ball moves to the right on a blue floor",),
+    )
+
+
+def bundle(variant: str = "2b") -> Bundle:
+    """Fresh random networks, the same each time."""
+    torch.manual_seed(0)
+    return Bundle(
+        transformer=Transformer(TRANSFORMERS[variant]).eval(),
+        vae=CausalVAE(vae_config(variant)).eval(),
+        text_encoder=T5Encoder(text_config()).eval(),
+        tokenizer=tokenizer(),
+        schedule=Schedule(snr_shift_scale=SNR_SHIFT[variant]),
+        settings=settings(variant),
+    )
+
+
+def write(path: Path, variant: str = "2b") -> Path:
+    """The model of that make as a folder."""
+    return folder.save(bundle(variant), path)

@@ -1,0 +1,200 @@
+"""Whatever is wrong with the input: exit status 2, one sentence that names it on stderr, and nothing left behind."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+PROMPT = "a red ball moves to the right on a blue floor"
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+
+# What is typed after `cogvideox generate PROMPT -o x.mp4 --model MODEL`, and a word of the answer.
+VALUES = {
+    "a height that patches do not divide": (["--height", "40"], "multiple of 16"),
+    "a width of nothing": (["--width", "0"], "16"),
+    "a negative height": (["--height", "-16"], "16"),
+    "a height with a fraction": (["--height", "32.5"], "32.5"),
+    "a number of frames that is not 4k+1": (["--num-frames", "10"], "9"),
+    "no frames": (["--num-frames", "0"], "1"),
+    "frames in words": (["--num-frames", "nine"], "nine"),
+    "no steps": (["--num-inference-steps", "0"], "nearest is 1"),
+    "more steps than timesteps": (["--num-inference-steps", "2000"], "1000"),
+    "guidance below none": (["--guidance-scale", "0.2"], "nearest is 1"),
+    "guidance that is not a number": (["--guidance-scale", "nan"], "guidance_scale"),
+    "an unknown sampler": (["--sampler", "euler"], "ddim and dpm++"),
+    "a negative seed": (["--seed", "-1"], "nearest is 0"),
+    "a seed that is too large": (["--seed", str(2**70)], "seed"),
+    "a seed in words": (["--seed", "lucky"], "lucky"),
+    "no videos": (["--num-videos", "0"], "1 or more"),
+    "no frames a second": (["--fps", "0"], "fps"),
+    "an unknown device": (["--device", "warp"], "warp"),
+    "a device that is not here": (["--device", "cuda:99"], "cuda:99"),
+    "an unknown type": (["--dtype", "float64"], "float64"),
+    "a type that the CPU is slow in": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
+    "a negative prompt without guidance": (["--guidance-scale", "1", "--negative-prompt", "x"], "no effect"),
+    "a misspelt option": (["--heigth", "32"], "did you mean --height?"),
+    "an abbreviated option": (["--num-inf", "3"], "--num-inf"),
+    "a prompt without quotes": (["ball"], "quotes"),
+    "an option without its value": (["--seed"], "--seed"),
+    "a file that is no video": (["-o", "x.avi"], ".mp4"),
+    "a file without an ending": (["-o", "x"], ".mp4"),
+    "a name that is too long": (["-o", "x" * 300 + ".mp4"], "too long"),
+    "a folder that cannot be written to": (["-o", "/proc/x.mp4"], "/proc"),
+    "no replay there": (["--from", "gone.json"], "gone.json"),
+}
+
+PROMPTS = {
+    "an empty prompt": ("", "empty"),
+    "a prompt of spaces": (" \n ", "empty"),
+    "a prompt that is too long": ("ball " * 40, "41 tokens"),
+}
+
+
+def rewrite(file: Path, **values: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def change_weights(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    state = load_file(file)
+    change(state)
+    save_file(state, file)
+
+
+def poison(state: dict[str, torch.Tensor]) -> None:
+    state["proj_out.weight"][0, 0] = float("nan")
+
+
+def reshape(state: dict[str, torch.Tensor]) -> None:
+    state["proj_out.weight"] = state["proj_out.weight"][:-1].clone()
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-64])
+
+
+# What happened to the model's folder, and a word of the answer.
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no index": (lambda m: (m / "model_index.json").unlink(), "model_index.json"),
+    "no weights": (lambda m: (m / TRANSFORMER).unlink(), "missing"),
+    "no configuration": (lambda m: (m / "vae/config.json").unlink(), "vae/config.json"),
+    "no tokenizer": (lambda m: shutil.rmtree(m / "tokenizer"), "tokenizer"),
+    "no scheduler": (lambda m: shutil.rmtree(m / "scheduler"), "scheduler"),
+    "truncated weights": (lambda m: truncate(m / TRANSFORMER), TRANSFORMER),
+    "weights that are something else": (lambda m: (m / TRANSFORMER).write_text("not found"), TRANSFORMER),
+    "empty weights": (lambda m: (m / "vae/diffusion_pytorch_model.safetensors").write_bytes(b""), "vae"),
+    "NaN in the weights": (lambda m: change_weights(m / TRANSFORMER, poison), "NaN"),
+    "a missing tensor": (lambda m: change_weights(m / TRANSFORMER, lambda s: s.pop("proj_out.bias")), "bias"),
+    "an unknown tensor": (lambda m: change_weights(m / TRANSFORMER, lambda s: s.update(x=torch.ones(1))), "x"),
+    "a tensor of another shape": (lambda m: change_weights(m / TRANSFORMER, reshape), "weight"),
+    "damaged JSON": (lambda m: (m / "transformer/config.json").write_text("{"), "transformer/config.json"),
+    "JSON of another kind": (lambda m: (m / "vae/config.json").write_text("[]"), "vae/config.json"),
+    "an unknown key": (lambda m: rewrite(m / "transformer/config.json", num_layer=3), "num_layer"),
+    "an unknown setting": (lambda m: rewrite(m / "cogvideox.json", fsp=3), "fsp"),
+    "a setting of another type": (lambda m: rewrite(m / "cogvideox.json", fps="slow"), "fps"),
+    "another scheduler": (lambda m: rewrite(m / "scheduler/scheduler_config.json", _class_name="Euler"), "Euler"),
+    "parts that do not fit": (lambda m: rewrite(m / "vae/config.json", latent_channels=8), "fit"),
+}
+
+
+def assert_refused(ran, folder: Path, word: str, before: set[Path]) -> None:
+    assert ran.status == 2, ran
+    assert ran.out == ""
+    assert ran.err.count("\n") == 1 and ran.err.startswith("cogvideox: ") and "Traceback" not in ran.err
+    assert word in ran.err
+    assert set(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values(run, model, here, name):
+    arguments, word = VALUES[name]
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
+    assert_refused(ran, here, word, set())
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts(run, model, here, name):
+    prompt, word = PROMPTS[name]
+    assert_refused(run("generate", prompt, "-o", "x.mp4", "--model", model), here, word, set())
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders(run, model, here, tmp_path, name):
+    break_it, word = FOLDERS[name]
+    broken = shutil.copytree(model, tmp_path / "broken")
+    break_it(broken)
+    assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), here, word, set())
+
+
+@pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~nobody/model"])
+def test_models(run, here, name):
+    assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
+
+
+def test_commands(run, here):
+    assert_refused(run("generat", PROMPT), here, "did you mean generate?", set())
+
+
+def test_what_is_in_the_way(run, model, here):
+    (here / "folder.mp4").mkdir()
+    (here / "file").write_text("mine")
+    (here / "taken.json").write_text('{"mine": true}')
+    (here / "sheet-sheet.png").mkdir()
+    before = set(here.rglob("*"))
+    for arguments, word in (
+        (["-o", "folder.mp4", "--num-videos", "0"], "1 or more"),
+        (["-o", "file/x.mp4"], "is a file, not a folder"),
+        (["-o", "taken.mp4"], "taken.json"),
+        (["-o", "sheet.mp4", "--sheet"], "folder"),
+    ):
+        assert_refused(run("generate", PROMPT, "--model", model, *arguments), here, word, before)
+    assert (here / "taken.json").read_text() == '{"mine": true}'
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("", "x.json"), ("[1]", "x.json"), ('{"prompt": "a"}', "x.json"), ('{"seeed": 1}', "seeed")],
+    ids=["empty", "a list", "incomplete", "unknown key"],
+)
+def test_replays(run, here, content, word):
+    (here / "x.json").write_text(content)
+    assert_refused(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
+
+
+def test_a_replay_whose_model_is_gone(run, model, here, tmp_path):
+    moved = shutil.copytree(model, tmp_path / "moved")
+    assert run("generate", PROMPT, "-o", "x.mp4", "--model", moved).status == 0
+    shutil.rmtree(moved)
+    assert_refused(run("generate", "--from", "x.json", "-o", "y.mp4"), here, str(moved), set(here.iterdir()))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(run, model, here):
+    here.chmod(0o500)
+    try:
+        ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
+        assert_refused(ran, here, "permission", set())
+    finally:
+        here.chmod(0o700)
+
+
+def test_a_write_that_fails_half_way(model, here):
+    """A limit on file sizes stands in for a disk that fills up after all checks: both make `write` fail."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+
+    command = [sys.executable, "-m", "cogvideox", "generate", PROMPT, "-o", "x.mp4", "--model", str(model)]
+    root = str(Path(__file__).parents[3])
+    env = {**os.environ, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=env, cwd=here)
+    assert ran.returncode == 2, ran
+    assert ran.stderr.count("\n") == 1 and "x.mp4" in ran.stderr
+    assert list(here.iterdir()) == []

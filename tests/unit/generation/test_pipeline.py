@@ -1,0 +1,155 @@
+"""The pipeline on a tiny random model: what comes out, that it can be made again, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import cogvideox
+from cogvideox.errors import UserError
+from cogvideox.generation.pipeline import CogVideoX, Progress, choose_device, choose_dtype
+from cogvideox.generation.request import Replay
+from tests import tiny
+
+PROMPT = tiny.CAPTIONS[0]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {variant: tiny.write(root / variant, variant) for variant in tiny.TRANSFORMERS}
+
+
+@pytest.fixture(scope="module")
+def pipes(folders):
+    return {variant: CogVideoX.from_pretrained(path) for variant, path in folders.items()}
+
+
+def test_defaults(pipes):
+    video = pipes["2b"].generate(PROMPT)
+    assert video.frames.shape == (9, 32, 48, 3) and video.frames.dtype == np.uint8
+    assert video.fps == 8.0
+
+
+@pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
+@pytest.mark.parametrize("num_frames", [1, 5, 9, 13])
+def test_exactly_the_frames_asked_for(pipes, variant, num_frames):
+    frames = pipes[variant].generate(PROMPT, num_frames=num_frames, height=32, width=32, num_inference_steps=1).frames
+    assert frames.shape == (num_frames, 32, 32, 3)
+
+
+def test_floats_are_the_same_video(pipes):
+    whole = pipes["5b"].generate(PROMPT, seed=1)
+    exact = pipes["5b"].generate(PROMPT, seed=1, output="float")
+    assert exact.frames.dtype == np.float32 and exact.frames.min() >= 0 and exact.frames.max() <= 1
+    assert np.abs(exact.frames * 255 - whole.frames).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_several_videos_are_each_what_their_seed_gives_alone(pipes, sampler):
+    videos = pipes["2b"].generate(PROMPT, seed=5, num_videos=2, sampler=sampler)
+    assert [video.metadata["seed"] for video in videos] == [5, 6]
+    for video in videos:
+        alone = pipes["2b"].generate(PROMPT, seed=video.metadata["seed"], sampler=sampler)
+        assert np.array_equal(alone.frames, video.frames)
+    assert not np.array_equal(videos[0].frames, videos[1].frames)
+
+
+def test_metadata_makes_the_same_frames(pipes, folders):
+    video = pipes["2b"].generate(PROMPT, negative_prompt="one small thing", guidance_scale=3, dynamic_guidance=True)
+    replay = cogvideox.config.from_dict(Replay, video.metadata)
+    assert replay.model == str(folders["2b"]) and replay.cogvideox == cogvideox.__version__
+    assert (replay.device, replay.dtype) == ("cpu", "float32")
+    assert np.array_equal(CogVideoX.from_pretrained(replay.model).run(replay).frames, video.frames)
+
+
+def test_what_a_request_changes_changes_the_video(pipes):
+    pipe = pipes["5b"]
+    base = pipe.generate(PROMPT, seed=0).frames
+    for values in (
+        {"prompt": "a green cube stands still"},
+        {"negative_prompt": "one small thing"},
+        {"guidance_scale": 2.0},
+        {"guidance_scale": 1.0},
+        {"dynamic_guidance": True},
+        {"sampler": "dpm++"},
+        {"num_inference_steps": 3},
+        {"seed": 1},
+    ):
+        assert not np.array_equal(pipe.generate(**{"prompt": PROMPT, "seed": 0, **values}).frames, base), values
+
+
+def test_the_null_text_is_the_folders(pipes):
+    pipe = pipes["2b"]
+    empty = pipe.generate(PROMPT, seed=0).frames
+    bundle = replace(pipe.bundle, settings=replace(pipe.settings, null_text="zero"))
+    zero = CogVideoX(pipe.about, bundle, pipe.device, pipe.dtype)
+    assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
+    # A negative prompt takes its place, whatever it is.
+    negative = {"seed": 0, "negative_prompt": "one small thing"}
+    assert np.array_equal(zero.generate(PROMPT, **negative).frames, pipe.generate(PROMPT, **negative).frames)
+
+
+def test_progress_counts_steps_and_frames(pipes):
+    seen: list[Progress] = []
+    pipes["2b"].generate(PROMPT, num_inference_steps=3, num_videos=2, on_step=seen.append)
+    for video in (0, 1):
+        mine = [progress for progress in seen if progress.video == video]
+        assert [p.done for p in mine if p.stage == "denoise"] == [1, 2, 3]
+        assert [p.done for p in mine if p.stage == "decode"][-1] == 9
+        assert all(p.num_videos == 2 for p in mine)
+
+
+def test_an_error_in_on_step_ends_the_generation(pipes):
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        pipes["2b"].generate(PROMPT, on_step=stop)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image": np.zeros((32, 48, 3))}, "from text alone"),
+        ({"video": np.zeros((9, 32, 48, 3))}, "from text alone"),
+        ({"strength": 0.5}, "from text alone"),
+        ({"output": "pil"}, "uint8"),
+        ({"num_videos": 0}, "num_videos"),
+        ({"prompt": " ".join(["ball"] * 40)}, "41 tokens"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_refusals(pipes, values, message):
+    with pytest.raises(UserError, match=message):
+        type(pipes["2b"]).generate(pipes["2b"], **{"prompt": PROMPT, **values})
+
+
+def test_a_warning_outside_of_what_was_trained(pipes):
+    with pytest.warns(UserWarning, match="unlike the training"):
+        pipes["2b"].generate(PROMPT, num_frames=21, num_inference_steps=1)
+
+
+def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
+    pipe = CogVideoX.from_pretrained(folders["2b"])
+    pipe.bundle.transformer.final.linear.weight.fill_(float("inf"))
+    with pytest.raises(UserError, match="dtype"):
+        pipe.generate(PROMPT)
+
+
+def test_devices_and_types(pipes):
+    settings = replace(pipes["2b"].settings, dtype="bfloat16")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_dtype("auto", cpu, settings) == torch.float32
+    assert choose_dtype("auto", gpu, settings) == torch.bfloat16
+    assert choose_dtype("float16", gpu, settings) == torch.float16
+    for name, device in (("bfloat16", cpu), ("float64", gpu)):
+        with pytest.raises(UserError, match=name):
+            choose_dtype(name, device, settings)
+    for name in ("warp", "cuda:99", "xpu"):
+        with pytest.raises(UserError, match=name):
+            choose_device(name)
