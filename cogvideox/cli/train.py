@@ -69,7 +69,7 @@ def train(
 
         result = transformer_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
     if result is None:
-        print(f"the run in {out} is saved but not finished: the same command with --resume continues it", file=sys.stderr)
+        print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
     print(f"the finished model is in {result}")
     return True

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 from torch import Tensor
 
@@ -30,17 +29,15 @@ class Tracker:
         num_samples: int,
         start: int = 0,
         interval: int = 20,
-        stream: TextIO | None = None,
     ) -> None:
         self.path = Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.num_steps, self.num_samples, self.interval = num_steps, num_samples, interval
-        self.stream = sys.stderr if stream is None else stream
         self._drop_after(start)
         self._file = self.path.open("a", buffering=1)
         self._board = _tensorboard(self.path.parent / "tensorboard", start)
-        self._sums: dict[str, Scalar] = {}
-        self._count = 0
+        self._sums: dict[str, tuple[Scalar, int]] = {}
+        self._count = 0  # steps since the last heartbeat
         self._clock = time.monotonic()
 
     def step(self, step: int, scalars: Mapping[str, Scalar]) -> None:
@@ -51,11 +48,12 @@ class Tracker:
         """
         for name, value in scalars.items():
             value = value.detach() if isinstance(value, Tensor) else value
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
         self._count += 1
         if step % self.interval and step != self.num_steps:
             return
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
         if not math.isfinite(means.get("loss", 0.0)):
             raise UserError(f"the loss is {means['loss']} by step {step}: resume with a lower optim.lr")
         seconds = (time.monotonic() - self._clock) / self._count
@@ -75,25 +73,25 @@ class Tracker:
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
-        lead = "\r\033[K" if self.stream.isatty() else ""
-        print(f"{lead}{text}", file=self.stream, flush=True)
+        lead = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{lead}{text}", file=sys.stderr, flush=True)
 
     def pause(self) -> "_Pause":
         """`with tracker.pause():` around work that is no training step, so that ms/step and the ETA stay honest."""
         return _Pause(self)
 
     def close(self) -> None:
-        if self.stream.isatty():
-            print(file=self.stream)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
         self._file.close()
         if self._board is not None:
             self._board.close()
 
     def _say(self, line: str) -> None:
-        if self.stream.isatty():
-            print(f"\r\033[K{line}", end="", file=self.stream, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         else:
-            print(line, file=self.stream, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def _drop_after(self, start: int) -> None:
         if not self.path.exists():

@@ -67,8 +67,9 @@ def train(
             out, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
         )
         try:
-            table = _encode(vae, settings.clips, out, tracker, interruption)
-            held_out = _encode(vae, settings.validation, out, tracker, interruption)
+            with tracker.pause():
+                table = _encode(vae, settings.clips, out, tracker, interruption)
+                held_out = _encode(vae, settings.validation, out, tracker, interruption)
         except Stopped as reason:
             tracker.note(f"stopped before the first step: {reason}")
             return None
@@ -115,8 +116,8 @@ def train(
 def build(settings: TransformerTraining, device: torch.device) -> TextToVideo:
     """Both networks with fresh weights, drawn on the CPU so that a seed means the same everywhere."""
     generator = torch_generator("weights", settings.run.seed)
-    model = TextToVideo(transformer.Transformer(settings.transformer), text_encoder.T5Encoder(settings.text_encoder))
-    transformer.init_weights(model.transformer, generator)
+    model = TextToVideo(Transformer(settings.transformer), text_encoder.T5Encoder(settings.text_encoder))
+    transformer_weights.init_weights(model.transformer, generator)
     text_encoder.init_weights(model.text_encoder, generator)
     return model.to(device)
 

@@ -1,0 +1,111 @@
+import errno
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from cogvideox.errors import UserError
+from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.optim import adamw, update
+from cogvideox.training.settings import OptimSettings
+
+
+def parts(seed: int) -> dict:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    optimizer = adamw([net], OptimSettings())
+    for step in range(3):
+        net(torch.randn(5, 4)).square().sum().backward()
+        update(optimizer, step, 10, OptimSettings())
+    return {"net": net, "optimizer": optimizer}
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_state_comes_back_to_the_bit(tmp_path):
+    saved, other = parts(1), parts(2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(7, saved, info={"note": "x"})
+    assert checkpoints.load(other) == (7, {"note": "x"})
+    for name, part in saved.items():
+        assert same(part.state_dict(), other[name].state_dict())
+
+
+def test_the_newest_are_kept(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path, keep=2), parts(1)
+    for step in (5, 10, 15):
+        checkpoints.save(step, state)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000010", "step-00000015"]
+    assert checkpoints.latest() == 15 and checkpoints.load(state, 10)[0] == 10
+
+
+def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path, keep=1), parts(1)
+    checkpoints.save(5, state)
+    (checkpoints.folder / "step-00000010.partial").mkdir()
+    (checkpoints.folder / "step-00000015").mkdir()  # renamed, but the pointer was never moved
+    assert checkpoints.latest() == 5 and checkpoints.load(state)[0] == 5
+    checkpoints.save(6, state)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000006"]
+
+
+def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    checkpoints, state = Checkpoints(tmp_path), parts(1)
+    checkpoints.save(5, state)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="full"):
+        checkpoints.save(6, state)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000005"]
+    assert checkpoints.load(state)[0] == 5
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path), parts(1)
+    checkpoints.save(5, state)
+    with torch.no_grad():
+        state["net"][0].weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="finite"):
+        checkpoints.save(6, state)
+    assert checkpoints.latest() == 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
+    checkpoints, state = Checkpoints(tmp_path), parts(1)
+    file = checkpoints.save(5, state) / "tensors.safetensors"
+    match damage:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-8])
+        case "missing":
+            file.unlink()
+        case "empty":
+            file.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoints.load(state)
+
+
+def test_another_model_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, parts(1))
+    with pytest.raises(UserError, match="does not fit"):
+        checkpoints.load({"net": nn.Linear(4, 4), "optimizer": parts(1)["optimizer"]})
+    with pytest.raises(UserError, match="holds"):
+        checkpoints.load({"net": nn.Linear(4, 4)})
+
+
+def test_nothing_to_resume_from(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        Checkpoints(tmp_path).load({})

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.training.track import Tracker, duration, heartbeat
+
+
+def lines(tracker: Tracker) -> list[dict]:
+    return [json.loads(line) for line in tracker.path.read_text().splitlines()]
+
+
+def test_means_are_written_at_every_interval_and_at_the_end(tmp_path, capsys):
+    tracker = Tracker(tmp_path, num_steps=5, num_samples=8, interval=2)
+    for step in range(1, 6):
+        tracker.step(step, {"loss": torch.tensor(float(step)), "lr": 0.5})
+    tracker.close()
+    assert [(line["step"], line["loss"]) for line in lines(tracker)] == [(2, 1.5), (4, 3.5), (5, 5.0)]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and said[0].startswith("step 2/5 | loss 1.5 | lr 0.5 | ")
+
+
+def test_a_resumed_run_drops_what_it_repeats_and_what_was_half_written(tmp_path):
+    tracker = Tracker(tmp_path, num_steps=9, num_samples=1, interval=1)
+    for step in range(1, 6):
+        tracker.step(step, {"loss": step})
+    tracker.close()
+    with tracker.path.open("a") as file:
+        file.write('{"step": 6, "lo')
+    resumed = Tracker(tmp_path, num_steps=9, num_samples=1, start=3, interval=1)
+    resumed.step(4, {"loss": 40.0})
+    resumed.close()
+    assert [(line["step"], line["loss"]) for line in lines(resumed)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
+def test_a_diverged_run_stops(tmp_path):
+    tracker = Tracker(tmp_path, num_steps=9, num_samples=1, interval=1)
+    with pytest.raises(UserError, match=r"the loss is nan by step 1.*optim\.lr"):
+        tracker.step(1, {"loss": torch.tensor(float("nan"))})
+
+
+def test_heartbeat():
+    assert (
+        heartbeat(120, 10_000, {"loss": 0.41234, "lr": 1e-3}, 0.5, 32)
+        == "step   120/10000 | loss 0.4123 | lr 0.001 | 500 ms/step | 64.0 samples/s | ETA 82 min"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (3600.0, "60 min"), (11e3, "3 h 03 min")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
