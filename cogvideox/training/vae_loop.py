@@ -14,9 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.config import save
 from cogvideox.dataset.encode import render
-from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.interrupt import Interruption
@@ -36,63 +35,61 @@ NUM_MEASURED = 256
 
 
 def train(
-    settings: VAETraining, folder: str | Path, *, resume: bool = False, max_seconds: float | None = None
+    settings: VAETraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
 ) -> Path | None:
-    """Train a VAE, or go on with it, in `folder`.
+    """Trains in the folder `out` and returns it; the trained VAE is `out/vae/`, in the diffusers layout.
 
-    Args:
-        settings: the whole run; it is written to `folder/settings.yaml`.
-        resume: go on from the newest checkpoint in `folder`.
-        max_seconds: save and stop before this time is over.
-
-    Returns:
-        `folder` when the last step is done (`folder/vae/` is the result), None when the run stopped before.
+    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. `resume` continues from the newest
+    checkpoint, if there is one. On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is
+    None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
 
     Raises:
-        UserError: nothing to resume, a loss that is not finite, a disk that cannot be written.
+        UserError: `out` already holds a run; the disk refuses; the loss is not finite.
     """
-    folder, run = Path(folder), settings.run
-    save(settings, folder / "settings.yaml")
-    vae = CausalVAE(settings.model)
-    init_weights(vae, torch_generator("weights", run.seed))
-    optimizer = adamw([vae], settings.optim)
-    ema = EMA({"vae": vae}, run.ema_decay)
-    parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
-    checkpoints = Checkpoints(folder, keep=run.keep_checkpoints)
-    start = checkpoints.load(parts)[0] if resume else 0
-
-    tracker = Tracker(
-        folder, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
-    )
+    out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
+        checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
+        device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        vae = CausalVAE(settings.model)
+        init_weights(vae, torch_generator("weights", run.seed))
+        vae.to(device)
+        optimizer = adamw([vae], settings.optim)
+        ema = EMA({"vae": vae}, run.ema_decay)
+        parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
+        start = checkpoints.load(parts)[0] if checkpoints.latest() is not None else 0
+        tracker = Tracker(
+            out, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
+        )
+        finished = start == run.num_steps
         for step in range(start, run.num_steps):
             if step >= settings.encoder_steps:
                 freeze_encoder(vae, ema)
-            pixels = batch(settings, step)
+            pixels = batch(settings, step).to(device)
             posterior = vae.encode(pixels)
             latents = posterior.sample(torch_generator("posterior", run.seed, step))
             loss, terms = vae_loss(vae.decode(latents), pixels, posterior, settings.loss)
             loss.backward()
-            lr, norm = update(optimizer, step, run.num_steps, settings.optim)
+            lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
-
             done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": norm, **terms})
+            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms})
+
             finished = done == run.num_steps
-            with tracker.pause(), ema.swapped():
-                if finished or due(done, run.validate_interval):
-                    tracker.write(done, validate(vae, settings, folder / "samples" / f"step-{done:08d}.png"))
-                if finished or due(done, run.save_interval):
-                    save_vae(vae, folder, scaling_factor=scaling_factor(vae, settings))
-            reason = interruption.reason()
-            if finished or due(done, run.save_interval) or reason:
-                with tracker.pause():
+            saving = finished or due(done, run.save_interval)
+            with tracker.pause():
+                with ema.swapped():
+                    if finished or due(done, run.validate_interval):
+                        tracker.write(done, validate(vae, settings, out / "samples" / f"step-{done:08d}.png"))
+                    if saving:
+                        save_vae(vae, out, scaling_factor=scaling_factor(vae, settings))
+                stop = None if finished else interruption.reason()
+                if saving or stop:
                     checkpoints.save(done, parts)
-            if reason and not finished:
-                tracker.note(f"stopped after step {done} ({reason}); it goes on with --resume")
-                return None
-    tracker.close()
-    return folder
+            if stop:
+                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                break
+        tracker.close()
+    return out if finished else None
 
 
 def due(done: int, interval: int) -> bool:
@@ -134,10 +131,10 @@ def batch(settings: VAETraining, step: int) -> Pixels:
 @torch.no_grad()
 def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, float]:
     """PSNR in dB over the validation clips, whole and as single frames, and a sheet of originals and reconstructions."""
-    clips = settings.validation
+    clips, device = settings.validation, next(vae.parameters()).device
     scores, image_scores, pairs = [], [], []
     for start in range(0, clips.num_clips, 8):
-        video = render(clips, range(start, min(start + 8, clips.num_clips)))
+        video = render(clips, range(start, min(start + 8, clips.num_clips))).to(device)
         reconstruction = vae.decode(vae.encode(video).mean)
         image = video[:, :, :1]
         scores.append(psnr(reconstruction, video))
@@ -155,9 +152,10 @@ def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, fl
 def scaling_factor(vae: CausalVAE, settings: VAETraining) -> float:
     """One over the standard deviation of the latents, which brings what the transformer sees to unit variance."""
     clips = replace(settings.clips, num_clips=min(NUM_MEASURED, settings.clips.num_clips))
-    second_moment = torch.zeros((), dtype=torch.float64)
+    device = next(vae.parameters()).device
+    second_moment = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, clips.num_clips, 16):
         indices = range(start, min(start + 16, clips.num_clips))
-        posterior = vae.encode(render(clips, indices))
+        posterior = vae.encode(render(clips, indices).to(device))
         second_moment += len(indices) * (posterior.mean.square() + posterior.logvar.exp()).double().mean()
     return float((second_moment / clips.num_clips) ** -0.5)

@@ -1,0 +1,134 @@
+"""What must hold for a causal VAE, whatever its weights."""
+
+import pytest
+import torch
+
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.stream import FirstFrame, Stream, Tiling
+from cogvideox.vae.weights import init_weights
+
+SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
+
+
+@pytest.fixture(scope="module")
+def vae() -> CausalVAE:
+    vae = CausalVAE(SMALL).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    init_weights(vae, generator)
+    for parameter in vae.parameters():  # away from the tidy initial values
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return vae
+
+
+class _Frozen:
+    """Norm statistics that no frame can move: mean 0, variance 1."""
+
+    def group_norm(self, x, num_groups, weight, bias, eps):
+        return x * weight.view(-1, 1, 1, 1) + bias.view(-1, 1, 1, 1)
+
+
+class FrozenFirstFrame(_Frozen, FirstFrame): ...
+
+
+class FrozenStream(_Frozen, Stream): ...
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("changed", [1, 2, 4, 5, 8])
+def test_convolutions_are_causal_frame_by_frame(vae, changed):
+    """With frozen statistics a frame reaches no latent before its own, and a latent no frame before its own."""
+    video = noise(1, 3, 9, 16, 16)
+    other = video.clone()
+    other[:, :, changed:] += 1.0
+    before, after = (vae.encoder(x, FrozenFirstFrame()) for x in (video, other))
+    reached = (changed + 3) // 4  # the latent that holds frame `changed`
+    torch.testing.assert_close(before[:, :, :reached], after[:, :, :reached], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, reached], after[:, :, reached])
+
+
+@pytest.mark.parametrize("changed", [1, 2])
+def test_decoder_convolutions_are_causal_latent_by_latent(vae, changed):
+    latents = noise(1, 4, 3, 2, 2)
+    other = latents.clone()
+    other[:, :, changed:] += 1.0
+    before, after = (vae.decoder(z, FrozenFirstFrame()) for z in (latents, other))
+    first = 4 * changed - 3
+    torch.testing.assert_close(before[:, :, :first], after[:, :, :first], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, first], after[:, :, first])
+
+
+@pytest.mark.parametrize("sizes", [[1, 8, 8], [9, 8], [5, 4, 8], [13, 4]])
+def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
+    video = noise(1, 3, 17, 16, 16)
+    past, parts = FrozenStream(), []
+    for chunk in video.split(sizes, dim=2):
+        parts.append(vae.encoder(chunk, past))
+        past.advance()
+    whole = vae.encoder(video, FrozenFirstFrame())
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-4, atol=1e-5)
+
+    latents, past, parts = noise(1, 4, 5, 2, 2), FrozenStream(), []
+    for chunk in latents.split([1, 2, 2], dim=2):
+        parts.append(vae.decoder(chunk, past))
+        past.advance()
+    whole = vae.decoder(latents, FrozenFirstFrame())
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_whole_vae_is_causal_chunk_by_chunk(vae):
+    """Norms pool over a chunk, so only whole chunks are safe from what comes after: 9 frames, then 8 and 8."""
+    video = noise(1, 3, 25, 16, 16)
+    other = video.clone()
+    other[:, :, 17:] += 1.0
+    before, after = vae.encode(video).mean, vae.encode(other).mean
+    torch.testing.assert_close(before[:, :, :5], after[:, :, :5], rtol=0, atol=0)
+    latents = noise(1, 4, 7, 2, 2)
+    changed = latents.clone()
+    changed[:, :, 5:] += 1.0
+    before, after = vae.decode(latents), vae.decode(changed)
+    torch.testing.assert_close(before[:, :, :17], after[:, :, :17], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, 17:], after[:, :, 17:])
+
+
+@pytest.mark.parametrize("num_latents", range(1, 9))
+def test_every_count_of_latents_gives_4k_plus_1_frames(vae, num_latents):
+    latents = noise(1, 4, num_latents, 2, 3)
+    video = vae.decode(latents)
+    assert video.shape == (1, 3, 4 * num_latents - 3, 16, 24)
+    assert vae.encode(video).mean.shape == latents.shape
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(16, 16)])
+def test_decode_stream_is_decode(vae, tiling):
+    latents = noise(1, 4, 6, 3, 3)
+    pieces = list(vae.decode_stream(latents, tiling=tiling))
+    assert [piece.shape[2] for piece in pieces] == [5, 8, 8]
+    torch.testing.assert_close(torch.cat(pieces, dim=2), vae.decode(latents, tiling=tiling), rtol=0, atol=0)
+
+
+def test_stream_is_lazy(vae):
+    """The first frames are there before the last latents are touched."""
+    latents = noise(1, 4, 5, 2, 2)
+    latents[:, :, 3:] = float("nan")
+    first = next(vae.decode_stream(latents))
+    assert first.shape[2] == 9
+    assert first.isfinite().all()
+
+
+def test_tiles_that_hold_everything_change_nothing(vae):
+    latents = noise(1, 4, 3, 2, 2)
+    torch.testing.assert_close(vae.decode(latents, tiling=Tiling(64, 64)), vae.decode(latents), rtol=0, atol=0)
+
+
+def test_gradients_reach_every_parameter():
+    vae = CausalVAE(SMALL)
+    init_weights(vae, torch.Generator().manual_seed(0))
+    posterior = vae.encode(noise(1, 3, 9, 16, 16))
+    loss = vae.decode(posterior.sample(torch.Generator().manual_seed(1))).square().mean() + posterior.kl().mean()
+    loss.backward()
+    dead = [name for name, parameter in vae.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert dead == []
