@@ -22,7 +22,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "av": ("video",),
     "fastapi": ("serving",),
     "gradio": ("serving",),
-    "tyro": ("cli",),
     "ray": ("engine",),
     "diffusers": (),
     "torchvision": (),
