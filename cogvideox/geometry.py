@@ -1,0 +1,144 @@
+"""All arithmetic of sizes: how frames and pixels become latents, which sizes are legal, where chunks are cut.
+
+The VAE packs `FRAME_RATIO` frames into each latent frame after the first, which holds one frame alone, so a video has
+4k+1 frames; in space it packs `PIXEL_RATIO` x `PIXEL_RATIO` pixels (paper section 2.1), and the transformer then takes
+patches of latents. Every refusal of a size is worded here. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cogvideox.errors import UserError
+
+FRAME_RATIO = 4
+PIXEL_RATIO = 8
+
+# How many latent frames the official weights decode in one piece; others are said to look worse. The norms of the VAE
+# pool over a piece, so this is part of the model.
+CHUNK = 2
+
+
+def latent_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
+    """Latent frames of a video: 49 -> 13. Raises `UserError` as `check_frames` does."""
+    check_frames(num_frames, ratio)
+    return (num_frames - 1) // ratio + 1
+
+
+def video_frames(num_latents: int, ratio: int = FRAME_RATIO) -> int:
+    """Frames that a number of latent frames decodes to: 13 -> 49."""
+    return (num_latents - 1) * ratio + 1
+
+
+def latent_padding(num_latents: int, patch_t: int) -> int:
+    """Latent frames that are missing to whole patches of time: 21 with patches of 2 -> 1. They are put in FRONT."""
+    return -num_latents % patch_t
+
+
+def latent_shape(
+    num_frames: int, height: int, width: int, *, patch_t: int = 1, ratio: int = PIXEL_RATIO
+) -> tuple[int, int, int]:
+    """Latent frames (with their padding), height and width that the transformer works on: 49x480x720 -> (13, 60, 90).
+
+    Raises:
+        UserError: a size that does not divide.
+    """
+    check_size(height, width, ratio)
+    num_latents = latent_frames(num_frames)
+    return num_latents + latent_padding(num_latents, patch_t), height // ratio, width // ratio
+
+
+def check_frames(num_frames: int, ratio: int = FRAME_RATIO) -> None:
+    """Whether a video of this length can be encoded and decoded.
+
+    Raises:
+        UserError: the number is not 4k+1; the message has the nearest numbers that are.
+    """
+    nearest = nearest_frames(num_frames, ratio)
+    if num_frames not in nearest:
+        raise UserError(
+            f"num_frames={num_frames} is not possible, because a video has {ratio}k+1 frames "
+            f"(1, {ratio + 1}, {2 * ratio + 1}, ...); the nearest: {_or(nearest)}"
+        )
+
+
+def nearest_frames(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
+    """The legal frame counts next to a number, below and above; the number itself if it is one."""
+    return sorted({(steps * ratio) + 1 for steps in _around(num_frames - 1, ratio, least=0)})
+
+
+def check_size(height: int, width: int, multiple: int) -> None:
+    """Whether frames of this size, in pixels, divide into whole latents or patches of `multiple` pixels.
+
+    Raises:
+        UserError: they do not; the message has the nearest sizes that do.
+    """
+    illegal = [
+        (name, size)
+        for name, size in (("height", height), ("width", width))
+        if size not in nearest_sizes(size, multiple)
+    ]
+    if illegal:
+        given = " and ".join(f"{name}={size}" for name, size in illegal)
+        verb = "is not a multiple" if len(illegal) == 1 else "are not multiples"
+        legal = ", ".join(f"{name}={_or(nearest_sizes(size, multiple))}" for name, size in illegal)
+        raise UserError(f"{given} {verb} of {multiple} pixels, which this model needs; the nearest: {legal}")
+
+
+def nearest_sizes(size: int, multiple: int) -> list[int]:
+    """The multiples next to a size, below and above; the size itself if it is one."""
+    return [steps * multiple for steps in _around(size, multiple, least=1)]
+
+
+def encode_chunks(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
+    """Frames in each piece that the encoder takes at once: 49 -> [9, 8, 8, 8, 8, 8].
+
+    The first piece holds the remainder: 13 -> [13], 21 -> [13, 8].
+    """
+    return _chunks(num_frames, CHUNK * ratio)
+
+
+def decode_chunks(num_latents: int) -> list[int]:
+    """Latent frames in each piece that the decoder takes at once: 13 -> [3, 2, 2, 2, 2, 2].
+
+    An even number begins with a piece of 2 whose first latent is still the one frame alone, so that every count decodes
+    to 4k+1 frames (4 -> [2, 2] -> 13 frames).
+    """
+    return _chunks(num_latents, CHUNK)
+
+
+class Cover(NamedTuple):
+    """How a frame is made to fill another size: resized to `height` x `width`, then cut from `top` and `left`."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def cover(height: int, width: int, target_height: int, target_width: int) -> Cover:
+    """The smallest resize of a frame, aspect kept, that covers the target, and the crop of its centre."""
+    # Compared as fractions: the side that fits exactly must not lose a pixel to rounding.
+    if target_height * width >= target_width * height:
+        resized = target_height, max(target_width, round(width * target_height / height))
+    else:
+        resized = max(target_height, round(height * target_width / width)), target_width
+    return Cover(*resized, (resized[0] - target_height) // 2, (resized[1] - target_width) // 2)
+
+
+def _around(size: int, step: int, least: int) -> Sequence[int]:
+    """The whole numbers of steps next to a size, at least `least`."""
+    below = size // step
+    if below < least:
+        return [least]
+    return [below] if size % step == 0 else [below, below + 1]
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    if total < 1:
+        raise ValueError(f"nothing to cut: {total}")
+    num_chunks = max(total // size, 1)
+    return [total - (num_chunks - 1) * size] + [size] * (num_chunks - 1)
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

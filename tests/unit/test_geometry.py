@@ -1,0 +1,124 @@
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cogvideox import geometry
+from cogvideox.errors import UserError
+
+
+@pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (9, 3), (17, 5), (49, 13), (81, 21), (161, 41)])
+def test_frames_and_latents(frames, latents):
+    assert geometry.latent_frames(frames) == latents
+    assert geometry.video_frames(latents) == frames
+
+
+@pytest.mark.parametrize(
+    ("frames", "nearest"),
+    [(0, "1"), (-3, "1"), (2, "1 or 5"), (4, "1 or 5"), (12, "9 or 13"), (48, "45 or 49"), (50, "49 or 53")],
+)
+def test_an_illegal_number_of_frames_is_answered_with_the_rule_and_the_nearest(frames, nearest):
+    for function in (geometry.check_frames, geometry.latent_frames):
+        with pytest.raises(UserError) as caught:
+            function(frames)
+        assert str(caught.value) == (
+            f"num_frames={frames} is not possible, because a video has 4k+1 frames (1, 5, 9, ...); "
+            f"the nearest: {nearest}"
+        )
+
+
+@given(st.integers(-10, 2000))
+def test_the_nearest_frames_are_legal_and_next_to_the_number(frames):
+    nearest = geometry.nearest_frames(frames)
+    for legal in nearest:
+        geometry.check_frames(legal)
+    assert min(abs(legal - frames) for legal in nearest) <= (2 if frames > 0 else 1 - frames)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "words"),
+    [
+        (470, 720, "height=470 is not a multiple of 16 pixels, which this model needs; the nearest: height=464 or 480"),
+        (480, 3, "width=3 is not a multiple of 16 pixels, which this model needs; the nearest: width=16"),
+        (
+            0,
+            -16,
+            "height=0 and width=-16 are not multiples of 16 pixels, which this model needs; "
+            "the nearest: height=16, width=16",
+        ),
+    ],
+)
+def test_an_illegal_size_is_answered_with_the_rule_and_the_nearest(height, width, words):
+    with pytest.raises(UserError) as caught:
+        geometry.check_size(height, width, 16)
+    assert str(caught.value) == words
+
+
+def test_legal_sizes_pass():
+    geometry.check_size(480, 720, 16)
+    geometry.check_size(8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width", "patch_t", "shape"),
+    [
+        (49, 480, 720, 1, (13, 60, 90)),
+        (81, 768, 1360, 2, (22, 96, 170)),
+        (161, 768, 1360, 2, (42, 96, 170)),
+        (85, 768, 1360, 2, (22, 96, 170)),
+        (1, 64, 64, 1, (1, 8, 8)),
+    ],
+)
+def test_latent_shape_of_the_official_sizes(frames, height, width, patch_t, shape):
+    assert geometry.latent_shape(frames, height, width, patch_t=patch_t) == shape
+
+
+@pytest.mark.parametrize(
+    ("latents", "chunks"),
+    [(1, [1]), (2, [2]), (3, [3]), (4, [2, 2]), (5, [3, 2]), (13, [3, 2, 2, 2, 2, 2]), (22, [2] * 11)],
+)
+def test_decode_chunks(latents, chunks):
+    assert geometry.decode_chunks(latents) == chunks
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunks"),
+    [(1, [1]), (5, [5]), (9, [9]), (13, [13]), (17, [9, 8]), (21, [13, 8]), (49, [9, 8, 8, 8, 8, 8])],
+)
+def test_encode_chunks(frames, chunks):
+    assert geometry.encode_chunks(frames) == chunks
+
+
+@given(st.integers(1, 200))
+def test_chunks_add_up_and_encode_to_whole_latents(latents):
+    frames = geometry.video_frames(latents)
+    pieces = geometry.encode_chunks(frames)
+    assert sum(pieces) == frames
+    assert sum(geometry.decode_chunks(latents)) == latents
+    assert pieces[0] % 4 == 1
+    assert all(piece % 4 == 0 for piece in pieces[1:])
+
+
+def test_nothing_cannot_be_cut():
+    with pytest.raises(ValueError, match="nothing to cut"):
+        geometry.decode_chunks(0)
+
+
+@given(*[st.integers(1, 3000)] * 4)
+def test_cover_covers_keeps_the_aspect_and_cuts_the_middle(height, width, target_height, target_width):
+    fit = geometry.cover(height, width, target_height, target_width)
+    assert fit.height >= target_height
+    assert fit.width >= target_width
+    assert fit.height == target_height or fit.width == target_width
+    scale = max(target_height / height, target_width / width)
+    assert abs(fit.height - height * scale) <= 1
+    assert abs(fit.width - width * scale) <= 1
+    assert 0 <= fit.height - target_height - 2 * fit.top <= 1
+    assert 0 <= fit.width - target_width - 2 * fit.left <= 1
+
+
+def test_no_torch_is_imported():
+    code = "import sys, cogvideox.geometry; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
