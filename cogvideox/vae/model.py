@@ -18,7 +18,8 @@ from cogvideox import geometry
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.stream import FirstFrame, Stream, Tiling, chunks
+from cogvideox.vae.stream import FirstFrame, Stream
+from cogvideox.vae.tiling import Tiling
 
 Latents = Float[Tensor, "b z lt lh lw"]
 Pixels = Float[Tensor, "b c t h w"]
@@ -117,14 +118,14 @@ class CausalVAE(nn.Module):
         """
         geometry.check_frames(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
-        sizes = geometry.encode_chunks(video.shape[2])
         ratio = self.config.spatial_compression_ratio
-        return Posterior.from_moments(torch.cat(list(_run(self.encoder, video, sizes, tiling, 1, ratio)), dim=2))
+        moments = _run(self.encoder, video, geometry.encode_chunks(video.shape[2]), tiling, ratio, pixels_in=True)
+        return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
     def decode_stream(self, z: Latents, *, tiling: Tiling | None = None) -> Iterator[Pixels]:
         """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] as soon as they are ready."""
-        sizes = geometry.decode_chunks(z.shape[2])
-        yield from _run(self.decoder, z, sizes, tiling, self.config.spatial_compression_ratio, 1)
+        ratio = self.config.spatial_compression_ratio
+        yield from _run(self.decoder, z, geometry.decode_chunks(z.shape[2]), tiling, ratio, pixels_in=False)
 
     def decode(self, z: Latents, *, tiling: Tiling | None = None) -> Pixels:
         """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], about in [-1, 1]."""
@@ -136,28 +137,25 @@ def _run(
     x: Tensor,
     sizes: list[int],
     tiling: Tiling | None,
-    source_ratio: int,
-    target_ratio: int,
+    ratio: int,
+    *,
+    pixels_in: bool,
 ) -> Iterator[Tensor]:
     """Send x through the network in chunks of time; with tiling each chunk goes tile by tile, every tile with a past
     of its own."""
-    plan = tiling.plan(source_ratio, target_ratio) if tiling is not None else None
-    if plan is None or plan.covers(*x.shape[-2:]):
+    scale_in, scale_out = (ratio, 1) if pixels_in else (1, ratio)
+    plan = None if tiling is None else tiling.plan(ratio)
+    if plan is None or plan.covers(x, scale_in):
         past = Stream() if len(sizes) > 1 else FirstFrame()
-        for chunk in chunks(x, sizes):
+        for chunk in x.split(sizes, dim=2):
             yield network(chunk, past)
-            _advance(past)
+            past.advance()
         return
     pasts: dict[tuple[int, int], Stream] = {}
-    for chunk in chunks(x, sizes):
+    for chunk in x.split(sizes, dim=2):
         rows = []
-        for i, row in enumerate(plan.grid(chunk)):
+        for i, row in enumerate(plan.cut(chunk, scale_in)):
             rows.append([network(tile, pasts.setdefault((i, j), Stream())) for j, tile in enumerate(row)])
-        yield plan.assemble(rows)
+        yield plan.join(rows, scale_out)
         for past in pasts.values():
             past.advance()
-
-
-def _advance(past: FirstFrame) -> None:
-    if isinstance(past, Stream):
-        past.advance()

@@ -5,7 +5,8 @@ import torch
 
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.stream import FirstFrame, Stream, Tiling
+from cogvideox.vae.stream import FirstFrame, Stream
+from cogvideox.vae.tiling import Tiling
 from cogvideox.vae.weights import init_weights
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
@@ -13,11 +14,11 @@ SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_p
 
 @pytest.fixture(scope="module")
 def vae() -> CausalVAE:
-    vae = CausalVAE(SMALL).eval().requires_grad_(False)
+    vae = CausalVAE(SMALL).eval().requires_grad_(False).double()
     generator = torch.Generator().manual_seed(0)
     init_weights(vae, generator)
     for parameter in vae.parameters():  # away from the tidy initial values
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return vae
 
 
@@ -35,7 +36,7 @@ class FrozenStream(_Frozen, Stream): ...
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("changed", [1, 2, 4, 5, 8])
@@ -69,14 +70,14 @@ def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
         parts.append(vae.encoder(chunk, past))
         past.advance()
     whole = vae.encoder(video, FrozenFirstFrame())
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
 
     latents, past, parts = noise(1, 4, 5, 2, 2), FrozenStream(), []
     for chunk in latents.split([1, 2, 2], dim=2):
         parts.append(vae.decoder(chunk, past))
         past.advance()
     whole = vae.decoder(latents, FrozenFirstFrame())
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
 
 
 def test_whole_vae_is_causal_chunk_by_chunk(vae):
@@ -125,7 +126,7 @@ def test_tiles_that_hold_everything_change_nothing(vae):
 
 
 def test_gradients_reach_every_parameter():
-    vae = CausalVAE(SMALL)
+    vae = CausalVAE(SMALL).double()
     init_weights(vae, torch.Generator().manual_seed(0))
     posterior = vae.encode(noise(1, 3, 9, 16, 16))
     loss = vae.decode(posterior.sample(torch.Generator().manual_seed(1))).square().mean() + posterior.kl().mean()

@@ -1,0 +1,91 @@
+"""Decoding and encoding in overlapping tiles: little memory for a picture of any size, at the price of exactness.
+
+Axes: b batch, c channels, t frames, h w height and width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.errors import UserError
+
+Cells = Float[Tensor, "b c t h w"]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Overlapping tiles with linearly blended borders, as the official code does it.
+
+    An approximation: each tile has norm statistics of its own, so seams may show. Lengths are in pixels of the video,
+    overlaps are the share of a tile that its neighbour repeats. The defaults are the official ones.
+
+    Raises:
+        UserError: an overlap outside [0, 1).
+    """
+
+    height: int = 240
+    width: int = 360
+    overlap_height: float = 1 / 6
+    overlap_width: float = 1 / 5
+
+    def __post_init__(self) -> None:
+        for overlap in (self.overlap_height, self.overlap_width):
+            if not 0 <= overlap < 1:
+                raise UserError(f"A tile overlap of {overlap} is not in [0, 1); 0.2 is usual.")
+
+    def plan(self, ratio: int) -> "TilePlan":
+        """The tiles in latent cells, each `ratio` pixels wide."""
+        size = (max(self.height // ratio, 1), max(self.width // ratio, 1))
+        shares = (self.overlap_height, self.overlap_width)
+        stride = tuple(max(int(n * (1 - share)), 1) for n, share in zip(size, shares, strict=True))
+        return TilePlan(size, (stride[0], stride[1]))
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Size and distance of tiles in latent cells, as (height, width). `scale` below: how many cells of the tensor at
+    hand stand for one latent cell."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+
+    def covers(self, x: Cells, scale: int) -> bool:
+        """Whether one tile holds everything."""
+        return x.shape[3] <= self.size[0] * scale and x.shape[4] <= self.size[1] * scale
+
+    def cut(self, x: Cells, scale: int) -> list[list[Cells]]:
+        """Rows of tiles."""
+        (height, width), (down, right) = self._scaled(scale)
+        return [
+            [x[..., i : i + height, j : j + width] for j in range(0, x.shape[4], right)]
+            for i in range(0, x.shape[3], down)
+        ]
+
+    def join(self, rows: list[list[Cells]], scale: int) -> Cells:
+        """Blend every tile with the one above and the one to its left (both blended before), then put them together."""
+        (height, width), (down, right) = self._scaled(scale)
+        rows = [list(row) for row in rows]
+        for i, row in enumerate(rows):
+            for j, tile in enumerate(row):
+                if i > 0:
+                    tile = _blend(rows[i - 1][j], tile, height - down, dim=3)
+                if j > 0:
+                    tile = _blend(row[j - 1], tile, width - right, dim=4)
+                row[j] = tile
+        return torch.cat([torch.cat([tile[..., :down, :right] for tile in row], dim=4) for row in rows], dim=3)
+
+    def _scaled(self, scale: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (self.size[0] * scale, self.size[1] * scale), (self.stride[0] * scale, self.stride[1] * scale)
+
+
+def _blend(before: Tensor, tile: Tensor, extent: int, dim: int) -> Tensor:
+    """Cross-fade the end of `before` into the beginning of `tile` over `extent` cells."""
+    extent = min(before.shape[dim], tile.shape[dim], extent)
+    shape = [1] * tile.ndim
+    shape[dim] = extent
+    ramp = (torch.arange(extent, device=tile.device, dtype=tile.dtype) / max(extent, 1)).view(shape)
+    tail = before.narrow(dim, before.shape[dim] - extent, extent)
+    faded = tail * (1 - ramp) + tile.narrow(dim, 0, extent) * ramp
+    return torch.cat([faded, tile.narrow(dim, extent, tile.shape[dim] - extent)], dim=dim)
