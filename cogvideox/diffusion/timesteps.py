@@ -24,7 +24,7 @@ def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     """
     if not 1 <= num_steps <= num_timesteps:
         nearest = min(max(num_steps, 1), num_timesteps)
-        raise UserError(f"num_inference_steps={num_steps} is not in 1 to {num_timesteps}; the nearest is {nearest}.")
+        raise UserError(f"num_inference_steps={num_steps} is not in 1 to {num_timesteps}; the nearest is {nearest}")
     return [round(num_timesteps * left / num_steps) - 1 for left in range(num_steps, 0, -1)]
 
 

@@ -5,10 +5,11 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 from einops import rearrange
 
+from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER
 from cogvideox.diffusion.guidance import combine, constant, dynamic
 from cogvideox.diffusion.objective import add_noise, v_target
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
-from cogvideox.diffusion.schedule import Schedule, sampler_name
+from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 
 THEIRS = {"ddim": CogVideoXDDIMScheduler, "dpm++": CogVideoXDPMScheduler}
@@ -92,7 +93,7 @@ def test_config_file_of_diffusers(sampler, tmp_path):
         prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, snr_shift_scale=1.0
     ).save_pretrained(tmp_path)
     config = THEIRS[sampler].load_config(tmp_path)
-    assert sampler_name(config) == sampler
+    assert SAMPLER_OF_SCHEDULER[config["_class_name"]] == sampler
     assert Schedule.from_diffusers(config) == Schedule(snr_shift_scale=1.0)
 
 
@@ -106,7 +107,7 @@ def test_config_file_of_ours_leaves_nothing_to_defaults(sampler):
 
 
 def test_noising_and_target():
-    schedule, theirs = Schedule(), CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers())
+    schedule, theirs = Schedule(), CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers("ddim"))
     x0, noise, t = torch.randn(SHAPE), torch.randn(SHAPE), torch.tensor([999, 317])
     assert relative_error(add_noise(x0, noise, t, schedule), theirs.add_noise(x0, noise, t)) < TOLERANCE
     # diffusers has get_velocity in the DPM class only
@@ -115,7 +116,7 @@ def test_noising_and_target():
 
 
 def test_trailing_timesteps():
-    theirs = CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers())
+    theirs = CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers("ddim"))
     for num_steps in range(1, 1001):
         theirs.set_timesteps(num_steps)
         # numpy's arange over a float step now and then makes a timestep too many, which is then -1

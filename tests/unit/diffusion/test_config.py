@@ -1,0 +1,73 @@
+import pytest
+
+from cogvideox.diffusion.config import DIFFUSERS_CLASSES, ScheduleConfig
+from cogvideox.errors import UserError
+
+# What the official folders hold, at 2B.
+OFFICIAL = {
+    "_class_name": "CogVideoXDDIMScheduler",
+    "_diffusers_version": "0.30.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 3.0,
+    "steps_offset": 0,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+}
+
+
+def test_official_file():
+    assert ScheduleConfig.from_diffusers(OFFICIAL) == ScheduleConfig()
+    assert ScheduleConfig.from_diffusers({**OFFICIAL, "_class_name": "CogVideoXDPMScheduler"}) == ScheduleConfig()
+
+
+@pytest.mark.parametrize("sampler", DIFFUSERS_CLASSES)
+def test_file_comes_back(sampler):
+    schedule = ScheduleConfig(num_train_timesteps=500, snr_shift_scale=1.5, rescale_betas_zero_snr=False)
+    config = schedule.to_diffusers(sampler)
+    assert config.keys() == OFFICIAL.keys() - {"_diffusers_version"}
+    assert ScheduleConfig.from_diffusers(config) == schedule
+    assert config["_class_name"] == DIFFUSERS_CLASSES[sampler]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"_class_name": "DDIMScheduler"}, ["'DDIMScheduler'", "CogVideoXDPMScheduler"]),
+        ({"_class_name": None}, ["None", "CogVideoXDDIMScheduler"]),
+        ({"prediction_type": "epsilon"}, ["prediction_type='epsilon'", "'v_prediction'"]),
+        ({"timestep_spacing": "leading"}, ["timestep_spacing='leading'", "'trailing'"]),
+        ({"beta_schedule": "linear"}, ["beta_schedule='linear'", "'scaled_linear'"]),
+        ({"trained_betas": [0.1, 0.2]}, ["trained_betas=", "None"]),
+        ({"set_alpha_to_one": False}, ["set_alpha_to_one=False", "True"]),
+        ({"snr_shift": 3.0}, ["'snr_shift'", "'snr_shift_scale'"]),
+        ({"snr_shift_scale": 0}, ["snr_shift_scale=0", "above 0"]),
+        ({"snr_shift_scale": float("nan")}, ["snr_shift_scale=nan"]),
+        ({"snr_shift_scale": "3"}, ["snr_shift_scale='3'"]),
+        ({"num_train_timesteps": 1}, ["num_train_timesteps=1", "2"]),
+        ({"num_train_timesteps": 10.5}, ["num_train_timesteps=10.5"]),
+        ({"beta_start": 0.02}, ["0.02", "beta_start <= beta_end"]),
+        ({"beta_end": None}, ["None"]),
+        ({"rescale_betas_zero_snr": "yes"}, ["rescale_betas_zero_snr='yes'"]),
+    ],
+)
+def test_a_file_that_cannot_be_honoured_is_refused(change, words):
+    with pytest.raises(UserError) as caught:
+        ScheduleConfig.from_diffusers({**OFFICIAL, **change})
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("key", ["prediction_type", "timestep_spacing"])
+def test_an_absent_key_means_what_it_means_to_diffusers(key):
+    with pytest.raises(UserError, match=key):
+        ScheduleConfig.from_diffusers({name: value for name, value in OFFICIAL.items() if name != key})
+    plain = {name: value for name, value in OFFICIAL.items() if name != "rescale_betas_zero_snr"}
+    assert ScheduleConfig.from_diffusers(plain) == ScheduleConfig(rescale_betas_zero_snr=False)
