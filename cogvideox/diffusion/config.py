@@ -5,9 +5,9 @@ Imports no torch.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
+from cogvideox.config import from_dict
 from cogvideox.errors import UserError
 
 Sampler = Literal["ddim", "dpm++"]
@@ -80,21 +80,12 @@ class ScheduleConfig:
             raise UserError(
                 f"the scheduler config is for {data.get('_class_name')!r}, but a CogVideoX model has a {known}"
             )
-        defaults = asdict(cls())
-        chosen: dict[str, Any] = {}
-        for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items():
-            if key in defaults:
-                kind = type(defaults[key])
-                if type(value) is not kind and not (kind is float and type(value) is int):
-                    raise UserError(f"the scheduler config sets {key}={value!r}, which is not of type {kind.__name__}")
-                chosen[key] = kind(value)
-            elif key in _FIXED:
-                if value != _FIXED[key]:
-                    raise UserError(f"the scheduler config sets {key}={value!r}, but only {_FIXED[key]!r} is supported")
-            elif key not in _WITHOUT_EFFECT and not key.startswith("_"):
-                nearest = get_close_matches(key, [*defaults, *_FIXED, *_WITHOUT_EFFECT], n=1, cutoff=0.0)[0]
-                raise UserError(f"the scheduler config has the unknown key {key!r}; the nearest known is {nearest!r}")
-        return cls(**chosen)
+        own = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
+        for key, supported in {**_FIXED, **_WITHOUT_EFFECT}.items():
+            value = own.pop(key, supported)
+            if key in _FIXED and value != supported:
+                raise UserError(f"the scheduler config sets {key}={value!r}, but only {supported!r} is supported")
+        return from_dict(cls, own, where="the scheduler config")
 
     def to_diffusers(self, sampler: Sampler) -> dict[str, Any]:
         """The content of the `scheduler_config.json` from which diffusers makes this schedule and that sampler."""
