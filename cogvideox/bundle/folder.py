@@ -3,20 +3,20 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cogvideox import config
-from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, read_json, weights_file
+from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, weights_file
 from cogvideox.bundle.settings import FolderSettings
-from cogvideox.diffusion.schedule import DIFFUSERS_CLASSES, Schedule
+from cogvideox.diffusion.config import DIFFUSERS_CLASSES
+from cogvideox.diffusion.schedule import Schedule
 from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 from cogvideox.text import weights as text_weights
-from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer import weights as transformer_weights
@@ -53,13 +53,13 @@ def load(
     """
     about = model if isinstance(model, Description) else describe(model)
     path = about.path
-    text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
-    _check_fit(about, text)
     tokenizer = Tokenizer.from_folder(path / "tokenizer")
-    schedule = Schedule.from_diffusers(about.scheduler)
+    if len(tokenizer) > about.text.vocab_size:
+        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
+        raise UserError(f"the parts of {path} do not fit: the tokenizer has {num_ids}")
     with torch.device("meta"):
         networks = {
-            "text_encoder": T5Encoder(text),
+            "text_encoder": T5Encoder(about.text),
             "transformer": Transformer(about.transformer),
             "vae": CausalVAE(about.vae),
         }
@@ -67,7 +67,7 @@ def load(
         file = weights_file(path, part)
         load_strict(network, _to_ours(network, load_state(file)), where=str(file), rules=_keymap(network))
         network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return Bundle(**networks, tokenizer=tokenizer, schedule=schedule, settings=about.settings)
+    return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(about.schedule)), settings=about.settings)
 
 
 def save(
@@ -162,14 +162,3 @@ def _index(bundle: Bundle) -> dict[str, str | list[str]]:
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
         "vae": ["diffusers", "AutoencoderKLCogVideoX"],
     }
-
-
-def _check_fit(about: Description, text: T5Config) -> None:
-    """The parts of a folder speak to each other."""
-    for what, one, name, other in (
-        ("text_encoder d_model", text.d_model, "text_embed_dim", about.transformer.text_embed_dim),
-        ("vae latent_channels", about.vae.latent_channels, "out_channels", about.transformer.out_channels),
-    ):
-        if one != other:
-            misfit = f"{what} is {one}, but the transformer's {name} is {other}"
-            raise UserError(f"the parts of {about.path} do not fit: {misfit}")

@@ -14,8 +14,10 @@ from typing import Any
 
 import cogvideox
 from cogvideox import config
-from cogvideox.bundle.settings import FolderSettings, Sampler, official
+from cogvideox.bundle.settings import FolderSettings, official
+from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, ScheduleConfig
 from cogvideox.errors import UserError
+from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
@@ -29,7 +31,6 @@ WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-SAMPLER_OF_SCHEDULER: dict[str, Sampler] = {"CogVideoXDDIMScheduler": "ddim", "CogVideoXDPMScheduler": "dpm++"}
 
 _SHIPPED = Path(cogvideox.__file__).parent / "models"
 
@@ -42,7 +43,8 @@ class Description:
     path: Path
     transformer: TransformerConfig
     vae: VAEConfig
-    scheduler: dict[str, Any]
+    text: T5Config
+    schedule: ScheduleConfig
     settings: FolderSettings
 
 
@@ -75,21 +77,25 @@ def describe(model: str | Path) -> Description:
     """Reads every configuration of a model and none of its weights.
 
     Raises:
-        UserError: no such model, a missing file, a configuration that cannot be honoured.
+        UserError: no such model, a missing file, a configuration that cannot be honoured, parts that do not fit.
     """
     name, path = find(model)
     transformer = TransformerConfig.from_diffusers(read_json(path / "transformer/config.json"))
     vae = VAEConfig.from_diffusers(read_json(path / "vae/config.json"))
+    text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
     scheduler = read_json(path / SCHEDULER)
-    scheduler_class = scheduler.get("_class_name")
-    if scheduler_class not in SAMPLER_OF_SCHEDULER:
-        known = " or ".join(SAMPLER_OF_SCHEDULER)
-        raise UserError(f"{path / SCHEDULER} is for {scheduler_class!r}, but a CogVideoX model has a {known}")
-    settings = official(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler_class])
+    schedule = ScheduleConfig.from_diffusers(scheduler)
+    settings = official(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler["_class_name"]])
     if (path / SETTINGS).exists():
         stated = {**config.to_dict(settings), **read_json(path / SETTINGS)}
         settings = config.from_dict(FolderSettings, stated, where=str(path / SETTINGS))
-    return Description(name, path, transformer, vae, scheduler, settings)
+    for what, one, other in (
+        ("d_model of the text encoder", text.d_model, transformer.text_embed_dim),
+        ("latent_channels of the VAE", vae.latent_channels, transformer.out_channels),
+    ):
+        if one != other:
+            raise UserError(f"the parts of {path} do not fit: {what} is {one}, but the transformer's is {other}")
+    return Description(name, path, transformer, vae, text, schedule, settings)
 
 
 def weights_file(path: Path, part: str) -> Path:

@@ -8,10 +8,10 @@ that the file leaves out, the official values of the family hold, which the tran
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cogvideox.diffusion.config import Sampler
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
-Sampler = Literal["ddim", "dpm++"]
 Family = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
 
 

@@ -27,7 +27,7 @@ from cogvideox.diffusion import guidance
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
-from cogvideox.generation.request import Replay, Request, complete, remarks
+from cogvideox.generation.request import Replay, Request, complete, remarks, split
 from cogvideox.records import Video
 from cogvideox.transformer.position import positions_for
 
@@ -195,7 +195,7 @@ class CogVideoX:
         ratio = self.about.vae.spatial_compression_ratio
         num_latents = geometry.latent_frames(request.num_frames)
         # The 1.5 models patch time in pairs. What is missing to a pair stands in front, and is dropped at the end.
-        padding = -num_latents % (config.patch_size_t or 1)
+        padding = geometry.latent_padding(num_latents, config.patch_size_t or 1)
         shape = (1, config.in_channels, num_latents + padding, request.height // ratio, request.width // ratio)
 
         times = trailing(request.num_inference_steps, schedule.num_train_timesteps)
@@ -241,11 +241,6 @@ class CogVideoX:
             done += len(pixels)
             report(Progress("decode", done, request.num_frames))
         return frames
-
-
-def split(request: Request, num_videos: int) -> list[Request]:
-    """One request for each of several videos: seeds that follow each other, so that each can be made again alone."""
-    return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,12 +3,12 @@
 import math
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, get_args
 
 from cogvideox import geometry
 from cogvideox.bundle.layout import Description
-from cogvideox.bundle.settings import Sampler
+from cogvideox.diffusion.config import Sampler
 from cogvideox.errors import UserError
 
 MAX_SEED = 2**63 - 1
@@ -84,6 +84,11 @@ def complete(
     return request
 
 
+def split(request: Request, num_videos: int) -> list[Request]:
+    """One request for each of several videos: seeds that follow each other, so that each can be made again alone."""
+    return [replace(request, seed=request.seed + i) for i in range(num_videos)]
+
+
 def check(request: Request, model: Description) -> None:
     """Whether the model can do what is asked.
 
@@ -98,8 +103,7 @@ def check(request: Request, model: Description) -> None:
     geometry.check_size(
         request.height, request.width, model.vae.spatial_compression_ratio * model.transformer.patch_size
     )
-    num_timesteps = model.scheduler.get("num_train_timesteps", 1000)
-    _check_range("num_inference_steps", request.num_inference_steps, 1, num_timesteps)
+    _check_range("num_inference_steps", request.num_inference_steps, 1, model.schedule.num_train_timesteps)
     _check_range("guidance_scale", request.guidance_scale, 1, math.inf, ", and 1 is no guidance")
     _check_range("fps", request.fps, 1, MAX_FPS)
     _check_range("seed", request.seed, 0, MAX_SEED)
@@ -148,7 +152,7 @@ def _sampler(name: str) -> Sampler:
     raise UserError(f"there is no sampler {name!r}; there are {' and '.join(get_args(Sampler))}")
 
 
-def _check_range(name: str, value: float, low: float, high: float, remark: str = "") -> None:
+def _check_range(name: str, value: float | int, low: int, high: float | int, remark: str = "") -> None:
     """NaN is in no range."""
     if low <= value <= high and math.isfinite(value):
         return

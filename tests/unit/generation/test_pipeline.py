@@ -57,7 +57,7 @@ def test_several_videos_are_each_what_their_seed_gives_alone(pipes, sampler):
 
 
 def test_metadata_makes_the_same_frames(pipes, folders):
-    video = pipes["2b"].generate(PROMPT, negative_prompt="one small thing", guidance_scale=3, dynamic_guidance=True)
+    video = pipes["2b"].generate(PROMPT, negative_prompt="one small thing", guidance_scale=3.0, dynamic_guidance=True)
     replay = cogvideox.config.from_dict(Replay, video.metadata)
     assert replay.model == str(folders["2b"]) and replay.cogvideox == cogvideox.__version__
     assert (replay.device, replay.dtype) == ("cpu", "float32")
