@@ -56,7 +56,7 @@ class T5Config:
         passed over; the ones that choose another encoder than T5 v1.1 are errors.
 
         Raises:
-            UserError: another architecture, or a size is missing.
+            UserError: another architecture, or a size is missing or not a number.
         """
         model_type = data.get("model_type", "t5")
         if model_type != "t5":
@@ -69,9 +69,9 @@ class T5Config:
             )
         # What transformers assumes of a missing key is T5-small, which is nobody's intention: sizes have to be there.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-        missing = [name for name in sizes if name not in data]
+        missing = [name for name in sizes if not isinstance(data.get(name), int)]
         if missing:
-            raise UserError(f"the text encoder's config lacks {', '.join(missing)}")
+            raise UserError(f"the text encoder's config has no whole number for {', '.join(missing)}")
         return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
 
     def to_transformers(self) -> dict[str, Any]:

@@ -5,9 +5,9 @@ replacements that SentencePiece models carry, so that every reader of such a mod
 """
 
 import string
-import sys
 import tempfile
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 from cogvideox.text import spiece
@@ -42,11 +42,13 @@ def fold(character: str) -> str:
     return folded if folded.isascii() else character
 
 
+@cache
 def charsmap() -> bytes:
-    """`fold` for all of Unicode, compiled by SentencePiece, the one program that writes these tables."""
+    """`fold` for all characters, compiled by SentencePiece, the one program that writes these tables."""
     import sentencepiece
 
-    characters = (chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+    # Surrogates are no characters; beyond the first two planes there are only ideographs, which fold to themselves.
+    characters = (chr(code) for code in range(1, 0x20000) if not 0xD800 <= code <= 0xDFFF)
     rules = [(character, folded) for character in characters if (folded := fold(character)) != character]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "rules.tsv")

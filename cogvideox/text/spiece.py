@@ -7,6 +7,7 @@ pieces and the compiled table of character replacements. Fields for other purpos
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cogvideox.disk import cannot_read, writing
 from cogvideox.errors import UserError
@@ -75,7 +76,7 @@ def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """The numbers and values of a message's fields: integers of varints, raw bytes of everything else."""
     at = 0
     while at < len(data):

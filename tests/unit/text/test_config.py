@@ -1,0 +1,79 @@
+"""The text encoder's configuration: legal sizes, and transformers' JSON in and out."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.text.config import T5Config
+
+SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
+
+# What the official models keep in text_encoder/config.json.
+OFFICIAL = {
+    "architectures": ["T5EncoderModel"],
+    "classifier_dropout": 0.0,
+    "d_ff": 10240,
+    "d_kv": 64,
+    "d_model": 4096,
+    "decoder_start_token_id": 0,
+    "dense_act_fn": "gelu_new",
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "feed_forward_proj": "gated-gelu",
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "is_gated_act": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "num_decoder_layers": 24,
+    "num_heads": 64,
+    "num_layers": 24,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_max_distance": 128,
+    "relative_attention_num_buckets": 32,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "vocab_size": 32128,
+}
+
+
+def test_defaults_are_the_official_encoder():
+    assert T5Config.from_transformers(OFFICIAL) == T5Config()
+
+
+def test_json_round_trip():
+    assert T5Config.from_transformers(SMALL.to_transformers()) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "umt5"}, "'umt5'"),
+        ({"feed_forward_proj": "relu"}, "feed_forward_proj='relu'"),
+        ({"d_model": None, "num_heads": None}, "no whole number for d_model, num_heads"),
+        ({"d_model": "4096"}, "no whole number for d_model"),
+    ],
+)
+def test_other_architectures_are_refused(change, message):
+    data = {key: value for key, value in (OFFICIAL | change).items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        T5Config.from_transformers(data)
+
+
+@pytest.mark.parametrize("name", [name for name in asdict(SMALL) if name != "layer_norm_epsilon"])
+def test_sizes_are_positive(name):
+    with pytest.raises(UserError, match=f"{name}=0"):
+        replace(SMALL, **{name: 0})
+
+
+def test_buckets_split_in_four():
+    with pytest.raises(UserError, match="nearest legal value is 32"):
+        replace(SMALL, relative_attention_num_buckets=31)
+
+
+def test_logarithmic_buckets_need_room():
+    with pytest.raises(UserError, match="smallest legal value is 9"):
+        replace(SMALL, relative_attention_max_distance=8)

@@ -1,0 +1,115 @@
+"""The T5 encoder by itself: buckets, sizes, half precision, fresh weights, names of weights."""
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.text import weights
+from cogvideox.text.config import T5Config
+from cogvideox.text.encoder import T5Encoder, init_weights, position_buckets
+
+SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
+
+
+def fresh(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
+    encoder = T5Encoder(config)
+    init_weights(encoder, torch.Generator().manual_seed(seed))
+    return encoder
+
+
+def test_official_size():
+    with torch.device("meta"):
+        encoder = T5Encoder(T5Config())
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 4_762_310_656
+
+
+def test_buckets_are_exact_near_and_logarithmic_far():
+    row = position_buckets(301, 32, 128, torch.device("cpu"))[150]
+    before, after = row[:151].flip(0), row[150:]  # by distance 0, 1, 2, ...
+    assert before[:8].tolist() == list(range(8))
+    assert (before.diff() >= 0).all()
+    assert before[128:].unique().tolist() == [15]
+    assert after[0] == before[0] == 0
+    assert torch.equal(after[1:], before[1:] + 16)
+
+
+def test_longer_context_keeps_the_buckets_of_a_shorter():
+    long = position_buckets(226, 32, 128, torch.device("cpu"))
+    assert torch.equal(long[50:90, 50:90], position_buckets(40, 32, 128, torch.device("cpu")))
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_meet():
+    encoder, ids = fresh(), torch.randint(99, (3, 12))
+    together = encoder(ids)
+    apart = torch.cat([encoder(row[None]) for row in ids])
+    torch.testing.assert_close(together, apart)
+
+
+@torch.no_grad()
+def test_padding_is_attended_to():
+    encoder = fresh()
+    ids = torch.tensor([[5, 6, 1, 0, 0, 0]])
+    assert (encoder(ids)[:, :3] - encoder(ids[:, :3])).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_float16_holds_where_its_range_ends():
+    """In XXL the feed-forward projections pass 65504 by far; the embedding must come out as in float32."""
+    encoder = fresh().eval()
+    for block in encoder.blocks:
+        block.mlp.wo.weight.mul_(3e4)
+    ids = torch.randint(99, (2, 20))
+    streams = []
+    handle = encoder.blocks[-1].register_forward_hook(lambda module, args, output: streams.append(output))
+    exact = encoder(ids)
+    handle.remove()
+    assert streams[0].abs().max() > torch.finfo(torch.float16).max
+    half = encoder.half()(ids)
+    assert half.dtype == torch.float16
+    assert (half - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_dtype_of_the_weights_is_kept(dtype):
+    assert fresh().to(dtype)(torch.randint(99, (1, 4))).dtype == dtype
+
+
+@torch.no_grad()
+def test_fresh_weights_come_from_the_generator_alone():
+    one, same, other = fresh(seed=1), fresh(seed=1), fresh(seed=2)
+    for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters()):
+        assert torch.equal(a, b), name
+        assert "norm" in name or not torch.equal(a, c), name
+
+
+@torch.no_grad()
+def test_fresh_weights_cover_a_model_built_without_storage():
+    with torch.device("meta"):
+        encoder = T5Encoder(SMALL)
+    encoder.to_empty(device="cpu")
+    for parameter in encoder.parameters():
+        parameter.fill_(float("nan"))
+    init_weights(encoder, torch.Generator().manual_seed(0))
+    output = encoder(torch.randint(99, (2, 10)))
+    assert 0.5 < output.std() < 2  # the last norm gives a scale of one
+
+
+def test_names_invert():
+    state = fresh().state_dict()
+    theirs = weights.to_theirs(state)
+    assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
+    again = weights.to_ours(theirs)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_token_embedding_under_either_name_or_both():
+    state = fresh().state_dict()
+    first = weights.to_theirs(state)
+    second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
+    for theirs in (first, second, first | second):
+        assert weights.to_ours(theirs).keys() == state.keys()
+    with pytest.raises(UserError, match="they differ"):
+        weights.to_ours(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

@@ -1,0 +1,208 @@
+"""The tokenizer: fixed length, errors that help, the small vocabulary, damaged files."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.text import folding, spiece
+from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
+
+CAPTIONS = [
+    "A small red ball moves left on a blue floor.",
+    "a large green cube stands still, and a yellow cone slides up",
+    "the red ball moves right",
+]
+
+
+@pytest.fixture(scope="module")
+def toy() -> Tokenizer:
+    return train_toy_tokenizer(CAPTIONS)
+
+
+def split(tokenizer: Tokenizer, text: str) -> list[str]:
+    ids = tokenizer.encode(text, 200)[0]
+    return [tokenizer.pieces[i][0] for i in ids[ids != 0].tolist()]
+
+
+# ---- ids ----
+
+
+def test_closed_and_padded(toy):
+    ids = toy.encode(["a red ball", ""], 6)
+    assert ids.dtype == torch.long
+    words = [[text for text, _ in toy.pieces].index(word) for word in ("▁a", "▁red", "▁ball")]
+    assert ids.tolist() == [[*words, 1, 0, 0], [1, 0, 0, 0, 0, 0]]
+
+
+def test_one_prompt_is_a_batch_of_one(toy):
+    assert torch.equal(toy.encode("a red ball", 6), toy.encode(["a red ball"], 6))
+
+
+def test_a_prompt_may_fill_the_length(toy):
+    assert toy.encode("a red ball", 4).shape == (1, 4)
+
+
+def test_over_long_prompt_names_counts_and_the_last_word_that_fits(toy):
+    with pytest.raises(UserError, match=r"has 6 tokens, but the limit is 4: .* 'ball' \(word 3\)"):
+        toy.encode("a red ball moves left", 4)
+    with pytest.raises(UserError, match="no word fits"):
+        toy.encode("a red ball", 1)
+
+
+def test_the_word_named_is_the_last_that_fits(toy):
+    prompt = "A red, unknown-word ball…  moves\tleft; 漢字 «quoted» on É a ½ blue floor!"
+    words = prompt.split()
+    for length in range(2, 60):
+        try:
+            toy.encode(prompt, length)
+        except UserError as error:
+            message = str(error)
+            fitting = 0 if "no word fits" in message else int(message.rsplit("(word ", 1)[1].rstrip(")"))
+            toy.encode(" ".join(words[:fitting]), length)
+            with pytest.raises(UserError):
+                toy.encode(" ".join(words[: fitting + 1]), length)
+
+
+def test_bytes_that_are_no_text_are_refused(toy):
+    with pytest.raises(UserError, match="not Unicode"):
+        toy.encode("caf\udce9", 8)
+
+
+# ---- the small vocabulary ----
+
+
+def test_words_of_the_captions_are_single_tokens(toy):
+    for caption in CAPTIONS:
+        words = folding_words(caption)
+        assert split(toy, caption) == [*(f"▁{word}" for word in words), "</s>"]
+
+
+def folding_words(text: str) -> list[str]:
+    return "".join(map(folding.fold, text)).split()
+
+
+def test_case_punctuation_and_accents_do_not_matter(toy):
+    plain = split(toy, 'a red ball - moves left . "')
+    for text in ("A RED BALL-moves LEFT.“", "  a réd\tball — moves\n left。 »", "a red\u200b ball ‒ ｍｏｖｅｓ left.”"):
+        assert split(toy, text) == plain
+
+
+def test_unknown_words_are_spelled(toy):
+    assert split(toy, "redder kite") == ["▁red", "d", "e", "r", "▁", "k", "i", "t", "e", "</s>"]
+
+
+def test_everything_that_can_be_typed_has_a_token(toy):
+    typed = "".join(map(chr, range(32, 127)))
+    assert "<unk>" not in split(toy, " ".join(typed))
+    assert split(toy, "漢字 red") == ["▁", "<unk>", "▁red", "</s>"]
+
+
+def test_every_character_of_unicode_is_survived(toy):
+    for start in range(0, 0x110000, 0x400):
+        text = "".join(chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code <= 0xDFFF)
+        toy.encode(text, 4096)
+
+
+def test_frequent_words_come_first_and_rare_ones_are_left_out():
+    base = len(train_toy_tokenizer(["x"])) - 1
+    few = train_toy_tokenizer(CAPTIONS, vocab_size=base + 3)
+    assert len(few) == base + 3
+    assert [text for text, _ in few.pieces[-3:]] == ["▁a", "▁ball", "▁moves"]
+    with pytest.raises(UserError, match=f"smallest that does is {base + 1}"):
+        train_toy_tokenizer(CAPTIONS, vocab_size=base)
+
+
+def test_letters_of_the_captions_alphabet_are_added():
+    tokenizer = train_toy_tokenizer(["ein schöner Ball", "красный шар"])
+    assert split(tokenizer, "шара красный") == ["▁шар", "а", "▁красный", "</s>"]
+
+
+def test_same_captions_same_vocabulary(toy):
+    again = train_toy_tokenizer(iter(CAPTIONS))
+    assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
+
+
+def test_decode(toy):
+    assert toy.decode(toy.encode("A RED ball, kite", 12)[0]) == "a red ball , kite"
+
+
+# ---- files ----
+
+
+def test_round_trip_of_both_files(toy, tmp_path):
+    toy.save(tmp_path)
+    pieces, charsmap = spiece.read(tmp_path / "spiece.model")
+    assert (pieces, charsmap) == (toy.pieces, toy.charsmap)
+    again = Tokenizer.from_folder(tmp_path)
+    assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
+
+
+def test_sentencepiece_is_not_needed_to_read(toy, tmp_path):
+    toy.save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    code = (
+        "import sys; from cogvideox.text.tokenizer import Tokenizer; Tokenizer.from_folder(sys.argv[1]); "
+        "sys.exit(bool({'sentencepiece', 'transformers'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 0
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(UserError, match=r"neither tokenizer\.json nor spiece\.model"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "spiece.model"])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
+def test_truncated_files(toy, tmp_path, name, part):
+    toy.save(tmp_path)
+    file = tmp_path / name
+    (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[name]).unlink()
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(UserError, match="damaged"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, "T5's is Unigram"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalises text by Lowercase"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "eHg="}}, "replacements is damaged"),
+        ({"model": {"vocab": [["<s>", 0.0], ["a", -1.0]]}, "added_tokens": []}, "first pieces"),
+        ({"added_tokens": [{"id": 9999, "content": "<mine>"}]}, "'<mine>' was added"),
+        ({"model": None}, "damaged"),
+        ({"model": {"type": "Unigram", "vocab": [["<pad>"]]}}, "damaged"),
+    ],
+)
+def test_other_tokenizers_are_refused(toy, tmp_path, change, message):
+    toy.save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_other_sentencepiece_models_are_refused(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS),
+        model_prefix=str(tmp_path / "spiece"),
+        model_type="bpe",
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    with pytest.raises(UserError, match="Unigram"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        toy.save(tmp_path / "file" / "tokenizer")
