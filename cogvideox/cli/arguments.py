@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown flag, a value of the wrong kind, a missing value.
         """
-        known, unknown = self.parse_known_args(list(arguments))
+        known, unknown = self.parse_known_intermixed_args(list(arguments))
         if unknown:
             what, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
             if what.startswith("-"):
