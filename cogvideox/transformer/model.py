@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.transformer.attention import Attend, Attention, Layout, dense
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, add_gated
+from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Tables, add_gated
 from cogvideox.transformer.position import Positions, check_learned, positions_for, token_grid
 
 Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
@@ -149,18 +149,17 @@ class Block(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
 
-    def tables(self, emb: Float[Tensor, "s e"]) -> Float[Tensor, "6 s 2 d"]:
-        """Shift, scale and gate of attention and of the feed-forward layer, see `modulation.Modulation.blocks`."""
-        # The weights hold sub-layer, modality (video first), then shift, scale and gate; the stream has text first.
-        parts = rearrange(self.modulation(emb), "s (layer m part d) -> layer part s m d", layer=2, m=2, part=3).flip(-2)
-        (shift1, scale1, gate1), (shift2, scale2, gate2) = parts
-        return torch.cat((self.norm1.fold(shift1, scale1), gate1[None], self.norm2.fold(shift2, scale2), gate2[None]))
+    def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
+        """Shift, scale and gate of attention, then of the feed-forward layer, each with text before video."""
+        parts = self.modulation(emb).unflatten(-1, (6, 2, -1))
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind(1)
+        return *self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2
 
     def forward(
         self,
         x: Float[Tensor, "b n d"],
         emb: Float[Tensor, "b e"] | None,
-        tables: Float[Tensor, "6 s 2 d"] | None,
+        tables: Tables | None,
         rope: Float[Tensor, "n p 2"] | None,
         layout: Layout,
         attend: Attend,
@@ -186,15 +185,15 @@ class Final(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.linear = nn.Linear(width, config.out_channels * config.patch_volume)
 
-    def tables(self, emb: Float[Tensor, "s e"]) -> Float[Tensor, "2 s 1 d"]:
-        shift, scale = rearrange(self.modulation(emb), "s (part d) -> part s 1 d", part=2)
+    def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
+        shift, scale = self.modulation(emb).unflatten(-1, (2, 1, -1)).unbind(1)
         return self.norm2.fold(shift, scale)
 
     def forward(
         self,
         x: Float[Tensor, "b n d"],
         emb: Float[Tensor, "b e"] | None,
-        tables: Float[Tensor, "2 s 1 d"] | None,
+        tables: Tables | None,
     ) -> Float[Tensor, "b n patch"]:
         shift, scale = self.tables(emb) if tables is None else tables
         return self.linear(self.norm2(self.norm1(x), shift, scale, (x.shape[1],)))

@@ -19,45 +19,46 @@ Runs = tuple[int, ...]
 
 Stream = Float[Tensor, "b n d"]
 Table = Float[Tensor, "#b r d"]
+Tables = tuple[Float[Tensor, "s r d"], ...]
+"""Vectors per timestep and run, in the order in which they are used."""
 
 
 @dataclass(frozen=True)
 class Modulation:
     """What a timestep does to the transformer, for one or many timesteps: a function of weights and time alone.
 
-    blocks: for each block the shift, scale and gate of attention, then those of the feed-forward layer, text before video.
-    final: shift and scale before the last projection, for video only.
+    blocks: for each block the shift, scale and gate of attention, then those of the feed-forward layer.
+    final: shift and scale before the last projection, which is for video only.
     """
 
-    blocks: tuple[Float[Tensor, "6 s 2 d"], ...]
-    final: Float[Tensor, "2 s 1 d"]
+    blocks: tuple[Tables, ...]
+    final: Tables
 
     def __len__(self) -> int:
-        return self.final.shape[1]
+        return len(self.final[0])
 
     def __getitem__(self, step: int) -> "Modulation":
-        """The tables of one step, which apply to any batch."""
+        """The tables of one step, which apply to every element of a batch."""
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} of modulation tables for {len(self)} steps")
-        one = slice(step % len(self), step % len(self) + 1)
-        return Modulation(tuple(table[:, one] for table in self.blocks), self.final[:, one])
+        step %= len(self)
+
+        def cut(tables: Tables) -> Tables:
+            return tuple(table[step : step + 1] for table in tables)
+
+        return Modulation(tuple(cut(tables) for tables in self.blocks), cut(self.final))
 
 
 class AdaptiveNorm(nn.LayerNorm):
     """LayerNorm(x) * (1 + scale) + shift, with one shift and scale per run.
 
-    The norm's own weight and bias are folded into the tables first. That saves a pass over the stream where there are no
-    gradients, and two reductions over it where there are.
+    The norm's own weight and bias are folded into the tables first: the stream is then scaled once instead of twice, and
+    their gradients need no sums over tokens of their own.
     """
 
-    def fold(self, shift: Float[Tensor, "s r d"], scale: Float[Tensor, "s r d"]) -> Float[Tensor, "2 s r d"]:
-        """(x̂ * weight + bias) * (1 + scale) + shift, rewritten as x̂ * result[1] + result[0]."""
-        return torch.stack(
-            (
-                torch.addcmul(self.bias + shift, self.bias, scale),
-                torch.addcmul(self.weight, self.weight, scale),
-            )
-        )
+    def fold(self, shift: Table, scale: Table) -> tuple[Table, Table]:
+        """Rewrite (x̂ * weight + bias) * (1 + scale) + shift as x̂ * scale' + shift'; returns (shift', scale')."""
+        return torch.addcmul(self.bias + shift, self.bias, scale), torch.addcmul(self.weight, self.weight, scale)
 
     def forward(self, x: Stream, shift: Table, scale: Table, runs: Runs) -> Stream:
         """Normalise and modulate with *folded* tables."""

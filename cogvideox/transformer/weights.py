@@ -6,7 +6,7 @@ from torch import nn
 from cogvideox.transformer.attention import QKNorm
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
-from cogvideox.weights.keymap import Merge, Rename, Reshape, Rule
+from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, Rule
 
 _BLOCK = "transformer_blocks.{n}"
 
@@ -22,7 +22,7 @@ def keymap(config: TransformerConfig) -> list[Rule]:
         Rename("time_embedding.linear_2.*", "time_embed.out.*"),
         Rename("ofs_embedding.linear_1.*", "ofs_embed.hidden.*"),
         Rename("ofs_embedding.linear_2.*", "ofs_embed.out.*"),
-        Merge([f"{_BLOCK}.norm{i}.linear.*" for i in (1, 2)], "blocks.{n}.modulation.*"),
+        _modulation_rule(),
         Rename(f"{_BLOCK}.norm1.norm.*", "blocks.{n}.norm1.*"),
         Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
         Merge([f"{_BLOCK}.attn1.norm_{part}.*" for part in "qk"], "blocks.{n}.attention.qk_norm.*"),
@@ -35,6 +35,15 @@ def keymap(config: TransformerConfig) -> list[Rule]:
         Rename("norm_out.norm.*", "final.norm2.*"),
         Rename("proj_out.*", "final.linear.*"),
     ]
+
+
+def _modulation_rule() -> Rule:
+    """Their two matrices each make shift, scale and gate of video, then those of text. Ours makes text and video of the
+    first shift, then of the first scale, and so on, so that a table for the merged stream is a slice of its result."""
+    video, text = 0, 3
+    order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
+    theirs = [f"{_BLOCK}.norm{layer}.linear.*" for layer in (1, 2)]
+    return Interleave(theirs, "blocks.{n}.modulation.*", order, num_chunks=6)
 
 
 def _patch_rule(config: TransformerConfig) -> Rule:
