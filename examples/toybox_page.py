@@ -1,0 +1,59 @@
+"""Score the shipped model: prompts of compositions that training never saw, judged from the pixels.
+
+    python examples/toybox_page.py --num-prompts 24 --out build/page
+
+writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what was
+right) and `page.json` (the share of right answers per fact, with 95 % intervals).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from cogvideox import CogVideoX, Video
+from cogvideox.toybox.caption import parse, sample_prompts
+from cogvideox.toybox.judge import judge_batch, rates
+
+COLUMNS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="toybox", help="a shipped name or a folder")
+    parser.add_argument("--num-prompts", type=int, default=24)
+    parser.add_argument("--side", default="withheld", choices=("withheld", "training", "all"))
+    parser.add_argument("--seed", type=int, default=0, help="draws the prompts; video i has this seed plus i")
+    parser.add_argument("--out", type=Path, default=Path("build/page"))
+    options = parser.parse_args()
+
+    pipe = CogVideoX.from_pretrained(options.model)
+    prompts = [prompt for prompt, _ in sample_prompts(options.num_prompts, options.seed, side=options.side)]
+    videos = np.stack([pipe.generate(prompt, seed=options.seed + i).frames for i, prompt in enumerate(prompts)])
+    verdicts = judge_batch(torch.from_numpy(videos), [parse(prompt) for prompt in prompts])
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    shown = videos[:, [0, videos.shape[1] // 2, -1]]
+    shown = np.concatenate([shown, np.zeros_like(shown[: -len(shown) % COLUMNS])])
+    sheet = rearrange(shown, "(rows columns) t h w c -> 1 (rows h) (columns t w) c", columns=COLUMNS)
+    Video(sheet, fps=1.0).save(options.out / "page.png")
+    rows = [
+        f"| {i + 1} | {prompt} | {', '.join(fact for fact, right in verdict.items() if not right) or 'all right'} |"
+        for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True))
+    ]
+    (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
+    scores = {
+        fact: {"right": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
+        for fact, (share, low, high) in rates(verdicts).items()
+    }
+    report = {"model": options.model, "num_prompts": len(prompts), "side": options.side, "seed": options.seed}
+    (options.out / "page.json").write_text(json.dumps(report | {"scores": scores}, indent=2) + "\n")
+    for fact, score in scores.items():
+        print(f"{fact:<12} {score['right']:7.1%}  (95 %: {score['low']:.1%} to {score['high']:.1%})")
+
+
+if __name__ == "__main__":
+    main()
