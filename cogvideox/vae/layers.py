@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cogvideox.vae.stream import FirstFrame
 
 Video = Float[Tensor, "b c t h w"]
+Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space
 
 
 class CausalConv3d(nn.Conv3d):
@@ -21,7 +22,7 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=(0, kernel_size // 2, kernel_size // 2))
 
-    def forward(self, x: Video, past: FirstFrame) -> Video:
+    def forward(self, x: Video, past: FirstFrame) -> Changed:
         return super().forward(past.extend(self, x, self.kernel_size[0] - 1))
 
 
@@ -31,7 +32,7 @@ class PointwiseConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Video) -> Video:
+    def forward(self, x: Video) -> Changed:
         channels_last = rearrange(x, "b c t h w -> b t h w c")
         return rearrange(F.linear(channels_last, self.weight.flatten(1), self.bias), "b t h w c -> b c t h w")
 
@@ -99,7 +100,7 @@ class ResnetBlock(nn.Module):
         self.conv2 = CausalConv3d(out_channels, out_channels)
         self.conv_shortcut = PointwiseConv3d(in_channels, out_channels) if in_channels != out_channels else None
 
-    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Video:
+    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Changed:
         hidden = self.conv1(F.silu(self.norm1(x, latents, past)), past)
         hidden = self.conv2(F.silu(self.norm2(hidden, latents, past)), past)
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -116,7 +117,7 @@ class Downsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Video, past: FirstFrame) -> Video:
+    def forward(self, x: Video, past: FirstFrame) -> Changed:
         if self.compress_time:
             first, rest = x.split([1, x.shape[2] - 1], dim=2) if past.holds_first else (x[:, :, :0], x)
             x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
@@ -134,7 +135,7 @@ class Upsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Video, past: FirstFrame) -> Video:
+    def forward(self, x: Video, past: FirstFrame) -> Changed:
         x = F.interpolate(x, scale_factor=(1, 2, 2))
         x = _per_frame(self.conv, x)
         if not self.compress_time:
@@ -144,6 +145,6 @@ class Upsample(nn.Module):
         return x[:, :, torch.tensor(source_frames(num_frames, x.shape[2], past.holds_first), device=x.device)]
 
 
-def _per_frame(conv: nn.Conv2d, x: Video) -> Video:
+def _per_frame(conv: nn.Conv2d, x: Video) -> Changed:
     frames = conv(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", b=x.shape[0])
