@@ -79,8 +79,8 @@ def official(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -
     if transformer.patch_size_t is None:
         trained = TrainedRange((1, transformer.sample_frames), 8, (height, height), (width, width))
     else:
-        trained = TrainedRange((1, 161), 16, (768, 1360), (768, 1360))
-        height, width = min(height, 768), min(width, 1360)
+        trained = TrainedRange((1, 161), 16, (min(height, 768), min(height, 1360)), (min(width, 768), min(width, 1360)))
+        height, width = trained.height[0], trained.width[1]
     return FolderSettings(
         fps=8.0 if transformer.patch_size_t is None else 16.0,
         height=height,

@@ -9,7 +9,7 @@ width.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +100,7 @@ class CogVideoX:
         sampler: str | None = None,
         seed: int | None = None,
         num_videos: int = 1,
-        output: Literal["uint8", "float"] = "uint8",
+        output: str = "uint8",
         on_step: OnStep | None = None,
     ) -> Video | list[Video]:
         """Makes a video of a prompt. None means the model's default (`settings`).
@@ -153,7 +153,7 @@ class CogVideoX:
 
     @torch.inference_mode()
     def run(
-        self, request: Request, *, output: Literal["uint8", "float"] = "uint8", on_step: OnStep | None = None
+        self, request: Request, *, output: str = "uint8", on_step: OnStep | None = None
     ) -> Video:
         """Makes the video of a complete request (`generation.request.complete`)."""
         report = on_step or (lambda progress: None)
@@ -164,7 +164,7 @@ class CogVideoX:
     def replay(self, request: Request) -> Replay:
         """What the metadata of the request's video holds."""
         return Replay(
-            **asdict(request),
+            **{field.name: getattr(request, field.name) for field in fields(Request)},
             model=self.about.name,
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),

@@ -119,7 +119,7 @@ def remarks(request: Request, model: Description) -> Iterator[str]:
     low, high = trained.num_frames
     n, step = request.num_frames, trained.frame_step
     if not low <= n <= high or (n - 1) % step:
-        nearest = min(max(round((n - 1) / step) * step + 1, low), high)
+        nearest = min(max(int((n - 1) / step + 0.5) * step + 1, low), high)
         yield (
             f"{n} frames are unlike the training of this model ({step}N+1 from {low} to {high}), "
             f"so quality may suffer; the nearest such number is {nearest}"
