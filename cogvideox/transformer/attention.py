@@ -6,7 +6,6 @@ Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,33 +34,20 @@ def dense(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-class QKNorm(nn.Module):
-    """LayerNorm of each head's queries and keys, with weights that the heads share; the first half is the queries'."""
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(2 * head_dim))
-        self.bias = nn.Parameter(torch.zeros(2 * head_dim))
-
-    def forward(self, qk: Float[Tensor, "b n 2 k c"]) -> Float[Tensor, "b n 2 k c"]:
-        normalised = F.layer_norm(qk, qk.shape[-1:], eps=1e-6)
-        return torch.addcmul(self.bias.view(2, 1, -1), normalised, self.weight.view(2, 1, -1))
-
-
 class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.qk_norm = QKNorm(width // num_heads)
+        self.norm_q = nn.LayerNorm(width // num_heads, eps=1e-6)
+        self.norm_k = nn.LayerNorm(width // num_heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Float[Tensor, "n p 2"] | None, layout: Layout, attend: Attend
     ) -> Float[Tensor, "b n d"]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        qk = self.qk_norm(qkv[:, :, :2])
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k = self.norm_q(q), self.norm_k(k)
         if rope is not None:
-            qk = rotate(qk, rope)
-        q, k = qk.unbind(2)
-        return self.out(attend(q, k, qkv[:, :, 2], layout).flatten(2))
+            q, k = rotate(q, rope), rotate(k, rope)
+        return self.out(attend(q, k, v, layout).flatten(2))

@@ -5,7 +5,7 @@
 - Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 of it for time, 3/8 for width, 3/8 for height.
 - Learned positions (5B-I2V, beside the rotary ones): a weight of the model, made for one size only.
 
-Axes: n tokens of the merged stream, text first, then video with time slowest; d width; k heads; p pairs of channels.
+Axes: n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels, in p pairs.
 """
 
 import math
@@ -107,10 +107,10 @@ def check_learned(config: TransformerConfig, grid: tuple[int, int, int], num_tex
         )
 
 
-def rotate(x: Float[Tensor, "b n two k d"], rope: Float[Tensor, "n p 2"]) -> Float[Tensor, "b n two k d"]:
-    """Turn each pair of channels (2i, 2i+1) of queries and keys by its token's angle, in float32."""
+def rotate(x: Float[Tensor, "b n k c"], rope: Float[Tensor, "n p 2"]) -> Float[Tensor, "b n k c"]:
+    """Turn each pair of channels (2i, 2i+1) of queries or keys by its token's angle, in float32."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    turn = rope[:, None, None]
+    turn = rope[:, None]
     if torch.compiler.is_compiling():
         # The compiler writes one pass from real arithmetic and none from complex numbers.
         (real, imag), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)

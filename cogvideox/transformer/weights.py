@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from cogvideox.transformer.attention import QKNorm
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, Rule
@@ -25,7 +24,8 @@ def keymap(config: TransformerConfig) -> list[Rule]:
         _modulation_rule(),
         Rename(f"{_BLOCK}.norm1.norm.*", "blocks.{n}.norm1.*"),
         Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
-        Merge([f"{_BLOCK}.attn1.norm_{part}.*" for part in "qk"], "blocks.{n}.attention.qk_norm.*"),
+        Rename(f"{_BLOCK}.attn1.norm_q.*", "blocks.{n}.attention.norm_q.*"),
+        Rename(f"{_BLOCK}.attn1.norm_k.*", "blocks.{n}.attention.norm_k.*"),
         Rename(f"{_BLOCK}.attn1.to_out.0.*", "blocks.{n}.attention.out.*"),
         Rename(f"{_BLOCK}.norm2.norm.*", "blocks.{n}.norm2.*"),
         Rename(f"{_BLOCK}.ff.net.0.proj.*", "blocks.{n}.mlp.0.*"),
@@ -73,7 +73,7 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
                     nn.init.xavier_uniform_(matrix, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            case nn.LayerNorm() | QKNorm():
+            case nn.LayerNorm():
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
     if model.config.use_learned_positional_embeddings:
