@@ -7,6 +7,7 @@ size but for the width of an edge. Clips are drawn in batches, one shape at a ti
 Axes: `n` frames of all clips of a group in a row, `y x` pixels, `b t h w` clips, frames, height and width.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -115,22 +116,22 @@ def _cube(x: Column, y: Row) -> Look:
     cos, sin = math.cos(YAW), math.sin(YAW)
     # The silhouette of a box is the hexagon that its three edge directions span in the picture.
     spans = ((half * cos, -half * sin * SIN), (half * sin, half * cos * SIN), (0.0, -half * COS))
-    distance = None
+    sides = []
     for ex, ey in spans:
         nx, ny = -ey / math.hypot(ex, ey), ex / math.hypot(ex, ey)
         reach = sum(abs(fx * nx + fy * ny) for fx, fy in spans)
-        side = (x * nx + y * ny).abs_().sub_(reach)
-        distance = side if distance is None else torch.maximum(distance, side)
+        sides.append((x * nx + y * ny).abs_().sub_(reach))
+    distance = functools.reduce(torch.maximum, sides)
     # A line of sight passes the planes of the three faces that look at the camera at depths that are linear in the
     # picture; the face that shows is the last one passed. Blending them softly gives the cube rounded edges.
-    shade = gloss = total = 0.0
+    weights, shades, glosses = [], [], []
     for normal in ((0.0, -COS, SIN), (sin, cos * SIN, cos * COS), (-cos, sin * SIN, sin * COS)):
         depth = (half - x * normal[0] - y * normal[1]) / normal[2]
-        weight = depth.mul_(-BEVEL).clamp_(-40.0, 40.0).exp_()
+        weights.append(depth.mul_(-BEVEL).clamp_(-40.0, 40.0).exp_())
         face_shade, face_gloss = _lit([torch.tensor(n) for n in normal])
-        total = total + weight
-        shade = shade + weight * face_shade
-        gloss = gloss + weight * face_gloss
+        shades.append(weights[-1] * face_shade)
+        glosses.append(weights[-1] * face_gloss)
+    total, shade, gloss = (functools.reduce(torch.add, faces) for faces in (weights, shades, glosses))
     return distance, shade / total, gloss / total, (half * COS, 1.05)
 
 

@@ -45,3 +45,18 @@ def test_two_hundred_clips_a_second():
     started = time.process_time()  # processor time of all threads: other work on the machine does not count
     render_batch(scenes)
     assert time.process_time() - started < 100 / 200 * 2  # two cores
+
+
+def test_the_look_is_the_one_that_the_shipped_model_was_trained_on():
+    clips = render_batch([draw(seed) for seed in range(6)], num_frames=2).float()
+    means = [
+        (142.1, 131.7, 122.2),
+        (207.5, 212.8, 228.9),
+        (27.7, 24.2, 23.0),
+        (133.4, 132.3, 140.1),
+        (113.9, 74.7, 67.5),
+        (24.5, 21.6, 28.6),
+    ]
+    assert torch.allclose(clips.mean(dim=(1, 2, 3)), torch.tensor(means), atol=0.1)
+    spreads = torch.tensor([30.9, 56.6, 24.2, 14.6, 33.6, 21.9])
+    assert torch.allclose(clips.std(dim=(1, 2, 3, 4)), spreads, atol=0.1)
