@@ -25,7 +25,7 @@ class Stateful(Protocol):
     """A module, an optimizer, an EMA: anything that hands out its state and takes it back."""
 
     def state_dict(self) -> Any: ...
-    def load_state_dict(self, state: Any) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 class Checkpoints:
@@ -101,8 +101,8 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""
-        folders = sorted(self.folder.glob("step-*"))
-        whole = [path for path in folders if path.suffix == "" and _step_of(path.name) <= self.latest()]
+        folders, latest = sorted(self.folder.glob("step-*")), self.latest() or 0
+        whole = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
         for path in set(folders) - set(whole[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
 

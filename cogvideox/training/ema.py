@@ -24,7 +24,7 @@ class EMA:
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self._live: dict[str, nn.Parameter] = {
+        self._live: dict[str, Tensor] = {
             f"{name}.{key}": parameter
             for name, module in modules.items()
             for key, parameter in module.named_parameters()

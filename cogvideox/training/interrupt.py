@@ -3,6 +3,7 @@
 import signal
 import time
 from types import FrameType
+from typing import Any
 
 
 class Stopped(Exception):
@@ -22,7 +23,7 @@ class Interruption:
         self._start = self._last = time.monotonic()
         self._longest = 0.0
         self._received: str | None = None
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGINT, signal.SIGTERM):

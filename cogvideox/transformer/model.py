@@ -98,6 +98,7 @@ class Transformer(nn.Module):
         of the batch is at timestep s.
         """
         emb = self.embed_time(timestep, ofs)
+        # pyrefly: ignore[not-callable]
         return Modulation(tuple(block.tables(emb) for block in self.blocks), self.final.tables(emb))
 
     def embed_time(
@@ -167,6 +168,7 @@ class Block(nn.Module):
         """`tables` are `self.tables(emb)` where they were computed before. Otherwise they are computed in here, where a
         wrapper that gathers or recomputes a block at a time has the block's weights at hand."""
         if tables is None:
+            assert emb is not None
             tables = self.tables(emb)
         shift1, scale1, gate1, shift2, scale2, gate2 = tables
         runs = layout.runs
@@ -195,7 +197,10 @@ class Final(nn.Module):
         emb: Float[Tensor, "b e"] | None,
         tables: Tables | None,
     ) -> Float[Tensor, "b n patch"]:
-        shift, scale = self.tables(emb) if tables is None else tables
+        if tables is None:
+            assert emb is not None
+            tables = self.tables(emb)
+        shift, scale = tables
         return self.linear(self.norm2(self.norm1(x), shift, scale, (x.shape[1],)))
 
 

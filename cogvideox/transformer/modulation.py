@@ -7,12 +7,13 @@ Axes: b batch, n tokens, r runs, d width, s steps (or batch elements), e time em
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 Runs = tuple[int, ...]
 """Lengths of the stretches of one modality that the stream consists of, in order: (text, video)."""
@@ -88,7 +89,7 @@ class _MultiplyAdd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, base: Tensor, base_runs: int | Runs, x: Tensor, scale: Tensor, runs: Runs) -> Tensor:
+    def forward(ctx: Any, base: Tensor, base_runs: int | Runs, x: Tensor, scale: Tensor, runs: Runs) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.base_runs, ctx.runs = base_runs, runs
         dtype = torch.promote_types(torch.promote_types(base.dtype, x.dtype), scale.dtype)
@@ -99,7 +100,7 @@ class _MultiplyAdd(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale = ctx.saved_tensors
         needs_base, _, needs_x, needs_scale, _ = ctx.needs_input_grad
         pieces = grad.split(ctx.runs, 1)

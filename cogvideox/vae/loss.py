@@ -28,7 +28,8 @@ def vae_loss(
         "l2": error.square().mean(),
         "kl": posterior.kl().mean() / math.prod(posterior.mean.shape[1:]),
     }
-    return sum(getattr(weights, name) * term for name, term in terms.items()), terms
+    total = sum((getattr(weights, name) * term for name, term in terms.items()), error.new_zeros(()))
+    return total, terms
 
 
 def psnr(reconstruction: Pixels, target: Pixels) -> Float[Tensor, " b"]:

@@ -63,13 +63,13 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
             case nn.Conv2d() | CausalConv3d() | PointwiseConv3d():
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=fan_in**-0.5, generator=generator)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)  # pyrefly: ignore[bad-argument-type]
     for module in vae.modules():
         match module:
             case LatentNorm():
-                scale, shift = module.modulation.weight.chunk(2)
+                scale, _ = module.modulation.weight.chunk(2)
                 scale.zero_()
-                module.modulation.bias.chunk(2)[0].fill_(1.0)
+                module.modulation.bias.chunk(2)[0].fill_(1.0)  # pyrefly: ignore[missing-attribute]
             case ResnetBlock():
                 module.conv2.weight.mul_(0.3)
             case Upsample():
@@ -82,4 +82,4 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
                         module.conv.weight[:, :, i, j].diagonal().add_(0.25)
     _, logvar = vae.encoder.conv_out.weight.chunk(2)
     logvar.zero_()
-    vae.encoder.conv_out.bias.chunk(2)[1].fill_(-5.0)
+    vae.encoder.conv_out.bias.chunk(2)[1].fill_(-5.0)  # pyrefly: ignore[missing-attribute]

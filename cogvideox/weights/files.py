@@ -150,6 +150,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    start = b""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")
