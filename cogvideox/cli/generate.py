@@ -33,14 +33,14 @@ def run(arguments: list[str]) -> None:
     check_outputs(outputs, num_bytes)
 
     # With torch and rich these take seconds to import, so not before all else is known to be right.
-    from cogvideox.cli.progress import Bar
+    from cogvideox.cli.progress import progress_bar
     from cogvideox.generation.pipeline import CogVideoX
 
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(about, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
     for number, (part, output) in enumerate(zip(requests, outputs), start=1):
-        with Bar(f"{number}/{len(requests)} " if len(requests) > 1 else "") as bar:
-            video = pipe.run(part, on_step=bar)
+        with progress_bar(f"{number}/{len(requests)} " if len(requests) > 1 else "") as on_step:
+            video = pipe.run(part, on_step=on_step)
         video.save(output.video)
         if output.sheet is not None:
             replace(video, metadata={}).save(output.sheet)

@@ -4,6 +4,7 @@ A verb is a module of this package with a function `run(arguments: list[str]) ->
 called, and imports whatever is heavy only once its arguments have been read, so that `--help` answers at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ VERBS = {
     "generate": "make a video from a sentence",
     "train": "train a VAE or a transformer with a recipe",
 }
+
+# What no file's own code has put into a sentence, and is still nobody's bug.
+_FAULTS_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 # Exit statuses. A bug or a broken machine leaves a traceback and Python's own status, 1.
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
@@ -41,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`cogvideox ... | head`); what is left in the buffer cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_THE_DISK:
+            raise
+        return _complain(f"{error.filename or 'the disk'}: {error.strerror}")
     except SystemExit as exit:  # argparse ends --help and --version this way
         return exit.code if isinstance(exit.code, int) else DONE
     return DONE

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,12 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
         video, sidecar = output.video, output.sidecar
         if video.suffix.lower() not in FORMATS:
             raise UserError(f"cannot write {video}: the name of a video ends in {', '.join(FORMATS)}")
+        check_folder(video, num_bytes)
         if sidecar.exists() and not _is_replay(sidecar):
             raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
         for path in (video, sidecar, output.sheet):
             if path is not None and path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-        check_folder(video, num_bytes)
 
 
 def check_folder(path: Path, num_bytes: int) -> None:
@@ -72,7 +73,8 @@ def check_folder(path: Path, num_bytes: int) -> None:
         UserError: it cannot.
     """
     try:
-        path.with_name(path.name + " " * 24).exists()  # the longest name that is used on the way: is it too long?
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # which fails in its own way when the name is too long
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass

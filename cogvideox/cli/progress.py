@@ -1,47 +1,34 @@
 """The progress bar of a generation, on the terminal's error stream; nothing where there is no terminal."""
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from cogvideox.generation import pipeline
+from cogvideox.generation.pipeline import OnStep, Progress
 
-_VERBS = {"denoise": "denoising", "decode": "decoding"}
+_DOING = {"denoise": "denoising", "decode": "decoding"}
 
 
-class Bar:
-    """One line a stage, with the time it still takes. Use it as a context, and as the pipeline's `on_step`."""
+@contextmanager
+def progress_bar(title: str = "") -> Iterator[OnStep]:
+    """A line for each stage with the time it has taken and still takes. What it gives is the pipeline's `on_step`."""
+    console = Console(stderr=True)
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("ETA"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as display:
+        tasks: dict[str, bars.TaskID] = {}
 
-    def __init__(self, title: str = "") -> None:
-        console = Console(stderr=True)
-        self._title = title
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._tasks = {stage: self._progress.add_task("", visible=False) for stage in _VERBS}
+        def show(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = display.add_task(title + _DOING[progress.stage], total=progress.total)
+            display.update(tasks[progress.stage], completed=progress.done)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def __call__(self, progress: "pipeline.Progress") -> None:
-        description = f"{self._title}{_VERBS[progress.stage]}"
-        task = self._tasks[progress.stage]
-        self._progress.update(
-            task, description=description, completed=progress.done, total=progress.total, visible=True
-        )
+        yield show
