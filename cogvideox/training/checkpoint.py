@@ -11,16 +11,18 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
+from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """A module, an optimizer, an EMA: anything that hands out its state and takes it back."""
 
@@ -70,8 +72,10 @@ class Checkpoints:
             pointer.replace(self.folder / "latest")
             _flush(self.folder)
             self._prune()
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"could not write the checkpoint {target}: {error}") from error
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        except SafetensorError as error:
+            raise UserError(f"cannot write {target}: {error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return target
