@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from cogvideox import __version__, config
 from cogvideox.bundle.layout import describe, shipped
@@ -20,7 +21,7 @@ def run(arguments: list[str]) -> None:
     options = vars(parser().parse(arguments))
     source: Path | None = options.pop("from")
     replayed = asdict(_read_replay(source)) if source is not None else {}
-    chosen = {**replayed, **{name: value for name, value in options.items() if value is not None}}
+    chosen: dict[str, Any] = {**replayed, **{name: value for name, value in options.items() if value is not None}}
 
     about = describe(chosen.get("model", "toybox"))
     request = complete(about, chosen.pop("prompt", None), **{k: v for k, v in chosen.items() if k in _REQUEST})
