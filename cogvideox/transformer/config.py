@@ -1,10 +1,13 @@
-"""The transformer's configuration, field for field what diffusers stores in `transformer/config.json`. Imports no torch."""
+"""The transformer's configuration, field for field what diffusers stores in `transformer/config.json`.
+
+Imports no torch.
+"""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from cogvideox.config import from_dict
 from cogvideox.errors import UserError
 
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
@@ -54,8 +57,8 @@ class TransformerConfig:
     """Whether the patch projection has a bias. 1.5 has one whatever this says: its official files say false."""
     norm_eps: float = 1e-5
     sample_height: int = 60
-    """Base height in latent pixels: the grid that "resize_crop" rotary positions are stretched to, and the only one that
-    learned positions know. Width likewise."""
+    """Base height in latent pixels. With the width it is the size that "resize_crop" rotary positions are fitted into,
+    and the only one that learned positions know."""
     sample_width: int = 90
     sample_frames: int = 49
     """Base length in video frames, not latent ones."""
@@ -71,27 +74,28 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-                raise UserError(f"the transformer config sets {name}={value}, but it has to be positive")
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                raise UserError(f"{name}={value} of the transformer has to be positive")
         if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
             raise UserError("learned positions exist only beside rotary ones: set use_rotary_positional_embeddings too")
         rotary = self.use_rotary_positional_embeddings
         name, size = ("attention_head_dim", self.attention_head_dim) if rotary else ("the width", self.width)
         if size % 16:
             # A quarter of the channels for time and three eighths for each of height and width, in pairs.
-            legal = max(16, round(size / 16) * 16)
             raise UserError(
-                f"{name}={size} of the transformer config has to be a multiple of 16, so that its channels divide among "
-                f"time, height and width; the nearest legal value is {legal}"
+                f"{name}={size} of the transformer has to be a multiple of 16, so that its channels divide among time, "
+                f"height and width; the nearest is {max(16, round(size / 16) * 16)}"
             )
         if self.ofs_embed_dim not in (None, self.time_embed_dim):
             raise UserError(
-                f"ofs_embed_dim={self.ofs_embed_dim} has to equal time_embed_dim={self.time_embed_dim}: the two are added"
+                f"ofs_embed_dim={self.ofs_embed_dim} of the transformer has to equal "
+                f"time_embed_dim={self.time_embed_dim}, because the two are added"
             )
         for name, size in (("sample_height", self.sample_height), ("sample_width", self.sample_width)):
             if size % self.patch_size:
                 raise UserError(
-                    f"{name}={size} of the transformer config is no multiple of patch_size={self.patch_size}"
+                    f"{name}={size} of the transformer has to be a multiple of patch_size={self.patch_size}; "
+                    f"the nearest is {max(1, round(size / self.patch_size)) * self.patch_size}"
                 )
 
     @property
@@ -126,22 +130,11 @@ class TransformerConfig:
         Raises:
             UserError: an unknown key, or a value that this architecture cannot honour.
         """
-        known = [field.name for field in fields(cls)]
-        chosen: dict[str, Any] = {}
-        for key, value in data.items():
-            if key in known:
-                chosen[key] = value
-            elif key in _FIXED:
-                if value != _FIXED[key]:
-                    raise UserError(
-                        f"the transformer config sets {key}={value!r}, but only {_FIXED[key]!r} is supported"
-                    )
-            elif not key.startswith("_"):
-                nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                raise UserError(
-                    f"the transformer config has the unknown key {key!r}; the nearest known one is {nearest!r}"
-                )
-        return cls(**chosen)
+        chosen = {key: value for key, value in data.items() if not key.startswith("_")}
+        for key, only in _FIXED.items():
+            if chosen.pop(key, only) != only:
+                raise UserError(f"transformer/config.json: {key} is {data[key]!r}, but only {only!r} is supported")
+        return from_dict(cls, chosen, where="transformer/config.json")
 
     def to_diffusers(self) -> dict[str, Any]:
         """The content of a `transformer/config.json` that diffusers' `CogVideoXTransformer3DModel` reads."""

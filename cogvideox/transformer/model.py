@@ -94,8 +94,8 @@ class Transformer(nn.Module):
     def modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
         """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
 
-        `tables = model.modulation(times)`, then `model(..., modulation=tables[i])` at step i; without indexing, element s
-        of the batch is at timestep s.
+        `tables = model.modulation(times)`, then `model(..., modulation=tables[i])` at step i. Without the index,
+        element s of the batch is at timestep s.
         """
         emb = self.embed_time(timestep, ofs)
         # pyrefly: ignore[not-callable]

@@ -20,7 +20,7 @@ Runs = tuple[int, ...]
 
 Stream = Float[Tensor, "b n d"]
 Table = Float[Tensor, "#b r d"]
-Tables = tuple[Float[Tensor, "s r d"], ...]
+Tables = tuple[Float[Tensor, "s _ d"], ...]  # _ is 2 runs, text and video, or video alone
 """Vectors per timestep and run, in the order in which they are used."""
 
 
@@ -53,8 +53,8 @@ class Modulation:
 class AdaptiveNorm(nn.LayerNorm):
     """LayerNorm(x) * (1 + scale) + shift, with one shift and scale per run.
 
-    The norm's own weight and bias are folded into the tables first: the stream is then scaled once instead of twice, and
-    their gradients need no sums over tokens of their own.
+    The norm's own weight and bias are folded into the tables first: the stream is then scaled once instead of twice,
+    and their gradients need no sums over tokens of their own.
     """
 
     def fold(self, shift: Table, scale: Table) -> tuple[Table, Table]:

@@ -2,10 +2,11 @@
 
 - 3D rotary positions (every 5B): each head's channels are split among time (1/4), height (3/8) and width (3/8), in this
   order; inside a share, channels 2i and 2i+1 turn by the angle coordinate * 10000^(-2i/share).
-- Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 of it for time, 3/8 for width, 3/8 for height.
+- Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 of it for time, 3/8 for width, then height.
 - Learned positions (5B-I2V, beside the rotary ones): a weight of the model, made for one size only.
 
-Axes: n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels, in p pairs.
+Axes: n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels,
+which are p pairs.
 """
 
 import math
@@ -33,10 +34,6 @@ class Positions:
 
     rope: Float[Tensor, "n p 2"] | None
     added: Float[Tensor, "n d"] | None
-
-    def to(self, device: torch.device | str) -> "Positions":
-        move = lambda table: None if table is None else table.to(device)  # noqa: E731
-        return Positions(move(self.rope), move(self.added))
 
 
 def positions_for(
@@ -89,6 +86,9 @@ def check_learned(config: TransformerConfig, grid: tuple[int, int, int], num_tex
 
     A shorter clip is the beginning of the table, whose slowest axis is time.
 
+    Args:
+        grid: `token_grid` of the clip.
+
     Raises:
         UserError: another size; the message gives the legal one, in latent frames and pixels.
     """
@@ -97,12 +97,12 @@ def check_learned(config: TransformerConfig, grid: tuple[int, int, int], num_tex
     if (h, w) != (base_h, base_w) or t > base_t:
         pt, ph, pw = config.patch
         raise UserError(
-            f"a latent clip of {t * pt} frames, {h * ph}x{w * pw}, does not fit this model's learned positions, which are "
-            f"for at most {base_t * pt} latent frames of exactly {base_h * ph}x{base_w * pw}"
+            f"a latent clip of {t * pt} frames, {h * ph}x{w * pw}, does not fit this model's learned positions: they "
+            f"are made for {base_h * ph}x{base_w * pw} and at most {base_t * pt} latent frames"
         )
     if num_text != config.max_text_seq_length:
         raise UserError(
-            f"a text of {num_text} tokens does not fit this model's learned positions, which are for exactly "
+            f"a text of {num_text} tokens does not fit this model's learned positions: they are made for "
             f"{config.max_text_seq_length}"
         )
 
@@ -159,7 +159,7 @@ def _rope(
 
 
 def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Corner and size of an h x w grid that is scaled to just fit inside the base grid and centred there, in integers."""
+    """Corner and size of an h x w grid that is scaled to just fit into the base grid and centred there, in integers."""
     if h / w > base_h / base_w:
         rows, columns = base_h, round(base_h / h * w)
     else:

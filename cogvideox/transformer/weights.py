@@ -57,10 +57,15 @@ def _patch_rule(config: TransformerConfig) -> Rule:
 
 @torch.no_grad()
 def init_weights(model: Transformer, generator: torch.Generator) -> None:
-    """Set every weight to where training starts.
+    """Initial values, adaLN-Zero (Peebles and Xie 2022, section 3.2): each block is the identity, the prediction 0.
 
-    adaLN-Zero (Peebles and Xie 2022, section 3.2): matrices are Xavier-uniform, except that the modulations and the last
-    projection are zero. So every gate is shut, each block is the identity, and the first prediction is zero.
+    | part                           | weight                                          | bias |
+    |--------------------------------|-------------------------------------------------|------|
+    | modulations, last projection   | 0                                               | 0    |
+    | queries, keys, values          | Xavier-uniform, each as a matrix of its own     | 0    |
+    | other matrices                 | Xavier-uniform                                  | 0    |
+    | norms                          | 1                                               | 0    |
+    | learned positions              | 0                                               |      |
     """
     for name, module in model.named_modules():
         match module:
@@ -68,7 +73,6 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
             case nn.Linear():
-                # The queries, keys and values of a fused matrix are three matrices here too.
                 for matrix in module.weight.chunk(3 if name.endswith("qkv") else 1):
                     nn.init.xavier_uniform_(matrix, generator=generator)
                 if module.bias is not None:
