@@ -1,0 +1,48 @@
+"""The nouns that travel between the rooms of the package."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cogvideox.disk import writing
+from cogvideox.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Frames in RGB, as uint8 or as float32 in 0..1, at `fps` frames a second.
+
+    `metadata` says how the video came to be, as JSON values; of a generated one it is all that makes it again.
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"] = field(repr=False)
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the video in the format that the name of `path` ends in, whole or not at all.
+
+        `.mp4`: H.264 that every player opens. `.gif`: an endless loop. `.png`: all frames on one sheet, in reading
+        order; a single frame is that picture, pixel by pixel. With metadata, `x.json` is written beside `x.mp4`.
+
+        Raises:
+            UserError: another ending, no permission, a full disk.
+        """
+        from cogvideox.video import io  # PyAV takes a moment to import, and most videos are never saved
+
+        path = Path(path)
+        if not self.metadata:
+            io.write(path, self)
+            return
+        sidecar = path.with_suffix(".json")
+        if sidecar == path:
+            raise UserError(
+                f"cannot write {path}: that name is for the metadata; a video ends in {', '.join(io.FORMATS)}"
+            )
+        with writing(sidecar) as temporary:
+            temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            io.write(path, self)

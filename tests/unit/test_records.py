@@ -1,0 +1,55 @@
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.records import Video
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+METADATA = {"prompt": "a red ball 🎈", "seed": 3, "guidance_scale": 4.5, "image": None}
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.gif", "x.png", "x.PNG"])
+def test_the_metadata_lies_beside_the_video(tmp_path, name):
+    Video(FRAMES, 8.0, METADATA).save(tmp_path / "new" / name)
+    assert names(tmp_path / "new") == sorted([name, "x.json"])
+    assert json.loads((tmp_path / "new" / "x.json").read_text(encoding="utf-8")) == METADATA
+
+
+def test_without_metadata_there_is_only_the_video(tmp_path):
+    Video(FRAMES, 8.0).save(tmp_path / "x.mp4")
+    assert names(tmp_path) == ["x.mp4"]
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path):
+    Video(FRAMES[:1], 8.0, {"seed": 1}).save(tmp_path / "x.mp4")
+    before = [(tmp_path / name).read_bytes() for name in ("x.mp4", "x.json")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        for name in ("x.mp4", "x.gif", "x.png"):
+            with pytest.raises(UserError, match=r"cannot write .*x\.(mp4|gif|png): the file would be larger"):
+                Video(FRAMES, 8.0, METADATA).save(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["x.json", "x.mp4"]
+    assert [(tmp_path / name).read_bytes() for name in ("x.mp4", "x.json")] == before
+
+
+def test_the_name_of_the_metadata_is_no_name_for_a_video(tmp_path):
+    with pytest.raises(UserError, match=r"that name is for the metadata; a video ends in \.mp4"):
+        Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.json")
+    assert names(tmp_path) == []
+
+
+def test_neither_torch_nor_av_is_imported():
+    code = "import sys, cogvideox.records; sys.exit(bool({'torch', 'av'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
