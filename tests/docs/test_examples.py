@@ -1,0 +1,25 @@
+"""Every example runs, with arguments that make it quick, and every recipe is run by a page."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cogvideox.training.recipes import RECIPES
+from tests.docs.pages import ROOT, commands
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ARGUMENTS = {"toybox_page.py": ["--num-prompts", "2"]}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_example_runs(example: Path, tmp_path: Path):
+    command = [sys.executable, str(example), *ARGUMENTS[example.name]]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_every_recipe_is_run_by_a_page():
+    trained = {words[2] for block, words in commands() if words[:2] == ["cogvideox", "train"] and block.reason is None}
+    assert set(RECIPES) <= trained
