@@ -42,12 +42,9 @@ class Modulation:
         """The tables of one step, which apply to every element of a batch."""
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} of modulation tables for {len(self)} steps")
-        step %= len(self)
-
-        def cut(tables: Tables) -> Tables:
-            return tuple(table[step : step + 1] for table in tables)
-
-        return Modulation(tuple(cut(tables) for tables in self.blocks), cut(self.final))
+        one = slice(step % len(self), step % len(self) + 1)
+        blocks = tuple(tuple(table[one] for table in tables) for tables in self.blocks)
+        return Modulation(blocks, tuple(table[one] for table in self.final))
 
 
 class AdaptiveNorm(nn.LayerNorm):
