@@ -61,7 +61,7 @@ def toybox() -> TransformerTraining:
             num_layers=6,
             time_embed_dim=128,
             text_embed_dim=text_dim,
-            max_text_seq_length=24,
+            max_text_seq_length=32,
             sample_height=8,
             sample_width=8,
             sample_frames=9,
@@ -79,7 +79,7 @@ def toybox() -> TransformerTraining:
         clips=ToyboxClips(num_clips=10_240),
         validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT),
         optim=OptimSettings(lr=1.5e-3, warmup_steps=200, final_lr=0.05),
-        run=RunSettings(num_steps=8_000, batch_size=32, ema_decay=0.998),
+        run=RunSettings(num_steps=12_000, batch_size=32, ema_decay=0.999),
         sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
         stored_as="float16",
         examples=(
