@@ -20,7 +20,7 @@ VERBS = {
 }
 
 # What no file's own code has put into a sentence, and is still nobody's bug.
-_FAULTS_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_FAULTS_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 # Exit statuses. A bug or a broken machine leaves a traceback and Python's own status, 1.
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
