@@ -318,7 +318,7 @@ def _write_gif(path: Path, frames: Frames, fps: float) -> None:
         stream = container.add_stream("gif", rate=1 / tick)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         for _ in frames:
-            container.mux(stream.encode(sink.pull()))
+            container.mux(stream.encode(graph.vpull()))
         container.mux(stream.encode())
 
 

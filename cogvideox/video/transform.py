@@ -1,0 +1,39 @@
+"""Between frames as people store them and videos as the models take them.
+
+Frames are uint8 [... t h w 3]; a model's video is float [... 3 t h w] in [-1, 1], channels first.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from cogvideox import geometry
+
+
+def to_model(frames: UInt8[Tensor, "*b t h w 3"]) -> Float[Tensor, "*b 3 t h w"]:
+    """Frames as a model's video: 0 becomes -1, 255 becomes 1."""
+    return rearrange(frames, "... t h w c -> ... c t h w").float() / 127.5 - 1
+
+
+def to_unit(video: Float[Tensor, "*b 3 t h w"]) -> Float[Tensor, "*b t h w 3"]:
+    """A model's video as frames in 0..1; what lies outside is clipped."""
+    return (rearrange(video, "... c t h w -> ... t h w c").float() / 2 + 0.5).clamp(0, 1)
+
+
+def to_frames(video: Float[Tensor, "*b 3 t h w"]) -> UInt8[Tensor, "*b t h w 3"]:
+    """A model's video as frames; undoes `to_model`."""
+    return (to_unit(video) * 255).round().to(torch.uint8)
+
+
+def resize_crop(
+    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
+) -> UInt8[Tensor, "t {height} {width} 3"]:
+    """Frames in another size: resized to cover it, aspect kept, and cut to its centre."""
+    fit = geometry.cover(frames.shape[1], frames.shape[2], height, width)
+    pixels = rearrange(frames, "t h w c -> t c h w").float()
+    if (fit.height, fit.width) != frames.shape[1:3]:
+        pixels = F.interpolate(pixels, (fit.height, fit.width), mode="bicubic", antialias=True)
+    pixels = pixels[..., fit.top : fit.top + height, fit.left : fit.left + width]
+    return rearrange(pixels.round().clamp(0, 255).to(torch.uint8), "t c h w -> t h w c")

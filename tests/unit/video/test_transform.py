@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from cogvideox.video.transform import resize_crop, to_frames, to_model, to_unit
+
+
+def test_every_level_survives_the_way_to_the_model_and_back():
+    frames = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(2, 16, 16, 3)
+    video = to_model(frames)
+    assert video.shape == (3, 2, 16, 16)
+    assert (video.min(), video.max()) == (-1, 1)
+    assert torch.equal(to_frames(video), frames)
+    batch = torch.stack([frames, frames.flip(1)])
+    assert torch.equal(to_frames(to_model(batch)), batch)
+
+
+def test_what_a_model_overshoots_is_clipped():
+    video = torch.tensor([-1.5, -1, 0, 1, 1.5]).reshape(1, 1, 1, 5).expand(3, 1, 1, 5)
+    assert to_unit(video)[0, 0, :, 0].tolist() == [0, 0, 0.5, 1, 1]
+    assert to_frames(video.bfloat16())[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("size", [(480, 720), (60, 90), (64, 64), (90, 30)])
+def test_resize_crop_keeps_the_aspect_and_the_centre(size):
+    # A round disc in the middle of a wide picture stays round and in the middle.
+    y, x = torch.meshgrid(torch.arange(120) - 59.5, torch.arange(200) - 99.5, indexing="ij")
+    disc = ((y**2 + x**2 < 40**2) * 255).to(torch.uint8)
+    frame = resize_crop(disc.reshape(1, 120, 200, 1).expand(1, 120, 200, 3), *size)[0, :, :, 0].float() / 255
+    assert frame.shape == size
+    scale = max(size[0] / 120, size[1] / 200)
+    rows, columns = torch.arange(size[0]), torch.arange(size[1])
+    middle_row, middle_column = frame[size[0] // 2], frame[:, size[1] // 2]
+    assert middle_column.sum().item() == pytest.approx(min(80 * scale, size[0]), abs=2)
+    assert middle_row.sum().item() == pytest.approx(min(80 * scale, size[1]), abs=2)
+    assert (middle_column @ rows.float() / middle_column.sum()).item() == pytest.approx((size[0] - 1) / 2, abs=0.6)
+    assert (middle_row @ columns.float() / middle_row.sum()).item() == pytest.approx((size[1] - 1) / 2, abs=0.6)
+
+
+def test_a_frame_of_the_right_size_stays_as_it_is():
+    frames = torch.randint(0, 256, (2, 48, 72, 3), dtype=torch.uint8)
+    assert torch.equal(resize_crop(frames, 48, 72), frames)
+    assert torch.equal(resize_crop(frames, 48, 48), frames[:, :, 12:60])
