@@ -21,7 +21,7 @@ HELD_OUT = 1_000_000_000
 def toybox_vae() -> VAETraining:
     """The shipped model's VAE: the official architecture at small widths, less than an hour on two CPU cores.
 
-    Most steps see crops of 32x32 pixels. The norms pool over a chunk, so the encoder's last 1,500 steps see whole clips
+    Most steps see crops of 32x32 pixels. The norms pool over a chunk, so the encoder's last 3,500 steps see whole clips
     of 9 frames, one official chunk; then the latents are final and the decoder goes on alone.
     """
     return VAETraining(
@@ -36,12 +36,12 @@ def toybox_vae() -> VAETraining:
         clips=ToyboxClips(num_clips=100_000),
         validation=ToyboxClips(num_clips=64, first_seed=HELD_OUT),
         optim=OptimSettings(lr=2e-3, betas=(0.9, 0.99), final_lr=0.02),
-        run=RunSettings(num_steps=9_000, batch_size=2, log_interval=50, save_interval=500, validate_interval=500),
+        run=RunSettings(num_steps=10_000, batch_size=2, log_interval=50, save_interval=500, validate_interval=500),
         loss=LossWeights(l1=1.0, l2=1.0, kl=2e-4),
         crop_steps=3_500,
         crop_size=32,
         crop_batch_size=4,
-        encoder_steps=5_000,
+        encoder_steps=7_000,
         image_interval=10,
         images_per_clip=4,
     )
