@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation.request import Replay, Request, complete, remarks, split
 from cogvideox.records import Video
 from cogvideox.transformer.position import positions_for
+from cogvideox.video.transform import to_frames, to_unit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -234,9 +234,7 @@ class CogVideoX:
         frames = np.empty((request.num_frames, request.height, request.width, 3), dtype=kind)
         done = 0
         for chunk in self.bundle.vae.decode_stream((latents / self.about.vae.scaling_factor).to(self.dtype)):
-            pixels = (rearrange(chunk[0].float(), "c t h w -> t h w c") / 2 + 0.5).clamp(0, 1)
-            if output == "uint8":
-                pixels = (pixels * 255).round().to(torch.uint8)
+            pixels = to_frames(chunk[0]) if output == "uint8" else to_unit(chunk[0])
             frames[done : done + len(pixels)] = pixels.cpu().numpy()
             done += len(pixels)
             report(Progress("decode", done, request.num_frames))

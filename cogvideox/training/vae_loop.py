@@ -27,6 +27,7 @@ from cogvideox.training.validate import write_sheet
 from cogvideox.vae.loss import psnr, vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
+from cogvideox.video.transform import to_frames
 
 Pixels = Float[Tensor, "b 3 t h w"]
 
@@ -140,8 +141,8 @@ def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, fl
         scores.append(psnr(reconstruction, video))
         image_scores.append(psnr(vae.decode(vae.encode(image).mean), image))
         pairs.append(torch.cat([video, reconstruction], dim=4))
-    shown = ((torch.cat(pairs)[:6].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    write_sheet(sheet, rearrange(shown, "n c t h w -> n t h w c"), ["original | reconstruction"] * len(shown))
+    shown = to_frames(torch.cat(pairs)[:6])
+    write_sheet(sheet, shown, ["original | reconstruction"] * len(shown))
     return {
         "validation/psnr": torch.cat(scores).mean().item(),
         "validation/psnr_image": torch.cat(image_scores).mean().item(),

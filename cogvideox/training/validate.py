@@ -21,6 +21,7 @@ from cogvideox.training.draws import torch_generator
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.settings import SamplingSettings
 from cogvideox.vae.model import CausalVAE
+from cogvideox.video.transform import to_frames
 
 NUM_BINS = 10
 
@@ -78,8 +79,7 @@ def sample(
     times = trailing(settings.num_inference_steps, schedule.num_train_timesteps)
     latents = SAMPLERS[settings.sampler](predict, noise, times, schedule, generator=generator)
     videos = torch.cat([vae.decode(one) for one in (latents / vae.config.scaling_factor).split(4)])
-    pixels = ((videos + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(pixels, "n c t h w -> n t h w c").cpu()
+    return to_frames(videos).cpu()
 
 
 def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str]) -> None:
