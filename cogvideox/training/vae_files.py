@@ -37,5 +37,5 @@ def load_vae(folder: str | Path) -> CausalVAE:
     with torch.device("meta"):
         vae = CausalVAE(config)
     file = weights_file(folder, "vae")
-    load_strict(vae, to_ours(load_state(file), KEYMAP), where=str(file))
+    load_strict(vae, to_ours(load_state(file), KEYMAP), where=str(file), rules=KEYMAP)
     return vae.float().eval().requires_grad_(False)
