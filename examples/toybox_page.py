@@ -2,8 +2,8 @@
 
     python examples/toybox_page.py --num-prompts 24 --out build/page
 
-writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what was
-right) and `page.json` (the share of right answers per fact, with 95 % intervals).
+writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what
+was right) and `page.json` (the share of right answers per fact, with 95 % intervals).
 """
 
 import argparse

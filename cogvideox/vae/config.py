@@ -44,11 +44,12 @@ class VAEConfig:
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise UserError(
-                    f"VAE width {width} in block_out_channels is not a multiple of norm_num_groups={self.norm_num_groups}."
+                    f"VAE width {width} in block_out_channels is not a multiple of "
+                    f"norm_num_groups={self.norm_num_groups}."
                 )
         ratio = self.temporal_compression_ratio
         if ratio < 1 or ratio & (ratio - 1) or ratio > 2 ** len(self.block_out_channels):
-            raise UserError(f"temporal_compression_ratio={ratio} must be a power of two, one level for each factor of 2.")
+            raise UserError(f"temporal_compression_ratio={ratio} must be a power of two, a level for each factor of 2.")
 
     @property
     def num_temporal_levels(self) -> int:

@@ -26,7 +26,8 @@ def pair() -> tuple[CausalVAE, AutoencoderKLCogVideoX]:
     theirs = AutoencoderKLCogVideoX.from_config(SMALL.to_diffusers()).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5))
+            std = 0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
+            parameter.copy_(torch.randn_like(parameter) * std)
             if name.endswith("norm_layer.weight") or "conv_y.conv.bias" in name:
                 parameter.add_(1.0)
     ours = CausalVAE(SMALL).eval()
