@@ -1,0 +1,194 @@
+"""The transformer: where training starts, the order of patches, its seams, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from cogvideox.errors import UserError
+from cogvideox.transformer.attention import dense
+from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.model import Transformer, patchify, unpatchify
+from cogvideox.transformer.position import positions_for, token_grid
+from cogvideox.transformer.weights import init_weights
+
+SMALL = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "time_embed_dim": 24,
+    "text_embed_dim": 12,
+    "max_text_seq_length": 5,
+    "sample_frames": 9,
+    "sample_height": 4,
+    "sample_width": 6,
+}
+
+
+def small(preset: str):
+    official = PRESETS[preset]()
+    return replace(official, **SMALL, ofs_embed_dim=official.ofs_embed_dim and SMALL["time_embed_dim"])
+
+
+def started(preset: str) -> Transformer:
+    model = Transformer(small(preset))
+    init_weights(model, torch.Generator().manual_seed(0))
+    return model
+
+
+def trained(preset: str) -> Transformer:
+    """Weights that are nowhere zero, as after training."""
+    model = started(preset)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def inputs(model: Transformer, batch: int = 2):
+    config = model.config
+    size = (config.patch[0] * 2, 4, 6)
+    latents = torch.randn(batch, config.in_channels, *size)
+    text = torch.randn(batch, config.max_text_seq_length, config.text_embed_dim)
+    ofs = {} if config.ofs_embed_dim is None else {"ofs": 2.0}
+    return (latents, text, torch.randint(1000, (batch,))), ofs
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_initial_weights(preset):
+    """From a model without memory every weight is set, and the first prediction is zero but can be learned from."""
+    with torch.device("meta"):
+        model = Transformer(small(preset))
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    init_weights(model, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    again = started(preset).state_dict()
+    assert all(torch.equal(again[name], parameter) for name, parameter in model.state_dict().items())
+
+    positional, named = inputs(model)
+    prediction = model(*positional, **named)
+    assert prediction.shape == (2, model.config.out_channels, *positional[0].shape[2:])
+    assert not prediction.any()
+    (prediction - 1).square().mean().backward()
+    assert model.final.linear.weight.grad.any()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_learns(preset):
+    model = trained(preset)
+    positional, named = inputs(model)
+    model(*positional, **named).square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_starts_to_learn_in_a_few_steps():
+    """Five small steps along the signs of the gradient, much like Adam's first, halve the error of a constant."""
+    model = started("5b")
+    positional, _ = inputs(model)
+    losses = []
+    for _ in range(6):
+        loss = (model(*positional) - 1).square().mean()
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), gradients):
+                parameter -= 1e-2 * gradient.sign()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_patches_are_in_the_order_of_the_weights():
+    config = small("1.5-5b")
+    latents = torch.arange(16 * 4 * 4 * 6).view(1, 16, 4, 4, 6).float()
+    patches = patchify(latents, config)
+    assert patches.shape == (1, 2 * 2 * 3, 16 * 2 * 2 * 2)
+    # The second token is the next along the width; inside a patch width is fastest and channel slowest.
+    assert torch.equal(patches[0, 1].view(16, 2, 2, 2), latents[0, :, :2, :2, 2:4])
+    assert torch.equal(unpatchify(patches, token_grid(config, 4, 4, 6), config), latents)
+
+
+@pytest.mark.parametrize("preset", ["2b", "5b-i2v", "1.5-5b-i2v"])
+@torch.no_grad()
+def test_what_is_computed_before_changes_nothing(preset):
+    model = trained(preset)
+    (latents, text, timestep), named = inputs(model)
+    expected = model(latents, text, timestep, **named)
+    positions = positions_for(model.config, *latents.shape[2:])
+    tables = model.modulation(timestep, **named)
+
+    assert torch.equal(model(latents, text, timestep, positions=positions, **named), expected)
+    assert torch.equal(model(latents, text, None, modulation=tables), expected)
+    for i in range(2):
+        one = model(latents, text, None, positions=positions, modulation=tables[i])
+        torch.testing.assert_close(one[i], expected[i])
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    model = trained("5b")
+    (latents, text, timestep), _ = inputs(model, batch=3)
+    together = model(latents, text, timestep)
+    for i in range(3):
+        torch.testing.assert_close(model(latents[i : i + 1], text[i : i + 1], timestep[i : i + 1])[0], together[i])
+
+
+def test_attention_is_what_the_caller_gives():
+    """The seam sees each block's heads and where text and video lie."""
+    model = trained("5b")
+    positional, _ = inputs(model)
+    seen = []
+
+    def by_hand(q, k, v, layout):
+        seen.append(layout.runs)
+        scores = torch.einsum("bnkc,bmkc->bknm", q, k) / q.shape[-1] ** 0.5
+        return torch.einsum("bknm,bmkc->bnkc", scores.softmax(-1), v)
+
+    torch.testing.assert_close(model(*positional, attend=by_hand), model(*positional, attend=dense))
+    assert seen == [(5, 2 * 2 * 3)] * 2
+
+
+def test_text_may_be_shorter_without_learned_positions():
+    for preset in ("2b", "5b"):
+        model = trained(preset)
+        (latents, text, timestep), _ = inputs(model)
+        assert model(latents, text[:, :3], timestep).isfinite().all()
+    (latents, text, timestep), _ = inputs(trained("5b-i2v"))
+    with pytest.raises(UserError, match="text of 3 tokens"):
+        trained("5b-i2v")(latents, text[:, :3], timestep)
+
+
+def test_blocks_can_be_recomputed():
+    """Activation checkpointing wraps a block from outside and leaves prediction and gradients as they are."""
+    model = trained("5b")
+    positional, _ = inputs(model)
+    expected = model(*positional)
+    expected.sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+
+    for block in model.blocks:
+        forward = block.forward
+        block.forward = lambda *given, forward=forward: checkpoint(forward, *given, use_reentrant=False)
+    prediction = model(*positional)
+    prediction.sum().backward()
+    assert torch.equal(prediction, expected)
+    assert all(torch.equal(parameter.grad, gradient) for parameter, gradient in zip(model.parameters(), gradients))
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "says"),
+    [
+        ("1.5-5b-i2v", {"ofs": None}, "takes ofs"),
+        ("5b", {"ofs": 2.0}, "leave it out"),
+        ("5b", {"timestep": None}, "needs a timestep"),
+        ("5b", {"latents": torch.zeros(2, 16, 2, 5, 6)}, "latent height 5"),
+        ("1.5-5b", {"latents": torch.zeros(2, 16, 3, 4, 6)}, "latent frames 3"),
+        ("5b-i2v", {"latents": torch.zeros(2, 32, 3, 6, 4)}, "made for 4x6"),
+    ],
+)
+def test_refusals(preset, changes, says):
+    model = trained(preset)
+    (latents, text, timestep), named = inputs(model)
+    given = {"latents": latents, "text": text, "timestep": timestep} | named | changes
+    with pytest.raises(UserError, match=says):
+        model(**given)

@@ -1,0 +1,77 @@
+"""The modulated norm and the gated sum: equal to their formulas, with gradients, whatever the runs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, add_gated
+
+RUNS = [(3, 5), (1, 7), (8,), (0, 8), (2, 1, 3, 2)]
+
+
+def spread(table, runs):
+    """A table with a vector per run as one with a vector per token."""
+    return table.repeat_interleave(torch.tensor(runs), dim=1)
+
+
+def norm_by_formula(norm, x, shift, scale, runs):
+    normalised = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    return normalised * (1 + spread(scale, runs)) + spread(shift, runs)
+
+
+def random_norm(width):
+    norm = AdaptiveNorm(width, eps=1e-5)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    return norm.double()
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("runs", RUNS, ids=str)
+@pytest.mark.parametrize("table_batch", [1, 2])
+def test_values_and_gradients(runs, table_batch):
+    norm = random_norm(6)
+    x, update = draw(2, 8, 6), draw(2, 8, 6)
+    shift, scale, gate = (draw(table_batch, len(runs), 6) for _ in range(3))
+    leaves = [x, update, shift, scale, gate, norm.weight, norm.bias]
+    weights = torch.randn(2, 8, 6, dtype=torch.float64)
+
+    ours = add_gated(x, update, gate, runs) + norm(x, *norm.fold(shift, scale), runs)
+    formula = x + spread(gate, runs) * update + norm_by_formula(norm, x, shift, scale, runs)
+
+    torch.testing.assert_close(ours, formula)
+    for got, expected in zip(
+        torch.autograd.grad((ours * weights).sum(), leaves), torch.autograd.grad((formula * weights).sum(), leaves)
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+def test_frozen_tables_and_frozen_stream():
+    """What needs no gradient gets none, and the rest keeps its own."""
+    x, update = draw(1, 8, 6), draw(1, 8, 6)
+    gate = torch.randn(1, 2, 6, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(add_gated(x.detach(), update, gate, (3, 5)).sum(), [update])
+    torch.testing.assert_close(gradient, spread(gate, (3, 5)))
+
+
+def test_mixed_dtypes_promote():
+    """As under autocast: the stream in float32, what a matrix product made in bfloat16."""
+    x, update, gate = torch.randn(1, 8, 6), torch.randn(1, 8, 6).bfloat16(), torch.randn(1, 2, 6).bfloat16()
+    x.requires_grad_()
+    update.requires_grad_()
+    total = add_gated(x, update, gate, (3, 5))
+    total.sum().backward()
+    assert (total.dtype, x.grad.dtype, update.grad.dtype) == (torch.float32, torch.float32, torch.bfloat16)
+
+
+def test_tables_of_one_step():
+    tables = Modulation(tuple((torch.randn(5, 2, 4),) * 6 for _ in range(3)), (torch.randn(5, 1, 4),) * 2)
+    assert len(tables) == 5
+    assert len(tables[1]) == 1
+    assert torch.equal(tables[-1].blocks[2][0][0], tables.blocks[2][0][4])
+    assert [len(step) for step in tables] == [1] * 5
+    with pytest.raises(IndexError):
+        tables[5]
