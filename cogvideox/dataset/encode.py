@@ -12,21 +12,21 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cogvideox.config import to_dict
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.disk import writing
 from cogvideox.toybox.render import render_batch
 from cogvideox.toybox.scene import Scene, draw
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
+from cogvideox.weights.files import save_state
 
 SHARD = 512  # clips in one file: what an interruption can cost
 
 OnProgress = Callable[[int, int], None]
-"""Called with (clips encoded, clips in all)."""
+"""Called after each shard that was not in the cache, with (clips at hand, clips in all)."""
 
 
 def scene(clips: ToyboxClips, index: int) -> Scene:
@@ -90,11 +90,10 @@ def encode(
         shard = _read(path)
         if shard is None or len(shard["mean"]) < last - first:
             shard = _encode_shard(vae, clips, range(first, last), batch_size)
-            with writing(path) as temporary:
-                save_file(shard, temporary)
+            save_state(shard, path)
+            if on_progress is not None:
+                on_progress(last, clips.num_clips)
         shards.append(shard)
-        if on_progress is not None:
-            on_progress(last, clips.num_clips)
     mean, logvar = (torch.cat([shard[name] for shard in shards])[: clips.num_clips] for name in ("mean", "logvar"))
     return LatentTable(mean, logvar)
 

@@ -9,10 +9,12 @@ ever unpickled.
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -114,13 +116,29 @@ class Checkpoints:
 def open_run(folder: str | Path, settings: Any, *, resume: bool, keep: int) -> Checkpoints:
     """The checkpoints of a run in `folder`, whose settings are written there as `settings.yaml`.
 
+    A run may go on with other settings than it began with; each difference is printed.
     Raises UserError when the folder already holds a run and `resume` does not say that this is meant.
     """
-    checkpoints = Checkpoints(folder, keep=keep)
-    if (step := checkpoints.latest()) is not None and not resume:
+    checkpoints, file = Checkpoints(folder, keep=keep), Path(folder) / "settings.yaml"
+    step = checkpoints.latest()
+    if step is not None and not resume:
         raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
-    config.save(settings, Path(folder) / "settings.yaml")
+    if step is not None and file.exists():
+        before, now = (_values(tree) for tree in (yaml.safe_load(file.read_text()), config.to_dict(settings)))
+        for name in sorted(now):
+            if now[name] != before.get(name):
+                print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
+    config.save(settings, file)
     return checkpoints
+
+
+def _values(tree: Any, name: str = "") -> dict[str, Any]:
+    """The single values of nested settings by their dotted names."""
+    if not isinstance(tree, Mapping):
+        return {name: tree}
+    return {
+        key: value for part, inner in tree.items() for key, value in _values(inner, f"{name}.{part}".strip(".")).items()
+    }
 
 
 def _name(step: int) -> str:

@@ -53,6 +53,10 @@ class Interruption:
             return f"{self.max_seconds:g} s are over"
         return None
 
+    def restart(self) -> None:
+        """Work of another kind begins: how long stretches took before says nothing about it."""
+        self._longest, self._last = 0.0, time.monotonic()
+
     def check(self) -> None:
         """Raises Stopped when there is a reason to stop: for the work before the first step."""
         if (reason := self.reason()) is not None:

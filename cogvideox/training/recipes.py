@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cogvideox.dataset.config import ToyboxClips
+from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
 from cogvideox.training.settings import (
     OptimSettings,
@@ -81,6 +82,7 @@ def toybox() -> TransformerTraining:
         optim=OptimSettings(lr=1.5e-3, warmup_steps=200, final_lr=0.05),
         run=RunSettings(num_steps=12_000, batch_size=32, ema_decay=0.999),
         sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
+        schedule=ScheduleConfig(snr_shift_scale=1.0),
         stored_as="float16",
         examples=(
             "a large red ball moves right on a white background",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cogvideox.dataset.config import ToyboxClips
+from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
@@ -65,7 +66,7 @@ class SamplingSettings:
 
     num_inference_steps: int = 25
     guidance_scale: float = 4.0
-    sampler: Literal["ddim", "dpm++"] = "ddim"
+    sampler: Sampler = "ddim"
     num_prompts: int = 16  # on a sample sheet
 
 
@@ -102,11 +103,11 @@ class TransformerTraining:
     validation: ToyboxClips
     optim: OptimSettings
     run: RunSettings
-    sampling: SamplingSettings = SamplingSettings()
+    sampling: SamplingSettings
+    schedule: ScheduleConfig
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
     timesteps: Literal["explicit_uniform", "random_uniform"] = "explicit_uniform"
-    snr_shift_scale: float = 1.0
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # the weights of the finished model
     examples: tuple[str, ...] = ()  # prompts that the finished model is shown with
 

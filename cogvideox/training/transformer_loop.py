@@ -3,31 +3,32 @@
 The paper's recipe (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform
 sampling of the timesteps of a step, captions dropped for classifier-free guidance, AdamW, an average of the weights.
 
-A step is a function of the weights and of (settings, step): see `draws`. A stopped and resumed run therefore ends with
-the same weights, to the bit, as one that was left alone.
+A step is a function of the weights and of (settings, step): see `batches`. A stopped and resumed run therefore ends
+with the same weights, to the bit, as one that was left alone.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox import config
 from cogvideox.bundle import folder
 from cogvideox.bundle.settings import FolderSettings, TrainedRange
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import LatentTable, encode, scene
+from cogvideox.dataset.encode import LatentTable, encode
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
+from cogvideox.geometry import latent_shape
 from cogvideox.text import encoder as text_encoder
-from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.caption import ALL_WORDS, caption
+from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.training import validate
+from cogvideox.training.batches import Batch, Batches
 from cogvideox.training.checkpoint import open_run
-from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
+from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.interrupt import Interruption, Stopped
 from cogvideox.training.joint import TextToVideo
@@ -54,11 +55,19 @@ def train(
     """
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
+        vae = load_vae(settings.vae)
         checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
+        try:
+            table, held_out = (
+                _encode(vae, clips, out, interruption) for clips in (settings.clips, settings.validation)
+            )
+        except Stopped as reason:
+            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
+            return None
+
         device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-        vae = load_vae(settings.vae).to(device)
-        data = Data(settings, vae.config.scaling_factor, device)
-        model = build(settings, device)
+        schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
+        model = build(settings).to(device)
         optimizer = adamw([model], settings.optim)
         ema = EMA({"model": model}, run.ema_decay)
         parts = {"model": model, "optimizer": optimizer, "ema": ema}
@@ -66,16 +75,10 @@ def train(
         tracker = Tracker(
             out, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
         )
-        try:
-            with tracker.pause():
-                table = _encode(vae, settings.clips, out, tracker, interruption)
-                held_out = _encode(vae, settings.validation, out, tracker, interruption)
-        except Stopped as reason:
-            tracker.note(f"stopped before the first step: {reason}")
-            return None
 
+        interruption.restart()
         for step in range(start, run.num_steps):
-            loss = data.loss(model, table, step)
+            loss = velocity_loss(model, batches.draw(table, step), schedule, vae.config.scaling_factor)
             loss.backward()
             lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
@@ -85,10 +88,10 @@ def train(
             with tracker.pause():
                 if _due(done, run.validate_interval):
                     with ema.swapped():
-                        tracker.write(done, data.validate(model, held_out))
+                        tracker.write(done, measure(model, batches, held_out, schedule, vae.config.scaling_factor))
                 if _due(done, run.sample_interval):
                     with ema.swapped():
-                        data.write_samples(model, vae, out / "samples" / f"step-{done:08d}.png")
+                        tracker.write(done, show(model, batches, vae, schedule, out / f"samples/step-{done:08d}.png"))
                 stop = interruption.reason() if done < run.num_steps else None
                 if stop or _due(done, run.save_interval) or done == run.num_steps:
                     checkpoints.save(done, parts)
@@ -96,109 +99,66 @@ def train(
                 tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
                 tracker.close()
                 return None
-
         tracker.close()
+
         with ema.swapped():
-            return folder.save(
-                folder.Bundle(
-                    transformer=model.transformer,
-                    vae=vae,
-                    text_encoder=model.text_encoder,
-                    tokenizer=data.tokenizer,
-                    schedule=data.schedule,
-                    settings=folder_settings(settings),
-                ),
-                out / "model",
-                dtype=getattr(torch, settings.stored_as),
+            bundle = folder.Bundle(
+                transformer=model.transformer,
+                vae=vae,
+                text_encoder=model.text_encoder,
+                tokenizer=batches.tokenizer,
+                schedule=schedule,
+                settings=folder_settings(settings),
             )
+            return folder.save(bundle, out / "model", dtype=getattr(torch, settings.stored_as))
 
 
-def build(settings: TransformerTraining, device: torch.device) -> TextToVideo:
-    """Both networks with fresh weights, drawn on the CPU so that a seed means the same everywhere."""
+def build(settings: TransformerTraining) -> TextToVideo:
+    """Both networks with fresh weights, on the CPU, so that a seed means the same everywhere."""
     generator = torch_generator("weights", settings.run.seed)
     model = TextToVideo(Transformer(settings.transformer), text_encoder.T5Encoder(settings.text_encoder))
     transformer_weights.init_weights(model.transformer, generator)
     text_encoder.init_weights(model.text_encoder, generator)
-    return model.to(device)
+    return model
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one step learns from: scaled latents, noise, timesteps and prompt ids."""
+def velocity_loss(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, ""]:
+    """The mean squared error of the velocity on a batch (`diffusion.objective`)."""
+    device = next(model.parameters()).device
+    x0, noise = batch.latents.to(device) * scaling_factor, batch.noise.to(device)
+    timestep, ids = batch.timestep.to(device), batch.ids.to(device)
+    predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
+    return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule)).mean()
 
-    x0: Float[Tensor, "b c t h w"]
-    noise: Float[Tensor, "b c t h w"]
-    timestep: Int[Tensor, "b"]
-    ids: Int[Tensor, "b n"]
+
+def measure(
+    model: TextToVideo, batches: Batches, table: LatentTable, schedule: Schedule, scaling_factor: float
+) -> dict[str, float]:
+    """The loss on the clips that are held out: see `validate.velocity_loss`."""
+    device = next(model.parameters()).device
+    latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
+    ids = batches.ids(batches.held_out(len(table))[1]).to(device)
+    return validate.velocity_loss(model, latents, ids, schedule, seed=batches.settings.run.seed)
 
 
-class Data:
-    """Makes batches, prompts and validations from the settings; holds no state that changes."""
-
-    def __init__(self, settings: TransformerTraining, scaling_factor: float, device: torch.device) -> None:
-        self.settings, self.scaling_factor, self.device = settings, scaling_factor, device
-        self.tokenizer = train_toy_tokenizer(ALL_WORDS, settings.text_encoder.vocab_size)
-        self.schedule = Schedule(snr_shift_scale=settings.snr_shift_scale)
-        self.draw_timesteps = TIMESTEP_SAMPLING[settings.timesteps]
-
-    def batch(self, table: LatentTable, step: int) -> Batch:
-        """The batch of step `step`: clips in order, a fresh posterior sample, caption, noise and timestep for each."""
-        run = self.settings.run
-        indices = clip_indices(run.seed, step, run.batch_size, len(table))
-        latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
-        noise = torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step))
-        timesteps = self.draw_timesteps(run.seed, step, run.batch_size, self.schedule.num_train_timesteps)
-        return Batch(
-            x0=latents.to(self.device) * self.scaling_factor,
-            noise=noise.to(self.device),
-            timestep=timesteps.to(self.device),
-            ids=self.encode_prompts(self.captions(indices, step)),
-        )
-
-    def loss(self, model: TextToVideo, table: LatentTable, step: int) -> Float[Tensor, ""]:
-        """The mean squared error of the velocity on the batch of step `step`."""
-        batch = self.batch(table, step)
-        noisy = add_noise(batch.x0, batch.noise, batch.timestep, self.schedule)
-        target = v_target(batch.x0, batch.noise, batch.timestep, self.schedule)
-        return loss_per_sample(model(noisy, batch.ids, batch.timestep), target).mean()
-
-    def captions(self, indices: list[int], step: int) -> list[str]:
-        """A caption for each clip in a style and wording drawn anew, or the empty prompt for a share of them."""
-        rng = numpy_generator("caption", self.settings.run.seed, step)
-        styles, captions = self.settings.caption_styles, []
-        for index in indices:
-            style, seed, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
-            dropped = fate < self.settings.text_dropout
-            captions.append("" if dropped else caption(scene(self.settings.clips, index), style, seed=seed))
-        return captions
-
-    def encode_prompts(self, prompts: list[str]) -> Int[Tensor, "b n"]:
-        return self.tokenizer.encode(prompts, self.settings.transformer.max_text_seq_length).to(self.device)
-
-    def held_out_prompts(self, number: int) -> list[str]:
-        """One caption for each of the first clips that are held out."""
-        return [caption(scene(self.settings.validation, index), "plain", seed=index) for index in range(number)]
-
-    def validate(self, model: TextToVideo, table: LatentTable) -> dict[str, float]:
-        """The loss on the clips that are held out: see `validate.velocity_loss`."""
-        latents = table.posterior(range(len(table))).mean.to(self.device) * self.scaling_factor
-        ids = self.encode_prompts(self.held_out_prompts(len(table)))
-        return validate.velocity_loss(model, latents, ids, self.schedule, seed=self.settings.run.seed)
-
-    def write_samples(self, model: TextToVideo, vae: CausalVAE, path: Path) -> None:
-        """A sheet of videos for prompts that are held out."""
-        settings, clips = self.settings, self.settings.clips
-        prompts = self.held_out_prompts(min(settings.sampling.num_prompts, settings.validation.num_clips))
-        ratio = vae.config.spatial_compression_ratio
-        shape = (
-            settings.transformer.out_channels,
-            (clips.num_frames - 1) // vae.config.temporal_compression_ratio + 1,
-            clips.height // ratio,
-            clips.width // ratio,
-        )
-        ids, null = self.encode_prompts(prompts), self.encode_prompts([""])[0]
-        videos = validate.sample(model, vae, ids, null, shape, self.schedule, settings.sampling, seed=settings.run.seed)
-        validate.write_sheet(path, videos, prompts)
+def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedule, sheet: Path) -> dict[str, float]:
+    """Samples for prompts that are held out, on a sheet, and how often the judge finds each fact in them."""
+    settings, device = batches.settings, next(model.parameters()).device
+    clips, num_prompts = settings.clips, min(settings.sampling.num_prompts, settings.validation.num_clips)
+    scenes, prompts = batches.held_out(num_prompts)
+    size = latent_shape(clips.num_frames, clips.height, clips.width, ratio=vae.config.spatial_compression_ratio)
+    videos = validate.sample(
+        model,
+        vae.to(device),
+        batches.ids(prompts).to(device),
+        batches.ids([""])[0].to(device),
+        (settings.transformer.out_channels, *size),
+        schedule,
+        settings.sampling,
+        seed=settings.run.seed,
+    )
+    validate.write_sheet(sheet, videos, prompts)
+    return {f"judged/{fact}": share for fact, (share, _, _) in rates(judge_batch(videos, scenes)).items()}
 
 
 def folder_settings(settings: TransformerTraining) -> FolderSettings:
@@ -233,9 +193,9 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
     )
 
 
-def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, tracker: Tracker, interruption: Interruption) -> LatentTable:
+def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, interruption: Interruption) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
-        tracker.note(f"latents: {done} of {total} clips")
+        print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
         interruption.check()
 
     return encode(vae, clips, out.parent / "latents", on_progress=on_progress)

@@ -1,0 +1,90 @@
+"""Training runs of a few seconds: every part real, and as small as it can be."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.diffusion.config import ScheduleConfig
+from cogvideox.text.config import T5Config
+from cogvideox.training.draws import torch_generator
+from cogvideox.training.settings import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
+from cogvideox.training.vae_files import save_vae
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.vae.config import LossWeights, VAEConfig
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import init_weights
+
+VAE = VAEConfig(
+    block_out_channels=(4, 4, 4, 4),
+    latent_channels=4,
+    layers_per_block=1,
+    norm_num_groups=2,
+    sample_height=16,
+    sample_width=16,
+    scaling_factor=0.8,
+)
+SIZE = {"num_frames": 5, "height": 16, "width": 16}
+CLIPS = ToyboxClips(num_clips=10, **SIZE)
+HELD_OUT = ToyboxClips(num_clips=12, first_seed=1000, **SIZE)
+OPTIM = OptimSettings(lr=1e-2, warmup_steps=2)
+RUN = RunSettings(
+    num_steps=8,
+    batch_size=4,
+    device="cpu",
+    log_interval=1,
+    save_interval=1,
+    validate_interval=4,
+    sample_interval=8,
+)
+
+
+def write_vae(folder: Path) -> Path:
+    """A VAE with fresh weights, as a VAE run leaves it."""
+    vae = CausalVAE(VAE)
+    init_weights(vae, torch_generator("weights", 0))
+    save_vae(vae, folder)
+    return folder
+
+
+def transformer_run(vae: Path, **run) -> TransformerTraining:
+    return TransformerTraining(
+        vae=str(vae),
+        transformer=TransformerConfig(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=2,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=16,
+            text_embed_dim=16,
+            max_text_seq_length=24,
+            sample_height=2,
+            sample_width=2,
+            sample_frames=5,
+            use_rotary_positional_embeddings=True,
+        ),
+        text_encoder=T5Config(vocab_size=256, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2),
+        clips=CLIPS,
+        validation=HELD_OUT,
+        optim=OPTIM,
+        run=replace(RUN, **run),
+        sampling=SamplingSettings(num_inference_steps=2, num_prompts=4),
+        schedule=ScheduleConfig(snr_shift_scale=1.0),
+    )
+
+
+def vae_run(**run) -> VAETraining:
+    return VAETraining(
+        model=VAE,
+        clips=CLIPS,
+        validation=replace(HELD_OUT, num_clips=2),
+        optim=OPTIM,
+        run=replace(RUN, batch_size=2, **run),
+        loss=LossWeights(l1=1.0, l2=1.0, kl=1e-4),
+        crop_steps=3,
+        crop_size=8,
+        crop_batch_size=2,
+        encoder_steps=6,
+        image_interval=2,
+        images_per_clip=2,
+    )
