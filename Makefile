@@ -24,6 +24,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 # pytest: one thread a worker, and whatever is left over once a worker has nothing to do goes to it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
+# Rooms and files of the package, as Python names them.
+MODULES = $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard cogvideox/*/__init__.py)) \
+	$(basename $(filter-out %/__init__.py %/__main__.py,$(wildcard cogvideox/*.py))))
+
 .PHONY: help setup demo test test-long check docs format clean
 .DEFAULT_GOAL := help
 
@@ -42,15 +46,18 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.base: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "Installing the package and what generating needs."
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
+	@echo "Installing what the tests and checks need."
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.base
 	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o $(OUT) --sheet
+	@echo "The video is $(abspath $(OUT)); all its frames on one picture are $(abspath $(basename $(OUT)))-sheet.png"
 
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow and not gpu' --durations=10 tests
@@ -66,7 +73,7 @@ check: $(VENV)/.dev
 	$(BIN)/python tools/check_house.py
 
 docs: $(VENV)/.dev
-	$(BIN)/pdoc --docformat google --math -o build/docs cogvideox
+	$(BIN)/pdoc --docformat google -o build/docs cogvideox $(MODULES)
 	@echo "Open build/docs/index.html"
 
 format: $(VENV)/.dev
