@@ -11,7 +11,7 @@ from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, to_ours
 
 @st.composite
 def keymaps_with_states(draw):
-    """Makers of rules over disjoint names, and a state dict of theirs in file order of no meaning, with strangers in it."""
+    """Makers of rules over disjoint names, and a state dict of theirs in any order, with strangers in it."""
     makers, state = [], {}
     kinds = draw(st.lists(st.sampled_from(["rename", "reshape", "merge", "interleave"]), min_size=1, max_size=5))
     for index, kind in enumerate(kinds):
