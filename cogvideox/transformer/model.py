@@ -1,4 +1,4 @@
-"""The expert transformer (paper section 2.2, figure 3).
+"""The expert transformer (paper section 2.2).
 
 Text and video are one stream of tokens from the first projection to the last norm: one matrix product, one norm and one
 attention per layer for both, and only the modulation by the timestep knows which is which.
