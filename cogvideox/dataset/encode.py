@@ -74,10 +74,10 @@ def encode(
 ) -> LatentTable:
     """The latents of `clips` under `vae`, from `cache` as far as they are there.
 
-    The cache has a folder for each VAE and kind of clip, named by a hash of the weights, the settings and one rendered
-    clip; in it lie shards of 512 clips, each written whole. So nothing is encoded twice, a stop costs one shard, a
-    larger set of the same clips reuses a smaller one, and the latents of another VAE or renderer are never mistaken
-    for these.
+    The cache has a folder for each encoder and kind of clip, named by a hash of its weights, the settings and one
+    rendered clip; in it lie shards of 512 clips, each written whole. So nothing is encoded twice, a stop costs one
+    shard, a larger set of the same clips reuses a smaller one, a decoder may learn on, and the latents of another
+    encoder or renderer are never mistaken for these.
 
     Raises:
         UserError: the cache cannot be written.
@@ -99,9 +99,9 @@ def encode(
 
 
 def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
-    """A short hash of all that the latents depend on, but for how many there are. The decoder plays no part."""
-    settings = to_dict(clips) | {"num_clips": None}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    """A short hash of all that a clip's latents depend on. The decoder is no part of it, nor are scale and number."""
+    made_by = to_dict(vae.config) | {"scaling_factor": None}, to_dict(clips) | {"num_clips": None}
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     digest.update(render(clips, [0]).numpy().tobytes())
     for name, value in sorted(vae.encoder.state_dict().items()):
         digest.update(name.encode())

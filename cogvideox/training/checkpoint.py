@@ -136,9 +136,10 @@ def _values(tree: Any, name: str = "") -> dict[str, Any]:
     """The single values of nested settings by their dotted names."""
     if not isinstance(tree, Mapping):
         return {name: tree}
-    return {
-        key: value for part, inner in tree.items() for key, value in _values(inner, f"{name}.{part}".strip(".")).items()
-    }
+    values: dict[str, Any] = {}
+    for part, inner in tree.items():
+        values |= _values(inner, f"{name}.{part}" if name else part)
+    return values
 
 
 def _name(step: int) -> str:
