@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from cogvideox import config
+from cogvideox.cli.main import main
+from cogvideox.errors import UserError
+from cogvideox.training.recipes import RECIPES
+from cogvideox.training.settings import RunSettings
+
+
+def test_list(capsys):
+    assert main(["train", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_prints_settings_that_load(name, capsys):
+    assert main(["train", name, "--dry-run", "optim.lr=3e-4", "run.num_steps=7"]) == 0
+    settings = config.from_dict(type(RECIPES[name]()), yaml.safe_load(capsys.readouterr().out))
+    assert settings == config.override(RECIPES[name](), {"optim.lr": 3e-4, "run.num_steps": 7})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "which recipe?"),
+        (["toybx"], "did you mean toybox"),
+        (["toybox", "optim.weight_decai=1"], "did you mean optim.weight_decay"),
+        (["toybox", "run.num_steps=many"], "run.num_steps must be an integer"),
+        (["toybox", "run.num_steps=0"], "smallest legal value, 1"),
+        (["toybox", "lr"], "'lr' is no setting"),
+        (["toybox", "--max-seconds", "soon"], "--max-seconds"),
+        (["toybox", "text_encoder.d_model=64"], "has to equal"),
+        (["toybox", "text_dropout=2"], "text_dropout=2.0 is not in [0, 1]"),
+        (["toybox", "vae=/no/such/folder", "--out", "/tmp/never"], "/no/such/folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence, capsys):
+    assert main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_intervals_are_checked():
+    with pytest.raises(UserError, match="negative"):
+        RunSettings(num_steps=1, batch_size=1, save_interval=-1)
+    with pytest.raises(UserError, match="ema_decay"):
+        RunSettings(num_steps=1, batch_size=1, ema_decay=1.0)
+
+
+def test_recipes_import_no_torch():
+    code = "import sys, cogvideox.training.recipes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,110 @@
+"""The parts of a transformer run; that the whole of it resumes exactly is a law (`tests/laws/test_resume.py`)."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.bundle import folder
+from cogvideox.dataset.encode import LatentTable, encode, scene
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.errors import UserError
+from cogvideox.toybox.caption import parse
+from cogvideox.training import transformer_loop
+from cogvideox.training.batches import Batches
+from cogvideox.training.transformer_loop import build, measure, train, velocity_loss
+from cogvideox.training.vae_files import load_vae
+from tests import tiny_runs
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return tiny_runs.transformer_run(tiny_runs.write_vae(tmp_path_factory.mktemp("vae")))
+
+
+@pytest.fixture(scope="module")
+def table(settings, tmp_path_factory) -> LatentTable:
+    return encode(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
+
+
+def test_a_batch_is_a_function_of_the_step(settings, table):
+    one, same, next_one = (Batches(settings).draw(table, step) for step in (3, 3, 4))
+    for name in ("latents", "noise", "timestep", "ids"):
+        assert torch.equal(getattr(one, name), getattr(same, name))
+        assert not torch.equal(getattr(one, name), getattr(next_one, name))
+
+
+def test_the_timesteps_of_a_batch_cover_the_range(settings, table):
+    for step in range(5):
+        intervals = Batches(settings).draw(table, step).timestep * settings.run.batch_size // 1000
+        assert sorted(intervals.tolist()) == list(range(settings.run.batch_size))
+
+
+def test_captions_are_true_varied_and_sometimes_dropped(settings):
+    batches = Batches(replace(settings, text_dropout=0.25))
+    captions = [caption for step in range(100) for caption in batches.captions([7] * 4, step)]
+    assert 0.15 < captions.count("") / len(captions) < 0.35
+    assert len(set(captions)) > 50
+    facts = scene(settings.clips, 7).facts
+    assert all(facts[name] == value for caption in captions for name, value in parse(caption).items())
+
+
+def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
+    """All modulations and the last projection begin at zero (adaLN-Zero), and so does the velocity."""
+    batch, schedule = Batches(settings).draw(table, 0), Schedule(snr_shift_scale=1.0)
+    alpha, sigma = schedule.signal_and_noise(batch.timestep, like=batch.latents)
+    velocity = alpha * batch.noise - sigma * batch.latents * 0.5
+    loss = velocity_loss(build(settings), batch, schedule, scaling_factor=0.5)
+    torch.testing.assert_close(loss, velocity.square().mean())
+
+
+def test_the_gradient_reaches_both_networks(settings, table):
+    model = build(settings)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # away from the gates that are shut at first
+    velocity_loss(model, Batches(settings).draw(table, 0), Schedule(), 1.0).backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert model.text_encoder.embed.weight.grad.abs().sum() > 0
+
+
+def test_validation_is_the_same_at_every_call_and_covers_all_bins(settings, table):
+    model, batches, schedule = build(settings), Batches(settings), Schedule()
+    first, again = (measure(model, batches, table, schedule, 0.8) for _ in range(2))
+    assert first == again
+    assert set(first) == {"validation/loss", *(f"validation/loss_{k}" for k in range(10))}
+    assert first["validation/loss"] == pytest.approx(sum(first[f"validation/loss_{k}"] for k in range(10)) / 10)
+
+
+def test_a_run_leaves_a_model_that_loads_and_learned_something(settings, tmp_path):
+    settings = replace(settings, run=replace(settings.run, num_steps=60, batch_size=8, save_interval=0))
+    result = train(settings, tmp_path / "run")
+    assert result == tmp_path / "run/model"
+    bundle = folder.load(result)
+    assert bundle.settings.num_frames == 5 and bundle.settings.null_text == "empty"
+    assert bundle.vae.config.scaling_factor == tiny_runs.VAE.scaling_factor
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    assert any("judged/color" in line for line in lines)
+    assert (tmp_path / "run/samples/step-00000056.png").is_file()
+    with pytest.raises(UserError, match="--resume"):
+        train(settings, tmp_path / "run")
+
+
+def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
+    def run(**changes):
+        return train(replace(settings, run=replace(settings.run, **changes)), tmp_path / "run", resume=True)
+
+    assert run(num_steps=2) is not None
+    capsys.readouterr()
+    assert run(num_steps=3) is not None
+    assert "resumed with run.num_steps = 3, before 2" in capsys.readouterr().err
+
+
+def test_no_vae_is_one_sentence(settings, tmp_path):
+    with pytest.raises(UserError, match="missing"):
+        transformer_loop.train(replace(settings, vae=str(tmp_path / "none")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
