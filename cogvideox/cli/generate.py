@@ -35,8 +35,9 @@ def run(arguments: list[str]) -> None:
 
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
-    from cogvideox.generation.pipeline import CogVideoX
+    from cogvideox.generation.pipeline import CogVideoX, check_texts
 
+    check_texts(request, about)
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(about, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
     for number, (part, output) in enumerate(zip(requests, outputs), start=1):

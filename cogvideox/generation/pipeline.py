@@ -26,12 +26,12 @@ from cogvideox.diffusion import guidance
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
+from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.request import Replay, Request, complete, remarks, split
 from cogvideox.records import Video
+from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.position import positions_for
 from cogvideox.video.transform import to_frames, to_unit
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class CogVideoX:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_name: str | Path | Description = "toybox", device: str = "auto", dtype: str = "auto"
+        cls,
+        path_or_name: str | Path | Description = "toybox",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
     ) -> "CogVideoX":
         """Loads a model.
 
@@ -152,9 +155,7 @@ class CogVideoX:
         return videos if num_videos > 1 else videos[0]
 
     @torch.inference_mode()
-    def run(
-        self, request: Request, *, output: str = "uint8", on_step: OnStep | None = None
-    ) -> Video:
+    def run(self, request: Request, *, output: str = "uint8", on_step: OnStep | None = None) -> Video:
         """Makes the video of a complete request (`generation.request.complete`)."""
         report = on_step or (lambda progress: None)
         latents = self._denoise(request, self._texts(request), report)
@@ -209,8 +210,7 @@ class CogVideoX:
 
         def predict(x: Tensor, t: int, i: int) -> Tensor:
             batch = x.to(self.dtype).expand(len(texts), -1, -1, -1, -1)
-            timestep = torch.full((len(texts),), t, device=self.device)
-            v = model(batch, texts, timestep, positions=positions, modulation=modulation[i])
+            v = model(batch, texts, None, positions=positions, modulation=modulation[i])
             if len(v) == 1:
                 return v
             uncond, cond = v.chunk(2)
@@ -241,36 +241,14 @@ class CogVideoX:
         return frames
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, or else the CPU.
+def check_texts(request: Request, about: Description) -> None:
+    """Whether the model's text length holds the prompts, which needs no weights.
 
     Raises:
-        UserError: no such device here.
+        UserError: one is too long; the sentence tells by how much.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise UserError(f"there is no device {name!r} here; there is {found}") from None
-    return device
-
-
-def choose_dtype(name: str, device: torch.device, settings: FolderSettings) -> torch.dtype:
-    """The type that a model computes in on that device.
-
-    Raises:
-        UserError: no such type, or one that the CPU has no fast arithmetic for.
-    """
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else DTYPES[settings.dtype]
-    if name not in DTYPES:
-        raise UserError(f"there is no dtype {name!r}; there are auto, {', '.join(DTYPES)}")
-    if device.type == "cpu" and name != "float32":
-        raise UserError(f"dtype {name} is for GPUs: on a CPU it is many times slower than float32, so use that")
-    return DTYPES[name]
+    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
+    tokenizer.encode([request.prompt, request.negative_prompt], about.settings.text_length)
 
 
 def _numbered(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:

@@ -18,6 +18,8 @@ from tests import tiny
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+
 PROMPT = tiny.CAPTIONS[0]
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 
@@ -93,7 +95,6 @@ def test_same_video(folders, variant, sampler, dynamic_guidance):
     ],
     ids=["longer", "portrait", "image"],
 )
-@pytest.mark.filterwarnings("ignore:.*unlike the training")
 def test_same_video_at_other_sizes(folders, variant, size):
     values = {"prompt": PROMPT, "sampler": "dpm++", "dynamic_guidance": True, "seed": 3}
     assert compare(folders[variant], **values, **size, num_inference_steps=4, guidance_scale=4.0) >= 60

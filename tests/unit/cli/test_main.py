@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import cogvideox
+from cogvideox.cli import main
 from cogvideox.cli.main import VERBS
 
 
@@ -45,3 +47,11 @@ def test_a_bug_keeps_its_traceback():
     code = "from cogvideox.cli import main; main.VERBS['bug'] = 'no such module'; main.main(['bug'])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1 and "Traceback" in ran.stderr
+
+
+def test_torchs_ways_to_be_out_of_memory():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(10**16)
+    assert main._is_out_of_memory(error.value)
+    assert main._is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not main._is_out_of_memory(RuntimeError("shapes do not match"))

@@ -8,7 +8,8 @@ import torch
 
 import cogvideox
 from cogvideox.errors import UserError
-from cogvideox.generation.pipeline import CogVideoX, Progress, choose_device, choose_dtype
+from cogvideox.generation.device import choose_device, choose_dtype
+from cogvideox.generation.pipeline import CogVideoX, Progress
 from cogvideox.generation.request import Replay
 from tests import tiny
 
@@ -146,7 +147,8 @@ def test_devices_and_types(pipes):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("auto", cpu, settings) == torch.float32
     assert choose_dtype("auto", gpu, settings) == torch.bfloat16
-    assert choose_dtype("float16", gpu, settings) == torch.float16
+    assert choose_dtype("float16", gpu, settings) == choose_dtype(torch.float16, gpu, settings) == torch.float16
+    assert choose_device("cpu") == choose_device(cpu) == cpu
     for name, device in (("bfloat16", cpu), ("float64", gpu)):
         with pytest.raises(UserError, match=name):
             choose_dtype(name, device, settings)

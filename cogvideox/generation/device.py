@@ -1,0 +1,41 @@
+"""Where a model runs, and in which floating-point type."""
+
+import torch
+
+from cogvideox.bundle.settings import FolderSettings
+from cogvideox.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(wanted: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, or else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise UserError(f"there is no device {str(wanted)!r} here; there is {found}") from None
+    return device
+
+
+def choose_dtype(wanted: str | torch.dtype, device: torch.device, settings: FolderSettings) -> torch.dtype:
+    """The type that a model computes in on that device.
+
+    Raises:
+        UserError: no such type, or one that the CPU has no fast arithmetic for.
+    """
+    name = str(wanted).removeprefix("torch.")
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else DTYPES[settings.dtype]
+    if name not in DTYPES:
+        raise UserError(f"there is no dtype {name!r}; there are auto, {', '.join(DTYPES)}")
+    if device.type == "cpu" and name != "float32":
+        raise UserError(f"dtype {name} is for GPUs: on a CPU it is many times slower than float32, so use that")
+    return DTYPES[name]
