@@ -65,7 +65,7 @@ def reference(folder: Path, sampler: str, text_length: int, **values) -> np.ndar
 def psnr(ours: np.ndarray, reference: np.ndarray) -> float:
     assert ours.shape == reference.shape
     error = np.mean((ours.astype(np.float64) - reference) ** 2)
-    return float("inf") if error == 0 else -10 * np.log10(error)
+    return float("inf") if error == 0 else float(-10 * np.log10(error))
 
 
 def compare(folder: Path, **values) -> float:
@@ -82,7 +82,7 @@ def compare(folder: Path, **values) -> float:
 def test_same_video(folders, variant, sampler, dynamic_guidance):
     values = {"prompt": PROMPT, "sampler": sampler, "dynamic_guidance": dynamic_guidance, "seed": 7}
     # 1.5 patches time in pairs: its 3 latent frames are padded to 4.
-    assert compare(folders[variant], **values, **tiny.SIZE, num_inference_steps=5, guidance_scale=6.0) >= 60
+    assert compare(folders[variant], **values, **tiny.SIZE, num_inference_steps=5, guidance_scale=6.0) >= 90
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
@@ -97,21 +97,21 @@ def test_same_video(folders, variant, sampler, dynamic_guidance):
 )
 def test_same_video_at_other_sizes(folders, variant, size):
     values = {"prompt": PROMPT, "sampler": "dpm++", "dynamic_guidance": True, "seed": 3}
-    assert compare(folders[variant], **values, **size, num_inference_steps=4, guidance_scale=4.0) >= 60
+    assert compare(folders[variant], **values, **size, num_inference_steps=4, guidance_scale=4.0) >= 90
 
 
 def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 0, "num_inference_steps": 4}
     negative = {"negative_prompt": tiny.CAPTIONS[1], "guidance_scale": 3.0, "dynamic_guidance": False}
-    assert compare(folders["5b"], **values, **negative) >= 60
-    assert compare(folders["5b"], **values, guidance_scale=1.0, dynamic_guidance=False) >= 60
+    assert compare(folders["5b"], **values, **negative) >= 90
+    assert compare(folders["5b"], **values, guidance_scale=1.0, dynamic_guidance=False) >= 90
 
 
 def test_our_folder_loads_there(tmp_path):
     """What `bundle.folder.save` writes is the same model for diffusers, its scheduler and tokenizer included."""
     folder = tiny.write(tmp_path / "model", "5b")
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
-    assert compare(folder, **values, guidance_scale=6.0, dynamic_guidance=False) >= 60
+    assert compare(folder, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
 
 def test_our_sharded_folder_loads_there(tmp_path):
@@ -119,7 +119,7 @@ def test_our_sharded_folder_loads_there(tmp_path):
 
     path = folder.save(tiny.bundle("2b"), tmp_path / "model", max_shard_bytes=20_000)
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
-    assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 60
+    assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
 
 @pytest.mark.skipif("toybox" not in layout.shipped(), reason="the shipped model is not in this checkout")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cogvideox
+from cogvideox.bundle.folder import load
 from cogvideox.errors import UserError
 from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.pipeline import CogVideoX, Progress
@@ -133,6 +134,18 @@ def test_refusals(pipes, values, message):
 def test_a_warning_outside_of_what_was_trained(pipes):
     with pytest.warns(UserWarning, match="unlike the training"):
         pipes["2b"].generate(PROMPT, num_frames=21, num_inference_steps=1)
+
+
+@pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_nearly_the_same_video(pipes, folders, variant, dtype):
+    """What a GPU computes in. The constructor takes it on a CPU too, where `from_pretrained` refuses."""
+    exact, cpu = pipes[variant], torch.device("cpu")
+    half = CogVideoX(exact.about, load(folders[variant], dtype=dtype), cpu, dtype)
+    for values in ({}, {"guidance_scale": 1.0}):
+        frames, rough = (pipe.generate(PROMPT, seed=0, output="float", **values).frames for pipe in (exact, half))
+        assert rough.dtype == np.float32
+        assert 0 < np.abs(frames - rough).mean() < 0.02
 
 
 def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
