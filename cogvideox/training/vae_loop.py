@@ -108,7 +108,7 @@ def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
 
 
 def batch(settings: VAETraining, step: int) -> Pixels:
-    """The pixels of a step: crops of clips at first, then whole clips; single frames at every `image_interval`-th step."""
+    """The pixels of a step: crops of clips at first, then whole clips; single frames every `image_interval` steps."""
     run, clips = settings.run, settings.clips
     cropped = step < settings.crop_steps
     image = due(step + 1, settings.image_interval)
@@ -131,7 +131,7 @@ def batch(settings: VAETraining, step: int) -> Pixels:
 
 @torch.no_grad()
 def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, float]:
-    """PSNR in dB over the validation clips, whole and as single frames, and a sheet of originals and reconstructions."""
+    """PSNR in dB of the validation clips, whole and as single frames, and a sheet of originals and reconstructions."""
     clips, device = settings.validation, next(vae.parameters()).device
     scores, image_scores, pairs = [], [], []
     for start in range(0, clips.num_clips, 8):
