@@ -117,7 +117,8 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
     configs = {
         "transformer/config.json": bundle.transformer.config.to_diffusers(),
         "vae/config.json": bundle.vae.config.to_diffusers(),
-        "text_encoder/config.json": bundle.text_encoder.config.to_transformers(),
+        # Without a dtype, transformers takes the one of the file, while diffusers loads the other parts as float32.
+        "text_encoder/config.json": {**bundle.text_encoder.config.to_transformers(), "dtype": "float32"},
         "scheduler/scheduler_config.json": bundle.schedule.to_diffusers(bundle.settings.sampler),
         SETTINGS: config.to_dict(bundle.settings),
         INDEX: _index(bundle),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.bundle import layout
+from cogvideox.bundle import folder, layout
 from tests import tiny
 
 diffusers = pytest.importorskip("diffusers")
@@ -24,13 +24,13 @@ PROMPT = tiny.CAPTIONS[0]
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 
 
-def theirs(variant: str, folder: Path) -> Path:
+def theirs(variant: str, root: Path) -> Path:
     """A pipeline that diffusers made and saved, with random weights; the sizes are those of `tiny`."""
     torch.manual_seed(1)
-    tiny.tokenizer().save(folder / "tokenizer")
+    tiny.tokenizer().save(root / "tokenizer")
     config = {**tiny.text_config().to_transformers(), "dropout_rate": 0.0}
     pipe = diffusers.CogVideoXPipeline(
-        tokenizer=transformers.T5Tokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=transformers.T5Tokenizer.from_pretrained(root / "tokenizer"),
         text_encoder=transformers.T5EncoderModel(transformers.T5Config(**config)),
         transformer=diffusers.CogVideoXTransformer3DModel.from_config(tiny.TRANSFORMERS[variant].to_diffusers()),
         vae=diffusers.AutoencoderKLCogVideoX.from_config(tiny.vae_config(variant).to_diffusers()),
@@ -42,8 +42,8 @@ def theirs(variant: str, folder: Path) -> Path:
             clip_sample=False,
         ),
     )
-    pipe.save_pretrained(folder / "model")
-    return folder / "model"
+    pipe.save_pretrained(root / "model")
+    return root / "model"
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def folders(tmp_path_factory):
     return {variant: theirs(variant, root / variant) for variant in tiny.TRANSFORMERS}
 
 
-def reference(folder: Path, sampler: str, text_length: int, **values) -> np.ndarray:
+def reference(path: Path, sampler: str, text_length: int, **values) -> np.ndarray:
     """The frames [t h w 3] that diffusers makes, in 0..1."""
-    pipe = diffusers.CogVideoXPipeline.from_pretrained(folder)
+    pipe = diffusers.CogVideoXPipeline.from_pretrained(path)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = getattr(diffusers, SCHEDULERS[sampler]).from_config(pipe.scheduler.config)
     seed = torch.Generator().manual_seed(values.pop("seed"))
@@ -68,10 +68,10 @@ def psnr(ours: np.ndarray, reference: np.ndarray) -> float:
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 
 
-def compare(folder: Path, **values) -> float:
+def compare(path: Path, **values) -> float:
     """PSNR of our video against theirs. A picture of one colour would prove nothing, so theirs must not be one."""
-    pipe = CogVideoX.from_pretrained(folder)
-    frames = reference(folder, text_length=pipe.settings.text_length, **values)
+    pipe = CogVideoX.from_pretrained(path)
+    frames = reference(path, text_length=pipe.settings.text_length, **values)
     assert frames.std() > 0.02
     return psnr(pipe.generate(**values, output="float").frames, frames)
 
@@ -107,17 +107,14 @@ def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
     assert compare(folders["5b"], **values, guidance_scale=1.0, dynamic_guidance=False) >= 90
 
 
-def test_our_folder_loads_there(tmp_path):
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"dtype": torch.float16}, {"dtype": torch.bfloat16}, {"max_shard_bytes": 20_000}],
+    ids=["float32", "float16", "bfloat16", "shards"],
+)
+def test_our_folder_loads_there(tmp_path, form):
     """What `bundle.folder.save` writes is the same model for diffusers, its scheduler and tokenizer included."""
-    folder = tiny.write(tmp_path / "model", "5b")
-    values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
-    assert compare(folder, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
-
-
-def test_our_sharded_folder_loads_there(tmp_path):
-    from cogvideox.bundle import folder
-
-    path = folder.save(tiny.bundle("2b"), tmp_path / "model", max_shard_bytes=20_000)
+    path = folder.save(tiny.bundle("5b"), tmp_path / "model", **form)
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
     assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
