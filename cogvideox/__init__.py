@@ -11,14 +11,15 @@ The public names are imported when they are first used, so that `import cogvideo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cogvideox.version import __version__
+
 if TYPE_CHECKING:
     from cogvideox.errors import UserError
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.records import Video
     from cogvideox.transformer.config import PRESETS as presets
 
-__version__ = "0.1.0"
-__all__ = ["CogVideoX", "UserError", "Video", "presets"]
+__all__ = ["CogVideoX", "UserError", "Video", "__version__", "presets"]
 
 _HOMES = {
     "CogVideoX": ("cogvideox.generation.pipeline", "CogVideoX"),

@@ -36,7 +36,7 @@ class Video:
 
         path = Path(path)
         if not self.metadata:
-            io.write(path, self)
+            io.write(path, self.frames, self.fps)
             return
         sidecar = path.with_suffix(".json")
         if sidecar == path:
@@ -45,4 +45,19 @@ class Video:
             )
         with writing(sidecar) as temporary:
             temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            io.write(path, self)
+            io.write(path, self.frames, self.fps)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float | None = None,
+        max_frames: int | None = None,
+    ) -> "Video":
+        """Reads a window of a video file at an even rate; see `video.io.read`, whose arguments and errors these are."""
+        from cogvideox.video import io
+
+        frames, rate = io.read(path, start, end, fps, max_frames)
+        return cls(frames, rate)

@@ -8,11 +8,11 @@ scheduler/          scheduler_config.json
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cogvideox
 from cogvideox import config
 from cogvideox.bundle.settings import FolderSettings, official
 from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, ScheduleConfig
@@ -32,7 +32,7 @@ WEIGHTS = {
     "text_encoder": "model",
 }
 
-_SHIPPED = Path(cogvideox.__file__).parent / "models"
+_SHIPPED = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def find(model: str | Path) -> tuple[str, Path]:
     names = shipped()
     if str(model) in names:
         return str(model), _SHIPPED / str(model)
-    path = Path(model).expanduser()
+    path = Path(model)
+    with suppress(RuntimeError):  # the home of a user that does not exist
+        path = path.expanduser()
     if (path / INDEX).is_file():
         return str(path.resolve()), path
     choices = f"give the path of a folder in the diffusers layout, or one of the names {', '.join(names) or '(none)'}"

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from cogvideox import __version__
 from cogvideox.cli.arguments import nearest
 from cogvideox.errors import UserError
+from cogvideox.version import __version__
 
 VERBS = {
     "generate": "make a video from a sentence",

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox import __version__, geometry
+from cogvideox import geometry
 from cogvideox.bundle.folder import Bundle, load
 from cogvideox.bundle.layout import Description, describe
 from cogvideox.bundle.settings import FolderSettings
@@ -31,6 +31,7 @@ from cogvideox.generation.request import Replay, Request, complete, remarks, spl
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.position import positions_for
+from cogvideox.version import __version__
 from cogvideox.video.transform import to_frames, to_unit
 
 

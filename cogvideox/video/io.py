@@ -16,11 +16,10 @@ import av
 import av.filter
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from cogvideox.disk import cannot_read, writing
 from cogvideox.errors import UserError
-from cogvideox.records import Video
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -69,8 +68,8 @@ def read(
     end: float | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
-) -> Video:
-    """Reads the frames of a video between two times, evenly spaced.
+) -> tuple[Frames, float]:
+    """Reads the frames of a video between two times, evenly spaced, and their rate.
 
     Frame k is the one nearest to `start + k / fps`, so files whose frames are not evenly spaced keep their pace, and a
     lower rate drops frames where a higher one repeats them.
@@ -95,13 +94,11 @@ def read(
         frames = list(_sample(container, stream, start, end, fps, max_frames))
     if not frames:
         raise UserError(f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long")
-    return Video(np.stack(frames), fps)
+    return np.stack(frames), fps
 
 
-def write(path: str | Path, video: Video) -> None:
-    """Writes the frames of a video in the format that the name of `path` ends in, whole or not at all.
-
-    See `Video.save`, which writes the metadata too.
+def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps: float) -> None:
+    """Writes frames, as uint8 or in 0..1, in the format that the name of `path` ends in, whole or not at all.
 
     Raises:
         UserError: another ending, no permission, a full disk.
@@ -110,12 +107,11 @@ def write(path: str | Path, video: Video) -> None:
     encode = FORMATS.get(path.suffix.lower())
     if encode is None:
         raise UserError(f"cannot write {path}: the name of a video ends in {', '.join(FORMATS)}")
-    _check_fps(video.fps)
-    frames = video.frames
+    _check_fps(fps)
     if frames.dtype != np.uint8:
         frames = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
     with writing(path) as temporary:
-        encode(temporary, frames, video.fps)
+        encode(temporary, frames, fps)
 
 
 def contact_sheet(frames: Frames) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:

@@ -12,9 +12,9 @@ import torch
 
 from cogvideox import CogVideoX
 from cogvideox.cli.main import main
+from cogvideox.records import Video
 from cogvideox.toybox.caption import parse
 from cogvideox.toybox.judge import judge
-from cogvideox.video import io
 
 SIZE = [f"{clips}.{side}=32" for clips in ("clips", "validation") for side in ("height", "width")]
 FEW = ["clips.num_clips=8", "validation.num_clips=2", "run.num_steps=3", "run.validate_interval=3"]
@@ -34,7 +34,7 @@ def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     cogvideox("train", "toybox", "--out", "run", *SIZE, *FEW, *small)
 
     cogvideox("generate", PROMPT, "--model", "run/model", "-o", "x.mp4", "--seed", "0", "--num-inference-steps", "2")
-    video = io.read("x.mp4")
+    video = Video.load("x.mp4")
     assert video.frames.shape == (9, 32, 32, 3)
     assert json.loads((tmp_path / "x.json").read_text())["prompt"] == PROMPT
 

@@ -10,7 +10,7 @@ import pytest
 
 from cogvideox.cli.outputs import check_folder
 from cogvideox.errors import UserError
-from cogvideox.video import io
+from cogvideox.records import Video
 
 PROMPT = "a red ball moves to the right on a blue floor"
 SLOW = ("--num-inference-steps", 1000, "--num-frames", 97, "--height", 64, "--width", 64)
@@ -24,7 +24,7 @@ def test_a_video_and_how_it_was_made(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
     assert ran.status == 0, ran.err
     assert names(here) == ["x.json", "x.mp4"]
-    video = io.read(here / "x.mp4")
+    video = Video.load(here / "x.mp4")
     assert video.frames.shape == (9, 32, 48, 3) and video.fps == 8
     sidecar = json.loads((here / "x.json").read_text())
     assert (sidecar["prompt"], sidecar["seed"], sidecar["model"]) == (PROMPT, 3, str(model))
@@ -53,7 +53,7 @@ def test_several_videos_with_sheets(run, model, here):
     assert names(here) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
     assert [json.loads((here / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
     assert run("generate", "--from", "x-2.json", "-o", "again.mp4").status == 0
-    assert np.array_equal(io.read(here / "again.mp4").frames, io.read(here / "x-2.mp4").frames)
+    assert np.array_equal(Video.load(here / "again.mp4").frames, Video.load(here / "x-2.mp4").frames)
 
 
 def test_a_name_is_made_of_the_prompt(run, model, here):
@@ -71,12 +71,12 @@ def test_without_a_prompt_the_models_example(run, model, here):
 
 def test_frames_a_second(run, model, here):
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 12).status == 0
-    assert io.read(here / "x.mp4").fps == 12
+    assert Video.load(here / "x.mp4").fps == 12
 
 
 def test_what_the_model_was_not_trained_for_is_noted(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
-    assert ran.status == 0 and "note: 21 frames are unlike" in ran.err
+    assert ran.status == 0 and "note: num_frames=21 is unlike" in ran.err
 
 
 def test_an_earlier_video_is_replaced(run, model, here):
