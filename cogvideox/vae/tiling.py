@@ -12,6 +12,8 @@ from torch import Tensor
 from cogvideox.errors import UserError
 
 Cells = Float[Tensor, "b c t h w"]
+Tile = Float[Tensor, "b c t _ _"]
+"""One of several; those at the edges are smaller."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TilePlan:
         """Whether one tile holds everything."""
         return x.shape[3] <= self.size[0] * scale and x.shape[4] <= self.size[1] * scale
 
-    def cut(self, x: Cells, scale: int) -> list[list[Cells]]:
+    def cut(self, x: Cells, scale: int) -> list[list[Tile]]:
         """Rows of tiles."""
         (height, width), (down, right) = self._scaled(scale)
         return [
@@ -63,7 +65,7 @@ class TilePlan:
             for i in range(0, x.shape[3], down)
         ]
 
-    def join(self, rows: list[list[Cells]], scale: int) -> Cells:
+    def join(self, rows: list[list[Tile]], scale: int) -> Cells:
         """Blend every tile with the one above and the one to its left (both blended before), then put them together."""
         (height, width), (down, right) = self._scaled(scale)
         rows = [list(row) for row in rows]
