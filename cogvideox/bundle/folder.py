@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cogvideox import config
 from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, weights_file
@@ -57,7 +60,7 @@ def load(
     if len(tokenizer) > about.text.vocab_size:
         num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
         raise UserError(f"the parts of {path} do not fit: the tokenizer has {num_ids}")
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutFirstWeights():
         networks = {
             "text_encoder": T5Encoder(about.text),
             "transformer": Transformer(about.transformer),
@@ -132,6 +135,18 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
         state = to_theirs(network.state_dict(), _keymap(network))
         state = {name: tensor.to(dtype) for name, tensor in state.items()} if dtype is not None else state
         save_state(state, path / part / f"{WEIGHTS[part]}.safetensors", max_shard_bytes=max_shard_bytes)
+
+
+class _WithoutFirstWeights(TorchFunctionMode):
+    """Skips `torch.nn.init`: to draw weights that have no memory, torch would import its compiler for a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _keymap(network: nn.Module) -> list[Rule]:

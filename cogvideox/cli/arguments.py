@@ -11,13 +11,13 @@ from cogvideox.errors import UserError
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises `UserError`, names the nearest flag, and knows no abbreviations."""
 
-    def __init__(self, verb: str, description: str, usage: str | None = None) -> None:
+    def __init__(self, verb: str, operands: str, description: str) -> None:
         super().__init__(
             prog=f"cogvideox {verb}",
-            usage=usage,
+            usage=f"cogvideox {verb} {operands} [options]",
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=110),
         )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:

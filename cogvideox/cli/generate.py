@@ -7,11 +7,12 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cogvideox import __version__, config
+from cogvideox import config
 from cogvideox.bundle.layout import describe, shipped
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.outputs import Output, check_outputs, name_outputs
 from cogvideox.generation.request import Replay, Request, complete, remarks, split
+from cogvideox.version import __version__
 
 _REQUEST = {field.name for field in fields(Request)}
 
@@ -51,28 +52,28 @@ def run(arguments: list[str]) -> None:
 
 
 def parser() -> Parser:
-    """The flags of the verb. What is not given is the model's own default."""
-    p = Parser("generate", "Make a video of a sentence. What is not given is the model's own default.")
-    p.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the video shows, in quotes")
+    """The flags of the verb."""
+    p = Parser("generate", '"PROMPT"', "Make a video of a sentence. What is not given is the model's own default.")
+    p.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the video shows; without it, the model's example")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="x.mp4, x.gif or x.png; with an x.json beside it")
-    p.add_argument("--model", metavar="NAME|PATH", help=f"{', '.join(shipped())} or a folder in the diffusers layout")
-    p.add_argument("--from", type=Path, metavar="X.JSON", help="make that video again; other flags change it")
+    p.add_argument("--sheet", action="store_true", help="also save all frames on one picture, x-sheet.png")
+    p.add_argument("--from", type=Path, metavar="X.JSON", help="make that video again; other options change it")
+    models = [*shipped(), "the path of a folder in the diffusers layout"]
+    p.add_argument("--model", metavar="NAME|PATH", help=" or ".join(models))
     p.add_argument("--num-frames", type=int, metavar="N", help="4k+1, such as 9 or 49")
-    p.add_argument("--height", type=int, metavar="PIXELS")
-    p.add_argument("--width", type=int, metavar="PIXELS")
+    p.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
+    p.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
+    p.add_argument("--fps", type=float, metavar="X", help="frames a second; does not change the frames")
     p.add_argument("--num-inference-steps", type=int, metavar="N", help="denoising steps: more is slower and finer")
     p.add_argument("--guidance-scale", type=float, metavar="X", help="how closely to follow the prompt; 1 is unguided")
-    p.add_argument(
-        "--dynamic-guidance", action=argparse.BooleanOptionalAction, help="change the guidance over the steps"
-    )
-    p.add_argument("--sampler", metavar="ddim|dpm++")
-    p.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
-    p.add_argument("--fps", type=float, metavar="X", help="frames a second of the file; does not change the frames")
-    p.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")
+    on_or_off = argparse.BooleanOptionalAction
+    p.add_argument("--dynamic-guidance", action=on_or_off, help="change the guidance over the steps")
     p.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
-    p.add_argument("--device", metavar="auto|cpu|cuda")
-    p.add_argument("--dtype", metavar="auto|float32|bfloat16|float16")
-    p.add_argument("--sheet", action="store_true", help="also save all frames on one picture, x-sheet.png")
+    p.add_argument("--sampler", metavar="ddim|dpm++", help="deterministic, or stochastic of second order")
+    p.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
+    p.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")
+    p.add_argument("--device", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
+    p.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="auto: float32 on a CPU")
     return p
 
 

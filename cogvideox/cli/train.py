@@ -89,7 +89,11 @@ def overview() -> str:
 
 
 def parser() -> Parser:
-    p = Parser("train", "Train a VAE or a transformer with a recipe. Settings are changed by their dotted name.")
+    p = Parser(
+        "train",
+        "NAME [KEY=VALUE ...]",
+        "Train a VAE or a transformer with a recipe. Settings are changed by their dotted name.",
+    )
     p.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe; --list shows them")
     p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting, such as optim.lr=3e-4")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder (default: runs/NAME)")

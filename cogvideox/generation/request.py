@@ -66,6 +66,7 @@ def complete(
         UserError: a value that this model cannot do, with the rule and the nearest legal value.
     """
     defaults = model.settings
+    scale = float(_or(guidance_scale, defaults.guidance_scale))
     request = Request(
         prompt=_prompt(model, prompt),
         negative_prompt=negative_prompt,
@@ -73,9 +74,9 @@ def complete(
         height=_or(height, defaults.height),
         width=_or(width, defaults.width),
         num_inference_steps=_or(num_inference_steps, defaults.num_inference_steps),
-        guidance_scale=float(_or(guidance_scale, defaults.guidance_scale)),
+        guidance_scale=scale,
         # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
-        dynamic_guidance=_or(dynamic_guidance, defaults.dynamic_guidance and guidance_scale != 1),
+        dynamic_guidance=_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1),
         sampler=_sampler(_or(sampler, defaults.sampler)),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         fps=float(_or(fps, defaults.fps)),
@@ -115,22 +116,22 @@ def check(request: Request, model: Description) -> None:
 
 def remarks(request: Request, model: Description) -> Iterator[str]:
     """What is legal but unlike anything the model was trained on, a sentence each."""
-    trained = model.settings.trained
+    trained, n = model.settings.trained, request.num_frames
     low, high = trained.num_frames
-    n, step = request.num_frames, trained.frame_step
-    if not low <= n <= high or (n - 1) % step:
-        nearest = min(max(int((n - 1) / step + 0.5) * step + 1, low), high)
-        yield (
-            f"{n} frames are unlike the training of this model ({step}N+1 from {low} to {high}), "
-            f"so quality may suffer; the nearest such number is {nearest}"
-        )
+    if not low <= n <= high or (n - 1) % trained.frame_step:
+        rule = f"{trained.frame_step}N+1 from {low} to {high}" if low < high else str(low)
+        nearest = min(max(int((n - 1) / trained.frame_step + 0.5) * trained.frame_step + 1, low), high)
+        yield _unlike("num_frames", n, f"{rule}; the nearest is {nearest}")
     for name, size, (low, high) in (
         ("height", request.height, trained.height),
         ("width", request.width, trained.width),
     ):
         if not low <= size <= high:
-            seen = str(low) if low == high else f"{low} to {high}"
-            yield f"a {name} of {size} is unlike the training of this model ({seen}), so quality may suffer"
+            yield _unlike(name, size, f"{low} to {high}" if low < high else str(low))
+
+
+def _unlike(name: str, value: int, rule: str) -> str:
+    return f"{name}={value} is unlike the training of this model, so quality may suffer ({rule})"
 
 
 def _or(value: T | None, default: T) -> T:

@@ -133,7 +133,7 @@ def test_folders(run, model, here, tmp_path, name):
     assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), here, word, set())
 
 
-@pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~nobody/model"])
+@pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~no-such-user/model"])
 def test_models(run, here, name):
     assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
 
