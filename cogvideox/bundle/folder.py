@@ -108,6 +108,8 @@ def save(
         shutil.rmtree(new, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(path)
     return path
 
 

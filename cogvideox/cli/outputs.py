@@ -37,7 +37,7 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool) -> l
     """
     outputs = []
     for number, request in enumerate(requests, start=1):
-        if output is None or output.is_dir():
+        if output is None or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
         elif len(requests) > 1:
@@ -85,6 +85,12 @@ def check_folder(path: Path, num_bytes: int) -> None:
         raise UserError(
             f"cannot write {path}: it may take {num_bytes / 1e6:.0f} MB, and its disk has {free / 1e6:.0f} MB left"
         )
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):  # such as a name that is too long, which is answered when it is to be written
+        return path.is_dir()
+    return False
 
 
 def _is_replay(sidecar: Path) -> bool:

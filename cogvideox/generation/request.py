@@ -12,7 +12,7 @@ from cogvideox.diffusion.config import Sampler
 from cogvideox.errors import UserError
 
 MAX_SEED = 2**63 - 1
-MAX_FPS = 240.0
+MAX_FPS = 240
 
 T = TypeVar("T")
 
@@ -157,6 +157,6 @@ def _check_range(name: str, value: float | int, low: int, high: float | int, rem
     """NaN is in no range."""
     if low <= value <= high and math.isfinite(value):
         return
-    rule = f"{low:g} or more" if high == math.inf else f"from {low} to {high}"
-    nearest = f"; the nearest is {min(max(value, low), high):g}" if math.isfinite(value) else ""
-    raise UserError(f"{name}={value:g} must be {rule}{remark}{nearest}")
+    rule = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+    nearest = f"; the nearest is {min(max(value, low), high)}" if math.isfinite(value) else ""
+    raise UserError(f"{name}={value} must be {rule}{remark}{nearest}")

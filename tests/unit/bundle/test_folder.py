@@ -1,6 +1,9 @@
 """Model folders: written and read back the same, whole or not at all, strict about what they hold."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -18,8 +21,6 @@ def model(tmp_path_factory):
 
 
 def copy(model, tmp_path):
-    import shutil
-
     return shutil.copytree(model, tmp_path / "copy")
 
 
@@ -49,6 +50,13 @@ def test_what_is_written_is_read_back(variant, tmp_path):
     assert_same(loaded, bundle)
     assert not loaded.transformer.training
     assert not any(p.requires_grad for p in loaded.transformer.parameters())
+
+
+def test_loading_does_not_import_the_compiler(model):
+    """Drawing first weights on the meta device would, and take longer than all the rest of loading a small model."""
+    load = "import sys; from cogvideox.bundle import folder; folder.load(sys.argv[1])"
+    code = f"{load}; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(model)], check=True)
 
 
 def test_shards(tmp_path):

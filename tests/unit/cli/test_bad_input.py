@@ -46,8 +46,8 @@ VALUES = {
     "an option without its value": (["--seed"], "--seed"),
     "a file that is no video": (["-o", "x.avi"], ".mp4"),
     "a file without an ending": (["-o", "x"], ".mp4"),
-    "a name that is too long": (["-o", "x" * 300 + ".mp4"], "too long"),
-    "a folder that cannot be written to": (["-o", "/proc/x.mp4"], "/proc"),
+    "a name that is too long": (["-o", "x" * 300 + ".mp4"], "its name is too long"),
+    "a folder that cannot be written to": (["-o", "/sys/x.mp4"], "no permission"),
     "no replay there": (["--from", "gone.json"], "gone.json"),
 }
 
