@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -90,3 +90,13 @@ class ScheduleConfig:
     def to_diffusers(self, sampler: Sampler) -> dict[str, Any]:
         """The content of the `scheduler_config.json` from which diffusers makes this schedule and that sampler."""
         return {"_class_name": DIFFUSERS_CLASSES[sampler], **asdict(self), **_FIXED, **_WITHOUT_EFFECT}
+
+
+PRESETS: dict[str, Callable[[], ScheduleConfig]] = {
+    "2b": ScheduleConfig,
+    "5b": lambda: ScheduleConfig(snr_shift_scale=1.0),
+    "5b-i2v": lambda: ScheduleConfig(snr_shift_scale=1.0),
+    "1.5-5b": lambda: ScheduleConfig(snr_shift_scale=1.0),
+    "1.5-5b-i2v": lambda: ScheduleConfig(snr_shift_scale=1.0),
+}
+"""The five official models."""

@@ -19,11 +19,11 @@ Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels,
 class CausalConv3d(nn.Conv3d):
     """3x3x3 convolution, stride 1, causal in time: zero padding in space, the past in front of time."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=(0, kernel_size // 2, kernel_size // 2))
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
 
     def forward(self, x: Video, past: FirstFrame) -> Changed:
-        return super().forward(past.extend(self, x, self.kernel_size[0] - 1))
+        return super().forward(past.extend(self, x, 2))
 
 
 class PointwiseConv3d(nn.Conv3d):

@@ -1,6 +1,6 @@
 import pytest
 
-from cogvideox.diffusion.config import DIFFUSERS_CLASSES, ScheduleConfig
+from cogvideox.diffusion.config import DIFFUSERS_CLASSES, PRESETS, ScheduleConfig
 from cogvideox.errors import UserError
 
 # What the official folders hold, at 2B.
@@ -27,6 +27,17 @@ OFFICIAL = {
 def test_official_file():
     assert ScheduleConfig.from_diffusers(OFFICIAL) == ScheduleConfig()
     assert ScheduleConfig.from_diffusers({**OFFICIAL, "_class_name": "CogVideoXDPMScheduler"}) == ScheduleConfig()
+
+
+def test_only_2b_is_shifted():
+    assert {name: preset().snr_shift_scale for name, preset in PRESETS.items()} == {
+        "2b": 3.0,
+        "5b": 1.0,
+        "5b-i2v": 1.0,
+        "1.5-5b": 1.0,
+        "1.5-5b-i2v": 1.0,
+    }
+    assert all(preset().rescale_betas_zero_snr for preset in PRESETS.values())
 
 
 @pytest.mark.parametrize("sampler", DIFFUSERS_CLASSES)
