@@ -1,10 +1,13 @@
 """What must hold for a causal VAE, whatever its weights."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.stream import FirstFrame, Stream
 from cogvideox.vae.tiling import Tiling
 from cogvideox.vae.weights import init_weights
@@ -80,6 +83,41 @@ def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
 
 
+class OneCall(FirstFrame):
+    """The whole clip at once, with the norm statistics of the chunks that it would be cut into."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+
+    def group_norm(self, x, num_groups, weight, bias, eps):
+        # At half the frame rate the same cuts lie at half the distance; the first frame stays one frame.
+        rate = Fraction(x.shape[2] - 1, sum(self.sizes) - 1)
+        sizes = [int((self.sizes[0] - 1) * rate) + 1, *(int(size * rate) for size in self.sizes[1:])]
+        parts = [super(OneCall, self).group_norm(part, num_groups, weight, bias, eps) for part in x.split(sizes, dim=2)]
+        return torch.cat(parts, dim=2)
+
+
+def test_streamed_equals_one_call_under_the_same_chunks(vae):
+    video, latents = noise(1, 3, 29, 16, 16), noise(1, 4, 8, 2, 2)
+    whole = Posterior.from_moments(vae.encoder(video, OneCall([13, 8, 8])))
+    torch.testing.assert_close(vae.encode(video).mean, whole.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(vae.encode(video).logvar, whole.logvar, rtol=1e-9, atol=1e-11)
+    whole = vae.decoder(latents, OneCall([2, 2, 2, 2]))
+    torch.testing.assert_close(vae.decode(latents), whole, rtol=1e-9, atol=1e-11)
+    other_chunks = vae.decoder(latents, OneCall([4, 4]))
+    assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # so it matters which chunks
+
+
+def test_norms_pool_over_a_chunk(vae):
+    """Why the whole VAE is not causal frame by frame: the last frames of a chunk move its first latent, and back."""
+    video, latents = noise(1, 3, 9, 16, 16), noise(1, 4, 3, 2, 2)
+    before_z, before = vae.encode(video).mean[:, :, 0], vae.decode(latents)[:, :, 0]
+    video[:, :, 5:] += 1.0
+    latents[:, :, 2:] += 1.0
+    assert (vae.encode(video).mean[:, :, 0] - before_z).abs().max() > 1e-3
+    assert (vae.decode(latents)[:, :, 0] - before).abs().max() > 1e-3
+
+
 def test_whole_vae_is_causal_chunk_by_chunk(vae):
     """Norms pool over a chunk, so only whole chunks are safe from what comes after: 9 frames, then 8 and 8."""
     video = noise(1, 3, 25, 16, 16)
@@ -87,6 +125,7 @@ def test_whole_vae_is_causal_chunk_by_chunk(vae):
     other[:, :, 17:] += 1.0
     before, after = vae.encode(video).mean, vae.encode(other).mean
     torch.testing.assert_close(before[:, :, :5], after[:, :, :5], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, 5:], after[:, :, 5:])
     latents = noise(1, 4, 7, 2, 2)
     changed = latents.clone()
     changed[:, :, 5:] += 1.0
