@@ -47,7 +47,7 @@ VALUES = {
     "a file that is no video": (["-o", "x.avi"], ".mp4"),
     "a file without an ending": (["-o", "x"], ".mp4"),
     "a name that is too long": (["-o", "x" * 300 + ".mp4"], "its name is too long"),
-    "a folder that cannot be written to": (["-o", "/sys/x.mp4"], "no permission"),
+    "a folder that cannot be written to": (["-o", "/sys/x.mp4"], "cannot write /sys/x.mp4"),
     "no replay there": (["--from", "gone.json"], "gone.json"),
 }
 
