@@ -123,6 +123,13 @@ class TransformerConfig:
             self.sample_width // self.patch_size,
         )
 
+    @property
+    def grid_rule(self) -> GridRule | None:
+        """What the official pipelines do: 1.0 stretches, 1.5 counts. None without rotary positions."""
+        if not self.use_rotary_positional_embeddings:
+            return None
+        return "resize_crop" if self.patch_size_t is None else "slice"
+
     @classmethod
     def from_diffusers(cls, data: dict[str, Any]) -> "TransformerConfig":
         """Read the content of a `transformer/config.json`. Keys that start with an underscore are the library's notes.

@@ -50,20 +50,21 @@ def positions_for(
 
     Args:
         num_text: text tokens before the video (default: the config's `max_text_seq_length`).
-        rule: how rotary coordinates follow the size (default: what the official pipelines do, see `GridRule`).
+        rule: how rotary coordinates follow the size (default: the config's `grid_rule`).
 
     Raises:
-        UserError: a size that patches do not divide, or another than learned positions are made for.
+        UserError: a size that patches do not divide, or another than learned positions are made for; a rule without
+            rotary positions.
     """
     num_text = config.max_text_seq_length if num_text is None else num_text
     grid = token_grid(config, num_frames, height, width)
     if config.use_learned_positional_embeddings:
         check_learned(config, grid, num_text)
-    if not config.use_rotary_positional_embeddings:
+    if config.grid_rule is None:
+        if rule is not None:
+            raise UserError(f"the grid rule {rule!r} is for rotary positions, and this model adds sinusoidal ones")
         return Positions(None, _sincos(config, grid, num_text, device))
-    if rule is None:
-        rule = "resize_crop" if config.patch_size_t is None else "slice"
-    return Positions(_rope(config, grid, num_text, rule, device), None)
+    return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
 
 
 def token_grid(config: TransformerConfig, num_frames: int, height: int, width: int) -> tuple[int, int, int]:

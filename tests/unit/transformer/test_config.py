@@ -28,6 +28,13 @@ def test_what_the_presets_are():
     assert PRESETS["1.5-5b"]().base_grid == (11, 150, 150)  # 81 frames, 21 latents, padded to 22
     assert PRESETS["1.5-5b"]().patch == (2, 2, 2)
     assert PRESETS["5b-i2v"]().in_channels == 32
+    assert {name: preset().grid_rule for name, preset in PRESETS.items()} == {
+        "2b": None,
+        "5b": "resize_crop",
+        "5b-i2v": "resize_crop",
+        "1.5-5b": "slice",
+        "1.5-5b-i2v": "slice",
+    }
 
 
 def test_notes_of_the_library_are_passed_over():

@@ -75,6 +75,11 @@ def test_refusals(preset, size, says):
         positions_for(PRESETS[preset](), *size)
 
 
+def test_a_rule_without_rotary_positions_is_not_ignored():
+    with pytest.raises(UserError, match="'slice' is for rotary positions"):
+        positions_for(PRESETS["2b"](), 1, 2, 2, rule="slice")
+
+
 def test_learned_positions_know_one_text_length_and_shorter_clips():
     config = PRESETS["5b-i2v"]()
     check_learned(config, (4, 30, 45), 226)
