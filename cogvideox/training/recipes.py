@@ -82,8 +82,8 @@ def toybox() -> TransformerTraining:
         optim=OptimSettings(lr=1.5e-3, warmup_steps=200, final_lr=0.05),
         run=RunSettings(num_steps=9_000, batch_size=32, ema_decay=0.999),
         sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
-        snr_shift_scale=3.0,  # as the 2B: a toy is few pixels, and what it is gets decided where noise is strong
-        schedule=ScheduleConfig(snr_shift_scale=1.0),
+        # As the 2B: a toy is few pixels, and what it is gets decided where noise is strong.
+        schedule=ScheduleConfig(snr_shift_scale=3.0),
         stored_as="float16",
         examples=(
             "a large red ball moves right on a white background",
