@@ -61,9 +61,12 @@ def ddim(
 ) -> Float[Tensor, "b c t h w"]:
     """DDIM (Song et al. 2021, equations 12 and 16): deterministic for `eta` 0, ancestral sampling for 1.
 
-    `generator` is used only where `eta` is above 0. Raises ValueError if it is missing then, or `times` do not descend.
+    `generator` is used only where `eta` is above 0. Raises ValueError if it is missing then, `eta` is not in 0 to 1, or
+    `times` do not descend.
     """
     steps, x = _steps(times, schedule), x.float()
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta={eta} is not in 0 (deterministic) to 1 (ancestral).")
     if eta > 0 and generator is None:
         raise ValueError(f"eta={eta} adds noise at each step and needs a generator.")
     for i, (t, alpha, sigma, alpha_next, sigma_next) in enumerate(steps):

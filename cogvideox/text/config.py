@@ -6,9 +6,11 @@ Imports no torch.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cogvideox.config import from_dict
 from cogvideox.errors import UserError
 
 TRANSFORMERS_CLASS = "T5EncoderModel"
+_WHERE = "text_encoder/config.json"
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,23 @@ class T5Config:
         passed over; the ones that choose another encoder than T5 v1.1 are errors.
 
         Raises:
-            UserError: another architecture, or a size is missing or not a number.
+            UserError: another architecture, or a size is missing or not a whole number.
         """
         model_type = data.get("model_type", "t5")
         if model_type != "t5":
-            raise UserError(f"the text encoder is a {model_type!r} model, but only 't5' is supported")
+            raise UserError(f"{_WHERE}: the model is {model_type!r}, but only 't5' is supported")
         activation = data.get("feed_forward_proj", "relu")
         if activation not in ("gated-gelu", "gated-gelu_new"):
             raise UserError(
-                f"the text encoder's config sets feed_forward_proj={activation!r}, but only 'gated-gelu', that of "
-                "T5 v1.1, is supported"
+                f"{_WHERE}: feed_forward_proj is {activation!r}, but only 'gated-gelu', that of T5 v1.1, is supported"
             )
         # What transformers assumes of a missing key is T5-small, which is nobody's intention: sizes have to be there.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-        missing = [name for name in sizes if not isinstance(data.get(name), int)]
+        missing = [name for name in sizes if data.get(name) is None]
         if missing:
-            raise UserError(f"the text encoder's config has no whole number for {', '.join(missing)}")
-        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+            raise UserError(f"{_WHERE}: {', '.join(missing)} of the text encoder are missing")
+        own = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return from_dict(cls, own, where=_WHERE)
 
     def to_transformers(self) -> dict[str, Any]:
         """The content of a `text_encoder/config.json` that `T5EncoderModel.from_pretrained` reads."""

@@ -127,28 +127,3 @@ class T5Encoder(nn.Module):
             table.weight.device,
         )
         return rearrange(table(buckets), "n m k -> k n m").contiguous()
-
-
-@torch.no_grad()
-def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
-    """Draw fresh weights with the scales of T5, which keep the undivided attention scores of order one.
-
-    The weights must be on the device of the generator (`to_empty` first, when built on the meta device).
-    """
-    config = model.config
-    d, d_kv, d_ff, num_heads = config.d_model, config.d_kv, config.d_ff, config.num_heads
-    model.embed.weight.normal_(std=1, generator=generator)
-    model.position_bias.weight.normal_(std=d**-0.5, generator=generator)
-    for module in model.modules():
-        match module:
-            case Attention():
-                q, k, v = module.qkv.weight.chunk(3)
-                q.normal_(std=(d * d_kv) ** -0.5, generator=generator)
-                k.normal_(std=d**-0.5, generator=generator)
-                v.normal_(std=d**-0.5, generator=generator)
-                module.out.weight.normal_(std=(num_heads * d_kv) ** -0.5, generator=generator)
-            case FeedForward():
-                module.wi.weight.normal_(std=d**-0.5, generator=generator)
-                module.wo.weight.normal_(std=d_ff**-0.5, generator=generator)
-            case RMSNorm():
-                module.weight.fill_(1)

@@ -66,7 +66,10 @@ class Tokenizer:
             pieces, charsmap = spiece.read(folder / "spiece.model")
             # The file does not hold the sentinels of T5's pre-training, the settings beside it count them.
             settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-            return cls([*pieces, *_sentinels(settings.get("extra_ids", 100))], charsmap)
+            sentinels = settings.get("extra_ids", 100)
+            if not isinstance(sentinels, int):
+                raise UserError(f"{folder / 'tokenizer_config.json'}: extra_ids must be an integer, got {sentinels!r}")
+            return cls([*pieces, *_sentinels(sentinels)], charsmap)
         raise UserError(f"the tokenizer folder {folder} holds neither tokenizer.json nor spiece.model")
 
     def save(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""transformers' names of the T5 encoder's weights, and ours."""
+"""The T5 encoder's weights: how transformers' files call them, and what they are before training."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
+from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
 from cogvideox.weights import keymap
 from cogvideox.weights.keymap import Merge, Rename
 
@@ -52,3 +53,36 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_ours`; the token embedding is written once, as `shared.weight`."""
     return keymap.to_theirs(state, KEYMAP)
+
+
+@torch.no_grad()
+def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
+    """Initial values with the scales of T5, which keep the undivided attention scores of order one.
+
+    | part                                | weight                                 |
+    |-------------------------------------|----------------------------------------|
+    | token embedding                     | normal, variance 1                     |
+    | position bias, keys, values         | normal, variance 1 / d_model           |
+    | queries                             | normal, variance 1 / (d_model d_kv)    |
+    | output of attention, feed-forward   | normal, variance 1 / fan-in            |
+    | norms                               | 1                                      |
+
+    The weights must be on the device of the generator (`to_empty` first, when built on the meta device).
+    """
+    config = model.config
+    d, d_kv, d_ff, num_heads = config.d_model, config.d_kv, config.d_ff, config.num_heads
+    model.embed.weight.normal_(std=1, generator=generator)
+    model.position_bias.weight.normal_(std=d**-0.5, generator=generator)
+    for module in model.modules():
+        match module:
+            case Attention():
+                q, k, v = module.qkv.weight.chunk(3)
+                q.normal_(std=(d * d_kv) ** -0.5, generator=generator)
+                k.normal_(std=d**-0.5, generator=generator)
+                v.normal_(std=d**-0.5, generator=generator)
+                module.out.weight.normal_(std=(num_heads * d_kv) ** -0.5, generator=generator)
+            case FeedForward():
+                module.wi.weight.normal_(std=d**-0.5, generator=generator)
+                module.wo.weight.normal_(std=d_ff**-0.5, generator=generator)
+            case RMSNorm():
+                module.weight.fill_(1)

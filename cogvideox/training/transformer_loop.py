@@ -23,7 +23,8 @@ from cogvideox.dataset.encode import LatentTable, encode
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.geometry import latent_shape
-from cogvideox.text import encoder as text_encoder
+from cogvideox.text import weights as text_weights
+from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.training import validate
 from cogvideox.training.batches import Batch, Batches
@@ -116,9 +117,9 @@ def train(
 def build(settings: TransformerTraining) -> TextToVideo:
     """Both networks with fresh weights, on the CPU, so that a seed means the same everywhere."""
     generator = torch_generator("weights", settings.run.seed)
-    model = TextToVideo(Transformer(settings.transformer), text_encoder.T5Encoder(settings.text_encoder))
+    model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
     transformer_weights.init_weights(model.transformer, generator)
-    text_encoder.init_weights(model.text_encoder, generator)
+    text_weights.init_weights(model.text_encoder, generator)
     return model
 
 

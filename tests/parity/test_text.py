@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
-from cogvideox.text.encoder import T5Encoder, init_weights
+from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -256,7 +256,7 @@ def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
     tokenizer = Tokenizer.from_folder(toy)
     config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     encoder = T5Encoder(config)
-    init_weights(encoder, torch.Generator().manual_seed(0))
+    weights.init_weights(encoder, torch.Generator().manual_seed(0))
 
     tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "text_encoder").mkdir()

@@ -60,6 +60,8 @@ def test_eta_adds_noise_between_nothing_and_ancestral():
     assert not torch.equal(run("ddim", 0, eta=0.5), run("ddim", 0))
     with pytest.raises(ValueError, match=r"eta=0.5 .* generator"):
         ddim(velocity, initial_noise(SHAPE, seeded()), trailing(3), SCHEDULE, eta=0.5)
+    with pytest.raises(ValueError, match=r"eta=1.5 is not in 0"):
+        run("ddim", 0, eta=1.5)
 
 
 @samplers

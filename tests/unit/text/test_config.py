@@ -52,14 +52,17 @@ def test_json_round_trip():
     ("change", "message"),
     [
         ({"model_type": "umt5"}, "'umt5'"),
-        ({"feed_forward_proj": "relu"}, "feed_forward_proj='relu'"),
-        ({"d_model": None, "num_heads": None}, "no whole number for d_model, num_heads"),
-        ({"d_model": "4096"}, "no whole number for d_model"),
+        ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu'"),
+        ({"d_model": None, "num_heads": None}, "d_model, num_heads of the text encoder are missing"),
+        ({"d_model": "4096"}, "d_model must be an integer"),
+        ({"d_model": True}, "d_model must be an integer"),
+        ({"relative_attention_num_buckets": 32.5}, "relative_attention_num_buckets must be an integer"),
+        ({"num_layers": 0}, "num_layers=0"),
     ],
 )
 def test_other_architectures_are_refused(change, message):
     data = {key: value for key, value in (OFFICIAL | change).items() if value is not None}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"^text_encoder/config\.json: .*{message}"):
         T5Config.from_transformers(data)
 
 

@@ -6,14 +6,14 @@ import torch
 from cogvideox.errors import UserError
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
-from cogvideox.text.encoder import T5Encoder, init_weights, position_buckets
+from cogvideox.text.encoder import T5Encoder, position_buckets
 
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 
 
 def fresh(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
     encoder = T5Encoder(config)
-    init_weights(encoder, torch.Generator().manual_seed(seed))
+    weights.init_weights(encoder, torch.Generator().manual_seed(seed))
     return encoder
 
 
@@ -91,7 +91,7 @@ def test_fresh_weights_cover_a_model_built_without_storage():
     encoder.to_empty(device="cpu")
     for parameter in encoder.parameters():
         parameter.fill_(float("nan"))
-    init_weights(encoder, torch.Generator().manual_seed(0))
+    weights.init_weights(encoder, torch.Generator().manual_seed(0))
     output = encoder(torch.randint(99, (2, 10)))
     assert 0.5 < output.std() < 2  # the last norm gives a scale of one
 

@@ -188,6 +188,14 @@ def test_other_tokenizers_are_refused(toy, tmp_path, change, message):
         Tokenizer.from_folder(tmp_path)
 
 
+def test_a_number_of_sentinels_that_is_none(toy, tmp_path):
+    toy.save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
+    with pytest.raises(UserError, match="extra_ids must be an integer, got 'many'"):
+        Tokenizer.from_folder(tmp_path)
+
+
 def test_other_sentencepiece_models_are_refused(tmp_path):
     sentencepiece = pytest.importorskip("sentencepiece")
     sentencepiece.SentencePieceTrainer.train(
