@@ -61,3 +61,17 @@ class Video:
 
         frames, rate = io.read(path, start, end, fps, max_frames)
         return cls(frames, rate)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured number, with all that it takes to measure it again.
+
+    interval: within what bounds the value is known (95 %, unless the protocol says otherwise), or None.
+    protocol: how it was measured, as JSON values.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float] | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)

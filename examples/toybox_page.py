@@ -8,6 +8,7 @@ was right) and `page.json` (the share of right answers per fact, with 95 % inter
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,13 @@ def main() -> None:
         for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True))
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
-    scores = {
-        fact: {"right": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
-        for fact, (share, low, high) in rates(verdicts).items()
-    }
+    scores = rates(verdicts)
     report = {"model": options.model, "num_prompts": len(prompts), "side": options.side, "seed": options.seed}
-    (options.out / "page.json").write_text(json.dumps(report | {"scores": scores}, indent=2) + "\n")
+    report["scores"] = {fact: asdict(score) for fact, score in scores.items()}
+    (options.out / "page.json").write_text(json.dumps(report, indent=2) + "\n")
     for fact, score in scores.items():
-        print(f"{fact:<12} {score['right']:7.1%}  (95 %: {score['low']:.1%} to {score['high']:.1%})")
+        low, high = score.interval
+        print(f"{fact:<12} {score.value:7.1%}  (95 %: {low:.1%} to {high:.1%})")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from cogvideox.records import Score
 from cogvideox.toybox.render import render_batch
 from cogvideox.toybox.scene import BACKGROUND_COLORS, CORE, SIZES, TOY_COLORS, Scene, Toy
 
@@ -77,19 +78,25 @@ def judge(frames: UInt8[Tensor, "t h w 3"], wanted: Scene | Mapping[str, str]) -
     return judge_batch(frames[None], [wanted])[0]
 
 
-def rates(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, tuple[float, float, float]]:
-    """The share of right answers per fact, and of clips with `all` facts right, with 95 % intervals (Wilson)."""
+def rates(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
+    """The share of right answers per fact, and of clips with `all` facts right. A fact never asked for is left out."""
     marks = {name: [verdict[name] for verdict in verdicts if name in verdict] for name in FACTS}
     marks["all"] = [all(verdict.values()) for verdict in verdicts]
-    return {name: _wilson(sum(right), len(right)) for name, right in marks.items() if right}
+    return {name: _rate(name, right) for name, right in marks.items() if right}
 
 
-def _wilson(right: int, total: int) -> tuple[float, float, float]:
-    z = 1.96
-    share = right / total
+def _rate(name: str, right: Sequence[bool]) -> Score:
+    """A share with its 95 % interval (Wilson 1927)."""
+    z, total = 1.96, len(right)
+    share = sum(right) / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     reach = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return share, max(0.0, middle - reach), min(1.0, middle + reach)
+    return Score(
+        metric=f"toybox/{name}",
+        value=share,
+        interval=(max(0.0, middle - reach), min(1.0, middle + reach)),
+        protocol={"judge": "cogvideox.toybox.judge", "num_clips": total, "interval": "Wilson, 95 %"},
+    )
 
 
 @dataclass(frozen=True)

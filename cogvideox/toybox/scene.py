@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from cogvideox.errors import UserError
+
 TOY_COLORS = {
     "red": (0.90, 0.10, 0.13),
     "green": (0.13, 0.68, 0.22),
@@ -120,9 +122,12 @@ def draw(
     """Draws one scene; the same seed gives the same scene.
 
     `side` keeps to one side of the withheld rule. `seconds` is how long a toy moves: the length of the clip,
-    (num_frames - 1) / fps. `fixed` sets facts by name (`color`, `shape`, `size`, `motion`, `background`) and leaves
-    the rest to chance. Raises ValueError for a word that the grammar lacks, and where `fixed` leaves nothing on `side`.
+    (num_frames - 1) / fps, 0 for a single frame. `fixed` sets facts by name (`color`, `shape`, `size`, `motion`,
+    `background`) and leaves the rest to chance. Raises UserError for an unknown grammar or a word that it lacks, and
+    where `fixed` leaves nothing on `side`.
     """
+    if grammar not in GRAMMARS:
+        raise UserError(f"there is no grammar {grammar!r} of scenes; there is {', '.join(GRAMMARS)}")
     words = GRAMMARS[grammar]
     rng = np.random.default_rng(seed)
     choices = {
@@ -134,14 +139,15 @@ def draw(
     }
     for name, word in fixed.items():
         if name not in choices or word not in choices[name]:
-            raise ValueError(f"the {grammar} grammar has no {name} {word!r}")
+            rule = f"its words are {', '.join(choices[name])}" if name in choices else f"facts are {', '.join(choices)}"
+            raise UserError(f"the {grammar} grammar has no {name} {word!r}; {rule}")
     for _ in range(10_000):
         # One number is drawn per fact even where it is fixed, so that fixing one leaves the others as they were.
         facts = {name: options[int(rng.integers(len(options)))] for name, options in choices.items()} | fixed
         scene = _place(facts, rng, seconds)
         if side == "all" or withheld(scene) == (side == "withheld"):
             return scene
-    raise ValueError(f"no {side} scene has {fixed}")
+    raise UserError(f"no {side} scene has {fixed}: they are on the other side of the withheld rule")
 
 
 def _place(facts: dict[str, str], rng: np.random.Generator, seconds: float) -> Scene:
@@ -166,16 +172,9 @@ def _place(facts: dict[str, str], rng: np.random.Generator, seconds: float) -> S
         x=float(x),
         y=float(y),
         radius=float(radius),
-        speed=float(travel / seconds) if moving else 0.0,
+        speed=float(travel / seconds) if moving and seconds > 0 else 0.0,
     )
     return Scene(toys=(toy,), background=facts["background"], seconds=seconds)
-
-
-def position(toy: Toy, time: float, seconds: float) -> tuple[float, float]:
-    """Where the toy's centre is at `time`."""
-    dx, dy = MOTIONS[toy.motion]
-    way = toy.speed * min(time, seconds)
-    return toy.x + dx * way, toy.y + dy * way
 
 
 def withheld_triple(color: str, shape: str, motion: str) -> bool:

@@ -159,7 +159,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
         seed=settings.run.seed,
     )
     validate.write_sheet(sheet, videos, prompts)
-    return {f"judged/{fact}": share for fact, (share, _, _) in rates(judge_batch(videos, scenes)).items()}
+    return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
 
 
 def folder_settings(settings: TransformerTraining) -> FolderSettings:

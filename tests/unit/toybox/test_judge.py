@@ -29,12 +29,12 @@ def worn(clips: Tensor, blurs: int, noise: float) -> Tensor:
 
 def test_true_renders_are_read_right(clips: Tensor):
     score = rates(judge_batch(clips, SCENES))
-    assert all(score[name][0] >= 0.99 for name in (*FACTS, "all")), score
+    assert all(score[name].value >= 0.99 for name in (*FACTS, "all")), score
 
 
 def test_blurred_and_noisy_clips_are_still_read_right(clips: Tensor):
     score = rates(judge_batch(worn(clips[:160], blurs=2, noise=0.03), SCENES[:160]))
-    assert all(score[name][0] >= 0.97 for name in (*FACTS, "all")), score
+    assert all(score[name].value >= 0.97 for name in (*FACTS, "all")), score
 
 
 def test_shuffled_prompts_are_right_by_chance_only(clips: Tensor):
@@ -42,8 +42,8 @@ def test_shuffled_prompts_are_right_by_chance_only(clips: Tensor):
     score = rates(judge_batch(clips[:200], [parse(text) for text in prompts[1:201]]))
     for name in FACTS:
         chance = 1 / len(getattr(CORE, name + "s"))
-        assert abs(score[name][0] - chance) < 0.1, (name, score[name])
-    assert score["all"][0] < 0.02
+        assert abs(score[name].value - chance) < 0.1, (name, score[name])
+    assert score["all"].value < 0.02
 
 
 def test_other_sizes_and_lengths_are_read_too():
@@ -93,5 +93,8 @@ def test_reading_does_not_depend_on_the_batch(clips: Tensor):
 
 
 def test_rates_carry_intervals():
-    share, low, high = rates([{"color": True}] * 90 + [{"color": False}] * 10)["color"]
-    assert share == 0.9 and 0.82 < low < 0.85 and 0.94 < high < 0.95
+    scores = rates([{"color": True}] * 90 + [{"color": False}] * 10)
+    assert set(scores) == {"color", "all"}
+    (low, high), protocol = scores["color"].interval, scores["color"].protocol
+    assert scores["color"].value == 0.9 and 0.82 < low < 0.85 and 0.94 < high < 0.95
+    assert scores["color"].metric == "toybox/color" and protocol["num_clips"] == 100
