@@ -8,7 +8,8 @@ from cogvideox.transformer.model import Transformer
 
 
 class TextToVideo(nn.Module):
-    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too."""
+    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too,
+    where its parameters ask for it."""
 
     def __init__(self, transformer: Transformer, text_encoder: T5Encoder) -> None:
         super().__init__()

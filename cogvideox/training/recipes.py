@@ -51,7 +51,8 @@ def toybox_vae() -> VAETraining:
 def toybox() -> TransformerTraining:
     """The shipped model's transformer: 64x64, 9 frames, about an hour on two CPU cores.
 
-    After CogVideoX-5B, a twentieth as wide and a seventh as deep, with a text encoder of its own instead of T5-XXL.
+    After CogVideoX-5B, a twentieth as wide and a seventh as deep, with a small text encoder instead of T5-XXL. That
+    encoder stays as it is drawn: random features keep words apart, and what they mean is learned by the transformer.
     """
     text_dim = 128
     return TransformerTraining(

@@ -4,11 +4,12 @@ A recipe (`recipes.py`) returns one of these whole; the command line overrides s
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
+from cogvideox.geometry import check_size
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import LossWeights, VAEConfig
@@ -18,7 +19,11 @@ CaptionStyle = Literal["short", "plain", "dense"]
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """AdamW and its learning rate (`optim.py`)."""
+    """AdamW and its learning rate (`optim.py`).
+
+    Raises:
+        UserError: a value outside of its range; the message names it.
+    """
 
     lr: float = 1e-3  # peak
     betas: tuple[float, float] = (0.9, 0.95)
@@ -28,6 +33,16 @@ class OptimSettings:
     schedule: Literal["constant", "cosine"] = "cosine"
     final_lr: float = 0.0  # what the cosine ends at, as a fraction of `lr`
     grad_clip: float = 1.0  # largest norm of the whole gradient
+
+    def __post_init__(self) -> None:
+        _at_least(self, "optim.", weight_decay=0, warmup_steps=0)
+        for name in ("lr", "eps", "grad_clip"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"optim.{name}={getattr(self, name)} has to be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas={self.betas} are not in [0, 1); (0.9, 0.95) are the paper's")
+        if not 0 <= self.final_lr <= 1:
+            raise UserError(f"optim.final_lr={self.final_lr} is not in [0, 1]: it is a fraction of optim.lr")
 
 
 @dataclass(frozen=True)
@@ -50,29 +65,36 @@ class RunSettings:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "log_interval", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"run.{name}={getattr(self, name)} is less than the smallest legal value, 1")
-        for name in ("save_interval", "validate_interval", "sample_interval", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"run.{name}={getattr(self, name)} is negative; the smallest legal value is 0")
+        _at_least(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1)
+        _at_least(self, "run.", save_interval=0, validate_interval=0, sample_interval=0, seed=0)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"run.ema_decay={self.ema_decay} is not in [0, 1); 0.999 is usual")
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How videos are sampled, during training and as the trained folder's defaults."""
+    """How videos are sampled, during training and as the trained folder's defaults.
+
+    Raises:
+        UserError: a value below the smallest legal one.
+    """
 
     num_inference_steps: int = 25
     guidance_scale: float = 4.0
     sampler: Sampler = "ddim"
     num_prompts: int = 16  # on a sample sheet
 
+    def __post_init__(self) -> None:
+        _at_least(self, "sampling.", num_inference_steps=1, guidance_scale=1, num_prompts=1)
+
 
 @dataclass(frozen=True)
 class VAETraining:
-    """A run of `vae_loop`."""
+    """A run of `vae_loop`.
+
+    Raises:
+        UserError: a count below the smallest legal one; crops or clips that the VAE cannot take.
+    """
 
     model: VAEConfig
     clips: ToyboxClips
@@ -87,10 +109,22 @@ class VAETraining:
     image_interval: int  # every so many steps the batch is of single frames; 0 for never
     images_per_clip: int  # how many frames then stand for one clip of the batch
 
+    def __post_init__(self) -> None:
+        _at_least(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
+        for name in ("in_channels", "out_channels"):
+            if getattr(self.model, name) != 3:
+                raise UserError(f"model.{name}={getattr(self.model, name)} has to be 3, the colours of a clip")
+        for clips in (self.clips, self.validation):
+            check_size(clips.height, clips.width, self.model.spatial_compression_ratio)
+        if self.crop_steps > 0:
+            check_size(self.crop_size, self.crop_size, self.model.spatial_compression_ratio)
+            if self.crop_size > (side := min(self.clips.height, self.clips.width)):
+                raise UserError(f"crop_size={self.crop_size} does not fit into clips; the largest legal value is {side}")
+
 
 @dataclass(frozen=True)
 class TransformerTraining:
-    """A run of `transformer_loop`: a transformer and a text encoder, trained together on the latents of a trained VAE.
+    """A run of `transformer_loop`: a transformer, on the latents of a trained VAE and the features of a text encoder.
 
     Raises:
         UserError: sizes of the parts that do not fit each other.
@@ -107,6 +141,7 @@ class TransformerTraining:
     schedule: ScheduleConfig
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
+    train_text_encoder: bool = False  # trained along, a small one drowns every word in the loudest, the background's
     timesteps: Literal["explicit_uniform", "random_uniform"] = "explicit_uniform"
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # the weights of the finished model
     examples: tuple[str, ...] = ()  # prompts that the finished model is shown with
@@ -119,3 +154,28 @@ class TransformerTraining:
             )
         if not 0 <= self.text_dropout <= 1:
             raise UserError(f"text_dropout={self.text_dropout} is not in [0, 1]; 0.1 is usual")
+        if not self.caption_styles:
+            raise UserError("caption_styles is empty; clips are captioned in one style or more")
+        if self.transformer.in_channels != self.transformer.out_channels or self.transformer.ofs_embed_dim is not None:
+            raise UserError(
+                "the transformer takes an image or ofs, and this run trains from text alone: transformer.in_channels "
+                "has to equal transformer.out_channels, and transformer.ofs_embed_dim has to be none"
+            )
+        if self.sampling.num_inference_steps > self.schedule.num_train_timesteps:
+            raise UserError(
+                f"sampling.num_inference_steps={self.sampling.num_inference_steps} is above the number of timesteps; "
+                f"the largest legal value is {self.schedule.num_train_timesteps}"
+            )
+
+
+def due(done: int, interval: int) -> bool:
+    """Whether what happens every `interval` steps happens after `done` of them."""
+    return interval > 0 and done % interval == 0
+
+
+def _at_least(settings: Any, group: str, **least: int) -> None:
+    """Refuse values of `settings` below their smallest legal ones, which are given by name. NaN is below everything."""
+    for name, bound in least.items():
+        if not getattr(settings, name) >= bound:
+            what = "is negative; the smallest legal value is 0" if bound == 0 else "is less than the smallest legal value"
+            raise UserError(f"{group}{name}={getattr(settings, name)} {what if bound == 0 else f'{what}, {bound}'}")

@@ -1,4 +1,4 @@
-"""Text to video from scratch: a transformer and its text encoder, together, on the latents of a trained VAE.
+"""Text to video from scratch: a transformer on the latents of a trained VAE and the features of a small text encoder.
 
 The paper's recipe (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform
 sampling of the timesteps of a step, captions dropped for classifier-free guidance, AdamW, an average of the weights.
@@ -120,6 +120,7 @@ def build(settings: TransformerTraining) -> TextToVideo:
     model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
     transformer_weights.init_weights(model.transformer, generator)
     text_weights.init_weights(model.text_encoder, generator)
+    model.text_encoder.requires_grad_(settings.train_text_encoder)
     return model
 
 
