@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,13 +45,15 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     Folders above `path` are created. When the block fails in any way, Ctrl-C included, the temporary file is removed
     and whatever was at `path` before is still there, untouched. The temporary name keeps the suffix of `path`, because
-    writers choose the format by it.
+    writers choose the format by it, and is never that of another writer, so of several to one path the last one wins.
 
     Raises:
         UserError: the file cannot be written: no permission, a full disk, a path through a file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}.tmp{path.suffix}")
+    # A process number would not do: threads share one, and so do containers that write to one disk. The stem is short
+    # because names are limited in bytes, of which a letter may take four.
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

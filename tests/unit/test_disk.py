@@ -38,6 +38,21 @@ def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
     assert names(tmp_path) == ["x.json"]
 
 
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    with writing(tmp_path / "x.txt") as one, writing(tmp_path / "x.txt") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "x.txt").read_text() == "one"  # the block that ended last
+    assert names(tmp_path) == ["x.txt"]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "红", "🎈"])
+def test_every_name_that_the_system_takes_can_be_written(tmp_path, letter):
+    name = letter * (251 // len(letter.encode())) + ".txt"
+    write_text(tmp_path / name, "a")
+    assert names(tmp_path) == [name]
+
+
 def test_a_full_disk_is_the_users_error(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*x\.txt: the disk of the folder .* is full"),
