@@ -1,6 +1,7 @@
 """The nouns that travel between the rooms of the package."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ class Video:
         """Writes the video in the format that the name of `path` ends in, whole or not at all.
 
         `.mp4`: H.264 that every player opens. `.gif`: an endless loop. `.png`: all frames on one sheet, in reading
-        order; a single frame is that picture, pixel by pixel. With metadata, `x.json` is written beside `x.mp4`.
+        order; a single frame is that picture, pixel by pixel. With metadata, `x.json` is written beside `x.mp4`, over
+        that of an earlier video but over nothing else.
 
         Raises:
-            UserError: another ending, no permission, a full disk.
+            UserError: another ending, no permission, a full disk, an `x.json` that is something else.
         """
         from cogvideox.video import io  # PyAV takes a moment to import, and most videos are never saved
 
@@ -43,6 +45,8 @@ class Video:
             raise UserError(
                 f"cannot write {path}: that name is for the metadata; a video ends in {', '.join(io.FORMATS)}"
             )
+        if not _may_replace(sidecar, self.metadata):
+            raise UserError(f"cannot write {path}: {sidecar}, which is to tell how it was made, is something else")
         with writing(sidecar) as temporary:
             temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             io.write(path, self.frames, self.fps)
@@ -61,6 +65,17 @@ class Video:
 
         frames, rate = io.read(path, start, end, fps, max_frames)
         return cls(frames, rate)
+
+
+def _may_replace(file: Path, like: Mapping[str, Any]) -> bool:
+    """Whether a file is not there, or holds what such metadata holds, or some of it, or more: versions may differ."""
+    try:
+        keys = json.loads(file.read_text(encoding="utf-8")).keys()
+    except (PermissionError, ValueError, AttributeError):
+        return False
+    except OSError:  # there is none; or there can be none, which writing it puts into a sentence
+        return True
+    return keys <= like.keys() or keys >= like.keys()
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,23 @@ def test_the_name_of_the_metadata_is_no_name_for_a_video(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("content", ['{"name": "mine"}', "[1]", "{", ""])
+def test_what_is_no_metadata_is_left_alone(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UserError, match=r"x\.json, which is to tell how it was made, is something else"):
+        Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.mp4")
+    assert names(tmp_path) == ["x.json"]
+    assert (tmp_path / "x.json").read_text() == content
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": ...}, {"strength": 0.8}])
+def test_earlier_metadata_is_replaced(tmp_path, change):
+    earlier = {key: value for key, value in {**METADATA, **change}.items() if value is not ...}
+    for metadata in (earlier, METADATA):
+        Video(FRAMES[:1], 8.0, metadata).save(tmp_path / "x.png")
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == METADATA
+
+
 def test_neither_torch_nor_av_is_imported():
     code = "import sys, cogvideox.records; sys.exit(bool({'torch', 'av'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
