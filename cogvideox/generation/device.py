@@ -18,7 +18,7 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # the device "meta" can make tensors, but has no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise UserError(f"there is no device {str(wanted)!r} here; there is {found}") from None

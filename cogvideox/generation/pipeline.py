@@ -195,15 +195,16 @@ class CogVideoX:
     def _denoise(self, request: Request, texts: Float[Tensor, "b n d"], report: OnStep) -> Float[Tensor, "1 c t h w"]:
         model, config, schedule = self.bundle.transformer, self.bundle.transformer.config, self.bundle.schedule
         ratio = self.about.vae.spatial_compression_ratio
-        num_latents = geometry.latent_frames(request.num_frames)
+        size = geometry.latent_shape(
+            request.num_frames, request.height, request.width, patch_t=config.patch_size_t or 1, ratio=ratio
+        )
         # The 1.5 models patch time in pairs. What is missing to a pair stands in front, and is dropped at the end.
-        padding = geometry.latent_padding(num_latents, config.patch_size_t or 1)
-        shape = (1, config.in_channels, num_latents + padding, request.height // ratio, request.width // ratio)
+        padding = size[0] - geometry.latent_frames(request.num_frames)
 
         times = trailing(request.num_inference_steps, schedule.num_train_timesteps)
         modulation = model.modulation(torch.tensor(times, device=self.device))
         positions = positions_for(
-            config, *shape[2:], num_text=texts.shape[1], rule=self.settings.position_rule, device=self.device
+            config, *size, num_text=texts.shape[1], rule=self.settings.position_rule, device=self.device
         )
         scale = guidance.constant(request.guidance_scale)
         if request.dynamic_guidance:
@@ -220,14 +221,13 @@ class CogVideoX:
         generator = torch.Generator().manual_seed(request.seed)
         latents = SAMPLERS[request.sampler](
             predict,
-            initial_noise(shape, generator, self.device),
+            initial_noise((1, config.in_channels, *size), generator, self.device),
             times,
             schedule,
             generator=generator,
             on_step=lambda i, total, t, x0: report(Progress("denoise", i + 1, total)),
         )
-        if not torch.isfinite(latents).all():
-            raise UserError(f"the model left the range of {self.dtype}: try another dtype, float32 or bfloat16")
+        self._check_finite(latents)
         return latents[:, :, padding:]
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], request: Request, output: str, report: OnStep) -> np.ndarray:
@@ -235,11 +235,17 @@ class CogVideoX:
         frames = np.empty((request.num_frames, request.height, request.width, 3), dtype=kind)
         done = 0
         for chunk in self.bundle.vae.decode_stream((latents / self.about.vae.scaling_factor).to(self.dtype)):
+            self._check_finite(chunk)
             pixels = to_frames(chunk[0]) if output == "uint8" else to_unit(chunk[0])
             frames[done : done + len(pixels)] = pixels.cpu().numpy()
             done += len(pixels)
             report(Progress("decode", done, request.num_frames))
         return frames
+
+    def _check_finite(self, x: Tensor) -> None:
+        """NaN would become black, or any colour, without a word."""
+        if not torch.isfinite(x).all():
+            raise UserError(f"the model left the range of {self.dtype}: try another dtype, float32 or bfloat16")
 
 
 def check_texts(request: Request, about: Description) -> None:

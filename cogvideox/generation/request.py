@@ -1,10 +1,11 @@
 """What is asked of a model, completed with its defaults and checked, before any weight is loaded. Imports no torch."""
 
 import math
+import operator
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from cogvideox import geometry
 from cogvideox.bundle.layout import Description
@@ -66,27 +67,32 @@ def complete(
         UserError: a value that this model cannot do, with the rule and the nearest legal value.
     """
     defaults = model.settings
-    scale = float(_or(guidance_scale, defaults.guidance_scale))
+    scale = _number("guidance_scale", _or(guidance_scale, defaults.guidance_scale))
     request = Request(
-        prompt=_prompt(model, prompt),
-        negative_prompt=negative_prompt,
-        num_frames=_or(num_frames, defaults.num_frames),
-        height=_or(height, defaults.height),
-        width=_or(width, defaults.width),
-        num_inference_steps=_or(num_inference_steps, defaults.num_inference_steps),
+        prompt=_text("prompt", _prompt(model, prompt)),
+        negative_prompt=_text("negative_prompt", negative_prompt),
+        num_frames=_integer("num_frames", _or(num_frames, defaults.num_frames)),
+        height=_integer("height", _or(height, defaults.height)),
+        width=_integer("width", _or(width, defaults.width)),
+        num_inference_steps=_integer("num_inference_steps", _or(num_inference_steps, defaults.num_inference_steps)),
         guidance_scale=scale,
         # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
-        dynamic_guidance=_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1),
+        dynamic_guidance=bool(_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1)),
         sampler=_sampler(_or(sampler, defaults.sampler)),
-        seed=secrets.randbelow(2**31) if seed is None else seed,
-        fps=float(_or(fps, defaults.fps)),
+        seed=secrets.randbelow(2**31) if seed is None else _integer("seed", seed),
+        fps=_number("fps", _or(fps, defaults.fps)),
     )
     check(request, model)
     return request
 
 
 def split(request: Request, num_videos: int) -> list[Request]:
-    """One request for each of several videos: seeds that follow each other, so that each can be made again alone."""
+    """One request for each of several videos: seeds that follow each other, so that each can be made again alone.
+
+    Raises:
+        UserError: there are not so many seeds from this one on.
+    """
+    _check_range("seed", request.seed, 0, MAX_SEED + 1 - num_videos, f", so that each of {num_videos} videos has one")
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
@@ -136,6 +142,27 @@ def _unlike(name: str, value: int, rule: str) -> str:
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _integer(name: str, value: Any) -> int:
+    """Also of numpy's kinds, which no JSON could hold. What is none is refused here, before minutes of work."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name}={value!r} must be an integer") from None
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={value!r} must be a number") from None
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be one text, got a {type(value).__name__}")
+    return value
 
 
 def _prompt(model: Description, prompt: str | None) -> str:

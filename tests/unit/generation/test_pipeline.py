@@ -155,6 +155,14 @@ def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
         pipe.generate(PROMPT)
 
 
+@pytest.mark.parametrize("output", ["uint8", "float"])
+def test_nor_are_those_that_overflow_when_frames_are_decoded(folders, output):
+    pipe = CogVideoX.from_pretrained(folders["2b"])
+    pipe.bundle.vae.decoder.conv_out.weight.fill_(float("inf"))
+    with pytest.raises(UserError, match="dtype"):
+        pipe.generate(PROMPT, output=output)
+
+
 def test_devices_and_types(pipes):
     settings = replace(pipes["2b"].settings, dtype="bfloat16")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
@@ -165,6 +173,6 @@ def test_devices_and_types(pipes):
     for name, device in (("bfloat16", cpu), ("float64", gpu)):
         with pytest.raises(UserError, match=name):
             choose_dtype(name, device, settings)
-    for name in ("warp", "cuda:99", "xpu"):
+    for name in ("warp", "cuda:99", "xpu", "meta"):
         with pytest.raises(UserError, match=name):
             choose_device(name)

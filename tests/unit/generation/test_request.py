@@ -1,13 +1,17 @@
 """Requests: defaults filled in, illegal values refused with the nearest legal one, unusual ones remarked upon."""
 
+import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
+import torch
 
 from cogvideox import config
 from cogvideox.bundle.layout import describe
 from cogvideox.errors import UserError
-from cogvideox.generation.request import Replay, complete, remarks, split
+from cogvideox.generation import request as module
+from cogvideox.generation.request import MAX_SEED, Replay, complete, remarks, split
 from tests import tiny
 
 
@@ -38,6 +42,29 @@ def test_given_values_win(about):
         "negative_prompt": "blur",
     }
     assert asdict(complete(about, "a ball", **given)) == {"prompt": "a ball", **given}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "plain"),
+    [
+        ("_integer", np.int64(4), "4"),
+        ("_integer", torch.tensor(4), "4"),
+        ("_integer", 4.0, "seed=4.0 must be an integer"),
+        ("_integer", "nine", "seed='nine' must be an integer"),
+        ("_number", np.float32(2), "2.0"),
+        ("_number", 2, "2.0"),
+        ("_number", "high", "seed='high' must be a number"),
+        ("_text", "a ball", '"a ball"'),
+        ("_text", ["a ball"], "seed must be one text, got a list"),
+        ("_text", None, "seed must be one text, got a NoneType"),
+    ],
+)
+def test_values_become_what_json_holds_or_are_named(kind, value, plain):
+    """By the functions themselves: in these tests the signatures of public ones let no other kind in."""
+    try:
+        assert json.dumps(getattr(module, kind)("seed", value)) == plain
+    except UserError as error:
+        assert str(error) == plain  # noqa: PT017 - half of the cases raise
 
 
 def test_a_seed_is_drawn_and_differs(about):
@@ -110,6 +137,8 @@ def test_several_videos_have_seeds_that_follow_each_other(about):
     request = complete(about, "a ball", seed=5)
     assert [part.seed for part in split(request, 3)] == [5, 6, 7]
     assert split(request, 3)[0] == request
+    with pytest.raises(UserError, match=f"the nearest is {MAX_SEED - 1}"):
+        split(replace(request, seed=MAX_SEED), 2)  # the second could be made, but not again
 
 
 def test_a_replay_survives_json(about, tmp_path):
