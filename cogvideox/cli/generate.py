@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def run(arguments: list[str]) -> None:
     options = vars(parser().parse(arguments))
     source: Path | None = options.pop("from")
     replayed = asdict(_read_replay(source)) if source is not None else {}
+    if options["guidance_scale"] == 1:  # of the video that is made again, what guidance was told no longer counts
+        replayed |= {"negative_prompt": "", "dynamic_guidance": False}
     chosen: dict[str, Any] = {**replayed, **{name: value for name, value in options.items() if value is not None}}
 
     about = describe(chosen.get("model", "toybox"))
@@ -30,9 +33,7 @@ def run(arguments: list[str]) -> None:
     for remark in remarks(request, about):
         _say(f"note: {remark}")
     outputs = name_outputs(chosen.get("output"), requests, chosen["sheet"])
-    # No video or contact sheet is larger than the bare pixels; together with a margin for small ones, two of them.
-    num_bytes = len(requests) * (2 * request.num_frames * request.height * request.width * 3 + 2**16)
-    check_outputs(outputs, num_bytes)
+    check_outputs(outputs, len(requests) * _num_bytes(request, chosen["sheet"]))
 
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
@@ -44,9 +45,12 @@ def run(arguments: list[str]) -> None:
     for number, (part, output) in enumerate(zip(requests, outputs), start=1):
         with progress_bar(f"{number}/{len(requests)} " if len(requests) > 1 else "") as on_step:
             video = pipe.run(part, on_step=on_step)
-        video.save(output.video)
-        if output.sheet is not None:
-            replace(video, metadata={}).save(output.sheet)
+        with warnings.catch_warnings(record=True) as caught:
+            video.save(output.video)
+            if output.sheet is not None:
+                replace(video, metadata={}).save(output.sheet)
+        for warning in caught:  # such as that the format cannot do so many frames a second
+            _say(f"note: {warning.message}")
         print(_summary(output, part, time.perf_counter() - start))
         start = time.perf_counter()
 
@@ -75,6 +79,16 @@ def parser() -> Parser:
     p.add_argument("--device", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
     p.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="auto: float32 on a CPU")
     return p
+
+
+def _num_bytes(request: Request, sheet: bool) -> int:
+    """What the files of a video may take on the disk: enough for one of noise, which no codec makes small.
+
+    Of bare pixels the video's codecs leave at most half even then, and PNG all. A sheet has at most 64 frames, enlarged
+    or shrunk to 320 pixels.
+    """
+    video = request.num_frames * request.height * request.width * 3 // 2
+    return video + min(request.num_frames, 64) * 320**2 * 3 * sheet + 2**16
 
 
 def _count(text: str) -> int:

@@ -80,7 +80,7 @@ def _overview() -> str:
     )
 
 
-_OUT_OF_MEMORY = "out of memory: ask for fewer frames or a smaller size (--num-frames, --height, --width)"
+_OUT_OF_MEMORY = "out of memory: ask for fewer frames, a smaller size or, in training, a smaller batch"
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

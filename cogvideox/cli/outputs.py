@@ -58,7 +58,9 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
         video, sidecar = output.video, output.sidecar
         if video.suffix.lower() not in FORMATS:
             raise UserError(f"cannot write {video}: the name of a video ends in {', '.join(FORMATS)}")
-        check_folder(video, num_bytes)
+        for path in (video, sidecar, output.sheet):
+            if path is not None:
+                check_folder(path, num_bytes)
         if sidecar.exists() and not _is_replay(sidecar):
             raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
         for path in (video, sidecar, output.sheet):

@@ -36,6 +36,7 @@ VALUES = {
     "no videos": (["--num-videos", "0"], "1 or more"),
     "no frames a second": (["--fps", "0"], "fps"),
     "an unknown device": (["--device", "warp"], "warp"),
+    "a device without numbers": (["--device", "meta"], "meta"),
     "a device that is not here": (["--device", "cuda:99"], "cuda:99"),
     "an unknown type": (["--dtype", "float64"], "float64"),
     "a type that the CPU is slow in": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
@@ -47,6 +48,8 @@ VALUES = {
     "a file that is no video": (["-o", "x.avi"], ".mp4"),
     "a file without an ending": (["-o", "x"], ".mp4"),
     "a name that is too long": (["-o", "x" * 300 + ".mp4"], "its name is too long"),
+    "no room in the name for the metadata": (["-o", "x" * 251 + ".mp4"], ".json: its name is too long"),
+    "no room in the name for the sheet": (["-o", "x" * 250 + ".mp4", "--sheet"], ".png: its name is too long"),
     "a folder that cannot be written to": (["-o", "/sys/x.mp4"], "cannot write /sys/x.mp4"),
     "no replay there": (["--from", "gone.json"], "gone.json"),
 }

@@ -79,6 +79,24 @@ def test_what_the_model_was_not_trained_for_is_noted(run, model, here):
     assert ran.status == 0 and "note: num_frames=21 is unlike" in ran.err
 
 
+def test_a_replay_without_guidance(run, model, here):
+    """What guidance was told the first time counts no longer, and what it is told now would be ignored."""
+    told = ("--dynamic-guidance", "--negative-prompt", "one small thing")
+    run("generate", PROMPT, "-o", "x.mp4", "--model", model, *told)
+    assert run("generate", "--from", "x.json", "-o", "y.mp4", "--guidance-scale", 1).status == 0
+    sidecar = json.loads((here / "y.json").read_text())
+    assert (sidecar["negative_prompt"], sidecar["dynamic_guidance"], sidecar["prompt"]) == ("", False, PROMPT)
+    assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, told[0]).status == 2
+
+
+def test_what_a_format_cannot_do_is_noted(run, model, here):
+    ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
+    assert (
+        ran.status == 0
+        and ran.err == "cogvideox: note: a gif shows at most 50 frames a second, so this one plays slower\n"
+    )
+
+
 def test_an_earlier_video_is_replaced(run, model, here):
     for seed in (1, 2):
         assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", seed).status == 0
