@@ -56,7 +56,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o $(OUT) --sheet
+	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet
 	@echo "The video is $(abspath $(OUT)); all its frames on one picture are $(abspath $(basename $(OUT)))-sheet.png"
 
 test: $(VENV)/.dev
