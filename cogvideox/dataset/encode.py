@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from cogvideox.config import to_dict
 from cogvideox.dataset.config import ToyboxClips
+from cogvideox.disk import cannot_read
 from cogvideox.toybox.render import render_batch
 from cogvideox.toybox.scene import Scene, draw
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
+from cogvideox.video.transform import to_model
 from cogvideox.weights.files import save_state
 
 SHARD = 512  # clips in one file: what an interruption can cost
@@ -43,7 +44,7 @@ def render(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b 3 t h
         width=clips.width,
         fps=clips.fps,
     )
-    return rearrange(frames, "b t h w c -> b c t h w").float() / 127.5 - 1.0
+    return to_model(frames)
 
 
 class LatentTable:
@@ -80,7 +81,7 @@ def encode(
     encoder or renderer are never mistaken for these.
 
     Raises:
-        UserError: the cache cannot be written.
+        UserError: the cache cannot be read or written.
     """
     folder = Path(cache) / fingerprint(vae, clips)
     shards = []
@@ -126,3 +127,5 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         return load_file(path)
     except (FileNotFoundError, SafetensorError):
         return None
+    except OSError as error:
+        raise cannot_read(path, error) from error

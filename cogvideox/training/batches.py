@@ -53,14 +53,17 @@ class Batches:
         for index in indices:
             style, wording, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
             dropped = fate < self.settings.text_dropout
-            captions.append("" if dropped else caption(scene(self.settings.clips, index), style, wording))
+            captions.append("" if dropped else self._caption(scene(self.settings.clips, index), style, wording))
         return captions
 
     def held_out(self, number: int) -> tuple[list[Scene], list[str]]:
         """The first scenes that are never trained on, each with a caption that names all its facts."""
         scenes = [scene(self.settings.validation, index) for index in range(number)]
-        return scenes, [caption(one, "plain", index, complete=True) for index, one in enumerate(scenes)]
+        return scenes, [self._caption(one, "plain", index, complete=True) for index, one in enumerate(scenes)]
 
     def ids(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
         """Prompts as the text encoder takes them."""
         return self.tokenizer.encode(prompts, self.settings.transformer.max_text_seq_length)
+
+    def _caption(self, shown: Scene, style: str, wording: int, *, complete: bool = False) -> str:
+        return caption(shown, style, wording, image=self.settings.clips.num_frames == 1, complete=complete)

@@ -40,11 +40,14 @@ class Checkpoints:
         self.keep = max(1, keep)
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint, or None."""
+        """The step of the newest whole checkpoint, or None. Raises UserError when the pointer to it is damaged."""
+        pointer = self.folder / "latest"
         try:
-            return _step_of((self.folder / "latest").read_text().strip())
+            return _step_of(pointer.read_text().strip())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise UserError(f"{pointer} is damaged: write the name of a checkpoint beside it into it") from error
 
     def save(self, step: int, parts: Mapping[str, Stateful], *, info: Mapping[str, Any] | None = None) -> Path:
         """Writes the state of `parts` after `step` optimizer steps, with `info` (JSON values) beside it.
@@ -124,7 +127,10 @@ def open_run(folder: str | Path, settings: Any, *, resume: bool, keep: int) -> C
     if step is not None and not resume:
         raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
     if step is not None and file.exists():
-        before, now = (_values(tree) for tree in (yaml.safe_load(file.read_text()), config.to_dict(settings)))
+        try:
+            before, now = _values(yaml.safe_load(file.read_text())), _values(config.to_dict(settings))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read {file}, the settings that the run began with: {error}") from error
         for name in sorted(now):
             if now[name] != before.get(name):
                 print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
-from cogvideox.geometry import check_size
+from cogvideox.geometry import check_size, nearest_sizes
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import LossWeights, VAEConfig
@@ -116,10 +116,14 @@ class VAETraining:
                 raise UserError(f"model.{name}={getattr(self.model, name)} has to be 3, the colours of a clip")
         for clips in (self.clips, self.validation):
             check_size(clips.height, clips.width, self.model.spatial_compression_ratio)
-        if self.crop_steps > 0:
-            check_size(self.crop_size, self.crop_size, self.model.spatial_compression_ratio)
-            if self.crop_size > (side := min(self.clips.height, self.clips.width)):
-                raise UserError(f"crop_size={self.crop_size} does not fit into clips; the largest legal value is {side}")
+        ratio, side = self.model.spatial_compression_ratio, min(self.clips.height, self.clips.width)
+        legal = [size for size in nearest_sizes(self.crop_size, ratio) if size <= side]
+        if self.crop_steps > 0 and self.crop_size not in legal:
+            nearest = min(legal, key=lambda size: abs(size - self.crop_size), default=side)
+            raise UserError(
+                f"crop_size={self.crop_size} has to be a multiple of {ratio} pixels that fits into clips; "
+                f"the nearest is {nearest}"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,5 +181,4 @@ def _at_least(settings: Any, group: str, **least: int) -> None:
     """Refuse values of `settings` below their smallest legal ones, which are given by name. NaN is below everything."""
     for name, bound in least.items():
         if not getattr(settings, name) >= bound:
-            what = "is negative; the smallest legal value is 0" if bound == 0 else "is less than the smallest legal value"
-            raise UserError(f"{group}{name}={getattr(settings, name)} {what if bound == 0 else f'{what}, {bound}'}")
+            raise UserError(f"{group}{name}={getattr(settings, name)} is below the smallest legal value, {bound}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 
 Scalar = float | int | Tensor
@@ -18,7 +19,10 @@ class Tracker:
     """Averages scalars between heartbeats and writes them down.
 
     `metrics.jsonl` in `folder` gets one object per heartbeat or `write`, each with its "step" (optimizer steps done).
-    A resumed run first drops the lines of the steps it is about to repeat. `num_samples` are the samples of one step.
+    A resumed run first drops the lines of the steps it is about to repeat.
+
+    Raises:
+        UserError: the disk refuses, here or in any later write.
     """
 
     def __init__(
@@ -26,22 +30,25 @@ class Tracker:
         folder: str | Path,
         *,
         num_steps: int,
-        num_samples: int,
         start: int = 0,
         interval: int = 20,
     ) -> None:
         self.path = Path(folder) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.num_steps, self.num_samples, self.interval = num_steps, num_samples, interval
-        self._drop_after(start)
-        self._file = self.path.open("a", buffering=1)
+        self.num_steps, self.interval = num_steps, interval
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._drop_after(start)
+            self._file = self.path.open("a", buffering=1)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         self._board = _tensorboard(self.path.parent / "tensorboard", start)
         self._sums: dict[str, tuple[Scalar, int]] = {}
-        self._count = 0  # steps since the last heartbeat
+        self._count = self._samples = 0  # steps since the last heartbeat, and the samples in them
         self._clock = time.monotonic()
 
-    def step(self, step: int, scalars: Mapping[str, Scalar]) -> None:
-        """Counts one finished step. Every `interval` steps the means go to the file and onto the heartbeat line.
+    def step(self, step: int, scalars: Mapping[str, Scalar], num_samples: int) -> None:
+        """Counts one finished step over `num_samples`. Every `interval` steps the means go to the file and onto the
+        heartbeat line.
 
         `scalars` should have "loss" and "lr". Tensors are summed where they are and read only at the heartbeat, so a
         GPU is not made to wait. Raises UserError when the loss is no longer finite.
@@ -51,22 +58,27 @@ class Tracker:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
         self._count += 1
+        self._samples += num_samples
         if step % self.interval and step != self.num_steps:
             return
         means = {name: float(total) / count for name, (total, count) in self._sums.items()}
         if not math.isfinite(means.get("loss", 0.0)):
             raise UserError(f"the loss is {means['loss']} by step {step}: resume with a lower optim.lr")
         seconds = (time.monotonic() - self._clock) / self._count
-        timing = {"ms_per_step": 1000 * seconds, "samples_per_second": self.num_samples / seconds}
-        self.write(step, means | timing)
-        self._say(heartbeat(step, self.num_steps, means, seconds, self.num_samples))
-        self._sums, self._count = {}, 0
+        rate = self._samples / self._count / seconds
+        self.write(step, means | {"ms_per_step": 1000 * seconds, "samples_per_second": rate})
+        self._say(heartbeat(step, self.num_steps, means, seconds, rate))
+        self._sums, self._count, self._samples = {}, 0, 0
         self._clock = time.monotonic()
 
     def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Writes `scalars` as they are: a validation's result, for example."""
         values = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step} | {name: _rounded(value) for name, value in values.items()}) + "\n")
+        try:
+            line = {"step": step} | {name: _rounded(value) for name, value in values.items()}
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -119,11 +131,11 @@ class _Pause:
         self.tracker._clock += time.monotonic() - self.began
 
 
-def heartbeat(step: int, num_steps: int, means: Mapping[str, float], seconds: float, num_samples: int) -> str:
-    """One line: step, loss, lr, ms a step, samples a second, time left. `seconds` is the duration of a step."""
+def heartbeat(step: int, num_steps: int, means: Mapping[str, float], seconds: float, rate: float) -> str:
+    """One line: step, loss, lr, ms a step, samples a second (`rate`), time left. A step takes `seconds`."""
     parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
     parts += [f"{name} {means[name]:.4g}" for name in ("loss", "lr") if name in means]
-    parts += [f"{1000 * seconds:.0f} ms/step", f"{num_samples / seconds:.1f} samples/s"]
+    parts += [f"{1000 * seconds:.0f} ms/step", f"{rate:.1f} samples/s"]
     parts += [f"ETA {duration((num_steps - step) * seconds)}"]
     return " | ".join(parts)
 

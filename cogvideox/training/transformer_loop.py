@@ -22,6 +22,8 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import LatentTable, encode
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.errors import UserError
+from cogvideox.generation.device import choose_device
 from cogvideox.geometry import latent_shape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
@@ -34,7 +36,7 @@ from cogvideox.training.ema import EMA
 from cogvideox.training.interrupt import Interruption, Stopped
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.optim import adamw, update
-from cogvideox.training.settings import TransformerTraining
+from cogvideox.training.settings import TransformerTraining, due
 from cogvideox.training.track import Tracker
 from cogvideox.training.vae_files import load_vae
 from cogvideox.transformer import weights as transformer_weights
@@ -52,11 +54,18 @@ def train(
     On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is None.
 
     Raises:
-        UserError: no VAE where the settings say; `out` already holds a run; the disk refuses; the loss is not finite.
+        UserError: no VAE where the settings say, or one of other latents; no such device; `out` already holds a run;
+            the disk refuses; the loss is not finite.
     """
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
-        vae = load_vae(settings.vae)
+        device = choose_device(run.device)
+        vae = load_vae(settings.vae).to(device)
+        if vae.config.latent_channels != settings.transformer.in_channels:
+            raise UserError(
+                f"transformer.in_channels={settings.transformer.in_channels} has to be the VAE's latent_channels, and "
+                f"{settings.vae} has {vae.config.latent_channels}"
+            )
         checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
         try:
             table, held_out = (
@@ -66,16 +75,13 @@ def train(
             print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
 
-        device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
         model = build(settings).to(device)
         optimizer = adamw([model], settings.optim)
         ema = EMA({"model": model}, run.ema_decay)
         parts = {"model": model, "optimizer": optimizer, "ema": ema}
         start = checkpoints.load(parts)[0] if checkpoints.latest() is not None else 0
-        tracker = Tracker(
-            out, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
-        )
+        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
 
         interruption.restart()
         for step in range(start, run.num_steps):
@@ -84,17 +90,17 @@ def train(
             lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
             done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm})
+            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=run.batch_size)
 
             with tracker.pause():
-                if _due(done, run.validate_interval):
+                if due(done, run.validate_interval):
                     with ema.swapped():
                         tracker.write(done, measure(model, batches, held_out, schedule, vae.config.scaling_factor))
-                if _due(done, run.sample_interval):
+                if due(done, run.sample_interval):
                     with ema.swapped():
                         tracker.write(done, show(model, batches, vae, schedule, out / f"samples/step-{done:08d}.png"))
                 stop = interruption.reason() if done < run.num_steps else None
-                if stop or _due(done, run.save_interval) or done == run.num_steps:
+                if stop or due(done, run.save_interval) or done == run.num_steps:
                     checkpoints.save(done, parts)
             if stop:
                 tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
@@ -151,7 +157,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
     size = latent_shape(clips.num_frames, clips.height, clips.width, ratio=vae.config.spatial_compression_ratio)
     videos = validate.sample(
         model,
-        vae.to(device),
+        vae,
         batches.ids(prompts).to(device),
         batches.ids([""])[0].to(device),
         (settings.transformer.out_channels, *size),
@@ -177,12 +183,12 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
         sampler=sampling.sampler,
         null_text="empty",
         text_length=settings.transformer.max_text_seq_length,
-        position_rule="resize_crop" if settings.transformer.use_rotary_positional_embeddings else None,
+        position_rule=settings.transformer.grid_rule,
         norm_statistics="chunk",
         dtype="float32",
         trained=TrainedRange(
             num_frames=(clips.num_frames, clips.num_frames),
-            frame_step=8,
+            frame_step=max(clips.num_frames - 1, 1),  # one length only, whatever it was
             height=(clips.height, clips.height),
             width=(clips.width, clips.width),
         ),
@@ -201,7 +207,3 @@ def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, interruption: Interru
         interruption.check()
 
     return encode(vae, clips, out.parent / "latents", on_progress=on_progress)
-
-
-def _due(done: int, interval: int) -> bool:
-    return interval > 0 and done % interval == 0

@@ -15,12 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.dataset.encode import render
+from cogvideox.generation.device import choose_device
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.interrupt import Interruption
 from cogvideox.training.optim import adamw, update
-from cogvideox.training.settings import VAETraining
+from cogvideox.training.settings import VAETraining, due
 from cogvideox.training.track import Tracker
 from cogvideox.training.vae_files import save_vae
 from cogvideox.training.validate import write_sheet
@@ -45,12 +46,12 @@ def train(
     None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
 
     Raises:
-        UserError: `out` already holds a run; the disk refuses; the loss is not finite.
+        UserError: no such device; `out` already holds a run; the disk refuses; the loss is not finite.
     """
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
+        device = choose_device(run.device)
         checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
-        device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", run.seed))
         vae.to(device)
@@ -58,10 +59,8 @@ def train(
         ema = EMA({"vae": vae}, run.ema_decay)
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
         start = checkpoints.load(parts)[0] if checkpoints.latest() is not None else 0
-        tracker = Tracker(
-            out, num_steps=run.num_steps, num_samples=run.batch_size, start=start, interval=run.log_interval
-        )
-        finished = start == run.num_steps
+        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
+        finished = start >= run.num_steps
         for step in range(start, run.num_steps):
             if step >= settings.encoder_steps:
                 freeze_encoder(vae, ema)
@@ -73,7 +72,7 @@ def train(
             lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
             done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms})
+            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}, num_samples=len(pixels))
 
             finished = done == run.num_steps
             saving = finished or due(done, run.save_interval)
@@ -91,10 +90,6 @@ def train(
                 break
         tracker.close()
     return out if finished else None
-
-
-def due(done: int, interval: int) -> bool:
-    return interval > 0 and done % interval == 0
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
@@ -151,7 +146,7 @@ def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, fl
 
 @torch.no_grad()
 def scaling_factor(vae: CausalVAE, settings: VAETraining) -> float:
-    """One over the standard deviation of the latents, which brings what the transformer sees to unit variance."""
+    """One over the root mean square of the latents, which brings what the transformer sees to the size of noise."""
     clips = replace(settings.clips, num_clips=min(NUM_MEASURED, settings.clips.num_clips))
     device = next(vae.parameters()).device
     second_moment = torch.zeros((), dtype=torch.float64, device=device)

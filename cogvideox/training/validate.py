@@ -83,12 +83,12 @@ def sample(
 
 
 def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str]) -> None:
-    """A picture of all videos, each as its first, middle and last frame side by side, four videos in a row.
+    """A picture of all videos, each as its first, middle and last frame side by side, up to four videos in a row.
 
     The prompts, in reading order, lie beside it in a JSON file.
     """
     n, num_frames = videos.shape[:2]
-    shown = videos[:, [0, num_frames // 2, num_frames - 1]]
+    shown = videos[:, sorted({0, num_frames // 2, num_frames - 1})]
     per_row = next(k for k in (4, 3, 2, 1) if n % k == 0)
     sheet = rearrange(shown, "(row k) t h w c -> 1 (row h) (k t w) c", k=per_row)
-    Video(sheet.numpy(), fps=1.0, metadata={"prompts": list(prompts)}).save(path)
+    Video(sheet.cpu().numpy(), fps=1.0, metadata={"prompts": list(prompts)}).save(path)

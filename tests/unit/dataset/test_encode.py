@@ -6,6 +6,7 @@ import torch
 from cogvideox.dataset import encode as module
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import encode, fingerprint, render, scene
+from cogvideox.errors import UserError
 from cogvideox.toybox.scene import withheld
 from cogvideox.training.vae_files import load_vae
 from tests import tiny_runs
@@ -68,6 +69,15 @@ def test_an_interruption_costs_one_shard(vae, small_shards, tmp_path):
             encode(vae, CLIPS, tmp_path, on_progress=stop)
         assert len(list(tmp_path.glob("*/*"))) == shards
     encode(vae, CLIPS, tmp_path, on_progress=stop)
+
+
+def test_a_cache_that_cannot_be_read_is_one_sentence(vae, small_shards, tmp_path):
+    encode(vae, CLIPS, tmp_path)
+    shard = min(tmp_path.glob("*/*.safetensors"))
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(UserError, match=rf"cannot read .*{shard.name}"):
+        encode(vae, CLIPS, tmp_path)
 
 
 def test_latents_are_known_by_encoder_and_clips(vae, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
-from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.checkpoint import Checkpoints, open_run
 from cogvideox.training.optim import adamw, update
 from cogvideox.training.settings import OptimSettings
 
@@ -95,6 +95,21 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
             file.write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.load(state)
+
+
+def test_a_damaged_pointer_is_one_sentence(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, parts(1))
+    (checkpoints.folder / "latest").write_text("")
+    with pytest.raises(UserError, match="latest is damaged"):
+        checkpoints.latest()
+
+
+def test_damaged_settings_are_one_sentence(tmp_path):
+    open_run(tmp_path, OptimSettings(), resume=False, keep=1).save(5, parts(1))
+    (tmp_path / "settings.yaml").write_text("lr: [")
+    with pytest.raises(UserError, match=r"cannot read .*settings\.yaml"):
+        open_run(tmp_path, OptimSettings(), resume=True, keep=1)
 
 
 def test_another_model_is_refused(tmp_path):

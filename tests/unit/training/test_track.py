@@ -1,4 +1,6 @@
 import json
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,37 +14,56 @@ def lines(tracker: Tracker) -> list[dict]:
 
 
 def test_means_are_written_at_every_interval_and_at_the_end(tmp_path, capsys):
-    tracker = Tracker(tmp_path, num_steps=5, num_samples=8, interval=2)
+    tracker = Tracker(tmp_path, num_steps=5, interval=2)
     for step in range(1, 6):
-        tracker.step(step, {"loss": torch.tensor(float(step)), "lr": 0.5})
+        tracker.step(step, {"loss": torch.tensor(float(step)), "lr": 0.5}, num_samples=8 * step)
     tracker.close()
     assert [(line["step"], line["loss"]) for line in lines(tracker)] == [(2, 1.5), (4, 3.5), (5, 5.0)]
+    samples = [line["samples_per_second"] * line["ms_per_step"] / 1000 for line in lines(tracker)]
+    assert samples == pytest.approx([12, 28, 40], rel=1e-5)  # the steps of an interval may be over batches of all sizes
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3 and said[0].startswith("step 2/5 | loss 1.5 | lr 0.5 | ")
 
 
 def test_a_resumed_run_drops_what_it_repeats_and_what_was_half_written(tmp_path):
-    tracker = Tracker(tmp_path, num_steps=9, num_samples=1, interval=1)
+    tracker = Tracker(tmp_path, num_steps=9, interval=1)
     for step in range(1, 6):
-        tracker.step(step, {"loss": step})
+        tracker.step(step, {"loss": step}, 1)
     tracker.close()
     with tracker.path.open("a") as file:
         file.write('{"step": 6, "lo')
-    resumed = Tracker(tmp_path, num_steps=9, num_samples=1, start=3, interval=1)
-    resumed.step(4, {"loss": 40.0})
+    resumed = Tracker(tmp_path, num_steps=9, start=3, interval=1)
+    resumed.step(4, {"loss": 40.0}, 1)
     resumed.close()
     assert [(line["step"], line["loss"]) for line in lines(resumed)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
 def test_a_diverged_run_stops(tmp_path):
-    tracker = Tracker(tmp_path, num_steps=9, num_samples=1, interval=1)
+    tracker = Tracker(tmp_path, num_steps=9, interval=1)
     with pytest.raises(UserError, match=r"the loss is nan by step 1.*optim\.lr"):
-        tracker.step(1, {"loss": torch.tensor(float("nan"))})
+        tracker.step(1, {"loss": torch.tensor(float("nan"))}, 1)
+
+
+def test_a_disk_that_refuses_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
+        Tracker(tmp_path / "file" / "run", num_steps=9)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a thing of Linux")
+def test_a_full_disk_is_one_sentence(tmp_path):
+    tracker = Tracker(tmp_path, num_steps=9)
+    tracker._file.close()
+    tracker._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - closing it fails too
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: the disk .* is full"):
+        tracker.write(1, {"loss": 1.0})
+    with suppress(OSError):
+        tracker._file.close()
 
 
 def test_heartbeat():
     assert (
-        heartbeat(120, 10_000, {"loss": 0.41234, "lr": 1e-3}, 0.5, 32)
+        heartbeat(120, 10_000, {"loss": 0.41234, "lr": 1e-3}, 0.5, 64.0)
         == "step   120/10000 | loss 0.4123 | lr 0.001 | 500 ms/step | 64.0 samples/s | ETA 82 min"
     )
 

@@ -1,11 +1,13 @@
 """The parts of a transformer run; that the whole of it resumes exactly is a law (`tests/laws/test_resume.py`)."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+from cogvideox import CogVideoX
 from cogvideox.bundle import folder
 from cogvideox.dataset.encode import LatentTable, encode, scene
 from cogvideox.diffusion.schedule import Schedule
@@ -92,6 +94,11 @@ def test_a_run_leaves_a_model_that_loads_and_learned_something(settings, tmp_pat
     assert (tmp_path / "run/samples/step-00000056.png").is_file()
     with pytest.raises(UserError, match="--resume"):
         train(settings, tmp_path / "run")
+    # 5 frames are no 8N+1, but they are what this model was trained at: its own size is nothing to warn of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        video = CogVideoX.from_pretrained(result, device="cpu").generate("a red ball", seed=0)
+    assert video.frames.shape == (5, 16, 16, 3)
 
 
 def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
@@ -102,6 +109,35 @@ def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
     capsys.readouterr()
     assert run(num_steps=3) is not None
     assert "resumed with run.num_steps = 3, before 2" in capsys.readouterr().err
+
+
+def test_a_run_on_images(settings, tmp_path):
+    """Clips of one frame: nothing moves in them, and no caption says so."""
+    image = {"num_frames": 1, "num_clips": 8}
+    settings = replace(
+        settings,
+        clips=replace(settings.clips, **image),
+        validation=replace(settings.validation, **image),
+        run=replace(settings.run, num_steps=2, sample_interval=2),
+    )
+    batches = Batches(settings)
+    captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
+    assert not any("motion" in parse(caption) for caption in captions + batches.held_out(8)[1])
+    bundle = folder.load(train(settings, tmp_path / "run"))
+    assert bundle.settings.num_frames == 1
+
+
+@pytest.mark.parametrize(("patch_size_t", "rule"), [(None, "resize_crop"), (2, "slice")])
+def test_the_folder_has_the_position_rule_of_the_training(settings, patch_size_t, rule):
+    changed = replace(settings, transformer=replace(settings.transformer, patch_size_t=patch_size_t))
+    assert transformer_loop.folder_settings(changed).position_rule == rule
+
+
+def test_a_vae_of_other_latents_is_one_sentence(settings, tmp_path):
+    wide = replace(settings.transformer, in_channels=16, out_channels=16)
+    with pytest.raises(UserError, match=r"transformer\.in_channels=16 has to be .* has 4"):
+        train(replace(settings, transformer=wide), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_vae_is_one_sentence(settings, tmp_path):

@@ -1,0 +1,59 @@
+"""What a run is told: the recipes hold, and what could not be trained is refused before anything is."""
+
+import pytest
+
+from cogvideox import config
+from cogvideox.errors import UserError
+from cogvideox.training.recipes import RECIPES
+from cogvideox.training.settings import due
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "says"),
+    [
+        ("toybox", {"run.save_interval": -1}, "run.save_interval=-1 is below the smallest legal value, 0"),
+        ("toybox", {"run.batch_size": 0}, "run.batch_size=0 is below the smallest legal value, 1"),
+        ("toybox", {"run.ema_decay": 1.0}, "run.ema_decay=1.0 is not in [0, 1)"),
+        ("toybox", {"optim.lr": 0.0}, "optim.lr=0.0 has to be above 0"),
+        ("toybox", {"optim.lr": NAN}, "optim.lr=nan"),
+        ("toybox", {"optim.betas": (0.9, 1.0)}, "optim.betas=(0.9, 1.0)"),
+        ("toybox", {"optim.weight_decay": -0.1}, "optim.weight_decay=-0.1"),
+        ("toybox", {"optim.final_lr": 2.0}, "optim.final_lr=2.0"),
+        ("toybox", {"sampling.num_inference_steps": 0}, "sampling.num_inference_steps=0"),
+        ("toybox", {"sampling.num_inference_steps": 1001}, "the largest legal value is 1000"),
+        ("toybox", {"sampling.guidance_scale": 0.5}, "sampling.guidance_scale=0.5"),
+        ("toybox", {"sampling.num_prompts": 0}, "sampling.num_prompts=0"),
+        ("toybox", {"caption_styles": ()}, "caption_styles is empty"),
+        ("toybox", {"caption_styles": ("verse",)}, "must be one of short, plain, dense"),
+        ("toybox", {"transformer.in_channels": 32}, "trains from text alone"),
+        ("toybox", {"transformer.ofs_embed_dim": 128}, "trains from text alone"),
+        ("toybox", {"text_encoder.d_model": 64}, "transformer.text_embed_dim=128 has to equal"),
+        ("toybox", {"clips.num_clips": 0}, "num_clips=0 of clips"),
+        ("toybox", {"clips.num_frames": 10}, "4k+1"),
+        ("toybox", {"clips.grammar": "full"}, "clips.grammar must be one of core"),
+        ("toybox", {"clips.fps": 0.0}, "fps=0.0 of clips"),
+        ("toybox-vae", {"crop_size": 128}, "crop_size=128 has to be a multiple of 8 pixels that fits into clips"),
+        ("toybox-vae", {"crop_size": 128}, "the nearest is 64"),
+        ("toybox-vae", {"crop_size": 30}, "the nearest is 32"),
+        ("toybox-vae", {"crop_batch_size": 0}, "crop_batch_size=0"),
+        ("toybox-vae", {"images_per_clip": 0}, "images_per_clip=0"),
+        ("toybox-vae", {"image_interval": -1}, "image_interval=-1"),
+        ("toybox-vae", {"clips.height": 60}, "height=60 is not a multiple of 8"),
+        ("toybox-vae", {"model.in_channels": 1}, "model.in_channels=1 has to be 3"),
+    ],
+)
+def test_refusals(recipe, changes, says):
+    with pytest.raises(UserError) as error:
+        config.override(RECIPES[recipe](), changes)
+    assert says in str(error.value)
+
+
+def test_without_crops_their_size_does_not_matter():
+    assert config.override(RECIPES["toybox-vae"](), {"crop_steps": 0, "crop_size": 0}).crop_size == 0
+
+
+def test_due():
+    assert [done for done in range(1, 10) if due(done, 3)] == [3, 6, 9]
+    assert not any(due(done, 0) for done in range(1, 10))
