@@ -1,7 +1,8 @@
 """The VAE's tensors: their names in diffusers' files, as an invertible table, and their values before training."""
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cogvideox.vae.layers import CausalConv3d, Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
 from cogvideox.vae.model import CausalVAE
@@ -83,3 +84,21 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
     _, logvar = vae.encoder.conv_out.weight.chunk(2)
     logvar.zero_()
     vae.encoder.conv_out.bias.chunk(2)[1].fill_(-5.0)  # pyrefly: ignore[missing-attribute]
+
+
+@torch.no_grad()
+def rescale_latents(vae: CausalVAE, factors: Float[Tensor, " z"]) -> None:
+    """Multiply each latent channel by a factor, in place, and leave every reconstruction as it is.
+
+    The factors go into the last layer of the encoder, their inverses into all layers of the decoder that read latents.
+    Each factor has to be above 0.
+    """
+    encoder_out = vae.encoder.conv_out
+    mean, _ = encoder_out.weight.chunk(2)
+    mean.mul_(factors.view(-1, 1, 1, 1, 1))
+    mean_bias, logvar_bias = encoder_out.bias.chunk(2)  # pyrefly: ignore[missing-attribute]
+    mean_bias.mul_(factors)
+    logvar_bias.add_(2.0 * factors.log())
+    readers = [vae.decoder.conv_in, *(m.modulation for m in vae.decoder.modules() if isinstance(m, LatentNorm))]
+    for layer in readers:
+        layer.weight.div_(factors.view(1, -1, 1, 1, 1))

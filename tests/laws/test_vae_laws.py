@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 
+import copy
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.stream import FirstFrame, Stream
 from cogvideox.vae.tiling import Tiling
-from cogvideox.vae.weights import init_weights
+from cogvideox.vae.weights import init_weights, rescale_latents
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
 
@@ -172,3 +174,15 @@ def test_gradients_reach_every_parameter():
     loss.backward()
     dead = [name for name, parameter in vae.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert dead == []
+
+
+def test_rescaled_latents_decode_to_the_same_video(vae):
+    """Each channel of the latents by a factor of its own; padding in space and streaming in time included."""
+    video, factors = noise(1, 3, 17, 16, 16), torch.tensor([0.1, 1.0, 3.0, 20.0], dtype=torch.float64)
+    before = vae.encode(video)
+    rescaled = copy.deepcopy(vae)
+    rescale_latents(rescaled, factors)
+    after, spread = rescaled.encode(video), factors.view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(after.mean, before.mean * spread)
+    torch.testing.assert_close(after.logvar, before.logvar + 2 * spread.log())
+    torch.testing.assert_close(rescaled.decode(after.mean), vae.decode(before.mean))
