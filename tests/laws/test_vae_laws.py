@@ -1,8 +1,7 @@
 """What must hold for a causal VAE, whatever its weights."""
 
-from fractions import Fraction
-
 import copy
+from fractions import Fraction
 
 import pytest
 import torch
