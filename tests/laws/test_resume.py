@@ -50,11 +50,18 @@ def history(out: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in timing} for line in lines]
 
 
-def in_a_process(train: Train, out: Path) -> int:
-    """Starts the run in a process of its own."""
+def in_a_process(train: Train, out: Path, *, terminated_at: int | None = None) -> int:
+    """Starts the run in a process of its own, which gets SIGTERM right after it saved that step."""
     child = os.fork()
     if child == 0:
-        code = 1
+        code, save = 1, Checkpoints.save
+
+        def save_and_be_terminated(self, step, *given, **named):
+            save(self, step, *given, **named)
+            if step == terminated_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Checkpoints.save = save_and_be_terminated
         try:
             code = 0 if train(out, resume=True) is not None else 75
         finally:
@@ -83,10 +90,9 @@ def test_killed(train, uninterrupted, tmp_path):
 
 def test_terminated(train, uninterrupted, tmp_path):
     out = tmp_path / "run"
-    child = in_a_process(train, out)
-    wait_for_step(out, 2)
-    os.kill(child, signal.SIGTERM)
+    child = in_a_process(train, out, terminated_at=2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert Checkpoints(out).latest() == 3  # the running step is finished and saved
     assert train(out, resume=True) is not None
     assert state(out) == state(uninterrupted)
 
