@@ -24,7 +24,7 @@ class Tiling:
     overlaps are the share of a tile that its neighbour repeats. The defaults are the official ones.
 
     Raises:
-        UserError: an overlap outside [0, 1).
+        UserError: a length below 1, an overlap outside [0, 1).
     """
 
     height: int = 240
@@ -33,12 +33,14 @@ class Tiling:
     overlap_width: float = 1 / 5
 
     def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise UserError(f"a tile of {self.height}x{self.width} pixels is empty; the official ones are 240x360")
         for overlap in (self.overlap_height, self.overlap_width):
             if not 0 <= overlap < 1:
-                raise UserError(f"A tile overlap of {overlap} is not in [0, 1); 0.2 is usual.")
+                raise UserError(f"a tile overlap of {overlap} is not in [0, 1); 0.2 is usual")
 
     def plan(self, ratio: int) -> "TilePlan":
-        """The tiles in latent cells, each `ratio` pixels wide."""
+        """The tiles in latent cells, each `ratio` pixels wide: rounded down, but at least one cell."""
         size = (max(self.height // ratio, 1), max(self.width // ratio, 1))
         shares = (self.overlap_height, self.overlap_width)
         stride = tuple(max(int(n * (1 - share)), 1) for n, share in zip(size, shares, strict=True))

@@ -1,0 +1,33 @@
+"""The layers of the VAE, against their definitions."""
+
+import pytest
+import torch
+from torch import nn
+
+from cogvideox.vae.layers import LatentNorm, PointwiseConv3d, source_frames
+from cogvideox.vae.stream import FirstFrame
+
+
+def test_pointwise_convolution_is_a_convolution():
+    conv = PointwiseConv3d(3, 5)
+    x = torch.randn(2, 3, 4, 5, 6)
+    torch.testing.assert_close(conv(x), nn.functional.conv3d(x, conv.weight, conv.bias))
+
+
+def test_source_frames():
+    assert source_frames(9, 3, holds_first=True) == [0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert source_frames(8, 2, holds_first=False) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert source_frames(1, 1, holds_first=True) == [0]
+    assert source_frames(3, 3, holds_first=True) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("num_latents", "num_frames"), [(1, 1), (3, 5), (3, 9)])
+def test_latent_norm_is_the_norm_of_upsampled_latents(num_latents, num_frames):
+    """Against the definition: upsample the latents to the features, then apply the 1x1x1 convolutions."""
+    norm = LatentNorm(8, 4, num_groups=2)
+    nn.init.normal_(norm.norm.weight)
+    x, latents = torch.randn(2, 8, num_frames, 8, 12), torch.randn(2, 4, num_latents, 2, 3)
+    spread = latents[:, :, source_frames(num_frames, num_latents, True)]
+    spread = spread.repeat_interleave(4, dim=3).repeat_interleave(4, dim=4)
+    scale, shift = norm.modulation(spread).chunk(2, dim=1)
+    torch.testing.assert_close(norm(x, latents, FirstFrame()), norm.norm(x) * scale + shift)
