@@ -6,7 +6,7 @@ A step is a function of (seed, step): clips, crops and noise are drawn anew for 
 uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
 """
 
-from dataclasses import replace
+import copy
 from pathlib import Path
 
 import torch
@@ -27,13 +27,13 @@ from cogvideox.training.vae_files import save_vae
 from cogvideox.training.validate import write_sheet
 from cogvideox.vae.loss import psnr, vae_loss
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
+from cogvideox.vae.weights import init_weights, rescale_latents
 from cogvideox.video.transform import to_frames
 
 Pixels = Float[Tensor, "b 3 t h w"]
 
 NUM_MEASURED = 256
-"""Clips over which the spread of the latents is measured, for the scaling factor."""
+"""Clips over which the spread of the latents is measured."""
 
 
 def train(
@@ -81,7 +81,8 @@ def train(
                     if finished or due(done, run.validate_interval):
                         tracker.write(done, validate(vae, settings, out / "samples" / f"step-{done:08d}.png"))
                     if saving:
-                        save_vae(vae, out, scaling_factor=scaling_factor(vae, settings))
+                        final, scaling_factor = balanced(vae, settings)
+                        save_vae(final, out, scaling_factor=scaling_factor)
                 stop = None if finished else interruption.reason()
                 if saving or stop:
                     checkpoints.save(done, parts)
@@ -145,13 +146,18 @@ def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, fl
 
 
 @torch.no_grad()
-def scaling_factor(vae: CausalVAE, settings: VAETraining) -> float:
-    """One over the root mean square of the latents, which brings what the transformer sees to the size of noise."""
-    clips = replace(settings.clips, num_clips=min(NUM_MEASURED, settings.clips.num_clips))
-    device = next(vae.parameters()).device
-    second_moment = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, clips.num_clips, 16):
-        indices = range(start, min(start + 16, clips.num_clips))
-        posterior = vae.encode(render(clips, indices).to(device))
-        second_moment += len(indices) * (posterior.mean.square() + posterior.logvar.exp()).double().mean()
-    return float((second_moment / clips.num_clips) ** -0.5)
+def balanced(vae: CausalVAE, settings: VAETraining) -> tuple[CausalVAE, float]:
+    """A copy of the VAE whose latent channels have unit variance, and the scaling factor for its latents.
+
+    The factor brings what varies inside a frame to the size of the noise. Taken over everything, it would be set by the
+    flat floors, and a toy, which is a few cells, would be under the noise at nearly every timestep.
+    """
+    clips, device = settings.clips, next(vae.parameters()).device
+    indices = range(min(NUM_MEASURED, clips.num_clips))
+    latents = torch.cat([vae.encode(render(clips, part).to(device)).mean for part in (indices[i : i + 16] for i in indices[::16])])
+    factors = 1.0 / latents.std(dim=(0, 2, 3, 4))
+    vae = copy.deepcopy(vae)
+    rescale_latents(vae, factors)
+    latents = latents * factors.view(1, -1, 1, 1, 1)
+    inside = latents - latents.mean(dim=(3, 4), keepdim=True)
+    return vae, float(inside.square().mean() ** -0.5)
