@@ -154,7 +154,8 @@ def balanced(vae: CausalVAE, settings: VAETraining) -> tuple[CausalVAE, float]:
     """
     clips, device = settings.clips, next(vae.parameters()).device
     indices = range(min(NUM_MEASURED, clips.num_clips))
-    latents = torch.cat([vae.encode(render(clips, part).to(device)).mean for part in (indices[i : i + 16] for i in indices[::16])])
+    parts = [render(clips, indices[start : start + 16]).to(device) for start in indices[::16]]
+    latents = torch.cat([vae.encode(part).mean for part in parts])
     factors = 1.0 / latents.std(dim=(0, 2, 3, 4))
     vae = copy.deepcopy(vae)
     rescale_latents(vae, factors)
