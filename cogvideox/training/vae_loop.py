@@ -155,8 +155,10 @@ def balanced(vae: CausalVAE, settings: VAETraining) -> tuple[CausalVAE, float]:
     clips, device = settings.clips, next(vae.parameters()).device
     indices = range(min(NUM_MEASURED, clips.num_clips))
     parts = [render(clips, indices[start : start + 16]).to(device) for start in indices[::16]]
-    latents = torch.cat([vae.encode(part).mean for part in parts])
-    factors = 1.0 / latents.std(dim=(0, 2, 3, 4))
+    posteriors = [vae.encode(part) for part in parts]
+    latents = torch.cat([posterior.mean for posterior in posteriors])
+    noise = torch.cat([posterior.logvar for posterior in posteriors]).exp().mean(dim=(0, 2, 3, 4))
+    factors = (latents.var(dim=(0, 2, 3, 4)) + noise).rsqrt()
     vae = copy.deepcopy(vae)
     rescale_latents(vae, factors)
     latents = latents * factors.view(1, -1, 1, 1, 1)
