@@ -92,14 +92,8 @@ def official(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -
         sampler=sampler,
         null_text="empty",
         text_length=transformer.max_text_seq_length,
-        position_rule=_position_rule(transformer),
+        position_rule=transformer.grid_rule,
         norm_statistics="chunk",
         dtype="float16" if name == "2b" else "bfloat16",
         trained=trained,
     )
-
-
-def _position_rule(config: TransformerConfig) -> GridRule | None:
-    if not config.use_rotary_positional_embeddings:
-        return None
-    return "resize_crop" if config.patch_size_t is None else "slice"
