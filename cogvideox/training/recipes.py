@@ -81,7 +81,7 @@ def toybox() -> TransformerTraining:
         clips=ToyboxClips(num_clips=10_240),
         validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT),
         optim=OptimSettings(lr=1.5e-3, warmup_steps=200, final_lr=0.05),
-        run=RunSettings(num_steps=5_000, batch_size=32, ema_decay=0.999),
+        run=RunSettings(num_steps=8_000, batch_size=32, ema_decay=0.999),
         sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
         schedule=ScheduleConfig(snr_shift_scale=1.0),
         stored_as="float16",
