@@ -105,11 +105,14 @@ def test_an_earlier_video_is_replaced(run, model, here):
 
 def test_interruption_leaves_nothing(run, model, here):
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
+    # A shell starts background jobs with Ctrl-C switched off, these tests among them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *SLOW)
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
     assert ran.status == 130 and "interrupted" in ran.err
     assert names(here) == []
 
