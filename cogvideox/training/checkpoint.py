@@ -49,8 +49,8 @@ class Checkpoints:
         except ValueError as error:
             raise UserError(f"{pointer} is damaged: write the name of a checkpoint beside it into it") from error
 
-    def save(self, step: int, parts: Mapping[str, Stateful], *, info: Mapping[str, Any] | None = None) -> Path:
-        """Writes the state of `parts` after `step` optimizer steps, with `info` (JSON values) beside it.
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
+        """Writes the state of `parts` after `step` optimizer steps.
 
         Returns the checkpoint's folder. Does nothing when `latest` already is that step: a run is a function of its
         step. Raises UserError when the disk refuses or a tensor is not finite; the checkpoints before it stay.
@@ -64,7 +64,7 @@ class Checkpoints:
             tensors: dict[str, Tensor] = {}
             tree = {name: _flatten(part.state_dict(), name, tensors) for name, part in parts.items()}
             save_file(tensors, partial / "tensors.safetensors")
-            document = {"step": step, "info": dict(info or {}), "parts": tree}
+            document = {"step": step, "parts": tree}
             (partial / "state.json").write_text(json.dumps(document) + "\n")
             for path in partial.iterdir():
                 _flush(path)
@@ -85,8 +85,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
         return target
 
-    def load(self, parts: Mapping[str, Stateful], step: int | None = None) -> tuple[int, dict[str, Any]]:
-        """Restores `parts` from the checkpoint of `step` (None: the newest); returns its step and `info`.
+    def load(self, parts: Mapping[str, Stateful], step: int | None = None) -> int:
+        """Restores `parts` from the checkpoint of `step` (None: the newest); returns its step.
 
         Raises UserError when there is none, it cannot be read, or it holds other parts than those asked for.
         """
@@ -106,7 +106,7 @@ class Checkpoints:
                 part.load_state_dict(_unflatten(document["parts"][name], tensors))
             except (RuntimeError, ValueError, KeyError) as error:
                 raise UserError(f"the checkpoint {source} does not fit this run's {name}: {error}") from error
-        return document["step"], document["info"]
+        return document["step"]
 
     def _prune(self) -> None:
         """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""

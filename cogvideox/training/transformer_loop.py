@@ -80,7 +80,7 @@ def train(
         optimizer = adamw([model], settings.optim)
         ema = EMA({"model": model}, run.ema_decay)
         parts = {"model": model, "optimizer": optimizer, "ema": ema}
-        start = checkpoints.load(parts)[0] if checkpoints.latest() is not None else 0
+        start = checkpoints.load(parts) if checkpoints.latest() is not None else 0
         tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
 
         interruption.restart()

@@ -58,7 +58,7 @@ def train(
         optimizer = adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.ema_decay)
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
-        start = checkpoints.load(parts)[0] if checkpoints.latest() is not None else 0
+        start = checkpoints.load(parts) if checkpoints.latest() is not None else 0
         tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
         finished = start >= run.num_steps
         for step in range(start, run.num_steps):

@@ -34,8 +34,8 @@ def same(a, b) -> bool:
 def test_state_comes_back_to_the_bit(tmp_path):
     saved, other = parts(1), parts(2)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(7, saved, info={"note": "x"})
-    assert checkpoints.load(other) == (7, {"note": "x"})
+    checkpoints.save(7, saved)
+    assert checkpoints.load(other) == 7
     for name, part in saved.items():
         assert same(part.state_dict(), other[name].state_dict())
 
@@ -45,7 +45,7 @@ def test_the_newest_are_kept(tmp_path):
     for step in (5, 10, 15):
         checkpoints.save(step, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000010", "step-00000015"]
-    assert checkpoints.latest() == 15 and checkpoints.load(state, 10)[0] == 10
+    assert checkpoints.latest() == 15 and checkpoints.load(state, 10) == 10
 
 
 def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path):
@@ -53,7 +53,7 @@ def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path):
     checkpoints.save(5, state)
     (checkpoints.folder / "step-00000010.partial").mkdir()
     (checkpoints.folder / "step-00000015").mkdir()  # renamed, but the pointer was never moved
-    assert checkpoints.latest() == 5 and checkpoints.load(state)[0] == 5
+    assert checkpoints.latest() == 5 and checkpoints.load(state) == 5
     checkpoints.save(6, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000006"]
 
@@ -69,7 +69,7 @@ def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="full"):
         checkpoints.save(6, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000005"]
-    assert checkpoints.load(state)[0] == 5
+    assert checkpoints.load(state) == 5
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
