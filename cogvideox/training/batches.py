@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import LatentTable, scene
 from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.caption import ALL_WORDS, caption
 from cogvideox.toybox.scene import Scene
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
-from cogvideox.training.settings import TransformerTraining
+from cogvideox.training.settings import TransformerTraining, due
 
 
 @dataclass(frozen=True)
@@ -27,43 +28,54 @@ class Batch:
 
 
 class Batches:
-    """Makes the batch of any step from the settings and the step alone."""
+    """Makes the batch of any step from the settings and the step alone: of clips, or, in some steps, of images."""
 
     def __init__(self, settings: TransformerTraining) -> None:
         self.settings = settings
         self.tokenizer = train_toy_tokenizer(ALL_WORDS, settings.text_encoder.vocab_size)
 
-    def draw(self, table: LatentTable, step: int) -> Batch:
-        """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU."""
-        settings, run = self.settings, self.settings.run
-        indices = clip_indices(run.seed, step, run.batch_size, len(table))
+    def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
+        """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.
+
+        In a step of images (`settings.image_interval`) the samples come from `images` instead, in an order of theirs.
+        """
+        settings, run, every = self.settings, self.settings.run, self.settings.image_interval
+        if images is not None and due(step + 1, every):
+            table, source, visit = images, settings.images, step // every
+            size = run.batch_size * settings.images_per_clip
+        else:
+            table, source, visit = clips, settings.clips, step - (step // every if every else 0)
+            size = run.batch_size
+        indices = clip_indices(run.seed, visit, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
         draw_timesteps = TIMESTEP_SAMPLING[settings.timesteps]
         return Batch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),
-            timestep=draw_timesteps(run.seed, step, run.batch_size, settings.schedule.num_train_timesteps),
-            ids=self.ids(self.captions(indices, step)),
+            timestep=draw_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
+            ids=self.ids(self.captions(source, indices, step)),
         )
 
-    def captions(self, indices: Sequence[int], step: int) -> list[str]:
+    def captions(self, clips: ToyboxClips, indices: Sequence[int], step: int) -> list[str]:
         """A caption for each clip, in a style and wording drawn anew; for a share of them the empty prompt."""
         rng = numpy_generator("caption", self.settings.run.seed, step)
         styles, captions = self.settings.caption_styles, []
         for index in indices:
             style, wording, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
             dropped = fate < self.settings.text_dropout
-            captions.append("" if dropped else self._caption(scene(self.settings.clips, index), style, wording))
+            captions.append("" if dropped else _caption(clips, index, style, wording))
         return captions
 
     def held_out(self, number: int) -> tuple[list[Scene], list[str]]:
         """The first scenes that are never trained on, each with a caption that names all its facts."""
-        scenes = [scene(self.settings.validation, index) for index in range(number)]
-        return scenes, [self._caption(one, "plain", index, complete=True) for index, one in enumerate(scenes)]
+        clips = self.settings.validation
+        prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(number)]
+        return [scene(clips, index) for index in range(number)], prompts
 
     def ids(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
         """Prompts as the text encoder takes them."""
         return self.tokenizer.encode(prompts, self.settings.transformer.max_text_seq_length)
 
-    def _caption(self, shown: Scene, style: str, wording: int, *, complete: bool = False) -> str:
-        return caption(shown, style, wording, image=self.settings.clips.num_frames == 1, complete=complete)
+
+def _caption(clips: ToyboxClips, index: int, style: str, wording: int, *, complete: bool = False) -> str:
+    return caption(scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)

@@ -3,7 +3,7 @@
 A recipe (`recipes.py`) returns one of these whole; the command line overrides single values (`optim.lr=3e-4`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cogvideox.dataset.config import ToyboxClips
@@ -143,6 +143,8 @@ class TransformerTraining:
     run: RunSettings
     sampling: SamplingSettings
     schedule: ScheduleConfig
+    image_interval: int = 0  # every so many steps the batch is of images, first frames of the clips' scenes; 0 for never
+    images_per_clip: int = 2  # how many images then stand for one clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
     train_text_encoder: bool = False  # trained along, a small one drowns every word in the loudest, the background's
@@ -150,7 +152,13 @@ class TransformerTraining:
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # the weights of the finished model
     examples: tuple[str, ...] = ()  # prompts that the finished model is shown with
 
+    @property
+    def images(self) -> ToyboxClips:
+        """What the steps of images see."""
+        return replace(self.clips, num_frames=1)
+
     def __post_init__(self) -> None:
+        _at_least(self, "", image_interval=0, images_per_clip=1)
         if self.transformer.text_embed_dim != self.text_encoder.d_model:
             raise UserError(
                 f"transformer.text_embed_dim={self.transformer.text_embed_dim} has to equal "

@@ -68,9 +68,8 @@ def train(
             )
         checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
         try:
-            table, held_out = (
-                _encode(vae, clips, out, interruption) for clips in (settings.clips, settings.validation)
-            )
+            clips, held_out = (_encode(vae, of, out, interruption) for of in (settings.clips, settings.validation))
+            images = _encode(vae, settings.images, out, interruption) if settings.image_interval else None
         except Stopped as reason:
             print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
@@ -85,12 +84,13 @@ def train(
 
         interruption.restart()
         for step in range(start, run.num_steps):
-            loss = velocity_loss(model, batches.draw(table, step), schedule, vae.config.scaling_factor)
+            batch = batches.draw(clips, images, step)
+            loss = velocity_loss(model, batch, schedule, vae.config.scaling_factor)
             loss.backward()
             lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
             done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=run.batch_size)
+            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=len(batch.ids))
 
             with tracker.pause():
                 if due(done, run.validate_interval):

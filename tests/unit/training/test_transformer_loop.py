@@ -31,7 +31,7 @@ def table(settings, tmp_path_factory) -> LatentTable:
 
 
 def test_a_batch_is_a_function_of_the_step(settings, table):
-    one, same, next_one = (Batches(settings).draw(table, step) for step in (3, 3, 4))
+    one, same, next_one = (Batches(settings).draw(table, None, step) for step in (3, 3, 4))
     for name in ("latents", "noise", "timestep", "ids"):
         assert torch.equal(getattr(one, name), getattr(same, name))
         assert not torch.equal(getattr(one, name), getattr(next_one, name))
@@ -39,13 +39,33 @@ def test_a_batch_is_a_function_of_the_step(settings, table):
 
 def test_the_timesteps_of_a_batch_cover_the_range(settings, table):
     for step in range(5):
-        intervals = Batches(settings).draw(table, step).timestep * settings.run.batch_size // 1000
+        intervals = Batches(settings).draw(table, None, step).timestep * settings.run.batch_size // 1000
         assert sorted(intervals.tolist()) == list(range(settings.run.batch_size))
+
+
+def test_some_steps_are_of_images(settings, table, tmp_path):
+    settings = replace(settings, image_interval=3, images_per_clip=2)
+    images = encode(load_vae(settings.vae), settings.images, tmp_path)
+    batches = [Batches(settings).draw(table, images, step) for step in range(6)]
+    assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
+    said = [Batches(settings).captions(settings.images, range(10), step) for step in range(20)]
+    assert not any("motion" in parse(caption) for captions in said for caption in captions)
+
+
+def test_images_keep_no_clip_from_its_turn(settings, table):
+    """Leaving the steps of images out, the clips come in the order that they have without images."""
+    with_images = Batches(replace(settings, image_interval=3))
+    drawn = [with_images.draw(table, table, step) for step in range(7) if (step + 1) % 3]
+    plain = [Batches(settings).draw(table, None, step) for step in range(5)]
+    for one, other in zip(drawn, plain, strict=True):
+        # A posterior sample is the mean and a little noise that depends on the step.
+        nearest = torch.cdist(one.latents.flatten(1), table.mean.float().flatten(1)).argmin(1)
+        assert torch.equal(nearest, torch.cdist(other.latents.flatten(1), table.mean.float().flatten(1)).argmin(1))
 
 
 def test_captions_are_true_varied_and_sometimes_dropped(settings):
     batches = Batches(replace(settings, text_dropout=0.25))
-    captions = [caption for step in range(100) for caption in batches.captions([7] * 4, step)]
+    captions = [caption for step in range(100) for caption in batches.captions(settings.clips, [7] * 4, step)]
     assert 0.15 < captions.count("") / len(captions) < 0.35
     assert len(set(captions)) > 50
     facts = scene(settings.clips, 7).facts
@@ -54,7 +74,7 @@ def test_captions_are_true_varied_and_sometimes_dropped(settings):
 
 def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
     """All modulations and the last projection begin at zero (adaLN-Zero), and so does the velocity."""
-    batch, schedule = Batches(settings).draw(table, 0), Schedule(snr_shift_scale=1.0)
+    batch, schedule = Batches(settings).draw(table, None, 0), Schedule(snr_shift_scale=1.0)
     alpha, sigma = schedule.signal_and_noise(batch.timestep, like=batch.latents)
     velocity = alpha * batch.noise - sigma * batch.latents * 0.5
     loss = velocity_loss(build(settings), batch, schedule, scaling_factor=0.5)
@@ -67,7 +87,7 @@ def test_the_gradient_reaches_what_is_to_learn(settings, table, train_text_encod
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # away from the gates that are shut at first
-    velocity_loss(model, Batches(settings).draw(table, 0), Schedule(), 1.0).backward()
+    velocity_loss(model, Batches(settings).draw(table, None, 0), Schedule(), 1.0).backward()
     assert all(parameter.grad is not None for parameter in model.transformer.parameters())
     assert all((parameter.grad is not None) is train_text_encoder for parameter in model.text_encoder.parameters())
 
@@ -121,7 +141,7 @@ def test_a_run_on_images(settings, tmp_path):
         run=replace(settings.run, num_steps=2, sample_interval=2),
     )
     batches = Batches(settings)
-    captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
+    captions = [caption for step in range(50) for caption in batches.captions(settings.clips, range(4), step)]
     assert not any("motion" in parse(caption) for caption in captions + batches.held_out(8)[1])
     bundle = folder.load(train(settings, tmp_path / "run"))
     assert bundle.settings.num_frames == 1
