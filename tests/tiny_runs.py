@@ -66,8 +66,9 @@ def transformer_run(vae: Path, **run) -> TransformerTraining:
         text_encoder=T5Config(vocab_size=256, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2),
         clips=CLIPS,
         validation=HELD_OUT,
-        optim=OPTIM,
+        optim=replace(OPTIM, name="muon"),
         run=replace(RUN, **run),
+        image_interval=3,
         sampling=SamplingSettings(num_inference_steps=2, num_prompts=4),
         schedule=ScheduleConfig(snr_shift_scale=1.0),
     )

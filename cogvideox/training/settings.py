@@ -19,12 +19,13 @@ CaptionStyle = Literal["short", "plain", "dense"]
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """AdamW and its learning rate (`optim.py`).
+    """The optimizer and its learning rate (`optim.py`).
 
     Raises:
         UserError: a value outside of its range; the message names it.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of transformer blocks, AdamW for all the rest
     lr: float = 1e-3  # peak
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -143,7 +144,7 @@ class TransformerTraining:
     run: RunSettings
     sampling: SamplingSettings
     schedule: ScheduleConfig
-    image_interval: int = 0  # every so many steps the batch is of images, first frames of the clips' scenes; 0 for never
+    image_interval: int = 0  # every so many steps the batch is of images, single frames of the scenes; 0: never
     images_per_clip: int = 2  # how many images then stand for one clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance

@@ -28,14 +28,13 @@ from cogvideox.geometry import latent_shape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge import judge_batch, rates
-from cogvideox.training import validate
+from cogvideox.training import optim, validate
 from cogvideox.training.batches import Batch, Batches
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.interrupt import Interruption, Stopped
 from cogvideox.training.joint import TextToVideo
-from cogvideox.training.optim import adamw, update
 from cogvideox.training.settings import TransformerTraining, due
 from cogvideox.training.track import Tracker
 from cogvideox.training.vae_files import load_vae
@@ -76,7 +75,7 @@ def train(
 
         schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
         model = build(settings).to(device)
-        optimizer = adamw([model], settings.optim)
+        optimizer = optim.optimizer([model], settings.optim)
         ema = EMA({"model": model}, run.ema_decay)
         parts = {"model": model, "optimizer": optimizer, "ema": ema}
         start = checkpoints.load(parts) if checkpoints.latest() is not None else 0
@@ -87,7 +86,7 @@ def train(
             batch = batches.draw(clips, images, step)
             loss = velocity_loss(model, batch, schedule, vae.config.scaling_factor)
             loss.backward()
-            lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
+            lr, grad_norm = optim.update(optimizer, step, run.num_steps, settings.optim)
             ema.update(step)
             done = step + 1
             tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=len(batch.ids))

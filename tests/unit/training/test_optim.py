@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from cogvideox.training.optim import adamw, learning_rate, param_groups, update
+from cogvideox.errors import UserError
+from cogvideox.training.muon import Muon, orthogonalized
+from cogvideox.training.optim import adamw, learning_rate, optimizer, param_groups, update
 from cogvideox.training.settings import OptimSettings
+from cogvideox.training.transformer_loop import build
+from tests import tiny_runs
 
 
 def test_only_matrices_that_multiply_activations_decay():
@@ -36,9 +40,45 @@ def test_constant_learning_rate_and_no_warm_up():
 def test_update_clips_the_gradient_and_clears_it():
     net = nn.Linear(2, 1, bias=False)
     settings = OptimSettings(lr=1.0, warmup_steps=2, grad_clip=0.5)
-    optimizer = adamw([net], settings)
+    adam = adamw([net], settings)
     net.weight.grad = torch.tensor([[3.0, 4.0]])
-    lr, norm = update(optimizer, 0, 10, settings)
+    lr, norm = update(adam, 0, 10, settings)
     assert lr == 0.5 and norm.item() == pytest.approx(5.0) and net.weight.grad is None
     # The first moment of Adam is (1 - beta1) times the gradient it was given.
-    assert optimizer.state[net.weight]["exp_avg"].norm().item() == pytest.approx(0.1 * 0.5, rel=1e-4)
+    assert adam.state[net.weight]["exp_avg"].norm().item() == pytest.approx(0.1 * 0.5, rel=1e-4)
+
+
+def test_orthogonalized_matrices_are_nearly_orthogonal():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 24, 24), (2, 16, 64), (64, 16)):
+        values = torch.linalg.svdvals(orthogonalized(torch.randn(shape, generator=generator)))
+        assert values.quantile(0.1) > 0.6 and values.max() < 1.3
+
+
+def test_muon_turns_queries_keys_and_values_apart():
+    """A joint weight moves as its three matrices would if each had a weight of its own."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(2, 3, 8, 8, generator=generator)
+    joint, apart = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
+    optimizers = Muon([{"params": [joint], "parts": 3}], lr=0.1), Muon([{"params": apart}], lr=0.1)
+    for gradient in gradients:
+        joint.grad = gradient.flatten(0, 1)
+        for weight, own in zip(apart, gradient, strict=True):
+            weight.grad = own
+        for one in optimizers:
+            one.step()
+    torch.testing.assert_close(joint, torch.cat(apart))
+    # Its step is as long as AdamW's would be: about 0.2 of the rate for each number, twice.
+    assert joint.square().mean().sqrt().item() == pytest.approx(0.04, rel=0.3)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
+    model = build(tiny_runs.transformer_run(tmp_path))
+    both = optimizer([model], OptimSettings(name="muon"))
+    muon, adam = ({id(weight) for group in one.param_groups for weight in group["params"]} for one in both.optimizers)
+    trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+    assert muon | adam == set(trainable.values()) and not muon & adam
+    inside = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
+    assert inside == {"attention.qkv.weight", "attention.out.weight", "mlp.0.weight", "mlp.2.weight"}
+    with pytest.raises(UserError, match="use adamw"):
+        optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))
