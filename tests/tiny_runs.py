@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cogvideox.bundle.vae import save_vae
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.settings import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
-from cogvideox.training.vae_files import save_vae
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import LossWeights, VAEConfig
 from cogvideox.vae.model import CausalVAE

@@ -5,7 +5,10 @@ Axes: `b` clips, `c` channels, `t` frames, `h w` pixels or latent positions. Lat
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cogvideox.config import to_dict
+from cogvideox.dataset.ahead import ahead
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.disk import cannot_read
 from cogvideox.toybox.render import render_batch
@@ -71,6 +75,7 @@ def encode(
     cache: str | Path,
     *,
     batch_size: int = 16,
+    workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> LatentTable:
     """The latents of `clips` under `vae`, from `cache` as far as they are there.
@@ -78,25 +83,27 @@ def encode(
     The cache has a folder for each encoder and kind of clip, named by a hash of its weights, the settings and one
     rendered clip; in it lie shards of 512 clips, each written whole. So nothing is encoded twice, a stop costs one
     shard, a larger set of the same clips reuses a smaller one, a decoder may learn on, and the latents of another
-    encoder or renderer are never mistaken for these.
+    encoder or renderer are never mistaken for these. Clips are rendered ahead by `workers` processes (`dataset.ahead`).
 
     Raises:
         UserError: the cache cannot be read or written.
     """
     folder = Path(cache) / fingerprint(vae, clips)
-    shards = []
-    for first in range(0, clips.num_clips, SHARD):
-        path = folder / f"latents-{first // SHARD:05d}.safetensors"
-        last = min(first + SHARD, clips.num_clips)
-        shard = _read(path)
-        if shard is None or len(shard["mean"]) < last - first:
-            shard = _encode_shard(vae, clips, range(first, last), batch_size)
-            save_state(shard, path)
+    starts = range(0, clips.num_clips, SHARD)
+    wanted = [range(first, min(first + SHARD, clips.num_clips)) for first in starts]
+    files = [folder / f"latents-{number:05d}.safetensors" for number in range(len(wanted))]
+    shards = [_read(file, least=len(indices)) for file, indices in zip(files, wanted)]
+    missing = [number for number, shard in enumerate(shards) if shard is None]
+    batches = [wanted[k][start : start + batch_size] for k in missing for start in range(0, len(wanted[k]), batch_size)]
+    with closing(ahead(partial(render, clips), batches, workers=workers, pin=True)) as rendered:
+        for number in missing:
+            num_batches = -(-len(wanted[number]) // batch_size)
+            shards[number] = shard = _encode_shard(vae, islice(rendered, num_batches))
+            save_state(shard, files[number])
             if on_progress is not None:
-                on_progress(last, clips.num_clips)
-        shards.append(shard)
-    mean, logvar = (torch.cat([shard[name] for shard in shards])[: clips.num_clips] for name in ("mean", "logvar"))
-    return LatentTable(mean, logvar)
+                on_progress(wanted[number].stop, clips.num_clips)
+    mean, logvar = (torch.cat([shard[name] for shard in shards if shard]) for name in ("mean", "logvar"))
+    return LatentTable(mean[: clips.num_clips], logvar[: clips.num_clips])
 
 
 def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
@@ -111,20 +118,21 @@ def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
 
 
 @torch.no_grad()
-def _encode_shard(vae: CausalVAE, clips: ToyboxClips, indices: range, batch_size: int) -> dict[str, Tensor]:
+def _encode_shard(vae: CausalVAE, rendered: Iterator[Tensor]) -> dict[str, Tensor]:
     device = next(vae.parameters()).device
     means, logvars = [], []
-    for start in range(0, len(indices), batch_size):
-        posterior = vae.encode(render(clips, indices[start : start + batch_size]).to(device))
+    for video in rendered:
+        posterior = vae.encode(video.to(device, non_blocking=True))
         means.append(posterior.mean.to("cpu", torch.bfloat16))
         logvars.append(posterior.logvar.to("cpu", torch.bfloat16))
     return {"mean": torch.cat(means), "logvar": torch.cat(logvars)}
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """A shard, or None where there is none or it is damaged: it is a cache, and can be made again."""
+def _read(path: Path, least: int) -> dict[str, Tensor] | None:
+    """A shard, or None where there is none, it is damaged or of too few clips: it is a cache, and can be made again."""
     try:
-        return load_file(path)
+        shard = load_file(path)
+        return shard if len(shard["mean"]) >= least else None
     except (FileNotFoundError, SafetensorError):
         return None
     except OSError as error:

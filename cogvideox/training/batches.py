@@ -1,7 +1,7 @@
 """What a transformer run learns from, step by step, and what it is measured on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +17,7 @@ from cogvideox.training.draws import clip_indices, numpy_generator, torch_genera
 from cogvideox.training.settings import TransformerTraining, due
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Unscaled latents, noise, timesteps and prompt ids of the samples of one step."""
 
     latents: Float[Tensor, "b c t h w"]

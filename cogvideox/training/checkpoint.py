@@ -116,11 +116,14 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def open_run(folder: str | Path, settings: Any, *, resume: bool, keep: int) -> Checkpoints:
-    """The checkpoints of a run in `folder`, whose settings are written there as `settings.yaml`.
+def open_run(
+    folder: str | Path, settings: Any, parts: Mapping[str, Stateful], *, resume: bool, keep: int
+) -> tuple[Checkpoints, int]:
+    """The checkpoints of a run in `folder`, and the number of steps done, to whose state `parts` are brought.
 
-    A run may go on with other settings than it began with; each difference is printed.
-    Raises UserError when the folder already holds a run and `resume` does not say that this is meant.
+    A run may go on with other settings than it began with; each difference is printed. `settings.yaml` is written once
+    the state is known to fit, so a refused run leaves the one in `folder` as it was.
+    Raises UserError when the folder already holds a run and `resume` does not say that this is meant, and as `load`.
     """
     checkpoints, file = Checkpoints(folder, keep=keep), Path(folder) / "settings.yaml"
     step = checkpoints.latest()
@@ -134,8 +137,9 @@ def open_run(folder: str | Path, settings: Any, *, resume: bool, keep: int) -> C
         for name in sorted(now):
             if now[name] != before.get(name):
                 print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
+    done = 0 if step is None else checkpoints.load(parts)
     config.save(settings, file)
-    return checkpoints
+    return checkpoints, done
 
 
 def _values(tree: Any, name: str = "") -> dict[str, Any]:

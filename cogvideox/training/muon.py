@@ -43,6 +43,7 @@ class Muon(torch.optim.Optimizer):
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
+            assert weight.grad is not None
             momentum = state["momentum"].lerp_(weight.grad, 1.0 - MOMENTUM)
             ahead.append(weight.grad.lerp(momentum, MOMENTUM))
         update = torch.stack(ahead).unflatten(1, (parts, -1))

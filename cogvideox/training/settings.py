@@ -58,6 +58,9 @@ class RunSettings:
     batch_size: int
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of products; weights and optimizer are always float32
+    compile: bool = False  # by torch.compile: minutes before the first step, less for each after it
+    workers: int = 0  # processes that make batches ahead of time; without a GPU they would only steal from the training
     ema_decay: float = 0.999
     log_interval: int = 20
     save_interval: int = 500
@@ -67,7 +70,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         _at_least(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1)
-        _at_least(self, "run.", save_interval=0, validate_interval=0, sample_interval=0, seed=0)
+        _at_least(self, "run.", save_interval=0, validate_interval=0, sample_interval=0, seed=0, workers=0)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"run.ema_decay={self.ema_decay} is not in [0, 1); 0.999 is usual")
 

@@ -8,7 +8,9 @@ with the same weights, to the bit, as one that was left alone.
 """
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +20,8 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.bundle import folder
 from cogvideox.bundle.settings import FolderSettings, TrainedRange
+from cogvideox.bundle.vae import load_vae
+from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import LatentTable, encode
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
@@ -37,7 +41,6 @@ from cogvideox.training.interrupt import Interruption, Stopped
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.settings import TransformerTraining, due
 from cogvideox.training.track import Tracker
-from cogvideox.training.vae_files import load_vae
 from cogvideox.transformer import weights as transformer_weights
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
@@ -65,46 +68,56 @@ def train(
                 f"transformer.in_channels={settings.transformer.in_channels} has to be the VAE's latent_channels, and "
                 f"{settings.vae} has {vae.config.latent_channels}"
             )
-        checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
-        try:
-            clips, held_out = (_encode(vae, of, out, interruption) for of in (settings.clips, settings.validation))
-            images = _encode(vae, settings.images, out, interruption) if settings.image_interval else None
-        except Stopped as reason:
-            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
-            return None
-
         schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
         model = build(settings).to(device)
         optimizer = optim.optimizer([model], settings.optim)
         ema = EMA({"model": model}, run.ema_decay)
         parts = {"model": model, "optimizer": optimizer, "ema": ema}
-        start = checkpoints.load(parts) if checkpoints.latest() is not None else 0
+        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
+        sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
+        try:
+            clips, held_out, *images = [_encode(vae, of, out, run.workers, interruption) for of in sets]
+        except Stopped as reason:
+            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
+            return None
+
         tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
-
+        # Only steps are compiled: they come in few shapes and many times. The text encoder is not, because it rounds a
+        # logarithm to whole numbers, and a compiled one could round another way than the one that generates.
+        in_steps = model
+        if run.compile:
+            compiled = torch.compile(model.transformer, dynamic=False)
+            in_steps = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
+        draw = partial(batches.draw, clips, images[0] if images else None)
+        scale, steps = vae.config.scaling_factor, range(start, run.num_steps)
         interruption.restart()
-        for step in range(start, run.num_steps):
-            batch = batches.draw(clips, images, step)
-            loss = velocity_loss(model, batch, schedule, vae.config.scaling_factor)
-            loss.backward()
-            lr, grad_norm = optim.update(optimizer, step, run.num_steps, settings.optim)
-            ema.update(step)
-            done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=len(batch.ids))
+        with closing(ahead(draw, steps, workers=run.workers, pin=device.type == "cuda")) as drawn:
+            for step, batch in zip(steps, drawn):
+                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                    loss = velocity_loss(in_steps, batch, schedule, scale)
+                loss.backward()
+                lr, grad_norm = optim.update(optimizer, step, run.num_steps, settings.optim)
+                ema.update(step)
+                done = step + 1
+                tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=len(batch.ids))
 
-            with tracker.pause():
-                if due(done, run.validate_interval):
-                    with ema.swapped():
-                        tracker.write(done, measure(model, batches, held_out, schedule, vae.config.scaling_factor))
-                if due(done, run.sample_interval):
-                    with ema.swapped():
-                        tracker.write(done, show(model, batches, vae, schedule, out / f"samples/step-{done:08d}.png"))
-                stop = interruption.reason() if done < run.num_steps else None
-                if stop or due(done, run.save_interval) or done == run.num_steps:
-                    checkpoints.save(done, parts)
-            if stop:
-                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                tracker.close()
-                return None
+                with tracker.pause():
+                    if due(done, run.validate_interval):
+                        with ema.swapped():
+                            tracker.write(done, measure(model, batches, held_out, schedule, scale))
+                    if due(done, run.sample_interval):
+                        with ema.swapped():
+                            sheet = out / f"samples/step-{done:08d}.png"
+                            tracker.write(done, show(model, batches, vae, schedule, sheet))
+                    stop = interruption.reason() if done < run.num_steps else None
+                    if stop or due(done, run.save_interval) or done == run.num_steps:
+                        checkpoints.save(done, parts)
+                if stop:
+                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                    tracker.close()
+                    return None
+                if run.compile and step == start:
+                    interruption.restart()  # no later step takes as long as the one that compiles
         tracker.close()
 
         with ema.swapped():
@@ -131,9 +144,8 @@ def build(settings: TransformerTraining) -> TextToVideo:
 
 def velocity_loss(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, ""]:
     """The mean squared error of the velocity on a batch (`diffusion.objective`)."""
-    device = next(model.parameters()).device
-    x0, noise = batch.latents.to(device) * scaling_factor, batch.noise.to(device)
-    timestep, ids = batch.timestep.to(device), batch.ids.to(device)
+    latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
+    x0 = latents * scaling_factor
     predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
     return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule)).mean()
 
@@ -184,7 +196,7 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
         text_length=settings.transformer.max_text_seq_length,
         position_rule=settings.transformer.grid_rule,
         norm_statistics="chunk",
-        dtype="float32",
+        dtype=settings.run.precision,
         trained=TrainedRange(
             num_frames=(clips.num_frames, clips.num_frames),
             frame_step=max(clips.num_frames - 1, 1),  # one length only, whatever it was
@@ -200,9 +212,11 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
     )
 
 
-def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, interruption: Interruption) -> LatentTable:
+def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, workers: int, interruption: Interruption) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
         print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
         interruption.check()
 
-    return encode(vae, clips, out.parent / "latents", on_progress=on_progress)
+    batch_size = 16 if next(vae.parameters()).device.type == "cpu" else 128
+    cache = out.parent / "latents"
+    return encode(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)

@@ -7,15 +7,21 @@ uninterrupted one to the bit. `folder/vae/` always holds the newest averaged wei
 """
 
 import copy
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from cogvideox.bundle.vae import save_vae
+from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.encode import render
 from cogvideox.generation.device import choose_device
+from cogvideox.geometry import latent_shape
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.ema import EMA
@@ -23,14 +29,15 @@ from cogvideox.training.interrupt import Interruption
 from cogvideox.training.optim import adamw, update
 from cogvideox.training.settings import VAETraining, due
 from cogvideox.training.track import Tracker
-from cogvideox.training.vae_files import save_vae
 from cogvideox.training.validate import write_sheet
 from cogvideox.vae.loss import psnr, vae_loss
 from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.weights import init_weights, rescale_latents
 from cogvideox.video.transform import to_frames
 
 Pixels = Float[Tensor, "b 3 t h w"]
+Latents = Float[Tensor, "b z lt lh lw"]
 
 NUM_MEASURED = 256
 """Clips over which the spread of the latents is measured."""
@@ -51,46 +58,60 @@ def train(
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
         device = choose_device(run.device)
-        checkpoints = open_run(out, settings, resume=resume, keep=run.keep_checkpoints)
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", run.seed))
         vae.to(device)
         optimizer = adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.ema_decay)
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
-        start = checkpoints.load(parts) if checkpoints.latest() is not None else 0
+        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
+        forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
         tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
         finished = start >= run.num_steps
-        for step in range(start, run.num_steps):
-            if step >= settings.encoder_steps:
-                freeze_encoder(vae, ema)
-            pixels = batch(settings, step).to(device)
-            posterior = vae.encode(pixels)
-            latents = posterior.sample(torch_generator("posterior", run.seed, step))
-            loss, terms = vae_loss(vae.decode(latents), pixels, posterior, settings.loss)
-            loss.backward()
-            lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
-            ema.update(step)
-            done = step + 1
-            tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}, num_samples=len(pixels))
+        steps = range(start, run.num_steps)
+        with closing(ahead(partial(draw, settings), steps, workers=run.workers, pin=device.type == "cuda")) as batches:
+            for step, batch in zip(steps, batches):
+                if step >= settings.encoder_steps:
+                    freeze_encoder(vae, ema)
+                batch = to_device(batch, device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                    reconstruction, mean, logvar = forward(vae, *batch)
+                posterior = Posterior(mean.float(), logvar.float())
+                loss, terms = vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)
+                loss.backward()
+                lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
+                ema.update(step)
+                done = step + 1
+                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}
+                tracker.step(done, scalars, num_samples=len(batch.pixels))
 
-            finished = done == run.num_steps
-            saving = finished or due(done, run.save_interval)
-            with tracker.pause():
-                with ema.swapped():
-                    if finished or due(done, run.validate_interval):
-                        tracker.write(done, validate(vae, settings, out / "samples" / f"step-{done:08d}.png"))
-                    if saving:
-                        final, scaling_factor = balanced(vae, settings)
-                        save_vae(final, out, scaling_factor=scaling_factor)
-                stop = None if finished else interruption.reason()
-                if saving or stop:
-                    checkpoints.save(done, parts)
-            if stop:
-                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                break
+                finished = done == run.num_steps
+                saving = finished or due(done, run.save_interval)
+                with tracker.pause():
+                    with ema.swapped():
+                        if finished or due(done, run.validate_interval):
+                            tracker.write(done, validate(vae, settings, out / "samples" / f"step-{done:08d}.png"))
+                        if saving:
+                            final, scaling_factor = balanced(vae, settings)
+                            save_vae(final, out, scaling_factor=scaling_factor)
+                    stop = None if finished else interruption.reason()
+                    if saving or stop:
+                        checkpoints.save(done, parts)
+                if stop:
+                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                    break
+                if run.compile and step == start:
+                    interruption.restart()  # no later step takes as long as the one that compiles
         tracker.close()
     return out if finished else None
+
+
+def reconstruct(vae: CausalVAE, pixels: Pixels, noise: Latents) -> tuple[Pixels, Latents, Latents]:
+    """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded."""
+    posterior = vae.encode(pixels)
+    return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
@@ -103,8 +124,23 @@ def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
     vae.encoder.requires_grad_(False)
 
 
-def batch(settings: VAETraining, step: int) -> Pixels:
-    """The pixels of a step: crops of clips at first, then whole clips; single frames every `image_interval` steps."""
+class Batch(NamedTuple):
+    """The pixels of a step, and the noise that their latents are drawn with."""
+
+    pixels: Pixels
+    noise: Latents
+
+
+def draw(settings: VAETraining, step: int) -> Batch:
+    """What a step trains on: crops of clips at first, then whole clips; single frames every `image_interval` steps."""
+    model, pixels = settings.model, draw_pixels(settings, step)
+    size = latent_shape(*pixels.shape[2:], ratio=model.spatial_compression_ratio)
+    generator = torch_generator("posterior", settings.run.seed, step)
+    return Batch(pixels, torch.randn(len(pixels), model.latent_channels, *size, generator=generator))
+
+
+def draw_pixels(settings: VAETraining, step: int) -> Pixels:
+    """The pixels of `draw`."""
     run, clips = settings.run, settings.clips
     cropped = step < settings.crop_steps
     image = due(step + 1, settings.image_interval)

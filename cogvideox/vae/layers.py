@@ -7,7 +7,7 @@ needs of the frames before its chunk it asks of `past` (see `stream`).
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogvideox.vae.stream import FirstFrame
@@ -60,9 +60,8 @@ class LatentNorm(nn.Module):
         _, _, t, h, w = x.shape
         rows = h // latents.shape[3]
         modulation = self.modulation(latents)
-        source = source_frames(t, latents.shape[2], past.holds_first)
-        if source != list(range(latents.shape[2])):
-            modulation = modulation[:, :, torch.tensor(source, device=x.device)]
+        if t != latents.shape[2]:
+            modulation = modulation[:, :, source_frames(t, latents.shape[2], past.holds_first, x.device)]
         modulation = modulation.repeat_interleave(w // latents.shape[4], dim=4)
         # Rows are spread by broadcasting, so the full-size scale and shift never exist.
         scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
@@ -71,14 +70,18 @@ class LatentNorm(nn.Module):
         return rearrange(torch.addcmul(shift, spread, scale), "b c t h r w -> b c t (h r) w")
 
 
-def source_frames(num_frames: int, num_latents: int, holds_first: bool) -> list[int]:
+def source_frames(
+    num_frames: int, num_latents: int, holds_first: bool, device: torch.device | None = None
+) -> Int[Tensor, " t"]:
     """For each of `num_frames` feature frames, the latent frame it comes from.
 
     The first frame of a video has a latent of its own; every later latent stands for the same number of frames.
+    Computed on the device, because the host would have to wait to copy a list there.
     """
+    frame = torch.arange(num_frames, device=device)
     if not holds_first or num_latents == 1:
-        return [i * num_latents // num_frames for i in range(num_frames)]
-    return [0] + [1 + i * (num_latents - 1) // (num_frames - 1) for i in range(num_frames - 1)]
+        return frame * num_latents // num_frames
+    return 1 + (frame - 1) * (num_latents - 1) // (num_frames - 1)  # -1 // n is -1, so frame 0 comes from latent 0
 
 
 class ResnetBlock(nn.Module):
@@ -142,7 +145,7 @@ class Upsample(nn.Module):
             return x
         # Frames that repeat need their convolution only once.
         num_frames = 2 * x.shape[2] - int(past.holds_first)
-        return x[:, :, torch.tensor(source_frames(num_frames, x.shape[2], past.holds_first), device=x.device)]
+        return x[:, :, source_frames(num_frames, x.shape[2], past.holds_first, x.device)]
 
 
 def _per_frame(conv: nn.Conv2d, x: Video) -> Changed:

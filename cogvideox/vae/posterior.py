@@ -26,7 +26,11 @@ class Posterior:
         """Draw latents. The noise is drawn on the generator's device, so a CPU seed means the same everywhere."""
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
-        return self.mean + torch.exp(0.5 * self.logvar) * noise.to(self.mean.device)
+        return self.at(noise.to(self.mean.device))
+
+    def at(self, noise: Latents) -> Latents:
+        """The latents that standard normal noise stands for."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Float[Tensor, " b"]:
         """KL divergence to the standard normal, summed over all latents of each clip."""

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset import encode as module
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import encode, fingerprint, render, scene
 from cogvideox.errors import UserError
 from cogvideox.toybox.scene import withheld
-from cogvideox.training.vae_files import load_vae
 from tests import tiny_runs
 
 CLIPS = ToyboxClips(num_clips=7, num_frames=5, height=16, width=16)

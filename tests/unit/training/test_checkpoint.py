@@ -31,6 +31,13 @@ def same(a, b) -> bool:
     return a == b
 
 
+def begun(folder) -> None:
+    """A run that was saved after 5 steps."""
+    checkpoints, done = open_run(folder, OptimSettings(), {}, resume=False, keep=1)
+    assert done == 0
+    checkpoints.save(5, parts(1))
+
+
 def test_state_comes_back_to_the_bit(tmp_path):
     saved, other = parts(1), parts(2)
     checkpoints = Checkpoints(tmp_path)
@@ -106,10 +113,27 @@ def test_a_damaged_pointer_is_one_sentence(tmp_path):
 
 
 def test_damaged_settings_are_one_sentence(tmp_path):
-    open_run(tmp_path, OptimSettings(), resume=False, keep=1).save(5, parts(1))
+    begun(tmp_path)
     (tmp_path / "settings.yaml").write_text("lr: [")
     with pytest.raises(UserError, match=r"cannot read .*settings\.yaml"):
-        open_run(tmp_path, OptimSettings(), resume=True, keep=1)
+        open_run(tmp_path, OptimSettings(), parts(1), resume=True, keep=1)
+
+
+def test_a_run_goes_on_where_it_was_saved(tmp_path):
+    begun(tmp_path)
+    state = parts(2)
+    _, done = open_run(tmp_path, OptimSettings(lr=1e-4), state, resume=True, keep=1)
+    assert done == 5 and same(state["net"].state_dict(), parts(1)["net"].state_dict())
+    assert "lr: 0.0001" in (tmp_path / "settings.yaml").read_text()
+
+
+def test_a_run_that_does_not_fit_keeps_its_settings(tmp_path):
+    begun(tmp_path)
+    before = (tmp_path / "settings.yaml").read_text()
+    other = {"net": nn.Linear(4, 4), "optimizer": parts(1)["optimizer"]}
+    with pytest.raises(UserError, match="does not fit"):
+        open_run(tmp_path, OptimSettings(lr=1e-4), other, resume=True, keep=1)
+    assert (tmp_path / "settings.yaml").read_text() == before
 
 
 def test_another_model_is_refused(tmp_path):

@@ -1,11 +1,15 @@
 """What a run is told: the recipes hold, and what could not be trained is refused before anything is."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.settings import due
+from cogvideox.transformer.model import Transformer
 
 NAN = float("nan")
 
@@ -15,6 +19,8 @@ NAN = float("nan")
     [
         ("toybox", {"run.save_interval": -1}, "run.save_interval=-1 is below the smallest legal value, 0"),
         ("toybox", {"run.batch_size": 0}, "run.batch_size=0 is below the smallest legal value, 1"),
+        ("toybox", {"run.workers": -1}, "run.workers=-1 is below the smallest legal value, 0"),
+        ("toybox", {"run.precision": "float16"}, "run.precision must be one of float32, bfloat16"),
         ("toybox", {"run.ema_decay": 1.0}, "run.ema_decay=1.0 is not in [0, 1)"),
         ("toybox", {"optim.lr": 0.0}, "optim.lr=0.0 has to be above 0"),
         ("toybox", {"optim.lr": NAN}, "optim.lr=nan"),
@@ -52,6 +58,21 @@ def test_refusals(recipe, changes, says):
 
 def test_without_crops_their_size_does_not_matter():
     assert config.override(RECIPES["toybox-vae"](), {"crop_steps": 0, "crop_size": 0}).crop_size == 0
+
+
+def test_the_twins_fit_their_originals():
+    """The GPU recipes train the same world for the same VAE, and what they leave may be shipped: 15 MB in one file."""
+    vae, transformer = RECIPES["toybox-vae-gpu"](), RECIPES["toybox-gpu"]()
+    assert vae.model == RECIPES["toybox-vae"]().model
+    assert transformer.vae == "runs/toybox-vae-gpu"
+    assert transformer.stored_as == "float16"
+    with torch.device("meta"):
+        num_weights = sum(parameter.numel() for parameter in Transformer(transformer.transformer).parameters())
+    assert 12e6 < 2 * num_weights < 15e6
+    for twin, original in ((vae, RECIPES["toybox-vae"]()), (transformer, RECIPES["toybox"]())):
+        assert replace(twin.clips, num_clips=1) == replace(original.clips, num_clips=1)
+        assert twin.validation == original.validation
+        assert twin.run.precision == "bfloat16"
 
 
 def test_due():

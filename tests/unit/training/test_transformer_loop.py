@@ -9,6 +9,7 @@ import torch
 
 from cogvideox import CogVideoX
 from cogvideox.bundle import folder
+from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.encode import LatentTable, encode, scene
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
@@ -16,7 +17,6 @@ from cogvideox.toybox.caption import parse
 from cogvideox.training import transformer_loop
 from cogvideox.training.batches import Batches
 from cogvideox.training.transformer_loop import build, measure, train, velocity_loss
-from cogvideox.training.vae_files import load_vae
 from tests import tiny_runs
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.encode import render
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.draws import clip_indices
-from cogvideox.training.vae_files import load_vae
-from cogvideox.training.vae_loop import balanced, batch, train
+from cogvideox.training.vae_loop import balanced, draw, train
 from cogvideox.vae.loss import psnr as psnr_of
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
@@ -34,17 +34,18 @@ def run(tmp_path_factory):
 
 def test_steps_see_crops_then_clips_and_frames_between():
     """Crops in the first 3 steps; every second step single frames, 2 for each clip."""
-    shapes = [tuple(batch(SETTINGS, step).shape) for step in range(6)]
+    shapes = [tuple(draw(SETTINGS, step).pixels.shape) for step in range(6)]
     crop, crops_of_frames = (2, 3, 5, 8, 8), (4, 3, 1, 8, 8)
     clip, frames = (2, 3, 5, 16, 16), (4, 3, 1, 16, 16)
     assert shapes == [crop, crops_of_frames, crop, frames, clip, frames]
 
 
 def test_a_batch_is_a_function_of_the_step_and_shows_what_the_clips_show():
-    assert torch.equal(batch(SETTINGS, 1), batch(SETTINGS, 1))
-    whole = batch(SETTINGS, 4)
+    for one, same in zip(draw(SETTINGS, 1), draw(SETTINGS, 1)):
+        assert torch.equal(one, same)
+    whole = draw(SETTINGS, 4).pixels
     assert torch.equal(whole, render(SETTINGS.clips, clip_indices(0, 4, 2, SETTINGS.clips.num_clips)))
-    for crop, clip in zip(batch(SETTINGS, 2), render(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
+    for crop, clip in zip(draw(SETTINGS, 2).pixels, render(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
         windows = clip.unfold(2, 8, 1).unfold(3, 8, 1)  # [c t y x h w]
         assert (windows == crop[:, :, None, None]).all(dim=(0, 1, 4, 5)).any()
 

@@ -14,11 +14,21 @@ def test_pointwise_convolution_is_a_convolution():
     torch.testing.assert_close(conv(x), nn.functional.conv3d(x, conv.weight, conv.bias))
 
 
-def test_source_frames():
-    assert source_frames(9, 3, holds_first=True) == [0, 1, 1, 1, 1, 2, 2, 2, 2]
-    assert source_frames(8, 2, holds_first=False) == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert source_frames(1, 1, holds_first=True) == [0]
-    assert source_frames(3, 3, holds_first=True) == [0, 1, 2]
+@pytest.mark.parametrize(
+    ("num_frames", "num_latents", "holds_first", "expected"),
+    [
+        (9, 3, True, [0, 1, 1, 1, 1, 2, 2, 2, 2]),
+        (5, 3, True, [0, 1, 1, 2, 2]),
+        (3, 3, True, [0, 1, 2]),
+        (5, 2, True, [0, 1, 1, 1, 1]),
+        (1, 1, True, [0]),
+        (8, 2, False, [0, 0, 0, 0, 1, 1, 1, 1]),
+        (2, 2, False, [0, 1]),
+        (4, 1, False, [0, 0, 0, 0]),
+    ],
+)
+def test_source_frames(num_frames, num_latents, holds_first, expected):
+    assert source_frames(num_frames, num_latents, holds_first).tolist() == expected
 
 
 @pytest.mark.parametrize(("num_latents", "num_frames"), [(1, 1), (3, 5), (3, 9)])
