@@ -21,7 +21,7 @@ class ToyboxClips:
 
     num_clips: int
     first_seed: int = 0
-    grammar: Literal["core"] = "core"
+    grammar: Literal["core", "full"] = "core"
     num_frames: int = 9
     height: int = 64
     width: int = 64

@@ -1,6 +1,7 @@
 """What can truthfully be said about a scene: captions in three styles, evaluation prompts, and their reading back.
 
-Every caption is plain lower-case English of at most `MAX_WORDS` words. The styles differ in what they may leave out:
+Every caption is plain lower-case English of at most `MAX_WORDS` words; in the full grammar (`describe`) of at most
+`FULL_MAX_WORDS`. The styles differ in what they may leave out:
 `short` names colour, shape and mostly the motion, sometimes the size; `plain` mostly names all five facts in one
 sentence; `dense` names all of them in two. A caption may be silent about a fact, but never wrong.
 """
@@ -12,7 +13,10 @@ from typing import Literal
 import numpy as np
 
 from cogvideox.errors import UserError
-from cogvideox.toybox.scene import Scene, draw
+from cogvideox.toybox.describe import FULL_WORDS, describe
+from cogvideox.toybox.grammar import GRAMMARS, Scene
+from cogvideox.toybox.scene import draw
+from cogvideox.toybox.understand import understand
 
 MAX_WORDS = 19
 
@@ -101,6 +105,8 @@ def caption(
     if style not in TEMPLATES:
         raise UserError(f"there is no caption style {style!r}: the styles are {', '.join(STYLES)}")
     rng = np.random.default_rng(seed)
+    if scene.grammar == "full":
+        return describe(scene, style, rng, image=image, complete=complete)
     facts = scene.facts
     silent = _silent(style, rng) if not complete else set()
     word = {name: _word(name, value, rng) for name, value in facts.items()}
@@ -132,19 +138,23 @@ def sample_prompts(
     *,
     side: Literal["all", "training", "withheld"] = "withheld",
     style: str = "plain",
+    grammar: str = "core",
 ) -> list[tuple[str, Scene]]:
     """Evaluation prompts that name every fact, each with a scene that answers it."""
     rng = np.random.default_rng(seed)
-    scenes = [draw(rng, side=side) for _ in range(count)]
+    scenes = [draw(rng, grammar, side=side) for _ in range(count)]
     return [(caption(scene, style, rng, complete=True), scene) for scene in scenes]
 
 
-def parse(prompt: str) -> dict[str, str]:
+def parse(prompt: str, grammar: str = "core") -> dict[str, str]:
     """The facts that a prompt names, whoever wrote it: a part of `color`, `shape`, `size`, `motion`, `background`.
 
     The longest phrase counts ("light blue" is a background, "from left to right" is one motion), and of two words for
-    one fact the first does. Words outside the toybox are passed over.
+    one fact the first does. Words outside the toybox are passed over. By the full grammar a prompt may name several
+    toys, and more about the scene: see `understand`.
     """
+    if grammar == "full":
+        return understand(prompt)
     facts: dict[str, str] = {}
     text = " ".join(re.findall(r"[a-z]+", prompt.lower()))
     for found in _PHRASE_PATTERN.finditer(text):
@@ -216,4 +226,11 @@ def _all_words() -> tuple[str, ...]:
 
 
 ALL_WORDS = _all_words()
-"""Every word that a caption can hold."""
+"""Every word that a caption of the core grammar can hold. The tokenizers of shipped models were made from it."""
+
+
+def words(grammar: str) -> tuple[str, ...]:
+    """Every word that a caption of a grammar can hold. Raises UserError for an unknown grammar."""
+    if grammar not in GRAMMARS:
+        raise UserError(f"there is no grammar {grammar!r} of scenes; there is {', '.join(GRAMMARS)}")
+    return {"core": ALL_WORDS, "full": FULL_WORDS}[grammar]

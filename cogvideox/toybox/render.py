@@ -1,35 +1,43 @@
-"""Draws scenes: an oblique parallel camera looks down at a plain floor with a toy and its soft shadow.
+"""Draws scenes: an oblique parallel camera looks down at a floor with toys and their soft shadows.
 
 Everything is analytic: a silhouette is a signed distance (anti-aliased over about one pixel), a surface is shaded from
 its normal, and a shadow is a blurred ellipse on the floor. Nothing is sampled, so the picture is the same at every
-size but for the width of an edge. Clips are drawn in batches, one shape at a time.
+size but for the width of an edge. Clips are drawn in batches, those together that hold the same kinds of things.
 
 Axes: `n` frames of all clips of a group in a row, `y x` pixels, `b t h w` clips, frames, height and width.
 """
 
-import functools
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cogvideox.toybox.scene import BACKGROUND_COLORS, MOTIONS, TOY_COLORS, Scene
+from cogvideox.toybox.floor import brightness, shades
+from cogvideox.toybox.grammar import BACKGROUND_COLORS, PANS, TOY_COLORS, ZOOMS, Scene
+from cogvideox.toybox.lamp import LAMPS, Lamp
+from cogvideox.toybox.motion import poses
+from cogvideox.toybox.shapes import SHAPES, Column, Plane, Row
 
-PITCH = math.radians(30.0)  # how far the camera looks down
-YAW = math.radians(24.0)  # how far a cube is turned
-LIGHT = torch.nn.functional.normalize(torch.tensor([-0.50, -0.62, 0.72]), dim=0)  # to the lamp; z is towards the camera
-HALF = torch.nn.functional.normalize(LIGHT + torch.tensor([0.0, 0.0, 1.0]), dim=0)  # normal of the brightest highlight
-SIN, COS = math.sin(PITCH), math.cos(PITCH)
-BEVEL = 14.0  # sharpness of a cube's edges, per radius
 PIXELS_AT_ONCE = 1 << 18  # keeps the planes of one step in the processor's cache
 
-Plane = Float[Tensor, "n y x"]
-Column = Float[Tensor, "n 1 x"]
-Row = Float[Tensor, "n y 1"]
-Look = tuple[Plane, Plane, Plane, tuple[float, float]]
-"""Signed distance to the silhouette, shade, highlight; and of the shadow: height of its middle, and its size."""
+
+@dataclass(frozen=True)
+class Group:
+    """What the scenes drawn together have in common."""
+
+    shapes: tuple[str, ...]
+    turned: tuple[bool, ...]
+    pattern: str
+    light: str
+    camera: str
+
+    @classmethod
+    def of(cls, scene: Scene) -> "Group":
+        """The group that a scene is drawn with."""
+        turned = tuple(toy.motion == "spin" for toy in scene.toys)
+        return cls(tuple(toy.shape for toy in scene.toys), turned, scene.pattern, scene.light, scene.camera)
 
 
 def render_batch(
@@ -38,13 +46,13 @@ def render_batch(
     """Renders one clip per scene, frame i at i / fps seconds."""
     out = torch.empty(len(scenes), num_frames, height, width, 3, dtype=torch.uint8)
     clips = max(1, PIXELS_AT_ONCE // (num_frames * height * width))
-    by_shape: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[Group, list[int]] = {}
     for index, scene in enumerate(scenes):
-        by_shape.setdefault(tuple(toy.shape for toy in scene.toys), []).append(index)
-    for shapes, members in by_shape.items():
+        groups.setdefault(Group.of(scene), []).append(index)
+    for group, members in groups.items():
         for first in range(0, len(members), clips):
             chosen = members[first : first + clips]
-            out[chosen] = _render_group([scenes[i] for i in chosen], shapes, num_frames, height, width, fps)
+            out[chosen] = _render_group([scenes[i] for i in chosen], group, num_frames, height, width, fps)
     return out
 
 
@@ -56,104 +64,84 @@ def render(
 
 
 def _render_group(
-    scenes: list[Scene], shapes: tuple[str, ...], num_frames: int, height: int, width: int, fps: int | float
+    scenes: list[Scene], group: Group, num_frames: int, height: int, width: int, fps: int | float
 ) -> UInt8[Tensor, "b t h w 3"]:
     unit = float(min(height, width))
     pixel = 1.0 / unit
     ys = ((torch.arange(height) + 0.5 - height / 2) / unit).view(1, height, 1)
     xs = ((torch.arange(width) + 0.5 - width / 2) / unit).view(1, 1, width)
-    floor = torch.tensor([BACKGROUND_COLORS[s.background] for s in scenes]).repeat_interleave(num_frames, dim=0)
-    # A lamp at the upper left: the floor gets a little darker away from it.
-    lamp = 1.035 - 0.075 * ((xs + 0.25) ** 2 + (ys + 0.3) ** 2)
-    planes = [(lamp * floor[:, c].view(-1, 1, 1)) for c in range(3)]
     seconds = torch.tensor([s.seconds for s in scenes]).view(-1, 1)
     times = torch.minimum(torch.arange(num_frames).view(1, -1) / fps, seconds)
-    for slot, shape in enumerate(shapes):
+    lamp = LAMPS[group.light]
+    view = None if group.camera == "still" else _view(scenes, times / seconds.clamp(min=1e-6))
+
+    floor = torch.tensor([BACKGROUND_COLORS[s.background] for s in scenes]).repeat_interleave(num_frames, dim=0)
+    # The floor gets a little darker away from the lamp.
+    shine = lamp.bright - lamp.fall * ((xs - lamp.centre[0]) ** 2 + (ys - lamp.centre[1]) ** 2)
+    if group.pattern != "plain":
+        shine = shine * _pattern(scenes, group.pattern, xs, ys, view, num_frames, pixel)
+    planes = [(shine * (floor[:, c] * lamp.tint[c]).view(-1, 1, 1)) for c in range(3)]
+
+    looks = []
+    light: Plane | float = 1.0
+    for slot, (shape, turned) in enumerate(zip(group.shapes, group.turned)):
         toys = [scene.toys[slot] for scene in scenes]
-        way = torch.tensor([toy.speed for toy in toys]).view(-1, 1) * times
-        step = torch.tensor([MOTIONS[toy.motion] for toy in toys])
-        cx = (torch.tensor([toy.x for toy in toys]).view(-1, 1) + way * step[:, :1]).reshape(-1, 1, 1)
-        cy = (torch.tensor([toy.y for toy in toys]).view(-1, 1) + way * step[:, 1:]).reshape(-1, 1, 1)
-        radius = torch.tensor([toy.radius for toy in toys]).repeat_interleave(num_frames).view(-1, 1, 1)
-        color = torch.tensor([TOY_COLORS[toy.color] for toy in toys]).repeat_interleave(num_frames, dim=0)
+        pose = poses(toys, times, seconds)
+        cx, cy, radius = pose.x.reshape(-1, 1, 1), pose.y.reshape(-1, 1, 1), pose.radius.reshape(-1, 1, 1)
+        if view is not None:
+            cx, cy, radius = (cx - view.x) * view.zoom, (cy - view.y) * view.zoom, radius * view.zoom
         # From here on lengths are in radii of the toy, with its centre at the origin.
         x, y, edge = (xs - cx) / radius, (ys - cy) / radius, pixel / radius
-        distance, shade, gloss, foot = SHAPES[shape](x, y)
+        turn = pose.turn.reshape(-1, 1, 1) if turned else None
+        distance, shade, gloss, (foot, spread) = SHAPES[shape](x, y, lamp, turn)
         cover = (0.5 - distance / (1.3 * edge)).clamp_(0.0, 1.0)
-        light = 1.0 - _shadow(x, y, *foot)
-        light *= 1.0 - cover
-        shade = shade * cover
-        gloss = gloss * cover
-        for c in range(3):
-            planes[c] = planes[c].mul_(light).addcmul_(shade, color[:, c].view(-1, 1, 1)).add_(gloss)
+        if any(toy.motion == "bounce" for toy in toys):
+            foot = foot + pose.lift.reshape(-1, 1, 1) / radius  # the shadow stays on the floor
+        light = light * (1.0 - _shadow(x, y, foot, spread, lamp))
+        looks.append((toys, cover, shade * cover, gloss * cover))
+    # Shadows fall on the floor; the toys stand on it and cover them.
+    for number, (toys, cover, shade, gloss) in enumerate(looks):
+        color = torch.tensor([TOY_COLORS[toy.color] for toy in toys]).repeat_interleave(num_frames, dim=0)
+        light = (1.0 - cover) if number else light * (1.0 - cover)
+        for c, tint in enumerate(lamp.tint):
+            planes[c].mul_(light).addcmul_(shade, (color[:, c] * tint).view(-1, 1, 1)).add_(gloss, alpha=tint)
     video = torch.stack(planes, dim=-1).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
     return video.view(len(scenes), num_frames, height, width, 3)
 
 
-def _shadow(x: Column, y: Row, foot: float, spread: float) -> Plane:
+@dataclass(frozen=True)
+class View:
+    """Where the camera is: the place on the floor at the middle of the frame, and how much it enlarges."""
+
+    x: Float[Tensor, "n 1 1"]
+    y: Float[Tensor, "n 1 1"]
+    zoom: Float[Tensor, "n 1 1"]
+
+
+def _view(scenes: Sequence[Scene], u: Float[Tensor, "b t"]) -> View:
+    """Views of scenes whose cameras all do the same; `u` is the share of the scene's time that is over."""
+    way = torch.tensor([scene.way for scene in scenes]).view(-1, 1)
+    dx, dy = PANS.get(scenes[0].camera, (0.0, 0.0))
+    zoom = torch.ones_like(u)
+    if scenes[0].camera in ZOOMS:
+        # An even zoom enlarges by the same factor in every frame; it ends, or begins, at the plain view.
+        zoom = way.clamp(min=1.0) ** (u if scenes[0].camera == "zoom in" else 1.0 - u)
+    return View(*(value.reshape(-1, 1, 1) for value in (dx * way * u, dy * way * u, zoom)))
+
+
+def _pattern(
+    scenes: Sequence[Scene], pattern: str, xs: Column, ys: Row, view: View | None, num_frames: int, pixel: float
+) -> Plane:
+    shade = torch.tensor([shades(scene.background)[1] for scene in scenes]).repeat_interleave(num_frames)
+    phase = [scene.phase for scene in scenes for _ in range(num_frames)]
+    edge: float | Tensor = 1.2 * pixel
+    if view is not None:
+        xs, ys, edge = xs / view.zoom + view.x, ys / view.zoom + view.y, edge / view.zoom
+    return brightness(pattern, xs, ys, phase, shade.view(-1, 1, 1), edge)
+
+
+def _shadow(x: Column, y: Row, foot: float | Tensor, spread: float, lamp: Lamp) -> Plane:
     """How much light a toy takes from the floor: a soft ellipse about its foot, leaning away from the lamp."""
-    reach = ((x - 0.30) / (1.42 * spread)).square() + ((y - foot + 0.02) / (0.92 * spread)).square()
-    return 0.52 * (1.0 - reach).clamp_(0.0, 1.0).square()
-
-
-def _lit(normal: Sequence[Tensor | float]) -> tuple[Tensor, Tensor]:
-    """Diffuse shade and highlight for a unit normal (x, y, z)."""
-    diffuse = normal[0] * LIGHT[0] + normal[1] * LIGHT[1] + normal[2] * LIGHT[2]
-    facing = (normal[0] * HALF[0] + normal[1] * HALF[1] + normal[2] * HALF[2]).clamp_(0.0, 1.0)
-    shade = 0.68 + 0.38 * diffuse.clamp_(-0.55, 1.0)
-    return shade, 0.42 * facing.square().square().square().square()
-
-
-def _ball(x: Column, y: Row) -> Look:
-    square = x * x + y * y
-    z = (1.0 - square).clamp_(0.0, 1.0).sqrt_()
-    shade, gloss = _lit((x, y, z))
-    return square.sqrt() - 1.0, shade, gloss, (COS, 1.0)
-
-
-def _cube(x: Column, y: Row) -> Look:
-    half = 0.70  # half an edge
-    cos, sin = math.cos(YAW), math.sin(YAW)
-    # The silhouette of a box is the hexagon that its three edge directions span in the picture.
-    spans = ((half * cos, -half * sin * SIN), (half * sin, half * cos * SIN), (0.0, -half * COS))
-    sides = []
-    for ex, ey in spans:
-        nx, ny = -ey / math.hypot(ex, ey), ex / math.hypot(ex, ey)
-        reach = sum(abs(fx * nx + fy * ny) for fx, fy in spans)
-        sides.append((x * nx + y * ny).abs_().sub_(reach))
-    distance = functools.reduce(torch.maximum, sides)
-    # A line of sight passes the planes of the three faces that look at the camera at depths that are linear in the
-    # picture; the face that shows is the last one passed. Blending them softly gives the cube rounded edges.
-    weights, shades, glosses = [], [], []
-    for normal in ((0.0, -COS, SIN), (sin, cos * SIN, cos * COS), (-cos, sin * SIN, sin * COS)):
-        depth = (half - x * normal[0] - y * normal[1]) / normal[2]
-        weights.append(depth.mul_(-BEVEL).clamp_(-40.0, 40.0).exp_())
-        face_shade, face_gloss = _lit([torch.tensor(n) for n in normal])
-        shades.append(weights[-1] * face_shade)
-        glosses.append(weights[-1] * face_gloss)
-    total, shade, gloss = (functools.reduce(torch.add, faces) for faces in (weights, shades, glosses))
-    return distance, shade / total, gloss / total, (half * COS, 1.05)
-
-
-def _cone(x: Column, y: Row) -> Look:
-    height = 1.9
-    tall = height * COS  # from the middle of the base to the tip, in the picture
-    base = (tall - SIN) / 2.0  # where the middle of the base is, so that the silhouette is centred
-    tip = base - tall
-    touch = base - SIN * SIN / tall  # where the outline leaves the ellipse of the base for the tip
-    slope = math.sqrt(1.0 - (SIN / tall) ** 2) / (touch - tip)
-    down = y - tip
-    length = math.hypot(1.0, slope)
-    side = ((x * x + 0.07**2).sqrt_() - slope * down) / length
-    low = (y - base) / SIN
-    ring = x * x + low * low
-    bottom = (ring - 1.0) / (2.0 * (x * x + (low / SIN).square()).sqrt_()).clamp_(min=0.2)
-    distance = torch.where(y > touch, torch.maximum(side, bottom), side)
-    across = (x / (slope * down).clamp_(min=0.05)).clamp_(-1.0, 1.0)
-    front = (1.0 - across * across).sqrt_()
-    flat, up = height / math.hypot(1.0, height), 1.0 / math.hypot(1.0, height)
-    normal = (across * flat, front * (flat * SIN) - up * COS, front * (flat * COS) + up * SIN)
-    return distance, *_lit(normal), (base, 1.0)
-
-
-SHAPES = {"ball": _ball, "cube": _cube, "cone": _cone}
+    (lean_x, lean_y), (wide, low) = lamp.lean, lamp.shadow
+    reach = ((x - lean_x) / (wide * spread)).square() + ((y - foot - lean_y) / (low * spread)).square()
+    return lamp.depth * (1.0 - reach).clamp_(0.0, 1.0).square()

@@ -11,7 +11,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import LatentTable, scene
 from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
 from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.caption import ALL_WORDS, caption
+from cogvideox.toybox.caption import caption, words
 from cogvideox.toybox.scene import Scene
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.settings import TransformerTraining, due
@@ -31,7 +31,7 @@ class Batches:
 
     def __init__(self, settings: TransformerTraining) -> None:
         self.settings = settings
-        self.tokenizer = train_toy_tokenizer(ALL_WORDS, settings.text_encoder.vocab_size)
+        self.tokenizer = train_toy_tokenizer(words(settings.clips.grammar), settings.text_encoder.vocab_size)
 
     def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
         """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cogvideox.errors import UserError
+from cogvideox.toybox import grammar
 from cogvideox.toybox import scene as world
 
 
@@ -17,14 +18,14 @@ def test_every_word_is_drawn_about_equally_often():
     scenes = [world.draw(seed) for seed in range(1200)]
     for name in ("color", "shape", "size", "motion", "background"):
         counts = Counter(scene.facts[name] for scene in scenes)
-        words = getattr(world.CORE, name + "s")
+        words = getattr(grammar.CORE, name + "s")
         assert set(counts) == set(words)
         assert min(counts.values()) > 0.7 * 1200 / len(words)
 
 
-def position(toy: world.Toy, time: float, seconds: float) -> tuple[float, float]:
+def position(toy: grammar.Toy, time: float, seconds: float) -> tuple[float, float]:
     """Where the toy's centre is at `time`, by the definition of a scene."""
-    (dx, dy), way = world.MOTIONS[toy.motion], toy.speed * min(time, seconds)
+    (dx, dy), way = grammar.MOTIONS[toy.motion], toy.speed * min(time, seconds)
     return toy.x + dx * way, toy.y + dy * way
 
 
@@ -34,7 +35,7 @@ def test_a_toy_stays_inside_the_frame_and_moves_far_enough_to_be_seen():
         toy = scene.toy
         for time in (0.0, 0.5, 1.0, 3.0):
             x, y = position(toy, time, scene.seconds)
-            assert max(abs(x), abs(y)) + world.REACH * toy.radius <= 0.5
+            assert max(abs(x), abs(y)) + grammar.REACH * toy.radius <= 0.5
         way = toy.speed * scene.seconds
         assert way == 0.0 if toy.motion == "still" else 20 / 64 <= way <= 28 / 64
 
@@ -47,8 +48,8 @@ def test_fixed_facts_hold_and_leave_the_others_alone():
         world.draw(7, color="mauve")
     with pytest.raises(UserError, match="facts are color, shape, size, motion, background"):
         world.draw(7, mood="merry")
-    with pytest.raises(UserError, match="no grammar 'full' of scenes; there is core"):
-        world.draw(7, "full")
+    with pytest.raises(UserError, match="no grammar 'grand' of scenes; there is core, full"):
+        world.draw(7, "grand")
 
 
 def test_a_single_frame_has_a_scene_too():
@@ -60,8 +61,8 @@ def test_a_single_frame_has_a_scene_too():
 
 
 def test_the_withheld_rule_keeps_back_a_tenth_and_leaves_every_pair_in_training():
-    triples = list(itertools.product(world.CORE.colors, world.CORE.shapes, world.CORE.motions))
-    held = [triple for triple in triples if world.withheld_triple(*triple)]
+    triples = list(itertools.product(grammar.CORE.colors, grammar.CORE.shapes, grammar.CORE.motions))
+    held = [triple for triple in triples if grammar.withheld_triple(*triple)]
     assert len(held) == 10
     for first, second in ((0, 1), (0, 2), (1, 2)):
         pairs = {(triple[first], triple[second]) for triple in triples}

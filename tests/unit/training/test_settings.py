@@ -38,7 +38,7 @@ NAN = float("nan")
         ("toybox", {"text_encoder.d_model": 64}, "transformer.text_embed_dim=128 has to equal"),
         ("toybox", {"clips.num_clips": 0}, "num_clips=0 of clips"),
         ("toybox", {"clips.num_frames": 10}, "4k+1"),
-        ("toybox", {"clips.grammar": "full"}, "clips.grammar must be one of core"),
+        ("toybox", {"clips.grammar": "grand"}, "clips.grammar must be one of core, full"),
         ("toybox", {"clips.fps": 0.0}, "fps=0.0 of clips"),
         ("toybox-vae", {"crop_size": 128}, "crop_size=128 has to be a multiple of 8 pixels that fits into clips"),
         ("toybox-vae", {"crop_size": 128}, "the nearest is 64"),
