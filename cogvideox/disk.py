@@ -68,6 +68,14 @@ def writing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: str | Path) -> None:
+    """Removes what `writing` left anywhere below `folder` when its process was killed. Only for a folder to which no
+    other process writes."""
+    for leftover in Path(folder).rglob(".*.tmp*"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8, whole or not at all. Raises `UserError` as `writing` does."""
     with writing(path) as temporary:

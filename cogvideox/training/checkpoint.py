@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.disk import cannot_write
+from cogvideox.disk import cannot_write, sweep
 from cogvideox.errors import UserError
 
 
@@ -122,7 +122,8 @@ def open_run(
     """The checkpoints of a run in `folder`, and the number of steps done, to whose state `parts` are brought.
 
     A run may go on with other settings than it began with; each difference is printed. `settings.yaml` is written once
-    the state is known to fit, so a refused run leaves the one in `folder` as it was.
+    the state is known to fit, so a refused run leaves the one in `folder` as it was. Half-written files of a killed run
+    are removed.
     Raises UserError when the folder already holds a run and `resume` does not say that this is meant, and as `load`.
     """
     checkpoints, file = Checkpoints(folder, keep=keep), Path(folder) / "settings.yaml"
@@ -138,6 +139,7 @@ def open_run(
             if now[name] != before.get(name):
                 print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
     done = 0 if step is None else checkpoints.load(parts)
+    sweep(folder)
     config.save(settings, file)
     return checkpoints, done
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,8 @@ from cogvideox.training import transformer_loop, vae_loop
 from cogvideox.training.checkpoint import Checkpoints
 from tests import tiny_runs
 
-Train = Callable[..., Path | None]  # (out, resume, max_seconds) -> the result, or None when it was stopped
+Train = Callable[..., Path | None]  # (out, workers, resume, max_seconds) -> the result, or None when it was stopped
+NUM_KILLS = 5
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +28,10 @@ def vae(tmp_path_factory):
 @pytest.fixture(scope="module", params=["transformer", "vae"])
 def train(request, vae) -> Train:
     if request.param == "vae":
-        return lambda out, **how: vae_loop.train(tiny_runs.vae_run(), out, **how)
-    return lambda out, **how: transformer_loop.train(tiny_runs.transformer_run(vae), out, **how)
+        return lambda out, workers=0, **how: vae_loop.train(tiny_runs.vae_run(workers=workers), out, **how)
+    return lambda out, workers=0, **how: transformer_loop.train(
+        tiny_runs.transformer_run(vae, workers=workers), out, **how
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def in_a_process(train: Train, out: Path, *, terminated_at: int | None = None) -
 
 
 def wait_for_step(out: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (Checkpoints(out).latest() or 0) < step:
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -106,3 +112,57 @@ def test_in_pieces(train, uninterrupted, tmp_path):
     assert pieces > 4
     assert state(out) == state(uninterrupted)
     assert history(out) == history(uninterrupted)
+
+
+def test_with_batches_made_ahead(train, uninterrupted, tmp_path):
+    """However many processes make the batches."""
+    out = tmp_path / "run"
+    assert train(out, workers=2) is not None
+    assert state(out) == state(uninterrupted)
+
+
+@pytest.fixture(params=["transformer", "vae"])
+def start(request, vae) -> Callable[..., subprocess.Popen]:
+    """Starts or resumes a run of 16 steps in a folder, with the command that a user would type."""
+    name, settings = {
+        "vae": ("toybox-vae", tiny_runs.vae_run(num_steps=16)),
+        "transformer": ("toybox", tiny_runs.transformer_run(vae, num_steps=16)),
+    }[request.param]
+
+    def start(out: Path, *changes: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "cogvideox", "train", name, "--out", str(out), "--resume"]
+        return subprocess.Popen([*command, *tiny_runs.overrides(name, settings), *changes], start_new_session=True)
+
+    return start
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(start, tmp_path):
+    seed = time.time_ns()
+    print(f"moments drawn with seed {seed}")
+    rng = random.Random(seed)
+    whole, pieces = tmp_path / "whole/run", tmp_path / "pieces/run"
+    assert start(whole).wait() == 0
+    for step in sorted(rng.choices(range(15), k=NUM_KILLS)):
+        process = start(pieces)
+        wait_for_step(pieces, step)
+        time.sleep(rng.uniform(0.0, 0.2))
+        process.kill()
+        process.wait()
+    assert start(pieces).wait() == 0
+    assert state(pieces) == state(whole)
+    assert history(pieces) == history(whole)
+
+
+@pytest.mark.slow
+def test_terminated_with_its_workers(start, tmp_path):
+    """A signal to every process of the run, as a terminal or a cluster sends it, stops it as one to the first does."""
+    out = tmp_path / "run"
+    process = start(out, "run.workers=2")
+    wait_for_step(out, 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 75
+    with pytest.raises(ProcessLookupError):  # no process of the group is left
+        os.killpg(process.pid, signal.SIGTERM)
+    step = Checkpoints(out).latest()
+    assert step is not None and 2 <= step < 16

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.disk import cannot_read, write_text, writing
+from cogvideox.disk import cannot_read, sweep, write_text, writing
 from cogvideox.errors import UserError
 
 
@@ -99,3 +99,11 @@ def test_reading_what_is_not_there():
     with pytest.raises(FileNotFoundError) as caught:
         Path("/nowhere").read_text()
     assert str(cannot_read("/nowhere", caught.value)) == "cannot read /nowhere: there is no such file"
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path):
+    with writing(tmp_path / "below" / "x.txt") as temporary:
+        temporary.touch()
+    temporary.touch()  # as if the process had been killed inside the block
+    sweep(tmp_path)
+    assert names(tmp_path / "below") == ["x.txt"]
