@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(HERE).parts[0]
         if room not in QUICK_ROOMS:
             item.add_marker(pytest.mark.slow)
+        if room == "gpu":
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,37 @@
+"""The shipped VAE on clips longer than those it was trained on, which were one chunk of 9 frames.
+
+Its norms pool over a chunk, as in the official weights (`norm_statistics` of the folder), so a longer clip is encoded
+and decoded in chunks of the trained length, each with statistics of its own.
+"""
+
+import pytest
+import torch
+
+from cogvideox.bundle.folder import load
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.encode import render
+from cogvideox.geometry import decode_chunks, encode_chunks
+from cogvideox.training.recipes import HELD_OUT, toybox_vae
+from cogvideox.vae.loss import psnr
+from cogvideox.vae.stream import FirstFrame
+
+
+@torch.inference_mode()
+def test_chunks_lose_nothing():
+    """17 frames in chunks are as good as in one piece, and nearly as good as the 9 frames of the training."""
+    bundle = load("toybox", device=torch.device("cpu"), dtype=torch.float32)
+    vae, clips = bundle.vae, ToyboxClips(num_clips=4, first_seed=HELD_OUT, num_frames=17)
+    assert bundle.settings.norm_statistics == "chunk"
+    assert encode_chunks(toybox_vae().clips.num_frames) == [9] and encode_chunks(17) == [9, 8]
+    assert decode_chunks(3) == [3] and decode_chunks(5) == [3, 2]
+
+    video = render(clips, range(4))
+    latents = vae.encode(video).mean
+    chunked, at_once = vae.decode(latents), vae.decoder(latents, FirstFrame())
+    beginning = vae.decode(vae.encode(video[:, :, :9]).mean)
+    assert psnr(chunked, video).mean() > psnr(at_once, video).mean() - 0.05
+    assert psnr(chunked, video).mean() > psnr(beginning, video[:, :, :9]).mean() - 0.5
+    # The first chunk is the training's own, whatever follows.
+    torch.testing.assert_close(chunked[:, :, :9], beginning)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(at_once[:, :, :9], beginning)

@@ -1,0 +1,83 @@
+"""The networks give on a GPU what they give on the CPU, in float32 and, roughly, in bfloat16."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cogvideox import CogVideoX
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.training.transformer_loop import build
+from cogvideox.transformer.model import Transformer
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import init_weights
+from tests import tiny_runs
+
+Forward = Callable[[nn.Module, torch.device], Tensor]
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+def moved_away(model: nn.Module) -> nn.Module:
+    """With gates that are shut at first, only half of a network would be seen."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval().requires_grad_(False)
+
+
+def reconstruct(vae: CausalVAE, device: torch.device) -> Tensor:
+    """Of 17 frames, which go through encoder and decoder in two chunks."""
+    return vae.decode(vae.encode(random(2, 3, 17, 16, 24).to(device)).mean)
+
+
+def predict(transformer: Transformer, device: torch.device) -> Tensor:
+    timestep = torch.tensor([3, 999], device=device)
+    return transformer(random(2, 4, 2, 2, 2).to(device), random(2, 24, 16).to(device), timestep)
+
+
+def read(encoder: T5Encoder, device: torch.device) -> Tensor:
+    return encoder(torch.arange(2 * 24, device=device).view(2, 24))
+
+
+@pytest.fixture(params=["vae", "transformer", "text"])
+def network(request, tmp_path) -> tuple[nn.Module, Forward]:
+    if request.param == "vae":
+        vae = CausalVAE(tiny_runs.VAE)
+        init_weights(vae, torch.Generator().manual_seed(0))
+        return vae.eval().requires_grad_(False), reconstruct
+    model = build(tiny_runs.transformer_run(tmp_path))
+    return (moved_away(model.transformer), predict) if request.param == "transformer" else (model.text_encoder, read)
+
+
+def test_float32(network):
+    model, forward = network
+    expected = forward(model, torch.device("cpu"))
+    found = forward(copy.deepcopy(model).cuda(), torch.device("cuda"))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_bfloat16(network):
+    """Each of a chain of products keeps 8 bits, so the result is off by a few per cent of its size."""
+    model, forward = network
+    expected = forward(model, torch.device("cpu"))
+    with torch.autocast("cuda", torch.bfloat16):
+        found = forward(copy.deepcopy(model).cuda(), torch.device("cuda"))
+    assert (found.cpu().float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
+
+
+def test_a_seed_means_the_same_video():
+    """The shipped model, in float32: levels of 0 to 255 differ by rounding alone."""
+
+    def frames(device: str) -> np.ndarray:
+        pipe = CogVideoX.from_pretrained("toybox", device=device, dtype="float32")
+        return pipe.generate("a red ball moves right on a white floor", seed=0, num_inference_steps=5).frames
+
+    difference = np.abs(frames("cuda").astype(int) - frames("cpu").astype(int))
+    assert difference.max() <= 8 and difference.mean() < 0.1
