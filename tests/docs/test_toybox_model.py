@@ -1,0 +1,39 @@
+"""`make toybox-model` with a run of seconds: stopped in its VAE, taken up again, and scored."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import tiny_runs
+from tests.docs.pages import ROOT
+
+TOOL = [sys.executable, str(ROOT / "tools/toybox_model.py")]
+
+
+def words(make_settings, recipe: str, **run) -> list[str]:
+    return [word for word in tiny_runs.overrides(recipe, make_settings(**run)) if not word.startswith("vae=")]
+
+
+def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
+    vae = words(tiny_runs.vae_run, "toybox-vae", num_steps=3)
+    transformer = words(lambda **run: tiny_runs.transformer_run(tmp_path, **run), "toybox", num_steps=3)
+    command = [*TOOL, "--out", "new", "--num-prompts", "2", "--vae", *vae, "--transformer", *transformer]
+
+    def make(*more: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    stopped = make("--seconds-per-piece", "0")
+    assert stopped.returncode == 75, stopped.stderr
+    assert stopped.stderr.endswith("stopped and saved: run it again to go on\n")
+    assert not (tmp_path / "new/transformer").exists()
+
+    done = make()
+    assert done.returncode == 0, done.stderr
+    assert "The model is new/transformer/model" in done.stdout
+    facts = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("%")]
+    assert {"color", "shape", "motion", "all"} <= set(facts)
+
+    refused = make("--vae", "run.num_steps=0")
+    assert refused.returncode == 2 and "run.num_steps=0" in refused.stderr and "Traceback" not in refused.stderr

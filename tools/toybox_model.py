@@ -1,0 +1,84 @@
+"""Makes the shipped model again from nothing: its VAE, then its transformer, then its scores.
+
+    python tools/toybox_model.py --out runs/toybox-model [--seconds-per-piece 500]
+
+Where there is a GPU, the recipes for one are taken. Whatever interrupts it (Ctrl-C, SIGTERM, the end of a piece, a
+crash), the same command goes on from the last checkpoint. Exit status 75 means stopped and saved.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cogvideox.cli.train import UNFINISHED, train
+from cogvideox.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SCORING = 0.5  # the share of a piece that scoring may take
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path("runs/toybox-model"), help="where everything goes")
+    parser.add_argument("--seconds-per-piece", type=float, metavar="S", help="save and stop before this time is over")
+    parser.add_argument("--num-prompts", type=int, default=120, metavar="N", help="how many prompts are judged")
+    parser.add_argument("--vae", nargs="*", default=[], metavar="KEY=VALUE", help="other settings for the VAE")
+    parser.add_argument("--transformer", nargs="*", default=[], metavar="KEY=VALUE", help="and for the transformer")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+
+    def left() -> float | None:
+        """Seconds of this piece; none of them means that there is no limit."""
+        limit = options.seconds_per_piece
+        return None if limit is None else max(0.0, limit - (time.monotonic() - began))
+
+    twin = "-gpu" if torch.cuda.is_available() else ""
+    vae, run = options.out / "vae", options.out / "transformer"
+    stages = [("toybox-vae" + twin, vae, options.vae), ("toybox" + twin, run, [f"vae={vae}", *options.transformer])]
+    for recipe, out, changes in stages:
+        print(f"{recipe}, in {out}", flush=True)
+        overrides = dict(change.split("=", 1) for change in changes)
+        try:
+            done = train(recipe, overrides, out=out, resume=True, max_seconds=left())
+        except UserError as error:
+            print(f"toybox-model: {error}", file=sys.stderr)
+            return 2
+        if not done:
+            return again("stopped and saved")
+    seconds = left()
+    if seconds is not None and seconds < SCORING * options.seconds_per_piece:
+        return again("trained, and no time left for its scores")
+
+    model, pages = run / "model", options.out / "scores"
+    ours = scores(str(model), pages / "new", options.num_prompts)
+    shipped = scores("toybox", pages / "shipped", options.num_prompts)
+    print(f"\n{'right':<12}{'new':>8}{'shipped':>10}")
+    for fact in ours:
+        print(f"{fact:<12}{ours[fact]:8.1%}{shipped[fact]:10.1%}")
+    print(f"\nThe model is {model}, and the videos that were judged are in {pages}.")
+    return 0
+
+
+def scores(model: str, page: Path, num_prompts: int) -> dict[str, float]:
+    """The share of right answers per fact, on prompts of compositions that no training saw."""
+    example = [sys.executable, str(ROOT / "examples/toybox_page.py"), "--model", model, "--out", str(page)]
+    subprocess.run(
+        [*example, "--num-prompts", str(num_prompts), "--seed", "100"], check=True, stdout=subprocess.DEVNULL
+    )
+    report = json.loads((page / "page.json").read_text())
+    return {fact: score["value"] for fact, score in report["scores"].items()}
+
+
+def again(why: str) -> int:
+    print(f"{why}: run it again to go on", file=sys.stderr)
+    return UNFINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
