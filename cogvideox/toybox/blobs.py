@@ -14,7 +14,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 from cogvideox.toybox.ground import Map, Video, grid
 
 FAR_FROM_FLOOR = 0.11  # colour distance that neither shadow nor noise reaches
-LEAST_AREA = 0.007  # smaller pieces are dirt
+AREA = (0.007, 0.34)  # smaller pieces are dirt, larger ones no toy
 PATCH = 20  # pixels along a side of the normalised picture of a piece
 PATCH_REACH = 1.05  # half the side of that picture, in roots of the piece's area
 NEAR = 0.30  # how far a toy may seem to jump between two frames, a change of colour counted as a jump
@@ -73,7 +73,7 @@ def _blobs(white: Video, away: Map, pieces: Int[Tensor, "b t h w"]) -> tuple[lis
         (pieces.view(b * t, -1) + size * torch.arange(b * t)[:, None]).flatten(), minlength=b * t * size
     )
     rough.view(b * t, size)[:, 0] = 0
-    kept = (rough > LEAST_AREA * unit**2).nonzero()[:, 0]
+    kept = ((rough > AREA[0] * unit**2) & (rough < AREA[1] * unit**2)).nonzero()[:, 0]
     index = torch.full((b * t * size,), -1, dtype=torch.long)
     index[kept] = torch.arange(len(kept))
     piece = index[number]  # [n pixels], -1 off all pieces
@@ -98,25 +98,32 @@ def _blobs(white: Video, away: Map, pieces: Int[Tensor, "b t h w"]) -> tuple[lis
     color = torch.stack([total(core * pixels[:, c]) / weight for c in range(3)], dim=-1)
     area = area / unit**2
 
-    # Mask and shade of every piece, in its own frame and size.
     known = color.clamp(min=DIM)
     shade = (pixels * known[which]).sum(dim=-1) / known.square().sum(dim=-1)[which]
-    frame_of = kept // size
     planes = torch.zeros(len(kept), 2, h * w)
     where = on.nonzero()[:, 1]
     planes[which, 0, where] = mask
     planes[which, 1, where] = mask * shade
+    patches = _patches(planes.view(-1, 2, h, w), x, y, area)
+    blobs: list[list[list[Blob]]] = [[[] for _ in range(t)] for _ in range(b)]
+    for p, frame in enumerate((kept // size).tolist()):
+        blobs[frame // t][frame % t].append(Blob(float(x[p]), float(y[p]), float(area[p]), color[p], patches[p]))
+    covered = max_pool2d(on.view(b * t, 1, h, w).float(), 3, stride=1, padding=1) > 0
+    return blobs, covered.view(b, t, h, w)
+
+
+def _patches(
+    planes: Float[Tensor, "p 2 h w"], x: Float[Tensor, " p"], y: Float[Tensor, " p"], area: Float[Tensor, " p"]
+) -> Float[Tensor, "p 2 s s"]:
+    """Mask and shade of every piece about its middle, brought to one size by its area."""
+    h, w = planes.shape[-2:]
+    unit = min(h, w)
     steps = (torch.arange(PATCH) + 0.5) / PATCH * 2.0 - 1.0
     half = PATCH_REACH * area.sqrt()[:, None]
     columns = (x[:, None] + half * steps) * (2.0 * unit / w)
     rows = (y[:, None] + half * steps) * (2.0 * unit / h)
     places = torch.stack([columns[:, None, :].expand(-1, PATCH, -1), rows[:, :, None].expand(-1, -1, PATCH)], dim=-1)
-    patches = grid_sample(planes.view(-1, 2, h, w), places, align_corners=False)
-    blobs: list[list[list[Blob]]] = [[[] for _ in range(t)] for _ in range(b)]
-    for p, frame in enumerate(frame_of.tolist()):
-        blobs[frame // t][frame % t].append(Blob(float(x[p]), float(y[p]), float(area[p]), color[p], patches[p]))
-    covered = max_pool2d(on.view(b * t, 1, h, w).float(), 3, stride=1, padding=1) > 0
-    return blobs, covered.view(b, t, h, w)
+    return grid_sample(planes, places, align_corners=False)
 
 
 def _follow(frames: list[list[Blob]]) -> list[Track]:

@@ -66,7 +66,9 @@ def draw_full(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]
         way = _between(ZOOM, next(dice))
     for _ in range(LAYOUTS):
         kinds = _toys_words(dice, words, fixed)
-        toys = None if kinds is None else _place(kinds, words["camera"], way, seconds, dice)
+        if kinds is None:
+            return None
+        toys = _place(kinds, words["camera"], way, seconds, dice)
         if toys is not None:
             return Scene(
                 toys=toys,

@@ -39,8 +39,8 @@ def frequencies(pattern: str) -> Float[Tensor, "waves 2"]:
 
 def brightness(
     pattern: str,
-    x: Float[Tensor, "n 1 x"],
-    y: Float[Tensor, "n y 1"],
+    x: Float[Tensor, "_ 1 x"],
+    y: Float[Tensor, "_ y 1"],
     phase: Sequence[tuple[float, float]],
     shade: Float[Tensor, "n 1 1"],
     edge: float | Float[Tensor, "n 1 1"],

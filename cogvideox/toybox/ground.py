@@ -59,7 +59,9 @@ def balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None]]:
     kinds, colors, shines = _floors(video.shape[-2], video.shape[-1])
     frames = sorted({0, video.shape[1] // 2, video.shape[1] - 1})
     seen = video[:, frames][..., ::2, ::2]
-    misfits = torch.stack([_misfit(seen, color, shine, kind[0]) for kind, color, shine in zip(kinds, colors, shines)])
+    misfits = torch.stack(
+        [_misfit(seen, color, shine[::2, ::2], kind[0]) for kind, color, shine in zip(kinds, colors, shines)]
+    )
     best = misfits.min(dim=0)
     chosen = [kinds[int(i)] for i in best.indices]
     found = [kind if ok else None for kind, ok in zip(chosen, (best.values < FOREIGN).tolist())]
@@ -129,7 +131,7 @@ def _misfit(
     seen: Video, color: Float[Tensor, "3"], shine: Float[Tensor, "h w"], background: str
 ) -> Float[Tensor, " b"]:
     """Mean distance of pixels from a floor, lit and patterned, each at most `FITS`."""
-    wide = color.view(3, 1, 1) * shine[::2, ::2]
+    wide = color.view(3, 1, 1) * shine
     low, high = sorted(shades(background))
     share = ((seen * wide).sum(dim=2) / wide.square().sum(dim=0)).clamp_(low, high)
     distance = (seen - share[:, :, None] * wide).square_().sum(dim=2).sqrt_()

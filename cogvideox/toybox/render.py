@@ -130,8 +130,15 @@ def _view(scenes: Sequence[Scene], u: Float[Tensor, "b t"]) -> View:
 
 
 def _pattern(
-    scenes: Sequence[Scene], pattern: str, xs: Column, ys: Row, view: View | None, num_frames: int, pixel: float
+    scenes: Sequence[Scene],
+    pattern: str,
+    xs: Float[Tensor, "1 1 x"],
+    ys: Float[Tensor, "1 y 1"],
+    view: View | None,
+    num_frames: int,
+    pixel: float,
 ) -> Plane:
+    """The brightness of the floor under a view."""
     shade = torch.tensor([shades(scene.background)[1] for scene in scenes]).repeat_interleave(num_frames)
     phase = [scene.phase for scene in scenes for _ in range(num_frames)]
     edge: float | Tensor = 1.2 * pixel

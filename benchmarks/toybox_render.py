@@ -1,0 +1,75 @@
+"""How many clips of 9x64x64 are drawn and rendered a second, in both grammars: medians, as JSON.
+
+python benchmarks/toybox_render.py --out build/toybox_render.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from cogvideox.toybox.grammar import GRAMMARS
+from cogvideox.toybox.render import render_batch
+from cogvideox.toybox.scene import draw
+
+
+def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
+    """Medians over repeats of other clips each time; clips per second of processor time do not mind other work."""
+    scenes = [draw(seed, grammar) for seed in range(num_clips)]
+    render_batch(scenes)
+    rows = []
+    for repeat in range(1, repeats + 1):
+        seeds = range(repeat * num_clips, (repeat + 1) * num_clips)
+        began = time.process_time()
+        scenes = [draw(seed, grammar) for seed in seeds]
+        drawn, wall = time.process_time(), time.perf_counter()
+        render_batch(scenes)
+        rows.append((drawn - began, time.perf_counter() - wall, time.process_time() - drawn))
+    drawn, wall, processor = (statistics.median(column) for column in zip(*rows))
+    return {
+        "clips_per_second": round(num_clips / wall, 1),
+        "clips_per_processor_second": round(num_clips / processor, 1),
+        "milliseconds_to_draw_a_scene": round(1e3 * drawn / num_clips, 3),
+    }
+
+
+def processor_name() -> str:
+    """The processor, as Linux names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-clips", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="a file for the JSON, which is also printed")
+    options = parser.parse_args()
+    torch.set_num_threads(options.num_threads)
+    report = {
+        "clip": "9x64x64",
+        "num_clips": options.num_clips,
+        "repeats": options.repeats,
+        "threads": options.num_threads,
+        "processor": processor_name(),
+        "processors": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "grammars": {name: measure(name, options.num_clips, options.repeats) for name in GRAMMARS},
+    }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Measure the judge itself: how often it is right about clips whose truth is known, and about prompts of other clips.
+
+    python examples/judge_scores.py --grammar full --num-clips 1000
+
+prints, for each fact, the share of right answers on true renders, on renders with noise, and on shuffled prompts.
+"""
+
+import argparse
+
+import torch
+
+from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.toybox.render import render_batch
+from cogvideox.toybox.scene import draw
+
+BATCH = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--grammar", default="full", choices=("core", "full"))
+    parser.add_argument("--num-clips", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first scene")
+    parser.add_argument("--noise", type=float, default=0.03, help="standard deviation, of 1")
+    options = parser.parse_args()
+
+    scenes = [draw(options.seed + i, options.grammar) for i in range(options.num_clips)]
+    generator = torch.Generator().manual_seed(0)
+    verdicts = {"true": [], "noisy": [], "shuffled": []}
+    for first in range(0, len(scenes), BATCH):
+        part = scenes[first : first + BATCH]
+        clips = render_batch(part)
+        noise = 255 * options.noise * torch.randn(clips.shape, generator=generator)
+        noisy = (clips + noise).round().clamp(0, 255).to(torch.uint8)
+        verdicts["true"] += judge_batch(clips, part)
+        verdicts["noisy"] += judge_batch(noisy, part)
+        verdicts["shuffled"] += judge_batch(clips, part[1:] + part[:1])
+    scores = {kind: rates(rows) for kind, rows in verdicts.items()}
+    print(f"| fact | {' | '.join(scores)} |")
+    print("|---|" + "---|" * len(scores))
+    for fact in scores["true"]:
+        print(f"| {fact} | " + " | ".join(f"{100 * score[fact].value:.1f} %" for score in scores.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
