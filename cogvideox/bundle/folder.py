@@ -3,17 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from cogvideox import config
 from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, weights_file
+from cogvideox.bundle.networks import Network, build, keymap_of
 from cogvideox.bundle.settings import FolderSettings
 from cogvideox.diffusion.config import DIFFUSERS_CLASSES
 from cogvideox.diffusion.schedule import Schedule
@@ -22,12 +20,11 @@ from cogvideox.errors import UserError
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
-from cogvideox.transformer import weights as transformer_weights
 from cogvideox.transformer.model import Transformer
-from cogvideox.vae import weights as vae_weights
 from cogvideox.vae.model import CausalVAE
-from cogvideox.weights.files import load_state, load_strict, save_state
-from cogvideox.weights.keymap import Rule, to_ours, to_theirs
+from cogvideox.weights.files import open_state, save_state
+from cogvideox.weights.keymap import to_theirs
+from cogvideox.weights.strict import load_strict
 
 
 @dataclass
@@ -60,16 +57,18 @@ def load(
     if len(tokenizer) > about.text.vocab_size:
         num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
         raise UserError(f"the parts of {path} do not fit: the tokenizer has {num_ids}")
-    with torch.device("meta"), _WithoutFirstWeights():
-        networks = {
-            "text_encoder": T5Encoder(about.text),
-            "transformer": Transformer(about.transformer),
-            "vae": CausalVAE(about.vae),
-        }
+    networks: dict[str, Any] = {
+        "text_encoder": build(about.text),
+        "transformer": build(about.transformer),
+        "vae": build(about.vae),
+    }
     for part, network in networks.items():
         file = weights_file(path, part)
-        load_strict(network, _to_ours(network, load_state(file)), where=str(file), rules=_keymap(network))
-        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        state = open_state(file)
+        if part == "text_encoder":
+            state = text_weights.one_embedding(state)
+        load_strict(network, state, where=str(file), rules=keymap_of(network.config), dtype=dtype, device=device)
+        network.eval().requires_grad_(False)
     return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(about.schedule)), settings=about.settings)
 
 
@@ -114,7 +113,7 @@ def save(
 
 
 def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_bytes: int | None) -> None:
-    networks: dict[str, nn.Module] = {
+    networks: dict[str, Network] = {
         "transformer": bundle.transformer,
         "vae": bundle.vae,
         "text_encoder": bundle.text_encoder,
@@ -134,38 +133,9 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     bundle.tokenizer.save(path / "tokenizer")
     for part, network in networks.items():
-        state = to_theirs(network.state_dict(), _keymap(network))
+        state = to_theirs(network.state_dict(), keymap_of(network.config))
         state = {name: tensor.to(dtype) for name, tensor in state.items()} if dtype is not None else state
         save_state(state, path / part / f"{WEIGHTS[part]}.safetensors", max_shard_bytes=max_shard_bytes)
-
-
-class _WithoutFirstWeights(TorchFunctionMode):
-    """Skips `torch.nn.init`: to draw weights that have no memory, torch would import its compiler for a second."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def _keymap(network: nn.Module) -> list[Rule]:
-    """What the tensors of a part are called in its library, and here."""
-    match network:
-        case Transformer():
-            return transformer_weights.keymap(network.config)
-        case CausalVAE():
-            return vae_weights.KEYMAP
-        case _:
-            return text_weights.KEYMAP
-
-
-def _to_ours(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if isinstance(network, T5Encoder):
-        return text_weights.to_ours(state)  # files may hold one of its tensors under two names
-    return to_ours(state, _keymap(network))
 
 
 def _index(bundle: Bundle) -> dict[str, str | list[str]]:

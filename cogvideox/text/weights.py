@@ -9,6 +9,7 @@ from cogvideox.errors import UserError
 from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
 from cogvideox.weights import keymap
 from cogvideox.weights.keymap import Merge, Rename
+from cogvideox.weights.stored import Stored, passing
 
 # The token embedding has two names in transformers; files hold it under the first, the second, or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
@@ -40,14 +41,22 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: the token embedding is there twice, and not the same.
     """
-    state = dict(state)
-    if _ALIAS in state:
-        alias = state.pop(_ALIAS)
-        if not torch.equal(state.setdefault(_EMBEDDING, alias), alias):
-            raise UserError(
-                f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ"
-            )
-    return keymap.to_ours(state, KEYMAP)
+    return keymap.to_ours(one_embedding(state), KEYMAP)
+
+
+def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state with the token embedding under one name, which files may hold under two. A stored one stays so.
+
+    Raises:
+        UserError: it is there twice, and not the same.
+    """
+    if _ALIAS not in state:
+        return state
+    if _EMBEDDING in state and not torch.equal(passing(state, _EMBEDDING), passing(state, _ALIAS)):
+        raise UserError(f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ")
+    names = {name: name for name in state if name != _ALIAS}
+    names.setdefault(_EMBEDDING, _ALIAS)
+    return state.renamed(names) if isinstance(state, Stored) else {new: state[old] for new, old in names.items()}
 
 
 def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

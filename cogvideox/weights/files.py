@@ -1,30 +1,47 @@
-"""State dicts in safetensors files: mapped when read, strict when loaded, whole or not there when written."""
+"""Safetensors files: mapped when read, written a tensor at a time, whole or not there."""
 
 import errno
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cogvideox.disk import cannot_read, writing
 from cogvideox.errors import UserError
-from cogvideox.weights.keymap import Rule, their_names
+from cogvideox.weights.stored import MappedFile, Read, Stored, shapes
+from cogvideox.weights.words import count, some
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
 
+# What the format calls the types.
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict: one `.safetensors` file, an `.index.json` with its shards, or a folder that holds either.
 
-    The tensors are mapped: pages come from the disk when they are first used, and writing to a tensor in place leaves
-    the file as it is.
+def open_state(path: str | Path) -> Stored:
+    """A state dict on the disk: one `.safetensors` file, an `.index.json` with its shards, or a folder of either.
+
+    Only names, shapes and types are read; `Stored` says how the values come.
 
     Raises:
         UserError: a file is missing, truncated or something else than safetensors.
@@ -33,8 +50,19 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         path = _in_folder(path)
     if path.name.endswith(".json"):
-        return _read_shards(path)
-    return _read(path)
+        return _open_shards(path)
+    return _open_file(path)
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Reads a state dict from where `open_state` does, as tensors of the mapped files.
+
+    Pages come from the disk when they are first used, and writing to a tensor in place leaves the file as it is.
+
+    Raises:
+        UserError: a file is missing, truncated or something else than safetensors.
+    """
+    return dict(open_state(path))
 
 
 def save_state(
@@ -52,12 +80,31 @@ def save_state(
     Raises:
         UserError: there is no permission, the disk is full, or the path leads through a file.
     """
+    write_state(shapes(state), state.items(), path, metadata=metadata, max_shard_bytes=max_shard_bytes)
+
+
+def write_state(
+    meta: Mapping[str, Tensor],
+    tensors: Iterable[tuple[str, Tensor]],
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """`save_state` of tensors that come one at a time, in any order, and are let go once they are written.
+
+    Args:
+        meta: the shapes and types of all tensors, as tensors on the meta device.
+
+    Raises:
+        UserError: as `save_state`, and whatever making the tensors raises.
+        ValueError: the tensors are not those of `meta`.
+    """
     path = Path(path)
     if path.suffix != _SUFFIX:
         raise ValueError(f"the name of a weights file ends in {_SUFFIX}, got {path.name}")
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {"format": "pt", **(metadata or {})}
-    shards = _shards(state, max_shard_bytes)
+    shards = _shards(meta, max_shard_bytes)
     names = [path.name]
     if len(shards) > 1:
         names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}{_SUFFIX}" for i in range(1, len(shards) + 1)]
@@ -66,56 +113,21 @@ def save_state(
         if len(shards) > 1:
             index = files.enter_context(writing(path.with_name(path.stem + _INDEX_SUFFIX)))
             placed = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-            total = sum(tensor.nbytes for tensor in state.values())
+            total = sum(tensor.nbytes for tensor in meta.values())
             index.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": placed}, indent=2) + "\n")
+        places: dict[str, tuple[BinaryIO, int]] = {}
         for name, shard in zip(names, shards, strict=True):
             temporary = files.enter_context(writing(path.with_name(name)))
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            with _os_errors():
-                save_file(shard, temporary, metadata=header)
-            temporary.chmod(mode)  # safetensors makes files that only their owner can read
+            places |= _begin(files.enter_context(temporary.open("wb")), shard, header)
+        for key, tensor in tensors:
+            file, offset = places.pop(key)
+            if (tensor.shape, tensor.dtype) != (meta[key].shape, meta[key].dtype):
+                raise ValueError(f"{key} was announced as {meta[key]}, and is {list(tensor.shape)} {tensor.dtype}")
+            file.seek(offset)
+            file.write(_bytes(tensor))
+        if places:
+            raise ValueError(f"{sorted(places)} were announced and did not come")
     _remove_other_form(path, names)
-
-
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, where: str, rules: Sequence[Rule] = ()) -> None:
-    """Puts `state` into `module`, which may be on the meta device: its parameters become these very tensors.
-
-    Dtype and device are those of the state. Every tensor of the module has to be there, in its shape and finite, and
-    nothing else.
-
-    Args:
-        where: the file, for the message.
-        rules: the keymap that `state` came through, if any, so that the message has the names of the file.
-
-    Raises:
-        UserError: tensors are missing, unknown, of another shape, or hold NaN or infinity; they are named.
-    """
-    expected = module.state_dict()
-    misfits = []
-    missing = {part for name in expected if name not in state for part in their_names(name, rules)}
-    partners = missing & state.keys()  # the other parts of an incomplete merge: they are there, and not at fault
-    if absent := sorted(missing - partners):
-        misfits.append(f"{_count(absent, 'tensor')} missing ({_some(absent)})")
-    if unknown := sorted(state.keys() - expected.keys() - partners):
-        misfits.append(f"{_count(unknown, 'tensor')} not of this model ({_some(unknown)})")
-    present = [name for name in expected if name in state]
-    if misshapen := [
-        f"{' + '.join(their_names(name, rules))} is {_kind(state[name])}, not {_kind(expected[name])}"
-        for name in present
-        if _kind(state[name]) != _kind(expected[name])
-    ]:
-        misfits.append(f"{_count(misshapen, 'tensor')} of another shape ({_some(misshapen)})")
-    if misfits:
-        raise UserError(f"the weights in {where} do not fit their configuration: {'; '.join(misfits)}")
-    if broken := [" + ".join(their_names(name, rules)) for name in present if not _finite(state[name])]:
-        raise UserError(
-            f"the weights in {where} are damaged: {_count(broken, 'tensor')} with NaN or infinity ({_some(broken)})"
-        )
-    module.load_state_dict(state, assign=True)
-    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
-    if left:
-        raise ValueError(f"buffers that no state dict holds were built on the meta device: {left}")
 
 
 def _in_folder(folder: Path) -> Path:
@@ -125,10 +137,10 @@ def _in_folder(folder: Path) -> Path:
         return files[0]
     if not files:
         raise UserError(f"there are no weights in {folder}: it holds no file that ends in {_SUFFIX}")
-    raise UserError(f"which weights in {folder} are meant is unclear, give one of {_some([str(f) for f in files])}")
+    raise UserError(f"which weights in {folder} are meant is unclear, give one of {some([str(f) for f in files])}")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _open_shards(index: Path) -> Stored:
     try:
         placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(placed.values()))
@@ -138,18 +150,26 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read {index}: it is not an index of weights") from error
     if absent := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
-        raise UserError(f"cannot read {index}: {_count(absent, 'file')} missing beside it ({_some(absent)})")
-    state: dict[str, Tensor] = {}
-    for name, file in zip(names, files, strict=True):
-        shard = _read(file)
+        raise UserError(f"cannot read {index}: {count(absent, 'file')} missing beside it ({some(absent)})")
+    meta: dict[str, Tensor] = {}
+    places: dict[str, tuple[MappedFile, str]] = {}
+    for name, path in zip(names, files, strict=True):
+        in_file, file, _ = _read_header(path)
         listed = [key for key, holder in placed.items() if holder == name]
-        if absent := [key for key in listed if key not in shard]:
-            raise UserError(f"cannot read {index}: {file.name} lacks {_count(absent, 'tensor')} ({_some(absent)})")
-        state |= {key: shard[key] for key in listed}
-    return state
+        if absent := [key for key in listed if key not in in_file]:
+            raise UserError(f"cannot read {index}: {path.name} lacks {count(absent, 'tensor')} ({some(absent)})")
+        meta |= {key: in_file[key] for key in listed}
+        places |= {key: (file, key) for key in listed}
+    return Stored(meta, places)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _open_file(path: Path) -> Stored:
+    meta, file, metadata = _read_header(path)
+    return Stored(meta, {name: (file, name) for name in meta}, metadata)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
+    """What a file holds, how its values are read, and what it says beside them."""
     start = b""
     try:
         if path.is_dir():
@@ -157,7 +177,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(64)
         with safe_open(path, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+            kinds = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+            if foreign := [name for name, kind in kinds.items() if kind.get_dtype() not in _TYPES]:
+                types = some(sorted({kinds[name].get_dtype() for name in foreign}))
+                raise UserError(f"cannot read {path}: {count(foreign, 'tensor')} of a type not known here ({types})")
+            meta = {name: _meta(kind.get_shape(), kind.get_dtype()) for name, kind in kinds.items()}
+            metadata = tensors.metadata() or {}
     except OSError as error:
         raise cannot_read(path, error) from error
     except SafetensorError as error:
@@ -167,8 +192,43 @@ def _read(path: Path) -> dict[str, Tensor]:
             reason = f"it is truncated or no safetensors file ({str(error).removeprefix('Error while ')})"
         raise UserError(f"cannot read {path}: {reason}") from error
 
+    def mapped() -> Read:
+        try:
+            return safe_open(path, framework="pt").get_tensor
+        except OSError as error:
+            raise cannot_read(path, error) from error
 
-def _shards(state: dict[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
+    return meta, MappedFile(mapped, path.stat().st_size), metadata
+
+
+def _meta(shape: Sequence[int], type_name: str) -> Tensor:
+    return torch.empty(shape, dtype=_TYPES[type_name], device="meta")
+
+
+def _begin(file: BinaryIO, meta: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, tuple[BinaryIO, int]]:
+    """Writes the header of a safetensors file, and says where in the file the bytes of each tensor belong.
+
+    Wide types come first, so that every tensor is aligned.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    offset = 0
+    offsets = {}
+    for name, tensor in sorted(meta.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        kind = _TYPE_NAMES[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        offsets[name] = offset
+        offset += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    return {name: (file, 8 + len(text) + start) for name, start in offsets.items()}
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
     """The state in its order, cut wherever the next tensor would make a file larger than `max_bytes`."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
@@ -189,32 +249,3 @@ def _remove_other_form(path: Path, written: Sequence[str]) -> None:
         is_weights = (other == path or shard.fullmatch(other.name)) and other.name not in written
         if is_index or is_weights:
             other.unlink()
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    """safetensors reports what the system says as text ("os error 28"): make the `OSError` of it again."""
-    try:
-        yield
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(code[1]) if code else 0, str(error)) from error
-
-
-def _finite(tensor: Tensor) -> bool:
-    """No NaN and no infinity, in one pass over the memory and without a mask of its size."""
-    if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
-        return True
-    return all(bool(end.isfinite()) for end in torch.aminmax(tensor))
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)}{'' if tensor.is_floating_point() else f' {tensor.dtype}'}"
-
-
-def _count(things: Sequence[str], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _some(things: Sequence[str], limit: int = 4) -> str:
-    return ", ".join(things[:limit]) + (", ..." if len(things) > limit else "")

@@ -16,7 +16,7 @@ tensors whose partners for a merge are missing, pass through unchanged: the stri
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Rule:
     ours: str
     join: Callable[[Sequence[Tensor]], Tensor]
     split: Callable[[Tensor], Sequence[Tensor]]
+    copies: bool = True
+    """Whether what `join` makes has memory of its own, or is a view of theirs."""
 
     def __post_init__(self) -> None:
         if any(_placeholders(pattern) != _placeholders(self.ours) for pattern in self.theirs):
@@ -46,12 +48,18 @@ class Rule:
 
 def Rename(theirs: str, ours: str) -> Rule:
     """The same tensor under another name."""
-    return Rule((theirs,), ours, join=lambda parts: parts[0], split=lambda whole: (whole,))
+    return Rule((theirs,), ours, join=lambda parts: parts[0], split=lambda whole: (whole,), copies=False)
 
 
 def Reshape(theirs: str, ours: str, to_ours: Callable[[Tensor], Tensor], to_theirs: Callable[[Tensor], Tensor]) -> Rule:
-    """One tensor in another layout; the two functions undo each other."""
-    return Rule((theirs,), ours, join=lambda parts: to_ours(parts[0]), split=lambda whole: (to_theirs(whole),))
+    """One tensor in another layout; the two functions give views, and undo each other."""
+    return Rule(
+        (theirs,),
+        ours,
+        join=lambda parts: to_ours(parts[0]),
+        split=lambda whole: (to_theirs(whole),),
+        copies=False,
+    )
 
 
 def Merge(theirs: Sequence[str], ours: str, dim: int = 0) -> Rule:
@@ -59,7 +67,7 @@ def Merge(theirs: Sequence[str], ours: str, dim: int = 0) -> Rule:
     return Rule(
         tuple(theirs),
         ours,
-        join=lambda parts: torch.cat(tuple(parts), dim),
+        join=lambda parts: _cat(parts, dim),
         split=lambda whole: _cut(whole, len(theirs), dim),
     )
 
@@ -81,11 +89,11 @@ def Interleave(
 
     def join(parts: Sequence[Tensor]) -> Tensor:
         chunks = [_cut(part, num_chunks, dim) for part in parts]
-        return torch.cat([chunks[source][chunk] for source, chunk in order], dim)
+        return _cat([chunks[source][chunk] for source, chunk in order], dim)
 
     def split(whole: Tensor) -> list[Tensor]:
         placed = dict(zip(order, _cut(whole, len(order), dim), strict=True))
-        return [torch.cat([placed[source, chunk] for chunk in range(num_chunks)], dim) for source in range(len(theirs))]
+        return [_cat([placed[source, chunk] for chunk in range(num_chunks)], dim) for source in range(len(theirs))]
 
     return Rule(tuple(theirs), ours, join, split)
 
@@ -132,6 +140,22 @@ def their_names(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
     return (name,) if rule is None else names
 
 
+def make(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
+    """Our tensor `name` of theirs alone, given in the order of `their_names`.
+
+    Raises:
+        UserError: tensors that belong together do not fit together.
+    """
+    rule, names = _our_side(name, rules)
+    return parts[0] if rule is None else _fit(rule.join, list(parts), names)
+
+
+def copies(name: str, rules: Sequence[Rule]) -> bool:
+    """Whether `make` gives our tensor `name` memory of its own."""
+    rule, _ = _our_side(name, rules)
+    return rule is not None and rule.copies
+
+
 def _their_side(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
     """The first rule whose left side fits `name`, all their names of that rule, and our name."""
     for rule in rules:
@@ -154,6 +178,18 @@ def _cut(tensor: Tensor, num_pieces: int, dim: int) -> tuple[Tensor, ...]:
     if tensor.shape[dim] % num_pieces:
         raise ValueError(f"{tensor.shape[dim]} does not divide by {num_pieces}")
     return tensor.chunk(num_pieces, dim)
+
+
+def _cat(parts: Sequence[Tensor], dim: int) -> Tensor:
+    if not parts[0].is_meta:
+        return torch.cat(tuple(parts), dim)
+    # Where only shapes are asked for, torch.cat would first import the compiler, for a second.
+    shape = list(parts[0].shape)
+    rest = [[*part.shape[:dim], *part.shape[dim + 1 :]] for part in parts]
+    if any(other != rest[0] for other in rest):
+        raise ValueError("sizes differ in another dimension than the one to join along")
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    return torch.empty(shape, dtype=reduce(torch.promote_types, (part.dtype for part in parts)), device="meta")
 
 
 def _put(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:

@@ -1,0 +1,95 @@
+"""State dicts that stay on the disk: names, shapes and types are known at once, values come when they are asked for.
+
+A process pays for every page of a mapped file that it has read, until the file is unmapped. So a tensor that is kept as
+it lies in the file comes from a mapping that lasts (`state[name]`, no copy), and one that is only passed on, to be cast
+or joined with others, from a mapping that is given up again and again (`state.passing(name)`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import Tensor
+
+Read = Callable[[str], Tensor]
+
+
+class MappedFile:
+    """One file of tensors. At most a twentieth of it, and one tensor, is held for tensors that are passing.
+
+    Args:
+        open: maps the file anew and gives the function that reads from this mapping.
+        num_bytes: the size of the file.
+    """
+
+    def __init__(self, open: Callable[[], Read], num_bytes: int) -> None:
+        self._open = open
+        self._limit = num_bytes // 20
+        self._lasting: Read | None = None
+        self._passing: Read | None = None
+        self._num_passed = 0
+
+    def lasting(self, key: str) -> Tensor:
+        """A view of the file, valid as long as it is held."""
+        if self._lasting is None:
+            self._lasting = self._open()
+        return self._lasting(key)
+
+    def passing(self, key: str) -> Tensor:
+        """A view of the file that the caller lets go before it asks for the next ones."""
+        if self._passing is None or self._num_passed > self._limit:
+            self._passing = None  # unmapped first
+            self._passing, self._num_passed = self._open(), 0
+        tensor = self._passing(key)
+        self._num_passed += tensor.nbytes
+        return tensor
+
+
+class Stored(Mapping[str, Tensor]):
+    """A state dict in files. As a mapping it gives views of the mapped files; writing to one leaves the file as it is.
+
+    Attributes:
+        meta: shape and type of every tensor, as tensors on the meta device.
+        metadata: what a safetensors file says beside its tensors.
+    """
+
+    def __init__(
+        self,
+        meta: Mapping[str, Tensor],
+        places: Mapping[str, tuple[MappedFile, str]],
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.meta = dict(meta)
+        self.metadata = dict(metadata or {})
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, key = self._places[name]
+        return file.lasting(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.meta)
+
+    def __len__(self) -> int:
+        return len(self.meta)
+
+    def passing(self, name: str) -> Tensor:
+        """The tensor, for a moment: to be copied, not to be kept."""
+        file, key = self._places[name]
+        return file.passing(key)
+
+    def renamed(self, names: Mapping[str, str]) -> "Stored":
+        """Only these tensors, under other names. `names` leads from the new name to the present one."""
+        return Stored(
+            {new: self.meta[old] for new, old in names.items()},
+            {new: self._places[old] for new, old in names.items()},
+            self.metadata,
+        )
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Shape and type of every tensor, on the meta device; of a stored state dict no value is read."""
+    return state.meta if isinstance(state, Stored) else {name: tensor.to("meta") for name, tensor in state.items()}
+
+
+def passing(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """One tensor to be copied, not to be kept."""
+    return state.passing(name) if isinstance(state, Stored) else state[name]

@@ -1,0 +1,142 @@
+"""State dicts into networks, tensor by tensor: everything that is expected, in its shape and finite, and nothing else.
+
+The network waits on the meta device. Each of its tensors is made of those of the file (`keymap`), cast and checked
+before the next one is read, so that at no time more than the finished tensors and one unfinished one are in memory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cogvideox.errors import UserError
+from cogvideox.weights.keymap import Rule, copies, make, their_names, to_ours
+from cogvideox.weights.stored import Stored, passing, shapes
+from cogvideox.weights.words import count, some
+
+
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    where: str,
+    rules: Sequence[Rule] = (),
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> None:
+    """Puts `state` into `module`, which may be on the meta device: its parameters become these very tensors.
+
+    A tensor that a file holds just as it is wanted stays in the file, mapped.
+
+    Args:
+        where: the file, for the message.
+        rules: leads from the names of `state` to those of the module.
+        dtype: of the parameters; None keeps each as it is. Whole numbers are never cast.
+        device: of the parameters; None keeps each where it is.
+
+    Raises:
+        UserError: tensors are missing, unknown, of another shape, hold NaN or infinity, or numbers that `dtype` cannot
+            hold; they are named.
+    """
+    made = translate(state, module.state_dict(), where=where, rules=rules, dtype=dtype, device=device)
+    module.load_state_dict(dict(made), assign=True)
+    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if left:
+        raise ValueError(f"buffers that no state dict holds were built on the meta device: {left}")
+
+
+def translate(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    where: str,
+    rules: Sequence[Rule] = (),
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of `expected` (a state dict; its values do not matter) made of those of `state`, one at a time.
+
+    The arguments are those of `load_strict`.
+
+    Raises:
+        UserError: as for `load_strict`; what does not fit, before any value is read; what is no number, at the end.
+    """
+    if misfits := fit(state, expected, rules=rules):
+        raise UserError(f"the weights in {where} do not fit their configuration: {'; '.join(misfits)}")
+    broken: list[str] = []
+    too_large: list[str] = []
+    for name in expected:
+        tensor = _made(name, state, rules, dtype, device)
+        if not _finite(tensor):
+            parts = [passing(state, part) for part in _sources(name, state, rules)]
+            overflows = all(_finite(part.float()) for part in parts)
+            (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
+        yield name, tensor
+    if broken:
+        raise UserError(
+            f"the weights in {where} are damaged: {count(broken, 'tensor')} with NaN or infinity ({some(broken)})"
+        )
+    if too_large:
+        raise UserError(
+            f"the weights in {where} do not fit into {str(dtype).removeprefix('torch.')}, whose numbers end at "
+            f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
+            f"bfloat16 and float32 hold them"
+        )
+
+
+def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, rules: Sequence[Rule] = ()) -> list[str]:
+    """What keeps `state` from being `expected`, each kind in a few words and in the names of the file; [] if nothing.
+
+    No value is read. Raises UserError when tensors that belong together do not fit together.
+    """
+    have = to_ours(shapes(state), rules)
+    misfits = []
+    missing = {part for name in expected if name not in have for part in their_names(name, rules)}
+    partners = missing & have.keys()  # the other parts of an incomplete merge: they are there, and not at fault
+    if absent := sorted(missing - partners):
+        misfits.append(f"{count(absent, 'tensor')} missing ({some(absent)})")
+    if unknown := sorted(have.keys() - expected.keys() - partners):
+        misfits.append(f"{count(unknown, 'tensor')} not of this model ({some(unknown)})")
+    if misshapen := [
+        f"{' + '.join(their_names(name, rules))} is {_kind(have[name])}, not {_kind(expected[name])}"
+        for name in expected
+        if name in have and _kind(have[name]) != _kind(expected[name])
+    ]:
+        misfits.append(f"{count(misshapen, 'tensor')} of another shape ({some(misshapen)})")
+    return misfits
+
+
+def _made(
+    name: str,
+    state: Mapping[str, Tensor],
+    rules: Sequence[Rule],
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
+    sources = _sources(name, state, rules)
+    stored = state.meta[sources[0]] if isinstance(state, Stored) else state[sources[0]]
+    kind = dtype if dtype is not None and stored.is_floating_point() else stored.dtype
+    if not copies(name, rules) and kind == stored.dtype and str(device or "cpu") == "cpu":
+        parts = [state[part] for part in sources]
+    else:
+        # Cast and moved before they are joined: no temporary tensor is larger than the finished one. Moved before they
+        # are cast, because a GPU does it faster.
+        parts = [passing(state, part).to(device=device).to(dtype=kind) for part in sources]
+    return make(name, rules, parts).contiguous()
+
+
+def _sources(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """What a tensor is made of; itself, where the state has it under our name already."""
+    sources = their_names(name, rules)
+    return sources if all(part in state for part in sources) else (name,)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """No NaN and no infinity, in one pass over the memory and without a mask of its size."""
+    if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
+        return True
+    return all(bool(end.isfinite()) for end in torch.aminmax(tensor))
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)}{'' if tensor.is_floating_point() else f' {tensor.dtype}'}"
