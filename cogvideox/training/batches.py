@@ -36,15 +36,15 @@ class Batches:
     def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
         """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.
 
-        In a step of images (`settings.image_interval`) the samples come from `images` instead, in an order of theirs.
+        In a step of images (`settings.image_interval`) the samples come from `images` instead, in an order of theirs:
+        the first frames of the same clips, with the clips' captions. Where a toy that "moves left" begins is the
+        simpler half of what these words mean; without it they were not learned (docs/results/toybox.md).
         """
         settings, run, every = self.settings, self.settings.run, self.settings.image_interval
         if images is not None and due(step + 1, every):
-            table, source, visit = images, settings.images, step // every
-            size = run.batch_size * settings.images_per_clip
+            table, visit, size = images, step // every, run.batch_size * settings.images_per_clip
         else:
-            table, source, visit = clips, settings.clips, step - (step // every if every else 0)
-            size = run.batch_size
+            table, visit, size = clips, step - (step // every if every else 0), run.batch_size
         indices = clip_indices(run.seed, visit, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
         draw_timesteps = TIMESTEP_SAMPLING[settings.timesteps]
@@ -52,17 +52,17 @@ class Batches:
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),
             timestep=draw_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
-            ids=self.ids(self.captions(source, indices, step)),
+            ids=self.ids(self.captions(indices, step)),
         )
 
-    def captions(self, clips: ToyboxClips, indices: Sequence[int], step: int) -> list[str]:
+    def captions(self, indices: Sequence[int], step: int) -> list[str]:
         """A caption for each clip, in a style and wording drawn anew; for a share of them the empty prompt."""
         rng = numpy_generator("caption", self.settings.run.seed, step)
         styles, captions = self.settings.caption_styles, []
         for index in indices:
             style, wording, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
             dropped = fate < self.settings.text_dropout
-            captions.append("" if dropped else _caption(clips, index, style, wording))
+            captions.append("" if dropped else _caption(self.settings.clips, index, style, wording))
         return captions
 
     def held_out(self, number: int) -> tuple[list[Scene], list[str]]:

@@ -147,7 +147,7 @@ class TransformerTraining:
     run: RunSettings
     sampling: SamplingSettings
     schedule: ScheduleConfig
-    image_interval: int = 0  # every so many steps the batch is of images, single frames of the scenes; 0: never
+    image_interval: int = 0  # every so many steps the batch is of images, the clips' first frames; 0 for never
     images_per_clip: int = 2  # how many images then stand for one clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
@@ -158,7 +158,7 @@ class TransformerTraining:
 
     @property
     def images(self) -> ToyboxClips:
-        """What the steps of images see."""
+        """The first frames of the clips: what the steps of images see."""
         return replace(self.clips, num_frames=1)
 
     def __post_init__(self) -> None:
