@@ -98,7 +98,7 @@ def toybox() -> TransformerTraining:
 
 
 def toybox_vae_gpu() -> VAETraining:
-    """`toybox-vae` for a GPU: the same network, 13 times the clips, planned for ten minutes of one H200.
+    """`toybox-vae` for a GPU: the same network, 14 times the clips, planned for ten minutes of one H200.
 
     Every step sees whole clips. Not compiled: four graphs, of clips and of images, with the encoder's gradient and
     without, would take a good part of the ten minutes.
@@ -122,14 +122,14 @@ def toybox_vae_gpu() -> VAETraining:
 
 
 def toybox_gpu() -> TransformerTraining:
-    """`toybox` for a GPU: twice the weights, 30 times the samples, planned for ten minutes of one H200."""
+    """`toybox` for a GPU: twice the weights, 14 times the samples, planned for ten minutes of one H200."""
     base = toybox()
     return replace(
         base,
         vae="runs/toybox-vae-gpu",
         transformer=replace(base.transformer, num_attention_heads=6, num_layers=12, time_embed_dim=64),
         clips=ToyboxClips(num_clips=65_536),
-        optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=500, final_lr=0.02),
+        optim=replace(base.optim, warmup_steps=500, final_lr=0.02),
         run=RunSettings(
             num_steps=16_000,
             batch_size=512,
