@@ -1,4 +1,4 @@
-"""The transformer's weights: how diffusers' files call them, and what they are before training."""
+"""The transformer's weights: how diffusers' and SAT's files call them, and what they are before training."""
 
 import torch
 from torch import nn
@@ -8,12 +8,13 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, Rule
 
 _BLOCK = "transformer_blocks.{n}"
+_SAT_LAYER = "transformer.layers.{n}"
 
 
 def keymap(config: TransformerConfig) -> list[Rule]:
     """diffusers' names and ours, as an invertible table (see `weights.keymap`)."""
     return [
-        _patch_rule(config),
+        _patch_rule("patch_embed.proj.weight", config),
         Rename("patch_embed.proj.bias", "patch_in.bias"),
         Rename("patch_embed.text_proj.*", "text_in.*"),
         Rename("patch_embed.pos_embedding", "learned_positions"),
@@ -37,6 +38,33 @@ def keymap(config: TransformerConfig) -> list[Rule]:
     ]
 
 
+def sat_keymap(config: TransformerConfig) -> list[Rule]:
+    """The names of the original code, SAT, and ours, as an invertible table. SAT fuses q, k and v as we do."""
+    return [
+        _patch_rule("mixins.patch_embed.proj.weight", config),
+        Rename("mixins.patch_embed.proj.bias", "patch_in.bias"),
+        Rename("mixins.patch_embed.text_proj.*", "text_in.*"),
+        Rename("mixins.pos_embed.pos_embedding", "learned_positions"),
+        Rename("time_embed.0.*", "time_embed.hidden.*"),
+        Rename("time_embed.2.*", "time_embed.out.*"),
+        Rename("ofs_embed.0.*", "ofs_embed.hidden.*"),
+        Rename("ofs_embed.2.*", "ofs_embed.out.*"),
+        _sat_modulation_rule(),
+        Rename(f"{_SAT_LAYER}.input_layernorm.*", "blocks.{n}.norm1.*"),
+        Rename(f"{_SAT_LAYER}.attention.query_key_value.*", "blocks.{n}.attention.qkv.*"),
+        Rename("mixins.adaln_layer.query_layernorm_list.{n}.*", "blocks.{n}.attention.norm_q.*"),
+        Rename("mixins.adaln_layer.key_layernorm_list.{n}.*", "blocks.{n}.attention.norm_k.*"),
+        Rename(f"{_SAT_LAYER}.attention.dense.*", "blocks.{n}.attention.out.*"),
+        Rename(f"{_SAT_LAYER}.post_attention_layernorm.*", "blocks.{n}.norm2.*"),
+        Rename(f"{_SAT_LAYER}.mlp.dense_h_to_4h.*", "blocks.{n}.mlp.0.*"),
+        Rename(f"{_SAT_LAYER}.mlp.dense_4h_to_h.*", "blocks.{n}.mlp.2.*"),
+        Rename("transformer.final_layernorm.*", "final.norm1.*"),
+        Rename("mixins.final_layer.adaLN_modulation.1.*", "final.modulation.*"),
+        Rename("mixins.final_layer.norm_final.*", "final.norm2.*"),
+        Rename("mixins.final_layer.linear.*", "final.linear.*"),
+    ]
+
+
 def _modulation_rule() -> Rule:
     """Their two matrices each make shift, scale and gate of video, then those of text. Ours makes text and video of the
     first shift, then of the first scale, and so on, so that a table for the merged stream is a slice of its result."""
@@ -46,8 +74,15 @@ def _modulation_rule() -> Rule:
     return Interleave(theirs, "blocks.{n}.modulation.*", order, num_chunks=6)
 
 
-def _patch_rule(config: TransformerConfig) -> Rule:
-    theirs, ours = "patch_embed.proj.weight", "patch_in.weight"
+def _sat_modulation_rule() -> Rule:
+    """SAT's one matrix makes shift, scale and gate of both layers for video, then the same six for text."""
+    video, text = 0, 6
+    order = [(0, modality + 3 * layer + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
+    return Interleave(["mixins.adaln_layer.adaLN_modulations.{n}.1.*"], "blocks.{n}.modulation.*", order, num_chunks=12)
+
+
+def _patch_rule(theirs: str, config: TransformerConfig) -> Rule:
+    ours = "patch_in.weight"
     if config.patch_size_t is not None:
         return Rename(theirs, ours)
     # 1.0 stores a convolution whose stride is its kernel: a linear layer of patches, channel slowest.

@@ -1,9 +1,10 @@
-"""The VAE's tensors: their names in diffusers' files, as an invertible table, and their values before training."""
+"""The VAE's tensors: their names in the files of diffusers and of SAT, and their values before training."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.layers import CausalConv3d, Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
 from cogvideox.vae.model import CausalVAE
 from cogvideox.weights.keymap import Merge, Rename, Rule
@@ -24,26 +25,52 @@ def _latent_norm(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def _keymap() -> list[Rule]:
+def _resnet(theirs: str, ours: str, shortcut: str) -> list[Rule]:
     rules: list[Rule] = []
-    for theirs, ours in _RESNETS.items():
-        for i in (1, 2):
-            rules.append(Rename(f"{theirs}.conv{i}.conv.*", f"{ours}.conv{i}.*"))
-            if ours.startswith("decoder"):
-                rules += _latent_norm(f"{theirs}.norm{i}", f"{ours}.norm{i}")
-            else:
-                rules.append(Rename(f"{theirs}.norm{i}.*", f"{ours}.norm{i}.*"))
-        rules.append(Rename(f"{theirs}.conv_shortcut.*", f"{ours}.conv_shortcut.*"))
-    for half in ("encoder", "decoder"):
-        for name in ("conv_in", "conv_out"):
-            rules.append(Rename(f"{half}.{name}.conv.*", f"{half}.{name}.*"))
-    rules.append(Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"))
-    rules.append(Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"))
-    rules += _latent_norm("decoder.norm_out", "decoder.norm_out")
-    return rules
+    for i in (1, 2):
+        rules.append(Rename(f"{theirs}.conv{i}.conv.*", f"{ours}.conv{i}.*"))
+        if ours.startswith("decoder"):
+            rules += _latent_norm(f"{theirs}.norm{i}", f"{ours}.norm{i}")
+        else:
+            rules.append(Rename(f"{theirs}.norm{i}.*", f"{ours}.norm{i}.*"))
+    return [*rules, Rename(f"{theirs}.{shortcut}.*", f"{ours}.conv_shortcut.*")]
+
+
+def _ends() -> list[Rule]:
+    """First and last layers, which diffusers and SAT call the same."""
+    names = [f"{half}.{name}" for half in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
+    norm = _latent_norm("decoder.norm_out", "decoder.norm_out")
+    return [*(Rename(f"{name}.conv.*", f"{name}.*") for name in names), *norm]
+
+
+def _keymap() -> list[Rule]:
+    return [
+        *(rule for theirs, ours in _RESNETS.items() for rule in _resnet(theirs, ours, "conv_shortcut")),
+        Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"),
+        Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"),
+        *_ends(),
+    ]
 
 
 KEYMAP = _keymap()
+
+
+def sat_keymap(config: VAEConfig) -> list[Rule]:
+    """The names of the original code, SAT, and ours. SAT counts the decoder's levels from the pixels."""
+    rules = [
+        *_resnet("encoder.down.{n}.block.{m}", "encoder.levels.{n}.resnets.{m}", "nin_shortcut"),
+        Rename("encoder.down.{n}.downsample.conv.*", "encoder.levels.{n}.resample.conv.*"),
+        *_ends(),
+    ]
+    for half in ("encoder", "decoder"):
+        for i in (1, 2):
+            rules += _resnet(f"{half}.mid.block_{i}", f"{half}.mid.resnets.{i - 1}", "nin_shortcut")
+    num_levels = len(config.block_out_channels)
+    for i in range(num_levels):
+        theirs, ours = f"decoder.up.{num_levels - 1 - i}", f"decoder.levels.{i}"
+        rules += _resnet(theirs + ".block.{m}", ours + ".resnets.{m}", "nin_shortcut")
+        rules.append(Rename(f"{theirs}.upsample.conv.*", f"{ours}.resample.conv.*"))
+    return rules
 
 
 @torch.no_grad()

@@ -225,7 +225,7 @@ def _begin(file: BinaryIO, meta: Mapping[str, Tensor], metadata: Mapping[str, st
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:

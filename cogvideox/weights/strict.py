@@ -69,14 +69,14 @@ def translate(
         tensor = _made(name, state, rules, dtype, device)
         if not _finite(tensor):
             parts = [passing(state, part) for part in _sources(name, state, rules)]
-            overflows = all(_finite(part.float()) for part in parts)
+            overflows = dtype is not None and all(_finite(part.float()) for part in parts)
             (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
         yield name, tensor
     if broken:
         raise UserError(
             f"the weights in {where} are damaged: {count(broken, 'tensor')} with NaN or infinity ({some(broken)})"
         )
-    if too_large:
+    if too_large and dtype is not None:
         raise UserError(
             f"the weights in {where} do not fit into {str(dtype).removeprefix('torch.')}, whose numbers end at "
             f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
