@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-clips", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--num-threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for the JSON, which is also printed")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)

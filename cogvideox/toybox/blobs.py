@@ -46,7 +46,7 @@ def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tenso
     away = (white - floor).square_().sum(dim=2).sqrt_()
     pieces = _pieces(away.flatten(0, 1) > FAR_FROM_FLOOR).unflatten(0, (b, t))
     blobs, covered = _blobs(white, away, pieces)
-    return [_follow(frames) for frames in blobs], ~covered
+    return [_follow([_outer(found) for found in frames]) for frames in blobs], ~covered
 
 
 def _pieces(mask: Bool[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
@@ -124,6 +124,15 @@ def _patches(
     rows = (y[:, None] + half * steps) * (2.0 * unit / h)
     places = torch.stack([columns[:, None, :].expand(-1, PATCH, -1), rows[:, :, None].expand(-1, -1, PATCH)], dim=-1)
     return grid_sample(planes, places, align_corners=False)
+
+
+def _outer(blobs: list[Blob]) -> list[Blob]:
+    """All but what lies inside another: toys do not overlap, so it is a highlight with the floor's colour around it."""
+
+    def inside(one: Blob, other: Blob) -> bool:
+        return one.area < other.area and math.hypot(one.x - other.x, one.y - other.y) ** 2 < 0.6 * other.area / math.pi
+
+    return [one for one in blobs if not any(inside(one, other) for other in blobs)]
 
 
 def _follow(frames: list[list[Blob]]) -> list[Track]:

@@ -79,7 +79,10 @@ def read_ground(light: Map, bare: Bool[Tensor, "b t h w"], found: list[tuple[str
     kinds = [kind or ("gray", "day") for kind in found]
     shines = torch.stack([_shine(name, h, w) for _, name in kinds])[:, None]
     steps = torch.tensor([abs(shades(name)[1] - 1.0) for name, _ in kinds]).view(-1, 1, 1, 1)
-    flat = light / shines / steps
+    # The floor's own shade is 0, a pattern's other one -1 (on black 1); what is darker is a shadow, and says no more.
+    darkest = torch.tensor([0.0 if name == "black" else -1.0 for name, _ in kinds]).view(-1, 1, 1, 1)
+    flat = (light / shines - 1.0) / steps
+    flat = flat.clamp(min=darkest - 0.15, max=darkest + 1.15)
     count = bare.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     flat = (flat - (flat * bare).sum(dim=(2, 3), keepdim=True) / count) * bare
     waves = {name: _waves(flat / count, name) for name in WAVES}

@@ -10,7 +10,11 @@ from cogvideox.training.recipes import RECIPES
 from tests.docs.pages import ROOT, commands
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-ARGUMENTS = {"toybox_page.py": ["--num-prompts", "2"], "vae_scores.py": ["--num-clips", "10"]}
+ARGUMENTS = {
+    "judge_scores.py": ["--num-clips", "6"],
+    "toybox_page.py": ["--num-prompts", "2"],
+    "vae_scores.py": ["--num-clips", "10"],
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
