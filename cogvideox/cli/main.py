@@ -17,6 +17,7 @@ from cogvideox.version import __version__
 VERBS = {
     "generate": "make a video from a sentence",
     "train": "train a VAE or a transformer with a recipe",
+    "toybox": "render scenes of the built-in world, or judge a video",
 }
 
 # What no file's own code has put into a sentence, and is still nobody's bug.

@@ -21,7 +21,7 @@ def test_version(run):
     assert run("--version").out == f"cogvideox {cogvideox.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["", "generate"])
+@pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_imports_nothing_heavy(verb):
     code = (
         "import sys; from cogvideox.cli.main import main; assert main(sys.argv[1:]) == 0;"

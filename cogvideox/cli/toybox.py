@@ -1,0 +1,183 @@
+"""`cogvideox toybox [FACT=WORD ...]`: renders scenes of the built-in world, captions them, or judges a video."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from cogvideox.cli.arguments import Parser
+from cogvideox.cli.outputs import FORMATS, check_folder
+from cogvideox.disk import writing
+from cogvideox.errors import UserError
+from cogvideox.toybox.grammar import SCENE_FACTS, TOY_FACTS, Scene
+
+FACTS = (*TOY_FACTS, *SCENE_FACTS)
+LEAST_SIDE = 16
+"""Pixels below which a toy is no picture, to draw or to judge."""
+FRAMES_JUDGED = 64
+SHOWN = 3
+"""Frames of each scene on a sheet: the first, the middle and the last."""
+COLUMNS = 3
+"""Scenes in a row of a sheet."""
+
+
+def run(arguments: list[str]) -> None:
+    """Reads the arguments and does the one thing that they ask for."""
+    options = parser().parse(arguments)
+    if options.judge is not None:
+        judge(options.judge, options.prompt)
+        return
+    for name, least in (("num_scenes", 1), ("num_frames", 1), ("height", LEAST_SIDE), ("width", LEAST_SIDE)):
+        if getattr(options, name) < least:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {getattr(options, name)} is below the smallest legal value, {least}")
+    if not 0 < options.fps <= 1000:
+        raise UserError(f"--fps {options.fps:g} is not above 0 and at most 1000; 16 is usual")
+
+    from cogvideox.toybox.caption import STYLES, caption
+    from cogvideox.toybox.scene import draw
+
+    seeds = range(options.seed, options.seed + options.num_scenes)
+    facts = dict(_split(text) for text in options.facts)
+    seconds = (options.num_frames - 1) / options.fps
+    scenes = [draw(seed, options.grammar, seconds=seconds, **facts) for seed in seeds]
+    image = options.num_frames == 1
+    if options.caption:
+        for seed, scene in zip(seeds, scenes):
+            for style in STYLES:
+                print(f"{seed} {style:<5}  {caption(scene, style, seed, image=image)}")
+        return
+    captions = [caption(scene, options.style, seed, image=image) for seed, scene in zip(seeds, scenes)]
+    size = {"num_frames": options.num_frames, "height": options.height, "width": options.width, "fps": options.fps}
+    paths = _paths(options.output, seeds, image=image)
+    render(scenes, captions, paths, _sheet(paths) if options.sheet else None, **size)
+
+
+def render(
+    scenes: Sequence[Scene],
+    captions: Sequence[str],
+    paths: Sequence[Path],
+    sheet: Path | None,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    fps: float,
+) -> None:
+    """Writes each scene as a video with its caption in a text file beside it, and all of them on one sheet."""
+    num_bytes = num_frames * height * width * 3 // 2 + 2**16
+    for path in (*paths, *([sheet] if sheet else [])):
+        check_folder(path, num_bytes * len(paths))
+
+    import numpy as np
+    from einops import rearrange
+
+    from cogvideox.records import Video
+    from cogvideox.toybox.render import render as draw_frames
+
+    rows = []
+    for scene, text, path in zip(scenes, captions, paths, strict=True):
+        frames = draw_frames(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
+        Video(frames, fps).save(path)
+        with writing(path.with_suffix(".txt")) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        rows.append(np.concatenate(list(frames[_shown(num_frames)]), axis=1))
+        print(f"{path}: {text}")
+    if sheet is not None:
+        columns = min(COLUMNS, len(rows))
+        rows += [np.zeros_like(rows[0])] * (-len(rows) % columns)
+        Video(rearrange(np.stack(rows), "(r c) h w rgb -> 1 (r h) (c w) rgb", c=columns), 1.0).save(sheet)
+        print(f"{sheet}: all of them")
+
+
+def judge(path: Path, prompt: str | None) -> None:
+    """Prints, for each fact that the prompt names, what was asked for and what is seen.
+
+    Raises:
+        UserError: no prompt given or found beside the video, or one that names nothing of the toybox; no such video,
+            or one too small to tell.
+    """
+    prompt = prompt if prompt is not None else _prompt_of(path)
+
+    import torch
+
+    from cogvideox.records import Video
+    from cogvideox.toybox.judge import judge_prompt
+
+    frames = Video.load(path, max_frames=FRAMES_JUDGED).frames
+    if min(frames.shape[1:3]) < LEAST_SIDE:
+        size = f"{frames.shape[1]}x{frames.shape[2]}"
+        raise UserError(f"{path} is {size}: the judge needs {LEAST_SIDE} pixels of height and width or more")
+    marks = judge_prompt(torch.from_numpy(frames), prompt)
+    if not marks:
+        raise UserError(f"{prompt!r} names nothing of the toybox; it can say things like 'a red ball moves left'")
+    print(prompt)
+    for name, mark in marks.items():
+        verdict = "right" if mark.right else f"wrong: {mark.seen or 'cannot be told'}"
+        print(f"  {name:<12} {mark.wanted:<12} {verdict}")
+    print(f"{sum(mark.right for mark in marks.values())} of {len(marks)} facts right")
+
+
+def parser() -> Parser:
+    """The flags of the verb."""
+    p = Parser(
+        "toybox",
+        "[FACT=WORD ...]",
+        "Render scenes of the built-in world, or show their captions, or judge a video. Facts such as color=red or "
+        "motion=left are fixed by name; the rest is drawn by seed.",
+    )
+    p.add_argument("facts", nargs="*", metavar="FACT=WORD", help=f"of {', '.join(FACTS)}")
+    p.add_argument("-o", "--output", type=Path, metavar="FILE|FOLDER", help="where to (default: this folder)")
+    p.add_argument("--num-scenes", type=int, default=1, metavar="N", help="with seeds that follow each other")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same scene (default: 0)")
+    p.add_argument("--grammar", default="core", metavar="core|full", help="one toy, or all that the world can show")
+    p.add_argument("--style", default="plain", metavar="short|plain|dense", help="of the caption (default: plain)")
+    p.add_argument("--num-frames", type=int, default=17, metavar="N", help="1 for a picture (default: 17)")
+    p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="(default: 128)")
+    p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="(default: 128)")
+    p.add_argument("--fps", type=float, default=16.0, metavar="X", help="frames a second (default: 16)")
+    p.add_argument("--sheet", action="store_true", help="also all scenes on one picture, toybox-sheet.png")
+    p.add_argument("--caption", action="store_true", help="print captions in every style, and render nothing")
+    p.add_argument("--judge", type=Path, metavar="VIDEO", help="mark a video against its prompt, and render nothing")
+    p.add_argument("--prompt", metavar="TEXT", help="for --judge (default: that of the JSON beside the video)")
+    return p
+
+
+def _paths(output: Path | None, seeds: Sequence[int], *, image: bool) -> list[Path]:
+    """`output` itself for one scene, when it is a file's name; else files in it that are named by seed."""
+    if output is not None and output.suffix and not output.is_dir():
+        if output.suffix.lower() not in FORMATS:
+            raise UserError(f"cannot write {output}: the name of a video ends in {', '.join(FORMATS)}")
+        if len(seeds) == 1:
+            return [output]
+        raise UserError(
+            f"{output} is one file, and {len(seeds)} scenes need a folder: give its name, without an ending"
+        )
+    return [(output or Path()) / f"toybox-{seed}{'.png' if image else '.mp4'}" for seed in seeds]
+
+
+def _sheet(paths: Sequence[Path]) -> Path:
+    return (
+        paths[0].with_name("toybox-sheet.png") if len(paths) > 1 else paths[0].with_name(f"{paths[0].stem}-sheet.png")
+    )
+
+
+def _shown(num_frames: int) -> list[int]:
+    return sorted({round(i * (num_frames - 1) / (SHOWN - 1)) for i in range(SHOWN)})
+
+
+def _prompt_of(path: Path) -> str:
+    sidecar = path.with_suffix(".json")
+    try:
+        return str(json.loads(sidecar.read_text(encoding="utf-8"))["prompt"])
+    except (OSError, ValueError, LookupError, TypeError):
+        try:
+            return path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            raise UserError(f"no prompt lies beside {path}: say with --prompt what it should show") from None
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, word = text.partition("=")
+    if not equals or name not in FACTS:
+        raise UserError(f"{text!r} fixes no fact; facts are {', '.join(FACTS)}, fixed like color=red")
+    return name, word
