@@ -1,8 +1,6 @@
 """Loading a model folder into networks, and writing networks as a folder that diffusers loads too."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,29 @@ from typing import Any
 import torch
 
 from cogvideox import config
-from cogvideox.bundle.layout import INDEX, SETTINGS, WEIGHTS, Description, describe, weights_file
+from cogvideox.bundle.layout import (
+    INDEX,
+    SETTINGS,
+    WEIGHTS,
+    Description,
+    describe,
+    model_index,
+    part_config,
+    weights_file,
+)
 from cogvideox.bundle.networks import Network, build, keymap_of
 from cogvideox.bundle.settings import FolderSettings
-from cogvideox.diffusion.config import DIFFUSERS_CLASSES
+from cogvideox.bundle.writing import writing_model
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
-from cogvideox.weights.files import open_state, save_state
-from cogvideox.weights.keymap import to_theirs
+from cogvideox.weights.outward import save_as_theirs
+from cogvideox.weights.pickles import open_weights
+from cogvideox.weights.stored import shapes
 from cogvideox.weights.strict import load_strict
 
 
@@ -64,7 +71,7 @@ def load(
     }
     for part, network in networks.items():
         file = weights_file(path, part)
-        state = open_state(file)
+        state = open_weights(file)
         if part == "text_encoder":
             state = text_weights.one_embedding(state)
         load_strict(network, state, where=str(file), rules=keymap_of(network.config), dtype=dtype, device=device)
@@ -90,26 +97,9 @@ def save(
     Raises:
         UserError: `path` is something else than a model folder, or cannot be written.
     """
-    path = Path(path)
-    if path.exists() and not (path / INDEX).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"cannot write a model to {path}: something else than a model is there")
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        new.mkdir(parents=True)
+    with writing_model(Path(path)) as new:
         _write(bundle, new, dtype, max_shard_bytes)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.rename(path)
-    return path
+    return Path(path)
 
 
 def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_bytes: int | None) -> None:
@@ -119,13 +109,10 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
         "text_encoder": bundle.text_encoder,
     }
     configs = {
-        "transformer/config.json": bundle.transformer.config.to_diffusers(),
-        "vae/config.json": bundle.vae.config.to_diffusers(),
-        # Without a dtype, transformers takes the one of the file, while diffusers loads the other parts as float32.
-        "text_encoder/config.json": {**bundle.text_encoder.config.to_transformers(), "dtype": "float32"},
+        **{f"{part}/config.json": part_config(network.config) for part, network in networks.items()},
         "scheduler/scheduler_config.json": bundle.schedule.to_diffusers(bundle.settings.sampler),
         SETTINGS: config.to_dict(bundle.settings),
-        INDEX: _index(bundle),
+        INDEX: model_index(bundle.transformer.config, bundle.settings.sampler),
     }
     for name, content in configs.items():
         file = path / name
@@ -133,20 +120,7 @@ def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_byte
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     bundle.tokenizer.save(path / "tokenizer")
     for part, network in networks.items():
-        state = to_theirs(network.state_dict(), keymap_of(network.config))
-        state = {name: tensor.to(dtype) for name, tensor in state.items()} if dtype is not None else state
-        save_state(state, path / part / f"{WEIGHTS[part]}.safetensors", max_shard_bytes=max_shard_bytes)
-
-
-def _index(bundle: Bundle) -> dict[str, str | list[str]]:
-    """`model_index.json`: which class of which library loads each part."""
-    takes_image = bundle.transformer.config.in_channels != bundle.transformer.config.out_channels
-    return {
-        "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
-        "_diffusers_version": "0.35.0",
-        "scheduler": ["diffusers", DIFFUSERS_CLASSES[bundle.settings.sampler]],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"],
-        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-    }
+        state = network.state_dict()
+        file = path / part / f"{WEIGHTS[part]}.safetensors"
+        rules = keymap_of(network.config)
+        save_as_theirs(shapes(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cogvideox import config
 from cogvideox.bundle.settings import FolderSettings, official
-from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, ScheduleConfig
+from cogvideox.diffusion.config import DIFFUSERS_CLASSES, SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
@@ -54,10 +54,12 @@ def shipped() -> list[str]:
 
 
 def find(model: str | Path) -> tuple[str, Path]:
-    """The name and the folder of a model: a shipped name, or else a path. `./toybox` is always a path.
+    """The name and the place of a model: a shipped name, a path, or a name on the Hugging Face hub, which is fetched.
+
+    `./toybox` is always a path. What is at a path is not looked at.
 
     Raises:
-        UserError: no such model; the sentence lists the names.
+        UserError: no such model; the sentence lists the names. It cannot be fetched.
     """
     names = shipped()
     if str(model) in names:
@@ -65,14 +67,20 @@ def find(model: str | Path) -> tuple[str, Path]:
     path = Path(model)
     with suppress(RuntimeError):  # the home of a user that does not exist
         path = path.expanduser()
-    if (path / INDEX).is_file():
+    if path.exists():
         return str(path.resolve()), path
-    choices = f"give the path of a folder in the diffusers layout, or one of the names {', '.join(names) or '(none)'}"
-    if path.is_dir():
-        raise UserError(f"the folder {path} is not a model, because it holds no {INDEX}: {choices}")
     if str(model).count("/") == 1 and not path.is_absolute() and not path.parent.exists():
-        raise UserError(f"there is no folder {model}, and names on the Hugging Face hub are not fetched: {choices}")
-    raise UserError(f"there is no model {str(model)!r}: {choices}")
+        from cogvideox.bundle.hub import fetch
+
+        return str(model), fetch(str(model))
+    raise UserError(f"there is no model {str(model)!r}: {_choices()}")
+
+
+def _choices() -> str:
+    known = ", ".join(shipped()) or "(none)"
+    return (
+        f"give the path of a folder in the diffusers layout, one of the names {known}, or one on the Hugging Face hub"
+    )
 
 
 def describe(model: str | Path) -> Description:
@@ -82,6 +90,12 @@ def describe(model: str | Path) -> Description:
         UserError: no such model, a missing file, a configuration that cannot be honoured, parts that do not fit.
     """
     name, path = find(model)
+    if not (path / INDEX).is_file():
+        kind = "folder" if path.is_dir() else "file"
+        raise UserError(
+            f"the {kind} {path} is not a model, because it holds no {INDEX}: {_choices()}; "
+            "`cogvideox inspect` says what it is, and `cogvideox convert` makes a model of weights in another form"
+        )
     transformer = TransformerConfig.from_diffusers(read_json(path / "transformer/config.json"))
     vae = VAEConfig.from_diffusers(read_json(path / "vae/config.json"))
     text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
@@ -91,27 +105,61 @@ def describe(model: str | Path) -> Description:
     if (path / SETTINGS).exists():
         stated = {**config.to_dict(settings), **read_json(path / SETTINGS)}
         settings = config.from_dict(FolderSettings, stated, where=str(path / SETTINGS))
+    check_parts(transformer, vae, text, where=str(path))
+    return Description(name, path, transformer, vae, text, schedule, settings)
+
+
+def check_parts(transformer: TransformerConfig, vae: VAEConfig, text: T5Config, *, where: str) -> None:
+    """Whether the networks can work together.
+
+    Raises:
+        UserError: what one gives is not what the other takes.
+    """
     for what, one, other in (
         ("d_model of the text encoder", text.d_model, transformer.text_embed_dim),
         ("latent_channels of the VAE", vae.latent_channels, transformer.out_channels),
     ):
         if one != other:
-            raise UserError(f"the parts of {path} do not fit: {what} is {one}, but the transformer's is {other}")
-    return Description(name, path, transformer, vae, text, schedule, settings)
+            raise UserError(f"the parts of {where} do not fit: {what} is {one}, but the transformer's is {other}")
+
+
+def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
+    """The content of `model_index.json`: which class of which library loads each part."""
+    takes_image = transformer.in_channels != transformer.out_channels
+    return {
+        "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
+        "_diffusers_version": "0.35.0",
+        "scheduler": ["diffusers", DIFFUSERS_CLASSES[sampler]],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+
+
+def part_config(config: TransformerConfig | VAEConfig | T5Config) -> dict[str, Any]:
+    """The content of a part's `config.json`."""
+    if isinstance(config, T5Config):
+        # Without a dtype, transformers takes the one of the file, while diffusers loads the other parts as float32.
+        return {**config.to_transformers(), "dtype": "float32"}
+    return config.to_diffusers()
 
 
 def weights_file(path: Path, part: str) -> Path:
-    """The weights of a part: one safetensors file, or else the index of its shards.
+    """The weights of a part: one safetensors file, the index of its shards, or else one file of PyTorch's own.
 
     Raises:
         UserError: neither is there.
     """
-    stem = path / part / WEIGHTS[part]
-    for ending in (".safetensors", ".safetensors.index.json"):
-        file = stem.with_name(stem.name + ending)
-        if file.is_file():
+    return weights_in(path / part, WEIGHTS[part])
+
+
+def weights_in(folder: Path, stem: str) -> Path:
+    """The weights in the folder of a part, as `weights_file` finds them."""
+    for ending in (".safetensors", ".safetensors.index.json", ".bin"):
+        if (file := folder / (stem + ending)).is_file():
             return file
-    raise UserError(f"the model folder {path} is incomplete: {part}/{stem.name}.safetensors is missing")
+    raise UserError(f"the model folder is incomplete: {folder / stem}.safetensors is missing")
 
 
 def read_json(file: Path) -> dict[str, Any]:

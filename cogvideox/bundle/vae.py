@@ -11,8 +11,9 @@ from cogvideox.disk import write_text
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import KEYMAP
-from cogvideox.weights.files import open_state, save_state
+from cogvideox.weights.files import save_state
 from cogvideox.weights.keymap import to_theirs
+from cogvideox.weights.pickles import open_weights
 from cogvideox.weights.strict import load_strict
 
 
@@ -38,5 +39,5 @@ def load_vae(folder: str | Path) -> CausalVAE:
     with torch.device("meta"):
         vae = CausalVAE(config)
     file = weights_file(folder, "vae")
-    load_strict(vae, open_state(file), where=str(file), rules=KEYMAP, dtype=torch.float32)
+    load_strict(vae, open_weights(file), where=str(file), rules=KEYMAP, dtype=torch.float32)
     return vae.eval().requires_grad_(False)

@@ -20,12 +20,18 @@ from torch import Tensor
 
 from cogvideox.disk import cannot_read
 from cogvideox.errors import UserError
+from cogvideox.weights.files import open_state
 from cogvideox.weights.stored import MappedFile, Stored
 from cogvideox.weights.words import count, some
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 _WRAPPERS = ("model", "module", "state_dict")
+
+
+def open_weights(path: str | Path) -> Stored:
+    """`open_pickle` or `files.open_state`, by the name of the file."""
+    return open_pickle(path) if str(path).endswith(SUFFIXES) else open_state(path)
 
 
 def open_pickle(path: str | Path) -> Stored:

@@ -61,8 +61,7 @@ def translate(
     Raises:
         UserError: as for `load_strict`; what does not fit, before any value is read; what is no number, at the end.
     """
-    if misfits := fit(state, expected, rules=rules):
-        raise UserError(f"the weights in {where} do not fit their configuration: {'; '.join(misfits)}")
+    check_fit(state, expected, where=where, rules=rules)
     broken: list[str] = []
     too_large: list[str] = []
     for name in expected:
@@ -82,6 +81,18 @@ def translate(
             f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
             f"bfloat16 and float32 hold them"
         )
+
+
+def check_fit(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, where: str, rules: Sequence[Rule] = ()
+) -> None:
+    """Whether `state` is `expected`, by names and shapes.
+
+    Raises:
+        UserError: it is not; what is missing, unknown and of another shape is named.
+    """
+    if misfits := fit(state, expected, rules=rules):
+        raise UserError(f"the weights in {where} do not fit their configuration: {'; '.join(misfits)}")
 
 
 def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, rules: Sequence[Rule] = ()) -> list[str]:
