@@ -67,7 +67,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 
 demo: $(VENV)/.base
 	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet
-	@echo "The video is $(abspath $(OUT)); all its frames on one picture are $(abspath $(basename $(OUT)))-sheet.png"
+	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all its frames on one picture are $${out%.*}-sheet.png"
 
 # Exit status 75 of the tool: stopped and saved. Make itself then ends with 2, as it does for every failed goal.
 toybox-model: $(VENV)/.base

@@ -1,6 +1,7 @@
 """Score the shipped model: prompts of compositions that training never saw, judged from the pixels.
 
-    python examples/toybox_page.py --num-prompts 24 --out build/page
+    python examples/toybox_page.py --num-prompts 36 --out build/page
+    python examples/toybox_page.py --prompts examples/free_prompts.txt
 
 writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what
 was right) and `page.json` (the share of right answers per fact, with 95 % intervals).
@@ -16,6 +17,7 @@ import torch
 from einops import rearrange
 
 from cogvideox import CogVideoX, Video
+from cogvideox.errors import UserError
 from cogvideox.toybox.caption import parse, sample_prompts
 from cogvideox.toybox.judge import judge_batch, rates
 
@@ -25,16 +27,23 @@ COLUMNS = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="toybox", help="a shipped name or a folder")
-    parser.add_argument("--num-prompts", type=int, default=24)
+    parser.add_argument("--num-prompts", type=int, default=36)
+    parser.add_argument("--prompts", type=Path, help="a text file with a prompt on each line, instead of drawn ones")
+    parser.add_argument("--grammar", default="core", choices=("core", "full"), help="that prompts are drawn from")
     parser.add_argument("--side", default="withheld", choices=("withheld", "training", "all"))
     parser.add_argument("--seed", type=int, default=0, help="draws the prompts; video i has this seed plus i")
     parser.add_argument("--out", type=Path, default=Path("build/page"))
     options = parser.parse_args()
 
     pipe = CogVideoX.from_pretrained(options.model)
-    prompts = [prompt for prompt, _ in sample_prompts(options.num_prompts, options.seed, side=options.side)]
-    videos = np.stack([pipe.generate(prompt, seed=options.seed + i).frames for i, prompt in enumerate(prompts)])
-    verdicts = judge_batch(torch.from_numpy(videos), [parse(prompt) for prompt in prompts])
+    if options.prompts is not None:
+        grammar, prompts = "full", options.prompts.read_text().splitlines()
+    else:
+        grammar, num_prompts = options.grammar, options.num_prompts
+        drawn = sample_prompts(num_prompts, options.seed, side=options.side, grammar=grammar)
+        prompts = [prompt for prompt, _ in drawn]
+    videos = np.stack([answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)])
+    verdicts = judge_batch(torch.from_numpy(videos), [parse(prompt, grammar) for prompt in prompts], grammar)
 
     options.out.mkdir(parents=True, exist_ok=True)
     shown = videos[:, [0, videos.shape[1] // 2, -1]]
@@ -47,12 +56,22 @@ def main() -> None:
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
     scores = rates(verdicts)
-    report = {"model": options.model, "num_prompts": len(prompts), "side": options.side, "seed": options.seed}
+    report = {name: str(value) for name, value in vars(options).items()} | {"num_prompts": len(prompts)}
     report["scores"] = {fact: asdict(score) for fact, score in scores.items()}
     (options.out / "page.json").write_text(json.dumps(report, indent=2) + "\n")
     for fact, score in scores.items():
         low, high = score.interval
         print(f"{fact:<12} {score.value:7.1%}  (95 %: {low:.1%} to {high:.1%})")
+
+
+def answer(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray:
+    """The model's video; a black one, wrong in everything, for a prompt longer than the model's text."""
+    try:
+        return pipe.generate(prompt, seed=seed).frames
+    except UserError as error:
+        print(error)
+        about = pipe.settings
+        return np.zeros((about.num_frames, about.height, about.width, 3), np.uint8)
 
 
 if __name__ == "__main__":
