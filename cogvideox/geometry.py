@@ -6,7 +6,7 @@ patches of latents. Every refusal of a size is worded here. Imports no torch.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cogvideox.errors import UserError
 
@@ -16,6 +16,9 @@ PIXEL_RATIO = 8
 # How many latent frames the official weights decode in one piece; others are said to look worse. The norms of the VAE
 # pool over a piece, so this is part of the model.
 CHUNK = 2
+
+Fit = Literal["cover", "contain", "stretch"]
+"""How frames of one shape fill another: cut to its centre, put whole between black bars, or squashed."""
 
 
 def latent_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
@@ -47,8 +50,8 @@ def latent_shape(
     return num_latents + latent_padding(num_latents, patch_t), height // ratio, width // ratio
 
 
-def check_frames(num_frames: int, ratio: int = FRAME_RATIO) -> None:
-    """Whether a video of this length can be encoded and decoded.
+def check_frames(num_frames: int, ratio: int = FRAME_RATIO, name: str = "num_frames") -> None:
+    """Whether a video of this length can be encoded and decoded; `name` is what the message calls it.
 
     Raises:
         UserError: the number is not 4k+1; the message has the nearest numbers that are.
@@ -56,7 +59,7 @@ def check_frames(num_frames: int, ratio: int = FRAME_RATIO) -> None:
     nearest = nearest_frames(num_frames, ratio)
     if num_frames not in nearest:
         raise UserError(
-            f"num_frames={num_frames} is not possible, because a video has {ratio}k+1 frames "
+            f"{name}={num_frames} is not possible, because a video has {ratio}k+1 frames "
             f"(1, {ratio + 1}, {2 * ratio + 1}, ...); the nearest: {_or(nearest)}"
         )
 
@@ -64,6 +67,11 @@ def check_frames(num_frames: int, ratio: int = FRAME_RATIO) -> None:
 def nearest_frames(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
     """The legal frame counts next to a number, below and above; the number itself if it is one."""
     return sorted({(steps * ratio) + 1 for steps in _around(num_frames - 1, ratio, least=0)})
+
+
+def whole_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
+    """The largest legal frame count that is not above a number: 48 -> 45."""
+    return nearest_frames(num_frames, ratio)[0]
 
 
 def check_size(height: int, width: int, multiple: int) -> None:
@@ -106,8 +114,33 @@ def decode_chunks(num_latents: int) -> list[int]:
     return _chunks(num_latents, CHUNK)
 
 
-class Cover(NamedTuple):
-    """How a frame is made to fill another size: resized to `height` x `width`, then cut from `top` and `left`."""
+def size_like(
+    height: int, width: int, heights: tuple[int, int], widths: tuple[int, int], multiple: int
+) -> tuple[int, int]:
+    """The legal size nearest in shape to a picture of `height` x `width`: its short side is the least that the ranges
+    (both ends included) allow, and the long side follows: 1200x900 in 768..1360 both ways -> 1024x768."""
+
+    def long_side(short: int, aspect: float, limits: tuple[int, int]) -> int:
+        wanted = round(short * aspect / multiple) * multiple
+        return min(max(wanted, limits[0]), limits[1] // multiple * multiple)
+
+    if height > width:
+        return long_side(widths[0], height / width, heights), widths[0]
+    return heights[0], long_side(heights[0], width / height, widths)
+
+
+def windows(num_latents: int, window: int, overlap: int) -> list[range]:
+    """Stretches of time of `window` latent frames that together cover `num_latents` and share `overlap` with their
+    neighbours, the last one perhaps more: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10)."""
+    if num_latents <= window:
+        return [range(num_latents)]
+    starts = [*range(0, num_latents - window, window - overlap), num_latents - window]
+    return [range(start, start + window) for start in starts]
+
+
+class Placement(NamedTuple):
+    """How a frame is made to fill another size: resized to `height` x `width`, and then `top` and `left` are the row
+    and column where it is cut (`cover`), or where it is put into the larger one (`contain`)."""
 
     height: int
     width: int
@@ -115,14 +148,23 @@ class Cover(NamedTuple):
     left: int
 
 
-def cover(height: int, width: int, target_height: int, target_width: int) -> Cover:
+def cover(height: int, width: int, target_height: int, target_width: int) -> Placement:
     """The smallest resize of a frame, aspect kept, that covers the target, and the crop of its centre."""
     # Compared as fractions: the side that fits exactly must not lose a pixel to rounding.
     if target_height * width >= target_width * height:
         resized = target_height, max(target_width, round(width * target_height / height))
     else:
         resized = max(target_height, round(height * target_width / width)), target_width
-    return Cover(*resized, (resized[0] - target_height) // 2, (resized[1] - target_width) // 2)
+    return Placement(*resized, (resized[0] - target_height) // 2, (resized[1] - target_width) // 2)
+
+
+def contain(height: int, width: int, target_height: int, target_width: int) -> Placement:
+    """The largest resize of a frame, aspect kept, that fits into the target, and its place in the middle of it."""
+    if target_height * width <= target_width * height:
+        resized = target_height, min(target_width, max(1, round(width * target_height / height)))
+    else:
+        resized = min(target_height, max(1, round(height * target_width / width))), target_width
+    return Placement(*resized, (target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
 
 
 def _around(size: int, step: int, least: int) -> Sequence[int]:

@@ -1,5 +1,6 @@
-"""Whole models of a few thousand random parameters, in three of the official makes, to test what joins parts."""
+"""Whole models of a few thousand random parameters, in the five official makes, to test what joins parts."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,9 +43,17 @@ TRANSFORMERS = {
         use_rotary_positional_embeddings=True,
     ),
 }
-SCALING = {"2b": 1.15258426, "5b": 0.7, "1.5-5b": 0.7}
-SNR_SHIFT = {"2b": 3.0, "5b": 1.0, "1.5-5b": 1.0}
+IMAGE_TRANSFORMERS = {
+    "5b-i2v": replace(TRANSFORMERS["5b"], in_channels=8, use_learned_positional_embeddings=True, sample_frames=17),
+    "1.5-5b-i2v": replace(TRANSFORMERS["1.5-5b"], in_channels=8, ofs_embed_dim=16),
+}
+SCALING = {"2b": 1.15258426}  # the others: 0.7
+SNR_SHIFT = {"2b": 3.0}  # the others: 1.0
 SIZE = {"num_frames": 9, "height": 32, "width": 48}
+
+
+def transformer(variant: str) -> TransformerConfig:
+    return {**TRANSFORMERS, **IMAGE_TRANSFORMERS}[variant]
 
 
 def vae_config(variant: str) -> VAEConfig:
@@ -55,8 +64,8 @@ def vae_config(variant: str) -> VAEConfig:
         norm_num_groups=2,
         sample_height=32,
         sample_width=48,
-        scaling_factor=SCALING[variant],
-        invert_scale_latents=variant == "1.5-5b",
+        scaling_factor=SCALING.get(variant, 0.7),
+        invert_scale_latents=variant.startswith("1.5"),
     )
 
 
@@ -79,7 +88,7 @@ def settings(variant: str = "2b") -> FolderSettings:
         sampler="ddim",
         null_text="empty",
         text_length=TEXT_LENGTH,
-        position_rule={"2b": None, "5b": "resize_crop", "1.5-5b": "slice"}[variant],
+        position_rule=transformer(variant).grid_rule,
         norm_statistics="chunk",
         dtype="float32",
         trained=TrainedRange(num_frames=(1, 17), frame_step=4, height=(32, 64), width=(32, 64)),
@@ -91,11 +100,11 @@ def bundle(variant: str = "2b") -> Bundle:
     """Fresh random networks, the same each time."""
     torch.manual_seed(0)
     return Bundle(
-        transformer=Transformer(TRANSFORMERS[variant]).eval(),
+        transformer=Transformer(transformer(variant)).eval(),
         vae=CausalVAE(vae_config(variant)).eval(),
         text_encoder=T5Encoder(text_config()).eval(),
         tokenizer=tokenizer(),
-        schedule=Schedule(snr_shift_scale=SNR_SHIFT[variant]),
+        schedule=Schedule(snr_shift_scale=SNR_SHIFT.get(variant, 1.0)),
         settings=settings(variant),
     )
 

@@ -1,84 +1,129 @@
 """`cogvideox generate "PROMPT"`: a video of a sentence, beside it the JSON from which it can be made again."""
 
-import argparse
 import sys
 import time
 import warnings
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cogvideox import config
-from cogvideox.bundle.layout import describe, shipped
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.outputs import Output, check_outputs, name_outputs
-from cogvideox.generation.request import Replay, Request, complete, remarks, split
+from cogvideox.bundle.layout import Description, describe
+from cogvideox.cli.generate_options import parser
+from cogvideox.cli.outputs import Output, check_outputs, is_made, make_folder, name_outputs
+from cogvideox.cli.prompts import read_prompts
+from cogvideox.errors import UserError
+from cogvideox.generation.request import Replay, Request, prepare, remarks, split
+from cogvideox.generation.sources import Inputs
 from cogvideox.version import __version__
 
-_REQUEST = {field.name for field in fields(Request)}
+_WORDS = {field.name for field in fields(Request)} - {"prompt", "image", "video"}
+
+# What is told of guidance, by the value that is none of it.
+_GUIDANCE: dict[str, Any] = {
+    "negative_prompt": "",
+    "dynamic_guidance": False,
+    "smooth_guidance": False,
+    "sequential_guidance": False,
+    "guidance_interval": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to be made. `inputs` are None where they are better read when they are needed, as of many images."""
+
+    request: Request
+    inputs: Inputs | None
 
 
 def run(arguments: list[str]) -> None:
     """Reads the arguments, checks everything that can be checked at once, and only then loads the model."""
     options = vars(parser().parse(arguments))
-    source: Path | None = options.pop("from")
-    replayed = asdict(_read_replay(source)) if source is not None else {}
-    if options["guidance_scale"] == 1:  # of the video that is made again, what guidance was told no longer counts
-        replayed |= {"negative_prompt": "", "dynamic_guidance": False}
-    chosen: dict[str, Any] = {**replayed, **{name: value for name, value in options.items() if value is not None}}
-
+    prompts, source, sheet = options.pop("prompts"), options.pop("from"), options["sheet"]
+    chosen = _chosen(options, source)
     about = describe(chosen.get("model", "toybox"))
-    request = complete(about, chosen.pop("prompt", None), **{k: v for k, v in chosen.items() if k in _REQUEST})
-    requests = split(request, chosen["num_videos"])
-    for remark in remarks(request, about):
+    jobs = list(_of_file(about, prompts, chosen) if prompts is not None else _of_prompt(about, chosen))
+    if prompts is not None:
+        make_folder(chosen.get("output"))
+    for remark in dict.fromkeys(remark for job in jobs for remark in remarks(job.request, about)):
         _say(f"note: {remark}")
-    outputs = name_outputs(chosen.get("output"), requests, chosen["sheet"])
-    check_outputs(outputs, len(requests) * _num_bytes(request, chosen["sheet"]))
 
+    outputs = name_outputs(chosen.get("output"), [job.request for job in jobs], sheet)
+    todo = list(zip(jobs, outputs))
+    if prompts is not None:
+        todo = [(job, output) for job, output in todo if not is_made(output, job.request, about.name)]
+        if len(todo) < len(jobs):
+            _say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
+    check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
+    if todo:
+        _make(about, todo, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
+
+
+def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
+    """What is given, over what the metadata of an earlier video say; of those, not what the given makes void."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if source is None:
+        return given
+    replay = _read_replay(source)
+    earlier = {field.name: getattr(replay, field.name) for field in fields(replay)}
+    if given.get("guidance_scale") == 1:
+        earlier |= _GUIDANCE
+    for one, other in (("smooth_guidance", "dynamic_guidance"), ("dynamic_guidance", "smooth_guidance")):
+        if given.get(one):
+            earlier[other] = False
+    if "window" in given:
+        earlier["overlap"] = None
+    if given.get("extend") or given.get("invert"):
+        earlier["strength"] = None
+    return {**earlier, **given}
+
+
+def _of_prompt(about: Description, chosen: dict[str, Any]) -> Iterator[Job]:
+    request, inputs = _prepare(about, chosen.get("prompt"), chosen.get("image"), chosen)
+    for part in split(request, chosen["num_videos"]):
+        yield Job(part, inputs)
+
+
+def _of_file(about: Description, file: Path, chosen: dict[str, Any]) -> Iterator[Job]:
+    """Seeds are not drawn for these, because what is run again would be other videos."""
+    if chosen.get("prompt") is not None:
+        raise UserError("the prompts are those of the file: leave out either PROMPT or --prompts")
+    for line in read_prompts(file):
+        try:
+            image = line.image or chosen.get("image")
+            request, _ = _prepare(about, line.prompt, image, {"seed": 0, **chosen})
+            for part in split(request, chosen["num_videos"]):
+                yield Job(part, None)
+        except UserError as error:
+            raise UserError(f"line {line.number} of {file}: {error}") from error
+
+
+def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[str, Any]) -> tuple[Request, Inputs]:
+    words = {name: value for name, value in chosen.items() if name in _WORDS}
+    return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
+
+
+def _make(about: Description, todo: list[tuple[Job, Output]], *, device: str, dtype: str) -> None:
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
     from cogvideox.generation.pipeline import CogVideoX, check_texts
 
-    check_texts(request, about)
+    check_texts([job.request for job, _ in todo], about)
     start = time.perf_counter()
-    pipe = CogVideoX.from_pretrained(about, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
-    for number, (part, output) in enumerate(zip(requests, outputs), start=1):
-        with progress_bar(f"{number}/{len(requests)} " if len(requests) > 1 else "") as on_step:
-            video = pipe.run(part, on_step=on_step)
+    pipe = CogVideoX.from_pretrained(about, device=device, dtype=dtype)
+    for number, (job, output) in enumerate(todo, start=1):
+        with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
+            video = pipe.run(job.request, inputs=job.inputs, on_step=on_step)
         with warnings.catch_warnings(record=True) as caught:
             video.save(output.video)
             if output.sheet is not None:
                 replace(video, metadata={}).save(output.sheet)
         for warning in caught:  # such as that the format cannot do so many frames a second
             _say(f"note: {warning.message}")
-        print(_summary(output, part, time.perf_counter() - start))
+        print(_summary(output, job.request, time.perf_counter() - start), flush=True)
         start = time.perf_counter()
-
-
-def parser() -> Parser:
-    """The flags of the verb."""
-    p = Parser("generate", '"PROMPT"', "Make a video of a sentence. What is not given is the model's own default.")
-    p.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the video shows; without it, the model's example")
-    p.add_argument("-o", "--output", type=Path, metavar="FILE", help="x.mp4, x.gif or x.png; with an x.json beside it")
-    p.add_argument("--sheet", action="store_true", help="also save all frames on one picture, x-sheet.png")
-    p.add_argument("--from", type=Path, metavar="X.JSON", help="make that video again; other options change it")
-    models = [*shipped(), "the path of a folder in the diffusers layout"]
-    p.add_argument("--model", metavar="NAME|PATH", help=" or ".join(models))
-    p.add_argument("--num-frames", type=int, metavar="N", help="4k+1, such as 9 or 49")
-    p.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 16")
-    p.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
-    p.add_argument("--fps", type=float, metavar="X", help="frames a second; does not change the frames")
-    p.add_argument("--num-inference-steps", type=int, metavar="N", help="denoising steps: more is slower and finer")
-    p.add_argument("--guidance-scale", type=float, metavar="X", help="how closely to follow the prompt; 1 is unguided")
-    on_or_off = argparse.BooleanOptionalAction
-    p.add_argument("--dynamic-guidance", action=on_or_off, help="change the guidance over the steps")
-    p.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
-    p.add_argument("--sampler", metavar="ddim|dpm++", help="deterministic, or stochastic of second order")
-    p.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
-    p.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")
-    p.add_argument("--device", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
-    p.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="auto: float32 on a CPU")
-    return p
 
 
 def _num_bytes(request: Request, sheet: bool) -> int:
@@ -89,13 +134,6 @@ def _num_bytes(request: Request, sheet: bool) -> int:
     """
     video = request.num_frames * request.height * request.width * 3 // 2
     return video + min(request.num_frames, 64) * 320**2 * 3 * sheet + 2**16
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} must be 1 or more")
-    return count
 
 
 def _read_replay(path: Path) -> Replay:

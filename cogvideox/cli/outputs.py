@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cogvideox import config
@@ -33,19 +34,51 @@ class Output:
 def name_outputs(output: Path | None, requests: list[Request], sheet: bool) -> list[Output]:
     """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside it.
 
-    Without `output`, and in a folder given as `output`, the name is made of the prompt and the seed.
+    Without `output`, and in a folder given as `output`, the name is made of the prompt and the seed; where two would
+    have the same, the later ones are numbered.
     """
-    outputs = []
+    outputs, names = [], Counter[Path]()
     for number, request in enumerate(requests, start=1):
         if output is None or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
+            names[video] += 1
+            if names[video] > 1:
+                video = video.with_stem(f"{video.stem}-{names[video]}")
         elif len(requests) > 1:
             video = output.with_stem(f"{output.stem}-{number}")
         else:
             video = output
         outputs.append(Output(video, video.with_name(f"{video.stem}-sheet.png") if sheet else None))
     return outputs
+
+
+def make_folder(output: Path | None) -> None:
+    """Makes the folder that many videos are to go to, if it is not there.
+
+    Raises:
+        UserError: it is to be a file, or cannot be made.
+    """
+    if output is None:
+        return
+    if output.suffix.lower() in FORMATS and not _is_folder(output):
+        raise UserError(f"cannot write {output}: the videos of many prompts go to a folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def is_made(output: Output, request: Request, model: str) -> bool:
+    """Whether the video of a request is there: its metadata are put in place last, so with them both are whole."""
+    if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
+        return False
+    try:
+        replay = config.load(Replay, output.sidecar)
+    except UserError:
+        return False
+    same = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
+    return same and replay.model == model
 
 
 def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:

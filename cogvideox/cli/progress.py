@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cogvideox.generation.pipeline import OnStep, Progress
 
-_DOING = {"denoise": "denoising", "decode": "decoding"}
+_DOING = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
 
 
 @contextmanager

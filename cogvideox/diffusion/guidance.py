@@ -23,6 +23,12 @@ def dynamic(scale: float, num_steps: int) -> Guidance:
     return lambda t: 1 + scale * (1 - math.cos(math.pi * ((num_steps - t) / num_steps) ** 5)) / 2
 
 
+def smooth(scale: float, num_timesteps: int = 1000) -> Guidance:
+    """What "dynamic" reads like: the same curve over how far the denoising has come, so that the scale rises from 1 at
+    pure noise to 1 + scale at clean data, most of it near the end."""
+    return lambda t: 1 + scale * (1 - math.cos(math.pi * ((num_timesteps - 1 - t) / (num_timesteps - 1)) ** 5)) / 2
+
+
 def combine(cond: Float[Tensor, "*shape"], uncond: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
     """uncond + scale (cond - uncond), in float32. Linear, so the same on v, x0 and eps."""
     cond, uncond = cond.float(), uncond.float()

@@ -65,10 +65,7 @@ def ddim(
     `times` do not descend.
     """
     steps, x = _steps(times, schedule), x.float()
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta} is not in 0 (deterministic) to 1 (ancestral).")
-    if eta > 0 and generator is None:
-        raise ValueError(f"eta={eta} adds noise at each step and needs a generator.")
+    _check_eta(eta, generator)
     for i, (t, alpha, sigma, alpha_next, sigma_next) in enumerate(steps):
         v = predict(x, t, i).float()
         x0, eps = alpha * x - sigma * v, sigma * x + alpha * v
@@ -87,16 +84,20 @@ def dpmpp_2m(
     times: Sequence[int],
     schedule: Schedule,
     *,
-    generator: Generators,
+    generator: Generators | None = None,
+    eta: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "b c t h w"]:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022), stochastic: "VPSDE DPM++ 2M" of the official code.
+    """DPM-Solver++(2M) (Lu et al. 2022): for `eta` 1 the stochastic one, "VPSDE DPM++ 2M" of the official code, for 0
+    the deterministic one, and in between as much fresh noise in each step as `eta` says.
 
     h is the length of a step in lambda = log(alpha / sigma). The estimate of the data is extrapolated along lambda from
     the last two, except in the first step, in the last, which returns the estimate, and after a step from pure noise,
-    which is infinitely long. Raises ValueError if `times` do not descend.
+    which is infinitely long. `generator` is used only where `eta` is above 0. Raises ValueError if it is missing then,
+    `eta` is not in 0 to 1, or `times` do not descend.
     """
     steps, x = _steps(times, schedule), x.float()
+    _check_eta(eta, generator)
     x0_before, h_before = x, math.inf
     for i, (t, alpha, sigma, alpha_next, sigma_next) in enumerate(steps):
         v = predict(x, t, i).float()
@@ -106,11 +107,12 @@ def dpmpp_2m(
         data = x0
         if 0 < i < len(steps) - 1:
             data = x0 + h / (2 * h_before) * (x0 - x0_before)
-            # The official code and diffusers make the first-order step too, and its noise is gone from the generator.
-            _noise_like(x, generator)
-        noise = _noise_like(x, generator)
-        renewed = 1 - shrink**2
-        x = (sigma_next / sigma) * shrink * x + alpha_next * renewed * data + sigma_next * math.sqrt(renewed) * noise
+            if eta > 0 and generator is not None:
+                # The official code and diffusers make the first-order step too; its noise is gone from the generator.
+                _noise_like(x, generator)
+        x = (sigma_next / sigma) * shrink**eta * x + alpha_next * (1 - shrink ** (1 + eta)) * data
+        if eta > 0 and generator is not None:
+            x = x + sigma_next * math.sqrt(1 - shrink ** (2 * eta)) * _noise_like(x, generator)
         x0_before, h_before = x0, h
         if on_step is not None:
             on_step(i, len(steps), t, x0)
@@ -118,6 +120,44 @@ def dpmpp_2m(
 
 
 SAMPLERS: dict[str, Callable[..., Float[Tensor, "b c t h w"]]] = {"ddim": ddim, "dpm++": dpmpp_2m}
+"""By the names that users type."""
+
+
+def ddim_invert(
+    predict: Predict,
+    x: Float[Tensor, "b c t h w"],
+    times: Sequence[int],
+    schedule: Schedule,
+    *,
+    on_step: OnStep | None = None,
+) -> list[Float[Tensor, "b c t h w"]]:
+    """Deterministic DDIM backwards, from clean data to noise (Mokady et al. 2022, section 3).
+
+    Each step takes the velocity at its beginning for that at its end, as the official code does, so going back is
+    nearly, not exactly, the inverse. `times` are those of the sampler and descend; they are walked from their end.
+
+    Returns:
+        The state at each of `times`, in their order: the first is the noise that `x` comes from.
+
+    Raises:
+        ValueError: `times` do not descend.
+    """
+    steps, x, states = _steps(times, schedule), x.float(), []
+    for i, (t, alpha, sigma, alpha_before, sigma_before) in reversed(list(enumerate(steps))):
+        v = predict(x, t, i).float()
+        x0, eps = alpha_before * x - sigma_before * v, sigma_before * x + alpha_before * v
+        x = alpha * x0 + sigma * eps
+        states.append(x)
+        if on_step is not None:
+            on_step(len(steps) - 1 - i, len(steps), t, x0)
+    return states[::-1]
+
+
+def _check_eta(eta: float, generator: Generators | None) -> None:
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta={eta} is not in 0 (deterministic) to 1 (as stochastic as the sampler gets).")
+    if eta > 0 and generator is None:
+        raise ValueError(f"eta={eta} adds noise at each step and needs a generator.")
 
 
 def _noise_like(x: Tensor, generator: Generators) -> Tensor:

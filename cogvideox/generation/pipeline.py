@@ -1,52 +1,40 @@
-"""The public face: a model that is ready, and a prompt that becomes a video.
+"""The public face: a model that is ready, and a prompt, with or without a picture or clip, that becomes a video.
 
-    prompt -> T5 -> [1 n d]  -+
-    noise [1 c t h w] --------+-> sampler over the transformer -> latents -> VAE, chunk by chunk -> frames [t h w 3]
+    prompt -> T5 -> [1 n d]  -------+
+    picture, clip -> VAE encoder ---+-> sampler over the transformer -> latents -> VAE, chunk by chunk -> frames
+    noise [1 c t h w] --------------+                                                                    [t h w 3]
 
-Axes: b batch (the two halves of guidance), c latent channels, t latent frames, h w latent size, n text tokens, d text
-width.
+The room's other files: `request` is what is asked, `make` what is done about it, `denoise` the diffusion of one clip.
+
+Axes: b batch (the two halves of guidance), n text tokens, d text width.
 """
 
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox import geometry
 from cogvideox.bundle.folder import Bundle, load
 from cogvideox.bundle.layout import Description, describe
 from cogvideox.bundle.settings import FolderSettings
-from cogvideox.diffusion import guidance
-from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
-from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
+from cogvideox.generation.conditioning import in_size
+from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
-from cogvideox.generation.request import Replay, Request, complete, remarks, split
+from cogvideox.generation.make import Maker
+from cogvideox.generation.progress import Cancelled, OnStep, Progress
+from cogvideox.generation.request import STRENGTH, Replay, Request, prepare, remarks, reopen, split
+from cogvideox.generation.sources import Inputs
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
-from cogvideox.transformer.position import positions_for
 from cogvideox.version import __version__
-from cogvideox.video.transform import to_frames, to_unit
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a generation stands: given to `on_step` after each denoising step, and while frames are decoded."""
-
-    stage: Literal["denoise", "decode"]
-    done: int
-    total: int  # steps when denoising, frames when decoding
-    video: int = 0  # which of the videos, from 0
-    num_videos: int = 1
-
-
-OnStep = Callable[[Progress], None]
+__all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress", "check_texts"]
 
 
 class CogVideoX:
@@ -93,34 +81,65 @@ class CogVideoX:
         *,
         image: Any = None,
         video: Any = None,
-        strength: float = 0.8,
+        strength: float = STRENGTH,
+        extend: bool = False,
+        invert: bool = False,
+        window: int | None = None,
+        overlap: int | None = None,
+        fit: str = "cover",
+        image_latent_scale: str = "sat",
         negative_prompt: str = "",
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        fps: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         dynamic_guidance: bool | None = None,
+        smooth_guidance: bool = False,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
+        sequential_guidance: bool = False,
         sampler: str | None = None,
+        eta: float | None = None,
+        position_rule: str | None = None,
         seed: int | None = None,
         num_videos: int = 1,
         output: str = "uint8",
         on_step: OnStep | None = None,
     ) -> Video | list[Video]:
-        """Makes a video of a prompt. None means the model's default (`settings`).
+        """Makes a video of a prompt, and of a picture or a clip where one is given. None means the model's default
+        (`settings`).
 
         Args:
+            image: what an image-to-video model animates: a path, an array [h w 3] or a PIL image.
+            video: a clip to make anew, to continue or to invert: a path, a `Video` or an array [t h w 3]. A path or a
+                `Video` is read at `fps` frames a second, from its beginning.
+            strength: how much of `video` is made anew, from almost nothing to 1: that share of the steps is run.
+            extend: continue `video`; the result begins with its frames, and `num_frames` counts them.
+            invert: edit `video` by DDIM inversion, see `generation.invert`.
+            window: make a long video in windows of so many frames (4k+1). Those of a text model share `overlap` frames
+                (a multiple of 4; half a window unless given) and are denoised together; an image model goes on from
+                the last frame of the window before.
+            fit: how `image` and `video` fill another size: "cover" (cut), "contain" (black bars) or "stretch".
+            image_latent_scale: "sat" or "diffusers", see `generation.request.ImageLatentScale`.
             negative_prompt: what guidance leads away from.
             num_frames: 4k+1; exactly so many come out.
             height, width: pixels.
+            fps: frames a second of the result.
             guidance_scale: how closely the prompt is followed; 1 is no guidance, and takes half the time.
             dynamic_guidance: change the scale over the steps as the official DPM++ samples do.
-            sampler: "ddim" (deterministic after its first noise) or "dpm++" (adds noise in each step).
+            smooth_guidance: let the scale rise from 1 to 1 + guidance_scale.
+            guidance_interval: guidance only between these two fractions of the steps; half the time in the others.
+            sequential_guidance: the halves of guidance one after the other: half the memory, the same video.
+            sampler: "ddim" or "dpm++" (2M).
+            eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
+            position_rule: how rotary positions follow the size, "resize_crop" or "slice".
             seed: the same seed gives the same video, and on the CPU the noise of diffusers with
                 `torch.Generator().manual_seed(seed)`. None draws one; the video's metadata tells which.
             num_videos: more than one gives a list. Video i has seed `seed + i`, and is what that seed gives alone.
             output: frames as "uint8", or as "float" in 0..1.
-            on_step: called with a `Progress`; an exception that it raises ends the generation.
+            on_step: called with a `Progress`; an exception that it raises ends the generation, and if that is
+                `Cancelled`, it holds the videos that were done.
 
         Returns:
             A `Video` with frames [t h w 3], or a list of them when `num_videos` is above 1.
@@ -128,40 +147,77 @@ class CogVideoX:
         Raises:
             UserError: a value that the model cannot do; the sentence tells the rule and the nearest legal value.
         """
-        if image is not None or video is not None or strength != 0.8:
-            raise UserError("image, video and strength are not supported yet: this version generates from text alone")
         if output not in ("uint8", "float"):
             raise UserError(f"output={output!r} must be 'uint8' or 'float'")
         if num_videos < 1:
             raise UserError(f"num_videos={num_videos} must be 1 or more")
-        request = complete(
+        request, inputs = prepare(
             self.about,
             prompt,
+            image=image,
+            video=video,
+            # Its default is no wish, and no error where there is no clip.
+            strength=None if strength == STRENGTH else strength,
+            extend=extend,
+            invert=invert,
+            window=window,
+            overlap=overlap,
+            fit=fit,
+            image_latent_scale=image_latent_scale,
             negative_prompt=negative_prompt,
             num_frames=num_frames,
             height=height,
             width=width,
+            fps=fps,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             dynamic_guidance=dynamic_guidance,
+            smooth_guidance=smooth_guidance,
+            guidance_interval=guidance_interval,
+            sequential_guidance=sequential_guidance,
             sampler=sampler,
+            eta=eta,
+            position_rule=position_rule,
             seed=seed,
         )
         for remark in remarks(request, self.about):
             warnings.warn(remark, stacklevel=2)
-        videos = [
-            self.run(part, output=output, on_step=_numbered(on_step, i, num_videos))
-            for i, part in enumerate(split(request, num_videos))
-        ]
+        videos: list[Video] = []
+        try:
+            for i, part in enumerate(split(request, num_videos)):
+                report = _numbered(on_step, i, num_videos)
+                videos.append(self.run(part, inputs=inputs, output=output, on_step=report))
+        except Cancelled as cancelled:
+            cancelled.videos = videos
+            raise
         return videos if num_videos > 1 else videos[0]
 
     @torch.inference_mode()
-    def run(self, request: Request, *, output: str = "uint8", on_step: OnStep | None = None) -> Video:
-        """Makes the video of a complete request (`generation.request.complete`)."""
-        report = on_step or (lambda progress: None)
-        latents = self._denoise(request, self._texts(request), report)
-        frames = self._decode(latents, request, output, report)
-        return Video(frames, fps=request.fps, metadata=asdict(self.replay(request)))
+    def run(
+        self,
+        request: Request,
+        *,
+        inputs: Inputs | None = None,
+        output: str = "uint8",
+        on_step: OnStep | None = None,
+    ) -> Video:
+        """Makes the video of a complete request (`generation.request.prepare`).
+
+        Args:
+            inputs: what the request's `image` and `video` are; read again when not given.
+        """
+        inputs = in_size(reopen(request) if inputs is None else inputs, request)
+        maker = Maker(
+            self.bundle,
+            self._texts(request),
+            torch.Generator().manual_seed(request.seed),
+            self.device,
+            self.dtype,
+            output,
+            on_step or (lambda progress: None),
+        )
+        frames = maker.make(request, inputs)
+        return Video(frames, fps=request.fps, metadata=self.replay(request).metadata())
 
     def replay(self, request: Request) -> Replay:
         """What the metadata of the request's video holds."""
@@ -174,14 +230,17 @@ class CogVideoX:
             torch=torch.__version__,
         )
 
-    def _texts(self, request: Request) -> Float[Tensor, "b n d"]:
-        """The embedded prompt; with guidance [2 n d], with what guidance leads away from in front."""
+    def _texts(self, request: Request) -> Texts:
         prompt = self._embed(request.prompt)
+        null = self._null(prompt) if request.invert else None
         if request.guidance_scale == 1:
-            return prompt
-        if request.negative_prompt == "" and self.settings.null_text == "zero":
-            return torch.cat([torch.zeros_like(prompt), prompt])
-        return torch.cat([self._embed(request.negative_prompt), prompt])
+            return Texts(prompt, null)
+        negative = self._embed(request.negative_prompt) if request.negative_prompt else self._null(prompt)
+        return Texts(torch.cat([negative, prompt]), null)
+
+    def _null(self, like: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
+        """What stands for no prompt."""
+        return torch.zeros_like(like) if self.settings.null_text == "zero" else self._embed("")
 
     def _embed(self, prompt: str) -> Float[Tensor, "1 n d"]:
         """Each text is encoded once while the same few are in use: the null text, and a prompt under many seeds."""
@@ -192,70 +251,15 @@ class CogVideoX:
             self._embeddings[prompt] = self.bundle.text_encoder(ids.to(self.device)).to(self.dtype)
         return self._embeddings[prompt]
 
-    def _denoise(self, request: Request, texts: Float[Tensor, "b n d"], report: OnStep) -> Float[Tensor, "1 c t h w"]:
-        model, config, schedule = self.bundle.transformer, self.bundle.transformer.config, self.bundle.schedule
-        ratio = self.about.vae.spatial_compression_ratio
-        size = geometry.latent_shape(
-            request.num_frames, request.height, request.width, patch_t=config.patch_size_t or 1, ratio=ratio
-        )
-        # The 1.5 models patch time in pairs. What is missing to a pair stands in front, and is dropped at the end.
-        padding = size[0] - geometry.latent_frames(request.num_frames)
 
-        times = trailing(request.num_inference_steps, schedule.num_train_timesteps)
-        modulation = model.modulation(torch.tensor(times, device=self.device))
-        positions = positions_for(
-            config, *size, num_text=texts.shape[1], rule=self.settings.position_rule, device=self.device
-        )
-        scale = guidance.constant(request.guidance_scale)
-        if request.dynamic_guidance:
-            scale = guidance.dynamic(request.guidance_scale, len(times))
-
-        def predict(x: Tensor, t: int, i: int) -> Tensor:
-            batch = x.to(self.dtype).expand(len(texts), -1, -1, -1, -1)
-            v = model(batch, texts, None, positions=positions, modulation=modulation[i])
-            if len(v) == 1:
-                return v
-            uncond, cond = v.chunk(2)
-            return guidance.combine(cond, uncond, scale(t))
-
-        generator = torch.Generator().manual_seed(request.seed)
-        latents = SAMPLERS[request.sampler](
-            predict,
-            initial_noise((1, config.in_channels, *size), generator, self.device),
-            times,
-            schedule,
-            generator=generator,
-            on_step=lambda i, total, t, x0: report(Progress("denoise", i + 1, total)),
-        )
-        self._check_finite(latents)
-        return latents[:, :, padding:]
-
-    def _decode(self, latents: Float[Tensor, "1 c t h w"], request: Request, output: str, report: OnStep) -> np.ndarray:
-        kind = np.uint8 if output == "uint8" else np.float32
-        frames = np.empty((request.num_frames, request.height, request.width, 3), dtype=kind)
-        done = 0
-        for chunk in self.bundle.vae.decode_stream((latents / self.about.vae.scaling_factor).to(self.dtype)):
-            self._check_finite(chunk)
-            pixels = to_frames(chunk[0]) if output == "uint8" else to_unit(chunk[0])
-            frames[done : done + len(pixels)] = pixels.cpu().numpy()
-            done += len(pixels)
-            report(Progress("decode", done, request.num_frames))
-        return frames
-
-    def _check_finite(self, x: Tensor) -> None:
-        """NaN would become black, or any colour, without a word."""
-        if not torch.isfinite(x).all():
-            raise UserError(f"the model left the range of {self.dtype}: try another dtype, float32 or bfloat16")
-
-
-def check_texts(request: Request, about: Description) -> None:
+def check_texts(requests: Sequence[Request], about: Description) -> None:
     """Whether the model's text length holds the prompts, which needs no weights.
 
     Raises:
         UserError: one is too long; the sentence tells by how much.
     """
-    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
-    tokenizer.encode([request.prompt, request.negative_prompt], about.settings.text_length)
+    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
+    Tokenizer.from_folder(about.path / "tokenizer").encode(sorted(texts), about.settings.text_length)
 
 
 def _numbered(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:

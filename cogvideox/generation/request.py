@@ -1,26 +1,51 @@
 """What is asked of a model, completed with its defaults and checked, before any weight is loaded. Imports no torch."""
 
-import math
 import operator
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_args
 
-from cogvideox import geometry
+from cogvideox import config, geometry
 from cogvideox.bundle.layout import Description
 from cogvideox.diffusion.config import Sampler
 from cogvideox.errors import UserError
+from cogvideox.generation import timeline
+from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video, remarks, takes_image
+from cogvideox.generation.sources import Inputs, Source, read_inputs
+from cogvideox.transformer.config import GridRule
 
-MAX_SEED = 2**63 - 1
-MAX_FPS = 240
+__all__ = ["MAX_FPS", "MAX_SEED", "Replay", "Request", "complete", "prepare", "remarks", "reopen", "split"]
+
+STRENGTH = 0.8
+
+Task = Literal["text", "image", "video", "extend", "invert"]
+ImageLatentScale = Literal["sat", "diffusers"]
+"""How the latents of an image are scaled where the VAE's configuration says `invert_scale_latents`, as in the 1.5 image
+model: not at all, as in the official sampling code, or divided by the scaling factor, as in diffusers, whose pictures
+are darker for it."""
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """One video, with nothing left open. Sizes in pixels, `fps` in frames a second."""
+    """One video, with nothing left open. Sizes in pixels, `fps` in frames a second.
+
+    From `eta` on, what most videos are made without; their metadata say it only where it is used.
+
+    eta: how much noise the sampler adds in each step, 0 to 1; None is the sampler's own, 0 of ddim and 1 of dpm++.
+    smooth_guidance: the scale rises over the steps from 1 to 1 + guidance_scale, see `diffusion.guidance.smooth`.
+    guidance_interval: guidance only in the steps from one fraction of them to another; elsewhere the prompt alone.
+    sequential_guidance: the two halves of guidance one after the other, in half the memory.
+    position_rule: how rotary positions follow the size, where not as the model's settings say.
+    image, video: what the video is made from, beside the words.
+    strength: how much of `video` is made anew: that share of the steps is run. None where it does not apply.
+    extend: `video` is continued; `num_frames` counts its frames too.
+    invert: `video` is inverted to noise, and what it was on the way guides the new video's attention.
+    window, overlap: frames that are made at a time, and how many of them neighbours share; None is all at once.
+    fit: how `image` and `video` fill another size.
+    """
 
     prompt: str
     negative_prompt: str
@@ -33,9 +58,35 @@ class Request:
     sampler: Sampler
     seed: int
     fps: float
+    eta: float | None = None
+    smooth_guidance: bool = False
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    sequential_guidance: bool = False
+    position_rule: GridRule | None = None
+    image: Source | None = None
+    video: Source | None = None
+    strength: float | None = None
+    extend: bool = False
+    invert: bool = False
+    window: int | None = None
+    overlap: int | None = None
+    fit: geometry.Fit = "cover"
+    image_latent_scale: ImageLatentScale = "sat"
+
+    @property
+    def task(self) -> Task:
+        """What kind of work it is."""
+        if self.video is not None:
+            return "extend" if self.extend else "invert" if self.invert else "video"
+        return "image" if self.image is not None else "text"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that are run: of `num_inference_steps`, the share that `strength` says, rounded down."""
+        return int(self.num_inference_steps * (1.0 if self.strength is None else self.strength))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Replay(Request):
     """A request and where it was run: what makes the same frames again. This is the `x.json` of an `x.mp4`."""
 
@@ -45,11 +96,46 @@ class Replay(Request):
     cogvideox: str
     torch: str
 
+    def metadata(self) -> dict[str, Any]:
+        """As JSON values, without what was not used. `config.from_dict` undoes it."""
+        values = config.to_dict(self)
+        return {field.name: values[field.name] for field in fields(self) if getattr(self, field.name) != field.default}
+
+
+def prepare(
+    model: Description, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
+) -> tuple[Request, Inputs]:
+    """Reads the picture and the clip that a video is to be made from, and completes the request.
+
+    Args:
+        image, video: as `sources.read_inputs` takes them.
+        values: as `complete` takes them.
+
+    Raises:
+        UserError: a picture or clip that cannot be read, or a value that this model cannot do.
+    """
+    fps = _number("fps", _or(values.get("fps"), model.settings.fps))
+    check_range("fps", fps, 1, MAX_FPS)
+    wanted = _integer("num_frames", _or(values.get("num_frames"), model.settings.num_frames))
+    inputs = read_inputs(image, video, fps=fps, max_frames=None if values.get("extend") else max(wanted, 1))
+    return complete(model, prompt, inputs=inputs, **values), inputs
+
+
+def reopen(request: Request) -> Inputs:
+    """Reads again what a complete request is made from.
+
+    Raises:
+        UserError: it was in memory, has changed or cannot be read any more.
+    """
+    max_frames = None if request.extend else request.num_frames
+    return read_inputs(request.image, request.video, fps=request.fps, max_frames=max_frames)
+
 
 def complete(
     model: Description,
     prompt: str | None,
     *,
+    inputs: Inputs | None = None,
     negative_prompt: str = "",
     num_frames: int | None = None,
     height: int | None = None,
@@ -60,29 +146,67 @@ def complete(
     sampler: str | None = None,
     seed: int | None = None,
     fps: float | None = None,
+    eta: float | None = None,
+    smooth_guidance: bool = False,
+    guidance_interval: Sequence[float] = (0.0, 1.0),
+    sequential_guidance: bool = False,
+    position_rule: str | None = None,
+    strength: float | None = None,
+    extend: bool = False,
+    invert: bool = False,
+    window: int | None = None,
+    overlap: int | None = None,
+    fit: str = "cover",
+    image_latent_scale: str = "sat",
 ) -> Request:
     """A request in which every None is replaced by the model's default; a missing seed is drawn.
+
+    Args:
+        inputs: the picture and the clip that the video is made from, as `prepare` reads them.
 
     Raises:
         UserError: a value that this model cannot do, with the rule and the nearest legal value.
     """
-    defaults = model.settings
+    defaults, inputs = model.settings, inputs or Inputs()
     scale = _number("guidance_scale", _or(guidance_scale, defaults.guidance_scale))
+    default_height, default_width = _default_size(model, inputs, height, width)
+    anew = inputs.video is not None and not extend and not invert
+    if extend and window is None:
+        window = defaults.num_frames  # what the model makes by itself, were it asked for nothing
     request = Request(
         prompt=_text("prompt", _prompt(model, prompt)),
         negative_prompt=_text("negative_prompt", negative_prompt),
         num_frames=_integer("num_frames", _or(num_frames, defaults.num_frames)),
-        height=_integer("height", _or(height, defaults.height)),
-        width=_integer("width", _or(width, defaults.width)),
+        height=_integer("height", _or(height, default_height)),
+        width=_integer("width", _or(width, default_width)),
         num_inference_steps=_integer("num_inference_steps", _or(num_inference_steps, defaults.num_inference_steps)),
         guidance_scale=scale,
         # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
-        dynamic_guidance=bool(_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1)),
-        sampler=_sampler(_or(sampler, defaults.sampler)),
+        dynamic_guidance=bool(_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1 and not smooth_guidance)),
+        sampler=_choice("sampler", _or(sampler, defaults.sampler), Sampler),
         seed=secrets.randbelow(2**31) if seed is None else _integer("seed", seed),
         fps=_number("fps", _or(fps, defaults.fps)),
+        eta=None if eta is None else _number("eta", eta),
+        smooth_guidance=bool(smooth_guidance),
+        guidance_interval=_interval(guidance_interval),
+        sequential_guidance=bool(sequential_guidance),
+        position_rule=None if position_rule is None else _choice("position_rule", position_rule, GridRule),
+        image=inputs.image_source,
+        video=inputs.video_source,
+        strength=(STRENGTH if anew else None) if strength is None else _number("strength", strength),
+        extend=bool(extend),
+        invert=bool(invert),
+        window=None if window is None else _integer("window", window),
+        overlap=None if overlap is None else _integer("overlap", overlap),
+        fit=_choice("fit", fit, geometry.Fit),
+        image_latent_scale=_choice("image_latent_scale", image_latent_scale, ImageLatentScale),
     )
     check(request, model)
+    request = _in_windows(request, model)
+    if inputs.video is not None:
+        if num_frames is None:
+            request = replace(request, num_frames=_default_frames(request, len(inputs.video)))
+        check_video(request, len(inputs.video))
     return request
 
 
@@ -92,52 +216,36 @@ def split(request: Request, num_videos: int) -> list[Request]:
     Raises:
         UserError: there are not so many seeds from this one on.
     """
-    _check_range("seed", request.seed, 0, MAX_SEED + 1 - num_videos, f", so that each of {num_videos} videos has one")
+    check_range("seed", request.seed, 0, MAX_SEED + 1 - num_videos, f", so that each of {num_videos} videos has one")
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def check(request: Request, model: Description) -> None:
-    """Whether the model can do what is asked.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if model.transformer.in_channels != model.transformer.out_channels:
-        raise UserError(f"{model.name} makes videos from an image, and this version generates from text alone")
-    if not request.prompt.strip():
-        raise UserError("the prompt is empty: say in a sentence what the video shows")
-    geometry.check_frames(request.num_frames)
-    geometry.check_size(
-        request.height, request.width, model.vae.spatial_compression_ratio * model.transformer.patch_size
-    )
-    _check_range("num_inference_steps", request.num_inference_steps, 1, model.schedule.num_train_timesteps)
-    _check_range("guidance_scale", request.guidance_scale, 1, math.inf, ", and 1 is no guidance")
-    _check_range("fps", request.fps, 1, MAX_FPS)
-    _check_range("seed", request.seed, 0, MAX_SEED)
-    if request.guidance_scale == 1:
-        for name in ("negative_prompt", "dynamic_guidance"):
-            if getattr(request, name):
-                raise UserError(f"{name} has no effect with guidance_scale=1, which is no guidance: leave one out")
+def _default_size(model: Description, inputs: Inputs, height: int | None, width: int | None) -> tuple[int, int]:
+    """The model's size; of one that was trained with many, the one nearest in shape to what the video is made from."""
+    defaults, trained = model.settings, model.settings.trained
+    given = inputs.image if inputs.image is not None else None if inputs.video is None else inputs.video[0]
+    one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
+    if given is None or height is not None or width is not None or one_size:
+        return defaults.height, defaults.width
+    multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
+    return geometry.size_like(given.shape[0], given.shape[1], trained.height, trained.width, multiple)
 
 
-def remarks(request: Request, model: Description) -> Iterator[str]:
-    """What is legal but unlike anything the model was trained on, a sentence each."""
-    trained, n = model.settings.trained, request.num_frames
-    low, high = trained.num_frames
-    if not low <= n <= high or (n - 1) % trained.frame_step:
-        rule = f"{trained.frame_step}N+1 from {low} to {high}" if low < high else str(low)
-        nearest = min(max(int((n - 1) / trained.frame_step + 0.5) * trained.frame_step + 1, low), high)
-        yield _unlike("num_frames", n, f"{rule}; the nearest is {nearest}")
-    for name, size, (low, high) in (
-        ("height", request.height, trained.height),
-        ("width", request.width, trained.width),
-    ):
-        if not low <= size <= high:
-            yield _unlike(name, size, f"{low} to {high}" if low < high else str(low))
+def _in_windows(request: Request, model: Description) -> Request:
+    """The request with the window and overlap that hold for it: none for what is made at once."""
+    if request.window is None or (request.num_frames <= request.window and not request.extend):
+        return replace(request, window=None, overlap=None)
+    if request.overlap is None and not takes_image(model):
+        return replace(request, overlap=timeline.default_overlap(request.window))
+    return request
 
 
-def _unlike(name: str, value: int, rule: str) -> str:
-    return f"{name}={value} is unlike the training of this model, so quality may suffer ({rule})"
+def _default_frames(request: Request, num_given: int) -> int:
+    """Frames of a video that is made from a clip, where nothing is said: as many as the model makes by itself, or the
+    clip has; of a continued one, those of the clip and of one window."""
+    if request.extend and request.window is not None:
+        return timeline.default_extension(num_given, request.window, request.overlap)
+    return min(request.num_frames, geometry.whole_frames(num_given))
 
 
 def _or(value: T | None, default: T) -> T:
@@ -159,6 +267,14 @@ def _number(name: str, value: Any) -> float:
         raise UserError(f"{name}={value!r} must be a number") from None
 
 
+def _interval(value: Any) -> tuple[float, float]:
+    try:
+        start, end = value
+    except (TypeError, ValueError):
+        raise UserError(f"guidance_interval={value!r} must be two numbers, such as 0.2 0.8") from None
+    return _number("guidance_interval", start), _number("guidance_interval", end)
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise UserError(f"{name} must be one text, got a {type(value).__name__}")
@@ -173,17 +289,9 @@ def _prompt(model: Description, prompt: str | None) -> str:
     return model.settings.examples[0]
 
 
-def _sampler(name: str) -> Sampler:
-    for known in get_args(Sampler):
-        if name == known:
-            return known
-    raise UserError(f"there is no sampler {name!r}; there are {' and '.join(get_args(Sampler))}")
-
-
-def _check_range(name: str, value: float | int, low: int, high: float | int, remark: str = "") -> None:
-    """NaN is in no range."""
-    if low <= value <= high and math.isfinite(value):
-        return
-    rule = f"{low} or more" if high == math.inf else f"from {low} to {high}"
-    nearest = f"; the nearest is {min(max(value, low), high)}" if math.isfinite(value) else ""
-    raise UserError(f"{name}={value} must be {rule}{remark}{nearest}")
+def _choice(name: str, value: Any, choices: Any) -> Any:
+    """One of the values of a `Literal`."""
+    known = get_args(choices)
+    if value not in known:
+        raise UserError(f"there is no {name} {value!r}; there are {', '.join(known[:-1])} and {known[-1]}")
+    return value

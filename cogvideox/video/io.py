@@ -97,6 +97,19 @@ def read(
     return np.stack(frames), fps
 
 
+def read_picture(path: str | Path) -> Picture:
+    """Reads an image, upright and in its own size; of a video, the first frame.
+
+    Raises:
+        UserError: the file is missing, damaged or no image.
+    """
+    with _open(path, "image") as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise UserError(f"cannot read {path}: it holds no image")
+        return _picture(frame, (frame.height, frame.width))
+
+
 def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps: float) -> None:
     """Writes frames, as uint8 or in 0..1, in the format that the name of `path` ends in, whole or not at all.
 
@@ -141,19 +154,21 @@ def contact_sheet(frames: Frames) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+def _open(
+    path: str | Path, kind: str = "video"
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     try:
         # An absolute path, because FFmpeg takes names like "http:..." and "concat:..." for something else.
         with av.open(str(Path(path).absolute())) as container:
             if not container.streams.video:
-                raise UserError(f"cannot read {path}: there is no video in it")
+                raise UserError(f"cannot read {path}: there is no {kind} in it")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield container, stream
     except OSError as error:
         raise cannot_read(path, error) from error
     except av.error.FFmpegError as error:
-        raise UserError(f"cannot read {path}: it is damaged or no video ({error.strerror})") from error
+        raise UserError(f"cannot read {path}: it is damaged or no {kind} ({error.strerror})") from error
 
 
 def _rate(stream: av.video.stream.VideoStream) -> float:

@@ -31,9 +31,34 @@ def resize_crop(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
     """Frames in another size: resized to cover it, aspect kept, and cut to its centre."""
-    fit = geometry.cover(frames.shape[1], frames.shape[2], height, width)
+    place = geometry.cover(frames.shape[1], frames.shape[2], height, width)
+    resized = _resize(frames, place.height, place.width)
+    return resized[:, place.top : place.top + height, place.left : place.left + width]
+
+
+def resize_pad(
+    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
+) -> UInt8[Tensor, "t {height} {width} 3"]:
+    """Frames in another size: resized to fit into it, aspect kept, with black around."""
+    place = geometry.contain(frames.shape[1], frames.shape[2], height, width)
+    padded = frames.new_zeros(len(frames), height, width, 3)
+    resized = _resize(frames, place.height, place.width)
+    padded[:, place.top : place.top + place.height, place.left : place.left + place.width] = resized
+    return padded
+
+
+def resize(
+    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int, fit: geometry.Fit = "cover"
+) -> UInt8[Tensor, "t {height} {width} 3"]:
+    """Frames in another size, in the way that `fit` says."""
+    if fit == "cover":
+        return resize_crop(frames, height, width)
+    return resize_pad(frames, height, width) if fit == "contain" else _resize(frames, height, width)
+
+
+def _resize(frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int) -> UInt8[Tensor, "t {height} {width} 3"]:
+    if (height, width) == frames.shape[1:3]:
+        return frames
     pixels = rearrange(frames, "t h w c -> t c h w").float()
-    if (fit.height, fit.width) != frames.shape[1:3]:
-        pixels = F.interpolate(pixels, (fit.height, fit.width), mode="bicubic", antialias=True)
-    pixels = pixels[..., fit.top : fit.top + height, fit.left : fit.left + width]
+    pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
     return rearrange(pixels.round().clamp(0, 255).to(torch.uint8), "t c h w -> t h w c")

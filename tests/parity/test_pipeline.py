@@ -7,7 +7,6 @@ the 4k+1 asked for) and numbers of steps that divide 1000.
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,63 +14,26 @@ from cogvideox import CogVideoX
 from cogvideox.bundle import folder, layout
 from tests import tiny
 
-diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.parity.pipelines import psnr, save_theirs, their_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
 
 PROMPT = tiny.CAPTIONS[0]
-SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
-
-
-def theirs(variant: str, root: Path) -> Path:
-    """A pipeline that diffusers made and saved, with random weights; the sizes are those of `tiny`."""
-    torch.manual_seed(1)
-    tiny.tokenizer().save(root / "tokenizer")
-    config = {**tiny.text_config().to_transformers(), "dropout_rate": 0.0}
-    pipe = diffusers.CogVideoXPipeline(
-        tokenizer=transformers.T5Tokenizer.from_pretrained(root / "tokenizer"),
-        text_encoder=transformers.T5EncoderModel(transformers.T5Config(**config)),
-        transformer=diffusers.CogVideoXTransformer3DModel.from_config(tiny.TRANSFORMERS[variant].to_diffusers()),
-        vae=diffusers.AutoencoderKLCogVideoX.from_config(tiny.vae_config(variant).to_diffusers()),
-        scheduler=diffusers.CogVideoXDDIMScheduler(
-            snr_shift_scale=tiny.SNR_SHIFT[variant],
-            prediction_type="v_prediction",
-            timestep_spacing="trailing",
-            rescale_betas_zero_snr=True,
-            clip_sample=False,
-        ),
-    )
-    pipe.save_pretrained(root / "model")
-    return root / "model"
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("theirs")
-    return {variant: theirs(variant, root / variant) for variant in tiny.TRANSFORMERS}
-
-
-def reference(path: Path, sampler: str, text_length: int, **values) -> np.ndarray:
-    """The frames [t h w 3] that diffusers makes, in 0..1."""
-    pipe = diffusers.CogVideoXPipeline.from_pretrained(path)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = getattr(diffusers, SCHEDULERS[sampler]).from_config(pipe.scheduler.config)
-    seed = torch.Generator().manual_seed(values.pop("seed"))
-    values["use_dynamic_cfg"] = values.pop("dynamic_guidance")
-    return pipe(**values, generator=seed, max_sequence_length=text_length, output_type="np").frames[0]
-
-
-def psnr(ours: np.ndarray, reference: np.ndarray) -> float:
-    assert ours.shape == reference.shape
-    error = np.mean((ours.astype(np.float64) - reference) ** 2)
-    return float("inf") if error == 0 else float(-10 * np.log10(error))
+    return {variant: save_theirs(variant, root / variant) for variant in tiny.TRANSFORMERS}
 
 
 def compare(path: Path, **values) -> float:
     """PSNR of our video against theirs. A picture of one colour would prove nothing, so theirs must not be one."""
     pipe = CogVideoX.from_pretrained(path)
-    frames = reference(path, text_length=pipe.settings.text_length, **values)
+    frames = their_frames("CogVideoXPipeline", path, text_length=pipe.settings.text_length, **values)
     assert frames.std() > 0.02
     return psnr(pipe.generate(**values, output="float").frames, frames)
 

@@ -1,0 +1,83 @@
+"""Pictures and clips as latents: what a video is made from beside its prompt.
+
+Axes: z latent channels, lt lh lw latent frames, height and width; t h w frames, height and width in pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from cogvideox.generation.request import ImageLatentScale, Request
+from cogvideox.generation.sources import Inputs
+from cogvideox.vae.model import CausalVAE
+from cogvideox.video.transform import resize, to_model
+
+Frames = UInt8[np.ndarray, "t h w 3"]
+Latents = Float[Tensor, "1 z lt lh lw"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Latents at the transformer's scale, each None where the task has none of it.
+
+    image: [1 z 1 lh lw], for the first frame of an image model.
+    start: all frames, to which noise is added, or which are inverted.
+    known: the first frames, which stay what they are.
+    """
+
+    image: Latents | None = None
+    start: Latents | None = None
+    known: Latents | None = None
+
+
+def in_size(inputs: Inputs, request: Request) -> Inputs:
+    """The inputs in the size of the request, filled as its `fit` says."""
+
+    def fitted(frames: Frames) -> Frames:
+        return resize(torch.from_numpy(frames), request.height, request.width, request.fit).numpy()
+
+    return Inputs(
+        image=None if inputs.image is None else fitted(inputs.image[None])[0],
+        video=None if inputs.video is None else fitted(inputs.video),
+        image_source=inputs.image_source,
+        video_source=inputs.video_source,
+    )
+
+
+def encode(
+    vae: CausalVAE,
+    frames: Frames,
+    generator: torch.Generator,
+    *,
+    scale: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Latents:
+    """A sample of the posterior of 4k+1 frames, times `scale`, in float32."""
+    video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)
+    return vae.encode(video[None]).sample(generator).float() * scale
+
+
+def image_scale(vae: CausalVAE, choice: ImageLatentScale) -> float:
+    """What the latents of an image are multiplied by: as all latents, but for models that say otherwise."""
+    factor = vae.config.scaling_factor
+    if not vae.config.invert_scale_latents:
+        return factor
+    return 1.0 if choice == "sat" else 1 / factor
+
+
+def beside_noise(image: Float[Tensor, "1 z 1 lh lw"], num_latents: int) -> Latents:
+    """The image's latents in the first of `num_latents` frames, and zeros in the others (paper, appendix D).
+
+    Where frames are added in front to whole patches of time, the image stands in the first of those.
+    """
+    later = image.new_zeros(*image.shape[:2], num_latents - 1, *image.shape[3:])
+    return torch.cat((image, later), dim=2)
+
+
+def pad_front(latents: Latents, num_missing: int) -> Float[Tensor, "1 z padded lh lw"]:
+    """The first frame again, so often before it, as the 1.5 models were trained."""
+    return torch.cat((latents[:, :, :1].expand(-1, -1, num_missing, -1, -1), latents), dim=2)

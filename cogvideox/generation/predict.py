@@ -1,0 +1,133 @@
+"""What a sampler asks at each step: the velocity, under guidance, of all frames or window by window.
+
+A `Network` is the transformer with all that stays the same over the steps bound to it. Each function here makes a
+`Predict` (see `diffusion.samplers`) of one.
+
+Axes: b batch, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.diffusion import guidance
+from cogvideox.diffusion.samplers import Predict
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.transformer.attention import Attend, dense
+from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.position import positions_for
+
+# State, texts and step index to the velocity under each of the texts.
+Network = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
+
+# The second condition of the 1.5 image model, which was trained with this value alone.
+OFS = 2.0
+
+
+def network(
+    model: Transformer,
+    times: Sequence[int],
+    size: tuple[int, int, int],
+    *,
+    num_text: int,
+    rule: GridRule | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    image: Float[Tensor, "1 c t h w"] | None = None,
+    attend: Attend = dense,
+) -> Network:
+    """The transformer for clips of one size and the timesteps of one sampler.
+
+    Args:
+        size: latent frames, height and width.
+        image: what an image model gets beside the noise, on the channel axis.
+
+    Raises:
+        UserError: a size that the model's positions do not know.
+    """
+    ofs = None if model.config.ofs_embed_dim is None else OFS
+    modulation = model.modulation(torch.tensor(times, device=device), ofs)
+    positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
+
+    def run(x: Tensor, texts: Tensor, i: int) -> Tensor:
+        if image is not None:
+            x = torch.cat((x.to(dtype), image.to(dtype).expand(len(x), -1, -1, -1, -1)), dim=1)
+        x = x.to(dtype)
+        batch = x.expand(len(texts), -1, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(len(texts) // len(x), 0)
+        return model(batch, texts, None, positions=positions, modulation=modulation[i], attend=attend)
+
+    return run
+
+
+def guided(
+    net: Network,
+    texts: Float[Tensor, "b n d"],
+    scale: guidance.Guidance,
+    num_steps: int,
+    *,
+    interval: tuple[float, float] = (0.0, 1.0),
+    sequential: bool = False,
+) -> Predict:
+    """The velocity under classifier-free guidance.
+
+    Args:
+        texts: the prompt [1 n d], which is followed without guidance, or what guidance leads away from and the prompt.
+        scale: how much, at which timestep.
+        interval: guidance in the steps from this fraction of `num_steps` to that; in the others the prompt alone, in
+            half the time (Kynkaanniemi et al. 2024).
+        sequential: one text after the other instead of both in a batch: half the memory.
+    """
+    first, last = (round(fraction * num_steps) for fraction in interval)
+
+    def predict(x: Tensor, t: int, i: int) -> Tensor:
+        if len(texts) == 1 or not first <= i < last:
+            return net(x, texts[-1:], i)
+        if sequential:
+            uncond, cond = net(x, texts[:1], i), net(x, texts[1:], i)
+        else:
+            uncond, cond = net(x, texts, i).chunk(2)
+        return guidance.combine(cond, uncond, scale(t))
+
+    return predict
+
+
+def over_windows(predict: Predict, windows: Sequence[range]) -> Predict:
+    """The velocity of a long clip from those of windows that share frames (Wang et al. 2023, "Gen-L-Video").
+
+    In each step every window is predicted as a clip of its own, and where windows share frames the predictions are
+    averaged, each with more weight the nearer to the middle of its window: so the frames of all windows are one video
+    at every moment of the denoising, and none of them is a seam.
+    """
+    if len(windows) == 1:
+        return predict
+    length = len(windows[0])
+    ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
+
+    def blended(x: Tensor, t: int, i: int) -> Tensor:
+        weight = ramp.to(x.device).view(-1, 1, 1)
+        total, weights = torch.zeros_like(x, dtype=torch.float32), x.new_zeros(x.shape[2], 1, 1, dtype=torch.float32)
+        for window in windows:
+            part = slice(window.start, window.stop)
+            total[:, :, part] += weight * predict(x[:, :, part], t, i).float()
+            weights[part] += weight
+        return total / weights
+
+    return blended
+
+
+def holding(predict: Predict, known: Float[Tensor, "1 c k h w"], schedule: Schedule) -> Predict:
+    """The velocity of a clip whose first latent frames are known: for those, whatever leads to them from where they
+    stand, so that any sampler ends there and shows the network, on the way, the known frames under its noise."""
+    count = known.shape[2]
+
+    def held(x: Tensor, t: int, i: int) -> Tensor:
+        abar = schedule.alphas_cumprod[t].item()
+        v = predict(x, t, i).float()
+        towards = (math.sqrt(abar) * x[:, :, :count] - known) / math.sqrt(1 - abar)
+        return torch.cat((towards, v[:, :, count:]), dim=2)
+
+    return held
