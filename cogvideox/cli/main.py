@@ -17,7 +17,10 @@ from cogvideox.version import __version__
 VERBS = {
     "generate": "make a video from a sentence",
     "train": "train a VAE or a transformer with a recipe",
+    "convert": "convert weights: SAT, diffusers, single files",
+    "inspect": "say what a file or folder of weights is",
     "toybox": "render scenes of the built-in world, or judge a video",
+    "doctor": "look at this machine and this installation",
 }
 
 # What no file's own code has put into a sentence, and is still nobody's bug.

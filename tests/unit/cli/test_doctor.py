@@ -1,0 +1,93 @@
+"""`doctor`: what it says of a machine that has all, and of one that lacks something."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cogvideox.cli import requirements
+from cogvideox.cli.requirements import PURPOSES, Library, libraries
+
+
+def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
+    """The verb in an interpreter that does not find that library."""
+    code = (
+        "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        f"hide = lambda name, *more: None if name.partition('.')[0] == {library!r} else find(name, *more)\n"
+        "PathFinder.find_spec = staticmethod(hide)\n"
+        "from cogvideox.cli.main import main; sys.exit(main(['doctor', *sys.argv[1:]]))"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+def test_all_is_here(run):
+    ran = run("doctor", "--json")
+    assert ran.status == 0 and ran.err == ""
+    report = json.loads(ran.out)
+    assert report["ok"] and report["problems"] == []
+    assert report["generation"]["generate_seconds"] > 0 and report["generation"]["model"] == "toybox"
+    assert report["memory"]["total_bytes"] >= report["memory"]["free_bytes"] > 0
+    assert report["disk"]["writable"] and report["disk"]["free_bytes"] > 0
+    assert report["optional"]["dev"]["installed"]
+    assert {"python", "processor", "libraries", "torch", "devices", "video", "model"} <= report.keys()
+
+    ran = run("doctor", "--no-generation")
+    assert ran.status == 0
+    assert "generation" not in ran.out and "All that is needed is here." in ran.out
+    for part in libraries():
+        assert not part or f"  {part} " in ran.out
+
+
+def test_a_library_is_missing_or_old(run, tmp_path: Path, monkeypatch):
+    project = tmp_path / "pyproject.toml"
+    project.write_text(
+        '[project]\ndependencies = ["no-such-library>=2", "numpy>=99", "rich"]\n'
+        '[project.optional-dependencies]\nserve = ["no-such-server[all]"]\ndev = ["cogvideox[serve]"]\n'
+    )
+    monkeypatch.setattr(requirements, "_CHECKOUT", project)
+    ran = run("doctor", "--no-generation")
+    assert ran.status == 2 and ran.err.count("\n") == 1
+    assert "install no-such-library, numpy>=99 (" in ran.err and "rich" not in ran.err
+    assert "the HTTP API: not installed (no-such-server)" in ran.out
+    assert "toybox" in ran.out  # what is wrong in one place keeps no one from looking at the others
+
+
+def test_no_torch(tmp_path: Path):
+    ran = without("torch", "--json")
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.startswith("cogvideox: not all that is needed is here: torch cannot be imported")
+    assert ran.stderr.count("\n") == 1
+    report = json.loads(ran.stdout)
+    assert not report["ok"] and report["python"]["version"] and report["model"]["shipped"]
+    assert "generation" not in report and "devices" not in report
+
+
+def test_help_needs_no_torch():
+    assert without("torch", "--help").returncode == 0
+
+
+def test_every_optional_part_has_a_purpose():
+    assert libraries().keys() - {""} <= PURPOSES.keys()
+
+
+def test_what_was_noted_at_installation():
+    noted = requirements._of_installation()
+    assert any(line.startswith("torch") for line in noted[""]) and noted["dev"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "fits"),
+    [
+        ("", "0.1", True),
+        (">=2.11", "2.13.0+cpu", True),
+        (">=2.11", "2.9.1", False),
+        (">=4.9,<5", "4.13.0.92", True),
+        (">=4.9,<5", "5.0.0", False),
+        ("<5", "5.0rc1", False),
+        (">=14", None, False),
+    ],
+)
+def test_versions(wanted: str, version: str | None, fits: bool):
+    assert Library("x", wanted, version).fits is fits
