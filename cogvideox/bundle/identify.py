@@ -59,6 +59,7 @@ class Part:
     state: the tensors, wrappers taken off their names.
     where: the file, for messages.
     config: None where the tensors do not tell it and nothing beside them does.
+    told: whether the configuration is written down, and not recognised from the tensors.
     doubt: why there is no config; the end of a sentence about the part.
     """
 
@@ -67,6 +68,7 @@ class Part:
     state: Stored
     where: str
     config: Config | None
+    told: bool = False
     doubt: str = ""
 
     def rules(self, config: Config) -> list[Rule]:
@@ -186,9 +188,10 @@ def _recognised(
     """A part with the configuration that its file states or, where it does not, that its tensors tell."""
     if CONFIG_KEY in state.metadata:
         try:
-            return Part(name, naming, state, where, _READ[name](json.loads(state.metadata[CONFIG_KEY])))
+            config = _READ[name](json.loads(state.metadata[CONFIG_KEY]))
         except ValueError as error:
             raise UserError(f"the configuration in {where} cannot be used: {error}") from error
+        return Part(name, naming, state, where, config, told=True)
     try:
         match name:
             case "transformer":
@@ -198,9 +201,9 @@ def _recognised(
             case "text_encoder":
                 config = text_config(meta)
     except Doubt as doubt:
-        return Part(name, naming, state, where, None, str(doubt))
+        return Part(name, naming, state, where, None, doubt=str(doubt))
     except (ValueError, IndexError, ZeroDivisionError):
-        return Part(name, naming, state, where, None, "its tensors have shapes that no such network has")
+        return Part(name, naming, state, where, None, doubt="its tensors have shapes that no such network has")
     return Part(name, naming, state, where, config)
 
 
@@ -229,7 +232,8 @@ def _part_folder(path: Path) -> Identity:
 def _stated(name: PartName, folder: Path) -> Part:
     """A part whose configuration lies beside it."""
     file = weights_in(folder, WEIGHTS[name])
-    return Part(name, "diffusers", open_weights(file), str(file), _READ[name](read_json(folder / "config.json")))
+    config = _READ[name](read_json(folder / "config.json"))
+    return Part(name, "diffusers", open_weights(file), str(file), config, told=True)
 
 
 def _tokenizer(folder: Path | None) -> Path | None:

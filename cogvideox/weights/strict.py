@@ -5,6 +5,7 @@ before the next one is read, so that at no time more than the finished tensors a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -125,9 +126,10 @@ def _made(
     device: torch.device | str | None,
 ) -> Tensor:
     sources = _sources(name, state, rules)
-    stored = state.meta[sources[0]] if isinstance(state, Stored) else state[sources[0]]
-    kind = dtype if dtype is not None and stored.is_floating_point() else stored.dtype
-    if not copies(name, rules) and kind == stored.dtype and str(device or "cpu") == "cpu":
+    stored = [(state.meta if isinstance(state, Stored) else state)[part] for part in sources]
+    kind = reduce(torch.promote_types, (part.dtype for part in stored))
+    kind = dtype if dtype is not None and kind.is_floating_point else kind
+    if not copies(name, rules) and kind == stored[0].dtype and str(device or "cpu") == "cpu":
         parts = [state[part] for part in sources]
     else:
         # Cast and moved before they are joined: no temporary tensor is larger than the finished one. Moved before they

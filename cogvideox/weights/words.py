@@ -1,4 +1,4 @@
-"""How sentences about many tensors count and name them."""
+"""How sentences about many tensors count, name and size them."""
 
 from collections.abc import Sequence
 
@@ -11,3 +11,11 @@ def count(things: Sequence[str], noun: str) -> str:
 def some(things: Sequence[str], limit: int = 4) -> str:
     """The first few, and dots if there are more."""
     return ", ".join(things[:limit]) + (", ..." if len(things) > limit else "")
+
+
+def size(num_bytes: int) -> str:
+    """`3.39 GB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return f"{num_bytes} bytes"

@@ -1,0 +1,76 @@
+"""`cogvideox convert SOURCE TARGET`: weights in any form into a diffusers folder or a single safetensors file."""
+
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+from cogvideox.bundle.layout import WEIGHTS
+from cogvideox.bundle.settings import Family
+from cogvideox.cli.arguments import Parser
+from cogvideox.cli.outputs import check_folder
+from cogvideox.errors import UserError
+from cogvideox.weights.words import size
+
+DTYPES = ("float32", "bfloat16", "float16")
+FORMS = ("diffusers", "safetensors")
+
+
+def run(arguments: list[str]) -> None:
+    """Reads the arguments, checks names, shapes and the disk, and only then moves weights."""
+    options = parser().parse(arguments)
+    if options.source is None or options.target is None:
+        raise UserError("convert takes two paths, what to convert and where to; see `cogvideox convert --help`")
+    target: Path = options.target
+    form = options.to or ("safetensors" if target.suffix == ".safetensors" else "diffusers")
+    if not options.max_shard_gb > 0:
+        raise UserError(f"--max-shard-gb {options.max_shard_gb:g} is not above 0; the default is 5")
+    if options.part is not None and form != "safetensors":
+        raise UserError("--part chooses the network of a single file; a folder gets all of them")
+
+    import torch  # it takes a second, so not before the arguments are known to be right
+
+    from cogvideox.bundle.convert import prepare
+
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    start = time.perf_counter()
+    plan = prepare(options.source, base=options.base, variant=options.variant, dtype=dtype)
+    for note in plan.notes:
+        _say(note)
+    names = [plan.single(options.part)] if form == "safetensors" else list(plan.pieces)
+    check_folder(target, sum(plan.pieces[name].num_bytes for name in names))
+    if form == "safetensors":
+        plan.write_file(target, options.part)
+    else:
+        plan.write_folder(target, max_shard_bytes=round(options.max_shard_gb * 1e9))
+        if plan.missing:
+            _say(f"{target} is not a whole model yet: {', '.join(plan.missing)} missing; --base takes them from one")
+    for name in names:
+        piece = plan.pieces[name]
+        print(f"{name}: {piece.num_parameters:,} parameters, {size(piece.num_bytes)}, from {piece.part.where}")
+    print(f"{target}: written in {time.perf_counter() - start:.1f} s")
+
+
+def parser() -> Parser:
+    """The flags of the verb."""
+    p = Parser(
+        "convert",
+        "SOURCE TARGET",
+        "Convert weights. SOURCE is a diffusers folder, a SAT checkpoint, a single file (.safetensors, .pt, .bin), a "
+        "shipped model or a name on the Hugging Face hub; TARGET a folder, or a file that ends in .safetensors.",
+    )
+    p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` says what it is")
+    p.add_argument("target", nargs="?", type=Path, metavar="TARGET", help="where to write; a model there is replaced")
+    p.add_argument("--to", choices=FORMS, help="the form (default: by the name of TARGET)")
+    p.add_argument("--dtype", choices=DTYPES, help="the type of the weights (default: as they are)")
+    p.add_argument("--base", metavar="MODEL", help="a model from which comes what SOURCE lacks")
+    p.add_argument("--variant", choices=get_args(Family), help="what it is like, where tensors do not tell")
+    p.add_argument("--part", choices=tuple(WEIGHTS), help="the network that a single file gets (default: transformer)")
+    p.add_argument(
+        "--max-shard-gb", type=float, default=5.0, metavar="GB", help="larger weights are split (default: 5)"
+    )
+    return p
+
+
+def _say(text: str) -> None:
+    print(f"cogvideox: note: {text}", file=sys.stderr)

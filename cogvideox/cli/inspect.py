@@ -1,0 +1,122 @@
+"""`cogvideox inspect PATH`: what it is, of which make, how large, and what is wrong with it."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cogvideox.cli.arguments import Parser
+from cogvideox.errors import UserError
+from cogvideox.weights.words import size
+
+if TYPE_CHECKING:
+    from cogvideox.bundle.identify import Identity, Part
+
+
+def run(arguments: list[str]) -> None:
+    """Reads the arguments and prints what is found. Values of weights are read only with `--values`."""
+    options = parser().parse(arguments)
+    if options.path is None:
+        raise UserError("inspect takes a path; see `cogvideox inspect --help`")
+
+    from cogvideox.bundle.identify import identify
+
+    about = identify(options.path)
+    for line in _lora(about) if about.kind == "LoRA" else _model(about, options.config, options.values):
+        print(line)
+
+
+def parser() -> Parser:
+    """The flags of the verb."""
+    p = Parser(
+        "inspect",
+        "PATH",
+        "Say what a file or folder of weights is: a model, a checkpoint, a single file or a LoRA.",
+    )
+    p.add_argument("path", nargs="?", metavar="PATH", help="a path, a shipped model or a name on the Hugging Face hub")
+    p.add_argument("--config", action="store_true", help="also print the configuration of every part")
+    p.add_argument("--values", action="store_true", help="also read every tensor, and look for NaN and infinity")
+    return p
+
+
+def _model(about: "Identity", with_config: bool, with_values: bool) -> Iterator[str]:
+    from cogvideox.bundle.layout import part_config
+
+    like = f", like {about.variant}" if about.variant is not None else ""
+    yield f"{about.path}: {about.kind}{like}"
+    problems = [f"belongs to no part: {name}" for name in about.strangers]
+    for part in about.parts.values():
+        yield f"  {part.name:<13} {_size(part)}"
+        if part.config is None:
+            problems.append(f"the configuration of the {part.name} is in doubt: {part.doubt}")
+            continue
+        if with_config:
+            yield from (f"    {line}" for line in json.dumps(part_config(part.config), indent=2).splitlines()[1:-1])
+        problems += [f"{part.name}: {misfit}" for misfit in part.misfits(part.config)]
+        if with_values and not problems:
+            problems += _values(part)
+    if about.folder is not None:
+        problems += _rest(about)
+    elif about.tokenizer is not None:
+        yield f"  {'tokenizer':<13} {about.tokenizer}"
+    yield from (f"problem: {problem}" for problem in problems)
+    yield f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} found"
+
+
+def _size(part: "Part") -> str:
+    """`1,693,783,872 parameters, 3.39 GB, float16, names of SAT`."""
+    meta = part.state.meta.values()
+    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in meta})
+    num_parameters = sum(tensor.numel() for tensor in meta)
+    num_bytes = sum(tensor.nbytes for tensor in meta)
+    naming = ", names of SAT" if part.naming == "SAT" else ""
+    return f"{num_parameters:,} parameters, {size(num_bytes)}, {' and '.join(types)}{naming}"
+
+
+def _values(part: "Part") -> list[str]:
+    from cogvideox.bundle.networks import build
+    from cogvideox.weights.strict import translate
+
+    assert part.config is not None
+    expected = build(part.config).state_dict()
+    try:
+        for _ in translate(part.state, expected, where=part.where, rules=part.rules(part.config)):
+            pass
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _rest(about: "Identity") -> list[str]:
+    """What is wrong with the rest of a diffusers folder: a part that is missing, a file that cannot be honoured."""
+    from cogvideox.bundle.layout import INDEX, WEIGHTS, describe
+    from cogvideox.text.tokenizer import Tokenizer
+
+    assert about.folder is not None
+    if not (about.folder / INDEX).is_file():
+        missing = [name for name in WEIGHTS if name not in about.parts]
+        return [f"not a whole model: there is no {INDEX}{', no ' if missing else ''}{', no '.join(missing)}"]
+    try:
+        describe(about.folder)
+        Tokenizer.from_folder(about.folder / "tokenizer")
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _lora(about: "Identity") -> Iterator[str]:
+    from cogvideox.transformer.lora_files import read_lora
+
+    lora = read_lora(about.path)
+    ranks = sorted({factors.rank for factors in lora.layers.values()})
+    alphas = sorted({factors.alpha for factors in lora.layers.values()})
+    kinds = sorted({layer.split(".", 2)[-1] for layer in lora.layers})
+    num_parameters = sum(factors.down.numel() + factors.up.numel() for factors in lora.layers.values())
+    yield f"{about.path}: LoRA"
+    yield f"  rank          {', '.join(map(str, ranks))}"
+    yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{'' if lora.alpha_known else ' (not stated)'}"
+    yield f"  layers        {len(lora.layers)}: {', '.join(kinds)}"
+    yield f"  parameters    {num_parameters:,}"
+    if lora.base_model is not None:
+        yield f"  base model    {lora.base_model}"
+    if lora.trigger is not None:
+        yield f"  trigger       {lora.trigger}"
