@@ -4,6 +4,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from cogvideox.cli.generate_options import parser
 from cogvideox.cli.outputs import Output, check_outputs, is_made, make_folder, name_outputs
 from cogvideox.cli.prompts import read_prompts
 from cogvideox.errors import UserError
+from cogvideox.generation.loras import Adapter, adapter
 from cogvideox.generation.request import Replay, Request, prepare, remarks, split
-from cogvideox.generation.sources import Inputs
+from cogvideox.generation.sources import Inputs, file_of
 from cogvideox.version import __version__
 
 _WORDS = {field.name for field in fields(Request)} - {"prompt", "image", "video"}
@@ -44,6 +46,7 @@ def run(arguments: list[str]) -> None:
     prompts, source, sheet = options.pop("prompts"), options.pop("from"), options["sheet"]
     chosen = _chosen(options, source)
     about = describe(chosen.get("model", "toybox"))
+    loras = tuple(adapter(text) for text in chosen["lora"]) if "lora" in chosen else chosen.get("loras", ())
     jobs = list(_of_file(about, prompts, chosen) if prompts is not None else _of_prompt(about, chosen))
     if prompts is not None:
         make_folder(chosen.get("output"))
@@ -53,12 +56,12 @@ def run(arguments: list[str]) -> None:
     outputs = name_outputs(chosen.get("output"), [job.request for job in jobs], sheet)
     todo = list(zip(jobs, outputs))
     if prompts is not None:
-        todo = [(job, output) for job, output in todo if not is_made(output, job.request, about.name)]
+        todo = [(job, output) for job, output in todo if not is_made(output, job.request, about.name, loras)]
         if len(todo) < len(jobs):
             _say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
     if todo:
-        _make(about, todo, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
+        _make(about, todo, loras, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
@@ -105,23 +108,28 @@ def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[st
     return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
 
 
-def _make(about: Description, todo: list[tuple[Job, Output]], *, device: str, dtype: str) -> None:
+def _make(
+    about: Description, todo: list[tuple[Job, Output]], loras: tuple[Adapter, ...], *, device: str, dtype: str
+) -> None:
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
     from cogvideox.generation.pipeline import CogVideoX, check_texts
+    from cogvideox.transformer.lora_files import read_lora
 
+    adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in loras]
     check_texts([job.request for job, _ in todo], about)
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(about, device=device, dtype=dtype)
+    with _noted():
+        for lora, one in adapted:
+            pipe.load_lora(lora, one.strength, merge=one.merged)
     for number, (job, output) in enumerate(todo, start=1):
         with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
             video = pipe.run(job.request, inputs=job.inputs, on_step=on_step)
-        with warnings.catch_warnings(record=True) as caught:
+        with _noted():
             video.save(output.video)
             if output.sheet is not None:
                 replace(video, metadata={}).save(output.sheet)
-        for warning in caught:  # such as that the format cannot do so many frames a second
-            _say(f"note: {warning.message}")
         print(_summary(output, job.request, time.perf_counter() - start), flush=True)
         start = time.perf_counter()
 
@@ -148,6 +156,15 @@ def _summary(output: Output, request: Request, seconds: float) -> str:
     sheet = f", {output.sheet}" if output.sheet is not None else ""
     kilobytes = output.video.stat().st_size / 1000
     return f"{output.video}{sheet}: {size}, {kilobytes:.1f} kB, seed {request.seed}, in {seconds:.1f} s"
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Says what is warned of in here, such as that the format cannot do so many frames a second."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        _say(f"note: {warning.message}")
 
 
 def _say(text: str) -> None:

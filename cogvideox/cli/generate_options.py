@@ -21,6 +21,9 @@ def parser() -> Parser:
     models = [*shipped(), "the path of a folder in the diffusers layout"]
     p.add_argument("--model", metavar="NAME|PATH", help=" or ".join(models))
 
+    lora = "lay a LoRA over the model; may be said several times"
+    p.add_argument("--lora", action="append", metavar="FILE[:STRENGTH]", help=lora)
+
     given = p.add_argument_group("from an image or a video")
     given.add_argument("--image", type=Path, metavar="FILE", help="what an image-to-video model animates")
     given.add_argument("--video", type=Path, metavar="FILE", help="a video that is made anew, after the prompt")

@@ -14,6 +14,7 @@ from pathlib import Path
 from cogvideox import config
 from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
+from cogvideox.generation.loras import Adapter
 from cogvideox.generation.request import Replay, Request
 
 FORMATS = (".mp4", ".gif", ".png")
@@ -69,7 +70,7 @@ def make_folder(output: Path | None) -> None:
         raise cannot_write(output, error) from error
 
 
-def is_made(output: Output, request: Request, model: str) -> bool:
+def is_made(output: Output, request: Request, model: str, loras: tuple[Adapter, ...] = ()) -> bool:
     """Whether the video of a request is there: its metadata are put in place last, so with them both are whole."""
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
@@ -78,7 +79,7 @@ def is_made(output: Output, request: Request, model: str) -> bool:
     except UserError:
         return False
     same = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
-    return same and replay.model == model
+    return same and replay.model == model and replay.loras == loras
 
 
 def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:

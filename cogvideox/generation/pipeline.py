@@ -12,6 +12,7 @@ Axes: b batch (the two halves of guidance), n text tokens, d text width.
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
 from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
+from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import STRENGTH, Replay, Request, prepare, remarks, reopen, split
-from cogvideox.generation.sources import Inputs
+from cogvideox.generation.sources import Inputs, Source, source_of_file
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.transformer import lora
+from cogvideox.transformer.lora import LoRA
+from cogvideox.transformer.lora_files import read_lora
 from cogvideox.version import __version__
 
 __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress", "check_texts"]
@@ -46,6 +51,7 @@ class CogVideoX:
         self.device = device
         self.dtype = dtype
         self._embeddings: dict[str, Tensor] = {}
+        self._loras: dict[str, Adapter] = {}
 
     @property
     def settings(self) -> FolderSettings:
@@ -228,7 +234,59 @@ class CogVideoX:
             dtype=str(self.dtype).removeprefix("torch."),
             cogvideox=__version__,
             torch=torch.__version__,
+            loras=tuple(self._loras.values()),
         )
+
+    @property
+    def loras(self) -> dict[str, float]:
+        """The strength of each LoRA on the transformer, by its name."""
+        return {name: adapter.strength for name, adapter in self._loras.items()}
+
+    def load_lora(
+        self,
+        file: str | Path | LoRA,
+        strength: float = 1.0,
+        *,
+        name: str | None = None,
+        merge: bool = False,
+    ) -> str:
+        """Lays a LoRA over the transformer, beside those that are there, until `unload_lora`.
+
+        Args:
+            file: of any trainer (`transformer.lora_files`), or the folder that it wrote, or what was read from one.
+            strength: how much of it; 1 is what was trained, 0 nothing.
+            name: what it is called here; made of the file's name unless given.
+            merge: add it to the weights: no time in use, but a copy of them in main memory until it is unloaded.
+
+        Returns:
+            Its name.
+
+        Raises:
+            UserError: no LoRA for this model, with what it seems to be or what does not fit; a name that is taken.
+        """
+        one = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
+        if name is None:
+            stem = one.path.stem if one.path is not None else "lora"
+            name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
+        lora.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
+        source = Source(None, "") if one.path is None else source_of_file(one.path)
+        self._loras[name] = Adapter(source, float(strength), merge)
+        if not one.alpha_known:
+            warnings.warn(
+                f"{one.path or name} does not tell its alpha, so alpha = rank is assumed; if it was trained with "
+                "another, as by the official trainer, give a strength of alpha / rank",
+                stacklevel=2,
+            )
+        return name
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Takes off one LoRA, or all; the weights are then what they were, to the bit.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        lora.remove(self.bundle.transformer, name)
+        self._loras = {} if name is None else {one: its for one, its in self._loras.items() if one != name}
 
     def _texts(self, request: Request) -> Texts:
         prompt = self._embed(request.prompt)

@@ -11,6 +11,7 @@ from cogvideox.bundle.layout import Description
 from cogvideox.diffusion.config import Sampler
 from cogvideox.errors import UserError
 from cogvideox.generation import timeline
+from cogvideox.generation.loras import Adapter
 from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video, remarks, takes_image
 from cogvideox.generation.sources import Inputs, Source, read_inputs
 from cogvideox.transformer.config import GridRule
@@ -95,6 +96,7 @@ class Replay(Request):
     dtype: str
     cogvideox: str
     torch: str
+    loras: tuple[Adapter, ...] = ()
 
     def metadata(self) -> dict[str, Any]:
         """As JSON values, without what was not used. `config.from_dict` undoes it."""

@@ -58,11 +58,11 @@ def read_inputs(image: Any, video: Any, *, fps: float, max_frames: int | None = 
 
 def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
     if isinstance(image, Source):
-        image = _file_of(image, "image")
+        image = file_of(image, "image")
     if isinstance(image, str | Path):
         from cogvideox.video import io  # PyAV takes a moment to import, and most videos are made of words alone
 
-        return io.read_picture(image), _source_of_file(image)
+        return io.read_picture(image), source_of_file(image)
     if hasattr(image, "convert"):  # a PIL image, which may be transparent or have a palette
         image = image.convert("RGB")
     pixels = _uint8("image", np.asarray(image), "[h w 3]", 3)
@@ -71,11 +71,11 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
 
 def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[np.ndarray, "t h w 3"], Source]:
     if isinstance(video, Source):
-        video = _file_of(video, "video")
+        video = file_of(video, "video")
     if isinstance(video, str | Path):
         from cogvideox.video import io
 
-        return io.read(video, fps=fps, max_frames=max_frames)[0], _source_of_file(video)
+        return io.read(video, fps=fps, max_frames=max_frames)[0], source_of_file(video)
     if isinstance(video, Video):
         pixels = _uint8("video", video.frames, "[t h w 3]", 4)
         # The frame nearest to each time, as in a file.
@@ -106,7 +106,8 @@ def _source_of_pixels(pixels: np.ndarray) -> Source:
     return Source(None, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16])
 
 
-def _source_of_file(path: str | Path) -> Source:
+def source_of_file(path: str | Path) -> Source:
+    """What the metadata of a video say of a file. Raises UserError where it cannot be read."""
     path = Path(path).absolute()
     try:
         with path.open("rb") as file:
@@ -115,9 +116,14 @@ def _source_of_file(path: str | Path) -> Source:
         raise cannot_read(path, error) from error
 
 
-def _file_of(source: Source, name: str) -> str:
+def file_of(source: Source, name: str) -> str:
+    """The file that a source tells of, which in messages is called the `name`.
+
+    Raises:
+        UserError: there was none, or it has changed or cannot be read any more.
+    """
     if source.path is None:
         raise UserError(f"the {name} was given in memory, and only its digest is kept: give it again")
-    if _source_of_file(source.path) != source:
+    if source_of_file(source.path) != source:
         raise UserError(f"the {name} {source.path} has changed since: give it again, to use what it is now")
     return source.path

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -37,8 +38,8 @@ class LoRA:
     """What a prompt has to say for it to show."""
     alpha_known: bool = True
     """False where the file did not tell, and alpha = rank was assumed, as everywhere."""
-    where: str = "the LoRA"
-    """The file, for messages."""
+    path: Path | None = None
+    """The file that it was read from."""
 
     def to(self, dtype: torch.dtype) -> "LoRA":
         """The same in another type."""
@@ -250,11 +251,8 @@ def _check_fit(model: Transformer, lora: LoRA, places: dict[str, Site]) -> None:
     if unknown:
         problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({some(unknown)})")
     if problems:
-        config = model.config
-        raise UserError(
-            f"{lora.where} does not fit this transformer of {config.num_layers} blocks and width {config.width}: "
-            + "; ".join(problems)
-        )
+        what = f"this transformer of {model.config.num_layers} blocks and width {model.config.width}"
+        raise UserError(f"{lora.path or 'the LoRA'} does not fit {what}: {'; '.join(problems)}")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.transformer.lora import LoRA
+from cogvideox.transformer.lora_folder import lora_file
 from cogvideox.transformer.lora_names import locate, seems
 from cogvideox.transformer.low_rank import Factors
 from cogvideox.weights.files import open_state, save_state
@@ -22,12 +23,6 @@ from cogvideox.weights.pickles import SUFFIXES, open_pickle
 from cogvideox.weights.words import count, some
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers: peft's configuration, every key with the part's name before it
-_FILES = (
-    "pytorch_lora_weights.safetensors",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-    "pytorch_lora_weights.bin",
-)
 
 
 def read_lora(path: str | Path) -> LoRA:
@@ -37,7 +32,7 @@ def read_lora(path: str | Path) -> LoRA:
         UserError: no such file, or not one of tensors; not a LoRA for CogVideoX, with what it seems to be; tensors that
             have no place in a LoRA, half a pair, factors that do not fit each other, NaN or infinity, all by name.
     """
-    path = _file(Path(path))
+    path = lora_file(path)
     state = open_pickle(path) if path.suffix in SUFFIXES else open_state(path)
     header = state.metadata
     pairs, alphas = _sort(state, path)
@@ -50,7 +45,7 @@ def read_lora(path: str | Path) -> LoRA:
         base_model=config.get("base_model_name_or_path") or header.get("base_model"),
         trigger=header.get("trigger"),
         alpha_known=bool(alphas) or "lora_alpha" in config,
-        where=str(path),
+        path=path,
     )
 
 
@@ -159,16 +154,6 @@ def _alpha_of(layer: str, rank: int, config: Mapping[str, Any]) -> float:
     matching = (value for pattern, value in own.items() if re.match(rf"(.*\.)?({pattern})$", layer))
     alpha = float(next(matching, config.get("lora_alpha", rank)))
     return alpha * rank**0.5 if config.get("use_rslora") else alpha  # there the scale is alpha / sqrt(rank)
-
-
-def _file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    here = [path / name for name in _FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
-    if len(here) == 1 or (here and here[0].name in _FILES):
-        return here[0]
-    choice = f"give one of {some([file.name for file in here])}" if here else "it has no .safetensors file"
-    raise UserError(f"which LoRA in the folder {path} is meant is unclear: {choice}")
 
 
 def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:

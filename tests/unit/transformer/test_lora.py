@@ -1,6 +1,7 @@
 """LoRAs over a transformer: what they leave alone, what they are refused for, and where one starts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,9 +124,9 @@ def test_a_model_in_training_keeps_its_mode(model):
 
 def test_refusals(model):
     one = drawn(model)
-    key = "transformer_blocks.1.attn1.to_q"
+    key, none = "transformer_blocks.1.attn1.to_q", "transformer_blocks.9.attn1.to_q"
     wide = replace(one.layers[key], down=torch.zeros(3, 33))
-    other = replace(one, where="x.safetensors", layers={key: wide, "transformer_blocks.9.attn1.to_q": one.layers[key]})
+    other = replace(one, path=Path("x.safetensors"), layers={key: wide, none: one.layers[key]})
     with pytest.raises(UserError) as error:
         lora.add(model, other)
     for part in (

@@ -75,7 +75,7 @@ def test_names_of_each_program(program: str, factors, tmp_path: Path) -> None:
     save_file(named(NAMES[program], factors), file)
     lora = read_lora(file)
     check(lora, factors, alpha=RANK)
-    assert not lora.alpha_known and lora.where == str(file)
+    assert not lora.alpha_known and lora.path == file
 
 
 @pytest.mark.parametrize("program", ["kohya", "diffusers"])

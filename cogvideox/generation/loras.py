@@ -1,0 +1,36 @@
+"""The LoRAs that a video is made with: as people write them, and as the metadata of a video do. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvideox.errors import UserError
+from cogvideox.generation.sources import Source, source_of_file
+from cogvideox.transformer.lora_folder import lora_file
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA, how much of it, and whether it was merged into the weights, which rounds in another way."""
+
+    source: Source
+    strength: float = 1.0
+    merged: bool = False
+
+
+def adapter(text: str) -> Adapter:
+    """`FILE` or `FILE:STRENGTH`; a folder stands for the file that a trainer wrote there.
+
+    Raises:
+        UserError: no such file, or a strength that is no number.
+    """
+    path, colon, number = text.rpartition(":")
+    if not colon or Path(text).exists():
+        path, number = text, "1"
+    try:
+        strength = float(number)
+    except ValueError:
+        path, strength = text, 1.0  # a colon of the path
+    if not math.isfinite(strength):
+        raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
+    return Adapter(source_of_file(lora_file(Path(path).expanduser())), strength)
