@@ -182,7 +182,7 @@ def prepare(
     source: str | Path,
     *,
     base: str | Path | None = None,
-    variant: Family | None = None,
+    variant: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Conversion:
     """Finds out what a conversion of `source` will write, and checks names and shapes.
@@ -195,12 +195,13 @@ def prepare(
     Raises:
         UserError: what `identify` raises; the source is a LoRA; tensors do not fit; a configuration is in doubt.
     """
-    if variant is not None and variant not in FAMILIES:
+    like = next((known for known in FAMILIES if known == variant), None)
+    if variant is not None and like is None:
         raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(FAMILIES)}")
-    about = identify(source, variant)
+    about = identify(source, like)
     if about.kind == "LoRA":
         raise UserError(f"{about.path} is a LoRA, not a model: `cogvideox inspect` says more about it")
-    helper = identify(base, variant) if base is not None else None
+    helper = identify(base, like) if base is not None else None
     if helper is not None and helper.kind == "LoRA":
         raise UserError(f"the base {helper.path} is a LoRA, not a model")
     theirs = helper.parts if helper is not None else {}
@@ -259,12 +260,13 @@ def _variant(pieces: Mapping[PartName, Piece]) -> Family | None:
 def _rescaled(piece: Piece, of_base: Part | None, helper: Identity | None, kind: Family, notes: list[str]) -> Piece:
     """The official VAEs have the same weights in every variant and differ in their scale, which follows the transformer
     when the base is of another variant."""
-    if piece.part is not of_base or helper is None or helper.variant in (None, kind):
+    like = None if helper is None else helper.variant
+    if piece.part is not of_base or like is None or like == kind:
         return piece
-    config, before, after = piece.config, VAES[helper.variant](), VAES[kind]()
+    config, before, after = piece.config, VAES[like](), VAES[kind]()
     if not isinstance(config, VAEConfig) or config.scaling_factor != before.scaling_factor:
         return piece
-    notes.append(f"the base is like {helper.variant}, the transformer like {kind}: the VAE gets the scale of {kind}")
+    notes.append(f"the base is like {like}, the transformer like {kind}: the VAE gets the scale of {kind}")
     return replace(
         piece,
         config=replace(config, scaling_factor=after.scaling_factor, invert_scale_latents=after.invert_scale_latents),

@@ -1,0 +1,202 @@
+"""The transformer as the original code, SAT, has it: its names, its files, its order of everything. For tests alone.
+
+Written from what is known of the checkpoints, on a flat state dict: query, key and value are one matrix; one matrix
+makes twelve modulations, all six of the video before those of the text; video latents come as [b t c h w]. Files of the
+1.0 family also hold the position tables, the rotary ones as [tokens, head channels].
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from cogvideox.transformer.config import TransformerConfig
+
+State = dict[str, Tensor]
+
+
+def state(config: TransformerConfig, generator: torch.Generator) -> State:
+    """Random weights under SAT's names, with the tables that the files of this family hold."""
+    d, e, c = config.width, config.time_embed_dim, config.in_channels
+    head, p = config.attention_head_dim, config.patch_size
+    in_time = config.patch_size_t is not None
+    shapes: dict[str, tuple[int, ...]] = {
+        "mixins.patch_embed.proj.weight": (d, c * 8) if in_time else (d, c, p, p),
+        "mixins.patch_embed.proj.bias": (d,),
+        "mixins.patch_embed.text_proj.weight": (d, config.text_embed_dim),
+        "mixins.patch_embed.text_proj.bias": (d,),
+        "transformer.final_layernorm.weight": (d,),
+        "transformer.final_layernorm.bias": (d,),
+        "mixins.final_layer.norm_final.weight": (d,),
+        "mixins.final_layer.norm_final.bias": (d,),
+        "mixins.final_layer.adaLN_modulation.1.weight": (2 * d, e),
+        "mixins.final_layer.adaLN_modulation.1.bias": (2 * d,),
+        "mixins.final_layer.linear.weight": (config.out_channels * config.patch_volume, d),
+        "mixins.final_layer.linear.bias": (config.out_channels * config.patch_volume,),
+    }
+    for name, width in (("time_embed", d), ("ofs_embed", e)):
+        if name == "time_embed" or config.ofs_embed_dim:
+            shapes |= {f"{name}.0.weight": (e, width), f"{name}.0.bias": (e,)}
+            shapes |= {f"{name}.2.weight": (e, e), f"{name}.2.bias": (e,)}
+    for n in range(config.num_layers):
+        layer = {
+            f"transformer.layers.{n}.input_layernorm": (d,),
+            f"transformer.layers.{n}.post_attention_layernorm": (d,),
+            f"transformer.layers.{n}.attention.query_key_value": (3 * d, d),
+            f"transformer.layers.{n}.attention.dense": (d, d),
+            f"transformer.layers.{n}.mlp.dense_h_to_4h": (4 * d, d),
+            f"transformer.layers.{n}.mlp.dense_4h_to_h": (d, 4 * d),
+            f"mixins.adaln_layer.adaLN_modulations.{n}.1": (12 * d, e),
+            f"mixins.adaln_layer.query_layernorm_list.{n}": (head,),
+            f"mixins.adaln_layer.key_layernorm_list.{n}": (head,),
+        }
+        shapes |= {f"{name}.weight": shape for name, shape in layer.items()}
+        shapes |= {f"{name}.bias": shape[:1] for name, shape in layer.items()}
+
+    def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+        noise = torch.randn(shape, generator=generator)
+        return noise / math.prod(shape[1:]) ** 0.5 if len(shape) > 1 else 0.3 * noise + name.endswith("weight")
+
+    weights = {name: draw(name, shape) for name, shape in shapes.items()}
+    t, h, w = config.base_grid
+    num_text = config.max_text_seq_length
+    if not config.use_rotary_positional_embeddings:
+        table = torch.zeros(1, num_text + t * h * w, d)
+        table[0, num_text:] = sinusoids(t, h, w, d)
+        weights["mixins.pos_embed.pos_embedding"] = table
+    elif not in_time:  # the newer code does not store the table
+        cos, sin = rotary(t, h, w, head)
+        weights |= {"mixins.pos_embed.freqs_cos": cos, "mixins.pos_embed.freqs_sin": sin}
+    if config.use_learned_positional_embeddings:
+        weights["mixins.pos_embed.pos_embedding"] = torch.randn(1, num_text + t * h * w, d, generator=generator)
+    return weights
+
+
+def predict(
+    state: State, latents: Tensor, text: Tensor, timestep: Tensor, *, num_heads: int, eps: float, ofs: float | None
+) -> Tensor:
+    """Latents [b t c h w] to the prediction [b t c h w], at the size that the tables of the file are for."""
+    linear, norm = layers(state)
+    d = state["mixins.patch_embed.text_proj.weight"].shape[0]
+    num_layers = sum(name.endswith("attention.dense.weight") for name in state)
+    num_text = text.shape[1]
+
+    emb = linear("time_embed.2", F.silu(linear("time_embed.0", waves(timestep, d))))
+    if ofs is not None:
+        width = state["ofs_embed.0.weight"].shape[1]
+        emb = emb + linear("ofs_embed.2", F.silu(linear("ofs_embed.0", waves(torch.full_like(timestep, ofs), width))))
+
+    _, t, _, h, w = latents.shape
+    weight = state["mixins.patch_embed.proj.weight"]
+    if weight.ndim == 4:
+        p, o = weight.shape[-1], 1
+        frames = F.conv2d(latents.flatten(0, 1), weight, state["mixins.patch_embed.proj.bias"], stride=p)
+        video = rearrange(frames, "(b t) d h w -> b (t h w) d", t=t)
+    else:
+        p, o = 2, 2
+        patches = rearrange(latents, "b (t o) c (h p) (w q) -> b (t h w) (c o p q)", o=o, p=p, q=p)
+        video = linear("mixins.patch_embed.proj", patches)
+    x = torch.cat((linear("mixins.patch_embed.text_proj", text), video), dim=1)
+    if "mixins.pos_embed.pos_embedding" in state:
+        x = x + state["mixins.pos_embed.pos_embedding"][:, : x.shape[1]]
+
+    head = d // num_heads
+    table = None
+    if weight.ndim == 2:
+        table = rotary(t // o, h // p, w // p, head)
+    elif "mixins.pos_embed.freqs_cos" in state:
+        table = tuple(state[f"mixins.pos_embed.freqs_{part}"][: video.shape[1]] for part in ("cos", "sin"))
+
+    for n in range(num_layers):
+        layer, mixin = f"transformer.layers.{n}", "mixins.adaln_layer"
+        twelve = linear(f"{mixin}.adaLN_modulations.{n}.1", F.silu(emb))[:, None].chunk(12, dim=-1)
+        of_video, of_text = twelve[:6], twelve[6:]
+
+        normed = modulated(norm(f"{layer}.input_layernorm", x, eps), num_text, of_video[:2], of_text[:2])
+        q, k, v = (
+            rearrange(part, "b n (k e) -> b k n e", k=num_heads)
+            for part in linear(f"{layer}.attention.query_key_value", normed).chunk(3, dim=-1)
+        )
+        q = turned(norm(f"{mixin}.query_layernorm_list.{n}", q, 1e-6), num_text, table)
+        k = turned(norm(f"{mixin}.key_layernorm_list.{n}", k, 1e-6), num_text, table)
+        mixed = ((q @ k.transpose(-1, -2)) / math.sqrt(head)).softmax(dim=-1) @ v
+        out = linear(f"{layer}.attention.dense", rearrange(mixed, "b k n e -> b n (k e)"))
+        x = x + torch.cat((of_text[2] * out[:, :num_text], of_video[2] * out[:, num_text:]), dim=1)
+
+        normed = modulated(norm(f"{layer}.post_attention_layernorm", x, eps), num_text, of_video[3:5], of_text[3:5])
+        hidden = F.gelu(linear(f"{layer}.mlp.dense_h_to_4h", normed), approximate="tanh")
+        out = linear(f"{layer}.mlp.dense_4h_to_h", hidden)
+        x = x + torch.cat((of_text[5] * out[:, :num_text], of_video[5] * out[:, num_text:]), dim=1)
+
+    x = norm("transformer.final_layernorm", x, eps)[:, num_text:]
+    shift, scale = linear("mixins.final_layer.adaLN_modulation.1", F.silu(emb))[:, None].chunk(2, dim=-1)
+    x = norm("mixins.final_layer.norm_final", x, eps) * (1 + scale) + shift
+    x = linear("mixins.final_layer.linear", x)
+    return rearrange(x, "b (t h w) (c o p q) -> b (t o) c (h p) (w q)", t=t // o, h=h // p, w=w // p, o=o, p=p, q=p)
+
+
+def layers(state: State) -> tuple[Callable[[str, Tensor], Tensor], Callable[[str, Tensor, float], Tensor]]:
+    """A linear layer and a layer norm of the state, by name."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def norm(name: str, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
+
+    return linear, norm
+
+
+def modulated(x: Tensor, num_text: int, of_video: tuple[Tensor, ...], of_text: tuple[Tensor, ...]) -> Tensor:
+    text = x[:, :num_text] * (1 + of_text[1]) + of_text[0]
+    video = x[:, num_text:] * (1 + of_video[1]) + of_video[0]
+    return torch.cat((text, video), dim=1)
+
+
+def turned(x: Tensor, num_text: int, table: tuple[Tensor, ...] | None) -> Tensor:
+    """Rotary positions on the video tokens: neighbouring channels are a pair."""
+    if table is None:
+        return x
+    cos, sin = table
+    video = x[:, :, num_text:]
+    pairs = rearrange(video, "... (n two) -> ... n two", two=2)
+    rotated = rearrange(torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1), "... n two -> ... (n two)")
+    return torch.cat((x[:, :, :num_text], video * cos + rotated * sin), dim=2)
+
+
+def waves(number: Tensor, width: int) -> Tensor:
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half) / half)
+    angles = number[:, None].float() * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def rotary(t: int, h: int, w: int, head: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [t*h*w, head]: a quarter of the channels for time, three eighths each for height and width."""
+    axes = []
+    for size, width in ((t, head // 4), (h, head // 8 * 3), (w, head // 8 * 3)):
+        frequencies = 1 / 10000 ** (torch.arange(0, width, 2)[: width // 2].float() / width)
+        axes.append(repeat(torch.arange(size)[:, None] * frequencies, "n f -> n (f two)", two=2))
+    shape = (t, h, w, -1)
+    angles = torch.cat(
+        (axes[0][:, None, None].expand(shape), axes[1][None, :, None].expand(shape), axes[2].expand(shape)), dim=-1
+    ).flatten(0, 2)
+    return angles.cos(), angles.sin()
+
+
+def sinusoids(t: int, h: int, w: int, d: int) -> Tensor:
+    """Positions [t*h*w, d] of 2B: a quarter of the channels for time, then width, then height, each sines first."""
+
+    def one(positions: Tensor, width: int) -> Tensor:
+        angles = positions.double()[:, None] * 10000.0 ** (-torch.arange(width // 2).double() / (width / 2))
+        return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+    parts = (
+        repeat(one(torch.arange(t), d // 4), "t d -> (t h w) d", h=h, w=w),
+        repeat(one(torch.arange(w) / 1.875, d * 3 // 8), "w d -> (t h w) d", t=t, h=h),
+        repeat(one(torch.arange(h) / 1.875, d * 3 // 8), "h d -> (t h w) d", t=t, w=w),
+    )
+    return torch.cat(parts, dim=1).float()
