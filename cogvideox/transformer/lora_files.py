@@ -135,14 +135,17 @@ def _factors(
     where = f"{layer} in {path}"
     if up.ndim == 4 and up.shape[2:] == (1, 1):
         up = up.flatten(1)
-    if down.ndim < 2 or up.ndim != 2 or len(down) != up.shape[1]:
+    if down.ndim < 2 or up.ndim != 2 or not 0 < len(down) == up.shape[1]:
         raise UserError(f"the factors of {where} do not fit each other: {list(down.shape)} and {list(up.shape)}")
     if not (down.is_floating_point() and up.is_floating_point()):
         raise UserError(f"the factors of {where} are {down.dtype} and {up.dtype}, not floating-point numbers")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise UserError(f"the factors of {where} are damaged: they hold NaN or infinity")
     if alpha is None:
-        alpha = _alpha_of(layer, len(down), config)
+        try:
+            alpha = _alpha_of(layer, len(down), config)
+        except (TypeError, ValueError, AttributeError, re.error) as error:
+            raise UserError(f"the configuration in {path} does not tell an alpha for {layer} ({error})") from error
     if not math.isfinite(alpha):
         raise UserError(f"alpha={alpha} of {where} is not a number")
     return Factors(down, up, alpha)

@@ -105,6 +105,19 @@ def test_alpha_in_the_metadata(metadata: dict, factors, tmp_path: Path) -> None:
     check(read_lora(tmp_path), factors, alpha=5)
 
 
+@pytest.mark.parametrize(
+    "config", [{"lora_alpha": None}, {"alpha_pattern": {"(": 1}}, {"alpha_pattern": 3}, {"lora_alpha": "much"}], ids=str
+)
+def test_metadata_without_sense(config: dict, factors, tmp_path: Path) -> None:
+    header = {"lora_adapter_metadata": json.dumps(config)}
+    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
+    with pytest.raises(UserError, match="does not tell an alpha for transformer_blocks"):
+        read_lora(tmp_path)
+    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata={"lora_config": "[]"})
+    with pytest.raises(UserError, match="no JSON object"):
+        read_lora(tmp_path)
+
+
 def test_a_folder_of_peft(factors, tmp_path: Path) -> None:
     save_file(named(NAMES["peft"], factors), tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "lora_alpha": 4, "use_rslora": True, "base_model_name_or_path": "THUDM/CogVideoX-5b"}
