@@ -28,16 +28,17 @@ class Given:
     known: the first frames, which stay what they are.
     """
 
-    image: Latents | None = None
+    image: Float[Tensor, "1 z 1 lh lw"] | None = None
     start: Latents | None = None
-    known: Latents | None = None
+    known: Float[Tensor, "1 z known lh lw"] | None = None
 
 
 def in_size(inputs: Inputs, request: Request) -> Inputs:
     """The inputs in the size of the request, filled as its `fit` says."""
 
-    def fitted(frames: Frames) -> Frames:
-        return resize(torch.from_numpy(frames), request.height, request.width, request.fit).numpy()
+    def fitted(frames: Frames) -> UInt8[np.ndarray, "t new_h new_w 3"]:
+        own = torch.from_numpy(np.array(frames))  # a copy: what is given may be read-only, or run backwards
+        return resize(own, request.height, request.width, request.fit).numpy()
 
     return Inputs(
         image=None if inputs.image is None else fitted(inputs.image[None])[0],

@@ -81,7 +81,7 @@ def denoise(
     x = initial_noise((1, config.out_channels, *size), generator, device)
     start = None if given.start is None else pad_front(given.start, padding)
     if start is not None and texts.null is not None:
-        along = guided(bound(), texts.null, guidance.constant(1), len(times))
+        along = guided(bound(), texts.null, guidance.constant(1.0), len(times))
         states = ddim_invert(along, start, times, schedule, on_step=partial(tell, "invert"))
         net = beside_reference(bound(attend=attend_to_reference), states)
     else:
@@ -97,7 +97,7 @@ def denoise(
         interval=request.guidance_interval,
         sequential=request.sequential_guidance,
     )
-    predict = over_windows(predict, windows)
+    predict = over_windows(predict, windows, patch_t)
     if given.known is not None:
         predict = holding(predict, pad_front(given.known, padding), schedule)
 

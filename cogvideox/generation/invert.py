@@ -11,11 +11,12 @@ Axes: b batch, c latent channels, t latent frames, h w latent size, n tokens, k 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.generation.predict import Network
-from cogvideox.transformer.attention import Heads, Layout, dense
+from cogvideox.transformer.attention import Heads, Layout
 
 
 def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
@@ -23,10 +24,10 @@ def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 
     Positions were applied before, to each half alike, so that a place in the new video is the same place in the clip.
     """
-    half = len(q) // 2
-    both_k, both_v = (torch.cat((x[:half], x[half:]), dim=1) for x in (k, v))
-    edited = dense(q[:half], both_k, both_v, layout)
-    return torch.cat((edited, dense(q[half:], k[half:], v[half:], layout)))
+    (q, q_ref), (k, k_ref), (v, v_ref) = (x.transpose(1, 2).chunk(2) for x in (q, k, v))
+    edited = F.scaled_dot_product_attention(q, torch.cat((k, k_ref), dim=2), torch.cat((v, v_ref), dim=2))
+    reference = F.scaled_dot_product_attention(q_ref, k_ref, v_ref)
+    return torch.cat((edited, reference)).transpose(1, 2)
 
 
 def beside_reference(net: Network, trajectory: Sequence[Float[Tensor, "1 c t h w"]]) -> Network:

@@ -52,7 +52,7 @@ class Maker:
             picture = inputs.video[0]
         if picture is not None:
             image = self._encode(picture[None], image_scale(vae, request.image_latent_scale))
-        start = None if inputs.video is None else self._encode(inputs.video)
+        start = None if inputs.video is None else self._encode(inputs.video[: request.num_frames])
         latents = self._denoise(request, request.num_frames, Given(image=image, start=start), report)
         return self._decode(latents, request.num_frames, report)
 

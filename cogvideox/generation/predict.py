@@ -95,12 +95,13 @@ def guided(
     return predict
 
 
-def over_windows(predict: Predict, windows: Sequence[range]) -> Predict:
+def over_windows(predict: Predict, windows: Sequence[range], patch_t: int = 1) -> Predict:
     """The velocity of a long clip from those of windows that share frames (Wang et al. 2023, "Gen-L-Video").
 
     In each step every window is predicted as a clip of its own, and where windows share frames the predictions are
     averaged, each with more weight the nearer to the middle of its window: so the frames of all windows are one video
-    at every moment of the denoising, and none of them is a seam.
+    at every moment of the denoising, and none of them is a seam. Of every window but the first, the first `patch_t`
+    frames only give it something to go on from: there the network expects the latents of one single frame.
     """
     if len(windows) == 1:
         return predict
@@ -108,10 +109,11 @@ def over_windows(predict: Predict, windows: Sequence[range]) -> Predict:
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
 
     def blended(x: Tensor, t: int, i: int) -> Tensor:
-        weight = ramp.to(x.device).view(-1, 1, 1)
         total, weights = torch.zeros_like(x, dtype=torch.float32), x.new_zeros(x.shape[2], 1, 1, dtype=torch.float32)
         for window in windows:
-            part = slice(window.start, window.stop)
+            part, weight = slice(window.start, window.stop), ramp.to(x.device).view(-1, 1, 1).clone()
+            if window.start > 0:
+                weight[:patch_t] = 0
             total[:, :, part] += weight * predict(x[:, :, part], t, i).float()
             weights[part] += weight
         return total / weights

@@ -227,6 +227,7 @@ def _default_size(model: Description, inputs: Inputs, height: int | None, width:
     defaults, trained = model.settings, model.settings.trained
     given = inputs.image if inputs.image is not None else None if inputs.video is None else inputs.video[0]
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
+    one_size = one_size or model.transformer.use_learned_positional_embeddings
     if given is None or height is not None or width is not None or one_size:
         return defaults.height, defaults.width
     multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size

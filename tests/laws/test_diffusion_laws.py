@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogvideox.diffusion.objective import add_noise, eps_from_v, loss_per_sample, v_target, x0_from_v
-from cogvideox.diffusion.samplers import SAMPLERS, ddim, dpmpp_2m, initial_noise
+from cogvideox.diffusion.samplers import SAMPLERS, ddim, ddim_invert, dpmpp_2m, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform, trailing
 
@@ -157,6 +157,40 @@ def test_second_order_beats_first_order():
     first = ddim(predict, start, times, schedule, generator=seeded(2), eta=1.0).std().item()
     second = dpmpp_2m(predict, start, times, schedule, generator=seeded(2)).std().item()
     assert abs(second - std) < 0.02 < 0.1 < abs(first - std)
+
+
+@schedules
+def test_dpm_without_noise_converges_to_the_flow_faster_than_ddim(schedule):
+    """Its steps are those of DDIM with the estimate of the data extrapolated, so one step is that of DDIM."""
+    start, std = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1), 1.5
+    predict = gaussian(schedule, 0.7, std)
+
+    def run(sample, num_steps, **options):
+        return sample(predict, start, trailing(num_steps), schedule, **options)
+
+    torch.testing.assert_close(run(dpmpp_2m, 1, eta=0.0), run(ddim, 1))
+    for num_steps in (50, 200, 1000):
+        first, second = (
+            (end - (0.7 + std * start)).abs().max().item()
+            for end in (run(ddim, num_steps), run(dpmpp_2m, num_steps, eta=0.0))
+        )
+        assert second < first
+
+
+@schedules
+def test_ddim_backwards_finds_the_noise_that_the_data_come_from(schedule):
+    """On a Gaussian, to first order: with more steps there and back is nearer to nothing."""
+    data, predict = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1), gaussian(schedule, 0.3, 0.8)
+    errors = []
+    for num_steps in (50, 200, 800):
+        times = trailing(num_steps)
+        states = ddim_invert(predict, data, times, schedule)
+        assert len(states) == num_steps
+        errors.append((ddim(predict, states[0], times, schedule) - data).abs().max().item())
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05
+    # Any state on the way leads back as well, with the rest of the times.
+    half = num_steps // 2
+    assert (ddim(predict, states[half], times[half:], schedule) - data).abs().max() < 0.05
 
 
 @schedules

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -122,3 +123,41 @@ def test_cover_covers_keeps_the_aspect_and_cuts_the_middle(height, width, target
 def test_no_torch_is_imported():
     code = "import sys, cogvideox.geometry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), st.sampled_from([16, 480, 720]), st.sampled_from([16, 64, 480]))
+def test_contain(height, width, target_height, target_width):
+    """All of the picture is seen, and it is as large as fits: one side is the target's."""
+    place = geometry.contain(height, width, target_height, target_width)
+    assert place.height <= target_height and place.width <= target_width
+    assert place.height == target_height or place.width == target_width
+    assert (
+        0 <= target_height - place.height - 2 * place.top <= 1 and 0 <= target_width - place.width - 2 * place.left <= 1
+    )
+    scale = min(target_height / height, target_width / width)
+    assert abs(place.height - max(1, height * scale)) <= 1 and abs(place.width - max(1, width * scale)) <= 1
+
+
+@given(st.integers(1, 60), st.integers(2, 20), st.integers(1, 19))
+def test_windows_cover_everything_and_share_enough(num_latents, window, overlap):
+    overlap = min(overlap, window - 1)
+    windows = geometry.windows(num_latents, window, overlap)
+    assert windows[0].start == 0 and windows[-1].stop == num_latents
+    assert {len(piece) for piece in windows} == {min(window, num_latents)}
+    for one, next_one in pairwise(windows):
+        assert one.start < next_one.start and one.stop - next_one.start >= overlap
+
+
+def test_a_size_like_a_picture():
+    both = (768, 1360)
+    for picture, size in (
+        ((1080, 1920), (768, 1360)),
+        ((1200, 900), (1024, 768)),
+        ((500, 500), (768, 768)),
+        ((100, 9000), (768, 1360)),
+    ):
+        assert geometry.size_like(*picture, both, both, 16) == size
+
+
+def test_whole_frames():
+    assert [geometry.whole_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cogvideox.diffusion.guidance import combine, constant, dynamic
+from cogvideox.diffusion.guidance import combine, constant, dynamic, smooth
 from cogvideox.diffusion.timesteps import trailing
 
 
@@ -15,6 +15,12 @@ def test_dynamic_swings_with_the_raw_timestep():
     values = [guidance(times[i]) for i in (0, 10, 25, 40, 49)]
     assert values == pytest.approx([2.29, 1.005, 1.52, 6.999, 1.12], abs=0.005)
     assert all(1 <= guidance(t) <= 7 for t in range(1000))
+
+
+def test_smooth_rises():
+    values = [smooth(6.0)(t) for t in trailing(50)]
+    assert values[0] == 1 and values == sorted(values) and smooth(6.0)(0) == pytest.approx(7.0)
+    assert values[25] < 1.1  # most of the rise is near the end
 
 
 def test_combine():

@@ -64,6 +64,16 @@ def test_eta_adds_noise_between_nothing_and_ancestral():
         run("ddim", 0, eta=1.5)
 
 
+def test_dpm_without_noise_needs_no_generator():
+    first = run("dpm++", 0, eta=0.0)
+    start = initial_noise((1, *SHAPE[1:]), [seeded()])
+    assert torch.equal(SAMPLERS["dpm++"](velocity, start, trailing(4), SCHEDULE, eta=0.0), first)
+    assert not torch.equal(run("dpm++", 0, eta=0.5), first)
+    assert torch.equal(run("dpm++", 0, eta=1.0), run("dpm++", 0))
+    with pytest.raises(ValueError, match=r"eta=1.0 .* generator"):
+        SAMPLERS["dpm++"](velocity, start, trailing(4), SCHEDULE)
+
+
 @samplers
 def test_the_state_stays_float32_under_a_half_precision_network(name):
     seen = []

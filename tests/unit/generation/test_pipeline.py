@@ -10,22 +10,11 @@ import cogvideox
 from cogvideox.bundle.folder import load
 from cogvideox.errors import UserError
 from cogvideox.generation.device import choose_device, choose_dtype
-from cogvideox.generation.pipeline import CogVideoX, Progress
+from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
 from cogvideox.generation.request import Replay
 from tests import tiny
 
 PROMPT = tiny.CAPTIONS[0]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    return {variant: tiny.write(root / variant, variant) for variant in tiny.TRANSFORMERS}
-
-
-@pytest.fixture(scope="module")
-def pipes(folders):
-    return {variant: CogVideoX.from_pretrained(path) for variant, path in folders.items()}
 
 
 def test_defaults(pipes):
@@ -76,6 +65,10 @@ def test_what_a_request_changes_changes_the_video(pipes):
         {"guidance_scale": 1.0},
         {"dynamic_guidance": True},
         {"sampler": "dpm++"},
+        {"sampler": "dpm++", "eta": 0.0},
+        {"eta": 0.5},
+        {"smooth_guidance": True},
+        {"position_rule": "slice", "width": 64},
         {"num_inference_steps": 3},
         {"seed": 1},
     ):
@@ -103,6 +96,32 @@ def test_progress_counts_steps_and_frames(pipes):
         assert all(p.num_videos == 2 for p in mine)
 
 
+def test_a_cancelled_generation_keeps_what_was_done(pipes):
+    def stop(progress: Progress) -> None:
+        if progress.video == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled) as caught:
+        pipes["2b"].generate(PROMPT, seed=5, num_videos=4, on_step=stop)
+    assert [video.metadata["seed"] for video in caught.value.videos] == [5, 6]
+
+
+def test_a_look_at_what_is_made(pipes):
+    """Few small pictures of the estimate so far; at the end, of the video itself."""
+    looks = []
+
+    def look(progress: Progress) -> None:
+        looks.append((progress.stage, progress.preview(), progress.preview(num_pictures=9, max_side=24)))
+
+    video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=look)
+    assert {stage for stage, _, _ in looks} == {"denoise", "decode"}
+    assert all(one.shape == (1, 32, 48, 3) and one.dtype == np.uint8 for _, one, _ in looks)
+    assert all(many.shape == (4, 16, 24, 3) for _, _, many in looks)
+    assert np.abs(looks[-1][1][0].astype(float) - video.frames[0]).mean() < 40
+    with pytest.raises(ValueError, match="something to look at"):
+        Progress("denoise", 1, 2).preview()
+
+
 def test_an_error_in_on_step_ends_the_generation(pipes):
     class Enough(Exception):
         pass
@@ -128,6 +147,26 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
 def test_refusals(pipes, values, message):
     with pytest.raises(UserError, match=message):
         type(pipes["2b"]).generate(pipes["2b"], **{"prompt": PROMPT, **values})
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_guidance_in_a_batch_or_one_after_the_other(pipes, sampler):
+    values = {"sampler": sampler, "seed": 0, "num_inference_steps": 4, "output": "float"}
+    batched = pipes["5b"].generate(PROMPT, **values).frames
+    sequential = pipes["5b"].generate(PROMPT, **values, sequential_guidance=True).frames
+    assert np.abs(batched - sequential).max() <= 1e-6
+
+
+def test_guidance_in_some_of_the_steps(pipes):
+    values = {"seed": 0, "num_inference_steps": 4, "output": "float"}
+    frames = {
+        interval: pipes["5b"].generate(PROMPT, **values, guidance_interval=interval).frames
+        for interval in [(0.0, 1.0), (0.5, 1.0), (0.0, 0.1)]
+    }
+    assert np.array_equal(frames[0.0, 1.0], pipes["5b"].generate(PROMPT, **values).frames)
+    assert not np.array_equal(frames[0.5, 1.0], frames[0.0, 1.0])
+    # A tenth of four steps is none of them.
+    assert np.allclose(frames[0.0, 0.1], pipes["5b"].generate(PROMPT, **values, guidance_scale=1.0).frames, atol=1e-6)
 
 
 def test_a_warning_outside_of_what_was_trained(pipes):

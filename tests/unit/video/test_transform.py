@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cogvideox.video.transform import resize_crop, to_frames, to_model, to_unit
+from cogvideox.video.transform import resize, resize_crop, to_frames, to_model, to_unit
 
 
 def test_every_level_survives_the_way_to_the_model_and_back():
@@ -40,3 +40,14 @@ def test_a_frame_of_the_right_size_stays_as_it_is():
     frames = torch.randint(0, 256, (2, 48, 72, 3), dtype=torch.uint8)
     assert torch.equal(resize_crop(frames, 48, 72), frames)
     assert torch.equal(resize_crop(frames, 48, 48), frames[:, :, 12:60])
+
+
+def test_the_other_ways_to_fill_a_size():
+    """A white picture, twice as wide as high: whole between black bars, or squashed; cut, it fills everything."""
+    white = torch.full((2, 20, 40, 3), 255, dtype=torch.uint8)
+    assert (resize(white, 32, 32, "cover") == 255).all()
+    assert (resize(white, 32, 32, "stretch") == 255).all()
+    contained = resize(white, 32, 32, "contain")
+    assert contained.shape == (2, 32, 32, 3)
+    assert (contained[:, 8:24] == 255).all() and (contained[:, :8] == 0).all() and (contained[:, 24:] == 0).all()
+    assert torch.equal(resize(white, 20, 40), white)
