@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.outputs import FORMATS, check_folder
@@ -37,7 +38,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.toybox.scene import draw
 
     seeds = range(options.seed, options.seed + options.num_scenes)
-    facts = dict(_split(text) for text in options.facts)
+    facts: dict[str, Any] = dict(_split(text) for text in options.facts)
     seconds = (options.num_frames - 1) / options.fps
     scenes = [draw(seed, options.grammar, seconds=seconds, **facts) for seed in seeds]
     image = options.num_frames == 1
