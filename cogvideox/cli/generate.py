@@ -80,6 +80,8 @@ def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
         earlier["overlap"] = None
     if given.get("extend") or given.get("invert"):
         earlier["strength"] = None
+    if given.get("extend") and not replay.extend:
+        earlier["num_frames"] = None  # which did not count what is now extended
     return {**earlier, **given}
 
 

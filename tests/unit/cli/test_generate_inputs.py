@@ -1,0 +1,154 @@
+"""`cogvideox generate` from images, videos and files of prompts."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cogvideox.records import Video
+from tests import tiny
+
+PROMPT = "a red ball moves to the right on a blue floor"
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny-i2v", "5b-i2v")
+
+
+@pytest.fixture
+def inputs(here):
+    """An image of 40x60 and a video of 17 frames of it sliding by."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(here / "in.png")
+    Video(np.stack([np.roll(pixels, shift, axis=1) for shift in range(17)]), 8.0).save(here / "in.mp4")
+
+
+def names(folder, ending):
+    return sorted(path.name for path in folder.glob(f"*{ending}"))
+
+
+def test_image_to_video_and_again(run, image_model, here, inputs):
+    ran = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
+    assert ran.status == 0, ran.err
+    sidecar = json.loads((here / "x.json").read_text())
+    assert sidecar["image"]["path"] == str(here / "in.png") and sidecar["fit"] == "contain"
+    assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
+    assert (here / "y.png").read_bytes() == (here / "x.png").read_bytes()
+    # The picture has changed: what it is now has to be asked for.
+    Image.new("RGB", (60, 40)).save(here / "in.png")
+    refused = run("generate", "--from", "x.json", "-o", "z.png")
+    assert refused.status == 2 and "has changed since" in refused.err and not (here / "z.png").exists()
+    assert run("generate", "--from", "x.json", "-o", "z.png", "--image", "in.png").status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "num_frames"),
+    [
+        ([], 9),
+        (["--strength", "0.5", "--num-frames", 17], 17),
+        (["--extend"], 21),
+        (["--extend", "--num-frames", 25, "--overlap", 4], 25),
+        (["--invert"], 9),
+    ],
+    ids=str,
+)
+def test_videos_of_a_video(run, model, here, inputs, options, num_frames):
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--video", "in.mp4", *options)
+    assert ran.status == 0, ran.err
+    assert Video.load(here / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
+    assert run("generate", "--from", "x.json", "-o", "y.mp4").status == 0
+    assert (here / "y.mp4").read_bytes() == (here / "x.mp4").read_bytes()
+
+
+def test_a_replay_is_changed_without_naming_what_no_longer_counts(run, model, here, inputs):
+    given = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
+    assert run("generate", PROMPT, *given, "--strength", "0.5", "--smooth-guidance").status == 0
+    assert run("generate", "--from", "x.json", "-o", "y.mp4", "--extend", "--dynamic-guidance").status == 0
+    sidecar = json.loads((here / "y.json").read_text())
+    assert sidecar["extend"] and sidecar["dynamic_guidance"] and not {"strength", "smooth_guidance"} & sidecar.keys()
+    assert run("generate", "--from", "y.json", "-o", "z.mp4", "--window", "17", "--num-frames", 37).status == 0
+    assert json.loads((here / "z.json").read_text())["overlap"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--image", "in.png"], "takes no image"),
+        (["--image", "gone.png"], "there is no such file"),
+        (["--video", "gone.mp4"], "there is no such file"),
+        (["--video", "noise.mp4"], "it is damaged or no video"),
+        (["--video", "."], "it is a folder"),
+        (["--video", "in.mp4", "--strength", "2"], "nearest is 1"),
+        (["--video", "in.mp4", "--strength", "0.01"], "nearest is"),
+        (["--video", "in.mp4", "--num-frames", "97"], "the nearest is 17"),
+        (["--video", "in.mp4", "--extend", "--num-frames", "13"], "the nearest is 21"),
+        (["--extend"], "extend is for a video"),
+        (["--window", "8"], "5 or 9"),
+        (["--guidance-interval", "0.5"], "expected 2 arguments"),
+        (["--prompts", "noise.mp4"], "PROMPT or --prompts"),
+    ],
+    ids=str,
+)
+def test_refusals(run, model, here, inputs, options, words):
+    (here / "noise.mp4").write_bytes(bytes(range(256)) * 8)
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *options)
+    assert ran.status == 2 and ran.err.count("\n") == 1 and words in ran.err, ran
+    assert not (here / "x.mp4").exists()
+
+
+def test_an_image_model_without_an_image(run, image_model, here, inputs):
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
+    assert ran.status == 2 and "there is none: give one with image" in ran.err
+    (here / "broken.png").write_bytes((here / "in.png").read_bytes()[:100])
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
+    assert ran.status == 2 and "broken.png" in ran.err and ran.err.count("\n") == 1
+
+
+def test_a_file_of_prompts_goes_on_where_it_stopped(run, model, here):
+    (here / "p.txt").write_text("a red ball\n\na green cube stands still\na red ball\n", encoding="utf-8")
+    options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "out", "--num-videos", 2)
+    ran = run(*options)
+    assert ran.status == 0 and ran.out.count("\n") == 6, ran
+    made = names(here / "out", ".mp4")
+    assert made == sorted(f"{words}-{seed}{n}.mp4" for words, n in BALL_CUBE_BALL for seed in (0, 1))
+    times = {name: (here / "out" / name).stat().st_mtime_ns for name in made}
+    (here / "out" / made[0]).unlink()
+    ran = run(*options)
+    assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos are there already" in ran.err
+    assert names(here / "out", ".mp4") == made
+    assert all((here / "out" / name).stat().st_mtime_ns == times[name] for name in made[1:])
+    # Nothing is left to do; and what is asked for otherwise is made anew.
+    assert run(*options).out == ""
+    assert run(*options, "--guidance-scale", 2).out.count("\n") == 6
+
+
+BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red-ball", "-2"))
+
+
+def test_a_file_of_prompts_with_images(run, image_model, here, inputs):
+    (here / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
+    ran = run("generate", "--prompts", "p.txt", "--model", image_model)
+    assert ran.status == 0, ran
+    assert names(here, ".mp4") == ["a-ball-0.mp4", "a-cube-0.mp4", "in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n  \n", "holds no prompt"),
+        (b"a ball\n@@in.png\n", "line 2 of p.txt: the prompt is empty"),
+        (b"a ball@@gone.png", "line 1 of p.txt: cannot read gone.png"),
+        (b"\xff\xfe", "not text in UTF-8"),
+    ],
+    ids=str,
+)
+def test_files_of_prompts_that_are_wrong(run, image_model, here, inputs, content, words):
+    (here / "p.txt").write_bytes(content)
+    ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
+    assert ran.status == 2 and words in ran.err and ran.err.count("\n") == 1, ran
+    assert not (here / "out").exists()
+    (here / "p.txt").write_text("a ball")
+    ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
+    assert ran.status == 2 and "go to a folder" in ran.err
