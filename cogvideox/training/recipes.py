@@ -84,7 +84,7 @@ def toybox() -> TransformerTraining:
         clips=ToyboxClips(num_clips=15_360),
         validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT),
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=200, final_lr=0.05),
-        run=RunSettings(num_steps=16_000, batch_size=32, ema_decay=0.999),
+        run=RunSettings(num_steps=14_000, batch_size=32, ema_decay=0.999),
         sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
         schedule=ScheduleConfig(snr_shift_scale=10.0),
         image_interval=5,
@@ -131,7 +131,7 @@ def toybox_gpu() -> TransformerTraining:
         clips=ToyboxClips(num_clips=65_536),
         optim=replace(base.optim, warmup_steps=500, final_lr=0.02),
         run=RunSettings(
-            num_steps=16_000,
+            num_steps=14_000,
             batch_size=512,
             precision="bfloat16",
             compile=True,
