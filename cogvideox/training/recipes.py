@@ -131,7 +131,7 @@ def toybox_gpu() -> TransformerTraining:
         clips=ToyboxClips(num_clips=65_536),
         optim=replace(base.optim, warmup_steps=500, final_lr=0.02),
         run=RunSettings(
-            num_steps=14_000,
+            num_steps=16_000,
             batch_size=512,
             precision="bfloat16",
             compile=True,
