@@ -8,7 +8,6 @@ from typing import get_args
 from cogvideox.bundle.layout import WEIGHTS
 from cogvideox.bundle.settings import Family
 from cogvideox.cli.arguments import Parser
-from cogvideox.cli.outputs import check_folder
 from cogvideox.errors import UserError
 from cogvideox.weights.words import size
 
@@ -31,6 +30,7 @@ def run(arguments: list[str]) -> None:
     import torch  # it takes a second, so not before the arguments are known to be right
 
     from cogvideox.bundle.convert import prepare
+    from cogvideox.cli.outputs import check_folder
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()

@@ -37,6 +37,9 @@ _TYPES = {
 }
 _TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
+# To map a file takes about a millisecond, so it is not done anew for less than this.
+_LEAST = 4 * 2**20
+
 
 def open_state(path: str | Path) -> Stored:
     """A state dict on the disk: one `.safetensors` file, an `.index.json` with its shards, or a folder of either.
@@ -198,7 +201,7 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
         except OSError as error:
             raise cannot_read(path, error) from error
 
-    return meta, MappedFile(mapped, path.stat().st_size), metadata
+    return meta, MappedFile(mapped, max(path.stat().st_size // 50, _LEAST)), metadata
 
 
 def _meta(shape: Sequence[int], type_name: str) -> Tensor:

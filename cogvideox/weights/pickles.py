@@ -52,7 +52,8 @@ def open_pickle(path: str | Path) -> Stored:
     meta = {name: tensor.to("meta") for name, tensor in content.items()}
     if zipfile.is_zipfile(path):
         del content  # with its mapping
-        file = MappedFile(lambda: _state(_load(path), path).__getitem__, path.stat().st_size)
+        # To read the pickle again takes a tenth of a second.
+        file = MappedFile(lambda: _state(_load(path), path).__getitem__, max(path.stat().st_size // 20, 2**26))
     else:
         file = MappedFile(lambda: content.__getitem__, path.stat().st_size)
     return Stored(meta, {name: (file, name) for name in meta})

@@ -13,16 +13,16 @@ Read = Callable[[str], Tensor]
 
 
 class MappedFile:
-    """One file of tensors. At most a twentieth of it, and one tensor, is held for tensors that are passing.
+    """One file of tensors.
 
     Args:
         open: maps the file anew and gives the function that reads from this mapping.
-        num_bytes: the size of the file.
+        limit: after so many bytes of passing tensors the mapping they came from is given up.
     """
 
-    def __init__(self, open: Callable[[], Read], num_bytes: int) -> None:
+    def __init__(self, open: Callable[[], Read], limit: int) -> None:
         self._open = open
-        self._limit = num_bytes // 20
+        self._limit = limit
         self._lasting: Read | None = None
         self._passing: Read | None = None
         self._num_passed = 0
@@ -42,6 +42,10 @@ class MappedFile:
         self._num_passed += tensor.nbytes
         return tensor
 
+    def release(self) -> None:
+        """Gives up the mapping of passing tensors."""
+        self._passing = None
+
 
 class Stored(Mapping[str, Tensor]):
     """A state dict in files. As a mapping it gives views of the mapped files; writing to one leaves the file as it is.
@@ -60,6 +64,7 @@ class Stored(Mapping[str, Tensor]):
         self.meta = dict(meta)
         self.metadata = dict(metadata or {})
         self._places = dict(places)
+        self._last: MappedFile | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         file, key = self._places[name]
@@ -74,6 +79,9 @@ class Stored(Mapping[str, Tensor]):
     def passing(self, name: str) -> Tensor:
         """The tensor, for a moment: to be copied, not to be kept."""
         file, key = self._places[name]
+        if self._last is not None and self._last is not file:
+            self._last.release()
+        self._last = file
         return file.passing(key)
 
     def renamed(self, names: Mapping[str, str]) -> "Stored":

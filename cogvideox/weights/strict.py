@@ -55,7 +55,7 @@ def translate(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of `expected` (a state dict; its values do not matter) made of those of `state`, one at a time.
+    """The tensors of `expected` (a state dict; its values do not matter) made of those of `state`, in that one's order.
 
     The arguments are those of `load_strict`.
 
@@ -65,7 +65,9 @@ def translate(
     check_fit(state, expected, where=where, rules=rules)
     broken: list[str] = []
     too_large: list[str] = []
-    for name in expected:
+    place = {name: i for i, name in enumerate(state)}
+    # In the order of the file, or of one file after the other, because disks like it.
+    for name in sorted(expected, key=lambda name: place[_sources(name, state, rules)[0]]):
         tensor = _made(name, state, rules, dtype, device)
         if not _finite(tensor):
             parts = [passing(state, part) for part in _sources(name, state, rules)]

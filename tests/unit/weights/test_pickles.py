@@ -76,7 +76,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, state, new):
 
 
 def test_a_bare_pickle_that_would_run_code_is_refused(tmp_path):
-    (tmp_path / "x.bin").write_bytes(pickle.dumps(Evil(os.mkdir, str(tmp_path / "trap"))))
+    (tmp_path / "x.bin").write_bytes(pickle.dumps(Evil(os.mkdir, str(tmp_path / "trap")), protocol=2))
     with pytest.raises(UserError, match=r"x\.bin"):
         open_pickle(tmp_path / "x.bin")
     assert not (tmp_path / "trap").exists()

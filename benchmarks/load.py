@@ -1,0 +1,149 @@
+"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, as JSON.
+
+python benchmarks/load.py --out build/load.json                    # 79 M parameters, a few seconds
+python benchmarks/load.py --preset 2b --out build/load-2b.json     # the real CogVideoX-2B, 3.4 GB of random weights
+
+Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size while loading minus the
+one before, after all imports and the load of a tiny model. After loading, every weight is read once, on the clock: both
+keep weights of the wanted type in the mapped file, and what was never read was not loaded. Ours looks for NaN on the
+way, theirs does not. Seconds of processor time, of all threads, do not mind other work on the machine.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cogvideox.bundle.layout import WEIGHTS, part_config, weights_file
+from cogvideox.bundle.networks import build, keymap_of
+from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.version import __version__
+from cogvideox.weights.outward import save_as_theirs
+from cogvideox.weights.pickles import open_weights
+from cogvideox.weights.strict import load_strict
+
+SMALL = replace(PRESETS["2b"](), num_attention_heads=8, num_layers=12)
+TINY = replace(PRESETS["2b"](), num_attention_heads=1, num_layers=1)
+
+
+def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard_bytes: int) -> None:
+    """Random weights as `folder/transformer/`, made and written a tensor at a time."""
+    part = folder / "transformer"
+    part.mkdir(parents=True)
+    (part / "config.json").write_text(json.dumps(part_config(config)))
+    meta = build(config).state_dict()
+    generator = torch.Generator().manual_seed(0)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in meta.items():
+            yield name, torch.randn(tensor.shape, generator=generator) * 0.02
+
+    file = part / f"{WEIGHTS['transformer']}.safetensors"
+    save_as_theirs(meta, tensors(), file, rules=keymap_of(config), dtype=dtype, max_shard_bytes=max_shard_bytes)
+
+
+def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
+    config = TransformerConfig.from_diffusers(json.loads((folder / "transformer/config.json").read_text()))
+    network = build(config)
+    state = open_weights(weights_file(folder, "transformer"))
+    load_strict(network, state, where=str(folder), rules=keymap_of(config), dtype=dtype)
+    return network
+
+
+def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from diffusers import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=dtype)
+
+
+LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs}
+
+
+def measure(who: str, folder: Path, dtype: torch.dtype) -> dict[str, float]:
+    """One load, in this process."""
+    LOADERS[who](folder.parent / "tiny", dtype)  # what is imported and mapped once, whatever the size
+    Path("/proc/self/clear_refs").write_text("5")  # the highest size so far is forgotten
+    before = resident("VmRSS")
+    began, processor = time.perf_counter(), time.process_time()
+    network = LOADERS[who](folder, dtype)
+    loaded = time.perf_counter()
+    for weight in network.parameters():
+        weight.detach().view(torch.uint8 if weight.itemsize == 1 else torch.int16).max()
+    read, processor = time.perf_counter(), time.process_time() - processor
+    num_bytes = sum(weight.nbytes for weight in network.parameters())
+    return {
+        "load_seconds": loaded - began,
+        "load_and_read_seconds": read - began,
+        "processor_seconds": processor,
+        "peak_bytes": resident("VmHWM") - before,
+        "weight_bytes": num_bytes,
+        "peak_over_weights": (resident("VmHWM") - before) / num_bytes,
+    }
+
+
+def resident(what: str) -> int:
+    """A resident size of this process in bytes, as Linux counts it: VmRSS now, VmHWM at the highest."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(what):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"this system does not tell {what}")
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--preset", choices=PRESETS, help="a real model; without it, one of 79 M parameters")
+    p.add_argument("--stored", default="float16", choices=("float16", "bfloat16", "float32"), help="type on the disk")
+    p.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"), help="type to load as")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--shard-gb", type=float, help="default: a quarter of the weights")
+    p.add_argument("--folder", type=Path, help="where to write the weights (default: a temporary folder)")
+    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--measure", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
+    options = p.parse_args()
+    dtype = getattr(torch, options.dtype)
+    if options.measure:
+        who, folder = options.measure
+        options.out.write_text(json.dumps(measure(who, Path(folder), dtype)))
+        return
+
+    config = PRESETS[options.preset]() if options.preset else SMALL
+    num_parameters = sum(tensor.numel() for tensor in build(config).state_dict().values())
+    stored = getattr(torch, options.stored)
+    shard = options.shard_gb * 1e9 if options.shard_gb else num_parameters * stored.itemsize / 4
+    rows: dict[str, list[dict[str, float]]] = {who: [] for who in LOADERS}
+    with tempfile.TemporaryDirectory(dir=options.folder) as root:
+        folder = Path(root) / "model"
+        write(config, folder, stored, int(shard))
+        write(TINY, folder.with_name("tiny"), stored, int(shard))
+        for _ in range(options.rounds):
+            for who, row in rows.items():
+                result = Path(root) / "result.json"
+                command = [sys.executable, __file__, "--measure", who, str(folder), "--dtype", options.dtype]
+                subprocess.run([*command, "--out", str(result)], check=True)
+                row.append(json.loads(result.read_text()))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "what": {"preset": options.preset or "small", "parameters": num_parameters},
+        "stored": options.stored,
+        "loaded_as": options.dtype,
+        "rounds": options.rounds,
+        "median": {who: {key: statistics.median(r[key] for r in row) for key in row[0]} for who, row in rows.items()},
+        "all": rows,
+        "versions": {"cogvideox": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report["median"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

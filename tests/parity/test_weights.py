@@ -1,0 +1,61 @@
+"""Weights on the disk: what diffusers and transformers save is read here, and the reverse, to the bit."""
+
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from cogvideox.bundle import folder
+from cogvideox.bundle.convert import prepare
+from cogvideox.bundle.layout import WEIGHTS
+from cogvideox.bundle.networks import keymap_of
+from cogvideox.weights.files import load_state
+from cogvideox.weights.keymap import to_theirs
+from tests import tiny
+
+THEIRS = {
+    "transformer": diffusers.CogVideoXTransformer3DModel,
+    "vae": diffusers.AutoencoderKLCogVideoX,
+    "text_encoder": transformers.T5EncoderModel,
+}
+VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """The same tensors in the same type; the second name that T5 has for its embedding does not count."""
+    a, b = ({name: one[name] for name in one if name != "encoder.embed_tokens.weight"} for one in (a, b))
+    return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
+
+
+def theirs(path: Path, part: str, dtype: torch.dtype):
+    return THEIRS[part].from_pretrained(path / part, torch_dtype=dtype)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant: str) -> None:
+    bundle = tiny.bundle(variant)
+    here = folder.save(bundle, tmp_path / "here")
+    for part in WEIGHTS:
+        network = getattr(bundle, part)
+        own = to_theirs(network.state_dict(), keymap_of(network.config))
+        model = theirs(here, part, torch.float32)
+        assert same(model.state_dict(), own)
+        model.to(torch.bfloat16).save_pretrained(tmp_path / "there" / part, max_shard_size="40KB")
+    plan = prepare(tmp_path / "there", base=here)
+    loaded = folder.load(plan.write_folder(tmp_path / "back"), dtype=torch.bfloat16)
+    assert len(list((tmp_path / "there/transformer").glob("*.safetensors"))) > 1
+    for part in WEIGHTS:
+        network = getattr(bundle, part).to(torch.bfloat16)
+        state = getattr(loaded, part).state_dict()
+        assert same(state, network.state_dict())
+        assert same(load_state(tmp_path / "back" / part), to_theirs(state, keymap_of(network.config)))
+
+
+def test_a_converted_single_file_is_a_state_dict_of_theirs(tmp_path: Path) -> None:
+    """What programs that take one file read: the names and shapes of diffusers, nothing before or beside them."""
+    here = tiny.write(tmp_path / "here", "5b")
+    file = prepare(here, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
+    assert same(load_state(file), theirs(here, "transformer", torch.float16).state_dict())

@@ -1,0 +1,94 @@
+"""`cogvideox convert` and `cogvideox inspect`."""
+
+import os
+
+import pytest
+import torch
+
+from cogvideox.bundle import layout
+from cogvideox.transformer.lora_files import read_lora
+from cogvideox.weights.files import load_state, save_state
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+def test_to_a_file_and_back_to_a_model(run, model, here):
+    ran = run("convert", model, "one.safetensors", "--dtype", "bfloat16")
+    assert ran.status == 0 and "transformer: " in ran.out and "one.safetensors: written in" in ran.out
+    ran = run("convert", "one.safetensors", "part", "--dtype", "float32")
+    assert ran.status == 0 and "not a whole model yet: vae, text_encoder, tokenizer missing" in ran.err
+    ran = run("convert", "one.safetensors", "part", "--base", model)
+    assert (ran.status, ran.err) == (0, "")
+    assert layout.describe("part").transformer == layout.describe(model).transformer
+    weights = load_state("part/transformer").values()
+    assert {weight.dtype for weight in weights} == {torch.bfloat16}
+
+
+def test_inspect_says_what_it_is(run, model, here):
+    ran = run("inspect", model, "--values", "--config")
+    assert ran.status == 0
+    first, *rest = ran.out.splitlines()
+    assert first == f"{model}: diffusers folder, like 2b"
+    assert rest[-1] == "no problems found"
+    assert any(line.split()[0] == "text_encoder" and "float32" in line for line in rest)
+    assert '      "num_layers": 2,' in rest
+
+
+def test_inspect_names_problems(run, model, here):
+    run("convert", model, "part.safetensors", "--part", "transformer")
+    state = load_state("part.safetensors")
+    state["extra"] = torch.ones(1)
+    state["proj_out.bias"] = state["proj_out.bias"] * float("inf")
+    save_state(state, "bare.safetensors")
+    ran = run("inspect", "bare.safetensors")
+    assert ran.status == 0 and "problem: the configuration of the transformer is in doubt: whether its pos" in ran.out
+    assert ran.out.endswith("1 problem found\n")
+    run("convert", model, "copy")
+    save_state(state, "copy/transformer/diffusion_pytorch_model.safetensors")
+    assert "problem: transformer: 1 tensor not of this model (extra)" in run("inspect", "copy").out
+    del state["extra"]
+    save_state(state, "copy/transformer/diffusion_pytorch_model.safetensors")
+    assert "no problems" in run("inspect", "copy").out
+    assert "NaN or infinity (proj_out.bias)" in run("inspect", "copy", "--values").out
+
+
+def test_inspect_describes_a_lora(run, here):
+    name = "transformer.transformer_blocks.0.attn1.to_q"
+    state = {f"{name}.lora_A.weight": torch.ones(4, 32), f"{name}.lora_B.weight": torch.ones(32, 4)}
+    save_state(state, "lora.safetensors")
+    out = run("inspect", "lora.safetensors").out
+    assert out.splitlines()[0].endswith("lora.safetensors: LoRA")
+    assert out.splitlines()[1].split() == ["rank", "4"]
+    assert read_lora("lora.safetensors").layers.keys() == {"transformer_blocks.0.attn1.to_q"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert"], "two paths"),
+        (["convert", "toybox"], "two paths"),
+        (["convert", "nowhere", "x"], "there is no model 'nowhere'"),
+        (["convert", "toybox", "x", "--to", "ckpt"], "invalid choice: 'ckpt'"),
+        (["convert", "toybox", "x", "--to", "safetensors"], "ends in .safetensors"),
+        (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network of a single file"),
+        (["convert", "toybox", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["convert", "toybox", "x", "--variant", "7b"], "invalid choice: '7b'"),
+        (["convert", "toybox", "x", "--max-shard-gb", "0"], "is not above 0"),
+        (["convert", "toybox", "thesis"], "something else than a model is there"),
+        (["convert", "evil.pt", "x"], "is refused: reading it would run code"),
+        (["inspect"], "takes a path"),
+        (["inspect", "evil.pt"], "is refused: reading it would run code"),
+        (["inspect", "thesis"], "holds no model"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, here, arguments, message):
+    (here / "thesis").mkdir()
+    (here / "thesis/one.txt").write_text("years of work")
+    torch.save({"module": Evil()}, "evil.pt")
+    ran = run(*arguments)
+    assert ran.status == 2 and ran.out == ""
+    assert ran.err.startswith("cogvideox: ") and message in ran.err and ran.err.count("\n") == 1
+    assert sorted(path.name for path in here.iterdir()) == ["evil.pt", "thesis"]
