@@ -97,7 +97,7 @@ def denoise(
         interval=request.guidance_interval,
         sequential=request.sequential_guidance,
     )
-    predict = over_windows(predict, windows, patch_t)
+    predict = over_windows(predict, windows, patch_t, device)
     if given.known is not None:
         predict = holding(predict, pad_front(given.known, padding), schedule)
 

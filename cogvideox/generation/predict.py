@@ -95,7 +95,9 @@ def guided(
     return predict
 
 
-def over_windows(predict: Predict, windows: Sequence[range], patch_t: int = 1) -> Predict:
+def over_windows(
+    predict: Predict, windows: Sequence[range], patch_t: int = 1, device: torch.device | str = "cpu"
+) -> Predict:
     """The velocity of a long clip from those of windows that share frames (Wang et al. 2023, "Gen-L-Video").
 
     In each step every window is predicted as a clip of its own, and where windows share frames the predictions are
@@ -107,16 +109,21 @@ def over_windows(predict: Predict, windows: Sequence[range], patch_t: int = 1) -
         return predict
     length = len(windows[0])
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
+    later = ramp.clone()
+    later[:patch_t] = 0
+    weights = [(later if window.start > 0 else ramp).view(-1, 1, 1) for window in windows]
+    total = torch.zeros(windows[-1].stop, 1, 1)
+    for window, weight in zip(windows, weights):
+        total[window.start : window.stop] += weight
+    # On the device once, not in every step, which would wait for it.
+    shares = [(weight / total[w.start : w.stop]).to(device) for w, weight in zip(windows, weights)]
 
     def blended(x: Tensor, t: int, i: int) -> Tensor:
-        total, weights = torch.zeros_like(x, dtype=torch.float32), x.new_zeros(x.shape[2], 1, 1, dtype=torch.float32)
-        for window in windows:
-            part, weight = slice(window.start, window.stop), ramp.to(x.device).view(-1, 1, 1).clone()
-            if window.start > 0:
-                weight[:patch_t] = 0
-            total[:, :, part] += weight * predict(x[:, :, part], t, i).float()
-            weights[part] += weight
-        return total / weights
+        v = torch.zeros_like(x, dtype=torch.float32)
+        for window, share in zip(windows, shares):
+            part = slice(window.start, window.stop)
+            v[:, :, part] += share * predict(x[:, :, part], t, i).float()
+        return v
 
     return blended
 
