@@ -1,12 +1,13 @@
-"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, as JSON.
+"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, and of converting.
 
 python benchmarks/load.py --out build/load.json                    # 79 M parameters, a few seconds
 python benchmarks/load.py --preset 2b --out build/load-2b.json     # the real CogVideoX-2B, 3.4 GB of random weights
 
-Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size while loading minus the
-one before, after all imports and the load of a tiny model. After loading, every weight is read once, on the clock: both
-keep weights of the wanted type in the mapped file, and what was never read was not loaded. Ours looks for NaN on the
-way, theirs does not. Seconds of processor time, of all threads, do not mind other work on the machine.
+The report is JSON. Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size
+while loading minus the one before, after all imports and the load of a tiny model. After loading, every weight is read
+once, on the clock: both keep weights of the wanted type in the mapped file, and what was never read was not loaded.
+Ours looks for NaN on the way, theirs does not. Seconds of processor time, of all threads, do not mind other work on the
+machine.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cogvideox.bundle.convert import prepare
 from cogvideox.bundle.layout import WEIGHTS, part_config, weights_file
 from cogvideox.bundle.networks import build, keymap_of
 from cogvideox.transformer.config import PRESETS, TransformerConfig
@@ -60,13 +62,20 @@ def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
     return network
 
 
+def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Not a load: the same weights into a new folder, read and written. Gives the network without memory."""
+    plan = prepare(folder / "transformer", dtype=dtype, variant="2b")
+    plan.write_folder(folder.with_name(f"{folder.name}-converted"))
+    return build(plan.pieces["transformer"].config)
+
+
 def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
     from diffusers import CogVideoXTransformer3DModel
 
     return CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=dtype)
 
 
-LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs}
+LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs, "cogvideox convert": convert}
 
 
 def measure(who: str, folder: Path, dtype: torch.dtype) -> dict[str, float]:
@@ -78,9 +87,11 @@ def measure(who: str, folder: Path, dtype: torch.dtype) -> dict[str, float]:
     network = LOADERS[who](folder, dtype)
     loaded = time.perf_counter()
     for weight in network.parameters():
+        if weight.is_meta:
+            continue
         weight.detach().view(torch.uint8 if weight.itemsize == 1 else torch.int16).max()
     read, processor = time.perf_counter(), time.process_time() - processor
-    num_bytes = sum(weight.nbytes for weight in network.parameters())
+    num_bytes = sum(weight.numel() * dtype.itemsize for weight in network.parameters())
     return {
         "load_seconds": loaded - began,
         "load_and_read_seconds": read - began,

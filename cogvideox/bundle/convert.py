@@ -86,7 +86,7 @@ class Piece:
 
     def write(self, file: Path, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None) -> None:
         rules = self.part.rules(self.config)
-        tensors = translate(self.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype)
+        tensors = translate(self.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, lasting=False)
         save_as_theirs(
             self.meta,
             tensors,

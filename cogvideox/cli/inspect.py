@@ -79,7 +79,8 @@ def _values(part: "Part") -> list[str]:
     assert part.config is not None
     expected = build(part.config).state_dict()
     try:
-        for _ in translate(part.state, expected, where=part.where, rules=part.rules(part.config)):
+        rules = part.rules(part.config)
+        for _ in translate(part.state, expected, where=part.where, rules=rules, lasting=False):
             pass
     except UserError as error:
         return [str(error)]

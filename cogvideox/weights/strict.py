@@ -54,10 +54,14 @@ def translate(
     rules: Sequence[Rule] = (),
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    lasting: bool = True,
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors of `expected` (a state dict; its values do not matter) made of those of `state`, in that one's order.
 
-    The arguments are those of `load_strict`.
+    Args:
+        lasting: whether the tensors are to be kept; otherwise each may be used only until the next one is asked for.
+
+    The other arguments are those of `load_strict`.
 
     Raises:
         UserError: as for `load_strict`; what does not fit, before any value is read; what is no number, at the end.
@@ -68,7 +72,7 @@ def translate(
     place = {name: i for i, name in enumerate(state)}
     # In the order of the file, or of one file after the other, because disks like it.
     for name in sorted(expected, key=lambda name: place[_sources(name, state, rules)[0]]):
-        tensor = _made(name, state, rules, dtype, device)
+        tensor = _made(name, state, rules, dtype, device, lasting)
         if not _finite(tensor):
             parts = [passing(state, part) for part in _sources(name, state, rules)]
             overflows = dtype is not None and all(_finite(part.float()) for part in parts)
@@ -126,12 +130,13 @@ def _made(
     rules: Sequence[Rule],
     dtype: torch.dtype | None,
     device: torch.device | str | None,
+    lasting: bool,
 ) -> Tensor:
     sources = _sources(name, state, rules)
     stored = [(state.meta if isinstance(state, Stored) else state)[part] for part in sources]
     kind = reduce(torch.promote_types, (part.dtype for part in stored))
     kind = dtype if dtype is not None and kind.is_floating_point else kind
-    if not copies(name, rules) and kind == stored[0].dtype and str(device or "cpu") == "cpu":
+    if lasting and not copies(name, rules) and kind == stored[0].dtype and str(device or "cpu") == "cpu":
         parts = [state[part] for part in sources]
     else:
         # Cast and moved before they are joined: no temporary tensor is larger than the finished one. Moved before they
