@@ -1,7 +1,8 @@
 """`cogvideox toybox [FACT=WORD ...]`: renders scenes of the built-in world, captions them, or judges a video."""
 
 import json
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from cogvideox.toybox.grammar import SCENE_FACTS, TOY_FACTS, Scene
 FACTS = (*TOY_FACTS, *SCENE_FACTS)
 LEAST_SIDE = 16
 """Pixels below which a toy is no picture, to draw or to judge."""
+LEAST_FPS = 0.01
+LEAST = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": LEAST_SIDE, "width": LEAST_SIDE}
 FRAMES_JUDGED = 64
+"""Of a longer video the first ones are judged."""
+JUDGING = {"judge", "prompt"}
+CAPTIONING = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
+"""What has a meaning beside `--judge`, and beside `--caption`; all else would go unheard."""
 SHOWN = 3
 """Frames of each scene on a sheet: the first, the middle and the last."""
 COLUMNS = 3
@@ -25,20 +32,24 @@ def run(arguments: list[str]) -> None:
     """Reads the arguments and does the one thing that they ask for."""
     options = parser().parse(arguments)
     if options.judge is not None:
+        _refuse_others(options, JUDGING, "--judge")
         judge(options.judge, options.prompt)
         return
-    for name, least in (("num_scenes", 1), ("num_frames", 1), ("height", LEAST_SIDE), ("width", LEAST_SIDE)):
+    if options.prompt is not None:
+        raise UserError("--prompt is what a video is judged by: say which with --judge")
+    if options.caption:
+        _refuse_others(options, CAPTIONING, "--caption")
+    for name, least in LEAST.items():
         if getattr(options, name) < least:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} {getattr(options, name)} is below the smallest legal value, {least}")
-    if not 0 < options.fps <= 1000:
-        raise UserError(f"--fps {options.fps:g} is not above 0 and at most 1000; 16 is usual")
+            raise UserError(f"{_flag(name)} {getattr(options, name)} is below the smallest legal value, {least}")
+    if not LEAST_FPS <= options.fps <= 1000:
+        raise UserError(f"--fps {options.fps:g} is not between {LEAST_FPS:g} and 1000; 16 is usual")
 
     from cogvideox.toybox.caption import STYLES, caption
     from cogvideox.toybox.scene import draw
 
     seeds = range(options.seed, options.seed + options.num_scenes)
-    facts: dict[str, Any] = dict(_split(text) for text in options.facts)
+    facts: dict[str, Any] = _facts(options.facts)
     seconds = (options.num_frames - 1) / options.fps
     scenes = [draw(seed, options.grammar, seconds=seconds, **facts) for seed in seeds]
     image = options.num_frames == 1
@@ -139,7 +150,7 @@ def parser() -> Parser:
     p.add_argument("--sheet", action="store_true", help="also all scenes on one picture, toybox-sheet.png")
     p.add_argument("--caption", action="store_true", help="print captions in every style, and render nothing")
     p.add_argument("--judge", type=Path, metavar="VIDEO", help="mark a video against its prompt, and render nothing")
-    p.add_argument("--prompt", metavar="TEXT", help="for --judge (default: that of the JSON beside the video)")
+    p.add_argument("--prompt", metavar="TEXT", help="for --judge (default: that of the JSON or text file beside it)")
     return p
 
 
@@ -167,6 +178,8 @@ def _shown(num_frames: int) -> list[int]:
 
 
 def _prompt_of(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"there is no video {path}")
     sidecar = path.with_suffix(".json")
     try:
         return str(json.loads(sidecar.read_text(encoding="utf-8"))["prompt"])
@@ -177,8 +190,25 @@ def _prompt_of(path: Path) -> str:
             raise UserError(f"no prompt lies beside {path}: say with --prompt what it should show") from None
 
 
-def _split(text: str) -> tuple[str, str]:
-    name, equals, word = text.partition("=")
-    if not equals or name not in FACTS:
-        raise UserError(f"{text!r} fixes no fact; facts are {', '.join(FACTS)}, fixed like color=red")
-    return name, word
+def _facts(texts: Sequence[str]) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for text in texts:
+        name, equals, word = text.partition("=")
+        if not equals or name not in FACTS:
+            raise UserError(f"{text!r} fixes no fact; facts are {', '.join(FACTS)}, fixed like color=red")
+        if facts.setdefault(name, word) != word:
+            raise UserError(f"{name} is fixed twice, as {facts[name]} and as {word}: a scene has one")
+    return facts
+
+
+def _refuse_others(options: Namespace, heard: Collection[str], verb: str) -> None:
+    """Refuses options that have a meaning only where scenes are rendered."""
+    usual = vars(parser().parse([]))
+    for name, value in vars(options).items():
+        if name not in heard and value != usual[name]:
+            what = value[0] if name == "facts" else _flag(name)
+            raise UserError(f"{what} means nothing together with {verb}, which renders no scene: leave one of them out")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

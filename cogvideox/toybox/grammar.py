@@ -53,7 +53,7 @@ REACH = 1.08
 SPIN = {"cube": 0.40, "star": 0.31}
 """Turns of a spinning toy in a clip: no multiple of a quarter or a fifth, so that the end shows it too."""
 CLASHES = {
-    "white": ("white", "gray"),
+    "white": ("white",),
     "gray": ("white", "black"),
     "black": ("black",),
     "pink": ("white",),

@@ -26,6 +26,7 @@ from cogvideox.errors import UserError
 from cogvideox.toybox.crowd import draw_full
 from cogvideox.toybox.grammar import (
     CORE,
+    FULL,
     GRAMMARS,
     MARGIN,
     MOTIONS,
@@ -65,14 +66,20 @@ def draw(
     for name, word in fixed.items():
         if name not in choices or word not in choices[name]:
             rule = f"its words are {', '.join(choices[name])}" if name in choices else f"facts are {', '.join(choices)}"
-            raise UserError(f"the {grammar} grammar has no {name} {word!r}; {rule}")
+            hint = " (the full grammar has it)" if word in _choices(FULL).get(name, ()) else ""
+            raise UserError(f"the {grammar} grammar has no {name} {word!r}; {rule}{hint}")
+    possible = False
     for _ in range(10_000):
         scene = draw_full(rng, seconds, fixed) if grammar == "full" else _draw_core(rng, seconds, fixed)
+        possible = possible or scene is not None
         if scene is not None and (side == "all" or withheld(scene) == (side == "withheld")):
             return scene
-    if side == "all":
-        raise UserError(f"no scene has {fixed}: the {grammar} grammar leaves it out, as pixels could not show it")
-    raise UserError(f"no {side} scene has {fixed}: they are on the other side of the withheld rule")
+    asked = ", ".join(f"{name}={word}" for name, word in fixed.items())
+    if possible:
+        raise UserError(f"no {side} scene with {asked} was found: they are on the other side of the withheld rule")
+    raise UserError(
+        f"no scene has {asked}: the {grammar} grammar leaves it out, as pixels could not show it or there is no room"
+    )
 
 
 def _choices(words: Grammar) -> dict[str, tuple[str, ...]]:
