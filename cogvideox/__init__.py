@@ -4,6 +4,7 @@ The public names are imported when they are first used, so that `import cogvideo
 
 - `CogVideoX`: a model that is ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
 - `Video`: what it returns, and what can be saved;
+- `Cancelled`: what `on_step` raises to end a generation, with the videos that were done;
 - `UserError`: what every mistake of a caller raises, with one sentence that says what is wrong;
 - `presets`: the transformer's configurations of the five official models, by name.
 """
@@ -15,13 +16,14 @@ from cogvideox.version import __version__
 
 if TYPE_CHECKING:
     from cogvideox.errors import UserError
-    from cogvideox.generation.pipeline import CogVideoX
+    from cogvideox.generation.pipeline import Cancelled, CogVideoX
     from cogvideox.records import Video
     from cogvideox.transformer.config import PRESETS as presets
 
-__all__ = ["CogVideoX", "UserError", "Video", "__version__", "presets"]
+__all__ = ["Cancelled", "CogVideoX", "UserError", "Video", "__version__", "presets"]
 
 _HOMES = {
+    "Cancelled": ("cogvideox.generation.progress", "Cancelled"),
     "CogVideoX": ("cogvideox.generation.pipeline", "CogVideoX"),
     "UserError": ("cogvideox.errors", "UserError"),
     "Video": ("cogvideox.records", "Video"),

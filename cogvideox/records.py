@@ -68,14 +68,15 @@ class Video:
 
 
 def _may_replace(file: Path, like: Mapping[str, Any]) -> bool:
-    """Whether a file is not there, or holds what such metadata holds, or some of it, or more: versions may differ."""
+    """Whether a file is not there, or holds mostly what such metadata holds: other tasks and versions say some things
+    more or less."""
     try:
         keys = json.loads(file.read_text(encoding="utf-8")).keys()
     except (PermissionError, ValueError, AttributeError):
         return False
     except OSError:  # there is none; or there can be none, which writing it puts into a sentence
         return True
-    return keys <= like.keys() or keys >= like.keys()
+    return 2 * len(keys & like.keys()) >= len(keys)
 
 
 @dataclass(frozen=True)

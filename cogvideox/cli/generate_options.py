@@ -54,7 +54,7 @@ def parser() -> Parser:
     steps.add_argument("--smooth-guidance", action=on_or_off, help="let the scale rise over the steps")
     interval = "guidance only between two fractions of the steps, such as 0.1 0.7"
     steps.add_argument("--guidance-interval", type=float, nargs=2, metavar=("FROM", "TO"), help=interval)
-    halves = "its two halves one after the other: half the memory, the same video"
+    halves = "its two halves one after the other: less memory, the same video"
     steps.add_argument("--sequential-guidance", action=on_or_off, help=halves)
     steps.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
     steps.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")

@@ -136,7 +136,7 @@ class CogVideoX:
             dynamic_guidance: change the scale over the steps as the official DPM++ samples do.
             smooth_guidance: let the scale rise from 1 to 1 + guidance_scale.
             guidance_interval: guidance only between these two fractions of the steps; half the time in the others.
-            sequential_guidance: the halves of guidance one after the other: half the memory, the same video.
+            sequential_guidance: the halves of guidance one after the other: half the activations, the same video.
             sampler: "ddim" or "dpm++" (2M).
             eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
             position_rule: how rotary positions follow the size, "resize_crop" or "slice".

@@ -38,7 +38,7 @@ class Request:
     eta: how much noise the sampler adds in each step, 0 to 1; None is the sampler's own, 0 of ddim and 1 of dpm++.
     smooth_guidance: the scale rises over the steps from 1 to 1 + guidance_scale, see `diffusion.guidance.smooth`.
     guidance_interval: guidance only in the steps from one fraction of them to another; elsewhere the prompt alone.
-    sequential_guidance: the two halves of guidance one after the other, in half the memory.
+    sequential_guidance: the two halves of guidance one after the other, with half the activations in memory.
     position_rule: how rotary positions follow the size, where not as the model's settings say.
     image, video: what the video is made from, beside the words.
     strength: how much of `video` is made anew: that share of the steps is run. None where it does not apply.

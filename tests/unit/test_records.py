@@ -59,7 +59,7 @@ def test_what_is_no_metadata_is_left_alone(tmp_path, content):
     assert (tmp_path / "x.json").read_text() == content
 
 
-@pytest.mark.parametrize("change", [{}, {"seed": ...}, {"strength": 0.8}])
+@pytest.mark.parametrize("change", [{}, {"seed": ...}, {"strength": 0.8}, {"seed": ..., "strength": 0.8}])
 def test_earlier_metadata_is_replaced(tmp_path, change):
     earlier = {key: value for key, value in {**METADATA, **change}.items() if value is not ...}
     for metadata in (earlier, METADATA):
