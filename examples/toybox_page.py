@@ -4,11 +4,12 @@
     python examples/toybox_page.py --prompts examples/free_prompts.txt
 
 writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what
-was right) and `page.json` (the share of right answers per fact, with 95 % intervals).
+was wrong) and `page.json` (the share of right answers per fact, with 95 % intervals).
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,13 +38,21 @@ def main() -> None:
 
     pipe = CogVideoX.from_pretrained(options.model)
     if options.prompts is not None:
-        grammar, prompts = "full", options.prompts.read_text().splitlines()
+        grammar, prompts = "full", [line for line in options.prompts.read_text().splitlines() if line.strip()]
     else:
         grammar, num_prompts = options.grammar, options.num_prompts
         drawn = sample_prompts(num_prompts, options.seed, side=options.side, grammar=grammar)
         prompts = [prompt for prompt, _ in drawn]
-    videos = np.stack([answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)])
-    verdicts = judge_batch(torch.from_numpy(videos), [parse(prompt, grammar) for prompt in prompts], grammar)
+    answers = [answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
+    about = pipe.settings
+    black = np.zeros((about.num_frames, about.height, about.width, 3), np.uint8)
+    videos = np.stack([black if video is None else video for video in answers])
+    asked = [parse(prompt, grammar) for prompt in prompts]
+    verdicts = judge_batch(torch.from_numpy(videos), asked, grammar)
+    # Without a video nothing is right, not even the black floor that the judge would see.
+    verdicts = [
+        dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(answers, verdicts)
+    ]
 
     options.out.mkdir(parents=True, exist_ok=True)
     shown = videos[:, [0, videos.shape[1] // 2, -1]]
@@ -51,8 +60,8 @@ def main() -> None:
     sheet = rearrange(shown, "(rows columns) t h w c -> 1 (rows h) (columns t w) c", columns=COLUMNS)
     Video(sheet, fps=1.0).save(options.out / "page.png")
     rows = [
-        f"| {i + 1} | {prompt} | {', '.join(fact for fact, right in verdict.items() if not right) or 'all right'} |"
-        for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True))
+        f"| {i} | {prompt} | {wrong(verdict)} |"
+        for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), start=1)
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
     scores = rates(verdicts)
@@ -64,14 +73,20 @@ def main() -> None:
         print(f"{fact:<12} {score.value:7.1%}  (95 %: {low:.1%} to {high:.1%})")
 
 
-def answer(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray:
-    """The model's video; a black one, wrong in everything, for a prompt longer than the model's text."""
+def answer(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
+    """The model's video; None for a prompt that it refuses, such as one longer than its text."""
     try:
         return pipe.generate(prompt, seed=seed).frames
     except UserError as error:
         print(error)
-        about = pipe.settings
-        return np.zeros((about.num_frames, about.height, about.width, 3), np.uint8)
+        return None
+
+
+def wrong(verdict: Mapping[str, bool]) -> str:
+    """What a page says of a video."""
+    if not verdict:
+        return "(nothing that the judge knows)"
+    return ", ".join(fact for fact, right in verdict.items() if not right) or "all right"
 
 
 if __name__ == "__main__":

@@ -95,13 +95,14 @@ def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, Mar
 def rates(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
     """The share of right answers per fact, and of clips with `all` facts right. A fact never asked for is left out.
 
-    The facts of all toys of a scene count alike: `color` holds those of `color 2` too.
+    The facts of all toys of a scene count alike: `color` holds those of `color 2` too. A clip of which nothing was
+    asked has nothing right either, and does not count.
     """
     marks: dict[str, list[bool]] = {name: [] for name in FULL_FACTS}
     for verdict in verdicts:
         for name, right in verdict.items():
             marks[name.split()[0]].append(right)
-    marks["all"] = [all(verdict.values()) for verdict in verdicts]
+    marks["all"] = [all(verdict.values()) for verdict in verdicts if verdict]
     return {name: _rate(name, right) for name, right in marks.items() if right}
 
 

@@ -92,6 +92,11 @@ def test_reading_does_not_depend_on_the_batch(clips: Tensor):
         judge_batch(clips[:3], SCENES[:2])
 
 
+def test_a_prompt_that_names_nothing_is_not_right():
+    assert rates([{}]) == {}
+    assert rates([{}, {"color": True}, {"color": False}])["all"].value == 0.5
+
+
 def test_rates_carry_intervals():
     scores = rates([{"color": True}] * 90 + [{"color": False}] * 10)
     assert set(scores) == {"color", "all"}
