@@ -43,7 +43,6 @@ from cogvideox.weights.outward import save_as_theirs, their_shapes
 from cogvideox.weights.stored import shapes
 from cogvideox.weights.strict import check_fit, translate
 
-FORMS = ("diffusers", "safetensors")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "spiece.model",

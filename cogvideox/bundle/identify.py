@@ -73,7 +73,7 @@ class Part:
 
     def rules(self, config: Config) -> list[Rule]:
         """The keymap from the names of the file to ours."""
-        return rules_for(self.name, self.naming, config)
+        return rules_for(self.naming, config)
 
     def misfits(self, config: Config) -> list[str]:
         """What keeps the tensors from being the network of that configuration; [] if nothing does."""

@@ -57,7 +57,7 @@ def part_of(names: Iterable[str]) -> tuple[PartName, Naming] | None:
     return None
 
 
-def rules_for(part: PartName, naming: Naming, config: Config) -> list[Rule]:
+def rules_for(naming: Naming, config: Config) -> list[Rule]:
     """The keymap from that naming to ours."""
     match config, naming:
         case TransformerConfig(), "SAT":
@@ -90,7 +90,7 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Fami
     Raises:
         Doubt: the tensors do not tell.
     """
-    shape = _reader(meta, rules_for("transformer", naming, TransformerConfig()))
+    shape = _reader(meta, rules_for(naming, TransformerConfig()))
     width, text_embed_dim = shape("text_in.weight")
     patch = shape("patch_in.weight")
     head_dim = shape("blocks.0.attention.norm_q.weight")[0]
@@ -134,7 +134,7 @@ def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Family | Non
     """
     levels = _count(r"encoder\.(?:down|down_blocks)\.(\d+)\.", meta)
     like = VAEConfig(block_out_channels=(32,) * max(levels, 3))
-    shape = _reader(meta, rules_for("vae", naming, like))
+    shape = _reader(meta, rules_for(naming, like))
     widths = tuple(shape(f"encoder.levels.{i}.resnets.0.conv1.weight")[0] for i in range(levels))
     if any(width % like.norm_num_groups for width in widths):
         raise Doubt(f"its widths {widths} are not multiples of 32, and the number of norm groups is not in the tensors")
