@@ -4,6 +4,7 @@ Axes: t frames, h w height and width in pixels.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,10 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
         from cogvideox.video import io  # PyAV takes a moment to import, and most videos are made of words alone
 
         return io.read_picture(image), source_of_file(image)
-    if hasattr(image, "convert"):  # a PIL image, which may be transparent or have a palette
-        image = image.convert("RGB")
+    if hasattr(image, "getexif"):  # a PIL image, which may be transparent, have a palette or lie on its side
+        from PIL import ImageOps
+
+        image = ImageOps.exif_transpose(image).convert("RGB")
     pixels = _uint8("image", np.asarray(image), "[h w 3]", 3)
     return pixels, _source_of_pixels(pixels)
 
@@ -78,8 +81,8 @@ def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[n
         return io.read(video, fps=fps, max_frames=max_frames)[0], source_of_file(video)
     if isinstance(video, Video):
         pixels = _uint8("video", video.frames, "[t h w 3]", 4)
-        # The frame nearest to each time, as in a file.
-        count = max(1, round(len(pixels) / video.fps * fps))
+        # The frame nearest to each time before the end, as in a file.
+        count = max(1, math.ceil(len(pixels) / video.fps * fps - 0.01))
         nearest = (np.arange(count) * video.fps / fps + 0.5).astype(int).clip(max=len(pixels) - 1)
         frames = pixels if video.fps == fps else pixels[nearest]
     else:

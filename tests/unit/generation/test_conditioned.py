@@ -127,6 +127,16 @@ def test_windows_that_agree_are_the_whole():
     assert predict.over_windows(torch.sin, [range(10)]) is torch.sin
 
 
+@pytest.mark.parametrize(("patch_t", "second"), [(1, [0, 0, 1 / 2, 2 / 3, 1]), (2, [0, 0, 0, 2 / 3, 1])])
+def test_a_window_begins_with_frames_that_only_lead_in(patch_t, second):
+    """How much the second of two windows has to say of each frame."""
+    answers = iter((0.0, 1.0))
+    windows = [range(0, 4), range(1, 5)]
+    blended = predict.over_windows(lambda x, t, i: torch.full_like(x, next(answers)), windows, patch_t)
+    shares = blended(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist()
+    assert shares == pytest.approx(second)
+
+
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"])
 def test_a_long_video_in_windows(pipes, clip, variant):
     values = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
