@@ -23,6 +23,8 @@ def run(arguments: list[str]) -> None:
     if options.list:
         print(overview())
         return
+    if options.max_seconds is not None and not options.max_seconds >= 0:
+        raise UserError(f"--max-seconds {options.max_seconds:g} is below the smallest legal value, 0")
     if options.recipe is None:
         raise UserError(f"which recipe? There are {', '.join(RECIPES)}")
     overrides = dict(_split(text) for text in options.overrides)

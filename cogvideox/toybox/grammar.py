@@ -99,6 +99,8 @@ FULL = Grammar(
     lights=("day", "evening", "night"),
 )
 GRAMMARS = {"core": CORE, "full": FULL}
+TEXT_LENGTHS = {"core": 22, "full": 44}
+"""Tokens that hold every caption of a grammar: words, points, commas and the end."""
 
 TOY_FACTS = ("color", "shape", "size", "motion")
 SCENE_FACTS = ("count", "background", "pattern", "camera", "light")

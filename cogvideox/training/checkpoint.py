@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.disk import cannot_write, sweep
+from cogvideox.disk import cannot_read, cannot_write, sweep
 from cogvideox.errors import UserError
 
 
@@ -40,12 +40,17 @@ class Checkpoints:
         self.keep = max(1, keep)
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint, or None. Raises UserError when the pointer to it is damaged."""
+        """The step of the newest whole checkpoint, or None.
+
+        Raises UserError when the pointer to it is damaged or cannot be read.
+        """
         pointer = self.folder / "latest"
         try:
             return _step_of(pointer.read_text().strip())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise cannot_read(pointer, error) from error
         except ValueError as error:
             raise UserError(f"{pointer} is damaged: write the name of a checkpoint beside it into it") from error
 
@@ -104,7 +109,8 @@ class Checkpoints:
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(document["parts"][name], tensors))
-            except (RuntimeError, ValueError, KeyError) as error:
+            # What torch raises depends on what does not fit: keys, shapes, or the kind of the whole.
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"the checkpoint {source} does not fit this run's {name}: {error}") from error
         return document["step"]
 

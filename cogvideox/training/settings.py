@@ -11,6 +11,7 @@ from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.geometry import check_size, nearest_sizes
 from cogvideox.text.config import T5Config
+from cogvideox.toybox.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import LossWeights, VAEConfig
 
@@ -115,6 +116,10 @@ class VAETraining:
 
     def __post_init__(self) -> None:
         _at_least(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
+        if self.optim.name != "adamw":
+            raise UserError(
+                f"optim.name={self.optim.name} is for the matrices of transformer blocks, and a VAE has none: use adamw"
+            )
         for name in ("in_channels", "out_channels"):
             if getattr(self.model, name) != 3:
                 raise UserError(f"model.{name}={getattr(self.model, name)} has to be 3, the colours of a clip")
@@ -170,6 +175,17 @@ class TransformerTraining:
             )
         if not 0 <= self.text_dropout <= 1:
             raise UserError(f"text_dropout={self.text_dropout} is not in [0, 1]; 0.1 is usual")
+        if self.validation.grammar != self.clips.grammar:
+            raise UserError(
+                f"validation.grammar={self.validation.grammar} has to be clips.grammar={self.clips.grammar}: "
+                "the tokenizer knows the words of one grammar"
+            )
+        least = TEXT_LENGTHS[self.clips.grammar]
+        if self.transformer.max_text_seq_length < least:
+            raise UserError(
+                f"transformer.max_text_seq_length={self.transformer.max_text_seq_length} is too short for captions of "
+                f"the {self.clips.grammar} grammar; the smallest legal value is {least}"
+            )
         if not self.caption_styles:
             raise UserError("caption_styles is empty; clips are captioned in one style or more")
         if self.transformer.in_channels != self.transformer.out_channels or self.transformer.ofs_embed_dim is not None:

@@ -31,6 +31,8 @@ def test_dry_run_prints_settings_that_load(name, capsys):
         (["toybox", "run.num_steps=0"], "smallest legal value, 1"),
         (["toybox", "lr"], "'lr' is no setting"),
         (["toybox", "--max-seconds", "soon"], "--max-seconds"),
+        (["toybox", "--max-seconds", "nan"], "--max-seconds nan is below the smallest legal value, 0"),
+        (["toybox", "--max-seconds=-1"], "--max-seconds -1 is below"),
         (["toybox", "text_encoder.d_model=64"], "has to equal"),
         (["toybox", "text_dropout=2"], "text_dropout=2.0 is not in [0, 1]"),
         (["toybox", "vae=/no/such/folder", "--out", "/tmp/never"], "/no/such/folder"),

@@ -3,9 +3,10 @@ import re
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.toybox.caption import ALL_WORDS, STYLES, caption, parse, sample_prompts, words
+from cogvideox.text.tokenizer import train_toy_tokenizer
+from cogvideox.toybox.caption import ALL_WORDS, MAX_WORDS, STYLES, caption, parse, sample_prompts, words
 from cogvideox.toybox.describe import FULL_MAX_WORDS, FULL_WORDS
-from cogvideox.toybox.grammar import withheld
+from cogvideox.toybox.grammar import GRAMMARS, TEXT_LENGTHS, withheld
 from cogvideox.toybox.scene import draw
 
 SCENES = [draw(seed, "full") for seed in range(500)]
@@ -47,6 +48,18 @@ def test_the_longest_caption_is_no_longer_than_it_says():
         for style in STYLES
     )
     assert 30 < longest <= FULL_MAX_WORDS
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS)
+def test_every_caption_fits_into_the_text_length_of_its_grammar(grammar: str):
+    tokenizer = train_toy_tokenizer(words(grammar), 256)
+    texts = [caption(draw(seed, grammar), style, seed, complete=True) for seed in range(40) for style in STYLES]
+    tokens = (tokenizer.encode(texts, TEXT_LENGTHS[grammar]) != 0).sum(dim=1).tolist()  # a longer text is refused
+    # A token for each word, point and comma, and one for the end: so the longest captions fit too.
+    assert tokens == [len(re.findall(r"[a-z]+|[,.]", text)) + 1 for text in texts]
+    marks = {"core": 2, "full": 5}[grammar]
+    assert max(len(re.findall(r"[,.]", text)) for text in texts) <= marks
+    assert {"core": MAX_WORDS, "full": FULL_MAX_WORDS}[grammar] + marks + 1 == TEXT_LENGTHS[grammar]
 
 
 def test_toys_that_are_alike_are_counted_and_those_that_do_the_same_share_a_verb():

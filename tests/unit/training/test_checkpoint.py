@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
+from cogvideox.training import optim
 from cogvideox.training.checkpoint import Checkpoints, open_run
 from cogvideox.training.optim import adamw, update
 from cogvideox.training.settings import OptimSettings
+from cogvideox.training.transformer_loop import build
+from tests import tiny_runs
 
 
 def parts(seed: int) -> dict:
@@ -143,6 +146,22 @@ def test_another_model_is_refused(tmp_path):
         checkpoints.load({"net": nn.Linear(4, 4), "optimizer": parts(1)["optimizer"]})
     with pytest.raises(UserError, match="holds"):
         checkpoints.load({"net": nn.Linear(4, 4)})
+
+
+@pytest.mark.parametrize("names", [("muon", "adamw"), ("adamw", "muon")])
+def test_another_optimizer_is_refused(tmp_path, names):
+    model = build(tiny_runs.transformer_run(tmp_path))
+    before, now = ({"optimizer": optim.optimizer([model], OptimSettings(name=name))} for name in names)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, before)
+    with pytest.raises(UserError, match="does not fit this run's optimizer"):
+        checkpoints.load(now)
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot read"):
+        Checkpoints(tmp_path / "file").latest()
 
 
 def test_nothing_to_resume_from(tmp_path):
