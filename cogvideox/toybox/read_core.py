@@ -1,6 +1,6 @@
 """Reads the five facts of the core grammar back from pixels.
 
-How each fact is read (lengths are fractions of the shorter side, as in `scene`):
+How each fact is read (lengths are fractions of the shorter side, as in `grammar`):
 - background: the median colour of the frame's border, against the palette;
 - the toy: pixels that no light or shadow could make of the floor, that is those far from every multiple of its colour;
 - color: the toy's mean colour against the palette, under any light and with some of the floor mixed in by a blur;
@@ -9,8 +9,9 @@ How each fact is read (lengths are fractions of the shorter side, as in `scene`)
 - motion: the way of the toy's centre from the first frames to the last.
 
 A fact that cannot be read is None and counts as wrong: no toy, a toy in pieces (no shape, no size), a toy that vanishes
-or wanders (no motion). Axes: `b t c h w` clips, frames, colours, height, width; `m` shape x colour x
-background.
+or wanders (no motion).
+
+Axes: `b t c h w` clips, frames, colours, height, width; `m` shape x colour x background.
 """
 
 import functools

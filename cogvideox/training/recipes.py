@@ -23,8 +23,8 @@ HELD_OUT = 1_000_000_000
 def toybox_vae() -> VAETraining:
     """The shipped model's VAE: the official architecture at small widths, less than an hour on two CPU cores.
 
-    Most steps see crops of 32x32 pixels. The norms pool over a chunk, so the encoder's last 3,500 steps see whole clips
-    of 9 frames, one official chunk; then the latents are final and the decoder goes on alone.
+    The first 3,500 steps see crops of 32x32 pixels. The norms pool over a chunk, so the encoder's last 3,500 see whole
+    clips of 9 frames, one official chunk; then the latents are final and the decoder goes on alone.
     """
     return VAETraining(
         model=VAEConfig(
@@ -122,7 +122,7 @@ def toybox_vae_gpu() -> VAETraining:
 
 
 def toybox_gpu() -> TransformerTraining:
-    """`toybox` for a GPU: twice the weights, 14 times the samples, planned for ten minutes of one H200."""
+    """`toybox` for a GPU: twice the weights, 18 times the samples, planned for ten minutes of one H200."""
     base = toybox()
     return replace(
         base,

@@ -1,7 +1,8 @@
 """Text to video from scratch: a transformer on the latents of a trained VAE and the features of a small text encoder.
 
 The paper's recipe (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform
-sampling of the timesteps of a step, captions dropped for classifier-free guidance, AdamW, an average of the weights.
+sampling of the timesteps of a step, captions dropped for classifier-free guidance, an average of the weights; by AdamW
+as there, or by Muon (`optim`).
 
 A step is a function of the weights and of (settings, step): see `batches`. A stopped and resumed run therefore ends
 with the same weights, to the bit, as one that was left alone.
@@ -206,7 +207,7 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
         examples=settings.examples,
         provenance={
             "trained_on": f"{clips.num_clips} clips of the toybox, {clips.grammar} grammar",
-            "num_samples_seen": str(settings.run.num_steps * settings.run.batch_size),
+            "num_samples_seen": str(settings.num_samples),
             "settings": config.digest(settings),
         },
     )
