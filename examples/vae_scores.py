@@ -1,6 +1,9 @@
 """Score a model's VAE on clips it never saw: PSNR, and what the judge still reads from the reconstructions.
 
 python examples/vae_scores.py --num-clips 300
+python examples/vae_scores.py --num-clips 12 --num-frames 17
+
+A clip is encoded and decoded in chunks, each with norm statistics of its own, and once more decoded in one piece.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from cogvideox.dataset.encode import render, scene
 from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT
 from cogvideox.vae.loss import psnr
+from cogvideox.vae.stream import FirstFrame
 from cogvideox.video.transform import to_frames
 
 
@@ -22,19 +26,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="toybox", help="a shipped name or a folder")
     parser.add_argument("--num-clips", type=int, default=300)
+    parser.add_argument("--num-frames", type=int, default=9, help="of each clip, 4k+1; a chunk has 9 at most")
     options = parser.parse_args()
 
     vae = load(options.model, device=torch.device("cpu"), dtype=torch.float32).vae
-    clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT)
-    decibels, verdicts = [], []
+    clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT, num_frames=options.num_frames)
+    decibels, in_one_piece, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))
         video = render(clips, indices)
-        reconstruction = vae.decode(vae.encode(video).mean)
+        latents = vae.encode(video).mean
+        reconstruction = vae.decode(latents)
         decibels.append(psnr(reconstruction, video))
+        if latents.shape[2] > 3:  # else there is one chunk
+            in_one_piece.append(psnr(vae.decoder(latents, FirstFrame()), video))
         verdicts += judge_batch(to_frames(reconstruction), [scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in rates(verdicts).items()}
-    print(json.dumps({"psnr": round(torch.cat(decibels).mean().item(), 2), "judged": scores}, indent=2))
+    report = {"psnr": torch.cat(decibels)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
+    means = {name: round(values.mean().item(), 2) for name, values in report.items()}
+    print(json.dumps(means | {"judged": scores}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The shipped VAE on clips longer than those it was trained on, which were one chunk of 9 frames.
+"""What the shipped VAE keeps of clips, of longer ones too than those it was trained on, which were one chunk of 9 frames.
 
 Its norms pool over a chunk, as in the official weights (`norm_statistics` of the folder), so a longer clip is encoded
 and decoded in chunks of the trained length, each with statistics of its own.
@@ -9,11 +9,23 @@ import torch
 
 from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import render
+from cogvideox.dataset.encode import render, scene
 from cogvideox.geometry import decode_chunks, encode_chunks
+from cogvideox.toybox.judge import FACTS, judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT, toybox_vae
 from cogvideox.vae.loss import psnr
 from cogvideox.vae.stream import FirstFrame
+from cogvideox.video.transform import to_frames
+
+
+@torch.inference_mode()
+def test_the_judge_reads_reconstructions():
+    clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT)
+    vae = load("toybox", device=torch.device("cpu"), dtype=torch.float32).vae
+    videos = [to_frames(vae.decode(vae.encode(render(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
+    score = rates(judge_batch(torch.cat(videos), [scene(clips, index) for index in range(24)]))
+    right = [score[fact].value for fact in FACTS]
+    assert sum(right) / len(right) >= 0.97, score
 
 
 @torch.inference_mode()
