@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stages = [("toybox-vae" + twin, vae, options.vae), ("toybox" + twin, run, [f"vae={vae}", *options.transformer])]
     for recipe, out, changes in stages:
         print(f"{recipe}, in {out}", flush=True)
-        overrides = dict(change.split("=", 1) for change in changes)
         try:
-            done = train(recipe, overrides, out=out, resume=True, max_seconds=left())
+            done = train(recipe, split(changes), out=out, resume=True, max_seconds=left())
         except UserError as error:
             print(f"toybox-model: {error}", file=sys.stderr)
             return 2
@@ -63,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{fact:<12}{ours[fact]:8.1%}{shipped[fact]:10.1%}")
     print(f"\nThe model is {model}, and the videos that were judged are in {pages}.")
     return 0
+
+
+def split(changes: Sequence[str]) -> dict[str, str]:
+    """Settings by name. Raises UserError for what is none."""
+    for change in changes:
+        if "=" not in change:
+            raise UserError(f"{change!r} is no setting; settings are changed like optim.lr=3e-4")
+    return dict(change.split("=", 1) for change in changes)
 
 
 def scores(model: str, page: Path, num_prompts: int) -> dict[str, float]:
