@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogvideox import config
 from cogvideox.bundle.layout import Description, describe
@@ -17,8 +17,11 @@ from cogvideox.cli.prompts import read_prompts
 from cogvideox.errors import UserError
 from cogvideox.generation.loras import Adapter, adapter
 from cogvideox.generation.request import Replay, Request, prepare, remarks, split
-from cogvideox.generation.sources import Inputs, file_of
+from cogvideox.generation.source import file_of
 from cogvideox.version import __version__
+
+if TYPE_CHECKING:
+    from cogvideox.generation.inputs import Inputs
 
 _WORDS = {field.name for field in fields(Request)} - {"prompt", "image", "video"}
 
@@ -37,7 +40,7 @@ class Job:
     """One video to be made. `inputs` are None where they are better read when they are needed, as of many images."""
 
     request: Request
-    inputs: Inputs | None
+    inputs: "Inputs | None"
 
 
 def run(arguments: list[str]) -> None:
@@ -105,7 +108,7 @@ def _of_file(about: Description, file: Path, chosen: dict[str, Any]) -> Iterator
             raise UserError(f"line {line.number} of {file}: {error}") from error
 
 
-def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[str, Any]) -> tuple[Request, Inputs]:
+def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[str, Any]) -> "tuple[Request, Inputs]":
     words = {name: value for name, value in chosen.items() if name in _WORDS}
     return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.request import ImageLatentScale, Request
-from cogvideox.generation.sources import Inputs
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import resize, to_model
 

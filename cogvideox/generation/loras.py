@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvideox.errors import UserError
-from cogvideox.generation.sources import Source, source_of_file
+from cogvideox.generation.source import Source, source_of_file
 from cogvideox.transformer.lora_folder import lora_file
 
 

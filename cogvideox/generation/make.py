@@ -15,9 +15,9 @@ from cogvideox.errors import UserError
 from cogvideox.generation import timeline
 from cogvideox.generation.conditioning import Given, encode, image_scale
 from cogvideox.generation.denoise import Texts, check_finite, denoise
+from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.progress import OnStep, Progress, preview
 from cogvideox.generation.request import Request
-from cogvideox.generation.sources import Inputs
 from cogvideox.video.transform import to_frames, to_unit
 
 

@@ -27,11 +27,12 @@ from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
 from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
+from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import STRENGTH, Replay, Request, prepare, remarks, reopen, split
-from cogvideox.generation.sources import Inputs, Source, source_of_file
+from cogvideox.generation.source import Source, source_of_file
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer import lora

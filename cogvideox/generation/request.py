@@ -4,7 +4,7 @@ import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from cogvideox import config, geometry
 from cogvideox.bundle.layout import Description
@@ -13,8 +13,13 @@ from cogvideox.errors import UserError
 from cogvideox.generation import timeline
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video, remarks, takes_image
-from cogvideox.generation.sources import Inputs, Source, read_inputs
+from cogvideox.generation.source import Source
 from cogvideox.transformer.config import GridRule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cogvideox.generation.inputs import Inputs
 
 __all__ = ["MAX_FPS", "MAX_SEED", "Replay", "Request", "complete", "prepare", "remarks", "reopen", "split"]
 
@@ -106,16 +111,18 @@ class Replay(Request):
 
 def prepare(
     model: Description, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
-) -> tuple[Request, Inputs]:
+) -> "tuple[Request, Inputs]":
     """Reads the picture and the clip that a video is to be made from, and completes the request.
 
     Args:
-        image, video: as `sources.read_inputs` takes them.
+        image, video: as `inputs.read_inputs` takes them.
         values: as `complete` takes them.
 
     Raises:
         UserError: a picture or clip that cannot be read, or a value that this model cannot do.
     """
+    from cogvideox.generation.inputs import read_inputs  # with numpy, which `--help` has no use for
+
     fps = _number("fps", _or(values.get("fps"), model.settings.fps))
     check_range("fps", fps, 1, MAX_FPS)
     wanted = _integer("num_frames", _or(values.get("num_frames"), model.settings.num_frames))
@@ -123,12 +130,14 @@ def prepare(
     return complete(model, prompt, inputs=inputs, **values), inputs
 
 
-def reopen(request: Request) -> Inputs:
+def reopen(request: Request) -> "Inputs":
     """Reads again what a complete request is made from.
 
     Raises:
         UserError: it was in memory, has changed or cannot be read any more.
     """
+    from cogvideox.generation.inputs import read_inputs
+
     max_frames = None if request.extend else request.num_frames
     return read_inputs(request.image, request.video, fps=request.fps, max_frames=max_frames)
 
@@ -137,7 +146,7 @@ def complete(
     model: Description,
     prompt: str | None,
     *,
-    inputs: Inputs | None = None,
+    inputs: "Inputs | None" = None,
     negative_prompt: str = "",
     num_frames: int | None = None,
     height: int | None = None,
@@ -169,10 +178,13 @@ def complete(
     Raises:
         UserError: a value that this model cannot do, with the rule and the nearest legal value.
     """
-    defaults, inputs = model.settings, inputs or Inputs()
+    defaults = model.settings
+    image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
     scale = _number("guidance_scale", _or(guidance_scale, defaults.guidance_scale))
-    default_height, default_width = _default_size(model, inputs, height, width)
-    anew = inputs.video is not None and not extend and not invert
+    default_height, default_width = _default_size(
+        model, image if image is not None or video is None else video[0], height, width
+    )
+    anew = video is not None and not extend and not invert
     if extend and window is None:
         window = defaults.num_frames  # what the model makes by itself, were it asked for nothing
     request = Request(
@@ -193,8 +205,8 @@ def complete(
         guidance_interval=_interval(guidance_interval),
         sequential_guidance=bool(sequential_guidance),
         position_rule=None if position_rule is None else _choice("position_rule", position_rule, GridRule),
-        image=inputs.image_source,
-        video=inputs.video_source,
+        image=None if inputs is None else inputs.image_source,
+        video=None if inputs is None else inputs.video_source,
         strength=(STRENGTH if anew else None) if strength is None else _number("strength", strength),
         extend=bool(extend),
         invert=bool(invert),
@@ -205,10 +217,10 @@ def complete(
     )
     check(request, model)
     request = _in_windows(request, model)
-    if inputs.video is not None:
+    if video is not None:
         if num_frames is None:
-            request = replace(request, num_frames=_default_frames(request, len(inputs.video)))
-        check_video(request, len(inputs.video))
+            request = replace(request, num_frames=_default_frames(request, len(video)))
+        check_video(request, len(video))
     return request
 
 
@@ -222,16 +234,17 @@ def split(request: Request, num_videos: int) -> list[Request]:
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def _default_size(model: Description, inputs: Inputs, height: int | None, width: int | None) -> tuple[int, int]:
+def _default_size(
+    model: Description, picture: "np.ndarray | None", height: int | None, width: int | None
+) -> tuple[int, int]:
     """The model's size; of one that was trained with many, the one nearest in shape to what the video is made from."""
     defaults, trained = model.settings, model.settings.trained
-    given = inputs.image if inputs.image is not None else None if inputs.video is None else inputs.video[0]
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
     one_size = one_size or model.transformer.use_learned_positional_embeddings
-    if given is None or height is not None or width is not None or one_size:
+    if picture is None or height is not None or width is not None or one_size:
         return defaults.height, defaults.width
     multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
-    return geometry.size_like(given.shape[0], given.shape[1], trained.height, trained.width, multiple)
+    return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, multiple)
 
 
 def _in_windows(request: Request, model: Description) -> Request:

@@ -131,7 +131,7 @@ def test_windows_that_agree_are_the_whole():
 def test_a_window_begins_with_frames_that_only_lead_in(patch_t, second):
     """How much the second of two windows has to say of each frame."""
     answers = iter((0.0, 1.0))
-    windows = [range(0, 4), range(1, 5)]
+    windows = [range(4), range(1, 5)]
     blended = predict.over_windows(lambda x, t, i: torch.full_like(x, next(answers)), windows, patch_t)
     shares = blended(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist()
     assert shares == pytest.approx(second)

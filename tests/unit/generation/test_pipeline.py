@@ -65,7 +65,7 @@ def test_what_a_request_changes_changes_the_video(pipes):
         {"guidance_scale": 1.0},
         {"dynamic_guidance": True},
         {"sampler": "dpm++"},
-        {"sampler": "dpm++", "eta": 0.0},
+        {"sampler": "dpm++", "eta": 0.5},
         {"eta": 0.5},
         {"smooth_guidance": True},
         {"position_rule": "slice", "width": 64},

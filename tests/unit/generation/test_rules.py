@@ -5,8 +5,9 @@ import pytest
 
 from cogvideox.bundle.layout import describe
 from cogvideox.errors import UserError
+from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.request import complete, prepare, remarks
-from cogvideox.generation.sources import Inputs, Source
+from cogvideox.generation.source import Source
 from tests import tiny
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)

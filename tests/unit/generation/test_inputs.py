@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from cogvideox import Video
-from cogvideox.generation.sources import Source, read_inputs
+from cogvideox.generation.inputs import read_inputs
+from cogvideox.generation.source import Source
 
 
 @pytest.mark.parametrize("fps", [5.0, 8.0, 16.0, 30.0])

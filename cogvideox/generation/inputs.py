@@ -1,4 +1,4 @@
-"""The picture or clip that a video is made from: read from wherever it is, and known by a digest. Imports no torch.
+"""The picture or clip that a video is made from, read from wherever it is. Imports no torch.
 
 Axes: t frames, h w height and width in pixels.
 """
@@ -12,21 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from cogvideox.disk import cannot_read
 from cogvideox.errors import UserError
+from cogvideox.generation.source import Source, file_of, source_of_file
 from cogvideox.records import Video
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the metadata of a video say of a picture or clip that it was made from.
-
-    path: the file, absolute; None for pixels that were given in memory.
-    digest: of the file, or of the pixels.
-    """
-
-    path: str | None
-    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,26 +95,3 @@ def _uint8(name: str, pixels: np.ndarray, shape: str, ndim: int) -> np.ndarray:
 
 def _source_of_pixels(pixels: np.ndarray) -> Source:
     return Source(None, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16])
-
-
-def source_of_file(path: str | Path) -> Source:
-    """What the metadata of a video say of a file. Raises UserError where it cannot be read."""
-    path = Path(path).absolute()
-    try:
-        with path.open("rb") as file:
-            return Source(str(path), hashlib.file_digest(file, "sha256").hexdigest()[:16])
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
-def file_of(source: Source, name: str) -> str:
-    """The file that a source tells of, which in messages is called the `name`.
-
-    Raises:
-        UserError: there was none, or it has changed or cannot be read any more.
-    """
-    if source.path is None:
-        raise UserError(f"the {name} was given in memory, and only its digest is kept: give it again")
-    if source_of_file(source.path) != source:
-        raise UserError(f"the {name} {source.path} has changed since: give it again, to use what it is now")
-    return source.path
