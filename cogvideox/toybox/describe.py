@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from cogvideox.toybox import words
-from cogvideox.toybox.grammar import MOTIONS, ZOOMS, Scene
+from cogvideox.toybox.grammar import COUNTS, MOTIONS, ZOOMS, Scene
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def _name(kind: Sequence[str], count: int, rng: np.random.Generator, *, size: bo
         _word(words.SHAPES[shape], rng)[int(count > 1)],
     ]
     phrase = " ".join(parts if size else parts[1:])
-    return _article(phrase) if count == 1 else f"{('two', 'three')[count - 2]} {phrase}"
+    return _article(phrase) if count == 1 else f"{COUNTS[count - 1]} {phrase}"
 
 
 def _has_size(kind: Sequence[str], scene: Scene) -> bool:
@@ -136,11 +136,11 @@ def _article(phrase: str) -> str:
 
 
 def _full_words() -> tuple[str, ...]:
-    tables = (words.COLORS, words.SIZES, words.BACKGROUNDS, words.PATTERNS, words.COUNTS, words.WAYS, words.LIGHTS)
+    tables = (words.COLORS, words.SIZES, words.BACKGROUNDS, words.PATTERNS, words.WAYS, words.LIGHTS)
     texts = [text for table in (*tables, words.CAMERAS) for row in table.values() for text in row]
     bent = [*words.SHAPES.values(), *words.DEEDS.values(), words.MOVE, words.STAY]
     texts += [text for rows in bent for row in rows for text in row]
-    texts += [*words.FLOORS, *words.REST, "a an and on it they while the camera a video picture of"]
+    texts += [*words.FLOORS, *words.REST, *COUNTS[1:], "a an and on it they while the camera a video picture of"]
     return tuple(sorted({word for text in texts for word in re.findall(r"[a-z]+", text)}))
 
 

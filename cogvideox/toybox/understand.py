@@ -3,14 +3,16 @@
 A prompt is read from left to right, longest phrases first. Words that describe wait for the noun that they belong to:
 "white" is a toy's colour before "ball" and a floor's before "floor". What is done belongs to all toys named since the
 last deed, so that "a ball and a cube stay still" says it of both. "the red ball" is one that was named before, if
-there was one. Words outside the toybox are passed over.
+there was one. Words outside the toybox are passed over,
+and so is where a toy stands ("on the left"): no caption says it, and it is no motion. A colour that toys, or floors,
+never have is named all the same, as no video can be right about it.
 """
 
 import re
 from collections.abc import Iterable
 
 from cogvideox.toybox import words
-from cogvideox.toybox.grammar import BACKGROUND_COLORS, TOY_COLORS, numbered
+from cogvideox.toybox.grammar import BACKGROUND_COLORS, numbered
 
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 TYPED = {
@@ -22,8 +24,8 @@ TYPED = {
         "dotted": ("polka dot", "with dots", "with spots"),
     },
     "motion": {
-        "left": ("towards the left", "from right to left", "leftwards", "towards left"),
-        "right": ("towards the right", "from left to right", "rightwards", "towards right"),
+        "left": ("towards the left", "from right to left", "leftwards", "towards left", "from the right"),
+        "right": ("towards the right", "from left to right", "rightwards", "towards right", "from the left"),
         "up": ("towards the top", "from bottom to top", "rises", "rise", "rising"),
         "down": (
             *("towards the bottom", "from top to bottom", "descends", "descending", "falls", "falling"),
@@ -101,11 +103,11 @@ class _Reader:
             self._floor(self.waiting.get("hue"))
         elif name == "motion":
             self._motion(value)
-        else:
+        elif name != "place":
             self.scene.setdefault(name, value)
 
     def facts(self) -> dict[str, str]:
-        if "hue" in self.waiting:  # "a red ball on white"
+        if self.waiting.get("hue") in BACKGROUND_COLORS:  # "a red ball on white"
             self._floor(self.waiting["hue"])
         facts = {numbered(name, i): value for i, toy in enumerate(self.toys, start=1) for name, value in toy.items()}
         if self.toys and self.counted:
@@ -118,7 +120,7 @@ class _Reader:
             toy for toy in self.toys if self.definite and toy["shape"] == shape and color in (None, toy.get("color"))
         ]
         if not named:
-            toy = {"color": color} if color in TOY_COLORS else {}
+            toy = {} if color is None else {"color": color}
             toy["shape"] = shape
             if "size" in self.waiting:
                 toy["size"] = self.waiting["size"]
@@ -138,7 +140,7 @@ class _Reader:
         self.waiting, self.number, self.definite = {}, None, False
 
     def _floor(self, hue: str | None) -> None:
-        if hue in BACKGROUND_COLORS:
+        if hue is not None:
             self.scene.setdefault("background", hue)
         self.waiting, self.number, self.definite = {}, None, False
 
@@ -170,6 +172,9 @@ def _rows() -> Iterable[tuple[str, str, str]]:
     for way, phrases in words.WAYS.items():
         for phrase in phrases:
             yield from ((f"camera {verb} {phrase}", "camera", f"pan {way}") for verb in ("moves", "slides", "pans"))
+    for side in ("left", "right"):
+        for place in (*(f"{at} the {side}" for at in ("on", "at", "in")), f"{side} of", f"to the {side} of"):
+            yield place, "place", side
     yield from ((word, "article", word) for word in ("the", *NUMBERS))
     yield from ((word, "floor", word) for word in (*words.FLOORS, "backdrop", "table", "carpet"))
 

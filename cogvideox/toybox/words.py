@@ -38,7 +38,6 @@ PATTERNS = {
     "striped": ("striped",),
     "dotted": ("dotted", "spotted"),
 }
-COUNTS = {"two": ("two",), "three": ("three",)}
 FLOORS = ("floor", "floor", "background", "surface", "ground")
 
 WAYS = {

@@ -1,4 +1,4 @@
-"""What the shipped VAE keeps of clips, of longer ones too than those it was trained on, which were one chunk of 9 frames.
+"""What the shipped VAE keeps of clips, also of ones longer than the single chunk of 9 frames that it was trained on.
 
 Its norms pool over a chunk, as in the official weights (`norm_statistics` of the folder), so a longer clip is encoded
 and decoded in chunks of the trained length, each with statistics of its own.

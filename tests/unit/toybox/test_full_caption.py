@@ -133,6 +133,10 @@ def test_evaluation_prompts_of_the_full_grammar():
             },
         ),
         ("a ball gets bigger", {"shape": "ball", "motion": "grow", "count": "one"}),
+        ("a ball on the left", {"shape": "ball", "count": "one"}),
+        ("a ball comes from the left", {"shape": "ball", "motion": "right", "count": "one"}),
+        ("a gray ball on a red floor", {"color": "gray", "shape": "ball", "background": "red", "count": "one"}),
+        ("something red", {}),
         ("a dog", {}),
     ],
 )
