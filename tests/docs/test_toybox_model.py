@@ -35,5 +35,13 @@ def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
     facts = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("%")]
     assert {"color", "shape", "motion", "all"} <= set(facts)
 
+    pages = [tmp_path / "new/scores" / name / "page.json" for name in ("new", "shipped")]
+    times = [page.stat().st_mtime_ns for page in pages]
+    again = make()
+    assert again.returncode == 0 and facts == [
+        line.split()[0] for line in again.stdout.splitlines() if line.endswith("%")
+    ]
+    assert times == [page.stat().st_mtime_ns for page in pages]  # what is scored is not scored again
+
     refused = make("--vae", "run.num_steps=0")
     assert refused.returncode == 2 and "run.num_steps=0" in refused.stderr and "Traceback" not in refused.stderr
