@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 
-import numpy as np
 import pytest
 
 from cogvideox.cli.outputs import check_folder
@@ -52,8 +51,8 @@ def test_several_videos_with_sheets(run, model, here):
     assert ran.status == 0 and ran.out.count("\n") == 2
     assert names(here) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
     assert [json.loads((here / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
-    assert run("generate", "--from", "x-2.json", "-o", "again.mp4").status == 0
-    assert np.array_equal(Video.load(here / "again.mp4").frames, Video.load(here / "x-2.mp4").frames)
+    assert run("generate", "--from", "x-2.json", "-o", "again.png").status == 0
+    assert (here / "again.png").read_bytes() == (here / "x-2-sheet.png").read_bytes()
 
 
 def test_a_name_is_made_of_the_prompt(run, model, here):

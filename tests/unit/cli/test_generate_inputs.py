@@ -55,11 +55,12 @@ def test_image_to_video_and_again(run, image_model, here, inputs):
     ids=str,
 )
 def test_videos_of_a_video(run, model, here, inputs, options, num_frames):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--video", "in.mp4", *options)
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--sheet", "--model", model, "--video", "in.mp4", *options)
     assert ran.status == 0, ran.err
     assert Video.load(here / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
-    assert run("generate", "--from", "x.json", "-o", "y.mp4").status == 0
-    assert np.array_equal(Video.load(here / "y.mp4").frames, Video.load(here / "x.mp4").frames)
+    assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
+    # Not the videos: of the same frames, x264 now and then makes another file.
+    assert (here / "y.png").read_bytes() == (here / "x-sheet.png").read_bytes()
 
 
 def test_a_replay_is_changed_without_naming_what_no_longer_counts(run, model, here, inputs):
