@@ -223,7 +223,7 @@ def _model() -> Finding:
 
 def _generation() -> Finding:
     from cogvideox.generation.pipeline import CogVideoX
-    from cogvideox.generation.request import complete
+    from cogvideox.generation.prepare import complete
 
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(shipped()[0])

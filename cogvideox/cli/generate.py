@@ -16,7 +16,9 @@ from cogvideox.cli.outputs import Output, check_outputs, is_made, make_folder, n
 from cogvideox.cli.prompts import read_prompts
 from cogvideox.errors import UserError
 from cogvideox.generation.loras import Adapter, adapter
-from cogvideox.generation.request import Replay, Request, prepare, remarks, split
+from cogvideox.generation.prepare import prepare, split
+from cogvideox.generation.request import Replay, Request
+from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import file_of
 from cogvideox.version import __version__
 

@@ -30,8 +30,10 @@ from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
+from cogvideox.generation.prepare import STRENGTH, prepare, reopen, split
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
-from cogvideox.generation.request import STRENGTH, Replay, Request, prepare, remarks, reopen, split
+from cogvideox.generation.request import Replay, Request
+from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import Source, source_of_file
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer

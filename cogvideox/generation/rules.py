@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from cogvideox import geometry
 from cogvideox.bundle.layout import Description
 from cogvideox.errors import UserError
-
-if TYPE_CHECKING:
-    from cogvideox.generation.request import Request
+from cogvideox.generation.request import Request
 
 MAX_SEED = 2**63 - 1
 MAX_FPS = 240
@@ -20,7 +17,7 @@ def takes_image(model: Description) -> bool:
     return model.transformer.in_channels != model.transformer.out_channels
 
 
-def check(request: "Request", model: Description) -> None:
+def check(request: Request, model: Description) -> None:
     """Whether the model can do what is asked.
 
     Raises:
@@ -42,7 +39,7 @@ def check(request: "Request", model: Description) -> None:
     _check_windows(request, model)
 
 
-def check_video(request: "Request", num_given: int) -> None:
+def check_video(request: Request, num_given: int) -> None:
     """Whether a clip of so many frames is enough, and not too much.
 
     Raises:
@@ -62,7 +59,7 @@ def check_video(request: "Request", num_given: int) -> None:
         )
 
 
-def remarks(request: "Request", model: Description) -> Iterator[str]:
+def remarks(request: Request, model: Description) -> Iterator[str]:
     """What is legal but unlike anything the model was trained on, a sentence each."""
     trained, name = model.settings.trained, "num_frames" if request.window is None else "window"
     n = request.num_frames if request.window is None else request.window
@@ -97,7 +94,7 @@ def _unlike(name: str, value: int, rule: str) -> str:
     return f"{name}={value} is unlike the training of this model, so quality may suffer ({rule})"
 
 
-def _check_size(request: "Request", model: Description) -> None:
+def _check_size(request: Request, model: Description) -> None:
     network, ratio = model.transformer, model.vae.spatial_compression_ratio
     geometry.check_frames(request.num_frames)
     geometry.check_size(request.height, request.width, ratio * network.patch_size)
@@ -116,7 +113,7 @@ def _check_size(request: "Request", model: Description) -> None:
         raise UserError(f"{name}={at_once} is not possible, {why} than {longest}; the nearest is {longest}{longer}")
 
 
-def _check_guidance(request: "Request") -> None:
+def _check_guidance(request: Request) -> None:
     start, end = request.guidance_interval
     if not 0 <= start < end <= 1:
         raise UserError(
@@ -133,7 +130,7 @@ def _check_guidance(request: "Request") -> None:
             raise UserError("guidance_interval has no effect with guidance_scale=1, which is no guidance")
 
 
-def _check_task(request: "Request", model: Description) -> None:
+def _check_task(request: Request, model: Description) -> None:
     if request.image is not None and not takes_image(model):
         raise UserError(
             f"{model.name} takes no image, because it makes videos from text: use an image-to-video model, or continue "
@@ -166,7 +163,7 @@ def _check_task(request: "Request", model: Description) -> None:
         raise UserError(f"image_latent_scale is for models that take an image, unlike {model.name}: leave it out")
 
 
-def _check_windows(request: "Request", model: Description) -> None:
+def _check_windows(request: Request, model: Description) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:

@@ -12,7 +12,8 @@ from cogvideox import Video, config
 from cogvideox.errors import UserError
 from cogvideox.generation import predict
 from cogvideox.generation.conditioning import image_scale
-from cogvideox.generation.request import Replay, reopen
+from cogvideox.generation.prepare import reopen
+from cogvideox.generation.request import Replay
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")

@@ -10,8 +10,10 @@ import torch
 from cogvideox import config
 from cogvideox.bundle.layout import describe
 from cogvideox.errors import UserError
-from cogvideox.generation import request as module
-from cogvideox.generation.request import MAX_SEED, Replay, complete, remarks, split
+from cogvideox.generation import prepare as module
+from cogvideox.generation.prepare import complete, split
+from cogvideox.generation.request import Replay
+from cogvideox.generation.rules import MAX_SEED, remarks
 from tests import tiny
 
 

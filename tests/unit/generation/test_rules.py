@@ -6,7 +6,8 @@ import pytest
 from cogvideox.bundle.layout import describe
 from cogvideox.errors import UserError
 from cogvideox.generation.inputs import Inputs
-from cogvideox.generation.request import complete, prepare, remarks
+from cogvideox.generation.prepare import complete, prepare
+from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import Source
 from tests import tiny
 

@@ -1,0 +1,230 @@
+"""From what a caller says to whole requests: completed with the model's defaults and checked, before any weight is
+loaded. Imports no torch."""
+
+import operator
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from cogvideox import geometry
+from cogvideox.bundle.layout import Description
+from cogvideox.diffusion.config import Sampler
+from cogvideox.errors import UserError
+from cogvideox.generation import timeline
+from cogvideox.generation.request import ImageLatentScale, Request
+from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video, takes_image
+from cogvideox.transformer.config import GridRule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cogvideox.generation.inputs import Inputs
+
+STRENGTH = 0.8
+
+T = TypeVar("T")
+
+
+def prepare(
+    model: Description, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
+) -> "tuple[Request, Inputs]":
+    """Reads the picture and the clip that a video is to be made from, and completes the request.
+
+    Args:
+        image, video: as `inputs.read_inputs` takes them.
+        values: as `complete` takes them.
+
+    Raises:
+        UserError: a picture or clip that cannot be read, or a value that this model cannot do.
+    """
+    from cogvideox.generation.inputs import read_inputs  # with numpy, which `--help` has no use for
+
+    fps = _number("fps", _or(values.get("fps"), model.settings.fps))
+    check_range("fps", fps, 1, MAX_FPS)
+    wanted = _integer("num_frames", _or(values.get("num_frames"), model.settings.num_frames))
+    inputs = read_inputs(image, video, fps=fps, max_frames=None if values.get("extend") else max(wanted, 1))
+    return complete(model, prompt, inputs=inputs, **values), inputs
+
+
+def reopen(request: Request) -> "Inputs":
+    """Reads again what a complete request is made from.
+
+    Raises:
+        UserError: it was in memory, has changed or cannot be read any more.
+    """
+    from cogvideox.generation.inputs import read_inputs
+
+    max_frames = None if request.extend else request.num_frames
+    return read_inputs(request.image, request.video, fps=request.fps, max_frames=max_frames)
+
+
+def complete(
+    model: Description,
+    prompt: str | None,
+    *,
+    inputs: "Inputs | None" = None,
+    negative_prompt: str = "",
+    num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    dynamic_guidance: bool | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    fps: float | None = None,
+    eta: float | None = None,
+    smooth_guidance: bool = False,
+    guidance_interval: Sequence[float] = (0.0, 1.0),
+    sequential_guidance: bool = False,
+    position_rule: str | None = None,
+    strength: float | None = None,
+    extend: bool = False,
+    invert: bool = False,
+    window: int | None = None,
+    overlap: int | None = None,
+    fit: str = "cover",
+    image_latent_scale: str = "sat",
+) -> Request:
+    """A request in which every None is replaced by the model's default; a missing seed is drawn.
+
+    Args:
+        inputs: the picture and the clip that the video is made from, as `prepare` reads them.
+
+    Raises:
+        UserError: a value that this model cannot do, with the rule and the nearest legal value.
+    """
+    defaults = model.settings
+    image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
+    scale = _number("guidance_scale", _or(guidance_scale, defaults.guidance_scale))
+    default_height, default_width = _default_size(
+        model, image if image is not None or video is None else video[0], height, width
+    )
+    anew = video is not None and not extend and not invert
+    if extend and window is None:
+        window = defaults.num_frames  # what the model makes by itself, were it asked for nothing
+    request = Request(
+        prompt=_text("prompt", _prompt(model, prompt)),
+        negative_prompt=_text("negative_prompt", negative_prompt),
+        num_frames=_integer("num_frames", _or(num_frames, defaults.num_frames)),
+        height=_integer("height", _or(height, default_height)),
+        width=_integer("width", _or(width, default_width)),
+        num_inference_steps=_integer("num_inference_steps", _or(num_inference_steps, defaults.num_inference_steps)),
+        guidance_scale=scale,
+        # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
+        dynamic_guidance=bool(_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1 and not smooth_guidance)),
+        sampler=_choice("sampler", _or(sampler, defaults.sampler), Sampler),
+        seed=secrets.randbelow(2**31) if seed is None else _integer("seed", seed),
+        fps=_number("fps", _or(fps, defaults.fps)),
+        eta=None if eta is None else _number("eta", eta),
+        smooth_guidance=bool(smooth_guidance),
+        guidance_interval=_interval(guidance_interval),
+        sequential_guidance=bool(sequential_guidance),
+        position_rule=None if position_rule is None else _choice("position_rule", position_rule, GridRule),
+        image=None if inputs is None else inputs.image_source,
+        video=None if inputs is None else inputs.video_source,
+        strength=(STRENGTH if anew else None) if strength is None else _number("strength", strength),
+        extend=bool(extend),
+        invert=bool(invert),
+        window=None if window is None else _integer("window", window),
+        overlap=None if overlap is None else _integer("overlap", overlap),
+        fit=_choice("fit", fit, geometry.Fit),
+        image_latent_scale=_choice("image_latent_scale", image_latent_scale, ImageLatentScale),
+    )
+    check(request, model)
+    request = _in_windows(request, model)
+    if video is not None:
+        if num_frames is None:
+            request = replace(request, num_frames=_default_frames(request, len(video)))
+        check_video(request, len(video))
+    return request
+
+
+def split(request: Request, num_videos: int) -> list[Request]:
+    """One request for each of several videos: seeds that follow each other, so that each can be made again alone.
+
+    Raises:
+        UserError: there are not so many seeds from this one on.
+    """
+    check_range("seed", request.seed, 0, MAX_SEED + 1 - num_videos, f", so that each of {num_videos} videos has one")
+    return [replace(request, seed=request.seed + i) for i in range(num_videos)]
+
+
+def _default_size(
+    model: Description, picture: "np.ndarray | None", height: int | None, width: int | None
+) -> tuple[int, int]:
+    """The model's size; of one that was trained with many, the one nearest in shape to what the video is made from."""
+    defaults, trained = model.settings, model.settings.trained
+    one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
+    one_size = one_size or model.transformer.use_learned_positional_embeddings
+    if picture is None or height is not None or width is not None or one_size:
+        return defaults.height, defaults.width
+    multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
+    return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, multiple)
+
+
+def _in_windows(request: Request, model: Description) -> Request:
+    """The request with the window and overlap that hold for it: none for what is made at once."""
+    if request.window is None or (request.num_frames <= request.window and not request.extend):
+        return replace(request, window=None, overlap=None)
+    if request.overlap is None and not takes_image(model):
+        return replace(request, overlap=timeline.default_overlap(request.window))
+    return request
+
+
+def _default_frames(request: Request, num_given: int) -> int:
+    """Frames of a video that is made from a clip, where nothing is said: as many as the model makes by itself, or the
+    clip has; of a continued one, those of the clip and of one window."""
+    if request.extend and request.window is not None:
+        return timeline.default_extension(num_given, request.window, request.overlap)
+    return min(request.num_frames, geometry.whole_frames(num_given))
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _integer(name: str, value: Any) -> int:
+    """Also of numpy's kinds, which no JSON could hold. What is none is refused here, before minutes of work."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name}={value!r} must be an integer") from None
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={value!r} must be a number") from None
+
+
+def _interval(value: Any) -> tuple[float, float]:
+    try:
+        start, end = value
+    except (TypeError, ValueError):
+        raise UserError(f"guidance_interval={value!r} must be two numbers, such as 0.2 0.8") from None
+    return _number("guidance_interval", start), _number("guidance_interval", end)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be one text, got a {type(value).__name__}")
+    return value
+
+
+def _prompt(model: Description, prompt: str | None) -> str:
+    if prompt is not None:
+        return prompt
+    if not model.settings.examples:
+        raise UserError("there is no prompt: say in a sentence, in quotes, what the video shows")
+    return model.settings.examples[0]
+
+
+def _choice(name: str, value: Any, choices: Any) -> Any:
+    """One of the values of a `Literal`."""
+    known = get_args(choices)
+    if value not in known:
+        raise UserError(f"there is no {name} {value!r}; there are {', '.join(known[:-1])} and {known[-1]}")
+    return value
