@@ -84,7 +84,7 @@ def test_folders(model, tmp_path):
     assert list(identify(model / "text_encoder").parts) == ["text_encoder"]
     shutil.copytree(model / "transformer", tmp_path / "some/transformer")
     assert list(identify(tmp_path / "some").parts) == ["transformer"]
-    assert identify("toybox").variant == "5b"
+    assert identify("toybox").variant == "2b"
 
 
 def test_files(model, tmp_path):
