@@ -128,9 +128,12 @@ class Conversion:
         """Writes a diffusers folder: a whole model, or the parts there are; all of it or nothing.
 
         Raises:
-            UserError: something else is at `target`, it cannot be written, a tensor holds NaN or infinity.
+            UserError: something else is at `target`, or a model that holds the source; it cannot be written; a tensor
+                holds NaN or infinity.
         """
         target = Path(target)
+        if target.resolve() in self.source.path.resolve().parents:  # with the model there, it would be deleted
+            raise UserError(f"cannot write a model to {target}: {self.source.path} is in it; give another folder")
         files: dict[str, Any] = {f"{name}/config.json": part_config(p.config) for name, p in self.pieces.items()}
         if self.schedule is not None:
             files[SCHEDULER] = self.schedule

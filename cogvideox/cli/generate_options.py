@@ -66,7 +66,10 @@ def parser() -> Parser:
 
 
 def _count(text: str) -> int:
-    count = int(text)
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if count < 1:
         raise argparse.ArgumentTypeError(f"{count} must be 1 or more")
     return count

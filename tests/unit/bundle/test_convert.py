@@ -122,6 +122,15 @@ def test_a_folder_of_sat_is_never_taken_for_a_model_that_may_go(models, tmp_path
         prepare(models["5b"]).write_folder(tmp_path / "sat")
 
 
+def test_a_model_is_not_replaced_by_a_part_of_itself(models, tmp_path):
+    path = prepare(models["5b"]).write_folder(tmp_path / "model")
+    before = sorted(path.rglob("*"))
+    for part in (path / "transformer", path / "vae"):
+        with pytest.raises(UserError, match="is in it; give another folder"):
+            prepare(part).write_folder(path)
+    assert sorted(path.rglob("*")) == before
+
+
 def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
     state = to_theirs(tiny.bundle("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
     del state["time_embed.0.bias"]

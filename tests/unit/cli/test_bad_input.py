@@ -34,6 +34,7 @@ VALUES = {
     "a seed that is too large": (["--seed", str(2**70)], "seed"),
     "a seed in words": (["--seed", "lucky"], "lucky"),
     "no videos": (["--num-videos", "0"], "1 or more"),
+    "a number of videos in words": (["--num-videos", "two"], "'two' is no whole number"),
     "no frames a second": (["--fps", "0"], "fps"),
     "an unknown device": (["--device", "warp"], "warp"),
     "a device without numbers": (["--device", "meta"], "meta"),
