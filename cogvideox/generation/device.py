@@ -19,7 +19,7 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device).item()  # the device "meta" can make tensors, but has no numbers
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError):  # AssertionError: a torch without CUDA that is asked for it
         found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise UserError(f"there is no device {str(wanted)!r} here; there is {found}") from None
     return device
