@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
-from cogvideox.toybox.ground import Map, Video, grid
+from cogvideox.toybox.ground import Map, Video
+from cogvideox.toybox.render import grid
 
 FAR_FROM_FLOOR = 0.11  # colour distance that neither shadow nor noise reaches
 AREA = (0.007, 0.34)  # smaller pieces are dirt, larger ones no toy

@@ -13,40 +13,21 @@ from typing import Literal
 import numpy as np
 
 from cogvideox.errors import UserError
-from cogvideox.toybox.describe import FULL_WORDS, describe
-from cogvideox.toybox.grammar import GRAMMARS, Scene
+from cogvideox.toybox.describe import CHANCE_OF_A_SYNONYM, FULL_WORDS, article, describe, pick
+from cogvideox.toybox.grammar import CORE, CORE_COLORS, GRAMMARS, Scene
 from cogvideox.toybox.scene import draw
 from cogvideox.toybox.understand import understand
+from cogvideox.toybox.words import BACKGROUNDS, COLORS, SHAPES, SIZES
 
 MAX_WORDS = 19
 
-# The first word of each row is the fact's own name and is used most; the others are true of the same pixels.
-SYNONYMS: dict[str, dict[str, tuple[str, ...]]] = {
-    "color": {
-        "red": ("red", "crimson", "scarlet"),
-        "green": ("green", "emerald"),
-        "blue": ("blue", "royal blue"),
-        "yellow": ("yellow", "golden"),
-        "purple": ("purple", "violet"),
-        "orange": ("orange", "tangerine"),
-    },
-    "shape": {
-        "ball": ("ball", "sphere", "orb"),
-        "cube": ("cube", "box", "block"),
-        "cone": ("cone",),
-    },
-    "size": {
-        "small": ("small", "little", "tiny"),
-        "large": ("large", "big"),
-    },
-    "background": {
-        "white": ("white",),
-        "gray": ("gray", "grey"),
-        "black": ("black",),
-        "pink": ("pink",),
-        "cyan": ("cyan", "light blue", "sky blue"),
-        "brown": ("brown",),
-    },
+# The first word of each row is the fact's own name and is used most; the others are true of the same pixels. Colours,
+# sizes and floors are called what the full grammar calls them, so new names there would be new here, where all is frozen.
+SYNONYMS: dict[str, Mapping[str, tuple[str, ...]]] = {
+    "color": {color: COLORS[color] for color in CORE_COLORS},
+    "shape": {shape: tuple(one for one, _ in SHAPES[shape]) for shape in CORE.shapes},
+    "size": SIZES,
+    "background": BACKGROUNDS,
     "motion": {
         "left": ("left", "to the left", "towards the left", "leftward", "from right to left"),
         "right": ("right", "to the right", "towards the right", "rightward", "from left to right"),
@@ -55,7 +36,6 @@ SYNONYMS: dict[str, dict[str, tuple[str, ...]]] = {
         "still": ("still", "at rest", "motionless", "in place"),
     },
 }
-CHANCE_OF_A_SYNONYM = 0.3
 MOVES = ("moves", "moves", "drifts", "slides", "glides", "goes", "travels")
 MOVING = ("moving", "moving", "drifting", "sliding", "gliding", "going", "travelling")
 RESTS = ("stays", "stays", "stands", "remains")
@@ -113,19 +93,19 @@ def caption(
     toy = f"{word['color']} {word['shape']}"
     if "size" not in silent:
         toy = f"{word['size']} {toy}"
-    toy = _article(toy)
-    floor = _pick(FLOORS, rng)
-    ground = _article(f"{word['background']} {floor}")
-    place = _article(f"plain {word['background']} {floor}") if rng.random() < 0.4 else ground
-    steadily = _pick(STEADILY, rng)
-    template = _pick((IMAGE_TEMPLATES if image else TEMPLATES)[style], rng)
+    toy = article(toy)
+    floor = pick(FLOORS, rng)
+    ground = article(f"{word['background']} {floor}")
+    place = article(f"plain {word['background']} {floor}") if rng.random() < 0.4 else ground
+    steadily = pick(STEADILY, rng)
+    template = pick((IMAGE_TEMPLATES if image else TEMPLATES)[style], rng)
     if style == "plain" and "background" in silent:
         template = "{toy}" if image else "{toy} {moves}"
     if style == "short" and "motion" in silent and not image:
         template = "{toy} on {ground}"
     if facts["motion"] == "still":
         steadily = ""
-        moves, moving = f"{_pick(RESTS, rng)} {word['motion']}", f"{_pick(RESTING, rng)} {word['motion']}"
+        moves, moving = f"{pick(RESTS, rng)} {word['motion']}", f"{pick(RESTING, rng)} {word['motion']}"
     else:
         verb = int(rng.integers(len(MOVES)))
         moves, moving = f"{MOVES[verb]} {word['motion']}", f"{MOVING[verb]} {word['motion']}"
@@ -181,14 +161,6 @@ def _word(name: str, value: str, rng: np.random.Generator) -> str:
     if len(words) == 1 or chance >= CHANCE_OF_A_SYNONYM + 0.2 * (name == "motion"):
         return words[0]
     return words[1 + int(other * (len(words) - 1))]
-
-
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def _article(phrase: str) -> str:
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _phrases(table: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, str]]:

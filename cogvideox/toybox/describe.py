@@ -56,6 +56,16 @@ def describe(scene: Scene, style: str, rng: np.random.Generator, *, image: bool,
     return f"{what} on {ground}{light}.{last}" if chance < 0.6 else f"{ground}{light}. {what}.{last}"
 
 
+def pick(options: Sequence[T], rng: np.random.Generator) -> T:
+    """One of the options, all of them equally likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def article(phrase: str) -> str:
+    """The phrase after "a" or "an"."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
 def _name(kind: Sequence[str], count: int, rng: np.random.Generator, *, size: bool, brief: bool) -> str:
     color, shape, big, _ = kind
     parts = [
@@ -64,7 +74,7 @@ def _name(kind: Sequence[str], count: int, rng: np.random.Generator, *, size: bo
         _word(words.SHAPES[shape], rng)[int(count > 1)],
     ]
     phrase = " ".join(parts if size else parts[1:])
-    return _article(phrase) if count == 1 else f"{COUNTS[count - 1]} {phrase}"
+    return article(phrase) if count == 1 else f"{COUNTS[count - 1]} {phrase}"
 
 
 def _has_size(kind: Sequence[str], scene: Scene) -> bool:
@@ -96,14 +106,14 @@ def _deed(motion: str, rng: np.random.Generator, form: int, *, brief: bool) -> s
     if motion not in MOTIONS:
         return _word(words.DEEDS[motion], rng)[form]
     if motion == "still":
-        return f"{_pick(words.STAY, rng)[form]} {_word(words.REST, rng, brief=brief)}"
-    return f"{_pick(words.MOVE, rng)[form]} {_word(words.WAYS[motion], rng, brief=brief)}"
+        return f"{pick(words.STAY, rng)[form]} {_word(words.REST, rng, brief=brief)}"
+    return f"{pick(words.MOVE, rng)[form]} {_word(words.WAYS[motion], rng, brief=brief)}"
 
 
 def _ground(scene: Scene, rng: np.random.Generator) -> str:
     said = scene.pattern != "plain" or rng.random() < CHANCE_OF_THE_OBVIOUS
     pattern = f"{_word(words.PATTERNS[scene.pattern], rng)} " if said else ""
-    return _article(f"{pattern}{_word(words.BACKGROUNDS[scene.background], rng)} {_pick(words.FLOORS, rng)}")
+    return article(f"{pattern}{_word(words.BACKGROUNDS[scene.background], rng)} {pick(words.FLOORS, rng)}")
 
 
 def _light(scene: Scene, rng: np.random.Generator) -> str:
@@ -123,16 +133,8 @@ def _word(options: Sequence[T], rng: np.random.Generator, *, brief: bool = False
     return options[1 + int(other * (len(options) - 1))]
 
 
-def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
-    return options[int(rng.integers(len(options)))]
-
-
 def _join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _article(phrase: str) -> str:
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _full_words() -> tuple[str, ...]:

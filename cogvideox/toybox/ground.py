@@ -20,6 +20,7 @@ from torch import Tensor
 from cogvideox.toybox.floor import FLATTENED, PERIODS, WAVES, frequencies, shades
 from cogvideox.toybox.grammar import BACKGROUND_COLORS, FULL
 from cogvideox.toybox.lamp import LAMPS
+from cogvideox.toybox.render import grid
 
 Video = Float[Tensor, "b t 3 h w"]
 Map = Float[Tensor, "b t h w"]
@@ -150,15 +151,7 @@ def _floors(h: int, w: int) -> tuple[list[tuple[str, str]], Float[Tensor, "m 3"]
 
 @functools.cache
 def _shine(light: str, h: int, w: int) -> Float[Tensor, "h w"]:
-    lamp = LAMPS[light]
-    xs, ys = grid(h, w)
-    return lamp.bright - lamp.fall * ((xs - lamp.centre[0]) ** 2 + (ys - lamp.centre[1]) ** 2)
-
-
-def grid(h: int, w: int) -> tuple[Float[Tensor, " w"], Float[Tensor, "h 1"]]:
-    """Where the pixels are, in the units of a scene."""
-    unit = min(h, w)
-    return (torch.arange(w) + 0.5 - w / 2) / unit, ((torch.arange(h) + 0.5 - h / 2) / unit)[:, None]
+    return LAMPS[light].shine(*grid(h, w))
 
 
 def _waves(flat: Map, pattern: str) -> Complex[Tensor, "b t s k"]:

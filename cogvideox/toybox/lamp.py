@@ -33,6 +33,10 @@ class Lamp:
         """Normal of the brightest highlight."""
         return normalize(self.direction + TOWARDS_CAMERA, dim=0)
 
+    def shine(self, x: Float[Tensor, "*x"], y: Float[Tensor, "*y"]) -> Float[Tensor, "*xy"]:
+        """How bright the floor is at places in the frame: a little darker away from the lamp."""
+        return self.bright - self.fall * ((x - self.centre[0]) ** 2 + (y - self.centre[1]) ** 2)
+
 
 LAMPS = {
     "day": Lamp(

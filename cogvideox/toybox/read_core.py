@@ -24,7 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from cogvideox.toybox.grammar import BACKGROUND_COLORS, CORE, CORE_COLORS, SIZES, Scene, Toy
-from cogvideox.toybox.render import render_batch
+from cogvideox.toybox.render import grid, render_batch
 from cogvideox.toybox.soften import soften
 
 Reading = dict[str, str | None]
@@ -83,13 +83,11 @@ def _look(video: Float[Tensor, "b t 3 h w"]) -> Sight:
     mask = ((share - 0.3) / 0.4).clamp(0.0, 1.0)
     core = ((share - 0.6) / 0.2).clamp(0.0, 1.0)
     color = torch.einsum("bthw,btchw->bc", core, video) / core.sum(dim=(1, 2, 3)).clamp(min=1e-6)[:, None]
-    unit = min(h, w)
-    xs = (torch.arange(w) + 0.5 - w / 2) / unit
-    ys = ((torch.arange(h) + 0.5 - h / 2) / unit)[:, None]
+    xs, ys = grid(h, w)
     total = mask.sum(dim=(2, 3)).clamp(min=1e-6)
     x, y = (mask * xs).sum(dim=(2, 3)) / total, (mask * ys).sum(dim=(2, 3)) / total
     square = (mask * (xs * xs + ys * ys)).sum(dim=(2, 3)) / total - x * x - y * y
-    area = total / unit**2
+    area = total / min(h, w) ** 2
     return Sight(floor=floor, color=color, area=area, x=x, y=y, spread=square / area)
 
 
@@ -152,9 +150,7 @@ def _shapes(
                 scenes.append(_still(*kind, x, y, radius))
     drawn = soften(render_batch(scenes, num_frames=1, height=h, width=w))
     drawn = drawn.view(b, len(CORE.shapes), len(chosen), 3, h, w)
-    unit = min(h, w)
-    xs = (torch.arange(w) + 0.5 - w / 2) / unit
-    ys = ((torch.arange(h) + 0.5 - h / 2) / unit)[:, None]
+    xs, ys = grid(h, w)
     from_toy = (xs - sight.x[:, chosen, None, None]).square() + (ys - sight.y[:, chosen, None, None]).square()
     near = (from_toy < (1.4 * radii[:, :1].view(b, 1, 1, 1)).square()) & seen[:, chosen, None, None]
     error = (drawn - video[:, None, chosen]).square_().sum(dim=3) * near[:, None]

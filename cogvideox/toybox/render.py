@@ -63,21 +63,25 @@ def render(
     return render_batch([scene], num_frames=num_frames, height=height, width=width, fps=fps)[0]
 
 
+def grid(h: int, w: int) -> tuple[Float[Tensor, " w"], Float[Tensor, "h 1"]]:
+    """Where the pixels are, in the units of a scene."""
+    unit = min(h, w)
+    return (torch.arange(w) + 0.5 - w / 2) / unit, ((torch.arange(h) + 0.5 - h / 2) / unit)[:, None]
+
+
 def _render_group(
     scenes: list[Scene], group: Group, num_frames: int, height: int, width: int, fps: int | float
 ) -> UInt8[Tensor, "b t h w 3"]:
-    unit = float(min(height, width))
-    pixel = 1.0 / unit
-    ys = ((torch.arange(height) + 0.5 - height / 2) / unit).view(1, height, 1)
-    xs = ((torch.arange(width) + 0.5 - width / 2) / unit).view(1, 1, width)
+    pixel = 1.0 / min(height, width)
+    columns, rows = grid(height, width)
+    xs, ys = columns.view(1, 1, width), rows.view(1, height, 1)
     seconds = torch.tensor([s.seconds for s in scenes]).view(-1, 1)
     times = torch.minimum(torch.arange(num_frames).view(1, -1) / fps, seconds)
     lamp = LAMPS[group.light]
     view = None if group.camera == "still" else _view(scenes, times / seconds.clamp(min=1e-6))
 
     floor = torch.tensor([BACKGROUND_COLORS[s.background] for s in scenes]).repeat_interleave(num_frames, dim=0)
-    # The floor gets a little darker away from the lamp.
-    shine = lamp.bright - lamp.fall * ((xs - lamp.centre[0]) ** 2 + (ys - lamp.centre[1]) ** 2)
+    shine = lamp.shine(xs, ys)
     if group.pattern != "plain":
         shine = shine * _pattern(scenes, group.pattern, xs, ys, view, num_frames, pixel)
     planes = [(shine * (floor[:, c] * lamp.tint[c]).view(-1, 1, 1)) for c in range(3)]
