@@ -22,7 +22,7 @@ from cogvideox.toybox.words import BACKGROUNDS, COLORS, SHAPES, SIZES
 MAX_WORDS = 19
 
 # The first word of each row is the fact's own name and is used most; the others are true of the same pixels. Colours,
-# sizes and floors are called what the full grammar calls them, so new names there would be new here, where all is frozen.
+# sizes and floors are called what the full grammar calls them, where a new name would change these frozen captions too.
 SYNONYMS: dict[str, Mapping[str, tuple[str, ...]]] = {
     "color": {color: COLORS[color] for color in CORE_COLORS},
     "shape": {shape: tuple(one for one, _ in SHAPES[shape]) for shape in CORE.shapes},
