@@ -39,7 +39,6 @@ RUN = RunSettings(
     log_interval=1,
     save_interval=1,
     validate_interval=4,
-    sample_interval=8,
 )
 
 
@@ -74,7 +73,7 @@ def transformer_run(vae: Path, **run) -> TransformerTraining:
         optim=replace(OPTIM, name="muon"),
         run=replace(RUN, **run),
         image_interval=3,
-        sampling=SamplingSettings(num_inference_steps=2, num_prompts=4),
+        sampling=SamplingSettings(num_inference_steps=2, num_prompts=4, interval=8),
         schedule=ScheduleConfig(snr_shift_scale=1.0),
     )
 

@@ -103,11 +103,13 @@ def toybox_vae_gpu() -> VAETraining:
     Every step sees whole clips. Not compiled: four graphs, of clips and of images, with the encoder's gradient and
     without, would take a good part of the ten minutes.
     """
+    base = toybox_vae()
     return replace(
-        toybox_vae(),
-        clips=ToyboxClips(num_clips=500_000),
-        optim=OptimSettings(lr=2e-3, betas=(0.9, 0.99), final_lr=0.02, warmup_steps=200),
-        run=RunSettings(
+        base,
+        clips=replace(base.clips, num_clips=500_000),
+        optim=replace(base.optim, warmup_steps=200),
+        run=replace(
+            base.run,
             num_steps=6_000,
             batch_size=64,
             precision="bfloat16",
@@ -128,9 +130,10 @@ def toybox_gpu() -> TransformerTraining:
         base,
         vae="runs/toybox-vae-gpu",
         transformer=replace(base.transformer, num_attention_heads=6, num_layers=12, time_embed_dim=64),
-        clips=ToyboxClips(num_clips=65_536),
+        clips=replace(base.clips, num_clips=65_536),
         optim=replace(base.optim, warmup_steps=500, final_lr=0.02),
-        run=RunSettings(
+        run=replace(
+            base.run,
             num_steps=16_000,
             batch_size=512,
             precision="bfloat16",
@@ -140,8 +143,8 @@ def toybox_gpu() -> TransformerTraining:
             log_interval=100,
             save_interval=1_000,
             validate_interval=2_000,
-            sample_interval=4_000,
         ),
+        sampling=replace(base.sampling, interval=4_000),
     )
 
 

@@ -66,12 +66,11 @@ class RunSettings:
     log_interval: int = 20
     save_interval: int = 500
     validate_interval: int = 500
-    sample_interval: int = 1000
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         _at_least(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1)
-        _at_least(self, "run.", save_interval=0, validate_interval=0, sample_interval=0, seed=0, workers=0)
+        _at_least(self, "run.", save_interval=0, validate_interval=0, seed=0, workers=0)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"run.ema_decay={self.ema_decay} is not in [0, 1); 0.999 is usual")
 
@@ -88,9 +87,10 @@ class SamplingSettings:
     guidance_scale: float = 4.0
     sampler: Sampler = "ddim"
     num_prompts: int = 16  # on a sample sheet
+    interval: int = 1000  # training steps from one sheet to the next; 0 for none
 
     def __post_init__(self) -> None:
-        _at_least(self, "sampling.", num_inference_steps=1, guidance_scale=1, num_prompts=1)
+        _at_least(self, "sampling.", num_inference_steps=1, guidance_scale=1, num_prompts=1, interval=0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class VAETraining:
     """A run of `vae_loop`.
 
     Raises:
-        UserError: a count below the smallest legal one; crops or clips that the VAE cannot take.
+        UserError: a count or a loss weight below the smallest legal one; crops or clips that the VAE cannot take.
     """
 
     model: VAEConfig
@@ -116,6 +116,11 @@ class VAETraining:
 
     def __post_init__(self) -> None:
         _at_least(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
+        _at_least(self.loss, "loss.", l1=0, l2=0, kl=0)
+        if self.loss.l1 == self.loss.l2 == 0:
+            raise UserError(
+                "loss.l1 and loss.l2 are both 0, and nothing else asks for a likeness: one has to be above 0"
+            )
         if self.optim.name != "adamw":
             raise UserError(
                 f"optim.name={self.optim.name} is for the matrices of transformer blocks, and a VAE has none: use adamw"

@@ -106,7 +106,7 @@ def train(
                     if due(done, run.validate_interval):
                         with ema.swapped():
                             tracker.write(done, measure(model, batches, held_out, schedule, scale))
-                    if due(done, run.sample_interval):
+                    if due(done, settings.sampling.interval):
                         with ema.swapped():
                             sheet = out / f"samples/step-{done:08d}.png"
                             tracker.write(done, show(model, batches, vae, schedule, sheet))

@@ -30,7 +30,7 @@ def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     crops = ["crop_steps=1", "crop_size=16", "crop_batch_size=2", "encoder_steps=2"]
     cogvideox("train", "toybox-vae", "--out", "vae", *SIZE, *FEW, *crops)
-    small = ["vae=vae", "transformer.num_layers=1", "run.batch_size=4", "run.sample_interval=0"]
+    small = ["vae=vae", "transformer.num_layers=1", "run.batch_size=4", "sampling.interval=0"]
     cogvideox("train", "toybox", "--out", "run", *SIZE, *FEW, *small)
 
     cogvideox("generate", PROMPT, "--model", "run/model", "-o", "x.mp4", "--seed", "0", "--num-inference-steps", "2")

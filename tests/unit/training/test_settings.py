@@ -50,6 +50,11 @@ NAN = float("nan")
         ("toybox-vae", {"images_per_clip": 0}, "images_per_clip=0"),
         ("toybox-vae", {"image_interval": -1}, "image_interval=-1"),
         ("toybox-vae", {"clips.height": 60}, "height=60 is not a multiple of 8"),
+        ("toybox-vae", {"loss.kl": -1.0}, "loss.kl=-1.0 is below the smallest legal value, 0"),
+        ("toybox-vae", {"loss.l2": NAN}, "loss.l2=nan is below"),
+        ("toybox-vae", {"loss.l1": 0.0, "loss.l2": 0.0}, "one has to be above 0"),
+        ("toybox-vae", {"sampling.interval": 5}, "there is no setting sampling"),
+        ("toybox", {"sampling.interval": -1}, "sampling.interval=-1 is below the smallest legal value, 0"),
         ("toybox-vae", {"model.in_channels": 1}, "model.in_channels=1 has to be 3"),
     ],
 )

@@ -135,7 +135,8 @@ def test_a_run_on_images(settings, tmp_path):
         settings,
         clips=replace(settings.clips, **image),
         validation=replace(settings.validation, **image),
-        run=replace(settings.run, num_steps=2, sample_interval=2),
+        run=replace(settings.run, num_steps=2),
+        sampling=replace(settings.sampling, interval=2),
     )
     batches = Batches(settings)
     captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
