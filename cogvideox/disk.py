@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,12 +69,16 @@ def writing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: str | Path) -> None:
-    """Removes what `writing` left anywhere below `folder` when its process was killed. Only for a folder to which no
-    other process writes."""
+def sweep(folder: str | Path, *, idle: float = 0.0) -> None:
+    """Removes what `writing` left anywhere below `folder` when its process was killed.
+
+    A file is only taken for such a leftover when nothing was written to it for `idle` seconds: 0 is for a folder to
+    which no other process writes.
+    """
     for leftover in Path(folder).rglob(".*.tmp*"):
         with suppress(OSError):
-            leftover.unlink()
+            if time.time() - leftover.stat().st_mtime >= idle:
+                leftover.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

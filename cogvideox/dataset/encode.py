@@ -20,7 +20,7 @@ from torch import Tensor
 from cogvideox.config import to_dict
 from cogvideox.dataset.ahead import ahead
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.disk import cannot_read
+from cogvideox.disk import cannot_read, sweep
 from cogvideox.toybox.render import render_batch
 from cogvideox.toybox.scene import Scene, draw
 from cogvideox.vae.model import CausalVAE
@@ -29,6 +29,7 @@ from cogvideox.video.transform import to_model
 from cogvideox.weights.files import save_state
 
 SHARD = 512  # clips in one file: what an interruption can cost
+IDLE = 600.0  # seconds after which a half-written shard is a killed process's; other runs may be writing theirs
 
 OnProgress = Callable[[int, int], None]
 """Called after each shard that was not in the cache, with (clips at hand, clips in all)."""
@@ -83,11 +84,13 @@ def encode(
     The cache has a folder for each encoder and kind of clip, named by a hash of its weights, the settings and one
     rendered clip; in it lie shards of 512 clips, each written whole. So nothing is encoded twice, a stop costs one
     shard, a larger set of the same clips reuses a smaller one, a decoder may learn on, and the latents of another
-    encoder or renderer are never mistaken for these. Clips are rendered ahead by `workers` processes (`dataset.ahead`).
+    encoder or renderer are never mistaken for these. Half-written shards of killed processes are removed. Clips are
+    rendered ahead by `workers` processes (`dataset.ahead`).
 
     Raises:
         UserError: the cache cannot be read or written.
     """
+    sweep(cache, idle=IDLE)
     folder = Path(cache) / fingerprint(vae, clips)
     starts = range(0, clips.num_clips, SHARD)
     wanted = [range(first, min(first + SHARD, clips.num_clips)) for first in starts]

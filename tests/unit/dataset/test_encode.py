@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset import encode as module
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import encode, fingerprint, render, scene
+from cogvideox.disk import writing
 from cogvideox.errors import UserError
 from cogvideox.toybox.scene import withheld
 from tests import tiny_runs
@@ -69,6 +71,20 @@ def test_an_interruption_costs_one_shard(vae, small_shards, tmp_path):
             encode(vae, CLIPS, tmp_path, on_progress=stop)
         assert len(list(tmp_path.glob("*/*"))) == shards
     encode(vae, CLIPS, tmp_path, on_progress=stop)
+
+
+def test_half_a_shard_of_a_killed_process_is_removed(vae, small_shards, tmp_path):
+    encode(vae, CLIPS, tmp_path)
+    shard, halves = min(tmp_path.glob("*/*.safetensors")), []
+    for _ in range(2):
+        with writing(shard) as half:
+            half.write_bytes(shard.read_bytes())
+        half.touch()  # as if the process had been killed inside the block
+        halves.append(half)
+    old, new = halves
+    os.utime(old, (0, 0))
+    encode(vae, CLIPS, tmp_path)
+    assert not old.exists() and new.exists()
 
 
 def test_a_cache_that_cannot_be_read_is_one_sentence(vae, small_shards, tmp_path):
