@@ -4,12 +4,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from cogvideox.disk import cannot_write
+from cogvideox.disk import cannot_write, write_text
 from cogvideox.errors import UserError
 
 Scalar = float | int | Tensor
@@ -88,9 +89,12 @@ class Tracker:
         lead = "\r\033[K" if sys.stderr.isatty() else ""
         print(f"{lead}{text}", file=sys.stderr, flush=True)
 
-    def pause(self) -> "_Pause":
+    @contextmanager
+    def pause(self) -> Iterator[None]:
         """`with tracker.pause():` around work that is no training step, so that ms/step and the ETA stay honest."""
-        return _Pause(self)
+        began = time.monotonic()
+        yield
+        self._clock += time.monotonic() - began
 
     def close(self) -> None:
         if sys.stderr.isatty():
@@ -115,20 +119,7 @@ class Tracker:
                     kept.append(line)
             except ValueError:  # the half line of a killed run
                 continue
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self.path)
-
-
-class _Pause:
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
-
-    def __enter__(self) -> None:
-        self.began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.tracker._clock += time.monotonic() - self.began
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
 
 def heartbeat(step: int, num_steps: int, means: Mapping[str, float], seconds: float, rate: float) -> str:
