@@ -25,12 +25,16 @@ def adapter(text: str) -> Adapter:
         UserError: no such file, or a strength that is no number.
     """
     path, colon, number = text.rpartition(":")
-    if not colon or Path(text).exists():
-        path, number = text, "1"
-    try:
-        strength = float(number)
-    except ValueError:
-        path, strength = text, 1.0  # a colon of the path
-    if not math.isfinite(strength):
+    file, strength, whole = Path(path).expanduser(), _number(number), Path(text).expanduser()
+    if not colon or whole.exists() or (strength is None and not file.exists()):
+        file, strength = whole, 1.0  # what colons there are belong to the path
+    if strength is None:
         raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
-    return Adapter(source_of_file(lora_file(Path(path).expanduser())), strength)
+    return Adapter(source_of_file(lora_file(file)), strength)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return number if math.isfinite(number := float(text)) else None
+    except ValueError:
+        return None

@@ -79,5 +79,6 @@ def test_as_the_command_line_says_it(tmp_path: Path):
         adapter(f"{tmp_path}/none.safetensors:0.5")
     with pytest.raises(UserError, match=r"y:z: there is no such file"):
         adapter(f"{tmp_path}/y:z")
-    with pytest.raises(UserError, match="must be a number"):
-        adapter(f"{file}:nan")
+    for strength in ("nan", "abc", ""):
+        with pytest.raises(UserError, match=f":{strength} must be a number, such as 0.8"):
+            adapter(f"{file}:{strength}")
