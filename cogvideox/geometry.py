@@ -69,6 +69,11 @@ def nearest_frames(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
     return sorted({(steps * ratio) + 1 for steps in _around(num_frames - 1, ratio, least=0)})
 
 
+def in_words(num_frames: int) -> str:
+    """As messages count frames: "1 frame", "17 frames"."""
+    return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
+
+
 def whole_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
     """The largest legal frame count that is not above a number: 48 -> 45."""
     return nearest_frames(num_frames, ratio)[0]

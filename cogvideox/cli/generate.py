@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox import config
+from cogvideox import config, geometry
 from cogvideox.bundle.layout import Description, describe
 from cogvideox.cli.generate_options import parser
 from cogvideox.cli.outputs import Output, check_outputs, is_made, make_folder, name_outputs
@@ -159,7 +159,7 @@ def _read_replay(path: Path) -> Replay:
 
 
 def _summary(output: Output, request: Request, seconds: float) -> str:
-    size = f"{request.num_frames} frames of {request.width}x{request.height}"
+    size = f"{geometry.in_words(request.num_frames)} of {request.width}x{request.height}"
     sheet = f", {output.sheet}" if output.sheet is not None else ""
     kilobytes = output.video.stat().st_size / 1000
     return f"{output.video}{sheet}: {size}, {kilobytes:.1f} kB, seed {request.seed}, in {seconds:.1f} s"

@@ -38,7 +38,7 @@ def in_size(inputs: Inputs, request: Request) -> Inputs:
 
     def fitted(frames: Frames) -> UInt8[np.ndarray, "t new_h new_w 3"]:
         own = torch.from_numpy(np.array(frames))  # a copy: what is given may be read-only, or run backwards
-        return resize(own, request.height, request.width, request.fit).numpy()
+        return resize(own, request.height, request.width, request.fit or "cover").numpy()
 
     return Inputs(
         image=None if inputs.image is None else fitted(inputs.image[None])[0],
@@ -62,12 +62,12 @@ def encode(
     return vae.encode(video[None]).sample(generator).float() * scale
 
 
-def image_scale(vae: CausalVAE, choice: ImageLatentScale) -> float:
+def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
     """What the latents of an image are multiplied by: as all latents, but for models that say otherwise."""
     factor = vae.config.scaling_factor
     if not vae.config.invert_scale_latents:
         return factor
-    return 1.0 if choice == "sat" else 1 / factor
+    return 1 / factor if choice == "diffusers" else 1.0
 
 
 def beside_noise(image: Float[Tensor, "1 z 1 lh lw"], num_latents: int) -> Latents:

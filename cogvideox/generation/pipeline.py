@@ -30,7 +30,7 @@ from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
-from cogvideox.generation.prepare import STRENGTH, prepare, reopen, split
+from cogvideox.generation.prepare import prepare, reopen, split
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import Replay, Request
 from cogvideox.generation.rules import remarks
@@ -90,13 +90,13 @@ class CogVideoX:
         *,
         image: Any = None,
         video: Any = None,
-        strength: float = STRENGTH,
+        strength: float | None = None,
         extend: bool = False,
         invert: bool = False,
         window: int | None = None,
         overlap: int | None = None,
-        fit: str = "cover",
-        image_latent_scale: str = "sat",
+        fit: str | None = None,
+        image_latent_scale: str | None = None,
         negative_prompt: str = "",
         num_frames: int | None = None,
         height: int | None = None,
@@ -123,14 +123,16 @@ class CogVideoX:
             image: what an image-to-video model animates: a path, an array [h w 3] or a PIL image.
             video: a clip to make anew, to continue or to invert: a path, a `Video` or an array [t h w 3]. A path or a
                 `Video` is read at `fps` frames a second, from its beginning.
-            strength: how much of `video` is made anew, from almost nothing to 1: that share of the steps is run.
+            strength: how much of `video` is made anew, from almost nothing to 1 (0.8 unless given): that share of the
+                steps is run.
             extend: continue `video`; the result begins with its frames, and `num_frames` counts them.
             invert: edit `video` by DDIM inversion, see `generation.invert`.
             window: make a long video in windows of so many frames (4k+1). Those of a text model share `overlap` frames
                 (a multiple of 4; half a window unless given) and are denoised together; an image model goes on from
                 the last frame of the window before.
-            fit: how `image` and `video` fill another size: "cover" (cut), "contain" (black bars) or "stretch".
-            image_latent_scale: "sat" or "diffusers", see `generation.request.ImageLatentScale`.
+            fit: how `image` and `video` fill another size: "cover" (cut; the default), "contain" (with
+                black bars) or "stretch".
+            image_latent_scale: "sat" (the default) or "diffusers", see `generation.request.ImageLatentScale`.
             negative_prompt: what guidance leads away from.
             num_frames: 4k+1; exactly so many come out.
             height, width: pixels.
@@ -139,7 +141,7 @@ class CogVideoX:
             dynamic_guidance: change the scale over the steps as the official DPM++ samples do.
             smooth_guidance: let the scale rise from 1 to 1 + guidance_scale.
             guidance_interval: guidance only between these two fractions of the steps; half the time in the others.
-            sequential_guidance: the halves of guidance one after the other: half the activations, the same video.
+            sequential_guidance: the halves of guidance one after the other: the same video in less memory.
             sampler: "ddim" or "dpm++" (2M).
             eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
             position_rule: how rotary positions follow the size, "resize_crop" or "slice".
@@ -165,8 +167,7 @@ class CogVideoX:
             prompt,
             image=image,
             video=video,
-            # Its default is no wish, and no error where there is no clip.
-            strength=None if strength == STRENGTH else strength,
+            strength=strength,
             extend=extend,
             invert=invert,
             window=window,

@@ -79,7 +79,7 @@ def guided(
         scale: how much, at which timestep.
         interval: guidance in the steps from this fraction of `num_steps` to that; in the others the prompt alone, in
             half the time (Kynkaanniemi et al. 2024).
-        sequential: one text after the other instead of both in a batch: half the activations in memory.
+        sequential: one text after the other instead of both in a batch, which takes less memory.
     """
     first, last = (round(fraction * num_steps) for fraction in interval)
 

@@ -1,9 +1,10 @@
 """From what a caller says to whole requests: completed with the model's defaults and checked, before any weight is
 loaded. Imports no torch."""
 
+import math
 import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -59,85 +60,32 @@ def reopen(request: Request) -> "Inputs":
     return read_inputs(request.image, request.video, fps=request.fps, max_frames=max_frames)
 
 
-def complete(
-    model: Description,
-    prompt: str | None,
-    *,
-    inputs: "Inputs | None" = None,
-    negative_prompt: str = "",
-    num_frames: int | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
-    dynamic_guidance: bool | None = None,
-    sampler: str | None = None,
-    seed: int | None = None,
-    fps: float | None = None,
-    eta: float | None = None,
-    smooth_guidance: bool = False,
-    guidance_interval: Sequence[float] = (0.0, 1.0),
-    sequential_guidance: bool = False,
-    position_rule: str | None = None,
-    strength: float | None = None,
-    extend: bool = False,
-    invert: bool = False,
-    window: int | None = None,
-    overlap: int | None = None,
-    fit: str = "cover",
-    image_latent_scale: str = "sat",
-) -> Request:
-    """A request in which every None is replaced by the model's default; a missing seed is drawn.
+def complete(model: Description, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
+    """A request in which the model's defaults stand for what is None or not given; a missing seed is drawn.
 
     Args:
         inputs: the picture and the clip that the video is made from, as `prepare` reads them.
+        values: the other fields of a `Request`, as `CogVideoX.generate` takes them.
 
     Raises:
+        TypeError: a value of another name.
         UserError: a value that this model cannot do, with the rule and the nearest legal value.
     """
-    defaults = model.settings
-    image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
-    scale = _number("guidance_scale", _or(guidance_scale, defaults.guidance_scale))
-    default_height, default_width = _default_size(
-        model, image if image is not None or video is None else video[0], height, width
-    )
-    anew = video is not None and not extend and not invert
-    if extend and window is None:
-        window = defaults.num_frames  # what the model makes by itself, were it asked for nothing
+    if unknown := values.keys() - _READ.keys():
+        raise TypeError(f"a request has no {', '.join(sorted(unknown))}")
+    said = {name: _READ[name](name, value) for name, value in values.items() if value is not None}
     request = Request(
         prompt=_text("prompt", _prompt(model, prompt)),
-        negative_prompt=_text("negative_prompt", negative_prompt),
-        num_frames=_integer("num_frames", _or(num_frames, defaults.num_frames)),
-        height=_integer("height", _or(height, default_height)),
-        width=_integer("width", _or(width, default_width)),
-        num_inference_steps=_integer("num_inference_steps", _or(num_inference_steps, defaults.num_inference_steps)),
-        guidance_scale=scale,
-        # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
-        dynamic_guidance=bool(_or(dynamic_guidance, defaults.dynamic_guidance and scale != 1 and not smooth_guidance)),
-        sampler=_choice("sampler", _or(sampler, defaults.sampler), Sampler),
-        seed=secrets.randbelow(2**31) if seed is None else _integer("seed", seed),
-        fps=_number("fps", _or(fps, defaults.fps)),
-        eta=None if eta is None else _number("eta", eta),
-        smooth_guidance=bool(smooth_guidance),
-        guidance_interval=_interval(guidance_interval),
-        sequential_guidance=bool(sequential_guidance),
-        position_rule=None if position_rule is None else _choice("position_rule", position_rule, GridRule),
         image=None if inputs is None else inputs.image_source,
         video=None if inputs is None else inputs.video_source,
-        strength=(STRENGTH if anew else None) if strength is None else _number("strength", strength),
-        extend=bool(extend),
-        invert=bool(invert),
-        window=None if window is None else _integer("window", window),
-        overlap=None if overlap is None else _integer("overlap", overlap),
-        fit=_choice("fit", fit, geometry.Fit),
-        image_latent_scale=_choice("image_latent_scale", image_latent_scale, ImageLatentScale),
+        **{**_defaults(model, inputs, said), **said},
     )
     check(request, model)
     request = _in_windows(request, model)
-    if video is not None:
-        if num_frames is None:
-            request = replace(request, num_frames=_default_frames(request, len(video)))
-        check_video(request, len(video))
+    if inputs is not None and inputs.video is not None:
+        if "num_frames" not in said:
+            request = replace(request, num_frames=_default_frames(request, len(inputs.video)))
+        check_video(request, len(inputs.video))
     return request
 
 
@@ -151,14 +99,35 @@ def split(request: Request, num_videos: int) -> list[Request]:
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def _default_size(
-    model: Description, picture: "np.ndarray | None", height: int | None, width: int | None
-) -> tuple[int, int]:
+def _defaults(model: Description, inputs: "Inputs | None", said: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds where nothing is said, given what is."""
+    image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
+    settings, extend = model.settings, said.get("extend", False)
+    height, width = _default_size(model, image if image is not None or video is None else video[0], said)
+    # At scale 1 there is no guidance, so a model's habit of changing it over the steps has nothing to change.
+    guided = said.get("guidance_scale", settings.guidance_scale) != 1
+    return {
+        "negative_prompt": "",
+        "num_frames": settings.num_frames,
+        "height": height,
+        "width": width,
+        "num_inference_steps": settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale,
+        "dynamic_guidance": settings.dynamic_guidance and guided and not said.get("smooth_guidance", False),
+        "sampler": settings.sampler,
+        "seed": secrets.randbelow(2**31),
+        "fps": settings.fps,
+        "strength": STRENGTH if video is not None and not extend and not said.get("invert", False) else None,
+        "window": settings.num_frames if extend else None,  # what the model makes by itself, were it asked for nothing
+    }
+
+
+def _default_size(model: Description, picture: "np.ndarray | None", said: Mapping[str, Any]) -> tuple[int, int]:
     """The model's size; of one that was trained with many, the one nearest in shape to what the video is made from."""
     defaults, trained = model.settings, model.settings.trained
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
     one_size = one_size or model.transformer.use_learned_positional_embeddings
-    if picture is None or height is not None or width is not None or one_size:
+    if picture is None or "height" in said or "width" in said or one_size:
         return defaults.height, defaults.width
     multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
     return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, multiple)
@@ -195,17 +164,24 @@ def _integer(name: str, value: Any) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{name}={value!r} must be a number") from None
+    if not math.isfinite(number):
+        raise UserError(f"{name}={number} must be a finite number")
+    return number
 
 
-def _interval(value: Any) -> tuple[float, float]:
+def _flag(name: str, value: Any) -> bool:
+    return bool(value)
+
+
+def _interval(name: str, value: Any) -> tuple[float, float]:
     try:
         start, end = value
     except (TypeError, ValueError):
-        raise UserError(f"guidance_interval={value!r} must be two numbers, such as 0.2 0.8") from None
-    return _number("guidance_interval", start), _number("guidance_interval", end)
+        raise UserError(f"{name}={value!r} must be two numbers, such as 0.2 0.8") from None
+    return _number(name, start), _number(name, end)
 
 
 def _text(name: str, value: Any) -> str:
@@ -222,9 +198,27 @@ def _prompt(model: Description, prompt: str | None) -> str:
     return model.settings.examples[0]
 
 
-def _choice(name: str, value: Any, choices: Any) -> Any:
-    """One of the values of a `Literal`."""
-    known = get_args(choices)
-    if value not in known:
-        raise UserError(f"there is no {name} {value!r}; there are {', '.join(known[:-1])} and {known[-1]}")
-    return value
+def _one_of(kind: Any) -> Callable[[str, Any], Any]:
+    """Reads one of the values of a `Literal`."""
+    known = get_args(kind)
+
+    def read(name: str, value: Any) -> Any:
+        if value not in known:
+            raise UserError(f"there is no {name} {value!r}; there are {', '.join(known[:-1])} and {known[-1]}")
+        return value
+
+    return read
+
+
+# How what is said beside the prompt, the picture and the clip is read, by its name in a `Request`.
+_READ: dict[str, Callable[[str, Any], Any]] = {
+    "negative_prompt": _text,
+    **dict.fromkeys(("num_frames", "height", "width", "num_inference_steps", "seed", "window", "overlap"), _integer),
+    **dict.fromkeys(("guidance_scale", "fps", "eta", "strength"), _number),
+    **dict.fromkeys(("dynamic_guidance", "smooth_guidance", "sequential_guidance", "extend", "invert"), _flag),
+    "guidance_interval": _interval,
+    "sampler": _one_of(Sampler),
+    "position_rule": _one_of(GridRule),
+    "fit": _one_of(geometry.Fit),
+    "image_latent_scale": _one_of(ImageLatentScale),
+}

@@ -25,14 +25,15 @@ class Request:
     eta: how much noise the sampler adds in each step, 0 to 1; None is the sampler's own, 0 of ddim and 1 of dpm++.
     smooth_guidance: the scale rises over the steps from 1 to 1 + guidance_scale, see `diffusion.guidance.smooth`.
     guidance_interval: guidance only in the steps from one fraction of them to another; elsewhere the prompt alone.
-    sequential_guidance: the two halves of guidance one after the other, with half the activations in memory.
+    sequential_guidance: the two halves of guidance one after the other, which takes less memory.
     position_rule: how rotary positions follow the size, where not as the model's settings say.
     image, video: what the video is made from, beside the words.
     strength: how much of `video` is made anew: that share of the steps is run. None where it does not apply.
     extend: `video` is continued; `num_frames` counts its frames too.
     invert: `video` is inverted to noise, and what it was on the way guides the new video's attention.
     window, overlap: frames that are made at a time, and how many of them neighbours share; None is all at once.
-    fit: how `image` and `video` fill another size.
+    fit: how `image` and `video` fill another size; None is "cover".
+    image_latent_scale: of the image of an image model; None is "sat".
     """
 
     prompt: str
@@ -58,8 +59,8 @@ class Request:
     invert: bool = False
     window: int | None = None
     overlap: int | None = None
-    fit: geometry.Fit = "cover"
-    image_latent_scale: ImageLatentScale = "sat"
+    fit: geometry.Fit | None = None
+    image_latent_scale: ImageLatentScale | None = None
 
     @property
     def task(self) -> Task:

@@ -49,13 +49,13 @@ def check_video(request: Request, num_given: int) -> None:
     if request.extend and wanted <= num_given:
         nearest = geometry.nearest_frames(num_given + 1)[-1]
         raise UserError(
-            f"num_frames={wanted} counts the frames of the video that is extended, which are {num_given} at "
+            f"num_frames={wanted} counts the video that is extended too, which has {geometry.in_words(num_given)} at "
             f"{request.fps:g} a second; the nearest is {nearest}"
         )
     if not request.extend and wanted > num_given:
         raise UserError(
-            f"the video has {num_given} frames at {request.fps:g} a second, too few for num_frames={wanted}; "
-            f"the nearest is {geometry.whole_frames(num_given)}"
+            f"the video has {geometry.in_words(num_given)} at {request.fps:g} a second, too few for "
+            f"num_frames={wanted}; the nearest is {geometry.whole_frames(num_given)}"
         )
 
 
@@ -78,16 +78,15 @@ def remarks(request: Request, model: Description) -> Iterator[str]:
 
 
 def check_range(name: str, value: float | int, low: int, high: float | int, remark: str = "") -> None:
-    """Whether a number is in a range, both ends included. NaN is in no range.
+    """Whether a number is in a range, both ends included.
 
     Raises:
         UserError: it is not; the sentence has the nearest that is.
     """
-    if low <= value <= high and math.isfinite(value):
+    if low <= value <= high:
         return
     rule = f"{low} or more" if high == math.inf else f"from {low} to {high}"
-    nearest = f"; the nearest is {min(max(value, low), high)}" if math.isfinite(value) else ""
-    raise UserError(f"{name}={value} must be {rule}{remark}{nearest}")
+    raise UserError(f"{name}={value} must be {rule}{remark}; the nearest is {min(max(value, low), high)}")
 
 
 def _unlike(name: str, value: int, rule: str) -> str:
@@ -151,15 +150,15 @@ def _check_task(request: Request, model: Description) -> None:
     if request.strength is not None:
         if request.extend or request.invert:
             raise UserError("strength is for a video that is made anew, not with extend or invert: leave it out")
-        check_range("strength", request.strength, 0, 1)
         if request.num_steps < 1:
             raise UserError(
                 f"strength={request.strength:g} leaves none of {request.num_inference_steps} steps; the nearest is "
                 f"{math.ceil(1000 / request.num_inference_steps) / 1000:g}"
             )
-    if request.fit != "cover" and request.image is None and request.video is None:
+        check_range("strength", request.strength, 0, 1)
+    if request.fit is not None and request.image is None and request.video is None:
         raise UserError(f"fit={request.fit} is for an image or a video, and there is none: leave it out")
-    if request.image_latent_scale != "sat" and not takes_image(model):
+    if request.image_latent_scale is not None and not takes_image(model):
         raise UserError(f"image_latent_scale is for models that take an image, unlike {model.name}: leave it out")
 
 

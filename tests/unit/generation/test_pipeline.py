@@ -137,7 +137,7 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
     ("values", "message"),
     [
         ({"image": np.zeros((32, 48, 3))}, "takes no image"),
-        ({"strength": 0.5}, "strength is for a video"),
+        ({"strength": 0.8}, "strength is for a video"),
         ({"output": "pil"}, "uint8"),
         ({"num_videos": 0}, "num_videos"),
         ({"prompt": " ".join(["ball"] * 40)}, "41 tokens"),
