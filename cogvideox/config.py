@@ -89,6 +89,16 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
     return _override(obj, changes, "")
 
 
+def dotted(data: Any, name: str = "") -> dict[str, Any]:
+    """The single values of nested plain data, as `to_dict` makes it, by their dotted names."""
+    if not isinstance(data, Mapping):
+        return {name: data}
+    values: dict[str, Any] = {}
+    for part, inner in data.items():
+        values |= dotted(inner, f"{name}.{part}" if name else str(part))
+    return values
+
+
 def digest(obj: Any) -> str:
     """A short hash of a dataclass and all its values, the same in every process and on every machine."""
     text = json.dumps([type(obj).__name__, to_dict(obj)], sort_keys=True)
@@ -253,7 +263,10 @@ def _show(value: Any) -> str:
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """A mapping of a file; of a key that stands there twice, one value would be ignored."""
-    mapping = dict(pairs)
+    try:
+        mapping = dict(pairs)
+    except TypeError:
+        raise UserError("a key has to be a word or a number, not a list or a mapping") from None
     if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise UserError(f"the key {next(name for name in names if names.count(name) > 1)} stands there twice")

@@ -1,10 +1,8 @@
 """Training runs of a few seconds: every part real, and as small as it can be."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cogvideox import config
 from cogvideox.bundle.vae import save_vae
@@ -97,14 +95,6 @@ def vae_run(**run) -> VAETraining:
 
 def overrides(recipe: str, settings: TransformerTraining | VAETraining) -> list[str]:
     """The words that make `cogvideox train RECIPE` a run with these settings."""
-    before, after = (_values(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
+    before, after = (config.dotted(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
     changed = {name: value for name, value in after.items() if value != before[name]}
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
-
-
-def _values(tree: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {name: tree}
-    return {
-        key: leaf for part, inner in tree.items() for key, leaf in _values(inner, f"{name}.{part}".strip(".")).items()
-    }

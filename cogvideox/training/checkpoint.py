@@ -138,7 +138,7 @@ def open_run(
         raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
     if step is not None and file.exists():
         try:
-            before, now = _values(yaml.safe_load(file.read_text())), _values(config.to_dict(settings))
+            before, now = config.dotted(yaml.safe_load(file.read_text())), config.dotted(config.to_dict(settings))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"cannot read {file}, the settings that the run began with: {error}") from error
         for name in sorted(now):
@@ -148,16 +148,6 @@ def open_run(
     sweep(folder)
     config.save(settings, file)
     return checkpoints, done
-
-
-def _values(tree: Any, name: str = "") -> dict[str, Any]:
-    """The single values of nested settings by their dotted names."""
-    if not isinstance(tree, Mapping):
-        return {name: tree}
-    values: dict[str, Any] = {}
-    for part, inner in tree.items():
-        values |= _values(inner, f"{name}.{part}" if name else part)
-    return values
 
 
 def _name(step: int) -> str:

@@ -86,6 +86,13 @@ def test_what_does_not_fit_is_named(change, words):
     assert words in str(caught.value)
 
 
+def test_settings_by_their_dotted_names():
+    before, after = Run(steps=1, name="x"), Run(steps=2, name="x", optim=Optim(lr=0.5))
+    old, new = (config.dotted(config.to_dict(one)) for one in (before, after))
+    changes = {name: value for name, value in new.items() if value != old[name]}
+    assert changes == {"steps": 2, "optim.lr": 0.5} and config.override(before, changes) == after
+
+
 def test_missing_settings_are_named():
     with pytest.raises(UserError, match="the settings steps, name are missing"):
         config.from_dict(Run, {})
@@ -98,6 +105,7 @@ def test_missing_settings_are_named():
         ("x.json", "[1]", "it must hold a group of settings"),
         ("x.json", '{"steps": 1, "steps": 2}', "the key steps stands there twice"),
         ("x.yaml", "steps: 1\nsteps: 2", "the key steps stands there twice"),
+        ("x.yaml", "? [1]\n: 2", "a key has to be a word or a number"),
         ("x.yaml", "a: [", "cannot read"),
         ("x.yaml", "", "it must hold a group of settings, got None"),
         ("x.yaml", "a: !!python/object/apply:os.system [true]", "cannot read"),
