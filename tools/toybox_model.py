@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.cli.train import UNFINISHED, train
+from cogvideox.cli.train import UNFINISHED, split, train
 from cogvideox.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vae", nargs="*", default=[], metavar="KEY=VALUE", help="other settings for the VAE")
     parser.add_argument("--transformer", nargs="*", default=[], metavar="KEY=VALUE", help="and for the transformer")
     options = parser.parse_args(arguments)
+    if options.num_prompts < 1:
+        parser.error(f"--num-prompts {options.num_prompts} is below the smallest legal value, 1")
     began = time.monotonic()
 
     def left() -> float | None:
@@ -70,14 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{fact:<12}{ours[fact]:8.1%}{shipped[fact]:10.1%}")
     print(f"\nThe model is {model}, and the videos that were judged are in {pages}.")
     return 0
-
-
-def split(changes: Sequence[str]) -> dict[str, str]:
-    """Settings by name. Raises UserError for what is none."""
-    for change in changes:
-        if "=" not in change:
-            raise UserError(f"{change!r} is no setting; settings are changed like optim.lr=3e-4")
-    return dict(change.split("=", 1) for change in changes)
 
 
 def what(model: Path, num_prompts: int) -> str:

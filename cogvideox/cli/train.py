@@ -1,7 +1,7 @@
 """`cogvideox train NAME [key=value ...]`: runs a recipe, all of it or as far as the time goes."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import getdoc
 from pathlib import Path
 
@@ -27,10 +27,9 @@ def run(arguments: list[str]) -> None:
         raise UserError(f"--max-seconds {options.max_seconds:g} is below the smallest legal value, 0")
     if options.recipe is None:
         raise UserError(f"which recipe? There are {', '.join(RECIPES)}")
-    overrides = dict(_split(text) for text in options.overrides)
     finished = train(
         options.recipe,
-        overrides,
+        split(options.overrides),
         out=options.out,
         resume=options.resume,
         max_seconds=options.max_seconds,
@@ -106,8 +105,13 @@ def parser() -> Parser:
     return p
 
 
-def _split(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"{text!r} is no setting; settings are changed like optim.lr=3e-4")
-    return key, value
+def split(texts: Sequence[str]) -> dict[str, str]:
+    """`["optim.lr=3e-4"]` as values by dotted name. Raises UserError for what changes no setting, or one twice."""
+    changes: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"{text!r} is no setting; settings are changed like optim.lr=3e-4")
+        if changes.setdefault(name, value) != value:
+            raise UserError(f"{name} is changed twice, to {changes[name]} and to {value}: leave one of them out")
+    return changes

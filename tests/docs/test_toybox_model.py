@@ -43,5 +43,10 @@ def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
     ]
     assert times == [page.stat().st_mtime_ns for page in pages]  # what is scored is not scored again
 
-    refused = make("--vae", "run.num_steps=0")
-    assert refused.returncode == 2 and "run.num_steps=0" in refused.stderr and "Traceback" not in refused.stderr
+    for wrong, says in (
+        (["--vae", "run.num_steps=0"], "run.num_steps=0"),
+        (["--vae", "lr"], "'lr' is no setting"),
+        (["--num-prompts", "0"], "--num-prompts 0"),
+    ):
+        refused = make(*wrong)
+        assert refused.returncode == 2 and says in refused.stderr and "Traceback" not in refused.stderr

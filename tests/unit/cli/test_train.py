@@ -30,6 +30,7 @@ def test_dry_run_prints_settings_that_load(name, capsys):
         (["toybox", "run.num_steps=many"], "run.num_steps must be an integer"),
         (["toybox", "run.num_steps=0"], "smallest legal value, 1"),
         (["toybox", "lr"], "'lr' is no setting"),
+        (["toybox", "optim.lr=1", "optim.lr=2"], "optim.lr is changed twice, to 1 and to 2"),
         (["toybox", "--max-seconds", "soon"], "--max-seconds"),
         (["toybox", "--max-seconds", "nan"], "--max-seconds nan is below the smallest legal value, 0"),
         (["toybox", "--max-seconds=-1"], "--max-seconds -1 is below"),
