@@ -128,12 +128,8 @@ class Conversion:
         """Writes a diffusers folder: a whole model, or the parts there are; all of it or nothing.
 
         Raises:
-            UserError: something else is at `target`, or a model that holds the source; it cannot be written; a tensor
-                holds NaN or infinity.
+            UserError: something at `target` would be lost; it cannot be written; a tensor holds NaN or infinity.
         """
-        target = Path(target)
-        if target.resolve() in self.source.path.resolve().parents:  # with the model there, it would be deleted
-            raise UserError(f"cannot write a model to {target}: {self.source.path} is in it; give another folder")
         files: dict[str, Any] = {f"{name}/config.json": part_config(p.config) for name, p in self.pieces.items()}
         if self.schedule is not None:
             files[SCHEDULER] = self.schedule
@@ -143,10 +139,8 @@ class Conversion:
             transformer, sampler = self.pieces["transformer"].config, _sampler(self.schedule or {})
             assert isinstance(transformer, TransformerConfig)
             files[INDEX] = model_index(transformer, sampler)
-        with writing_model(target) as new:
-            for name, content in files.items():
-                (new / name).parent.mkdir(exist_ok=True)
-                (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        target = Path(target)
+        with writing_model(target, files, [] if self.tokenizer is None else ["tokenizer"]) as new:
             if self.tokenizer is not None:
                 (new / "tokenizer").mkdir()
                 for name in _TOKENIZER_FILES:

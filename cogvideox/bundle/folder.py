@@ -1,6 +1,5 @@
 """Loading a model folder into networks, and writing networks as a folder that diffusers loads too."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from cogvideox import config
 from cogvideox.bundle.layout import (
     INDEX,
+    SCHEDULER,
     SETTINGS,
     WEIGHTS,
     Description,
@@ -88,39 +88,33 @@ def save(
 ) -> Path:
     """Writes a folder that `load` and `diffusers.CogVideoXPipeline.from_pretrained` read; whole or not at all.
 
-    A model folder that is already at `path` is replaced; any other folder with something in it is left alone.
+    A model that is already at `path` is replaced; a folder with anything else in it is left alone.
 
     Args:
         dtype: store weights in this type; None keeps each as it is.
         max_shard_bytes: larger weights are split into several files; None never splits.
 
     Raises:
-        UserError: `path` is something else than a model folder, or cannot be written.
+        UserError: something else than a model is at `path`, or in the folder with it; it cannot be written.
     """
-    with writing_model(Path(path)) as new:
-        _write(bundle, new, dtype, max_shard_bytes)
-    return Path(path)
-
-
-def _write(bundle: Bundle, path: Path, dtype: torch.dtype | None, max_shard_bytes: int | None) -> None:
     networks: dict[str, Network] = {
         "transformer": bundle.transformer,
         "vae": bundle.vae,
         "text_encoder": bundle.text_encoder,
     }
-    configs = {
+    documents = {
         **{f"{part}/config.json": part_config(network.config) for part, network in networks.items()},
-        "scheduler/scheduler_config.json": bundle.schedule.to_diffusers(bundle.settings.sampler),
+        SCHEDULER: bundle.schedule.to_diffusers(bundle.settings.sampler),
         SETTINGS: config.to_dict(bundle.settings),
         INDEX: model_index(bundle.transformer.config, bundle.settings.sampler),
     }
-    for name, content in configs.items():
-        file = path / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    bundle.tokenizer.save(path / "tokenizer")
-    for part, network in networks.items():
-        state = network.state_dict()
-        file = path / part / f"{WEIGHTS[part]}.safetensors"
-        rules = keymap_of(network.config)
-        save_as_theirs(shapes(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    with writing_model(Path(path), documents, ["tokenizer"]) as new:
+        bundle.tokenizer.save(new / "tokenizer")
+        for part, network in networks.items():
+            state = network.state_dict()
+            file = new / part / f"{WEIGHTS[part]}.safetensors"
+            rules = keymap_of(network.config)
+            save_as_theirs(
+                shapes(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes
+            )
+    return Path(path)

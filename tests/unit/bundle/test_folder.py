@@ -89,6 +89,32 @@ def test_a_model_is_replaced_and_anything_else_is_left_alone(model, tmp_path):
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
 
 
+def test_a_model_with_other_files_in_its_folder_is_left_alone(model, tmp_path):
+    path = copy(model, tmp_path)
+    (path / "samples").mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match=r"copy: samples, thesis\.txt in it would be lost; give another folder"):
+        folder.save(tiny.bundle(), path)
+    assert sorted(tmp_path.rglob("*")) == [path, *before]
+
+
+def test_a_link_is_followed_and_the_current_folder_stays(model, tmp_path, monkeypatch):
+    path = copy(model, tmp_path)
+    (tmp_path / "link").symlink_to(path)
+    bundle = tiny.bundle()
+    bundle.settings = replace(bundle.settings, fps=3.0)
+    folder.save(bundle, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and layout.describe(path).settings.fps == 3.0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "link"]
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in (".", "", tmp_path / "empty"):
+        with pytest.raises(UserError, match="it would replace the folder that this runs in"):
+            folder.save(bundle, place)
+    assert (tmp_path / "empty").is_dir()
+
+
 def test_a_failed_save_leaves_the_old_model(model, tmp_path):
     path = copy(model, tmp_path)
     bundle = tiny.bundle()
