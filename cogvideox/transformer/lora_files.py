@@ -16,10 +16,10 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.transformer.lora import LoRA
 from cogvideox.transformer.lora_folder import lora_file
-from cogvideox.transformer.lora_names import locate, seems
+from cogvideox.transformer.lora_names import is_base, locate, seems
 from cogvideox.transformer.low_rank import Factors
-from cogvideox.weights.files import open_state, save_state
-from cogvideox.weights.pickles import SUFFIXES, open_pickle
+from cogvideox.weights.files import save_state
+from cogvideox.weights.pickles import open_weights
 from cogvideox.weights.words import count, some
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers: peft's configuration, every key with the part's name before it
@@ -33,7 +33,7 @@ def read_lora(path: str | Path) -> LoRA:
             have no place in a LoRA, half a pair, factors that do not fit each other, NaN or infinity, all by name.
     """
     path = lora_file(path)
-    state = open_pickle(path) if path.suffix in SUFFIXES else open_state(path)
+    state = open_weights(path)
     header = state.metadata
     pairs, alphas = _sort(state, path)
     config = _config(header, path)
@@ -99,7 +99,7 @@ def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, 
     places = {name: locate(name) for name in state}
     # Beside the factors, a checkpoint of SAT holds the whole base, which was frozen.
     is_sat = any(place is not None and place.is_sat for place in places.values())
-    strangers = [name for name, place in places.items() if place is None and not is_sat]
+    strangers = [name for name, place in places.items() if place is None and not (is_sat and is_base(name))]
     pairs: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     for name, place in places.items():

@@ -12,6 +12,11 @@ _NAMES = (
 )
 
 
+def usual_file(folder: Path) -> Path | None:
+    """The file in a folder that has one of the names that trainers give to a LoRA; None where there is none."""
+    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+
+
 def lora_file(path: str | Path) -> Path:
     """The file itself, or in a folder the one that trainers write there, or its only `.safetensors`.
 
@@ -21,9 +26,11 @@ def lora_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    usual = [path / name for name in _NAMES if (path / name).is_file()]
-    found = usual[:1] or sorted(path.glob("*.safetensors"))
+    usual = usual_file(path)
+    found = [usual] if usual is not None else sorted(file for file in path.glob("*.safetensors") if file.is_file())
     if len(found) == 1:
         return found[0]
-    choice = f"give one of {', '.join(file.name for file in found[:4])}" if found else "it has no .safetensors file"
-    raise UserError(f"which LoRA in the folder {path} is meant is unclear: {choice}")
+    if not found:
+        raise UserError(f"the folder {path} has no .safetensors file: give the file of the LoRA, if it is another")
+    choice = ", ".join(file.name for file in found[:4])
+    raise UserError(f"which LoRA in the folder {path} is meant is unclear: give one of {choice}")

@@ -77,6 +77,11 @@ def locate(name: str) -> Place | None:
     return None
 
 
+def is_base(name: str) -> bool:
+    """Whether a tensor in a checkpoint of SAT is a weight of the base, and not one of what was laid over it."""
+    return re.search(r"\.matrix_[AB]\.|lora", name) is None
+
+
 def seems(names: Iterable[str]) -> str | None:
     """What a file with tensors of these names seems to be, in words; None where nothing is known of them."""
     names = list(names)

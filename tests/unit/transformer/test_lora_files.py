@@ -141,6 +141,11 @@ def test_a_checkpoint_of_sat(factors, tmp_path: Path) -> None:
     lora = read_lora(file)
     check(lora, factors, alpha=1)
     assert lora.alpha_known
+    for stranger in ("layers.0.attention.dense.matrix_A.1", "layers.0.attention.gate.matrix_B.0", "x.lora_A.weight"):
+        name = f"model.diffusion_model.transformer.{stranger}"
+        torch.save({"module": base | named(sat_name, factors) | {name: torch.ones(2, 2)}}, file)
+        with pytest.raises(UserError, match=f"1 of 19 tensors .* have no place in a LoRA for CogVideoX: {name}"):
+            read_lora(file)
 
 
 def test_pickles_run_no_code(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for path, message in {
         tmp_path / "x.safetensors": "there is no such file",
         tmp_path / "x.pt": "there is no such file",
-        tmp_path: "is unclear: it has no .safetensors file",
+        tmp_path: "has no .safetensors file: give the file",
     }.items():
         with pytest.raises(UserError, match=message):
             read_lora(path)
