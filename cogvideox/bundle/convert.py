@@ -42,6 +42,7 @@ from cogvideox.weights.keymap import to_ours
 from cogvideox.weights.outward import save_as_theirs, their_shapes
 from cogvideox.weights.stored import shapes
 from cogvideox.weights.strict import check_fit, translate
+from cogvideox.weights.words import count, some
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -189,7 +190,8 @@ def prepare(
         dtype: of the weights; None keeps each as it is.
 
     Raises:
-        UserError: what `identify` raises; the source is a LoRA; tensors do not fit; a configuration is in doubt.
+        UserError: what `identify` raises; the source is a LoRA, or has no part of a model; tensors do not fit; a
+            configuration is in doubt; the transformer is of another variant.
     """
     like = next((known for known in FAMILIES if known == variant), None)
     if variant is not None and like is None:
@@ -202,14 +204,20 @@ def prepare(
         raise UserError(f"the base {helper.path} is a LoRA, not a model")
     theirs = helper.parts if helper is not None else {}
 
-    notes = [f"passed over, because it belongs to no part: {name}" for name in about.strangers[:5]]
+    notes = []
+    if about.strangers:
+        notes.append(f"passed over: {count(about.strangers, 'tensor')} of no part ({some(about.strangers)})")
     pieces: dict[PartName, Piece] = {}
     names: tuple[PartName, ...] = ("transformer", "vae", "text_encoder")
     for name in names:
         part = about.parts.get(name) or theirs.get(name)
         if part is not None:
             pieces[name] = Piece(part, _config(part, theirs.get(name)), dtype)
+    if not pieces:
+        raise UserError(f"there is nothing to convert in {about.path}: no {', no '.join(names)}")
     kind = _variant(pieces)
+    if like is not None and kind not in (like, None):
+        raise UserError(f"{pieces['transformer'].part.where} is like {kind}, not like {like}: say no variant")
     if kind is not None:
         pieces = {name: _rescaled(piece, theirs.get(name), helper, kind, notes) for name, piece in pieces.items()}
     for piece in pieces.values():

@@ -30,13 +30,15 @@ from cogvideox.bundle.settings import Family, family
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
-from cogvideox.transformer.lora_names import locate
+from cogvideox.transformer.lora_folder import usual_file
+from cogvideox.transformer.lora_names import locate, seems
 from cogvideox.vae.config import DIFFUSERS_CLASS as VAE_CLASS
 from cogvideox.vae.config import VAEConfig
 from cogvideox.weights.keymap import Rule
 from cogvideox.weights.pickles import SUFFIXES, open_weights
 from cogvideox.weights.stored import Stored
 from cogvideox.weights.strict import fit
+from cogvideox.weights.words import count, some
 
 Kind = Literal["diffusers folder", "SAT checkpoint", "single file", "LoRA"]
 
@@ -124,6 +126,8 @@ def identify(path: str | Path, variant: Family | None = None) -> Identity:
         return _part_folder(path)
     if (found := sat.files(path)) is not None:
         return _sat_folder(path, found, variant)
+    if (usual := usual_file(path)) is not None:
+        return _file(usual, variant)
     here = sorted(file for file in path.iterdir() if file.name.endswith(_ENDINGS) and file.is_file())
     indices = [file for file in here if file.name.endswith(".index.json")]
     if len(indices or here) == 1:
@@ -141,8 +145,9 @@ def _file(path: Path, variant: Family | None) -> Identity:
         return Identity(path, "LoRA")
     parts, strangers = _sort(state, str(path), variant)
     if not parts:
-        names = ", ".join(sorted(state)[:3])
-        raise UserError(f"{path} is not CogVideoX: none of its {len(state)} tensors ({names}, ...) is known")
+        kind = f"; it seems to be {what}" if (what := seems(state)) else ""
+        names = f"{count(list(state), 'tensor')} ({some(sorted(state))})"
+        raise UserError(f"{path} is not CogVideoX: of its {names} none is known{kind}")
     is_checkpoint = any(part.naming == "SAT" for part in parts.values())
     kind: Kind = "SAT checkpoint" if is_checkpoint else "single file"
     return Identity(path, kind, parts, strangers=tuple(strangers))

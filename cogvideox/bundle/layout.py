@@ -67,7 +67,7 @@ def find(model: str | Path) -> tuple[str, Path]:
     path = Path(model)
     with suppress(RuntimeError):  # the home of a user that does not exist
         path = path.expanduser()
-    if path.exists():
+    if str(model) and path.exists():
         return str(path.resolve()), path
     if str(model).count("/") == 1 and not path.is_absolute() and not path.parent.exists():
         from cogvideox.bundle.hub import fetch

@@ -12,7 +12,9 @@ from cogvideox.errors import UserError
 from cogvideox.weights.words import size
 
 DTYPES = ("float32", "bfloat16", "float16")
-FORMS = ("diffusers", "safetensors")
+OTHERS = (".pt", ".pth", ".bin", ".ckpt", ".gguf", ".json")
+"""Endings of weights in forms that are not written, which nobody wants for a folder's name."""
+SHARD_GB = 5.0
 
 
 def run(arguments: list[str]) -> None:
@@ -21,11 +23,18 @@ def run(arguments: list[str]) -> None:
     if options.source is None or options.target is None:
         raise UserError("convert takes two paths, what to convert and where to; see `cogvideox convert --help`")
     target: Path = options.target
-    form = options.to or ("safetensors" if target.suffix == ".safetensors" else "diffusers")
-    if not options.max_shard_gb > 0:
-        raise UserError(f"--max-shard-gb {options.max_shard_gb:g} is not above 0; the default is 5")
-    if options.part is not None and form != "safetensors":
+    to_file = target.suffix.lower() == ".safetensors"
+    if target.suffix.lower() in OTHERS:
+        raise UserError(
+            f"cannot write {target}: a single file ends in .safetensors, and a folder in no {target.suffix}"
+        )
+    if options.part is not None and not to_file:
         raise UserError("--part chooses the network of a single file; a folder gets all of them")
+    if options.max_shard_gb is not None and to_file:
+        raise UserError("--max-shard-gb is for the weights in a folder; a single file is never split")
+    shard_gb = SHARD_GB if options.max_shard_gb is None else options.max_shard_gb
+    if not 0 < shard_gb < float("inf"):
+        raise UserError(f"--max-shard-gb {shard_gb:g} is not a number above 0; the default is {SHARD_GB:g}")
 
     import torch  # it takes a second, so not before the arguments are known to be right
 
@@ -37,12 +46,12 @@ def run(arguments: list[str]) -> None:
     plan = prepare(options.source, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
         _say(note)
-    names = [plan.single(options.part)] if form == "safetensors" else list(plan.pieces)
+    names = [plan.single(options.part)] if to_file else list(plan.pieces)
     check_folder(target, sum(plan.pieces[name].num_bytes for name in names))
-    if form == "safetensors":
+    if to_file:
         plan.write_file(target, options.part)
     else:
-        plan.write_folder(target, max_shard_bytes=round(options.max_shard_gb * 1e9))
+        plan.write_folder(target, max_shard_bytes=round(shard_gb * 1e9))
         if plan.missing:
             _say(f"{target} is not a whole model yet: {', '.join(plan.missing)} missing; --base takes them from one")
     for name in names:
@@ -61,14 +70,11 @@ def parser() -> Parser:
     )
     p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` says what it is")
     p.add_argument("target", nargs="?", type=Path, metavar="TARGET", help="where to write; a model there is replaced")
-    p.add_argument("--to", choices=FORMS, help="the form (default: by the name of TARGET)")
     p.add_argument("--dtype", choices=DTYPES, help="the type of the weights (default: as they are)")
     p.add_argument("--base", metavar="MODEL", help="a model from which comes what SOURCE lacks")
     p.add_argument("--variant", choices=get_args(Family), help="what it is like, where tensors do not tell")
     p.add_argument("--part", choices=tuple(WEIGHTS), help="the network that a single file gets (default: transformer)")
-    p.add_argument(
-        "--max-shard-gb", type=float, default=5.0, metavar="GB", help="larger weights are split (default: 5)"
-    )
+    p.add_argument("--max-shard-gb", type=float, metavar="GB", help=f"larger weights are split (default: {SHARD_GB:g})")
     return p
 
 

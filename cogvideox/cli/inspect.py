@@ -21,6 +21,8 @@ def run(arguments: list[str]) -> None:
     from cogvideox.bundle.identify import identify
 
     about = identify(options.path)
+    if about.kind == "LoRA" and options.config:
+        raise UserError(f"{about.path} is a LoRA, without a configuration of its own: leave --config out")
     for line in _lora(about) if about.kind == "LoRA" else _model(about, options.config, options.values):
         print(line)
 
@@ -51,8 +53,9 @@ def _model(about: "Identity", with_config: bool, with_values: bool) -> Iterator[
             continue
         if with_config:
             yield from (f"    {line}" for line in json.dumps(part_config(part.config), indent=2).splitlines()[1:-1])
-        problems += [f"{part.name}: {misfit}" for misfit in part.misfits(part.config)]
-        if with_values and not problems:
+        misfits = part.misfits(part.config)
+        problems += [f"{part.name}: {misfit}" for misfit in misfits]
+        if with_values and not misfits:
             problems += _values(part)
     if about.folder is not None:
         problems += _rest(about)

@@ -131,6 +131,12 @@ def test_a_model_is_not_replaced_by_a_part_of_itself(models, tmp_path):
     assert sorted(path.rglob("*")) == before
 
 
+def test_what_belongs_to_no_part_is_noted(models, tmp_path):
+    state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
+    torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
+    assert prepare(tmp_path / "x.pt", variant="5b").notes == ["passed over: 2 tensors of no part (other.a, other.b)"]
+
+
 def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
     state = to_theirs(tiny.bundle("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
     del state["time_embed.0.bias"]
@@ -150,6 +156,8 @@ def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
 
 def test_other_mistakes_are_one_sentence(models, tmp_path):
     shapeless = tmp_path / "x.safetensors"
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow/model_index.json").write_text("{}")
     save_state(load_state(models["5b"] / "transformer"), shapeless)
     save_state(
         {"transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 4)}, tmp_path / "l.safetensors"
@@ -159,6 +167,8 @@ def test_other_mistakes_are_one_sentence(models, tmp_path):
         (lambda: prepare(shapeless), "the configuration of the transformer in .* is in doubt: .*base, or the variant"),
         (lambda: prepare(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
         (lambda: prepare(shapeless, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
+        (lambda: prepare(models["1.5-5b"], variant="2b"), r"transformer/.* is like 1\.5-5b, not like 2b"),
+        (lambda: prepare(tmp_path / "hollow"), "nothing to convert in .*: no transformer, no vae, no text_encoder"),
         (lambda: prepare(shapeless, variant="7b"), f"the variants are {', '.join(FAMILIES)}"),
         (lambda: prepare(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "ends in .safetensors"),
         (lambda: prepare(shapeless, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),

@@ -132,8 +132,10 @@ def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
 
 def test_anything_else_is_one_sentence(tmp_path):
     save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
+    save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {
-        tmp_path / "x.safetensors": r"is not CogVideoX: none of its 1 tensors \(conv\.weight",
+        tmp_path / "x.safetensors": r"is not CogVideoX: of its 1 tensor \(conv\.weight\) none is known$",
+        tmp_path / "wan.safetensors": "none is known; it seems to be a LoRA for Wan",
         tmp_path / "empty": "holds no model",
         tmp_path / "flux": "is not CogVideoX: its config.json is of FluxTransformer2DModel",
         tmp_path / "x.txt": "no file of weights",

@@ -53,6 +53,10 @@ def test_inspect_names_problems(run, model, here):
     save_state(state, "copy/transformer/diffusion_pytorch_model.safetensors")
     assert "no problems" in run("inspect", "copy").out
     assert "NaN or infinity (proj_out.bias)" in run("inspect", "copy", "--values").out
+    vae = load_state("copy/vae")
+    save_state(vae | {"extra": torch.ones(1)}, "copy/vae/diffusion_pytorch_model.safetensors")
+    out = run("inspect", "copy", "--values").out
+    assert "NaN or infinity (proj_out.bias)" in out and "(extra)" in out and out.endswith("2 problems found\n")
 
 
 def test_inspect_describes_a_lora(run, here):
@@ -63,6 +67,11 @@ def test_inspect_describes_a_lora(run, here):
     assert out.splitlines()[0].endswith("lora.safetensors: LoRA")
     assert out.splitlines()[1].split() == ["rank", "4"]
     assert read_lora("lora.safetensors").layers.keys() == {"transformer_blocks.0.attn1.to_q"}
+    assert "without a configuration" in run("inspect", "lora.safetensors", "--config").err
+    os.mkdir("checkpoint")  # as a trainer leaves it
+    os.rename("lora.safetensors", "checkpoint/pytorch_lora_weights.safetensors")
+    torch.save({"step": 1}, "checkpoint/optimizer.bin")
+    assert "rank          4" in run("inspect", "checkpoint").out
 
 
 @pytest.mark.parametrize(
@@ -71,15 +80,22 @@ def test_inspect_describes_a_lora(run, here):
         (["convert"], "two paths"),
         (["convert", "toybox"], "two paths"),
         (["convert", "nowhere", "x"], "there is no model 'nowhere'"),
-        (["convert", "toybox", "x", "--to", "ckpt"], "invalid choice: 'ckpt'"),
-        (["convert", "toybox", "x", "--to", "safetensors"], "ends in .safetensors"),
+        (["convert", "", "x"], "there is no model ''"),
+        (["convert", "toybox", "x.pt"], "cannot write x.pt: a single file ends in .safetensors"),
+        (["convert", "toybox", "x.GGUF"], "cannot write x.GGUF"),
+        (["convert", "toybox", "x.SAFETENSORS"], "ends in .safetensors"),
+        (["convert", "toybox", "."], "it would replace the folder that this runs in"),
+        (["convert", "toybox", "x", "--variant", "5b"], "is like 2b, not like 5b"),
         (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network of a single file"),
         (["convert", "toybox", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["convert", "toybox", "x", "--variant", "7b"], "invalid choice: '7b'"),
-        (["convert", "toybox", "x", "--max-shard-gb", "0"], "is not above 0"),
+        (["convert", "toybox", "x", "--max-shard-gb", "0"], "is not a number above 0"),
+        (["convert", "toybox", "x", "--max-shard-gb", "inf"], "is not a number above 0"),
+        (["convert", "toybox", "x.safetensors", "--max-shard-gb", "1"], "a single file is never split"),
         (["convert", "toybox", "thesis"], "something else than a model is there"),
         (["convert", "evil.pt", "x"], "is refused: reading it would run code"),
         (["inspect"], "takes a path"),
+        (["inspect", ""], "there is no model ''"),
         (["inspect", "evil.pt"], "is refused: reading it would run code"),
         (["inspect", "thesis"], "holds no model"),
     ],
