@@ -1,7 +1,7 @@
 """The nouns that travel between the rooms of the package."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ class Video:
             raise UserError(
                 f"cannot write {path}: that name is for the metadata; a video ends in {', '.join(io.FORMATS)}"
             )
-        if not _may_replace(sidecar, self.metadata):
-            raise UserError(f"cannot write {path}: {sidecar}, which is to tell how it was made, is something else")
+        check_sidecar(path, self.metadata)
         with writing(sidecar) as temporary:
             temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             io.write(path, self.frames, self.fps)
@@ -67,16 +66,23 @@ class Video:
         return cls(frames, rate)
 
 
-def _may_replace(file: Path, like: Mapping[str, Any]) -> bool:
-    """Whether a file is not there, or holds mostly what such metadata holds: other tasks and versions say some things
-    more or less."""
+def check_sidecar(video: Path, names: Iterable[str]) -> None:
+    """Whether metadata of these names may be written beside a video: there is no `x.json`, or it holds mostly what such
+    metadata hold; other tasks and versions say some things more or less.
+
+    Raises:
+        UserError: it is something else.
+    """
+    sidecar = video.with_suffix(".json")
     try:
-        keys = json.loads(file.read_text(encoding="utf-8")).keys()
+        keys = json.loads(sidecar.read_text(encoding="utf-8")).keys()
+        ours = 2 * len(keys & set(names)) >= len(keys)
     except (PermissionError, ValueError, AttributeError):
-        return False
+        ours = False
     except OSError:  # there is none; or there can be none, which writing it puts into a sentence
-        return True
-    return 2 * len(keys & like.keys()) >= len(keys)
+        ours = True
+    if not ours:
+        raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
 
 
 @dataclass(frozen=True)

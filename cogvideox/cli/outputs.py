@@ -88,6 +88,8 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
     Raises:
         UserError: one of them cannot.
     """
+    from cogvideox.records import check_sidecar  # with numpy, which `--help` has no use for
+
     for output in outputs:
         video, sidecar = output.video, output.sidecar
         if video.suffix.lower() not in FORMATS:
@@ -95,8 +97,7 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
         for path in (video, sidecar, output.sheet):
             if path is not None:
                 check_folder(path, num_bytes)
-        if sidecar.exists() and not _is_replay(sidecar):
-            raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
+        check_sidecar(video, [field.name for field in fields(Replay)])
         for path in (video, sidecar, output.sheet):
             if path is not None and path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
@@ -127,11 +128,3 @@ def _is_folder(path: Path) -> bool:
     with suppress(OSError):  # such as a name that is too long, which is answered when it is to be written
         return path.is_dir()
     return False
-
-
-def _is_replay(sidecar: Path) -> bool:
-    try:
-        config.load(Replay, sidecar)
-    except UserError:
-        return False
-    return True
