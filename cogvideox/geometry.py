@@ -21,15 +21,15 @@ Fit = Literal["cover", "contain", "stretch"]
 """How frames of one shape fill another: cut to its centre, put whole between black bars, or squashed."""
 
 
-def latent_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
+def latent_frames(num_frames: int) -> int:
     """Latent frames of a video: 49 -> 13. Raises `UserError` as `check_frames` does."""
-    check_frames(num_frames, ratio)
-    return (num_frames - 1) // ratio + 1
+    check_frames(num_frames)
+    return (num_frames - 1) // FRAME_RATIO + 1
 
 
-def video_frames(num_latents: int, ratio: int = FRAME_RATIO) -> int:
+def video_frames(num_latents: int) -> int:
     """Frames that a number of latent frames decodes to: 13 -> 49."""
-    return (num_latents - 1) * ratio + 1
+    return (num_latents - 1) * FRAME_RATIO + 1
 
 
 def latent_padding(num_latents: int, patch_t: int) -> int:
@@ -50,23 +50,23 @@ def latent_shape(
     return num_latents + latent_padding(num_latents, patch_t), height // ratio, width // ratio
 
 
-def check_frames(num_frames: int, ratio: int = FRAME_RATIO, name: str = "num_frames") -> None:
+def check_frames(num_frames: int, name: str = "num_frames") -> None:
     """Whether a video of this length can be encoded and decoded; `name` is what the message calls it.
 
     Raises:
         UserError: the number is not 4k+1; the message has the nearest numbers that are.
     """
-    nearest = nearest_frames(num_frames, ratio)
+    nearest = nearest_frames(num_frames)
     if num_frames not in nearest:
         raise UserError(
-            f"{name}={num_frames} is not possible, because a video has {ratio}k+1 frames "
-            f"(1, {ratio + 1}, {2 * ratio + 1}, ...); the nearest: {_or(nearest)}"
+            f"{name}={num_frames} is not possible, because a video has {FRAME_RATIO}k+1 frames "
+            f"(1, {video_frames(2)}, {video_frames(3)}, ...); the nearest: {_or(nearest)}"
         )
 
 
-def nearest_frames(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
+def nearest_frames(num_frames: int) -> list[int]:
     """The legal frame counts next to a number, below and above; the number itself if it is one."""
-    return sorted({(steps * ratio) + 1 for steps in _around(num_frames - 1, ratio, least=0)})
+    return [video_frames(steps + 1) for steps in _around(num_frames - 1, FRAME_RATIO, least=0)]
 
 
 def in_words(num_frames: int) -> str:
@@ -74,9 +74,9 @@ def in_words(num_frames: int) -> str:
     return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
 
 
-def whole_frames(num_frames: int, ratio: int = FRAME_RATIO) -> int:
+def whole_frames(num_frames: int) -> int:
     """The largest legal frame count that is not above a number: 48 -> 45."""
-    return nearest_frames(num_frames, ratio)[0]
+    return nearest_frames(num_frames)[0]
 
 
 def check_size(height: int, width: int, multiple: int) -> None:
@@ -102,12 +102,12 @@ def nearest_sizes(size: int, multiple: int) -> list[int]:
     return [steps * multiple for steps in _around(size, multiple, least=1)]
 
 
-def encode_chunks(num_frames: int, ratio: int = FRAME_RATIO) -> list[int]:
+def encode_chunks(num_frames: int) -> list[int]:
     """Frames in each piece that the encoder takes at once: 49 -> [9, 8, 8, 8, 8, 8].
 
     The first piece holds the remainder: 13 -> [13], 21 -> [13, 8].
     """
-    return _chunks(num_frames, CHUNK * ratio)
+    return _chunks(num_frames, CHUNK * FRAME_RATIO)
 
 
 def decode_chunks(num_latents: int) -> list[int]:
