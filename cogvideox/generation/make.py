@@ -60,7 +60,7 @@ class Maker:
         """The frames of a clip and those after it: the clip's end is encoded as the beginning of a video of which so
         much is known, and what comes of it takes the place of nothing that was given."""
         if inputs.video is None or request.overlap is None:
-            raise UserError("a request to extend needs a video and an overlap: complete it with `request.prepare`")
+            raise UserError("a request to extend needs a video and an overlap: complete it with `prepare.complete`")
         before = timeline.kept(len(inputs.video), request.overlap)
         num_frames = timeline.made(len(inputs.video), request.num_frames, request.overlap)
         known = self._encode(inputs.video[-before:])
@@ -88,9 +88,16 @@ class Maker:
         return encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype)
 
     def _denoise(self, request: Request, num_frames: int, given: Given, report: OnStep) -> Float[Tensor, "1 c t h w"]:
-        run, texts, draw = self.bundle, self.texts, self.generator
         return denoise(
-            run, request, num_frames, texts, given, draw, device=self.device, dtype=self.dtype, report=report
+            self.bundle,
+            request,
+            num_frames,
+            self.texts,
+            given,
+            self.generator,
+            device=self.device,
+            dtype=self.dtype,
+            report=report,
         )
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep) -> np.ndarray:

@@ -4,7 +4,8 @@
     picture, clip -> VAE encoder ---+-> sampler over the transformer -> latents -> VAE, chunk by chunk -> frames
     noise [1 c t h w] --------------+                                                                    [t h w 3]
 
-The room's other files: `request` is what is asked, `make` what is done about it, `denoise` the diffusion of one clip.
+The room's other files: `request` is what is asked, `prepare` how it becomes that, `make` what is done about it,
+`denoise` the diffusion of one clip.
 
 Axes: b batch (the two halves of guidance), n text tokens, d text width.
 """
@@ -211,7 +212,7 @@ class CogVideoX:
         output: str = "uint8",
         on_step: OnStep | None = None,
     ) -> Video:
-        """Makes the video of a complete request (`generation.request.prepare`).
+        """Makes the video of a complete request (`generation.prepare.prepare`).
 
         Args:
             inputs: what the request's `image` and `video` are; read again when not given.

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cogvideox import Video, config
+from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.errors import UserError
 from cogvideox.generation import predict
 from cogvideox.generation.conditioning import image_scale
@@ -101,8 +102,6 @@ def test_a_picture_is_continued_as_a_clip_of_one_frame(pipes, clip, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 def test_known_frames_stay_and_are_shown_to_the_network_under_its_noise(pipes, sampler):
-    from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
-
     schedule, generator = pipes["5b"].bundle.schedule, torch.Generator().manual_seed(0)
     known, noise = torch.randn(1, 4, 2, 3, 3), initial_noise((1, 4, 5, 3, 3), generator)
     shown = []

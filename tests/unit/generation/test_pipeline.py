@@ -146,7 +146,7 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
 @pytest.mark.filterwarnings("ignore")
 def test_refusals(pipes, values, message):
     with pytest.raises(UserError, match=message):
-        type(pipes["2b"]).generate(pipes["2b"], **{"prompt": PROMPT, **values})
+        pipes["2b"].generate(**{"prompt": PROMPT, **values})
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
