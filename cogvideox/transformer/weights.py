@@ -10,58 +10,46 @@ from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, Rule
 _BLOCK = "transformer_blocks.{n}"
 _SAT_LAYER = "transformer.layers.{n}"
 
+# Ours, diffusers' and SAT's names of what is one tensor in all three.
+_NAMES = [
+    ("patch_in.bias", "patch_embed.proj.bias", "mixins.patch_embed.proj.bias"),
+    ("text_in.*", "patch_embed.text_proj.*", "mixins.patch_embed.text_proj.*"),
+    ("learned_positions", "patch_embed.pos_embedding", "mixins.pos_embed.pos_embedding"),
+    ("time_embed.hidden.*", "time_embedding.linear_1.*", "time_embed.0.*"),
+    ("time_embed.out.*", "time_embedding.linear_2.*", "time_embed.2.*"),
+    ("ofs_embed.hidden.*", "ofs_embedding.linear_1.*", "ofs_embed.0.*"),
+    ("ofs_embed.out.*", "ofs_embedding.linear_2.*", "ofs_embed.2.*"),
+    ("blocks.{n}.norm1.*", f"{_BLOCK}.norm1.norm.*", f"{_SAT_LAYER}.input_layernorm.*"),
+    ("blocks.{n}.attention.norm_q.*", f"{_BLOCK}.attn1.norm_q.*", "mixins.adaln_layer.query_layernorm_list.{n}.*"),
+    ("blocks.{n}.attention.norm_k.*", f"{_BLOCK}.attn1.norm_k.*", "mixins.adaln_layer.key_layernorm_list.{n}.*"),
+    ("blocks.{n}.attention.out.*", f"{_BLOCK}.attn1.to_out.0.*", f"{_SAT_LAYER}.attention.dense.*"),
+    ("blocks.{n}.norm2.*", f"{_BLOCK}.norm2.norm.*", f"{_SAT_LAYER}.post_attention_layernorm.*"),
+    ("blocks.{n}.mlp.0.*", f"{_BLOCK}.ff.net.0.proj.*", f"{_SAT_LAYER}.mlp.dense_h_to_4h.*"),
+    ("blocks.{n}.mlp.2.*", f"{_BLOCK}.ff.net.2.*", f"{_SAT_LAYER}.mlp.dense_4h_to_h.*"),
+    ("final.norm1.*", "norm_final.*", "transformer.final_layernorm.*"),
+    ("final.modulation.*", "norm_out.linear.*", "mixins.final_layer.adaLN_modulation.1.*"),
+    ("final.norm2.*", "norm_out.norm.*", "mixins.final_layer.norm_final.*"),
+    ("final.linear.*", "proj_out.*", "mixins.final_layer.linear.*"),
+]
+
 
 def keymap(config: TransformerConfig) -> list[Rule]:
     """diffusers' names and ours, as an invertible table (see `weights.keymap`)."""
     return [
+        *(Rename(theirs, ours) for ours, theirs, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
-        Rename("patch_embed.proj.bias", "patch_in.bias"),
-        Rename("patch_embed.text_proj.*", "text_in.*"),
-        Rename("patch_embed.pos_embedding", "learned_positions"),
-        Rename("time_embedding.linear_1.*", "time_embed.hidden.*"),
-        Rename("time_embedding.linear_2.*", "time_embed.out.*"),
-        Rename("ofs_embedding.linear_1.*", "ofs_embed.hidden.*"),
-        Rename("ofs_embedding.linear_2.*", "ofs_embed.out.*"),
-        _modulation_rule(),
-        Rename(f"{_BLOCK}.norm1.norm.*", "blocks.{n}.norm1.*"),
         Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
-        Rename(f"{_BLOCK}.attn1.norm_q.*", "blocks.{n}.attention.norm_q.*"),
-        Rename(f"{_BLOCK}.attn1.norm_k.*", "blocks.{n}.attention.norm_k.*"),
-        Rename(f"{_BLOCK}.attn1.to_out.0.*", "blocks.{n}.attention.out.*"),
-        Rename(f"{_BLOCK}.norm2.norm.*", "blocks.{n}.norm2.*"),
-        Rename(f"{_BLOCK}.ff.net.0.proj.*", "blocks.{n}.mlp.0.*"),
-        Rename(f"{_BLOCK}.ff.net.2.*", "blocks.{n}.mlp.2.*"),
-        Rename("norm_final.*", "final.norm1.*"),
-        Rename("norm_out.linear.*", "final.modulation.*"),
-        Rename("norm_out.norm.*", "final.norm2.*"),
-        Rename("proj_out.*", "final.linear.*"),
+        _modulation_rule(),
     ]
 
 
 def sat_keymap(config: TransformerConfig) -> list[Rule]:
     """The names of the original code, SAT, and ours, as an invertible table. SAT fuses q, k and v as we do."""
     return [
+        *(Rename(theirs, ours) for ours, _, theirs in _NAMES),
         _patch_rule("mixins.patch_embed.proj.weight", config),
-        Rename("mixins.patch_embed.proj.bias", "patch_in.bias"),
-        Rename("mixins.patch_embed.text_proj.*", "text_in.*"),
-        Rename("mixins.pos_embed.pos_embedding", "learned_positions"),
-        Rename("time_embed.0.*", "time_embed.hidden.*"),
-        Rename("time_embed.2.*", "time_embed.out.*"),
-        Rename("ofs_embed.0.*", "ofs_embed.hidden.*"),
-        Rename("ofs_embed.2.*", "ofs_embed.out.*"),
-        _sat_modulation_rule(),
-        Rename(f"{_SAT_LAYER}.input_layernorm.*", "blocks.{n}.norm1.*"),
         Rename(f"{_SAT_LAYER}.attention.query_key_value.*", "blocks.{n}.attention.qkv.*"),
-        Rename("mixins.adaln_layer.query_layernorm_list.{n}.*", "blocks.{n}.attention.norm_q.*"),
-        Rename("mixins.adaln_layer.key_layernorm_list.{n}.*", "blocks.{n}.attention.norm_k.*"),
-        Rename(f"{_SAT_LAYER}.attention.dense.*", "blocks.{n}.attention.out.*"),
-        Rename(f"{_SAT_LAYER}.post_attention_layernorm.*", "blocks.{n}.norm2.*"),
-        Rename(f"{_SAT_LAYER}.mlp.dense_h_to_4h.*", "blocks.{n}.mlp.0.*"),
-        Rename(f"{_SAT_LAYER}.mlp.dense_4h_to_h.*", "blocks.{n}.mlp.2.*"),
-        Rename("transformer.final_layernorm.*", "final.norm1.*"),
-        Rename("mixins.final_layer.adaLN_modulation.1.*", "final.modulation.*"),
-        Rename("mixins.final_layer.norm_final.*", "final.norm2.*"),
-        Rename("mixins.final_layer.linear.*", "final.linear.*"),
+        _sat_modulation_rule(),
     ]
 
 
