@@ -34,13 +34,11 @@ from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
-from cogvideox.text.weights import one_embedding
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import PRESETS as VAES
 from cogvideox.vae.config import VAEConfig
 from cogvideox.weights.keymap import to_ours
 from cogvideox.weights.outward import save_as_theirs, their_shapes
-from cogvideox.weights.stored import shapes
 from cogvideox.weights.strict import check_fit, translate
 from cogvideox.weights.words import count, some
 
@@ -62,13 +60,9 @@ class Piece:
     dtype: torch.dtype | None
 
     @cached_property
-    def state(self) -> Mapping[str, Tensor]:
-        return one_embedding(self.part.state) if self.part.name == "text_encoder" else self.part.state
-
-    @cached_property
     def meta(self) -> dict[str, Tensor]:
         """Our tensors before they are cast, on the meta device."""
-        return to_ours(shapes(self.state), self.part.rules(self.config))
+        return to_ours(self.part.state.meta, self.part.rules(self.config))
 
     @property
     def num_bytes(self) -> int:
@@ -82,11 +76,13 @@ class Piece:
     def check(self) -> None:
         """Raises UserError where the tensors are not those of the configuration."""
         expected = build(self.config).state_dict()
-        check_fit(self.state, expected, where=self.part.where, rules=self.part.rules(self.config))
+        check_fit(self.part.state, expected, where=self.part.where, rules=self.part.rules(self.config))
 
     def write(self, file: Path, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None) -> None:
         rules = self.part.rules(self.config)
-        tensors = translate(self.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, lasting=False)
+        tensors = translate(
+            self.part.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, lasting=False
+        )
         save_as_theirs(
             self.meta,
             tensors,

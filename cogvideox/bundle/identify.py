@@ -29,6 +29,7 @@ from cogvideox.bundle.recognise import (
 from cogvideox.bundle.settings import Family, family
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
+from cogvideox.text.weights import one_embedding
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
 from cogvideox.transformer.lora_folder import usual_file
 from cogvideox.transformer.lora_names import locate, seems
@@ -58,7 +59,7 @@ class Part:
     """One network on the disk.
 
     naming: whose names its tensors have.
-    state: the tensors, wrappers taken off their names.
+    state: the tensors, wrappers taken off their names; the token embedding, which has two in T5, under one.
     where: the file, for messages.
     config: None where the tensors do not tell it and nothing beside them does.
     told: whether the configuration is written down, and not recognised from the tensors.
@@ -145,9 +146,9 @@ def _file(path: Path, variant: Family | None) -> Identity:
         return Identity(path, "LoRA")
     parts, strangers = _sort(state, str(path), variant)
     if not parts:
-        kind = f"; it seems to be {what}" if (what := seems(state)) else ""
+        guess = f"; it seems to be {what}" if (what := seems(state)) else ""
         names = f"{count(list(state), 'tensor')} ({some(sorted(state))})"
-        raise UserError(f"{path} is not CogVideoX: of its {names} none is known{kind}")
+        raise UserError(f"{path} is not CogVideoX: of its {names} none is known{guess}")
     is_checkpoint = any(part.naming == "SAT" for part in parts.values())
     kind: Kind = "SAT checkpoint" if is_checkpoint else "single file"
     return Identity(path, kind, parts, strangers=tuple(strangers))
@@ -180,10 +181,12 @@ def _sort(state: Stored, where: str, variant: Family | None) -> tuple[dict[PartN
             strangers += [name for name in names.values() if not name.startswith(sat.NO_WEIGHTS)]
             continue
         name, naming = part
-        unused = set(without_weights(names, name, naming))
-        own = state.renamed({new: old for new, old in names.items() if new not in unused})
-        known = variant or _variant_of(parts)
-        parts[name] = _recognised(name, naming, own, state.renamed(names).meta, where, known)
+        whole = state.renamed(names)
+        if name == "text_encoder":
+            whole = one_embedding(whole)
+        unused = set(without_weights(whole, name, naming))
+        own = whole.renamed({new: new for new in whole if new not in unused})
+        parts[name] = _recognised(name, naming, own, whole.meta, where, variant or _variant_of(parts))
     return parts, strangers
 
 
@@ -238,7 +241,10 @@ def _stated(name: PartName, folder: Path) -> Part:
     """A part whose configuration lies beside it."""
     file = weights_in(folder, WEIGHTS[name])
     config = _READ[name](read_json(folder / "config.json"))
-    return Part(name, "diffusers", open_weights(file), str(file), config, told=True)
+    state = open_weights(file)
+    if name == "text_encoder":
+        state = one_embedding(state)
+    return Part(name, "diffusers", state, str(file), config, told=True)
 
 
 def _tokenizer(folder: Path | None) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from cogvideox.bundle.networks import Config
+from cogvideox.bundle.networks import Config, keymap_of
 from cogvideox.bundle.settings import Family
 from cogvideox.errors import UserError
 from cogvideox.text import weights as text_weights
@@ -62,13 +62,9 @@ def rules_for(naming: Naming, config: Config) -> list[Rule]:
     match config, naming:
         case TransformerConfig(), "SAT":
             return transformer_weights.sat_keymap(config)
-        case TransformerConfig(), _:
-            return transformer_weights.keymap(config)
         case VAEConfig(), "SAT":
             return vae_weights.sat_keymap(config)
-        case VAEConfig(), _:
-            return vae_weights.KEYMAP
-    return text_weights.KEYMAP
+    return keymap_of(config)
 
 
 def without_weights(names: Iterable[str], part: PartName, naming: Naming) -> list[str]:

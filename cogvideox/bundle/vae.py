@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from cogvideox.bundle.layout import WEIGHTS, read_json, weights_file
+from cogvideox.bundle.networks import build
 from cogvideox.disk import write_text
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import KEYMAP
-from cogvideox.weights.files import save_state
-from cogvideox.weights.keymap import to_theirs
+from cogvideox.weights.outward import save_as_theirs
 from cogvideox.weights.pickles import open_weights
+from cogvideox.weights.stored import shapes
 from cogvideox.weights.strict import load_strict
 
 
@@ -25,8 +26,8 @@ def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None
     part = Path(folder) / "vae"
     config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
     write_text(part / "config.json", json.dumps(config.to_diffusers(), indent=2) + "\n")
-    state = {name: value.detach().cpu().contiguous() for name, value in to_theirs(vae.state_dict(), KEYMAP).items()}
-    save_state(state, part / f"{WEIGHTS['vae']}.safetensors", metadata={"format": "pt"})
+    state = vae.state_dict()
+    save_as_theirs(shapes(state), state.items(), part / f"{WEIGHTS['vae']}.safetensors", rules=KEYMAP)
 
 
 def load_vae(folder: str | Path) -> CausalVAE:
@@ -35,9 +36,8 @@ def load_vae(folder: str | Path) -> CausalVAE:
     Raises UserError when a file is missing, damaged or does not fit.
     """
     folder = Path(folder)
-    config = VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json"))
-    with torch.device("meta"):
-        vae = CausalVAE(config)
+    vae = build(VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json")))
+    assert isinstance(vae, CausalVAE)
     file = weights_file(folder, "vae")
     load_strict(vae, open_weights(file), where=str(file), rules=KEYMAP, dtype=torch.float32)
-    return vae.eval().requires_grad_(False)
+    return vae.requires_grad_(False)

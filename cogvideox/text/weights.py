@@ -1,13 +1,13 @@
 """The T5 encoder's weights: how transformers' files call them, and what they are before training."""
 
 from collections.abc import Mapping
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
-from cogvideox.weights import keymap
 from cogvideox.weights.keymap import Merge, Rename
 from cogvideox.weights.stored import Stored, passing
 
@@ -15,6 +15,7 @@ from cogvideox.weights.stored import Stored, passing
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 _THEIRS = "encoder.block.{n}.layer"
 
+# Of a state that `one_embedding` gives.
 KEYMAP = [
     Rename(_EMBEDDING, "embed.weight"),
     # Learned once, kept by transformers inside the first layer.
@@ -35,15 +36,10 @@ KEYMAP = [
 ]
 
 
-def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and fuse the weights of a `T5EncoderModel`. A name that belongs to no weight passes through unchanged.
-
-    Raises:
-        UserError: the token embedding is there twice, and not the same.
-    """
-    return keymap.to_ours(one_embedding(state), KEYMAP)
-
-
+@overload
+def one_embedding(state: Stored) -> Stored: ...
+@overload
+def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
 def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The state with the token embedding under one name, which files may hold under two. A stored one stays so.
 
@@ -57,11 +53,6 @@ def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     names = {name: name for name in state if name != _ALIAS}
     names.setdefault(_EMBEDDING, _ALIAS)
     return state.renamed(names) if isinstance(state, Stored) else {new: state[old] for new, old in names.items()}
-
-
-def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_ours`; the token embedding is written once, as `shared.weight`."""
-    return keymap.to_theirs(state, KEYMAP)
 
 
 @torch.no_grad()

@@ -13,8 +13,9 @@ from torch import Tensor
 from cogvideox.bundle import folder
 from cogvideox.bundle.convert import prepare
 from cogvideox.bundle.identify import identify
-from cogvideox.text import weights as text_weights
+from cogvideox.text.weights import KEYMAP
 from cogvideox.transformer.config import TransformerConfig
+from cogvideox.weights.keymap import to_ours, to_theirs
 from tests import tiny
 from tests.parity import sat_transformer, sat_vae
 
@@ -36,7 +37,7 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
     parts = {
         "model.diffusion_model.": sat_transformer.state(config, generator),
         "first_stage_model.": sat_vae.state(tiny.vae_config("5b"), generator),
-        "conditioner.embedders.0.transformer.": text_weights.to_theirs(tiny.bundle().text_encoder.state_dict()),
+        "conditioner.embedders.0.transformer.": to_theirs(tiny.bundle().text_encoder.state_dict(), KEYMAP),
     }
     in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}
@@ -109,7 +110,7 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing
     loaded = folder.load(plan.write_folder(tmp_path / "model"))
-    own = text_weights.to_ours(parts["conditioner.embedders.0.transformer."])
+    own = to_ours(parts["conditioner.embedders.0.transformer."], KEYMAP)
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.text_encoder.state_dict().items())
     first = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]
     assert torch.equal(loaded.transformer.blocks[0].attention.qkv.weight, first)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
+from cogvideox.weights.files import save_state
+from cogvideox.weights.keymap import to_ours, to_theirs
 
 transformers = pytest.importorskip("transformers")
 
@@ -48,7 +49,7 @@ def reference(config: T5Config):
 def ours_of(model, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
         ours = T5Encoder(config)
-    ours.load_state_dict(weights.to_ours(model.state_dict()), assign=True)
+    ours.load_state_dict(to_ours(weights.one_embedding(model.state_dict()), weights.KEYMAP), assign=True)
     return ours
 
 
@@ -91,7 +92,7 @@ def test_gradients():
     ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
     (ours(ids) * direction).sum().backward()
     (theirs(ids).last_hidden_state * direction).sum().backward()
-    expected = weights.to_ours({name: p.grad for name, p in theirs.named_parameters()})
+    expected = to_ours({name: p.grad for name, p in theirs.named_parameters()}, weights.KEYMAP)
     for name, parameter in ours.named_parameters():
         assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
 
@@ -261,8 +262,8 @@ def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config.to_transformers()))
-    state = {name: tensor.contiguous() for name, tensor in weights.to_theirs(encoder.state_dict()).items()}
-    save_file(state, tmp_path / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    state = to_theirs(encoder.state_dict(), weights.KEYMAP)
+    save_state(state, tmp_path / "text_encoder" / "model.safetensors")
     index = {
         "_class_name": "CogVideoXPipeline",
         "tokenizer": ["transformers", "T5Tokenizer"],

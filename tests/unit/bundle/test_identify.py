@@ -15,7 +15,7 @@ from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.weights import sat_keymap
 from cogvideox.vae import weights as vae_weights
 from cogvideox.vae.config import PRESETS as VAES
-from cogvideox.weights.files import save_state
+from cogvideox.weights.files import load_state, save_state
 from cogvideox.weights.keymap import to_theirs
 from tests import tiny
 
@@ -110,6 +110,24 @@ def test_files(model, tmp_path):
 def test_a_lora_is_said_to_be_one(tmp_path, name):
     save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
     assert identify(tmp_path / "x.safetensors").kind == "LoRA"
+
+
+def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_path):
+    """transformers' own files hold both, and so do full fine-tunes of SAT."""
+    path = shutil.copytree(model, tmp_path / "copy")
+    state = load_state(path / "text_encoder")
+    both = state | {"encoder.embed_tokens.weight": state["shared.weight"]}
+    alone = {name: tensor for name, tensor in both.items() if name != "shared.weight"}
+    file = path / "text_encoder/model.safetensors"
+    for form in (both, alone):
+        torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
+        save_state(form, file)
+        for about in (identify(path), identify(tmp_path / "x.pt")):
+            part = about.parts["text_encoder"]
+            assert part.config is not None and part.misfits(part.config) == []
+    save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
+    with pytest.raises(UserError, match="they differ"):
+        identify(path)
 
 
 def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):

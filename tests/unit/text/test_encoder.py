@@ -7,6 +7,7 @@ from cogvideox.errors import UserError
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder, position_buckets
+from cogvideox.weights.keymap import to_ours, to_theirs
 
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 
@@ -98,18 +99,18 @@ def test_fresh_weights_cover_a_model_built_without_storage():
 
 def test_names_invert():
     state = fresh().state_dict()
-    theirs = weights.to_theirs(state)
+    theirs = to_theirs(state, weights.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    again = weights.to_ours(theirs)
+    again = to_ours(theirs, weights.KEYMAP)
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
 def test_token_embedding_under_either_name_or_both():
     state = fresh().state_dict()
-    first = weights.to_theirs(state)
+    first = to_theirs(state, weights.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):
-        assert weights.to_ours(theirs).keys() == state.keys()
+        assert to_ours(weights.one_embedding(theirs), weights.KEYMAP).keys() == state.keys()
     with pytest.raises(UserError, match="they differ"):
-        weights.to_ours(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})
+        weights.one_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})
