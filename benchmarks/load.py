@@ -1,9 +1,9 @@
 """Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, and of converting.
 
-python benchmarks/load.py --out build/load.json                    # 79 M parameters, a few seconds
-python benchmarks/load.py --preset 2b --out build/load-2b.json     # the real CogVideoX-2B, 3.4 GB of random weights
+python benchmarks/load.py                    # 79 M parameters, a few seconds
+python benchmarks/load.py --preset 2b        # the real CogVideoX-2B, 3.4 GB of random weights, under a minute
 
-The report is JSON. Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size
+Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size
 while loading minus the one before, after all imports and the load of a tiny model. After loading, every weight is read
 once, on the clock: both keep weights of the wanted type in the mapped file, and what was never read was not loaded.
 Ours looks for NaN on the way, theirs does not. Seconds of processor time, of all threads, do not mind other work on the
@@ -12,7 +12,6 @@ machine.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,13 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from common import ROOT, Report, finish, forget_peak, resident, row, write_json
 from torch import Tensor, nn
 
 from cogvideox.bundle.convert import prepare
 from cogvideox.bundle.layout import WEIGHTS, part_config, weights_file
 from cogvideox.bundle.networks import build, keymap_of
 from cogvideox.transformer.config import PRESETS, TransformerConfig
-from cogvideox.version import __version__
 from cogvideox.weights.outward import save_as_theirs
 from cogvideox.weights.pickles import open_weights
 from cogvideox.weights.strict import load_strict
@@ -38,13 +37,13 @@ SMALL = replace(PRESETS["2b"](), num_attention_heads=8, num_layers=12)
 TINY = replace(PRESETS["2b"](), num_attention_heads=1, num_layers=1)
 
 
-def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard_bytes: int) -> None:
+def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard_bytes: int, seed: int) -> None:
     """Random weights as `folder/transformer/`, made and written a tensor at a time."""
     part = folder / "transformer"
     part.mkdir(parents=True)
     (part / "config.json").write_text(json.dumps(part_config(config)))
     meta = build(config).state_dict()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in meta.items():
@@ -75,13 +74,14 @@ def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
     return CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=dtype)
 
 
+Measured = dict[str, float]
 LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs, "cogvideox convert": convert}
 
 
-def measure(who: str, folder: Path, dtype: torch.dtype) -> dict[str, float]:
+def measure(who: str, folder: Path, dtype: torch.dtype) -> Measured:
     """One load, in this process."""
     LOADERS[who](folder.parent / "tiny", dtype)  # what is imported and mapped once, whatever the size
-    Path("/proc/self/clear_refs").write_text("5")  # the highest size so far is forgotten
+    forget_peak()
     before = resident("VmRSS")
     began, processor = time.perf_counter(), time.process_time()
     network = LOADERS[who](folder, dtype)
@@ -91,23 +91,16 @@ def measure(who: str, folder: Path, dtype: torch.dtype) -> dict[str, float]:
             continue
         weight.detach().view(torch.uint8 if weight.itemsize == 1 else torch.int16).max()
     read, processor = time.perf_counter(), time.process_time() - processor
+    peak = resident("VmHWM") - before
     num_bytes = sum(weight.numel() * dtype.itemsize for weight in network.parameters())
     return {
         "load_seconds": loaded - began,
         "load_and_read_seconds": read - began,
         "processor_seconds": processor,
-        "peak_bytes": resident("VmHWM") - before,
-        "weight_bytes": num_bytes,
-        "peak_over_weights": (resident("VmHWM") - before) / num_bytes,
+        "peak_bytes": peak,
+        "peak_over_weights": peak / num_bytes,
+        "sum": sum(weight.double().sum().item() for weight in network.parameters() if not weight.is_meta),
     }
-
-
-def resident(what: str) -> int:
-    """A resident size of this process in bytes, as Linux counts it: VmRSS now, VmHWM at the highest."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(what):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"this system does not tell {what}")
 
 
 def main() -> None:
@@ -118,42 +111,56 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--shard-gb", type=float, help="default: a quarter of the weights")
     p.add_argument("--folder", type=Path, help="where to write the weights (default: a temporary folder)")
-    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--seed", type=int, default=0, help="of the weights")
+    p.add_argument("--out", type=Path, default=ROOT / "build/benchmarks/load.json", help="the report")
     p.add_argument("--measure", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
     options = p.parse_args()
     dtype = getattr(torch, options.dtype)
     if options.measure:
         who, folder = options.measure
-        options.out.write_text(json.dumps(measure(who, Path(folder), dtype)))
+        write_json(options.out, measure(who, Path(folder), dtype))
         return
 
     config = PRESETS[options.preset]() if options.preset else SMALL
     num_parameters = sum(tensor.numel() for tensor in build(config).state_dict().values())
     stored = getattr(torch, options.stored)
     shard = options.shard_gb * 1e9 if options.shard_gb else num_parameters * stored.itemsize / 4
-    rows: dict[str, list[dict[str, float]]] = {who: [] for who in LOADERS}
+    rounds: dict[str, list[Measured]] = {who: [] for who in LOADERS}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
         folder = Path(root) / "model"
-        write(config, folder, stored, int(shard))
-        write(TINY, folder.with_name("tiny"), stored, int(shard))
+        write(config, folder, stored, int(shard), options.seed)
+        write(TINY, folder.with_name("tiny"), stored, int(shard), options.seed)
         for _ in range(options.rounds):
-            for who, row in rows.items():
+            for who, done in rounds.items():
                 result = Path(root) / "result.json"
                 command = [sys.executable, __file__, "--measure", who, str(folder), "--dtype", options.dtype]
                 subprocess.run([*command, "--out", str(result)], check=True)
-                row.append(json.loads(result.read_text()))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "what": {"preset": options.preset or "small", "parameters": num_parameters},
-        "stored": options.stored,
-        "loaded_as": options.dtype,
-        "rounds": options.rounds,
-        "median": {who: {key: statistics.median(r[key] for r in row) for key in row[0]} for who, row in rows.items()},
-        "all": rows,
-        "versions": {"cogvideox": __version__, "torch": torch.__version__, "python": platform.python_version()},
+                done.append(json.loads(result.read_text()))
+    check_same(rounds)
+    what = {"stored": options.stored, "loaded_as": options.dtype, "weights": f"random, seed {options.seed}"}
+    size = f"{options.preset or 'small'}, {num_parameters / 1e6:.0f} M parameters"
+    loads = {who: rounds[who] for who in ("diffusers", "cogvideox")}
+    rows = [row_of(f"load: {size}", loads), row_of(f"convert: {size}", {"cogvideox": rounds["cogvideox convert"]})]
+    finish("load", what, rows, options.out)
+
+
+def check_same(rounds: dict[str, list[Measured]]) -> None:
+    """Whether everybody loaded the same numbers.
+
+    Raises:
+        SystemExit: no; then their times say nothing.
+    """
+    sums = [rounds[who][0]["sum"] for who in ("diffusers", "cogvideox")]
+    if abs(sums[0] - sums[1]) > 1e-9 * abs(sums[0]):
+        raise SystemExit(f"the weights loaded here add up to {sums[1]}, those of diffusers to {sums[0]}")
+
+
+def row_of(task: str, rounds: dict[str, list[Measured]]) -> Report:
+    facts = {
+        key: {who: statistics.median(one[key] for one in done) for who, done in rounds.items()}
+        for key in ("load_seconds", "processor_seconds", "peak_bytes", "peak_over_weights")
     }
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report["median"], indent=2))
+    return row(task, {who: [one["load_and_read_seconds"] for one in done] for who, done in rounds.items()}, **facts)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ python benchmarks/toybox_render.py --out build/toybox_render.json
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from common import processor_name, write_json
 
 from cogvideox.toybox.grammar import GRAMMARS
 from cogvideox.toybox.render import render_batch
@@ -38,13 +38,6 @@ def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
     }
 
 
-def processor_name() -> str:
-    """The processor, as Linux names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-clips", type=int, default=100)
@@ -67,8 +60,7 @@ def main() -> None:
     text = json.dumps(report, indent=2)
     print(text)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n", encoding="utf-8")
+        write_json(options.out, report)
 
 
 if __name__ == "__main__":

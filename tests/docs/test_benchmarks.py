@@ -1,18 +1,65 @@
-"""Benchmarks run, and what they are there to show holds in small."""
+"""Benchmarks run, in small; what they are there to show holds in small, and unequal results get no ratio."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.docs.pages import ROOT
+
+RESULTS = sorted((ROOT / "benchmarks/results").glob("*.json"))
+
+
+def run(script: str, *options: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert bool(done.returncode) is fails, done.stderr[-2000:]
+    return done
+
+
+def report_of(file: Path) -> dict[str, Any]:
+    report = json.loads(file.read_text())
+    assert {"date", "processor", "torch"} <= report["environment"].keys()
+    assert report["rows"]
+    return report
 
 
 def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path):
     """Of a small model, for which some megabytes more or less already count."""
-    command = [sys.executable, str(ROOT / "benchmarks/load.py"), "--rounds", "1", "--out", "load.json"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-2000:]
-    median = json.loads((tmp_path / "load.json").read_text())["median"]
-    assert median["cogvideox"]["peak_over_weights"] <= 1.15
-    assert median["cogvideox convert"]["peak_over_weights"] <= 0.5
+    run("load.py", "--rounds", "1", "--out", str(tmp_path / "load.json"))
+    load, convert = report_of(tmp_path / "load.json")["rows"]
+    assert load["ways"]["cogvideox"]["peak_over_weights"] <= 1.15
+    assert convert["ways"]["cogvideox"]["peak_over_weights"] <= 0.5
+
+
+@pytest.mark.parametrize("name", ["transformer", "vae"])
+def test_networks(name: str, tmp_path: Path):
+    run(f"{name}.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
+    for row in report_of(tmp_path / "report.json")["rows"]:
+        ways = row["ways"]
+        assert len(ways) >= 2 and row["reference"] == next(iter(ways)) == "diffusers"
+        for way in ways.values():
+            assert way["error"] <= 1e-5 and len(way["seconds"]) == 3 and way["ratio"] > 0
+
+
+def test_generation(tmp_path: Path):
+    run("generation.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
+    both, alone = report_of(tmp_path / "report.json")["rows"]
+    assert both["ways"]["cogvideox"]["psnr_db"] >= 50
+    assert alone["ways"]["cogvideox"]["peak_bytes"] <= 2 * 2**30
+
+
+def test_unequal_results_get_no_ratio():
+    code = "import torch; from common import check_equal; "
+    code += "check_equal('adding', {'one': torch.ones(2), 'other': torch.tensor([1, float('nan')])})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "adding: the result of other is off by nan" in done.stderr
+
+
+def test_the_results_make_a_picture(tmp_path: Path):
+    run("plot.py", *map(str, RESULTS), "--out", str(tmp_path / "ratios.svg"))
+    assert (tmp_path / "ratios.svg").read_text().count("<rect") > 1

@@ -1,0 +1,74 @@
+"""The transformer's forward here and in diffusers, on the CPU in float32, with equal random weights.
+
+python benchmarks/transformer.py                            # all presets, about a minute and a half on two cores
+python benchmarks/transformer.py --preset official --rounds 3
+python benchmarks/transformer.py --compile                  # also compiled, which takes minutes
+
+"cogvideox" does what diffusers does in a call. "cogvideox, in a sampler" is given what depends on the timestep alone,
+as the sampler here computes it before the first step.
+"""
+
+from dataclasses import replace
+
+import torch
+from common import Report, Ways, arguments, check_equal, finish, interleave, row, start
+from pairs import TransformerPair, transformers
+from torch import Tensor
+
+from cogvideox.transformer.config import PRESETS as OFFICIAL
+from cogvideox.transformer.config import TransformerConfig
+
+_SMALL = {"num_attention_heads": 4, "num_layers": 8, "text_embed_dim": 64, "max_text_seq_length": 32}
+_TINY = {"num_attention_heads": 1, "num_layers": 2, "text_embed_dim": 16, "max_text_seq_length": 8}
+
+# What it is, its configuration, and the latents' frames, height and width, and how many of them.
+PRESETS: dict[str, tuple[str, TransformerConfig, tuple[int, int, int], int]] = {
+    "small": ("width 256, 8 blocks, 352 tokens", replace(OFFICIAL["2b"](), **_SMALL), (5, 16, 16), 2),
+    "small-rotary": ("width 256, 8 rotary blocks, 352 tokens", replace(OFFICIAL["5b"](), **_SMALL), (5, 16, 16), 2),
+    "official": ("the 2B's width 1920, 2 blocks, 1576 tokens", replace(OFFICIAL["2b"](), num_layers=2), (1, 60, 90), 1),
+}
+TINY = {
+    "tiny": ("width 64", replace(OFFICIAL["2b"](), **_TINY), (1, 4, 6), 2),
+    "tiny-rotary": ("width 64, rotary", replace(OFFICIAL["5b"](), **_TINY), (1, 4, 6), 2),
+}
+
+
+def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
+    tables = pair.ours.modulation(pair.timestep[:1])[0]
+
+    def in_a_sampler() -> Tensor:
+        return pair.ours(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)
+
+    ways = {
+        "diffusers": pair.predict_theirs,
+        "cogvideox": pair.predict_ours,
+        "cogvideox, in a sampler": in_a_sampler,
+    }
+    if compiled:
+        ways |= {
+            "diffusers, compiled": torch.compile(pair.predict_theirs, dynamic=False),
+            "cogvideox, compiled": torch.compile(in_a_sampler, dynamic=False),
+        }
+    return ways
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = arguments(__doc__, "transformer", rounds=15, seconds=25)
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
+    parser.add_argument("--compile", action="store_true", help="both compiled as well")
+    options = parser.parse_args()
+    start(options)
+    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    rows: list[Report] = []
+    for name, (what, config, size, batch) in presets.items():
+        pair = transformers(config, size, batch=batch, seed=options.seed)
+        ways = ways_of(pair, options.compile)
+        task = f"forward, {name}: {what}"
+        errors = check_equal(task, {who: way() for who, way in ways.items()})
+        rows.append(row(task, interleave(ways, options.rounds, seconds=options.seconds), error=errors))
+    finish("transformer", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The VAE's decoding and encoding here and in diffusers, on the CPU in float32, with equal random weights: time and the
+most memory that a call takes beyond what there was before.
+
+python benchmarks/vae.py                        # all presets, about two minutes on two cores
+python benchmarks/vae.py --preset small
+
+Memory is measured after all timing. What comes out counts too, a few MiB at most.
+"""
+
+import torch
+from common import Report, Ways, arguments, check_equal, finish, interleave, peak_extra_bytes, row, start
+from diffusers import AutoencoderKLCogVideoX
+from pairs import vaes
+
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.model import CausalVAE
+
+# What it is, its configuration, and the clip's frames, height and width.
+PRESETS: dict[str, tuple[str, VAEConfig, tuple[int, int, int]]] = {
+    "small": ("a quarter of the widths", VAEConfig(block_out_channels=(32, 64, 64, 128)), (17, 64, 96)),
+    "official": ("the official widths", VAEConfig(), (9, 64, 64)),
+}
+TINY = {
+    "tiny": (
+        "tiny widths",
+        VAEConfig(block_out_channels=(4, 8, 8, 8), norm_num_groups=2, layers_per_block=1),
+        (9, 16, 16),
+    )
+}
+
+
+def tasks_of(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int) -> dict[str, Ways]:
+    """Decoding and encoding a clip of that size."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    t, h, w = size
+    z = torch.randn(1, ours.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
+    video = torch.rand(1, 3, t, h, w, generator=generator) * 2 - 1
+    return {
+        "decode": {"diffusers": lambda: theirs.decode(z).sample, "cogvideox": lambda: ours.decode(z)},
+        "encode": {
+            "diffusers": lambda: theirs.encode(video).latent_dist.mean,
+            "cogvideox": lambda: ours.encode(video).mean,
+        },
+    }
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = arguments(__doc__, "vae", rounds=9, seconds=16)
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
+    options = parser.parse_args()
+    start(options)
+    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    rows: list[Report] = []
+    measured: list[tuple[Report, Ways]] = []
+    for name, (what, config, size) in presets.items():
+        networks = vaes(config, seed=options.seed)
+        for verb, ways in tasks_of(*networks, size, options.seed).items():
+            task = f"{verb}, {name}: {what}, {'x'.join(map(str, size))}"
+            errors = check_equal(task, {who: way() for who, way in ways.items()})
+            rows.append(row(task, interleave(ways, options.rounds, seconds=options.seconds, warmup=0), error=errors))
+            measured.append((rows[-1], ways))
+    for one, ways in measured:
+        add_peaks(one, ways)
+    finish("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+
+
+def add_peaks(one: Report, ways: Ways) -> None:
+    for who, way in ways.items():
+        one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
+
+
+if __name__ == "__main__":
+    main()
