@@ -10,9 +10,9 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.cli.outputs import FORMATS, check_folder
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
-from cogvideox.toybox.grammar import SCENE_FACTS, TOY_FACTS, Scene
+from cogvideox.toybox.grammar import FACTS, Scene
 
-FACTS = (*TOY_FACTS, *SCENE_FACTS)
+NAMES = FACTS["full"]
 LEAST_SIDE = 16
 """Pixels below which a toy is no picture, to draw or to judge."""
 LEAST_FPS = 0.01
@@ -137,7 +137,7 @@ def parser() -> Parser:
         "Render scenes of the built-in world, or show their captions, or judge a video. Facts such as color=red or "
         "motion=left are fixed by name; the rest is drawn by seed.",
     )
-    p.add_argument("facts", nargs="*", metavar="FACT=WORD", help=f"of {', '.join(FACTS)}")
+    p.add_argument("facts", nargs="*", metavar="FACT=WORD", help=f"of {', '.join(NAMES)}")
     p.add_argument("-o", "--output", type=Path, metavar="FILE|FOLDER", help="where to (default: this folder)")
     p.add_argument("--num-scenes", type=int, default=1, metavar="N", help="with seeds that follow each other")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same scene (default: 0)")
@@ -194,8 +194,8 @@ def _facts(texts: Sequence[str]) -> dict[str, str]:
     facts: dict[str, str] = {}
     for text in texts:
         name, equals, word = text.partition("=")
-        if not equals or name not in FACTS:
-            raise UserError(f"{text!r} fixes no fact; facts are {', '.join(FACTS)}, fixed like color=red")
+        if not equals or name not in NAMES:
+            raise UserError(f"{text!r} fixes no fact; facts are {', '.join(NAMES)}, fixed like color=red")
         if facts.setdefault(name, word) != word:
             raise UserError(f"{name} is fixed twice, as {facts[name]} and as {word}: a scene has one")
     return facts

@@ -21,8 +21,9 @@ from cogvideox.config import to_dict
 from cogvideox.dataset.ahead import ahead
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.disk import cannot_read, sweep
+from cogvideox.toybox.grammar import Scene
 from cogvideox.toybox.render import render_batch
-from cogvideox.toybox.scene import Scene, draw
+from cogvideox.toybox.scene import draw
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model

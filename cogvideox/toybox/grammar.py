@@ -103,7 +103,13 @@ TEXT_LENGTHS = {"core": 22, "full": 44}
 """Tokens that hold every caption of a grammar: words, points, commas and the end."""
 
 TOY_FACTS = ("color", "shape", "size", "motion")
-SCENE_FACTS = ("count", "background", "pattern", "camera", "light")
+FACTS = {
+    "core": (*TOY_FACTS, "background"),
+    "full": (*TOY_FACTS, "background", "count", "pattern", "camera", "light"),
+}
+"""All facts of a scene, by grammar. The words of each are the field of `Grammar` that is its plural."""
+Seen = dict[str, str | None]
+"""Facts as pixels show them; None where one cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,10 @@ from torch import Tensor
 
 from cogvideox.records import Score
 from cogvideox.toybox.caption import parse
-from cogvideox.toybox.grammar import SCENE_FACTS, TOY_FACTS, Scene, numbered
-from cogvideox.toybox.read_core import FACTS, read, read_batch
+from cogvideox.toybox.grammar import FACTS, TOY_FACTS, Scene, Seen, numbered
+from cogvideox.toybox.read_core import read_batch
 from cogvideox.toybox.read_full import Reading, read_full
 
-__all__ = [
-    "FACTS",
-    "FULL_FACTS",
-    "Mark",
-    "judge",
-    "judge_batch",
-    "judge_prompt",
-    "rates",
-    "read",
-    "read_batch",
-    "read_full",
-]
-
-FULL_FACTS = (*FACTS, *(name for name in SCENE_FACTS if name not in FACTS))
 IN_TIME = ("motion", "camera")
 """Facts that a single frame does not show."""
 
@@ -98,7 +84,7 @@ def rates(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
     The facts of all toys of a scene count alike: `color` holds those of `color 2` too. A clip of which nothing was
     asked has nothing right either, and does not count.
     """
-    marks: dict[str, list[bool]] = {name: [] for name in FULL_FACTS}
+    marks: dict[str, list[bool]] = {name: [] for name in FACTS["full"]}
     for verdict in verdicts:
         for name, right in verdict.items():
             marks[name.split()[0]].append(right)
@@ -120,15 +106,15 @@ def _rate(name: str, right: Sequence[bool]) -> Score:
     )
 
 
-def _paired(reading: Reading, asked: Mapping[str, str]) -> dict[str, str | None]:
+def _paired(reading: Reading, asked: Mapping[str, str]) -> Seen:
     """What is seen of each fact asked for, with toys seen and asked for paired in the best way."""
     number = 0
     while any(numbered(name, number + 1) in asked for name in TOY_FACTS):
         number += 1
-    nothing: dict[str, str | None] = dict.fromkeys(TOY_FACTS)
+    nothing: Seen = dict.fromkeys(TOY_FACTS)
     toys = [*reading.toys, *[nothing] * (number - len(reading.toys))]
 
-    def right(order: Sequence[Mapping[str, str | None]]) -> int:
+    def right(order: Sequence[Seen]) -> int:
         return sum(
             asked.get(numbered(name, i), "") == toy[name] for i, toy in enumerate(order, start=1) for name in TOY_FACTS
         )

@@ -23,13 +23,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from cogvideox.toybox.grammar import BACKGROUND_COLORS, CORE, CORE_COLORS, SIZES, Scene, Toy
+from cogvideox.toybox.grammar import BACKGROUND_COLORS, CORE, CORE_COLORS, FACTS, SIZES, Scene, Seen, Toy
 from cogvideox.toybox.render import grid, render_batch
 from cogvideox.toybox.soften import soften
 
-Reading = dict[str, str | None]
-
-FACTS = ("color", "shape", "size", "motion", "background")
 CLIPS_AT_ONCE = 32
 FAR_FROM_FLOOR = 0.16  # colour distance that neither shadow nor noise reaches
 AREA = (0.012, 0.30)  # least and greatest area of what counts as a toy
@@ -41,15 +38,15 @@ WANDERING = 0.10  # how far a track may leave what its ends say
 FRAMES_COMPARED = 5
 
 
-def read_batch(videos: UInt8[Tensor, "b t h w 3"]) -> list[Reading]:
+def read_batch(videos: UInt8[Tensor, "b t h w 3"]) -> list[Seen]:
     """Reads the five facts of every clip; None where a fact cannot be read. One frame has no motion."""
-    readings: list[Reading] = []
+    readings: list[Seen] = []
     for part in videos.split(CLIPS_AT_ONCE):
         readings += _read(part)
     return readings
 
 
-def read(frames: UInt8[Tensor, "t h w 3"]) -> Reading:
+def read(frames: UInt8[Tensor, "t h w 3"]) -> Seen:
     """Reads one clip: see `read_batch`."""
     return read_batch(frames[None])[0]
 
@@ -100,7 +97,7 @@ def _palette() -> tuple[list[tuple[str, str, str]], Float[Tensor, "m 3"]]:
     return kinds, torch.stack([sight.area / radius**2, sight.x / radius, sight.y / radius], dim=-1)[:, 0]
 
 
-def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[Reading]:
+def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[Seen]:
     video = soften(videos)
     sight = _look(video)
     seen = (sight.area > AREA[0]) & (sight.area < AREA[1])
@@ -110,9 +107,9 @@ def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[Reading]:
     saturated = 1.0 - sight.color.amin(dim=1) / sight.color.amax(dim=1).clamp(min=1e-3) > LEAST_SATURATION
     whole = torch.stack([s[ok].median() if ok.any() else torch.tensor(9.0) for s, ok in zip(sight.spread, seen)])
     shapes, radii = _shapes(video, sight, seen, colors, floors)
-    readings: list[Reading] = []
+    readings: list[Seen] = []
     for i in range(len(videos)):
-        reading: Reading = dict.fromkeys(FACTS)
+        reading: Seen = dict.fromkeys(FACTS["core"])
         reading["background"] = CORE.backgrounds[int(floors[i])]
         if found[i] and saturated[i]:
             reading["color"] = CORE.colors[int(colors[i])]

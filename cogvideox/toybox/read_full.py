@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cogvideox.toybox.blobs import Blob, Track, find_toys
-from cogvideox.toybox.grammar import BACKGROUND_COLORS, COUNTS, FULL, SIZES, TOY_COLORS, Scene, Toy
+from cogvideox.toybox.grammar import BACKGROUND_COLORS, COUNTS, FULL, SIZES, TOY_COLORS, Scene, Seen, Toy
 from cogvideox.toybox.ground import Ground, balance, read_ground
 from cogvideox.toybox.render import render_batch
 from cogvideox.toybox.soften import soften
@@ -40,8 +40,8 @@ class Reading:
     `facts`: count, background, pattern, camera, light. `toys`: colour, shape, size and motion of each.
     """
 
-    facts: dict[str, str | None]
-    toys: tuple[dict[str, str | None], ...]
+    facts: Seen
+    toys: tuple[Seen, ...]
 
 
 def read_full(videos: UInt8[Tensor, "b t h w 3"]) -> list[Reading]:
@@ -60,7 +60,7 @@ def read_full(videos: UInt8[Tensor, "b t h w 3"]) -> list[Reading]:
 
 def _put_into_words(ground: Ground, tracks: list[Track], background: str) -> Reading:
     count = COUNTS[len(tracks) - 1] if 0 < len(tracks) <= len(COUNTS) else None
-    facts = {
+    facts: Seen = {
         "count": count,
         "background": ground.background,
         "pattern": ground.pattern,
@@ -70,7 +70,7 @@ def _put_into_words(ground: Ground, tracks: list[Track], background: str) -> Rea
     return Reading(facts, tuple(_read_toy(track, ground, background) for track in tracks[: len(COUNTS)]))
 
 
-def _read_toy(track: Track, ground: Ground, background: str) -> dict[str, str | None]:
+def _read_toy(track: Track, ground: Ground, background: str) -> Seen:
     blobs, frames = list(track.values()), list(track)
     color = _color(torch.stack([blob.color for blob in blobs]).median(dim=0).values, background)
     patches = torch.stack([blob.patch for blob in blobs])

@@ -25,15 +25,13 @@ import numpy as np
 from cogvideox.errors import UserError
 from cogvideox.toybox.crowd import draw_full
 from cogvideox.toybox.grammar import (
-    CORE,
-    FULL,
+    FACTS,
     GRAMMARS,
     MARGIN,
     MOTIONS,
     REACH,
     SIZE_JITTER,
     SIZES,
-    Grammar,
     Scene,
     Toy,
     withheld,
@@ -62,11 +60,11 @@ def draw(
     if grammar not in GRAMMARS:
         raise UserError(f"there is no grammar {grammar!r} of scenes; there is {', '.join(GRAMMARS)}")
     rng = np.random.default_rng(seed)
-    choices = _choices(GRAMMARS[grammar])
+    choices = _choices(grammar)
     for name, word in fixed.items():
         if name not in choices or word not in choices[name]:
             rule = f"its words are {', '.join(choices[name])}" if name in choices else f"facts are {', '.join(choices)}"
-            hint = " (the full grammar has it)" if word in _choices(FULL).get(name, ()) else ""
+            hint = " (the full grammar has it)" if word in _choices("full").get(name, ()) else ""
             raise UserError(f"the {grammar} grammar has no {name} {word!r}; {rule}{hint}")
     possible = False
     for _ in range(10_000):
@@ -82,27 +80,13 @@ def draw(
     )
 
 
-def _choices(words: Grammar) -> dict[str, tuple[str, ...]]:
-    choices = {
-        "color": words.colors,
-        "shape": words.shapes,
-        "size": words.sizes,
-        "motion": words.motions,
-        "background": words.backgrounds,
-    }
-    if words is CORE:
-        return choices
-    return choices | {
-        "count": words.counts,
-        "pattern": words.patterns,
-        "camera": words.cameras,
-        "light": words.lights,
-    }
+def _choices(grammar: str) -> dict[str, tuple[str, ...]]:
+    return {name: getattr(GRAMMARS[grammar], f"{name}s") for name in FACTS[grammar]}
 
 
 def _draw_core(rng: np.random.Generator, seconds: float, fixed: dict[str, str]) -> Scene:
     # One number is drawn per fact even where it is fixed, so that fixing one leaves the others as they were.
-    facts = {name: options[int(rng.integers(len(options)))] for name, options in _choices(CORE).items()} | fixed
+    facts = {name: options[int(rng.integers(len(options)))] for name, options in _choices("core").items()} | fixed
     return _place(facts, rng, seconds)
 
 

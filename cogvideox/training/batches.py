@@ -12,7 +12,7 @@ from cogvideox.dataset.encode import LatentTable, scene
 from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.caption import caption, words
-from cogvideox.toybox.scene import Scene
+from cogvideox.toybox.grammar import Scene
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.settings import TransformerTraining, due
 

@@ -10,7 +10,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import encode, fingerprint, render, scene
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
-from cogvideox.toybox.scene import withheld
+from cogvideox.toybox.grammar import withheld
 from tests import tiny_runs
 
 CLIPS = ToyboxClips(num_clips=7, num_frames=5, height=16, width=16)

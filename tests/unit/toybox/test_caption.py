@@ -4,7 +4,8 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.toybox.caption import ALL_WORDS, MAX_WORDS, STYLES, caption, parse, sample_prompts
-from cogvideox.toybox.scene import draw, withheld
+from cogvideox.toybox.grammar import withheld
+from cogvideox.toybox.scene import draw
 
 
 def many(style: str, **options):

@@ -4,8 +4,9 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.toybox.caption import caption, parse
-from cogvideox.toybox.grammar import FULL, Scene
-from cogvideox.toybox.judge import FULL_FACTS, Mark, judge, judge_batch, judge_prompt, rates, read_full
+from cogvideox.toybox.grammar import FACTS, FULL, Scene
+from cogvideox.toybox.judge import Mark, judge, judge_batch, judge_prompt, rates
+from cogvideox.toybox.read_full import read_full
 from cogvideox.toybox.render import render, render_batch
 from cogvideox.toybox.scene import draw
 
@@ -19,8 +20,8 @@ def clips() -> Tensor:
 
 def test_true_renders_are_read_right(clips: Tensor):
     score = rates(judge_batch(clips, SCENES))
-    assert set(score) == {*FULL_FACTS, "all"}
-    assert all(score[name].value >= 0.99 for name in FULL_FACTS) and score["all"].value >= 0.96, score
+    assert set(score) == {*FACTS["full"], "all"}
+    assert all(score[name].value >= 0.99 for name in FACTS["full"]) and score["all"].value >= 0.96, score
 
 
 def test_core_scenes_are_read_right_by_the_full_grammar():
@@ -33,7 +34,7 @@ def test_noisy_clips_are_still_read_right(clips: Tensor):
     some = clips[:32].float()
     noisy = some + 255 * 0.03 * torch.randn(some.shape, generator=torch.Generator().manual_seed(0))
     score = rates(judge_batch(noisy.round().clamp(0, 255).to(torch.uint8), SCENES[:32]))
-    assert all(score[name].value >= 0.97 for name in FULL_FACTS), score
+    assert all(score[name].value >= 0.97 for name in FACTS["full"]), score
 
 
 def test_shuffled_prompts_are_right_by_chance_only(clips: Tensor):

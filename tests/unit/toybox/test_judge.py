@@ -5,11 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from cogvideox.toybox import grammar
 from cogvideox.toybox.caption import caption, parse
-from cogvideox.toybox.judge import FACTS, judge, judge_batch, rates, read, read_batch
+from cogvideox.toybox.judge import judge, judge_batch, rates
+from cogvideox.toybox.read_core import read, read_batch
 from cogvideox.toybox.render import render, render_batch
-from cogvideox.toybox.scene import CORE, draw
+from cogvideox.toybox.scene import draw
 
+FACTS = grammar.FACTS["core"]
 SCENES = [draw(seed) for seed in range(50_000, 50_320)]
 
 
@@ -41,7 +44,7 @@ def test_shuffled_prompts_are_right_by_chance_only(clips: Tensor):
     prompts = [caption(scene, "dense", seed) for seed, scene in enumerate(SCENES)]
     score = rates(judge_batch(clips[:200], [parse(text) for text in prompts[1:201]]))
     for name in FACTS:
-        chance = 1 / len(getattr(CORE, name + "s"))
+        chance = 1 / len(getattr(grammar.CORE, name + "s"))
         assert abs(score[name].value - chance) < 0.1, (name, score[name])
     assert score["all"].value < 0.02
 

@@ -2,8 +2,9 @@ import time
 
 import torch
 
+from cogvideox.toybox.grammar import CORE
 from cogvideox.toybox.render import render, render_batch
-from cogvideox.toybox.scene import CORE, draw
+from cogvideox.toybox.scene import draw
 
 
 def test_a_clip_has_the_size_asked_for_and_does_not_depend_on_its_batch():

@@ -71,7 +71,7 @@ def test_the_withheld_rule_keeps_back_a_tenth_and_leaves_every_pair_in_training(
 
 
 def test_both_sides_of_the_rule_can_be_drawn():
-    assert not any(world.withheld(world.draw(seed, side="training")) for seed in range(200))
-    assert all(world.withheld(world.draw(seed, side="withheld")) for seed in range(50))
+    assert not any(grammar.withheld(world.draw(seed, side="training")) for seed in range(200))
+    assert all(grammar.withheld(world.draw(seed, side="withheld")) for seed in range(50))
     with pytest.raises(UserError, match="no withheld scene"):
         world.draw(1, side="withheld", color="red", shape="cube", motion="left")
