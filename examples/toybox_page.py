@@ -35,20 +35,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the prompts; video i has this seed plus i")
     parser.add_argument("--out", type=Path, default=Path("build/page"))
     options = parser.parse_args()
+    if options.prompts is not None:
+        for name in ("num_prompts", "grammar", "side"):
+            if getattr(options, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} means nothing together with --prompts: leave one of them out")
+        options.grammar, options.side = "full", None  # what people write may be about anything
 
     pipe = CogVideoX.from_pretrained(options.model)
     if options.prompts is not None:
-        grammar, prompts = "full", [line for line in options.prompts.read_text().splitlines() if line.strip()]
+        prompts = [line for line in options.prompts.read_text().splitlines() if line.strip()]
     else:
-        grammar, num_prompts = options.grammar, options.num_prompts
-        drawn = sample_prompts(num_prompts, options.seed, side=options.side, grammar=grammar)
+        drawn = sample_prompts(options.num_prompts, options.seed, side=options.side, grammar=options.grammar)
         prompts = [prompt for prompt, _ in drawn]
     answers = [answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
     about = pipe.settings
     black = np.zeros((about.num_frames, about.height, about.width, 3), np.uint8)
     videos = np.stack([black if video is None else video for video in answers])
-    asked = [parse(prompt, grammar) for prompt in prompts]
-    verdicts = judge_batch(torch.from_numpy(videos), asked, grammar)
+    asked = [parse(prompt, options.grammar) for prompt in prompts]
+    verdicts = judge_batch(torch.from_numpy(videos), asked, options.grammar)
     # Without a video nothing is right, not even the black floor that the judge would see.
     verdicts = [
         dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(answers, verdicts)
@@ -65,7 +69,8 @@ def main() -> None:
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
     scores = rates(verdicts)
-    report = {name: str(value) for name, value in vars(options).items()} | {"num_prompts": len(prompts)}
+    report = {name: str(value) for name, value in vars(options).items() if value is not None}
+    report |= {"num_prompts": len(prompts)}
     report["scores"] = {fact: asdict(score) for fact, score in scores.items()}
     (options.out / "page.json").write_text(json.dumps(report, indent=2) + "\n")
     for fact, score in scores.items():

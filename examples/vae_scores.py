@@ -1,7 +1,7 @@
 """Score a model's VAE on clips it never saw: PSNR, and what the judge still reads from the reconstructions.
 
-python examples/vae_scores.py --num-clips 300
-python examples/vae_scores.py --num-clips 12 --num-frames 17
+    python examples/vae_scores.py --num-clips 300
+    python examples/vae_scores.py --num-clips 12 --num-frames 17
 
 A clip is encoded and decoded in chunks, each with norm statistics of its own, and once more decoded in one piece.
 """
@@ -14,6 +14,7 @@ import torch
 from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.encode import render, scene
+from cogvideox.geometry import decode_chunks
 from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT
 from cogvideox.vae.loss import psnr
@@ -38,7 +39,7 @@ def main() -> None:
         latents = vae.encode(video).mean
         reconstruction = vae.decode(latents)
         decibels.append(psnr(reconstruction, video))
-        if latents.shape[2] > 3:  # else there is one chunk
+        if len(decode_chunks(latents.shape[2])) > 1:
             in_one_piece.append(psnr(vae.decoder(latents, FirstFrame()), video))
         verdicts += judge_batch(to_frames(reconstruction), [scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in rates(verdicts).items()}
