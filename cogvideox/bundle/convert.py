@@ -151,7 +151,7 @@ class Conversion:
         """Writes one network as `x.safetensors`, its configuration in the metadata; all of it or nothing.
 
         Args:
-            part: which; the transformer where there is one.
+            part: which; of the source's own the transformer, or else the first.
 
         Raises:
             UserError: no such part, the file cannot be written, a tensor holds NaN or infinity.
@@ -165,7 +165,8 @@ class Conversion:
 
     def single(self, part: PartName | None = None) -> PartName:
         """The part that a single file holds. Raises UserError if there is no such part."""
-        name = part or ("transformer" if "transformer" in self.pieces else next(iter(self.pieces)))
+        own = [name for name in self.pieces if name in self.source.parts]
+        name = part or (own or [*self.pieces])[0]
         if name not in self.pieces:
             raise UserError(f"{self.source.path} has no {name}; it has {', '.join(self.pieces)}")
         return name

@@ -73,7 +73,11 @@ def parser() -> Parser:
     p.add_argument("--dtype", choices=DTYPES, help="the type of the weights (default: as they are)")
     p.add_argument("--base", metavar="MODEL", help="a model from which comes what SOURCE lacks")
     p.add_argument("--variant", choices=get_args(Family), help="what it is like, where tensors do not tell")
-    p.add_argument("--part", choices=tuple(WEIGHTS), help="the network that a single file gets (default: transformer)")
+    p.add_argument(
+        "--part",
+        choices=tuple(WEIGHTS),
+        help="the network that a single file gets (default: the transformer, if SOURCE has one)",
+    )
     p.add_argument("--max-shard-gb", type=float, metavar="GB", help=f"larger weights are split (default: {SHARD_GB:g})")
     return p
 

@@ -112,7 +112,7 @@ def check_folder(path: Path, num_bytes: int) -> None:
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()  # which fails in its own way when the name is too long
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parent
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free

@@ -10,7 +10,7 @@ with them (`low_rank`), and put back when its last LoRA is gone.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,11 +40,6 @@ class LoRA:
     """False where the file did not tell, and alpha = rank was assumed, as everywhere."""
     path: Path | None = None
     """The file that it was read from."""
-
-    def to(self, dtype: torch.dtype) -> "LoRA":
-        """The same in another type."""
-        cast = {n: replace(f, down=f.down.to(dtype), up=f.up.to(dtype)) for n, f in self.layers.items()}
-        return replace(self, layers=cast)
 
 
 @dataclass(frozen=True)

@@ -104,4 +104,5 @@ def _state(content: Any, path: Path) -> dict[str, Tensor]:
         state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         if state:
             return state
-    raise UserError(f"cannot read {path}: it holds no state dict, but a {type(content).__name__}")
+    kind = "table without tensors" if isinstance(content, Mapping) else type(content).__name__
+    raise UserError(f"cannot read {path}: it holds no state dict, but a {kind}")

@@ -62,6 +62,8 @@ def test_a_single_file_holds_its_configuration_and_comes_back(models, tmp_path, 
     assert prepare(models[variant]).write_file(tmp_path / "vae.safetensors", "vae").is_file()
     assert same(load_state(tmp_path / "vae.safetensors"), states(model)["vae"])
     assert identify(tmp_path / "vae.safetensors").parts["vae"].config == tiny.vae_config(variant)
+    again = prepare(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "again.safetensors")
+    assert list(identify(again).parts) == ["vae"]  # not the base's transformer
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -84,6 +84,7 @@ def test_inspect_describes_a_lora(run, here):
         (["convert", "toybox", "x.pt"], "cannot write x.pt: a single file ends in .safetensors"),
         (["convert", "toybox", "x.GGUF"], "cannot write x.GGUF"),
         (["convert", "toybox", "x.SAFETENSORS"], "ends in .safetensors"),
+        (["convert", "toybox", "/"], "it would replace the folder that this runs in"),
         (["convert", "toybox", "."], "it would replace the folder that this runs in"),
         (["convert", "toybox", "x", "--variant", "5b"], "is like 2b, not like 5b"),
         (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network of a single file"),

@@ -192,13 +192,13 @@ def test_what_has_no_place_is_named(factors, tmp_path: Path) -> None:
         save_file(state | {extra: torch.ones(1)}, tmp_path / "x.safetensors")
         with pytest.raises(UserError, match=message):
             read_lora(tmp_path)
-    for broken, message in {
+    for message, broken in {
         "do not fit each other": torch.ones(3, WIDTH),
         "damaged": torch.full((RANK, WIDTH), torch.nan),
         "torch.int64": torch.ones(RANK, WIDTH, dtype=torch.int64),
     }.items():
-        save_file(state | {first: message}, tmp_path / "x.safetensors")
-        with pytest.raises(UserError, match=broken):
+        save_file(state | {first: broken}, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=message):
             read_lora(tmp_path)
 
 
