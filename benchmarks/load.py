@@ -63,7 +63,7 @@ def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
     """Not a load: the same weights into a new folder, read and written. Gives the network without memory."""
-    plan = prepare(folder / "transformer", dtype=dtype, variant="2b")
+    plan = prepare(folder / "transformer", dtype=dtype)
     plan.write_folder(folder.with_name(f"{folder.name}-converted"))
     return build(plan.pieces["transformer"].config)
 
