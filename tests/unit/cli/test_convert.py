@@ -68,8 +68,8 @@ def test_inspect_describes_a_lora(run, here):
     assert out.splitlines()[1].split() == ["rank", "4"]
     assert read_lora("lora.safetensors").layers.keys() == {"transformer_blocks.0.attn1.to_q"}
     assert "without a configuration" in run("inspect", "lora.safetensors", "--config").err
-    os.mkdir("checkpoint")  # as a trainer leaves it
-    os.rename("lora.safetensors", "checkpoint/pytorch_lora_weights.safetensors")
+    (here / "checkpoint").mkdir()  # as a trainer leaves it
+    (here / "lora.safetensors").rename("checkpoint/pytorch_lora_weights.safetensors")
     torch.save({"step": 1}, "checkpoint/optimizer.bin")
     assert "rank          4" in run("inspect", "checkpoint").out
 
