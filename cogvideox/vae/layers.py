@@ -92,7 +92,7 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
 
-        def norm(channels: int) -> nn.Module:
+        def norm(channels: int) -> GroupNorm | LatentNorm:
             if latent_channels is None:
                 return GroupNorm(num_groups, channels, eps=eps)
             return LatentNorm(channels, latent_channels, num_groups)

@@ -7,18 +7,19 @@ cut as the official weights expect it (`geometry.encode_chunks`, `geometry.decod
 k+1 latent frames.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox import geometry
+from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.stream import FirstFrame, Stream
+from cogvideox.vae.stream import Features, FirstFrame, Stream
+from cogvideox.vae.strips import Strips
 from cogvideox.vae.tiling import Tiling
 
 Latents = Float[Tensor, "b z lt lh lw"]
@@ -33,10 +34,10 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(resnets)
         self.resample = resample
 
-    def forward(self, x: Tensor, latents: Tensor | None, past: FirstFrame) -> Tensor:
+    def forward(self, x: Features, latents: Tensor | None, past: FirstFrame) -> Features:
         for resnet in self.resnets:
-            x = resnet(x, latents, past)
-        return x if self.resample is None else self.resample(x, past)
+            x = past.resnet(resnet, x, latents)
+        return x if self.resample is None else past.resample(self.resample, x)
 
 
 class Encoder(nn.Module):
@@ -60,12 +61,12 @@ class Encoder(nn.Module):
         self.norm_out = GroupNorm(groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
-    def forward(self, x: Pixels, past: FirstFrame) -> Latents:
-        x = self.conv_in(x, past)
+    def forward(self, video: Pixels, past: FirstFrame) -> Latents:
+        x = past.convolve(past.open(video, 2 ** (len(self.levels) - 1)), None, self.conv_in, None)
         for level in self.levels:
             x = level(x, None, past)
         x = self.mid(x, None, past)
-        return self.conv_out(F.silu(self.norm_out(x, None, past)), past)
+        return past.close(past.convolve(x, self.norm_out, self.conv_out, None))
 
 
 class Decoder(nn.Module):
@@ -91,15 +92,19 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
     def forward(self, z: Latents, past: FirstFrame) -> Pixels:
-        x = self.conv_in(z, past)
+        x = past.convolve(past.open(z, 1), None, self.conv_in, None)
         x = self.mid(x, z, past)
         for level in self.levels:
             x = level(x, z, past)
-        return self.conv_out(F.silu(self.norm_out(x, z, past)), past)
+        return past.close(past.convolve(x, self.norm_out, self.conv_out, z))
 
 
 class CausalVAE(nn.Module):
-    """Encoder, posterior and decoder, with the official chunking in time and optional tiling in space.
+    """Encoder, posterior and decoder, with the official chunking in time.
+
+    In space a chunk goes whole, in `strips` of rows, which are exact, or in the tiles of `tiling`, which are not; tiles
+    go in strips in their turn. `offload` leaves what waits for its turn in the CPU's memory (see `strips.Strips`). With
+    gradients there are no strips.
 
     Latents here are unscaled: the transformer works on `latents * config.scaling_factor`.
     """
@@ -110,52 +115,72 @@ class CausalVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode(self, video: Pixels, *, tiling: Tiling | None = None) -> Posterior:
+    def encode(
+        self, video: Pixels, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
+    ) -> Posterior:
         """The posterior over the latents of a video with 4k+1 frames in [-1, 1].
 
         Raises:
-            UserError: a frame count that is not 4k+1, or a height or width that is not a multiple of 8.
+            UserError: a frame count that is not 4k+1, a height or width that is not a multiple of 8, strips with
+                gradients.
         """
         geometry.check_frames(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
-        moments = _run(self.encoder, video, geometry.encode_chunks(video.shape[2]), tiling, ratio, pixels_in=True)
+        chunks = video.split(geometry.encode_chunks(video.shape[2]), dim=2)
+        moments = _run(self.encoder, chunks, _pasts(strips, offload), tiling, ratio, pixels_in=True)
         return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
-    def decode_stream(self, z: Latents, *, tiling: Tiling | None = None) -> Iterator[Pixels]:
-        """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] as soon as they are ready."""
-        ratio = self.config.spatial_compression_ratio
-        yield from _run(self.decoder, z, geometry.decode_chunks(z.shape[2]), tiling, ratio, pixels_in=False)
+    def decode_stream(
+        self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
+    ) -> Iterator[Pixels]:
+        """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] as soon as they are ready.
 
-    def decode(self, z: Latents, *, tiling: Tiling | None = None) -> Pixels:
-        """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], about in [-1, 1]."""
-        return torch.cat(list(self.decode_stream(z, tiling=tiling)), dim=2)
+        Raises:
+            UserError: strips with gradients.
+        """
+        ratio = self.config.spatial_compression_ratio
+        chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
+        yield from _run(self.decoder, chunks, _pasts(strips, offload), tiling, ratio, pixels_in=False)
+
+    def decode(self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None) -> Pixels:
+        """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], about in [-1, 1].
+
+        Raises:
+            UserError: strips with gradients.
+        """
+        return torch.cat(list(self.decode_stream(z, strips=strips, offload=offload, tiling=tiling)), dim=2)
+
+
+def _pasts(strips: int, offload: bool) -> Callable[[bool], Stream]:
+    """What makes the past of a video, or of a tile of it, told whether there is only one chunk."""
+    if not torch.is_grad_enabled():
+        return lambda holds_last: Strips(strips, offload=offload, holds_last=holds_last)
+    if strips != 1 or offload:
+        raise UserError(f"strips={strips}, offload={offload}: they work without gradients only (torch.no_grad())")
+    return lambda holds_last: Stream(holds_last=holds_last)
 
 
 def _run(
     network: Callable[[Tensor, FirstFrame], Tensor],
-    x: Tensor,
-    sizes: list[int],
+    chunks: Sequence[Tensor],
+    make_past: Callable[[bool], Stream],
     tiling: Tiling | None,
     ratio: int,
     *,
     pixels_in: bool,
 ) -> Iterator[Tensor]:
-    """Send x through the network in chunks of time; with tiling each chunk goes tile by tile, every tile with a past
-    of its own."""
+    """Send chunks of time through the network; with tiling tile by tile, each tile with a past of its own."""
     scale_in, scale_out = (ratio, 1) if pixels_in else (1, ratio)
     plan = None if tiling is None else tiling.plan(ratio)
-    if plan is None or plan.covers(x, scale_in):
-        past = Stream() if len(sizes) > 1 else FirstFrame()
-        for chunk in x.split(sizes, dim=2):
-            yield network(chunk, past)
-            past.advance()
-        return
+    if plan is not None and plan.covers(chunks[0], scale_in):
+        plan = None
     pasts: dict[tuple[int, int], Stream] = {}
-    for chunk in x.split(sizes, dim=2):
-        rows = []
-        for i, row in enumerate(plan.cut(chunk, scale_in)):
-            rows.append([network(tile, pasts.setdefault((i, j), Stream())) for j, tile in enumerate(row)])
-        yield plan.join(rows, scale_out)
+    for number, chunk in enumerate(chunks, start=1):
+        rows = [
+            [network(tile, pasts.setdefault((i, j), make_past(len(chunks) == 1))) for j, tile in enumerate(row)]
+            for i, row in enumerate([[chunk]] if plan is None else plan.cut(chunk, scale_in))
+        ]
+        yield rows[0][0] if plan is None else plan.join(rows, scale_out)
         for past in pasts.values():
-            past.advance()
+            past.advance(to_last=number == len(chunks) - 1)

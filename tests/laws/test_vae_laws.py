@@ -185,3 +185,37 @@ def test_rescaled_latents_decode_to_the_same_video(vae):
     torch.testing.assert_close(after.mean, before.mean * spread)
     torch.testing.assert_close(after.logvar, before.logvar + 2 * spread.log())
     torch.testing.assert_close(rescaled.decode(after.mean), vae.decode(before.mean))
+
+
+@pytest.mark.parametrize("num_strips", [1, 2, 3, 5, 99])
+@pytest.mark.parametrize("num_frames", [1, 5, 17, 21])
+def test_strips_are_exact(vae, num_strips, num_frames):
+    """The layers one by one, which is what runs with gradients, and in strips of rows, whatever their number."""
+    video = noise(2, 3, num_frames, 40, 24)
+    latents = noise(2, 4, (num_frames + 3) // 4, 5, 3)
+    posterior, decoded = vae.encode(video), vae.decode(latents)
+    with torch.no_grad():
+        in_strips = vae.encode(video, strips=num_strips)
+        torch.testing.assert_close(vae.decode(latents, strips=num_strips), decoded, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(in_strips.mean, posterior.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(in_strips.logvar, posterior.logvar, rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
+def test_offloading_changes_nothing(vae):
+    video, latents = noise(1, 3, 17, 24, 16), noise(1, 4, 5, 3, 2)
+    before, after = (vae.encode(video, strips=3, offload=offload).mean for offload in (False, True))
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    before, after = (vae.decode(latents, strips=3, offload=offload) for offload in (False, True))
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", [{"strips": 2}, {"tiling": Tiling(16, 16)}, {"strips": 2, "tiling": Tiling(16, 16)}])
+def test_the_ways_through_space_leave_weights_and_input_alone(vae, how):
+    video, latents = noise(1, 3, 9, 24, 24), noise(1, 4, 5, 3, 3)
+    before = copy.deepcopy((video, latents, vae.state_dict()))
+    with torch.no_grad():
+        first = vae.encode(video, **how).mean, vae.decode(latents, **how)
+        second = vae.encode(video, **how).mean, vae.decode(latents, **how)
+    torch.testing.assert_close((video, latents, vae.state_dict()), before, rtol=0, atol=0)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
