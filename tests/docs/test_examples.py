@@ -12,6 +12,7 @@ from tests.docs.pages import ROOT, commands
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 ARGUMENTS = {
     "judge_scores.py": ["--num-clips", "6"],
+    "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
     "toybox_page.py": ["--num-prompts", "2"],
     "vae_scores.py": ["--num-clips", "10"],
 }
