@@ -70,6 +70,11 @@ def test_values_become_what_json_holds_or_are_named(kind, value, plain):
         assert str(error) == plain  # noqa: PT017 - half of the cases raise
 
 
+def test_a_misspelt_name_is_not_ignored(about):
+    with pytest.raises(TypeError, match=r"a request has no num_frame$"):
+        complete(about, "a ball", num_frame=5)
+
+
 def test_a_seed_is_drawn_and_differs(about):
     assert len({complete(about, "a ball").seed for _ in range(4)}) > 1
 
