@@ -1,4 +1,6 @@
+import ctypes
 import signal
+import sys
 from fractions import Fraction
 
 import av
@@ -50,6 +52,29 @@ def test_mp4_is_what_every_player_opens(tmp_path):
         codec = container.streams.video[0].codec_context
         assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
         assert (codec.colorspace, codec.color_range) == (1, 1)  # BT.709, limited range
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.gif", "x.png"])
+def test_the_same_frames_make_the_same_file(tmp_path, name):
+    """Whatever was in the memory that the encoder is given. Of mp4 that is a question only where there is AVX-512."""
+    fill = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if fill is None:
+        pytest.skip("no mallopt to fill the memory by")
+    files = set()
+    try:
+        for byte in (0x01, 0x55, 0xAA, 0xFF):
+            fill(-6, byte)  # M_PERTURB of glibc: what is allocated holds the complement of this byte
+            Video(smooth(), fps=8.0).save(tmp_path / name)
+            files.add((tmp_path / name).read_bytes())
+    finally:
+        fill(-6, 0)
+    assert len(files) == 1
+
+
+def test_mp4_is_made_without_mbtree(tmp_path):
+    """The part of x264 by which the same frames made other files, see above; it writes its settings into the file."""
+    Video(smooth(), fps=8.0).save(tmp_path / "x.mp4")
+    assert b" mbtree=0 " in (tmp_path / "x.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (720, 1280)])
