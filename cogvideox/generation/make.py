@@ -39,16 +39,14 @@ class Maker:
 
     def make(self, request: Request, inputs: Inputs) -> np.ndarray:
         """The frames [t h w 3] of a request. The inputs have the request's size."""
-        config = self.bundle.transformer.config
-        if request.window is not None and config.in_channels != config.out_channels:
+        if request.window is not None and self.bundle.transformer.config.takes_image:
             return self._chain(request, inputs)
         return self._continue(request, inputs) if request.extend else self._clip(request, inputs, self.report)
 
     def _clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
         """Frames that are made of nothing, of a picture, or of a clip of the same length."""
-        config, vae = self.bundle.transformer.config, self.bundle.vae
-        picture, image = inputs.image, None
-        if picture is None and inputs.video is not None and config.in_channels != config.out_channels:
+        vae, picture, image = self.bundle.vae, inputs.image, None
+        if picture is None and inputs.video is not None and self.bundle.transformer.config.takes_image:
             picture = inputs.video[0]
         if picture is not None:
             image = self._encode(picture[None], image_scale(vae, request.image_latent_scale))

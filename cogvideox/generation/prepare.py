@@ -14,7 +14,7 @@ from cogvideox.diffusion.config import Sampler
 from cogvideox.errors import UserError
 from cogvideox.generation import timeline
 from cogvideox.generation.request import ImageLatentScale, Request
-from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video, takes_image
+from cogvideox.generation.rules import MAX_FPS, MAX_SEED, check, check_range, check_video
 from cogvideox.transformer.config import GridRule
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _in_windows(request: Request, model: Description) -> Request:
     """The request with the window and overlap that hold for it: none for what is made at once."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
-    if request.overlap is None and not takes_image(model):
+    if request.overlap is None and not model.transformer.takes_image:
         return replace(request, overlap=timeline.default_overlap(request.window))
     return request
 

@@ -12,11 +12,6 @@ MAX_SEED = 2**63 - 1
 MAX_FPS = 240
 
 
-def takes_image(model: Description) -> bool:
-    """Whether the model makes videos from an image, whose channels its input then has beside those of the noise."""
-    return model.transformer.in_channels != model.transformer.out_channels
-
-
 def check(request: Request, model: Description) -> None:
     """Whether the model can do what is asked.
 
@@ -130,12 +125,12 @@ def _check_guidance(request: Request) -> None:
 
 
 def _check_task(request: Request, model: Description) -> None:
-    if request.image is not None and not takes_image(model):
+    if request.image is not None and not model.transformer.takes_image:
         raise UserError(
             f"{model.name} takes no image, because it makes videos from text: use an image-to-video model, or continue "
             "the picture as a clip of one frame (video and extend)"
         )
-    if request.image is None and request.video is None and takes_image(model):
+    if request.image is None and request.video is None and model.transformer.takes_image:
         raise UserError(f"{model.name} makes videos from an image, and there is none: give one with image")
     if request.video is None:
         for name in ("extend", "invert", "strength"):
@@ -145,7 +140,7 @@ def _check_task(request: Request, model: Description) -> None:
         raise UserError("extend and invert are two things to do with a video: leave one out")
     if request.image is not None and request.extend:
         raise UserError("extend begins with the last frame of the video, so there is no place for image: leave one out")
-    if request.invert and takes_image(model):
+    if request.invert and model.transformer.takes_image:
         raise UserError(f"invert is for models that make videos from text, and {model.name} makes them from an image")
     if request.strength is not None:
         if request.extend or request.invert:
@@ -158,7 +153,7 @@ def _check_task(request: Request, model: Description) -> None:
         check_range("strength", request.strength, 0, 1)
     if request.fit is not None and request.image is None and request.video is None:
         raise UserError(f"fit={request.fit} is for an image or a video, and there is none: leave it out")
-    if request.image_latent_scale is not None and not takes_image(model):
+    if request.image_latent_scale is not None and not model.transformer.takes_image:
         raise UserError(f"image_latent_scale is for models that take an image, unlike {model.name}: leave it out")
 
 
@@ -168,7 +163,7 @@ def _check_windows(request: Request, model: Description) -> None:
         if overlap is not None:
             raise UserError("overlap is what windows share: give window too, or leave overlap out")
         return
-    if request.invert or (request.task == "video" and takes_image(model)):
+    if request.invert or (request.task == "video" and model.transformer.takes_image):
         raise UserError("window is not possible here, where all frames are made at once: leave it out")
     geometry.check_frames(window, name="window")
     least = geometry.video_frames((model.transformer.patch_size_t or 1) + 1)
@@ -176,7 +171,7 @@ def _check_windows(request: Request, model: Description) -> None:
         raise UserError(f"window={window} is too short to share frames with another; the nearest is {least}")
     if overlap is None:
         return
-    if takes_image(model):
+    if model.transformer.takes_image:
         raise UserError(f"overlap is always one frame with {model.name}, which goes on from an image: leave it out")
     if overlap % geometry.FRAME_RATIO or not 0 < overlap < window:
         legal = min(max(round(overlap / geometry.FRAME_RATIO), 1) * geometry.FRAME_RATIO, window - 1)

@@ -99,6 +99,11 @@ class TransformerConfig:
                 )
 
     @property
+    def takes_image(self) -> bool:
+        """Whether videos are made from an image, whose latents then stand beside the noise on the channel axis."""
+        return self.in_channels != self.out_channels
+
+    @property
     def width(self) -> int:
         """Channels of a token (D)."""
         return self.num_attention_heads * self.attention_head_dim
