@@ -13,7 +13,7 @@ import torch
 
 from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import render, scene
+from cogvideox.dataset.toybox import render, scene
 from cogvideox.geometry import decode_chunks
 from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import LatentTable, scene
+from cogvideox.dataset.toybox import LatentTable, scene
 from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.caption import caption, words

@@ -24,7 +24,7 @@ from cogvideox.bundle.settings import FolderSettings, TrainedRange
 from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import LatentTable, encode
+from cogvideox.dataset.toybox import LatentTable, encode
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError

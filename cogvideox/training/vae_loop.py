@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cogvideox.bundle.vae import save_vae
 from cogvideox.dataset.ahead import ahead, to_device
-from cogvideox.dataset.encode import render
+from cogvideox.dataset.toybox import render
 from cogvideox.generation.device import choose_device
 from cogvideox.geometry import latent_shape
 from cogvideox.training.checkpoint import open_run

@@ -9,7 +9,7 @@ import torch
 
 from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import render, scene
+from cogvideox.dataset.toybox import render, scene
 from cogvideox.geometry import decode_chunks, encode_chunks
 from cogvideox.toybox.grammar import FACTS
 from cogvideox.toybox.judge import judge_batch, rates

@@ -15,7 +15,7 @@ import torch
 
 from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.ahead import ahead, to_device
-from cogvideox.dataset.encode import encode
+from cogvideox.dataset.toybox import encode
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.training import optim, transformer_loop, vae_loop
 from cogvideox.training.batches import Batches

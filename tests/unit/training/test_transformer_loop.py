@@ -10,7 +10,7 @@ import torch
 from cogvideox import CogVideoX
 from cogvideox.bundle import folder
 from cogvideox.bundle.vae import load_vae
-from cogvideox.dataset.encode import LatentTable, encode, scene
+from cogvideox.dataset.toybox import LatentTable, encode, scene
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.toybox.caption import parse

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from cogvideox.bundle.vae import load_vae
-from cogvideox.dataset.encode import render
+from cogvideox.dataset.toybox import render
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.draws import clip_indices

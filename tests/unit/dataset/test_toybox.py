@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cogvideox.bundle.vae import load_vae
-from cogvideox.dataset import encode as module
+from cogvideox.dataset import toybox as module
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.encode import encode, fingerprint, render, scene
+from cogvideox.dataset.toybox import encode, fingerprint, render, scene
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
 from cogvideox.toybox.grammar import withheld
