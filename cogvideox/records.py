@@ -1,16 +1,83 @@
 """The nouns that travel between the rooms of the package."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import BFloat16, Float32, UInt8
 
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    Tensor = Any  # torch takes a second to import, and shapes and types can be checked without it
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A piece of a video file, or an image, and what is known about it. The pixels stay in the file.
+
+    id: a hash of the content: of the file's bytes and, of a piece, of where it begins and ends.
+    source: the file.
+    start, end: seconds from the first frame; None is the beginning, or the end.
+    fps: frames a second of the file on average; of an image 0.
+    width, height: pixels of a frame as it is shown.
+    num_frames: how many frames of the file the piece has, as its header counts them; 1 is an image.
+    scores: what was measured or noted, by its name, for a policy to choose by.
+    provenance: where this comes from, for people.
+    """
+
+    id: str
+    source: Path
+    start: float | None
+    end: float | None
+    fps: float
+    width: int
+    height: int
+    num_frames: int
+    caption: str
+    scores: Mapping[str, float | str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it has one frame only."""
+        return self.num_frames == 1
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts; an image 0."""
+        return 0.0 if self.is_image else self.num_frames / self.fps
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSample:
+    """What the VAE and the text encoder make of a clip and its caption.
+
+    Axes: c latent channels, t h w latent frames, height and width, n tokens, d their width.
+
+    mean, logvar: the posterior of the latents, unscaled.
+    text: the caption's features at the fixed length of the model, padding included.
+    fps: frames a second that the clip was read at; of an image 0.
+    source_size: height and width of the file's frames, in pixels.
+    crop: top, left, height and width of what is seen of them, in pixels of the file.
+    vae, text_encoder: hashes of the weights that made this.
+    """
+
+    clip_id: str
+    mean: BFloat16[Tensor, "c t h w"]
+    logvar: BFloat16[Tensor, "c t h w"]
+    text: BFloat16[Tensor, "n d"]
+    fps: float
+    source_size: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    vae: str
+    text_encoder: str
 
 
 @dataclass(frozen=True, eq=False)

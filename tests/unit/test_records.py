@@ -2,12 +2,15 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cogvideox.errors import UserError
-from cogvideox.records import Video
+from cogvideox.records import Clip, LatentSample, Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
 METADATA = {"prompt": "a red ball 🎈", "seed": 3, "guidance_scale": 4.5, "image": None}
@@ -70,3 +73,18 @@ def test_earlier_metadata_is_replaced(tmp_path, change):
 def test_neither_torch_nor_av_is_imported():
     code = "import sys, cogvideox.records; sys.exit(bool({'torch', 'av'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_clip_lasts_as_long_as_its_frames():
+    clip = Clip("a", Path("a.mp4"), 1.0, 3.0, 8.0, 64, 48, 16, "a ball", {"flow": 0.5})
+    assert clip.seconds == 2.0 and not clip.is_image
+    image = replace(clip, start=None, end=None, fps=0.0, num_frames=1)
+    assert image.is_image and image.seconds == 0.0
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((4, 2, 3), torch.bfloat16), ((4, 2, 3, 3), torch.float32)])
+def test_latents_have_four_axes_and_one_type(shape, dtype):
+    good, text = torch.zeros(4, 2, 3, 3, dtype=torch.bfloat16), torch.zeros(5, 8, dtype=torch.bfloat16)
+    sample = LatentSample("a", good, good, text, 8.0, (48, 64), (0, 8, 48, 48), "v", "t")
+    with pytest.raises(Exception, match="mean"):
+        replace(sample, mean=torch.zeros(shape, dtype=dtype))
