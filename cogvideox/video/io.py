@@ -283,7 +283,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        # Small videos are looked at enlarged, and cost nothing. Without mbtree, because x264's AVX-512 code for it reads
+        # Small videos are looked at enlarged, and cost nothing. Without mbtree, as its AVX-512 code in x264 reads
         # memory that nothing was written to, in widths that are no multiple of 128: the same frames made other files.
         quality = "12" if height * width <= 256 * 256 else "15"
         stream.options = {"crf": quality, "preset": "medium", "mbtree": "0"}
