@@ -6,8 +6,9 @@ are drawn such that signals keep their size. Both networks hold the same memory 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from diffusers import (
@@ -18,13 +19,15 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from cogvideox.bundle.networks import Config, build, keymap_of
+from cogvideox.bundle.networks import build, keymap_of
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import Positions, positions_for
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.weights.strict import load_strict
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,8 @@ class TransformerPair:
 
     def predict_theirs(self) -> Tensor:
         """As their pipeline calls it; the rotary tables are made once there too."""
-        hidden = self.latents.transpose(1, 2)
-        v = self.theirs(
-            hidden, self.text, self.timestep, image_rotary_emb=self.rope, return_dict=False
-        )[0]  # fmt: skip
-        return v.transpose(1, 2)
+        values = (self.latents.transpose(1, 2), self.text, self.timestep)
+        return self.theirs(*values, image_rotary_emb=self.rope, return_dict=False)[0].transpose(1, 2)
 
     def predict_ours(self, **options: Any) -> Tensor:
         """With everything that depends on the timestep computed in the call, as theirs does."""
@@ -62,17 +62,11 @@ def transformers(
     dtype: torch.dtype = torch.float32,
 ) -> TransformerPair:
     """Both transformers of a configuration, for latents of `size` (frames, height, width)."""
-    with torch.device("meta"):
-        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
     generator = torch.Generator(device).manual_seed(seed)
-    state = randomised(theirs.state_dict(), generator, dtype)
-    theirs.load_state_dict(state, assign=True)
-    t, h, w = size
-    if not config.use_rotary_positional_embeddings:  # no weight, but a table of their network
-        embed = theirs.patch_embed
-        frames = (t - 1) * config.temporal_compression_ratio + 1
-        embed.sample_frames, embed.sample_height, embed.sample_width = frames, h, w
-        embed.pos_embedding = embed._get_positional_embeddings(h, w, frames).to(device, dtype)
+    with torch.device("meta"):
+        shapes = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
+    state = randomised(shapes, generator, dtype)
+    theirs = _theirs(config, size, state)
     ours = build(config).requires_grad_(False)
     assert isinstance(ours, Transformer)
     load_strict(ours, state, where="random weights", rules=keymap_of(config))
@@ -118,11 +112,40 @@ def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch
     return {name: draw(name, like).to(dtype) for name, like in meta.items()}
 
 
-def copy_of(network: nn.Module, config: Config, dtype: torch.dtype) -> nn.Module:
-    """Another network of ours with the same weights in another type."""
-    other = build(config).requires_grad_(False)
-    other.load_state_dict({name: value.to(dtype) for name, value in network.state_dict().items()}, assign=True)
+def compiled_blocks(network: Network, blocks: str) -> Network:
+    """Another network around the same weights, each of its blocks compiled: they are equal, so one is compiled."""
+    other = copy.copy(network)
+    other._modules = dict(network._modules)
+    other._modules[blocks] = nn.ModuleList(_compiled(block) for block in network.get_submodule(blocks))
     return other
+
+
+def _compiled(block: nn.Module) -> nn.Module:
+    other = copy.copy(block)
+    other.compile(fullgraph=True, dynamic=False)
+    return other
+
+
+def in_float32(pair: TransformerPair) -> Tensor:
+    """What diffusers predicts of the first input of the batch, with every step of the way in float32."""
+    state = {name: value.float() for name, value in pair.theirs.state_dict().items()}
+    theirs = _theirs(pair.ours.config, tuple(pair.latents.shape[2:]), state)
+    first = {name: getattr(pair, name)[:1].float() for name in ("latents", "text")}
+    return replace(pair, theirs=theirs, timestep=pair.timestep[:1], **first).predict_theirs()
+
+
+def _theirs(
+    config: TransformerConfig, size: tuple[int, int, int], state: dict[str, Tensor]
+) -> CogVideoXTransformer3DModel:
+    with torch.device("meta"):
+        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
+    theirs.load_state_dict(state, assign=True)
+    if not config.use_rotary_positional_embeddings:  # no weight, but a table of their network
+        embed, (t, h, w) = theirs.patch_embed, size
+        embed.sample_frames, embed.sample_height, embed.sample_width = 4 * t - 3, h, w
+        table = embed._get_positional_embeddings(h, w, 4 * t - 3)
+        embed.pos_embedding = table.to(state["patch_embed.text_proj.weight"])
+    return theirs
 
 
 def _their_rope(

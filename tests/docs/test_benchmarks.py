@@ -63,3 +63,19 @@ def test_unequal_results_get_no_ratio():
 def test_the_results_make_a_picture(tmp_path: Path):
     run("plot.py", *map(str, RESULTS), "--out", str(tmp_path / "ratios.svg"))
     assert (tmp_path / "ratios.svg").read_text().count("<rect") > 1
+
+
+def test_pieces_of_the_gpu_benchmark_without_a_gpu(tmp_path: Path):
+    """Attention kernels that only a GPU has are failed ways, and end nothing."""
+    pieces = ["floor", "vae", "generate-5b"]
+    out = str(tmp_path / "gpu")
+    shown = run("gpu.py", *pieces, "--device", "cpu", "--tiny", "--rounds", "3", "--out", out).stdout
+    reports = {piece: json.loads((tmp_path / "gpu" / f"{piece}.json").read_text()) for piece in pieces}
+    for report in reports.values():
+        assert report["whole"] and "ended" not in report["what"]
+    for row in reports["vae"]["rows"]:
+        assert all(way["error_l2"] < 0.05 and way["peak_extra_bytes"] > 0 for way in row["ways"].values())
+    assert all("failed" not in way for way in reports["generate-5b"]["rows"][0]["ways"].values())
+    assert reports["floor"]["what"]["5b"]["seconds"] > 0
+    assert all(f"G{number}" in shown for number in range(1, 14))
+    assert "cogvideox" in run("gpu.py", "--table", "--out", out).stdout

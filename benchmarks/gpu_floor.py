@@ -1,0 +1,96 @@
+"""How fast this card multiplies and attends at the model's shapes: the least that a forward could take here.
+
+Axes: b batch, s tokens of the merged stream, d width, k heads of 64 channels.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import interleave
+from gpu_run import Run
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.position import token_grid
+
+BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+
+def num_tokens(config: TransformerConfig, size: tuple[int, int, int]) -> int:
+    return config.max_text_seq_length + math.prod(token_grid(config, *size))
+
+
+def flops(config: TransformerConfig, size: tuple[int, int, int], batch: int) -> dict[str, float]:
+    """Of one forward, a multiplication with its addition counting two: the blocks' matrix products and attention."""
+    s, d, layers = num_tokens(config, size), config.width, config.num_layers
+    return {"linear": 24.0 * batch * s * d * d * layers, "attention": 4.0 * batch * s * s * d * layers}
+
+
+def floor(run: Run, config: TransformerConfig, size: tuple[int, int, int], batch: int) -> dict[str, Any]:
+    """Seconds of each matrix product and of attention in one block, and of all blocks: the fastest attention counts."""
+    s, d = num_tokens(config, size), config.width
+    products = {"qkv": (d, 3 * d), "out": (d, d), "up": (d, 4 * d), "down": (4 * d, d)}
+    found: dict[str, Any] = {"tokens": s, "flops": flops(config, size, batch), "linear": {}, "attention": {}}
+    for name, (k, n) in products.items():
+        work = 2.0 * batch * s * k * n
+        found["linear"][name] = _measured(run, name, work, lambda k=k, n=n: _product(run, batch * s, k, n))
+        fast = _measured(run, f"{name} in fp8", work, lambda k=k, n=n: _fp8_product(run, batch * s, k, n))
+        found.setdefault("linear_fp8", {})[name] = fast
+    work = found["flops"]["attention"] / config.num_layers
+    shape = (batch, config.num_attention_heads, s, config.attention_head_dim)
+    for name, backend in {"default": None, **BACKENDS}.items():
+        found["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, shape, backend))
+    attention = [one["seconds"] for one in found["attention"].values() if "seconds" in one]
+    linear = [one.get("seconds", math.nan) for one in found["linear"].values()]
+    found["seconds"] = config.num_layers * (sum(linear) + min(attention, default=math.nan))
+    return found
+
+
+def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[], object]]) -> dict[str, Any]:
+    def measure() -> float:
+        way = build()
+        return min_median(interleave({name: way}, 3 if run.tiny else 20, warmup=5, device=run.device)[name])
+
+    seconds, why = run.attempt(name, measure)
+    run.tidy()
+    return {"failed": why} if seconds is None else {"seconds": seconds, "tflops_per_second": work / seconds / 1e12}
+
+
+def min_median(seconds: list[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _random(run: Run, *shape: int) -> torch.Tensor:
+    generator = torch.Generator(run.device).manual_seed(run.seed)
+    return torch.randn(shape, generator=generator, device=run.device).bfloat16()
+
+
+def _product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
+    x, weight, bias = _random(run, m, k), _random(run, n, k), _random(run, n)
+    return lambda: F.linear(x, weight, bias)
+
+
+def _fp8_product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
+    """Both sides already in 8 bits, with a scale for each row: what casting takes is not part of the floor."""
+    x, weight = (_random(run, *shape).to(torch.float8_e4m3fn) for shape in ((m, k), (n, k)))
+    scale_x, scale_w = (torch.ones(shape, device=run.device) for shape in ((m, 1), (1, n)))
+    return lambda: torch._scaled_mm(x, weight.t(), scale_x, scale_w, out_dtype=torch.bfloat16)
+
+
+def _attention(run: Run, shape: tuple[int, ...], backend: SDPBackend | None) -> Callable[[], object]:
+    q, k, v = (_random(run, *shape) for _ in range(3))
+
+    def attend() -> object:
+        if backend is None:
+            return F.scaled_dot_product_attention(q, k, v)
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(q, k, v)
+
+    return attend
