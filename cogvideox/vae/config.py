@@ -130,7 +130,40 @@ class LossWeights:
 
     l1: float = 1.0
     l2: float = 1.0
+    perceptual: float = 0.0
+    """Of LPIPS or, where its files are not given, of the fixed features that stand in for it (`perceptual`)."""
     kl: float = 2e-4
+    gan: float = 0.0
+    """Of the adversarial term, after the factor that makes it pull as hard as the other terms (`discriminator`)."""
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Widths of the discriminator (`discriminator`). With the default levels it judges patches of a latent's size.
+
+    Raises:
+        UserError: a size below 1, more levels that halve time than levels.
+    """
+
+    width: int = 64
+    """Channels at full size; each level doubles them,"""
+    max_width: int = 512
+    """up to this many."""
+    num_levels: int = 3
+    """Each halves height and width,"""
+    num_temporal_levels: int = 2
+    """and the first so many halve time."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("max_width", 1), ("num_levels", 1), ("num_temporal_levels", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} of the discriminator is below {least}, the least")
+        most = min(self.num_levels, FRAME_RATIO.bit_length() - 1)
+        if self.num_temporal_levels > most:
+            raise UserError(
+                f"num_temporal_levels={self.num_temporal_levels} of the discriminator is above {most}, the most: clips "
+                f"have {FRAME_RATIO}k+1 frames, and {self.num_levels} levels are there"
+            )
 
 
 PRESETS: dict[str, Callable[[], VAEConfig]] = {
