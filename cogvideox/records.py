@@ -1,13 +1,13 @@
 """The nouns that travel between the rooms of the package."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import BFloat16, Float32, UInt8
+from jaxtyping import BFloat16, Float, Float32, Int, UInt8
 
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
@@ -78,6 +78,43 @@ class LatentSample:
     crop: tuple[int, int, int, int]
     vae: str
     text_encoder: str
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """One row of a training step: clips of any size side by side, of which each attends to itself alone.
+
+    Axes: c latent channels, t h w latent frames, height and width, of every clip its own; s clips, n text tokens of
+    each, d their width.
+
+    latents, noise: of each clip, the clean latents at the model's scale and the noise that is to be added.
+    text: features of each clip's caption, or of the null text where the caption was dropped.
+    timestep: of each clip.
+    image: of each clip, the latents of the image that it begins with, for a model that takes one.
+    """
+
+    latents: tuple[Float[Tensor, "c _t _h _w"], ...]
+    noise: tuple[Float[Tensor, "c _t _h _w"], ...]
+    text: Float[Tensor, "s n d"]
+    timestep: Int[Tensor, " s"]
+    clip_ids: tuple[str, ...]
+    image: tuple[Float[Tensor, "c _t _h _w"], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def to(self, device: Any) -> "PackedBatch":
+        """The same on a device; from pinned memory, without waiting for it."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "PackedBatch":
+        """The same in pinned memory."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, move: Callable[[Any], Any]) -> "PackedBatch":
+        latents, noise = (tuple(map(move, tensors)) for tensors in (self.latents, self.noise))
+        image = None if self.image is None else tuple(map(move, self.image))
+        return PackedBatch(latents, noise, move(self.text), move(self.timestep), self.clip_ids, image)
 
 
 @dataclass(frozen=True, eq=False)

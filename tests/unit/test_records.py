@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.records import Clip, LatentSample, Video
+from cogvideox.records import Clip, LatentSample, PackedBatch, Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
 METADATA = {"prompt": "a red ball 🎈", "seed": 3, "guidance_scale": 4.5, "image": None}
@@ -88,3 +88,26 @@ def test_latents_have_four_axes_and_one_type(shape, dtype):
     sample = LatentSample("a", good, good, text, 8.0, (48, 64), (0, 8, 48, 48), "v", "t")
     with pytest.raises(Exception, match="mean"):
         replace(sample, mean=torch.zeros(shape, dtype=dtype))
+
+
+def packed_batch(**changes):
+    latents = (torch.zeros(4, 1, 2, 2), torch.zeros(4, 3, 2, 4))
+    fields = {"latents": latents, "noise": latents, "text": torch.zeros(2, 5, 8), "timestep": torch.tensor([3, 7])}
+    return PackedBatch(**fields | {"clip_ids": ("a", "b")} | changes)
+
+
+@pytest.mark.parametrize("image", [None, (torch.zeros(4, 1, 2, 2),) * 2])
+def test_a_packed_batch_moves_as_a_whole(image):
+    batch = packed_batch(image=image)
+    moved = batch.to("meta")
+    assert len(moved) == 2 and moved.clip_ids == ("a", "b")
+    tensors = [*moved.latents, *moved.noise, moved.text, moved.timestep, *(moved.image or ())]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert [tensor.shape for tensor in moved.latents] == [tensor.shape for tensor in batch.latents]
+
+
+def test_clips_of_a_packed_batch_differ_in_size_alone():
+    with pytest.raises(Exception, match="timestep"):
+        packed_batch(timestep=torch.tensor([3, 7, 9]))
+    with pytest.raises(Exception, match="latents"):
+        packed_batch(latents=(torch.zeros(4, 2, 2), torch.zeros(4, 3, 2, 4)))
