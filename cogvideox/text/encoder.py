@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cogvideox.linear import Linear
 from cogvideox.text.config import T5Config
 
 
@@ -56,8 +57,8 @@ class Attention(nn.Module):
         super().__init__()
         width = config.num_heads * config.d_kv
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.d_model, 3 * width, bias=False)
-        self.out = nn.Linear(width, config.d_model, bias=False)
+        self.qkv = Linear(config.d_model, 3 * width, bias=False)
+        self.out = Linear(width, config.d_model, bias=False)
 
     def forward(self, x: Float[Tensor, "b n d"], bias: Float[Tensor, "k n n"]) -> Float[Tensor, "b n d"]:
         q, k, v = rearrange(self.qkv(x), "b n (three k e) -> three b k n e", three=3, k=self.num_heads)
@@ -70,8 +71,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.wi = nn.Linear(config.d_model, 2 * config.d_ff, bias=False)
-        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wi = Linear(config.d_model, 2 * config.d_ff, bias=False)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         gate, value = self.wi(x).chunk(2, dim=-1)

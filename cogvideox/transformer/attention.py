@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.linear import Linear
 from cogvideox.transformer.modulation import Runs
 from cogvideox.transformer.position import rotate
 
@@ -38,10 +39,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.norm_q = nn.LayerNorm(width // num_heads, eps=1e-6)
         self.norm_k = nn.LayerNorm(width // num_heads, eps=1e-6)
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Float[Tensor, "n p 2"] | None, layout: Layout, attend: Attend

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.linear import Linear, linear
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -78,25 +80,25 @@ class LowRank(nn.Module):
         return torch.cat([down for down, _ in self.pairs()]), torch.cat(ups, dim=1)
 
 
-class LowRankLinear(nn.Linear):
+class LowRankLinear(Linear):
     """A linear layer and the LoRAs on it. Its weight and bias are those of the layer that it stands for."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
         self.loras = nn.ModuleList()
         self.original: Tensor | None = None
-        self.train(linear.training)
+        self.train(layer.training)
 
-    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
-        out = super().forward(x)
+    def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         apart = [lora.matrices() for lora in self.each() if not lora.merged]
         if not apart:
-            return out
+            return super().forward(x, gelu=gelu)
         down = torch.cat([down for down, _ in apart]).to(x.dtype)
         up = torch.cat([up for _, up in apart], dim=1).to(x.dtype)
-        return out + F.linear(F.linear(x, down), up)
+        out = super().forward(x) + linear(linear(x, down), up)
+        return F.gelu(out, approximate="tanh") if gelu else out
 
     def each(self) -> list[LowRank]:
         return [lora for lora in self.loras if isinstance(lora, LowRank)]
@@ -116,8 +118,8 @@ class LowRankLinear(nn.Linear):
             weight = total.to(weight.dtype)
         self.weight.data = weight
 
-    def plain(self) -> nn.Linear:
+    def plain(self) -> Linear:
         """The layer without the LoRAs."""
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        linear.weight, linear.bias = self.weight, self.bias
-        return linear.train(self.training)
+        layer = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        layer.weight, layer.bias = self.weight, self.bias
+        return layer.train(self.training)

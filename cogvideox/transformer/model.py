@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
+from cogvideox.linear import Linear
 from cogvideox.transformer.attention import Attend, Attention, Layout, dense
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Tables, add_gated
@@ -32,9 +33,9 @@ class Transformer(nn.Module):
         self.config = config
         width = config.width
 
-        self.text_in = nn.Linear(config.text_embed_dim, width)
+        self.text_in = Linear(config.text_embed_dim, width)
         has_bias = config.patch_bias or config.patch_size_t is not None
-        self.patch_in = nn.Linear(config.in_channels * config.patch_volume, width, bias=has_bias)
+        self.patch_in = Linear(config.in_channels * config.patch_volume, width, bias=has_bias)
         if config.use_learned_positional_embeddings:
             num_tokens = config.max_text_seq_length + math.prod(config.base_grid)
             self.learned_positions = nn.Parameter(torch.zeros(1, num_tokens, width))
@@ -127,8 +128,8 @@ class ScalarEmbedding(nn.Module):
     def __init__(self, num_waves: int, width: int) -> None:
         super().__init__()
         self.num_waves = num_waves
-        self.hidden = nn.Linear(num_waves, width)
-        self.out = nn.Linear(width, width)
+        self.hidden = Linear(num_waves, width)
+        self.out = Linear(width, width)
 
     def forward(self, number: Timestep) -> Float[Tensor, "s e"]:
         half = self.num_waves // 2
@@ -144,11 +145,11 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.modulation = nn.Linear(config.time_embed_dim, 12 * width)
+        self.modulation = Linear(config.time_embed_dim, 12 * width)
         self.norm1 = AdaptiveNorm(width, eps=config.norm_eps)
         self.attention = Attention(width, config.num_attention_heads)
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.mlp = FeedForward(width)
 
     def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
         """Shift, scale and gate of attention, then of the feed-forward layer, each with text before video."""
@@ -176,6 +177,16 @@ class Block(nn.Module):
         return add_gated(x, self.mlp(self.norm2(x, shift2, scale2, runs)), gate2, runs)
 
 
+class FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden = Linear(width, 4 * width)
+        self.out = Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.out(self.hidden(x, gelu=True))
+
+
 class Final(nn.Module):
     """Video tokens to patches of the prediction. Two norms in a row, as in the official weights."""
 
@@ -183,9 +194,9 @@ class Final(nn.Module):
         super().__init__()
         width = config.width
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.modulation = nn.Linear(config.time_embed_dim, 2 * width)
+        self.modulation = Linear(config.time_embed_dim, 2 * width)
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.linear = nn.Linear(width, config.out_channels * config.patch_volume)
+        self.linear = Linear(width, config.out_channels * config.patch_volume)
 
     def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
         shift, scale = self.modulation(emb).unflatten(-1, (2, 1, -1)).unbind(1)

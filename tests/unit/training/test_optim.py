@@ -79,6 +79,6 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}
     assert muon | adam == set(trainable.values()) and not muon & adam
     inside = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
-    assert inside == {"attention.qkv.weight", "attention.out.weight", "mlp.0.weight", "mlp.2.weight"}
+    assert inside == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
     with pytest.raises(UserError, match="use adamw"):
         optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))

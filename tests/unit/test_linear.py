@@ -1,0 +1,76 @@
+"""The linear layer is PyTorch's: forward, with GELU, backward, and where oneDNN cannot be asked."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cogvideox.linear import Linear, linear
+
+SHAPES = [(7,), (3, 7), (2, 3, 7), (2, 1, 3, 7)]
+
+
+@pytest.fixture
+def layers() -> tuple[Linear, nn.Linear]:
+    torch.manual_seed(0)
+    ours = Linear(7, 5)
+    plain = nn.Linear(7, 5)
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("gelu", [False, True])
+def test_the_same_as_pytorch(layers, shape, gelu):
+    ours, plain = layers
+    x = torch.randn(shape)
+    expected = F.gelu(plain(x), approximate="tanh") if gelu else plain(x)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, gelu=gelu), expected)
+    torch.testing.assert_close(ours(x, gelu=gelu), expected)
+
+
+def test_gelu_is_as_exact_over_its_whole_range():
+    x = torch.linspace(-12, 12, 4801)[:, None]
+    exact = F.gelu(x.double(), approximate="tanh")
+    torch.testing.assert_close(linear(x, torch.ones(1, 1), gelu=True).double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("trained", ["all", "input", "weight", "bias"])
+def test_the_same_gradients(layers, shape, trained):
+    gradients = []
+    for layer in layers:
+        x = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
+        tensors = {"input": x, "weight": layer.weight, "bias": layer.bias}
+        for name, tensor in tensors.items():
+            tensor.requires_grad_(trained in ("all", name))
+        layer(x).sin().sum().backward()
+        gradients.append([tensor.grad for tensor in tensors.values()])
+    for found, expected in zip(*gradients):
+        torch.testing.assert_close(found, expected)
+
+
+def test_strided_tensors_and_no_bias():
+    x, weight = torch.randn(2, 7, 3).transpose(1, 2), torch.randn(7, 10)[:, ::2].t()
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_and_no_rows(layers, dtype):
+    ours, plain = (copy.deepcopy(layer).to(dtype) for layer in layers)
+    x = torch.randn(3, 7, dtype=dtype)
+    assert torch.equal(ours(x), plain(x))
+    assert ours(x[:0]).shape == (0, 5)
+    assert layers[0](torch.randn(0, 7)).shape == (0, 5)
+
+
+def test_autocast_is_heard(layers):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layers[0](torch.randn(3, 7)).dtype == torch.bfloat16
+
+
+def test_on_the_meta_device():
+    assert Linear(7, 5, device="meta")(torch.randn(3, 7, device="meta"), gelu=True).shape == (3, 5)
