@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="each way is timed so often (10)")
     parser.add_argument("--seconds", type=float, default=540, help="budget of a piece (540)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
+    parser.add_argument("--max-autotune", action="store_true", help="also both forwards so compiled, which takes long")
     parser.add_argument("--table", action="store_true", help="print what --out holds and measure nothing")
     parser.add_argument("--list", action="store_true", help="print the pieces")
     options = parser.parse_args()
@@ -63,7 +64,8 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 64  # several models share the code of one block
     held = {piece for piece, report in reports_in(options.out).items() if report["whole"]}
     for piece in [] if options.table else options.pieces or [piece for piece in PIECES if piece not in held]:
-        run = Run(piece, options.out, options.device, options.tiny, options.rounds, options.seconds, options.seed)
+        values = (options.device, options.tiny, options.rounds, options.seconds, options.seed, options.max_autotune)
+        run = Run(piece, options.out, *values)
         print(f"== {piece}", flush=True)
         _, why = run.attempt("all of it", lambda piece=piece, run=run: PIECES[piece](run))
         run.tidy()

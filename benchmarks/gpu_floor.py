@@ -81,7 +81,7 @@ def _fp8_product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
     """Both sides already in 8 bits, with a scale for each row: what casting takes is not part of the floor."""
     x, weight = (_random(run, *shape).to(torch.float8_e4m3fn) for shape in ((m, k), (n, k)))
     scale_x, scale_w = (torch.ones(shape, device=run.device) for shape in ((m, 1), (1, n)))
-    return lambda: torch._scaled_mm(x, weight.t(), scale_x, scale_w, out_dtype=torch.bfloat16)
+    return lambda: torch._scaled_mm(x, weight.t(), scale_x, scale_w, out_dtype=torch.bfloat16, use_fast_accum=True)
 
 
 def _attention(run: Run, shape: tuple[int, ...], backend: SDPBackend | None) -> Callable[[], object]:

@@ -50,15 +50,17 @@ def config_of(run: Run, preset: str) -> tuple[TransformerConfig, tuple[int, int,
     return (replace(config, **_TINY_WIDTHS, **_TINY_SIZE), TINY) if run.tiny else (config, LATENTS)
 
 
-def forward_ways(pair: TransformerPair, *, every_backend: bool = False) -> dict[str, Callable[[], Way]]:
+def forward_ways(
+    pair: TransformerPair, *, every_backend: bool = False, max_autotune: bool = False
+) -> dict[str, Callable[[], Way]]:
     """A forward of the transformer; the first way is what the others are compared with."""
     tables = pair.ours.modulation(pair.timestep[:1])[0]
 
     def ours(network: nn.Module) -> Way:
         return lambda: network(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)
 
-    def theirs_compiled() -> Way:
-        return replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks")).predict_theirs
+    def theirs_compiled(mode: str | None = None) -> Way:
+        return replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks", mode)).predict_theirs
 
     ways: dict[str, Callable[[], Way]] = {
         "diffusers": lambda: pair.predict_theirs,
@@ -69,6 +71,10 @@ def forward_ways(pair: TransformerPair, *, every_backend: bool = False) -> dict[
         "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
         "cogvideox, cudnn attention": lambda: under(BACKENDS["cudnn"], ours(pair.ours)),
     }
+    if max_autotune:
+        mode = "max-autotune-no-cudagraphs"
+        ways["diffusers, max-autotune"] = lambda: theirs_compiled(mode)
+        ways["cogvideox, max-autotune"] = lambda: ours(compiled_blocks(pair.ours, "blocks", mode))
     if every_backend:
         ways["cogvideox, all in the call"] = lambda: pair.predict_ours
         for name, backend in BACKENDS.items():
@@ -98,7 +104,9 @@ def decode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, z: Tensor) -> d
         "diffusers": lambda: lambda: theirs.decode(z).sample,
         "diffusers, tiled": lambda: tiled,
         "cogvideox": lambda: lambda: ours.decode(z),
-        "cogvideox, channels last": lambda: channels_last(ours, lambda vae: vae.decode(z)),
+        "cogvideox, 4 strips": lambda: lambda: ours.decode(z, strips=4),
+        "cogvideox, 15 strips": lambda: lambda: ours.decode(z, strips=15),
+        "cogvideox, 15 strips, the rest on the host": lambda: lambda: ours.decode(z, strips=15, offload=True),
     }
 
 
@@ -107,18 +115,8 @@ def encode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, video: Tensor) 
     return {
         "diffusers": lambda: lambda: theirs.encode(video).latent_dist.mean,
         "cogvideox": lambda: lambda: ours.encode(video).mean,
-        "cogvideox, channels last": lambda: channels_last(ours, lambda vae: vae.encode(video).mean),
+        "cogvideox, 15 strips": lambda: lambda: ours.encode(video, strips=15).mean,
     }
-
-
-def channels_last(vae: CausalVAE, use: Callable[[CausalVAE], Tensor]) -> Way:
-    """Another VAE, whose weights lie with their channels last."""
-    other = CausalVAE(vae.config).to(next(vae.parameters())).eval().requires_grad_(False)
-    other.load_state_dict(vae.state_dict())
-    for parameter in other.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    return lambda: use(other)
 
 
 @torch.inference_mode()
@@ -137,7 +135,7 @@ def measure_forward(run: Run, preset: str) -> None:
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     exact = in_float32(pair)
     run.tidy()
-    report = compare(run, f"forward, {preset}", forward_ways(pair), exact, warmup=1)
+    report = compare(run, f"forward, {preset}", forward_ways(pair, max_autotune=run.max_autotune), exact, warmup=1)
     work = sum(flops(config, size, BATCH).values())
     for way in report["ways"].values():
         if "median" in way:
@@ -174,18 +172,32 @@ def _vae(run: Run, size: tuple[int, int, int], name: str) -> None:
     z = torch.randn(1, config.latent_channels, *size, generator=generator, device=run.device).bfloat16()
     video = torch.rand(1, 3, 4 * t - 3, 8 * h, 8 * w, generator=generator, device=run.device).bfloat16() * 2 - 1
     ours, theirs = vaes(config, seed=run.seed, device=run.device, dtype=torch.bfloat16)
+    decode, encode = (lambda x: theirs.decode(x).sample), (lambda x: theirs.encode(x).latent_dist.mean)
     tasks = {
-        "decode": (lambda: theirs.decode(z.float()).sample, lambda: decode_ways(ours, theirs, z)),
-        "encode": (lambda: theirs.encode(video.float()).latent_dist.mean, lambda: encode_ways(ours, theirs, video)),
+        "decode": (decode, z, lambda: decode_ways(ours, theirs, z)),
+        "encode": (encode, video, lambda: encode_ways(ours, theirs, video)),
     }
-    for verb, (in_full, ways) in tasks.items():
+    for verb, (use, given, ways) in tasks.items():
         theirs.float()
-        exact, why = run.attempt(f"{verb} in float32", in_full)
+        exact, why = run.attempt(f"{verb} in float32", lambda use=use, given=given: affordable(run, use, given.float()))
         theirs.bfloat16()
         run.tidy()
-        if why:
-            run.note(**{f"{verb} in float32": why})
+        if exact is None:
+            run.note(**{f"{verb} in float32": why or "would take too long"})
         compare(run, f"{verb}, {name}", ways(), exact, warmup=1)
+
+
+def affordable(run: Run, use: Callable[[Tensor], Tensor], given: Tensor) -> Tensor | None:
+    """What comes of it, unless a sixteenth of the picture shows that all of it would take over a quarter of the time
+    left: float32 convolutions are slow on a card, nobody knows how slow."""
+    h, w = (side // 4 // 8 * 8 or side for side in given.shape[3:])
+    part = given[..., :h, :w]
+    for _ in range(2):
+        began = time.perf_counter()
+        use(part)
+        wait(run.device)
+    estimate = (time.perf_counter() - began) * given[0, 0, 0].numel() / part[0, 0, 0].numel()
+    return None if estimate > run.left() / 4 else use(given)
 
 
 def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict[str, Any]]:

@@ -33,6 +33,7 @@ class Run:
     rounds: int
     seconds: float
     seed: int
+    max_autotune: bool = False
     rows: list[Report] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)

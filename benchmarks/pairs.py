@@ -112,17 +112,17 @@ def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch
     return {name: draw(name, like).to(dtype) for name, like in meta.items()}
 
 
-def compiled_blocks(network: Network, blocks: str) -> Network:
+def compiled_blocks(network: Network, blocks: str, mode: str | None = None) -> Network:
     """Another network around the same weights, each of its blocks compiled: they are equal, so one is compiled."""
     other = copy.copy(network)
     other._modules = dict(network._modules)
-    other._modules[blocks] = nn.ModuleList(_compiled(block) for block in network.get_submodule(blocks))
+    other._modules[blocks] = nn.ModuleList(_compiled(block, mode) for block in network.get_submodule(blocks))
     return other
 
 
-def _compiled(block: nn.Module) -> nn.Module:
+def _compiled(block: nn.Module, mode: str | None) -> nn.Module:
     other = copy.copy(block)
-    other.compile(fullgraph=True, dynamic=False)
+    other.compile(fullgraph=True, dynamic=False, mode=mode)
     return other
 
 
