@@ -5,7 +5,10 @@ Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,9 +22,15 @@ Heads = Float[Tensor, "b n k c"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the merged stream is laid out: the lengths of its runs, text and video in turn."""
+    """How the merged stream is laid out: the lengths of its runs, text and video in turn. Each text and the video after
+    it are a segment; there are several where clips are packed into one row (paper section 3.1)."""
 
     runs: Runs
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Tokens of each clip."""
+        return tuple(text + video for text, video in zip(self.runs[::2], self.runs[1::2]))
 
 
 Attend = Callable[[Heads, Heads, Heads, Layout], Heads]
@@ -33,6 +42,32 @@ def dense(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     official weights were trained without a mask."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """Every token attends to its own segment: what is computed is what each clip alone would compute.
+
+    Never through a mask over the row, which costs what a single clip of the row's length would. CUDA has a kernel for
+    segments of 16-bit numbers; elsewhere they are attended one after the other.
+    """
+    segments = layout.segments
+    if not q.is_cuda or q.dtype == torch.float32:
+        pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
+        return torch.cat([dense(q, k, v, layout) for q, k, v in pieces], dim=1)
+
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = _ends(segments * len(q), q.device), max(segments)
+    tokens = varlen_attn(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), ends, ends, longest, longest)
+    assert isinstance(tokens, Tensor)  # and no second answer, which was not asked for
+    return tokens.view_as(q)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for training too, whoever asks first
+def _ends(segments: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where segments begin, and where the last one ends, as kernels want it."""
+    return torch.tensor([0, *accumulate(segments)], dtype=torch.int32, device=device)
 
 
 class Attention(nn.Module):

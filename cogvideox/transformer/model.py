@@ -4,10 +4,11 @@ Text and video are one stream of tokens from the first projection to the last no
 attention per layer for both, and only the modulation by the timestep knows which is which.
 
 Axes: b batch; c t h w latent channels, frames, height, width; n tokens, text first, then video with time slowest;
-d width; e time embedding; s steps.
+d width; e time embedding; s steps, or clips of a packed row.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
-from cogvideox.transformer.attention import Attend, Attention, Layout, dense
+from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Tables, add_gated
-from cogvideox.transformer.position import Positions, check_learned, positions_for, token_grid
+from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Runs, Tables, add_gated
+from cogvideox.transformer.position import Positions, check_learned, positions_for, side_by_side, token_grid
 
 Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
 
@@ -89,8 +90,53 @@ class Transformer(nn.Module):
         for i, block in enumerate(self.blocks):
             tables = None if modulation is None else modulation.blocks[i]
             x = block(x, emb, tables, positions.rope, layout, attend)
-        x = self.final(x[:, num_text:], emb, None if modulation is None else modulation.final)
+        x = x[:, num_text:]
+        x = self.final(x, emb, None if modulation is None else modulation.final, (x.shape[1],))
         return unpatchify(x, grid, config)
+
+    def packed(
+        self,
+        latents: Sequence[Float[Tensor, "c _t _h _w"]],
+        text: Float[Tensor, "s num_text d_text"],
+        timestep: Timestep,
+        *,
+        ofs: float | Float[Tensor, " s"] | None = None,
+        attend: Attend = packed,
+    ) -> list[Float[Tensor, "c_out _t _h _w"]]:
+        """Predictions for clips of any sizes that stand side by side in one row (frame pack, paper section 3.1).
+
+        Each clip has its own text, timestep and positions, and attends to itself alone, so that its prediction is the
+        one that `forward` makes of it. There is no padding: the row is as long as its clips.
+
+        Args:
+            latents: of each clip, as in `forward`.
+            text, timestep, ofs: as in `forward`, of each clip.
+
+        Raises:
+            UserError: as `forward`.
+        """
+        config, num_text = self.config, text.shape[1]
+        sizes = [tuple(clip.shape[1:]) for clip in latents]
+        grids = [token_grid(config, *size) for size in sizes]
+        lengths = tuple(math.prod(grid) for grid in grids)
+        layout = Layout(tuple(run for length in lengths for run in (num_text, length)))
+        places = {size: positions_for(config, *size, num_text=num_text, device=text.device) for size in set(sizes)}
+        positions = side_by_side([places[size] for size in sizes])
+
+        patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
+        videos = self.patch_in(patches).split(lengths, dim=1)
+        x = _in_turn(self.text_in(text).split(1), videos)
+        if positions.added is not None:
+            x = x + positions.added.to(x.dtype)
+        if config.use_learned_positional_embeddings:
+            x = x + torch.cat([self.learned_positions[:, :length] for length in layout.segments], dim=1)
+
+        emb = self.embed_time(timestep, ofs)
+        for block in self.blocks:
+            x = block(x, emb, None, positions.rope, layout, attend)
+        x = torch.cat(x.split(layout.runs, dim=1)[1::2], dim=1)
+        pieces = self.final(x, emb, None, lengths).split(lengths, dim=1)
+        return [unpatchify(piece, grid, config)[0] for piece, grid in zip(pieces, grids)]
 
     def modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
         """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
@@ -160,17 +206,18 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        emb: Float[Tensor, "b e"] | None,
+        emb: Float[Tensor, "s e"] | None,
         tables: Tables | None,
         rope: Float[Tensor, "n p 2"] | None,
         layout: Layout,
         attend: Attend,
     ) -> Float[Tensor, "b n d"]:
         """`tables` are `self.tables(emb)` where they were computed before. Otherwise they are computed in here, where a
-        wrapper that gathers or recomputes a block at a time has the block's weights at hand."""
+        wrapper that gathers or recomputes a block at a time has the block's weights at hand; `emb` then has a row for
+        each segment of the stream."""
         if tables is None:
             assert emb is not None
-            tables = self.tables(emb)
+            tables = _by_row(self.tables(emb), len(x))
         shift1, scale1, gate1, shift2, scale2, gate2 = tables
         runs = layout.runs
         x = add_gated(x, self.attention(self.norm1(x, shift1, scale1, runs), rope, layout, attend), gate1, runs)
@@ -205,14 +252,26 @@ class Final(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        emb: Float[Tensor, "b e"] | None,
+        emb: Float[Tensor, "s e"] | None,
         tables: Tables | None,
+        runs: Runs,
     ) -> Float[Tensor, "b n patch"]:
+        """`runs` are the lengths of the videos; the rest is as in `Block`."""
         if tables is None:
             assert emb is not None
-            tables = self.tables(emb)
+            tables = _by_row(self.tables(emb), len(x))
         shift, scale = tables
-        return self.linear(self.norm2(self.norm1(x), shift, scale, (x.shape[1],)))
+        return self.linear(self.norm2(self.norm1(x), shift, scale, runs))
+
+
+def _by_row(tables: Tables, batch: int) -> tuple[Float[Tensor, "b r d"], ...]:
+    """Tables of segments as tables of rows, where those of a row's segments follow each other."""
+    return tuple(table.reshape(batch, -1, table.shape[-1]) for table in tables)
+
+
+def _in_turn(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "1 n d"]:
+    """One stream of text_1, video_1, text_2, video_2, and so on."""
+    return torch.cat([part for pair in zip(texts, videos, strict=True) for part in pair], dim=1)
 
 
 def patchify(latents: Float[Tensor, "b c t h w"], config: TransformerConfig) -> Float[Tensor, "b n patch"]:

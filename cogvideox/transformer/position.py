@@ -10,6 +10,7 @@ which are p pairs.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,13 @@ def positions_for(
             raise UserError(f"the grid rule {rule!r} is for rotary positions, and this model adds sinusoidal ones")
         return Positions(None, _sincos(config, grid, num_text, device))
     return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
+
+
+def side_by_side(clips: Sequence[Positions]) -> Positions:
+    """The positions of clips that follow each other in one row, each counted anew."""
+    ropes = [clip.rope for clip in clips if clip.rope is not None]
+    added = [clip.added for clip in clips if clip.added is not None]
+    return Positions(torch.cat(ropes) if ropes else None, torch.cat(added) if added else None)
 
 
 def token_grid(config: TransformerConfig, num_frames: int, height: int, width: int) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
+from tests.tiny import TEXT_LENGTH, TRANSFORMERS
 
 Forward = Callable[[nn.Module, torch.device], Tensor]
 
@@ -70,6 +71,23 @@ def test_bfloat16(network):
     with torch.autocast("cuda", torch.bfloat16):
         found = forward(copy.deepcopy(model).cuda(), torch.device("cuda"))
     assert (found.cpu().float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
+
+
+def test_packed_clips_are_separate_clips():
+    """In bfloat16, where CUDA has a kernel for segments: losses and gradients, from rows of clips of three sizes."""
+    model = moved_away(Transformer(TRANSFORMERS["5b"])).requires_grad_().cuda()
+    clips = [random(4, t, h, w).cuda() for t, h, w in ((1, 4, 6), (3, 4, 6), (2, 6, 4))]
+    text, timestep = random(3, TEXT_LENGTH, 32).cuda(), torch.tensor([3, 500, 999], device="cuda")
+    results = []
+    for packed in (True, False):
+        with torch.autocast("cuda", torch.bfloat16):
+            alone = (model(clip[None], text[i : i + 1], timestep[i : i + 1])[0] for i, clip in enumerate(clips))
+            predicted = model.packed(clips, text, timestep) if packed else list(alone)
+        loss = sum(v.float().square().mean() for v in predicted)
+        results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    largest = max(expected.abs().max() for expected in results[1][1:])
+    for found, expected in zip(*results):
+        assert (found - expected).abs().max() < 0.05 * max(expected.abs().max(), 0.1 * largest)
 
 
 def test_a_seed_means_the_same_video():

@@ -1,0 +1,146 @@
+"""Packed = separate: clips that share a row give the predictions, losses and gradients that each alone would give."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.records import PackedBatch
+from cogvideox.training.packed import clip_losses
+from cogvideox.transformer.attention import Layout, dense, packed
+from cogvideox.transformer.model import Transformer
+from tests.tiny import TEXT_LENGTH, transformer
+
+# Two images and four clips, of four heights and widths, in latent pixels; frames are doubled where patches take two.
+SIZES = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (4, 2, 8), (2, 4, 6)]
+MODELS = ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"]
+
+
+def a_model(variant: str) -> Transformer:
+    """Weights that are nowhere zero, as after training."""
+    torch.manual_seed(0)
+    model = Transformer(transformer(variant))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def a_batch(model: Transformer) -> PackedBatch:
+    config = model.config
+    base = config.sample_height, config.sample_width
+    sizes = [(t, *base) if config.use_learned_positional_embeddings else (t, h, w) for t, h, w in SIZES]
+    channels = config.out_channels
+
+    def draw() -> tuple[torch.Tensor, ...]:
+        return tuple(torch.randn(channels, t * config.patch[0], h, w) for t, h, w in sizes)
+
+    return PackedBatch(
+        latents=draw(),
+        noise=draw(),
+        text=torch.randn(len(sizes), TEXT_LENGTH, config.text_embed_dim),
+        timestep=torch.tensor([0, 250, 400, 700, 998, 999]),
+        clip_ids=tuple(map(str, range(len(sizes)))),
+        image=draw() if config.takes_image else None,
+    )
+
+
+def ofs_of(model: Transformer) -> dict[str, float]:
+    return {} if model.config.ofs_embed_dim is None else {"ofs": 2.0}
+
+
+def part(batch: PackedBatch, clips: slice) -> PackedBatch:
+    image = batch.image and batch.image[clips]
+    of_clips = batch.latents[clips], batch.noise[clips], batch.text[clips], batch.timestep[clips], batch.clip_ids[clips]
+    return PackedBatch(*of_clips, image)
+
+
+def separate_losses(model: Transformer, batch: PackedBatch, schedule: Schedule) -> torch.Tensor:
+    """One call of `forward` for each clip."""
+    losses = []
+    for i in range(len(batch)):
+        x0, noise, t = batch.latents[i][None], batch.noise[i][None], batch.timestep[i][None]
+        x = add_noise(x0, noise, t, schedule)
+        if batch.image is not None:
+            x = torch.cat((x, batch.image[i][None]), dim=1)
+        v = model(x, batch.text[i][None], t, **ofs_of(model))
+        losses.append(loss_per_sample(v, v_target(x0, noise, t, schedule)))
+    return torch.cat(losses)
+
+
+def gradients(model: Transformer, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def distance(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """The largest difference, over the largest value of its tensor. Some gradients are zero but for rounding, such as
+    that of a bias of all keys: they are measured by the others."""
+    least = 1e-3 * max(b.abs().max().item() for b in expected)
+    return max(((a - b).abs().max() / b.abs().max().clamp(min=least)).item() for a, b in zip(found, expected))
+
+
+@pytest.mark.parametrize("variant", MODELS)
+def test_packed_is_separate(variant):
+    """In one row and in two, whose clips are counted together."""
+    model, schedule = a_model(variant), Schedule()
+    batch = a_batch(model)
+
+    def losses(batch: PackedBatch) -> torch.Tensor:
+        return clip_losses(lambda *given: model.packed(*given, **ofs_of(model)), batch, schedule)
+
+    alone = separate_losses(model, batch, schedule)
+    expected = gradients(model, alone.sum() / len(batch))
+    one_row = losses(batch)
+    rows = [losses(part(batch, clips)) for clips in (slice(0, 2), slice(2, None))]
+    in_two = [sum(pair) for pair in zip(*(gradients(model, row.sum() / len(batch)) for row in rows))]
+
+    assert distance([one_row, torch.cat(rows)], [alone, alone]) <= 1e-5
+    assert distance(gradients(model, one_row.sum() / len(batch)), expected) <= 1e-5
+    assert distance(in_two, expected) <= 1e-5
+
+
+def test_clips_do_not_see_each_other():
+    """Nor does anything else of a row reach a clip: not its text, its timestep or its order."""
+    model = a_model("5b")
+    batch = a_batch(model)
+    expected = model.packed(batch.latents, batch.text, batch.timestep)
+    order = [4, 2, 0, 5, 1, 3]
+    mixed = model.packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
+    for i, v in zip(order, mixed):
+        torch.testing.assert_close(v, expected[i], rtol=1e-4, atol=1e-4)
+    changed = model.packed(
+        (*batch.latents[:-1], batch.latents[-1] + 1), batch.text, torch.cat((batch.timestep[:-1], torch.tensor([5])))
+    )
+    for v, before in zip(changed[:-1], expected[:-1]):
+        assert torch.equal(v, before)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_attention_in_segments_is_attention_under_a_mask(rows):
+    """The mask, which has a number for each pair of tokens of the row, is what packing must not need."""
+    layout = Layout((2, 3, 2, 8, 2, 1))
+    q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))
+    mask = segment[:, None] == segment[None, :]
+    expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask).transpose(1, 2)
+    found = packed(q, k, v, layout)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    for a, b in zip(torch.autograd.grad(found, (q, k, v), weights), torch.autograd.grad(expected, (q, k, v), weights)):
+        torch.testing.assert_close(a, b)
+
+
+def test_one_segment_is_dense():
+    q, k, v = torch.randn(3, 1, 9, 2, 4).unbind(0)
+    assert torch.equal(packed(q, k, v, Layout((4, 5))), dense(q, k, v, Layout((4, 5))))
+
+
+def test_a_clip_weighs_as_much_as_an_image():
+    """The mean over clips, not over elements."""
+    model = a_model("2b")
+    batch = replace(a_batch(model), latents=tuple(map(torch.zeros_like, a_batch(model).latents)))
+    ones = replace(batch, noise=tuple(map(torch.ones_like, batch.noise)))
+    losses = clip_losses(lambda latents, text, timestep: [torch.zeros_like(x) for x in latents], ones, Schedule())
+    torch.testing.assert_close(losses, Schedule().alphas_cumprod[batch.timestep].float())
