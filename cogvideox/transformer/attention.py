@@ -51,16 +51,18 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     segments of 16-bit numbers; elsewhere they are attended one after the other.
     """
     segments = layout.segments
-    if not q.is_cuda or q.dtype == torch.float32:
+    if not v.is_cuda or v.dtype == torch.float32:
         pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
         return torch.cat([dense(q, k, v, layout) for q, k, v in pieces], dim=1)
 
     from torch.nn.attention.varlen import varlen_attn
 
-    ends, longest = _ends(segments * len(q), q.device), max(segments)
-    tokens = varlen_attn(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), ends, ends, longest, longest)
+    ends, longest = _ends(segments * len(v), v.device), max(segments)
+    # Under autocast norms answer in float32, and this kernel is not one that autocast knows.
+    rows = [x.to(v.dtype).flatten(0, 1) for x in (q, k, v)]
+    tokens = varlen_attn(rows[0], rows[1], rows[2], ends, ends, longest, longest)
     assert isinstance(tokens, Tensor)  # and no second answer, which was not asked for
-    return tokens.view_as(q)
+    return tokens.view_as(v)
 
 
 @lru_cache(maxsize=64)
