@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample, source_frames
 from cogvideox.vae.moments import group_moments
+from cogvideox.vae.offload import OnDisk, give_back, to_host
 from cogvideox.vae.stream import Stream
 
 Strip = Float[Tensor, "_b _c _t _h _w"]
@@ -33,14 +34,18 @@ Rows = list[Tensor]
 
 Norm = GroupNorm | LatentNorm
 
+_GONE = torch.empty(0)
+"""In place of a strip that is no longer needed."""
+
 
 class Strips(Stream):
     """Chunks of one video in order, each in strips of rows.
 
     Args:
         num_strips: how many; no more than the latents have rows.
-        offload: what a ResNet block starts from and the frames between chunks wait in the CPU's memory, so that the
-            device holds one feature map inside a block and what one strip takes.
+        offload: the frames that the next chunk needs wait outside, and what a ResNet block adds to its result as well:
+            in the CPU's memory, so that a device holds one feature map of a block and what one strip takes. On the CPU
+            itself, only the frames do, in temporary files.
         holds_last: the first chunk is also the last one.
 
     Raises:
@@ -53,7 +58,7 @@ class Strips(Stream):
             raise UserError(f"strips={num_strips} is not possible; 1 is the whole picture")
         self._num_strips = num_strips
         self._offload = offload
-        self._tail_rows: dict[nn.Module, Rows] = {}
+        self._tail_rows: dict[nn.Module, list[Tensor | OnDisk]] = {}
 
     def open(self, x: Float[Tensor, "b c t h w"], rows: int) -> Rows:
         self._device = x.device
@@ -63,13 +68,13 @@ class Strips(Stream):
         return list(x.split([rows * (stop - start) for start, stop in zip(self._edges, self._edges[1:])], dim=3))
 
     def close(self, x: Rows) -> Float[Tensor, "b c t h w"]:
-        return torch.cat(x, dim=3).contiguous()
+        return torch.cat([self._here(strip) for strip in x], dim=3).contiguous()
 
     def convolve(self, x: Rows, norm: Norm | None, conv: CausalConv3d, latents: Tensor | None) -> Rows:
-        return list(self._convolved(x, norm, conv, latents))
+        return [self._away(strip) for strip in self._convolved(x, norm, conv, latents)]
 
     def resnet(self, block: ResnetBlock, x: Rows, latents: Tensor | None) -> Rows:
-        hidden = self.convolve(x, block.norm1, block.conv1, latents)
+        hidden = list(self._convolved(x, block.norm1, block.conv1, latents))
         for i, strip in enumerate(self._convolved(hidden, block.norm2, block.conv2, latents, lets_go=True)):
             here = self._here(x[i])
             x[i] = self._away(strip.add_(here if block.conv_shortcut is None else block.conv_shortcut(here)))
@@ -87,18 +92,22 @@ class Strips(Stream):
         for i in range(len(x)):
             room = self._room(x, i, factors, before)
             if not self.holds_last:
-                tails.append(self._away(room[:, :, -2:, 1:-1].clone()))
+                tail = room[:, :, -2:, 1:-1].clone()  # a view would keep all of the room
+                tails.append(OnDisk(tail) if self._offload and tail.device.type == "cpu" else self._away(tail))
+            for k in _done(i, len(x)):
+                if lets_go:
+                    x[k] = _GONE
+                if before:
+                    before[k] = _GONE
             strip = _convolution(room, conv.weight, conv.bias, padding=(0, 0, 1))
             del room
-            if i:
-                _let_go(before, i - 1)
-                if lets_go:
-                    _let_go(x, i - 1)
             yield strip
         if tails:
             self._tail_rows[conv] = tails
+        if len(x) > 1 and self._device.type == "cpu":
+            give_back()
 
-    def _room(self, x: Rows, i: int, factors: tuple[Tensor, Tensor] | None, before: Rows) -> Strip:
+    def _room(self, x: Rows, i: int, factors: tuple[Tensor, Tensor] | None, before: list[Tensor | OnDisk]) -> Strip:
         """The input of a convolution for strip i: two frames more in front, a row more above and below."""
         b, c, t, h, w = x[i].shape
         room = self._empty(x[i], (b, c, t + 2, h + 2, w))
@@ -113,7 +122,7 @@ class Strips(Stream):
                 cut = slice(self._edges[k], self._edges[k + 1])
                 scale, shift = (f if f.shape[3] == 1 else f[..., cut, :][..., rows, :] for f in factors)
                 _activate(self._here(x[k][..., rows, :]), scale, shift, out)
-            room[:, :, :2, into] = out[:, :, :1] if self.holds_first else before[k][..., rows, :]
+            room[:, :, :2, into] = out[:, :, :1] if self.holds_first else self._here(before[k])[..., rows, :]
         return room
 
     def _factors(self, x: Rows, norm: Norm, latents: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -141,8 +150,8 @@ class Strips(Stream):
             room = self._empty(x[i], (b, c, t, h + 2, w))
             for into, k, rows in _around(i, len(x), h):
                 room[..., into, :] = 0 if k is None else x[k][..., rows, :]
-            if i:
-                _let_go(x, i - 1)
+            for k in _done(i, len(x)):
+                x[k] = _GONE
             frames = _convolution(rearrange(room, "b c t h w -> (b t) c h w"), weight, bias, padding=(0, 1))
             phases = rearrange(frames, "(b t) (p q c) h w -> p q b c t h w", b=b, p=2, q=2)
             once = int(self.holds_first) if layer.compress_time else t
@@ -172,18 +181,18 @@ class Strips(Stream):
                 out[:, :, :once] = part[:, :, :once]
                 pairs = part[:, :, once:]
                 torch.add(pairs[:, :, 0::2], pairs[:, :, 1::2], out=out[:, :, once:]).div_(2)
-            _let_go(x, i)
+            x[i] = _GONE
             conv = layer.conv
             frames = rearrange(room, "b c t h w -> (b t) c h w")
             strip = _convolution(frames, conv.weight, conv.bias, stride=(2, 2), padding=(0, 0))
             del room, frames
             yield rearrange(strip, "(b t) c h w -> b c t h w", b=b)
 
-    def _here(self, x: Strip) -> Strip:
-        return x.to(self._device) if self._offload else x
+    def _here(self, x: Strip | OnDisk) -> Strip:
+        return x.read() if isinstance(x, OnDisk) else x.to(self._device, non_blocking=True)
 
     def _away(self, x: Strip) -> Strip:
-        return x.to("cpu") if self._offload else x
+        return to_host(x) if self._offload and x.device.type != "cpu" else x
 
     def _empty(self, like: Tensor, shape: tuple[int, ...]) -> Strip:
         return torch.empty(shape, dtype=like.dtype, device=self._device, memory_format=torch.channels_last_3d)
@@ -200,9 +209,9 @@ def _around(i: int, num_strips: int, height: int) -> list[tuple[slice, int | Non
     ]
 
 
-def _let_go(rows: Rows, i: int) -> None:
-    if rows:
-        rows[i] = rows[i].new_empty(0)
+def _done(i: int, num_strips: int) -> range:
+    """The strips that are no longer needed once those around strip i have been read, and were until then."""
+    return range(max(i - 1, 0), num_strips if i + 1 == num_strips else i)
 
 
 def _activate(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:

@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
+from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.layers import Downsample, Upsample
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.moments import group_moments
 from cogvideox.vae.strips import Strips
-from tests import tiny_runs
+
+SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
 
 
 def channels_last(*shape: int) -> Tensor:
@@ -54,7 +56,7 @@ def test_resampled_in_strips(layer, compress_time, holds_first):
 @torch.no_grad()
 def test_a_picture_one_cell_wide():
     """Where a side is 1, a tensor has several layouts at once."""
-    vae = CausalVAE(tiny_runs.VAE).requires_grad_(False)
+    vae = CausalVAE(SMALL).requires_grad_(False)
     ratio = vae.config.spatial_compression_ratio
     for height, width in [(ratio, ratio), (ratio, 3 * ratio), (3 * ratio, ratio)]:
         video = torch.randn(1, 3, 1, height, width)
@@ -67,7 +69,7 @@ def test_a_picture_one_cell_wide():
 
 
 def test_refusals():
-    vae = CausalVAE(tiny_runs.VAE)
+    vae = CausalVAE(SMALL)
     ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
     with torch.no_grad(), pytest.raises(UserError, match="strips=0"):
         vae.encode(torch.zeros(1, 3, 1, ratio, ratio), strips=0)
