@@ -54,13 +54,17 @@ class Checkpoints:
         except ValueError as error:
             raise UserError(f"{pointer} is damaged: write the name of a checkpoint beside it into it") from error
 
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step-{step:08d}"
+
     def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
         """Writes the state of `parts` after `step` optimizer steps.
 
         Returns the checkpoint's folder. Does nothing when `latest` already is that step: a run is a function of its
         step. Raises UserError when the disk refuses or a tensor is not finite; the checkpoints before it stay.
         """
-        target = self.folder / _name(step)
+        target = self.path(step)
         if self.latest() == step:
             return target
         partial = self.folder / f"{target.name}.partial"
@@ -98,7 +102,7 @@ class Checkpoints:
         step = self.latest() if step is None else step
         if step is None:
             raise UserError(f"{self.folder} holds no checkpoint to resume from")
-        source = self.folder / _name(step)
+        source = self.path(step)
         try:
             tensors = load_file(source / "tensors.safetensors")
             document = json.loads((source / "state.json").read_text())
@@ -148,10 +152,6 @@ def open_run(
     sweep(folder)
     config.save(settings, file)
     return checkpoints, done
-
-
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
 
 
 def _step_of(name: str) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["order", "posterior", "noise", "caption", "weights", "validation", "sample"]
+Purpose = Literal["order", "posterior", "noise", "caption", "weights", "validation", "sample", "frames"]
 
 # Keeps the random numbers of different purposes apart, whatever seed and step are.
 _STREAM: dict[Purpose, int] = {
@@ -20,6 +20,7 @@ _STREAM: dict[Purpose, int] = {
     "weights": 0x77656967,
     "validation": 0x76616C69,
     "sample": 0x73616D70,
+    "frames": 0x6672616D,
 }
 
 

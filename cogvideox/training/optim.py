@@ -133,11 +133,21 @@ def update(
 
     Returns the learning rate used and the gradient norm before clipping (a scalar tensor).
     """
+    norm = clip(optimizer, settings)
+    return move(optimizer, step, num_steps, settings), norm
+
+
+def clip(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
+    """Shortens the whole gradient to `settings.grad_clip`; returns its norm before (a scalar tensor)."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
+
+
+def move(optimizer: torch.optim.Optimizer | Optimizers, step: int, num_steps: int, settings: OptimSettings) -> float:
+    """One optimizer step from the gradients at hand, as they are; clears them, and returns the learning rate used."""
     lr = learning_rate(step, num_steps, settings)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return lr, norm
+    return lr

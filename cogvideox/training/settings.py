@@ -3,7 +3,8 @@
 A recipe (`recipes.py`) returns one of these whole; the command line overrides single values (`optim.lr=3e-4`).
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cogvideox.dataset.config import ToyboxClips
@@ -13,7 +14,7 @@ from cogvideox.geometry import check_size, nearest_sizes
 from cogvideox.text.config import T5Config
 from cogvideox.toybox.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.vae.config import LossWeights, VAEConfig
+from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
 CaptionStyle = Literal["short", "plain", "dense"]
 
@@ -67,9 +68,10 @@ class RunSettings:
     save_interval: int = 500
     validate_interval: int = 500
     keep_checkpoints: int = 2
+    max_skipped: int = 10  # steps in a row whose loss or gradient is not finite; each is skipped, one more ends the run
 
     def __post_init__(self) -> None:
-        _at_least(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1)
+        _at_least(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1, max_skipped=0)
         _at_least(self, "run.", save_interval=0, validate_interval=0, seed=0, workers=0)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"run.ema_decay={self.ema_decay} is not in [0, 1); 0.999 is usual")
@@ -98,7 +100,8 @@ class VAETraining:
     """A run of `vae_loop`.
 
     Raises:
-        UserError: a count or a loss weight below the smallest legal one; crops or clips that the VAE cannot take.
+        UserError: a count or a loss weight below the smallest legal one; crops or clips that the VAE cannot take; what
+            belongs together and is not all there.
     """
 
     model: VAEConfig
@@ -113,18 +116,33 @@ class VAETraining:
     encoder_steps: int  # after these the latents are final and the decoder alone goes on
     image_interval: int  # every so many steps the batch is of single frames; 0 for never
     images_per_clip: int  # how many frames then stand for one clip of the batch
+    start: str | None = None  # a folder whose `vae/` the run goes on from; its latents keep their scale
+    frame_rates: tuple[float, ...] = ()  # frames a second, drawn anew for each step; none: always those of `clips`
+    whole_clips: bool = False  # in one piece, rather than in the chunks that `CausalVAE` cuts time into
+    lpips_trunk: str | None = None  # VGG16 as torchvision saves it; with the next one, the perceptual term is LPIPS
+    lpips_heads: str | None = None  # LPIPS's own weights; without the two, random features stand in
+    perceptual_frames: int = 1  # of each clip, drawn anew for each step, that the perceptual term looks at; 0 for all
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    disc_optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(lr=2e-4, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant")
+    )
+    disc_start: int = 0  # the step from which on the VAE hears the discriminator, if loss.gan is above 0
+    disc_lead: int = 0  # so many steps earlier it begins to learn, for at first its word is worth nothing
 
     def __post_init__(self) -> None:
         _at_least(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
-        _at_least(self.loss, "loss.", l1=0, l2=0, kl=0)
+        _at_least(self, "", perceptual_frames=0, disc_start=0, disc_lead=0)
+        _at_least(self.loss, "loss.", l1=0, l2=0, perceptual=0, kl=0, gan=0)
+        self._check_terms()
         if self.loss.l1 == self.loss.l2 == 0:
             raise UserError(
                 "loss.l1 and loss.l2 are both 0, and nothing else asks for a likeness: one has to be above 0"
             )
-        if self.optim.name != "adamw":
-            raise UserError(
-                f"optim.name={self.optim.name} is for the matrices of transformer blocks, and a VAE has none: use adamw"
-            )
+        for group, optim in (("optim", self.optim), ("disc_optim", self.disc_optim)):
+            if optim.name != "adamw":
+                raise UserError(
+                    f"{group}.name={optim.name} is for the matrices of transformer blocks, and here are none: use adamw"
+                )
         for name in ("in_channels", "out_channels"):
             if getattr(self.model, name) != 3:
                 raise UserError(f"model.{name}={getattr(self.model, name)} has to be 3, the colours of a clip")
@@ -137,6 +155,23 @@ class VAETraining:
             raise UserError(
                 f"crop_size={self.crop_size} has to be a multiple of {ratio} pixels that fits into clips; "
                 f"the nearest is {nearest}"
+            )
+        if not all(0 < rate < math.inf for rate in self.frame_rates):
+            raise UserError(f"frame_rates={self.frame_rates} have to be above 0; the paper's are 8,16")
+
+    def _check_terms(self) -> None:
+        """What the perceptual and the adversarial terms need."""
+        if (self.lpips_trunk is None) != (self.lpips_heads is None):
+            raise UserError("lpips_trunk and lpips_heads are the two files of LPIPS: give both or none")
+        smallest = min(self.clips.height, self.clips.width, self.crop_size if self.crop_steps else self.clips.width)
+        if self.lpips_trunk is not None and smallest < 16:
+            raise UserError(f"LPIPS halves pictures four times: {smallest} pixels are too few, 16 are the least")
+        if self.disc_lead > self.disc_start:
+            raise UserError(f"disc_lead={self.disc_lead} begins before the run; the largest legal value is disc_start")
+        if self.loss.gan > 0 and self.run.compile:
+            raise UserError(
+                "run.compile with loss.gan: how hard the terms pull at one layer cannot be asked of compiled steps; "
+                "leave one out"
             )
 
 

@@ -1,4 +1,4 @@
-"""Training the VAE (paper section 2.1): reconstruction and KL, on crops first, on whole clips after, images mixed in.
+"""Training the VAE (paper section 2.1): reconstruction, looks and KL, then a discriminator; images mixed in.
 
 Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
 
@@ -6,41 +6,39 @@ A step is a function of (seed, step): clips, crops and noise are drawn anew for 
 uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
 """
 
-import copy
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor
 
-from cogvideox.bundle.vae import save_vae
+from cogvideox.bundle.vae import load_vae, save_vae
+from cogvideox.config import to_dict
 from cogvideox.dataset.ahead import ahead, to_device
-from cogvideox.dataset.toybox import render
+from cogvideox.errors import UserError
 from cogvideox.generation.device import choose_device
-from cogvideox.geometry import latent_shape
-from cogvideox.training.checkpoint import open_run
-from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
+from cogvideox.training.adversary import Adversary
+from cogvideox.training.checkpoint import Checkpoints, open_run
+from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
+from cogvideox.training.guard import Guard
 from cogvideox.training.interrupt import Interruption
-from cogvideox.training.optim import adamw, update
+from cogvideox.training.optim import adamw, clip, move
 from cogvideox.training.settings import VAETraining, due
 from cogvideox.training.track import Tracker
-from cogvideox.training.validate import write_sheet
-from cogvideox.vae.loss import psnr, vae_loss
+from cogvideox.training.vae_batches import Latents, Pixels, draw, sources
+from cogvideox.training.vae_measure import balanced, validate
+from cogvideox.vae.loss import Looks, vae_loss
+from cogvideox.vae.lpips import LPIPS
 from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.perceptual import RandomFeatures
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.weights import init_weights, rescale_latents
-from cogvideox.video.transform import to_frames
+from cogvideox.vae.stream import FirstFrame
+from cogvideox.vae.weights import init_weights
 
-Pixels = Float[Tensor, "b 3 t h w"]
-Latents = Float[Tensor, "b z lt lh lw"]
-
-NUM_MEASURED = 256
-"""Clips over which the spread of the latents is measured."""
+SHAPE = ("in_channels", "out_channels", "block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups")
+"""What of a VAE's configuration decides about the shapes of its weights."""
 
 
 def train(
@@ -53,38 +51,56 @@ def train(
     None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
 
     Raises:
-        UserError: no such device; `out` already holds a run; the disk refuses; the loss is not finite.
+        UserError: no such device; a folder or file that the settings name cannot be read or does not fit; `out` already
+            holds a run; the disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
         device = choose_device(run.device)
-        vae = CausalVAE(settings.model)
-        init_weights(vae, torch_generator("weights", run.seed))
-        vae.to(device)
+        vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
+        looks = how_it_looks(settings, device)
+        source, held_out = sources(settings)
         optimizer = adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.ema_decay)
-        parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
+        adversary = Adversary(settings, device) if settings.loss.gan > 0 else None
+        parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
         checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
+        past = FirstFrame if settings.whole_clips else None
         forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
         tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
+        if looks is not None and start == 0:
+            tracker.note(f"the perceptual term is {looks.name}")
+        guard = Guard(tracker, checkpoints, run.max_skipped)
         finished = start >= run.num_steps
         steps = range(start, run.num_steps)
-        with closing(ahead(partial(draw, settings), steps, workers=run.workers, pin=device.type == "cuda")) as batches:
+        make = partial(draw, settings, source)
+        with closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")) as batches:
             for step, batch in zip(steps, batches):
+                done = step + 1
                 if step >= settings.encoder_steps:
                     freeze_encoder(vae, ema)
                 batch = to_device(batch, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                    reconstruction, mean, logvar = forward(vae, *batch)
-                posterior = Posterior(mean.float(), logvar.float())
-                loss, terms = vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)
-                loss.backward()
-                lr, grad_norm = update(optimizer, step, run.num_steps, settings.optim)
-                ema.update(step)
-                done = step + 1
-                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}
+                    reconstruction, mean, logvar = forward(vae, batch.pixels, batch.noise, past)
+                reconstruction, posterior = reconstruction.float(), Posterior(mean.float(), logvar.float())
+                loss, terms = vae_loss(reconstruction, batch.pixels, posterior, settings.loss, looks, batch.frames)
+                objective = loss
+                if adversary is not None and step >= settings.disc_start:
+                    pull, heard = adversary.pull(reconstruction, vae.decoder.conv_out.weight, loss)
+                    objective = loss + (pull * reconstruction).sum()  # of which the pull is the gradient at the pixels
+                    terms |= heard
+                objective.backward()
+                grad_norm = clip(optimizer, settings.optim)
+                scalars = {}
+                if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                    lr = move(optimizer, step, run.num_steps, settings.optim)
+                    ema.update(step)
+                    if adversary is not None and step >= adversary.start:
+                        terms |= adversary.learn(step, batch.pixels, reconstruction.detach())
+                    scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}
+                optimizer.zero_grad(set_to_none=True)
                 tracker.step(done, scalars, num_samples=len(batch.pixels))
 
                 finished = done == run.num_steps
@@ -92,9 +108,9 @@ def train(
                 with tracker.pause():
                     with ema.swapped():
                         if finished or due(done, run.validate_interval):
-                            tracker.write(done, validate(vae, settings, out / "samples" / f"step-{done:08d}.png"))
+                            tracker.write(done, validate(vae, held_out, out / "samples" / f"step-{done:08d}.png"))
                         if saving:
-                            final, scaling_factor = balanced(vae, settings)
+                            final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
                             save_vae(final, out, scaling_factor=scaling_factor)
                     stop = None if finished else interruption.reason()
                     if saving or stop:
@@ -108,10 +124,55 @@ def train(
     return out if finished else None
 
 
-def reconstruct(vae: CausalVAE, pixels: Pixels, noise: Latents) -> tuple[Pixels, Latents, Latents]:
-    """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded."""
-    posterior = vae.encode(pixels)
-    return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
+def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
+    """The VAE that a run begins with: new, or, where the settings name one and the run is `fresh`, a trained one.
+
+    Raises:
+        UserError: that one cannot be read, or is of another size than the settings say.
+    """
+    if settings.start is None or not fresh:
+        vae = CausalVAE(settings.model)
+        init_weights(vae, torch_generator("weights", settings.run.seed))
+        return vae
+    vae = load_vae(settings.start)
+    theirs, ours = to_dict(vae.config), to_dict(settings.model)
+    differing = [name for name in SHAPE if theirs[name] != ours[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"the VAE in {settings.start} has {name}={theirs[name]}, and the run has model.{name}={ours[name]}: "
+            "they have to be the same"
+        )
+    return vae.requires_grad_(True)
+
+
+def how_it_looks(settings: VAETraining, device: torch.device) -> Looks | None:
+    """The distance behind the perceptual term: LPIPS where its files are given, else random features; None at weight 0.
+
+    Raises:
+        UserError: the files cannot be read, or are of something else.
+    """
+    if settings.loss.perceptual == 0:
+        return None
+    if settings.lpips_trunk is not None and settings.lpips_heads is not None:
+        return Looks("lpips", LPIPS.load(settings.lpips_trunk, settings.lpips_heads).to(device))
+    return Looks("perceptual", RandomFeatures().to(device))
+
+
+def reconstruct(
+    vae: CausalVAE, pixels: Pixels, noise: Latents, past: Callable[[], FirstFrame] | None = None
+) -> tuple[Pixels, Latents, Latents]:
+    """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
+
+    Args:
+        past: makes what the encoder, and then the decoder, is told of the frames before these (`vae.stream`); None cuts
+            time into the VAE's own chunks, and the gradient goes from chunk to chunk.
+    """
+    if past is None:
+        posterior = vae.encode(pixels)
+        return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
+    posterior = Posterior.from_moments(vae.encoder(pixels, past()))
+    return vae.decoder(posterior.at(noise), past()), posterior.mean, posterior.logvar
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
@@ -122,81 +183,3 @@ def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
         for name, parameter in vae.encoder.named_parameters():
             parameter.copy_(ema.average[f"vae.encoder.{name}"])
     vae.encoder.requires_grad_(False)
-
-
-class Batch(NamedTuple):
-    """The pixels of a step, and the noise that their latents are drawn with."""
-
-    pixels: Pixels
-    noise: Latents
-
-
-def draw(settings: VAETraining, step: int) -> Batch:
-    """What a step trains on: crops of clips at first, then whole clips; single frames every `image_interval` steps."""
-    model, pixels = settings.model, draw_pixels(settings, step)
-    size = latent_shape(*pixels.shape[2:], ratio=model.spatial_compression_ratio)
-    generator = torch_generator("posterior", settings.run.seed, step)
-    return Batch(pixels, torch.randn(len(pixels), model.latent_channels, *size, generator=generator))
-
-
-def draw_pixels(settings: VAETraining, step: int) -> Pixels:
-    """The pixels of `draw`."""
-    run, clips = settings.run, settings.clips
-    cropped = step < settings.crop_steps
-    image = due(step + 1, settings.image_interval)
-    size = settings.crop_batch_size if cropped else run.batch_size
-    if image:
-        size *= settings.images_per_clip
-    video = render(clips, clip_indices(run.seed, step, size, clips.num_clips))
-    rng = numpy_generator("order", run.seed, step)
-    if image:
-        frames = torch.from_numpy(rng.integers(clips.num_frames, size=size))
-        video = rearrange(video, "b c t h w -> b t c h w")[torch.arange(size), frames].unsqueeze(2)
-    if not cropped:
-        return video
-    side = settings.crop_size
-    tops = rng.integers(clips.height - side + 1, size=size)
-    lefts = rng.integers(clips.width - side + 1, size=size)
-    crops = [clip[..., y : y + side, x : x + side] for clip, y, x in zip(video, tops, lefts, strict=True)]
-    return torch.stack(crops)
-
-
-@torch.no_grad()
-def validate(vae: CausalVAE, settings: VAETraining, sheet: Path) -> dict[str, float]:
-    """PSNR in dB of the validation clips, whole and as single frames, and a sheet of originals and reconstructions."""
-    clips, device = settings.validation, next(vae.parameters()).device
-    scores, image_scores, pairs = [], [], []
-    for start in range(0, clips.num_clips, 8):
-        video = render(clips, range(start, min(start + 8, clips.num_clips))).to(device)
-        reconstruction = vae.decode(vae.encode(video).mean)
-        image = video[:, :, :1]
-        scores.append(psnr(reconstruction, video))
-        image_scores.append(psnr(vae.decode(vae.encode(image).mean), image))
-        pairs.append(torch.cat([video, reconstruction], dim=4))
-    shown = to_frames(torch.cat(pairs)[:6])
-    write_sheet(sheet, shown, ["original | reconstruction"] * len(shown))
-    return {
-        "validation/psnr": torch.cat(scores).mean().item(),
-        "validation/psnr_image": torch.cat(image_scores).mean().item(),
-    }
-
-
-@torch.no_grad()
-def balanced(vae: CausalVAE, settings: VAETraining) -> tuple[CausalVAE, float]:
-    """A copy of the VAE whose latent channels have unit variance, and the scaling factor for its latents.
-
-    The factor brings what varies inside a frame to the size of the noise. Taken over everything, it would be set by the
-    flat floors, and a toy, which is a few cells, would be under the noise at nearly every timestep.
-    """
-    clips, device = settings.clips, next(vae.parameters()).device
-    indices = range(min(NUM_MEASURED, clips.num_clips))
-    parts = [render(clips, indices[start : start + 16]).to(device) for start in indices[::16]]
-    posteriors = [vae.encode(part) for part in parts]
-    latents = torch.cat([posterior.mean for posterior in posteriors])
-    noise = torch.cat([posterior.logvar for posterior in posteriors]).exp().mean(dim=(0, 2, 3, 4))
-    factors = (latents.var(dim=(0, 2, 3, 4)) + noise).rsqrt()
-    vae = copy.deepcopy(vae)
-    rescale_latents(vae, factors)
-    latents = latents * factors.view(1, -1, 1, 1, 1)
-    inside = latents - latents.mean(dim=(3, 4), keepdim=True)
-    return vae, float(inside.square().mean() ** -0.5)

@@ -89,7 +89,7 @@ class LPIPS(nn.Module):
         """The distance of each picture of x to that of y: 0 for the same, about 1 for nothing in common."""
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         ours, theirs = (self.trunk((pictures - shift) / scale) for pictures in (x, y))
-        weights = [head.weight.flatten() for head in self.heads]  # pyrefly: ignore[missing-attribute]
+        weights = [weight.flatten() for weight in self.heads.parameters()]
         return unit_distance(ours, theirs, weights)
 
 

@@ -17,7 +17,7 @@ from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.toybox import encode
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.training import optim, transformer_loop, vae_loop
+from cogvideox.training import optim, transformer_loop, vae_batches, vae_loop
 from cogvideox.training.batches import Batches
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
@@ -94,12 +94,13 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     init_weights(vae, torch_generator("weights", 0))
     vae.to(CUDA)
     optimizer, ema = optim.adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
-    batches = pinned(lambda step: vae_loop.draw(settings, step))
+    source, _ = vae_batches.sources(settings)
+    batches = pinned(lambda step: vae_batches.draw(settings, source, step))
 
     def step() -> None:
         batch = to_device(next(batches), CUDA)
         with torch.autocast("cuda", torch.bfloat16):
-            reconstruction, mean, logvar = vae_loop.reconstruct(vae, *batch)
+            reconstruction, mean, logvar = vae_loop.reconstruct(vae, batch.pixels, batch.noise)
         posterior = Posterior(mean.float(), logvar.float())
         vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)[0].backward()
         optim.update(optimizer, 0, 6, settings.optim)

@@ -42,7 +42,7 @@ NAN = float("nan")
         ("toybox", {"clips.fps": 0.0}, "fps=0.0 of clips"),
         ("toybox", {"validation.grammar": "full"}, "validation.grammar=full has to be clips.grammar=core"),
         ("toybox", {"clips.grammar": "full", "validation.grammar": "full"}, "the smallest legal value is 44"),
-        ("toybox-vae", {"optim.name": "muon"}, "a VAE has none: use adamw"),
+        ("toybox-vae", {"optim.name": "muon"}, "here are none: use adamw"),
         ("toybox-vae", {"crop_size": 128}, "crop_size=128 has to be a multiple of 8 pixels that fits into clips"),
         ("toybox-vae", {"crop_size": 128}, "the nearest is 64"),
         ("toybox-vae", {"crop_size": 30}, "the nearest is 32"),

@@ -12,13 +12,16 @@ from cogvideox.dataset.toybox import render
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.draws import clip_indices
-from cogvideox.training.vae_loop import balanced, draw, train
+from cogvideox.training.vae_batches import Toybox, draw
+from cogvideox.training.vae_loop import train
+from cogvideox.training.vae_measure import balanced
 from cogvideox.vae.loss import psnr as psnr_of
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
 
 SETTINGS = tiny_runs.vae_run()
+SOURCE = Toybox(SETTINGS.clips)
 
 
 def state(out, step):
@@ -34,18 +37,18 @@ def run(tmp_path_factory):
 
 def test_steps_see_crops_then_clips_and_frames_between():
     """Crops in the first 3 steps; every second step single frames, 2 for each clip."""
-    shapes = [tuple(draw(SETTINGS, step).pixels.shape) for step in range(6)]
+    shapes = [tuple(draw(SETTINGS, SOURCE, step).pixels.shape) for step in range(6)]
     crop, crops_of_frames = (2, 3, 5, 8, 8), (4, 3, 1, 8, 8)
     clip, frames = (2, 3, 5, 16, 16), (4, 3, 1, 16, 16)
     assert shapes == [crop, crops_of_frames, crop, frames, clip, frames]
 
 
 def test_a_batch_is_a_function_of_the_step_and_shows_what_the_clips_show():
-    for one, same in zip(draw(SETTINGS, 1), draw(SETTINGS, 1)):
+    for one, same in zip(draw(SETTINGS, SOURCE, 1), draw(SETTINGS, SOURCE, 1)):
         assert torch.equal(one, same)
-    whole = draw(SETTINGS, 4).pixels
+    whole = draw(SETTINGS, SOURCE, 4).pixels
     assert torch.equal(whole, render(SETTINGS.clips, clip_indices(0, 4, 2, SETTINGS.clips.num_clips)))
-    for crop, clip in zip(draw(SETTINGS, 2).pixels, render(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
+    for crop, clip in zip(draw(SETTINGS, SOURCE, 2).pixels, render(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
         windows = clip.unfold(2, 8, 1).unfold(3, 8, 1)  # [c t y x h w]
         assert (windows == crop[:, :, None, None]).all(dim=(0, 1, 4, 5)).any()
 
@@ -68,7 +71,7 @@ def test_the_folder_holds_the_average_and_its_scale(run):
     video = render(SETTINGS.clips, range(4))
     ours, theirs = (one.decode(one.encode(video).mean) for one in (vae, average))
     torch.testing.assert_close(ours, theirs)
-    assert vae.config.scaling_factor == pytest.approx(balanced(vae, SETTINGS)[1], rel=1e-4)
+    assert vae.config.scaling_factor == pytest.approx(balanced(vae, SOURCE)[1], rel=1e-4)
     assert (run / "samples" / "step-00000008.png").is_file()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"validation/psnr", "validation/psnr_image"} <= lines[-1].keys()
@@ -78,7 +81,7 @@ def test_latents_are_balanced():
     """Every channel has unit variance, and, scaled, what varies inside a frame has the size of noise."""
     vae = CausalVAE(SETTINGS.model)
     init_weights(vae, torch.Generator().manual_seed(0))
-    vae, scaling_factor = balanced(vae, SETTINGS)
+    vae, scaling_factor = balanced(vae, SOURCE)
     posterior = vae.encode(render(SETTINGS.clips, range(SETTINGS.clips.num_clips)))
     latents, noise = posterior.mean, posterior.logvar.exp()
     variance = latents.var(dim=(0, 2, 3, 4)) + noise.mean(dim=(0, 2, 3, 4))

@@ -1,0 +1,105 @@
+"""What a VAE run sees, step by step: clips of the toybox or of a folder, crops of them, single frames between.
+
+Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.toybox import scene
+from cogvideox.geometry import latent_shape
+from cogvideox.toybox.render import render_batch
+from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
+from cogvideox.training.settings import VAETraining, due
+from cogvideox.video.transform import to_model
+
+Pixels = Float[Tensor, "b 3 t h w"]
+Latents = Float[Tensor, "b z lt lh lw"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Numbered clips and numbered pictures of one size. The generator decides what the number leaves open."""
+
+    num_clips: int
+    num_pictures: int
+
+    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
+        """Clips at a rate of `fps` frames a second, or at their usual one."""
+        ...
+
+    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
+        """Clips of one frame."""
+        ...
+
+
+class Toybox:
+    """Rendered clips. At another rate than theirs the same toys move slower or faster; pictures are frames of them."""
+
+    def __init__(self, settings: ToyboxClips) -> None:
+        self.settings = settings
+        self.num_clips = self.num_pictures = settings.num_clips
+
+    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
+        clips = self.settings
+        scenes = [scene(clips, index) for index in indices]
+        size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
+        return to_model(render_batch(scenes, fps=fps or clips.fps, **size))
+
+    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
+        video = self.clips(indices, None, rng)
+        frames = torch.from_numpy(rng.integers(self.settings.num_frames, size=len(indices)))
+        return rearrange(video, "b c t h w -> b t c h w")[torch.arange(len(indices)), frames].unsqueeze(2)
+
+
+def sources(settings: VAETraining) -> tuple[Source, Source]:
+    """What the run learns from, and what it is measured on."""
+    return Toybox(settings.clips), Toybox(settings.validation)
+
+
+class Batch(NamedTuple):
+    """The pixels of a step, the noise that their latents are drawn with, and the frames of each clip to look at."""
+
+    pixels: Pixels
+    noise: Latents
+    frames: Int[Tensor, "b f"]
+
+
+def draw(settings: VAETraining, source: Source, step: int) -> Batch:
+    """What a step trains on: crops of clips at first, then whole clips; single frames every `image_interval` steps."""
+    model, pixels = settings.model, draw_pixels(settings, source, step)
+    b, _, t, h, w = pixels.shape
+    size = latent_shape(t, h, w, ratio=model.spatial_compression_ratio)
+    generator = torch_generator("posterior", settings.run.seed, step)
+    noise = torch.randn(b, model.latent_channels, *size, generator=generator)
+    num_frames = min(settings.perceptual_frames or t, t)
+    order = torch.rand(b, t, generator=torch_generator("frames", settings.run.seed, step)).argsort(dim=1)
+    return Batch(pixels, noise, order[:, :num_frames])
+
+
+def draw_pixels(settings: VAETraining, source: Source, step: int) -> Pixels:
+    """The pixels of `draw`."""
+    run, cropped = settings.run, step < settings.crop_steps
+    size = settings.crop_batch_size if cropped else run.batch_size
+    rng = numpy_generator("order", run.seed, step)
+    if due(step + 1, settings.image_interval):
+        size *= settings.images_per_clip
+        video = source.pictures(clip_indices(run.seed, step, size, source.num_pictures), rng)
+    else:
+        indices = clip_indices(run.seed, step, size, source.num_clips)
+        rates = settings.frame_rates
+        video = source.clips(indices, float(rng.choice(rates)) if rates else None, rng)
+    if not cropped:
+        return video
+    side, (height, width) = settings.crop_size, video.shape[3:]
+    tops = rng.integers(height - side + 1, size=size)
+    lefts = rng.integers(width - side + 1, size=size)
+    crops = [clip[..., y : y + side, x : x + side] for clip, y, x in zip(video, tops, lefts, strict=True)]
+    return torch.stack(crops)
