@@ -16,7 +16,7 @@ from cogvideox.errors import UserError
 
 Column = Sequence[float | int | str | None] | np.ndarray
 Columns = Mapping[str, Column]
-"""A table of clips by the names of its columns. None and NaN are scores that were not measured."""
+"""A table of clips by the names of its columns. None, NaN and, among texts, "" are scores that were not measured."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Bound:
             UserError: texts where there should be numbers.
         """
         if self.among:
-            missing = np.array([value is None for value in values], dtype=bool)
+            missing = np.array([value in (None, "") for value in values], dtype=bool)
             kept = np.array([value in self.among for value in values], dtype=bool)
         else:
             numbers = self._numbers(values)

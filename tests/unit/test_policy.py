@@ -12,7 +12,7 @@ from cogvideox.policy import Bound, Policy
 COLUMNS = {
     "aesthetic": [3.0, 4.5, 5.0, None, 6.0],
     "flow": [0.1, 0.2, math.nan, 0.4, 9.0],
-    "label": ["music", "sport", None, "sport", "news"],
+    "label": ["music", "sport", "", "sport", "news"],
 }
 
 
