@@ -21,12 +21,12 @@ def first_fit_decreasing(
 
     Args:
         num_rows: no more rows than these; what then finds no place is in none of them.
-        first: so many clips at the front go before all others, which keeps any from being left over for ever.
+        first: so many clips at the front go before all others, in their order, so that none is left over for ever.
 
     Raises:
         UserError: a clip is longer than a row.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (i >= first, -lengths[i], i))
+    order = [*range(first), *sorted(range(first, len(lengths)), key=lambda i: (-lengths[i], i))]
     rows: list[list[int]] = []
     room: list[int] = []
     for i in order:

@@ -1,6 +1,6 @@
 """Which timesteps are visited: a descending list in sampling, one for each sample of an optimizer step in training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     return [round(num_timesteps * left / num_steps) - 1 for left in range(num_steps, 0, -1)]
 
 
-def explicit_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 1000) -> Int64[Tensor, "slots"]:
+def explicit_uniform(
+    seed: int, step: int, num_slots: int, num_timesteps: int = 1000, *, ranks: Sequence[int] | None = None
+) -> Int64[Tensor, "slots"]:
     """Explicit uniform sampling (paper section 3.3): timesteps of one optimizer step that cover the range evenly.
 
     The range is cut into `num_slots` equal intervals, one for each sample of the whole step (ranks x accumulation x
@@ -38,11 +40,18 @@ def explicit_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 
 
     Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are drawn as whole multiples of 1 / num_slots, so
     every timestep is exactly as likely as another, also where `num_slots` does not divide `num_timesteps`.
+
+    Args:
+        ranks: of each slot, the rank that computes it. As in the paper, there is then one interval for each rank, in
+            which all its slots draw, so that more ranks are more intervals.
     """
     rng = np.random.default_rng((_STREAM, seed, step))
-    interval = rng.permutation(num_slots)
+    num_intervals = num_slots if ranks is None else max(ranks) + 1
+    interval = rng.permutation(num_intervals)
+    if ranks is not None:
+        interval = interval[np.asarray(ranks)]
     within = rng.integers(num_timesteps, size=num_slots)
-    return torch.from_numpy((interval * num_timesteps + within) // num_slots)
+    return torch.from_numpy((interval * num_timesteps + within) // num_intervals)
 
 
 def random_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 1000) -> Int64[Tensor, "slots"]:

@@ -240,6 +240,17 @@ def test_a_step_is_the_same_however_many_ranks_share_it(seed, step, per_rank):
         assert torch.equal(torch.cat(shares), alone)
 
 
+@given(seed=st.integers(0, 2**63), step=st.integers(0, 10**7), num_ranks=st.sampled_from([1, 2, 4, 8]))
+def test_one_interval_for_each_rank(seed, step, num_ranks):
+    """The paper's rule: all slots of a rank draw in one interval, and each rank has its own."""
+    ranks = [slot * slot % num_ranks for slot in range(5)] + list(range(num_ranks))
+    t = explicit_uniform(seed, step, len(ranks), ranks=ranks)
+    intervals = t * num_ranks // 1000
+    by_rank = [{int(i) for i, of in zip(intervals, ranks) if of == rank} for rank in range(num_ranks)]
+    assert all(len(one) == 1 for one in by_rank)
+    assert set.union(*by_rank) == set(range(num_ranks))
+
+
 def chi_square_is_small(counts):
     """Pearson's statistic is within five standard deviations of its mean; below, too: chance is never that even."""
     expected, freedom = counts.sum() / len(counts), len(counts) - 1
