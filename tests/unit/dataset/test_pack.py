@@ -19,7 +19,7 @@ def tokens(row, of):
 def test_first_fit_decreasing_by_hand():
     assert first_fit_decreasing([2, 5, 4, 7, 1, 3, 8], 10) == [(6, 0), (3, 5), (1, 2, 4)]
     assert first_fit_decreasing([2, 5, 4, 7, 1, 3, 8], 10, num_rows=2) == [(6, 0), (3, 5)]
-    assert first_fit_decreasing([2, 5, 4, 7, 1, 3, 8], 10, num_rows=2, first=3) == [(0, 1, 5), (2,)]
+    assert first_fit_decreasing([2, 5, 4, 7, 1, 3, 8], 10, num_rows=2, first=3) == [(0, 1, 5), (2, 4)]
     assert first_fit_decreasing([], 10) == []
 
 
