@@ -134,6 +134,29 @@ def size_like(
     return heights[0], long_side(heights[0], width / height, widths)
 
 
+def size_within(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
+    """The legal size in which most of a picture of `height` x `width` is seen, with at most `max_area` pixels.
+
+    It has about the picture's shape, and is larger than it in neither direction: 480x720 in 65536, by 16 -> 208x304.
+    Of all such sizes it is the one whose area, times the share of the picture that `cover` leaves, is the largest.
+
+    Raises:
+        UserError: there is none, because the picture or the area is too small.
+    """
+    best, most = None, 0.0
+    for h in range(multiple, height + 1, multiple):
+        widest = min(max_area // h, width) // multiple * multiple
+        for w in {widest, *(min(widest, same) for same in nearest_sizes(h * width // height, multiple))} - {0}:
+            kept = min(h * width, w * height) / max(h * width, w * height)
+            if h * w * kept > most:
+                best, most = (h, w), h * w * kept
+    if best is None:
+        raise UserError(
+            f"{width}x{height} pixels are too few for a size of at most {max_area} pixels in multiples of {multiple}"
+        )
+    return best
+
+
 def windows(num_latents: int, window: int, overlap: int) -> list[range]:
     """Stretches of time of `window` latent frames that together cover `num_latents` and share `overlap` with their
     neighbours, the last one perhaps more: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10)."""

@@ -70,9 +70,9 @@ class LatentSample:
     """
 
     clip_id: str
-    mean: BFloat16[Tensor, "c t h w"]
-    logvar: BFloat16[Tensor, "c t h w"]
-    text: BFloat16[Tensor, "n d"]
+    mean: BFloat16[Tensor, "c t h w"] = field(repr=False)
+    logvar: BFloat16[Tensor, "c t h w"] = field(repr=False)
+    text: BFloat16[Tensor, "n d"] = field(repr=False)
     fps: float
     source_size: tuple[int, int]
     crop: tuple[int, int, int, int]

@@ -21,7 +21,9 @@ _KILLED = (
     "a worker process was killed, most likely because the memory did not suffice: take fewer workers and run this again"
 )
 
+# In a worker: what it does with a batch, and whether it is doing it.
 _work: Callable[[Sequence[Any]], Any]
+_busy = False
 
 
 def run(stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Answer]:
@@ -52,10 +54,9 @@ def run(stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], workers: in
 
 
 def _open(stage: bytes, numbers: Any) -> None:
-    """Begins a worker: signals are the parent's business, and with the parent it ends."""
+    """Begins a worker: Ctrl-C ends what it is doing and nothing else, and with the parent it ends."""
     global _work
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
@@ -67,11 +68,20 @@ def _open(stage: bytes, numbers: Any) -> None:
 
 
 def _do(batch: Sequence[Any]) -> Any:
+    global _busy
+    _busy = True
     try:
         return _work(batch)
     except Exception as error:
         error.add_note(f"in a worker:\n{traceback.format_exc()}")
         raise
+    finally:
+        _busy = False
+
+
+def _interrupt(*_: Any) -> None:
+    if _busy:
+        raise KeyboardInterrupt
 
 
 def _raise(error: Exception) -> Callable[[Sequence[Any]], Any]:

@@ -57,8 +57,3 @@ class Shard:
         """The files of all jobs in their order, or None while one is missing."""
         files = [Shard(rank, self.world).file(folder, suffix) for rank in range(self.world)]
         return files if all(file.is_file() for file in files) else None
-
-
-def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
-    """The rows of all jobs in the order they had before `Shard.of`."""
-    return [part[i] for i in range(max(map(len, parts), default=0)) for part in parts if i < len(part)]

@@ -5,7 +5,7 @@ Axes: `t` frames, `h w` height and width in pixels.
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -68,6 +68,7 @@ def read(
     end: float | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
+    each: Callable[[Picture], Picture] | None = None,
 ) -> tuple[Frames, float]:
     """Reads the frames of a video between two times, evenly spaced, and their rate.
 
@@ -78,6 +79,8 @@ def read(
         start, end: seconds from the first frame; the whole video unless given. `end` is not included.
         fps: frames a second of the result; the average rate of the file unless given, which is then every frame.
         max_frames: stop after so many.
+        each: what is done with each frame as it comes, such as to make it smaller, so that not all are held in full
+            size.
 
     Raises:
         UserError: the file is missing, damaged or no video, or has no frame in the window.
@@ -91,7 +94,8 @@ def read(
         raise UserError(f"max_frames={max_frames} must be 1 or more")
     with _open(path) as (container, stream):
         fps = fps or _rate(stream)
-        frames = list(_sample(container, stream, start, end, fps, max_frames))
+        sampled = _sample(container, stream, start, end, fps, max_frames)
+        frames = list(sampled if each is None else map(each, sampled))
     if not frames:
         raise UserError(f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long")
     return np.stack(frames), fps
@@ -127,8 +131,8 @@ def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps
         encode(temporary, frames, fps)
 
 
-def contact_sheet(frames: Frames) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """All frames in reading order on one picture; a single frame is the picture.
+def contact_sheet(frames: Frames, columns: int | None = None) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
+    """All frames in reading order on one picture, so many in a row; a single frame is the picture.
 
     Small frames are enlarged so that they can be seen and large ones shrunk; of more than 64 frames, 64 evenly spaced
     ones are shown.
@@ -141,8 +145,8 @@ def contact_sheet(frames: Frames) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
     longest = max(height, width)
     scale = max(1, 192 // longest) if longest <= 320 else 320 / longest
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    # One row where it stays legible, or else about three wide to two high.
-    columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
+    if columns is None:  # one row where it stays legible, or else about three wide to two high
+        columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
     rows = math.ceil(len(frames) / columns)
     gap = 4
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)

@@ -161,3 +161,29 @@ def test_a_size_like_a_picture():
 
 def test_whole_frames():
     assert [geometry.whole_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
+
+
+@pytest.mark.parametrize(
+    ("size", "area", "expected"),
+    [
+        ((480, 720), 256 * 256, (208, 304)),
+        ((720, 480), 256 * 256, (304, 208)),
+        ((480, 720), 480 * 720, (480, 720)),
+        ((500, 500), 256 * 256, (256, 256)),
+        ((17, 900), 256 * 256, (16, 896)),
+        ((50, 100), 256 * 256, (48, 96)),
+    ],
+)
+def test_the_size_within_an_area(size, area, expected):
+    assert geometry.size_within(*size, area, 16) == expected
+
+
+def test_a_picture_without_a_size_is_told():
+    with pytest.raises(UserError, match="15x480 pixels are too few"):
+        geometry.size_within(480, 15, 256 * 256, 16)
+
+
+@given(st.integers(16, 2000), st.integers(16, 2000), st.integers(256, 10**6))
+def test_a_size_within_an_area_is_legal_and_enlarges_nothing(height, width, area):
+    h, w = geometry.size_within(height, width, area, 16)
+    assert h % 16 == w % 16 == 0 and h <= height and w <= width and h * w <= area

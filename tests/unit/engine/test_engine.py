@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.engine.shard import Shard, interleave
+from cogvideox.engine.shard import Shard
 from cogvideox.engine.stage import run
 from cogvideox.errors import UserError
 
@@ -99,10 +99,10 @@ def test_without_ray_it_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 12])
-def test_shards_share_the_rows_and_their_order_comes_back(world):
-    rows = list(range(10))
-    parts = [Shard(rank, world).of(rows) for rank in range(world)]
-    assert interleave(parts) == rows
+def test_shards_share_the_rows(world):
+    parts = [Shard(rank, world).of(range(10)) for rank in range(world)]
+    assert sorted(row for part in parts for row in part) == list(range(10))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_shard_is_done_when_its_file_is_there(tmp_path):

@@ -1,0 +1,247 @@
+"""Clips and captions to latents and features, each once: what training reads afterwards without VAE and T5.
+
+    captions -> T5  -> text shards  --+
+                                      +-> index.parquet
+    views    -> VAE -> latent shards -+
+
+What a shard of the store already holds is not made again, so a stop costs the shards that were being made, a second
+run makes only what is new, and a changed caption costs its text alone.
+"""
+
+import math
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cogvideox import config
+from cogvideox.bundle.layout import Description, describe, weights_file
+from cogvideox.dataset.config import StoreSettings, Target
+from cogvideox.dataset.folder import Listing
+from cogvideox.dataset.keys import key as digest
+from cogvideox.dataset.keys import latents_key, text_key, weights_hash
+from cogvideox.dataset.plan import View, plan
+from cogvideox.dataset.shards import INDEX, Placed, Row, known, read_index, write_index
+from cogvideox.dataset.stages import EncodeTexts, EncodeViews, Machine
+from cogvideox.disk import sweep
+from cogvideox.engine.shard import Shard
+from cogvideox.engine.stage import Place, Stage, run
+from cogvideox.errors import UserError
+from cogvideox.geometry import latent_shape, video_frames
+from cogvideox.weights.pickles import open_weights
+
+NUM_IN_SHARD, SHARD_BYTES = 32, 256 * 2**20  # at most: what an interruption can cost each process
+IDLE = 600.0  # seconds after which a half-written file is a killed process's
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a run did.
+
+    complete: whether the index is written, which of several jobs the last one does. If so, `num_clips` and `rejects`
+    are all that stand in it, and else those of this job.
+    """
+
+    num_new_latents: int
+    num_new_texts: int
+    num_clips: int
+    rejects: list[tuple[str, str]]
+    complete: bool
+
+
+def encode(
+    listing: Listing,
+    folder: str | Path,
+    model: str | Path | Description,
+    target: Target,
+    *,
+    machine: Machine | None = None,
+    shard: Shard | None = None,
+    workers: int = 0,
+    place: Place = "local",
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Encoded:
+    """Encodes the clips of a listing into a store, as far as they are not there.
+
+    The index then lists these clips and no others; what else is in the shards stays there, to be found again.
+
+    Args:
+        listing: of one job the part that is its own (`folder.recognise`, with the same `shard`).
+        shard: which of several jobs this is; the last that is done writes the index.
+        workers: processes, each with networks of its own; 0 is this one.
+        on_progress: told "captions" or "clips", how many are done and how many there are to do.
+
+    Raises:
+        UserError: no such model, a target that does not fit it, the disk refuses.
+    """
+    about = model if isinstance(model, Description) else describe(model)
+    folder, shard, machine = Path(folder), shard or Shard(), machine or Machine()
+    settings = store_settings(about, target)
+    sweep(folder, idle=IDLE)
+    views, rejects = plan(listing.clips, target)
+    errors: dict[str, str | None] = {}
+
+    def make(what: str, stage: Stage, todo: list[tuple[str, Any]], size: int, there: dict[str, Placed]) -> int:
+        """Runs a stage, notes what it made in `there` and what it could not in `errors`, and counts the former."""
+        num_made = 0
+        answers = run(stage, _batches(todo, size, workers), workers=workers, place=place)
+        for num_done, made in enumerate(chain.from_iterable(answers), start=1):
+            if made.placed is None:
+                errors[made.key] = made.error
+            else:
+                there[made.key] = made.placed
+                num_made += 1
+            if on_progress is not None:
+                on_progress(what, num_done, len(todo))
+        return num_made
+
+    texts, latents = known(folder, "text"), known(folder, "latents")
+    captions = {_text_key(settings, caption): caption for caption in ("", *(v.clip.caption for v in views))}
+    missing = [(key, caption) for key, caption in captions.items() if key not in texts]
+    per_shard = _per_shard(2 * settings.text_length * settings.text_width)
+    num_texts = make("captions", EncodeTexts(about.name, folder, machine), missing, per_shard, texts)
+
+    pairs = [(latents_key(view, settings.vae), view) for view in views]
+    usable = [(key, view) for key, view in pairs if _text_key(settings, view.clip.caption) in texts]
+    missing = [(key, view) for key, view in dict(usable).items() if key not in latents]
+    per_shard = _per_shard(max((_num_bytes(view, settings) for _, view in missing), default=1))
+    num_latents = make("clips", EncodeViews(about.name, folder, machine), missing, per_shard, latents)
+
+    rows = [_row(key, view, settings, latents, texts, errors) for key, view in pairs]
+    rows += [Row(source, error) for source, error in (*listing.rejects, *rejects)]
+    rows, complete = _finish(folder, settings, rows, shard)
+    refused = [(row.source, row.error) for row in rows if row.error is not None]
+    return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete)
+
+
+def store_settings(about: Description, target: Target) -> StoreSettings:
+    """With what a model encodes for a target; of its weights a part is read, to hash it.
+
+    Raises:
+        UserError: the target's sizes do not divide into the model's patches; weights are missing.
+    """
+    multiple = size_multiple(about)
+    if target.multiple % multiple:
+        raise UserError(f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {multiple}")
+    vae, text = (open_weights(weights_file(about.path, part)) for part in ("vae", "text_encoder"))
+    encoder = [name for name in vae if name.startswith("encoder.")]  # a decoder may learn on
+    return StoreSettings(
+        model=about.name,
+        vae=weights_hash(vae, encoder, config.to_dict(about.vae) | {"scaling_factor": None}),
+        text_encoder=weights_hash(text, text, config.to_dict(about.text)),
+        latent_channels=about.vae.latent_channels,
+        scaling_factor=about.vae.scaling_factor,
+        ratio=about.vae.spatial_compression_ratio,
+        text_length=about.settings.text_length,
+        text_width=about.text.d_model,
+        null_text=about.settings.null_text,
+        target=target,
+    )
+
+
+def size_multiple(about: Description) -> int:
+    """What the heights and widths of a model's videos are multiples of: a latent's pixels times a patch's latents."""
+    return about.vae.spatial_compression_ratio * about.transformer.patch_size
+
+
+def num_bytes(views: Sequence[View], settings: StoreSettings) -> int:
+    """What a store of these takes on the disk, if nothing of it is there."""
+    texts = len({view.clip.caption for view in views}) + 1
+    return sum(_num_bytes(view, settings) for view in views) + 2 * texts * settings.text_length * settings.text_width
+
+
+def _num_bytes(view: View, settings: StoreSettings) -> int:
+    """Mean and log-variance, two bytes each."""
+    return (
+        4
+        * settings.latent_channels
+        * math.prod(latent_shape(view.num_frames, view.height, view.width, ratio=settings.ratio))
+    )
+
+
+def _per_shard(num_bytes: int) -> int:
+    return max(1, min(NUM_IN_SHARD, SHARD_BYTES // num_bytes))
+
+
+def _batches(todo: Sequence[T], size: int, workers: int) -> list[Sequence[T]]:
+    """Shards of at most `size`, and no so large ones that a worker would have none."""
+    size = max(1, min(size, math.ceil(len(todo) / max(workers, 1))))
+    return [todo[start : start + size] for start in range(0, len(todo), size)]
+
+
+def _text_key(settings: StoreSettings, caption: str) -> str:
+    """See `keys.text_key`."""
+    return text_key(caption, settings.text_length, settings.text_encoder)
+
+
+def _row(
+    key: str,
+    view: View,
+    settings: StoreSettings,
+    latents: Mapping[str, Placed],
+    texts: Mapping[str, Placed],
+    errors: Mapping[str, str | None],
+) -> Row:
+    clip, text = view.clip, _text_key(settings, view.clip.caption)
+    if text not in texts or key not in latents:
+        return Row(
+            str(clip.source), errors[key if text in texts else text], clip.id, clip.caption, clip.start, clip.end
+        )
+    return Row(
+        source=str(clip.source),
+        clip_id=clip.id,
+        caption=clip.caption,
+        start=clip.start,
+        end=clip.end,
+        fps=view.fps,
+        num_frames=video_frames(latents[key].shape[1]),  # a file may have held a little less than it said
+        height=view.height,
+        width=view.width,
+        source_fps=clip.fps,
+        source_height=clip.height,
+        source_width=clip.width,
+        crop=view.crop,
+        latents=key,
+        latents_file=latents[key].file,
+        text=text,
+        text_file=texts[text].file,
+        scores=clip.scores,
+    )
+
+
+def _finish(folder: Path, settings: StoreSettings, rows: list[Row], shard: Shard) -> tuple[list[Row], bool]:
+    """Writes the index, if all jobs are done; the rows in it or, if not, those of this job."""
+    if shard.world > 1:
+        common = folder / f"parts-{digest(config.to_dict(settings) | {'model': None})}"
+        write_index(shard.file(common, ".parquet"), settings, rows)
+        if shard.all_done(common, ".parquet") is None:
+            return rows, False
+        taken = common.with_name(f".{common.name}-{secrets.token_hex(4)}")
+        try:
+            common.rename(taken)  # of two jobs that are done at once, one can
+        except FileNotFoundError:
+            return rows, False
+        parts = shard.all_done(taken, ".parquet") or []
+        rows = [row for part in parts for row in read_index(part)[1]]
+        shutil.rmtree(taken)
+    rows = _without_repeats(sorted(rows, key=Row.place))
+    write_index(folder / INDEX, settings, rows)
+    return rows, True
+
+
+def _without_repeats(rows: Sequence[Row]) -> list[Row]:
+    """The same pixels under the same caption count once, whatever their files are called."""
+    first: dict[tuple[str | None, str | None], str] = {}
+    kept = []
+    for row in rows:
+        if row.error is None:
+            source = first.setdefault((row.clip_id, row.caption), row.source)
+            if source != row.source:
+                row = Row(row.source, f"it is the same clip, with the same caption, as {source}")
+        kept.append(row)
+    return kept

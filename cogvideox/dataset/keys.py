@@ -1,0 +1,46 @@
+"""By what encoded things are known: hashes of all that they depend on, and of nothing else. Imports no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cogvideox.dataset.plan import View
+    from cogvideox.weights.stored import Stored
+
+SAMPLED = 2**16  # bytes of each tensor that are hashed: training moves all of them, and T5 has ten thousand million
+VERSION = 1  # of how frames are read and resized; another number means other latents
+
+
+def key(*parts: Any) -> str:
+    """A hash of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def identity(content: str, *bounds: float | None) -> str:
+    """The id of a piece of something whose own id is `content`: of all of it, that id."""
+    return content if all(bound is None for bound in bounds) else key(content, *bounds)
+
+
+def latents_key(view: "View", vae: str) -> str:
+    """What the posterior of a view is known by; `vae` is the hash of the encoder."""
+    return key("latents", VERSION, view.clip.id, view.fps, view.num_frames, view.height, view.width, vae)
+
+
+def text_key(caption: str, length: int, text_encoder: str) -> str:
+    """What the features of a caption are known by."""
+    return key("text", VERSION, caption, length, text_encoder)
+
+
+def weights_hash(state: "Stored", names: Iterable[str], settings: Any) -> str:
+    """A hash of some tensors of a file and of plain settings: of names, shapes, types and the first bytes of each."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(names):
+        tensor = state.passing(name)
+        first = tensor.flatten()[: SAMPLED // tensor.itemsize].contiguous().view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(first.numpy().tobytes())
+    return digest.hexdigest()[:16]
