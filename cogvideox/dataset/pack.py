@@ -21,12 +21,13 @@ def first_fit_decreasing(
 
     Args:
         num_rows: no more rows than these; what then finds no place is in none of them.
-        first: so many clips at the front go before all others, in their order, so that none is left over for ever.
+        first: so many clips at the front go before all others, and the very first of them before those: none is then
+            left over for ever.
 
     Raises:
         UserError: a clip is longer than a row.
     """
-    order = [*range(first), *sorted(range(first, len(lengths)), key=lambda i: (-lengths[i], i))]
+    order = sorted(range(len(lengths)), key=lambda i: (i > 0 or not first, i >= first, -lengths[i], i))
     rows: list[list[int]] = []
     room: list[int] = []
     for i in order:
