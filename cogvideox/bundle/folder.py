@@ -30,7 +30,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from cogvideox.weights.outward import save_as_theirs
 from cogvideox.weights.pickles import open_weights
-from cogvideox.weights.stored import shapes
+from cogvideox.weights.stored import Stored, shapes
 from cogvideox.weights.strict import load_strict
 
 
@@ -44,6 +44,9 @@ class Bundle:
     tokenizer: Tokenizer
     schedule: Schedule
     settings: FolderSettings
+
+    def turn(self, part: str) -> None:
+        """Told before a network is used. Here all are at hand; by a memory plan they come in turn (`placement`)."""
 
 
 def load(
@@ -59,24 +62,41 @@ def load(
             of another shape; parts that do not fit each other.
     """
     about = model if isinstance(model, Description) else describe(model)
-    path = about.path
-    tokenizer = Tokenizer.from_folder(path / "tokenizer")
-    if len(tokenizer) > about.text.vocab_size:
-        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
-        raise UserError(f"the parts of {path} do not fit: the tokenizer has {num_ids}")
+    tokenizer = tokenizer_of(about)
     networks: dict[str, Any] = {
         "text_encoder": build(about.text),
         "transformer": build(about.transformer),
         "vae": build(about.vae),
     }
     for part, network in networks.items():
-        file = weights_file(path, part)
-        state = open_weights(file)
-        if part == "text_encoder":
-            state = text_weights.one_embedding(state)
+        state, file = open_part(about, part)
         load_strict(network, state, where=str(file), rules=keymap_of(network.config), dtype=dtype, device=device)
         network.eval().requires_grad_(False)
     return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(about.schedule)), settings=about.settings)
+
+
+def tokenizer_of(about: Description) -> Tokenizer:
+    """The tokenizer of a model.
+
+    Raises:
+        UserError: it is missing, damaged or knows more tokens than the text encoder.
+    """
+    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
+    if len(tokenizer) > about.text.vocab_size:
+        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
+        raise UserError(f"the parts of {about.path} do not fit: the tokenizer has {num_ids}")
+    return tokenizer
+
+
+def open_part(about: Description, part: str) -> tuple[Stored, Path]:
+    """The weights of a network, still on the disk, and the file that they are in.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = weights_file(about.path, part)
+    state = open_weights(file)
+    return (text_weights.one_embedding(state) if part == "text_encoder" else state), file
 
 
 def save(

@@ -71,10 +71,10 @@ def translate(
     too_large: list[str] = []
     place = {name: i for i, name in enumerate(state)}
     # In the order of the file, or of one file after the other, because disks like it.
-    for name in sorted(expected, key=lambda name: place[_sources(name, state, rules)[0]]):
+    for name in sorted(expected, key=lambda name: place[sources_of(name, state, rules)[0]]):
         tensor = _made(name, state, rules, dtype, device, lasting)
         if not _finite(tensor):
-            parts = [passing(state, part) for part in _sources(name, state, rules)]
+            parts = [passing(state, part) for part in sources_of(name, state, rules)]
             overflows = dtype is not None and all(_finite(part.float()) for part in parts)
             (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
         yield name, tensor
@@ -132,7 +132,7 @@ def _made(
     device: torch.device | str | None,
     lasting: bool,
 ) -> Tensor:
-    sources = _sources(name, state, rules)
+    sources = sources_of(name, state, rules)
     stored = [(state.meta if isinstance(state, Stored) else state)[part] for part in sources]
     kind = reduce(torch.promote_types, (part.dtype for part in stored))
     kind = dtype if dtype is not None and kind.is_floating_point else kind
@@ -145,8 +145,8 @@ def _made(
     return make(name, rules, parts).contiguous()
 
 
-def _sources(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:
-    """What a tensor is made of; itself, where the state has it under our name already."""
+def sources_of(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """The tensors of theirs that a tensor of ours is made of; itself, where the state has it under our name already."""
     sources = their_names(name, rules)
     return sources if all(part in state for part in sources) else (name,)
 

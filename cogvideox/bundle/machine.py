@@ -1,0 +1,161 @@
+"""What a memory plan has to know of the machine: how much is free, and about how fast it is.
+
+Rates are estimates. Those of GPUs are half or less of what data sheets promise, as published times of these models come
+out at; that of a CPU is measured for a tenth of a second. Imports no torch until a machine is looked at.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+T = 1e12
+
+DISK = 1.0e9
+"""Bytes a second from a disk that is neither the best nor in the cache already."""
+
+CONTEXT = 700 * 2**20
+"""What CUDA itself and the screen take of a GPU's memory."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations a second in linear layers, attention and convolutions, and bytes a second from memory to the device
+    (on a CPU, from the type of the file to float32)."""
+
+    linear: float
+    attention: float
+    convolution: float
+    transfer: float
+
+
+# Of bfloat16 or float16 without compilation. The first name that the device's name contains.
+GPUS: dict[str, Rates] = {
+    "B200": Rates(900 * T, 500 * T, 400 * T, 50e9),
+    "H200": Rates(450 * T, 300 * T, 200 * T, 45e9),
+    "H100": Rates(450 * T, 300 * T, 200 * T, 45e9),
+    "GH200": Rates(450 * T, 300 * T, 200 * T, 100e9),
+    "A100": Rates(200 * T, 120 * T, 80 * T, 20e9),
+    "L40": Rates(130 * T, 85 * T, 50 * T, 20e9),
+    "RTX 5090": Rates(150 * T, 100 * T, 60 * T, 40e9),
+    "RTX 4090": Rates(120 * T, 80 * T, 50 * T, 20e9),
+    "RTX 4080": Rates(75 * T, 50 * T, 30 * T, 20e9),
+    "RTX 3090": Rates(50 * T, 35 * T, 20 * T, 20e9),
+    "A10": Rates(60 * T, 40 * T, 25 * T, 20e9),
+    "V100": Rates(70 * T, 30 * T, 30 * T, 10e9),
+    "T4": Rates(22 * T, 12 * T, 8 * T, 8e9),
+}
+UNKNOWN_GPU = Rates(20 * T, 13 * T, 8 * T, 10e9)
+UNKNOWN_CPU = Rates(0.03 * T, 0.02 * T, 0.03 * T, 1.5e9)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a model is to run.
+
+    kind: "cpu" or "cuda".
+    name: of the device, for people.
+    free: bytes that are free on the device; on a CPU, of main memory.
+    host_free: bytes of main memory that are free; on a CPU the same.
+    dtype: what the networks compute in.
+    """
+
+    kind: str
+    name: str
+    free: int
+    host_free: int
+    dtype: str
+    rates: Rates
+
+
+def gpu(name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64) -> Machine:
+    """A machine that need not be here: a GPU of so many GiB on which nothing else runs."""
+    free = int(gigabytes * 2**30) - CONTEXT
+    return Machine("cuda", name, free, int(host_gigabytes * 2**30), dtype, rates_of_gpu(name, dtype))
+
+
+def rates_of_gpu(name: str, dtype: str) -> Rates:
+    """By name; of one that is not known, those of a small one. float32 is taken to be eight times slower."""
+    known = next((rates for part, rates in GPUS.items() if part.lower() in name.lower()), UNKNOWN_GPU)
+    if dtype != "float32":
+        return known
+    return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer)
+
+
+def look(device: "torch.device", dtype: str) -> Machine:
+    """The machine that this is."""
+    import torch
+
+    host = free_memory()
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch keeps for itself without using it, it uses again.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        name = torch.cuda.get_device_name(device)
+        return Machine("cuda", name, free, host, dtype, rates_of_gpu(name, dtype))
+    return Machine(device.type, device.type.upper(), host, host, dtype, _probe())
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are free, of the machine or of the container around us, which has a limit of its own.
+    What the system does not tell counts as 8 GiB."""
+    _, free = main_memory()
+    return 8 * 2**30 if free is None else free
+
+
+def main_memory() -> tuple[int | None, int | None]:
+    """Bytes of main memory, and how many of them are free. None is unknown."""
+    total, free = _of_machine()
+    limit, used = _number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory.current")
+    if limit is not None and (total is None or limit < total):
+        within = limit - (used or 0) + _reclaimable()
+        return limit, within if free is None else min(within, free)
+    return total, free
+
+
+def _of_machine() -> tuple[int | None, int | None]:
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
+        return kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
+    except (OSError, KeyError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+    except (ValueError, OSError, AttributeError):
+        return None, None
+
+
+def _reclaimable() -> int:
+    """Bytes that a container is charged for files which were read, and gives back when it needs them."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+
+
+def _number_in(path: str) -> int | None:
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _probe() -> Rates:
+    """A matrix product in float32, again and again for a tenth of a second."""
+    import torch
+
+    matrix = torch.ones(512, 512)
+    torch.mm(matrix, matrix)
+    start, count = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < 0.1:
+        torch.mm(matrix, matrix)
+        count += 1
+    rate = 2 * 512**3 * count / seconds
+    return Rates(0.8 * rate, 0.5 * rate, 0.8 * rate, UNKNOWN_CPU.transfer)

@@ -1,0 +1,165 @@
+"""Carrying out a memory plan: the networks of a model, each on the device when it is used.
+
+    plan = memory.plan(model_of(about), demand, machine.look(device, "bfloat16"))
+    run = place(about, plan, device, torch.bfloat16)
+    run.turn("text_encoder")    # before it is used, and so on for "transformer" and "vae"
+
+The networks are there from the start, and a LoRA may be laid over the transformer at any time; of those that come in
+turn or are streamed, the matrices are empty in between.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from cogvideox.bundle.folder import Bundle, open_part, tokenizer_of
+from cogvideox.bundle.layout import Description
+from cogvideox.bundle.memory import Keep, Model, Plan
+from cogvideox.bundle.networks import Network, build, keymap_of
+from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
+from cogvideox.bundle.streaming import Groups, Streamed, put, take_out
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.weights.strict import check_fit, load_strict, translate
+
+
+@dataclass
+class Placed(Bundle):
+    """A model on its device as a plan has it."""
+
+    plan: Plan
+    keepers: "dict[str, InTurn | InStreaming]" = field(default_factory=dict, repr=False)
+
+    def turn(self, part: str) -> None:
+        """Brings the network that is used next, after the others have made room.
+
+        Raises:
+            UserError: its weights are missing or damaged, which of one that comes later shows late.
+        """
+        for other, keeper in self.keepers.items():
+            if other != part:
+                keeper.leave()
+        if part in self.keepers:
+            self.keepers[part].enter()
+
+
+def model_of(about: Description) -> Model:
+    """What a plan has to know of a model; of its weights only the headers are read.
+
+    Raises:
+        UserError: weights are missing or damaged.
+    """
+    stored = {}
+    for part in ("text_encoder", "transformer", "vae"):
+        kinds = [tensor.dtype for tensor in open_part(about, part)[0].meta.values() if tensor.is_floating_point()]
+        stored[part] = str(max(kinds, key=lambda kind: kind.itemsize)).removeprefix("torch.")
+    return Model(about.name, about.transformer, about.vae, about.text, about.settings.text_length, stored)
+
+
+def place(about: Description, plan: Plan, device: torch.device, dtype: torch.dtype) -> Placed:
+    """Loads what the plan has loaded at once, and readies the rest.
+
+    Raises:
+        UserError: as `folder.load`; of networks that are loaded later, what their headers tell.
+    """
+    tokenizer = tokenizer_of(about)
+    networks: dict[str, Network] = {}
+    keepers: dict[str, InTurn | InStreaming] = {}
+    keeps: dict[str, Keep] = {"text_encoder": plan.text, "transformer": plan.transformer}
+    configs = {"text_encoder": about.text, "transformer": about.transformer, "vae": about.vae}
+    for part, config in configs.items():
+        network = networks[part] = build(config)
+        if part == "vae" or (keeps[part] == "stays" and plan.storage == "exact"):
+            state, file = open_part(about, part)
+            load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=dtype, device=device)
+        elif keeps[part] == "turns" and plan.storage == "exact":
+            keepers[part] = InTurn(about, part, network, device, dtype)
+        else:
+            keepers[part] = InStreaming(about, part, network, device, dtype, plan)
+        network.eval().requires_grad_(False)
+    return Placed(
+        **networks,  # pyrefly: ignore[bad-argument-type]
+        tokenizer=tokenizer,
+        schedule=Schedule(**asdict(about.schedule)),
+        settings=about.settings,
+        plan=plan,
+        keepers=keepers,
+    )
+
+
+class InTurn:
+    """Loads a network when it is used, and lets it go when another one is."""
+
+    def __init__(self, about: Description, part: str, network: Network, device: torch.device, dtype: torch.dtype):
+        self._about, self._part, self._network = about, part, network
+        self._device, self._dtype = device, dtype
+        self._expected = network.state_dict()
+        state, file = open_part(about, part)
+        check_fit(state, self._expected, where=str(file), rules=keymap_of(network.config))
+        take_out(network, list(self._expected), dtype, device)
+        self._is_here = False
+
+    def enter(self) -> None:
+        """The network is used next."""
+        if self._is_here:
+            return
+        state, file = open_part(self._about, self._part)
+        rules = keymap_of(self._network.config)
+        with torch.inference_mode(False), torch.no_grad():
+            made = translate(
+                state, self._expected, where=str(file), rules=rules, dtype=self._dtype, device=self._device
+            )
+            for name, tensor in made:
+                put(self._network, {name: tensor})
+        self._is_here = True
+
+    def leave(self) -> None:
+        """Another one is."""
+        if self._is_here:
+            take_out(self._network, list(self._expected), self._dtype, self._device)
+            self._is_here = False
+            make_room(self._device)
+
+
+class InStreaming:
+    """Readies a network for streaming when it is first used (`streaming`)."""
+
+    def __init__(
+        self, about: Description, part: str, network: Network, device: torch.device, dtype: torch.dtype, plan: Plan
+    ) -> None:
+        self._network, self._device, self._dtype, self._plan, self._part = network, device, dtype, plan, part
+        expected = network.state_dict()
+        state, file = open_part(about, part)
+        rules = keymap_of(network.config)
+        check_fit(state, expected, where=str(file), rules=rules)
+        self._groups = Groups(expected)
+        self._disk = OnDisk(state, expected, rules, str(file), dtype=dtype, device=device)
+        take_out(network, list(expected), dtype, device)
+        self._streamed: Streamed | None = None
+
+    def enter(self) -> None:
+        if self._streamed is None:
+            put(self._network, self._disk.fetch(self._groups.rest))
+            self._streamed = Streamed(
+                self._network, self._groups, self._shelf(), self._disk, dtype=self._dtype, device=self._device
+            )
+
+    def leave(self) -> None:
+        if self._streamed is not None:
+            self._streamed.rest()
+            make_room(self._device)
+
+    def _shelf(self) -> Shelf:
+        plan, is_text = self._plan, self._part == "text_encoder"
+        form = None if plan.storage == "exact" else plan.storage
+        if form is None and (is_text or plan.waits != "host"):  # a text is encoded once: reading it again is no loss
+            return self._disk
+        on_host = plan.waits == "host" and not is_text
+        groups = [*self._groups.blocks, *(names for names in self._groups.tables if names)]
+        place = torch.device("cpu") if on_host else self._device
+        return InMemory(self._disk, groups, place=place, device=self._device, dtype=self._dtype, storage=form)
+
+
+def make_room(device: torch.device) -> None:
+    """Gives memory that nothing uses back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

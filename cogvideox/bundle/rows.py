@@ -1,0 +1,49 @@
+"""Matrices in one byte a number, with a scale for each row: half of bfloat16's memory, and not the same numbers.
+
+They are stored so and multiplied in the type of the network: each is spread out again when its turn comes.
+
+Axes: o i a matrix's rows and columns.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+Storage = Literal["int8", "fp8"]
+"""Whole numbers of equal steps, error at most half a step (1/254 of the row's largest number); or floating-point e4m3,
+error at most 1/16 of each number."""
+
+_TYPES: dict[Storage, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+_LARGEST: dict[Storage, float] = {"int8": 127.0, "fp8": 448.0}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A matrix in one byte a number: `numbers * scale` is what it stands for."""
+
+    numbers: Shaped[Tensor, "o i"]
+    scale: Float[Tensor, "o 1"]
+
+    @classmethod
+    def of(cls, matrix: Float[Tensor, "o i"], storage: Storage) -> "Rows":
+        """The nearest that the storage can say. A row of zeros stays one."""
+        largest = matrix.abs().amax(dim=1, keepdim=True).float()
+        scale = torch.where(largest > 0, largest / _LARGEST[storage], torch.ones_like(largest))
+        numbers = matrix.float() / scale
+        if storage == "int8":
+            numbers = numbers.round_()
+        return cls(numbers.to(_TYPES[storage]), scale)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numbers.nbytes + self.scale.nbytes
+
+    def to(self, device: torch.device) -> "Rows":
+        return Rows(self.numbers.to(device), self.scale.to(device))
+
+    def spread(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
+        """The matrix, where the numbers are. bfloat16 holds the numbers of either storage exactly."""
+        return self.numbers.to(dtype).mul_(self.scale)

@@ -1,0 +1,122 @@
+"""Where the matrices of a streamed network wait, and how they come from there: the disk, or memory.
+
+A shelf gives matrices by name, as the network multiplies by them. From the disk they are cast and joined every time;
+in memory they lie ready, as they are or in one byte a number (`rows`), in pinned memory where a GPU fetches them.
+"""
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogvideox.bundle.rows import Rows, Storage
+from cogvideox.weights.keymap import Rule
+from cogvideox.weights.stored import Stored
+from cogvideox.weights.strict import sources_of, translate
+
+
+class OnDisk:
+    """A shelf that is the files of the model.
+
+    Args:
+        expected: names and shapes of the network's tensors, as its `state_dict` before anything is loaded.
+        where: the file, for messages.
+    """
+
+    def __init__(
+        self,
+        state: Stored,
+        expected: Mapping[str, Tensor],
+        rules: Sequence[Rule],
+        where: str,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._state, self._expected, self._rules, self._where = state, expected, rules, where
+        self._dtype, self._device = dtype, device
+        self._lock = Lock()
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Read, checked and cast. One thread at a time reads.
+
+        Raises:
+            UserError: one is damaged, or does not fit into the type.
+        """
+        wanted = {name: self._expected[name] for name in names}
+        theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
+        state = self._state.renamed({name: name for name in theirs})
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            return dict(
+                translate(
+                    state,
+                    wanted,
+                    where=self._where,
+                    rules=self._rules,
+                    dtype=self._dtype,
+                    device=self._device,
+                    lasting=False,
+                )
+            )
+
+    def rows_of(self, name: str, indices: Tensor) -> Tensor:
+        """Some rows of a table that lies in the file as it is used, cast. The others are never read."""
+        (theirs,) = sources_of(name, self._state, self._rules)
+        return self._state[theirs][indices.to("cpu")].to(self._device, self._dtype)
+
+
+class InMemory:
+    """A shelf of tensors that were read once.
+
+    Args:
+        source: where they come from.
+        groups: names that are read together, one group after the other.
+        place: where they wait: the device itself, or the CPU.
+        storage: in which form; None is that of the network.
+    """
+
+    def __init__(
+        self,
+        source: OnDisk,
+        groups: Iterable[Sequence[str]],
+        *,
+        place: torch.device,
+        device: torch.device,
+        dtype: torch.dtype,
+        storage: Storage | None = None,
+    ) -> None:
+        self.place, self.device, self.dtype = place, device, dtype
+        self.held: dict[str, Tensor | Rows] = {}
+        for names in groups:
+            for name, tensor in source.fetch(names).items():
+                held = tensor if storage is None else Rows.of(tensor, storage)
+                self.held[name] = _pinned(held.to(place)) if place.type == "cpu" != device.type else held.to(place)
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """On the device, in the type of the network."""
+        return {name: spread(self.held[name], self.device, self.dtype) for name in names}
+
+
+Shelf = OnDisk | InMemory
+
+
+def spread(held: Tensor | Rows, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What waits, as the network takes it."""
+    held = held.to(device)
+    return held.spread(dtype) if isinstance(held, Rows) else held
+
+
+def _pinned(held: Tensor | Rows) -> Tensor | Rows:
+    """The same memory, made known to the GPU's driver, so that copies run beside the computation.
+
+    Torch's own pinned memory comes in powers of two, which for these matrices wastes up to half of it. Where the driver
+    refuses, copies are slower, and nothing else.
+    """
+    for tensor in (held.numbers, held.scale) if isinstance(held, Rows) else (held,):
+        runtime: Any = torch.cuda.cudart()
+        if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
+            weakref.finalize(tensor.untyped_storage(), runtime.cudaHostUnregister, tensor.data_ptr())
+    return held
