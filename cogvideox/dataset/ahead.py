@@ -7,7 +7,7 @@ how many processes there are, and none of them holds a state that resuming would
 import os
 import signal
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -20,9 +20,10 @@ Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 
 def ahead(
-    make: Callable[[Key], Made], keys: Sequence[Key], *, workers: int = 0, pin: bool = False
+    make: Callable[[Key], Made], keys: Iterable[Key], *, workers: int = 0, pin: bool = False
 ) -> Generator[Made, None, None]:
-    """Yields `make(key)` for every key, in order, up to two for each worker ahead of the one asked for.
+    """Yields `make(key)` for every key, in order, up to two for each worker ahead of the one asked for. Keys are asked
+    for as they are needed, in this process.
 
     With `workers` = 0 each is made when it is asked for, here. Otherwise by so many processes, but no more than there
     are processor cores; `make` and what it returns have to be picklable. What `make` raises is raised here, when its

@@ -102,6 +102,10 @@ class Sample:
     lane: str
     index: int
 
+    @property
+    def source(self) -> str:
+        return _source(self.lane)
+
 
 @dataclass(frozen=True)
 class State:
@@ -217,7 +221,7 @@ class Mixture:
         settings = self.settings
         masks = self._masks(state.step)
         lanes, chances = self._chances(masks, state.step)
-        waiting = [sample for sample in state.waiting if masks[_source(sample.lane)][sample.index]]
+        waiting = [sample for sample in state.waiting if masks[sample.source][sample.index]]
         pool, position, cursors = list(waiting), state.position, dict(state.cursors)
         wanted = settings.row_tokens * settings.num_rows * (1 + _LOOKAHEAD)
         tokens = sum(map(self._length, pool))
@@ -241,7 +245,7 @@ class Mixture:
         return Plan(tuple(tuple(pool[i] for i in row) for row in rows), of_rows, kept, after)
 
     def _length(self, sample: Sample) -> int:
-        return int(self.tables[_source(sample.lane)].lengths[sample.index])
+        return int(self.tables[sample.source].lengths[sample.index])
 
     def _masks(self, step: int) -> dict[str, np.ndarray]:
         """Which clips of each source the policy keeps."""

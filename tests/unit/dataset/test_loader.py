@@ -1,0 +1,182 @@
+"""What the rows of a step hold, and that neither ranks nor workers nor a pause change it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox.dataset.loader import Loader, Step
+from cogvideox.dataset.mixture import MixtureSettings, Source
+from cogvideox.errors import UserError
+from cogvideox.policy import Bound, Policy
+from cogvideox.records import LatentSample, PackedBatch
+from tests.tiny import TEXT_LENGTH, transformer
+
+SHAPES = [(1, 4, 6), (1, 6, 4), (2, 4, 6), (3, 6, 4), (3, 4, 4), (1, 4, 4), (4, 4, 6)]
+SETTINGS = MixtureSettings((Source("a", 2.0), Source("b")), row_tokens=120, num_rows=4, text_dropout=0.3)
+NULL_TEXT = torch.zeros(TEXT_LENGTH, 32)
+
+
+class Clips:
+    """A store in memory. The latents of clip i are i, give or take what its variance makes of them."""
+
+    def __init__(self, name: str, number: int, logvar: float = -30.0) -> None:
+        self.name, self.logvar = name, logvar
+        self.shapes = np.array([SHAPES[i % len(SHAPES)] for i in range(number)])
+        self.columns = {"score": np.arange(number) / number}
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> LatentSample:
+        mean = torch.full((4, *self.shapes[index]), float(index), dtype=torch.bfloat16)
+        text = torch.full((TEXT_LENGTH, 32), index + 1.0, dtype=torch.bfloat16)
+        logvar = torch.full_like(mean, self.logvar)
+        return LatentSample(f"{self.name}{index}", mean, logvar, text, 8.0, (32, 48), (0, 0, 32, 48), "v", "t")
+
+
+STORES = {"a": Clips("a", 25), "b": Clips("b", 10)}
+
+
+def loader(variant: str = "5b", stores=STORES, rank: int = 0, num_ranks: int = 1, seed: int = 0, **changes) -> Loader:
+    settings = replace(SETTINGS, **changes)
+    given = {"seed": seed, "scaling_factor": 0.5, "null_text": NULL_TEXT, "rank": rank, "num_ranks": num_ranks}
+    return Loader(stores, settings, transformer(variant), **given)
+
+
+def tensors(batch: PackedBatch) -> list[torch.Tensor]:
+    return [*batch.latents, *batch.noise, batch.text, batch.timestep]
+
+
+def same(one: PackedBatch, other: PackedBatch) -> bool:
+    return one.clip_ids == other.clip_ids and all(map(torch.equal, tensors(one), tensors(other)))
+
+
+def all_same(steps: list[Step], others: list[Step]) -> bool:
+    pairs = [(a, b) for one, other in zip(steps, others, strict=True) for a, b in zip(one.batches, other.batches)]
+    return all(same(*pair) for pair in pairs) and [one.after for one in steps] == [other.after for other in others]
+
+
+def test_rows_hold_what_the_stores_do():
+    for step in loader().steps(3):
+        assert len(step.batches) == 4 and step.num_clips == sum(map(len, step.batches))
+        for batch in step.batches:
+            for name, latents, noise, text in zip(batch.clip_ids, batch.latents, batch.noise, batch.text):
+                index = int(name[1:])
+                assert latents.shape == noise.shape == (4, *STORES[name[0]].shapes[index])
+                torch.testing.assert_close(latents, torch.full_like(latents, index * 0.5), rtol=0, atol=1e-5)
+                assert (text == index + 1).all() or (text == 0).all()
+    tokens = sum(TEXT_LENGTH + x[0].numel() // 4 for batch in step.batches for x in batch.latents)
+    assert step.num_tokens == tokens and step.useful == tokens / 480
+    assert 0.8 < step.useful <= 1 and step.kept == {"a": 1.0, "b": 1.0}
+
+
+def test_a_visit_draws_anew():
+    """Latents from the posterior, noise, and whether the caption is dropped, in about so many visits."""
+    stores = {"a": Clips("a", 7, logvar=0.0), "b": Clips("b", 3, logvar=0.0)}
+    rows = [batch for step in loader(stores=stores).steps(20) for batch in step.batches]
+    visits = [(x, noise) for row in rows for x, noise, i in zip(row.latents, row.noise, row.clip_ids) if i == "a2"]
+    assert len(visits) > 5
+    for which in (0, 1):
+        assert len({visit[which].sum().item() for visit in visits}) == len(visits)
+    spread = torch.stack([x for x, _ in visits]) / 0.5 - 2
+    assert abs(spread.mean()) < 0.1 and abs(spread.std() - 1) < 0.1
+    dropped = torch.cat([(row.text == 0).all(dim=(1, 2)) for row in rows]).float().mean().item()
+    assert dropped == pytest.approx(0.3, abs=0.1)
+    assert all((row.text != 0).all() for step in loader(text_dropout=0.0).steps(3) for row in step.batches)
+
+
+def test_timesteps_cover_the_range_of_a_step():
+    for step in loader().steps(5):
+        t = torch.cat([batch.timestep for batch in step.batches]).sort().values
+        interval = torch.arange(step.num_clips)
+        assert (t >= interval * 1000 // step.num_clips).all() and (t * step.num_clips < (interval + 1) * 1000).all()
+    both = [next(loader(strata="ranks", rank=rank, num_ranks=2).steps(1)) for rank in range(2)]
+    halves = [{int(t) // 500 for batch in step.batches for t in batch.timestep} for step in both]
+    assert sorted(map(tuple, halves)) == [(0,), (1,)]
+    random = [next(loader(strata=strata).steps(1)).batches[0].timestep for strata in ("random", "slots")]
+    assert not torch.equal(*random)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_share_the_steps_of_one(num_ranks):
+    """Together they have the same rows, with the same latents, noise, texts and timesteps."""
+    alone = list(loader().steps(4))
+    shared = [list(loader(rank=rank, num_ranks=num_ranks).steps(4)) for rank in range(num_ranks)]
+    for k, step in enumerate(alone):
+        rows = {batch.clip_ids: batch for ranks in shared for batch in ranks[k].batches}
+        assert len(rows) == 4 and all(same(rows[batch.clip_ids], batch) for batch in step.batches)
+        assert {ranks[k].num_clips for ranks in shared} == {step.num_clips}
+        assert {len(ranks[k].batches) for ranks in shared} == {4 // num_ranks}
+        assert all(ranks[k].after == step.after for ranks in shared)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_resumed_is_uninterrupted(num_ranks):
+    """Through a checkpoint's JSON, also on another number of ranks."""
+    whole = list(loader(num_ranks=num_ranks).steps(6))
+    first = loader()
+    for step in first.steps(6):
+        if step.after.step == 2:
+            break
+    state = json.loads(json.dumps(first.state_dict()))
+    resumed = loader(num_ranks=num_ranks)
+    resumed.load_state_dict(state)
+    assert all_same(list(resumed.steps(6)), whole[2:])
+    assert state["seen"] == dict(whole[1].after.seen) and resumed.state_dict()["step"] == 6
+
+
+def test_made_ahead_by_workers():
+    """Their number changes nothing, and the state is that of the step at hand, not of those made ahead."""
+    ahead = loader()
+    steps = []
+    for step in ahead.steps(5, workers=2):
+        assert ahead.state_dict()["step"] == len(steps) + 1
+        steps.append(step)
+    assert all_same(steps, list(loader().steps(5)))
+
+
+def test_patches_of_two_frames_repeat_the_first():
+    """In front, as many as are missing; the noise on them is their own."""
+    step = next(loader("1.5-5b", {"a": Clips("a", 9, logvar=0.0), "b": STORES["b"]}).steps(1))
+    odd = [(x, n) for row in step.batches for x, n, i in zip(row.latents, row.noise, row.clip_ids) if i[0] == "a"]
+    assert odd and all(x.shape[1] % 2 == 0 for x, _ in odd)
+    images = [(x, noise) for x, noise in odd if x.shape[1] == 2 and torch.equal(x[:, 0], x[:, 1])]
+    assert images and not any(torch.equal(noise[:, 0], noise[:, 1]) for _, noise in images)
+
+
+def test_the_policy_is_told():
+    policy = Policy((Bound("score", best=0.4, from_step=1),))
+    steps = list(loader(policy=policy).steps(3))
+    assert [step.kept for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2
+    assert all(int(i[1:]) >= (15 if i[0] == "a" else 6) for row in steps[1].batches for i in row.clip_ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_ranks": 3}, "4 rows of a step do not divide among 3 processes; the nearest is 3"),
+        ({"row_tokens": 30}, "row_tokens=30 is too small for a clip of 36 tokens in a"),
+        ({"variant": "5b-i2v"}, "clips of a do not fit the transformer: .* learned positions"),
+    ],
+)
+def test_refusals(changes, says):
+    with pytest.raises(UserError, match=says):
+        loader(**changes)
+
+
+def test_latents_that_patches_do_not_divide():
+    odd = Clips("b", 3)
+    odd.shapes[1] = (1, 5, 6)
+    with pytest.raises(UserError, match="clips of b do not fit the transformer: latent height 5"):
+        loader(stores={"a": STORES["a"], "b": odd})
+
+
+def test_a_state_of_something_else():
+    state = loader().state_dict()
+    with pytest.raises(UserError, match="the state of the data: there is no setting epoch"):
+        loader().load_state_dict({**state, "epoch": 3})
+    with pytest.raises(UserError, match="a images: the run has"):
+        loader(stores={"a": STORES["b"], "b": STORES["b"]}).load_state_dict(state)
