@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from cogvideox.parallel.shard import local
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -41,7 +44,8 @@ class EMA:
     def swapped(self) -> Iterator[None]:
         """Inside the block the modules hold the averaged weights; after it, their own again, to the bit.
 
-        The storages trade places, nothing is copied: do not train inside the block.
+        The storages trade places and nothing is copied, but of weights that are sharded over ranks: do not train inside
+        the block.
         """
         self._swap()
         try:
@@ -51,7 +55,13 @@ class EMA:
 
     def _swap(self) -> None:
         for key, parameter in self._live.items():
-            parameter.data, self.average[key] = self.average[key], parameter.data
+            if isinstance(parameter, DTensor):  # whose storage FSDP gathers from, whatever the parameter points to
+                ours, average = local(parameter.detach()), local(self.average[key])
+                kept = ours.clone()
+                ours.copy_(average)
+                average.copy_(kept)
+            else:
+                parameter.data, self.average[key] = self.average[key], parameter.data
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.average)

@@ -1,0 +1,1 @@
+"""Several processes as one: training and generation over ranks that `torchrun` has started (docs/parallel.md)."""

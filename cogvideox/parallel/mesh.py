@@ -1,0 +1,147 @@
+"""The processes that `torchrun` has started, as a grid of data x sequence.
+
+Ranks of one row of `sequence` share the tokens (or the frames) of the same samples; ranks of one column of `data` have
+samples of their own.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from cogvideox.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the others. Make one with `start`."""
+
+    device: torch.device
+    """Of this process alone."""
+    grid: DeviceMesh
+    """All ranks as data x sequence."""
+    line: DeviceMesh
+    """All ranks in a row."""
+
+    @property
+    def rank(self) -> int:
+        return self.line.get_rank()
+
+    @property
+    def size(self) -> int:
+        return self.line.size()
+
+    @property
+    def everyone(self) -> ProcessGroup:
+        return self.line.get_group()
+
+    @property
+    def data(self) -> ProcessGroup:
+        """Ranks that work on other samples, and at the same place of them."""
+        return self.grid.get_group("data")
+
+    @property
+    def sequence(self) -> ProcessGroup:
+        """Ranks that share this rank's samples."""
+        return self.grid.get_group("sequence")
+
+    def agree(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank; the others do not make it.
+
+        Raises:
+            UserError: on every rank the one that rank 0 met.
+        """
+        answer: list[Any] = [None]
+        if self.rank == 0:
+            try:
+                answer = [make()]
+            except UserError as error:
+                answer = [error]
+        dist.broadcast_object_list(answer, src=0, group=self.everyone, device=self.device)
+        if isinstance(answer[0], UserError):
+            raise answer[0]
+        return answer[0]
+
+    def together(self, make: Callable[[], T]) -> T:
+        """What every rank makes for itself, unless one of them fails: then none goes on.
+
+        Raises:
+            UserError: on every rank the first one that a rank met.
+        """
+        made, error = None, None
+        try:
+            made = make()
+        except UserError as its:
+            error = its
+        errors: list[UserError | None] = [None] * self.size
+        dist.all_gather_object(errors, error, group=self.everyone)
+        for error in errors:
+            if error is not None:
+                raise error
+        return made  # pyrefly: ignore[bad-return]
+
+
+def num_processes() -> int:
+    """How many processes `torchrun` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
+    """Joins the processes that `torchrun` has started, and leaves them at the end.
+
+    Args:
+        sequence: how many ranks share a sample.
+        device: "cuda" (by NCCL) or "cpu" (by Gloo); "auto" is CUDA where each process of this machine has a GPU.
+
+    Raises:
+        UserError: the process was not started by `torchrun`; too few GPUs; ranks that `sequence` does not divide.
+    """
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} are not set, so this is not one of several processes: start them with "
+            "`torchrun --nproc-per-node 2 -m cogvideox ...`"
+        )
+    world = num_processes()
+    check_divides(world, sequence)
+    place = _device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        grid = init_device_mesh(place.type, (world // sequence, sequence), mesh_dim_names=("data", "sequence"))
+        yield Ranks(place, grid, init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",)))
+    finally:
+        dist.destroy_process_group()
+
+
+def check_divides(world: int, sequence: int) -> None:
+    """Whether so many ranks are whole rows of `sequence`.
+
+    Raises:
+        UserError: they are not.
+    """
+    if sequence < 1 or world % sequence:
+        legal = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
+        raise UserError(f"{world} processes are not whole groups of sequence={sequence}; it can be one of {legal}")
+
+
+def _device(wanted: str) -> torch.device:
+    local, num_local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and num_gpus < num_local):
+        return torch.device("cpu")
+    if wanted not in ("auto", "cuda"):
+        raise UserError(f"device={wanted!r} is not possible with several processes; it can be auto, cpu or cuda")
+    if num_gpus < num_local:
+        raise UserError(f"{num_local} processes on this machine need a GPU each, and it has {num_gpus}")
+    return torch.device("cuda", local)

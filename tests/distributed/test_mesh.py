@@ -1,0 +1,80 @@
+"""How processes find each other, and what is said when they cannot."""
+
+import pytest
+
+from cogvideox.diffusion.timesteps import explicit_uniform
+from cogvideox.errors import UserError
+from cogvideox.parallel import mesh
+from cogvideox.parallel.mesh import Ranks
+from tests.distributed.spawn import on_ranks
+
+
+def check_places(ranks: Ranks) -> None:
+    assert (ranks.size, ranks.data.size(), ranks.sequence.size()) == (4, 2, 2)
+    assert (ranks.data.rank(), ranks.sequence.rank()) == divmod(ranks.rank, 2)
+    assert ranks.device.type == "cpu"
+
+
+def check_agreement(ranks: Ranks) -> None:
+    assert ranks.agree(lambda: ["made by", ranks.rank]) == ["made by", 0]
+
+    def refuse() -> None:
+        raise UserError("rank 0 cannot")
+
+    with pytest.raises(UserError, match="rank 0 cannot"):
+        ranks.agree(refuse)
+
+    def only_one_can() -> int:
+        if ranks.rank == 1:
+            raise UserError("rank 1 cannot")
+        return ranks.rank
+
+    with pytest.raises(UserError, match="rank 1 cannot"):
+        ranks.together(only_one_can)
+    assert ranks.together(lambda: ranks.rank) == ranks.rank
+
+
+def check_timesteps(ranks: Ranks) -> None:
+    """The slots of a step are shared by the data ranks: together they are one process's, whatever the number."""
+    mine = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
+    found: list = [None] * ranks.size
+    mesh.dist.all_gather_object(found, mine.tolist())
+    rows = [t for row in found[:: ranks.sequence.size()] for t in row]
+    assert rows == explicit_uniform(3, 17, 12).tolist()
+    assert found[ranks.rank] == found[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
+
+
+def test_places():
+    on_ranks(4, check_places, sequence=2)
+
+
+def test_agreement():
+    on_ranks(2, check_agreement)
+
+
+@pytest.mark.parametrize(("world", "sequence"), [(2, 1), (4, 2)])
+def test_timesteps(world, sequence):
+    on_ranks(world, check_timesteps, sequence=sequence)
+
+
+def test_processes_that_are_no_whole_groups():
+    with pytest.raises(UserError, match=r"6 processes are not whole groups of sequence=4; it can be one of 1, 2, 3, 6"):
+        mesh.check_divides(6, 4)
+
+
+def test_a_process_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert mesh.num_processes() == 1
+    with pytest.raises(UserError, match="torchrun"), mesh.start():
+        pass
+
+
+def test_no_gpus(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "999", "LOCAL_WORLD_SIZE": "999"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(UserError, match="need a GPU each"), mesh.start(device="cuda"):
+        pass
+    with pytest.raises(UserError, match="auto, cpu or cuda"), mesh.start(device="tpu"):
+        pass
