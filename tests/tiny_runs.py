@@ -13,7 +13,7 @@ from cogvideox.training.draws import torch_generator
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.settings import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.vae.config import LossWeights, VAEConfig
+from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
 
@@ -90,6 +90,18 @@ def vae_run(**run) -> VAETraining:
         encoder_steps=6,
         image_interval=2,
         images_per_clip=2,
+    )
+
+
+def vae_gan_run(**run) -> VAETraining:
+    """A VAE run with every term: looks, and a discriminator that learns from step 2 on and is heard from step 4 on."""
+    return replace(
+        vae_run(**run),
+        loss=LossWeights(l1=1.0, l2=0.0, perceptual=0.5, kl=1e-4, gan=0.5),
+        frame_rates=(8.0, 16.0),
+        discriminator=DiscriminatorConfig(width=2, max_width=4),
+        disc_start=4,
+        disc_lead=2,
     )
 
 

@@ -34,7 +34,7 @@ class Guard:
         self.tracker.write(step, {"skipped": 1})
         if self.in_a_row > self.limit:
             raise UserError(
-                f"{found} at step {step}, the {self.in_a_row}th in a row that is not finite: {self._good()} "
+                f"{found} at step {step}; {self.in_a_row} steps in a row were not finite: {self._good()} "
                 "with a lower optim.lr"
             )
         return False

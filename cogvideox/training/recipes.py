@@ -14,7 +14,7 @@ from cogvideox.training.settings import (
     VAETraining,
 )
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.vae.config import LossWeights, VAEConfig
+from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
 # Seeds from here on are never trained on.
 HELD_OUT = 1_000_000_000
@@ -148,9 +148,94 @@ def toybox_gpu() -> TransformerTraining:
     )
 
 
+def vae_1() -> VAETraining:
+    """Stage 1 of the paper's VAE: clips of 17 frames at 256x256, 8 or 16 frames a second, images between.
+
+    Section 2.1; sizes and frame rates are the paper's, and that a discriminator joins after a few thousand steps.
+    Weights of the terms, learning rates, batch and length are not published, and these are untried at this size.
+    """
+    clips = ToyboxClips(num_clips=10_000_000, num_frames=17, height=256, width=256)
+    return VAETraining(
+        model=VAEConfig(scaling_factor=1.0, sample_height=256, sample_width=256),
+        data="data",
+        clips=clips,
+        validation=replace(clips, num_clips=64, first_seed=HELD_OUT),
+        optim=OptimSettings(lr=1e-4, betas=(0.9, 0.99), warmup_steps=1_000, final_lr=0.1),
+        run=RunSettings(
+            num_steps=200_000,
+            batch_size=2,
+            precision="bfloat16",
+            workers=8,
+            log_interval=50,
+            save_interval=1_000,
+            validate_interval=2_000,
+        ),
+        loss=LossWeights(l1=1.0, l2=0.0, perceptual=1.0, kl=1e-6, gan=0.1),
+        crop_steps=0,
+        crop_size=256,
+        crop_batch_size=1,
+        encoder_steps=200_000,
+        image_interval=5,
+        images_per_clip=8,
+        frame_rates=(8.0, 16.0),
+        disc_start=5_000,
+        disc_lead=1_000,
+    )
+
+
+def vae_2() -> VAETraining:
+    """Stage 2 of the paper's VAE: goes on from `vae-1` with clips of 161 frames, whose time may be cut over ranks."""
+    base = vae_1()
+    return replace(
+        base,
+        start="runs/vae-1",
+        clips=replace(base.clips, num_frames=161),
+        validation=replace(base.validation, num_frames=161, num_clips=16),
+        optim=replace(base.optim, lr=2e-5),
+        run=replace(base.run, num_steps=20_000, batch_size=1),
+        encoder_steps=20_000,
+        disc_start=1_000,
+    )
+
+
+def toybox_vae_1() -> VAETraining:
+    """`vae-1` in small, on the toybox and two CPU cores: as `toybox-vae`, with looks and a discriminator at the end."""
+    base = toybox_vae()
+    return replace(
+        base,
+        loss=LossWeights(l1=1.0, l2=1.0, perceptual=0.3, kl=2e-4, gan=0.3),
+        frame_rates=(8.0, 16.0),
+        discriminator=DiscriminatorConfig(width=16, max_width=64),
+        disc_optim=OptimSettings(lr=1e-3, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant"),
+        disc_start=8_000,
+        disc_lead=500,
+    )
+
+
+def toybox_vae_2() -> VAETraining:
+    """`vae-2` in small: goes on from `toybox-vae-1` with clips of 33 frames, some hundred steps."""
+    base = toybox_vae_1()
+    return replace(
+        base,
+        start="runs/toybox-vae-1",
+        clips=replace(base.clips, num_frames=33),
+        validation=replace(base.validation, num_frames=33, num_clips=16),
+        optim=replace(base.optim, lr=3e-4, warmup_steps=20),
+        run=replace(base.run, num_steps=400, batch_size=1, log_interval=10, save_interval=50, validate_interval=100),
+        crop_steps=0,
+        encoder_steps=400,
+        disc_start=100,
+        disc_lead=100,
+    )
+
+
 RECIPES: dict[str, Callable[[], VAETraining | TransformerTraining]] = {
     "toybox-vae": toybox_vae,
     "toybox": toybox,
     "toybox-vae-gpu": toybox_vae_gpu,
     "toybox-gpu": toybox_gpu,
+    "vae-1": vae_1,
+    "vae-2": vae_2,
+    "toybox-vae-1": toybox_vae_1,
+    "toybox-vae-2": toybox_vae_2,
 }

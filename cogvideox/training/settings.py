@@ -116,6 +116,7 @@ class VAETraining:
     encoder_steps: int  # after these the latents are final and the decoder alone goes on
     image_interval: int  # every so many steps the batch is of single frames; 0 for never
     images_per_clip: int  # how many frames then stand for one clip of the batch
+    data: str | None = None  # a folder of videos and images in place of the toybox; `clips` has the size all the same
     start: str | None = None  # a folder whose `vae/` the run goes on from; its latents keep their scale
     frame_rates: tuple[float, ...] = ()  # frames a second, drawn anew for each step; none: always those of `clips`
     whole_clips: bool = False  # in one piece, rather than in the chunks that `CausalVAE` cuts time into

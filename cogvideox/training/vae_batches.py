@@ -1,67 +1,20 @@
-"""What a VAE run sees, step by step: clips of the toybox or of a folder, crops of them, single frames between.
+"""What a VAE run sees, step by step: clips of its source, crops of them, single frames between.
 
-Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+Axes: b clips, c channels, t frames, h w height and width, f chosen frames; pixels in [-1, 1].
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.toybox import scene
 from cogvideox.geometry import latent_shape
-from cogvideox.toybox.render import render_batch
 from cogvideox.training.draws import clip_indices, numpy_generator, torch_generator
 from cogvideox.training.settings import VAETraining, due
-from cogvideox.video.transform import to_model
+from cogvideox.training.vae_sources import Pixels, Source
 
-Pixels = Float[Tensor, "b 3 t h w"]
 Latents = Float[Tensor, "b z lt lh lw"]
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Numbered clips and numbered pictures of one size. The generator decides what the number leaves open."""
-
-    num_clips: int
-    num_pictures: int
-
-    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
-        """Clips at a rate of `fps` frames a second, or at their usual one."""
-        ...
-
-    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
-        """Clips of one frame."""
-        ...
-
-
-class Toybox:
-    """Rendered clips. At another rate than theirs the same toys move slower or faster; pictures are frames of them."""
-
-    def __init__(self, settings: ToyboxClips) -> None:
-        self.settings = settings
-        self.num_clips = self.num_pictures = settings.num_clips
-
-    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
-        clips = self.settings
-        scenes = [scene(clips, index) for index in indices]
-        size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
-        return to_model(render_batch(scenes, fps=fps or clips.fps, **size))
-
-    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
-        video = self.clips(indices, None, rng)
-        frames = torch.from_numpy(rng.integers(self.settings.num_frames, size=len(indices)))
-        return rearrange(video, "b c t h w -> b t c h w")[torch.arange(len(indices)), frames].unsqueeze(2)
-
-
-def sources(settings: VAETraining) -> tuple[Source, Source]:
-    """What the run learns from, and what it is measured on."""
-    return Toybox(settings.clips), Toybox(settings.validation)
 
 
 class Batch(NamedTuple):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.bundle.layout import find, shipped
 from cogvideox.bundle.vae import load_vae, save_vae
 from cogvideox.config import to_dict
 from cogvideox.dataset.ahead import ahead, to_device
@@ -27,8 +28,9 @@ from cogvideox.training.interrupt import Interruption
 from cogvideox.training.optim import adamw, clip, move
 from cogvideox.training.settings import VAETraining, due
 from cogvideox.training.track import Tracker
-from cogvideox.training.vae_batches import Latents, Pixels, draw, sources
+from cogvideox.training.vae_batches import Latents, draw
 from cogvideox.training.vae_measure import balanced, validate
+from cogvideox.training.vae_sources import Pixels, sources
 from cogvideox.vae.loss import Looks, vae_loss
 from cogvideox.vae.lpips import LPIPS
 from cogvideox.vae.model import CausalVAE
@@ -134,7 +136,7 @@ def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", settings.run.seed))
         return vae
-    vae = load_vae(settings.start)
+    vae = load_vae(find(settings.start)[1] if settings.start in shipped() else settings.start)
     theirs, ours = to_dict(vae.config), to_dict(settings.model)
     differing = [name for name in SHAPE if theirs[name] != ours[name]]
     if differing:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cogvideox.training.draws import numpy_generator
-from cogvideox.training.vae_batches import Source
+from cogvideox.training.vae_sources import Source
 from cogvideox.training.validate import write_sheet
 from cogvideox.vae.loss import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE

@@ -1,7 +1,7 @@
 """What stands in for LPIPS where its files are not at hand: the same distance, in features that nobody trained.
 
 Random convolutions keep edges and textures apart well enough that a reconstruction which matches them is sharper than
-one that matches pixels alone (docs/results/vae.md). They know nothing of what people see, so this is not LPIPS, and it
+one that matches pixels alone. They know nothing of what people see, so this is not LPIPS, and it
 is never logged under that name.
 
 Axes: n pictures, c channels, h w height and width; pixels in [-1, 1].

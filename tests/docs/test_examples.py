@@ -15,6 +15,7 @@ ARGUMENTS = {
     "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
     "toybox_page.py": ["--num-prompts", "2"],
     "vae_scores.py": ["--num-clips", "10"],
+    "vae_training.py": ["--num-steps", "1", "--long-steps", "1", "--num-clips", "1"],
 }
 
 

@@ -17,7 +17,7 @@ from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.toybox import encode
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.training import optim, transformer_loop, vae_batches, vae_loop
+from cogvideox.training import optim, transformer_loop, vae_batches, vae_loop, vae_sources
 from cogvideox.training.batches import Batches
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
@@ -94,7 +94,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     init_weights(vae, torch_generator("weights", 0))
     vae.to(CUDA)
     optimizer, ema = optim.adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
-    source, _ = vae_batches.sources(settings)
+    source, _ = vae_sources.sources(settings)
     batches = pinned(lambda step: vae_batches.draw(settings, source, step))
 
     def step() -> None:

@@ -25,10 +25,11 @@ def vae(tmp_path_factory):
     return tiny_runs.write_vae(tmp_path_factory.mktemp("vae"))
 
 
-@pytest.fixture(scope="module", params=["transformer", "vae"])
+@pytest.fixture(scope="module", params=["transformer", "vae", "vae with a discriminator"])
 def train(request, vae) -> Train:
-    if request.param == "vae":
-        return lambda out, workers=0, **how: vae_loop.train(tiny_runs.vae_run(workers=workers), out, **how)
+    if request.param != "transformer":
+        make = tiny_runs.vae_run if request.param == "vae" else tiny_runs.vae_gan_run
+        return lambda out, workers=0, **how: vae_loop.train(make(workers=workers), out, **how)
     return lambda out, workers=0, **how: transformer_loop.train(
         tiny_runs.transformer_run(vae, workers=workers), out, **how
     )

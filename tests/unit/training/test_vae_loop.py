@@ -12,9 +12,10 @@ from cogvideox.dataset.toybox import render
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.draws import clip_indices
-from cogvideox.training.vae_batches import Toybox, draw
+from cogvideox.training.vae_batches import draw
 from cogvideox.training.vae_loop import train
 from cogvideox.training.vae_measure import balanced
+from cogvideox.training.vae_sources import Toybox
 from cogvideox.vae.loss import psnr as psnr_of
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights

@@ -1,0 +1,98 @@
+"""What the terms of the VAE's loss do, and what it does with more pixels and more frames than it was trained on.
+
+    python examples/vae_training.py --num-steps 160 --long-steps 24 --out runs/vae-training
+
+From the shipped VAE, three runs of the same clips and steps: pixels and KL alone; looks added; a discriminator added.
+From the last one, a run on clips of 33 frames, as `toybox-vae-2` makes it. Then all of them on clips that none saw.
+A run that is in the folder already goes on, or is only measured.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from cogvideox import config
+from cogvideox.bundle.layout import find
+from cogvideox.bundle.vae import load_vae
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.toybox import render
+from cogvideox.training import vae_loop
+from cogvideox.training.recipes import HELD_OUT, RECIPES
+from cogvideox.vae.loss import detail, flicker, psnr
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.stream import FirstFrame
+
+TERMS = {
+    "pixels": {"loss.perceptual": 0.0, "loss.gan": 0.0},
+    "looks": {"loss.gan": 0.0},
+    "gan": {},
+}
+SIZES = {"9x64x64": (9, 64), "9x96x96": (9, 96), "9x128x128": (9, 128), "17x64x64": (17, 64), "33x64x64": (33, 64)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-steps", type=int, default=160, help="of each of the three runs")
+    parser.add_argument("--long-steps", type=int, default=24, help="of the run on 33 frames; 0 leaves it out")
+    parser.add_argument(
+        "--num-clips", type=int, default=32, help="to measure on; a quarter of them, where they are large"
+    )
+    parser.add_argument("--only", choices=[*TERMS, "long"], help="do one of the runs, and measure nothing")
+    parser.add_argument("--out", type=Path, default=Path("runs/vae-training"))
+    options = parser.parse_args()
+
+    runs = {name: (fine_tuning(options.num_steps, changes), options.out / name) for name, changes in TERMS.items()}
+    if options.long_steps:
+        runs["long"] = more_frames(options.long_steps, options.out / "gan"), options.out / "long"
+    for name, (settings, out) in runs.items():
+        if options.only in (None, name):
+            vae_loop.train(settings, out, resume=True)
+    if options.only is None:
+        vaes = {"shipped": find("toybox")[1]} | {name: out for name, (_, out) in runs.items()}
+        print(table({name: load_vae(folder) for name, folder in vaes.items()}, options.num_clips))
+
+
+def fine_tuning(num_steps: int, changes: dict) -> vae_loop.VAETraining:
+    """Whole clips from the first step on, and the discriminator at work for most of them."""
+    fixed = {
+        "start": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
+        "disc_lead": num_steps // 4, "optim.lr": 3e-4, "optim.warmup_steps": 20, "run.num_steps": num_steps,
+        "run.save_interval": 25, "run.validate_interval": 0, "run.log_interval": 10, "run.ema_decay": 0.98,
+    }  # fmt: skip
+    return config.override(RECIPES["toybox-vae-1"](), fixed | changes)
+
+
+def more_frames(num_steps: int, start: Path) -> vae_loop.VAETraining:
+    """`toybox-vae-2`, cut short."""
+    changes = {
+        "start": str(start), "encoder_steps": num_steps, "disc_start": num_steps // 4, "disc_lead": num_steps // 4,
+        "run.num_steps": num_steps, "run.save_interval": 10, "run.validate_interval": 0, "run.ema_decay": 0.95,
+    }  # fmt: skip
+    return config.override(RECIPES["toybox-vae-2"](), changes)
+
+
+@torch.inference_mode()
+def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
+    """Markdown: PSNR in dB, detail and flicker as shares of the originals', for each VAE and size of clips."""
+    rows = ["| VAE | clips | PSNR | in one piece | detail | flicker |", "|---|---|---|---|---|---|"]
+    for name, vae in vaes.items():
+        for size, (num_frames, side) in SIZES.items():
+            few = num_clips if size == "9x64x64" else max(1, num_clips // 4)
+            clips = ToyboxClips(few, first_seed=HELD_OUT, num_frames=num_frames, height=side, width=side)
+            found = torch.stack([scores(vae, render(clips, [index])) for index in range(few)]).mean(0).tolist()
+            rows.append(f"| {name} | {size} | {found[0]:.2f} | {found[1]:.2f} | {found[2]:.3f} | {found[3]:.3f} |")
+    return "\n".join(rows)
+
+
+def scores(vae: CausalVAE, video: torch.Tensor) -> torch.Tensor:
+    """PSNR in the VAE's chunks, and with encoder and decoder on the whole clip at once; detail, flicker in chunks."""
+    made = vae.decode(vae.encode(video).mean)
+    mean, _ = vae.encoder(video, FirstFrame()).chunk(2, dim=1)
+    whole = vae.decoder(mean, FirstFrame())
+    ratios = [measure(made) / measure(video) for measure in (detail, flicker)]
+    return torch.cat([psnr(made, video), psnr(whole, video), *ratios])
+
+
+if __name__ == "__main__":
+    main()
