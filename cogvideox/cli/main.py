@@ -16,6 +16,7 @@ from cogvideox.version import __version__
 
 VERBS = {
     "generate": "make a video from a sentence",
+    "encode": "make latents and features of videos and captions, once, for training",
     "train": "train a VAE or a transformer with a recipe",
     "convert": "convert weights: SAT, diffusers, single files",
     "inspect": "say what a file or folder of weights is",

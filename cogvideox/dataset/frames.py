@@ -31,7 +31,10 @@ def read(view: View) -> UInt8[np.ndarray, "t h w 3"]:
 
     if clip.is_image:
         return fitted(io.read_picture(clip.source))[None]
-    frames, _ = io.read(clip.source, clip.start, clip.end, view.fps, view.num_frames, fitted)
+    try:
+        frames, _ = io.read(clip.source, clip.start, clip.end, view.fps, view.num_frames, fitted)
+    except io.NoFrame:
+        raise UserError(f"it is truncated: from {clip.start or 0:g} s on it holds no frame") from None
     if len(frames) < view.num_frames - FRAME_RATIO:
         raise UserError(f"it is truncated: of {view.num_frames} frames it holds {len(frames)}")
     return frames[: whole_frames(len(frames))]

@@ -3,7 +3,8 @@
     metadata.jsonl, .json, .csv, .parquet    a row per clip: its file, its caption, whatever was measured
     prompts.txt + videos.txt (images.txt)    line k of the one belongs to line k of the other
     videos/ + labels/                        videos/a.mp4 and labels/a.txt
-    a.mp4 + a.txt                            side by side, in any depth; images alone need no captions
+    a.mp4 + a.txt                            side by side, in any depth; images alone need no captions; in the place of
+                                             a.txt, the a.json that this package writes beside a video
 
 The first of them that is there counts.
 """
@@ -115,7 +116,8 @@ def _side_by_side(folder: Path) -> Entries:
         if beside != file:
             rejects.append((str(file), f"the caption beside it is taken for that of {beside.name}"))
         else:
-            found.append(Entry(file, _text(file.with_suffix(".txt"))))
+            caption = _text(file.with_suffix(".txt"))
+            found.append(Entry(file, _prompt(file.with_suffix(".json")) if caption is None else caption))
     if not videos and all(entry.caption is None for entry in found):
         return _some(folder, "images alone", [Entry(entry.source, "") for entry in found])
     kinds = " and ".join(name for name, there in (("a.mp4", videos), ("a.png", len(found) > len(videos))) if there)
@@ -144,6 +146,15 @@ def _text(path: Path) -> str | None:
         return None
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def _prompt(path: Path) -> str | None:
+    """The prompt in the metadata beside a video; None where there is none, or something else under that name."""
+    try:
+        prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return " ".join(prompt.split()) if isinstance(prompt, str) else None
 
 
 def _lines(path: Path) -> list[str]:

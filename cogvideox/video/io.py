@@ -30,6 +30,10 @@ _PRECISE = (
 )
 
 
+class NoFrame(UserError):
+    """A video has no frame in the window that was asked for."""
+
+
 @dataclass(frozen=True)
 class Info:
     """A video file as its header tells it; height and width are those of the picture as it is shown."""
@@ -83,7 +87,7 @@ def read(
             size.
 
     Raises:
-        UserError: the file is missing, damaged or no video, or has no frame in the window.
+        UserError: the file is missing, damaged or no video, or has no frame in the window (`NoFrame`).
     """
     start, end = start or 0.0, math.inf if end is None else end
     if not 0 <= start < end:
@@ -97,7 +101,7 @@ def read(
         sampled = _sample(container, stream, start, end, fps, max_frames)
         frames = list(sampled if each is None else map(each, sampled))
     if not frames:
-        raise UserError(f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long")
+        raise NoFrame(f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long")
     return np.stack(frames), fps
 
 

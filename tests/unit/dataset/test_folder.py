@@ -40,6 +40,17 @@ def test_side_by_side(media):
     assert recognise(media / "videos").clips[2].is_image
 
 
+def test_metadata_beside_a_video_tells_its_prompt(media):
+    (media / "videos/c.png").unlink()
+    (media / "videos/a.json").write_text('{"prompt": "one  ball", "seed": 1}')
+    (media / "videos/b.json").write_text('{"prompt": "two"}')
+    (media / "videos/b.txt").write_text("three")
+    assert seen(media / "videos") == [("a.mp4", "one ball", 9), ("b.mp4", "three", 13)]
+    for content in ("[]", "{", '{"prompt": 3}', "{}"):
+        (media / "videos/a.json").write_text(content)
+        assert [reason for _, reason in recognise(media / "videos").rejects] == ["it has no caption"]
+
+
 def test_videos_and_labels(media):
     (media / "labels").mkdir()
     for name, word in WORDS.items():

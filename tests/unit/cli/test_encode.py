@@ -1,0 +1,83 @@
+"""`cogvideox encode`: what it says, what it leaves, and what it refuses."""
+
+import json
+
+import pytest
+
+from cogvideox.dataset.shards import LatentStore
+from tests.unit.dataset import clips
+
+
+@pytest.fixture
+def data(here):
+    clips.video(here / "data/a.mp4", "a red ball", num_frames=18)
+    clips.video(here / "data/b.mp4", "a green cube", fps=16.0, num_frames=18, seed=1)
+    clips.picture(here / "data/c.png", "one small thing")
+    return here / "data"
+
+
+def test_a_folder_becomes_a_store(run, data, model, here):
+    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--sheet", "see.png")
+    assert ran.status == 0, ran.err
+    for line in (
+        "2 videos and 1 image (a.mp4 and a.png + a.txt)",
+        "  seconds   1.125 to 2.25 (median 1.688), 3.4 in all",
+        "  fps       8 (1x), 16 (1x)",
+        "  sizes     48x32",
+        "  captions  3 words",
+        "  the model sees 3 pieces at 8 fps: 9 frames; 1 image",
+        "  in sizes  48x32",
+        "store: 4 clips, 4 clips and 4 captions encoded now",
+    ):
+        assert line in ran.out, line
+    assert len(LatentStore(here / "store")) == 4
+    told = json.loads((here / "see.json").read_text())["clips"]
+    assert [clip["caption"] for clip in told] == ["a red ball", "a red ball", "a green cube", "one small thing"]
+    again = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--windows", "first")
+    assert "store: 3 clips, 1 clips and 0 captions encoded now" in again.out
+
+
+def test_rejects_are_listed_and_stop_nothing(run, data, model):
+    reasons = clips.damaged(data)
+    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
+    assert ran.status == 0 and f"{len(reasons)} rejected" in ran.out
+    for name, reason in reasons.items():
+        assert any(name in line and reason in line for line in ran.out.splitlines()), name
+
+
+def test_a_dry_run_writes_nothing(run, data, model, here):
+    clips.video(data / "d.mp4", "a ball", num_frames=2)
+    ran = run("encode", data, "-o", "store", "--model", model, "--dry-run")
+    assert ran.status == 0 and "a store   takes about" in ran.out and "it is too short" in ran.out
+    assert not (here / "store").exists()
+
+
+def test_jobs_put_their_parts_together(run, data, model, here):
+    options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
+    first = run("encode", data, *options, "--shard", "1/2")
+    assert "this is shard 1/2; the index is written when the others are done too" in first.out
+    assert "store: 4 clips" in run("encode", data, *options, "--shard", "0/2").out
+    assert len(LatentStore(here / "store")) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "encode takes a folder of videos or images"),
+        (["none"], "-o STORE names a folder"),
+        (["none", "-o", "s"], "none is no folder of videos or images"),
+        (["data", "-o", "s", "--model", "nothing"], "there is no model 'nothing'"),
+        (["data", "-o", "s", "--shard", "2/2"], "shard 2/2 is not possible"),
+        (["data", "-o", "s", "--workers", "-1"], "--workers -1 is below"),
+        (["data", "-o", "s", "--max-size", "64"], "write WIDTHxHEIGHT"),
+        (["data", "-o", "s", "--max-size", "64x64", "--height", "64"], "take one"),
+        (["data", "-o", "s", "--height", "64"], "only one of them is given"),
+        (["data", "-o", "s", "--height", "60", "--width", "64"], "height=60 is not a multiple of 16"),
+        (["data", "-o", "s", "--num-frames", "8"], "the nearest: 5 or 9"),
+        (["data", "-o", "s", "--sheet", "x.jpg"], "ends in .png"),
+        (["data", "-o", "data/a.mp4"], "a part of its path is a file"),
+    ],
+)
+def test_what_is_refused(run, data, options, message):
+    ran = run("encode", *options)
+    assert ran.status == 2 and message in ran.err and ran.err.count("\n") == 1, ran.err
