@@ -37,7 +37,7 @@ def linear(
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
         out = F.linear(x, weight, bias) if torch.compiler.is_compiling() else _Linear.apply(x, weight, bias)
     else:
-        return _product(x, weight, bias, gelu)
+        return (_opaque_product if torch.compiler.is_compiling() else _product)(x, weight, bias, gelu)
     return F.gelu(out, approximate="tanh") if gelu else out
 
 
@@ -49,6 +49,17 @@ def _plain(x: Tensor) -> bool:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     after = ("gelu", [], "tanh") if gelu else ("none", [], "")
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
+
+
+@torch.library.custom_op("cogvideox::linear", mutates_args=())
+def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+    """The same for the compiler, which would look into oneDNN's and take it only with weights in oneDNN's own order."""
+    return _product(x, weight, bias, gelu)
+
+
+@_opaque_product.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):

@@ -16,10 +16,11 @@ from torch import Tensor
 from cogvideox.diffusion import guidance
 from cogvideox.diffusion.samplers import Predict
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.transformer.attention import Attend, dense
+from cogvideox.generation.speed import ask
+from cogvideox.transformer.attention import Attend
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.position import positions_for, token_grid
 
 # State, texts and step index to the velocity under each of the texts.
 Network = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
@@ -38,13 +39,14 @@ def network(
     device: torch.device,
     dtype: torch.dtype,
     image: Float[Tensor, "1 c t h w"] | None = None,
-    attend: Attend = dense,
+    attend: Attend | None = None,
 ) -> Network:
     """The transformer for clips of one size and the timesteps of one sampler.
 
     Args:
         size: latent frames, height and width.
         image: what an image model gets beside the noise, on the channel axis.
+        attend: the device's fastest dense attention unless given.
 
     Raises:
         UserError: a size that the model's positions do not know.
@@ -52,13 +54,14 @@ def network(
     ofs = None if model.config.ofs_embed_dim is None else OFS
     modulation = model.modulation(torch.tensor(times, device=device), ofs)
     positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
+    asked = ask(model, positions, num_text + math.prod(token_grid(model.config, *size)), attend)
 
     def run(x: Tensor, texts: Tensor, i: int) -> Tensor:
         if image is not None:
             x = torch.cat((x.to(dtype), image.to(dtype).expand(len(x), -1, -1, -1, -1)), dim=1)
         x = x.to(dtype)
         batch = x.expand(len(texts), -1, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(len(texts) // len(x), 0)
-        return model(batch, texts, None, positions=positions, modulation=modulation[i], attend=attend)
+        return asked(batch, texts, modulation[i])
 
     return run
 

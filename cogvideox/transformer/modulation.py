@@ -46,6 +46,16 @@ class Modulation:
         blocks = tuple(tuple(table[one] for table in tables) for tables in self.blocks)
         return Modulation(blocks, tuple(table[one] for table in self.final))
 
+    def flat(self) -> Tables:
+        """All tables in one row."""
+        return tuple(table for tables in (*self.blocks, self.final) for table in tables)
+
+    @classmethod
+    def from_flat(cls, tables: Tables) -> "Modulation":
+        """The inverse of `flat`."""
+        blocks, final = tables[:-2], tables[-2:]
+        return cls(tuple(blocks[i : i + 6] for i in range(0, len(blocks), 6)), final)
+
 
 class AdaptiveNorm(nn.LayerNorm):
     """LayerNorm(x) * (1 + scale) + shift, with one shift and scale per run.

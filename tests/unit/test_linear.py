@@ -74,3 +74,12 @@ def test_autocast_is_heard(layers):
 
 def test_on_the_meta_device():
     assert Linear(7, 5, device="meta")(torch.randn(3, 7, device="meta"), gelu=True).shape == (3, 5)
+
+
+def test_the_compiler_takes_it_as_it_is(layers):
+    """Inside of a compiled function it is an operator of its own, whose shape is known beforehand."""
+    ours, plain = layers
+    x = torch.randn(2, 3, 7)
+    with torch.no_grad():
+        torch.library.opcheck(torch.ops.cogvideox.linear.default, (x, ours.weight, ours.bias, False))
+        torch.testing.assert_close(torch.ops.cogvideox.linear(x, ours.weight, ours.bias, False), plain(x))

@@ -75,3 +75,10 @@ def test_tables_of_one_step():
     assert [len(step) for step in tables] == [1] * 5
     with pytest.raises(IndexError):
         tables[5]
+
+
+def test_tables_in_one_row_and_back():
+    tables = [torch.randn(1, 2, 4) for _ in range(14)]
+    modulation = Modulation((tuple(tables[:6]), tuple(tables[6:12])), tuple(tables[12:]))
+    assert all(one is other for one, other in zip(modulation.flat(), tables, strict=True))
+    assert Modulation.from_flat(modulation.flat()) == modulation

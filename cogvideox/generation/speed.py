@@ -1,0 +1,51 @@
+"""How a sampler's network is asked on a GPU without losing time, with the same result: by the fastest attention for the
+shape, and where kernels are so short that launching them would take longer, by CUDA graphs."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.transformer.attention import Attend
+from cogvideox.transformer.graphs import Graphed
+from cogvideox.transformer.kernels import fastest
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.modulation import Modulation
+from cogvideox.transformer.position import Positions
+
+# Latents, texts and the tables of one step to the velocity.
+Ask = Callable[[Float[Tensor, "b c t h w"], Float[Tensor, "b n d"], Modulation], Float[Tensor, "b c t h w"]]
+
+# Multiplications and additions in one block's linear layers, of one clip, up to which it is recorded. A GPU of 400
+# TFLOP/s then spends half a millisecond on the block, and launching its kernels one by one takes about as long.
+_SMALL = 2e11
+
+
+def ask(model: Transformer, positions: Positions, num_tokens: int, attend: Attend | None = None) -> Ask:
+    """The transformer for one size of clips.
+
+    What is recorded is good as long as the model stays what it is: this is for one run of a sampler.
+
+    Args:
+        num_tokens: of text and video.
+        attend: dense attention by the fastest kernel unless given.
+    """
+    heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
+
+    def plain(latents: Tensor, text: Tensor, modulation: Modulation) -> Tensor:
+        how = attend
+        if how is None:
+            batch, dtype, device = len(latents), latents.dtype, latents.device
+            how = fastest(heads, num_tokens, batch, dtype, device, head_dim=head_dim).attend
+        return model(latents, text, None, positions=positions, modulation=modulation, attend=how)
+
+    if not _recordable(model, num_tokens):
+        return plain
+    graphed = Graphed(lambda latents, text, *tables: plain(latents, text, Modulation.from_flat(tables)))
+    return lambda latents, text, modulation: graphed(latents, text, *modulation.flat())
+
+
+def _recordable(model: Transformer, num_tokens: int) -> bool:
+    """Small, and with all of its weights in place: hooks that bring them cannot be replayed."""
+    hooked = any(block._forward_pre_hooks for block in model.blocks)
+    return not hooked and 24 * num_tokens * model.config.width**2 <= _SMALL

@@ -1,0 +1,90 @@
+"""The blocks' linear layers in 8-bit floating point: an approximation, for GPUs that multiply these twice as fast.
+
+Each row of a weight and each token has a scale of its own (row-wise scaling), so that its largest number becomes 448,
+the largest of float8_e4m3. Weights are rounded once, tokens whenever they come. Products are summed in float32. What
+enters and leaves the network, and what the timestep makes of the norms, stays as it was: it costs nothing there, and
+errors would go everywhere.
+
+A device without such arithmetic multiplies the same rounded numbers, more slowly than without them: that is for
+measuring the error.
+
+Axes: n tokens or whatever else the layer is applied to; d_in, d_out its inputs and outputs.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.errors import UserError
+from cogvideox.linear import linear
+from cogvideox.transformer.low_rank import LowRankLinear
+from cogvideox.transformer.model import Transformer
+
+LAYERS = ("attention.qkv", "attention.out", "mlp.out")
+"""Of each block. `mlp.hidden`, a third of the arithmetic, stays: it hurts the shipped model as much as these three."""
+
+_FLOAT8 = torch.float8_e4m3fn
+_LARGEST = torch.finfo(_FLOAT8).max
+
+
+def to_float8(model: Transformer) -> None:
+    """Rounds the blocks' linear layers to 8 bits, which halves their memory. Their originals are gone.
+
+    Raises:
+        UserError: a LoRA beside the weights, since in 8 bits it can only be in them; weights that are elsewhere.
+    """
+    for block in model.blocks:
+        for name in LAYERS:
+            layer = block.get_submodule(name)
+            if isinstance(layer, LowRankLinear):
+                if any(not lora.merged for lora in layer.each()):
+                    raise UserError("a LoRA beside the weights cannot be kept in float8: merge it into them first")
+                layer = layer.plain()
+            assert isinstance(layer, nn.Linear)
+            if layer.weight.numel() == 0:
+                raise UserError("blocks that are streamed cannot be kept in float8: choose a plan that holds them all")
+            block.set_submodule(name, Float8Linear(layer))
+
+
+class Float8Linear(nn.Module):
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight, scale = round_rows(layer.weight.detach())
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.bias = layer.bias
+
+    def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
+        rows = x.reshape(-1, x.shape[-1])
+        rounded, scale = round_rows(rows)
+        if multiplies_float8(x.device):
+            # Scales of rows are known only to a product that ends in bfloat16.
+            out = torch._scaled_mm(
+                rounded,
+                self.weight.t(),
+                scale_a=scale,
+                scale_b=self.scale.t(),
+                out_dtype=torch.bfloat16,
+                use_fast_accum=True,
+            ).to(x.dtype)
+            out = out if self.bias is None else out + self.bias
+        else:
+            out = linear(_restored(rounded, scale, x.dtype), _restored(self.weight, self.scale, x.dtype), self.bias)
+        out = F.gelu(out, approximate="tanh") if gelu else out
+        return out.unflatten(0, x.shape[:-1])
+
+
+def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
+    """Rows in float8, and what to multiply each with to get it back."""
+    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
+    return (x.float() / scale).clamp(-_LARGEST, _LARGEST).to(_FLOAT8), scale
+
+
+def multiplies_float8(device: torch.device) -> bool:
+    """Whether the device has arithmetic for it: Nvidia's since Ada and Hopper."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def _restored(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (rows.float() * scale).to(dtype)

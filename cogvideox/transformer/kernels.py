@@ -1,0 +1,102 @@
+"""Attention by the fastest kernel that a GPU has for the shape at hand. What comes out differs by rounding alone.
+
+PyTorch chooses by rules of its own, which changed from version to version, and leaves out FlashAttention 3 and 4, which
+are packages of their own and have to be switched on. So what is there is timed, once for each shape.
+
+Axes: b batch, n tokens, k heads of c channels.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+
+import torch
+from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_flash_attention_impls, sdpa_kernel
+
+from cogvideox.transformer.attention import Attend, Heads, Layout, dense
+
+_BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+# What FlashAttention can be beside PyTorch's own, which is 2, by the major number of the card, the better one first.
+_PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel that was chosen, and how long each of them took. "default" is PyTorch's own choice."""
+
+    name: str
+    milliseconds: dict[str, float]
+    flash: str = "FA2"
+    """What "flash" was."""
+
+    @property
+    def attend(self) -> Attend:
+        return by(self.name) if self.name in _BACKENDS else dense
+
+    def __str__(self) -> str:
+        return self.flash if self.name == "flash" else self.name
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode()
+def fastest(
+    num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
+) -> Kernel:
+    """The fastest kernel for one shape; timed at the first call, which waits for the GPU, and remembered.
+
+    Kernels that the card, the version or the shape rule out are left out. On a CPU it is "default".
+    """
+    if device.type != "cuda":
+        return Kernel("default", {})
+    flash = _activate(torch.cuda.get_device_capability(device)[0])
+    heads = torch.randn(batch, num_tokens, num_heads, head_dim, dtype=dtype, device=device)
+    found: dict[str, float] = {}
+    for name in _BACKENDS:
+        try:
+            found[name] = _milliseconds(by(name), heads)
+        except RuntimeError:  # "No available kernel": the answer to the question
+            continue
+    return Kernel(min(found, key=found.__getitem__, default="default"), found, flash)
+
+
+@lru_cache  # one function for each, which the compiler knows again
+def by(name: str) -> Attend:
+    """`dense` attention by the kernel of that name; a RuntimeError where it cannot."""
+
+    def attend(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+        with sdpa_kernel(_BACKENDS[name]):
+            return dense(q, k, v, layout)
+
+    return attend
+
+
+@lru_cache(maxsize=1)
+def _activate(card: int) -> str:
+    """Makes the best FlashAttention that is installed for the card what PyTorch's "flash" is, for this process."""
+    for name in _PACKAGES.get(card, ()):
+        if name in list_flash_attention_impls():
+            try:
+                activate_flash_attention_impl(name)
+                return name
+            except (ImportError, RuntimeError):  # not installed, or built for another version
+                continue
+    return "FA2"
+
+
+def _milliseconds(attend: Attend, heads: Heads) -> float:
+    """The median of a few calls, after two that may set things up."""
+    layout, times = Layout((0, heads.shape[1])), []
+    for i in range(7):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        attend(heads, heads, heads, layout)
+        end.record()
+        end.synchronize()
+        if i >= 2:
+            times.append(start.elapsed_time(end))
+    return median(times)
