@@ -22,35 +22,39 @@ _BLOCK = 4096
 
 def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b g"]]:
     """Mean and (biased) variance of each group over all strips, in float64."""
-    counts, means, variances = [], [], []
-    for strip in strips:
-        for count, mean, variance in _channel_moments(strip):
-            counts.append(torch.full_like(mean, count, dtype=torch.float64))
-            means.append(mean.double())
-            variances.append(variance.double())
-    count, mean, variance = (
-        rearrange(torch.stack(parts), "n b (g c) -> b g (n c)", g=num_groups) for parts in (counts, means, variances)
+    parts = [_channel_moments(strip) for strip in strips]
+    share = torch.cat([count for count, _, _ in parts])
+    share = rearrange(share / share.sum(), "n -> n 1 1 1")
+    mean, variance = (
+        rearrange(torch.cat(found).double(), "n b (g c) -> n b g c", g=num_groups)
+        for found in ([part[1] for part in parts], [part[2] for part in parts])
     )
-    share = count / count.sum(-1, keepdim=True)
-    total = (share * mean).sum(-1)
-    return total, (share * (variance + (mean - total.unsqueeze(-1)).square())).sum(-1)
+    total = (share * mean).sum(0).mean(-1)
+    spread = variance + (mean - rearrange(total, "b g -> 1 b g 1")).square()
+    return total, (share * spread).sum(0).mean(-1)
 
 
-def _channel_moments(x: Strip) -> list[tuple[int, Tensor, Tensor]]:
-    """How many, mean and variance [b c] of pieces of x."""
+def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b c"], Float[Tensor, "n b c"]]:
+    """How many pixels, mean and variance of each of the pieces of x."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        # `var_mean` would take 25 times as long.
+        blocks = rearrange(x, "b c t h w -> b (t h w) c").split(_BLOCK, dim=1)
+        found = [
+            torch.batch_norm_update_stats(pixels.T[None, :, None], None, None, 0.0)
+            for block in blocks
+            for pixels in block
+        ]
+        mean, variance = (torch.stack(part).unflatten(0, (len(blocks), -1)) for part in zip(*found, strict=True))
+        counts = torch.full((len(blocks),), _BLOCK, dtype=torch.float64)
+        counts[-1] = blocks[-1].shape[1]
+        return counts, mean, variance
     count = math.prod(x.shape[2:])
     if x.dtype in (torch.float16, torch.bfloat16):
         # Without a copy in float32. The square of the mean costs no digits that 16 bits have.
         mean = x.mean((2, 3, 4), dtype=torch.float32)
         square = torch.linalg.vector_norm(x, dim=(2, 3, 4), dtype=torch.float32).square() / count
-        return [(count, mean, (square - mean.square()).clamp_min(0))]
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+        variance = (square - mean.square()).clamp_min(0)
+    else:
         variance, mean = torch.var_mean(x, (2, 3, 4), correction=0)
-        return [(count, mean, variance)]
-    # `var_mean` takes 25 times as long on a CPU.
-    found = []
-    for pixels in rearrange(x, "b c t h w -> b (t h w) c").split(_BLOCK, dim=1):
-        one = [torch.batch_norm_update_stats(rearrange(p, "n c -> 1 c 1 n"), None, None, 0.0) for p in pixels]
-        mean, variance = (torch.stack(part) for part in zip(*one, strict=True))
-        found.append((pixels.shape[1], mean, variance))
-    return found
+    # Filled on the device, because the host would have to wait to copy a number there.
+    return torch.full((1,), count, dtype=torch.float64, device=x.device), mean[None], variance[None]

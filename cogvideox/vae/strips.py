@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -76,8 +76,10 @@ class Strips(Stream):
     def resnet(self, block: ResnetBlock, x: Rows, latents: Tensor | None) -> Rows:
         hidden = list(self._convolved(x, block.norm1, block.conv1, latents))
         for i, strip in enumerate(self._convolved(hidden, block.norm2, block.conv2, latents, lets_go=True)):
-            here = self._here(x[i])
-            x[i] = self._away(strip.add_(here if block.conv_shortcut is None else block.conv_shortcut(here)))
+            before, shortcut = self._here(x[i]), block.conv_shortcut
+            if shortcut is not None:
+                before = _convolution(before, shortcut.weight, shortcut.bias, padding=(0, 0, 0))
+            x[i] = self._away(strip.add_(before))
         return x
 
     def resample(self, layer: Downsample | Upsample, x: Rows) -> Rows:
@@ -230,8 +232,16 @@ def _phases(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "_o c 2 2"]:
     Of three pixels next to each other after the doubling, two are one before: taps 0 | 1 + 2 for the first pixel of a
     pair, 0 + 1 | 2 for the second.
     """
-    taps = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-    return rearrange(einsum(weight, taps, taps, "o c i j, p a i, q b j -> p q o c a b"), "p q o c a b -> (p q o) c a b")
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once
+    phases = _pairs(_pairs(exact, dim=2), dim=4)
+    return rearrange(phases, "q p o c a b -> (p q o) c a b").to(weight.dtype)
+
+
+def _pairs(weight: Tensor, dim: int) -> Tensor:
+    """Both 2-tap forms of the 3 taps along an axis, on a new first axis."""
+    left, middle, right = weight.unbind(dim)
+    forms = [(left, middle + right), (left + middle, right)]
+    return torch.stack([torch.stack(form, dim) for form in forms])
 
 
 def _convolution(
