@@ -7,7 +7,7 @@ samples of their own.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -52,6 +52,15 @@ class Ranks:
     def sequence(self) -> ProcessGroup:
         """Ranks that share this rank's samples."""
         return self.grid.get_group("sequence")
+
+    def arranged(self, sequence: int) -> "Ranks":
+        """The same ranks in another grid; called by all of them.
+
+        Raises:
+            UserError: they are not whole groups of `sequence`.
+        """
+        check_divides(self.size, sequence)
+        return replace(self, grid=_grid(self.device, self.size, sequence))
 
     def agree(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, on every rank; the others do not make it.
@@ -118,10 +127,14 @@ def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        grid = init_device_mesh(place.type, (world // sequence, sequence), mesh_dim_names=("data", "sequence"))
-        yield Ranks(place, grid, init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",)))
+        line = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
+        yield Ranks(place, _grid(place, world, sequence), line)
     finally:
         dist.destroy_process_group()
+
+
+def _grid(device: torch.device, world: int, sequence: int) -> DeviceMesh:
+    return init_device_mesh(device.type, (world // sequence, sequence), mesh_dim_names=("data", "sequence"))
 
 
 def check_divides(world: int, sequence: int) -> None:

@@ -77,7 +77,7 @@ def wrap(
     outer = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, output_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=ranks.line, mp_policy=inner)
-    # By default the outermost weights stay gathered after a pass without gradients, whatever then becomes of the shards.
+    # By default the outermost weights stay gathered after a pass without gradients, even when the shards then change.
     fully_shard(model, mesh=ranks.line, mp_policy=outer, reshard_after_forward=True)
     for name in _FORWARD_METHODS:
         if hasattr(model, name):

@@ -4,16 +4,21 @@ A run's folder holds `checkpoints/step-00001500/` (`tensors.safetensors`, `state
 file with the name of the newest. A checkpoint is written under another name, forced to disk, renamed, and only then
 pointed to: whatever happens in between, `latest` names a whole one. State is plain numbers and tensors, so nothing is
 ever unpickled.
+
+Several ranks write the tensors that they share in a file each (`parallel.checkpoint`), and rank 0 does the rest. Any
+number of ranks goes on from either form.
 """
 
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,6 +27,13 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.disk import cannot_read, cannot_write, sweep
 from cogvideox.errors import UserError
+from cogvideox.parallel import checkpoint as sharded
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.shard import local
+
+_ALONE = "tensors.safetensors"
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -33,11 +45,15 @@ class Stateful(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints under `folder` (a run's folder), of which the newest `keep` are kept."""
+    """The checkpoints under `folder` (a run's folder), of which the newest `keep` are kept.
 
-    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+    With `ranks`, `save` and `load` are called by all of them, and the folder is one that all of them see.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 2, ranks: Ranks | None = None) -> None:
         self.folder = Path(folder) / "checkpoints"
         self.keep = max(1, keep)
+        self.ranks = ranks
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, or None.
@@ -65,16 +81,30 @@ class Checkpoints:
         step. Raises UserError when the disk refuses or a tensor is not finite; the checkpoints before it stay.
         """
         target = self.path(step)
-        if self.latest() == step:
+        if self.once(self.latest) == step:
             return target
         partial = self.folder / f"{target.name}.partial"
+        tensors: dict[str, Tensor] = {}
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            tensors: dict[str, Tensor] = {}
+            self.once(lambda: _make_folder(partial, target))
             tree = {name: _flatten(part.state_dict(), name, tensors) for name, part in parts.items()}
-            save_file(tensors, partial / "tensors.safetensors")
-            document = {"step": step, "parts": tree}
-            (partial / "state.json").write_text(json.dumps(document) + "\n")
+            if self.ranks is None:
+                _check_finite(tensors)
+                with _writing(target):
+                    save_file({name: _copy(tensor) for name, tensor in tensors.items()}, partial / _ALONE)
+            else:
+                self.ranks.together(lambda: _check_finite(tensors))
+                sharded.write(partial, tensors, self.ranks)
+            self.once(lambda: self._commit(partial, {"step": step, "parts": tree}, target))
+        finally:
+            if self.ranks is None or self.ranks.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def _commit(self, partial: Path, document: dict[str, Any], target: Path) -> None:
+        with _writing(target):
+            files = sorted(path.name for path in partial.iterdir())
+            (partial / "state.json").write_text(json.dumps({**document, "files": files}) + "\n")
             for path in partial.iterdir():
                 _flush(path)
             if target.exists():  # whole but never pointed to: the run was killed between the rename and the pointer
@@ -86,30 +116,29 @@ class Checkpoints:
             pointer.replace(self.folder / "latest")
             _flush(self.folder)
             self._prune()
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        except SafetensorError as error:
-            raise UserError(f"cannot write {target}: {error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return target
 
     def load(self, parts: Mapping[str, Stateful], step: int | None = None) -> int:
         """Restores `parts` from the checkpoint of `step` (None: the newest); returns its step.
 
         Raises UserError when there is none, it cannot be read, or it holds other parts than those asked for.
         """
-        step = self.latest() if step is None else step
+        step = self.once(self.latest) if step is None else step
         if step is None:
             raise UserError(f"{self.folder} holds no checkpoint to resume from")
         source = self.path(step)
         try:
-            tensors = load_file(source / "tensors.safetensors")
             document = json.loads((source / "state.json").read_text())
+            for name in document.get("files", [_ALONE]):
+                if not (source / name).exists():  # a file of several may be missing without a gap that reading shows
+                    raise UserError(f"the checkpoint {source} cannot be read: {name} is missing")
+            alone = self.ranks is None and (source / _ALONE).exists()
+            tensors = load_file(source / _ALONE) if alone else _rooms(parts, sharded.contents(source))
         except (OSError, SafetensorError, ValueError) as error:
             raise UserError(f"the checkpoint {source} cannot be read: {error}") from error
         if document["parts"].keys() != parts.keys():
             raise UserError(f"the checkpoint {source} holds {sorted(document['parts'])}, not {sorted(parts)}")
+        if not alone:
+            sharded.read(source, tensors, self.ranks)
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(document["parts"][name], tensors))
@@ -117,6 +146,10 @@ class Checkpoints:
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"the checkpoint {source} does not fit this run's {name}: {error}") from error
         return document["step"]
+
+    def once(self, make: Callable[[], T]) -> T:
+        """What is done by rank 0 alone; its answer, or its UserError, is everyone's."""
+        return make() if self.ranks is None else self.ranks.agree(make)
 
     def _prune(self) -> None:
         """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""
@@ -127,7 +160,13 @@ class Checkpoints:
 
 
 def open_run(
-    folder: str | Path, settings: Any, parts: Mapping[str, Stateful], *, resume: bool, keep: int
+    folder: str | Path,
+    settings: Any,
+    parts: Mapping[str, Stateful],
+    *,
+    resume: bool,
+    keep: int,
+    ranks: Ranks | None = None,
 ) -> tuple[Checkpoints, int]:
     """The checkpoints of a run in `folder`, and the number of steps done, to whose state `parts` are brought.
 
@@ -136,22 +175,32 @@ def open_run(
     are removed.
     Raises UserError when the folder already holds a run and `resume` does not say that this is meant, and as `load`.
     """
-    checkpoints, file = Checkpoints(folder, keep=keep), Path(folder) / "settings.yaml"
-    step = checkpoints.latest()
+    checkpoints, file = Checkpoints(folder, keep=keep, ranks=ranks), Path(folder) / "settings.yaml"
+    step = checkpoints.once(checkpoints.latest)
     if step is not None and not resume:
         raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
-    if step is not None and file.exists():
-        try:
-            before, now = config.dotted(yaml.safe_load(file.read_text())), config.dotted(config.to_dict(settings))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read {file}, the settings that the run began with: {error}") from error
-        for name in sorted(now):
-            if now[name] != before.get(name):
-                print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
+    if step is not None:
+        checkpoints.once(lambda: _print_changes(file, settings))
     done = 0 if step is None else checkpoints.load(parts)
-    sweep(folder)
-    config.save(settings, file)
+
+    def begin() -> None:
+        sweep(folder)
+        config.save(settings, file)
+
+    checkpoints.once(begin)
     return checkpoints, done
+
+
+def _print_changes(file: Path, settings: Any) -> None:
+    if not file.exists():
+        return
+    try:
+        before, now = config.dotted(yaml.safe_load(file.read_text())), config.dotted(config.to_dict(settings))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}, the settings that the run began with: {error}") from error
+    for name in sorted(now):
+        if now[name] != before.get(name):
+            print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
 
 
 def _step_of(name: str) -> int:
@@ -167,15 +216,40 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    except SafetensorError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
+
+
+def _make_folder(folder: Path, target: Path) -> None:
+    with _writing(target):
+        shutil.rmtree(folder, ignore_errors=True)  # with files of other ranks than there are now
+        folder.mkdir(parents=True)
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not local(tensor).isfinite().all():
+            raise UserError(f"{name} is no longer finite, so it is not saved: resume with a lower optim.lr")
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """With numbers of its own: a file has no two names for the same."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """JSON for a tree of dicts, lists, numbers and tensors; the tensors go to `tensors` under their dotted path.
 
     A dict becomes a list of pairs, for the keys of an optimizer's state are integers and JSON knows only strings.
     """
     if isinstance(value, Tensor):
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f"{name} is no longer finite, so it is not saved: resume with a lower optim.lr")
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value
         return {"tensor": name}
     if isinstance(value, Mapping):
         return {"dict": [[key, _flatten(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
@@ -195,3 +269,26 @@ def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "list":
         return [_unflatten(item, tensors) for item in content]
     return {key: _unflatten(item, tensors) for key, item in content}
+
+
+def _rooms(parts: Mapping[str, Stateful], contents: Mapping[str, sharded.Content]) -> dict[str, Tensor]:
+    """Tensors for all that a checkpoint holds, sharded as the same are in this run.
+
+    An optimizer has no state before its first step; its state is that of its parameters, which it numbers.
+    """
+    now: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        _flatten(part.state_dict(), name, now)
+        several = getattr(part, "optimizers", None)
+        for prefix, one in [(name, part)] if several is None else [(f"{name}.{i}", o) for i, o in enumerate(several)]:
+            numbered = (weight for group in getattr(one, "param_groups", ()) for weight in group["params"])
+            weights |= {f"{prefix}.state.{i}": weight for i, weight in enumerate(numbered)}
+    found = {}
+    for name, (shape, dtype) in contents.items():
+        like = now.get(name, weights.get(name.rpartition(".")[0]))
+        if like is not None and like.shape == shape:
+            found[name] = torch.empty_like(like, dtype=dtype)
+        else:
+            found[name] = torch.empty(shape, dtype=dtype)
+    return found
