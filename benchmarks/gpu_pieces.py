@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from common import row, wait
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
 from gpu_floor import BACKENDS, floor, flops, num_tokens
 from gpu_run import Run, Way, compare
-from pairs import TransformerPair, compiled_blocks, in_float32, transformers, vaes
+from pairs import TransformerPair, compiled_blocks, in_float32, transformers, twin, vaes
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
@@ -30,7 +31,12 @@ from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.text.weights import init_weights
+from cogvideox.transformer.attention import Attend, dense
+from cogvideox.transformer.compiled import compile_blocks
 from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.kernels import fastest
+from cogvideox.transformer.model import Transformer
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
@@ -54,22 +60,38 @@ def forward_ways(
     pair: TransformerPair, *, every_backend: bool = False, max_autotune: bool = False
 ) -> dict[str, Callable[[], Way]]:
     """A forward of the transformer; the first way is what the others are compared with."""
+    config, device = pair.ours.config, pair.latents.device
     tables = pair.ours.modulation(pair.timestep[:1])[0]
 
-    def ours(network: nn.Module) -> Way:
-        return lambda: network(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)
+    def ours(network: nn.Module, attend: Attend = dense) -> Way:
+        values = (pair.latents, pair.text, None)
+        return lambda: network(*values, positions=pair.positions, modulation=tables, attend=attend)
 
     def theirs_compiled(mode: str | None = None) -> Way:
         return replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks", mode)).predict_theirs
+
+    def ours_fast(*, compiled: bool = True, float8: bool = False) -> Way:
+        """As a generation does it: with the fastest attention that the card has for the shape."""
+        network = twin(pair.ours)
+        if float8:
+            to_float8(network)
+        if compiled:
+            compile_blocks(network)
+        shape = (config.num_attention_heads, num_tokens(config, tuple(pair.latents.shape[2:])), len(pair.latents))
+        kernel = fastest(*shape, pair.latents.dtype, device, head_dim=config.attention_head_dim)
+        print(f"attention: {kernel.name} of {kernel.milliseconds} ms", flush=True)
+        return ours(network, kernel.attend)
 
     ways: dict[str, Callable[[], Way]] = {
         "diffusers": lambda: pair.predict_theirs,
         "cogvideox": lambda: ours(pair.ours),
         "diffusers, compiled": theirs_compiled,
         "cogvideox, compiled": lambda: ours(compiled_blocks(pair.ours, "blocks")),
+        "cogvideox, fastest attention": lambda: ours_fast(compiled=False),
+        "cogvideox, fastest attention, compiled": ours_fast,
+        "cogvideox, fp8, compiled": lambda: ours_fast(float8=True),
         # What diffusers was measured with until cuDNN's attention became the default.
         "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
-        "cogvideox, cudnn attention": lambda: under(BACKENDS["cudnn"], ours(pair.ours)),
     }
     if max_autotune:
         mode = "max-autotune-no-cudagraphs"
@@ -77,6 +99,7 @@ def forward_ways(
         ways["cogvideox, max-autotune"] = lambda: ours(compiled_blocks(pair.ours, "blocks", mode))
     if every_backend:
         ways["cogvideox, all in the call"] = lambda: pair.predict_ours
+        ways["cogvideox, fp8"] = lambda: ours_fast(compiled=False, float8=True)
         for name, backend in BACKENDS.items():
             ways[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, ours(pair.ours))
     return ways
@@ -246,10 +269,21 @@ def measure_generation(run: Run, preset: str) -> None:
         video = ours.generate(PROMPT, **values, num_inference_steps=num_steps, seed=run.seed, output="float")
         return torch.from_numpy(video.frames)
 
-    plain = ours.bundle.transformer
+    @cache
+    def other(float8: bool) -> Transformer:
+        network = twin(ours.bundle.transformer)
+        if float8:
+            to_float8(network)
+        compile_blocks(network)
+        return network
+
+    def by(float8: bool) -> Callable[[int], Tensor]:
+        return lambda num_steps: _with(ours, other(float8), lambda: by_ours(num_steps))
+
     ways: dict[str, tuple[int, Callable[[int], Tensor]]] = {
         "diffusers": (steps, by_theirs),
-        "cogvideox, compiled": (steps, lambda n: _with(ours, compiled_blocks(plain, "blocks"), lambda: by_ours(n))),
+        "cogvideox, compiled": (steps, by(float8=False)),
+        "cogvideox, fp8, compiled": (steps, by(float8=True)),
         "cogvideox": (steps, by_ours),
         "cogvideox, dpm++ in half the steps": (math.ceil(steps / 2), lambda n: by_ours(n, sampler="dpm++")),
     }
@@ -276,7 +310,7 @@ def measure_generation(run: Run, preset: str) -> None:
     run.add(report)
 
 
-def _with(ours: CogVideoX, transformer: Any, make: Callable[[], Tensor]) -> Tensor:
+def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
     """With another transformer in its place."""
     plain, ours.bundle = ours.bundle, replace(ours.bundle, transformer=transformer)
     try:

@@ -71,7 +71,7 @@ class Run:
             return action(), ""
         except Exception as error:  # whatever a kernel, a compiler or the memory has to say
             said = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-            traceback.print_exc()
+            traceback.print_exception(error, limit=-2)
         print(f"{self.name}, {name}: {said}", flush=True)
         self.tidy()
         return None, said

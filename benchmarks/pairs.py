@@ -112,6 +112,14 @@ def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch
     return {name: draw(name, like).to(dtype) for name, like in meta.items()}
 
 
+def twin(network: Transformer) -> Transformer:
+    """Another network of ours with the same weights, in the same memory."""
+    other = build(network.config).requires_grad_(False)
+    assert isinstance(other, Transformer)
+    other.load_state_dict(network.state_dict(), assign=True)
+    return other
+
+
 def compiled_blocks(network: Network, blocks: str, mode: str | None = None) -> Network:
     """Another network around the same weights, each of its blocks compiled: they are equal, so one is compiled."""
     other = copy.copy(network)
