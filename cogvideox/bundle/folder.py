@@ -18,8 +18,10 @@ from cogvideox.bundle.layout import (
     part_config,
     weights_file,
 )
+from cogvideox.bundle.memory import Demand
 from cogvideox.bundle.networks import Network, build, keymap_of
 from cogvideox.bundle.settings import FolderSettings
+from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.bundle.writing import writing_model
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
@@ -47,6 +49,10 @@ class Bundle:
 
     def turn(self, part: str) -> None:
         """Told before a network is used. Here all are at hand; by a memory plan they come in turn (`placement`)."""
+
+    def decoding(self, demand: Demand) -> Decoding:
+        """How the VAE takes a request: here whole."""
+        return Decoding()
 
 
 def load(

@@ -86,8 +86,8 @@ def rates_of_gpu(name: str, dtype: str) -> Rates:
     return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer)
 
 
-def look(device: "torch.device", dtype: str) -> Machine:
-    """The machine that this is."""
+def look(device: "torch.device", dtype: str, *, measured: bool = True) -> Machine:
+    """The machine that this is. Unless `measured`, the speed of a CPU is taken to be that of a slow one."""
     import torch
 
     host = free_memory()
@@ -97,7 +97,7 @@ def look(device: "torch.device", dtype: str) -> Machine:
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         name = torch.cuda.get_device_name(device)
         return Machine("cuda", name, free, host, dtype, rates_of_gpu(name, dtype))
-    return Machine(device.type, device.type.upper(), host, host, dtype, _probe())
+    return Machine(device.type, device.type.upper(), host, host, dtype, _probe() if measured else UNKNOWN_CPU)
 
 
 def free_memory() -> int:

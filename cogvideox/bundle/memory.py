@@ -93,10 +93,11 @@ class Demand:
 @dataclass(frozen=True)
 class Plan:
     """Where everything lies, and what to expect of it: bytes at the worst moment of each phase, on the device, and
-    seconds, which are an estimate."""
+    seconds, which are an estimate. `budget`: bytes of the device that were planned with."""
 
     machine: Machine
     demand: Demand
+    budget: int
     text: Keep
     transformer: Keep
     waits: Waits
@@ -127,11 +128,12 @@ class Plan:
     def seconds(self) -> float:
         return self.seconds_load + self.seconds_text + self.seconds_denoise + self.seconds_decode
 
-    def fits(self, budget: int) -> bool:
-        """Whether it stays below so many bytes of the device, and below what is free of the host."""
+    @property
+    def fits(self) -> bool:
+        """Whether it stays within the budget, and within what is free of the host."""
         if self.machine.kind == "cpu":
-            return self.peak + self.bytes_host <= budget
-        return self.peak <= budget and self.bytes_host <= _MARGIN * self.machine.host_free
+            return self.peak <= self.budget
+        return self.peak <= self.budget and self.bytes_host <= _MARGIN * self.machine.host_free
 
     def __str__(self) -> str:
         """In a sentence or two."""
@@ -185,18 +187,18 @@ def plan(model: Model, demand: Demand, machine: Machine, memory: Memory = "auto"
     """
     if memory == "speed":
         return estimate(model, demand, machine, ("stays", "stays"), Decoding(), storage)
-    if memory == "low":
-        return min(_all(model, demand, machine, storage), key=lambda one: one.peak)
     free = machine.free if isinstance(memory, str) else min(memory, machine.free)
     budget = int(_MARGIN * free)
     smallest: Plan | None = None
-    for one in _all(model, demand, machine, storage):
-        if one.fits(budget):
+    for one in _all(model, demand, machine, storage, budget):
+        if one.fits and memory != "low":
             return one
         smallest = one if smallest is None or one.peak < smallest.peak else smallest
     assert smallest is not None
-    needed = gigabytes(int((smallest.peak + (smallest.bytes_host if machine.kind == "cpu" else 0)) / _MARGIN))
-    if smallest.peak <= budget and machine.kind != "cpu":
+    if smallest.fits:
+        return replace(smallest, budget=smallest.peak)
+    needed = gigabytes(int(smallest.peak / _MARGIN))
+    if smallest.peak <= budget:
         host = gigabytes(int(smallest.bytes_host / _MARGIN))
         raise UserError(f"{model.name} needs {host} of main memory, and {gigabytes(machine.host_free)} are free")
     raise UserError(
@@ -210,18 +212,24 @@ def replan(model: Model, demand: Demand, before: Plan) -> Plan:
 
     Where nothing fits it is the smallest, for an estimate is no reason to refuse what was loaded for.
     """
-    keeps, free = (before.text, before.transformer), int(_MARGIN * before.machine.free)
-    for how in _decodings(model, demand):
-        one = estimate(model, demand, before.machine, keeps, how, before.storage)
-        if one.fits(free):
-            break
-    return one
+    if demand == before.demand:
+        return before
+    keeps = (before.text, before.transformer)
+    plans = [estimate(model, demand, before.machine, keeps, how, before.storage) for how in _decodings(model, demand)]
+    plans = [replace(one, budget=before.budget) for one in plans]
+    return next((one for one in plans if one.fits), plans[-1])
 
 
 def estimate(
-    model: Model, demand: Demand, machine: Machine, keeps: tuple[Keep, Keep], how: Decoding, storage: Storage = "exact"
+    model: Model,
+    demand: Demand,
+    machine: Machine,
+    keeps: tuple[Keep, Keep],
+    how: Decoding,
+    storage: Storage = "exact",
+    budget: int | None = None,
 ) -> Plan:
-    """What to expect of one choice."""
+    """What to expect of one choice; without a budget, that is what is free."""
     rates, size, on_cpu = machine.rates, ITEMSIZE[machine.dtype], machine.kind == "cpu"
     text = _Weights.of(text_parameters(model.text), keeps[0], machine, storage, model.stored["text_encoder"])
     net = _Weights.of(
@@ -257,6 +265,7 @@ def estimate(
     return Plan(
         machine=machine,
         demand=demand,
+        budget=int(_MARGIN * machine.free) if budget is None else budget,
         text=keeps[0],
         transformer=keeps[1],
         waits=net.waits if keeps[1] == "streamed" or storage != "exact" else text.waits,
@@ -317,10 +326,10 @@ class _Weights:
         return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 
-def _all(model: Model, demand: Demand, machine: Machine, storage: Storage) -> Iterator[Plan]:
+def _all(model: Model, demand: Demand, machine: Machine, storage: Storage, budget: int) -> Iterator[Plan]:
     for keeps in KEEPS:
         for how in _decodings(model, demand):
-            yield estimate(model, demand, machine, keeps, how, storage)
+            yield estimate(model, demand, machine, keeps, how, storage, budget)
 
 
 def _decodings(model: Model, demand: Demand) -> list[Decoding]:
@@ -335,7 +344,7 @@ def _nearest(model: Model, demand: Demand, machine: Machine, budget: int, storag
 
     def fits(other: Demand) -> bool:
         return any(
-            estimate(model, other, machine, KEEPS[-1], how, storage).fits(budget)
+            estimate(model, other, machine, KEEPS[-1], how, storage, budget).fits
             for how in _decodings(model, other)[-1:]
         )
 
@@ -353,12 +362,14 @@ def _nearest(model: Model, demand: Demand, machine: Machine, budget: int, storag
     return "; no size fits"
 
 
-def read_memory(text: str) -> Memory:
-    """`auto`, `speed`, `low`, or a size such as 12GB.
+def read_memory(text: str | int) -> Memory:
+    """`auto`, `speed`, `low`, or a size such as 12GB; a number is one already, of bytes.
 
     Raises:
         UserError: something else.
     """
+    if isinstance(text, int):
+        return text
     if text in ("auto", "speed", "low"):
         return text
     number = text.upper().removesuffix("B").removesuffix("I").removesuffix("G")

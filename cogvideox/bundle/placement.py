@@ -14,10 +14,11 @@ import torch
 
 from cogvideox.bundle.folder import Bundle, open_part, tokenizer_of
 from cogvideox.bundle.layout import Description
-from cogvideox.bundle.memory import Keep, Model, Plan
+from cogvideox.bundle.memory import Demand, Keep, Model, Plan, replan
 from cogvideox.bundle.networks import Network, build, keymap_of
 from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
 from cogvideox.bundle.streaming import Groups, Streamed, put, take_out
+from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.weights.strict import check_fit, load_strict, translate
 
@@ -26,6 +27,7 @@ from cogvideox.weights.strict import check_fit, load_strict, translate
 class Placed(Bundle):
     """A model on its device as a plan has it."""
 
+    model: Model
     plan: Plan
     keepers: "dict[str, InTurn | InStreaming]" = field(default_factory=dict, repr=False)
 
@@ -40,6 +42,15 @@ class Placed(Bundle):
                 keeper.leave()
         if part in self.keepers:
             self.keepers[part].enter()
+
+    @property
+    def transformer_stays(self) -> bool:
+        """Whether the transformer's weights are those that it computes with, all the time."""
+        return "transformer" not in self.keepers
+
+    def decoding(self, demand: Demand) -> Decoding:
+        """How the VAE takes a request, for which the model was not necessarily placed."""
+        return replan(self.model, demand, self.plan).vae
 
 
 def model_of(about: Description) -> Model:
@@ -81,6 +92,7 @@ def place(about: Description, plan: Plan, device: torch.device, dtype: torch.dty
         tokenizer=tokenizer,
         schedule=Schedule(**asdict(about.schedule)),
         settings=about.settings,
+        model=model_of(about),
         plan=plan,
         keepers=keepers,
     )

@@ -38,6 +38,10 @@ class Decoding:
     offload: bool = False
 
 
+WHOLE = Decoding()
+"""A chunk at once."""
+
+
 @lru_cache(1024)
 def vae_activations(
     config: VAEConfig,

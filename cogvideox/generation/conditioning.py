@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cogvideox.bundle.vae_sizes import WHOLE, Decoding
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.request import ImageLatentScale, Request
 from cogvideox.vae.model import CausalVAE
@@ -56,10 +57,11 @@ def encode(
     scale: float,
     device: torch.device,
     dtype: torch.dtype,
+    how: Decoding = WHOLE,
 ) -> Latents:
     """A sample of the posterior of 4k+1 frames, times `scale`, in float32."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)
-    return vae.encode(video[None]).sample(generator).float() * scale
+    return vae.encode(video[None], strips=how.strips, offload=how.offload).sample(generator).float() * scale
 
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
