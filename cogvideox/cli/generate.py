@@ -66,7 +66,8 @@ def run(arguments: list[str]) -> None:
             _say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
     if todo:
-        _make(about, todo, loras, device=chosen.get("device", "auto"), dtype=chosen.get("dtype", "auto"))
+        machine = {"device": chosen.get("device", "auto"), "dtype": chosen.get("dtype", "auto")}
+        _make(about, todo, loras, **machine, compile=chosen["compile"])
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
@@ -116,7 +117,13 @@ def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[st
 
 
 def _make(
-    about: Description, todo: list[tuple[Job, Output]], loras: tuple[Adapter, ...], *, device: str, dtype: str
+    about: Description,
+    todo: list[tuple[Job, Output]],
+    loras: tuple[Adapter, ...],
+    *,
+    device: str,
+    dtype: str,
+    compile: bool,
 ) -> None:
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
@@ -126,7 +133,7 @@ def _make(
     adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in loras]
     check_texts([job.request for job, _ in todo], about)
     start = time.perf_counter()
-    pipe = CogVideoX.from_pretrained(about, device=device, dtype=dtype)
+    pipe = CogVideoX.from_pretrained(about, device=device, dtype=dtype, compile=compile)
     with _noted():
         for lora, one in adapted:
             pipe.load_lora(lora, one.strength, merge=one.merged)

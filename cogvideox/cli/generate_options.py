@@ -62,6 +62,8 @@ def parser() -> Parser:
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
     machine.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="auto: float32 on a CPU")
+    compiled = "compile the transformer's blocks: some seconds before the first step, less for each"
+    machine.add_argument("--compile", action="store_true", help=compiled)
     return p
 
 

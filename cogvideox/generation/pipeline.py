@@ -36,6 +36,7 @@ from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import Replay, Request
 from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import Source, source_of_file
+from cogvideox.generation.speed import compile_on
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer import lora
@@ -68,6 +69,8 @@ class CogVideoX:
         path_or_name: str | Path | Description = "toybox",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        *,
+        compile: bool = False,
     ) -> "CogVideoX":
         """Loads a model.
 
@@ -76,14 +79,20 @@ class CogVideoX:
             device: "auto" takes a CUDA device where there is one, or else the CPU; or any device of torch.
             dtype: "auto", "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, which has no fast
                 arithmetic for the others, and elsewhere what the model was trained in.
+            compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
+                size, and less for every step.
 
         Raises:
-            UserError: no such model, a broken or incomplete folder, a device or type that is not there.
+            UserError: no such model, a broken or incomplete folder, a device or type that is not there; no
+                compiler for a CPU.
         """
         about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
         place = choose_device(device)
         kind = choose_dtype(dtype, place, about.settings)
-        return cls(about, load(about, device=place, dtype=kind), place, kind)
+        bundle = load(about, device=place, dtype=kind)
+        if compile:
+            compile_on(place, bundle.transformer)
+        return cls(about, bundle, place, kind)
 
     def generate(
         self,

@@ -1,12 +1,18 @@
-"""How a sampler's network is asked on a GPU without losing time, with the same result: by the fastest attention for the
-shape, and where kernels are so short that launching them would take longer, by CUDA graphs."""
+"""How a sampler's network is asked without losing time, with the same result: on a GPU by the fastest attention for the
+shape, and where kernels are so short that launching them would take longer, by CUDA graphs; anywhere, compiled."""
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cogvideox.errors import UserError
 from cogvideox.transformer.attention import Attend
+from cogvideox.transformer.compiled import compile_blocks
 from cogvideox.transformer.graphs import Graphed
 from cogvideox.transformer.kernels import fastest
 from cogvideox.transformer.model import Transformer
@@ -19,6 +25,18 @@ Ask = Callable[[Float[Tensor, "b c t h w"], Float[Tensor, "b n d"], Modulation],
 # Multiplications and additions in one block's linear layers, of one clip, up to which it is recorded. A GPU of 400
 # TFLOP/s then spends half a millisecond on the block, and launching its kernels one by one takes about as long.
 _SMALL = 2e11
+
+
+def compile_on(device: torch.device, model: Transformer) -> None:
+    """Compiles the blocks of a transformer for the device that it runs on.
+
+    Raises:
+        UserError: a CPU without a C++ compiler.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"compile takes a C++ compiler on a CPU, and {compiler!r} is not here: install it, or set CXX")
+    compile_blocks(model)
 
 
 def ask(model: Transformer, positions: Positions, num_tokens: int, attend: Attend | None = None) -> Ask:

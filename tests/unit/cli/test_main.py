@@ -37,7 +37,7 @@ def test_generate_help_names_every_flag_of_the_pipeline(run):
     for flag in (
         *("-o", "--model", "--num-frames", "--height", "--width", "--num-inference-steps", "--guidance-scale"),
         *("--dynamic-guidance", "--sampler", "--seed", "--fps", "--num-videos", "--negative-prompt", "--device"),
-        *("--dtype", "--sheet", "--from"),
+        *("--dtype", "--compile", "--sheet", "--from"),
     ):
         assert any(word.strip("[],") == flag for word in words), flag
 

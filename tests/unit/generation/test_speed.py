@@ -1,0 +1,36 @@
+"""Around the network, what it gives stays the same; `tests/gpu/test_speed.py` sees more of it."""
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.generation import speed
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.position import positions_for
+from tests import tiny
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("variant", ["2b", "5b"])
+def test_asked_as_it_would_answer(variant, small, monkeypatch):
+    monkeypatch.setattr(speed, "_SMALL", 2e11 if small else 0)
+    torch.manual_seed(0)
+    model = Transformer(tiny.TRANSFORMERS[variant]).requires_grad_(False)
+    latents, text, times = torch.randn(2, 4, 2, 4, 6), torch.randn(2, 12, 32), torch.tensor([900, 100])
+    ask = speed.ask(model, positions_for(model.config, 2, 4, 6), 12 + 2 * 2 * 3)
+    for step, time in enumerate(times):
+        found = ask(latents, text, model.modulation(times)[step])
+        torch.testing.assert_close(found, model(latents, text, time.expand(2)))
+
+
+def test_blocks_with_hooks_are_not_recorded():
+    model = Transformer(tiny.TRANSFORMERS["2b"])
+    assert speed._recordable(model, 24)
+    model.blocks[1].register_forward_pre_hook(lambda block, args: None)
+    assert not speed._recordable(model, 24)
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler"):
+        speed.compile_on(torch.device("cpu"), Transformer(tiny.TRANSFORMERS["2b"]))
