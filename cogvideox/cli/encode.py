@@ -1,7 +1,6 @@
 """`cogvideox encode FOLDER -o STORE`: a folder of videos and captions as latents and features, made once."""
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -35,7 +34,8 @@ def run(arguments: list[str]) -> None:
     about = describe(options.model)
     target = target_of(options, about)
 
-    # With torch these take seconds to import, so not before the arguments are known to be right.
+    import torch  # it takes seconds, so not before the arguments are known to be right
+
     from cogvideox.dataset.encode import encode, num_bytes, store_settings
     from cogvideox.dataset.folder import recognise
     from cogvideox.dataset.plan import plan
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.cli.outputs import check_folder
 
     check_folder(options.output / "index.parquet", num_bytes(views, store_settings(about, target)))
-    threads = max(1, (os.cpu_count() or 1) // options.workers) if options.workers and device.type == "cpu" else None
+    threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None
     start = time.perf_counter()
     encoded = encode(
         listing,
