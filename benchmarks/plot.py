@@ -15,8 +15,8 @@ COLOURS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or n
 
 
 def svg(reports: list[Report]) -> str:
-    """One group of bars for each row that has a reference to compare with."""
-    rows = [row for report in reports for row in report["rows"] if len(compared(row)) > 0]
+    """One group of bars for each row that compares with diffusers."""
+    rows = [row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared(row)]
     longest = max((way["ratio"] for row in rows for way in compared(row).values()), default=1.0)
     scale = PLOT / max(longest * 1.15, 1.5)
     parts, y = [], 30

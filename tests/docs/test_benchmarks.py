@@ -52,6 +52,17 @@ def test_generation(tmp_path: Path):
     assert alone["ways"]["cogvideox"]["peak_bytes"] <= 2 * 2**30
 
 
+def test_packing(tmp_path: Path):
+    """Packed rows have next to no padding, and compute what padded batches and buckets do in less time."""
+    run("packing.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
+    rows = report_of(tmp_path / "report.json")["rows"]
+    assert [row["reference"] for row in rows] == ["padded", "buckets"]
+    for row in rows:
+        reference, packed = row["ways"][row["reference"]], row["ways"]["packed"]
+        assert packed["useful"] >= 0.97 > reference["useful"]
+        assert packed["ratio"] > 1 and max(packed["error"], reference["error"]) <= 1e-5
+
+
 def test_unequal_results_get_no_ratio():
     code = "import torch; from common import check_equal; "
     code += "check_equal('adding', {'one': torch.ones(2), 'other': torch.tensor([1, float('nan')])})"

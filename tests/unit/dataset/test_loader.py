@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from cogvideox.dataset.config import StoreSettings, Target
 from cogvideox.dataset.loader import Loader, Step
 from cogvideox.dataset.mixture import MixtureSettings, Source
+from cogvideox.dataset.shards import INDEX, LatentStore, Row, save_shard, write_index
 from cogvideox.errors import UserError
 from cogvideox.policy import Bound, Policy
 from cogvideox.records import LatentSample, PackedBatch
@@ -71,6 +73,28 @@ def test_rows_hold_what_the_stores_do():
     tokens = sum(TEXT_LENGTH + x[0].numel() // 4 for batch in step.batches for x in batch.latents)
     assert step.num_tokens == tokens and step.useful == tokens / 480
     assert 0.8 < step.useful <= 1 and step.kept == {"a": 1.0, "b": 1.0}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_from_a_store_on_the_disk(tmp_path, workers):
+    clips = Clips("a", 7)
+    settings = StoreSettings(
+        "model", "v", "t", 4, 0.5, 8, TEXT_LENGTH, 32, "zero", Target(fps=8.0, num_frames=17, max_area=32 * 48)
+    )
+    rows = []
+    for i, (t, h, w) in enumerate(clips.shapes.tolist()):
+        tensors = {f"l{i}.mean": clips[i].mean, f"l{i}.logvar": clips[i].logvar}
+        files = save_shard(tmp_path, "latents", tensors), save_shard(tmp_path, "text", {f"t{i}": clips[i].text})
+        size = {"fps": 8.0, "num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w, "crop": (0, 0, 8 * h, 8 * w)}
+        keys = {"latents": f"l{i}", "latents_file": files[0], "text": f"t{i}", "text_file": files[1]}
+        source = {"source_fps": 8.0, "source_height": 8 * h, "source_width": 8 * w}
+        rows.append(Row(f"{i}.mp4", clip_id=f"a{i}", caption="", scores={"score": i / 7}, **size, **keys, **source))
+    write_index(tmp_path / INDEX, settings, rows)
+    store = LatentStore(tmp_path)
+    one_source = MixtureSettings((Source("a"),), row_tokens=120, num_rows=2)
+    how = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text()}
+    found, expected = (Loader({"a": of}, one_source, transformer("5b"), **how) for of in (store, clips))
+    assert all_same(list(found.steps(3, workers=workers)), list(expected.steps(3)))
 
 
 def test_a_visit_draws_anew():

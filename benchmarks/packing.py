@@ -1,0 +1,198 @@
+"""A training step on clips of many lengths: packed into rows, padded, or in buckets, on the CPU in float32.
+
+python benchmarks/packing.py        # about a minute on two cores
+
+The mix is fixed: three images to seven clips, of 1 to 6 seconds at 8 frames a second, in the sizes of the paper's first
+two stages (256x384, also upright, 384x576, 480x720), all at a quarter. Rows are about 5 times as long as the longest
+clip, as there. A transformer of width 128 goes forward and backward through the clips of one step, in batches that have
+room for as many tokens each way:
+
+- "padded": clips as they come, each batch padded to its longest, padding masked in attention;
+- "buckets": clips of similar lengths together, padded to the longest that the bucket allows, the last batches smaller;
+- "packed": `Transformer.packed`, the rows as the loader plans them.
+
+All ways give the same losses and gradients; otherwise nothing is reported. "useful" is the share of tokens, of those
+that there is room for, that are no padding; packed, it is of all rows of 50 steps.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import Report, arguments, check_equal, finish, interleave, row, start
+from torch import Tensor
+
+from cogvideox.dataset.mixture import Mixture, MixtureSettings, Plan, Source, Table
+from cogvideox.dataset.pack import bucketed, padded, useful_share
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.records import PackedBatch
+from cogvideox.training.packed import Predict, clip_losses
+from cogvideox.transformer.attention import Attend, Layout
+from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.model import Transformer, patchify, unpatchify
+from cogvideox.transformer.position import positions_for, token_grid
+
+SIZES = [(8, 12), (12, 8), (12, 18), (14, 22)]  # height and width in latent pixels
+FRAMES = (3, 13)  # latent frames of a clip, both included
+IMAGES = 0.3
+NUM_TEXT = 16
+ROW_TOKENS, NUM_ROWS, NUM_STEPS = 5120, 4, 50
+NUM_BUCKETS = 8  # of equal width
+CONFIG = replace(PRESETS["2b"](), num_attention_heads=2, num_layers=4, text_embed_dim=64, max_text_seq_length=NUM_TEXT)
+
+
+class Work(NamedTuple):
+    """Some clips that are computed together, and how many tokens each is padded to (0: none)."""
+
+    batch: PackedBatch
+    length: int
+
+
+def mix(seed: int, number: int = 2000) -> np.ndarray:
+    """Latent frames, height and width of each clip."""
+    rng = np.random.default_rng(seed)
+    frames = np.where(rng.random(number) < IMAGES, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
+    return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
+
+
+def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[Plan]:
+    lengths = NUM_TEXT + shapes.prod(1) // 4
+    settings = MixtureSettings((Source("mix"),), ROW_TOKENS, num_rows)
+    mixture = Mixture({"mix": Table(lengths, shapes[:, 0] == 1)}, settings, seed=0)
+    plans, state = [], mixture.start()
+    for _ in range(number):
+        plans.append(mixture.plan(state))
+        state = plans[-1].after
+    return plans
+
+
+def predict_padded(model: Transformer, length: int) -> Predict:
+    """`Transformer.forward` for clips of different sizes, each of which becomes a row of `length` tokens."""
+    config = model.config
+
+    def predict(latents: list[Tensor], text: Tensor, timestep: Tensor) -> list[Tensor]:
+        grids = [token_grid(config, *clip.shape[1:]) for clip in latents]
+        rows = []
+        for clip, tokens in zip(latents, model.text_in(text)):
+            places = positions_for(config, *clip.shape[1:])
+            x = torch.cat((tokens, model.patch_in(patchify(clip[None], config))[0])) + places.added
+            rows.append(F.pad(x, (0, 0, 0, length - len(x))))
+        lengths = torch.tensor([NUM_TEXT + t * h * w for t, h, w in grids])
+        attend = masked(torch.arange(length) < lengths[:, None])
+        x, emb = torch.stack(rows), model.embed_time(timestep)
+        for block in model.blocks:
+            x = block(x, emb, None, None, Layout((NUM_TEXT, length - NUM_TEXT)), attend)
+        v = model.final(x[:, NUM_TEXT:], emb, None, (length - NUM_TEXT,))
+        return [unpatchify(one[None, : t * h * w], (t, h, w), config)[0] for one, (t, h, w) in zip(v, grids)]
+
+    return predict
+
+
+def masked(is_real: Tensor) -> Attend:
+    """Attention that sees no padding."""
+    mask = is_real[:, None, None, :]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+    return attend
+
+
+def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
+    """The gradient of a step, as one vector, with the loss in front."""
+    model.zero_grad()
+    num_clips, total = sum(len(work.batch) for work in works), torch.zeros(())
+    for batch, length in works:
+        predict = predict_padded(model, length) if length else model.packed
+        loss = clip_losses(predict, batch, schedule).sum() / num_clips
+        loss.backward()
+        total += loss.detach()
+    return torch.cat([total.reshape(1), *(parameter.grad.flatten() for parameter in model.parameters())])
+
+
+def draw(shapes: np.ndarray, seed: int) -> list[PackedBatch]:
+    """A batch of one for each clip."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    times = torch.randint(1000, (len(shapes), 1), generator=generator)
+    size = CONFIG.out_channels, NUM_TEXT, CONFIG.text_embed_dim
+    return [
+        PackedBatch((random(size[0], *shape),), (random(size[0], *shape),), random(1, *size[1:]), t, ("",))
+        for shape, t in zip(shapes.tolist(), times)
+    ]
+
+
+def join(clips: list[PackedBatch]) -> PackedBatch:
+    return PackedBatch(
+        tuple(clip.latents[0] for clip in clips),
+        tuple(clip.noise[0] for clip in clips),
+        torch.cat([clip.text for clip in clips]),
+        torch.cat([clip.timestep for clip in clips]),
+        tuple(clip.clip_ids[0] for clip in clips),
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__, "packing", rounds=7, seconds=90)
+    options = parser.parse_args()
+    start(options)
+    num_rows = 1 if options.tiny else NUM_ROWS
+    shapes = mix(options.seed)
+    plans = plan_steps(shapes, NUM_STEPS, num_rows)
+    planned = plans[-1]
+
+    visits = sorted((sample.position, sample.index) for one in planned.rows for sample in one)
+    number = {position: k for k, (position, _) in enumerate(visits)}
+    shapes = shapes[[index for _, index in visits]]
+    lengths = (NUM_TEXT + shapes.prod(1) // 4).tolist()
+    clips = draw(shapes, options.seed)
+    longest = NUM_TEXT + FRAMES[1] * max(h * w for h, w in SIZES) // 4
+    edges = [-(-longest * k // NUM_BUCKETS) for k in range(1, NUM_BUCKETS + 1)]
+
+    batches = {
+        "padded": padded(lengths, ROW_TOKENS // longest),
+        "buckets": bucketed(lengths, edges, ROW_TOKENS),
+        "packed": [tuple(number[sample.position] for sample in one) for one in planned.rows],
+    }
+    room = {
+        "padded": [max(lengths[i] for i in one) for one in batches["padded"]],
+        "buckets": [min(edge for edge in edges if edge >= max(lengths[i] for i in one)) for one in batches["buckets"]],
+        "packed": [0] * num_rows,
+    }
+    works = {
+        name: [Work(join([clips[i] for i in one]), length) for one, length in zip(rows, room[name])]
+        for name, rows in batches.items()
+    }
+    useful = {
+        name: useful_share(
+            batches[name], lengths, [len(one) * length for one, length in zip(batches[name], room[name])]
+        )
+        for name in ("padded", "buckets")
+    }
+    useful["packed"] = sum(plan.num_tokens for plan in plans) / (NUM_STEPS * num_rows * ROW_TOKENS)
+
+    torch.manual_seed(options.seed)
+    model, schedule = Transformer(CONFIG), Schedule()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    ways = {name: lambda of=of: step(model, schedule, of) for name, of in works.items()}
+    task = f"a step of {len(lengths)} clips, {sum(lengths)} tokens"
+    errors = check_equal(task, {name: way() for name, way in ways.items()})
+    times = interleave(ways, options.rounds, seconds=options.seconds)
+    rows: list[Report] = []
+    for other in ("padded", "buckets"):
+        pair = {name: times[name] for name in (other, "packed")}
+        speed = {name: sum(lengths) / float(np.median(seconds)) for name, seconds in pair.items()}
+        facts = {"useful": useful, "useful_tokens_per_second": speed, "error": errors}
+        rows.append(row(f"{task}, against {other}", pair, **facts))
+    finish("packing", {"dtype": "float32", "mix": __doc__.split("\n\n")[2].replace("\n", " ")}, rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
