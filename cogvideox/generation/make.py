@@ -3,7 +3,8 @@
 Axes: c latent channels, t frames or latent frames, h w size in pixels or latents.
 """
 
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,10 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.bundle.folder import Bundle
+from cogvideox.bundle.placement import make_room
+from cogvideox.bundle.vae_sizes import WHOLE, Decoding
 from cogvideox.errors import UserError
 from cogvideox.generation import timeline
 from cogvideox.generation.conditioning import Given, encode, image_scale
+from cogvideox.generation.demand import is_out_of_memory, smaller
 from cogvideox.generation.denoise import Texts, check_finite, denoise
+from cogvideox.generation.finished import Finished
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.progress import OnStep, Progress, preview
 from cogvideox.generation.request import Request
@@ -26,7 +31,8 @@ class Maker:
     """What stays the same while a video is made.
 
     `generator` gives all its random numbers, in the order of diffusers: those of the image's posterior, of the clip's,
-    of the first noise and of the sampler. `output` is "uint8" or "float" (0..1), as frames come out.
+    of the first noise and of the sampler. `output` is "uint8" or "float" (0..1), as frames come out. `decoding` is how
+    the VAE takes its chunks, and `finished` keeps latents until the video is written.
     """
 
     bundle: Bundle
@@ -36,6 +42,10 @@ class Maker:
     dtype: torch.dtype
     output: str
     report: OnStep
+    decoding: Decoding = WHOLE
+    finished: Finished | None = None
+    made: list[int] = field(default_factory=list)
+    """Latent frames of the clips that are denoised."""
 
     def make(self, request: Request, inputs: Inputs) -> np.ndarray:
         """The frames [t h w 3] of a request. The inputs have the request's size."""
@@ -83,10 +93,18 @@ class Maker:
     def _encode(self, frames: np.ndarray, scale: float | None = None) -> Float[Tensor, "1 c t h w"]:
         vae = self.bundle.vae
         scale = vae.config.scaling_factor if scale is None else scale
-        return encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype)
+        self.bundle.turn("vae")
+        return encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype, how=self.decoding)
 
     def _denoise(self, request: Request, num_frames: int, given: Given, report: OnStep) -> Float[Tensor, "1 c t h w"]:
-        return denoise(
+        clip, kept = len(self.made), None
+        if self.finished is not None:
+            kept = self.finished.get(clip, self.generator)
+        if kept is not None:
+            self.made.append(kept.shape[2])
+            return kept.to(self.device)
+        self.bundle.turn("transformer")
+        latents = denoise(
             self.bundle,
             request,
             num_frames,
@@ -97,15 +115,41 @@ class Maker:
             dtype=self.dtype,
             report=report,
         )
+        self.made.append(latents.shape[2])
+        if self.finished is not None:
+            self.finished.put(clip, latents, self.generator)
+        return latents
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep) -> np.ndarray:
+        """The frames. Where memory runs out, they are decoded again in smaller strips, which are the same frames."""
+        self.bundle.turn("vae")
+        how: Decoding | None = self.decoding
+        while how is not None:
+            try:
+                return self._decode_in(how, latents, num_frames, report)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, which holds what was alive.
+            how = smaller(how, latents.shape[3])
+            make_room(self.device)
+            if how is not None:
+                warnings.warn(f"memory ran out in the VAE, which begins again in {how.strips} strips", stacklevel=2)
+        raise UserError(
+            "memory ran out in the VAE even in its smallest strips: ask for fewer frames or a smaller height and width"
+        )
+
+    def _decode_in(
+        self, how: Decoding, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep
+    ) -> np.ndarray:
         vae = self.bundle.vae
         ratio = vae.config.spatial_compression_ratio
         kind = np.uint8 if self.output == "uint8" else np.float32
         height, width = (side * ratio for side in latents.shape[3:])
         frames = np.empty((num_frames, height, width, 3), dtype=kind)
         done = 0
-        for chunk in vae.decode_stream((latents / vae.config.scaling_factor).to(self.dtype)):
+        z = (latents / vae.config.scaling_factor).to(self.dtype)
+        for chunk in vae.decode_stream(z, strips=how.strips, offload=how.offload):
             check_finite(chunk, self.dtype)
             pixels = to_frames(chunk[0]) if self.output == "uint8" else to_unit(chunk[0])
             frames[done : done + len(pixels)] = pixels.cpu().numpy()

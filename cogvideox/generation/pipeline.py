@@ -21,13 +21,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.bundle.folder import Bundle, load
+from cogvideox.bundle.folder import Bundle
 from cogvideox.bundle.layout import Description, describe
+from cogvideox.bundle.machine import look
+from cogvideox.bundle.memory import Plan, Storage, plan, read_memory
+from cogvideox.bundle.placement import Placed, model_of
+from cogvideox.bundle.placement import place as put_in_place
 from cogvideox.bundle.settings import FolderSettings
 from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
+from cogvideox.generation.demand import default_demand, demand_of, is_out_of_memory
 from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
+from cogvideox.generation.finished import Finished
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
@@ -70,6 +76,8 @@ class CogVideoX:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         *,
+        memory: int | str | Plan = "auto",
+        weights: str = "exact",
         compile: bool = False,
     ) -> "CogVideoX":
         """Loads a model.
@@ -79,17 +87,24 @@ class CogVideoX:
             device: "auto" takes a CUDA device where there is one, or else the CPU; or any device of torch.
             dtype: "auto", "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, which has no fast
                 arithmetic for the others, and elsewhere what the model was trained in.
+            memory: where the weights lie, so that a video of the model's own size fits (`bundle.memory`): "auto" is the
+                fastest way in what is free, "12GB" or a number of bytes in no more than that, "speed" everything on
+                the device, "low" as little as possible; or a plan that was made before. The video is the same.
+            weights: "int8" and "fp8" store the matrices in one byte a number, which changes the video.
             compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
                 size, and less for every step.
 
         Raises:
-            UserError: no such model, a broken or incomplete folder, a device or type that is not there; no
-                compiler for a CPU.
+            UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
+                memory for any plan; no compiler for a CPU.
         """
         about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
         place = choose_device(device)
         kind = choose_dtype(dtype, place, about.settings)
-        bundle = load(about, device=place, dtype=kind)
+        plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
+        bundle = put_in_place(about, plan, place, kind)
+        if compile and not bundle.transformer_stays:
+            raise UserError("compile is for weights that stay: leave it out, or load with memory='speed'")
         if compile:
             compile_on(place, bundle.transformer)
         return cls(about, bundle, place, kind)
@@ -220,13 +235,20 @@ class CogVideoX:
         inputs: Inputs | None = None,
         output: str = "uint8",
         on_step: OnStep | None = None,
+        finished: Path | None = None,
     ) -> Video:
         """Makes the video of a complete request (`generation.prepare.prepare`).
 
         Args:
             inputs: what the request's `image` and `video` are; read again when not given.
+            finished: a file for the denoised latents, in case that something fails after them. If it holds those of
+                this very request, they are not denoised again. The caller removes it.
+
+        Raises:
+            UserError: memory ran out; the sentence has the setting to try next.
         """
         inputs = in_size(reopen(request) if inputs is None else inputs, request)
+        metadata = self.replay(request).metadata()
         maker = Maker(
             self.bundle,
             self._texts(request),
@@ -235,9 +257,24 @@ class CogVideoX:
             self.dtype,
             output,
             on_step or (lambda progress: None),
+            self.bundle.decoding(demand_of(request, self.about)),
+            None if finished is None else Finished(finished, metadata),
         )
-        frames = maker.make(request, inputs)
-        return Video(frames, fps=request.fps, metadata=self.replay(request).metadata())
+        try:
+            frames = maker.make(request, inputs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"memory ran out: {self._next_setting(request)}") from error
+        return Video(frames, fps=request.fps, metadata=metadata)
+
+    def _next_setting(self, request: Request) -> str:
+        """What to try where memory ran out in the transformer or the text encoder."""
+        if not (isinstance(self.bundle, Placed) and self.bundle.plan.placement == "streamed"):
+            return "load the model with memory='low' (--memory low)"
+        if request.guidance_scale != 1 and not request.sequential_guidance:
+            return "try sequential_guidance, which takes half of the activations"
+        return "ask for fewer frames, a window, or a smaller height and width"
 
     def replay(self, request: Request) -> Replay:
         """What the metadata of the request's video holds."""
@@ -249,6 +286,7 @@ class CogVideoX:
             cogvideox=__version__,
             torch=torch.__version__,
             loras=tuple(self._loras.values()),
+            weights=self.bundle.plan.storage if isinstance(self.bundle, Placed) else "exact",
         )
 
     @property
@@ -278,6 +316,10 @@ class CogVideoX:
         Raises:
             UserError: no LoRA for this model, with what it seems to be or what does not fit; a name that is taken.
         """
+        if merge and isinstance(self.bundle, Placed) and not self.bundle.transformer_stays:
+            raise UserError(
+                "a LoRA is merged only into weights that stay: leave merge out, or load with memory='speed'"
+            )
         one = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         if name is None:
             stem = one.path.stem if one.path is not None else "lora"
@@ -319,9 +361,37 @@ class CogVideoX:
         if prompt not in self._embeddings:
             if len(self._embeddings) >= 8:
                 self._embeddings.clear()
+            self.bundle.turn("text_encoder")
             ids = self.bundle.tokenizer.encode([prompt], self.settings.text_length)
             self._embeddings[prompt] = self.bundle.text_encoder(ids.to(self.device)).to(self.dtype)
         return self._embeddings[prompt]
+
+
+def plan_for(
+    about: Description,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    memory: int | str = "auto",
+    weights: str = "exact",
+    request: Request | None = None,
+    measured: bool = False,
+) -> Plan:
+    """How the model is to be placed on that device for a request, or for one of the model's own size.
+
+    Args:
+        memory, weights: as for `CogVideoX.from_pretrained`.
+        measured: time the CPU for a tenth of a second, for a better guess of the seconds.
+
+    Raises:
+        UserError: nothing fits, or there is no such preference.
+    """
+    storages: dict[str, Storage] = {"exact": "exact", "int8": "int8", "fp8": "fp8"}
+    if weights not in storages:
+        raise UserError(f"weights={weights!r} must be one of {', '.join(storages)}")
+    machine = look(device, str(dtype).removeprefix("torch."), measured=measured)
+    demand = default_demand(about) if request is None else demand_of(request, about)
+    return plan(model_of(about), demand, machine, read_memory(memory), storages[weights])
 
 
 def check_texts(requests: Sequence[Request], about: Description) -> None:

@@ -85,6 +85,7 @@ class Replay(Request):
     cogvideox: str
     torch: str
     loras: tuple[Adapter, ...] = ()
+    weights: Literal["exact", "int8", "fp8"] = "exact"
 
     def metadata(self) -> dict[str, Any]:
         """As JSON values, without what was not used. `config.from_dict` undoes it."""

@@ -1,0 +1,129 @@
+"""The same video in every placement, and what happens where memory runs out all the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox.bundle.machine import look
+from cogvideox.bundle.memory import KEEPS, estimate
+from cogvideox.bundle.placement import model_of
+from cogvideox.bundle.vae_sizes import Decoding
+from cogvideox.errors import UserError
+from cogvideox.generation.demand import default_demand
+from cogvideox.generation.pipeline import CogVideoX, plan_for
+from cogvideox.generation.prepare import complete
+from cogvideox.transformer import lora
+from cogvideox.vae.model import CausalVAE
+
+PROMPT = "a red ball"
+
+
+IN_TWO = Decoding(2)
+
+
+def placed(about, keeps, how=IN_TWO):
+    machine = look(torch.device("cpu"), "float32", measured=False)
+    return CogVideoX.from_pretrained(
+        about, "cpu", memory=estimate(model_of(about), default_demand(about), machine, keeps, how)
+    )
+
+
+@pytest.mark.parametrize("keeps", KEEPS[1:])
+@pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
+def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
+    given = {"image": clip[0]} if pipes[variant].about.transformer.takes_image else {}
+    pipe = placed(pipes[variant].about, keeps)
+    expected = pipes[variant].generate(PROMPT, seed=1, output="float", **given).frames
+    for _ in range(2):
+        frames = pipe.generate(PROMPT, seed=1, output="float", **given).frames
+        np.testing.assert_allclose(frames, expected, atol=3e-5)  # strips pool in another order
+
+
+def test_previews_while_blocks_are_streamed(pipes):
+    seen = []
+    pipe = placed(pipes["2b"].about, KEEPS[-1])
+    pipe.generate(PROMPT, seed=1, on_step=lambda progress: seen.append(progress.preview().shape))
+    assert len(seen) >= 3
+
+
+def test_one_byte_weights_are_told_in_the_metadata(pipes):
+    pipe = CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int8")
+    video = pipe.generate(PROMPT, seed=1)
+    assert video.metadata["weights"] == "int8"
+    assert "weights" not in pipes["2b"].generate(PROMPT, seed=1).metadata
+    with pytest.raises(UserError, match="exact, int8, fp8"):
+        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int4")
+
+
+def test_a_lora_beside_streamed_weights(pipes):
+    adapter = lora.fresh(pipes["2b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    for factors in adapter.layers.values():
+        factors.up.normal_(generator=torch.Generator().manual_seed(1))
+    frames = []
+    for pipe in (CogVideoX.from_pretrained(pipes["2b"].about, "cpu"), placed(pipes["2b"].about, KEEPS[-1], Decoding())):
+        pipe.load_lora(adapter, 0.5)
+        frames.append(pipe.generate(PROMPT, seed=1).frames)
+        pipe.unload_lora()
+    assert np.array_equal(*frames)
+    with pytest.raises(UserError, match="leave merge out"):
+        pipe.load_lora(adapter, merge=True)
+
+
+def test_where_memory_runs_out_the_vae_goes_on_in_strips(pipes, monkeypatch):
+    pipe = pipes["2b"]
+    expected = pipe.generate(PROMPT, seed=1, output="float").frames
+    whole = CausalVAE.decode_stream
+
+    def hungry(self, z, *, strips=1, offload=False):
+        if strips < 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, z, strips=strips, offload=offload)
+
+    monkeypatch.setattr(CausalVAE, "decode_stream", hungry)
+    with pytest.warns(UserWarning, match="in 4 strips"):
+        frames = pipe.generate(PROMPT, seed=1, output="float").frames
+    np.testing.assert_allclose(frames, expected, atol=2e-6)
+
+
+def test_where_it_runs_out_elsewhere_the_next_setting_is_named(pipes, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
+    about = pipes["2b"].about
+    for pipe, more, words in (
+        (CogVideoX.from_pretrained(about, "cpu"), {}, "--memory low"),
+        (placed(about, KEEPS[-1]), {}, "sequential_guidance"),
+        (placed(about, KEEPS[-1]), {"sequential_guidance": True}, "fewer frames"),
+    ):
+        monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
+        with pytest.raises(UserError, match=words):
+            pipe.generate(PROMPT, seed=1, **more)
+
+
+def test_finished_latents_are_decoded_without_denoising_again(pipes, tmp_path, monkeypatch):
+    pipe, file = pipes["2b"], tmp_path / "x.latents.safetensors"
+    request = complete(pipe.about, PROMPT, seed=1)
+    expected = pipe.run(request).frames
+
+    with monkeypatch.context() as broken:
+        broken.setattr(CausalVAE, "decode_stream", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipe.run(request, finished=file)
+    stages = []
+    again = pipe.run(request, finished=file, on_step=lambda progress: stages.append(progress.stage))
+    assert np.array_equal(again.frames, expected) and set(stages) == {"decode"}
+    other = pipe.run(complete(pipe.about, PROMPT, seed=2), finished=file)
+    assert np.array_equal(other.frames, pipe.run(complete(pipe.about, PROMPT, seed=2)).frames)
+
+
+def test_a_plan_is_made_for_the_request(pipes):
+    about = pipes["2b"].about
+    small, large = (
+        plan_for(about, torch.device("cpu"), torch.float32, request=complete(about, PROMPT, num_frames=n, seed=0))
+        for n in (5, 49)
+    )
+    assert small.peak < large.peak and small.placement == "resident"
+    with pytest.raises(UserError, match="auto, speed, low"):
+        plan_for(about, torch.device("cpu"), torch.float32, memory="much")
+    with pytest.raises(UserError, match=r"needs .* even in its smallest plan"):
+        plan_for(about, torch.device("cpu"), torch.float32, memory=1000)
