@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import yaml
 
 from cogvideox import config
 from cogvideox.cli.arguments import Parser, nearest
+from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.settings import TransformerTraining, VAETraining
+from cogvideox.training.stage_settings import StageTraining
+
+Settings = VAETraining | TransformerTraining | StageTraining
 
 UNFINISHED = 75
 """Exit status of a run that was saved before its last step: sysexits' EX_TEMPFAIL, "try again later"."""
@@ -30,6 +35,7 @@ def run(arguments: list[str]) -> None:
     finished = train(
         options.recipe,
         split(options.overrides),
+        data=options.data,
         out=options.out,
         resume=options.resume,
         max_seconds=options.max_seconds,
@@ -43,6 +49,7 @@ def train(
     recipe: str,
     overrides: Mapping[str, str] | None = None,
     *,
+    data: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
     max_seconds: float | None = None,
@@ -50,13 +57,14 @@ def train(
 ) -> bool:
     """Trains a recipe with single settings changed; True when the run is complete.
 
-    `overrides` are values by dotted name, `{"optim.lr": "3e-4"}`. The run's folder `out` is `runs/NAME` unless given.
+    `overrides` are values by dotted name, `{"optim.lr": "3e-4"}`; `data` what it learns from, instead of the recipe's.
+    The run's folder `out` is `runs/NAME` unless given.
     With `dry_run` the settings are printed and nothing is trained.
 
     Raises:
         UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
     """
-    settings = resolve(recipe, overrides or {})
+    settings = with_data(resolve(recipe, overrides or {}), data)
     if dry_run:
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         return True
@@ -65,6 +73,10 @@ def train(
         from cogvideox.training import vae_loop
 
         result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+    elif isinstance(settings, StageTraining):
+        from cogvideox.training import stage_loop
+
+        result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
     else:
         from cogvideox.training import transformer_loop
 
@@ -72,15 +84,32 @@ def train(
     if result is None:
         print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
-    print(f"the finished model is in {result}")
+    print(f"what was trained is in {result}")
     return True
 
 
-def resolve(recipe: str, overrides: Mapping[str, str]) -> VAETraining | TransformerTraining:
+def resolve(recipe: str, overrides: Mapping[str, str]) -> Settings:
     """The settings of a recipe with some changed. Raises UserError as `train` does."""
     if recipe not in RECIPES:
         raise UserError(f"there is no recipe {recipe!r}{nearest(recipe, RECIPES)}; there are {', '.join(RECIPES)}")
     return config.override(RECIPES[recipe](), dict(overrides))
+
+
+def with_data(settings: Settings, data: Sequence[str]) -> Settings:
+    """The settings with other data: folders of videos and captions or, for stages, stores of latents too.
+
+    Raises:
+        UserError: a recipe that makes its own; several where there can be one.
+    """
+    if not data:
+        return settings
+    if isinstance(settings, StageTraining):
+        return replace(settings, data=tuple(Source(path) for path in data))
+    if isinstance(settings, TransformerTraining):
+        raise UserError("this recipe renders what it learns from: leave out --data, or take toybox-sft")
+    if len(data) > 1:
+        raise UserError(f"a VAE learns from one folder, and --data names {len(data)}")
+    return replace(settings, data=data[0])
 
 
 def overview() -> str:
@@ -97,6 +126,9 @@ def parser() -> Parser:
     )
     p.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe; --list shows them")
     p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting, such as optim.lr=3e-4")
+    p.add_argument(
+        "--data", action="append", default=[], metavar="PATH", help="videos and captions, or a store of them"
+    )
     p.add_argument("--out", type=Path, metavar="FOLDER", help="the run's folder (default: runs/NAME)")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     p.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is over (exit 75)")

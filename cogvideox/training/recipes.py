@@ -13,6 +13,8 @@ from cogvideox.training.settings import (
     TransformerTraining,
     VAETraining,
 )
+from cogvideox.training.stage_recipes import STAGES
+from cogvideox.training.stage_settings import StageTraining
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
@@ -229,7 +231,7 @@ def toybox_vae_2() -> VAETraining:
     )
 
 
-RECIPES: dict[str, Callable[[], VAETraining | TransformerTraining]] = {
+RECIPES: dict[str, Callable[[], VAETraining | TransformerTraining | StageTraining]] = {
     "toybox-vae": toybox_vae,
     "toybox": toybox,
     "toybox-vae-gpu": toybox_vae_gpu,
@@ -238,4 +240,5 @@ RECIPES: dict[str, Callable[[], VAETraining | TransformerTraining]] = {
     "vae-2": vae_2,
     "toybox-vae-1": toybox_vae_1,
     "toybox-vae-2": toybox_vae_2,
+    **STAGES,
 }

@@ -208,6 +208,11 @@ def extract(model: Transformer, name: str = "lora") -> LoRA:
     return LoRA({layer: layers[layer] for layer in places if layer in layers})
 
 
+def factors_of(model: Transformer) -> nn.ModuleList:
+    """The factors of all LoRAs on the model: what learns of a transformer that itself stays as it is."""
+    return nn.ModuleList(lora for _, layer in _all_adapted(model) for lora in layer.each())
+
+
 def _adapted(model: Transformer, path: str) -> LowRankLinear:
     layer = model.get_submodule(path)
     if isinstance(layer, LowRankLinear):

@@ -9,6 +9,7 @@ d width; e time embedding; s steps, or clips of a packed row.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed
-from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Runs, Tables, add_gated
 from cogvideox.transformer.position import Positions, check_learned, positions_for, side_by_side, token_grid
 
@@ -101,6 +102,7 @@ class Transformer(nn.Module):
         timestep: Timestep,
         *,
         ofs: float | Float[Tensor, " s"] | None = None,
+        rule: GridRule | None = None,
         attend: Attend = packed,
     ) -> list[Float[Tensor, "c_out _t _h _w"]]:
         """Predictions for clips of any sizes that stand side by side in one row (frame pack, paper section 3.1).
@@ -111,6 +113,7 @@ class Transformer(nn.Module):
         Args:
             latents: of each clip, as in `forward`.
             text, timestep, ofs: as in `forward`, of each clip.
+            rule: how rotary positions follow the size of a clip; the config's own unless given.
 
         Raises:
             UserError: as `forward`.
@@ -120,7 +123,8 @@ class Transformer(nn.Module):
         grids = [token_grid(config, *size) for size in sizes]
         lengths = tuple(math.prod(grid) for grid in grids)
         layout = Layout(tuple(run for length in lengths for run in (num_text, length)))
-        places = {size: positions_for(config, *size, num_text=num_text, device=text.device) for size in set(sizes)}
+        where = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
+        places = {size: where(*size) for size in set(sizes)}
         positions = side_by_side([places[size] for size in sizes])
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)

@@ -1,0 +1,104 @@
+"""What a stage learns from: stores of latents and features, or folders of videos, which are encoded into stores."""
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.bundle.layout import Description
+from cogvideox.dataset.encode import encode, store_settings
+from cogvideox.dataset.folder import recognise
+from cogvideox.dataset.plan import plan
+from cogvideox.dataset.shards import INDEX, LatentStore
+from cogvideox.dataset.stages import Machine
+from cogvideox.dataset.summary import rejected, summary
+from cogvideox.errors import UserError
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.training.interrupt import Interruption
+from cogvideox.training.stage_settings import StageTraining
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of a stage, which agree on the networks that made them.
+
+    data: by the path that the settings have, whether it is a store or a folder: the order of samples follows from it.
+    scaling_factor: what latents are multiplied by. null_text: what stands for no caption.
+    """
+
+    data: dict[str, LatentStore]
+    validation: LatentStore | None
+    scaling_factor: float
+    null_text: Float[Tensor, "n d"]
+
+
+def open_stores(
+    settings: StageTraining,
+    about: Description,
+    out: Path,
+    device: torch.device,
+    ranks: Ranks | None,
+    interruption: Interruption,
+) -> Stores:
+    """Opens the stores; folders of videos, images and captions are first encoded into `out/stores/`, by one rank.
+
+    Raises:
+        UserError: no data; nothing to train on in a folder; a store that other networks made than the model's.
+        Stopped: there was a reason to, while something was encoded.
+    """
+    if not settings.data:
+        raise UserError("there is nothing to train on: --data names a store, or a folder of videos and captions")
+
+    def ready() -> list[str]:
+        paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
+        return [str(_store(Path(path), settings, about, out, device, interruption)) for path in paths]
+
+    places = ready() if ranks is None else ranks.agree(ready)
+    stores = [LatentStore(place) for place in places]
+    for store in stores:
+        ours = store_settings(about, store.settings.target)
+        if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
+            raise UserError(
+                f"the latents in {store.folder} are not of {settings.model} but of {store.settings.model}: "
+                f"encode them anew, or train that"
+            )
+        if len(store) == 0:
+            raise UserError(f"{store.folder} has no clips to train on")
+    return Stores(
+        data={source.store: store for source, store in zip(settings.data, stores)},
+        validation=stores[-1] if settings.validation else None,
+        scaling_factor=about.vae.scaling_factor,
+        null_text=stores[0].null_text().float(),
+    )
+
+
+def _store(
+    path: Path, settings: StageTraining, about: Description, out: Path, device: torch.device, interruption: Interruption
+) -> Path:
+    """The store at a path, or the one that the folder there is encoded into."""
+    if (path / INDEX).is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
+    place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+    listing = recognise(path)
+    print(summary(listing, plan(listing.clips, settings.target)[0], settings.target), file=sys.stderr)
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+        interruption.check()
+
+    kind = "float32" if device.type == "cpu" else about.settings.dtype
+    machine = Machine(str(device), kind)
+    encoded = encode(listing, place, about, settings.target, machine=machine, on_progress=on_progress)
+    if encoded.rejects:
+        print(rejected(encoded.rejects), file=sys.stderr)
+    if encoded.num_clips == 0:
+        raise UserError(f"{path} has no clips to train on")
+    return place

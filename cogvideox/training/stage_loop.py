@@ -1,0 +1,241 @@
+"""A stage of training on encoded clips of any length and size, side by side in packed rows (paper sections 3.1 to 3.3).
+
+Velocity prediction under the model's own schedule, explicit uniform sampling over all clips of an optimizer step,
+images and videos mixed, captions dropped for classifier-free guidance, an average of the weights. All weights learn, or
+a LoRA beside them. VAE and T5 are no part of it: they made the latents and features, and come back only for samples.
+
+One process, or as many as `torchrun` starts: they plan the same steps and take their share of the rows, so that a step
+is the same however many they are. A stopped and resumed run ends, to the bit, with the weights of one left alone.
+"""
+
+import sys
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.bundle.folder import open_part
+from cogvideox.bundle.layout import Description, describe
+from cogvideox.bundle.networks import build, keymap_of
+from cogvideox.dataset.loader import Loader, Step
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.errors import UserError
+from cogvideox.generation.device import choose_device
+from cogvideox.parallel.mesh import Ranks, num_processes, start
+from cogvideox.parallel.sequence import over_ranks
+from cogvideox.parallel.shard import wrap
+from cogvideox.records import PackedBatch
+from cogvideox.training import optim
+from cogvideox.training.checkpoint import open_run
+from cogvideox.training.draws import torch_generator
+from cogvideox.training.ema import EMA
+from cogvideox.training.guard import Guard
+from cogvideox.training.interrupt import Interruption, Stopped
+from cogvideox.training.settings import due
+from cogvideox.training.stage_data import Stores, open_stores
+from cogvideox.training.stage_results import finish, measure, show
+from cogvideox.training.stage_settings import StageTraining
+from cogvideox.training.track import Scalar, Tracker
+from cogvideox.transformer import lora
+from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.weights import init_weights
+from cogvideox.weights.strict import load_strict
+
+NUM_BINS = 10
+"""Parts of the range of timesteps whose losses are told apart."""
+
+
+def train(
+    settings: StageTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
+) -> Path | None:
+    """Trains in the folder `out` and returns what it made: the model folder `out/model`, or the file of the LoRA.
+
+    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/`, `checkpoints/` and, of data that were not encoded yet,
+    `stores/`. `resume` continues from the newest checkpoint, if there is one. On SIGTERM, Ctrl-C or when `max_seconds`
+    are over, the state is saved and the answer is None.
+
+    Raises:
+        UserError: no data, or such as the model cannot take; a model that does not fit; `out` already holds a run; the
+            disk refuses; more steps in a row than `run.max_skipped` are not finite.
+    """
+    out, run = Path(out), settings.run
+    with Interruption(max_seconds) as interruption, _processes(settings) as ranks:
+        device = choose_device(run.device) if ranks is None else ranks.device
+        about = describe(settings.model)
+        model, learns = begin(settings, about)
+        schedule = Schedule(**asdict(about.schedule))
+        try:
+            stores = open_stores(settings, about, out, device, ranks, interruption)
+        except Stopped as reason:
+            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
+            return None
+        model.to(device)
+        if ranks is not None:
+            over_ranks(model, ranks.sequence)
+        bfloat16 = torch.bfloat16 if run.precision == "bfloat16" else None
+        kept = settings.checkpointing
+        wrap(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
+        autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
+
+        loader = _loader(settings, stores, model, schedule, ranks)
+        optimizer = optim.optimizer([learns], settings.optim)
+        ema = EMA({"model": learns}, run.ema_decay)
+        parts = {"model": learns, "optimizer": optimizer, "ema": ema, "data": loader}
+        checkpoints, begun = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
+        silent = ranks is not None and ranks.rank > 0
+        tracker = Tracker(out, num_steps=run.num_steps, start=begun, interval=run.log_interval, silent=silent)
+        guard = Guard(tracker, checkpoints, run.max_skipped)
+        rule = settings.position_rule
+        steps = loader.steps(run.num_steps, workers=run.workers, pin=device.type == "cuda")
+        interruption.restart()
+        with closing(steps):
+            for step in steps:
+                done = step.after.step
+                with autocast():
+                    loss, scalars = backward(model, step, schedule, device, ranks, rule)
+                grad_norm = optim.clip(optimizer, settings.optim)
+                if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                    lr = optim.move(optimizer, done - 1, run.num_steps, settings.optim)
+                    ema.update(done - 1)
+                    scalars |= {
+                        "loss": loss,
+                        "lr": lr,
+                        "grad_norm": grad_norm,
+                        "tokens": step.num_tokens,
+                        "useful": step.useful,
+                    }
+                    scalars |= {f"kept/{name}": share for name, share in step.kept.items() if share < 1}
+                else:
+                    scalars = {}
+                optimizer.zero_grad(set_to_none=True)
+                tracker.step(done, scalars, num_samples=step.num_clips)
+
+                finished = done == run.num_steps
+                with tracker.pause(), ema.swapped():
+                    if stores.validation is not None and (finished or due(done, run.validate_interval)):
+                        tracker.write(done, measure(model, stores.validation, about, schedule, run.seed, rule))
+                    if settings.samples.prompts and (finished or due(done, settings.samples.interval)):
+                        show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
+                with tracker.pause():
+                    stop = None if finished else _reason(interruption, ranks)
+                    if stop or finished or due(done, run.save_interval):
+                        checkpoints.save(done, parts)
+                if stop:
+                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                    tracker.close()
+                    return None
+                if run.compile and done == begun + 1:
+                    interruption.restart()  # no later step takes as long as the one that compiles
+        tracker.close()
+        with ema.swapped():
+            return finish(model, about, settings, out, loader, ranks)
+
+
+def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.Module]:
+    """The transformer in float32 on the CPU, and the part of it that learns: all, or the factors of a LoRA.
+
+    Raises:
+        UserError: it takes an image, or another text than the model's encoder gives; the weights do not fit.
+    """
+    config = settings.transformer or about.transformer
+    if config.takes_image:
+        raise UserError(f"{settings.model} makes videos of images, and stages train models of text alone")
+    for name in ("text_embed_dim", "max_text_seq_length", "in_channels"):
+        if getattr(config, name) != getattr(about.transformer, name):
+            theirs = getattr(about.transformer, name)
+            raise UserError(f"transformer.{name}={getattr(config, name)} does not fit {settings.model}: it is {theirs}")
+    generator = torch_generator("weights", settings.run.seed)
+    if settings.transformer is not None:
+        model = Transformer(config)
+        init_weights(model, generator)
+        return model.train(), model
+    network, (state, file) = build(config), open_part(about, "transformer")
+    assert isinstance(network, Transformer)
+    load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=torch.float32)
+    if settings.lora is None:
+        return network.train(), network
+    network.requires_grad_(False)
+    chosen = settings.lora
+    factors = lora.fresh(network, generator, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
+    lora.add(network, factors, trainable=True)
+    return network.train(), lora.factors_of(network)
+
+
+def backward(
+    model: Transformer,
+    step: Step,
+    schedule: Schedule,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    rule: GridRule | None = None,
+) -> tuple[Tensor, dict[str, Scalar]]:
+    """The gradient of a step: of the mean over all its clips, on all ranks, of each clip's mean squared error.
+
+    Returns the loss, and `loss_0` (cleanest) to `loss_9` (noisiest) of those tenths of the timesteps that occur.
+    """
+    num_data_ranks = 1 if ranks is None else ranks.data.size()
+    sums = torch.zeros(NUM_BINS, 2, device=device)
+    for batch in step.batches:
+        batch = batch.to(device)
+        errors = losses(model, batch, schedule, rule)
+        (errors.sum() * (num_data_ranks / step.num_clips)).backward()
+        bins = batch.timestep * NUM_BINS // schedule.num_train_timesteps
+        sums.index_add_(0, bins, torch.stack((errors.detach(), torch.ones_like(errors)), dim=1))
+    if ranks is not None:
+        dist.all_reduce(sums, group=ranks.data)
+    of_bins: dict[str, Scalar] = {f"loss_{k}": total / count for k, (total, count) in enumerate(sums) if count > 0}
+    return sums[:, 0].sum() / step.num_clips, of_bins
+
+
+def losses(
+    model: Transformer, batch: PackedBatch, schedule: Schedule, rule: GridRule | None = None
+) -> Float[Tensor, " s"]:
+    """The mean squared error of the velocity of each clip in a row."""
+    noisy, targets = [], []
+    for latents, noise, t in zip(batch.latents, batch.noise, batch.timestep.split(1)):
+        noisy.append(add_noise(latents[None], noise[None], t, schedule)[0])
+        targets.append(v_target(latents[None], noise[None], t, schedule)[0])
+    predicted = model.packed(noisy, batch.text, batch.timestep, rule=rule)
+    return torch.cat([loss_per_sample(one[None], target[None]) for one, target in zip(predicted, targets)])
+
+
+def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
+    """The ranks that `torchrun` started; None where this process is alone."""
+    if num_processes() > 1:
+        return start(sequence=settings.sequence, device=settings.run.device)
+    if settings.sequence > 1:
+        raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
+    return nullcontext()
+
+
+def _loader(
+    settings: StageTraining, stores: Stores, model: Transformer, schedule: Schedule, ranks: Ranks | None
+) -> Loader:
+    return Loader(
+        stores.data,
+        settings.mixture(),
+        model.config,
+        seed=settings.run.seed,
+        scaling_factor=stores.scaling_factor,
+        null_text=stores.null_text,
+        num_timesteps=schedule.num_train_timesteps,
+        rank=0 if ranks is None else ranks.data.rank(),
+        num_ranks=1 if ranks is None else ranks.data.size(),
+    )
+
+
+def _reason(interruption: Interruption, ranks: Ranks | None) -> str | None:
+    """Why to stop, if one rank has a reason: then all have it."""
+    own = interruption.reason()
+    if ranks is None:
+        return own
+    heard: list[str | None] = [None] * ranks.size
+    dist.all_gather_object(heard, own, group=ranks.everyone)
+    return next((reason for reason in heard if reason is not None), None)

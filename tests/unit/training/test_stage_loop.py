@@ -1,0 +1,140 @@
+"""Stages: what a user's folder of clips becomes, in each way of training, and what is refused."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox.bundle import folder
+from cogvideox.dataset.config import Target
+from cogvideox.dataset.mixture import Source
+from cogvideox.errors import UserError
+from cogvideox.policy import Bound, Policy
+from cogvideox.records import Video
+from cogvideox.training.settings import OptimSettings, RunSettings
+from cogvideox.training.stage_loop import train
+from cogvideox.training.stage_settings import LoRASettings, SampleSettings, StageTraining
+from cogvideox.transformer import lora
+from cogvideox.transformer.lora_files import read_lora
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("model") / "tiny", "5b")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Videos of two sizes and an image, with captions and a score."""
+    at, lines = tmp_path_factory.mktemp("clips"), []
+    rng = np.random.default_rng(0)
+    for i, (frames, height, width) in enumerate([(5, 32, 32), (5, 32, 48), (9, 32, 32), (1, 32, 32)] * 2):
+        name = f"{i}.mp4" if frames > 1 else f"{i}.png"
+        Video(rng.integers(0, 255, (frames, height, width, 3), dtype=np.uint8), fps=8.0).save(at / name)
+        lines.append(json.dumps({"file_name": name, "text": f"a red ball {i}", "quality": i / 8}))
+    (at / "metadata.jsonl").write_text("\n".join(lines))
+    return at
+
+
+def stage(model, clips, **changes) -> StageTraining:
+    usual = StageTraining(
+        model=str(model),
+        data=(Source(str(clips)),),
+        row_tokens=64,
+        optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
+        run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
+        target=Target(fps=8.0, num_frames=9, max_area=32 * 48),
+        stored_as="float32",
+    )
+    return replace(usual, **changes)
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_all_weights_learn_and_the_folder_is_a_model(model, clips, tmp_path):
+    settings = stage(model, clips, validation=str(clips), samples=SampleSettings(("a red ball",), 3, 2, 5, 32, 32))
+    finished = train(settings, tmp_path / "run")
+    before, after = folder.load(model), folder.load(finished)
+    changed = {
+        name: not torch.equal(value, before.transformer.state_dict()[name])
+        for name, value in after.transformer.state_dict().items()
+    }
+    assert all(changed.values())
+    assert all(torch.equal(a, b) for a, b in zip(before.vae.state_dict().values(), after.vae.state_dict().values()))
+    assert after.settings.provenance["num_samples_seen"] == str(_seen(tmp_path / "run"))
+    assert (tmp_path / "run/samples/step-00000003.png").exists()
+    lines = metrics(tmp_path / "run")
+    assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert any("validation/loss" in line for line in lines)
+
+
+def _seen(out) -> int:
+    state = json.loads(next((out / "checkpoints").glob("step-*3/state.json")).read_text())
+    pairs = dict(dict(state["parts"]["data"]["dict"])["seen"]["dict"])
+    return sum(pairs.values())
+
+
+def test_a_lora_learns_and_the_model_does_not(model, clips, tmp_path):
+    file = train(stage(model, clips, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
+    learned = read_lora(file)
+    assert learned.trigger == "sks" and {factors.rank for factors in learned.layers.values()} == {2}
+    assert all(factors.up.abs().max() > 0 for factors in learned.layers.values())
+    lora.add(folder.load(model).transformer, learned)
+    saved = next((tmp_path / "run/checkpoints").glob("step-*3/tensors.safetensors")).stat().st_size
+    assert saved < (model / "transformer/diffusion_pytorch_model.safetensors").stat().st_size * 2
+
+
+def test_stages_chain(model, clips, tmp_path):
+    fresh = folder.load(model).transformer.config
+    first = train(stage(model, clips, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
+    second = train(stage(first, clips, target=Target(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second")
+    about = folder.load(second)
+    assert about.transformer.config.num_layers == 1
+    assert about.settings.provenance["trained_from"] == str(first.resolve())
+
+
+def test_a_policy_chooses(model, clips, tmp_path):
+    settings = stage(model, clips, policy=Policy((Bound("quality", best=0.5, from_step=1),)))
+    train(settings, tmp_path / "run")
+    kept = [next((v for k, v in line.items() if k.startswith("kept/")), 1.0) for line in metrics(tmp_path / "run")]
+    assert kept == [1.0, 0.5, 0.5]
+
+
+def test_interrupted_is_uninterrupted(model, clips, tmp_path):
+    for lora_settings, name in ((None, "all"), (LoRASettings(rank=2), "lora")):
+        settings = stage(model, clips, lora=lora_settings)
+        whole = train(settings, tmp_path / f"{name}-whole")
+        pieces = tmp_path / f"{name}-pieces"
+        answers = [train(settings, pieces, resume=True, max_seconds=0.0) for _ in range(2)]
+        again = train(settings, pieces, resume=True)
+        assert answers == [None, None]
+        for one, other in zip(_weights(whole), _weights(again), strict=True):
+            assert torch.equal(one, other)
+
+
+def _weights(made):
+    if made.is_dir():
+        return list(folder.load(made).transformer.state_dict().values())
+    return [tensor for factors in read_lora(made).layers.values() for tensor in (factors.down, factors.up)]
+
+
+def test_what_is_refused(model, clips, tmp_path):
+    with pytest.raises(UserError, match="nothing to train on: --data"):
+        train(stage(model, clips, data=()), tmp_path / "a")
+    with pytest.raises(UserError, match=r"nothing at .*gone"):
+        train(stage(model, clips, data=(Source(str(tmp_path / "gone")),)), tmp_path / "b")
+    with pytest.raises(UserError, match="leave out either"):
+        stage(model, clips, lora=LoRASettings(), transformer=folder.load(model).transformer.config)
+    with pytest.raises(UserError, match="use adamw"):
+        stage(model, clips, lora=LoRASettings(), optim=OptimSettings(name="muon"))
+    with pytest.raises(UserError, match="row_tokens=8 is too small"):
+        train(stage(model, clips, row_tokens=8), tmp_path / "c")
+    wide = replace(folder.load(model).transformer.config, text_embed_dim=99)
+    with pytest.raises(UserError, match="text_embed_dim=99 does not fit"):
+        train(stage(model, clips, transformer=wide), tmp_path / "d")
