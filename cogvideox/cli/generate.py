@@ -1,5 +1,6 @@
 """`cogvideox generate "PROMPT"`: a video of a sentence, beside it the JSON from which it can be made again."""
 
+import os
 import sys
 import time
 import warnings
@@ -24,6 +25,7 @@ from cogvideox.version import __version__
 
 if TYPE_CHECKING:
     from cogvideox.generation.inputs import Inputs
+    from cogvideox.parallel.mesh import Ranks
 
 _WORDS = {field.name for field in fields(Request)} - {"prompt", "image", "video"}
 
@@ -45,9 +47,48 @@ class Job:
     inputs: "Inputs | None"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made, by what."""
+
+    about: Description
+    todo: list[tuple[Job, Output]]
+    loras: tuple[Adapter, ...]
+    device: str
+    dtype: str
+    compile: bool
+
+
 def run(arguments: list[str]) -> None:
     """Reads the arguments, checks everything that can be checked at once, and only then loads the model."""
     options = vars(parser().parse(arguments))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _run_with_others(options)
+    elif (plan := _plan(options)).todo:
+        _make(plan)
+
+
+def _run_with_others(options: dict[str, Any]) -> None:
+    """As one of the processes that `torchrun` has started: the first decides, tells and writes, all make."""
+    from cogvideox.parallel import mesh
+    from cogvideox.parallel.guidance import sequence_degree
+
+    first = os.environ.get("RANK") == "0"
+    try:
+        with mesh.start(device=options["device"] or "auto") as ranks:
+            plan = ranks.agree(lambda: _plan(options))
+            if plan.todo:
+                guided = any(job.request.guidance_scale != 1 for job, _ in plan.todo)
+                degree = sequence_degree(ranks.size, plan.about.transformer.num_attention_heads, guided=guided)
+                _make(plan, ranks.arranged(degree))
+    except UserError:
+        if first:
+            raise
+        raise SystemExit(2) from None  # the first has said it
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    options = dict(options)
     prompts, source, sheet = options.pop("prompts"), options.pop("from"), options["sheet"]
     chosen = _chosen(options, source)
     about = describe(chosen.get("model", "toybox"))
@@ -65,9 +106,8 @@ def run(arguments: list[str]) -> None:
         if len(todo) < len(jobs):
             _say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
-    if todo:
-        machine = {"device": chosen.get("device", "auto"), "dtype": chosen.get("dtype", "auto")}
-        _make(about, todo, loras, **machine, compile=chosen["compile"])
+    machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
+    return Plan(about, todo, loras, *machine)
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
@@ -116,28 +156,24 @@ def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[st
     return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
 
 
-def _make(
-    about: Description,
-    todo: list[tuple[Job, Output]],
-    loras: tuple[Adapter, ...],
-    *,
-    device: str,
-    dtype: str,
-    compile: bool,
-) -> None:
+def _make(plan: Plan, ranks: "Ranks | None" = None) -> None:
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
     from cogvideox.generation.pipeline import CogVideoX, check_texts
     from cogvideox.transformer.lora_files import read_lora
 
-    adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in loras]
-    check_texts([job.request for job, _ in todo], about)
+    todo, first = plan.todo, ranks is None or ranks.rank == 0
+    adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in plan.loras]
+    check_texts([job.request for job, _ in todo], plan.about)
     start = time.perf_counter()
-    pipe = CogVideoX.from_pretrained(about, device=device, dtype=dtype, compile=compile)
-    with _noted():
+    pipe = CogVideoX.from_pretrained(plan.about, plan.device, plan.dtype, compile=plan.compile, ranks=ranks)
+    with _noted(first):
         for lora, one in adapted:
             pipe.load_lora(lora, one.strength, merge=one.merged)
     for number, (job, output) in enumerate(todo, start=1):
+        if not first:
+            pipe.run(job.request, inputs=job.inputs)
+            continue
         with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
             video = pipe.run(job.request, inputs=job.inputs, on_step=on_step)
         with _noted():
@@ -173,11 +209,11 @@ def _summary(output: Output, request: Request, seconds: float) -> str:
 
 
 @contextmanager
-def _noted() -> Iterator[None]:
+def _noted(aloud: bool = True) -> Iterator[None]:
     """Says what is warned of in here, such as that the format cannot do so many frames a second."""
     with warnings.catch_warnings(record=True) as caught:
         yield
-    for warning in caught:
+    for warning in caught if aloud else ():
         _say(f"note: {warning.message}")
 
 

@@ -23,6 +23,8 @@ from cogvideox.generation.invert import attend_to_reference, beside_reference
 from cogvideox.generation.predict import guided, holding, network, over_windows
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
 from cogvideox.generation.request import Request
+from cogvideox.parallel.guidance import over_texts
+from cogvideox.parallel.mesh import Ranks
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ def denoise(
     device: torch.device,
     dtype: torch.dtype,
     report: OnStep,
+    ranks: Ranks | None = None,
 ) -> Float[Tensor, "1 c t h w"]:
     """The latents of `num_frames` frames, at the transformer's scale, in float32.
 
     Args:
         num_frames: instead of the request's, of which this may be a part.
         dtype: what the transformer computes in.
+        ranks: who share the halves of guidance; all of them get the latents.
 
     Raises:
         UserError: a size that the model cannot do, or numbers beyond the range of `dtype`.
@@ -90,7 +94,7 @@ def denoise(
         net = bound(image=None if given.image is None else beside_noise(given.image, size[0]))
 
     predict = guided(
-        net,
+        net if ranks is None else over_texts(net, ranks.data),
         texts.prompt,
         _scale(request, len(times), schedule.num_train_timesteps),
         len(times),

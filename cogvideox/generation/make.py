@@ -23,6 +23,8 @@ from cogvideox.generation.finished import Finished
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.progress import OnStep, Progress, preview
 from cogvideox.generation.request import Request
+from cogvideox.parallel import chunks
+from cogvideox.parallel.mesh import Ranks
 from cogvideox.video.transform import to_frames, to_unit
 
 
@@ -31,8 +33,9 @@ class Maker:
     """What stays the same while a video is made.
 
     `generator` gives all its random numbers, in the order of diffusers: those of the image's posterior, of the clip's,
-    of the first noise and of the sampler. `output` is "uint8" or "float" (0..1), as frames come out. `decoding` is how
-    the VAE takes its chunks, and `finished` keeps latents until the video is written.
+    of the first noise and of the sampler. `output` is "uint8" or "float" (0..1), as frames come out. `ranks` make the
+    same video together, each with everything that is not said in `parallel`. `decoding` is how the VAE takes its
+    chunks, and `finished` keeps latents until the video is written.
     """
 
     bundle: Bundle
@@ -42,6 +45,7 @@ class Maker:
     dtype: torch.dtype
     output: str
     report: OnStep
+    ranks: Ranks | None = None
     decoding: Decoding = WHOLE
     finished: Finished | None = None
     made: list[int] = field(default_factory=list)
@@ -114,6 +118,7 @@ class Maker:
             device=self.device,
             dtype=self.dtype,
             report=report,
+            ranks=self.ranks,
         )
         self.made.append(latents.shape[2])
         if self.finished is not None:
@@ -128,7 +133,7 @@ class Maker:
             try:
                 return self._decode_in(how, latents, num_frames, report)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.ranks is not None:
                     raise
             # Outside of the handler, which holds what was alive.
             how = smaller(how, latents.shape[3])
@@ -149,7 +154,11 @@ class Maker:
         frames = np.empty((num_frames, height, width, 3), dtype=kind)
         done = 0
         z = (latents / vae.config.scaling_factor).to(self.dtype)
-        for chunk in vae.decode_stream(z, strips=how.strips, offload=how.offload):
+        if self.ranks is None:
+            decoded = vae.decode_stream(z, strips=how.strips, offload=how.offload)
+        else:
+            decoded = chunks.decode_stream(vae, z, self.ranks.everyone, strips=how.strips, offload=how.offload)
+        for chunk in decoded:
             check_finite(chunk, self.dtype)
             pixels = to_frames(chunk[0]) if self.output == "uint8" else to_unit(chunk[0])
             frames[done : done + len(pixels)] = pixels.cpu().numpy()

@@ -43,6 +43,8 @@ from cogvideox.generation.request import Replay, Request
 from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import Source, source_of_file
 from cogvideox.generation.speed import compile_on
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.sequence import over_ranks
 from cogvideox.records import Video
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer import lora
@@ -56,11 +58,21 @@ __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress", "check_texts"]
 class CogVideoX:
     """A model on its device. Make one with `from_pretrained`."""
 
-    def __init__(self, about: Description, bundle: Bundle, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        about: Description,
+        bundle: Bundle,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.about = about
         self.bundle = bundle
         self.device = device
         self.dtype = dtype
+        self.ranks = ranks
+        if ranks is not None:
+            over_ranks(bundle.transformer, ranks.sequence)
         self._embeddings: dict[str, Tensor] = {}
         self._loras: dict[str, Adapter] = {}
 
@@ -79,6 +91,7 @@ class CogVideoX:
         memory: int | str | Plan = "auto",
         weights: str = "exact",
         compile: bool = False,
+        ranks: Ranks | None = None,
     ) -> "CogVideoX":
         """Loads a model.
 
@@ -93,13 +106,15 @@ class CogVideoX:
             weights: "int8" and "fp8" store the matrices in one byte a number, which changes the video.
             compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
                 size, and less for every step.
+            ranks: processes that make each video together (`parallel.mesh.start`). Each calls whatever is called here,
+                with the same values, a seed among them, and gets the video; `device` is then that of the rank.
 
         Raises:
             UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
-                memory for any plan; no compiler for a CPU.
+                memory for any plan; no compiler for a CPU; heads that `ranks` cannot share.
         """
         about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
-        place = choose_device(device)
+        place = choose_device(device) if ranks is None else ranks.device
         kind = choose_dtype(dtype, place, about.settings)
         plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
         bundle = put_in_place(about, plan, place, kind)
@@ -107,7 +122,7 @@ class CogVideoX:
             raise UserError("compile is for weights that stay: leave it out, or load with memory='speed'")
         if compile:
             compile_on(place, bundle.transformer)
-        return cls(about, bundle, place, kind)
+        return cls(about, bundle, place, kind, ranks)
 
     def generate(
         self,
@@ -257,6 +272,7 @@ class CogVideoX:
             self.dtype,
             output,
             on_step or (lambda progress: None),
+            self.ranks,
             self.bundle.decoding(demand_of(request, self.about)),
             None if finished is None else Finished(finished, metadata),
         )

@@ -16,7 +16,6 @@ ranks over the number of all frames.
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
 
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import accumulate
 
@@ -28,8 +27,7 @@ from torch.distributed import ProcessGroup
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
-from cogvideox.parallel.collectives import exchange, gather, gather_equal
-from cogvideox.vae.model import CausalVAE
+from cogvideox.parallel.collectives import exchange, gather_equal
 from cogvideox.vae.stream import FirstFrame
 
 Lengths = tuple[int, ...]
@@ -67,16 +65,13 @@ class Halo(FirstFrame):
     Args:
         rounds: the lengths of all ranks, of what goes into the network: of the whole video, or of one piece of it after
             the other, with `advance()` between them. Rank 0 has the first frame and at least one latent frame more.
-            A rank without frames in a round (length 0) has to take part with one latent frame of anything.
-        pooled: norm statistics over all frames of a round; otherwise every rank's stretch is a chunk with its own.
     """
 
-    def __init__(self, group: ProcessGroup, *rounds: Lengths, pooled: bool = True) -> None:
+    def __init__(self, group: ProcessGroup, *rounds: Lengths) -> None:
         self.holds_first = group.rank() == 0
         self._group = group
         self._rank = group.rank()
         self._rounds = list(rounds)
-        self._pooled = pooled
         self._tails: dict[nn.Module, Tensor] = {}
         self._begins = True  # the first round, with the video's first frame
 
@@ -86,7 +81,7 @@ class Halo(FirstFrame):
         # Counted from the beginning of this round: the frames that a rank can give, and those that it lacks.
         has = [range(end - n, end) for end, n in zip(ends, lengths)]
         has[0] = range(-num_frames, lengths[0])
-        lacks = [range(own.start - num_frames, own.start) if len(own) else range(0) for own in has]
+        lacks = [range(own.start - num_frames, own.start) for own in has]
         # Rank 0 begins the next round, after the end of this one.
         lacks[0] = range(ends[-1] - num_frames, ends[-1]) if len(self._rounds) > 1 else range(0)
 
@@ -102,15 +97,11 @@ class Halo(FirstFrame):
             self._tails[layer] = received
             return known
         # Rank 0 has received nothing, but what it gave away is differentiated with what it received.
-        extended = torch.cat([received, known], dim=2)
-        missing = x.shape[2] + num_frames - extended.shape[2]  # of a rank that has no part in this round
-        return extended if missing <= 0 else super().extend(layer, extended, missing)
+        return torch.cat([received, known], dim=2)
 
     def group_norm(
         self, x: Float[Tensor, "b c t h w"], num_groups: int, weight: Tensor, bias: Tensor, eps: float
     ) -> Float[Tensor, "b c t h w"]:
-        if not self._pooled:
-            return super().group_norm(x, num_groups, weight, bias, eps)
         exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         groups = rearrange(exact, "b (g c) t h w -> b g (c t h w)", g=num_groups)
         variances, means = gather_equal(torch.stack(torch.var_mean(groups, -1, correction=0)), self._group).unbind(1)
@@ -136,30 +127,8 @@ class Halo(FirstFrame):
         lengths = self._rounds[0]
         firsts = [int(self._begins and r == 0) for r in range(len(lengths))]
         first = firsts[self._rank]
-        rate = Fraction(x.shape[2] - first, max(lengths[self._rank], 1) - first)
+        rate = Fraction(x.shape[2] - first, lengths[self._rank] - first)
         return tuple(int((n - one) * rate) + one for n, one in zip(lengths, firsts))
-
-
-def decode_stream(
-    vae: CausalVAE, z: Float[Tensor, "b z lt lh lw"], group: ProcessGroup
-) -> Iterator[Float[Tensor, "b c t h w"]]:
-    """What `CausalVAE.decode_stream` yields, with a chunk on every rank at a time. Every rank has all of z, and gets
-    all frames."""
-    chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
-    if len(chunks) == 1:
-        yield vae.decoder(z, FirstFrame())
-        return
-    size, rank = group.size(), group.rank()
-    rounds = [chunks[i : i + size] for i in range(0, len(chunks), size)]
-    lengths = [tuple(chunk.shape[2] for chunk in turn) + (0,) * (size - len(turn)) for turn in rounds]
-    halo = Halo(group, *lengths, pooled=False)
-    for number, turn in enumerate(rounds):
-        made = vae.decoder(turn[rank] if rank < len(turn) else z[:, :, :1], halo)
-        frames = [geometry.FRAME_RATIO * n for n in lengths[number]]
-        if number == 0:
-            frames[0] -= geometry.FRAME_RATIO - 1
-        yield from gather(made[:, :, : frames[rank]], frames, 2, group).split(frames[: len(turn)], dim=2)
-        halo.advance()
 
 
 def _both(one: range, other: range) -> range:

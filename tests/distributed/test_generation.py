@@ -1,0 +1,85 @@
+"""Several processes make the video that one makes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.parallel.guidance import sequence_degree
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.video.io import read
+from tests import tiny
+from tests.distributed.spawn import free_port, on_ranks
+
+PICTURE = np.random.default_rng(0).integers(255, size=(32, 48, 3), dtype=np.uint8)
+CLIP = np.random.default_rng(1).integers(255, size=(17, 32, 48, 3), dtype=np.uint8)
+
+
+def check(ranks: Ranks, folder: Path, requests: list[dict]) -> None:
+    alone, together = CogVideoX.from_pretrained(folder, "cpu"), CogVideoX.from_pretrained(folder, ranks=ranks)
+    for request in requests:
+        one, ours = (pipe.generate("a ball", seed=3, output="float", **request).frames for pipe in (alone, together))
+        assert np.abs(one - ours).max() <= 1e-5, f"{request.keys()}: {np.abs(one - ours).max():.1e}"
+
+
+WAYS = {
+    "2b": [
+        {},
+        {"guidance_scale": 1.0, "num_frames": 13},
+        {"sequential_guidance": True, "num_frames": 1},
+        {"guidance_interval": (0.0, 0.5), "sampler": "dpm++", "num_inference_steps": 4},
+        {"num_frames": 25, "window": 17},
+        {"video": CLIP, "num_frames": 25, "extend": True, "window": 17, "overlap": 8},
+        {"video": CLIP, "invert": True},
+    ],
+    "1.5-5b": [{"num_frames": 17}],
+    "5b-i2v": [{"image": PICTURE}],
+}
+
+
+@pytest.mark.parametrize("variant", WAYS)
+@pytest.mark.parametrize(("world", "sequence"), [(2, 1), (2, 2), (4, 2)])
+def test_the_same_video(world, sequence, variant, tmp_path):
+    on_ranks(world, check, tiny.write(tmp_path / "model", variant), WAYS[variant], sequence=sequence)
+
+
+def test_command_line(tmp_path):
+    """With a seed that is drawn by the first process alone, so that they have to agree on it."""
+    words = ["-m", "cogvideox", "generate", "a red ball", "--num-inference-steps", "3", "-o"]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ours, one = tmp_path / "ours.mp4", tmp_path / "one.mp4"
+    done = subprocess.run(
+        [sys.executable, *launch, *words, str(ours)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ours.mp4") == 1
+    seed = json.loads(ours.with_suffix(".json").read_text())["seed"]
+    # One half of guidance after the other, as the ranks have them: both in a batch are rounded in another way.
+    alone = [sys.executable, *words, str(one), "--seed", str(seed), "--sequential-guidance"]
+    subprocess.run(alone, env=environment, check=True, timeout=300)
+    assert np.array_equal(read(ours)[0], read(one)[0])
+
+
+def test_errors_of_the_command_line_are_said_once(tmp_path):
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    words = ["-m", "cogvideox", "generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4")]
+    done = subprocess.run([sys.executable, *launch, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("num_frames=8 is not possible") == 1
+    assert "Traceback" not in done.stderr.split("torch")[0]
+
+
+def test_how_ranks_are_laid_out():
+    assert sequence_degree(2, 5, guided=True) == 1
+    assert sequence_degree(4, 30, guided=True) == 2
+    assert sequence_degree(3, 30, guided=True) == 3
+    assert sequence_degree(2, 30, guided=False) == 2
+    with pytest.raises(UserError, match=r"4 processes cannot share.*5 attention heads.*; 1, 2, 5, 10 can"):
+        sequence_degree(4, 5, guided=True)
