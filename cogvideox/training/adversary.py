@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.shard import average_gradients
 from cogvideox.training.checkpoint import Stateful
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.optim import adamw, clip, move
 from cogvideox.training.settings import VAETraining
+from cogvideox.training.vae_parts import Part, mean_over
 from cogvideox.vae.discriminator import (
     Discriminator,
     Logits,
@@ -23,8 +26,8 @@ Terms = dict[str, Tensor]
 class Adversary:
     """A discriminator that learns from step `disc_start - disc_lead` on and is heard from step `disc_start` on."""
 
-    def __init__(self, settings: VAETraining, device: torch.device) -> None:
-        self.settings = settings
+    def __init__(self, settings: VAETraining, device: torch.device, ranks: Ranks | None = None) -> None:
+        self.settings, self.ranks, self.mean = settings, ranks, mean_over(ranks)
         self.start = settings.disc_start - settings.disc_lead
         self.net = Discriminator(settings.discriminator)
         init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 draws the VAE's
@@ -35,36 +38,46 @@ class Adversary:
         """What a checkpoint holds of it."""
         return {"discriminator": self.net, "discriminator_optimizer": self.optimizer}
 
-    def pull(self, reconstruction: Pixels, last_layer: Tensor, loss: Tensor) -> tuple[Pixels, Terms]:
+    def pull(self, part: Part, reconstruction: Pixels, last_layer: Tensor, loss: Tensor) -> tuple[Pixels, Terms]:
         """The gradient that the adversarial term adds to that of `loss` at the pixels, made as strong as that one at
         `last_layer` and then weighted by `loss.gan`.
 
         Also the terms to log: `gan`, not weighted, and `gan_weight`, all that it was multiplied by.
         """
-        term = generator_term(self._judge(reconstruction))
+        judged = self._judge(part, reconstruction)
+        term = self._share(part, judged) * generator_term(judged)
         (adversarial,) = torch.autograd.grad(term, reconstruction)
         (likeness,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
-        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, likeness, adversarial)
+        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, likeness, adversarial, self.mean)
         return weight * adversarial, {"gan": term.detach(), "gan_weight": weight}
 
-    def learn(self, step: int, real: Pixels, fake: Pixels) -> Terms:
+    def learn(self, part: Part, step: int, reconstruction: Pixels) -> Terms:
         """The discriminator's own step, on the clips of step `step` and their reconstructions.
 
         Returns the terms to log: `disc`, the hinge loss (1 where it cannot tell the two apart, 0 where it always can),
         and its mean logits; or `disc_skipped`, because a step whose gradient is not finite is not made.
         """
         settings = self.settings
-        judged = self._judge(real), self._judge(fake)
-        loss = hinge_loss(*judged)
+        real, fake = self._judge(part, part.batch.pixels), self._judge(part, reconstruction.detach())
+        share = self._share(part, real)
+        loss = share * hinge_loss(real, fake)
         loss.backward()
+        if self.ranks is not None:
+            average_gradients(self.net.parameters(), self.ranks.everyone)
         norm = clip(self.optimizer, settings.disc_optim)
         if not bool(norm.isfinite()):
             self.optimizer.zero_grad(set_to_none=True)
-            return {"disc_skipped": torch.ones(())}
+            return {"disc_skipped": torch.ones((), device=norm.device)}
         move(self.optimizer, step - self.start, settings.run.num_steps - self.start, settings.disc_optim)
-        real_logit, fake_logit = (logits.detach().mean() for logits in judged)
-        return {"disc": loss.detach(), "disc_real": real_logit, "disc_fake": fake_logit}
+        means = {"disc_real": share * real.detach().mean(), "disc_fake": share * fake.detach().mean()}
+        return {"disc": loss.detach(), **means}
 
-    def _judge(self, video: Pixels) -> Logits:
+    def _judge(self, part: Part, video: Pixels) -> Logits:
+        past = None if part.pixel_past is None else part.pixel_past()
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.run.precision == "bfloat16"):
-            return self.net(video).float()
+            return self.net(video, past).float()
+
+    def _share(self, part: Part, logits: Logits) -> float:
+        """What a mean over these logits counts in the mean over those of all processes that share the clips."""
+        halvings = 2**self.settings.discriminator.num_temporal_levels
+        return part.num_ranks * logits.shape[2] / ((part.num_frames - 1) // halvings + 1)

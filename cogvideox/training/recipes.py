@@ -196,6 +196,8 @@ def vae_2() -> VAETraining:
         optim=replace(base.optim, lr=2e-5),
         run=replace(base.run, num_steps=20_000, batch_size=1),
         encoder_steps=20_000,
+        whole_clips=True,
+        context_parallel=0,
         disc_start=1_000,
     )
 

@@ -120,6 +120,7 @@ class VAETraining:
     start: str | None = None  # a folder whose `vae/` the run goes on from; its latents keep their scale
     frame_rates: tuple[float, ...] = ()  # frames a second, drawn anew for each step; none: always those of `clips`
     whole_clips: bool = False  # in one piece, rather than in the chunks that `CausalVAE` cuts time into
+    context_parallel: int = 1  # how many of several processes share a clip, each a stretch of its frames; 0 for all
     lpips_trunk: str | None = None  # VGG16 as torchvision saves it; with the next one, the perceptual term is LPIPS
     lpips_heads: str | None = None  # LPIPS's own weights; without the two, random features stand in
     perceptual_frames: int = 1  # of each clip, drawn anew for each step, that the perceptual term looks at; 0 for all
@@ -132,7 +133,11 @@ class VAETraining:
 
     def __post_init__(self) -> None:
         _at_least(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
-        _at_least(self, "", perceptual_frames=0, disc_start=0, disc_lead=0)
+        _at_least(self, "", context_parallel=0, perceptual_frames=0, disc_start=0, disc_lead=0)
+        if self.context_parallel != 1 and not self.whole_clips:
+            raise UserError(
+                f"context_parallel={self.context_parallel} pools the norms over whole clips: it needs whole_clips=true"
+            )
         _at_least(self.loss, "loss.", l1=0, l2=0, perceptual=0, kl=0, gan=0)
         self._check_terms()
         if self.loss.l1 == self.loss.l2 == 0:

@@ -20,7 +20,8 @@ class Tracker:
     """Averages scalars between heartbeats and writes them down.
 
     `metrics.jsonl` in `folder` gets one object per heartbeat or `write`, each with its "step" (optimizer steps done).
-    A resumed run first drops the lines of the steps it is about to repeat.
+    A resumed run first drops the lines of the steps it is about to repeat. A `silent` one says and writes nothing: of
+    several processes one speaks for all.
 
     Raises:
         UserError: the disk refuses, here or in any later write.
@@ -33,16 +34,18 @@ class Tracker:
         num_steps: int,
         start: int = 0,
         interval: int = 20,
+        silent: bool = False,
     ) -> None:
         self.path = Path(folder) / "metrics.jsonl"
-        self.num_steps, self.interval = num_steps, interval
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._drop_after(start)
-            self._file = self.path.open("a", buffering=1)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self._board = _tensorboard(self.path.parent / "tensorboard", start)
+        self.num_steps, self.interval, self.silent = num_steps, interval, silent
+        if not silent:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._drop_after(start)
+                self._file = self.path.open("a", buffering=1)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            self._board = _tensorboard(self.path.parent / "tensorboard", start)
         self._sums: dict[str, tuple[Scalar, int]] = {}
         self._count = self._samples = 0  # steps since the last heartbeat, and the samples in them
         self._clock = time.monotonic()
@@ -54,6 +57,8 @@ class Tracker:
         `scalars` should have "loss" and "lr". Tensors are summed where they are and read only at the heartbeat, so a
         GPU is not made to wait. Raises UserError when the loss is no longer finite.
         """
+        if self.silent:
+            return
         for name, value in scalars.items():
             value = value.detach() if isinstance(value, Tensor) else value
             total, count = self._sums.get(name, (0.0, 0))
@@ -74,6 +79,8 @@ class Tracker:
 
     def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Writes `scalars` as they are: a validation's result, for example."""
+        if self.silent:
+            return
         values = {name: float(value) for name, value in scalars.items()}
         try:
             line = {"step": step} | {name: _rounded(value) for name, value in values.items()}
@@ -86,6 +93,8 @@ class Tracker:
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
+        if self.silent:
+            return
         lead = "\r\033[K" if sys.stderr.isatty() else ""
         print(f"{lead}{text}", file=sys.stderr, flush=True)
 
@@ -97,6 +106,8 @@ class Tracker:
         self._clock += time.monotonic() - began
 
     def close(self) -> None:
+        if self.silent:
+            return
         if sys.stderr.isatty():
             print(file=sys.stderr)
         self._file.close()

@@ -1,6 +1,6 @@
 """What a VAE run sees, step by step: clips of its source, crops of them, single frames between.
 
-Axes: b clips, c channels, t frames, h w height and width, f chosen frames; pixels in [-1, 1].
+Axes: b clips, c channels, t frames, h w height and width, n chosen frames; pixels in [-1, 1].
 """
 
 from typing import NamedTuple
@@ -18,11 +18,11 @@ Latents = Float[Tensor, "b z lt lh lw"]
 
 
 class Batch(NamedTuple):
-    """The pixels of a step, the noise that their latents are drawn with, and the frames of each clip to look at."""
+    """The pixels of a step, the noise that their latents are drawn with, and which frames of which clips to look at."""
 
     pixels: Pixels
     noise: Latents
-    frames: Int[Tensor, "b f"]
+    frames: Int[Tensor, "n 2"]
 
 
 def draw(settings: VAETraining, source: Source, step: int) -> Batch:
@@ -34,7 +34,8 @@ def draw(settings: VAETraining, source: Source, step: int) -> Batch:
     noise = torch.randn(b, model.latent_channels, *size, generator=generator)
     num_frames = min(settings.perceptual_frames or t, t)
     order = torch.rand(b, t, generator=torch_generator("frames", settings.run.seed, step)).argsort(dim=1)
-    return Batch(pixels, noise, order[:, :num_frames])
+    frames = order[:, :num_frames].flatten()
+    return Batch(pixels, noise, torch.stack([torch.arange(b).repeat_interleave(num_frames), frames], dim=1))
 
 
 def draw_pixels(settings: VAETraining, source: Source, step: int) -> Pixels:

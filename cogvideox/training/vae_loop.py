@@ -6,8 +6,7 @@ A step is a function of (seed, step): clips, crops and noise are drawn anew for 
 uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
 """
 
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from cogvideox.config import to_dict
 from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.errors import UserError
 from cogvideox.generation.device import choose_device
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.shard import average_gradients
 from cogvideox.training.adversary import Adversary
 from cogvideox.training.checkpoint import Checkpoints, open_run
 from cogvideox.training.draws import torch_generator
@@ -30,13 +31,13 @@ from cogvideox.training.settings import VAETraining, due
 from cogvideox.training.track import Tracker
 from cogvideox.training.vae_batches import Latents, draw
 from cogvideox.training.vae_measure import balanced, validate
+from cogvideox.training.vae_parts import MakePast, mean_over, part_of
 from cogvideox.training.vae_sources import Pixels, sources
 from cogvideox.vae.loss import Looks, vae_loss
 from cogvideox.vae.lpips import LPIPS
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.perceptual import RandomFeatures
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.stream import FirstFrame
 from cogvideox.vae.weights import init_weights
 
 SHAPE = ("in_channels", "out_channels", "block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups")
@@ -44,84 +45,95 @@ SHAPE = ("in_channels", "out_channels", "block_out_channels", "latent_channels",
 
 
 def train(
-    settings: VAETraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
+    settings: VAETraining,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    max_seconds: float | None = None,
+    ranks: Ranks | None = None,
 ) -> Path | None:
     """Trains in the folder `out` and returns it; the trained VAE is `out/vae/`, in the diffusers layout.
 
     `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. `resume` continues from the newest
     checkpoint, if there is one. On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is
     None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
+    Several processes (`ranks`) share each step, in clips and, by `settings.context_parallel`, in time; `out` is then a
+    folder that all of them see.
 
     Raises:
         UserError: no such device; a folder or file that the settings name cannot be read or does not fit; `out` already
             holds a run; the disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
     out, run = Path(out), settings.run
-    with Interruption(max_seconds) as interruption:
-        device = choose_device(run.device)
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption(max_seconds))
+        ranks = ranks and ranks.arranged(settings.context_parallel or ranks.size)
+        main = ranks is None or ranks.rank == 0
+        device = choose_device(run.device) if ranks is None else ranks.device
         vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
         looks = how_it_looks(settings, device)
         source, held_out = sources(settings)
         optimizer = adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.ema_decay)
-        adversary = Adversary(settings, device) if settings.loss.gan > 0 else None
+        adversary = Adversary(settings, device, ranks) if settings.loss.gan > 0 else None
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
-        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
-        past = FirstFrame if settings.whole_clips else None
+        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
         forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
-        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
+        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval, silent=not main)
         if looks is not None and start == 0:
             tracker.note(f"the perceptual term is {looks.name}")
-        guard = Guard(tracker, checkpoints, run.max_skipped)
+        guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
         finished = start >= run.num_steps
         steps = range(start, run.num_steps)
         make = partial(draw, settings, source)
-        with closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")) as batches:
-            for step, batch in zip(steps, batches):
-                done = step + 1
-                if step >= settings.encoder_steps:
-                    freeze_encoder(vae, ema)
-                batch = to_device(batch, device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                    reconstruction, mean, logvar = forward(vae, batch.pixels, batch.noise, past)
-                reconstruction, posterior = reconstruction.float(), Posterior(mean.float(), logvar.float())
-                loss, terms = vae_loss(reconstruction, batch.pixels, posterior, settings.loss, looks, batch.frames)
-                objective = loss
-                if adversary is not None and step >= settings.disc_start:
-                    pull, heard = adversary.pull(reconstruction, vae.decoder.conv_out.weight, loss)
-                    objective = loss + (pull * reconstruction).sum()  # of which the pull is the gradient at the pixels
-                    terms |= heard
-                objective.backward()
-                grad_norm = clip(optimizer, settings.optim)
-                scalars = {}
-                if guard.passes(done, loss=loss, grad_norm=grad_norm):
-                    lr = move(optimizer, step, run.num_steps, settings.optim)
-                    ema.update(step)
-                    if adversary is not None and step >= adversary.start:
-                        terms |= adversary.learn(step, batch.pixels, reconstruction.detach())
-                    scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **terms}
-                optimizer.zero_grad(set_to_none=True)
-                tracker.step(done, scalars, num_samples=len(batch.pixels))
+        batches = stack.enter_context(closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")))
+        for step, whole in zip(steps, batches):
+            done = step + 1
+            if step >= settings.encoder_steps:
+                freeze_encoder(vae, ema)
+            part = part_of(to_device(whole, device), ranks, whole_clips=settings.whole_clips)
+            batch = part.batch
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_past, part.latent_past)
+            made, posterior = made.float(), Posterior(mu.float(), logvar.float())
+            loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, looks, batch.frames, part.shares)
+            objective = loss
+            if adversary is not None and step >= settings.disc_start:
+                pull, heard = adversary.pull(part, made, vae.decoder.conv_out.weight, loss)
+                objective = loss + (pull * made).sum()  # of which the pull is the gradient at the pixels
+                terms |= heard
+            objective.backward()
+            if ranks is not None:
+                average_gradients(vae.parameters(), ranks.everyone)
+            loss, grad_norm, scalars = mean(loss), clip(optimizer, settings.optim), {}
+            if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                lr = move(optimizer, step, run.num_steps, settings.optim)
+                ema.update(step)
+                if adversary is not None and step >= adversary.start:
+                    terms |= adversary.learn(part, step, made)
+                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
+            optimizer.zero_grad(set_to_none=True)
+            tracker.step(done, scalars, num_samples=len(whole.pixels))
 
-                finished = done == run.num_steps
-                saving = finished or due(done, run.save_interval)
-                with tracker.pause():
-                    with ema.swapped():
-                        if finished or due(done, run.validate_interval):
-                            tracker.write(done, validate(vae, held_out, out / "samples" / f"step-{done:08d}.png"))
-                        if saving:
-                            final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
-                            save_vae(final, out, scaling_factor=scaling_factor)
-                    stop = None if finished else interruption.reason()
-                    if saving or stop:
-                        checkpoints.save(done, parts)
-                if stop:
-                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                    break
-                if run.compile and step == start:
-                    interruption.restart()  # no later step takes as long as the one that compiles
+            finished = done == run.num_steps
+            saving = finished or due(done, run.save_interval)
+            with tracker.pause():
+                with ema.swapped():
+                    if main and (finished or due(done, run.validate_interval)):
+                        tracker.write(done, validate(vae, held_out, out / "samples" / f"step-{done:08d}.png"))
+                    if main and saving:
+                        final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
+                        save_vae(final, out, scaling_factor=scaling_factor)
+                stop = None if finished else checkpoints.once(interruption.reason)
+                if saving or stop:
+                    checkpoints.save(done, parts)
+            if stop:
+                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                break
+            if run.compile and step == start:
+                interruption.restart()  # no later step takes as long as the one that compiles
         tracker.close()
     return out if finished else None
 
@@ -162,19 +174,19 @@ def how_it_looks(settings: VAETraining, device: torch.device) -> Looks | None:
 
 
 def reconstruct(
-    vae: CausalVAE, pixels: Pixels, noise: Latents, past: Callable[[], FirstFrame] | None = None
+    vae: CausalVAE, pixels: Pixels, noise: Latents, pixel_past: MakePast = None, latent_past: MakePast = None
 ) -> tuple[Pixels, Latents, Latents]:
     """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
 
     Args:
-        past: makes what the encoder, and then the decoder, is told of the frames before these (`vae.stream`); None cuts
-            time into the VAE's own chunks, and the gradient goes from chunk to chunk.
+        pixel_past, latent_past: what the encoder and the decoder are told of the frames before these (`vae.stream`).
+            None cuts time into the VAE's own chunks, and the gradient goes from chunk to chunk.
     """
-    if past is None:
+    if pixel_past is None or latent_past is None:
         posterior = vae.encode(pixels)
         return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
-    posterior = Posterior.from_moments(vae.encoder(pixels, past()))
-    return vae.decoder(posterior.at(noise), past()), posterior.mean, posterior.logvar
+    posterior = Posterior.from_moments(vae.encoder(pixels, pixel_past()))
+    return vae.decoder(posterior.at(noise), latent_past()), posterior.mean, posterior.logvar
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:

@@ -8,6 +8,7 @@ Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,11 @@ def hinge_loss(real: Logits, fake: Logits) -> Float[Tensor, ""]:
 
 
 def adaptive_weight(
-    reconstruction: Pixels, last_layer: Tensor, likeness: Pixels, adversarial: Pixels
+    reconstruction: Pixels,
+    last_layer: Tensor,
+    likeness: Pixels,
+    adversarial: Pixels,
+    average: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     """The factor that makes the adversarial term pull at the decoder's last layer as hard as the others (VQGAN,
     arXiv 2012.09841, equation 7), at most 10,000. A constant for the gradient.
@@ -101,10 +106,11 @@ def adaptive_weight(
     Args:
         last_layer: a weight that `reconstruction` was made with.
         likeness, adversarial: the gradients of the two losses with respect to `reconstruction`.
+        average: of a gradient of the layer over the processes that have other pixels of the same step.
     """
-    pulls = [
-        torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)[0].norm()
-        for gradient in (likeness, adversarial)
-    ]
+    pulls = []
+    for gradient in (likeness, adversarial):
+        (pull,) = torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)
+        pulls.append((pull if average is None else average(pull)).norm())
     floor = pulls[0] / LARGEST_WEIGHT + torch.finfo(pulls[0].dtype).tiny
     return pulls[0] / (pulls[1] + floor)

@@ -17,7 +17,16 @@ from cogvideox.vae.config import LossWeights
 from cogvideox.vae.posterior import Posterior
 
 Pixels = Float[Tensor, "b c t h w"]
-Pictures = Float[Tensor, "n c h w"]
+Pictures = Float[Tensor, "_n c h w"]
+
+
+class Shares(NamedTuple):
+    """What a mean over the pixels, latents or pictures at hand counts in a mean over several processes' (`vae_parts`):
+    the number here times that of processes, over the number of all. Alone it is all there is."""
+
+    pixels: float = 1.0
+    latents: float = 1.0
+    pictures: float = 1.0
 
 
 class Looks(NamedTuple):
@@ -33,33 +42,40 @@ def vae_loss(
     posterior: Posterior,
     weights: LossWeights,
     looks: Looks | None = None,
-    frames: Int[Tensor, "b f"] | None = None,
+    frames: Int[Tensor, "n 2"] | None = None,
+    shares: Shares = Shares(),  # noqa: B008 - it never changes
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The weighted sum, and its terms unweighted: `l1`, `l2` (means over pixels), `kl` (mean over latent elements) and,
-    under its name, how far the chosen `frames` (None: all) look from what they should, by `looks`.
+    under its name, how far the chosen `frames` look from what they should, by `looks`.
 
     The paper's versions disagree on L1 or L2; both are here.
+
+    Args:
+        frames: the clip and the frame of each picture that is looked at; None for all.
     """
     error = reconstruction - target
     terms = {
-        "l1": error.abs().mean(),
-        "l2": error.square().mean(),
-        "kl": posterior.kl().mean() / math.prod(posterior.mean.shape[1:]),
+        "l1": shares.pixels * error.abs().mean(),
+        "l2": shares.pixels * error.square().mean(),
+        "kl": shares.latents * posterior.kl().mean() / math.prod(posterior.mean.shape[1:]),
     }
     total = sum((getattr(weights, name) * term for name, term in terms.items()), error.new_zeros(()))
     if looks is not None:
-        ours, theirs = (chosen_frames(video, frames) for video in (reconstruction, target))
-        terms[looks.name] = looks.distance(ours, theirs).mean()
-        total = total + weights.perceptual * terms[looks.name]
+        term = error.new_zeros(())
+        if frames is None or len(frames):
+            ours, theirs = (pictures(video, frames) for video in (reconstruction, target))
+            term = shares.pictures * looks.distance(ours, theirs).mean()
+        terms[looks.name] = term
+        total = total + weights.perceptual * term
     return total, terms
 
 
-def chosen_frames(video: Pixels, frames: Int[Tensor, "b f"] | None) -> Pictures:
-    """Some frames of each clip, or all, as pictures."""
-    video = rearrange(video, "b c t h w -> b t c h w")
-    if frames is not None:
-        video = video[torch.arange(len(video), device=video.device).unsqueeze(1), frames]
-    return rearrange(video, "b t c h w -> (b t) c h w")
+def pictures(video: Pixels, frames: Int[Tensor, "n 2"] | None) -> Pictures:
+    """Some frames of some clips, or all of all."""
+    if frames is None:
+        return rearrange(video, "b c t h w -> (b t) c h w")
+    clip, frame = frames.unbind(1)
+    return video[clip, :, frame]
 
 
 def psnr(reconstruction: Pixels, target: Pixels) -> Float[Tensor, " b"]:

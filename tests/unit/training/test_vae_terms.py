@@ -11,10 +11,11 @@ from cogvideox.bundle.vae import load_vae, save_vae
 from cogvideox.dataset.toybox import render
 from cogvideox.errors import UserError
 from cogvideox.training.adversary import Adversary
-from cogvideox.training.vae_batches import draw
+from cogvideox.training.vae_batches import Batch, draw
 from cogvideox.training.vae_loop import begin, how_it_looks, reconstruct, train
+from cogvideox.training.vae_parts import Part, part_of
 from cogvideox.training.vae_sources import Toybox
-from cogvideox.vae.loss import chosen_frames, detail, flicker
+from cogvideox.vae.loss import detail, flicker, pictures
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.perceptual import RandomFeatures
 from cogvideox.vae.stream import FirstFrame
@@ -50,7 +51,8 @@ def test_the_pull_is_as_strong_as_the_rest_at_the_last_layer(vae):
     video = render(SETTINGS.clips, range(2))
     reconstruction, _, _ = reconstruct(vae, video, torch.randn(2, 4, 2, 2, 2))
     loss = (reconstruction - video).abs().mean()
-    pull, terms = adversary.pull(reconstruction, layer, loss)
+    part = part_of(draw(SETTINGS, Toybox(SETTINGS.clips), 4), None, whole_clips=False)
+    pull, terms = adversary.pull(part, reconstruction, layer, loss)
     norms = [
         torch.autograd.grad(objective, layer, retain_graph=True)[0].norm().item()
         for objective in (loss, (pull * reconstruction).sum())
@@ -64,7 +66,8 @@ def test_the_discriminator_learns(vae):
     adversary = Adversary(replace(SETTINGS, disc_optim=replace(SETTINGS.disc_optim, lr=1e-2, warmup_steps=0)), CPU)
     video = render(SETTINGS.clips, range(4))
     blurred = torch.nn.functional.avg_pool3d(video, (1, 5, 5), stride=1, padding=(0, 2, 2))
-    losses = [adversary.learn(step, video, blurred)["disc"].item() for step in range(2, 42)]
+    part = Part(Batch(video, torch.empty(4, 4, 2, 2, 2), torch.zeros(0, 2, dtype=torch.long)), num_frames=5)
+    losses = [adversary.learn(part, step, blurred)["disc"].item() for step in range(2, 42)]
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -88,11 +91,13 @@ def test_without_files_it_is_not_lpips():
 
 def test_chosen_frames():
     video = torch.arange(2 * 3).view(2, 1, 3, 1, 1).float()
-    assert chosen_frames(video, torch.tensor([[2], [0]])).flatten().tolist() == [2, 3]
-    assert chosen_frames(video, None).flatten().tolist() == list(range(6))
-    frames = [draw(replace(SETTINGS, perceptual_frames=n), Toybox(SETTINGS.clips), 4).frames for n in (1, 3, 0)]
-    assert [tuple(one.shape) for one in frames] == [(2, 1), (2, 3), (2, 5)]
-    assert frames[2].sort(dim=1).values.tolist() == [list(range(5))] * 2
+    assert pictures(video, torch.tensor([[0, 2], [1, 0]])).flatten().tolist() == [2, 3]
+    assert pictures(video, None).flatten().tolist() == list(range(6))
+    settings = [replace(SETTINGS, perceptual_frames=n) for n in (1, 3, 0)]
+    chosen = [draw(one, Toybox(SETTINGS.clips), 4).frames.tolist() for one in settings]
+    assert [len(one) for one in chosen] == [2, 6, 10]
+    assert [clip for clip, _ in chosen[1]] == [0, 0, 0, 1, 1, 1] and len({tuple(pair) for pair in chosen[1]}) == 6
+    assert sorted(chosen[2]) == [[clip, frame] for clip in range(2) for frame in range(5)]
 
 
 def test_frame_rates_are_drawn_for_each_step():
@@ -127,7 +132,7 @@ def test_a_run_goes_on_from_another_vae_and_keeps_its_scale(vae, tmp_path):
 def test_whole_clips_go_in_one_piece(vae):
     """Under the past that is given: here that of a clip in one piece, whose norms see all of its frames."""
     video, noise = torch.rand(1, 3, 17, 16, 16), torch.zeros(1, 4, 5, 2, 2)
-    whole, chunked = reconstruct(vae, video, noise, FirstFrame)[0], reconstruct(vae, video, noise)[0]
+    whole, chunked = reconstruct(vae, video, noise, FirstFrame, FirstFrame)[0], reconstruct(vae, video, noise)[0]
     mean, _ = vae.encoder(video, FirstFrame()).chunk(2, dim=1)
     torch.testing.assert_close(whole, vae.decoder(mean, FirstFrame()))
     assert not torch.allclose(whole, chunked, atol=1e-3)
@@ -146,6 +151,7 @@ def test_detail_and_flicker():
     ("changes", "says"),
     [
         ({"disc_lead": 5}, "disc_lead=5 begins before the run"),
+        ({"context_parallel": 2}, "it needs whole_clips=true"),
         ({"perceptual_frames": -1}, "perceptual_frames=-1"),
         ({"frame_rates": (8.0, 0.0)}, "frame_rates"),
         ({"lpips_trunk": "a", "lpips_heads": "b"}, "16 are the least"),

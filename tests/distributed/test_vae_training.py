@@ -1,0 +1,65 @@
+"""A VAE run over several processes, in clips, in time or in both, is the run of one process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.training.settings import VAETraining
+from cogvideox.training.vae_loop import train
+from tests import tiny_runs
+from tests.distributed.spawn import on_ranks
+
+TINY = tiny_runs.vae_gan_run(num_steps=6, save_interval=3, validate_interval=0)
+SETTINGS = replace(
+    TINY,
+    clips=replace(TINY.clips, num_frames=13),
+    crop_steps=0,
+    whole_clips=True,
+    perceptual_frames=3,
+    disc_start=2,
+    disc_lead=2,
+    optim=replace(TINY.optim, lr=1e-6),  # small steps: where a gradient is 0 but for rounding, Adam follows its sign
+    disc_optim=replace(TINY.disc_optim, lr=1e-6),
+)
+
+
+def run_on(ranks: Ranks, settings: VAETraining, out: Path) -> None:
+    assert train(settings, out, ranks=ranks) == out
+
+
+def history(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert train(SETTINGS, out) == out
+    return out
+
+
+@pytest.mark.parametrize(("world", "sequence"), [(2, 2), (2, 1), (4, 2)])
+def test_several_processes_are_one(world, sequence, alone, tmp_path):
+    """Losses, norms of gradients and the discriminator's pull, in steps of clips (13 frames: unevenly) and images."""
+    out = tmp_path / "run"
+    on_ranks(world, run_on, replace(SETTINGS, context_parallel=sequence), out)
+    for ours, theirs in zip(history(out), history(alone), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in theirs.keys() - {"ms_per_step", "samples_per_second"}:
+            # The features of the perceptual term have kinks, and a last digit may lie on the other side of one.
+            assert ours[name] == pytest.approx(theirs[name], rel=5e-4, abs=1e-5), (ours["step"], name)
+    assert (out / "vae/config.json").is_file()
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
+    out, first = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
+    first = replace(first, optim=replace(first.optim, schedule="constant"))
+    rest = replace(SETTINGS, optim=first.optim)
+    on_ranks(2, run_on, first, out)
+    assert train(rest, out, resume=True) == out
+    whole = train(rest, tmp_path / "whole")
+    ends = [next(line for line in reversed(history(run)) if "loss" in line) for run in (out, whole)]
+    assert ends[0]["loss"] == pytest.approx(ends[1]["loss"], rel=1e-4)
