@@ -52,6 +52,8 @@ KEEPS: tuple[tuple[Keep, Keep], ...] = (
     ("streamed", "streamed"),
 )
 _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_BASE = 32 * 2**20
+"""What torch allocates on a CPU beside tensors: its kernels for the shapes at hand, and stacks."""
 _MARGIN = 0.94
 """How much of what is free is planned with: allocators round up and leave gaps."""
 
@@ -245,16 +247,12 @@ def estimate(
     steps = demand.num_inference_steps
 
     pixels = demand.num_frames * demand.height * demand.width * 3
-    decoded, decoded_host = vae_activations(
-        model.vae, latents, height, width, how, decoder=True, on_cpu=machine.kind == "cpu"
-    )
+    decoded, decoded_host = vae_activations(model.vae, latents, height, width, how, decoder=True, on_cpu=on_cpu)
     given = geometry.latent_frames(demand.num_given) if demand.num_given else 0
-    encoded = (
-        vae_activations(model.vae, given, height, width, how, decoder=False, on_cpu=machine.kind == "cpu")[0]
-        if given
-        else 0
-    )
-    frames_bytes = pixels if machine.kind == "cpu" else 0
+    encoded = 0
+    if given:
+        encoded, _ = vae_activations(model.vae, given, height, width, how, decoder=False, on_cpu=on_cpu)
+    frames_bytes, base = (pixels, _BASE) if on_cpu else (0, 0)
 
     linear, attention = transformer_flops(model.transformer, clip)
     call = linear / rates.linear + attention / rates.attention
@@ -271,13 +269,14 @@ def estimate(
         waits=net.waits if keeps[1] == "streamed" or storage != "exact" else text.waits,
         storage=storage,
         vae=how,
-        bytes_text=vae + text.used + net.idle + text_activations(model.text, model.text_length, machine.dtype),
-        bytes_encode=(vae + text.idle + net.idle + encoded * size) if given else 0,
-        bytes_denoise=vae
+        bytes_text=base + vae + text.used + net.idle + text_activations(model.text, model.text_length, machine.dtype),
+        bytes_encode=(base + vae + text.idle + net.idle + encoded * size) if given else 0,
+        bytes_denoise=base
+        + vae
         + text.idle
         + net.used
         + transformer_activations(model.transformer, clip, steps, machine.dtype),
-        bytes_decode=vae + text.idle + net.idle + decoded * size + frames_bytes,
+        bytes_decode=base + vae + text.idle + net.idle + decoded * size + frames_bytes,
         bytes_host=(text.host + net.host + decoded_host * size + pixels) if not on_cpu else 0,
         seconds_load=sum(loads) / DISK,
         seconds_text=demand.num_texts * per_text,
@@ -321,8 +320,10 @@ class _Weights:
         if storage != "exact":  # made anew of the file each time would be the exact ones
             used = rest + waiting + block
             return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        # Of a mapped file, a piece is counted as long as one of its tensors is used.
-        mapped = max(on_disk // 50, 4 * 2**20) if machine.kind == "cpu" else 0
+        # On a CPU the pieces of the mapped file that are read count too, one of them not yet let go when the next one
+        # is opened, and so does a tensor that is joined of several.
+        joined = parameters.matrices // 3 * file
+        mapped = 2 * max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
         return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 

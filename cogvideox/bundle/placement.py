@@ -20,6 +20,7 @@ from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
 from cogvideox.bundle.streaming import Groups, Streamed, put, take_out
 from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.vae.offload import give_back
 from cogvideox.weights.strict import check_fit, load_strict, translate
 
 
@@ -139,7 +140,7 @@ class InStreaming:
         self, about: Description, part: str, network: Network, device: torch.device, dtype: torch.dtype, plan: Plan
     ) -> None:
         self._network, self._device, self._dtype, self._plan, self._part = network, device, dtype, plan, part
-        expected = network.state_dict()
+        expected = self._expected = network.state_dict()
         state, file = open_part(about, part)
         rules = keymap_of(network.config)
         check_fit(state, expected, where=str(file), rules=rules)
@@ -150,9 +151,17 @@ class InStreaming:
 
     def enter(self) -> None:
         if self._streamed is None:
-            put(self._network, self._disk.fetch(self._groups.rest))
+            rest = self._disk.fetch(self._groups.rest)
+            # Copies: a view keeps the piece of the file around it.
+            put(self._network, {name: tensor.clone() for name, tensor in rest.items()})
             self._streamed = Streamed(
-                self._network, self._groups, self._shelf(), self._disk, dtype=self._dtype, device=self._device
+                self._network,
+                self._expected,
+                self._groups,
+                self._shelf(),
+                self._disk,
+                dtype=self._dtype,
+                device=self._device,
             )
 
     def leave(self) -> None:
@@ -172,6 +181,8 @@ class InStreaming:
 
 
 def make_room(device: torch.device) -> None:
-    """Gives memory that nothing uses back to the device."""
+    """Gives memory that nothing uses back."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        give_back()

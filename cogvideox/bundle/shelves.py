@@ -5,7 +5,7 @@ in memory they lie ready, as they are or in one byte a number (`rows`), in pinne
 """
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -46,21 +46,33 @@ class OnDisk:
         Raises:
             UserError: one is damaged, or does not fit into the type.
         """
+        return dict(self._read(names, self._dtype, self._device))
+
+    def _read(
+        self, names: Sequence[str], dtype: torch.dtype | None, device: torch.device | None
+    ) -> Iterator[tuple[str, Tensor]]:
         wanted = {name: self._expected[name] for name in names}
         theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
         state = self._state.renamed({name: name for name in theirs})
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            return dict(
-                translate(
-                    state,
-                    wanted,
-                    where=self._where,
-                    rules=self._rules,
-                    dtype=self._dtype,
-                    device=self._device,
-                    lasting=False,
-                )
+            yield from translate(
+                state,
+                wanted,
+                where=self._where,
+                rules=self._rules,
+                dtype=dtype,
+                device=device,
+                lasting=False,
             )
+
+    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
+        """The same, one after the other into tensors that are there, so that no other memory is held.
+
+        Raises:
+            UserError: as `fetch`.
+        """
+        for name, tensor in self._read(names, None, None):  # cast on the way, without a tensor in between
+            into[name].copy_(tensor)
 
     def rows_of(self, name: str, indices: Tensor) -> Tensor:
         """Some rows of a table that lies in the file as it is used, cast. The others are never read."""
@@ -98,6 +110,11 @@ class InMemory:
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
         """On the device, in the type of the network."""
         return {name: spread(self.held[name], self.device, self.dtype) for name in names}
+
+    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
+        """Into tensors that are there."""
+        for name in names:
+            into[name].copy_(spread(self.held[name], self.device, self.dtype))
 
 
 Shelf = OnDisk | InMemory

@@ -66,6 +66,7 @@ class Streamed:
 
     Args:
         network: built on the meta device. Its `rest` must be in place.
+        expected: names and shapes of its tensors.
         shelf: where the matrices come from.
         disk: where the rows of the embedding come from.
     """
@@ -73,6 +74,7 @@ class Streamed:
     def __init__(
         self,
         network: Network,
+        expected: Mapping[str, Tensor],
         groups: Groups,
         shelf: Shelf,
         disk: OnDisk,
@@ -83,7 +85,8 @@ class Streamed:
         self._network, self._groups, self._shelf = network, groups, shelf
         self._dtype, self._device = dtype, device
         self._borrowed: list[str] = []
-        self._coming = _on_the_way(groups.blocks, shelf)
+        like = {name: torch.empty(expected[name].shape, dtype=dtype, device="meta") for name in expected}
+        self._coming = _on_the_way(groups.blocks, shelf, like, device)
         blocks: Any = network.blocks
         for i, block in enumerate(blocks):
             take_out(network, [*groups.blocks[i], *groups.tables[i]], dtype, device)
@@ -146,18 +149,21 @@ class AtOnce:
 
 
 class InThread:
-    """A thread reads and casts the next block while one runs. At most two blocks are in memory."""
+    """A thread reads and casts the next block while one runs, the two in turn into the same two blocks of memory."""
 
-    def __init__(self, groups: list[list[str]], shelf: Shelf) -> None:
-        self._groups, self._shelf = groups, shelf
+    def __init__(self, groups: list[list[str]], shelf: Shelf, like: Mapping[str, Tensor], device: torch.device) -> None:
+        self._groups, self._shelf, self._like, self._device = groups, shelf, like, device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._slots: list[dict[str, Tensor]] = []
+        self._count = 0
         self._coming: tuple[int, Future[dict[str, Tensor]]] | None = None
 
     def take(self, i: int) -> Mapping[str, Tensor]:
-        coming, self._coming = self._coming, None
-        here = coming[1].result() if coming is not None and coming[0] == i else self._shelf.fetch(self._groups[i])
-        following = (i + 1) % len(self._groups)
-        self._coming = (following, self._thread.submit(self._shelf.fetch, self._groups[following]))
+        if self._coming is None or self._coming[0] != i:
+            self._send(i)
+        assert self._coming is not None
+        here = self._coming[1].result()
+        self._send((i + 1) % len(self._groups))
         return here
 
     def done(self) -> None:
@@ -165,8 +171,27 @@ class InThread:
 
     def rest(self) -> None:
         if self._coming is not None:
-            self._coming[1].cancel() or self._coming[1].exception()
-        self._coming = None
+            self._coming[1].exception()  # waits, and leaves what went wrong to the next who asks
+        self._slots, self._coming = [], None
+
+    def _send(self, i: int) -> None:
+        if not self._slots:
+            with torch.inference_mode(False):
+                self._slots = [self._room(self._groups[i]) for _ in range(2)]
+        room = self._slots[self._count % 2]
+        self._count += 1
+        into = {name: room[_in_block(name)] for name in self._groups[i]}
+        # On a GPU what runs was only asked for: in the same stream, nothing is written over before it has run.
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        self._coming = (i, self._thread.submit(self._fill, self._groups[i], into, stream))
+
+    def _room(self, names: list[str]) -> dict[str, Tensor]:
+        return {_in_block(name): torch.empty_like(self._like[name], device=self._device) for name in names}
+
+    def _fill(self, names: list[str], into: dict[str, Tensor], stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
+        with torch.cuda.stream(stream), torch.no_grad():  # which is no stream where there is none
+            self._shelf.fill(names, into)
+        return into
 
 
 class BesideStream:
@@ -223,10 +248,12 @@ class BesideStream:
         self._coming = (i, slot)
 
 
-def _on_the_way(groups: list[list[str]], shelf: Shelf) -> AtOnce | InThread | BesideStream:
+def _on_the_way(
+    groups: list[list[str]], shelf: Shelf, like: Mapping[str, Tensor], device: torch.device
+) -> AtOnce | InThread | BesideStream:
     if isinstance(shelf, InMemory) and shelf.device.type == "cuda":
         return AtOnce(groups, shelf) if shelf.place.type == "cuda" else BesideStream(groups, shelf)
-    return InThread(groups, shelf)
+    return InThread(groups, shelf, like, device)
 
 
 class _Room:

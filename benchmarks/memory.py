@@ -1,0 +1,188 @@
+"""Estimate against measured: the peak memory of a generation on the CPU, in every placement, for three small models.
+
+python benchmarks/memory.py                # 0.2 to 0.5 GB of random weights each, some minutes
+python benchmarks/memory.py --tiny         # the same with weights that take no time, and prove nothing
+
+Every generation is a process of its own. Its peak is the highest resident size minus the one before, after all imports
+and the generation of a tiny model. The weights are in a temporary folder, in float32 or bfloat16, and read from there.
+`error` is how far the estimate is from what was measured; all videos of a model are compared with the resident one's.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import ROOT, Report, arguments, finish, forget_peak, resident, start
+
+from cogvideox.bundle import folder
+from cogvideox.bundle.folder import Bundle
+from cogvideox.bundle.layout import Description, describe
+from cogvideox.bundle.machine import look
+from cogvideox.bundle.memory import Demand, Keep, estimate
+from cogvideox.bundle.networks import build
+from cogvideox.bundle.placement import model_of
+from cogvideox.bundle.settings import FolderSettings
+from cogvideox.bundle.vae_sizes import Decoding
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.generation.demand import default_demand
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.text.config import T5Config
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.vae.config import VAEConfig
+
+PLACEMENTS: dict[str, tuple[Keep, Keep]] = {
+    "resident": ("stays", "stays"),
+    "parts": ("turns", "turns"),
+    "streamed": ("streamed", "streamed"),
+}
+
+
+class Small:
+    """A model with random weights: how much of each part, and which size it makes."""
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        heads: int,
+        text_layers: int,
+        text_width: int,
+        vae_widths: tuple[int, ...],
+        size: tuple[int, int, int],
+        stored: torch.dtype,
+        strips: int,
+        rotary: bool = False,
+    ) -> None:
+        self.size, self.stored, self.how = size, stored, Decoding(strips)
+        frames, height, width = size
+        self.transformer = TransformerConfig(
+            num_attention_heads=heads,
+            num_layers=layers,
+            text_embed_dim=text_width,
+            max_text_seq_length=32,
+            sample_height=height // 8,
+            sample_width=width // 8,
+            sample_frames=frames,
+            use_rotary_positional_embeddings=rotary,
+        )
+        self.text = T5Config(
+            vocab_size=256, d_model=text_width, d_kv=64, d_ff=4 * text_width, num_layers=text_layers, num_heads=8
+        )
+        self.vae = VAEConfig(block_out_channels=vae_widths, layers_per_block=1, norm_num_groups=8)
+
+    def tiny(self) -> "Small":
+        """The same in kind, with next to no weights."""
+        return Small(
+            layers=2, heads=2, text_layers=2, text_width=64, vae_widths=(8, 8, 8, 8), size=(9, 32, 32),
+            stored=self.stored, strips=self.how.strips, rotary=self.transformer.use_rotary_positional_embeddings,
+        )  # fmt: skip
+
+
+MODELS = {
+    "many blocks, float32": Small(
+        layers=24, heads=8, text_layers=12, text_width=512, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
+        stored=torch.float32, strips=1,
+    ),
+    "large text encoder, bfloat16": Small(
+        layers=12, heads=8, text_layers=24, text_width=768, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
+        stored=torch.bfloat16, strips=1, rotary=True,
+    ),
+    "large picture, VAE in 4 strips": Small(
+        layers=8, heads=6, text_layers=4, text_width=384, vae_widths=(32, 64, 64, 128), size=(17, 256, 384),
+        stored=torch.float32, strips=4,
+    ),
+}  # fmt: skip
+
+
+def write(model: Small, path: Path) -> Path:
+    """Random weights of the scale that training begins with, as a model folder."""
+    torch.manual_seed(0)
+    networks: dict[str, Any] = {}
+    for part, config in (("transformer", model.transformer), ("vae", model.vae), ("text_encoder", model.text)):
+        network = build(config).to_empty(device="cpu")
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1)
+        networks[part] = network
+    toybox = folder.load("toybox")
+    frames, height, width = model.size
+    settings: FolderSettings = replace(
+        toybox.settings, num_frames=frames, height=height, width=width, num_inference_steps=2, text_length=32
+    )
+    settings = replace(settings, position_rule=model.transformer.grid_rule)
+    bundle = Bundle(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
+    return folder.save(bundle, path, dtype=model.stored)
+
+
+def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, Any]:
+    """One generation, in this process."""
+    warnings.simplefilter("ignore")  # that the sizes are unlike a training that never was
+    generate(describe(warm), placement, strips)  # what is imported and made once, whatever the size
+    forget_peak()
+    before, began = resident("VmRSS"), time.perf_counter()
+    frames = generate(describe(path), placement, strips)
+    seconds, peak = time.perf_counter() - began, resident("VmHWM") - before
+    return {"peak_bytes": peak, "seconds": seconds, "video": hashlib.sha256(frames.tobytes()).hexdigest()}
+
+
+def generate(about: Description, placement: str, strips: int) -> np.ndarray:
+    machine = look(torch.device("cpu"), "float32", measured=False)
+    plan = estimate(model_of(about), default_demand(about), machine, PLACEMENTS[placement], Decoding(strips))
+    return CogVideoX.from_pretrained(about, "cpu", memory=plan).generate("a red ball", seed=0).frames
+
+
+def rows_of(name: str, model: Small, rounds: int) -> Report:
+    """All placements of a model, each in processes of its own."""
+    machine = look(torch.device("cpu"), "float32", measured=False)
+    with tempfile.TemporaryDirectory() as root:
+        path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
+        about = describe(path)
+        demand: Demand = default_demand(about)
+        ways: dict[str, Any] = {}
+        for placement, keeps in PLACEMENTS.items():
+            command = [sys.executable, __file__, "--measure", str(path), str(warm), placement, str(model.how.strips)]
+            runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
+            expected = estimate(model_of(about), demand, machine, keeps, model.how).peak
+            peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
+            ways[placement] = {
+                "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],
+                "expected_bytes": expected,
+                "peak_bytes": peak,
+                "error": expected / peak - 1,
+                "same_video": all(run["video"] == ways.get("resident", runs[0])["video"] for run in runs),
+                "video": runs[0]["video"],
+            }
+        for way in ways.values():
+            way["of_resident"] = way["peak_bytes"] / ways["resident"]["peak_bytes"]
+    for way in ways.values():
+        del way["video"]
+    frames, height, width = model.size
+    return {"task": f"{name}: {frames}x{height}x{width}", "reference": "resident", "ways": ways}
+
+
+def main() -> None:
+    parser = arguments(__doc__, "memory", rounds=3, seconds=0)
+    parser.add_argument("--measure", nargs=4, metavar=("FOLDER", "WARM", "PLACEMENT", "STRIPS"))
+    parser.add_argument("--only", help="models whose name has this")
+    options = parser.parse_args()
+    start(options)
+    if options.measure:
+        path, warm, placement, strips = options.measure
+        print(json.dumps(measure(Path(path), Path(warm), placement, int(strips))))
+        return
+    chosen = {name: model for name, model in MODELS.items() if options.only is None or options.only in name}
+    rounds = 1 if options.tiny else options.rounds
+    rows = [rows_of(name, model.tiny() if options.tiny else model, rounds) for name, model in chosen.items()]
+    finish("memory", {"steps": 2, "root": ROOT.name}, rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
