@@ -8,6 +8,7 @@ The networks are there from the start, and a LoRA may be laid over the transform
 turn or are streamed, the matrices are empty in between.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -62,8 +63,11 @@ def model_of(about: Description) -> Model:
     """
     stored = {}
     for part in ("text_encoder", "transformer", "vae"):
-        kinds = [tensor.dtype for tensor in open_part(about, part)[0].meta.values() if tensor.is_floating_point()]
-        stored[part] = str(max(kinds, key=lambda kind: kind.itemsize)).removeprefix("torch.")
+        numbers: Counter[str] = Counter()
+        for tensor in open_part(about, part)[0].meta.values():
+            if tensor.is_floating_point():
+                numbers[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+        stored[part] = numbers.most_common(1)[0][0]
     return Model(about.name, about.transformer, about.vae, about.text, about.settings.text_length, stored)
 
 
