@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from cogvideox import config
 from cogvideox.cli.arguments import Parser, nearest
-from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
-from cogvideox.training.recipes import RECIPES
-from cogvideox.training.settings import TransformerTraining, VAETraining
-from cogvideox.training.stage_settings import StageTraining
 
-Settings = VAETraining | TransformerTraining | StageTraining
+if TYPE_CHECKING:  # recipes bring numpy, which `--help` has no use for
+    from cogvideox.training.settings import TransformerTraining, VAETraining
+    from cogvideox.training.stage_settings import StageTraining
+
+    Settings = VAETraining | TransformerTraining | StageTraining
 
 UNFINISHED = 75
 """Exit status of a run that was saved before its last step: sysexits' EX_TEMPFAIL, "try again later"."""
@@ -31,6 +32,8 @@ def run(arguments: list[str]) -> None:
     if options.max_seconds is not None and not options.max_seconds >= 0:
         raise UserError(f"--max-seconds {options.max_seconds:g} is below the smallest legal value, 0")
     if options.recipe is None:
+        from cogvideox.training.recipes import RECIPES
+
         raise UserError(f"which recipe? There are {', '.join(RECIPES)}")
     finished = train(
         options.recipe,
@@ -64,6 +67,9 @@ def train(
     Raises:
         UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
     """
+    from cogvideox.training.settings import VAETraining
+    from cogvideox.training.stage_settings import StageTraining
+
     settings = with_data(resolve(recipe, overrides or {}), data)
     if dry_run:
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
@@ -88,19 +94,25 @@ def train(
     return True
 
 
-def resolve(recipe: str, overrides: Mapping[str, str]) -> Settings:
+def resolve(recipe: str, overrides: Mapping[str, str]) -> "Settings":
     """The settings of a recipe with some changed. Raises UserError as `train` does."""
+    from cogvideox.training.recipes import RECIPES
+
     if recipe not in RECIPES:
         raise UserError(f"there is no recipe {recipe!r}{nearest(recipe, RECIPES)}; there are {', '.join(RECIPES)}")
     return config.override(RECIPES[recipe](), dict(overrides))
 
 
-def with_data(settings: Settings, data: Sequence[str]) -> Settings:
+def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
     """The settings with other data: folders of videos and captions or, for stages, stores of latents too.
 
     Raises:
         UserError: a recipe that makes its own; several where there can be one.
     """
+    from cogvideox.dataset.mixture import Source
+    from cogvideox.training.settings import TransformerTraining
+    from cogvideox.training.stage_settings import StageTraining
+
     if not data:
         return settings
     if isinstance(settings, StageTraining):
@@ -114,6 +126,8 @@ def with_data(settings: Settings, data: Sequence[str]) -> Settings:
 
 def overview() -> str:
     """A line for each recipe: its name and what it is."""
+    from cogvideox.training.recipes import RECIPES
+
     width = max(map(len, RECIPES))
     return "\n".join(f"{name:<{width}}  {(getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
 
