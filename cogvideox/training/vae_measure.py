@@ -24,8 +24,8 @@ NUM_MEASURED = 256
 def validate(vae: CausalVAE, held_out: Source, sheet: Path) -> dict[str, float]:
     """Scores of all clips that were held out, and a sheet of originals and reconstructions.
 
-    PSNR in dB, of whole clips and of single frames; fine detail and flicker of the reconstructions as shares of the
-    originals', so that 1 is right: less detail is blur.
+    PSNR in dB, of whole clips and of single frames; the fine detail and the flicker of the reconstructions, each beside
+    that of the originals: less detail is blur.
     """
     device, pairs = next(vae.parameters()).device, []
     scores: dict[str, list[torch.Tensor]] = {}
@@ -37,10 +37,11 @@ def validate(vae: CausalVAE, held_out: Source, sheet: Path) -> dict[str, float]:
         found = {
             "psnr": psnr(reconstruction, video),
             "psnr_image": psnr(vae.decode(vae.encode(image).mean), image),
-            "detail": detail(reconstruction) / detail(video),
+            "detail": detail(reconstruction),
+            "detail_original": detail(video),
         }
         if video.shape[2] > 1:
-            found["flicker"] = flicker(reconstruction) / flicker(video)
+            found |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
         for name, values in found.items():
             scores.setdefault(f"validation/{name}", []).append(values)
         pairs.append(torch.cat([video, reconstruction], dim=4))
