@@ -20,7 +20,10 @@ from cogvideox.bundle.machine import DISK, Machine
 from cogvideox.bundle.sizes import (
     ITEMSIZE,
     Clip,
-    Parameters,
+    Keep,
+    Storage,
+    Waits,
+    Weights,
     text_activations,
     text_flops,
     text_parameters,
@@ -34,14 +37,9 @@ from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
-Keep = Literal["stays", "turns", "streamed"]
 Placement = Literal["resident", "parts", "streamed"]
 Memory = Literal["auto", "speed", "low"] | int
 """What to prefer, or how many bytes the whole may take."""
-Waits = Literal["disk", "host", "device"]
-"""Where the matrices of streamed blocks wait; on the device only in one-byte storage."""
-Storage = Literal["exact", "int8", "fp8"]
-"""How they wait: as they are, or in one byte a number (`rows`)."""
 
 # From the fastest to the smallest. The text encoder is used once for a text, so that streaming it costs little.
 KEEPS: tuple[tuple[Keep, Keep], ...] = (
@@ -137,8 +135,13 @@ class Plan:
             return self.peak <= self.budget
         return self.peak <= self.budget and self.bytes_host <= _MARGIN * self.machine.host_free
 
+    @property
+    def is_small(self) -> bool:
+        """Whether there is nothing that anybody would want to know before it begins."""
+        return self.placement == "resident" and self.storage == "exact" and self.peak < 2**30 and self.seconds < 60
+
     def __str__(self) -> str:
-        """In a sentence or two."""
+        """In a sentence."""
         words = {"stays": "{} in memory", "turns": "{} in its turn", "streamed": "{} streamed block by block"}
         if self.placement == "resident":
             where = "everything in memory"
@@ -233,10 +236,8 @@ def estimate(
 ) -> Plan:
     """What to expect of one choice; without a budget, that is what is free."""
     rates, size, on_cpu = machine.rates, ITEMSIZE[machine.dtype], machine.kind == "cpu"
-    text = _Weights.of(text_parameters(model.text), keeps[0], machine, storage, model.stored["text_encoder"])
-    net = _Weights.of(
-        transformer_parameters(model.transformer), keeps[1], machine, storage, model.stored["transformer"]
-    )
+    text = Weights.of(text_parameters(model.text), keeps[0], machine, storage, model.stored["text_encoder"])
+    net = Weights.of(transformer_parameters(model.transformer), keeps[1], machine, storage, model.stored["transformer"])
     vae = vae_parameters(model.vae) * size
     patch_t, ratio = model.transformer.patch_size_t or 1, model.vae.spatial_compression_ratio
     frames, height, width = geometry.latent_shape(
@@ -283,48 +284,6 @@ def estimate(
         seconds_denoise=steps * demand.calls * per_call,
         seconds_decode=overhead * vae_flops(model.vae, latents, height, width, decoder=True) / rates.convolution,
     )
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Bytes of a network's weights: on the device while it is used and while another one is, on the host, in its files,
-    and that come over in one forward pass."""
-
-    keep: Keep
-    waits: Waits
-    used: int
-    idle: int
-    host: int
-    stored: int
-    moved: int
-
-    @classmethod
-    def of(cls, parameters: Parameters, keep: Keep, machine: Machine, storage: Storage, stored: str) -> "_Weights":
-        size, file = ITEMSIZE[machine.dtype], ITEMSIZE[stored]
-        in_blocks = parameters.num_blocks * (parameters.matrices + parameters.tables)
-        on_disk = parameters.total * file
-        if storage == "exact" and keep != "streamed":
-            used = parameters.total * size
-            return cls(keep, "device", used, used if keep == "stays" else 0, 0, on_disk, 0)
-        waiting = in_blocks * (size if storage == "exact" else 1)
-        rest = parameters.rest * size
-        block = parameters.matrices * size
-        if keep != "streamed":  # one-byte storage on the device: spread out block by block
-            used = rest + waiting + block
-            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        moving = parameters.num_blocks * parameters.matrices
-        two = 2 * block + (2 * parameters.matrices if storage != "exact" else 0)
-        from_host = machine.kind != "cpu" and waiting <= 0.8 * machine.host_free
-        if from_host and parameters.tables:  # the transformer, which is used in every step
-            return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
-        if storage != "exact":  # made anew of the file each time would be the exact ones
-            used = rest + waiting + block
-            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        # On a CPU the pieces of the mapped file that are read count too, one of them not yet let go when the next one
-        # is opened, and so does a tensor that is joined of several.
-        joined = parameters.matrices // 3 * file
-        mapped = 2 * max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
-        return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 
 def _all(model: Model, demand: Demand, machine: Machine, storage: Storage, budget: int) -> Iterator[Plan]:

@@ -7,11 +7,19 @@ to it by `tests/unit/bundle/test_sizes.py`, which runs them on the meta device a
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+from cogvideox.bundle.machine import Machine
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
+Keep = Literal["stays", "turns", "streamed"]
+Waits = Literal["disk", "host", "device"]
+"""Where the matrices of streamed blocks wait; on the device only in one-byte storage."""
+Storage = Literal["exact", "int8", "fp8"]
+"""How they wait: as they are, or in one byte a number (`rows`)."""
+
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
 """Bytes of one number."""
 
 
@@ -34,6 +42,48 @@ class Parameters:
     @property
     def total(self) -> int:
         return self.num_blocks * (self.matrices + self.tables) + self.embedding + self.rest
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of a network's weights: on the device while it is used and while another one is, on the host, in its files,
+    and that come over in one forward pass."""
+
+    keep: Keep
+    waits: Waits
+    used: int
+    idle: int
+    host: int
+    stored: int
+    moved: int
+
+    @classmethod
+    def of(cls, parameters: Parameters, keep: Keep, machine: Machine, storage: Storage, stored: str) -> "Weights":
+        size, file = ITEMSIZE[machine.dtype], ITEMSIZE[stored]
+        in_blocks = parameters.num_blocks * (parameters.matrices + parameters.tables)
+        on_disk = parameters.total * file
+        if storage == "exact" and keep != "streamed":
+            used = parameters.total * size
+            return cls(keep, "device", used, used if keep == "stays" else 0, 0, on_disk, 0)
+        waiting = in_blocks * (size if storage == "exact" else 1)
+        rest = parameters.rest * size
+        block = parameters.matrices * size
+        if keep != "streamed":  # one-byte storage on the device: spread out block by block
+            used = rest + waiting + block
+            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
+        moving = parameters.num_blocks * parameters.matrices
+        two = 2 * block + (2 * parameters.matrices if storage != "exact" else 0)
+        from_host = machine.kind != "cpu" and waiting <= 0.8 * machine.host_free
+        if from_host and parameters.tables:  # the transformer, which is used in every step
+            return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
+        if storage != "exact":  # made anew of the file each time would be the exact ones
+            used = rest + waiting + block
+            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
+        # On a CPU the pieces of the mapped file that are read count too, one of them not yet let go when the next one
+        # is opened, and so does a tensor that is joined of several.
+        joined = parameters.matrices // 3 * file
+        mapped = 2 * max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
+        return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 
 def transformer_parameters(config: TransformerConfig) -> Parameters:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogvideox import config, geometry
 from cogvideox.bundle.layout import Description, describe
+from cogvideox.bundle.memory import read_memory
 from cogvideox.cli.generate_options import parser
 from cogvideox.cli.outputs import Output, check_outputs, is_made, make_folder, name_outputs
 from cogvideox.cli.prompts import read_prompts
@@ -57,6 +58,10 @@ class Plan:
     device: str
     dtype: str
     compile: bool
+    memory: int | str
+    weights: str
+    only_told: bool
+    """Whether only the memory plan is wanted."""
 
 
 def run(arguments: list[str]) -> None:
@@ -107,7 +112,8 @@ def _plan(options: dict[str, Any]) -> Plan:
             _say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
     machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
-    return Plan(about, todo, loras, *machine)
+    memory = read_memory(chosen.get("memory", "auto"))
+    return Plan(about, todo, loras, *machine, memory, chosen.get("weights", "exact"), chosen["plan"])
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
@@ -159,14 +165,30 @@ def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[st
 def _make(plan: Plan, ranks: "Ranks | None" = None) -> None:
     # With torch and rich these take seconds to import, so not before all else is known to be right.
     from cogvideox.cli.progress import progress_bar
-    from cogvideox.generation.pipeline import CogVideoX, check_texts
+    from cogvideox.generation.device import choose_device, choose_dtype
+    from cogvideox.generation.finished import SUFFIX
+    from cogvideox.generation.pipeline import CogVideoX, check_texts, plan_for
     from cogvideox.transformer.lora_files import read_lora
 
     todo, first = plan.todo, ranks is None or ranks.rank == 0
     adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in plan.loras]
     check_texts([job.request for job, _ in todo], plan.about)
     start = time.perf_counter()
-    pipe = CogVideoX.from_pretrained(plan.about, plan.device, plan.dtype, compile=plan.compile, ranks=ranks)
+    device = choose_device(plan.device) if ranks is None else ranks.device
+    dtype = choose_dtype(plan.dtype, device, plan.about.settings)
+    largest = max((job.request for job, _ in todo), key=_num_pixels)
+    memory = plan_for(
+        plan.about, device, dtype, memory=plan.memory, weights=plan.weights, request=largest, measured=first
+    )
+    if plan.only_told:
+        if first:
+            print(f"{memory}\n{memory.table()}")
+        return
+    if first and not memory.is_small:
+        _say(f"plan: {memory}")
+    pipe = CogVideoX.from_pretrained(
+        plan.about, plan.device, plan.dtype, memory=memory, compile=plan.compile, ranks=ranks
+    )
     with _noted(first):
         for lora, one in adapted:
             pipe.load_lora(lora, one.strength, merge=one.merged)
@@ -174,9 +196,11 @@ def _make(plan: Plan, ranks: "Ranks | None" = None) -> None:
         if not first:
             pipe.run(job.request, inputs=job.inputs)
             continue
-        with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
-            video = pipe.run(job.request, inputs=job.inputs, on_step=on_step)
-        with _noted():
+        kept = output.video.with_suffix(SUFFIX)
+        with _kept_latents(kept, job.request), _noted():
+            with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
+                finished = kept if ranks is None else None
+                video = pipe.run(job.request, inputs=job.inputs, on_step=on_step, finished=finished)
             video.save(output.video)
             if output.sheet is not None:
                 replace(video, metadata={}).save(output.sheet)
@@ -184,13 +208,32 @@ def _make(plan: Plan, ranks: "Ranks | None" = None) -> None:
         start = time.perf_counter()
 
 
+def _num_pixels(request: Request) -> int:
+    """Of what is denoised at once, then of all."""
+    at_once = request.num_frames if request.window is None else min(request.window, request.num_frames)
+    return request.height * request.width * (1000 * at_once + request.num_frames)
+
+
+@contextmanager
+def _kept_latents(file: Path, request: Request) -> Iterator[None]:
+    """Removes the finished latents once the video is written, and says where they are if it is not."""
+    try:
+        yield
+    except BaseException:
+        if file.exists():
+            again = f"the same command with --seed {request.seed} goes on from there"
+            _say(f"note: what was denoised is kept in {file}; {again}")
+        raise
+    file.unlink(missing_ok=True)
+
+
 def _num_bytes(request: Request, sheet: bool) -> int:
     """What the files of a video may take on the disk: enough for one of noise, which no codec makes small.
 
     Of bare pixels the video's codecs leave at most half even then, and PNG all. A sheet has at most 64 frames, enlarged
-    or shrunk to 320 pixels.
+    or shrunk to 320 pixels. The finished latents are a quarter of a byte for every pixel.
     """
-    video = request.num_frames * request.height * request.width * 3 // 2
+    video = request.num_frames * request.height * request.width * 7 // 4
     return video + min(request.num_frames, 64) * 320**2 * 3 * sheet + 2**16
 
 

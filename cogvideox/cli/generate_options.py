@@ -56,12 +56,19 @@ def parser() -> Parser:
     steps.add_argument("--guidance-interval", type=float, nargs=2, metavar=("FROM", "TO"), help=interval)
     halves = "its two halves one after the other: less memory, the same video"
     steps.add_argument("--sequential-guidance", action=on_or_off, help=halves)
+    cache = "skip steps that change little; the error that this may add, such as 0.02. Another video, faster"
+    steps.add_argument("--cache", type=float, metavar="X", help=cache)
     steps.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
     steps.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")
 
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
     machine.add_argument("--dtype", metavar="auto|float32|bfloat16|float16", help="auto: float32 on a CPU")
+    memory = "auto: the fastest way in what is free; low: the smallest; speed: all on the device; or a limit"
+    machine.add_argument("--memory", metavar="auto|speed|low|12GB", help=memory)
+    weights = "int8 and fp8 take half of bfloat16's memory, and change the video"
+    machine.add_argument("--weights", metavar="exact|int8|fp8", help=weights)
+    machine.add_argument("--plan", action="store_true", help="say what that comes to, and make nothing")
     compiled = "compile the transformer's blocks: some seconds before the first step, less for each"
     machine.add_argument("--compile", action="store_true", help=compiled)
     return p
