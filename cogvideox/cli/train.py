@@ -1,7 +1,9 @@
 """`cogvideox train NAME [key=value ...]`: runs a recipe, all of it or as far as the time goes."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
@@ -70,19 +72,24 @@ def train(
     from cogvideox.training.settings import VAETraining
     from cogvideox.training.stage_settings import StageTraining
 
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     settings = with_data(resolve(recipe, overrides or {}), data)
     if dry_run:
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         return True
     out = out or Path("runs") / recipe
     if isinstance(settings, VAETraining):
+        from cogvideox.parallel import mesh
         from cogvideox.training import vae_loop
 
-        result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+        with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
+            result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
     elif isinstance(settings, StageTraining):
         from cogvideox.training import stage_loop
 
         result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+    elif several:
+        raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
     else:
         from cogvideox.training import transformer_loop
 
@@ -90,7 +97,8 @@ def train(
     if result is None:
         print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
-    print(f"what was trained is in {result}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"what was trained is in {result}")
     return True
 
 

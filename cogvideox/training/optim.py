@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
+from cogvideox.parallel.shard import clip_gradients
 from cogvideox.training.muon import Muon
 from cogvideox.training.settings import OptimSettings
 
@@ -138,9 +139,10 @@ def update(
 
 
 def clip(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
-    """Shortens the whole gradient to `settings.grad_clip`; returns its norm before (a scalar tensor)."""
+    """Shortens the whole gradient, on however many ranks, to `settings.grad_clip`; returns its norm before (a scalar
+    tensor)."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
+    return clip_gradients(parameters, settings.grad_clip)
 
 
 def move(optimizer: torch.optim.Optimizer | Optimizers, step: int, num_steps: int, settings: OptimSettings) -> float:

@@ -1,0 +1,30 @@
+"""`torchrun -m cogvideox train`: a run of several processes from the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.distributed.spawn import free_port
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess:
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [sys.executable, *launch, "-m", "cogvideox", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_vae(tmp_path: Path):
+    out = tmp_path / "run"
+    small = ["run.num_steps=2", "run.batch_size=2", "crop_steps=0", "image_interval=0", "validation.num_clips=2"]
+    done = torchrun("train", "toybox-vae-1", "--out", str(out), "start=toybox", "run.device=cpu", "loss.gan=0", *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("what was trained is in") == 1
+    assert (out / "vae/config.json").exists()
+    assert (out / "checkpoints/latest").read_text().strip() == "step-00000002"
+
+
+def test_a_recipe_for_one_process_says_so(tmp_path: Path):
+    done = torchrun("train", "toybox", "--out", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "toybox trains in one process" in done.stderr
+    assert not (tmp_path / "run").exists()
