@@ -118,7 +118,7 @@ def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
     if missing:
         raise UserError(
             f"{' and '.join(missing)} are not set, so this is not one of several processes: start them with "
-            "`torchrun --nproc-per-node 2 -m cogvideox ...`"
+            "`torchrun --standalone --nproc-per-node 2 -m cogvideox ...`"
         )
     world = num_processes()
     check_divides(world, sequence)
