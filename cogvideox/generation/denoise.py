@@ -18,9 +18,10 @@ from cogvideox.diffusion.objective import add_noise
 from cogvideox.diffusion.samplers import SAMPLERS, ddim_invert, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
+from cogvideox.generation.cache import Cached
 from cogvideox.generation.conditioning import Given, beside_noise, pad_front
 from cogvideox.generation.invert import attend_to_reference, beside_reference
-from cogvideox.generation.predict import guided, holding, network, over_windows
+from cogvideox.generation.predict import guided, holding, in_turn, network, over_windows
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
 from cogvideox.generation.request import Request
 from cogvideox.parallel.guidance import over_texts
@@ -57,8 +58,11 @@ def denoise(
         ranks: who share the halves of guidance; all of them get the latents.
 
     Raises:
-        UserError: a size that the model cannot do, or numbers beyond the range of `dtype`.
+        UserError: a size that the model cannot do, numbers beyond the range of `dtype`, or a cache over ranks.
     """
+    if request.cache is not None and ranks is not None:
+        # Each would decide by its own rounding, and one could wait for another that has skipped the step.
+        raise UserError("cache is for one process: leave it out, or make the video without torchrun")
     model, config, schedule = bundle.transformer, bundle.transformer.config, bundle.schedule
     patch_t, ratio = config.patch_size_t or 1, bundle.vae.config.spatial_compression_ratio
     size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
@@ -93,15 +97,20 @@ def denoise(
             x = add_noise(start, x, torch.tensor(times[:1]), schedule)
         net = bound(image=None if given.image is None else beside_noise(given.image, size[0]))
 
-    predict = guided(
-        net if ranks is None else over_texts(net, ranks.data),
-        texts.prompt,
-        _scale(request, len(times), schedule.num_train_timesteps),
-        len(times),
-        interval=request.guidance_interval,
-        sequential=request.sequential_guidance,
-    )
-    predict = over_windows(predict, windows, patch_t, device)
+    net = net if ranks is None else over_texts(net, ranks.data)
+    net = in_turn(net) if request.sequential_guidance else net
+    scale = _scale(request, len(times), schedule.num_train_timesteps)
+    predicts = [
+        guided(
+            net if request.cache is None else Cached(net, times, schedule, request.cache),
+            texts.prompt,
+            scale,
+            len(times),
+            interval=request.guidance_interval,
+        )
+        for _ in windows
+    ]
+    predict = over_windows(predicts, windows, patch_t, device)
     if given.known is not None:
         predict = holding(predict, pad_front(given.known, padding), schedule)
 

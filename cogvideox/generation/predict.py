@@ -66,6 +66,11 @@ def network(
     return run
 
 
+def in_turn(net: Network) -> Network:
+    """One text after the other instead of all in a batch, which takes less memory."""
+    return lambda x, texts, i: torch.cat([net(x, text, i) for text in texts.split(1)])
+
+
 def guided(
     net: Network,
     texts: Float[Tensor, "b n d"],
@@ -73,7 +78,6 @@ def guided(
     num_steps: int,
     *,
     interval: tuple[float, float] = (0.0, 1.0),
-    sequential: bool = False,
 ) -> Predict:
     """The velocity under classifier-free guidance.
 
@@ -82,24 +86,20 @@ def guided(
         scale: how much, at which timestep.
         interval: guidance in the steps from this fraction of `num_steps` to that; in the others the prompt alone, in
             half the time (Kynkaanniemi et al. 2024).
-        sequential: one text after the other instead of both in a batch, which takes less memory.
     """
     first, last = (round(fraction * num_steps) for fraction in interval)
 
     def predict(x: Tensor, t: int, i: int) -> Tensor:
         if len(texts) == 1 or not first <= i < last:
             return net(x, texts[-1:], i)
-        if sequential:
-            uncond, cond = net(x, texts[:1], i), net(x, texts[1:], i)
-        else:
-            uncond, cond = net(x, texts, i).chunk(2)
+        uncond, cond = net(x, texts, i).chunk(2)
         return guidance.combine(cond, uncond, scale(t))
 
     return predict
 
 
 def over_windows(
-    predict: Predict, windows: Sequence[range], patch_t: int = 1, device: torch.device | str = "cpu"
+    predicts: Sequence[Predict], windows: Sequence[range], patch_t: int = 1, device: torch.device | str = "cpu"
 ) -> Predict:
     """The velocity of a long clip from those of windows that share frames (Wang et al. 2023, "Gen-L-Video").
 
@@ -107,9 +107,12 @@ def over_windows(
     averaged, each with more weight the nearer to the middle of its window: so the frames of all windows are one video
     at every moment of the denoising, and none of them is a seam. Of every window but the first, the first `patch_t`
     frames only give it something to go on from: there the network expects the latents of one single frame.
+
+    Args:
+        predicts: what each window is predicted with.
     """
     if len(windows) == 1:
-        return predict
+        return predicts[0]
     length = len(windows[0])
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
     later = ramp.clone()
@@ -123,7 +126,7 @@ def over_windows(
 
     def blended(x: Tensor, t: int, i: int) -> Tensor:
         v = torch.zeros_like(x, dtype=torch.float32)
-        for window, share in zip(windows, shares):
+        for predict, window, share in zip(predicts, windows, shares):
             part = slice(window.start, window.stop)
             v[:, :, part] += share * predict(x[:, :, part], t, i).float()
         return v

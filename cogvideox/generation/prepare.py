@@ -214,7 +214,7 @@ def _one_of(kind: Any) -> Callable[[str, Any], Any]:
 _READ: dict[str, Callable[[str, Any], Any]] = {
     "negative_prompt": _text,
     **dict.fromkeys(("num_frames", "height", "width", "num_inference_steps", "seed", "window", "overlap"), _integer),
-    **dict.fromkeys(("guidance_scale", "fps", "eta", "strength"), _number),
+    **dict.fromkeys(("guidance_scale", "fps", "eta", "cache", "strength"), _number),
     **dict.fromkeys(("dynamic_guidance", "smooth_guidance", "sequential_guidance", "extend", "invert"), _flag),
     "guidance_interval": _interval,
     "sampler": _one_of(Sampler),

@@ -27,6 +27,8 @@ def check(request: Request, model: Description) -> None:
     check_range("seed", request.seed, 0, MAX_SEED)
     if request.eta is not None:
         check_range("eta", request.eta, 0, 1, ", where 0 adds no noise")
+    if request.cache is not None:
+        check_range("cache", request.cache, 0, 1, ", a share of the latents that may be wrong; usual is 0.02")
     if request.position_rule is not None and model.transformer.grid_rule is None:
         raise UserError(f"position_rule is for rotary positions, and {model.name} has others: leave it out")
     _check_guidance(request)

@@ -122,9 +122,9 @@ def test_windows_that_agree_are_the_whole():
     """A velocity that each frame has by itself is the same in windows; and no frame is left out."""
     x = torch.randn(1, 2, 10, 3, 3)
     windows = [range(4), range(2, 6), range(5, 9), range(6, 10)]
-    blended = predict.over_windows(lambda x, t, i: torch.sin(x) + t, windows)
+    blended = predict.over_windows([lambda x, t, i: torch.sin(x) + t] * 4, windows)
     torch.testing.assert_close(blended(x, 3, 0), torch.sin(x) + 3)
-    assert predict.over_windows(torch.sin, [range(10)]) is torch.sin
+    assert predict.over_windows([torch.sin], [range(10)]) is torch.sin
 
 
 @pytest.mark.parametrize(("patch_t", "second"), [(1, [0, 0, 1 / 2, 2 / 3, 1]), (2, [0, 0, 0, 2 / 3, 1])])
@@ -132,7 +132,7 @@ def test_a_window_begins_with_frames_that_only_lead_in(patch_t, second):
     """How much the second of two windows has to say of each frame."""
     answers = iter((0.0, 1.0))
     windows = [range(4), range(1, 5)]
-    blended = predict.over_windows(lambda x, t, i: torch.full_like(x, next(answers)), windows, patch_t)
+    blended = predict.over_windows([lambda x, t, i: torch.full_like(x, next(answers))] * 2, windows, patch_t)
     shares = blended(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist()
     assert shares == pytest.approx(second)
 

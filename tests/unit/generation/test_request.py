@@ -101,6 +101,8 @@ def test_without_a_prompt_the_models_example_is_used(about):
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": float("inf")}, "guidance_scale"),
         ({"sampler": "euler"}, "ddim and dpm"),
+        ({"cache": -0.1}, "nearest is 0"),
+        ({"cache": 2.0}, "nearest is 1"),
         ({"seed": -1}, "nearest is 0"),
         ({"seed": 2**64}, "seed"),
         ({"fps": 0.0}, "nearest is 1"),
