@@ -16,27 +16,25 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.bundle.folder import open_part
 from cogvideox.bundle.layout import Description, describe
 from cogvideox.bundle.networks import build, keymap_of
 from cogvideox.dataset.loader import Loader, Step
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.generation.device import choose_device
 from cogvideox.parallel.mesh import Ranks, num_processes, start
 from cogvideox.parallel.sequence import over_ranks
 from cogvideox.parallel.shard import wrap
-from cogvideox.records import PackedBatch
 from cogvideox.training import optim
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.guard import Guard
 from cogvideox.training.interrupt import Interruption, Stopped
+from cogvideox.training.packed import clip_losses
 from cogvideox.training.settings import due
 from cogvideox.training.stage_data import Stores, open_stores
 from cogvideox.training.stage_results import finish, measure, show
@@ -184,7 +182,7 @@ def backward(
     sums = torch.zeros(NUM_BINS, 2, device=device)
     for batch in step.batches:
         batch = batch.to(device)
-        errors = losses(model, batch, schedule, rule)
+        errors = clip_losses(partial(model.packed, rule=rule), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
         bins = batch.timestep * NUM_BINS // schedule.num_train_timesteps
         sums.index_add_(0, bins, torch.stack((errors.detach(), torch.ones_like(errors)), dim=1))
@@ -194,21 +192,11 @@ def backward(
     return sums[:, 0].sum() / step.num_clips, of_bins
 
 
-def losses(
-    model: Transformer, batch: PackedBatch, schedule: Schedule, rule: GridRule | None = None
-) -> Float[Tensor, " s"]:
-    """The mean squared error of the velocity of each clip in a row."""
-    noisy, targets = [], []
-    for latents, noise, t in zip(batch.latents, batch.noise, batch.timestep.split(1)):
-        noisy.append(add_noise(latents[None], noise[None], t, schedule)[0])
-        targets.append(v_target(latents[None], noise[None], t, schedule)[0])
-    predicted = model.packed(noisy, batch.text, batch.timestep, rule=rule)
-    return torch.cat([loss_per_sample(one[None], target[None]) for one, target in zip(predicted, targets)])
-
-
 def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
     """The ranks that `torchrun` started; None where this process is alone."""
     if num_processes() > 1:
+        if settings.optim.name == "muon":  # it turns whole matrices, and each rank has some rows of them
+            raise UserError("optim.name=muon is for one process alone: with several, use adamw and a lower optim.lr")
         return start(sequence=settings.sequence, device=settings.run.device)
     if settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
