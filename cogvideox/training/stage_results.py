@@ -35,6 +35,7 @@ from cogvideox.training.validate import NUM_BINS, write_sheet
 from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.lora_files import write_lora
+from cogvideox.transformer.low_rank import Factors
 from cogvideox.transformer.model import Transformer
 from cogvideox.weights.outward import save_as_theirs
 from cogvideox.weights.stored import shapes
@@ -128,7 +129,9 @@ def finish(
     Raises UserError when the disk refuses.
     """
     if settings.lora is not None:
-        learned = replace(lora.extract(model), base_model=about.name, trigger=settings.lora.trigger)
+        found = lora.extract(model)
+        layers = {name: Factors(_whole(of.down), _whole(of.up), of.alpha) for name, of in found.layers.items()}
+        learned = replace(found, layers=layers, base_model=about.name, trigger=settings.lora.trigger)
         target = out / LORA_FILE
         _by_the_first(ranks, lambda: write_lora(learned, target))
         return target

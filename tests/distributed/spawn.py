@@ -16,11 +16,14 @@ from cogvideox.parallel import mesh
 
 
 def on_ranks(world: int, function: Callable[..., None], *args: Any, sequence: int = 1) -> None:
+    as_torchrun(world, _joined, sequence, function, args)
+
+
+def as_torchrun(world: int, function: Callable[..., None], *args: Any) -> None:
+    """Runs `function(*args)` in processes that have not joined yet, as a command that `torchrun` starts."""
     # A server that has torch already forks each process in a moment; forking this one would copy its threads' locks.
     mp.get_context("forkserver").set_forkserver_preload([__name__])
-    mp.start_processes(
-        _run, (world, free_port(), sequence, function, args), nprocs=world, start_method="forkserver", join=True
-    )
+    mp.start_processes(_run, (world, free_port(), function, args), nprocs=world, start_method="forkserver", join=True)
 
 
 def free_port() -> int:
@@ -29,7 +32,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def _run(rank: int, world: int, port: int, sequence: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _run(rank: int, world: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -40,5 +43,9 @@ def _run(rank: int, world: int, port: int, sequence: int, function: Callable[...
     )
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    function(*args)
+
+
+def _joined(sequence: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     with mesh.start(sequence=sequence, device="cpu") as ranks:
         function(ranks, *args)

@@ -12,7 +12,9 @@ from tests.docs.pages import ROOT, commands
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 ARGUMENTS = {
     "judge_scores.py": ["--num-clips", "6"],
+    "memory_table.py": [],
     "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
+    "stage_chain.py": ["--num-clips", "60", "--num-steps", "1", "1", "1", "--num-prompts", "6", "--start", "toybox"],
     "toybox_page.py": ["--num-prompts", "2"],
     "vae_scores.py": ["--num-clips", "10"],
     "vae_training.py": ["--num-steps", "1", "--long-steps", "1", "--num-clips", "1"],

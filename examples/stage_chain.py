@@ -1,0 +1,168 @@
+"""The chain of stages on the toybox: low resolution, high resolution, the best of the data; each judged by its samples.
+
+    python examples/stage_chain.py --out runs/stage-chain
+
+A folder of clips is drawn first. Four in five carry an overlay, a logo in a corner or a bar of text, and all have a
+`quality` score that is mostly, not always, higher without one. `toybox-pretrain-256` learns from them from nothing, or
+goes on from the model of `--start`; `toybox-pretrain-480` goes on at more pixels, `toybox-quality` with the fifth of
+best score. Then every stage answers prompts: are the facts right, and is there an overlay? What is in the folder
+already is not made again.
+
+Writes `scores.json`, `sheet.png` (a row of videos for each stage) and the runs themselves.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from cogvideox import CogVideoX, Video, config
+from cogvideox.bundle.layout import find
+from cogvideox.bundle.vae import load_vae
+from cogvideox.dataset.mixture import Source
+from cogvideox.toybox.caption import STYLES, caption, sample_prompts
+from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.toybox.render import render
+from cogvideox.toybox.scene import draw
+from cogvideox.training import stage_loop
+from cogvideox.training.stage_recipes import STAGES
+from cogvideox.training.stage_settings import SampleSettings, StageTraining
+from cogvideox.video.transform import to_frames
+
+CHAIN = {"toybox-pretrain-256": 48, "toybox-pretrain-480": 64, "toybox-quality": 64}
+"""The stages and the height and width of their samples."""
+OVERLAYS = ("logo", "bar")
+FRAMES, HELD_OUT, SHOWN = 9, 48, 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--start", help="a model, such as toybox, whose weights the first stage goes on from")
+    parser.add_argument("--num-clips", type=int, default=1500)
+    parser.add_argument("--num-steps", type=int, nargs=3, default=(1200, 300, 150), metavar="N", help="of each stage")
+    parser.add_argument("--num-prompts", type=int, default=60, help="that every stage answers")
+    parser.add_argument("--out", type=Path, default=Path("runs/stage-chain"))
+    options = parser.parse_args()
+
+    clips, held_out = options.out / "clips", options.out / "held-out"
+    write_clips(clips, options.num_clips, with_overlay=0.8, seed=0)
+    write_clips(held_out, HELD_OUT, with_overlay=0.0, seed=1)
+    scores, shown, model = {"data": of_the_data()}, [], options.start
+    for (name, side), num_steps in zip(CHAIN.items(), options.num_steps, strict=True):
+        run = options.out / name
+        if not (run / "model").is_dir():
+            stage_loop.train(stage(name, num_steps, model, clips, held_out), run, resume=True)
+        model = str(run / "model")
+        videos, scores[name] = judged(model, options.num_prompts, side)
+        shown.append(np.stack([resized(video, 64) for video in videos[:SHOWN]]))
+        (options.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        print(name, *(f"{fact} {score['value']:.0%}" for fact, score in scores[name].items()), flush=True)
+    sheet = rearrange(np.stack(shown)[:, :, [0, FRAMES // 2, FRAMES - 1]], "s k t h w c -> 1 (s h) (k t w) c")
+    Video(sheet, fps=1.0).save(options.out / "sheet.png")
+
+
+def stage(name: str, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
+    """The recipe with fewer steps, and a checkpoint, a validation and warm-up to fit."""
+    changes = {
+        "run.num_steps": num_steps, "run.save_interval": max(1, num_steps // 4), "run.log_interval": 10,
+        "run.validate_interval": max(1, num_steps // 6), "optim.warmup_steps": min(50, num_steps // 5),
+        "run.ema_decay": 0.97,
+    }  # fmt: skip
+    if model is not None and name == next(iter(CHAIN)):
+        changes["optim.lr"] = 1e-3  # what has learned already is not to be forgotten
+    settings = config.override(STAGES[name](), {key: str(value) for key, value in changes.items()})
+    chained = settings if model is None else replace(settings, model=model, transformer=None)
+    return replace(chained, data=(Source(str(clips)),), validation=str(held_out), samples=SampleSettings())
+
+
+def write_clips(folder: Path, number: int, *, with_overlay: float, seed: int) -> None:
+    """Videos and images, with captions and scores in `metadata.jsonl`."""
+    if (folder / "metadata.jsonl").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lines = np.random.default_rng(seed), []
+    for i in range(number):
+        image, spoiled = rng.random() < 0.15, rng.random() < with_overlay
+        scene = draw(rng, side="training")
+        height = 48 if rng.random() < 0.2 else 64
+        frames = render(scene, num_frames=1 if image else FRAMES, height=height, width=64).numpy()
+        if spoiled:
+            put_over(frames, OVERLAYS[rng.integers(2)])
+        name = f"{i:05d}.png" if image else f"{i:05d}.mp4"
+        Video(frames, fps=8.0).save(folder / name)
+        text = caption(scene, STYLES[rng.integers(len(STYLES))], rng, image=image)
+        quality = rng.normal(0.0 if spoiled else 1.0, 0.3)
+        lines.append(json.dumps({"file_name": name, "text": text, "quality": round(quality, 3)}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def pattern(kind: str, height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Where an overlay is and what it looks like, 0 or 255 for each pixel."""
+    if kind == "logo":  # a white cross on a black square, at the upper right
+        size = height // 4
+        at = (slice(0, size), slice(width - size, width))
+        y, x = np.mgrid[0:size, 0:size] / size
+        white = (abs(y - 0.5) < 0.17) | (abs(x - 0.5) < 0.17)
+    else:  # a black bar along the lower edge with two white words, as far as the VAE tells letters apart
+        size = height // 4
+        at = (slice(height - size, height), slice(0, width))
+        y, x = np.mgrid[0:size, 0:width]
+        white = (abs(y / size - 0.5) < 0.3) & (x * 4 // width % 2 == 1)
+    return at, np.where(white, 255, 0).astype(np.uint8)
+
+
+def put_over(frames: np.ndarray, kind: str) -> None:
+    """Draws an overlay over all frames."""
+    (rows, columns), picture = pattern(kind, *frames.shape[1:3])
+    frames[:, rows, columns] = picture[..., None]
+
+
+def has_overlay(frames: np.ndarray) -> bool:
+    """Whether the pixels where one would be, as gray and averaged over time, go up and down with it (r > 0.5)."""
+    for kind in OVERLAYS:
+        (rows, columns), picture = pattern(kind, *frames.shape[1:3])
+        seen = frames[:, rows, columns].mean((0, 3))
+        if seen.std() > 8 and np.corrcoef(seen.ravel(), picture.ravel())[0, 1] > 0.5:
+            return True
+    return False
+
+
+@torch.no_grad()
+def of_the_data(number: int = 60) -> dict[str, float]:
+    """What the test for overlays finds where the answer is known, after the VAE of the shipped model."""
+    vae, rng = load_vae(find("toybox")[1]), np.random.default_rng(2)
+    found: dict[str, list[bool]] = {"clean": [], "spoiled": []}
+    for i in range(number):
+        frames = render(draw(rng, side="training"), num_frames=FRAMES, height=64, width=64).numpy()
+        if i % 2:
+            put_over(frames, OVERLAYS[i // 2 % 2])
+        pixels = rearrange(torch.from_numpy(frames), "t h w c -> 1 c t h w").float() / 127.5 - 1
+        again = to_frames(vae.decode(vae.encode(pixels).mean))[0]
+        found["spoiled" if i % 2 else "clean"].append(has_overlay(again.numpy()))
+    return {f"found in {name}": sum(of) / len(of) for name, of in found.items()}
+
+
+def judged(model: str, number: int, side: int) -> tuple[list[np.ndarray], dict]:
+    """Videos of prompts of compositions that training never saw, and the shares of facts right and of overlays."""
+    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, side="withheld")
+    videos = [
+        pipe.generate(prompt, seed=i, num_frames=FRAMES, height=side, width=side).frames
+        for i, (prompt, _) in enumerate(drawn)
+    ]
+    verdicts = judge_batch(torch.from_numpy(np.stack(videos)), [facts for _, facts in drawn])
+    shares = {fact: asdict(score) for fact, score in rates(verdicts).items()}
+    return videos, shares | {"overlay": {"value": sum(map(has_overlay, videos)) / number}}
+
+
+def resized(frames: np.ndarray, side: int) -> np.ndarray:
+    """The nearest pixels, to show sizes side by side."""
+    at = np.arange(side) * frames.shape[1] // side
+    return frames[:, at][:, :, at]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Stages of training over ranks: the weights that one process makes, and checkpoints that any number goes on from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from cogvideox.bundle import folder
+from cogvideox.dataset.config import Target
+from cogvideox.dataset.mixture import Source
+from cogvideox.errors import UserError
+from cogvideox.records import Video
+from cogvideox.training.settings import OptimSettings, RunSettings
+from cogvideox.training.stage_loop import train
+from cogvideox.training.stage_settings import LoRASettings, SampleSettings, StageTraining
+from cogvideox.transformer.lora_files import read_lora
+from tests import tiny
+from tests.distributed.compare import close_all
+from tests.distributed.spawn import as_torchrun
+
+CHANGES = {
+    "all": {},
+    "lora": {"lora": LoRASettings(rank=2)},
+    "sequence": {"sequence": 2, "checkpointing": "full"},
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> StageTraining:
+    """Of clips of several lengths and images, encoded once by a run of one step."""
+    at = tmp_path_factory.mktemp("stage")
+    model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
+    clips.mkdir()
+    for i in range(6):
+        frames = rng.integers(0, 255, ((5, 9, 1)[i % 3], 32, 32, 3), dtype=np.uint8)
+        name = f"{i}.mp4" if len(frames) > 1 else f"{i}.png"
+        Video(frames, fps=8.0).save(clips / name)
+        (clips / f"{i}.txt").write_text(f"a red ball {i}")
+    usual = StageTraining(
+        model=str(model),
+        data=(Source(str(clips)),),
+        row_tokens=64,
+        # Gradients that are next to nothing decide about a whole step of Adam's where eps is small.
+        optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
+        run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
+        target=Target(fps=8.0, num_frames=9, height=32, width=32),
+        stored_as="float32",
+    )
+    train(usual, at / "encoding")
+    (store,) = (at / "encoding/stores").iterdir()
+    return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
+
+
+def weights(made: Path) -> dict[str, Tensor]:
+    if made.is_dir():
+        return dict(folder.load(made).transformer.state_dict())
+    layers = read_lora(made).layers
+    return {f"{name}.{i}": one for name, of in layers.items() for i, one in enumerate((of.down, of.up))}
+
+
+def made(out: Path) -> Path:
+    return out / "model" if (out / "model").is_dir() else out / "pytorch_lora_weights.safetensors"
+
+
+def run(settings: StageTraining, out: Path, stops: bool = False) -> None:
+    answer = train(settings, out, resume=True, max_seconds=0.0 if stops else None)
+    assert (answer is None) == stops
+
+
+@pytest.mark.parametrize("way", CHANGES)
+def test_two_are_one(settings: StageTraining, way: str, tmp_path: Path) -> None:
+    changed = replace(settings, **CHANGES[way])
+    as_torchrun(2, run, changed, tmp_path / "two")
+    run(replace(changed, sequence=1), tmp_path / "one")
+    close_all(weights(made(tmp_path / "two")), weights(made(tmp_path / "one")))
+    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 3 and one == pytest.approx(two, rel=1e-5)
+
+
+def test_muon_is_for_one_process(settings: StageTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process alone"):
+        train(replace(settings, optim=OptimSettings(name="muon")), tmp_path)
+
+
+def _losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("way", ["all", "lora"])
+def test_two_then_one_then_two(settings: StageTraining, way: str, tmp_path: Path) -> None:
+    changed = replace(settings, **CHANGES[way])
+    run(changed, tmp_path / "whole")
+    as_torchrun(2, run, changed, tmp_path / "pieces", True)
+    run(changed, tmp_path / "pieces", stops=True)
+    as_torchrun(2, run, changed, tmp_path / "pieces")
+    close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
+
+
+def test_all_ranks_measure_and_show_and_one_writes(settings: StageTraining, tmp_path: Path) -> None:
+    shown = SampleSettings(("a red ball",), 2, 2, 5, 32, 32)
+    changed = replace(settings, samples=shown, validation=settings.data[0].store)
+    changed = replace(changed, run=replace(changed.run, num_steps=2, validate_interval=1))
+    run(changed, tmp_path / "one")
+    as_torchrun(2, run, changed, tmp_path / "two")
+    pictures = [Video.load(tmp_path / name / "samples/step-00000002.png").frames for name in ("one", "two")]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert ["validation/loss" in line for line in lines] == [False, True, False, True]
