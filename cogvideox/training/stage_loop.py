@@ -89,6 +89,8 @@ def train(
         checkpoints, begun = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
         silent = ranks is not None and ranks.rank > 0
         tracker = Tracker(out, num_steps=run.num_steps, start=begun, interval=run.log_interval, silent=silent)
+        if ranks is not None and settings.samples.prompts:
+            tracker.note("no samples are made on the way: that is for one process alone")
         guard = Guard(tracker, checkpoints, run.max_skipped)
         rule = settings.position_rule
         steps = loader.steps(run.num_steps, workers=run.workers, pin=device.type == "cuda")
@@ -119,7 +121,7 @@ def train(
                 with tracker.pause(), ema.swapped():
                     if stores.validation is not None and (finished or due(done, run.validate_interval)):
                         tracker.write(done, measure(model, stores.validation, about, schedule, run.seed, rule))
-                    if settings.samples.prompts and (finished or due(done, settings.samples.interval)):
+                    if settings.samples.prompts and ranks is None and (finished or due(done, settings.samples.interval)):
                         show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
                 with tracker.pause():
                     stop = None if finished else _reason(interruption, ranks)

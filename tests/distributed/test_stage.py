@@ -15,7 +15,7 @@ from cogvideox.errors import UserError
 from cogvideox.records import Video
 from cogvideox.training.settings import OptimSettings, RunSettings
 from cogvideox.training.stage_loop import train
-from cogvideox.training.stage_settings import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.stage_settings import LoRASettings, StageTraining
 from cogvideox.transformer.lora_files import read_lora
 from tests import tiny
 from tests.distributed.compare import close_all
@@ -100,13 +100,9 @@ def test_two_then_one_then_two(settings: StageTraining, way: str, tmp_path: Path
     close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
 
 
-def test_all_ranks_measure_and_show_and_one_writes(settings: StageTraining, tmp_path: Path) -> None:
-    shown = SampleSettings(("a red ball",), 2, 2, 5, 32, 32)
-    changed = replace(settings, samples=shown, validation=settings.data[0].store)
+def test_all_ranks_measure_and_one_writes(settings: StageTraining, tmp_path: Path) -> None:
+    changed = replace(settings, validation=settings.data[0].store)
     changed = replace(changed, run=replace(changed.run, num_steps=2, validate_interval=1))
-    run(changed, tmp_path / "one")
     as_torchrun(2, run, changed, tmp_path / "two")
-    pictures = [Video.load(tmp_path / name / "samples/step-00000002.png").frames for name in ("one", "two")]
-    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     assert ["validation/loss" in line for line in lines] == [False, True, False, True]
