@@ -121,7 +121,8 @@ def train(
                 with tracker.pause(), ema.swapped():
                     if stores.validation is not None and (finished or due(done, run.validate_interval)):
                         tracker.write(done, measure(model, stores.validation, about, schedule, run.seed, rule))
-                    if settings.samples.prompts and ranks is None and (finished or due(done, settings.samples.interval)):
+                    shows = settings.samples.prompts and ranks is None
+                    if shows and (finished or due(done, settings.samples.interval)):
                         show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
                 with tracker.pause():
                     stop = None if finished else _reason(interruption, ranks)
