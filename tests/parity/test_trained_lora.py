@@ -1,0 +1,34 @@
+"""A LoRA from a folder of videos, by one command, does in diffusers what it does here."""
+
+from pathlib import Path
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from safetensors.torch import load_file
+
+from cogvideox.bundle import folder
+from cogvideox.bundle.layout import find
+from cogvideox.cli.toybox import run as toybox
+from cogvideox.cli.train import train
+from cogvideox.transformer import lora
+from cogvideox.transformer.lora_files import read_lora
+from tests.parity.test_transformer import inputs, reference, relative_error
+
+
+def test_from_videos_to_diffusers(tmp_path: Path) -> None:
+    size = ["--num-frames", "9", "--height", "64", "--width", "64", "--fps", "8"]
+    toybox(["-o", str(tmp_path / "clips"), "--num-scenes", "6", *size])
+    settings = {"run.num_steps": "4", "optim.lr": "0.02", "optim.warmup_steps": "0", "samples.prompts": "[]"}
+    assert train("toybox-lora", settings, data=[str(tmp_path / "clips")], out=tmp_path / "run")
+    file = tmp_path / "run/pytorch_lora_weights.safetensors"
+
+    ours = folder.load("toybox").transformer
+    theirs = CogVideoXTransformer3DModel.from_pretrained(find("toybox")[1] / "transformer", torch_dtype=torch.float32)
+    given = inputs(ours.config, (3, 8, 8))
+    with torch.no_grad():
+        before = ours(**given)
+        lora.add(ours, read_lora(file))
+        theirs.load_lora_adapter(load_file(file), prefix="transformer")
+        after, expected = ours(**given), reference(theirs, given)
+    assert relative_error(before, after) > 1e-3
+    assert relative_error(after, expected) <= 1e-4
