@@ -23,20 +23,20 @@ from torch import Tensor
 
 from cogvideox.bundle.folder import Bundle
 from cogvideox.bundle.layout import Description, describe
-from cogvideox.bundle.machine import look
-from cogvideox.bundle.memory import Plan, Storage, plan, read_memory
-from cogvideox.bundle.placement import Placed, model_of
+from cogvideox.bundle.memory import Plan
+from cogvideox.bundle.placement import Placed
 from cogvideox.bundle.placement import place as put_in_place
 from cogvideox.bundle.settings import FolderSettings
 from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
-from cogvideox.generation.demand import default_demand, demand_of, is_out_of_memory
+from cogvideox.generation.demand import demand_of, is_out_of_memory
 from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.finished import Finished
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.make import Maker
+from cogvideox.generation.plan import plan_for
 from cogvideox.generation.prepare import prepare, reopen, split
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import Replay, Request
@@ -385,33 +385,6 @@ class CogVideoX:
             ids = self.bundle.tokenizer.encode([prompt], self.settings.text_length)
             self._embeddings[prompt] = self.bundle.text_encoder(ids.to(self.device)).to(self.dtype)
         return self._embeddings[prompt]
-
-
-def plan_for(
-    about: Description,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    memory: int | str = "auto",
-    weights: str = "exact",
-    request: Request | None = None,
-    measured: bool = False,
-) -> Plan:
-    """How the model is to be placed on that device for a request, or for one of the model's own size.
-
-    Args:
-        memory, weights: as for `CogVideoX.from_pretrained`.
-        measured: time the CPU for a tenth of a second, for a better guess of the seconds.
-
-    Raises:
-        UserError: nothing fits, or there is no such preference.
-    """
-    storages: dict[str, Storage] = {"exact": "exact", "int8": "int8", "fp8": "fp8"}
-    if weights not in storages:
-        raise UserError(f"weights={weights!r} must be one of {', '.join(storages)}")
-    machine = look(device, str(dtype).removeprefix("torch."), measured=measured)
-    demand = default_demand(about) if request is None else demand_of(request, about)
-    return plan(model_of(about), demand, machine, read_memory(memory), storages[weights])
 
 
 def check_texts(requests: Sequence[Request], about: Description) -> None:

@@ -10,7 +10,8 @@ from cogvideox.bundle.placement import model_of
 from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.errors import UserError
 from cogvideox.generation.demand import default_demand
-from cogvideox.generation.pipeline import CogVideoX, plan_for
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.generation.plan import plan_for
 from cogvideox.generation.prepare import complete
 from cogvideox.transformer import lora
 from cogvideox.vae.model import CausalVAE
