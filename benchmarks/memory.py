@@ -1,6 +1,6 @@
 """Estimate against measured: the peak memory of a generation on the CPU, in every placement, for three small models.
 
-python benchmarks/memory.py                # 0.2 to 0.5 GB of random weights each, some minutes
+python benchmarks/memory.py                # 0.3 to 1.2 GB of random weights each, some minutes
 python benchmarks/memory.py --tiny         # the same with weights that take no time, and prove nothing
 
 Every generation is a process of its own. Its peak is the highest resident size minus the one before, after all imports
@@ -89,11 +89,11 @@ class Small:
 
 MODELS = {
     "many blocks, float32": Small(
-        layers=24, heads=8, text_layers=12, text_width=512, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
+        layers=20, heads=12, text_layers=12, text_width=768, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
         stored=torch.float32, strips=1,
     ),
     "large text encoder, bfloat16": Small(
-        layers=12, heads=8, text_layers=24, text_width=768, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
+        layers=12, heads=8, text_layers=20, text_width=1024, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
         stored=torch.bfloat16, strips=1, rotary=True,
     ),
     "large picture, VAE in 4 strips": Small(

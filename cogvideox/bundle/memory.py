@@ -257,7 +257,8 @@ def estimate(
 
     linear, attention = transformer_flops(model.transformer, clip)
     call = linear / rates.linear + attention / rates.attention
-    per_call = max(call, net.moved / rates.transfer) if not on_cpu else call + net.moved / rates.transfer
+    coming = net.moved / (DISK if net.waits == "disk" and not on_cpu else rates.transfer)
+    per_call = call + coming if on_cpu else max(call, coming)
     per_text = max(text_flops(model.text, model.text_length) / rates.linear, text.moved / DISK)
     overhead = 1.0 + 0.02 * (how.strips - 1) + 0.5 * how.offload
     loads = [w.stored for w in (text, net) if w.keep != "streamed"]

@@ -46,10 +46,10 @@ class OnDisk:
         Raises:
             UserError: one is damaged, or does not fit into the type.
         """
-        return dict(self._read(names, self._dtype, self._device))
+        return dict(self._read(names, self._dtype, self._device, release=True))
 
     def _read(
-        self, names: Sequence[str], dtype: torch.dtype | None, device: torch.device | None
+        self, names: Sequence[str], dtype: torch.dtype | None, device: torch.device | None, *, release: bool = False
     ) -> Iterator[tuple[str, Tensor]]:
         wanted = {name: self._expected[name] for name in names}
         theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
@@ -64,6 +64,8 @@ class OnDisk:
                 device=device,
                 lasting=False,
             )
+            if release:  # small tensors lie all over the file
+                state.release()
 
     def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
         """The same, one after the other into tensors that are there, so that no other memory is held.
@@ -135,5 +137,7 @@ def _pinned(held: Tensor | Rows) -> Tensor | Rows:
     for tensor in (held.numbers, held.scale) if isinstance(held, Rows) else (held,):
         runtime: Any = torch.cuda.cudart()
         if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
-            weakref.finalize(tensor.untyped_storage(), runtime.cudaHostUnregister, tensor.data_ptr())
+            # Not at the end of the process, when there may be no driver any more to tell.
+            unregister = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
+            unregister.atexit = False  # pyrefly: ignore[missing-attribute]
     return held

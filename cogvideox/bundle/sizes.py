@@ -79,10 +79,9 @@ class Weights:
         if storage != "exact":  # made anew of the file each time would be the exact ones
             used = rest + waiting + block
             return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        # On a CPU the pieces of the mapped file that are read count too, one of them not yet let go when the next one
-        # is opened, and so does a tensor that is joined of several.
+        # On a CPU the piece of the mapped file that is read counts too, and so does a tensor that is joined of several.
         joined = parameters.matrices // 3 * file
-        mapped = 2 * max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
+        mapped = max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
         return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 

@@ -20,6 +20,7 @@ from cogvideox.bundle.networks import Network
 from cogvideox.bundle.rows import Rows
 from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
 from cogvideox.text.encoder import T5Encoder
+from cogvideox.vae.offload import give_back
 
 EMBEDDING = "embed.weight"
 
@@ -191,6 +192,8 @@ class InThread:
     def _fill(self, names: list[str], into: dict[str, Tensor], stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
         with torch.cuda.stream(stream), torch.no_grad():  # which is no stream where there is none
             self._shelf.fill(names, into)
+        if self._device.type == "cpu":
+            give_back()  # what was joined on the way lies between what stays
         return into
 
 

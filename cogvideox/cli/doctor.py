@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.bundle.layout import describe, shipped, weights_file
+from cogvideox.bundle.machine import main_memory
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.requirements import PURPOSES, libraries
 from cogvideox.errors import UserError
@@ -107,35 +108,11 @@ def _processor() -> Finding:
 
 def _memory() -> Finding:
     """Of the machine, or of the container around us, which stops a process at a limit of its own."""
-    total, free = _machine_memory()
-    limit, used = _number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory.current")
-    if limit is not None and (total is None or limit < total):
-        total, free = limit, limit - (used or 0)
+    total, free = main_memory()
     facts = {"total_bytes": total, "free_bytes": free}
     if total is None:
         return Finding("unknown on this system", facts)
     return Finding(f"{_gigabytes(total)}" + (f", {_gigabytes(free)} of it free" if free is not None else ""), facts)
-
-
-def _machine_memory() -> tuple[int | None, int | None]:
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
-        return kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
-    except (OSError, KeyError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-    except (ValueError, OSError, AttributeError):
-        return None, None
-
-
-def _number_in(path: str) -> int | None:
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _disk() -> Finding:

@@ -84,6 +84,11 @@ class Stored(Mapping[str, Tensor]):
         self._last = file
         return file.passing(key)
 
+    def release(self) -> None:
+        """Gives up the mapping that passing tensors came from, with all that was read of it."""
+        if self._last is not None:
+            self._last.release()
+
     def renamed(self, names: Mapping[str, str]) -> "Stored":
         """Only these tensors, under other names. `names` leads from the new name to the present one."""
         return Stored(

@@ -1,0 +1,116 @@
+"""However a model is placed on a GPU, it says the same, and streaming its blocks takes little of the GPU's memory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.bundle import folder, memory
+from cogvideox.bundle.layout import describe
+from cogvideox.bundle.machine import look
+from cogvideox.bundle.memory import Demand
+from cogvideox.bundle.networks import build
+from cogvideox.bundle.placement import model_of, place
+from cogvideox.bundle.vae_sizes import Decoding
+from cogvideox.generation.demand import default_demand
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.transformer.config import TransformerConfig
+from tests import tiny
+
+DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_once=9)
+
+
+@pytest.fixture(scope="module")
+def about(tmp_path_factory):
+    """400 MB of weights in many blocks, in bfloat16."""
+    bundle = tiny.bundle("2b")
+    config = TransformerConfig(
+        num_attention_heads=12,
+        num_layers=24,
+        in_channels=4,
+        out_channels=4,
+        text_embed_dim=32,
+        max_text_seq_length=12,
+        sample_height=4,
+        sample_width=6,
+        sample_frames=9,
+    )
+    torch.manual_seed(0)
+    bundle.transformer = build(config).to_empty(device="cpu")
+    for parameter in bundle.transformer.parameters():
+        torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    return describe(folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
+
+
+def placed(about, keeps, storage="exact", host=None):
+    device = torch.device("cuda")
+    machine = look(device, "bfloat16")
+    if host is not None:
+        machine = replace(machine, host_free=host)
+    return place(
+        about, memory.estimate(model_of(about), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
+    )
+
+
+@torch.inference_mode()
+def predictions(run):
+    """Of four steps, in which the CPU runs ahead of the GPU, twice; and the most memory that was allocated."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    said = []
+    for _ in range(2):
+        run.turn("text_encoder")
+        text = run.text_encoder(torch.arange(24, device="cuda").view(2, 12)).bfloat16()
+        run.turn("transformer")
+        tables = run.transformer.modulation(torch.tensor([999, 700, 300, 3], device="cuda"))
+        x = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0)).cuda().bfloat16()
+        for step in range(4):
+            x = x + 0.1 * run.transformer(x, text, None, modulation=tables[step])
+        said += [text.float().cpu(), x.float().cpu()]
+        run.turn("vae")
+    return said, torch.cuda.max_memory_allocated()
+
+
+@pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
+@pytest.mark.parametrize("keeps", memory.KEEPS[1:])
+def test_every_placement_gives_the_same_numbers(about, keeps, host):
+    expected, _ = predictions(placed(about, memory.KEEPS[0]))
+    found, _ = predictions(placed(about, keeps, host=host))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("keeps", [memory.KEEPS[0], memory.KEEPS[-1]])
+@pytest.mark.parametrize("storage", ["int8", "fp8"])
+def test_one_byte_storage_is_near(about, keeps, storage):
+    expected, _ = predictions(placed(about, memory.KEEPS[0]))
+    found, _ = predictions(placed(about, keeps, storage))
+    assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
+
+
+def test_streaming_takes_little_memory(about):
+    _, resident = predictions(placed(about, memory.KEEPS[0]))
+    run = placed(about, memory.KEEPS[-1])
+    _, streamed = predictions(run)
+    assert streamed <= 0.35 * resident
+    assert run.plan.transformer == "streamed" and run.plan.waits == "host"
+
+
+def test_the_estimate_is_what_is_allocated(about):
+    """Of the resident model, whose weights are most of it."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    run = placed(about, memory.KEEPS[0])
+    _, peak = predictions(run)
+    assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
+
+
+@pytest.mark.parametrize("keeps", memory.KEEPS)
+def test_the_same_video_in_every_placement(keeps):
+    about = describe("toybox")
+    device = torch.device("cuda")
+    plan = memory.estimate(model_of(about), default_demand(about), look(device, "float32"), keeps, Decoding())
+    pipes = [CogVideoX.from_pretrained(about, device, "float32", memory=how) for how in ("speed", plan)]
+    one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
+    assert abs(one - other).max() < 1e-3
