@@ -167,8 +167,8 @@ def _make(plan: Plan, ranks: "Ranks | None" = None) -> None:
     from cogvideox.cli.progress import progress_bar
     from cogvideox.generation.device import choose_device, choose_dtype
     from cogvideox.generation.finished import SUFFIX
-    from cogvideox.generation.pipeline import CogVideoX, check_texts
-    from cogvideox.generation.plan import plan_for
+    from cogvideox.generation.pipeline import CogVideoX
+    from cogvideox.generation.plan import check_texts, plan_for
     from cogvideox.transformer.lora_files import read_lora
 
     todo, first = plan.todo, ranks is None or ranks.rank == 0

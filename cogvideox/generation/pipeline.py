@@ -46,13 +46,12 @@ from cogvideox.generation.speed import compile_on
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.sequence import over_ranks
 from cogvideox.records import Video
-from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer import lora
 from cogvideox.transformer.lora import LoRA
 from cogvideox.transformer.lora_files import read_lora
 from cogvideox.version import __version__
 
-__all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress", "check_texts"]
+__all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
 
 
 class CogVideoX:
@@ -385,16 +384,6 @@ class CogVideoX:
             ids = self.bundle.tokenizer.encode([prompt], self.settings.text_length)
             self._embeddings[prompt] = self.bundle.text_encoder(ids.to(self.device)).to(self.dtype)
         return self._embeddings[prompt]
-
-
-def check_texts(requests: Sequence[Request], about: Description) -> None:
-    """Whether the model's text length holds the prompts, which needs no weights.
-
-    Raises:
-        UserError: one is too long; the sentence tells by how much.
-    """
-    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    Tokenizer.from_folder(about.path / "tokenizer").encode(sorted(texts), about.settings.text_length)
 
 
 def _numbered(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:

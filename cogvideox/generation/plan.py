@@ -1,4 +1,6 @@
-"""How a model is placed on this machine for what is asked of it, before any of its weights is read."""
+"""What is looked at before any weight of a model is read: whether prompts fit, and how it is placed on this machine."""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -9,6 +11,7 @@ from cogvideox.bundle.placement import model_of
 from cogvideox.errors import UserError
 from cogvideox.generation.demand import default_demand, demand_of
 from cogvideox.generation.request import Request
+from cogvideox.text.tokenizer import Tokenizer
 
 
 def plan_for(
@@ -36,3 +39,13 @@ def plan_for(
     machine = look(device, str(dtype).removeprefix("torch."), measured=measured)
     demand = default_demand(about) if request is None else demand_of(request, about)
     return plan(model_of(about), demand, machine, read_memory(memory), storages[weights])
+
+
+def check_texts(requests: Sequence[Request], about: Description) -> None:
+    """Whether the model's text length holds the prompts, which needs no weights.
+
+    Raises:
+        UserError: one is too long; the sentence tells by how much.
+    """
+    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
+    Tokenizer.from_folder(about.path / "tokenizer").encode(sorted(texts), about.settings.text_length)
