@@ -7,6 +7,7 @@ whole generations. `psnr_db` is the median over the videos, `lowest_db` that of 
 share of steps in which the transformer was called.
 """
 
+import math
 import statistics
 import time
 from typing import Any
@@ -71,7 +72,9 @@ def measure(pipes: dict[bool, CogVideoX], ways: Ways, prompts: tuple[str, ...], 
         if name != "float8" or torch.cuda.is_available():
             told[name]["ratio"] = statistics.median(a / b for a, b in zip(first, seconds))
         if name != "all steps":
-            told[name] |= {"psnr_db": statistics.median(likeness[name]), "lowest_db": min(likeness[name])}
+            close = statistics.median(likeness[name]), min(likeness[name])
+            # None is that the video is the same; JSON knows no infinity.
+            told[name] |= dict(zip(("psnr_db", "lowest_db"), (x if math.isfinite(x) else None for x in close)))
         if computed[name]:
             told[name]["computed"] = statistics.mean(computed[name])
     return {"task": task, "reference": "all steps", "ways": told}
