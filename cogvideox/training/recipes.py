@@ -13,9 +13,8 @@ from cogvideox.training.settings import (
     TransformerTraining,
     VAETraining,
 )
-from cogvideox.training.stage_recipes import STAGES
+from cogvideox.training.stage_recipes import STAGES, toy_transformer
 from cogvideox.training.stage_settings import StageTraining
-from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
 # Seeds from here on are never trained on.
@@ -61,19 +60,7 @@ def toybox() -> TransformerTraining:
     text_dim = 128
     return TransformerTraining(
         vae="runs/toybox-vae",
-        transformer=TransformerConfig(
-            num_attention_heads=5,
-            attention_head_dim=32,
-            num_layers=6,
-            time_embed_dim=128,
-            text_embed_dim=text_dim,
-            max_text_seq_length=24,
-            sample_height=8,
-            sample_width=8,
-            sample_frames=9,
-            spatial_interpolation_scale=0.5,
-            temporal_interpolation_scale=0.5,
-        ),
+        transformer=toy_transformer(),
         text_encoder=T5Config(
             vocab_size=256,
             d_model=text_dim,

@@ -97,9 +97,9 @@ def lora() -> StageTraining:
     )
 
 
-def toybox_pretrain_256() -> StageTraining:
-    """`pretrain-256` in small: the shipped model's transformer from nothing, on clips of at most 48x48."""
-    toy = TransformerConfig(
+def toy_transformer() -> TransformerConfig:
+    """The shipped model's: after the 2B, a twelfth as wide and a fifth as deep."""
+    return TransformerConfig(
         num_attention_heads=5,
         attention_head_dim=32,
         num_layers=6,
@@ -112,9 +112,13 @@ def toybox_pretrain_256() -> StageTraining:
         spatial_interpolation_scale=0.5,
         temporal_interpolation_scale=0.5,
     )
+
+
+def toybox_pretrain_256() -> StageTraining:
+    """`pretrain-256` in small: the shipped model's transformer from nothing, on clips of at most 48x48."""
     return StageTraining(
         model="toybox",
-        transformer=toy,
+        transformer=toy_transformer(),
         row_tokens=512,
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=100, final_lr=0.1),
         run=RunSettings(num_steps=2_000, batch_size=4, save_interval=200, validate_interval=200),
