@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.autograd.function import once_differentiable
 
 _X86 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
@@ -51,7 +51,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
 
 
-@torch.library.custom_op("cogvideox::linear", mutates_args=())
+@library.custom_op("cogvideox::linear", mutates_args=())
 def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """The same for the compiler, which would look into oneDNN's and take it only with weights in oneDNN's own order."""
     return _product(x, weight, bias, gelu)

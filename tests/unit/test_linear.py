@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import library, nn
 
 from cogvideox.linear import Linear, linear
 
@@ -81,5 +81,5 @@ def test_the_compiler_takes_it_as_it_is(layers):
     ours, plain = layers
     x = torch.randn(2, 3, 7)
     with torch.no_grad():
-        torch.library.opcheck(torch.ops.cogvideox.linear.default, (x, ours.weight, ours.bias, False))
+        library.opcheck(torch.ops.cogvideox.linear.default, (x, ours.weight, ours.bias, False))
         torch.testing.assert_close(torch.ops.cogvideox.linear(x, ours.weight, ours.bias, False), plain(x))
