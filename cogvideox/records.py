@@ -59,10 +59,12 @@ class Clip:
 class LatentSample:
     """What the VAE and the text encoder make of a clip and its caption.
 
-    Axes: c latent channels, t h w latent frames, height and width, n tokens, d their width.
+    Axes: c latent channels, t h w latent frames, height and width, n tokens, d their width, k copies.
 
     mean, logvar: the posterior of the latents, unscaled.
     text: the caption's features at the fixed length of the model, padding included.
+    image_mean, image_logvar: the posterior of the first frame alone, k times under noise of its own, for models that
+        begin with an image; None where it was not encoded.
     fps: frames a second that the clip was read at; of an image 0.
     source_size: height and width of the file's frames, in pixels.
     crop: top, left, height and width of what is seen of them, in pixels of the file.
@@ -78,6 +80,8 @@ class LatentSample:
     crop: tuple[int, int, int, int]
     vae: str
     text_encoder: str
+    image_mean: BFloat16[Tensor, "c k h w"] | None = field(default=None, repr=False)
+    image_logvar: BFloat16[Tensor, "c k h w"] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,8 @@ class PackedBatch:
     latents, noise: of each clip, the clean latents at the model's scale and the noise that is to be added.
     text: features of each clip's caption, or of the null text where the caption was dropped.
     timestep: of each clip.
-    image: of each clip, the latents of the image that it begins with, for a model that takes one.
+    image: of each clip, the latents of the image that it begins with and zeros in the later frames, or zeros alone where
+        the image was dropped; for a model that takes one.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]

@@ -85,6 +85,8 @@ def run(arguments: list[str]) -> None:
     if encoded.rejects:
         print(rejected(encoded.rejects))
     new = f"{encoded.num_new_latents} clips and {encoded.num_new_texts} captions encoded now"
+    if target.first_frames:
+        new = f"{new}, and the first frame of {encoded.num_new_images}"
     print(f"{options.output}: {encoded.num_clips} clips, {new}, in {time.perf_counter() - start:.1f} s")
     if not encoded.complete:
         print(f"this is shard {options.shard}; the index is written when the others are done too")
@@ -108,7 +110,7 @@ def target_of(options: argparse.Namespace, about: Description) -> Target:
         area = int(match[1]) * int(match[2])
     elif height is None and width is None:
         height, width = settings.height, settings.width
-    return Target(
+    target = Target(
         fps=settings.fps if options.fps is None else options.fps,
         num_frames=settings.num_frames if options.num_frames is None else options.num_frames,
         height=height,
@@ -116,7 +118,10 @@ def target_of(options: argparse.Namespace, about: Description) -> Target:
         max_area=area,
         multiple=multiple,
         windows=options.windows,
+        first_frames=options.first_frames or 0,
     )
+    begins_with_image = about.transformer.takes_image and options.first_frames is None
+    return target.beginning_with_images() if begins_with_image else target
 
 
 class Progress:
@@ -176,6 +181,10 @@ def parser() -> Parser:
     size.add_argument("--fps", type=float, metavar="X", help="frames a second; slower clips are rejected")
     size.add_argument("--num-frames", type=int, metavar="N", help="4k+1: longer clips are cut into windows of so many")
     windows = "all windows of a long clip, or its first (default: all)"
+    first_frames = (
+        "encode each clip's first frame N times under noise too, to train an image model (default: 4 for one)"
+    )
+    size.add_argument("--first-frames", type=int, metavar="N", help=first_frames)
     size.add_argument("--windows", choices=("all", "first"), default="all", help=windows)
 
     machine = p.add_argument_group("machine")

@@ -1,11 +1,13 @@
 """Which clips a run sees, and in which form. Imports no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cogvideox.errors import UserError
 from cogvideox.geometry import check_frames, check_size
+
+FIRST_FRAMES = 4  # beside the 13 latent frames of a clip of 49 that is bearable, and the noise is seldom the same
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Target:
     max_area: instead, for each clip the size of at most so many pixels in which most of it is seen; none is enlarged.
     multiple: what heights and widths are multiples of: the VAE's ratio times the transformer's patch.
     windows: all of a long clip, or only its first.
+    first_frames: how often the first frame of each clip is encoded by itself, under noise of its own each time, for
+        models that begin with an image.
 
     Raises:
         UserError: a size that is not legal; both ways of giving a size, or neither.
@@ -63,6 +67,7 @@ class Target:
     max_area: int | None = None
     multiple: int = 16
     windows: Literal["all", "first"] = "all"
+    first_frames: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
@@ -77,6 +82,12 @@ class Target:
         if self.max_area is not None and self.max_area < self.multiple**2:
             least = f"{self.multiple}x{self.multiple}"
             raise UserError(f"an area of {self.max_area} pixels is too small; the least is {least}")
+        if self.first_frames < 0:
+            raise UserError(f"first_frames={self.first_frames} is below the smallest legal value, 0")
+
+    def beginning_with_images(self) -> "Target":
+        """With the first frames that a model needs which begins with an image: as many as were asked for, or 4."""
+        return replace(self, first_frames=self.first_frames or FIRST_FRAMES)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Clips and captions to latents and features, each once: what training reads afterwards without VAE and T5.
 
-    captions -> T5  -> text shards  --+
-                                      +-> index.parquet
-    views    -> VAE -> latent shards -+
+    captions     -> T5  -> text shards  --+
+    views        -> VAE -> latent shards -+-> index.parquet
+    first frames -> VAE -> image shards --+      (for models that begin with an image)
 
 What a shard of the store already holds is not made again, so a stop costs the shards that were being made, a second
 run makes only what is new, and a changed caption costs its text alone.
@@ -12,7 +12,7 @@ import math
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +21,8 @@ from cogvideox import config
 from cogvideox.bundle.layout import Description, describe, weights_file
 from cogvideox.dataset.config import StoreSettings, Target
 from cogvideox.dataset.folder import Listing
+from cogvideox.dataset.keys import images_key, latents_key, text_key, weights_hash
 from cogvideox.dataset.keys import key as digest
-from cogvideox.dataset.keys import latents_key, text_key, weights_hash
 from cogvideox.dataset.plan import View, plan
 from cogvideox.dataset.shards import INDEX, Placed, Row, known, read_index, write_index
 from cogvideox.dataset.stages import EncodeTexts, EncodeViews, Machine
@@ -52,6 +52,7 @@ class Encoded:
     num_clips: int
     rejects: list[tuple[str, str]]
     complete: bool
+    num_new_images: int = 0
 
 
 def encode(
@@ -74,7 +75,7 @@ def encode(
         listing: of one job the part that is its own (`folder.recognise`, with the same `shard`).
         shard: which of several jobs this is; the last that is done writes the index.
         workers: processes, each with networks of its own; 0 is this one.
-        on_progress: told "captions" or "clips", how many are done and how many there are to do.
+        on_progress: told "captions", "clips" or "first frames", how many are done and how many there are to do.
 
     Raises:
         UserError: no such model, a target that does not fit it, the disk refuses.
@@ -84,39 +85,47 @@ def encode(
     settings = store_settings(about, target)
     sweep(folder, idle=IDLE)
     views, rejects = plan(listing.clips, target)
+    pairs = [(_keys(view, settings), view) for view in views]
+    placed = known(folder, "text") | known(folder, "latents") | known(folder, "images")
     errors: dict[str, str | None] = {}
 
-    def make(what: str, stage: Stage, todo: list[tuple[str, Any]], size: int, there: dict[str, Placed]) -> int:
-        """Runs a stage, notes what it made in `there` and what it could not in `errors`, and counts the former."""
+    def make(what: str, stage: Stage, todo: list[tuple[str, Any]], size: int) -> int:
+        """Runs a stage, notes what it made in `placed` and what it could not in `errors`, and counts the former."""
         num_made = 0
         answers = run(stage, _batches(todo, size, workers), workers=workers, place=place)
         for num_done, made in enumerate(chain.from_iterable(answers), start=1):
             if made.placed is None:
                 errors[made.key] = made.error
             else:
-                there[made.key] = made.placed
+                placed[made.key] = made.placed
                 num_made += 1
             if on_progress is not None:
                 on_progress(what, num_done, len(todo))
         return num_made
 
-    texts, latents = known(folder, "text"), known(folder, "latents")
+    def make_of_views(what: str, which: int, stage: EncodeViews, bytes_of: Callable[[View], int]) -> int:
+        """Runs a stage for the `which`-th of the keys of those views whose keys before it are there."""
+        usable = {keys[which]: view for keys, view in pairs if all(key in placed for key in keys[:which])}
+        missing = [(key, view) for key, view in usable.items() if key not in placed]
+        return make(what, stage, missing, _per_shard(max((bytes_of(view) for _, view in missing), default=1)))
+
     captions = {_text_key(settings, caption): caption for caption in ("", *(v.clip.caption for v in views))}
-    missing = [(key, caption) for key, caption in captions.items() if key not in texts]
+    missing = [(key, caption) for key, caption in captions.items() if key not in placed]
     per_shard = _per_shard(2 * settings.text_length * settings.text_width)
-    num_texts = make("captions", EncodeTexts(about.name, folder, machine), missing, per_shard, texts)
+    num_texts = make("captions", EncodeTexts(about.name, folder, machine), missing, per_shard)
 
-    pairs = [(latents_key(view, settings.vae), view) for view in views]
-    usable = [(key, view) for key, view in pairs if _text_key(settings, view.clip.caption) in texts]
-    missing = [(key, view) for key, view in dict(usable).items() if key not in latents]
-    per_shard = _per_shard(max((_num_bytes(view, settings) for _, view in missing), default=1))
-    num_latents = make("clips", EncodeViews(about.name, folder, machine), missing, per_shard, latents)
+    stage = EncodeViews(about.name, folder, machine)
+    num_latents = make_of_views("clips", 1, stage, lambda view: _latent_bytes(view, settings))
+    num_images = 0
+    if target.first_frames:
+        stage = replace(stage, first_frames=target.first_frames)
+        num_images = make_of_views("first frames", 2, stage, lambda view: _image_bytes(view, settings))
 
-    rows = [_row(key, view, settings, latents, texts, errors) for key, view in pairs]
+    rows = [_row(keys, view, placed, errors) for keys, view in pairs]
     rows += [Row(source, error) for source, error in (*listing.rejects, *rejects)]
     rows, complete = _finish(folder, settings, rows, shard)
     refused = [(row.source, row.error) for row in rows if row.error is not None]
-    return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete)
+    return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete, num_images)
 
 
 def store_settings(about: Description, target: Target) -> StoreSettings:
@@ -152,16 +161,18 @@ def size_multiple(about: Description) -> int:
 def num_bytes(views: Sequence[View], settings: StoreSettings) -> int:
     """What a store of these takes on the disk, if nothing of it is there."""
     texts = len({view.clip.caption for view in views}) + 1
-    return sum(_num_bytes(view, settings) for view in views) + 2 * texts * settings.text_length * settings.text_width
+    of_views = sum(_latent_bytes(view, settings) + _image_bytes(view, settings) for view in views)
+    return of_views + 2 * texts * settings.text_length * settings.text_width
 
 
-def _num_bytes(view: View, settings: StoreSettings) -> int:
+def _latent_bytes(view: View, settings: StoreSettings) -> int:
     """Mean and log-variance, two bytes each."""
-    return (
-        4
-        * settings.latent_channels
-        * math.prod(latent_shape(view.num_frames, view.height, view.width, ratio=settings.ratio))
-    )
+    shape = latent_shape(view.num_frames, view.height, view.width, ratio=settings.ratio)
+    return 4 * settings.latent_channels * math.prod(shape)
+
+
+def _image_bytes(view: View, settings: StoreSettings) -> int:
+    return settings.target.first_frames * _latent_bytes(replace(view, num_frames=1), settings)
 
 
 def _per_shard(num_bytes: int) -> int:
@@ -179,19 +190,18 @@ def _text_key(settings: StoreSettings, caption: str) -> str:
     return text_key(caption, settings.text_length, settings.text_encoder)
 
 
-def _row(
-    key: str,
-    view: View,
-    settings: StoreSettings,
-    latents: Mapping[str, Placed],
-    texts: Mapping[str, Placed],
-    errors: Mapping[str, str | None],
-) -> Row:
-    clip, text = view.clip, _text_key(settings, view.clip.caption)
-    if text not in texts or key not in latents:
-        return Row(
-            str(clip.source), errors[key if text in texts else text], clip.id, clip.caption, clip.start, clip.end
-        )
+def _keys(view: View, settings: StoreSettings) -> tuple[str, ...]:
+    """By what the caption, the latents and, where they are wanted, the images of a view are known."""
+    keys = _text_key(settings, view.clip.caption), latents_key(view, settings.vae)
+    num = settings.target.first_frames
+    return (*keys, images_key(view, num, settings.vae)) if num else keys
+
+
+def _row(keys: tuple[str, ...], view: View, placed: Mapping[str, Placed], errors: Mapping[str, str | None]) -> Row:
+    clip, missing = view.clip, next((key for key in keys if key not in placed), None)
+    if missing is not None:
+        return Row(str(clip.source), errors[missing], clip.id, clip.caption, clip.start, clip.end)
+    text, latents, *images = keys
     return Row(
         source=str(clip.source),
         clip_id=clip.id,
@@ -199,17 +209,19 @@ def _row(
         start=clip.start,
         end=clip.end,
         fps=view.fps,
-        num_frames=video_frames(latents[key].shape[1]),  # a file may have held a little less than it said
+        num_frames=video_frames(placed[latents].shape[1]),  # a file may have held a little less than it said
         height=view.height,
         width=view.width,
         source_fps=clip.fps,
         source_height=clip.height,
         source_width=clip.width,
         crop=view.crop,
-        latents=key,
-        latents_file=latents[key].file,
+        latents=latents,
+        latents_file=placed[latents].file,
         text=text,
-        text_file=texts[text].file,
+        text_file=placed[text].file,
+        images=images[0] if images else "",
+        images_file=placed[images[0]].file if images else "",
         scores=clip.scores,
     )
 

@@ -28,6 +28,11 @@ def latents_key(view: "View", vae: str) -> str:
     return key("latents", VERSION, view.clip.id, view.fps, view.num_frames, view.height, view.width, vae)
 
 
+def images_key(view: "View", num_copies: int, vae: str) -> str:
+    """What the first frame of a view, so often under noise, is known by."""
+    return key("images", VERSION, view.clip.id, num_copies, view.height, view.width, vae)
+
+
 def text_key(caption: str, length: int, text_encoder: str) -> str:
     """What the features of a caption are known by."""
     return key("text", VERSION, caption, length, text_encoder)

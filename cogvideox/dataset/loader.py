@@ -10,7 +10,7 @@ Axes: c t h w latent channels, frames, height and width; n text tokens, d their 
 import math
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from cogvideox.geometry import latent_padding
 from cogvideox.policy import Columns
 from cogvideox.records import LatentSample, PackedBatch
 from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.inputs import beside_noise, pad_front
 from cogvideox.transformer.position import check_learned, token_grid
 from cogvideox.vae.posterior import Posterior
 
@@ -77,8 +78,10 @@ class Loader:
 
     Args:
         stores: of each source that the settings name, its clips.
-        transformer: of the model that is trained; what its patches and positions cannot take is refused.
+        transformer: of the model that is trained; what its patches and positions cannot take is refused. Where it
+            takes an image, the stores have the first frames of their clips.
         scaling_factor: what unscaled latents are multiplied by.
+        image_scaling_factor: likewise, those of the images that clips begin with.
         null_text: what stands in the place of dropped captions; texts have its length.
         num_timesteps: of the schedule.
         rank, num_ranks: which share of the rows is this process's. Processes that share clips, as in sequence
@@ -96,6 +99,7 @@ class Loader:
         *,
         seed: int,
         scaling_factor: float,
+        image_scaling_factor: float = 1.0,
         null_text: Float[Tensor, "n d"],
         num_timesteps: int = 1000,
         rank: int = 0,
@@ -103,7 +107,8 @@ class Loader:
     ) -> None:
         self.stores = {source.store: stores[source.store] for source in settings.sources}
         self.settings, self.transformer, self.seed = settings, transformer, seed
-        self.scaling_factor, self.null_text, self.num_timesteps = scaling_factor, null_text, num_timesteps
+        self.scaling_factor, self.image_scaling_factor = scaling_factor, image_scaling_factor
+        self.null_text, self.num_timesteps = null_text, num_timesteps
         self.rank, self.num_ranks = rank, num_ranks
         tables = {name: _table(name, store, transformer, len(null_text)) for name, store in self.stores.items()}
         self.mixture = Mixture(tables, settings, seed)
@@ -154,25 +159,51 @@ class Loader:
     def _batch(self, row: tuple[Sample, ...], timestep: Int[Tensor, " s"]) -> PackedBatch:
         clips = [self._clip(sample) for sample in row]
         return PackedBatch(
-            latents=tuple(latents for latents, _, _, _ in clips),
-            noise=tuple(noise for _, noise, _, _ in clips),
-            text=torch.stack([text for _, _, text, _ in clips]),
+            latents=tuple(clip.latents for clip in clips),
+            noise=tuple(clip.noise for clip in clips),
+            text=torch.stack([clip.text for clip in clips]),
             timestep=timestep,
-            clip_ids=tuple(name for _, _, _, name in clips),
+            clip_ids=tuple(clip.name for clip in clips),
+            image=tuple(clip.image for clip in clips if clip.image is not None) or None,
         )
 
-    def _clip(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor, str]:
-        """Latents, noise and text of a visit to a clip, and the clip's name."""
+    def _clip(self, sample: Sample) -> "_Visit":
+        """What is drawn of a clip at one visit."""
         stored = self.stores[sample.source][sample.index]
         rng = np.random.default_rng((_SAMPLE, self.seed, sample.position))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())
         latents = posterior.sample(generator)[0] * self.scaling_factor
-        # What is missing to whole patches of time stands in front, as copies of the first frame (paper section 2.2).
-        missing = latent_padding(latents.shape[1], self.transformer.patch[0])
-        latents = torch.cat((latents[:, :1].expand(-1, missing, -1, -1), latents), dim=1)
+        latents = pad_front(latents, latent_padding(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
-        return latents, torch.randn(latents.shape, generator=generator), text.float(), stored.clip_id
+        noise = torch.randn(latents.shape, generator=generator)
+        image = self._image(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
+        return _Visit(stored.clip_id, latents, noise, text.float(), image)
+
+    def _image(
+        self, stored: LatentSample, num_latents: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> Tensor:
+        """One of the copies of the clip's first frame beside zeros, or zeros alone.
+
+        Raises:
+            UserError: the store has none.
+        """
+        if stored.image_mean is None or stored.image_logvar is None:
+            raise UserError(f"the first frame of {stored.clip_id} is not encoded: encode again with --first-frames")
+        which = slice(k := int(rng.integers(stored.image_mean.shape[1])), k + 1)
+        posterior = Posterior(stored.image_mean[None, :, which].float(), stored.image_logvar[None, :, which].float())
+        image = beside_noise(posterior.sample(generator)[0] * self.image_scaling_factor, num_latents)
+        return torch.zeros_like(image) if rng.random() < self.settings.image_dropout else image
+
+
+class _Visit(NamedTuple):
+    """What a row has of one clip."""
+
+    name: str
+    latents: Tensor
+    noise: Tensor
+    text: Tensor
+    image: Tensor | None
 
 
 def _table(name: str, store: Store, transformer: TransformerConfig, num_text: int) -> Table:

@@ -56,6 +56,7 @@ class MixtureSettings:
     image_share: of the samples, how many are images; None: as they come. Sources give either kind by their weights.
     policy: which clips are drawn, at which step.
     text_dropout: how often a caption is replaced by the null text, for classifier-free guidance.
+    image_dropout: how often zeros replace the image that a clip begins with, for a model that takes one.
     strata: how timesteps are spread over a step's clips (`diffusion.timesteps`): one interval for each clip, for each
         rank as in the paper, or none.
 
@@ -69,6 +70,7 @@ class MixtureSettings:
     image_share: float | None = None
     policy: Policy = field(default_factory=Policy)
     text_dropout: float = 0.1
+    image_dropout: float = 0.05
     strata: Literal["slots", "ranks", "random"] = "slots"
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class MixtureSettings:
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} is below the smallest legal value, 1")
-        for name in ("image_share", "text_dropout"):
+        for name in ("image_share", "text_dropout", "image_dropout"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise UserError(f"{name}={share} is not in [0, 1]")

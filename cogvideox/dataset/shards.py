@@ -2,6 +2,7 @@
 
     index.parquet              a row for every clip and every reject; the settings are in its metadata
     latents-<hash>.safetensors    <key>.mean and <key>.logvar [c t h w] of some clips, bfloat16, unscaled
+        images-<hash>.safetensors     the same [c k h w] of their first frames alone, k times under noise
     text-<hash>.safetensors       <key> [n d] of some captions, bfloat16
     parts-<hash>/                 while several jobs work: the rows of those that are done
 
@@ -45,7 +46,7 @@ class Row:
     """One line of the index: a clip as it was encoded or, with an `error` and little else, why it was not.
 
     fps, num_frames, height, width: of what the VAE saw. source_*: of the file. start, end: seconds in it.
-    latents, text: keys of its tensors; `*_file` the shards that hold them.
+    latents, images, text: keys of its tensors; `*_file` the shards that hold them. Without images, "".
     """
 
     source: str
@@ -66,6 +67,8 @@ class Row:
     latents_file: str = ""
     text: str = ""
     text_file: str = ""
+    images: str = ""
+    images_file: str = ""
     scores: Mapping[str, float | str] = field(default_factory=dict)
 
     def place(self) -> tuple[str, float, str]:
@@ -136,6 +139,8 @@ class LatentStore:
             crop=row.crop,
             vae=self.settings.vae,
             text_encoder=self.settings.text_encoder,
+            image_mean=self._tensor(row.images_file, f"{row.images}.mean") if row.images else None,
+            image_logvar=self._tensor(row.images_file, f"{row.images}.logvar") if row.images else None,
         )
 
     def null_text(self) -> BFloat16[Tensor, "n d"]:
@@ -165,7 +170,11 @@ class LatentStore:
 
 
 def save_shard(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
-    """Writes a shard of some kind ("latents", "text") and returns its name. Raises UserError when the disk refuses."""
+    """Writes a shard of some kind ("latents", "images", "text") and returns its name.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     name = f"{kind}-{key(*sorted(tensors))[:16]}.safetensors"
     save_state(tensors, folder / name)
     return name
@@ -173,7 +182,7 @@ def save_shard(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class Placed:
-    """The shard in which a tensor lies, and its shape: [c t h w] of latents, [n d] of a text."""
+    """The shard in which a tensor lies, and its shape: [c t h w] of latents, [c k h w] of images, [n d] of a text."""
 
     file: str
     shape: tuple[int, ...]

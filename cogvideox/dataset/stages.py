@@ -1,4 +1,4 @@
-"""The two stages of encoding: captions through T5, pixels through the VAE, each batch into a shard of its own.
+"""The stages of encoding: captions through T5, pixels through the VAE, each batch into a shard of its own.
 
 Every clip goes through the networks by itself, so that the result depends neither on its neighbours nor on how the
 work is split over processes and machines.
@@ -7,11 +7,13 @@ work is split over processes and machines.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.bundle.layout import describe
@@ -27,6 +29,10 @@ from cogvideox.video.transform import to_model
 
 AHEAD = 3  # clips that are read while one is encoded
 WHOLE = 480 * 720  # pixels of a frame that the encoder takes in one piece; larger ones go in exact strips
+
+# The noise on images that videos begin with: of what scale its logarithm is on average, and how it is spread. It keeps
+# the model from copying the image into every frame (paper, appendix D; the numbers are the original code's).
+LOG_SCALE, LOG_SPREAD = -3.0, 0.5
 
 T = TypeVar("T")
 
@@ -93,39 +99,58 @@ class EncodeTexts:
 
 @dataclass(frozen=True)
 class EncodeViews:
-    """The stage that makes latent shards: (key, view) in, `Made` out."""
+    """The stage that makes shards of latents, or of images: (key, view) in, `Made` out.
+
+    first_frames: None for all frames of a view; or of the first alone, so often, each time under noise of its own.
+    """
 
     model: str
     folder: Path
     machine: Machine
+    first_frames: int | None = None
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, View]]], list[Made]]:
         """See `engine.stage.Stage`."""
-        about = describe(self.model)
+        about, num = describe(self.model), self.first_frames
         device, dtype = self.machine.open(worker)
         vae = load_vae(about.path).to(device, dtype)
 
-        def posterior(view: View, pixels: Tensor) -> Posterior:
-            video = to_model(pixels.to(device)).to(dtype)[None]
-            return vae.encode(video, strips=max(1, round(view.height * view.width / WHOLE)))
+        def encoded(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
+            height, width = video.shape[3:]
+            return vae.encode(video.to(device, dtype), strips=max(1, round(height * width / WHOLE)))
+
+        def posterior(key: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            if num is None:
+                found = encoded(to_model(pixels.to(device))[None])
+                return found.mean[0], found.logvar[0]
+            found = encoded(noised(to_model(pixels), num, key))
+            return rearrange(found.mean, "k c 1 h w -> c k h w"), rearrange(found.logvar, "k c 1 h w -> c k h w")
 
         @torch.no_grad()
         def work(batch: Sequence[tuple[str, View]]) -> list[Made]:
             tensors, errors = {}, {}
-            for (key, view), pixels in zip(batch, _ahead(_read, [view for _, view in batch])):
+            views = [view if num is None else replace(view, num_frames=1) for _, view in batch]
+            for (key, _), pixels in zip(batch, _ahead(_read, views)):
                 if isinstance(pixels, str):
                     errors[key] = pixels
                     continue
                 try:
-                    found = posterior(view, pixels)
-                    both = _finite("VAE", found.mean[0]), _finite("VAE", found.logvar[0])
+                    both = [_finite("VAE", moment) for moment in posterior(key, pixels)]
                     tensors[f"{key}.mean"], tensors[f"{key}.logvar"] = both
                 except UserError as error:
                     errors[key] = str(error)
-            placed = _save(self.folder, "latents", tensors)
+            placed = _save(self.folder, "latents" if num is None else "images", tensors)
             return [Made(key, placed.get(f"{key}.mean"), errors.get(key)) for key, _ in batch]
 
         return work
+
+
+def noised(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
+    """So many copies of an image in -1..1, each under normal noise of a scale whose logarithm is normal too (paper,
+    appendix D). What is drawn follows from the key."""
+    generator = torch.Generator().manual_seed(int(key[:15], 16))
+    scale = (LOG_SCALE + LOG_SPREAD * torch.randn(num, generator=generator)).exp()
+    return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 
 
 def _read(view: View) -> Tensor | str:

@@ -66,21 +66,6 @@ def encode(
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
     """What the latents of an image are multiplied by: as all latents, but for models that say otherwise."""
-    factor = vae.config.scaling_factor
-    if not vae.config.invert_scale_latents:
-        return factor
-    return 1 / factor if choice == "diffusers" else 1.0
-
-
-def beside_noise(image: Float[Tensor, "1 z 1 lh lw"], num_latents: int) -> Latents:
-    """The image's latents in the first of `num_latents` frames, and zeros in the others (paper, appendix D).
-
-    Where frames are added in front to whole patches of time, the image stands in the first of those.
-    """
-    later = image.new_zeros(*image.shape[:2], num_latents - 1, *image.shape[3:])
-    return torch.cat((image, later), dim=2)
-
-
-def pad_front(latents: Latents, num_missing: int) -> Float[Tensor, "1 z padded lh lw"]:
-    """The first frame again, so often before it, as the 1.5 models were trained."""
-    return torch.cat((latents[:, :, :1].expand(-1, -1, num_missing, -1, -1), latents), dim=2)
+    if choice == "diffusers" and vae.config.invert_scale_latents:
+        return 1 / vae.config.scaling_factor
+    return vae.config.image_scaling_factor

@@ -19,13 +19,14 @@ from cogvideox.diffusion.samplers import SAMPLERS, ddim_invert, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
 from cogvideox.generation.cache import Cached
-from cogvideox.generation.conditioning import Given, beside_noise, pad_front
+from cogvideox.generation.conditioning import Given
 from cogvideox.generation.invert import attend_to_reference, beside_reference
 from cogvideox.generation.predict import guided, holding, in_turn, network, over_windows
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
 from cogvideox.generation.request import Request
 from cogvideox.parallel.guidance import over_texts
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.transformer.inputs import beside_noise, pad_front
 
 
 @dataclass(frozen=True)

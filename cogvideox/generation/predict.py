@@ -25,9 +25,6 @@ from cogvideox.transformer.position import positions_for, token_grid
 # State, texts and step index to the velocity under each of the texts.
 Network = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
 
-# The second condition of the 1.5 image model, which was trained with this value alone.
-OFS = 2.0
-
 
 def network(
     model: Transformer,
@@ -51,8 +48,7 @@ def network(
     Raises:
         UserError: a size that the model's positions do not know.
     """
-    ofs = None if model.config.ofs_embed_dim is None else OFS
-    modulation = model.modulation(torch.tensor(times, device=device), ofs)
+    modulation = model.modulation(torch.tensor(times, device=device), model.config.ofs)
     positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
     asked = ask(model, positions, num_text + math.prod(token_grid(model.config, *size)), attend)
 

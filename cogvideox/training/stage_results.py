@@ -24,16 +24,17 @@ from cogvideox.dataset.loader import Loader
 from cogvideox.dataset.shards import LatentStore
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation.conditioning import pad_front
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.geometry import latent_padding
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.records import Video
+from cogvideox.training import bins
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.stage_settings import StageTraining
-from cogvideox.training.validate import NUM_BINS, write_sheet
+from cogvideox.training.validate import write_sheet
 from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.inputs import pad_front
 from cogvideox.transformer.lora_files import write_lora
 from cogvideox.transformer.low_rank import Factors
 from cogvideox.transformer.model import Transformer
@@ -55,15 +56,12 @@ def measure(
     seed: int,
     rule: GridRule | None = None,
 ) -> dict[str, float]:
-    """The velocity loss of held-out clips, over all timesteps and in ten bins of them; the same noise at every call.
-
-    Clip i of n stands at the middle of the i-th of n equal intervals of the timesteps. Returns "validation/loss" and
-    "validation/loss_0" (cleanest) to "validation/loss_9" (noisiest).
-    """
+    """The velocity loss of held-out clips, over all timesteps and in parts of their range (`bins.validation`); the same
+    noise at every call."""
     num, last = min(len(store), NUM_HELD_OUT), schedule.num_train_timesteps
     device = next(model.parameters()).device
     generator = torch_generator("validation", seed)
-    errors, timesteps = [], ((torch.arange(num) + 0.5) * last / num).long()
+    errors, timesteps = [], bins.spread(num, last)
     for i in range(num):
         clip = store[i]
         x0 = clip.mean[None].float() * about.vae.scaling_factor
@@ -72,19 +70,13 @@ def measure(
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         predicted = model.packed([add_noise(x0, noise, t, schedule)[0]], text, t, rule=rule)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
-    loss, bins = torch.cat(errors), timesteps * NUM_BINS // last
-    means = {f"validation/loss_{k}": loss[bins == k].mean().item() for k in range(NUM_BINS) if (bins == k).any()}
-    return {"validation/loss": loss.mean().item(), **means}
+    return bins.validation(torch.cat(errors), timesteps, last)
 
 
 @torch.no_grad()
-def show(
-    model: Transformer, about: Description, settings: StageTraining, sheet: Path, ranks: Ranks | None = None
-) -> None:
-    """Videos of the settings' prompts, as a sheet and as files beside it. VAE and T5 are there for this alone.
-
-    All ranks make every video, because each holds a share of the weights; one of them writes.
-    """
+def show(model: Transformer, about: Description, settings: StageTraining, sheet: Path) -> None:
+    """Videos of the settings' prompts, as a sheet and a video of them all beside it. VAE and T5 are there for this
+    alone."""
     wanted, device = settings.samples, next(model.parameters()).device
     bundle = Bundle(
         transformer=model,
@@ -95,8 +87,7 @@ def show(
         settings=about.settings,
     )
     pipe = CogVideoX(replace(about, transformer=model.config), bundle, device, torch.float32)
-    bfloat16 = settings.run.precision == "bfloat16" and ranks is None
-    videos = []
+    bfloat16, videos = settings.run.precision == "bfloat16", []
     with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
         for i, prompt in enumerate(wanted.prompts):
             video = pipe.generate(
@@ -110,10 +101,8 @@ def show(
             )
             assert isinstance(video, Video)  # one was asked for
             videos.append(video)
-    if ranks is None or ranks.rank == 0:
-        write_sheet(sheet, torch.from_numpy(np.stack([video.frames for video in videos])), wanted.prompts)
-        for i, video in enumerate(videos):
-            replace(video, metadata={}).save(sheet.with_name(f"{sheet.stem}-{i}.mp4"))
+    frames = torch.from_numpy(np.stack([video.frames for video in videos]))
+    write_sheet(sheet, frames, wanted.prompts, fps=videos[0].fps)
 
 
 def finish(

@@ -104,6 +104,11 @@ class TransformerConfig:
         return self.in_channels != self.out_channels
 
     @property
+    def ofs(self) -> float | None:
+        """The one value of `ofs` that the official models were given; None for a model that takes none."""
+        return None if self.ofs_embed_dim is None else 2.0
+
+    @property
     def width(self) -> int:
         """Channels of a token (D)."""
         return self.num_attention_heads * self.attention_head_dim

@@ -83,6 +83,11 @@ class VAEConfig:
             raise UserError(f"scaling_factor={self.scaling_factor} of the VAE has to be a positive number")
 
     @property
+    def image_scaling_factor(self) -> float:
+        """The transformer is given an image's latents times this. The original code of 1.5 leaves them as they are."""
+        return 1.0 if self.invert_scale_latents else self.scaling_factor
+
+    @property
     def num_temporal_levels(self) -> int:
         """How many levels halve time, counted from the first of the encoder."""
         return self.temporal_compression_ratio.bit_length() - 1
