@@ -5,11 +5,13 @@ a test file.
 """
 
 import os
-import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from cogvideox.parallel import mesh
@@ -23,13 +25,16 @@ def as_torchrun(world: int, function: Callable[..., None], *args: Any) -> None:
     """Runs `function(*args)` in processes that have not joined yet, as a command that `torchrun` starts."""
     # A server that has torch already forks each process in a moment; forking this one would copy its threads' locks.
     mp.get_context("forkserver").set_forkserver_preload([__name__])
-    mp.start_processes(_run, (world, free_port(), function, args), nprocs=world, start_method="forkserver", join=True)
+    # As `torchrun` does: the store is there before the processes are, so that no other program can get its port.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    mp.start_processes(_run, (world, store.port, function, args), nprocs=world, start_method="forkserver", join=True)
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+def torchrun(*words: str, num_processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """`torchrun -m cogvideox WORDS`, by a port that it chooses itself."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    command = [sys.executable, *launch, "-m", "cogvideox", *words]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
 def _run(rank: int, world: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -40,6 +45,7 @@ def _run(rank: int, world: int, port: int, function: Callable[..., None], args: 
         LOCAL_WORLD_SIZE=str(world),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
     )
     torch.set_num_threads(1)
     torch.manual_seed(0)

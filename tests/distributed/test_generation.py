@@ -1,21 +1,19 @@
 """Several processes make the video that one makes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cogvideox.cli.main import main
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.parallel.guidance import sequence_degree
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.video.io import read
 from tests import tiny
-from tests.distributed.spawn import free_port, on_ranks
+from tests.distributed.spawn import on_ranks, torchrun
 
 PICTURE = np.random.default_rng(0).integers(255, size=(32, 48, 3), dtype=np.uint8)
 CLIP = np.random.default_rng(1).integers(255, size=(17, 32, 48, 3), dtype=np.uint8)
@@ -51,26 +49,19 @@ def test_the_same_video(world, sequence, variant, tmp_path):
 
 def test_command_line(tmp_path):
     """With a seed that is drawn by the first process alone, so that they have to agree on it."""
-    words = ["-m", "cogvideox", "generate", "a red ball", "--num-inference-steps", "3", "-o"]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["generate", "a red ball", "--num-inference-steps", "3", "-o"]
     ours, one = tmp_path / "ours.mp4", tmp_path / "one.mp4"
-    done = subprocess.run(
-        [sys.executable, *launch, *words, str(ours)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = torchrun(*words, str(ours))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ours.mp4") == 1
     seed = json.loads(ours.with_suffix(".json").read_text())["seed"]
     # One half of guidance after the other, as the ranks have them: both in a batch are rounded in another way.
-    alone = [sys.executable, *words, str(one), "--seed", str(seed), "--sequential-guidance"]
-    subprocess.run(alone, env=environment, check=True, timeout=300)
+    assert main([*words, str(one), "--seed", str(seed), "--sequential-guidance"]) == 0
     assert np.array_equal(read(ours)[0], read(one)[0])
 
 
 def test_errors_of_the_command_line_are_said_once(tmp_path):
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    words = ["-m", "cogvideox", "generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4")]
-    done = subprocess.run([sys.executable, *launch, *words], capture_output=True, text=True, timeout=300)
+    done = torchrun("generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4"))
     assert done.returncode != 0
     assert done.stderr.count("num_frames=8 is not possible") == 1
     assert "Traceback" not in done.stderr.split("torch")[0]

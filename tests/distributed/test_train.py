@@ -1,16 +1,8 @@
 """`torchrun -m cogvideox train`: a run of several processes from the command line."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.distributed.spawn import free_port
-
-
-def torchrun(*words: str) -> subprocess.CompletedProcess:
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    command = [sys.executable, *launch, "-m", "cogvideox", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+from tests.distributed.spawn import torchrun
 
 
 def test_vae(tmp_path: Path):
