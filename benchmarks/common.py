@@ -22,7 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +118,12 @@ def relative_error(result: Tensor, reference: Tensor) -> float:
     if result.shape != reference.shape:
         raise SystemExit(f"a result is {list(result.shape)}, where the reference has {list(reference.shape)}")
     return ((result - reference).abs().max() / reference.abs().max()).item()
+
+
+def psnr(frames: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
+    """In dB, of frames in 0..1."""
+    error = float(np.mean((frames.astype(np.float64) - reference) ** 2))
+    return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
-from common import ROOT, Report, arguments, finish, interleave, row, start
+from common import ROOT, Report, arguments, finish, interleave, psnr, row, start
 from numpy.typing import NDArray
 
 from cogvideox import CogVideoX
@@ -34,12 +34,6 @@ def load_theirs(about: Description) -> diffusers.CogVideoXPipeline:
     scheduler = getattr(diffusers, SCHEDULERS[about.settings.sampler])
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     return pipe
-
-
-def psnr(frames: Frames, reference: Frames) -> float:
-    """In dB, of frames in 0..1."""
-    error = float(np.mean((frames.astype(np.float64) - reference) ** 2))
-    return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def from_nothing(prompt: str, seed: int, num_steps: int) -> dict[str, float]:

@@ -1,23 +1,29 @@
 """Faster generation that changes the video: how much faster, and how far from the video of all steps of the same seed.
 
-python benchmarks/step_cache.py --out benchmarks/results/step-cache.json    # some minutes on two cores
+python benchmarks/step_cache.py --threads 1 --samplers ddim --steps 50 --out benchmarks/results/step-cache-ddim-50.json
 
-Each way makes every video once, prompt by prompt in turn with the reference; a ratio is the median of their ratios, of
-whole generations. `psnr_db` is the median over the videos, `lowest_db` that of the worst one, and `computed` is the
-share of steps in which the transformer was called.
+Each video is made once in every way, one way after the other, beginning with the reference; a ratio is the median of
+the videos' ratios, of whole generations. On one thread of a CPU, seconds are those of the processor, which other
+programs disturb less than they do a clock. `psnr_db` is the median over the videos, `lowest_db` that of the worst one,
+and `computed` is the share of the transformer's work that was done.
+
+What a video gave is written to a file beside the report at once. Stopped at any time, or by itself after the first
+video that ends beyond `--seconds`, it goes on from there when run again; the report takes the place of that file.
 """
 
+import json
 import math
 import statistics
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, arguments, finish, start
-from generation import psnr
+from common import Report, arguments, finish, psnr, start
 
 from cogvideox import CogVideoX
-from cogvideox.generation import cache
+from cogvideox.generation import cache, denoise
 from cogvideox.transformer.float8 import to_float8
 
 PROMPTS = (
@@ -30,54 +36,91 @@ PROMPTS = (
     "a small green ball stays still on a pink background",
     "a large blue cube moves right on a brown surface",
 )
+REFERENCE = "all steps"
+BUDGETS = {"ddim": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1), "dpm++": (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)}
+FEWER = (80, 65, 50, 40, 30, 20)  # per cent of the steps
+INTERVALS = ((0, 0.8), (0, 0.6), (0, 0.4), (0, 0.2))
 Ways = dict[str, dict[str, Any]]
+Video = dict[str, Any]
+"""Prompt and seed of one video, and what each way gave: {"seconds", "psnr_db", "computed"}."""
 
 
 def ways_of(sampler: str, num_steps: int) -> Ways:
     """The reference, and what is compared with it."""
     base = {"sampler": sampler, "num_inference_steps": num_steps}
-    budgets = (0.005, 0.01, 0.02, 0.03, 0.05) if sampler == "ddim" else (0.005, 0.01, 0.02)
-    ways: Ways = {"all steps": base}
-    ways |= {f"cache {budget:g}": {**base, "cache": budget} for budget in budgets}
-    fewer = [num_steps * share // 100 for share in (75, 50, 40, 32)]
-    ways |= {f"{fewer_steps} steps": {**base, "num_inference_steps": fewer_steps} for fewer_steps in fewer}
-    if sampler == "ddim" and num_steps == 25:
-        ways |= {f"guidance in {a:g} to {b:g}": {**base, "guidance_interval": (a, b)} for a, b in ((0, 0.5), (0, 0.8))}
-        ways["float8"] = base
-    return ways
+    ways: Ways = {REFERENCE: base}
+    ways |= {f"cache {budget:g}": {**base, "cache": budget} for budget in BUDGETS[sampler]}
+    fewer = [max(num_steps * share // 100, 1) for share in FEWER]
+    ways |= {f"{number} steps": {**base, "num_inference_steps": number} for number in fewer}
+    ways |= {f"guidance in {a:g} to {b:g}": {**base, "guidance_interval": (a, b)} for a, b in INTERVALS}
+    return {**ways, "float8": base}
 
 
-def measure(pipes: dict[bool, CogVideoX], ways: Ways, prompts: tuple[str, ...], seeds: range, task: str) -> Report:
+def make(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Video:
+    """One video in every way."""
+    reference, told = None, {}
+    for name, values in ways.items():
+        COUNT.clear()
+        began = seconds()
+        video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
+        told[name] = {"seconds": seconds() - began, "computed": computed(values, ways[REFERENCE])}
+        reference = video.frames if reference is None else reference
+        close = psnr(video.frames, reference)
+        told[name]["psnr_db"] = close if math.isfinite(close) else None  # the same video; JSON knows no infinity
+    return {"prompt": prompt, "seed": seed, "ways": told}
+
+
+def seconds() -> float:
+    """Of the processor where it does nothing but this, or else by the clock."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if alone else time.perf_counter()
+
+
+def computed(values: dict[str, Any], reference: dict[str, Any]) -> float:
+    """The share of the transformer's work: a step without guidance is half a step."""
+    steps, whole = values["num_inference_steps"], reference["num_inference_steps"]
+    first, last = (round(fraction * steps) for fraction in values.get("guidance_interval", (0, 1)))
+    done = COUNT[0].num_computed if COUNT else (steps + last - first) / 2
+    return done / whole
+
+
+def all_videos(
+    pipes: dict[bool, CogVideoX], ways: Ways, wanted: list[tuple[str, int]], parts: Path, until: float
+) -> Iterator[Video]:
+    """Every video, those that are in the file of parts already from there.
+
+    Raises:
+        SystemExit: the time is over.
+    """
+    lines = parts.read_text(encoding="utf-8").splitlines() if parts.exists() else []
+    known = {(one["prompt"], one["seed"]): one for one in map(json.loads, lines) if one["ways"].keys() == ways.keys()}
+    for number, (prompt, seed) in enumerate(wanted, start=1):
+        if (prompt, seed) not in known:
+            known[prompt, seed] = make(pipes, ways, prompt, seed)
+            with parts.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known[prompt, seed]) + "\n")
+            if number < len(wanted) and time.perf_counter() > until:
+                raise SystemExit(f"{number} of {len(wanted)} videos are in {parts}: run it again to go on")
+        yield known[prompt, seed]
+
+
+def summed_up(videos: list[Video], task: str) -> Report:
     """A row of the report."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    likeness: dict[str, list[float]] = {name: [] for name in ways}
-    computed: dict[str, list[float]] = {name: [] for name in ways}
-    for prompt in prompts:
-        for seed in seeds:
-            reference = None
-            for name, values in ways.items():
-                COUNT.clear()
-                began = time.perf_counter()
-                video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
-                times[name].append(time.perf_counter() - began)
-                reference = video.frames if reference is None else reference
-                likeness[name].append(psnr(video.frames, reference))
-                if COUNT:
-                    computed[name].append(COUNT[0].num_computed / values["num_inference_steps"])
-    first = times["all steps"]
     told: dict[str, Any] = {}
-    for name, seconds in times.items():
-        told[name] = {"median": statistics.median(seconds), "seconds": seconds}
+    for name in videos[0]["ways"]:
+        ways = [video["ways"][name] for video in videos]
+        times = [way["seconds"] for way in ways]
+        told[name] = {"median": statistics.median(times)}
         # Without arithmetic in 8 bits its time says nothing.
         if name != "float8" or torch.cuda.is_available():
-            told[name]["ratio"] = statistics.median(a / b for a, b in zip(first, seconds))
-        if name != "all steps":
-            close = statistics.median(likeness[name]), min(likeness[name])
-            # None is that the video is the same; JSON knows no infinity.
+            ratios = (video["ways"][REFERENCE]["seconds"] / taken for video, taken in zip(videos, times))
+            told[name]["ratio"] = statistics.median(ratios)
+        if name != REFERENCE:
+            likeness = [math.inf if way["psnr_db"] is None else way["psnr_db"] for way in ways]
+            close = statistics.median(likeness), min(likeness)
             told[name] |= dict(zip(("psnr_db", "lowest_db"), (x if math.isfinite(x) else None for x in close)))
-        if computed[name]:
-            told[name]["computed"] = statistics.mean(computed[name])
-    return {"task": task, "reference": "all steps", "ways": told}
+        told[name] |= {"computed": statistics.mean(way["computed"] for way in ways), "seconds": times}
+    return {"task": task, "reference": REFERENCE, "ways": told}
 
 
 COUNT: list[cache.Cached] = []
@@ -90,26 +133,31 @@ class Counted(cache.Cached):
 
 
 def main() -> None:
-    parser = arguments(__doc__, "step-cache", rounds=2, seconds=600)
+    parser = arguments(__doc__, "step-cache", rounds=2, seconds=math.inf)
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 50])
-    parser.add_argument("--samplers", nargs="+", default=["ddim", "dpm++"])
+    parser.add_argument("--samplers", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of them")
     options = parser.parse_args()
     start(options)
-    from cogvideox.generation import denoise
-
     denoise.Cached = Counted
+    until = time.perf_counter() + options.seconds
     pipes = {rounded: CogVideoX.from_pretrained("toybox") for rounded in (False, True)}
     to_float8(pipes[True].bundle.transformer)
-    pipes[False].generate(PROMPTS[0], num_inference_steps=2, seed=0)
-    prompts = PROMPTS[: 1 if options.tiny else options.prompts]
+    prompts = PROMPTS[: 2 if options.tiny else options.prompts]
     seeds = range(options.seed, options.seed + (1 if options.tiny else options.rounds))
-    rows = []
+    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    for pipe in pipes.values():
+        pipe.generate(PROMPTS[0], num_inference_steps=2, seed=0)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows, files = [], []
     for sampler in options.samplers:
-        for num_steps in [4] if options.tiny else options.steps:
-            task = f"generation, toybox, {sampler}, {num_steps} steps"
-            rows.append(measure(pipes, ways_of(sampler, num_steps), prompts, seeds, task))
+        for num_steps in [10] if options.tiny else options.steps:
+            files.append(options.out.with_suffix(f".{sampler}-{num_steps}.parts"))
+            videos = list(all_videos(pipes, ways_of(sampler, num_steps), wanted, files[-1], until))
+            rows.append(summed_up(videos, f"generation, toybox, {sampler}, {num_steps} steps"))
     finish("step_cache", {"prompts": list(prompts), "seeds": list(seeds), "weights": "toybox"}, rows, options.out)
+    for file in files:
+        file.unlink()
 
 
 if __name__ == "__main__":
