@@ -11,6 +11,7 @@ counts them fully when it divides their summed loss by K and multiplies it by th
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -41,9 +42,6 @@ _ATTENTIONS = {
     )
 }
 
-# Methods of a network, other than `forward`, that use its weights.
-_FORWARD_METHODS = ("packed", "modulation")
-
 
 def wrap(
     model: nn.Module,
@@ -72,16 +70,22 @@ def wrap(
             block.forward = torch.compile(block.forward, dynamic=False)
     if ranks is None:
         return
-    # Blocks get float32 tables of positions, which have to stay so.
+    # Tables of positions are float32 and have to stay so; FSDP would cast whatever comes in. So what is cast are the
+    # latents and texts, where the model's own layers take them.
     inner = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    outer = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=ranks.line, mp_policy=inner)
     # By default the outermost weights stay gathered after a pass without gradients, even when the shards then change.
     fully_shard(model, mesh=ranks.line, mp_policy=outer, reshard_after_forward=True)
-    for name in _FORWARD_METHODS:
-        if hasattr(model, name):
-            register_fsdp_forward_method(model, name)
+    for layer in model.children():
+        if precision is not None and isinstance(layer, nn.Linear):
+            layer.register_forward_pre_hook(lambda _, args: (args[0].to(precision), *args[1:]))
+    if hasattr(model, "packed"):
+        register_fsdp_forward_method(model, "packed")
+    for part, name in ((model, "modulation"), *((block, "tables") for block in blocks)):
+        if hasattr(part, name):
+            setattr(part, name, _between_passes(part, getattr(part, name)))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -119,6 +123,22 @@ def average_gradients(parameters: Iterable[nn.Parameter], group: ProcessGroup) -
 def _recomputed(forward: Callable[..., Any], how: Checkpointing) -> Callable[..., Any]:
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _keep_attention)}
     return partial(checkpoint, forward, use_reentrant=False, **(contexts if how == "selective" else {}))
+
+
+def _between_passes(part: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that uses a part's own weights, called by itself, or in a forward pass, which has them already."""
+
+    def with_weights(*args: Any) -> Any:
+        if not isinstance(next(part.parameters()), DTensor):
+            return method(*args)
+        assert not torch.is_grad_enabled()  # there would be no weights to differentiate by
+        part.unshard()
+        try:
+            return method(*args)
+        finally:
+            part.reshard()
+
+    return with_weights
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

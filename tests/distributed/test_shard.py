@@ -13,6 +13,7 @@ from cogvideox.parallel.sequence import over_ranks
 from cogvideox.parallel.shard import clip_gradients, wrap
 from cogvideox.training.ema import EMA
 from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.position import positions_for
 from tests import tiny
 from tests.distributed.compare import close
 from tests.distributed.spawn import on_ranks
@@ -35,10 +36,10 @@ def whole(x: torch.Tensor) -> torch.Tensor:
 
 
 def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], torch.Tensor, dict[str, torch.Tensor]]:
-    """After steps on this process's clips: gradient norms; outputs of the weights, of their average and of the weights
-    again; the weights."""
+    """After steps on this process's clips: gradient norms; outputs of the average after each step, as samplers ask for
+    them, then of the weights, of their average and of the weights again; the weights."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3, fused=True)
-    ema, norms = EMA({"model": model}, 0.5), []
+    ema, norms, outputs = EMA({"model": model}, 0.5), [], []
     for step in range(NUM_STEPS):
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(NUM_CLIPS, 4, 3, 4, 6, generator=generator)
@@ -51,8 +52,11 @@ def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], tor
         optimizer.step()
         optimizer.zero_grad()
         ema.update(step)
+        with ema.swapped(), torch.inference_mode():
+            outputs.append(model(x[:1], text[:1], None, modulation=model.modulation(times)[0]))
     with torch.no_grad():
-        outputs = [model(x[:1], text[:1], times[:1])]
+        where = positions_for(model.config, 3, 4, 6, num_text=tiny.TEXT_LENGTH)
+        outputs.append(model(x[:1], text[:1], times[:1], positions=where))
         with ema.swapped():
             outputs.append(model(x[:1], text[:1], times[:1]))
         outputs.append(model(x[:1], text[:1], times[:1]))
@@ -79,8 +83,11 @@ def check_precision(ranks: Ranks) -> None:
     wrap(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     seen: list[torch.dtype] = []
     model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    positions: list[torch.dtype] = []
+    model.blocks[0].attention.register_forward_pre_hook(lambda module, args: positions.append(args[1].dtype))
     norms, outputs, weights = train(model, slice(None), 1.0)
     assert set(seen) == {torch.bfloat16}
+    assert set(positions) == {torch.float32}
     assert {tensor.dtype for tensor in (outputs, *weights.values())} == {torch.float32}
     wanted_norms, wanted_outputs, _ = train(make(), slice(None), 1.0)
     torch.testing.assert_close(torch.tensor(norms), torch.tensor(wanted_norms), rtol=0.02, atol=0)
