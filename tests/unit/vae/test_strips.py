@@ -1,12 +1,8 @@
 """What strips are made of, against its definition."""
 
-import weakref
-
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
@@ -14,6 +10,7 @@ from cogvideox.vae.layers import Downsample, Upsample
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.moments import group_moments
 from cogvideox.vae.strips import Strips
+from tests.live import Live
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
 
@@ -72,30 +69,6 @@ def test_a_picture_one_cell_wide():
         torch.testing.assert_close(vae.decode(expected, strips=2), decoded, rtol=1e-4, atol=1e-5)
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made under it that are still alive, and the most there ever were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._alive: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
-            if storage is not None and storage._cdata not in self._alive:
-                self._alive.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return out
-
-    def _gone(self, key: int, num_bytes: int) -> None:
-        self._alive.discard(key)
-        self.now -= num_bytes
-
-
 @torch.no_grad()
 def test_strips_take_little_memory():
     """The proportions of the official widths and frames: 17 of them, so that there is a second chunk."""
@@ -105,7 +78,7 @@ def test_strips_take_little_memory():
     latents = torch.randn(1, 16, 5, 6, 4)
 
     def peak(**how) -> int:
-        with LiveBytes() as live:
+        with Live(latents, *vae.parameters(), device="cpu") as live:
             if how:
                 vae.decode(latents, **how)
             else:
