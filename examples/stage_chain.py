@@ -31,7 +31,7 @@ from cogvideox.toybox.scene import draw
 from cogvideox.training import stage_loop
 from cogvideox.training.stage_recipes import STAGES
 from cogvideox.training.stage_settings import SampleSettings, StageTraining
-from cogvideox.video.transform import to_frames
+from cogvideox.video.transform import to_frames, to_model
 
 CHAIN = {"toybox-pretrain-256": 48, "toybox-pretrain-480": 64, "toybox-quality": 64}
 """The stages and the height and width of their samples."""
@@ -140,7 +140,7 @@ def of_the_data(number: int = 60) -> dict[str, float]:
         frames = render(draw(rng, side="training"), num_frames=FRAMES, height=64, width=64).numpy()
         if i % 2:
             put_over(frames, OVERLAYS[i // 2 % 2])
-        pixels = rearrange(torch.from_numpy(frames), "t h w c -> 1 c t h w").float() / 127.5 - 1
+        pixels = to_model(torch.from_numpy(frames))[None]
         again = to_frames(vae.decode(vae.encode(pixels).mean))[0]
         found["spoiled" if i % 2 else "clean"].append(has_overlay(again.numpy()))
     return {f"found in {name}": sum(of) / len(of) for name, of in found.items()}
