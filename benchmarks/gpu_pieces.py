@@ -24,6 +24,7 @@ from torch.nn.attention import sdpa_kernel
 from cogvideox import CogVideoX
 from cogvideox.bundle.folder import Bundle
 from cogvideox.bundle.layout import Description
+from cogvideox.bundle.machine import GPUS
 from cogvideox.bundle.settings import official
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.schedule import Schedule
@@ -47,7 +48,7 @@ _TINY_WIDTHS = {"num_attention_heads": 2, "num_layers": 2, "text_embed_dim": 16,
 _TINY_SIZE = {"sample_frames": 9, "sample_height": 4, "sample_width": 6}
 TINY_VAE = VAEConfig(block_out_channels=(4, 8, 8, 8), norm_num_groups=2, layers_per_block=1)
 BATCH = 2  # the two halves of guidance
-PEAK = 989e12  # FLOP/s that the vendor promises of a Hopper card in bfloat16
+PEAK = GPUS["H100"].peak
 
 
 def config_of(run: Run, preset: str) -> tuple[TransformerConfig, tuple[int, int, int]]:

@@ -25,29 +25,34 @@ CONTEXT = 700 * 2**20
 @dataclass(frozen=True)
 class Rates:
     """Operations a second in linear layers, attention and convolutions, and bytes a second from memory to the device
-    (on a CPU, from the type of the file to float32)."""
+    (on a CPU, from the type of the file to float32).
+
+    peak: operations a second that the data sheet promises of products in bfloat16 without sparsity, where it is known.
+    """
 
     linear: float
     attention: float
     convolution: float
     transfer: float
+    peak: float | None = None
 
 
 # Of bfloat16 or float16 without compilation. The first name that the device's name contains.
 GPUS: dict[str, Rates] = {
-    "B200": Rates(900 * T, 500 * T, 400 * T, 50e9),
-    "H200": Rates(450 * T, 300 * T, 200 * T, 45e9),
-    "H100": Rates(450 * T, 300 * T, 200 * T, 45e9),
-    "GH200": Rates(450 * T, 300 * T, 200 * T, 100e9),
-    "A100": Rates(200 * T, 120 * T, 80 * T, 20e9),
-    "L40": Rates(130 * T, 85 * T, 50 * T, 20e9),
-    "RTX 5090": Rates(150 * T, 100 * T, 60 * T, 40e9),
-    "RTX 4090": Rates(120 * T, 80 * T, 50 * T, 20e9),
-    "RTX 4080": Rates(75 * T, 50 * T, 30 * T, 20e9),
-    "RTX 3090": Rates(50 * T, 35 * T, 20 * T, 20e9),
-    "A10": Rates(60 * T, 40 * T, 25 * T, 20e9),
-    "V100": Rates(70 * T, 30 * T, 30 * T, 10e9),
-    "T4": Rates(22 * T, 12 * T, 8 * T, 8e9),
+    "B200": Rates(900 * T, 500 * T, 400 * T, 50e9, 2250 * T),
+    "GH200": Rates(450 * T, 300 * T, 200 * T, 100e9, 989 * T),
+    "H200": Rates(450 * T, 300 * T, 200 * T, 45e9, 989 * T),
+    "H100": Rates(450 * T, 300 * T, 200 * T, 45e9, 989 * T),
+    "A100": Rates(200 * T, 120 * T, 80 * T, 20e9, 312 * T),
+    "L40S": Rates(130 * T, 85 * T, 50 * T, 20e9, 362 * T),
+    "L40": Rates(130 * T, 85 * T, 50 * T, 20e9, 181 * T),
+    "RTX 5090": Rates(150 * T, 100 * T, 60 * T, 40e9, 209.5 * T),
+    "RTX 4090": Rates(120 * T, 80 * T, 50 * T, 20e9, 165.2 * T),
+    "RTX 4080": Rates(75 * T, 50 * T, 30 * T, 20e9, 97.5 * T),
+    "RTX 3090": Rates(50 * T, 35 * T, 20 * T, 20e9, 71 * T),
+    "A10": Rates(60 * T, 40 * T, 25 * T, 20e9, 125 * T),
+    "V100": Rates(70 * T, 30 * T, 30 * T, 10e9, 125 * T),
+    "T4": Rates(22 * T, 12 * T, 8 * T, 8e9, 65 * T),
 }
 UNKNOWN_GPU = Rates(20 * T, 13 * T, 8 * T, 10e9)
 UNKNOWN_CPU = Rates(0.03 * T, 0.02 * T, 0.03 * T, 1.5e9)
@@ -83,7 +88,7 @@ def rates_of_gpu(name: str, dtype: str) -> Rates:
     known = next((rates for part, rates in GPUS.items() if part.lower() in name.lower()), UNKNOWN_GPU)
     if dtype != "float32":
         return known
-    return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer)
+    return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer, known.peak)
 
 
 def look(device: "torch.device", dtype: str, *, measured: bool = True) -> Machine:

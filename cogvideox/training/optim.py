@@ -127,17 +127,6 @@ def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
     return settings.lr * (settings.final_lr + (1.0 - settings.final_lr) * cosine)
 
 
-def update(
-    optimizer: torch.optim.Optimizer | Optimizers, step: int, num_steps: int, settings: OptimSettings
-) -> tuple[float, Tensor]:
-    """One clipped optimizer step from the gradients at hand; clears them.
-
-    Returns the learning rate used and the gradient norm before clipping (a scalar tensor).
-    """
-    norm = clip(optimizer, settings)
-    return move(optimizer, step, num_steps, settings), norm
-
-
 def clip(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
     """Shortens the whole gradient, on however many ranks, to `settings.grad_clip`; returns its norm before (a scalar
     tensor)."""

@@ -212,11 +212,10 @@ class TransformerTraining:
         """The first frames of the clips: what the steps of images see."""
         return replace(self.clips, num_frames=1)
 
-    @property
-    def num_samples(self) -> int:
-        """Clips and images in all steps together."""
-        num_image_steps = self.run.num_steps // self.image_interval if self.image_interval else 0
-        return self.run.batch_size * (self.run.num_steps + num_image_steps * (self.images_per_clip - 1))
+    def num_samples(self, num_steps: int) -> int:
+        """Clips and images in the first steps together."""
+        num_image_steps = num_steps // self.image_interval if self.image_interval else 0
+        return self.run.batch_size * (num_steps + num_image_steps * (self.images_per_clip - 1))
 
     def __post_init__(self) -> None:
         _at_least(self, "", image_interval=0, images_per_clip=1)

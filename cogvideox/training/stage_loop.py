@@ -28,7 +28,7 @@ from cogvideox.generation.device import choose_device
 from cogvideox.parallel.mesh import Ranks, num_processes, start
 from cogvideox.parallel.sequence import over_ranks
 from cogvideox.parallel.shard import wrap
-from cogvideox.training import optim
+from cogvideox.training import bins, optim, throughput
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
@@ -39,15 +39,12 @@ from cogvideox.training.settings import due
 from cogvideox.training.stage_data import Stores, open_stores
 from cogvideox.training.stage_results import finish, measure, show
 from cogvideox.training.stage_settings import StageTraining
-from cogvideox.training.track import Scalar, Tracker
+from cogvideox.training.track import Scalar, Tracker, Work
 from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import init_weights
 from cogvideox.weights.strict import load_strict
-
-NUM_BINS = 10
-"""Parts of the range of timesteps whose losses are told apart."""
 
 
 def train(
@@ -88,7 +85,15 @@ def train(
         parts = {"model": learns, "optimizer": optimizer, "ema": ema, "data": loader}
         checkpoints, begun = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
         silent = ranks is not None and ranks.rank > 0
-        tracker = Tracker(out, num_steps=run.num_steps, start=begun, interval=run.log_interval, silent=silent)
+        tracker = Tracker(
+            out,
+            num_steps=run.num_steps,
+            start=begun,
+            samples=sum(loader.state.seen.values()),
+            interval=run.log_interval,
+            peak=throughput.peak(device),
+            silent=silent,
+        )
         if ranks is not None and settings.samples.prompts:
             tracker.note("no samples are made on the way: that is for one process alone")
         guard = Guard(tracker, checkpoints, run.max_skipped)
@@ -115,15 +120,21 @@ def train(
                 else:
                     scalars = {}
                 optimizer.zero_grad(set_to_none=True)
-                tracker.step(done, scalars, num_samples=step.num_clips)
+                clips = throughput.clips_of(step.batches)
+                flops = sum(throughput.step_flops(model.config, clips, all_weights=settings.lora is None))
+                tracker.step(done, scalars, Work(step.num_clips, step.num_tokens, flops / settings.sequence))
 
                 finished = done == run.num_steps
-                with tracker.pause(), ema.swapped():
-                    if stores.validation is not None and (finished or due(done, run.validate_interval)):
-                        tracker.write(done, measure(model, stores.validation, about, schedule, run.seed, rule))
-                    shows = settings.samples.prompts and ranks is None
-                    if shows and (finished or due(done, settings.samples.interval)):
-                        show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
+                held_out = stores.validation if finished or due(done, run.validate_interval) else None
+                shows = (
+                    settings.samples.prompts and ranks is None and (finished or due(done, settings.samples.interval))
+                )
+                if held_out is not None or shows:
+                    with tracker.pause(), ema.swapped():
+                        if held_out is not None:
+                            tracker.write(done, measure(model, held_out, about, schedule, run.seed, rule))
+                        if shows:
+                            show(model, about, settings, out / f"samples/step-{done:08d}.png")
                 with tracker.pause():
                     stop = None if finished else _reason(interruption, ranks)
                     if stop or finished or due(done, run.save_interval):
@@ -179,20 +190,18 @@ def backward(
 ) -> tuple[Tensor, dict[str, Scalar]]:
     """The gradient of a step: of the mean over all its clips, on all ranks, of each clip's mean squared error.
 
-    Returns the loss, and `loss_0` (cleanest) to `loss_9` (noisiest) of those tenths of the timesteps that occur.
+    Returns the loss, and those of the parts of the range of timesteps (`bins`).
     """
     num_data_ranks = 1 if ranks is None else ranks.data.size()
-    sums = torch.zeros(NUM_BINS, 2, device=device)
+    sums = torch.zeros(bins.NUM_BINS, 2, device=device)
     for batch in step.batches:
         batch = batch.to(device)
         errors = clip_losses(partial(model.packed, rule=rule), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
-        bins = batch.timestep * NUM_BINS // schedule.num_train_timesteps
-        sums.index_add_(0, bins, torch.stack((errors.detach(), torch.ones_like(errors)), dim=1))
+        sums += bins.sums(errors, batch.timestep, schedule.num_train_timesteps)
     if ranks is not None:
         dist.all_reduce(sums, group=ranks.data)
-    of_bins: dict[str, Scalar] = {f"loss_{k}": total / count for k, (total, count) in enumerate(sums) if count > 0}
-    return sums[:, 0].sum() / step.num_clips, of_bins
+    return sums[:, 0].sum() / step.num_clips, {**bins.means(sums)}
 
 
 def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:

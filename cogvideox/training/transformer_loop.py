@@ -21,6 +21,7 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.bundle import folder
 from cogvideox.bundle.settings import FolderSettings, TrainedRange
+from cogvideox.bundle.sizes import Clip
 from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.ahead import ahead, to_device
 from cogvideox.dataset.config import ToyboxClips
@@ -33,15 +34,16 @@ from cogvideox.geometry import latent_shape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge import judge_batch, rates
-from cogvideox.training import optim, validate
+from cogvideox.training import bins, optim, throughput, validate
 from cogvideox.training.batches import Batch, Batches
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
+from cogvideox.training.guard import Guard
 from cogvideox.training.interrupt import Interruption, Stopped
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.settings import TransformerTraining, due
-from cogvideox.training.track import Tracker
+from cogvideox.training.track import Tracker, Work
 from cogvideox.transformer import weights as transformer_weights
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
@@ -58,7 +60,7 @@ def train(
 
     Raises:
         UserError: no VAE where the settings say, or one of other latents; no such device; `out` already holds a run;
-            the disk refuses; the loss is not finite.
+            the disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption:
@@ -82,7 +84,15 @@ def train(
             print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
 
-        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval)
+        tracker = Tracker(
+            out,
+            num_steps=run.num_steps,
+            start=start,
+            samples=settings.num_samples(start),
+            interval=run.log_interval,
+            peak=throughput.peak(device),
+        )
+        guard = Guard(tracker, checkpoints, run.max_skipped)
         # Only steps are compiled: they come in few shapes and many times. The text encoder is not, because it rounds a
         # logarithm to whole numbers, and a compiled one could round another way than the one that generates.
         in_steps = model
@@ -95,12 +105,21 @@ def train(
         with closing(ahead(draw, steps, workers=run.workers, pin=device.type == "cuda")) as drawn:
             for step, batch in zip(steps, drawn):
                 with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                    loss = velocity_loss(in_steps, batch, schedule, scale)
+                    losses = velocity_losses(in_steps, batch, schedule, scale)
+                loss = losses.mean()
                 loss.backward()
-                lr, grad_norm = optim.update(optimizer, step, run.num_steps, settings.optim)
-                ema.update(step)
+                grad_norm, scalars = optim.clip(optimizer, settings.optim), {}
                 done = step + 1
-                tracker.step(done, {"loss": loss, "lr": lr, "grad_norm": grad_norm}, num_samples=len(batch.ids))
+                if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                    lr = optim.move(optimizer, step, run.num_steps, settings.optim)
+                    ema.update(step)
+                    sums = bins.sums(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
+                    scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **bins.means(sums)}
+                optimizer.zero_grad(set_to_none=True)
+                (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
+                clips = Clip(b, t, h, w, n)
+                flops = sum(throughput.step_flops(settings.transformer, [clips]))
+                tracker.step(done, scalars, Work(b, b * clips.tokens(settings.transformer), flops))
 
                 with tracker.pause():
                     if due(done, run.validate_interval):
@@ -143,12 +162,12 @@ def build(settings: TransformerTraining) -> TextToVideo:
     return model
 
 
-def velocity_loss(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, ""]:
-    """The mean squared error of the velocity on a batch (`diffusion.objective`)."""
+def velocity_losses(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, " b"]:
+    """The mean squared error of the velocity of each sample of a batch (`diffusion.objective`)."""
     latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
     x0 = latents * scaling_factor
     predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
-    return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule)).mean()
+    return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
 
 
 def measure(
@@ -177,7 +196,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
         settings.sampling,
         seed=settings.run.seed,
     )
-    validate.write_sheet(sheet, videos, prompts)
+    validate.write_sheet(sheet, videos, prompts, fps=clips.fps)
     return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
 
 
@@ -207,7 +226,7 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
         examples=settings.examples,
         provenance={
             "trained_on": f"{clips.num_clips} clips of the toybox, {clips.grammar} grammar",
-            "num_samples_seen": str(settings.num_samples),
+            "num_samples_seen": str(settings.num_samples(settings.run.num_steps)),
             "settings": config.digest(settings),
         },
     )

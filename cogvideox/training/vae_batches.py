@@ -38,13 +38,17 @@ def draw(settings: VAETraining, source: Source, step: int) -> Batch:
     return Batch(pixels, noise, torch.stack([torch.arange(b).repeat_interleave(num_frames), frames], dim=1))
 
 
+def num_clips(settings: VAETraining, step: int) -> int:
+    """How many clips, or single frames, a step trains on."""
+    size = settings.crop_batch_size if step < settings.crop_steps else settings.run.batch_size
+    return size * settings.images_per_clip if due(step + 1, settings.image_interval) else size
+
+
 def draw_pixels(settings: VAETraining, source: Source, step: int) -> Pixels:
     """The pixels of `draw`."""
-    run, cropped = settings.run, step < settings.crop_steps
-    size = settings.crop_batch_size if cropped else run.batch_size
+    run, size, cropped = settings.run, num_clips(settings, step), step < settings.crop_steps
     rng = numpy_generator("order", run.seed, step)
     if due(step + 1, settings.image_interval):
-        size *= settings.images_per_clip
         video = source.pictures(clip_indices(run.seed, step, size, source.num_pictures), rng)
     else:
         indices = clip_indices(run.seed, step, size, source.num_clips)

@@ -28,8 +28,8 @@ from cogvideox.training.guard import Guard
 from cogvideox.training.interrupt import Interruption
 from cogvideox.training.optim import adamw, clip, move
 from cogvideox.training.settings import VAETraining, due
-from cogvideox.training.track import Tracker
-from cogvideox.training.vae_batches import Latents, draw
+from cogvideox.training.track import Tracker, Work
+from cogvideox.training.vae_batches import Latents, draw, num_clips
 from cogvideox.training.vae_measure import balanced, validate
 from cogvideox.training.vae_parts import MakePast, mean_over, part_of
 from cogvideox.training.vae_sources import Pixels, sources
@@ -81,12 +81,13 @@ def train(
         forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
-        tracker = Tracker(out, num_steps=run.num_steps, start=start, interval=run.log_interval, silent=not main)
+        seen = sum(num_clips(settings, step) for step in range(start))
+        steps, interval = range(start, run.num_steps), run.log_interval
+        tracker = Tracker(out, num_steps=run.num_steps, start=start, samples=seen, interval=interval, silent=not main)
         if looks is not None and start == 0:
             tracker.note(f"the perceptual term is {looks.name}")
         guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
         finished = start >= run.num_steps
-        steps = range(start, run.num_steps)
         make = partial(draw, settings, source)
         batches = stack.enter_context(closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")))
         for step, whole in zip(steps, batches):
@@ -115,14 +116,15 @@ def train(
                     terms |= adversary.learn(part, step, made)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
-            tracker.step(done, scalars, num_samples=len(whole.pixels))
+            tracker.step(done, scalars, Work(len(whole.pixels)))
 
             finished = done == run.num_steps
             saving = finished or due(done, run.save_interval)
             with tracker.pause():
                 with ema.swapped():
                     if main and (finished or due(done, run.validate_interval)):
-                        tracker.write(done, validate(vae, held_out, out / "samples" / f"step-{done:08d}.png"))
+                        sheet = out / "samples" / f"step-{done:08d}.png"
+                        tracker.write(done, validate(vae, held_out, sheet, settings.validation.fps))
                     if main and saving:
                         final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
                         save_vae(final, out, scaling_factor=scaling_factor)

@@ -21,8 +21,8 @@ NUM_MEASURED = 256
 
 
 @torch.no_grad()
-def validate(vae: CausalVAE, held_out: Source, sheet: Path) -> dict[str, float]:
-    """Scores of all clips that were held out, and a sheet of originals and reconstructions.
+def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[str, float]:
+    """Scores of all clips that were held out, and a sheet of originals and reconstructions, at `fps` where it moves.
 
     PSNR in dB, of whole clips and of single frames; the fine detail and the flicker of the reconstructions, each beside
     that of the originals: less detail is blur.
@@ -46,7 +46,7 @@ def validate(vae: CausalVAE, held_out: Source, sheet: Path) -> dict[str, float]:
             scores.setdefault(f"validation/{name}", []).append(values)
         pairs.append(torch.cat([video, reconstruction], dim=4))
     shown = to_frames(torch.cat(pairs)[:6])
-    write_sheet(sheet, shown, ["original | reconstruction"] * len(shown))
+    write_sheet(sheet, shown, ["original | reconstruction"] * len(shown), fps)
     return {name: torch.cat(values).mean().item() for name, values in scores.items()}
 
 

@@ -17,13 +17,12 @@ from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.records import Video
+from cogvideox.training import bins
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.settings import SamplingSettings
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import to_frames
-
-NUM_BINS = 10
 
 
 @torch.no_grad()
@@ -36,22 +35,16 @@ def velocity_loss(
     seed: int,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """The velocity loss of scaled latents under their captions, over all timesteps and in ten bins of them.
-
-    Clip i stands at the middle of the i-th of n equal intervals of the timesteps, so a bin always holds the same clips.
-    Returns "validation/loss" and "validation/loss_0" (cleanest) to "validation/loss_9" (noisiest).
-    """
-    n, last = len(latents), schedule.num_train_timesteps
-    timesteps = ((torch.arange(n) + 0.5) * last / n).long()
+    """The velocity loss of scaled latents under their captions, over all timesteps and in parts of their range: see
+    `bins.validation`."""
+    timesteps = bins.spread(len(latents), schedule.num_train_timesteps)
     noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
     losses = []
-    for rows in torch.arange(n).split(batch_size):
+    for rows in torch.arange(len(latents)).split(batch_size):
         x0, t, eps = (part[rows].to(latents.device) for part in (latents, timesteps, noise))
         predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
         losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
-    loss, bins = torch.cat(losses), timesteps * NUM_BINS // last
-    means = {f"validation/loss_{k}": loss[bins == k].mean().item() for k in range(NUM_BINS) if (bins == k).any()}
-    return {"validation/loss": loss.mean().item(), **means}
+    return bins.validation(torch.cat(losses), timesteps, schedule.num_train_timesteps)
 
 
 @torch.no_grad()
@@ -82,8 +75,9 @@ def sample(
     return to_frames(videos).cpu()
 
 
-def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str]) -> None:
-    """A picture of all videos, each as its first, middle and last frame side by side, up to four videos in a row.
+def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str], fps: float) -> None:
+    """All videos on one picture, each as its first, middle and last frame side by side, up to four videos in a row; and
+    beside it, `x.mp4` beside `x.png`, all of them moving.
 
     The prompts, in reading order, lie beside it in a JSON file.
     """
@@ -92,3 +86,5 @@ def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequenc
     per_row = next(k for k in (4, 3, 2, 1) if n % k == 0)
     sheet = rearrange(shown, "(row k) t h w c -> 1 (row h) (k t w) c", k=per_row)
     Video(sheet.cpu().numpy(), fps=1.0, metadata={"prompts": list(prompts)}).save(path)
+    moving = rearrange(videos, "(row k) t h w c -> t (row h) (k w) c", k=per_row)
+    Video(moving.cpu().numpy(), fps=fps).save(path.with_suffix(".mp4"))

@@ -103,7 +103,8 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
             reconstruction, mean, logvar = vae_loop.reconstruct(vae, batch.pixels, batch.noise)
         posterior = Posterior(mean.float(), logvar.float())
         vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)[0].backward()
-        optim.update(optimizer, 0, 6, settings.optim)
+        optim.clip(optimizer, settings.optim)
+        optim.move(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step
@@ -119,9 +120,10 @@ def transformer_step(settings: TransformerTraining, cache: Path) -> Callable[[],
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            loss = transformer_loop.velocity_loss(model, next(batches), schedule, 0.8)
-        loss.backward()
-        optim.update(optimizer, 0, 6, settings.optim)
+            losses = transformer_loop.velocity_losses(model, next(batches), schedule, 0.8)
+        losses.mean().backward()
+        optim.clip(optimizer, settings.optim)
+        optim.move(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step

@@ -8,7 +8,7 @@ from torch import nn
 from cogvideox.errors import UserError
 from cogvideox.training import optim
 from cogvideox.training.checkpoint import Checkpoints, open_run
-from cogvideox.training.optim import adamw, update
+from cogvideox.training.optim import adamw, move
 from cogvideox.training.settings import OptimSettings
 from cogvideox.training.transformer_loop import build
 from tests import tiny_runs
@@ -20,7 +20,7 @@ def parts(seed: int) -> dict:
     optimizer = adamw([net], OptimSettings())
     for step in range(3):
         net(torch.randn(5, 4)).square().sum().backward()
-        update(optimizer, step, 10, OptimSettings())
+        move(optimizer, step, 10, OptimSettings())
     return {"net": net, "optimizer": optimizer}
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from cogvideox.errors import UserError
 from cogvideox.training.muon import Muon, orthogonalized
-from cogvideox.training.optim import adamw, learning_rate, optimizer, param_groups, update
+from cogvideox.training.optim import adamw, clip, learning_rate, move, optimizer, param_groups
 from cogvideox.training.settings import OptimSettings
 from cogvideox.training.transformer_loop import build
 from tests import tiny_runs
@@ -37,12 +37,12 @@ def test_constant_learning_rate_and_no_warm_up():
     assert {learning_rate(step, 10, settings) for step in range(10)} == {2.0}
 
 
-def test_update_clips_the_gradient_and_clears_it():
+def test_the_gradient_is_clipped_used_and_cleared():
     net = nn.Linear(2, 1, bias=False)
     settings = OptimSettings(lr=1.0, warmup_steps=2, grad_clip=0.5)
     adam = adamw([net], settings)
     net.weight.grad = torch.tensor([[3.0, 4.0]])
-    lr, norm = update(adam, 0, 10, settings)
+    norm, lr = clip(adam, settings), move(adam, 0, 10, settings)
     assert lr == 0.5 and norm.item() == pytest.approx(5.0) and net.weight.grad is None
     # The first moment of Adam is (1 - beta1) times the gradient it was given.
     assert adam.state[net.weight]["exp_avg"].norm().item() == pytest.approx(0.1 * 0.5, rel=1e-4)

@@ -16,7 +16,7 @@ from cogvideox.errors import UserError
 from cogvideox.toybox.caption import parse
 from cogvideox.training import transformer_loop
 from cogvideox.training.batches import Batches
-from cogvideox.training.transformer_loop import build, measure, train, velocity_loss
+from cogvideox.training.transformer_loop import build, measure, train, velocity_losses
 from tests import tiny_runs
 
 
@@ -74,7 +74,7 @@ def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
     batch, schedule = Batches(settings).draw(table, None, 0), Schedule(snr_shift_scale=1.0)
     alpha, sigma = schedule.signal_and_noise(batch.timestep, like=batch.latents)
     velocity = alpha * batch.noise - sigma * batch.latents * 0.5
-    loss = velocity_loss(build(settings), batch, schedule, scaling_factor=0.5)
+    loss = velocity_losses(build(settings), batch, schedule, scaling_factor=0.5).mean()
     torch.testing.assert_close(loss, velocity.square().mean())
 
 
@@ -84,7 +84,7 @@ def test_the_gradient_reaches_what_is_to_learn(settings, table, train_text_encod
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # away from the gates that are shut at first
-    velocity_loss(model, Batches(settings).draw(table, None, 0), Schedule(), 1.0).backward()
+    velocity_losses(model, Batches(settings).draw(table, None, 0), Schedule(), 1.0).mean().backward()
     assert all(parameter.grad is not None for parameter in model.transformer.parameters())
     assert all((parameter.grad is not None) is train_text_encoder for parameter in model.text_encoder.parameters())
 
