@@ -15,7 +15,7 @@ from cogvideox.vae.config import PRESETS as VAES
 
 NATIVE = {"2b": (49, 480, 720), "5b": (49, 480, 720), "1.5-5b": (81, 768, 1360)}
 CARDS = {8: "RTX 4060", 12: "RTX 3060", 16: "RTX 4080", 24: "RTX 4090", 48: "L40S", 80: "H100"}
-STORED = {"transformer": "bfloat16", "text_encoder": "bfloat16", "vae": "bfloat16"}
+STORED = {"transformer": 2, "text_encoder": 2, "vae": 2}  # bytes
 WORDS = {"stays": "stays", "turns": "in turn", "streamed": "streamed"}
 
 

@@ -11,6 +11,7 @@ Each of the text encoder and the transformer
 The VAE is small and stays; its activations are large, and are made smaller by strips of rows (`vae.strips`).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -58,14 +59,14 @@ _MARGIN = 0.94
 
 @dataclass(frozen=True)
 class Model:
-    """What a plan has to know of a model. `stored`: the types of its files, by part."""
+    """What a plan has to know of a model. `stored`: bytes of a number in its files, by part."""
 
     name: str
     transformer: TransformerConfig
     vae: VAEConfig
     text: T5Config
     text_length: int
-    stored: dict[str, str]
+    stored: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Plan:
                 "VAE in memory",
             ]
             where = ", ".join(parts)
-        if "streamed" in (self.text, self.transformer) and self.waits != "device":
+        if "streamed" in (self.text, self.transformer):
             where += f" (from the {self.waits})"
         form = self.machine.dtype if self.storage == "exact" else f"{self.storage} storage (not exact)"
         strips = "" if self.vae == Decoding() else f", VAE in {self.vae.strips} strips"
@@ -202,13 +203,13 @@ def plan(model: Model, demand: Demand, machine: Machine, memory: Memory = "auto"
     assert smallest is not None
     if smallest.fits:
         return replace(smallest, budget=smallest.peak)
-    needed = gigabytes(int(smallest.peak / _MARGIN))
     if smallest.peak <= budget:
         host = gigabytes(int(smallest.bytes_host / _MARGIN))
         raise UserError(f"{model.name} needs {host} of main memory, and {gigabytes(machine.host_free)} are free")
+    there = f"{gigabytes(free)} are {'free' if free == machine.free else 'allowed'} on {machine.name}"
     raise UserError(
-        f"{model.name} needs {needed} for {_size(demand)} even in its smallest plan, and {gigabytes(free)} are free on "
-        f"{machine.name}{_nearest(model, demand, machine, budget, storage)}"
+        f"{model.name} needs {gigabytes(int(smallest.peak / _MARGIN))} for {_size(demand)} even in its smallest plan, "
+        f"and {there}{_nearest(model, demand, machine, budget, storage)}"
     )
 
 
@@ -268,7 +269,7 @@ def estimate(
         budget=int(_MARGIN * machine.free) if budget is None else budget,
         text=keeps[0],
         transformer=keeps[1],
-        waits=net.waits if keeps[1] == "streamed" or storage != "exact" else text.waits,
+        waits=net.waits if keeps[1] == "streamed" else text.waits,
         storage=storage,
         vae=how,
         bytes_text=base + vae + text.used + net.idle + text_activations(model.text, model.text_length, machine.dtype),
@@ -311,6 +312,8 @@ def _nearest(model: Model, demand: Demand, machine: Machine, budget: int, storag
 
     if demand.batch > 1 and fits(replace(demand, batch=1, calls=2)):
         return "; it fits with sequential_guidance"
+    if model.transformer.use_learned_positional_embeddings:
+        return ", and this model makes no other size"
     step = geometry.FRAME_RATIO
     for num_frames in range(demand.num_frames - step, 0, -step):
         if fits(replace(demand, num_frames=num_frames, at_once=min(demand.at_once, num_frames))):
@@ -324,23 +327,20 @@ def _nearest(model: Model, demand: Demand, machine: Machine, budget: int, storag
 
 
 def read_memory(text: str | int) -> Memory:
-    """`auto`, `speed`, `low`, or a size such as 12GB; a number is one already, of bytes.
+    """`auto`, `speed`, `low`, or a size such as 12GB or 800MB; a number is one already, of bytes.
 
     Raises:
         UserError: something else.
     """
-    if isinstance(text, int):
-        return text
     if text in ("auto", "speed", "low"):
         return text
-    number = text.upper().removesuffix("B").removesuffix("I").removesuffix("G")
-    try:
-        size = float(number)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < 1e6 or number == text:
-        raise UserError(f"memory={text!r} must be auto, speed, low, or a size such as 12GB")
-    return int(size * 2**30)
+    size = text
+    if isinstance(text, str):
+        found = re.fullmatch(r"(\d*\.?\d+)\s*([gm])(i?b)?", text.strip().lower())
+        size = 0 if found is None else int(float(found[1]) * {"g": 2**30, "m": 2**20}[found[2]])
+    if not isinstance(size, int) or size <= 0:
+        raise UserError(f"memory={text!r} must be auto, speed, low, or a size such as 12GB or 800MB")
+    return size
 
 
 def gigabytes(num_bytes: int) -> str:

@@ -17,7 +17,7 @@ from cogvideox.bundle.folder import Bundle, open_part, tokenizer_of
 from cogvideox.bundle.layout import Description
 from cogvideox.bundle.memory import Demand, Keep, Model, Plan, replan
 from cogvideox.bundle.networks import Network, build, keymap_of
-from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
+from cogvideox.bundle.shelves import InMemory, OnDisk, Rounded, Shelf
 from cogvideox.bundle.streaming import Groups, Streamed, put, take_out
 from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.diffusion.schedule import Schedule
@@ -63,11 +63,10 @@ def model_of(about: Description) -> Model:
     """
     stored = {}
     for part in ("text_encoder", "transformer", "vae"):
-        numbers: Counter[str] = Counter()
+        sizes: Counter[int] = Counter({4: 0})
         for tensor in open_part(about, part)[0].meta.values():
-            if tensor.is_floating_point():
-                numbers[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
-        stored[part] = numbers.most_common(1)[0][0]
+            sizes[tensor.itemsize] += tensor.numel()
+        stored[part] = sizes.most_common(1)[0][0]
     return Model(about.name, about.transformer, about.vae, about.text, about.settings.text_length, stored)
 
 
@@ -121,20 +120,27 @@ class InTurn:
             return
         state, file = open_part(self._about, self._part)
         rules = keymap_of(self._network.config)
-        with torch.inference_mode(False), torch.no_grad():
-            made = translate(
-                state, self._expected, where=str(file), rules=rules, dtype=self._dtype, device=self._device
-            )
-            for name, tensor in made:
-                put(self._network, {name: tensor})
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                made = translate(
+                    state, self._expected, where=str(file), rules=rules, dtype=self._dtype, device=self._device
+                )
+                for name, tensor in made:
+                    put(self._network, {name: tensor})
+        except BaseException:  # half of a network is of no use, and takes memory
+            self._take_out()
+            raise
         self._is_here = True
 
     def leave(self) -> None:
         """Another one is."""
         if self._is_here:
-            take_out(self._network, list(self._expected), self._dtype, self._device)
             self._is_here = False
-            make_room(self._device)
+            self._take_out()
+
+    def _take_out(self) -> None:
+        take_out(self._network, list(self._expected), self._dtype, self._device)
+        make_room(self._device)
 
 
 class InStreaming:
@@ -176,11 +182,12 @@ class InStreaming:
     def _shelf(self) -> Shelf:
         plan, is_text = self._plan, self._part == "text_encoder"
         form = None if plan.storage == "exact" else plan.storage
-        if form is None and (is_text or plan.waits != "host"):  # a text is encoded once: reading it again is no loss
-            return self._disk
-        on_host = plan.waits == "host" and not is_text
+        place = self._device
+        if (plan.text if is_text else plan.transformer) == "streamed":
+            if is_text or plan.waits == "disk":  # a text is encoded once: reading it again is no loss
+                return self._disk if form is None else Rounded(self._disk, form)
+            place = torch.device("cpu")
         groups = [*self._groups.blocks, *(names for names in self._groups.tables if names)]
-        place = torch.device("cpu") if on_host else self._device
         return InMemory(self._disk, groups, place=place, device=self._device, dtype=self._dtype, storage=form)
 
 

@@ -18,6 +18,8 @@ error at most 1/16 of each number."""
 
 _TYPES: dict[Storage, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _LARGEST: dict[Storage, float] = {"int8": 127.0, "fp8": 448.0}
+_AT_ONCE = 256
+"""Rows that are made at once: their float32 is all that is needed beside the result."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class Rows:
     @classmethod
     def of(cls, matrix: Float[Tensor, "o i"], storage: Storage) -> "Rows":
         """The nearest that the storage can say. A row of zeros stays one."""
-        largest = matrix.abs().amax(dim=1, keepdim=True).float()
-        scale = torch.where(largest > 0, largest / _LARGEST[storage], torch.ones_like(largest))
-        numbers = matrix.float() / scale
-        if storage == "int8":
-            numbers = numbers.round_()
-        return cls(numbers.to(_TYPES[storage]), scale)
+        numbers = torch.empty(matrix.shape, dtype=_TYPES[storage], device=matrix.device)
+        scale = torch.empty(len(matrix), 1, device=matrix.device)
+        for start in range(0, len(matrix), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            part = matrix[rows].float()
+            largest = part.abs().amax(dim=1, keepdim=True)
+            scale[rows] = torch.where(largest > 0, largest / _LARGEST[storage], torch.ones_like(largest))
+            part = part / scale[rows]
+            numbers[rows] = part.round_() if storage == "int8" else part
+        return cls(numbers, scale)
 
     @property
     def nbytes(self) -> int:
@@ -47,3 +53,9 @@ class Rows:
     def spread(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
         """The matrix, where the numbers are. bfloat16 holds the numbers of either storage exactly."""
         return self.numbers.to(dtype).mul_(self.scale)
+
+
+def round_(matrix: Float[Tensor, "o i"], storage: Storage) -> None:
+    """Makes a matrix, in place, what it would be after its time in the storage."""
+    for rows in matrix.split(_AT_ONCE):
+        rows.copy_(Rows.of(rows, storage).spread(matrix.dtype))

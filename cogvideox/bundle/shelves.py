@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvideox.bundle.rows import Rows, Storage
+from cogvideox.bundle.rows import Rows, Storage, round_
 from cogvideox.weights.keymap import Rule
 from cogvideox.weights.stored import Stored
 from cogvideox.weights.strict import sources_of, translate
@@ -82,6 +82,29 @@ class OnDisk:
         return self._state[theirs][indices.to("cpu")].to(self._device, self._dtype)
 
 
+class Rounded:
+    """The same shelf, of matrices as they would be after a time in one-byte storage."""
+
+    def __init__(self, disk: OnDisk, storage: Storage) -> None:
+        self._disk, self._storage = disk, storage
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """As `OnDisk.fetch`."""
+        made = self._disk.fetch(names)
+        self._round(made.values())
+        return made
+
+    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
+        """As `OnDisk.fill`."""
+        self._disk.fill(names, into)
+        self._round(into[name] for name in names)
+
+    def _round(self, matrices: Iterable[Tensor]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            for matrix in matrices:
+                round_(matrix, self._storage)
+
+
 class InMemory:
     """A shelf of tensors that were read once.
 
@@ -106,38 +129,34 @@ class InMemory:
         self.held: dict[str, Tensor | Rows] = {}
         for names in groups:
             for name, tensor in source.fetch(names).items():
-                held = tensor if storage is None else Rows.of(tensor, storage)
-                self.held[name] = _pinned(held.to(place)) if place.type == "cpu" != device.type else held.to(place)
+                if storage is None:
+                    self.held[name] = self._put_away(tensor)
+                else:  # the scales, which are few, do not wait
+                    rows = Rows.of(tensor, storage)
+                    self.held[name] = Rows(self._put_away(rows.numbers), rows.scale)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
         """On the device, in the type of the network."""
-        return {name: spread(self.held[name], self.device, self.dtype) for name in names}
+        return {name: self._spread(self.held[name]) for name in names}
 
-    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
-        """Into tensors that are there."""
-        for name in names:
-            into[name].copy_(spread(self.held[name], self.device, self.dtype))
+    def _spread(self, held: Tensor | Rows) -> Tensor:
+        held = held.to(self.device)
+        return held.spread(self.dtype) if isinstance(held, Rows) else held
+
+    def _put_away(self, tensor: Tensor) -> Tensor:
+        """To where it waits; in main memory for a GPU, known to the driver, so that copies run beside the computation.
+
+        Torch's own pinned memory comes in powers of two, which for these matrices wastes up to half of it. Where the
+        driver refuses, copies are slower, and nothing else.
+        """
+        tensor = tensor.to(self.place)
+        if self.place.type == "cpu" and self.device.type == "cuda":
+            runtime: Any = torch.cuda.cudart()
+            if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
+                # Not at the end of the process, when there may be no driver any more to tell.
+                unregister = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
+                unregister.atexit = False  # pyrefly: ignore[missing-attribute]
+        return tensor
 
 
-Shelf = OnDisk | InMemory
-
-
-def spread(held: Tensor | Rows, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What waits, as the network takes it."""
-    held = held.to(device)
-    return held.spread(dtype) if isinstance(held, Rows) else held
-
-
-def _pinned(held: Tensor | Rows) -> Tensor | Rows:
-    """The same memory, made known to the GPU's driver, so that copies run beside the computation.
-
-    Torch's own pinned memory comes in powers of two, which for these matrices wastes up to half of it. Where the driver
-    refuses, copies are slower, and nothing else.
-    """
-    for tensor in (held.numbers, held.scale) if isinstance(held, Rows) else (held,):
-        runtime: Any = torch.cuda.cudart()
-        if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
-            # Not at the end of the process, when there may be no driver any more to tell.
-            unregister = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
-            unregister.atexit = False  # pyrefly: ignore[missing-attribute]
-    return held
+Shelf = OnDisk | Rounded | InMemory

@@ -15,12 +15,12 @@ from cogvideox.transformer.config import TransformerConfig
 
 Keep = Literal["stays", "turns", "streamed"]
 Waits = Literal["disk", "host", "device"]
-"""Where the matrices of streamed blocks wait; on the device only in one-byte storage."""
+"""Where the matrices of blocks wait for their turn; those on the device wait for none."""
 Storage = Literal["exact", "int8", "fp8"]
-"""How they wait: as they are, or in one byte a number (`rows`)."""
+"""How matrices lie in memory: as they are, or in one byte a number (`rows`). From the disk they come as from there."""
 
-ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
-"""Bytes of one number."""
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one number, in the types that networks compute in."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class Weights:
     moved: int
 
     @classmethod
-    def of(cls, parameters: Parameters, keep: Keep, machine: Machine, storage: Storage, stored: str) -> "Weights":
-        size, file = ITEMSIZE[machine.dtype], ITEMSIZE[stored]
+    def of(cls, parameters: Parameters, keep: Keep, machine: Machine, storage: Storage, file: int) -> "Weights":
+        """`file`: bytes of a number in the files."""
+        size = ITEMSIZE[machine.dtype]
         in_blocks = parameters.num_blocks * (parameters.matrices + parameters.tables)
         on_disk = parameters.total * file
         if storage == "exact" and keep != "streamed":
@@ -71,14 +72,11 @@ class Weights:
         if keep != "streamed":  # one-byte storage on the device: spread out block by block
             used = rest + waiting + block
             return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        moving = parameters.num_blocks * parameters.matrices
-        two = 2 * block + (2 * parameters.matrices if storage != "exact" else 0)
-        from_host = machine.kind != "cpu" and waiting <= 0.8 * machine.host_free
+        moving, two = parameters.num_blocks * parameters.matrices, 2 * block
+        from_host = machine.kind == "cuda" and waiting <= 0.8 * machine.host_free
         if from_host and parameters.tables:  # the transformer, which is used in every step
+            two += 2 * parameters.matrices if storage != "exact" else 0
             return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
-        if storage != "exact":  # made anew of the file each time would be the exact ones
-            used = rest + waiting + block
-            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
         # On a CPU the piece of the mapped file that is read counts too, and so does a tensor that is joined of several.
         joined = parameters.matrices // 3 * file
         mapped = max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0

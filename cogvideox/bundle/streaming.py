@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cogvideox.bundle.networks import Network
 from cogvideox.bundle.rows import Rows
-from cogvideox.bundle.shelves import InMemory, OnDisk, Shelf
+from cogvideox.bundle.shelves import InMemory, OnDisk, Rounded, Shelf
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.vae.offload import give_back
 
@@ -63,7 +63,7 @@ class Groups:
 
 
 class Streamed:
-    """A network in streaming, from now until `close`.
+    """A network in streaming, from now on. One thread at a time may use it.
 
     Args:
         network: built on the meta device. Its `rest` must be in place.
@@ -135,7 +135,7 @@ class AtOnce:
     Here each when it is asked for: what waits on the device only has to be spread out.
     """
 
-    def __init__(self, groups: list[list[str]], shelf: Shelf) -> None:
+    def __init__(self, groups: list[list[str]], shelf: InMemory) -> None:
         self._groups, self._shelf = groups, shelf
 
     def take(self, i: int) -> Mapping[str, Tensor]:
@@ -152,7 +152,9 @@ class AtOnce:
 class InThread:
     """A thread reads and casts the next block while one runs, the two in turn into the same two blocks of memory."""
 
-    def __init__(self, groups: list[list[str]], shelf: Shelf, like: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(
+        self, groups: list[list[str]], shelf: OnDisk | Rounded, like: Mapping[str, Tensor], device: torch.device
+    ) -> None:
         self._groups, self._shelf, self._like, self._device = groups, shelf, like, device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._slots: list[dict[str, Tensor]] = []
@@ -254,8 +256,8 @@ class BesideStream:
 def _on_the_way(
     groups: list[list[str]], shelf: Shelf, like: Mapping[str, Tensor], device: torch.device
 ) -> AtOnce | InThread | BesideStream:
-    if isinstance(shelf, InMemory) and shelf.device.type == "cuda":
-        return AtOnce(groups, shelf) if shelf.place.type == "cuda" else BesideStream(groups, shelf)
+    if isinstance(shelf, InMemory):
+        return AtOnce(groups, shelf) if shelf.place.type == shelf.device.type else BesideStream(groups, shelf)
     return InThread(groups, shelf, like, device)
 
 
@@ -263,20 +265,16 @@ class _Room:
     """Place on the GPU for one matrix, and for its one-byte form where that is what crosses."""
 
     def __init__(self, like: Tensor | Rows, shelf: InMemory) -> None:
-        shape = like.numbers.shape if isinstance(like, Rows) else like.shape
+        numbers = like.numbers if isinstance(like, Rows) else like
         with torch.inference_mode(False):
-            self.matrix = torch.empty(shape, dtype=shelf.dtype, device=shelf.device)
-            self._rows = None
-            if isinstance(like, Rows):
-                self._rows = Rows(torch.empty_like(like.numbers, device=shelf.device), like.scale.to(shelf.device))
+            self.matrix = torch.empty(numbers.shape, dtype=shelf.dtype, device=shelf.device)
+            self._numbers = torch.empty_like(numbers, device=shelf.device) if isinstance(like, Rows) else self.matrix
 
     def fill(self, held: Tensor | Rows) -> None:
         with torch.inference_mode(False), torch.no_grad():
             if isinstance(held, Rows):
-                assert self._rows is not None
-                self._rows.numbers.copy_(held.numbers, non_blocking=True)
-                self._rows.scale.copy_(held.scale, non_blocking=True)
-                self.matrix.copy_(self._rows.numbers).mul_(self._rows.scale)
+                self._numbers.copy_(held.numbers, non_blocking=True)
+                self.matrix.copy_(self._numbers).mul_(held.scale)
             else:
                 self.matrix.copy_(held, non_blocking=True)
 

@@ -14,12 +14,12 @@ from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 
-BF16 = {"transformer": "bfloat16", "text_encoder": "bfloat16", "vae": "bfloat16"}
+IN_TWO_BYTES = {"transformer": 2, "text_encoder": 2, "vae": 2}
 NATIVE = Demand(num_frames=49, height=480, width=720, num_inference_steps=50, at_once=49)
 
 
 def model(name: str) -> Model:
-    return Model(name, PRESETS[name](), VAES[name](), T5Config(), 226, BF16)
+    return Model(name, PRESETS[name](), VAES[name](), T5Config(), 226, IN_TWO_BYTES)
 
 
 def cpu(gigabytes: int) -> Machine:
@@ -58,6 +58,17 @@ def test_one_byte_storage_is_said():
     assert one.peak < plan(model("5b"), NATIVE, gpu("RTX 4090", 80)).peak
 
 
+@pytest.mark.parametrize("name", ["2b", "5b", "1.5-5b"])
+@pytest.mark.parametrize("gigabytes", [6, 10, 16])
+def test_one_byte_storage_fits_where_the_exact_one_does(name, gigabytes):
+    """With less main memory, and a fifth of a GB at most for both forms of the blocks that cross."""
+    demand = replace(NATIVE, num_frames=9, at_once=9)
+    exact = plan(model(name), demand, gpu("RTX 4090", gigabytes), "low")
+    small = plan(model(name), demand, gpu("RTX 4090", gigabytes), "low", "int8")
+    assert small.peak < exact.peak + 0.25 * 2**30
+    assert small.bytes_host < exact.bytes_host
+
+
 def test_where_nothing_fits_the_nearest_is_named():
     large = Demand(num_frames=161, height=768, width=1360, num_inference_steps=50, at_once=161)
     with pytest.raises(UserError, match=r"needs .* GB for 161 frames .* sequential_guidance"):
@@ -68,8 +79,12 @@ def test_where_nothing_fits_the_nearest_is_named():
     nearest = int(str(refusal.value).rsplit("=", 1)[1])
     shorter = replace(one_half, num_frames=nearest, at_once=nearest)
     assert plan(model("1.5-5b"), shorter, gpu("RTX 4090", 8)).placement == "streamed"
-    with pytest.raises(UserError, match="no size fits"):
+    with pytest.raises(UserError, match=r"222 MB are free on GTX 1050; no size fits"):
         plan(model("5b"), NATIVE, gpu("GTX 1050", 0.9))
+    with pytest.raises(UserError, match=r"1\.0 GB are allowed on RTX 4090"):
+        plan(model("5b"), NATIVE, gpu("RTX 4090", 24), 2**30)
+    with pytest.raises(UserError, match=r"free on GTX 1050, and this model makes no other size"):
+        plan(model("5b-i2v"), replace(NATIVE, batch=1, calls=2), gpu("GTX 1050", 0.9))
 
 
 def test_a_cpu_streams_from_the_disk_what_memory_does_not_hold():
@@ -93,13 +108,22 @@ def test_the_plan_reads_as_a_sentence():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("auto", "auto"), ("low", "low"), ("12GB", 12 * 2**30), ("1.5g", 3 * 2**29)]
+    ("text", "value"),
+    [
+        ("auto", "auto"),
+        ("low", "low"),
+        ("12GB", 12 * 2**30),
+        ("1.5g", 3 * 2**29),
+        ("12 GiB", 12 * 2**30),
+        ("800MB", 800 * 2**20),
+        (10**9, 10**9),
+    ],
 )
 def test_memory_is_read(text, value):
     assert read_memory(text) == value
 
 
-@pytest.mark.parametrize("text", ["12", "much", "-1GB", "0GB", "nanGB", ""])
+@pytest.mark.parametrize("text", ["12", "12B", "much", "-1GB", "0GB", "nanGB", "", 0, -1])
 def test_what_is_no_memory_is_refused(text):
     with pytest.raises(UserError, match="auto, speed, low"):
         read_memory(text)

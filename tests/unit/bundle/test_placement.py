@@ -10,9 +10,11 @@ from cogvideox.bundle.layout import describe
 from cogvideox.bundle.machine import UNKNOWN_CPU, Machine
 from cogvideox.bundle.memory import Demand
 from cogvideox.bundle.placement import model_of, place
-from cogvideox.bundle.rows import Rows
+from cogvideox.bundle.rows import Rows, round_
 from cogvideox.bundle.vae_sizes import Decoding
+from cogvideox.errors import UserError
 from cogvideox.transformer import lora
+from cogvideox.weights.files import load_state, save_state
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -65,12 +67,15 @@ def test_weights_that_wait_in_memory_are_the_same(about):
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_one_byte_storage_is_near(about, storage):
+def test_one_byte_storage_is_near_and_the_same_everywhere(about, storage):
     expected = outputs(folder.load(about), calls=1)
     found = outputs(placed(about, memory.KEEPS[0], storage), calls=1)
     assert not torch.equal(found[1], expected[1])
     error = (found[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if storage == "int8" else 0.08)
+    for waits in ("disk", "host"):
+        streamed = outputs(placed(about, memory.KEEPS[-1], storage, waits), calls=1)
+        assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
 
 
 def test_weights_are_there_only_in_their_turn(about):
@@ -110,3 +115,36 @@ def test_rows_say_zero_and_their_largest_exactly():
         assert torch.equal(again[0], matrix[0])
         torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
         assert (again - matrix).abs().max() <= 3.0 / (254 if storage == "int8" else 16)
+
+
+@pytest.mark.parametrize("storage", ["int8", "fp8"])
+def test_rows_are_the_same_however_many_at_once(storage):
+    matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
+    rows = Rows.of(matrix, storage)
+    alone = [Rows.of(row[None], storage).spread(torch.float32) for row in matrix]
+    assert torch.equal(rows.spread(torch.float32), torch.cat(alone))
+    round_(matrix, storage)
+    assert torch.equal(matrix, torch.cat(alone))
+
+
+def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
+    about = describe(folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    run = placed(about, ("turns", "turns"))
+    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    state = load_state(file)
+    state["proj_out.bias"] = state["proj_out.bias"] * float("nan")
+    save_state(state, file)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"NaN or infinity \(proj_out\.bias\)"):
+            run.turn("transformer")
+        assert sum(parameter.numel() for parameter in run.transformer.parameters()) == 0
+
+
+def test_any_type_of_file_can_be_planned_for(tmp_path):
+    about = describe(folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    state = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_state(file).items()}
+    save_state(state, file)
+    assert model_of(about).stored == {"text_encoder": 4, "transformer": 1, "vae": 4}
+    save_state({}, file)
+    assert model_of(about).stored["transformer"] == 4  # and what is missing is told when it is loaded
