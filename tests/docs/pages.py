@@ -56,3 +56,10 @@ def links(page: Path) -> list[str]:
     """Targets of a page's links and pictures, code left out."""
     text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return [one or other for one, other in _LINK.findall(text)]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can have after its `#`: the headings of a page, as GitHub names them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, links
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links
 
 RUNNABLE = [block for block in blocks("bash", "python") if block.reason is None]
 
@@ -17,8 +17,22 @@ RUNNABLE = [block for block in blocks("bash", "python") if block.reason is None]
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path):
     for target in links(page):
-        if not re.match(r"\w+:|#", target):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if not re.match(r"\w+:", target):
+            file, _, anchor = target.partition("#")
+            found = (page.parent / file).resolve() if file else page
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), target
+
+
+def test_every_page_is_reached_from_the_first():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            targets = ((page.parent / target.partition("#")[0]).resolve() for target in links(page))
+            waiting += [target for target in targets if target.suffix == ".md" and target.exists()]
+    assert set(PAGES) <= reached
 
 
 def test_every_make_goal_exists():
