@@ -18,6 +18,7 @@ VERBS = {
     "generate": "make a video from a sentence",
     "encode": "make latents and features of videos and captions, once, for training",
     "train": "train a VAE or a transformer with a recipe",
+    "plot": "draw the curves of runs",
     "convert": "convert weights: SAT, diffusers, single files",
     "inspect": "say what a file or folder of weights is",
     "toybox": "render scenes of the built-in world, or judge a video",

@@ -1,0 +1,43 @@
+"""`cogvideox plot RUN [RUN ...]`: the curves of runs side by side, from what they wrote down."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from cogvideox.cli.arguments import Parser
+from cogvideox.errors import UserError
+
+
+def run(arguments: list[str]) -> None:
+    """Reads the runs and writes one picture."""
+    options = parser().parse(arguments)
+    if not options.runs:
+        raise UserError("which runs? plot takes their folders, such as runs/toybox")
+
+    from cogvideox.training.curves import Run, save
+
+    runs = [Run.read(folder) for folder in options.runs]
+    of_the_name = Counter(run.name for run in runs)
+    runs = [
+        replace(run, name=str(folder)) if of_the_name[run.name] > 1 else run for run, folder in zip(runs, options.runs)
+    ]
+    save(runs, options.output)
+    print(options.output)
+
+
+def parser() -> Parser:
+    p = Parser(
+        "plot",
+        "RUN [RUN ...]",
+        "Draw the curves of runs: losses, learning rate, speed and whatever else their metrics.jsonl have.",
+    )
+    p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="the folder of a run, finished or not")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("curves.png"),
+        metavar="FILE",
+        help="curves.png (the default) or curves.svg",
+    )
+    return p

@@ -1,0 +1,1 @@
+"""Charts as SVG or as pixels, without a plotting library."""

@@ -1,0 +1,67 @@
+"""`cogvideox plot`: from what runs wrote to a picture."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cogvideox.cli.main import main
+from cogvideox.records import Video
+
+
+def write(folder, *, num_steps=40, scale=1.0):
+    folder.mkdir(parents=True)
+    lines = []
+    for step in range(1, num_steps + 1):
+        values = {"step": step, "loss": scale / step, "lr": 1e-3, "samples": 8 * step, "ms_per_step": 5.0}
+        lines.append(values | {f"loss_{k}": scale * (k + 1) for k in range(10)})
+        if step % 10 == 0:
+            lines.append({"step": step, "validation/loss": 1.1 * scale / step, "validation/loss_3": 2.0})
+    lines.append({"step": num_steps, "skipped": 1})
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 41, "lo')
+    return folder
+
+
+def test_two_runs_on_one_picture(tmp_path, capsys):
+    one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2.0)
+    assert main(["plot", str(one), str(two), "-o", str(tmp_path / "curves.svg")]) == 0
+    drawn = (tmp_path / "curves.svg").read_text()
+    for words in ("one (1 step skipped)", "two", "in validation", ">loss<", "learning rate", "loss by timestep"):
+        assert words in drawn
+    assert "ms_per_step" not in drawn
+    assert main(["plot", str(one / "metrics.jsonl"), "-o", str(tmp_path / "curves.png")]) == 0
+    height, width = Video.load(tmp_path / "curves.png").frames.shape[1:3]
+    assert width > height > 400
+    assert capsys.readouterr().out.split() == [str(tmp_path / "curves.svg"), str(tmp_path / "curves.png")]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = [str(write(tmp_path / parent / "run")) for parent in "ab"]
+    assert main(["plot", *runs, "-o", str(tmp_path / "curves.svg")]) == 0
+    assert all(run in (tmp_path / "curves.svg").read_text() for run in runs)
+
+
+def test_bad_input_is_one_sentence(tmp_path, capsys):
+    run, empty, other = write(tmp_path / "run"), tmp_path / "empty", tmp_path / "other"
+    for folder, text in ((empty, ""), (other, "what is this?\nno run\n")):
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text(text)
+    cases = {
+        "which runs?": [],
+        "is no run": [str(tmp_path)],
+        "nothing to draw yet": [str(empty)],
+        "not what a run writes": [str(other)],
+        "ends in .svg or .png": [str(run), "-o", str(tmp_path / "curves.pdf")],
+        "cannot write": [str(run), "-o", str(run / "metrics.jsonl" / "curves.svg")],
+    }
+    for sentence, arguments in cases.items():
+        assert main(["plot", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["cogvideox.training.curves", "cogvideox.cli.plot"])
+def test_no_torch_is_needed(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
