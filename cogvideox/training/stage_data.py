@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.bundle.layout import Description
+from cogvideox.dataset.config import Target
 from cogvideox.dataset.encode import encode, store_settings
 from cogvideox.dataset.folder import recognise
 from cogvideox.dataset.plan import plan
@@ -28,12 +29,14 @@ class Stores:
     """The stores of a stage, which agree on the networks that made them.
 
     data: by the path that the settings have, whether it is a store or a folder: the order of samples follows from it.
-    scaling_factor: what latents are multiplied by. null_text: what stands for no caption.
+    scaling_factor: what latents are multiplied by. image_scaling_factor: those of images that clips begin with.
+    null_text: what stands for no caption.
     """
 
     data: dict[str, LatentStore]
     validation: LatentStore | None
     scaling_factor: float
+    image_scaling_factor: float
     null_text: Float[Tensor, "n d"]
 
 
@@ -44,19 +47,25 @@ def open_stores(
     device: torch.device,
     ranks: Ranks | None,
     interruption: Interruption,
+    takes_image: bool = False,
 ) -> Stores:
     """Opens the stores; folders of videos, images and captions are first encoded into `out/stores/`, by one rank.
 
+    Args:
+        takes_image: clips are needed with their first frames.
+
     Raises:
-        UserError: no data; nothing to train on in a folder; a store that other networks made than the model's.
+        UserError: no data; nothing to train on in a folder; a store that other networks made than the model's, or
+            without the first frames that are needed.
         Stopped: there was a reason to, while something was encoded.
     """
     if not settings.data:
         raise UserError("there is nothing to train on: --data names a store, or a folder of videos and captions")
+    target = settings.target.beginning_with_images() if takes_image else settings.target
 
     def ready() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
-        return [str(_store(Path(path), settings, about, out, device, interruption)) for path in paths]
+        return [str(_store(Path(path), target, about, out, device, interruption)) for path in paths]
 
     places = ready() if ranks is None else ranks.agree(ready)
     stores = [LatentStore(place) for place in places]
@@ -67,18 +76,24 @@ def open_stores(
                 f"the latents in {store.folder} are not of {settings.model} but of {store.settings.model}: "
                 f"encode them anew, or train that"
             )
+        if takes_image and not store.settings.target.first_frames:
+            raise UserError(
+                f"{store.folder} lacks the first frames that {settings.model} is to begin with: "
+                "encode into it again with --first-frames 4"
+            )
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")
     return Stores(
         data={source.store: store for source, store in zip(settings.data, stores)},
         validation=stores[-1] if settings.validation else None,
         scaling_factor=about.vae.scaling_factor,
+        image_scaling_factor=about.vae.image_scaling_factor,
         null_text=stores[0].null_text().float(),
     )
 
 
 def _store(
-    path: Path, settings: StageTraining, about: Description, out: Path, device: torch.device, interruption: Interruption
+    path: Path, target: Target, about: Description, out: Path, device: torch.device, interruption: Interruption
 ) -> Path:
     """The store at a path, or the one that the folder there is encoded into."""
     if (path / INDEX).is_file():
@@ -87,7 +102,7 @@ def _store(
         raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
     place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     listing = recognise(path)
-    print(summary(listing, plan(listing.clips, settings.target)[0], settings.target), file=sys.stderr)
+    print(summary(listing, plan(listing.clips, target)[0], target), file=sys.stderr)
 
     def on_progress(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
@@ -96,7 +111,7 @@ def _store(
 
     kind = "float32" if device.type == "cpu" else about.settings.dtype
     machine = Machine(str(device), kind)
-    encoded = encode(listing, place, about, settings.target, machine=machine, on_progress=on_progress)
+    encoded = encode(listing, place, about, target, machine=machine, on_progress=on_progress)
     if encoded.rejects:
         print(rejected(encoded.rejects), file=sys.stderr)
     if encoded.num_clips == 0:

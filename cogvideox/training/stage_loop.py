@@ -43,7 +43,7 @@ from cogvideox.training.track import Scalar, Tracker, Work
 from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.weights import init_weights
+from cogvideox.transformer.weights import init_weights, widened
 from cogvideox.weights.strict import load_strict
 
 
@@ -67,7 +67,7 @@ def train(
         model, learns = begin(settings, about)
         schedule = Schedule(**asdict(about.schedule))
         try:
-            stores = open_stores(settings, about, out, device, ranks, interruption)
+            stores = open_stores(settings, about, out, device, ranks, interruption, model.config.takes_image)
         except Stopped as reason:
             print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
@@ -154,12 +154,11 @@ def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.
     """The transformer in float32 on the CPU, and the part of it that learns: all, or the factors of a LoRA.
 
     Raises:
-        UserError: it takes an image, or another text than the model's encoder gives; the weights do not fit.
+        UserError: it takes another text than the model's encoder gives, or other latents than its VAE's; it has no
+            image to begin its samples with; the weights do not fit.
     """
     config = settings.transformer or about.transformer
-    if config.takes_image:
-        raise UserError(f"{settings.model} makes videos of images, and stages train models of text alone")
-    for name in ("text_embed_dim", "max_text_seq_length", "in_channels"):
+    for name in ("text_embed_dim", "max_text_seq_length", "out_channels"):
         if getattr(config, name) != getattr(about.transformer, name):
             theirs = getattr(about.transformer, name)
             raise UserError(f"transformer.{name}={getattr(config, name)} does not fit {settings.model}: it is {theirs}")
@@ -167,10 +166,12 @@ def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.
     if settings.transformer is not None:
         model = Transformer(config)
         init_weights(model, generator)
+        model = _with_image(model, settings)
         return model.train(), model
     network, (state, file) = build(config), open_part(about, "transformer")
     assert isinstance(network, Transformer)
     load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=torch.float32)
+    network = _with_image(network, settings)
     if settings.lora is None:
         return network.train(), network
     network.requires_grad_(False)
@@ -178,6 +179,28 @@ def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.
     factors = lora.fresh(network, generator, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
     lora.add(network, factors, trainable=True)
     return network.train(), lora.factors_of(network)
+
+
+def _with_image(model: Transformer, settings: StageTraining) -> Transformer:
+    """The model, widened where it is to take an image and does not.
+
+    Raises:
+        UserError: as `begin`.
+    """
+    if settings.add_image and not model.config.takes_image:
+        model = widened(model)
+    wanted = settings.samples
+    if model.config.takes_image and len(wanted.images) != len(wanted.prompts):
+        raise UserError(
+            f"the model begins with an image, and samples.images names {len(wanted.images)} for {len(wanted.prompts)} "
+            "prompts: give one for each, or no prompts"
+        )
+    if wanted.images and not model.config.takes_image:
+        raise UserError("samples.images is for a model that begins with an image: leave it out, or set add_image=true")
+    for file in wanted.images:
+        if not Path(file).is_file():
+            raise UserError(f"samples.images names {file}, and there is no such file")
+    return model
 
 
 def backward(
@@ -196,7 +219,7 @@ def backward(
     sums = torch.zeros(bins.NUM_BINS, 2, device=device)
     for batch in step.batches:
         batch = batch.to(device)
-        errors = clip_losses(partial(model.packed, rule=rule), batch, schedule)
+        errors = clip_losses(partial(model.packed, rule=rule, ofs=model.config.ofs), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
         sums += bins.sums(errors, batch.timestep, schedule.num_train_timesteps)
     if ranks is not None:
@@ -224,6 +247,7 @@ def _loader(
         model.config,
         seed=settings.run.seed,
         scaling_factor=stores.scaling_factor,
+        image_scaling_factor=stores.image_scaling_factor,
         null_text=stores.null_text,
         num_timesteps=schedule.num_train_timesteps,
         rank=0 if ranks is None else ranks.data.rank(),

@@ -97,6 +97,17 @@ def lora() -> StageTraining:
     )
 
 
+def i2v() -> StageTraining:
+    """Appendix D: a text-to-video model learns to begin with an image, whose latents stand beside the noise."""
+    return replace(
+        sft(),
+        add_image=True,
+        image_share=0.0,
+        optim=OptimSettings(lr=2e-5, warmup_steps=500, final_lr=0.1),
+        run=RunSettings(num_steps=20_000, batch_size=64, precision="bfloat16", workers=8, save_interval=500),
+    )
+
+
 def toy_transformer() -> TransformerConfig:
     """The shipped model's: after the 2B, a twelfth as wide and a fifth as deep."""
     return TransformerConfig(
@@ -166,6 +177,18 @@ def toybox_sft() -> StageTraining:
     )
 
 
+def toybox_i2v() -> StageTraining:
+    """`i2v` in small: the shipped model learns to begin with an image, on a user's clips."""
+    return replace(
+        toybox_sft(),
+        add_image=True,
+        image_share=0.0,
+        optim=OptimSettings(lr=3e-4, warmup_steps=50, final_lr=0.1),
+        run=RunSettings(num_steps=1_000, batch_size=2, save_interval=200, validate_interval=200, ema_decay=0.99),
+        samples=SampleSettings(),
+    )
+
+
 def toybox_lora() -> StageTraining:
     """`lora` in small: a LoRA for the shipped model on a user's clips, a minute on two CPU cores."""
     return replace(
@@ -182,9 +205,11 @@ STAGES: dict[str, Callable[[], StageTraining]] = {
     "quality": quality,
     "sft": sft,
     "lora": lora,
+    "i2v": i2v,
     "toybox-pretrain-256": toybox_pretrain_256,
     "toybox-pretrain-480": toybox_pretrain_480,
     "toybox-quality": toybox_quality,
     "toybox-sft": toybox_sft,
     "toybox-lora": toybox_lora,
+    "toybox-i2v": toybox_i2v,
 }

@@ -34,7 +34,7 @@ from cogvideox.training.stage_settings import StageTraining
 from cogvideox.training.validate import write_sheet
 from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
-from cogvideox.transformer.inputs import pad_front
+from cogvideox.transformer.inputs import beside_noise, pad_front
 from cogvideox.transformer.lora_files import write_lora
 from cogvideox.transformer.low_rank import Factors
 from cogvideox.transformer.model import Transformer
@@ -68,7 +68,12 @@ def measure(
         x0 = pad_front(x0, latent_padding(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
-        predicted = model.packed([add_noise(x0, noise, t, schedule)[0]], text, t, rule=rule)[0][None]
+        noised = add_noise(x0, noise, t, schedule)
+        if model.config.takes_image:
+            assert clip.image_mean is not None
+            image = clip.image_mean[None, :, :1].float() * about.vae.image_scaling_factor
+            noised = torch.cat((noised, beside_noise(image, x0.shape[2]).to(device)), dim=1)
+        predicted = model.packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
     return bins.validation(torch.cat(errors), timesteps, last)
 
@@ -92,6 +97,7 @@ def show(model: Transformer, about: Description, settings: StageTraining, sheet:
         for i, prompt in enumerate(wanted.prompts):
             video = pipe.generate(
                 prompt,
+                image=wanted.images[i] if wanted.images else None,
                 seed=settings.run.seed + i,
                 num_inference_steps=wanted.num_inference_steps,
                 num_frames=wanted.num_frames,
@@ -137,9 +143,9 @@ def _write(
         file = Path(folder) / "transformer.safetensors"
         metadata = {CONFIG_KEY: json.dumps(part_config(model.config))}
         save_as_theirs(shapes(state), state.items(), file, rules=rules, dtype=dtype, metadata=metadata)
-        plan = convert.prepare(file, base=about.path)
+        plan, learned = convert.prepare(about.path), convert.prepare(file).pieces
         said = config.to_dict(_said(about, settings, seen))
-        replace(plan, settings=said).write_folder(out / "model")
+        replace(plan, pieces={**plan.pieces, **learned}, settings=said).write_folder(out / "model")
 
 
 def _said(about: Description, settings: StageTraining, loader: Loader) -> FolderSettings:

@@ -40,6 +40,7 @@ class SampleSettings:
     """Videos that are made on the way, to look at. No prompts: none are."""
 
     prompts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # files, one for each prompt, that the videos of an image model begin with
     interval: int = 500  # steps from one sheet to the next; 0 for the last step alone
     num_inference_steps: int | None = None  # the model's own, unless given
     num_frames: int | None = None
@@ -69,10 +70,12 @@ class StageTraining:
     data: tuple[Source, ...] = ()  # stores, or folders of videos and captions, which are encoded first
     validation: str | None = None  # likewise
     transformer: TransformerConfig | None = None  # learn this one from nothing, in place of the model's
+    add_image: bool = False  # to a model of text alone, which then learns to begin with an image (paper, appendix D)
     lora: LoRASettings | None = None  # None: all weights learn
     image_share: float | None = None  # of the samples; None: as they come
     policy: Policy = field(default_factory=Policy)  # which clips, at which step
     text_dropout: float = 0.1
+    image_dropout: float = 0.05  # how often a clip's image is left out, where the model takes one
     strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling: an interval for each clip, rank
     position_rule: GridRule | None = None  # of rotary positions at other sizes than the base; None: the model's own
     checkpointing: Literal["none", "full", "selective"] = "none"  # what is recomputed instead of kept
@@ -85,6 +88,8 @@ class StageTraining:
             raise UserError("a LoRA is for a model that has learned: leave out either lora or transformer")
         if self.lora is not None and self.optim.name != "adamw":
             raise UserError(f"optim.name={self.optim.name} is for whole matrices, not for those of a LoRA: use adamw")
+        if self.lora is not None and self.add_image:
+            raise UserError("a LoRA leaves the model's channels as they are: leave out add_image, or train all weights")
         if self.sequence < 1:
             raise UserError(f"sequence={self.sequence} is below the smallest legal value, 1")
         if self.data:
@@ -99,5 +104,6 @@ class StageTraining:
             image_share=self.image_share,
             policy=self.policy,
             text_dropout=self.text_dropout,
+            image_dropout=self.image_dropout,
             strata=self.strata,
         )

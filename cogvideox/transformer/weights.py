@@ -1,5 +1,7 @@
 """The transformer's weights: how diffusers' and SAT's files call them, and what they are before training."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -105,3 +107,18 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
     if model.config.use_learned_positional_embeddings:
         nn.init.zeros_(model.learned_positions)
+
+
+@torch.no_grad()
+def widened(model: Transformer) -> Transformer:
+    """A model of text alone as one that takes an image too, from which it learns on (paper, appendix D).
+
+    What the first projection makes of the image's channels is zero, so that the new model begins as the old one; they
+    share all other weights.
+    """
+    with torch.device("meta"):
+        wide = Transformer(replace(model.config, in_channels=2 * model.config.out_channels))
+    state, weight = model.state_dict(keep_vars=True), model.patch_in.weight
+    state["patch_in.weight"] = torch.nn.Parameter(torch.cat((weight, torch.zeros_like(weight)), dim=1))
+    wide.load_state_dict(state, assign=True)
+    return wide
