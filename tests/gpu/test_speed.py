@@ -43,12 +43,12 @@ def test_graphs_follow_shapes_and_values():
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.2, 0.8)])
-def test_recorded_steps_make_the_same_video(interval, monkeypatch):
+@pytest.mark.parametrize("values", [{}, {"guidance_interval": (0.2, 0.8)}, {"cache": 0.3}])
+def test_recorded_steps_make_the_same_video(values, monkeypatch):
     pipe = CogVideoX.from_pretrained("toybox", device="cuda", dtype="float32")
 
     def frames() -> np.ndarray:
-        video = pipe.generate(PROMPT, seed=0, num_inference_steps=5, guidance_interval=interval)
+        video = pipe.generate(PROMPT, seed=0, num_inference_steps=5, **values)
         return video.frames.astype(int)
 
     recorded = frames()

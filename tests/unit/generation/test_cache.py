@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from cogvideox.bundle.machine import look
+from cogvideox.bundle.memory import estimate
+from cogvideox.bundle.placement import model_of
+from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
 from cogvideox.generation import denoise as module
 from cogvideox.generation.cache import Cached
 from cogvideox.generation.conditioning import Given
+from cogvideox.generation.demand import default_demand
 from cogvideox.generation.denoise import Texts
+from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.prepare import complete
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.transformer import lora
 from tests import tiny
 
 PROMPT = "a red ball"
@@ -66,12 +73,30 @@ def test_each_text_gets_its_own_velocity_and_a_missing_one_is_computed():
     assert calls == [(0, 1), (1, 1), (2, 2)]
 
 
+class Watched(Cached):
+    """Keeps the steps at which it is asked."""
+
+    def __init__(self, *of):
+        super().__init__(*of)
+        self.asked = []
+
+    def __call__(self, x, texts, i):
+        self.asked.append(i)
+        return super().__call__(x, texts, i)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The caches of the generations, in order."""
+    caches = []
+    monkeypatch.setattr(module, "Cached", lambda *of: caches.append(Watched(*of)) or caches[-1])
+    return caches
+
+
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_a_generation(pipes, clip, variant, sampler, monkeypatch):
+def test_a_generation(pipes, clip, variant, sampler, made):
     """All steps without a budget, fewer with one; sequential guidance makes the same, and so does the replay."""
-    made = []
-    monkeypatch.setattr(module, "Cached", lambda *of: made.append(Cached(*of)) or made[-1])
     image = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     values = {**image, "num_frames": 9, "num_inference_steps": 8, "sampler": sampler, "seed": 0}
     pipe = pipes[variant]
@@ -86,18 +111,60 @@ def test_a_generation(pipes, clip, variant, sampler, monkeypatch):
     assert (pipe.generate(PROMPT, **values, cache=1.0).frames == cached.frames).all()
 
 
-@pytest.mark.parametrize("values", [{"guidance_interval": (0.25, 0.75)}, {"num_frames": 17, "window": 9}])
-def test_in_part_of_the_steps_and_in_windows(pipes, values, monkeypatch):
-    """Windows do not share what they remember."""
-    made = []
-    monkeypatch.setattr(module, "Cached", lambda *of: made.append(Cached(*of)) or made[-1])
-    values = {"num_inference_steps": 8, "num_frames": 9, "seed": 0, **values}
-    exact = pipes["5b"].generate(PROMPT, **values, cache=0.0)
-    assert (exact.frames == pipes["5b"].generate(PROMPT, **values).frames).all()
+@pytest.mark.parametrize(
+    ("variant", "num_caches", "values"),
+    [
+        ("2b", 1, {"guidance_scale": 1.0}),
+        ("2b", 1, {"sequential_guidance": True}),
+        ("5b", 1, {"guidance_interval": (0.25, 0.75)}),
+        ("5b", 3, {"num_frames": 17, "window": 9}),
+        ("2b", 2, {"video": True, "extend": True, "num_frames": 17, "window": 9}),
+        ("2b", 1, {"video": True, "strength": 0.9}),
+        ("5b", 1, {"video": True, "invert": True}),
+        ("1.5-5b-i2v", 2, {"image": True, "num_frames": 17, "window": 9}),
+    ],
+)
+def test_nothing_is_remembered_from_one_to_the_next(pipes, clip, variant, num_caches, values, made):
+    """Each window and each video has a cache of its own, of one run of the sampler; so that every video is the one that
+    its seed makes alone, whatever was made before it."""
+    given = {"image": clip[0], "video": clip[:9]}
+    values = {name: given.get(name, value) for name, value in values.items()}
+    values = {"num_frames": 9, "num_inference_steps": 6, **values}
+    pipe = pipes[variant]
+    exact = pipe.generate(PROMPT, **values, seed=3, cache=0.0)
+    assert (exact.frames == pipe.generate(PROMPT, **values, seed=3).frames).all()
+    num_steps = len(made[0].asked)
+    assert all(one.num_computed == num_steps for one in made)
     made.clear()
-    pipes["5b"].generate(PROMPT, **values, cache=1.0)
-    assert len(made) == len({id(one) for one in made}) > ("window" in values)
-    assert all(2 <= one.num_computed < 8 for one in made)
+
+    pair = pipe.generate(PROMPT, **values, seed=3, cache=1.0, num_videos=2)
+    assert len(made) == 2 * num_caches
+    assert all(one.asked == list(range(num_steps)) for one in made)
+    assert all(2 <= one.num_computed < num_steps for one in made)
+    for video, seed in reversed(list(zip(pair, (3, 4)))):
+        assert (pipe.generate(PROMPT, **values, seed=seed, cache=1.0).frames == video.frames).all()
+
+
+def test_streamed_from_disk_and_under_a_lora(pipes, made):
+    """The same steps are computed, and the same video comes out, wherever the weights lie."""
+    about, values = pipes["5b"].about, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
+    adapter = lora.fresh(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    for factors in adapter.layers.values():
+        factors.up.normal_(generator=torch.Generator().manual_seed(1))
+    machine = look(torch.device("cpu"), "float32", measured=False)
+    plan = estimate(model_of(about), default_demand(about), machine, ("streamed", "streamed"), Decoding())
+    resident, streamed = CogVideoX.from_pretrained(about, "cpu"), CogVideoX.from_pretrained(about, "cpu", memory=plan)
+    found = []
+    for pipe in (resident, streamed):
+        before = pipe.generate(PROMPT, **values).frames
+        pipe.load_lora(adapter)
+        with_it = pipe.generate(PROMPT, **values).frames
+        pipe.unload_lora()
+        assert (pipe.generate(PROMPT, **values).frames == before).all() and (with_it != before).any()
+        found.append((before, with_it))
+    assert np.array_equal(*found)
+    computed = [one.num_computed for one in made]
+    assert computed[:3] == computed[3:] and max(computed) < 6
 
 
 def test_over_ranks_it_is_refused(pipes):
