@@ -5,7 +5,9 @@ out at; that of a CPU is measured for a tenth of a second. Imports no torch unti
 """
 
 import os
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ DISK = 1.0e9
 
 CONTEXT = 700 * 2**20
 """What CUDA itself and the screen take of a GPU's memory."""
+
+_NO_LIMIT = 2**60
+"""Version 1 of control groups says a number near 2**63 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Rates:
     peak: float | None = None
 
 
-# Of bfloat16 or float16 without compilation. The first name that the device's name contains.
+# Of bfloat16 or float16 without compilation. The first name that the device's name contains, with no digit after it.
 GPUS: dict[str, Rates] = {
     "B200": Rates(900 * T, 500 * T, 400 * T, 50e9, 2250 * T),
     "GH200": Rates(450 * T, 300 * T, 200 * T, 100e9, 989 * T),
@@ -85,7 +90,7 @@ def gpu(name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_giga
 
 def rates_of_gpu(name: str, dtype: str) -> Rates:
     """By name; of one that is not known, those of a small one. float32 is taken to be eight times slower."""
-    known = next((rates for part, rates in GPUS.items() if part.lower() in name.lower()), UNKNOWN_GPU)
+    known = next((rates for part, rates in GPUS.items() if re.search(rf"{part}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
         return known
     return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer, known.peak)
@@ -115,10 +120,13 @@ def free_memory() -> int:
 def main_memory() -> tuple[int | None, int | None]:
     """Bytes of main memory, and how many of them are free. None is unknown."""
     total, free = _of_machine()
-    limit, used = _number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory.current")
-    if limit is not None and (total is None or limit < total):
-        within = limit - (used or 0) + _reclaimable()
-        return limit, within if free is None else min(within, free)
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return total, free
+    for limit, room in limits(groups, Path("/sys/fs/cgroup")):
+        total = limit if total is None else min(total, limit)
+        free = room if free is None else min(free, room)
     return total, free
 
 
@@ -135,21 +143,42 @@ def _of_machine() -> tuple[int | None, int | None]:
         return None, None
 
 
-def _reclaimable() -> int:
-    """Bytes that a container is charged for files which were read, and gives back when it needs them."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+def limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
+    """Of every control group around a process that limits memory: bytes in all, and those that are left.
+
+    What files that were read take of it is given back when it is needed, and counts as left.
+
+    Args:
+        groups: a process's `/proc/*/cgroup`. Inside of a container the paths in it may be those outside.
+        folder: where the groups are, of either version.
+    """
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            home, limit, used, idle = folder, "memory.max", "memory.current", "inactive_file "
+        elif "memory" in controllers.split(","):
+            home, limit, used = folder / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            idle = "total_inactive_file "
+        else:
+            continue
+        inner = home / path.strip("/")
+        for group in (inner, *inner.parents):
+            most = _number_in(group / limit)
+            if most is not None and most < _NO_LIMIT:
+                taken = (_number_in(group / used) or 0) - (_number_in(group / "memory.stat", idle) or 0)
+                yield most, max(most - taken, 0)
+            if group == home:
+                break
 
 
-def _number_in(path: str) -> int | None:
+def _number_in(file: Path, name: str = "") -> int | None:
+    """The number of a file, or of its line that begins with a name."""
     try:
-        text = Path(path).read_text(encoding="ascii").strip()
+        lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None
+    texts = [line.removeprefix(name).strip() for line in lines if line.startswith(name)]
+    return int(texts[0]) if texts and texts[0].isdigit() else None
 
 
 def _probe() -> Rates:
