@@ -31,31 +31,37 @@ _LARGEST = torch.finfo(_FLOAT8).max
 def to_float8(model: Transformer) -> None:
     """Rounds the blocks' linear layers to 8 bits, which halves their memory. Their originals are gone.
 
+    LoRAs that lie beside the weights stay there, in full; merged ones belong to the weights from now on.
+
     Raises:
-        UserError: a LoRA beside the weights, since in 8 bits it can only be in them; weights that are elsewhere.
+        UserError: weights that are elsewhere.
     """
+    for layer in model.modules():
+        if isinstance(layer, LowRankLinear):
+            layer.settle()
     for block in model.blocks:
         for name in LAYERS:
             layer = block.get_submodule(name)
-            if isinstance(layer, LowRankLinear):
-                if any(not lora.merged for lora in layer.each()):
-                    raise UserError("a LoRA beside the weights cannot be kept in float8: merge it into them first")
-                layer = layer.plain()
             assert isinstance(layer, nn.Linear)
             if layer.weight.numel() == 0:
                 raise UserError("blocks that are streamed cannot be kept in float8: choose a plan that holds them all")
             block.set_submodule(name, Float8Linear(layer))
 
 
-class Float8Linear(nn.Module):
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        weight, scale = round_rows(layer.weight.detach())
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
-        self.bias = layer.bias
+class Float8Linear(LowRankLinear):
+    """A linear layer whose weight is in float8, and the LoRAs beside it."""
 
-    def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
+    can_merge = False
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        weight, scale = round_rows(layer.weight.detach())
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", scale)
+        if isinstance(layer, LowRankLinear):
+            self.loras = layer.loras
+
+    def alone(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         rows = x.reshape(-1, x.shape[-1])
         rounded, scale = round_rows(rows)
         if multiplies_float8(x.device):
@@ -73,6 +79,10 @@ class Float8Linear(nn.Module):
             out = linear(_restored(rounded, scale, x.dtype), _restored(self.weight, self.scale, x.dtype), self.bias)
         out = F.gelu(out, approximate="tanh") if gelu else out
         return out.unflatten(0, x.shape[:-1])
+
+    def plain(self) -> "Float8Linear":
+        """The layer itself: what it was before is gone."""
+        return self
 
 
 def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:

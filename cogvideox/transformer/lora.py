@@ -91,10 +91,13 @@ def add(
         trainable: make its factors parameters; then it is not merged.
 
     Raises:
-        UserError: a layer that the model does not have, or in another shape, all named; a name that is taken.
+        UserError: a layer that the model does not have, or in another shape, all named; a name that is taken; weights
+            into which nothing can be merged.
     """
     if merge and trainable:
         raise ValueError("a LoRA in training is not merged")
+    if merge and not all(layer.can_merge for _, layer in _all_adapted(model)):
+        raise UserError("a LoRA cannot be merged into weights in float8: leave merge out, so that it lies beside them")
     _check_strength(strength)
     if name in strengths(model):
         raise UserError(f"a LoRA called {name!r} is loaded already: choose another name, or remove that one first")

@@ -83,6 +83,9 @@ class LowRank(nn.Module):
 class LowRankLinear(Linear):
     """A linear layer and the LoRAs on it. Its weight and bias are those of the layer that it stands for."""
 
+    can_merge = True
+    """Whether a LoRA can be added to the weight."""
+
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
@@ -94,11 +97,15 @@ class LowRankLinear(Linear):
     def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         apart = [lora.matrices() for lora in self.each() if not lora.merged]
         if not apart:
-            return super().forward(x, gelu=gelu)
+            return self.alone(x, gelu=gelu)
         down = torch.cat([down for down, _ in apart]).to(x.dtype)
         up = torch.cat([up for _, up in apart], dim=1).to(x.dtype)
-        out = super().forward(x) + linear(linear(x, down), up)
+        out = self.alone(x) + linear(linear(x, down), up)
         return F.gelu(out, approximate="tanh") if gelu else out
+
+    def alone(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
+        """The weight's own product, without what lies beside it."""
+        return super().forward(x, gelu=gelu)
 
     def each(self) -> list[LowRank]:
         return [lora for lora in self.loras if isinstance(lora, LowRank)]
@@ -117,6 +124,11 @@ class LowRankLinear(Linear):
                 total = torch.addmm(total, up.float(), down.float())
             weight = total.to(weight.dtype)
         self.weight.data = weight
+
+    def settle(self) -> None:
+        """What is merged belongs to the weight from now on."""
+        self.original = None
+        self.loras = nn.ModuleList(lora for lora in self.each() if not lora.merged)
 
     def plain(self) -> Linear:
         """The layer without the LoRAs."""

@@ -52,19 +52,41 @@ def test_a_model_in_a_quarter_of_the_memory(model):
         assert block.modulation.weight.dtype == model.final.linear.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("merge", [False, True])
-def test_loras_go_into_the_weights_before(model, merge):
-    one = lora.fresh(model, torch.Generator().manual_seed(0), rank=2)
+@pytest.fixture
+def adapter(model) -> lora.LoRA:
+    one = lora.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=[*lora.TARGETS, "ff.net.0.proj"])
     for factors in one.layers.values():
-        factors.up.normal_()
-    lora.add(model, one, merge=merge)
+        factors.up.normal_(generator=torch.Generator().manual_seed(1))
+    return one
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_loras_from_before(model, adapter, merge):
+    """What lies beside the weights can be taken off afterwards, and what is merged cannot."""
+    lora.add(model, adapter, merge=merge)
     with_it = predict(model)
+    to_float8(model)
+    assert (predict(model) - with_it).norm() < 0.1 * with_it.norm()
     if merge:
-        to_float8(model)
-        assert (predict(model) - with_it).norm() < 0.1 * with_it.norm()
+        assert not lora.strengths(model)
     else:
-        with pytest.raises(UserError, match="merge it"):
-            to_float8(model)
+        lora.remove(model)
+        assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
+
+
+def test_loras_from_after(model, adapter):
+    to_float8(model)
+    before = predict(model)
+    with pytest.raises(UserError, match="leave merge out"):
+        lora.add(model, adapter, merge=True)
+    lora.add(model, adapter, strength=0.5)
+    lora.add(model, adapter, "other", strength=0.5)
+    both = predict(model)
+    lora.remove(model)
+    assert torch.equal(predict(model), before)
+    lora.add(model, adapter)
+    torch.testing.assert_close(predict(model), both)
+    assert lora.extract(model).layers.keys() == adapter.layers.keys()
 
 
 def test_blocks_whose_weights_are_elsewhere(model):
