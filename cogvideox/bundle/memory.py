@@ -121,6 +121,11 @@ class Plan:
         return "resident" if (self.text, self.transformer) == ("stays", "stays") else "parts"
 
     @property
+    def transformer_stays(self) -> bool:
+        """Whether the transformer's weights are those that it computes with, all the time."""
+        return self.transformer == "stays" and self.storage == "exact"
+
+    @property
     def peak(self) -> int:
         """Bytes on the device at the worst moment of all."""
         return max(self.bytes_text, self.bytes_encode, self.bytes_denoise, self.bytes_decode)

@@ -45,11 +45,6 @@ class Placed(Bundle):
         if part in self.keepers:
             self.keepers[part].enter()
 
-    @property
-    def transformer_stays(self) -> bool:
-        """Whether the transformer's weights are those that it computes with, all the time."""
-        return "transformer" not in self.keepers
-
     def decoding(self, demand: Demand) -> Decoding:
         """How the VAE takes a request, for which the model was not necessarily placed."""
         return replan(self.model, demand, self.plan).vae

@@ -2,7 +2,7 @@
 
 from cogvideox import geometry
 from cogvideox.bundle.layout import Description
-from cogvideox.bundle.memory import Demand
+from cogvideox.bundle.memory import Demand, Plan
 from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.generation.request import Request
 
@@ -51,6 +51,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )
+
+
+def next_setting(plan: Plan, request: Request | None = None) -> str:
+    """What to try where memory ran out all the same: for a request, or while the model was loaded."""
+    if plan.placement != "streamed":
+        return "load the model with memory='low' (--memory low)"
+    if request is None:
+        return "end other programs that hold it"
+    if request.guidance_scale != 1 and not request.sequential_guidance:
+        return "try sequential_guidance, which takes half of the activations"
+    return "ask for fewer frames, a window, or a smaller height and width"
 
 
 def smaller(how: Decoding, rows: int) -> Decoding | None:

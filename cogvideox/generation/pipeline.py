@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from cogvideox.bundle.placement import place as put_in_place
 from cogvideox.bundle.settings import FolderSettings
 from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
-from cogvideox.generation.demand import demand_of, is_out_of_memory
+from cogvideox.generation.demand import demand_of, is_out_of_memory, next_setting
 from cogvideox.generation.denoise import Texts
 from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.finished import Finished
@@ -54,8 +55,11 @@ from cogvideox.version import __version__
 __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
 
 
+_TO_STAY = "load with memory='speed' (--memory speed) and without int8 or fp8"
+
+
 class CogVideoX:
-    """A model on its device. Make one with `from_pretrained`."""
+    """A model on its device. Make one with `from_pretrained`. Threads that share one wait for each other."""
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class CogVideoX:
         self.ranks = ranks
         if ranks is not None:
             over_ranks(bundle.transformer, ranks.sequence)
+        # Memory is planned for one video at a time, and weights that come and go are where that one needs them.
+        self._alone = RLock()
         self._embeddings: dict[str, Tensor] = {}
         self._loras: dict[str, Adapter] = {}
 
@@ -116,9 +122,14 @@ class CogVideoX:
         place = choose_device(device) if ranks is None else ranks.device
         kind = choose_dtype(dtype, place, about.settings)
         plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
-        bundle = put_in_place(about, plan, place, kind)
-        if compile and not bundle.transformer_stays:
-            raise UserError("compile is for weights that stay: leave it out, or load with memory='speed'")
+        if compile and not plan.transformer_stays:
+            raise UserError(f"compile is for weights that stay as they are: leave it out, or {_TO_STAY}")
+        try:
+            bundle = put_in_place(about, plan, place, kind)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"memory ran out while the model was loaded: {next_setting(plan)}") from error
         if compile:
             compile_on(place, bundle.transformer)
         return cls(about, bundle, place, kind, ranks)
@@ -266,34 +277,27 @@ class CogVideoX:
             UserError: memory ran out; the sentence has the setting to try next.
         """
         inputs = in_size(reopen(request) if inputs is None else inputs, request)
-        metadata = self.replay(request).metadata()
-        maker = Maker(
-            self.bundle,
-            self._texts(request),
-            torch.Generator().manual_seed(request.seed),
-            self.device,
-            self.dtype,
-            output,
-            on_step or (lambda progress: None),
-            self.ranks,
-            self.bundle.decoding(demand_of(request, self.about)),
-            None if finished is None else Finished(finished, metadata),
-        )
-        try:
-            frames = maker.make(request, inputs)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(f"memory ran out: {self._next_setting(request)}") from error
+        with self._alone:
+            metadata = self.replay(request).metadata()
+            try:
+                maker = Maker(
+                    self.bundle,
+                    self._texts(request),
+                    torch.Generator().manual_seed(request.seed),
+                    self.device,
+                    self.dtype,
+                    output,
+                    on_step or (lambda progress: None),
+                    self.ranks,
+                    self.bundle.decoding(demand_of(request, self.about)),
+                    None if finished is None else Finished(finished, metadata),
+                )
+                frames = maker.make(request, inputs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not isinstance(self.bundle, Placed):
+                    raise
+                raise UserError(f"memory ran out: {next_setting(self.bundle.plan, request)}") from error
         return Video(frames, fps=request.fps, metadata=metadata)
-
-    def _next_setting(self, request: Request) -> str:
-        """What to try where memory ran out in the transformer or the text encoder."""
-        if not (isinstance(self.bundle, Placed) and self.bundle.plan.placement == "streamed"):
-            return "load the model with memory='low' (--memory low)"
-        if request.guidance_scale != 1 and not request.sequential_guidance:
-            return "try sequential_guidance, which takes half of the activations"
-        return "ask for fewer frames, a window, or a smaller height and width"
 
     def replay(self, request: Request) -> Replay:
         """What the metadata of the request's video holds."""
@@ -335,17 +339,16 @@ class CogVideoX:
         Raises:
             UserError: no LoRA for this model, with what it seems to be or what does not fit; a name that is taken.
         """
-        if merge and isinstance(self.bundle, Placed) and not self.bundle.transformer_stays:
-            raise UserError(
-                "a LoRA is merged only into weights that stay: leave merge out, or load with memory='speed'"
-            )
+        if merge and isinstance(self.bundle, Placed) and not self.bundle.plan.transformer_stays:
+            raise UserError(f"a LoRA is merged only into weights that stay as they are: leave merge out, or {_TO_STAY}")
         one = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
-        if name is None:
-            stem = one.path.stem if one.path is not None else "lora"
-            name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
-        lora.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
         source = Source(None, "") if one.path is None else source_of_file(one.path)
-        self._loras[name] = Adapter(source, float(strength), merge)
+        with self._alone:
+            if name is None:
+                stem = one.path.stem if one.path is not None else "lora"
+                name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
+            lora.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
+            self._loras[name] = Adapter(source, float(strength), merge)
         if not one.alpha_known:
             warnings.warn(
                 f"{one.path or name} does not tell its alpha, so alpha = rank is assumed; if it was trained with "
@@ -360,8 +363,9 @@ class CogVideoX:
         Raises:
             UserError: there is none of that name.
         """
-        lora.remove(self.bundle.transformer, name)
-        self._loras = {} if name is None else {one: its for one, its in self._loras.items() if one != name}
+        with self._alone:
+            lora.remove(self.bundle.transformer, name)
+            self._loras = {} if name is None else {one: its for one, its in self._loras.items() if one != name}
 
     def _texts(self, request: Request) -> Texts:
         prompt = self._embed(request.prompt)

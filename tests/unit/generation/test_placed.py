@@ -1,9 +1,12 @@
 """The same video in every placement, and what happens where memory runs out all the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
+from cogvideox.bundle import placement
 from cogvideox.bundle.machine import look
 from cogvideox.bundle.memory import KEEPS, estimate
 from cogvideox.bundle.placement import model_of
@@ -13,6 +16,7 @@ from cogvideox.generation.demand import default_demand
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.plan import plan_for
 from cogvideox.generation.prepare import complete
+from cogvideox.generation.progress import Cancelled
 from cogvideox.transformer import lora
 from cogvideox.vae.model import CausalVAE
 
@@ -38,6 +42,40 @@ def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
     for _ in range(2):
         frames = pipe.generate(PROMPT, seed=1, output="float", **given).frames
         np.testing.assert_allclose(frames, expected, atol=3e-5)  # strips pool in another order
+
+
+def test_threads_that_share_a_model_wait_for_each_other(pipes):
+    """Else each would find the blocks of the other in place."""
+    pipe = placed(pipes["2b"].about, KEEPS[-1])
+    alone = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(lambda seed: pipe.generate(PROMPT, seed=seed).frames, range(3)))
+    assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("keeps", [KEEPS[2], KEEPS[-1]])
+def test_after_a_cancel_the_next_video_is_the_same(pipes, keeps):
+    pipe = placed(pipes["2b"].about, keeps, Decoding())
+    expected = pipes["2b"].generate(PROMPT, seed=1).frames
+
+    def stop(progress):
+        raise Cancelled
+
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            pipe.generate(PROMPT, seed=1, on_step=stop)
+    assert np.array_equal(pipe.generate(PROMPT, seed=1).frames, expected)
+
+
+def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, monkeypatch):
+    pipe = placed(pipes["2b"].about, KEEPS[-1], Decoding())
+    expected = pipes["2b"].generate(PROMPT, seed=1).frames
+    for block in pipe.bundle.transformer.blocks:
+        with monkeypatch.context() as broken:
+            broken.setattr(block, "forward", lambda *args, **kwargs: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pipe.generate(PROMPT, seed=1)
+        assert np.array_equal(pipe.generate(PROMPT, seed=1).frames, expected)
 
 
 def test_previews_while_blocks_are_streamed(pipes):
@@ -99,6 +137,23 @@ def test_where_it_runs_out_elsewhere_the_next_setting_is_named(pipes, monkeypatc
         monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
         with pytest.raises(UserError, match=words):
             pipe.generate(PROMPT, seed=1, **more)
+
+
+def test_where_it_runs_out_while_the_model_is_loaded_as_well(pipes, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(placement, "load_strict", full)
+    with pytest.raises(UserError, match=r"while the model was loaded: .*--memory low"):
+        CogVideoX.from_pretrained(pipes["2b"].about, "cpu")
+    with pytest.raises(UserError, match="end other programs"):
+        placed(pipes["2b"].about, KEEPS[-1])
+
+
+def test_what_takes_weights_that_stay_is_refused_before_any_is_read(pipes, monkeypatch):
+    monkeypatch.setattr(placement, "load_strict", None)
+    with pytest.raises(UserError, match=r"compile is for weights that stay .*--memory speed\) and without int8"):
+        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int8", compile=True)
 
 
 def test_finished_latents_are_decoded_without_denoising_again(pipes, tmp_path, monkeypatch):
