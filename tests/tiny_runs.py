@@ -3,19 +3,27 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from cogvideox import config
 from cogvideox.bundle.vae import save_vae
-from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.config import Target, ToyboxClips
+from cogvideox.dataset.mixture import Source
 from cogvideox.diffusion.config import ScheduleConfig
+from cogvideox.records import Video
 from cogvideox.text.config import T5Config
+from cogvideox.training import stage_loop
 from cogvideox.training.draws import torch_generator
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.settings import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
+from cogvideox.training.stage_settings import StageTraining
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
+from tests import tiny
 
 VAE = VAEConfig(
     block_out_channels=(4, 4, 4, 4),
@@ -105,8 +113,41 @@ def vae_gan_run(**run) -> VAETraining:
     )
 
 
-def overrides(recipe: str, settings: TransformerTraining | VAETraining) -> list[str]:
+def stage_run(at: Path) -> StageTraining:
+    """A stage of three steps on clips of several lengths and images, which lie in a store already. All in `at`."""
+    model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
+    clips.mkdir()
+    for i in range(6):
+        frames = rng.integers(0, 255, ((5, 9, 1)[i % 3], 32, 32, 3), dtype=np.uint8)
+        name = f"{i}.mp4" if len(frames) > 1 else f"{i}.png"
+        Video(frames, fps=8.0).save(clips / name)
+        (clips / f"{i}.txt").write_text(f"a red ball {i}")
+    usual = StageTraining(
+        model=str(model),
+        data=(Source(str(clips)),),
+        row_tokens=64,
+        # Gradients that are next to nothing decide about a whole step of Adam's where eps is small.
+        optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
+        run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
+        target=Target(fps=8.0, num_frames=9, height=32, width=32),
+        stored_as="float32",
+    )
+    stage_loop.train(usual, at / "encoding")
+    (store,) = (at / "encoding/stores").iterdir()
+    return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
+
+
+def overrides(recipe: str, settings: TransformerTraining | VAETraining | StageTraining) -> list[str]:
     """The words that make `cogvideox train RECIPE` a run with these settings."""
+    data, settings = _data(settings)
     before, after = (config.dotted(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
     changed = {name: value for name, value in after.items() if value != before[name]}
-    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
+    words = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
+    return data + words
+
+
+def _data(settings: TransformerTraining | VAETraining | StageTraining) -> tuple[list[str], Any]:
+    """The words that name a stage's data, and its settings without them."""
+    if not isinstance(settings, StageTraining):
+        return [], settings
+    return [word for source in settings.data for word in ("--data", source.store)], replace(settings, data=())

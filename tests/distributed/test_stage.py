@@ -4,20 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import Tensor
 
 from cogvideox.bundle import folder
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
-from cogvideox.records import Video
-from cogvideox.training.settings import OptimSettings, RunSettings
+from cogvideox.training.settings import OptimSettings
 from cogvideox.training.stage_loop import train
 from cogvideox.training.stage_settings import LoRASettings, StageTraining
 from cogvideox.transformer.lora_files import read_lora
-from tests import tiny
+from tests import tiny_runs
 from tests.distributed.compare import close_all
 from tests.distributed.spawn import as_torchrun
 
@@ -30,28 +26,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> StageTraining:
-    """Of clips of several lengths and images, encoded once by a run of one step."""
-    at = tmp_path_factory.mktemp("stage")
-    model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
-    clips.mkdir()
-    for i in range(6):
-        frames = rng.integers(0, 255, ((5, 9, 1)[i % 3], 32, 32, 3), dtype=np.uint8)
-        name = f"{i}.mp4" if len(frames) > 1 else f"{i}.png"
-        Video(frames, fps=8.0).save(clips / name)
-        (clips / f"{i}.txt").write_text(f"a red ball {i}")
-    usual = StageTraining(
-        model=str(model),
-        data=(Source(str(clips)),),
-        row_tokens=64,
-        # Gradients that are next to nothing decide about a whole step of Adam's where eps is small.
-        optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
-        run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
-        target=Target(fps=8.0, num_frames=9, height=32, width=32),
-        stored_as="float32",
-    )
-    train(usual, at / "encoding")
-    (store,) = (at / "encoding/stores").iterdir()
-    return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
+    return tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
 
 
 def weights(made: Path) -> dict[str, Tensor]:

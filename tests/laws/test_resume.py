@@ -8,16 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cogvideox.training import transformer_loop, vae_loop
+from cogvideox.training import stage_loop, transformer_loop, vae_loop
 from cogvideox.training.checkpoint import Checkpoints
 from tests import tiny_runs
 
 Train = Callable[..., Path | None]  # (out, workers, resume, max_seconds) -> the result, or None when it was stopped
-NUM_KILLS = 5
+NUM_KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,17 @@ def vae(tmp_path_factory):
     return tiny_runs.write_vae(tmp_path_factory.mktemp("vae"))
 
 
-@pytest.fixture(scope="module", params=["transformer", "vae", "vae with a discriminator"])
-def train(request, vae) -> Train:
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    return tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="module", params=["transformer", "stage", "vae", "vae with a discriminator"])
+def train(request, vae, stage) -> Train:
+    if request.param == "stage":
+        return lambda out, workers=0, **how: stage_loop.train(
+            replace(stage, run=replace(stage.run, num_steps=8, workers=workers)), out, **how
+        )
     if request.param != "transformer":
         make = tiny_runs.vae_run if request.param == "vae" else tiny_runs.vae_gan_run
         return lambda out, workers=0, **how: vae_loop.train(make(workers=workers), out, **how)
