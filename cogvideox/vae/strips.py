@@ -37,6 +37,10 @@ Norm = GroupNorm | LatentNorm
 _GONE = torch.empty(0)
 """In place of a strip that is no longer needed."""
 
+_LARGE = 2**26
+"""Bytes of a feature map, from which memory of the CPU that was freed goes back to the system after each convolution.
+To take it anew costs time, a quarter more for small pictures, where there is little to give back."""
+
 
 class Strips(Stream):
     """Chunks of one video in order, each in strips of rows.
@@ -91,8 +95,10 @@ class Strips(Stream):
     ) -> Iterator[Strip]:
         factors = None if norm is None else self._factors(x, norm, latents)
         before, tails = self._tail_rows.pop(conv, []), []
+        num_bytes = 0
         for i in range(len(x)):
             room = self._room(x, i, factors, before)
+            num_bytes += room.nbytes
             if not self.holds_last:
                 tail = room[:, :, -2:, 1:-1].clone()  # a view would keep all of the room
                 tails.append(OnDisk(tail) if self._offload and tail.device.type == "cpu" else self._away(tail))
@@ -106,7 +112,7 @@ class Strips(Stream):
             yield strip
         if tails:
             self._tail_rows[conv] = tails
-        if len(x) > 1 and self._device.type == "cpu":
+        if len(x) > 1 and self._device.type == "cpu" and num_bytes >= _LARGE:
             give_back()
 
     def _room(self, x: Rows, i: int, factors: tuple[Tensor, Tensor] | None, before: list[Tensor | OnDisk]) -> Strip:
@@ -123,8 +129,8 @@ class Strips(Stream):
             else:
                 cut = slice(self._edges[k], self._edges[k + 1])
                 scale, shift = (f if f.shape[3] == 1 else f[..., cut, :][..., rows, :] for f in factors)
-                _activate(self._here(x[k][..., rows, :]), scale, shift, out)
-            room[:, :, :2, into] = out[:, :, :1] if self.holds_first else self._here(before[k])[..., rows, :]
+                _activate(self._here(x[k], rows), scale, shift, out)
+            room[:, :, :2, into] = out[:, :, :1] if self.holds_first else self._here(before[k], rows)
         return room
 
     def _factors(self, x: Rows, norm: Norm, latents: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -179,7 +185,7 @@ class Strips(Stream):
                 if k is None:
                     out.zero_()
                     continue
-                part = self._here(x[k][..., rows, :])
+                part = self._here(x[k], rows)
                 out[:, :, :once] = part[:, :, :once]
                 pairs = part[:, :, once:]
                 torch.add(pairs[:, :, 0::2], pairs[:, :, 1::2], out=out[:, :, once:]).div_(2)
@@ -190,8 +196,11 @@ class Strips(Stream):
             del room, frames
             yield rearrange(strip, "(b t) c h w -> b c t h w", b=b)
 
-    def _here(self, x: Strip | OnDisk) -> Strip:
-        return x.read() if isinstance(x, OnDisk) else x.to(self._device, non_blocking=True)
+    def _here(self, x: Strip | OnDisk, rows: slice = slice(None)) -> Strip:
+        """These rows of a strip, wherever it waits."""
+        if isinstance(x, OnDisk):
+            return x.read()[..., rows, :]
+        return x[..., rows, :].to(self._device, non_blocking=True)
 
     def _away(self, x: Strip) -> Strip:
         return to_host(x) if self._offload and x.device.type != "cpu" else x
