@@ -5,7 +5,7 @@ in memory they lie ready, as they are or in one byte a number (`rows`), in pinne
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from cogvideox.bundle.rows import Rows, Storage, round_
 from cogvideox.weights.keymap import Rule
 from cogvideox.weights.stored import Stored
-from cogvideox.weights.strict import sources_of, translate
+from cogvideox.weights.strict import sources_of, translate, translate_into
 
 
 class OnDisk:
@@ -46,26 +46,21 @@ class OnDisk:
         Raises:
             UserError: one is damaged, or does not fit into the type.
         """
-        return dict(self._read(names, self._dtype, self._device, release=True))
-
-    def _read(
-        self, names: Sequence[str], dtype: torch.dtype | None, device: torch.device | None, *, release: bool = False
-    ) -> Iterator[tuple[str, Tensor]]:
-        wanted = {name: self._expected[name] for name in names}
-        theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
-        state = self._state.renamed({name: name for name in theirs})
+        wanted, state = {name: self._expected[name] for name in names}, self._part(names)
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            yield from translate(
-                state,
-                wanted,
-                where=self._where,
-                rules=self._rules,
-                dtype=dtype,
-                device=device,
-                lasting=False,
+            made = dict(
+                translate(
+                    state,
+                    wanted,
+                    where=self._where,
+                    rules=self._rules,
+                    dtype=self._dtype,
+                    device=self._device,
+                    lasting=False,
+                )
             )
-            if release:  # small tensors lie all over the file
-                state.release()
+            state.release()  # small tensors lie all over the file
+        return made
 
     def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
         """The same, one after the other into tensors that are there, so that no other memory is held.
@@ -73,8 +68,13 @@ class OnDisk:
         Raises:
             UserError: as `fetch`.
         """
-        for name, tensor in self._read(names, None, None):  # cast on the way, without a tensor in between
-            into[name].copy_(tensor)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            translate_into(self._part(names), into, where=self._where, rules=self._rules)
+
+    def _part(self, names: Sequence[str]) -> Stored:
+        """Of the files, what these tensors are made of."""
+        theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
+        return self._state.renamed({name: name for name in theirs})
 
     def rows_of(self, name: str, indices: Tensor) -> Tensor:
         """Some rows of a table that lies in the file as it is used, cast. The others are never read."""

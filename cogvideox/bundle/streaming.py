@@ -125,6 +125,7 @@ class Streamed:
                 return tables(emb)
             finally:
                 take_out(self._network, names, self._dtype, self._device)
+                _settle(self._device)
 
         return bring_and_let_go
 
@@ -176,6 +177,7 @@ class InThread:
         if self._coming is not None:
             self._coming[1].exception()  # waits, and leaves what went wrong to the next who asks
         self._slots, self._coming = [], None
+        _settle(self._device)
 
     def _send(self, i: int) -> None:
         if not self._slots:
@@ -194,8 +196,7 @@ class InThread:
     def _fill(self, names: list[str], into: dict[str, Tensor], stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
         with torch.cuda.stream(stream), torch.no_grad():  # which is no stream where there is none
             self._shelf.fill(names, into)
-        if self._device.type == "cpu":
-            give_back()  # what was joined on the way lies between what stays
+        _settle(self._device)
         return into
 
 
@@ -277,6 +278,12 @@ class _Room:
                 self.matrix.copy_(self._numbers).mul_(held.scale)
             else:
                 self.matrix.copy_(held, non_blocking=True)
+
+
+def _settle(device: torch.device) -> None:
+    """What was freed on the CPU lies between what stays, where glibc would keep it."""
+    if device.type == "cpu":
+        give_back()
 
 
 def _in_block(name: str) -> str:

@@ -38,6 +38,8 @@ class Rule:
     split: Callable[[Tensor], Sequence[Tensor]]
     copies: bool = True
     """Whether what `join` makes has memory of its own, or is a view of theirs."""
+    cuts: bool = False
+    """Whether what `split` makes are views of ours."""
 
     def __post_init__(self) -> None:
         if any(_placeholders(pattern) != _placeholders(self.ours) for pattern in self.theirs):
@@ -69,6 +71,7 @@ def Merge(theirs: Sequence[str], ours: str, dim: int = 0) -> Rule:
         ours,
         join=lambda parts: _cat(parts, dim),
         split=lambda whole: _cut(whole, len(theirs), dim),
+        cuts=True,
     )
 
 
@@ -148,6 +151,21 @@ def make(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
     """
     rule, names = _our_side(name, rules)
     return parts[0] if rule is None else _fit(rule.join, list(parts), names)
+
+
+def place(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], into: Tensor) -> None:
+    """The same into memory that is there, cast on the way; what is merged is never joined in memory of its own.
+
+    Raises:
+        UserError: tensors that belong together do not fit together.
+    """
+    rule, _ = _our_side(name, rules)
+    pieces = rule.split(into) if rule is not None and rule.cuts else ()
+    if [piece.shape for piece in pieces] == [part.shape for part in parts]:
+        for piece, part in zip(pieces, parts, strict=True):
+            piece.copy_(part)
+    else:
+        into.copy_(make(name, rules, parts))
 
 
 def copies(name: str, rules: Sequence[Rule]) -> bool:

@@ -4,14 +4,14 @@ The network waits on the meta device. Each of its tensors is made of those of th
 before the next one is read, so that at no time more than the finished tensors and one unfinished one are in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
-from cogvideox.weights.keymap import Rule, copies, make, their_names, to_ours
+from cogvideox.weights.keymap import Rule, copies, make, place, their_names, to_ours
 from cogvideox.weights.stored import Stored, passing, shapes
 from cogvideox.weights.words import count, some
 
@@ -69,25 +69,40 @@ def translate(
     check_fit(state, expected, where=where, rules=rules)
     broken: list[str] = []
     too_large: list[str] = []
-    place = {name: i for i, name in enumerate(state)}
-    # In the order of the file, or of one file after the other, because disks like it.
-    for name in sorted(expected, key=lambda name: place[sources_of(name, state, rules)[0]]):
+    for name in _in_order(expected, state, rules):
         tensor = _made(name, state, rules, dtype, device, lasting)
         if not _finite(tensor):
             parts = [passing(state, part) for part in sources_of(name, state, rules)]
             overflows = dtype is not None and all(_finite(part.float()) for part in parts)
             (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
         yield name, tensor
-    if broken:
-        raise UserError(
-            f"the weights in {where} are damaged: {count(broken, 'tensor')} with NaN or infinity ({some(broken)})"
-        )
+    _refuse(broken, where)
     if too_large and dtype is not None:
         raise UserError(
             f"the weights in {where} do not fit into {str(dtype).removeprefix('torch.')}, whose numbers end at "
             f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
             f"bfloat16 and float32 hold them"
         )
+
+
+def translate_into(
+    state: Mapping[str, Tensor], into: Mapping[str, Tensor], *, where: str, rules: Sequence[Rule] = ()
+) -> None:
+    """The tensors of `into`, which keep their type and device, filled with those of `state`.
+
+    Nothing is held in between: what is cast or joined is so on its way into the place where it stays.
+
+    Raises:
+        UserError: as for `load_strict`; what is no number, at the end.
+    """
+    check_fit(state, into, where=where, rules=rules)
+    broken: list[str] = []
+    for name in _in_order(into, state, rules):
+        parts = [passing(state, part) for part in sources_of(name, state, rules)]
+        if not all(_finite(part) for part in parts):
+            broken.append(" + ".join(their_names(name, rules)))
+        place(name, rules, parts, into[name])
+    _refuse(broken, where)
 
 
 def check_fit(
@@ -143,6 +158,19 @@ def _made(
         # are cast, because a GPU does it faster.
         parts = [passing(state, part).to(device=device).to(dtype=kind) for part in sources]
     return make(name, rules, parts).contiguous()
+
+
+def _in_order(expected: Iterable[str], state: Mapping[str, Tensor], rules: Sequence[Rule]) -> list[str]:
+    """In the order of the file, or of one file after the other, because disks like it."""
+    at = {name: i for i, name in enumerate(state)}
+    return sorted(expected, key=lambda name: at[sources_of(name, state, rules)[0]])
+
+
+def _refuse(broken: Sequence[str], where: str) -> None:
+    if broken:
+        raise UserError(
+            f"the weights in {where} are damaged: {count(broken, 'tensor')} with NaN or infinity ({some(broken)})"
+        )
 
 
 def sources_of(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:

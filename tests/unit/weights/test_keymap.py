@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, their_names, to_ours, to_theirs
+from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, make, place, their_names, to_ours, to_theirs
 
 
 def same(a, b):
@@ -46,6 +46,32 @@ def test_reshape():
     ours = to_ours(state, rules)
     assert ours["patch.weight"].shape == (3, 16)
     assert same(to_theirs(ours, rules), state)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rename("a", "whole"),
+        Reshape("a", "whole", lambda x: x.transpose(0, 1), lambda x: x.transpose(0, 1)),
+        Merge(("a", "b", "c"), "whole"),
+        Merge(("a", "b"), "whole", dim=1),
+        Interleave(("a", "b"), "whole", order=[(1, 0), (0, 1), (0, 0), (1, 1)], num_chunks=2),
+    ],
+)
+def test_placed_is_made(rule):
+    parts = [torch.randn(4, 4) for _ in rule.theirs]
+    made = make("whole", [rule], parts)
+    placed = torch.full_like(made, torch.nan, dtype=torch.float64)
+    place("whole", [rule], parts, placed)
+    assert torch.equal(placed.float(), made)
+
+
+def test_parts_of_unequal_sizes_are_placed_as_they_are_made():
+    parts = [torch.randn(1, 3), torch.randn(3, 3)]
+    rules = [Merge(("a", "b"), "whole")]
+    placed = torch.empty(4, 3)
+    place("whole", rules, parts, placed)
+    assert torch.equal(placed, make("whole", rules, parts))
 
 
 def test_what_no_rule_fits_and_what_lacks_a_partner_pass_through():

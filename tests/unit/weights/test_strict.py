@@ -4,7 +4,7 @@ from torch import nn
 
 from cogvideox.errors import UserError
 from cogvideox.weights.keymap import Merge
-from cogvideox.weights.strict import load_strict
+from cogvideox.weights.strict import load_strict, translate_into
 
 
 def test_strict_load_onto_meta_takes_the_tensors_themselves():
@@ -46,3 +46,17 @@ def test_weights_that_are_no_numbers_are_refused(bad, dtype):
     state["weight"][3, 2] = bad
     with pytest.raises(UserError, match=r"x are damaged: 1 tensor with NaN or infinity \(weight\)"):
         load_strict(layer, state, where="x")
+
+
+def test_into_memory_that_is_there():
+    state = {"q": torch.randn(2, 3), "k": torch.randn(2, 3), "out": torch.randn(3)}
+    into = {"qk": torch.zeros(4, 3, dtype=torch.bfloat16), "out": torch.zeros(3)}
+    qk, rules = into["qk"], [Merge(("q", "k"), "qk")]
+    translate_into(state, into, where="a file", rules=rules)
+    assert into["qk"] is qk and torch.equal(qk, torch.cat([state["q"], state["k"]]).bfloat16())
+    assert torch.equal(into["out"], state["out"])
+    with pytest.raises(UserError, match=r"missing \(k\)"):
+        translate_into({"q": state["q"], "out": state["out"]}, into, where="a file", rules=rules)
+    state["k"][0, 0] = torch.nan
+    with pytest.raises(UserError, match=r"a file are damaged: 1 tensor with NaN or infinity \(q \+ k\)"):
+        translate_into(state, into, where="a file", rules=rules)
