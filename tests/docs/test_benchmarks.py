@@ -101,9 +101,12 @@ def test_unequal_results_get_no_ratio():
     assert "adding: the result of other is off by nan" in done.stderr
 
 
-def test_the_results_make_a_picture(tmp_path: Path):
+def test_the_results_make_pictures(tmp_path: Path):
     run("plot.py", *map(str, RESULTS), "--out", str(tmp_path / "ratios.svg"))
     assert (tmp_path / "ratios.svg").read_text().count("<rect") > 1
+    caches = [str(file) for file in RESULTS if file.name.startswith("step-cache")]
+    run("plot.py", *caches, "--curves", "--out", str(tmp_path / "curves.svg"))
+    assert (tmp_path / "curves.svg").read_text().count("stroke-dasharray") >= 2 * len(caches)
 
 
 def test_pieces_of_the_gpu_benchmark_without_a_gpu(tmp_path: Path):
