@@ -148,7 +148,7 @@ class EncodeViews:
 def noised(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
     """So many copies of an image in -1..1, each under normal noise of a scale whose logarithm is normal too (paper,
     appendix D). What is drawn follows from the key."""
-    generator = torch.Generator().manual_seed(int(key[:15], 16))
+    generator = torch.Generator().manual_seed(int(key[:8], 16))  # of a seed, torch uses 32 bits
     scale = (LOG_SCALE + LOG_SPREAD * torch.randn(num, generator=generator)).exp()
     return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 

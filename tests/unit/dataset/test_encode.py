@@ -16,6 +16,7 @@ from cogvideox.dataset.folder import recognise
 from cogvideox.dataset.frames import read
 from cogvideox.dataset.plan import plan, views_of
 from cogvideox.dataset.shards import INDEX, LatentStore, read_index, write_index
+from cogvideox.dataset.stages import noised
 from cogvideox.engine.shard import Shard
 from cogvideox.errors import UserError
 from cogvideox.video.transform import to_model
@@ -95,6 +96,38 @@ def test_a_second_run_makes_only_what_is_new(make, data, tmp_path):
     assert new(make()) == (0, 0) and len(LatentStore(tmp_path / "store")) == 4
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
     assert before.items() <= after.items()
+
+
+def test_first_frames_stand_beside_their_clips(make, model, tmp_path):
+    """Several times under noise, which follows from the clip; a store that lacks them is not encoded anew."""
+    target = replace(TARGET, first_frames=3)
+    assert new(make()) == (4, 4)
+    assert LatentStore(tmp_path / "store")[0].image_mean is None
+    encoded = make(target)
+    assert new(encoded) == (0, 0) and encoded.num_new_images == 4
+    store, bundle = LatentStore(tmp_path / "store"), load(model)
+    for sample, row in zip(store, store.rows):
+        (view,) = [
+            v for c in recognise(tmp_path / "data").clips for v in views_of(c, TARGET) if v.clip.id == row.clip_id
+        ]
+        first = to_model(torch.from_numpy(read(view)[:1]))
+        posterior = bundle.vae.encode(noised(first, 3, row.images))
+        assert sample.image_mean.shape == (4, 3, 4, 6)
+        torch.testing.assert_close(sample.image_mean[:, 1].float(), posterior.mean[1, :, 0], rtol=2**-8, atol=1e-6)
+        torch.testing.assert_close(sample.image_logvar[:, 2].float(), posterior.logvar[2, :, 0], rtol=2**-8, atol=1e-6)
+        assert not torch.equal(sample.image_mean[:, 0], sample.image_mean[:, 1])
+    assert make(target).num_new_images == 0
+    assert make(replace(target, first_frames=1)).num_new_images == 4
+
+
+def test_noise_on_images():
+    """Of scales whose logarithms are about -3 on average and spread by 0.5, other ones for another key."""
+    image = torch.zeros(3, 1, 16, 16)
+    copies = noised(image, 1000, "0123456789abcdef")
+    scales = copies.flatten(1).std(1).log()
+    assert scales.mean() == pytest.approx(-3.0, abs=0.05) and scales.std() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(copies[:2], noised(image, 1000, "0123456789abcdef")[:2])
+    assert not torch.equal(copies[:2], noised(image, 1000, "1123456789abcdef")[:2])
 
 
 def test_damaged_clips_are_rows_with_their_reason(make, data, tmp_path):
@@ -206,10 +239,11 @@ def test_a_store_travels_to_other_processes(make, tmp_path):
 
 
 def test_the_size_is_known_before(make, data, model, tmp_path):
-    make()
-    views, _ = plan(recognise(data).clips, TARGET)
+    target = replace(TARGET, first_frames=2)
+    make(target)
+    views, _ = plan(recognise(data).clips, target)
     written = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
-    assert 0 < written - num_bytes(views, store_settings(module.describe(model), TARGET)) < 4000
+    assert 0 < written - num_bytes(views, store_settings(module.describe(model), target)) < 6000
 
 
 def test_what_is_no_store(tmp_path):

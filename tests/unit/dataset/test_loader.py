@@ -24,8 +24,8 @@ NULL_TEXT = torch.zeros(TEXT_LENGTH, 32)
 class Clips:
     """A store in memory. The latents of clip i are i, give or take what its variance makes of them."""
 
-    def __init__(self, name: str, number: int, logvar: float = -30.0) -> None:
-        self.name, self.logvar = name, logvar
+    def __init__(self, name: str, number: int, logvar: float = -30.0, first_frames: int = 0) -> None:
+        self.name, self.logvar, self.first_frames = name, logvar, first_frames
         self.shapes = np.array([SHAPES[i % len(SHAPES)] for i in range(number)])
         self.columns = {"score": np.arange(number) / number}
 
@@ -36,7 +36,14 @@ class Clips:
         mean = torch.full((4, *self.shapes[index]), float(index), dtype=torch.bfloat16)
         text = torch.full((TEXT_LENGTH, 32), index + 1.0, dtype=torch.bfloat16)
         logvar = torch.full_like(mean, self.logvar)
-        return LatentSample(f"{self.name}{index}", mean, logvar, text, 8.0, (32, 48), (0, 0, 32, 48), "v", "t")
+        name, images = f"{self.name}{index}", None
+        if self.first_frames:  # copy k of clip i is 4 i + k
+            copies = torch.arange(self.first_frames, dtype=torch.bfloat16)[None, :, None, None]
+            images = 4 * index + copies + torch.zeros_like(mean[:, :1])
+        spread = None if images is None else torch.full_like(images, -30.0)
+        return LatentSample(
+            name, mean, logvar, text, 8.0, (32, 48), (0, 0, 32, 48), "v", "t", image_mean=images, image_logvar=spread
+        )
 
 
 STORES = {"a": Clips("a", 25), "b": Clips("b", 10)}
@@ -169,6 +176,40 @@ def test_patches_of_two_frames_repeat_the_first():
     assert odd and all(x.shape[1] % 2 == 0 for x, _ in odd)
     images = [(x, noise) for x, noise in odd if x.shape[1] == 2 and torch.equal(x[:, 0], x[:, 1])]
     assert images and not any(torch.equal(noise[:, 0], noise[:, 1]) for _, noise in images)
+
+
+@pytest.mark.parametrize("variant", ["5b", "1.5-5b"])
+def test_rows_of_an_image_model(variant):
+    """Beside each clip one of the copies of its first frame, in the first latent frame, or nothing at all; what else
+    is drawn of a clip is what a model of text alone gets."""
+    stores = {name: Clips(name, len(clips), first_frames=3) for name, clips in STORES.items()}
+    own = transformer(variant)
+    text = list(loader(variant, stores).steps(30))
+    given = {"seed": 0, "scaling_factor": 0.5, "image_scaling_factor": 10.0, "null_text": NULL_TEXT}
+    steps = list(Loader(stores, replace(SETTINGS, image_dropout=0.2), replace(own, in_channels=8), **given).steps(30))
+    assert all(same(a, replace(b, image=None)) for x, y in zip(text, steps) for a, b in zip(x.batches, y.batches))
+    rows = [batch for step in steps for batch in step.batches]
+    visits = [(x, i, int(name[1:])) for row in rows for x, i, name in zip(row.latents, row.image, row.clip_ids)]
+    dropped, seen = [], set()
+    for x, image, index in visits:
+        assert image.shape == x.shape and (image[:, 1:] == 0).all()
+        if index > 0:
+            dropped.append(not image.any())
+        if image.any():
+            k = round(image.max().item() / 10) - 4 * index
+            seen.add(k)
+            torch.testing.assert_close(
+                image[:, 0], torch.full_like(image[:, 0], 10.0 * (4 * index + k)), rtol=0, atol=1e-3
+            )
+    assert seen == {0, 1, 2}
+    assert np.mean(dropped) == pytest.approx(0.2, abs=0.05)
+
+
+def test_an_image_model_needs_first_frames():
+    model = replace(transformer("5b"), in_channels=8)
+    loader = Loader(STORES, SETTINGS, model, seed=0, scaling_factor=0.5, null_text=NULL_TEXT)
+    with pytest.raises(UserError, match=r"the first frame of .* is not encoded"):
+        next(loader.steps(1))
 
 
 def test_the_policy_is_told():
