@@ -85,17 +85,21 @@ class Ranks:
         Raises:
             UserError: on every rank the first one that a rank met.
         """
-        made, error = None, None
+        made, own = None, None
         try:
             made = make()
-        except UserError as its:
-            error = its
-        errors: list[UserError | None] = [None] * self.size
-        dist.all_gather_object(errors, error, group=self.everyone)
-        for error in errors:
+        except UserError as error:
+            own = error
+        for error in self.all_have(own):
             if error is not None:
                 raise error
         return made  # pyrefly: ignore[bad-return]
+
+    def all_have(self, own: T) -> list[T]:
+        """What each rank has, rank by rank, on all of them; any object that can be pickled."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, own, group=self.everyone)
+        return found
 
 
 def num_processes() -> int:

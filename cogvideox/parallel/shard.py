@@ -10,6 +10,7 @@ block when they are needed, and averages gradients over the ranks. A rank with k
 counts them fully when it divides their summed loss by K and multiplies it by the number of data ranks.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -76,6 +77,8 @@ def wrap(
     outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=ranks.line, mp_policy=inner)
+    # FSDP warns of changes in place of what a network returns as a view of a tensor; there are none here.
+    warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
     # By default the outermost weights stay gathered after a pass without gradients, even when the shards then change.
     fully_shard(model, mesh=ranks.line, mp_policy=outer, reshard_after_forward=True)
     for layer in model.children():
@@ -131,6 +134,7 @@ def _between_passes(part: nn.Module, method: Callable[..., Any]) -> Callable[...
     def with_weights(*args: Any) -> Any:
         if not isinstance(next(part.parameters()), DTensor):
             return method(*args)
+        assert isinstance(part, FSDPModule)
         assert not torch.is_grad_enabled()  # there would be no weights to differentiate by
         part.unshard()
         try:

@@ -94,8 +94,6 @@ def train(
             peak=throughput.peak(device),
             silent=silent,
         )
-        if ranks is not None and settings.samples.prompts:
-            tracker.note("no samples are made on the way: that is for one process alone")
         guard = Guard(tracker, checkpoints, run.max_skipped)
         rule = settings.position_rule
         steps = loader.steps(run.num_steps, workers=run.workers, pin=device.type == "cuda")
@@ -126,15 +124,13 @@ def train(
 
                 finished = done == run.num_steps
                 held_out = stores.validation if finished or due(done, run.validate_interval) else None
-                shows = (
-                    settings.samples.prompts and ranks is None and (finished or due(done, settings.samples.interval))
-                )
+                shows = settings.samples.prompts and (finished or due(done, settings.samples.interval))
                 if held_out is not None or shows:
                     with tracker.pause(), ema.swapped():
                         if held_out is not None:
                             tracker.write(done, measure(model, held_out, about, schedule, run.seed, rule))
                         if shows:
-                            show(model, about, settings, out / f"samples/step-{done:08d}.png")
+                            show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
                 with tracker.pause():
                     stop = None if finished else _reason(interruption, ranks)
                     if stop or finished or due(done, run.save_interval):
@@ -260,6 +256,4 @@ def _reason(interruption: Interruption, ranks: Ranks | None) -> str | None:
     own = interruption.reason()
     if ranks is None:
         return own
-    heard: list[str | None] = [None] * ranks.size
-    dist.all_gather_object(heard, own, group=ranks.everyone)
-    return next((reason for reason in heard if reason is not None), None)
+    return next((reason for reason in ranks.all_have(own) if reason is not None), None)

@@ -79,9 +79,15 @@ def measure(
 
 
 @torch.no_grad()
-def show(model: Transformer, about: Description, settings: StageTraining, sheet: Path) -> None:
+def show(
+    model: Transformer, about: Description, settings: StageTraining, sheet: Path, ranks: Ranks | None = None
+) -> None:
     """Videos of the settings' prompts, as a sheet and a video of them all beside it. VAE and T5 are there for this
-    alone."""
+    alone.
+
+    Ranks that have clips of their own in training make videos of their own here, at the same time.
+    Raises UserError when the disk refuses.
+    """
     wanted, device = settings.samples, next(model.parameters()).device
     bundle = Bundle(
         transformer=model,
@@ -92,11 +98,17 @@ def show(model: Transformer, about: Description, settings: StageTraining, sheet:
         settings=about.settings,
     )
     pipe = CogVideoX(replace(about, transformer=model.config), bundle, device, torch.float32)
-    bfloat16, videos = settings.run.precision == "bfloat16", []
+    bfloat16 = settings.run.precision == "bfloat16" and ranks is None
+    num, first, step = len(wanted.prompts), 0, 1
+    if ranks is not None:
+        first, step = ranks.data.rank(), ranks.data.size()
+    videos: list[Video] = []
     with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
-        for i, prompt in enumerate(wanted.prompts):
+        for turn in range(0, num, step):
+            # Who has no prompt left makes the last once more, for each rank has a share of the weights in use.
+            i = min(turn + first, num - 1)
             video = pipe.generate(
-                prompt,
+                wanted.prompts[i],
                 image=wanted.images[i] if wanted.images else None,
                 seed=settings.run.seed + i,
                 num_inference_steps=wanted.num_inference_steps,
@@ -107,8 +119,11 @@ def show(model: Transformer, about: Description, settings: StageTraining, sheet:
             )
             assert isinstance(video, Video)  # one was asked for
             videos.append(video)
+    if ranks is not None:
+        of_groups = ranks.all_have(videos)[:: ranks.sequence.size()]
+        videos = [video for turn in zip(*of_groups) for video in turn][:num]
     frames = torch.from_numpy(np.stack([video.frames for video in videos]))
-    write_sheet(sheet, frames, wanted.prompts, fps=videos[0].fps)
+    _by_the_first(ranks, lambda: write_sheet(sheet, frames, wanted.prompts, fps=videos[0].fps))
 
 
 def finish(
