@@ -76,6 +76,7 @@ def train(
     settings = with_data(resolve(recipe, overrides or {}), data)
     if dry_run:
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
+        print("\n".join(f"# {line}" for line in account(settings)))
         return True
     out = out or Path("runs") / recipe
     if isinstance(settings, VAETraining):
@@ -133,11 +134,30 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
 
 
 def overview() -> str:
-    """A line for each recipe: its name and what it is."""
-    from cogvideox.training.recipes import RECIPES
+    """The recipes by what they are for, each in a line: its name and what it is."""
+    from cogvideox.training.recipes import GROUPS, RECIPES
 
     width = max(map(len, RECIPES))
-    return "\n".join(f"{name:<{width}}  {(getdoc(make) or '').splitlines()[0]}" for name, make in RECIPES.items())
+    paragraphs = []
+    for purpose, recipes in GROUPS.items():
+        lines = [f"  {name:<{width}}  {(getdoc(make) or '').splitlines()[0]}" for name, make in recipes.items()]
+        paragraphs.append("\n".join([f"{purpose}:", *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def account(settings: "Settings") -> list[str]:
+    """What a run will take, in lines: its steps, parameters, memory and time."""
+    from cogvideox.bundle.machine import look
+    from cogvideox.generation.device import choose_device
+    from cogvideox.training.estimate import estimate, told
+
+    try:
+        machine = look(choose_device(settings.run.device), settings.run.precision)
+    except UserError:  # it is for another machine than this
+        machine = None
+    num_ranks = max(int(os.environ.get("WORLD_SIZE", "1")), getattr(settings, "sequence", 1))
+    found = estimate(settings, machine, num_ranks)
+    return told(found, settings.run.num_steps, machine, num_ranks)
 
 
 def parser() -> Parser:
@@ -155,7 +175,7 @@ def parser() -> Parser:
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     p.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is over (exit 75)")
     p.add_argument("--list", action="store_true", help="show the recipes and stop")
-    p.add_argument("--dry-run", action="store_true", help="show the settings and stop")
+    p.add_argument("--dry-run", action="store_true", help="show the settings and what the run will take, and stop")
     return p
 
 

@@ -13,7 +13,7 @@ from cogvideox.training.settings import (
     TransformerTraining,
     VAETraining,
 )
-from cogvideox.training.stage_recipes import STAGES, toy_transformer
+from cogvideox.training.stage_recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.training.stage_settings import StageTraining
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
@@ -220,14 +220,23 @@ def toybox_vae_2() -> VAETraining:
     )
 
 
-RECIPES: dict[str, Callable[[], VAETraining | TransformerTraining | StageTraining]] = {
-    "toybox-vae": toybox_vae,
-    "toybox": toybox,
-    "toybox-vae-gpu": toybox_vae_gpu,
-    "toybox-gpu": toybox_gpu,
-    "vae-1": vae_1,
-    "vae-2": vae_2,
-    "toybox-vae-1": toybox_vae_1,
-    "toybox-vae-2": toybox_vae_2,
-    **STAGES,
+Recipe = Callable[[], VAETraining | TransformerTraining | StageTraining]
+
+GROUPS: dict[str, dict[str, Recipe]] = {
+    "Your own videos and captions": {**FINE_TUNING},
+    "The paper's stages, one after the other": {**PRETRAINING},
+    "The VAE as the paper trains it": {
+        "vae-1": vae_1,
+        "vae-2": vae_2,
+        "toybox-vae-1": toybox_vae_1,
+        "toybox-vae-2": toybox_vae_2,
+    },
+    "The shipped model, from nothing": {
+        "toybox-vae": toybox_vae,
+        "toybox": toybox,
+        "toybox-vae-gpu": toybox_vae_gpu,
+        "toybox-gpu": toybox_gpu,
+    },
 }
+"""By what they are for."""
+RECIPES: dict[str, Recipe] = {name: make for group in GROUPS.values() for name, make in group.items()}

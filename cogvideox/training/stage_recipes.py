@@ -198,18 +198,23 @@ def toybox_lora() -> StageTraining:
     )
 
 
-STAGES: dict[str, Callable[[], StageTraining]] = {
+Stages = dict[str, Callable[[], StageTraining]]
+
+FINE_TUNING: Stages = {
+    "lora": lora,
+    "sft": sft,
+    "i2v": i2v,
+    "toybox-lora": toybox_lora,
+    "toybox-sft": toybox_sft,
+    "toybox-i2v": toybox_i2v,
+}
+PRETRAINING: Stages = {
     "pretrain-256": pretrain_256,
     "pretrain-480": pretrain_480,
     "pretrain-768": pretrain_768,
     "quality": quality,
-    "sft": sft,
-    "lora": lora,
-    "i2v": i2v,
     "toybox-pretrain-256": toybox_pretrain_256,
     "toybox-pretrain-480": toybox_pretrain_480,
     "toybox-quality": toybox_quality,
-    "toybox-sft": toybox_sft,
-    "toybox-lora": toybox_lora,
-    "toybox-i2v": toybox_i2v,
 }
+STAGES: Stages = FINE_TUNING | PRETRAINING

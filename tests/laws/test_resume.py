@@ -132,14 +132,15 @@ def test_with_batches_made_ahead(train, uninterrupted, tmp_path):
     assert state(out) == state(uninterrupted)
 
 
-@pytest.fixture(params=["transformer", "vae"])
-def start(request, vae) -> Callable[..., subprocess.Popen]:
+@pytest.fixture(params=["transformer", "stage", "vae"])
+def start(request, vae, stage) -> Callable[..., subprocess.Popen]:
     """Starts or resumes a run in a folder, with the command that a user would type."""
 
     def start(out: Path, **run) -> subprocess.Popen:
         name, settings = {
             "vae": ("toybox-vae", tiny_runs.vae_run(**run)),
             "transformer": ("toybox", tiny_runs.transformer_run(vae, **run)),
+            "stage": ("toybox-sft", replace(stage, run=replace(stage.run, **run))),
         }[request.param]
         command = [sys.executable, "-m", "cogvideox", "train", name, "--out", str(out), "--resume"]
         return subprocess.Popen([*command, *tiny_runs.overrides(name, settings)], start_new_session=True)

@@ -6,19 +6,24 @@ import yaml
 
 from cogvideox import config
 from cogvideox.cli.main import main
-from cogvideox.training.recipes import RECIPES
+from cogvideox.training.recipes import GROUPS, RECIPES
 
 
 def test_list(capsys):
     assert main(["train", "--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(RECIPES)
+    assert [line for line in lines if line.endswith(":")] == [f"{purpose}:" for purpose in GROUPS]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_prints_settings_that_load(name, capsys):
     assert main(["train", name, "--dry-run", "optim.lr=3e-4", "run.num_steps=7"]) == 0
-    settings = config.from_dict(type(RECIPES[name]()), yaml.safe_load(capsys.readouterr().out))
+    said = capsys.readouterr().out
+    settings = config.from_dict(type(RECIPES[name]()), yaml.safe_load(said))
     assert settings == config.override(RECIPES[name](), {"optim.lr": 3e-4, "run.num_steps": 7})
+    account = [line.split()[1] for line in said.splitlines() if line.startswith("# ")]
+    assert account[:3] == ["steps", "parameters", "memory"]
 
 
 @pytest.mark.parametrize(
