@@ -47,6 +47,19 @@ def test_networks(name: str, tmp_path: Path):
             assert way["error"] <= 1e-5 and len(way["seconds"]) == 3 and way["ratio"] > 0
 
 
+def test_training(tmp_path: Path):
+    """Steps here and in diffusers have equal losses, whatever is recomputed."""
+    run("training.py", "--tiny", "--rounds", "1", "--out", str(tmp_path / "report.json"))
+    rows = report_of(tmp_path / "report.json")["rows"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["reference"] == "diffusers" and len(row["ways"]) == 3
+        theirs = row["ways"]["diffusers"]["losses"]
+        assert theirs == sorted(theirs, reverse=True) and len(set(theirs)) == 3
+        for way in row["ways"].values():
+            assert way["losses"] == pytest.approx(theirs, rel=1e-5)
+
+
 def test_generation(tmp_path: Path):
     run("generation.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
     both, alone = report_of(tmp_path / "report.json")["rows"]

@@ -1,0 +1,151 @@
+"""A training step here and in a plain loop around diffusers' transformer, on the CPU in float32.
+
+python benchmarks/training.py                     # all presets, about a minute and a half on two cores
+python benchmarks/training.py --preset shipped
+
+Both begin with equal random weights and see the same clips, noise, texts and timesteps: latents and features that were
+encoded before, mean squared error of the velocity, gradients clipped to 1, AdamW in its fused form. "diffusers" batches
+the clips; "cogvideox" is a step of `training.stage_loop`, which packs them into a row, and "with an average" keeps the
+moving average of the weights as well, which every stage does and a plain loop does not. In a second row of each preset
+both compute blocks again on the way back instead of keeping what is inside.
+
+First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+import torch.nn.functional as F
+from common import Report, Ways, arguments, check_equal, finish, interleave, peak_extra_bytes, row, start
+from diffusers import CogVideoXDDIMScheduler
+from pairs import TransformerPair, transformers
+from torch import Tensor, nn
+
+from cogvideox.dataset.loader import Step
+from cogvideox.dataset.mixture import State
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.diffusion.timesteps import explicit_uniform
+from cogvideox.parallel.shard import Checkpointing, wrap
+from cogvideox.records import PackedBatch
+from cogvideox.training import optim
+from cogvideox.training.ema import EMA
+from cogvideox.training.settings import OptimSettings
+from cogvideox.training.stage_loop import backward
+from cogvideox.training.stage_recipes import toy_transformer
+from cogvideox.transformer.config import PRESETS as OFFICIAL
+from cogvideox.transformer.config import TransformerConfig
+
+NUM_CHECKED = 3
+# No weight decay, which is for matrices alone here; and no rate that changes.
+OPTIM = OptimSettings(lr=1e-4, weight_decay=0.0, warmup_steps=0, schedule="constant")
+SCHEDULE = Schedule()
+
+_SMALL = {"num_attention_heads": 4, "num_layers": 8, "text_embed_dim": 64, "max_text_seq_length": 32}
+_TINY = {"num_attention_heads": 1, "num_layers": 2, "text_embed_dim": 16, "max_text_seq_length": 8}
+
+# What it is, its configuration, the latents' frames, height and width, and how many clips a step has.
+PRESETS: dict[str, tuple[str, TransformerConfig, tuple[int, int, int], int]] = {
+    "shipped": ("the shipped model's transformer", toy_transformer(), (3, 8, 8), 16),
+    "small-rotary": ("width 256, 8 rotary blocks", replace(OFFICIAL["5b"](), **_SMALL), (5, 16, 16), 4),
+}
+TINY = {"tiny": ("width 64, rotary", replace(OFFICIAL["5b"](), **_TINY), (1, 4, 6), 2)}
+
+Move = Callable[[], Tensor]
+"""A step; its loss and the norm of its gradient."""
+
+
+def trainable(config: TransformerConfig, size: tuple[int, int, int], batch: int, seed: int) -> TransformerPair:
+    """Both transformers with equal weights, each in memory of its own."""
+    pair = transformers(config, size, batch=batch, seed=seed)
+    for network in (pair.ours, pair.theirs):
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
+        network.requires_grad_(True).train()
+    return replace(pair, timestep=explicit_uniform(seed, 0, batch))
+
+
+def step_theirs(pair: TransformerPair, noise: Tensor) -> Move:
+    scheduler = CogVideoXDDIMScheduler.from_config(SCHEDULE.to_diffusers("ddim"))
+    parameters = list(pair.theirs.parameters())
+    settings = {name: asdict(OPTIM)[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    optimizer = torch.optim.AdamW(parameters, **settings, fused=True)
+
+    def step() -> Tensor:
+        noised = scheduler.add_noise(pair.latents, noise, pair.timestep)
+        target = scheduler.get_velocity(pair.latents, noise, pair.timestep)
+        loss = F.mse_loss(replace(pair, latents=noised).predict_theirs(), target)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return torch.stack((loss.detach(), norm))
+
+    return step
+
+
+def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) -> Move:
+    ids = tuple(map(str, range(len(noise))))
+    batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
+    num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
+    one = Step((batch,), len(ids), num_tokens, 1.0, {}, State())
+    optimizer = optim.optimizer([pair.ours], OPTIM)
+    ema = EMA({"model": pair.ours}, 0.999) if average else None
+
+    def step() -> Tensor:
+        loss, _ = backward(pair.ours, one, SCHEDULE, torch.device("cpu"))
+        norm = optim.clip(optimizer, OPTIM)
+        optim.move(optimizer, 0, 1, OPTIM)
+        if ema is not None:
+            ema.update(0)
+        return torch.stack((loss, norm))
+
+    return step
+
+
+def ways_of(make: Callable[[], TransformerPair], noise: Tensor, recomputed: bool) -> Ways:
+    def theirs() -> Move:
+        pair = make()
+        if recomputed:
+            pair.theirs.enable_gradient_checkpointing()
+        return step_theirs(pair, noise)
+
+    def ours(how: Checkpointing = "none", *, average: bool = False) -> Move:
+        pair = make()
+        wrap(pair.ours, pair.ours.blocks, checkpointing=how)
+        return step_ours(pair, noise, average=average)
+
+    if recomputed:
+        return {"diffusers": theirs(), "cogvideox": ours("full"), "cogvideox, attention kept": ours("selective")}
+    return {"diffusers": theirs(), "cogvideox": ours(), "cogvideox, with an average": ours(average=True)}
+
+
+def main() -> None:
+    parser = arguments(__doc__, "training", rounds=15, seconds=12)
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
+    options = parser.parse_args()
+    start(options)
+    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    rows: list[Report] = []
+    measured: list[tuple[Report, Ways]] = []
+    for name, (what, config, size, batch) in presets.items():
+        noise = torch.randn(batch, config.in_channels, *size, generator=torch.Generator().manual_seed(options.seed + 1))
+        for recomputed in (False, True):
+            ways = ways_of(lambda: trainable(config, size, batch, options.seed), noise, recomputed)  # noqa: B023
+            how = ", blocks computed again" if recomputed else ""
+            task = f"step, {name}: {what}, {batch} clips of {'x'.join(map(str, size))}{how}"
+            found = {who: torch.stack([way() for _ in range(NUM_CHECKED)], dim=1) for who, way in ways.items()}
+            check_equal(f"norms of gradients, {task}", {who: norms for who, (_, norms) in found.items()})
+            errors = check_equal(f"losses, {task}", {who: losses for who, (losses, _) in found.items()})
+            losses = {who: losses.tolist() for who, (losses, _) in found.items()}
+            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0)
+            rows.append(row(task, times, error=errors, losses=losses))
+            measured.append((rows[-1], ways))
+    for one, ways in measured:
+        for who, way in ways.items():
+            one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
+    finish("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
