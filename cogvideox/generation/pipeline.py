@@ -43,19 +43,18 @@ from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.request import Replay, Request
 from cogvideox.generation.rules import remarks
 from cogvideox.generation.source import Source, source_of_file
-from cogvideox.generation.speed import compile_on
+from cogvideox.generation.speed import TO_STAY, make_faster
+from cogvideox.generation.speed import check as check_speed
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.sequence import over_ranks
 from cogvideox.records import Video
 from cogvideox.transformer import lora
+from cogvideox.transformer.float8 import is_float8
 from cogvideox.transformer.lora import LoRA
 from cogvideox.transformer.lora_files import read_lora
 from cogvideox.version import __version__
 
 __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
-
-
-_TO_STAY = "load with memory='speed' (--memory speed) and without int8 or fp8"
 
 
 class CogVideoX:
@@ -96,6 +95,7 @@ class CogVideoX:
         memory: int | str | Plan = "auto",
         weights: str = "exact",
         compile: bool = False,
+        float8: bool = False,
         ranks: Ranks | None = None,
     ) -> "CogVideoX":
         """Loads a model.
@@ -111,27 +111,26 @@ class CogVideoX:
             weights: "int8" and "fp8" store the matrices in one byte a number, which changes the video.
             compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
                 size, and less for every step.
+            float8: multiply the blocks' large matrices in 8 bits, on GPUs that can: faster, and another video.
             ranks: processes that make each video together (`parallel.mesh.start`). Each calls whatever is called here,
                 with the same values, a seed among them, and gets the video; `device` is then that of the rank.
 
         Raises:
             UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
-                memory for any plan; no compiler for a CPU; heads that `ranks` cannot share.
+                memory for any plan; what `compile` and `float8` take is not there; heads that `ranks` cannot share.
         """
         about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
         place = choose_device(device) if ranks is None else ranks.device
         kind = choose_dtype(dtype, place, about.settings)
         plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
-        if compile and not plan.transformer_stays:
-            raise UserError(f"compile is for weights that stay as they are: leave it out, or {_TO_STAY}")
+        check_speed(place, plan, compile=compile, float8=float8)
         try:
             bundle = put_in_place(about, plan, place, kind)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f"memory ran out while the model was loaded: {next_setting(plan)}") from error
-        if compile:
-            compile_on(place, bundle.transformer)
+        make_faster(bundle.transformer, compile=compile, float8=float8)
         return cls(about, bundle, place, kind, ranks)
 
     def generate(
@@ -310,6 +309,7 @@ class CogVideoX:
             torch=torch.__version__,
             loras=tuple(self._loras.values()),
             weights=self.bundle.plan.storage if isinstance(self.bundle, Placed) else "exact",
+            float8=is_float8(self.bundle.transformer),
         )
 
     @property
@@ -340,7 +340,7 @@ class CogVideoX:
             UserError: no LoRA for this model, with what it seems to be or what does not fit; a name that is taken.
         """
         if merge and isinstance(self.bundle, Placed) and not self.bundle.plan.transformer_stays:
-            raise UserError(f"a LoRA is merged only into weights that stay as they are: leave merge out, or {_TO_STAY}")
+            raise UserError(f"a LoRA is merged only into weights that stay as they are: leave merge out, or {TO_STAY}")
         one = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         source = Source(None, "") if one.path is None else source_of_file(one.path)
         with self._alone:

@@ -79,7 +79,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Request):
-    """A request and where it was run: what makes the same frames again. This is the `x.json` of an `x.mp4`."""
+    """A request and where it was run: what makes the same frames again. This is the `x.json` of an `x.mp4`.
+
+    weights: how the matrices were stored, see `bundle.memory`.
+    float8: whether those of the transformer's blocks were multiplied in 8 bits, see `transformer.float8`.
+    """
 
     model: str
     device: str
@@ -88,6 +92,7 @@ class Replay(Request):
     torch: str
     loras: tuple[Adapter, ...] = ()
     weights: Literal["exact", "int8", "fp8"] = "exact"
+    float8: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """As JSON values, without what was not used. `config.from_dict` undoes it."""

@@ -1,5 +1,6 @@
 """How a sampler's network is asked without losing time, with the same result: on a GPU by the fastest attention for the
-shape, and where kernels are so short that launching them would take longer, by CUDA graphs; anywhere, compiled."""
+shape, and where kernels are so short that launching them would take longer, by CUDA graphs; anywhere, compiled. Only
+float8 makes another result, and has to be asked for."""
 
 import os
 import shutil
@@ -10,14 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cogvideox.bundle.memory import Plan
 from cogvideox.errors import UserError
 from cogvideox.transformer.attention import Attend
 from cogvideox.transformer.compiled import compile_blocks
+from cogvideox.transformer.float8 import multiplies_float8, to_float8
 from cogvideox.transformer.graphs import Graphed
 from cogvideox.transformer.kernels import fastest
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
 from cogvideox.transformer.position import Positions
+
+TO_STAY = "load with memory='speed' (--memory speed) and without int8 or fp8"
+"""How a transformer's weights come to stay as they are."""
 
 # Latents, texts and the tables of one step to the velocity.
 Ask = Callable[[Float[Tensor, "b c t h w"], Float[Tensor, "b n d"], Modulation], Float[Tensor, "b c t h w"]]
@@ -27,16 +33,32 @@ Ask = Callable[[Float[Tensor, "b c t h w"], Float[Tensor, "b n d"], Modulation],
 _SMALL = 2e11
 
 
-def compile_on(device: torch.device, model: Transformer) -> None:
-    """Compiles the blocks of a transformer for the device that it runs on.
+def check(device: torch.device, plan: Plan, *, compile: bool, float8: bool) -> None:
+    """Whether a transformer that lies as planned can be made faster so; asked before any weight is read.
 
     Raises:
-        UserError: a CPU without a C++ compiler.
+        UserError: weights that do not stay; a CPU without a C++ compiler; a device that does not multiply in 8 bits.
     """
+    for name, wanted in (("compile", compile), ("float8", float8)):
+        if wanted and not plan.transformer_stays:
+            raise UserError(f"{name} is for weights that stay as they are: leave it out, or {TO_STAY}")
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
+    if compile and device.type == "cpu" and shutil.which(compiler) is None:
         raise UserError(f"compile takes a C++ compiler on a CPU, and {compiler!r} is not here: install it, or set CXX")
-    compile_blocks(model)
+    if float8 and not multiplies_float8(device):
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device={str(device)!r}"
+        raise UserError(
+            "float8 takes a GPU that multiplies numbers of 8 bits, as Nvidia's do since Ada and Hopper, and "
+            f"{name} does not: leave it out"
+        )
+
+
+def make_faster(model: Transformer, *, compile: bool, float8: bool) -> None:
+    """Compiles the blocks of a transformer, and rounds their linear layers to 8 bits, which changes its videos."""
+    if float8:
+        to_float8(model)
+    if compile:
+        compile_blocks(model)
 
 
 def ask(model: Transformer, positions: Positions, num_tokens: int, attend: Attend | None = None) -> Ask:

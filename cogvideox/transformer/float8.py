@@ -48,6 +48,10 @@ def to_float8(model: Transformer) -> None:
             block.set_submodule(name, Float8Linear(layer))
 
 
+def is_float8(model: Transformer) -> bool:
+    return any(isinstance(layer, Float8Linear) for layer in model.modules())
+
+
 class Float8Linear(LowRankLinear):
     """A linear layer whose weight is in float8, and the LoRAs beside it."""
 

@@ -83,3 +83,12 @@ def test_float8_is_what_the_cpu_makes_of_it(gelu):
         found = Float8Linear(layer.to(CUDA, torch.bfloat16))(x.to(CUDA, torch.bfloat16), gelu=gelu)
     assert found.dtype == torch.bfloat16
     assert (found.cpu().float() - expected).norm() < 0.03 * expected.norm()
+
+
+def test_a_video_in_float8():
+    if not multiplies_float8(CUDA):
+        pytest.skip("this GPU has no arithmetic for float8")
+    values = {"device": "cuda", "dtype": "bfloat16"}
+    exact, rounded = (CogVideoX.from_pretrained("toybox", **values, float8=on) for on in (False, True))
+    frames = [pipe.generate(PROMPT, seed=0, output="float").frames for pipe in (exact, rounded)]
+    assert 0 < np.square(frames[0] - frames[1]).mean() < 10**-2.5

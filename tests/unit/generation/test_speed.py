@@ -1,10 +1,12 @@
 """Around the network, what it gives stays the same; `tests/gpu/test_speed.py` sees more of it."""
 
+import numpy as np
 import pytest
 import torch
 
 from cogvideox.errors import UserError
 from cogvideox.generation import speed
+from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 from tests import tiny
@@ -30,7 +32,26 @@ def test_blocks_with_hooks_are_not_recorded():
     assert not speed._recordable(model, 24)
 
 
-def test_without_a_compiler(monkeypatch):
+def test_without_a_compiler(pipes, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="no-such-compiler"):
-        speed.compile_on(torch.device("cpu"), Transformer(tiny.TRANSFORMERS["2b"]))
+        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", compile=True)
+
+
+def test_float8_takes_a_gpu_and_weights_that_stay(pipes):
+    about = pipes["2b"].about
+    with pytest.raises(UserError, match="since Ada and Hopper, and device='cpu' does not: leave it out"):
+        CogVideoX.from_pretrained(about, "cpu", float8=True)
+    with pytest.raises(UserError, match="float8 is for weights that stay as they are"):
+        CogVideoX.from_pretrained(about, "cpu", float8=True, weights="fp8")
+
+
+def test_float8_is_told_in_the_metadata(pipes):
+    """Emulated, as on any device without such arithmetic."""
+    pipe = CogVideoX.from_pretrained(pipes["5b"].about, "cpu")
+    exact = pipe.generate("a red ball", seed=1)
+    speed.make_faster(pipe.bundle.transformer, compile=False, float8=True)
+    rounded = pipe.generate("a red ball", seed=1)
+    assert "float8" not in exact.metadata and rounded.metadata["float8"] is True
+    error = np.abs(exact.frames.astype(int) - rounded.frames)
+    assert error.any() and error.mean() < 5
