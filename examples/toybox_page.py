@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 
 from cogvideox import CogVideoX, Video
 from cogvideox.errors import UserError
 from cogvideox.toybox.caption import parse, sample_prompts
 from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.video.sheet import ends_and_middle, side_by_side
 
 COLUMNS = 2
 
@@ -59,10 +59,8 @@ def main() -> None:
     ]
 
     options.out.mkdir(parents=True, exist_ok=True)
-    shown = videos[:, [0, videos.shape[1] // 2, -1]]
-    shown = np.concatenate([shown, np.zeros_like(shown[: -len(shown) % COLUMNS])])
-    sheet = rearrange(shown, "(rows columns) t h w c -> 1 (rows h) (columns t w) c", columns=COLUMNS)
-    Video(sheet, fps=1.0).save(options.out / "page.png")
+    sheet = side_by_side(videos[:, ends_and_middle(about.num_frames)], COLUMNS)
+    Video(sheet[None], fps=1.0).save(options.out / "page.png")
     rows = [
         f"| {i} | {prompt} | {wrong(verdict)} |"
         for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), start=1)

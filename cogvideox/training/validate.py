@@ -22,6 +22,7 @@ from cogvideox.training.draws import torch_generator
 from cogvideox.training.joint import TextToVideo
 from cogvideox.training.settings import SamplingSettings
 from cogvideox.vae.model import CausalVAE
+from cogvideox.video.sheet import ends_and_middle, side_by_side
 from cogvideox.video.transform import to_frames
 
 
@@ -81,10 +82,8 @@ def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequenc
 
     The prompts, in reading order, lie beside it in a JSON file.
     """
-    n, num_frames = videos.shape[:2]
-    shown = videos[:, sorted({0, num_frames // 2, num_frames - 1})]
-    per_row = next(k for k in (4, 3, 2, 1) if n % k == 0)
-    sheet = rearrange(shown, "(row k) t h w c -> 1 (row h) (k t w) c", k=per_row)
-    Video(sheet.cpu().numpy(), fps=1.0, metadata={"prompts": list(prompts)}).save(path)
+    per_row = next(k for k in (4, 3, 2, 1) if len(videos) % k == 0)
+    sheet = side_by_side(videos[:, ends_and_middle(videos.shape[1])].cpu().numpy(), per_row)
+    Video(sheet[None], fps=1.0, metadata={"prompts": list(prompts)}).save(path)
     moving = rearrange(videos, "(row k) t h w c -> t (row h) (k w) c", k=per_row)
     Video(moving.cpu().numpy(), fps=fps).save(path.with_suffix(".mp4"))
