@@ -34,10 +34,6 @@ class Schedule(ScheduleConfig):
         t = t.to(like.device)
         return alphas[t].reshape(shape), sigmas[t].reshape(shape)
 
-    def log_snr(self, t: Int[Tensor, "*dims"]) -> Float64[Tensor, "*dims"]:
-        """log(abar_t / (1 - abar_t)), on the CPU; -inf at the last timestep when the terminal SNR is zero."""
-        return torch.logit(self.alphas_cumprod[t.cpu()])
-
 
 def scaled_linear_betas(num_timesteps: int, start: float, end: float) -> Float64[Tensor, "timesteps"]:
     """Variances added per timestep, linear in their square root (Rombach et al. 2022; SAT calls it "linear")."""

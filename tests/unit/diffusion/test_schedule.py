@@ -33,14 +33,6 @@ def test_signal_and_noise_fit_the_sample():
     assert alpha[2] == 0 and sigma[2] == 1
 
 
-def test_log_snr():
-    schedule = Schedule()
-    abar = schedule.alphas_cumprod
-    log_snr = schedule.log_snr(torch.tensor([[0, 500], [998, 999]]))
-    torch.testing.assert_close(log_snr[0, 1], torch.log(abar[500] / (1 - abar[500])))
-    assert log_snr[1, 1] == -torch.inf
-
-
 def test_tables_made_without_gradients_serve_training_later():
     schedule, t = Schedule(beta_end=0.0123), torch.tensor([10])
     with torch.inference_mode():
