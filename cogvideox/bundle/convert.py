@@ -1,7 +1,7 @@
 """Weights from any form that `identify` knows into a diffusers folder or one safetensors file, tensor by tensor.
 
 What the source lacks (a tokenizer, say, and for most checkpoints the text encoder) comes from a base model, if one is
-given. In memory is one tensor at a time, whatever the size of the model.
+given. In memory is one tensor at a time, whatever the size of the model; of a LoRA, all of it.
 """
 
 import json
@@ -35,6 +35,8 @@ from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, Sampler, ScheduleCo
 from cogvideox.errors import UserError
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.lora import LoRA
+from cogvideox.transformer.lora_files import read_lora, write_lora
 from cogvideox.vae.config import PRESETS as VAES
 from cogvideox.vae.config import VAEConfig
 from cogvideox.weights.keymap import to_ours
@@ -172,8 +174,30 @@ class Conversion:
         return name
 
 
+def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = None) -> LoRA:
+    """Writes a LoRA of any trainer as diffusers names it, with alpha = rank (`lora_files.write_lora`), and gives it.
+
+    Args:
+        dtype: of the factors; None keeps each as it is.
+
+    Raises:
+        UserError: as `read_lora` and `write_lora`; numbers that `dtype` cannot hold.
+    """
+    lora = read_lora(path)
+    if dtype is not None:
+        layers = {
+            name: replace(factors, down=factors.down.to(dtype), up=factors.up.to(dtype))
+            for name, factors in lora.layers.items()
+        }
+        if large := [name for name, f in layers.items() if not bool(f.down.isfinite().all() & f.up.isfinite().all())]:
+            raise UserError(f"{path} does not fit into {str(dtype).removeprefix('torch.')}: {some(large)}")
+        lora = replace(lora, layers=layers)
+    write_lora(lora, target)
+    return lora
+
+
 def prepare(
-    source: str | Path,
+    source: str | Path | Identity,
     *,
     base: str | Path | None = None,
     variant: str | None = None,
@@ -182,6 +206,7 @@ def prepare(
     """Finds out what a conversion of `source` will write, and checks names and shapes.
 
     Args:
+        source: a path or a name, or what was identified with the same variant.
         base: a model from which comes what the source lacks: whole parts, and what tensors do not tell of a part.
         variant: decides where tensors do not tell and there is no base; see `identify`.
         dtype: of the weights; None keeps each as it is.
@@ -193,9 +218,9 @@ def prepare(
     like = next((known for known in FAMILIES if known == variant), None)
     if variant is not None and like is None:
         raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(FAMILIES)}")
-    about = identify(source, like)
+    about = source if isinstance(source, Identity) else identify(source, like)
     if about.kind == "LoRA":
-        raise UserError(f"{about.path} is a LoRA, not a model: `cogvideox inspect` says more about it")
+        raise UserError(f"{about.path} is a LoRA, not a model: `convert_lora` writes one")
     helper = identify(base, like) if base is not None else None
     if helper is not None and helper.kind == "LoRA":
         raise UserError(f"the base {helper.path} is a LoRA, not a model")

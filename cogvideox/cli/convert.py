@@ -3,17 +3,22 @@
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from cogvideox.bundle.layout import WEIGHTS
 from cogvideox.bundle.settings import Family
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
-from cogvideox.weights.words import size
+from cogvideox.weights.words import count, size
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
 OTHERS = (".pt", ".pth", ".bin", ".ckpt", ".gguf", ".json")
 """Endings of weights in forms that are not written, which nobody wants for a folder's name."""
+OF_MODELS = ("base", "variant", "part", "max_shard_gb")
+"""Options that mean nothing for a LoRA."""
 SHARD_GB = 5.0
 
 
@@ -39,11 +44,16 @@ def run(arguments: list[str]) -> None:
     import torch  # it takes a second, so not before the arguments are known to be right
 
     from cogvideox.bundle.convert import prepare
+    from cogvideox.bundle.identify import identify
     from cogvideox.cli.outputs import check_folder
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
-    plan = prepare(options.source, base=options.base, variant=options.variant, dtype=dtype)
+    about = identify(options.source, options.variant)
+    if about.kind == "LoRA":
+        _lora(about.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
+        return
+    plan = prepare(about, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
         _say(note)
     names = [plan.single(options.part)] if to_file else list(plan.pieces)
@@ -60,13 +70,29 @@ def run(arguments: list[str]) -> None:
     print(f"{target}: written in {time.perf_counter() - start:.1f} s")
 
 
+def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list[str]) -> None:
+    from cogvideox.bundle.convert import convert_lora
+    from cogvideox.cli.outputs import check_folder
+
+    if of_models:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_models)
+        raise UserError(f"{path} is a LoRA, and not for {flags}: they are for models")
+    if target.suffix != ".safetensors":
+        raise UserError(f"{path} is a LoRA, which becomes a file: the name of TARGET has to end in .safetensors")
+    check_folder(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
+    lora = convert_lora(path, target, dtype)
+    if not lora.alpha_known:
+        _say(f"{path} does not tell its alpha, so alpha = rank is taken, as by other programs")
+    print(f"{target}: a LoRA for {count(list(lora.layers), 'layer')}, in the names of diffusers, with alpha = rank")
+
+
 def parser() -> Parser:
     """The flags of the verb."""
     p = Parser(
         "convert",
         "SOURCE TARGET",
         "Convert weights. SOURCE is a diffusers folder, a SAT checkpoint, a single file (.safetensors, .pt, .bin), a "
-        "shipped model or a name on the Hugging Face hub; TARGET a folder, or a file that ends in .safetensors.",
+        "LoRA, a shipped model or a name on the Hugging Face hub; TARGET a folder or a file that ends in .safetensors.",
     )
     p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` says what it is")
     p.add_argument("target", nargs="?", type=Path, metavar="TARGET", help="where to write; a model there is replaced")

@@ -74,6 +74,35 @@ def test_inspect_describes_a_lora(run, here):
     assert "rank          4" in run("inspect", "checkpoint").out
 
 
+def test_a_lora_becomes_one_of_diffusers(run, here):
+    """Of SAT, whose alpha is 1; beside it lies the frozen base, which stays behind."""
+    layer = "model.diffusion_model.transformer.layers.1.attention.dense"
+    factors = {f"{layer}.matrix_A.0": torch.rand(4, 32), f"{layer}.matrix_B.0": torch.rand(32, 4)}
+    (here / "trained/500").mkdir(parents=True)
+    (here / "trained/latest").write_text("500")
+    torch.save(
+        {"module": factors | {"model.diffusion_model.time_embed.0.bias": torch.ones(3)}},
+        "trained/500/mp_rank_00_model_states.pt",
+    )
+    ran = run("convert", "trained", "style.safetensors", "--dtype", "bfloat16")
+    assert (ran.status, ran.err) == (0, "") and "a LoRA for 1 layer," in ran.out
+    state = load_state("style.safetensors")
+    names = [f"transformer.transformer_blocks.1.attn1.to_out.0.lora_{part}.weight" for part in "AB"]
+    down, up = (state[name] for name in names)
+    assert torch.equal(down, factors[f"{layer}.matrix_A.0"].bfloat16()) and len(state) == 2
+    assert torch.equal(up, factors[f"{layer}.matrix_B.0"].bfloat16() / 4)
+    for arguments, message in (
+        (["style"], "the name of TARGET has to end in .safetensors"),
+        (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and not for --base, --part"),
+    ):
+        ran = run("convert", "trained", *arguments)
+        assert ran.status == 2 and message in ran.err
+    save_state(state | {names[0]: down * 1e6}, "large.safetensors")
+    ran = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
+    assert ran.status == 2 and "does not fit into float16: transformer_blocks.1.attn1.to_out.0" in ran.err
+    assert sorted(path.name for path in here.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
