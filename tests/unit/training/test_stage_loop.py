@@ -40,10 +40,19 @@ def clips(tmp_path_factory):
     return at
 
 
-def stage(model, clips, **changes) -> StageTraining:
+@pytest.fixture(scope="module")
+def store(model, clips, tmp_path_factory):
+    """The same, encoded once by a run of one step."""
+    at, settings = tmp_path_factory.mktemp("encoding"), stage(model, clips)
+    train(replace(settings, run=replace(settings.run, num_steps=1)), at)
+    (store,) = (at / "stores").iterdir()
+    return store
+
+
+def stage(model, at, **changes) -> StageTraining:
     usual = StageTraining(
         model=str(model),
-        data=(Source(str(clips)),),
+        data=(Source(str(at)),),
         row_tokens=64,
         optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
         run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
@@ -58,7 +67,8 @@ def metrics(out):
 
 
 def test_all_weights_learn_and_the_folder_is_a_model(model, clips, tmp_path):
-    settings = stage(model, clips, validation=str(clips), samples=SampleSettings(("a red ball",), 3, 2, 5, 32, 32))
+    samples = SampleSettings(("a red ball",), interval=3, num_inference_steps=2, num_frames=5, height=32, width=32)
+    settings = stage(model, clips, validation=str(clips), samples=samples)
     finished = train(settings, tmp_path / "run")
     before, after = folder.load(model), folder.load(finished)
     changed = {
@@ -80,8 +90,8 @@ def _seen(out) -> int:
     return sum(pairs.values())
 
 
-def test_a_lora_learns_and_the_model_does_not(model, clips, tmp_path):
-    file = train(stage(model, clips, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
+def test_a_lora_learns_and_the_model_does_not(model, store, tmp_path):
+    file = train(stage(model, store, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
     learned = read_lora(file)
     assert learned.trigger == "sks" and {factors.rank for factors in learned.layers.values()} == {2}
     assert all(factors.up.abs().max() > 0 for factors in learned.layers.values())
@@ -90,51 +100,41 @@ def test_a_lora_learns_and_the_model_does_not(model, clips, tmp_path):
     assert saved < (model / "transformer/diffusion_pytorch_model.safetensors").stat().st_size * 2
 
 
-def test_stages_chain(model, clips, tmp_path):
+def test_stages_chain(model, clips, store, tmp_path):
     fresh = folder.load(model).transformer.config
-    first = train(stage(model, clips, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
+    first = train(stage(model, store, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
     second = train(stage(first, clips, target=Target(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second")
     about = folder.load(second)
     assert about.transformer.config.num_layers == 1
     assert about.settings.provenance["trained_from"] == str(first.resolve())
 
 
-def test_a_policy_chooses(model, clips, tmp_path):
-    settings = stage(model, clips, policy=Policy((Bound("quality", best=0.5, from_step=1),)))
+def test_a_policy_chooses(model, store, tmp_path):
+    settings = stage(model, store, policy=Policy((Bound("quality", best=0.5, from_step=1),)))
     train(settings, tmp_path / "run")
     kept = [next((v for k, v in line.items() if k.startswith("kept/")), 1.0) for line in metrics(tmp_path / "run")]
     assert kept == [1.0, 0.5, 0.5]
 
 
-def test_interrupted_is_uninterrupted(model, clips, tmp_path):
-    for lora_settings, name in ((None, "all"), (LoRASettings(rank=2), "lora")):
-        settings = stage(model, clips, lora=lora_settings)
-        whole = train(settings, tmp_path / f"{name}-whole")
-        pieces = tmp_path / f"{name}-pieces"
-        answers = [train(settings, pieces, resume=True, max_seconds=0.0) for _ in range(2)]
-        again = train(settings, pieces, resume=True)
-        assert answers == [None, None]
-        for one, other in zip(_weights(whole), _weights(again), strict=True):
-            assert torch.equal(one, other)
+def test_a_lora_that_was_interrupted_is_one_that_was_not(model, store, tmp_path):
+    """That a stage of all weights is, too, is a law (`tests/laws/test_resume.py`)."""
+    settings = stage(model, store, lora=LoRASettings(rank=2))
+    whole, pieces = train(settings, tmp_path / "whole"), tmp_path / "pieces"
+    assert [train(settings, pieces, resume=True, max_seconds=0.0) for _ in range(2)] == [None, None]
+    assert train(settings, pieces, resume=True).read_bytes() == whole.read_bytes()
 
 
-def _weights(made):
-    if made.is_dir():
-        return list(folder.load(made).transformer.state_dict().values())
-    return [tensor for factors in read_lora(made).layers.values() for tensor in (factors.down, factors.up)]
-
-
-def test_what_is_refused(model, clips, tmp_path):
+def test_what_is_refused(model, store, tmp_path):
     with pytest.raises(UserError, match="nothing to train on: --data"):
-        train(stage(model, clips, data=()), tmp_path / "a")
+        train(stage(model, store, data=()), tmp_path / "a")
     with pytest.raises(UserError, match=r"nothing at .*gone"):
-        train(stage(model, clips, data=(Source(str(tmp_path / "gone")),)), tmp_path / "b")
+        train(stage(model, store, data=(Source(str(tmp_path / "gone")),)), tmp_path / "b")
     with pytest.raises(UserError, match="leave out either"):
-        stage(model, clips, lora=LoRASettings(), transformer=folder.load(model).transformer.config)
+        stage(model, store, lora=LoRASettings(), transformer=folder.load(model).transformer.config)
     with pytest.raises(UserError, match="use adamw"):
-        stage(model, clips, lora=LoRASettings(), optim=OptimSettings(name="muon"))
+        stage(model, store, lora=LoRASettings(), optim=OptimSettings(name="muon"))
     with pytest.raises(UserError, match="row_tokens=8 is too small"):
-        train(stage(model, clips, row_tokens=8), tmp_path / "c")
+        train(stage(model, store, row_tokens=8), tmp_path / "c")
     wide = replace(folder.load(model).transformer.config, text_embed_dim=99)
     with pytest.raises(UserError, match="text_embed_dim=99 does not fit"):
-        train(stage(model, clips, transformer=wide), tmp_path / "d")
+        train(stage(model, store, transformer=wide), tmp_path / "d")
