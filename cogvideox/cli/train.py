@@ -88,6 +88,8 @@ def train(
     elif isinstance(settings, StageTraining):
         from cogvideox.training import stage_loop
 
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(account(settings)), file=sys.stderr, flush=True)
         result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
     elif several:
         raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")

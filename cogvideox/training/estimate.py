@@ -101,14 +101,16 @@ def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) 
     all_weights, dtype = settings.lora is None, run.precision
     parameters = transformer_parameters(config)
     trained = parameters.total if all_weights else _factors(config, settings)
-    alone = num_ranks == 1
     activations = _kept_by_transformer(config, row, dtype, settings.checkpointing, all_weights=all_weights)
     memory = _of_weights(trained, parameters.num_blocks * parameters.matrices, settings.optim)
-    memory["weights"] = FLOAT32 * parameters.total
+    block = parameters.matrices + parameters.tables
+    memory["weights"] += 0 if all_weights else FLOAT32 * parameters.total
     memory = {name: num_bytes // num_ranks for name, num_bytes in memory.items()}
-    if dtype != "float32":  # in which a process alone has a copy of all weights, and several of the blocks in use
-        in_use = parameters.total if alone else 2 * (parameters.matrices + parameters.tables)
-        memory["weights"] += ITEMSIZE[dtype] * in_use
+    if dtype != "float32" and num_ranks > 1:  # a copy of the blocks that are in use
+        memory["weights"] += 2 * ITEMSIZE[dtype] * block
+    elif dtype != "float32":  # a copy of what learns; what does not is in this type itself
+        frozen = 0 if all_weights else parameters.num_blocks * block
+        memory["weights"] += ITEMSIZE[dtype] * trained - (FLOAT32 - ITEMSIZE[dtype]) * frozen
     memory["activations"] = activations // settings.sequence
     again = {"none": (0, 0), "full": (1, 1), "selective": (1, 0)}[settings.checkpointing]
     linear, attention = step_flops(config, row * run.batch_size, all_weights=all_weights)

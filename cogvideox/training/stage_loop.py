@@ -71,10 +71,12 @@ def train(
         except Stopped as reason:
             print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
+        bfloat16 = torch.bfloat16 if run.precision == "bfloat16" else None
+        if bfloat16 is not None and ranks is None:
+            narrow(model)
         model.to(device)
         if ranks is not None:
             over_ranks(model, ranks.sequence)
-        bfloat16 = torch.bfloat16 if run.precision == "bfloat16" else None
         kept = settings.checkpointing
         wrap(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
@@ -126,7 +128,7 @@ def train(
                 held_out = stores.validation if finished or due(done, run.validate_interval) else None
                 shows = settings.samples.prompts and (finished or due(done, settings.samples.interval))
                 if held_out is not None or shows:
-                    with tracker.pause(), ema.swapped():
+                    with tracker.pause(), ema.swapped(), autocast():
                         if held_out is not None:
                             tracker.write(done, measure(model, held_out, about, schedule, run.seed, rule))
                         if shows:
@@ -175,6 +177,14 @@ def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.
     factors = lora.fresh(network, generator, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
     lora.add(network, factors, trainable=True)
     return network.train(), lora.factors_of(network)
+
+
+def narrow(model: Transformer) -> None:
+    """The matrices that do not learn, in bfloat16: under autocast they are multiplied in it, so that nothing changes
+    but the memory of the model beside a LoRA, which is halved."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
+            layer.weight.data = layer.weight.data.bfloat16()
 
 
 def _with_image(model: Transformer, settings: StageTraining) -> Transformer:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,36 +88,35 @@ def show(
     Raises UserError when the disk refuses.
     """
     wanted, device = settings.samples, next(model.parameters()).device
+    dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
     bundle = Bundle(
         transformer=model,
         vae=load_vae(about.path).to(device),
-        text_encoder=load_text(about, device=device, dtype=torch.float32),
+        text_encoder=load_text(about, device=device, dtype=dtype),
         tokenizer=tokenizer_of(about),
         schedule=Schedule(**asdict(about.schedule)),
         settings=about.settings,
     )
     pipe = CogVideoX(replace(about, transformer=model.config), bundle, device, torch.float32)
-    bfloat16 = settings.run.precision == "bfloat16" and ranks is None
     num, first, step = len(wanted.prompts), 0, 1
     if ranks is not None:
         first, step = ranks.data.rank(), ranks.data.size()
     videos: list[Video] = []
-    with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
-        for turn in range(0, num, step):
-            # Who has no prompt left makes the last once more, for each rank has a share of the weights in use.
-            i = min(turn + first, num - 1)
-            video = pipe.generate(
-                wanted.prompts[i],
-                image=wanted.images[i] if wanted.images else None,
-                seed=settings.run.seed + i,
-                num_inference_steps=wanted.num_inference_steps,
-                num_frames=wanted.num_frames,
-                height=wanted.height,
-                width=wanted.width,
-                position_rule=settings.position_rule,
-            )
-            assert isinstance(video, Video)  # one was asked for
-            videos.append(video)
+    for turn in range(0, num, step):
+        # Who has no prompt left makes the last once more, for each rank has a share of the weights in use.
+        i = min(turn + first, num - 1)
+        video = pipe.generate(
+            wanted.prompts[i],
+            image=wanted.images[i] if wanted.images else None,
+            seed=settings.run.seed + i,
+            num_inference_steps=wanted.num_inference_steps,
+            num_frames=wanted.num_frames,
+            height=wanted.height,
+            width=wanted.width,
+            position_rule=settings.position_rule,
+        )
+        assert isinstance(video, Video)  # one was asked for
+        videos.append(video)
     if ranks is not None:
         of_groups = ranks.all_have(videos)[:: ranks.sequence.size()]
         videos = [video for turn in zip(*of_groups) for video in turn][:num]

@@ -104,3 +104,10 @@ def test_what_is_not_known_is_not_told():
     cpu, unheard_of = (Machine(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
     assert [estimate(settings, machine).seconds for machine in (cpu, unheard_of, None)] == [None] * 3
     assert len(told(estimate(settings, None), 10, None, 1)) == 3
+
+
+def test_a_lora_in_bfloat16_is_half_as_large():
+    """On a card of 24 GB, then, with the defaults."""
+    found = estimate(RECIPES["lora"](), H100)
+    assert found.memory["weights"] == pytest.approx(2 * found.parameters + 6 * found.trained, rel=0.05)
+    assert sum(found.memory.values()) < 22e9

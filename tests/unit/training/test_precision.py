@@ -1,0 +1,50 @@
+"""Stages in bfloat16 on one process: what is stored in it, and that this changes no number."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.bundle.layout import describe
+from cogvideox.training.stage_loop import begin, narrow, train
+from cogvideox.training.stage_settings import LoRASettings, SampleSettings, StageTraining
+from cogvideox.transformer.lora_files import read_lora
+from tests import tiny_runs
+from tests.laws.test_resume import history
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> StageTraining:
+    usual = tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+    return replace(
+        usual,
+        lora=LoRASettings(rank=2),
+        run=replace(usual.run, precision="bfloat16", num_steps=2),
+        validation=usual.data[0].store,
+        samples=SampleSettings(("a red ball",), interval=0, num_inference_steps=2, num_frames=5, height=32, width=32),
+    )
+
+
+def test_frozen_matrices_in_bfloat16_change_nothing(settings, tmp_path, monkeypatch):
+    narrowed = read_lora(train(settings, tmp_path / "narrowed"))
+    monkeypatch.setattr("cogvideox.training.stage_loop.narrow", lambda model: None)
+    wide = read_lora(train(settings, tmp_path / "wide"))
+    for name, factors in wide.layers.items():
+        assert torch.equal(factors.down, narrowed.layers[name].down) and torch.equal(
+            factors.up, narrowed.layers[name].up
+        )
+    assert history(tmp_path / "narrowed") == history(tmp_path / "wide")
+    assert (tmp_path / "narrowed/samples/step-00000002.mp4").is_file()
+
+
+def test_only_matrices_that_do_not_learn_are_narrow(settings):
+    model, _ = begin(settings, describe(settings.model))
+    narrow(model)
+    attention = model.blocks[0].attention
+    assert attention.qkv.weight.dtype == model.patch_in.weight.dtype == torch.bfloat16
+    assert {attention.qkv.bias.dtype, attention.norm_q.weight.dtype, attention.qkv.loras[0].down0.dtype} == {
+        torch.float32
+    }
+    everything, _ = begin(replace(settings, lora=None), describe(settings.model))
+    narrow(everything)
+    assert {weight.dtype for weight in everything.parameters()} == {torch.float32}
