@@ -58,6 +58,8 @@ def load(cls: type[T], path: str | Path) -> T:
         data = json.loads(text, object_pairs_hook=_unique) if path.suffix == ".json" else yaml.load(text, _Loader)
     except OSError as error:
         raise cannot_read(path, error) from error
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read {path}: it is not text in UTF-8") from None
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return _build(cls, data, f"{path}: ", "")

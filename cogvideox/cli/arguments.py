@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 
 from cogvideox.errors import UserError
@@ -19,6 +20,8 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=110),
         )
+        self._hint = " (put the prompt in quotes)" if '"' in operands else ""
+        self.register("type", Path, _path)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the arguments.
@@ -31,11 +34,18 @@ class Parser(argparse.ArgumentParser):
             what, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
             if what.startswith("-"):
                 self.error(f"there is no option {what.split('=')[0]}{nearest(what, flags)}")
-            self.error(f"{what!r} is one argument too many (put the prompt in quotes)")
+            self.error(f"{what!r} is one argument too many{self._hint}")
         return known
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _path(text: str) -> Path:
+    """What is empty, such as a variable of the shell that was never set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: name a file or folder")
+    return Path(text)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from cogvideox.bundle.layout import shipped
+from cogvideox.bundle.sizes import Storage
 from cogvideox.cli.arguments import Parser
 
 
@@ -67,7 +69,7 @@ def parser() -> Parser:
     memory = "auto: the fastest way in what is free; low: the smallest; speed: all on the device; or a limit"
     machine.add_argument("--memory", metavar="auto|speed|low|12GB", help=memory)
     weights = "int8 and fp8 take half of bfloat16's memory, and change the video"
-    machine.add_argument("--weights", metavar="exact|int8|fp8", help=weights)
+    machine.add_argument("--weights", choices=get_args(Storage), metavar="exact|int8|fp8", help=weights)
     machine.add_argument("--plan", action="store_true", help="say what that comes to, and make nothing")
     compiled = "compile the transformer's blocks: some seconds before the first step, less for each"
     machine.add_argument("--compile", action="store_true", help=compiled)

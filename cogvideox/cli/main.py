@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         return _complain(str(error))
-    except MemoryError:
-        return _complain(_OUT_OF_MEMORY)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        from cogvideox.generation.demand import is_out_of_memory  # which `--help` has no use for
+
+        if not is_out_of_memory(error):
             raise
-        return _complain(_OUT_OF_MEMORY)
+        return _complain("out of memory: ask for fewer frames, a smaller size or, in training, a smaller batch")
     except KeyboardInterrupt:
         print("\ncogvideox: interrupted, no half-written file is left", file=sys.stderr)
         return INTERRUPTED
@@ -84,14 +84,6 @@ def _overview() -> str:
             "`cogvideox COMMAND --help` shows what a command takes; `cogvideox --version` shows the version.",
         ]
     )
-
-
-_OUT_OF_MEMORY = "out of memory: ask for fewer frames, a smaller size or, in training, a smaller batch"
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Torch says it with `OutOfMemoryError` on a GPU, and with a plain `RuntimeError` on the CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _complain(sentence: str) -> int:

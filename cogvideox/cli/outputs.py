@@ -17,8 +17,6 @@ from cogvideox.errors import UserError
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.request import Replay, Request
 
-FORMATS = (".mp4", ".gif", ".png")
-
 
 @dataclass(frozen=True)
 class Output:
@@ -32,15 +30,25 @@ class Output:
         return self.video.with_suffix(".json")
 
 
-def name_outputs(output: Path | None, requests: list[Request], sheet: bool) -> list[Output]:
+def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, many: bool = False) -> list[Output]:
     """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside it.
 
     Without `output`, and in a folder given as `output`, the name is made of the prompt and the seed; where two would
     have the same, the later ones are numbered.
+
+    Args:
+        many: the requests are of many prompts, whose `output` is a folder even where there is none yet.
+
+    Raises:
+        UserError: the videos of many prompts in one file.
     """
+    from cogvideox.video.io import FORMATS  # with PyAV, which `--help` has no use for
+
+    if many and output is not None and output.suffix.lower() in FORMATS and not _is_folder(output):
+        raise UserError(f"cannot write {output}: the videos of many prompts go to a folder")
     outputs, names = [], Counter[Path]()
     for number, request in enumerate(requests, start=1):
-        if output is None or _is_folder(output):
+        if output is None or many or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
             names[video] += 1
@@ -54,23 +62,9 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool) -> l
     return outputs
 
 
-def make_folder(output: Path | None) -> None:
-    """Makes the folder that many videos are to go to, if it is not there.
-
-    Raises:
-        UserError: it is to be a file, or cannot be made.
-    """
-    if output is None:
-        return
-    if output.suffix.lower() in FORMATS and not _is_folder(output):
-        raise UserError(f"cannot write {output}: the videos of many prompts go to a folder")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-
-
-def is_made(output: Output, request: Request, model: str, loras: tuple[Adapter, ...] = ()) -> bool:
+def is_made(
+    output: Output, request: Request, *, model: str, loras: tuple[Adapter, ...] = (), weights: str = "exact"
+) -> bool:
     """Whether the video of a request is there: its metadata are put in place last, so with them both are whole."""
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
@@ -79,7 +73,7 @@ def is_made(output: Output, request: Request, model: str, loras: tuple[Adapter, 
     except UserError:
         return False
     same = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
-    return same and replay.model == model and replay.loras == loras
+    return same and (replay.model, replay.loras, replay.weights) == (model, loras, weights)
 
 
 def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
@@ -88,12 +82,12 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
     Raises:
         UserError: one of them cannot.
     """
-    from cogvideox.records import check_sidecar  # with numpy, which `--help` has no use for
+    from cogvideox.records import check_sidecar  # with numpy and PyAV, which `--help` has no use for
+    from cogvideox.video.io import check_format
 
     for output in outputs:
         video, sidecar = output.video, output.sidecar
-        if video.suffix.lower() not in FORMATS:
-            raise UserError(f"cannot write {video}: the name of a video ends in {', '.join(FORMATS)}")
+        check_format(video)
         for path in (video, sidecar, output.sheet):
             if path is not None:
                 check_folder(path, num_bytes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.cli.arguments import Parser
-from cogvideox.cli.outputs import FORMATS, check_folder
+from cogvideox.cli.outputs import check_folder
 from cogvideox.disk import writing
 from cogvideox.errors import UserError
 from cogvideox.toybox.grammar import FACTS, Scene
@@ -22,8 +22,6 @@ FRAMES_JUDGED = 64
 JUDGING = {"judge", "prompt"}
 CAPTIONING = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
 """What has a meaning beside `--judge`, and beside `--caption`; all else would go unheard."""
-SHOWN = 3
-"""Frames of each scene on a sheet: the first, the middle and the last."""
 COLUMNS = 3
 """Scenes in a row of a sheet."""
 
@@ -81,23 +79,21 @@ def render(
         check_folder(path, num_bytes * len(paths))
 
     import numpy as np
-    from einops import rearrange
 
     from cogvideox.records import Video
     from cogvideox.toybox.render import render as draw_frames
+    from cogvideox.video.sheet import ends_and_middle, side_by_side
 
-    rows = []
+    shown = []
     for scene, text, path in zip(scenes, captions, paths, strict=True):
         frames = draw_frames(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
         Video(frames, fps).save(path)
         with writing(path.with_suffix(".txt")) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-        rows.append(np.concatenate(list(frames[_shown(num_frames)]), axis=1))
+        shown.append(frames[ends_and_middle(num_frames)])
         print(f"{path}: {text}")
     if sheet is not None:
-        columns = min(COLUMNS, len(rows))
-        rows += [np.zeros_like(rows[0])] * (-len(rows) % columns)
-        Video(rearrange(np.stack(rows), "(r c) h w rgb -> 1 (r h) (c w) rgb", c=columns), 1.0).save(sheet)
+        Video(side_by_side(np.stack(shown), COLUMNS)[None], 1.0).save(sheet)
         print(f"{sheet}: all of them")
 
 
@@ -157,8 +153,9 @@ def parser() -> Parser:
 def _paths(output: Path | None, seeds: Sequence[int], *, image: bool) -> list[Path]:
     """`output` itself for one scene, when it is a file's name; else files in it that are named by seed."""
     if output is not None and output.suffix and not output.is_dir():
-        if output.suffix.lower() not in FORMATS:
-            raise UserError(f"cannot write {output}: the name of a video ends in {', '.join(FORMATS)}")
+        from cogvideox.video.io import check_format  # with PyAV, which `--help` has no use for
+
+        check_format(output)
         if len(seeds) == 1:
             return [output]
         raise UserError(
@@ -171,10 +168,6 @@ def _sheet(paths: Sequence[Path]) -> Path:
     return (
         paths[0].with_name("toybox-sheet.png") if len(paths) > 1 else paths[0].with_name(f"{paths[0].stem}-sheet.png")
     )
-
-
-def _shown(num_frames: int) -> list[int]:
-    return sorted({round(i * (num_frames - 1) / (SHOWN - 1)) for i in range(SHOWN)})
 
 
 def _prompt_of(path: Path) -> str:

@@ -48,9 +48,9 @@ def default_demand(about: Description) -> Demand:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is one of memory: a GPU's has a class of its own, a CPU's only a sentence."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # which only torch could import
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def next_setting(plan: Plan, request: Request | None = None) -> str:

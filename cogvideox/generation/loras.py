@@ -22,9 +22,11 @@ def adapter(text: str) -> Adapter:
     """`FILE` or `FILE:STRENGTH`; a folder stands for the file that a trainer wrote there.
 
     Raises:
-        UserError: no such file, or a strength that is no number.
+        UserError: no file named, no such file, or a strength that is no number.
     """
     path, colon, number = text.rpartition(":")
+    if not (path if colon else text):
+        raise UserError(f"--lora {text!r} names no file: write FILE or FILE:STRENGTH, such as style.safetensors:0.8")
     file, strength, whole = Path(path).expanduser(), _number(number), Path(text).expanduser()
     if not colon or whole.exists() or (strength is None and not file.exists()):
         file, strength = whole, 1.0  # what colons there are belong to the path

@@ -125,14 +125,22 @@ def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps
         UserError: another ending, no permission, a full disk.
     """
     path = Path(path)
-    encode = FORMATS.get(path.suffix.lower())
-    if encode is None:
-        raise UserError(f"cannot write {path}: the name of a video ends in {', '.join(FORMATS)}")
+    check_format(path)
     _check_fps(fps)
     if frames.dtype != np.uint8:
         frames = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
     with writing(path) as temporary:
-        encode(temporary, frames, fps)
+        FORMATS[path.suffix.lower()](temporary, frames, fps)
+
+
+def check_format(path: Path) -> None:
+    """Whether the name of `path` ends in a format that can be written.
+
+    Raises:
+        UserError: it does not; the sentence has those that can.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"cannot write {path}: the name of a video ends in {', '.join(FORMATS)}")
 
 
 def contact_sheet(frames: Frames, columns: int | None = None) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:

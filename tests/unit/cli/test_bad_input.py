@@ -40,6 +40,7 @@ VALUES = {
     "a device without numbers": (["--device", "meta"], "meta"),
     "a device that is not here": (["--device", "cuda:99"], "cuda:99"),
     "an unknown type": (["--dtype", "float64"], "float64"),
+    "an unknown storage": (["--weights", "int4"], "'exact', 'int8', 'fp8'"),
     "a type that the CPU is slow in": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
     "a negative prompt without guidance": (["--guidance-scale", "1", "--negative-prompt", "x"], "no effect"),
     "a misspelt option": (["--heigth", "32"], "did you mean --height?"),
@@ -164,11 +165,17 @@ def test_what_is_in_the_way(run, model, here):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [("", "x.json"), ("[1]", "x.json"), ('{"prompt": "a"}', "x.json"), ('{"seeed": 1}', "seeed")],
-    ids=["empty", "a list", "incomplete", "unknown key"],
+    [
+        ("", "x.json"),
+        ("[1]", "x.json"),
+        ('{"prompt": "a"}', "x.json"),
+        ('{"seeed": 1}', "seeed"),
+        ("\udcff", "x.json: it is not text in UTF-8"),
+    ],
+    ids=["empty", "a list", "incomplete", "unknown key", "no text"],
 )
 def test_replays(run, here, content, word):
-    (here / "x.json").write_text(content)
+    (here / "x.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert_refused(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
 
 

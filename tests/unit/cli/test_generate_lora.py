@@ -35,5 +35,8 @@ def test_a_lora_is_laid_over_noted_and_replayed(run, model, here):
     assert ran.status == 2 and "style.safetensors has changed since" in ran.err
     ran = run(*words, "--lora", "style.safetensors")
     assert ran.status == 2 and "it seems to be a LoRA for Wan" in ran.err
+    for text in ("", ":", ":0.5"):
+        ran = run(*words, "--lora", text)
+        assert ran.status == 2 and f"--lora {text!r} names no file: write FILE or FILE:STRENGTH" in ran.err
     ran = run(*words, "--lora", "none.safetensors:1")
     assert ran.status == 2 and "none.safetensors: there is no such file" in ran.err

@@ -1,10 +1,12 @@
 """What `cogvideox generate` says of memory, and what it keeps when something fails late."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from cogvideox.generation import make
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video import io
 
@@ -16,6 +18,13 @@ def test_the_plan_is_told_and_nothing_made(run, model, here):
     assert ran.status == 0 and list(here.iterdir()) == []
     assert "everything in memory, float32" in ran.out and "estimate" in ran.out
     assert [line.split()[0] for line in ran.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
+
+
+def test_the_plan_for_a_file_of_prompts_makes_no_folder(run, model, here):
+    (here / "p.txt").write_text("a red ball\na blue cube\n")
+    ran = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
+    assert ran.status == 0 and "everything in memory" in ran.out
+    assert [path.name for path in here.iterdir()] == ["p.txt"]
 
 
 def test_the_same_video_with_less_memory(run, model, here):
@@ -34,6 +43,14 @@ def test_one_byte_weights_are_said_and_replayed(run, model, here):
     assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
 
 
+def test_videos_by_other_weights_are_not_there_already(run, model, here):
+    (here / "p.txt").write_text("a red ball\n")
+    command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
+    assert run(*command).status == 0
+    assert "there already" not in run(*command, "--weights", "int8").err
+    assert "1 of 1 videos are there already" in run(*command, "--weights", "int8").err
+
+
 @pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
 def test_what_cannot_be_is_one_sentence(run, model, here, options):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
@@ -50,3 +67,23 @@ def test_finished_latents_outlive_a_failure_and_are_decoded_by_the_next_run(run,
     monkeypatch.setattr("cogvideox.generation.make.denoise", lambda *args, **kwargs: 1 / 0)
     assert run(*command).status == 0
     assert sorted(path.name for path in here.iterdir()) == ["x.json", "x.mp4"]
+
+
+def test_of_several_videos_the_next_run_goes_on_with_the_first_seed(run, model, here, monkeypatch, capsys):
+    command = ("generate", PROMPT, "--model", model, "--num-videos", 2, "-o", "x.mp4")
+    decode, decoded = CausalVAE.decode_stream, []
+
+    def fail_at_the_second(vae, *args, **kwargs):
+        decoded.append(1)
+        return decode(vae, *args, **kwargs) if len(decoded) == 1 else 1 / 0
+
+    with monkeypatch.context() as broken:
+        broken.setattr(CausalVAE, "decode_stream", fail_at_the_second)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    seed = re.search(r"x-2.latents.safetensors; the same command with --seed (\d+) goes on", capsys.readouterr().err)[1]
+    (here / "x-1.mp4").rename(here / "first.mp4")
+    denoise, denoised = make.denoise, []
+    monkeypatch.setattr(make, "denoise", lambda *args, **kwargs: denoised.append(1) or denoise(*args, **kwargs))
+    assert run(*command, "--seed", seed).status == 0
+    assert len(denoised) == 1 and (here / "x-1.mp4").read_bytes() == (here / "first.mp4").read_bytes()

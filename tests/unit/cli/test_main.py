@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cogvideox
-from cogvideox.cli import main
+from cogvideox.cli import doctor
 from cogvideox.cli.main import VERBS
 
 
@@ -49,9 +49,43 @@ def test_a_bug_keeps_its_traceback():
     assert ran.returncode == 1 and "Traceback" in ran.stderr
 
 
-def test_torchs_ways_to_be_out_of_memory():
-    with pytest.raises(RuntimeError) as error:
-        torch.empty(10**16)
-    assert main._is_out_of_memory(error.value)
-    assert main._is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not main._is_out_of_memory(RuntimeError("shapes do not match"))
+@pytest.mark.parametrize(
+    "fill", [lambda: torch.empty(10**16), lambda: bytearray(2**62), lambda: fail(torch.OutOfMemoryError("CUDA"))]
+)
+def test_out_of_memory_is_a_sentence_wherever_it_happens(run, monkeypatch, fill):
+    monkeypatch.setattr(doctor, "run", lambda arguments: fill())
+    ran = run("doctor")
+    assert ran.status == 2 and ran.err.startswith("cogvideox: out of memory: ") and ran.err.count("\n") == 1
+
+
+def test_another_runtime_error_is_a_bug(run, monkeypatch):
+    monkeypatch.setattr(doctor, "run", lambda arguments: fail(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="do not match"):
+        run("doctor")
+
+
+@pytest.mark.parametrize("verb", ["convert", "inspect", "encode", "doctor", "plot"])
+def test_only_a_prompt_wants_quotes(run, verb):
+    ran = run(verb, "--surplus", *"abc")
+    assert ran.status == 2 and "quotes" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "a ball", "--image", ""),
+        ("generate", "a ball", "-o", ""),
+        ("generate", "--from", ""),
+        ("convert", "toybox", ""),
+        ("encode", "", "--dry-run"),
+        ("train", "toybox", "--out", ""),
+        ("toybox", "--judge", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(run, here, arguments):
+    ran = run(*arguments)
+    assert ran.status == 2 and "the path is empty" in ran.err and not list(here.iterdir())
+
+
+def fail(error: Exception) -> None:
+    raise error
