@@ -60,6 +60,31 @@ def test_more_budget_and_less_change_are_fewer_steps():
     assert len(computed(0.001, 0.01)) < len(computed(0.01, 0.01))
 
 
+def along(values):
+    """A network whose velocity has that value at each step, and the times of it."""
+    return lambda x, texts, i: values[i] * torch.ones(len(texts), *x.shape[1:])
+
+
+def answers(net, budget):
+    cached = Cached(net, TIMES, Schedule(), budget)
+    found = [cached(X, BOTH, i).flatten()[0].item() for i in range(len(TIMES))]
+    return found, cached
+
+
+def test_what_goes_on_evenly_is_foretold():
+    """Two velocities tell how it goes, a third that it goes on so, a fourth that this is exact."""
+    angles = Cached(turning(0.0, []), TIMES, Schedule(), 0.0).angles
+    values = [1 + angle for angle in angles]
+    found, cached = answers(along(values), 1e-4)
+    assert cached.num_computed == 4 and found == pytest.approx(values[:20], rel=1e-5)
+
+
+def test_what_goes_to_and_fro_is_used_again():
+    values = [1 + 0.01 * (-1) ** i for i in range(20)]
+    found, cached = answers(along(values), 0.005)
+    assert cached.num_computed < 20 and {round(value, 4) for value in found} == {0.99, 1.01}
+
+
 def test_each_text_gets_its_own_velocity_and_a_missing_one_is_computed():
     calls = []
     still = turning(0.0, calls)
