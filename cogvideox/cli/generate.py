@@ -56,6 +56,7 @@ def _make(asked: Asked, ranks: "Ranks | None" = None) -> None:
     from cogvideox.generation.finished import SUFFIX
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.generation.plan import check_texts, plan_for
+    from cogvideox.generation.speed import check as check_speed
     from cogvideox.transformer.lora_files import read_lora
 
     todo, first = asked.todo, ranks is None or ranks.rank == 0
@@ -68,15 +69,15 @@ def _make(asked: Asked, ranks: "Ranks | None" = None) -> None:
     memory = plan_for(
         asked.about, device, dtype, memory=asked.memory, weights=asked.weights, request=largest, measured=first
     )
+    quicker = {"compile": asked.compile, "float8": asked.float8}
+    check_speed(device, memory, **quicker)
     if asked.only_plan:
         if first:
             print(f"{memory}\n{memory.table()}")
         return
     if first and not memory.is_small:
         say(f"plan: {memory}")
-    pipe = CogVideoX.from_pretrained(
-        asked.about, asked.device, asked.dtype, memory=memory, compile=asked.compile, ranks=ranks
-    )
+    pipe = CogVideoX.from_pretrained(asked.about, asked.device, asked.dtype, memory=memory, ranks=ranks, **quicker)
     with _noted(first):
         for lora, one in adapted:
             pipe.load_lora(lora, one.strength, merge=one.merged)

@@ -53,6 +53,7 @@ class Asked:
     compile: bool
     memory: int | str
     weights: str
+    float8: bool
     seed: int
     """With which the same command makes the same videos."""
     only_plan: bool
@@ -72,7 +73,7 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     chosen = _chosen(options, source)
     about = describe(chosen.get("model", "toybox"))
     loras = tuple(adapter(text) for text in chosen["lora"]) if "lora" in chosen else chosen.get("loras", ())
-    weights = chosen.get("weights", "exact")
+    weights, float8 = chosen.get("weights", "exact"), chosen.get("float8", False)
     jobs = list(_of_file(about, prompts, chosen) if prompts is not None else _of_prompt(about, chosen))
     for remark in dict.fromkeys(remark for job in jobs for remark in remarks(job.request, about)):
         say(f"note: {remark}")
@@ -81,14 +82,14 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     outputs = name_outputs(chosen.get("output"), requests, sheet, many=prompts is not None)
     todo = list(zip(jobs, outputs))
     if prompts is not None:
-        made_by = {"model": about.name, "loras": loras, "weights": weights}
+        made_by = {"model": about.name, "loras": loras, "weights": weights, "float8": float8}
         todo = [(job, output) for job, output in todo if not is_made(output, job.request, **made_by)]
         if len(todo) < len(jobs):
             say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
     machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
     memory = read_memory(chosen.get("memory", "auto"))
-    return Asked(about, todo, loras, *machine, memory, weights, jobs[0].request.seed, chosen["plan"])
+    return Asked(about, todo, loras, *machine, memory, weights, float8, jobs[0].request.seed, chosen["plan"])
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:

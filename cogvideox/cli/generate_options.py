@@ -73,6 +73,8 @@ def parser() -> Parser:
     machine.add_argument("--plan", action="store_true", help="say what that comes to, and make nothing")
     compiled = "compile the transformer's blocks: some seconds before the first step, less for each"
     machine.add_argument("--compile", action="store_true", help=compiled)
+    float8 = "multiply the blocks' large matrices in 8 bits, on GPUs that can: faster, and another video"
+    machine.add_argument("--float8", action=on_or_off, help=float8)
     return p
 
 

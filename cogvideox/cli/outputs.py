@@ -63,7 +63,13 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, m
 
 
 def is_made(
-    output: Output, request: Request, *, model: str, loras: tuple[Adapter, ...] = (), weights: str = "exact"
+    output: Output,
+    request: Request,
+    *,
+    model: str,
+    loras: tuple[Adapter, ...] = (),
+    weights: str = "exact",
+    float8: bool = False,
 ) -> bool:
     """Whether the video of a request is there: its metadata are put in place last, so with them both are whole."""
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
@@ -73,7 +79,8 @@ def is_made(
     except UserError:
         return False
     same = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
-    return same and (replay.model, replay.loras, replay.weights) == (model, loras, weights)
+    made_by = replay.model, replay.loras, replay.weights, replay.float8
+    return same and made_by == (model, loras, weights, float8)
 
 
 def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:

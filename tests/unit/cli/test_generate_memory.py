@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from cogvideox.generation import make
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.transformer.float8 import to_float8
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video import io
 
@@ -55,6 +57,27 @@ def test_videos_by_other_weights_are_not_there_already(run, model, here):
 def test_what_cannot_be_is_one_sentence(run, model, here, options):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
     assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_float8_is_refused_where_nothing_multiplies_it(run, model, here, plan):
+    """In a sentence, before any weight is read; a video that was made with it can be made without."""
+    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
+    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+    assert "float8 takes a GPU" in ran.err
+
+
+def test_float8_is_replayed_and_can_be_left_out(run, model, here):
+    video = CogVideoX.from_pretrained(model, "cpu")
+    to_float8(video.bundle.transformer)
+    video.generate(PROMPT, seed=1).save(here / "x.mp4")
+    assert "float8 takes a GPU" in run("generate", "--from", "x.json", "-o", "y.mp4").err
+    assert run("generate", "--from", "x.json", "-o", "y.mp4", "--no-float8").status == 0
+    assert "float8" not in json.loads((here / "y.json").read_text())
+    (here / "prompts.txt").write_text(PROMPT)
+    shared = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
+    assert run(*shared).status == 0 and "1 of 1 videos are there already" in run(*shared).err
+    assert "float8 takes a GPU" in run(*shared, "--float8").err
 
 
 def test_finished_latents_outlive_a_failure_and_are_decoded_by_the_next_run(run, model, here, monkeypatch):
