@@ -27,16 +27,8 @@ TABLES = (".jsonl", ".json", ".csv", ".parquet")
 # What columns are called by those who write such tables; the first that a row has counts.
 _FILE = ("file_name", "file_path", "video", "video_path", "image", "image_path", "path", "source")
 _CAPTION = ("caption", "text", "prompt")
-_MEASURED = (
-    "type",
-    "width",
-    "height",
-    "fps",
-    "num_frames",
-    "duration",
-    "id",
-    "clip_id",
-)  # is read from the file itself
+# Is read from the file itself.
+_MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 
 
 @dataclass(frozen=True)
@@ -169,12 +161,12 @@ def _lines(path: Path) -> list[str]:
 def _table(path: Path) -> Entries:
     found, rejects, left_out = [], [], set()
     for number, row in _rows(path):
-        file = _first(row, _FILE)
-        if file is None:
-            rejects.append((f"{path.name}, row {number}", str(row) if "" in row else f"none of {', '.join(_FILE)}"))
+        file = None if isinstance(row, str) else _first(row, _FILE)
+        if file is None or isinstance(row, str):
+            reason = row if isinstance(row, str) else f"it has none of {', '.join(_FILE)}"
+            rejects.append((f"{path.name}, row {number}", reason))
             continue
         words = _first(row, _CAPTION)
-        caption = None if words is None else " ".join(words.split())
         known = {*_FILE, *_CAPTION, *_MEASURED, "start", "end"}
         scores = {name: _score(value) for name, value in row.items() if name not in known and value is not None}
         left_out |= {name for name, score in scores.items() if score is None}
@@ -184,9 +176,8 @@ def _table(path: Path) -> Entries:
             rejects.append((file, f"row {number} of {path.name}: its start or end is no number"))
             continue
         kept = {name: score for name, score in scores.items() if score is not None}
-        found.append(
-            Entry(path.parent / file, None if caption is None else " ".join(caption.split()), start, end, kept)
-        )
+        caption = None if words is None else " ".join(words.split())
+        found.append(Entry(path.parent / file, caption, start, end, kept))
     notes = (
         [f"columns that are neither numbers nor texts are left out: {', '.join(sorted(left_out))}"] if left_out else []
     )
@@ -195,8 +186,8 @@ def _table(path: Path) -> Entries:
     return Entries(path.name, found, rejects, notes)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table with their numbers, from 1; of one that cannot be read, the reason under the name ""."""
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The rows of a table with their numbers, from 1; in the place of one that cannot be read, the reason."""
     try:
         if path.suffix.lower() == ".parquet":
             from pyarrow import ArrowException, parquet
@@ -210,19 +201,27 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except OSError as error:
         raise cannot_read(path, error) from error
     if path.suffix.lower() == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines(keepends=True)), start=1)
+        try:
+            for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True)), start=1):
+                more = "it has more values than there are columns: a text with commas is put into quotes"
+                yield number, more if None in row else row
+        except csv.Error as error:
+            raise UserError(f"cannot read {path}: it is no CSV ({error})") from error
         return
-    try:
-        whole = json.loads(text) if path.suffix.lower() == ".json" else None
-    except ValueError as error:
-        raise UserError(f"cannot read {path}: it is no JSON ({error})") from error
-    lines = whole if isinstance(whole, list) else [line for line in text.split("\n") if line.strip()]
+    if path.suffix.lower() == ".json":
+        try:
+            whole = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"cannot read {path}: it is no JSON ({error})") from error
+        lines = whole if isinstance(whole, list) else [whole]
+    else:
+        lines = [line for line in text.split("\n") if line.strip()]
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if isinstance(line, str) else line
         except ValueError:
             row = None
-        yield number, row if isinstance(row, dict) else {"": "it is no JSON object"}
+        yield number, row if isinstance(row, dict) else "it is no JSON object"
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

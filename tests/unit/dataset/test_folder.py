@@ -134,6 +134,19 @@ def test_rows_that_are_none_are_told(media):
         assert any(part in reason for reason in reasons), (part, reasons)
 
 
+def test_a_text_with_commas_belongs_into_quotes(media):
+    (media / "metadata.csv").write_text('video,text\nvideos/a.mp4,a ball, red\nvideos/b.mp4,"a ball, green"\n')
+    listing = recognise(media)
+    assert [clip.caption for clip in listing.clips] == ["a ball, green"] and not listing.notes
+    ((row, reason),) = listing.rejects
+    assert row == "metadata.csv, row 1" and "is put into quotes" in reason
+
+
+def test_an_object_is_a_table_of_one_row(media):
+    (media / "metadata.json").write_text(json.dumps({"video": "videos/a.mp4", "text": "x"}, indent=2))
+    assert [clip.caption for clip in recognise(media).clips] == ["x"]
+
+
 def test_damaged_files_stop_nothing(tmp_path):
     reasons = clips.damaged(tmp_path)
     clips.video(tmp_path / "good.mp4")
