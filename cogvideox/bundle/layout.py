@@ -47,6 +47,11 @@ class Description:
     schedule: ScheduleConfig
     settings: FolderSettings
 
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths are multiples of: a latent's pixels times a patch's latents."""
+        return self.vae.spatial_compression_ratio * self.transformer.patch_size
+
 
 def shipped() -> list[str]:
     """Names of the models that come with the package."""

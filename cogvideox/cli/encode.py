@@ -98,7 +98,6 @@ def target_of(options: argparse.Namespace, about: Description) -> Target:
     Raises:
         UserError: as `Target`; a size that cannot be read.
     """
-    multiple = about.vae.spatial_compression_ratio * about.transformer.patch_size
     settings = about.settings
     height, width, area = options.height, options.width, None
     if options.max_size is not None:
@@ -116,7 +115,7 @@ def target_of(options: argparse.Namespace, about: Description) -> Target:
         height=height,
         width=width,
         max_area=area,
-        multiple=multiple,
+        multiple=about.size_multiple,
         windows=options.windows,
         first_frames=options.first_frames or 0,
     )

@@ -123,7 +123,7 @@ def encode(
 
     rows = [_row(keys, view, placed, errors) for keys, view in pairs]
     rows += [Row(source, error) for source, error in (*listing.rejects, *rejects)]
-    rows, complete = _finish(folder, settings, rows, shard)
+    rows, complete = _finish(folder, settings, rows, shard, listing.whole)
     refused = [(row.source, row.error) for row in rows if row.error is not None]
     return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete, num_images)
 
@@ -134,9 +134,10 @@ def store_settings(about: Description, target: Target) -> StoreSettings:
     Raises:
         UserError: the target's sizes do not divide into the model's patches; weights are missing.
     """
-    multiple = size_multiple(about)
-    if target.multiple % multiple:
-        raise UserError(f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {multiple}")
+    if target.multiple % about.size_multiple:
+        raise UserError(
+            f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {about.size_multiple}"
+        )
     vae, text = (open_weights(weights_file(about.path, part)) for part in ("vae", "text_encoder"))
     encoder = [name for name in vae if name.startswith("encoder.")]  # a decoder may learn on
     return StoreSettings(
@@ -151,11 +152,6 @@ def store_settings(about: Description, target: Target) -> StoreSettings:
         null_text=about.settings.null_text,
         target=target,
     )
-
-
-def size_multiple(about: Description) -> int:
-    """What the heights and widths of a model's videos are multiples of: a latent's pixels times a patch's latents."""
-    return about.vae.spatial_compression_ratio * about.transformer.patch_size
 
 
 def num_bytes(views: Sequence[View], settings: StoreSettings) -> int:
@@ -226,10 +222,10 @@ def _row(keys: tuple[str, ...], view: View, placed: Mapping[str, Placed], errors
     )
 
 
-def _finish(folder: Path, settings: StoreSettings, rows: list[Row], shard: Shard) -> tuple[list[Row], bool]:
-    """Writes the index, if all jobs are done; the rows in it or, if not, those of this job."""
+def _finish(folder: Path, settings: StoreSettings, rows: list[Row], shard: Shard, whole: str) -> tuple[list[Row], bool]:
+    """Writes the index, if all jobs of this `whole` are done; the rows in it or, if not, those of this job."""
     if shard.world > 1:
-        common = folder / f"parts-{digest(config.to_dict(settings) | {'model': None})}"
+        common = folder / f"parts-{digest(config.to_dict(settings) | {'model': None}, whole)}"
         write_index(shard.file(common, ".parquet"), settings, rows)
         if shard.all_done(common, ".parquet") is None:
             return rows, False

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogvideox.dataset.keys import identity
+from cogvideox.dataset.keys import identity, key
 from cogvideox.dataset.layouts import IMAGES, Entry, entries
 from cogvideox.disk import cannot_read
 from cogvideox.engine.shard import Shard
@@ -26,12 +26,14 @@ class Listing:
     layout: how it is laid out, in words.
     rejects: what cannot be used, as (file or row, reason).
     notes: what was passed over.
+    whole: a hash of all that is listed there, the same for every job that has a part of it.
     """
 
     layout: str
     clips: list[Clip]
     rejects: list[tuple[str, str]]
     notes: list[str] = field(default_factory=list)
+    whole: str = ""
 
 
 def recognise(
@@ -67,7 +69,8 @@ def recognise(
             on_progress(len(answers), len(mine))
     clips = [answer for answer in answers if isinstance(answer, Clip)]
     refused = [(str(entry.source), answer) for entry, answer in zip(mine, answers) if isinstance(answer, str)]
-    return Listing(found.layout, clips, [*rejects, *refused], found.notes)
+    whole = key([(entry.source.name, entry.caption, entry.start, entry.end) for entry in found.entries])
+    return Listing(found.layout, clips, [*rejects, *refused], found.notes, whole)
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,12 @@ class Look:
         """One entry as a clip, or why it is none."""
         try:
             return self._clip(entry)
+        except MemoryError:
+            raise
         except UserError as error:
             return str(error).removeprefix(f"cannot read {entry.source}: ")
+        except Exception as error:  # whatever a file holds, it must not stop the others
+            return f"it cannot be read ({type(error).__name__}: {error})"
 
     def _clip(self, entry: Entry) -> Clip:
         from cogvideox.video import io  # PyAV takes a moment to import

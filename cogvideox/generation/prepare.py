@@ -129,8 +129,7 @@ def _default_size(model: Description, picture: "np.ndarray | None", said: Mappin
     one_size = one_size or model.transformer.use_learned_positional_embeddings
     if picture is None or "height" in said or "width" in said or one_size:
         return defaults.height, defaults.width
-    multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
-    return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, multiple)
+    return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, model.size_multiple)
 
 
 def _in_windows(request: Request, model: Description) -> Request:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cogvideox.bundle.folder import load
 from cogvideox.dataset import encode as module
@@ -14,12 +14,14 @@ from cogvideox.dataset.config import Target
 from cogvideox.dataset.encode import Encoded, encode, num_bytes, store_settings
 from cogvideox.dataset.folder import recognise
 from cogvideox.dataset.frames import read
+from cogvideox.dataset.keys import weights_hash
 from cogvideox.dataset.plan import plan, views_of
 from cogvideox.dataset.shards import INDEX, LatentStore, read_index, write_index
 from cogvideox.dataset.stages import noised
 from cogvideox.engine.shard import Shard
 from cogvideox.errors import UserError
 from cogvideox.video.transform import to_model
+from cogvideox.weights.pickles import open_weights
 from tests import tiny
 from tests.unit.dataset import clips
 
@@ -183,6 +185,14 @@ def test_jobs_make_the_same_store_together(make, tmp_path, world):
     assert not any(file.is_dir() for file in (tmp_path / "jobs").iterdir())
 
 
+def test_parts_of_what_the_folder_was_before_are_not_taken(make, data, tmp_path):
+    make(store="jobs", shard=Shard(0, 2))
+    clips.video(data / "d.mp4", "a red ball", seed=3)
+    assert not make(store="jobs", shard=Shard(1, 2)).complete
+    assert make(store="jobs", shard=Shard(0, 2)).complete
+    assert len(LatentStore(tmp_path / "jobs")) == 5
+
+
 @pytest.mark.slow
 def test_processes_make_the_same_store(make, tmp_path):
     make()
@@ -228,6 +238,20 @@ def test_other_weights_are_other_latents(make, model, tmp_path):
     other = tiny.folder.save(bundle, tmp_path / "both")
     after = store_settings(module.describe(other), TARGET)
     assert after.vae != before.vae and after.text_encoder != before.text_encoder
+
+
+def test_a_change_anywhere_in_a_tensor_is_seen(tmp_path):
+    def hashed(tensor: torch.Tensor) -> str:
+        save_file({"x": tensor}, tmp_path / "x.safetensors")
+        return weights_hash(open_weights(tmp_path / "x.safetensors"), ["x"], None)
+
+    before = torch.zeros(1000, 1000)
+    assert hashed(before) == hashed(before.clone())
+    for first in (0, 400, 900):
+        after = before.clone()
+        after[first : first + 100] = 1
+        assert hashed(after) != hashed(before)
+    assert hashed(torch.tensor(1.0)) != hashed(torch.tensor(2.0))
 
 
 def test_a_store_travels_to_other_processes(make, tmp_path):
