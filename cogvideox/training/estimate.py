@@ -208,11 +208,12 @@ def _factors(config: TransformerConfig, settings: StageTraining) -> int:
 
 def _of_weights(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:
     """Bytes of what belongs to the weights that learn, of which `hidden` are matrices of blocks."""
-    moments = 2 * trained - (hidden if optim.name == "muon" else 0)  # Muon has one where AdamW has two
+    by_muon = hidden if optim.name == "muon" else 0  # which has one moment where AdamW has two
+    of_moment = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # a byte, and the scale of each block
     return {
         "weights": FLOAT32 * trained,
         "gradients": FLOAT32 * trained,
-        "optimizer": FLOAT32 * moments,
+        "optimizer": FLOAT32 * by_muon + round(2 * of_moment * (trained - by_muon)),
         "average": FLOAT32 * trained,
     }
 

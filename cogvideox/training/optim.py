@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.parallel.shard import clip_gradients
+from cogvideox.training.low_bit import adamw_8bit, refuse_8bit
 from cogvideox.training.muon import Muon
 from cogvideox.training.settings import OptimSettings
 
@@ -49,7 +50,7 @@ def optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> torch.op
     """The optimizer that the settings name, over the trainable parameters of `modules`.
 
     Raises:
-        UserError: Muon for a network without transformer blocks.
+        UserError: Muon for a network without transformer blocks; moments of 8 bits, and no torchao.
     """
     if settings.name == "adamw":
         return adamw(modules, settings)
@@ -101,15 +102,18 @@ def param_groups(modules: Iterable[nn.Module], weight_decay: float, besides: Ite
 
 def adamw(
     modules: Iterable[nn.Module], settings: OptimSettings, besides: Iterable[nn.Parameter] = ()
-) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `modules`, in one fused kernel per step (CPU and GPU alike)."""
-    return torch.optim.AdamW(
-        param_groups(modules, settings.weight_decay, besides),
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        fused=True,
-    )
+) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters of `modules`, in one fused kernel per step (CPU and GPU alike).
+
+    Raises:
+        UserError: moments of 8 bits, and no torchao.
+    """
+    groups = param_groups(modules, settings.weight_decay, besides)
+    if settings.moments == "8bit":
+        return adamw_8bit(groups, settings)
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+    optimizer.register_load_state_dict_pre_hook(refuse_8bit)
+    return optimizer
 
 
 def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:

@@ -36,6 +36,7 @@ class OptimSettings:
     schedule: Literal["constant", "cosine"] = "cosine"
     final_lr: float = 0.0  # what the cosine ends at, as a fraction of `lr`
     grad_clip: float = 1.0  # largest norm of the whole gradient
+    moments: Literal["float32", "8bit"] = "float32"  # what AdamW remembers; 8bit, a quarter, by torchao
 
     def __post_init__(self) -> None:
         _at_least(self, "optim.", weight_decay=0, warmup_steps=0)

@@ -238,6 +238,10 @@ def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
     if num_processes() > 1:
         if settings.optim.name == "muon":  # it turns whole matrices, and each rank has some rows of them
             raise UserError("optim.name=muon is for one process alone: with several, use adamw and a lower optim.lr")
+        if settings.optim.moments == "8bit":  # in blocks that do not end where shards do
+            raise UserError(
+                "optim.moments=8bit is for one process alone: several share the moments, so leave it at float32"
+            )
         return start(sequence=settings.sequence, device=settings.run.device)
     if settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")

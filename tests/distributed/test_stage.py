@@ -71,10 +71,12 @@ def test_two_are_one(settings: StageTraining, way: str, tmp_path: Path) -> None:
         assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # a level, where rounding decides
 
 
-def test_muon_is_for_one_process(settings: StageTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizers_for_one_process(settings: StageTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="one process alone"):
         train(replace(settings, optim=OptimSettings(name="muon")), tmp_path)
+    with pytest.raises(UserError, match=r"optim.moments=8bit is for one process alone"):
+        train(replace(settings, optim=OptimSettings(moments="8bit")), tmp_path)
 
 
 def _losses(out: Path) -> list[float]:
