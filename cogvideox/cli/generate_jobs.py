@@ -75,9 +75,6 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     loras = tuple(adapter(text) for text in chosen["lora"]) if "lora" in chosen else chosen.get("loras", ())
     weights, float8 = chosen.get("weights", "exact"), chosen.get("float8", False)
     jobs = list(_of_file(about, prompts, chosen) if prompts is not None else _of_prompt(about, chosen))
-    for remark in dict.fromkeys(remark for job in jobs for remark in remarks(job.request, about)):
-        say(f"note: {remark}")
-
     requests = [job.request for job in jobs]
     outputs = name_outputs(chosen.get("output"), requests, sheet, many=prompts is not None)
     todo = list(zip(jobs, outputs))
@@ -87,8 +84,11 @@ def read_jobs(options: dict[str, Any]) -> Asked:
         if len(todo) < len(jobs):
             say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
+    _check_sources(requests, [output for _, output in todo])
     machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
     memory = read_memory(chosen.get("memory", "auto"))
+    for remark in dict.fromkeys(remark for request in requests for remark in remarks(request, about)):
+        say(f"note: {remark}")
     return Asked(about, todo, loras, *machine, memory, weights, float8, jobs[0].request.seed, chosen["plan"])
 
 
@@ -134,6 +134,20 @@ def _of_file(about: Description, file: Path, chosen: dict[str, Any]) -> Iterator
 def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[str, Any]) -> "tuple[Request, Inputs]":
     words = {name: value for name, value in chosen.items() if name in _WORDS}
     return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
+
+
+def _check_sources(requests: list[Request], outputs: list[Output]) -> None:
+    """Whether what videos are made from is still there when they are written.
+
+    Raises:
+        UserError: a video would be written over it.
+    """
+    given = [source for request in requests for source in (request.image, request.video) if source is not None]
+    sources = {Path(source.path).resolve() for source in given if source.path is not None}
+    for output in outputs:
+        for path in (output.video, output.sheet):
+            if path is not None and path.resolve() in sources:
+                raise UserError(f"cannot write {path}: a video is made from it, and it would be lost; give another -o")
 
 
 def _num_bytes(request: Request, sheet: bool) -> int:

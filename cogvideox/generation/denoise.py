@@ -129,7 +129,8 @@ def check_finite(x: Tensor, dtype: torch.dtype) -> None:
         UserError: numbers beyond the range of `dtype`.
     """
     if not torch.isfinite(x).all():
-        raise UserError(f"the model left the range of {dtype}: try another dtype, float32 or bfloat16")
+        wider = "another dtype, float32 or bfloat16, or " if dtype == torch.float16 else ""
+        raise UserError(f"the model left the range of {dtype}: try {wider}a smaller guidance_scale")
 
 
 def _scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:

@@ -161,3 +161,20 @@ def test_a_file_of_prompts_with_the_settings_of_an_earlier_video(run, model, her
     assert run("generate", "--from", "x.json", "--prompts", "p.txt", "-o", "out").status == 0
     replay = json.loads((here / "out/a-blue-cube-7.json").read_text())
     assert (replay["prompt"], replay["num_frames"]) == ("a blue cube", 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        (("--video", "in.mp4"), ("-o", "in.mp4")),
+        (("--video", "in-2.mp4"), ("-o", "./in.mp4", "--num-videos", 2)),
+        (("--video", "in-sheet.png", "--extend"), ("-o", "in.gif", "--sheet")),
+    ],
+)
+def test_what_a_video_is_made_from_is_not_written_over(run, model, here, inputs, given, output):
+    (here / "in-2.mp4").write_bytes((here / "in.mp4").read_bytes())
+    (here / "in-sheet.png").write_bytes((here / "in.png").read_bytes())
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    ran = run("generate", PROMPT, "--model", model, *given, *output)
+    assert ran.status == 2 and "a video is made from it" in ran.err and ran.err.count("\n") == 1, ran
+    assert {path: path.read_bytes() for path in here.iterdir()} == before

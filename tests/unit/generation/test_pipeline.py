@@ -1,5 +1,6 @@
 """The pipeline on a tiny random model: what comes out, that it can be made again, and what it refuses."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import cogvideox
 from cogvideox.bundle.folder import load
 from cogvideox.errors import UserError
+from cogvideox.generation.denoise import check_finite
 from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
 from cogvideox.generation.request import Replay
@@ -214,3 +216,10 @@ def test_devices_and_types(pipes):
     for name in ("warp", "cuda:99", "xpu", "meta"):
         with pytest.raises(UserError, match=name):
             choose_device(name)
+
+
+@pytest.mark.parametrize(("dtype", "words"), [(torch.float16, "another dtype"), (torch.float32, "guidance_scale")])
+def test_numbers_without_end_are_refused_with_what_helps(dtype, words):
+    check_finite(torch.zeros(3), dtype)
+    with pytest.raises(UserError, match=words):
+        check_finite(torch.tensor([0.0, math.nan]), dtype)
