@@ -110,7 +110,7 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[Curve]]:
     chosen = [name for name in FIRST if name in names] + sorted(names - {*FIRST, *HIDDEN})
     found: dict[str, list[Curve]] = {}
     for name in chosen:
-        found[TITLES.get(name, name)] = [
+        found[_title(name)] = [
             Curve(run.values[full], _colour(i), dashed=full != name)
             for i, run in enumerate(runs)
             for full in (name, f"validation/{name}")
@@ -120,6 +120,11 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[Curve]]:
         if by_timestep:
             found["loss by timestep, in tenths, at the end"] = by_timestep
     return found
+
+
+def _title(name: str) -> str:
+    kept = name.removeprefix("kept/")  # the name of a source, which may be a long path
+    return TITLES.get(name, name) if kept == name else f"share of {Path(kept).name} that the policy keeps"
 
 
 def _by_timestep(runs: Sequence[Run]) -> list[Curve]:

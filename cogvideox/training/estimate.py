@@ -120,7 +120,7 @@ def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) 
     if settings.target.max_area is not None:
         shape = f"clips of at most {settings.target.num_frames} frames and {settings.target.max_area:,} pixels"
     rows = f"{run.batch_size:,} {'row' if run.batch_size == 1 else 'rows'} of {settings.row_tokens:,}"
-    step = f"{run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
+    step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
     return Estimate(step, parameters.total, trained, memory, _seconds(machine, dtype, linear, attention, num_ranks))
 
 
