@@ -52,9 +52,3 @@ class Finished:
             save_state(self._kept, self.path, metadata={"request": self._what})
         except UserError as error:
             warnings.warn(f"the finished latents are not kept: {error}", stacklevel=2)
-
-    def remove(self) -> None:
-        """The video is written, and nothing else is needed."""
-        self._kept = {}
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)

@@ -18,8 +18,6 @@ def test_they_are_found_again_with_the_random_numbers_that_follow(tmp_path):
     assert torch.equal(again.get(0, other), latents)
     assert torch.equal(torch.randn(3, generator=other), following)
     assert Finished(tmp_path / "x.latents.safetensors", {"seed": 6}).get(0, other) is None
-    again.remove()
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_refuses_is_warned_of(tmp_path):
