@@ -1,5 +1,7 @@
 """Where a model runs, and in which floating-point type."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from cogvideox.bundle.settings import FolderSettings
@@ -23,6 +25,11 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise UserError(f"there is no device {str(wanted)!r} here; there is {found}") from None
     return device
+
+
+def on(device: torch.device) -> AbstractContextManager:
+    """A context in which streams, events and recorded graphs, which name no device, are those of this GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def choose_dtype(wanted: str | torch.dtype, device: torch.device, settings: FolderSettings) -> torch.dtype:

@@ -32,7 +32,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation.conditioning import in_size
 from cogvideox.generation.demand import demand_of, is_out_of_memory, next_setting
 from cogvideox.generation.denoise import Texts
-from cogvideox.generation.device import choose_device, choose_dtype
+from cogvideox.generation.device import choose_device, choose_dtype, on
 from cogvideox.generation.finished import Finished
 from cogvideox.generation.inputs import Inputs
 from cogvideox.generation.loras import Adapter
@@ -276,7 +276,7 @@ class CogVideoX:
             UserError: memory ran out; the sentence has the setting to try next.
         """
         inputs = in_size(reopen(request) if inputs is None else inputs, request)
-        with self._alone:
+        with self._alone, on(self.device):
             metadata = self.replay(request).metadata()
             try:
                 maker = Maker(

@@ -56,6 +56,14 @@ def test_recorded_steps_make_the_same_video(values, monkeypatch):
     assert np.abs(recorded - frames()).max() <= 1
 
 
+def test_recorded_on_the_second_gpu():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one GPU")
+    first, second = (CogVideoX.from_pretrained("toybox", device=f"cuda:{i}", dtype="float32") for i in range(2))
+    frames = [pipe.generate(PROMPT, seed=0, num_inference_steps=5).frames.astype(int) for pipe in (first, second)]
+    assert np.abs(frames[0] - frames[1]).max() <= 1
+
+
 def test_nothing_waits_for_the_gpu_once_it_is_recorded():
     pipe = CogVideoX.from_pretrained("toybox", device="cuda", dtype="bfloat16")
     steps = []
