@@ -65,6 +65,7 @@ def main() -> None:
     held = {piece for piece, report in reports_in(options.out).items() if report["whole"]}
     for piece in [] if options.table else options.pieces or [piece for piece in PIECES if piece not in held]:
         values = (options.device, options.tiny, options.rounds, options.seconds, options.seed, options.max_autotune)
+        torch._dynamo.reset()  # or shapes that another piece had before would be compiled for any shape
         run = Run(piece, options.out, *values)
         print(f"== {piece}", flush=True)
         _, why = run.attempt("all of it", lambda piece=piece, run=run: PIECES[piece](run))

@@ -5,6 +5,7 @@ Axes: b batch, s tokens of the merged stream, d width, k heads of 64 channels.
 
 import math
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from common import interleave
 from gpu_run import Run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cogvideox.bundle.sizes import Clip, transformer_flops
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.position import token_grid
 
 BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -23,48 +24,35 @@ BACKENDS = {
 }
 
 
-def num_tokens(config: TransformerConfig, size: tuple[int, int, int]) -> int:
-    return config.max_text_seq_length + math.prod(token_grid(config, *size))
-
-
-def flops(config: TransformerConfig, size: tuple[int, int, int], batch: int) -> dict[str, float]:
-    """Of one forward, a multiplication with its addition counting two: the blocks' matrix products and attention."""
-    s, d, layers = num_tokens(config, size), config.width, config.num_layers
-    return {"linear": 24.0 * batch * s * d * d * layers, "attention": 4.0 * batch * s * s * d * layers}
-
-
-def floor(run: Run, config: TransformerConfig, size: tuple[int, int, int], batch: int) -> dict[str, Any]:
+def floor(run: Run, config: TransformerConfig, clip: Clip) -> dict[str, Any]:
     """Seconds of each matrix product and of attention in one block, and of all blocks: the fastest attention counts."""
-    s, d = num_tokens(config, size), config.width
+    batch, s, d = clip.batch, clip.tokens(config), config.width
+    linear, attention = transformer_flops(config, clip)
     products = {"qkv": (d, 3 * d), "out": (d, d), "up": (d, 4 * d), "down": (4 * d, d)}
-    found: dict[str, Any] = {"tokens": s, "flops": flops(config, size, batch), "linear": {}, "attention": {}}
+    found: dict[str, Any] = {"tokens": s, "flops": linear + attention, "linear": {}, "attention": {}}
     for name, (k, n) in products.items():
         work = 2.0 * batch * s * k * n
         found["linear"][name] = _measured(run, name, work, lambda k=k, n=n: _product(run, batch * s, k, n))
         fast = _measured(run, f"{name} in fp8", work, lambda k=k, n=n: _fp8_product(run, batch * s, k, n))
         found.setdefault("linear_fp8", {})[name] = fast
-    work = found["flops"]["attention"] / config.num_layers
+    work = attention / config.num_layers
     shape = (batch, config.num_attention_heads, s, config.attention_head_dim)
     for name, backend in {"default": None, **BACKENDS}.items():
         found["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, shape, backend))
-    attention = [one["seconds"] for one in found["attention"].values() if "seconds" in one]
-    linear = [one.get("seconds", math.nan) for one in found["linear"].values()]
-    found["seconds"] = config.num_layers * (sum(linear) + min(attention, default=math.nan))
+    attended = [one["seconds"] for one in found["attention"].values() if "seconds" in one]
+    multiplied = [one.get("seconds", math.nan) for one in found["linear"].values()]
+    found["seconds"] = config.num_layers * (sum(multiplied) + min(attended, default=math.nan))
     return found
 
 
 def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[], object]]) -> dict[str, Any]:
     def measure() -> float:
         way = build()
-        return min_median(interleave({name: way}, 3 if run.tiny else 20, warmup=5, device=run.device)[name])
+        return median(interleave({name: way}, 3 if run.tiny else 20, warmup=5, device=run.device)[name])
 
     seconds, why = run.attempt(name, measure)
     run.tidy()
     return {"failed": why} if seconds is None else {"seconds": seconds, "tflops_per_second": work / seconds / 1e12}
-
-
-def min_median(seconds: list[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2]
 
 
 def _random(run: Run, *shape: int) -> torch.Tensor:

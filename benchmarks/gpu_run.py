@@ -110,8 +110,15 @@ def compare(
         if base is not None:
             # As near to float32 as the reference is, or the way is an approximation (or wrong).
             known["exact"] = known["error_l2"] <= 1.1 * base
-    times = interleave(ready, run.rounds, seconds=0.9 * run.left(), warmup=warmup, device=run.device) if ready else {}
-    one = row(task, times) if times else {"task": task, "reference": "", "ways": {}}
+    times, why = run.attempt(
+        f"{task}, in turn",
+        lambda: interleave(ready, run.rounds, seconds=0.9 * run.left(), warmup=warmup, device=run.device),
+    )
+    one = (
+        row(task, times)
+        if times
+        else {"task": task, "reference": "", "ways": {name: {"failed": why} for name in ready}}
+    )
     for name, known in facts.items():
         one["ways"][name] |= known
     one["ways"] |= {name: {"failed": why} for name, why in failed.items()}

@@ -132,7 +132,11 @@ def test_pieces_of_the_gpu_benchmark_without_a_gpu(tmp_path: Path):
         assert report["whole"] and "ended" not in report["what"]
     for row in reports["vae"]["rows"]:
         assert all(way["error_l2"] < 0.05 and "peak_extra_bytes" in way for way in row["ways"].values())
-    assert all("failed" not in way for way in reports["generate-5b"]["rows"][0]["ways"].values())
+    generated = reports["generate-5b"]["rows"][0]["ways"]
+    assert len(generated) == 6
+    assert not {name: way["failed"] for name, way in generated.items() if "failed" in way}
+    # Of equal weights and noise, in bfloat16; those of other noise are 7 dB alike.
+    assert generated["cogvideox"]["psnr_db"] > 20 and generated["cogvideox, compiled"]["psnr_db"] > 20
     assert reports["floor"]["what"]["5b"]["seconds"] > 0
     assert all(f"G{number}" in shown for number in range(1, 14))
     assert "cogvideox" in run("gpu.py", "--table", "--out", out).stdout

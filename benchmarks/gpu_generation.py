@@ -1,0 +1,155 @@
+"""A whole generation in both libraries on one GPU, with random weights: a piece of `gpu.py`.
+
+Axes: b batch, c latent channels, t latent frames, h w latent size.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import ROOT, wait
+from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
+from gpu_run import Run
+from gpu_shapes import TINY_VAE, config_of
+from pairs import transformers, twin, vaes
+from torch import Tensor
+
+from cogvideox import CogVideoX
+from cogvideox.bundle.folder import Bundle
+from cogvideox.bundle.layout import Description
+from cogvideox.bundle.settings import official
+from cogvideox.diffusion.config import PRESETS as SCHEDULES
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.generation import denoise
+from cogvideox.generation.cache import Cached
+from cogvideox.text.config import T5Config
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.text.weights import init_weights
+from cogvideox.transformer.compiled import compile_blocks
+from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.model import Transformer
+from cogvideox.vae.config import VAEConfig
+
+
+def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict[str, Any]]:
+    """Both pipelines of one model of random weights, and what theirs takes for a prompt: the same embeddings. In front
+    of both stands a T5 of one layer, for the real one takes no time to speak of."""
+    config, size = config_of(run, preset)
+    where: dict[str, Any] = {"seed": run.seed, "device": run.device, "dtype": torch.bfloat16}
+    pair = transformers(config, size, batch=1, **where)
+    vae, their_vae = vaes(TINY_VAE if run.tiny else replace(VAEConfig(), scaling_factor=0.7), **where)
+    tokenizer = Tokenizer.from_folder(ROOT / "cogvideox/models/toybox/tokenizer")
+    text = T5Encoder(T5Config(len(tokenizer), config.text_embed_dim, d_ff=64, num_layers=1, num_heads=1))
+    init_weights(text, torch.Generator().manual_seed(run.seed))
+    text = text.eval().requires_grad_(False).to(run.device, torch.bfloat16)
+    schedule = SCHEDULES[preset]()
+    settings = official(config, vae.config, "ddim")
+    about = Description("random", Path(), config, vae.config, text.config, schedule, settings)
+    bundle = Bundle(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
+    ours = CogVideoX(about, bundle, torch.device(run.device), torch.bfloat16)
+    scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
+    theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)
+    theirs.set_progress_bar_config(disable=True)
+
+    def embed(prompt: str) -> Tensor:
+        return text(tokenizer.encode([prompt], settings.text_length).to(run.device))
+
+    return ours, theirs, {"prompt_embeds": embed(PROMPT), "negative_prompt_embeds": embed("")}
+
+
+PROMPT = "a red ball"
+
+
+class EveryOther(Cached):
+    """Random weights tell nothing of how fast a velocity changes. So every other step is computed, which is what the
+    shipped model needs at a budget of 0.02 (docs/speed.md)."""
+
+    def _error_of(self, i: int) -> float:
+        return 0.0 if self.computed_at == i - 1 else math.inf
+
+
+def measure_generation(run: Run, preset: str) -> None:
+    """A whole generation, once each: 50 steps and the VAE, from embeddings to frames."""
+    config, (t, h, w) = config_of(run, preset)
+    ours, theirs, texts = pipelines(run, preset)
+    size = {"num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w}
+    steps = 3 if run.tiny else 50
+
+    def by_theirs(num_steps: int) -> Tensor:
+        # The same noise as ours: drawn in bfloat16 it would be another.
+        noise = torch.randn(1, t, config.out_channels, h, w, generator=torch.Generator().manual_seed(run.seed))
+        values = {**size, **texts, "num_inference_steps": num_steps, "guidance_scale": 6.0}
+        latents = noise.to(run.device, torch.bfloat16)
+        return torch.from_numpy(theirs(**values, latents=latents, output_type="np").frames[0])
+
+    def by_ours(num_steps: int, **values: Any) -> Tensor:
+        values = {"guidance_scale": 6.0, "dynamic_guidance": False, "sampler": "ddim", **size, **values}
+        video = ours.generate(PROMPT, **values, num_inference_steps=num_steps, seed=run.seed, output="float")
+        return torch.from_numpy(video.frames)
+
+    @cache
+    def other(float8: bool) -> Transformer:
+        network = twin(ours.bundle.transformer)
+        if float8:
+            to_float8(network)
+        compile_blocks(network)
+        return network
+
+    def by(float8: bool, **values: Any) -> Callable[[int], Tensor]:
+        return lambda num_steps: _with(ours, other(float8), lambda: by_ours(num_steps, **values))
+
+    def every_other(num_steps: int) -> Tensor:
+        plain, denoise.Cached = denoise.Cached, EveryOther
+        try:
+            return by(float8=True, cache=0.02)(num_steps)
+        finally:
+            denoise.Cached = plain
+
+    ways: dict[str, tuple[int, Callable[[int], Tensor]]] = {
+        "diffusers": (steps, by_theirs),
+        "cogvideox, compiled": (steps, by(float8=False)),
+        "cogvideox, fp8, compiled": (steps, by(float8=True)),
+        "cogvideox, fp8 and cache, compiled": (steps, every_other),
+        "cogvideox, dpm++ in half the steps, compiled": (math.ceil(steps / 2), by(float8=False, sampler="dpm++")),
+        "cogvideox": (steps, by_ours),
+    }
+    told: dict[str, dict[str, Any]] = {}
+    reference: Tensor | None = None
+    for name, (num_steps, make) in ways.items():
+        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1))  # compiles, and fills the caches
+        eager = told.get("diffusers", {}).get("median")
+        if not why and eager is not None and run.left() < eager * num_steps / steps:
+            why = "there was no time left for it"
+        began = time.perf_counter()
+        frames, why = (None, why) if why else run.attempt(name, lambda make=make, n=num_steps: make(n))
+        wait(run.device)
+        if frames is None:
+            told[name] = {"failed": why}
+        else:
+            reference = frames if reference is None else reference
+            took = time.perf_counter() - began
+            told[name] = {"median": took, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
+            told[name] |= {} if eager is None else {"ratio": eager / took}
+        run.rows.clear()  # told anew after each way, so that what ends this process ends nothing that was found
+        run.add({"task": f"generation, {preset}", "reference": "diffusers", "ways": told})
+
+
+def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
+    """With another transformer in its place."""
+    plain, ours.bundle = ours.bundle, replace(ours.bundle, transformer=transformer)
+    try:
+        return make()
+    finally:
+        ours.bundle = plain
+
+
+def psnr(frames: Tensor, reference: Tensor) -> float | None:
+    """In dB, of frames in 0..1; None of equal ones."""
+    error = (frames - reference).square().mean().item()
+    return None if error == 0 else -10 * math.log10(error)
