@@ -51,7 +51,7 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     segments of 16-bit numbers; elsewhere they are attended one after the other.
     """
     segments = layout.segments
-    if not v.is_cuda or v.dtype == torch.float32:
+    if not v.is_cuda or v.dtype not in (torch.float16, torch.bfloat16):
         pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
         return torch.cat([dense(q, k, v, layout) for q, k, v in pieces], dim=1)
 

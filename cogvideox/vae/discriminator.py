@@ -40,8 +40,8 @@ class Block(nn.Module):
     def forward(self, x: Features, past: FirstFrame) -> Features:
         y = F.leaky_relu(self.conv1(x, past), SLOPE)
         y = F.leaky_relu(self.conv2(y, past), SLOPE)
-        halved = (_halved(part, self.compress_time, past) for part in (y, x))
-        return (next(halved) + self.skip(next(halved))) * math.sqrt(0.5)
+        y, x = (_halved(part, self.compress_time, past) for part in (y, x))
+        return (y + self.skip(x)) * math.sqrt(0.5)
 
 
 def _halved(x: Features, compress_time: bool, past: FirstFrame) -> Features:
