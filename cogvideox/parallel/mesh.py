@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from cogvideox.errors import UserError
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Ranks:
     """All ranks as data x sequence."""
     line: DeviceMesh
     """All ranks in a row."""
+    talk: ProcessGroup
+    """All ranks, for objects on the CPU, with patience: one may encode videos for hours while the others wait."""
 
     @property
     def rank(self) -> int:
@@ -63,20 +68,16 @@ class Ranks:
         return replace(self, grid=_grid(self.device, self.size, sequence))
 
     def agree(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, on every rank; the others do not make it.
-
-        Raises:
-            UserError: on every rank the one that rank 0 met.
-        """
-        answer: list[Any] = [None]
+        """What rank 0 makes, on every rank; the others do not make it. What it raises, all raise."""
+        answer: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                answer = [make()]
-            except UserError as error:
-                answer = [error]
-        dist.broadcast_object_list(answer, src=0, group=self.everyone, device=self.device)
-        if isinstance(answer[0], UserError):
-            raise answer[0]
+                answer[0] = make()
+            except Exception as error:  # told to the others, which would wait for ever
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0, group=self.talk)
+        if answer[1] is not None:
+            raise answer[1]
         return answer[0]
 
     def together(self, make: Callable[[], T]) -> T:
@@ -98,7 +99,7 @@ class Ranks:
     def all_have(self, own: T) -> list[T]:
         """What each rank has, rank by rank, on all of them; any object that can be pickled."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, own, group=self.everyone)
+        dist.all_gather_object(found, own, group=self.talk)
         return found
 
 
@@ -132,7 +133,9 @@ def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         line = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
-        yield Ranks(place, _grid(place, world, sequence), line)
+        talk = dist.new_group(timeout=_PATIENCE, backend="gloo")
+        assert isinstance(talk, ProcessGroup)
+        yield Ranks(place, _grid(place, world, sequence), line, talk)
     finally:
         dist.destroy_process_group()
 

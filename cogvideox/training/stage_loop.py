@@ -69,7 +69,8 @@ def train(
         try:
             stores = open_stores(settings, about, out, device, ranks, interruption, model.config.takes_image)
         except Stopped as reason:
-            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
+            if ranks is None or ranks.rank == 0:
+                print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
             return None
         bfloat16 = torch.bfloat16 if run.precision == "bfloat16" else None
         if bfloat16 is not None and ranks is None:

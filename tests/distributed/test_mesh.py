@@ -1,5 +1,7 @@
 """How processes find each other, and what is said when they cannot."""
 
+from datetime import timedelta
+
 import pytest
 
 from cogvideox.diffusion.timesteps import explicit_uniform
@@ -13,6 +15,9 @@ def check_places(ranks: Ranks) -> None:
     assert (ranks.size, ranks.data.size(), ranks.sequence.size()) == (4, 2, 2)
     assert (ranks.data.rank(), ranks.sequence.rank()) == divmod(ranks.rank, 2)
     assert ranks.device.type == "cpu"
+    assert ranks.talk._get_backend(ranks.device).options._timeout > timedelta(
+        days=1
+    )  # what one of them makes takes time
 
 
 def check_agreement(ranks: Ranks) -> None:
@@ -23,6 +28,8 @@ def check_agreement(ranks: Ranks) -> None:
 
     with pytest.raises(UserError, match="rank 0 cannot"):
         ranks.agree(refuse)
+    with pytest.raises(ZeroDivisionError):  # nor is anyone left to wait by another error
+        ranks.agree(lambda: 1 // 0)
 
     def only_one_can() -> int:
         if ranks.rank == 1:
@@ -32,13 +39,13 @@ def check_agreement(ranks: Ranks) -> None:
     with pytest.raises(UserError, match="rank 1 cannot"):
         ranks.together(only_one_can)
     assert ranks.together(lambda: ranks.rank) == ranks.rank
+    assert ranks.all_have("ab"[ranks.rank]) == ["a", "b"]
 
 
 def check_timesteps(ranks: Ranks) -> None:
     """The slots of a step are shared by the data ranks: together they are one process's, whatever the number."""
     mine = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
-    found: list = [None] * ranks.size
-    mesh.dist.all_gather_object(found, mine.tolist())
+    found = ranks.all_have(mine.tolist())
     rows = [t for row in found[:: ranks.sequence.size()] for t in row]
     assert rows == explicit_uniform(3, 17, 12).tolist()
     assert found[ranks.rank] == found[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]

@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from cogvideox.bundle import folder
+from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
 from cogvideox.training.settings import OptimSettings
 from cogvideox.training.stage_loop import train
@@ -99,3 +100,9 @@ def test_all_ranks_measure_and_one_writes(settings: StageTraining, tmp_path: Pat
     as_torchrun(2, run, changed, tmp_path / "two")
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     assert ["validation/loss" in line for line in lines] == [False, True, False, True]
+
+
+def test_all_stop_while_one_encodes(settings: StageTraining, tmp_path: Path) -> None:
+    clips = Path(settings.model).parent / "clips"
+    as_torchrun(2, run, replace(settings, data=(Source(str(clips)),)), tmp_path, True)
+    assert not (tmp_path / "checkpoints").exists()
