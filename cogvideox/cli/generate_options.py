@@ -58,7 +58,7 @@ def parser() -> Parser:
     steps.add_argument("--guidance-interval", type=float, nargs=2, metavar=("FROM", "TO"), help=interval)
     halves = "its two halves one after the other: less memory, the same video"
     steps.add_argument("--sequential-guidance", action=on_or_off, help=halves)
-    cache = "skip steps that change little; the error that this may add, such as 0.02. Another video, faster"
+    cache = "leave out steps that are easily foretold; the error that may add, such as 0.02. Another video, faster"
     steps.add_argument("--cache", type=float, metavar="X", help=cache)
     steps.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same video; drawn when not given")
     steps.add_argument("--num-videos", type=_count, default=1, metavar="N", help="with seeds that follow each other")

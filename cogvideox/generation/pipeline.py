@@ -194,8 +194,8 @@ class CogVideoX:
             sequential_guidance: the halves of guidance one after the other: the same video in less memory.
             sampler: "ddim" or "dpm++" (2M).
             eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
-            cache: do not compute steps that change little (`generation.cache`): the error that this may add, as a
-                share of the latents, such as 0.02; another video, faster. None computes all steps.
+            cache: do not compute steps that are easily foretold (`generation.cache`): the error that this may add, as
+                a share of the latents, such as 0.02; another video, faster. None computes all steps.
             position_rule: how rotary positions follow the size, "resize_crop" or "slice".
             seed: the same seed gives the same video, and on the CPU the noise of diffusers with
                 `torch.Generator().manual_seed(seed)`. None draws one; the video's metadata tells which.

@@ -59,6 +59,8 @@ class Float8Linear(LowRankLinear):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
+        # Asked once: the compiler need not look into it.
+        self.is_quick = multiplies_float8(layer.weight.device)
         weight, scale = round_rows(layer.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("scale", scale)
@@ -68,7 +70,7 @@ class Float8Linear(LowRankLinear):
     def alone(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         rows = x.reshape(-1, x.shape[-1])
         rounded, scale = round_rows(rows)
-        if multiplies_float8(x.device):
+        if self.is_quick:
             # Scales of rows are known only to a product that ends in bfloat16.
             out = torch._scaled_mm(
                 rounded,
