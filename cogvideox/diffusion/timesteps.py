@@ -1,6 +1,6 @@
 """Which timesteps are visited: a descending list in sampling, one for each sample of an optimizer step in training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -58,10 +58,3 @@ def random_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 10
     """Independent uniform timesteps, the baseline that the paper compares explicit uniform sampling with."""
     rng = np.random.default_rng((_STREAM, seed, step))
     return torch.from_numpy(rng.integers(num_timesteps, size=num_slots))
-
-
-# How training draws timesteps, by the name that its settings use: (seed, step, num_slots, num_timesteps) -> [slots].
-TIMESTEP_SAMPLING: dict[str, Callable[..., Int64[Tensor, "slots"]]] = {
-    "explicit_uniform": explicit_uniform,
-    "random_uniform": random_uniform,
-}

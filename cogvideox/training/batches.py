@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.toybox import LatentTable, scene
-from cogvideox.diffusion.timesteps import TIMESTEP_SAMPLING
+from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.caption import caption, words
 from cogvideox.toybox.grammar import Scene
@@ -47,7 +47,7 @@ class Batches:
             table, visit, size = clips, step - (step // every if every else 0), run.batch_size
         indices = clip_indices(run.seed, visit, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
-        draw_timesteps = TIMESTEP_SAMPLING[settings.timesteps]
+        draw_timesteps = explicit_uniform if settings.strata == "slots" else random_uniform
         return Batch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),

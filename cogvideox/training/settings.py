@@ -204,7 +204,9 @@ class TransformerTraining:
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     text_dropout: float = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
     train_text_encoder: bool = False  # trained along, a small one drowns every word in the loudest, the background's
-    timesteps: Literal["explicit_uniform", "random_uniform"] = "explicit_uniform"
+    strata: Literal["slots", "random"] = (
+        "slots"  # explicit uniform sampling: an interval of the timesteps for each clip
+    )
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # the weights of the finished model
     examples: tuple[str, ...] = ()  # prompts that the finished model is shown with
 

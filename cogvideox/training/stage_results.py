@@ -143,7 +143,11 @@ def finish(
         target = out / LORA_FILE
         _by_the_first(ranks, lambda: write_lora(learned, target))
         return target
-    state = {name: _whole(tensor) for name, tensor in model.state_dict().items()}
+    state: State = {}
+    for name, tensor in model.state_dict().items():
+        whole = _whole(tensor)  # which all ranks bring together, and one keeps
+        if ranks is None or ranks.rank == 0:
+            state[name] = whole.cpu()
     _by_the_first(ranks, lambda: _write(state, model, about, settings, out, loader))
     return out / "model"
 
@@ -191,7 +195,7 @@ def _said(about: Description, settings: StageTraining, loader: Loader) -> Folder
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _by_the_first(ranks: Ranks | None, write: Callable[[], None]) -> None:

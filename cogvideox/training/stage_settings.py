@@ -10,9 +10,13 @@ from typing import Literal
 from cogvideox.dataset.config import Target
 from cogvideox.dataset.mixture import MixtureSettings, Source
 from cogvideox.errors import UserError
+from cogvideox.geometry import check_frames, nearest_sizes
 from cogvideox.policy import Policy
 from cogvideox.training.settings import OptimSettings, RunSettings
 from cogvideox.transformer.config import GridRule, TransformerConfig
+
+SAMPLE_MULTIPLE = 16
+"""Pixels: the VAE's ratio times the transformer's patch, in all of these models."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,11 @@ class LoRASettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Videos that are made on the way, to look at. No prompts: none are."""
+    """Videos that are made on the way, to look at. No prompts: none are.
+
+    Raises:
+        UserError: a value that no video can have; it would come up only when the first is made.
+    """
 
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # files, one for each prompt, that the videos of an image model begin with
@@ -48,8 +56,18 @@ class SampleSettings:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        if self.interval < 0:
-            raise UserError(f"samples.interval={self.interval} is below the smallest legal value, 0")
+        for name, least in (("interval", 0), ("num_inference_steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"samples.{name}={value} is below the smallest legal value, {least}")
+        if self.num_frames is not None:
+            check_frames(self.num_frames, "samples.num_frames")
+        for name, side in (("height", self.height), ("width", self.width)):
+            if side is not None and side not in (nearest := nearest_sizes(side, SAMPLE_MULTIPLE)):
+                legal = " or ".join(map(str, nearest))
+                raise UserError(
+                    f"samples.{name}={side} is not a multiple of {SAMPLE_MULTIPLE} pixels; the nearest: {legal}"
+                )
 
 
 @dataclass(frozen=True)

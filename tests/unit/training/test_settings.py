@@ -24,6 +24,13 @@ NAN = float("nan")
         ("toybox", {"run.ema_decay": 1.0}, "run.ema_decay=1.0 is not in [0, 1)"),
         ("toybox", {"optim.lr": 0.0}, "optim.lr=0.0 has to be above 0"),
         ("toybox", {"optim.lr": NAN}, "optim.lr=nan"),
+        (
+            "toybox-lora",
+            {"samples.height": 50},
+            "samples.height=50 is not a multiple of 16 pixels; the nearest: 48 or 64",
+        ),
+        ("toybox-lora", {"samples.num_frames": 10}, "samples.num_frames=10 is not possible"),
+        ("toybox-lora", {"samples.num_inference_steps": 0}, "samples.num_inference_steps=0 is below"),
         ("toybox", {"optim.betas": (0.9, 1.0)}, "optim.betas=(0.9, 1.0)"),
         ("toybox", {"optim.weight_decay": -0.1}, "optim.weight_decay=-0.1"),
         ("toybox", {"optim.final_lr": 2.0}, "optim.final_lr=2.0"),
