@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_here(tmp_path_factory):
+    """What the compiler kept on disk for other instructions of the processor is not taken up.
+
+    PyTorch's cache does not ask for which instructions a kernel was written; taken up under others, it gave NaN.
+    """
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     """A test gives the same result alone, in any order and on any worker."""
