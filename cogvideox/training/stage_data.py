@@ -65,6 +65,9 @@ def open_stores(
 
     def ready() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
+        for path in paths:  # of all, before the first is encoded
+            if not Path(path).exists():
+                raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
         return [str(_store(Path(path), target, about, out, device, interruption)) for path in paths]
 
     places = ready() if ranks is None else ranks.agree(ready)
@@ -73,8 +76,8 @@ def open_stores(
         ours = store_settings(about, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
             raise UserError(
-                f"the latents in {store.folder} are not of {settings.model} but of {store.settings.model}: "
-                f"encode them anew, or train that"
+                f"the VAE or the text encoder that made {store.folder}, of {store.settings.model}, has other weights "
+                f"than that of {settings.model}: encode the clips anew, or train the model that they are of"
             )
         if takes_image and not store.settings.target.first_frames:
             raise UserError(
@@ -98,8 +101,6 @@ def _store(
     """The store at a path, or the one that the folder there is encoded into."""
     if (path / INDEX).is_file():
         return path
-    if not path.exists():
-        raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
     place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     listing = recognise(path)
     print(summary(listing, plan(listing.clips, target)[0], target), file=sys.stderr)

@@ -141,3 +141,6 @@ def test_what_is_refused(model, clips, tmp_path):
     (store,) = text.iterdir()
     with pytest.raises(UserError, match="encode into it again with --first-frames 4"):
         train(stage(model, clips, data=(Source(str(store)),)), tmp_path / "d")
+    other = tiny.write(tmp_path / "other", "5b")
+    with pytest.raises(UserError, match=f"has other weights than that of {other}: encode the clips anew"):
+        train(stage(other, clips, data=(Source(str(store)),)), tmp_path / "e")
