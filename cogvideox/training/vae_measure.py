@@ -18,6 +18,8 @@ from cogvideox.video.transform import to_frames
 
 NUM_MEASURED = 256
 """Clips over which the spread of the latents is measured."""
+NUM_SHOWN = 6
+"""Pairs on the sheet, all of the first clips that are measured together."""
 
 
 @torch.no_grad()
@@ -27,7 +29,7 @@ def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[
     PSNR in dB, of whole clips and of single frames; the fine detail and the flicker of the reconstructions, each beside
     that of the originals: less detail is blur.
     """
-    device, pairs = next(vae.parameters()).device, []
+    device, shown = next(vae.parameters()).device, torch.empty(0)
     scores: dict[str, list[torch.Tensor]] = {}
     for start in range(0, held_out.num_clips, 8):
         indices, rng = range(start, min(start + 8, held_out.num_clips)), numpy_generator("validation", 0, start)
@@ -44,8 +46,8 @@ def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[
             found |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
         for name, values in found.items():
             scores.setdefault(f"validation/{name}", []).append(values)
-        pairs.append(torch.cat([video, reconstruction], dim=4))
-    shown = to_frames(torch.cat(pairs)[:6])
+        if start == 0:
+            shown = to_frames(torch.cat([video, reconstruction], dim=4)[:NUM_SHOWN])
     write_sheet(sheet, shown, ["original | reconstruction"] * len(shown), fps)
     return {name: torch.cat(values).mean().item() for name, values in scores.items()}
 
