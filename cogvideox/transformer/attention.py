@@ -48,10 +48,13 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     """Every token attends to its own segment: what is computed is what each clip alone would compute.
 
     Never through a mask over the row, which costs what a single clip of the row's length would. CUDA has a kernel for
-    segments of 16-bit numbers; elsewhere they are attended one after the other.
+    segments of 16-bit numbers; elsewhere they are attended one after the other, or as a batch if they are equally long.
     """
     segments = layout.segments
     if not v.is_cuda or v.dtype not in (torch.float16, torch.bfloat16):
+        if len(set(segments)) == 1:  # a batch, and nothing has to be joined
+            rows = (x.unflatten(1, (len(segments), -1)).flatten(0, 1) for x in (q, k, v))
+            return dense(*rows, layout).unflatten(0, (len(v), -1)).flatten(1, 2)
         pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
         return torch.cat([dense(q, k, v, layout) for q, k, v in pieces], dim=1)
 

@@ -117,10 +117,11 @@ def test_clips_do_not_see_each_other():
         assert torch.equal(v, before)
 
 
+@pytest.mark.parametrize("runs", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_attention_in_segments_is_attention_under_a_mask(rows):
+def test_attention_in_segments_is_attention_under_a_mask(rows, runs):
     """The mask, which has a number for each pair of tokens of the row, is what packing must not need."""
-    layout = Layout((2, 3, 2, 8, 2, 1))
+    layout = Layout(runs)
     q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))
     mask = segment[:, None] == segment[None, :]
