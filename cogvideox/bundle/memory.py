@@ -51,8 +51,8 @@ KEEPS: tuple[tuple[Keep, Keep], ...] = (
     ("streamed", "streamed"),
 )
 _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_BASE = 32 * 2**20
-"""What torch allocates on a CPU beside tensors: its kernels for the shapes at hand, and stacks."""
+_BASE, _BASE_OF_TEXT = 32 * 2**20, 8 * 2**20
+"""What torch allocates on a CPU beside tensors: its kernels for the shapes at hand, and stacks. A text is short."""
 _MARGIN = 0.94
 """How much of what is free is planned with: allocators round up and leave gaps."""
 
@@ -259,7 +259,7 @@ def estimate(
     encoded = 0
     if given:
         encoded, _ = vae_activations(model.vae, given, height, width, how, decoder=False, on_cpu=on_cpu)
-    frames_bytes, base = (pixels, _BASE) if on_cpu else (0, 0)
+    frames_bytes, base, base_of_text = (pixels, _BASE, _BASE_OF_TEXT) if on_cpu else (0, 0, 0)
 
     linear, attention = transformer_flops(model.transformer, clip)
     call = linear / rates.linear + attention / rates.attention
@@ -277,7 +277,11 @@ def estimate(
         waits=net.waits if keeps[1] == "streamed" else text.waits,
         storage=storage,
         vae=how,
-        bytes_text=base + vae + text.used + net.idle + text_activations(model.text, model.text_length, machine.dtype),
+        bytes_text=base_of_text
+        + vae
+        + text.used
+        + net.idle
+        + text_activations(model.text, model.text_length, machine.dtype),
         bytes_encode=(base + vae + text.idle + net.idle + encoded * size) if given else 0,
         bytes_denoise=base
         + vae

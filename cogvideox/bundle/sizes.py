@@ -77,9 +77,9 @@ class Weights:
         if from_host and parameters.tables:  # the transformer, which is used in every step
             two += 2 * parameters.matrices if storage != "exact" else 0
             return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
-        # On a CPU the piece of the mapped file that is read counts too, and so does a tensor that is joined of several.
-        joined = parameters.matrices // 3 * file
-        mapped = max(on_disk // 50, 4 * 2**20) + 2 * joined if machine.kind == "cpu" else 0
+        # On a CPU the piece of the mapped file that is read counts too, with the tensor at its end.
+        last = parameters.matrices // 3 * file
+        mapped = max(on_disk // 50, 4 * 2**20) + last if machine.kind == "cpu" else 0
         return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 

@@ -166,7 +166,8 @@ class InThread:
         if self._coming is None or self._coming[0] != i:
             self._send(i)
         assert self._coming is not None
-        here = self._coming[1].result()
+        coming, self._coming = self._coming[1], None  # what went wrong is told once
+        here = coming.result()
         self._send((i + 1) % len(self._groups))
         return here
 
@@ -175,7 +176,7 @@ class InThread:
 
     def rest(self) -> None:
         if self._coming is not None:
-            self._coming[1].exception()  # waits, and leaves what went wrong to the next who asks
+            self._coming[1].exception()  # waits; what went wrong with a block that nobody takes is not told
         self._slots, self._coming = [], None
         _settle(self._device)
 

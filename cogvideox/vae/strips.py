@@ -37,7 +37,7 @@ Norm = GroupNorm | LatentNorm
 _GONE = torch.empty(0)
 """In place of a strip that is no longer needed."""
 
-_LARGE = 2**26
+_LARGE = 2**24
 """Bytes of a feature map, from which memory of the CPU that was freed goes back to the system after each convolution.
 To take it anew costs time, a quarter more for small pictures, where there is little to give back."""
 

@@ -10,6 +10,7 @@ from cogvideox.bundle import placement
 from cogvideox.bundle.machine import look
 from cogvideox.bundle.memory import KEEPS, estimate
 from cogvideox.bundle.placement import model_of
+from cogvideox.bundle.shelves import OnDisk
 from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.errors import UserError
 from cogvideox.generation.demand import default_demand
@@ -76,6 +77,16 @@ def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, mon
             with pytest.raises(ZeroDivisionError):
                 pipe.generate(PROMPT, seed=1)
         assert np.array_equal(pipe.generate(PROMPT, seed=1).frames, expected)
+
+
+def test_after_a_failure_to_read_a_block_the_next_video_is_the_same(pipes, monkeypatch):
+    pipe = placed(pipes["2b"].about, KEEPS[-1], Decoding())
+    expected = pipes["2b"].generate(PROMPT, seed=1).frames
+    with monkeypatch.context() as broken:
+        broken.setattr(OnDisk, "fill", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipe.generate(PROMPT, seed=1)
+    assert np.array_equal(pipe.generate(PROMPT, seed=1).frames, expected)
 
 
 def test_previews_while_blocks_are_streamed(pipes):
