@@ -183,7 +183,7 @@ def toybox_i2v() -> StageTraining:
         toybox_sft(),
         add_image=True,
         image_share=0.0,
-        optim=OptimSettings(lr=3e-4, warmup_steps=50, final_lr=0.1),
+        optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=50, final_lr=0.1),
         run=RunSettings(num_steps=1_000, batch_size=2, save_interval=200, validate_interval=200, ema_decay=0.99),
         samples=SampleSettings(),
     )

@@ -1,0 +1,35 @@
+"""An image model from a folder of videos, by one command, makes in diffusers the videos that it makes here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cogvideox import CogVideoX
+from cogvideox.cli.toybox import run as toybox
+from cogvideox.cli.train import train
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from tests.parity.pipelines import psnr, their_frames
+
+
+def test_from_videos_to_diffusers(tmp_path: Path) -> None:
+    size = {"num_frames": 9, "height": 64, "width": 64}
+    options = ["--num-frames", "9", "--height", "64", "--width", "64", "--fps", "8"]
+    toybox(["-o", str(tmp_path / "clips"), "--num-scenes", "4", *options])
+    settings = {"run.num_steps": "3", "run.batch_size": "1", "optim.warmup_steps": "0"}
+    assert train("toybox-i2v", settings, data=[str(tmp_path / "clips")], out=tmp_path / "run")
+    model = tmp_path / "run/model"
+
+    pipe = CogVideoX.from_pretrained(model)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    values = {**size, "prompt": "a red ball moves right", "num_inference_steps": 4, "guidance_scale": 4.0}
+    values |= {"seed": 7, "sampler": "ddim", "dynamic_guidance": False}
+    ours = pipe.generate(**values, image=picture, output="float").frames
+    other = pipe.generate(**values, image=255 - picture, output="float").frames
+    kind = "CogVideoXImageToVideoPipeline"
+    theirs = their_frames(kind, model, text_length=pipe.settings.text_length, **values, image=picture)
+    assert psnr(ours, theirs) >= 60
+    assert psnr(other, theirs) < psnr(ours, theirs) - 10
