@@ -1,6 +1,6 @@
 """Faster generation that changes the video: how much faster, and how far from the video of all steps of the same seed.
 
-python benchmarks/step_cache.py --threads 1 --samplers ddim --steps 50 --out benchmarks/results/step-cache-ddim-50.json
+python benchmarks/step_cache.py --threads 1 --samplers ddim --out benchmarks/results/step-cache-ddim.json
 
 Each video is made once in every way, one way after the other, beginning with the reference; a ratio is the median of
 the videos' ratios, of whole generations. On one thread of a CPU, seconds are those of the processor, which other
