@@ -94,8 +94,8 @@ class PackedBatch:
     latents, noise: of each clip, the clean latents at the model's scale and the noise that is to be added.
     text: features of each clip's caption, or of the null text where the caption was dropped.
     timestep: of each clip.
-    image: of each clip, the latents of the image that it begins with and zeros in the later frames, or zeros alone where
-        the image was dropped; for a model that takes one.
+    image: for a model that takes one, of each clip the latents of the image that it begins with, and zeros in the later
+        frames; zeros alone where the image was dropped.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]
