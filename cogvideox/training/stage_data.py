@@ -76,8 +76,8 @@ def open_stores(
         ours = store_settings(about, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
             raise UserError(
-                f"the latents in {store.folder} are not of {settings.model} but of {store.settings.model}: "
-                f"encode them anew, or train that"
+                f"the VAE or the text encoder that made {store.folder}, of {store.settings.model}, has other weights "
+                f"than that of {settings.model}: encode the clips anew, or train the model that they are of"
             )
         if takes_image and not store.settings.target.first_frames:
             raise UserError(
