@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from cogvideox.bundle.layout import describe
+from cogvideox.cli.encode import parser, target_of
 from cogvideox.dataset.shards import LatentStore
+from tests import tiny
 from tests.unit.dataset import clips
 
 
@@ -60,6 +63,19 @@ def test_jobs_put_their_parts_together(run, data, model, here):
     assert len(LatentStore(here / "store")) == 4
 
 
+def test_first_frames_for_image_models(run, data, model, here):
+    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
+    assert "4 clips and 4 captions encoded now, and the first frame of 4, in" in ran.out
+    assert LatentStore(here / "store")[0].image_mean.shape[1] == 2
+    image_model = describe(tiny.write(here / "image-model", "5b-i2v"))
+    for options, wanted, about in (
+        ([], 4, image_model),
+        (["--first-frames", "0"], 0, image_model),
+        ([], 0, describe(model)),
+    ):
+        assert target_of(parser().parse(["data", *options]), about).first_frames == wanted
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -74,6 +90,7 @@ def test_jobs_put_their_parts_together(run, data, model, here):
         (["data", "-o", "s", "--height", "64"], "only one of them is given"),
         (["data", "-o", "s", "--height", "60", "--width", "64"], "height=60 is not a multiple of 16"),
         (["data", "-o", "s", "--num-frames", "8"], "the nearest: 5 or 9"),
+        (["data", "-o", "s", "--first-frames", "-1"], "first_frames=-1 is below"),
         (["data", "-o", "s", "--sheet", "x.jpg"], "ends in .png"),
         (["data", "-o", "data/a.mp4"], "a part of its path is a file"),
     ],
