@@ -114,7 +114,6 @@ def test_the_image_tells_what_the_text_does_not(model, clips, tmp_path, monkeypa
     with torch.no_grad():
         x0 = -network(torch.cat((noise, images), dim=1), texts, torch.full((4,), 999))
     distance = (x0[:, None] - clean[None]).square().flatten(2).mean(2)
-    print(distance)
     assert distance.argmin(dim=1).tolist() == [0, 1, 2, 3]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
