@@ -59,7 +59,13 @@ def start(options: argparse.Namespace) -> None:
 
 
 def interleave(
-    ways: Ways, rounds: int, *, seconds: float = math.inf, warmup: int = 1, device: str = "cpu"
+    ways: Ways,
+    rounds: int,
+    *,
+    seconds: float = math.inf,
+    warmup: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every way in every round: first all of them once, then all again. Once `seconds` are over, and three
     rounds done, no other round begins."""
@@ -73,11 +79,17 @@ def interleave(
             break
         for name, way in ways.items():
             wait(device)
-            at = time.perf_counter()
+            at = clock()
             way()
             wait(device)
-            times[name].append(time.perf_counter() - at)
+            times[name].append(clock() - at)
     return times
+
+
+def processor_clock() -> float:
+    """Seconds of the processor where it does nothing but this, which other programs disturb less, or else the clock."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if alone else time.perf_counter()
 
 
 def wait(device: str) -> None:

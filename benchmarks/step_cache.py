@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, arguments, finish, psnr, start
+from common import Report, arguments, finish, processor_clock, psnr, start
 
 from cogvideox import CogVideoX
 from cogvideox.generation import cache, denoise
@@ -61,19 +61,13 @@ def make(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Vi
     reference, told = None, {}
     for name, values in ways.items():
         COUNT.clear()
-        began = seconds()
+        began = processor_clock()
         video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
-        told[name] = {"seconds": seconds() - began, "computed": computed(values, ways[REFERENCE])}
+        told[name] = {"seconds": processor_clock() - began, "computed": computed(values, ways[REFERENCE])}
         reference = video.frames if reference is None else reference
         close = psnr(video.frames, reference)
         told[name]["psnr_db"] = close if math.isfinite(close) else None  # the same video; JSON knows no infinity
     return {"prompt": prompt, "seed": seed, "ways": told}
-
-
-def seconds() -> float:
-    """Of the processor where it does nothing but this, or else by the clock."""
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return time.process_time() if alone else time.perf_counter()
 
 
 def computed(values: dict[str, Any], reference: dict[str, Any]) -> float:

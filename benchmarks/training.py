@@ -9,7 +9,8 @@ the clips; "cogvideox" is a step of `training.stage_loop`, which packs them into
 moving average of the weights as well, which every stage does and a plain loop does not. In a second row of each preset
 both compute blocks again on the way back instead of keeping what is inside.
 
-First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio.
+First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio. With --threads 1
+times are seconds of the processor, which other programs disturb less.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,18 @@ from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
-from common import Report, Ways, arguments, check_equal, finish, interleave, peak_extra_bytes, row, start
+from common import (
+    Report,
+    Ways,
+    arguments,
+    check_equal,
+    finish,
+    interleave,
+    peak_extra_bytes,
+    processor_clock,
+    row,
+    start,
+)
 from diffusers import CogVideoXDDIMScheduler
 from pairs import TransformerPair, transformers
 from torch import Tensor, nn
@@ -138,7 +150,7 @@ def main() -> None:
             check_equal(f"norms of gradients, {task}", {who: norms for who, (_, norms) in found.items()})
             errors = check_equal(f"losses, {task}", {who: losses for who, (losses, _) in found.items()})
             losses = {who: losses.tolist() for who, (losses, _) in found.items()}
-            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0)
+            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0, clock=processor_clock)
             rows.append(row(task, times, error=errors, losses=losses))
             measured.append((rows[-1], ways))
     for one, ways in measured:
