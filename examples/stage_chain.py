@@ -5,15 +5,15 @@
 A folder of clips is drawn first. Four in five carry an overlay, a logo in a corner or a bar of text, and all have a
 `quality` score that is mostly, not always, higher without one. `toybox-pretrain-256` learns from them from nothing, or
 goes on from the model of `--start`; `toybox-pretrain-480` goes on at more pixels, `toybox-quality` with the fifth of
-best score. Then every stage answers prompts: are the facts right, and is there an overlay? What is in the folder
-already is not made again.
+best score, and beside it, as a control, the same stage with all clips. Then every stage answers prompts: are the facts
+right, and is there an overlay? What is in the folder already is not made again.
 
 Writes `scores.json`, `sheet.png` (a row of videos for each stage) and the runs themselves.
 """
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from cogvideox import CogVideoX, Video, config
 from cogvideox.bundle.layout import find
 from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.mixture import Source
+from cogvideox.policy import Policy
 from cogvideox.toybox.caption import STYLES, caption, sample_prompts
 from cogvideox.toybox.judge import judge_batch, rates
 from cogvideox.toybox.render import render
@@ -33,8 +34,23 @@ from cogvideox.training.stage_recipes import STAGES
 from cogvideox.training.stage_settings import SampleSettings, StageTraining
 from cogvideox.video.transform import to_frames, to_model
 
-CHAIN = {"toybox-pretrain-256": 48, "toybox-pretrain-480": 64, "toybox-quality": 64}
-"""The stages and the height and width of their samples."""
+
+@dataclass(frozen=True)
+class Link:
+    """One stage: its recipe, the run whose model it goes on from, the height and width of its samples."""
+
+    recipe: str
+    after: str | None
+    side: int
+    all_clips: bool = False
+
+
+CHAIN = {
+    "toybox-pretrain-256": Link("toybox-pretrain-256", None, 48),
+    "toybox-pretrain-480": Link("toybox-pretrain-480", "toybox-pretrain-256", 64),
+    "toybox-quality": Link("toybox-quality", "toybox-pretrain-480", 64),
+    "control": Link("toybox-quality", "toybox-pretrain-480", 64, all_clips=True),
+}
 OVERLAYS = ("logo", "bar")
 FRAMES, HELD_OUT, SHOWN = 9, 48, 6
 
@@ -43,7 +59,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--start", help="a model, such as toybox, whose weights the first stage goes on from")
     parser.add_argument("--num-clips", type=int, default=1500)
-    parser.add_argument("--num-steps", type=int, nargs=3, default=(1200, 300, 150), metavar="N", help="of each stage")
+    parser.add_argument(
+        "--num-steps",
+        type=int,
+        nargs=3,
+        default=(1200, 300, 150),
+        metavar="N",
+        help="of each stage; the control has the last one's",
+    )
     parser.add_argument("--num-prompts", type=int, default=60, help="that every stage answers")
     parser.add_argument("--out", type=Path, default=Path("runs/stage-chain"))
     options = parser.parse_args()
@@ -51,13 +74,14 @@ def main() -> None:
     clips, held_out = options.out / "clips", options.out / "held-out"
     write_clips(clips, options.num_clips, with_overlay=0.8, seed=0)
     write_clips(held_out, HELD_OUT, with_overlay=0.0, seed=1)
-    scores, shown, model = {"data": of_the_data()}, [], options.start
-    for (name, side), num_steps in zip(CHAIN.items(), options.num_steps, strict=True):
+    scores, shown = {"data": of_the_data()}, []
+    num_steps = (*options.num_steps, options.num_steps[-1])
+    for (name, link), steps in zip(CHAIN.items(), num_steps, strict=True):
         run = options.out / name
+        model = options.start if link.after is None else str(options.out / link.after / "model")
         if not (run / "model").is_dir():
-            stage_loop.train(stage(name, num_steps, model, clips, held_out), run, resume=True)
-        model = str(run / "model")
-        videos, scores[name] = judged(model, options.num_prompts, side)
+            stage_loop.train(stage(link, steps, model, clips, held_out), run, resume=True)
+        videos, scores[name] = judged(str(run / "model"), options.num_prompts, link.side)
         shown.append(np.stack([resized(video, 64) for video in videos[:SHOWN]]))
         (options.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
         print(name, *(f"{fact} {score['value']:.0%}" for fact, score in scores[name].items()), flush=True)
@@ -65,18 +89,21 @@ def main() -> None:
     Video(sheet, fps=1.0).save(options.out / "sheet.png")
 
 
-def stage(name: str, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
+def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
     """The recipe with fewer steps, and a checkpoint, a validation and warm-up to fit."""
     changes = {
         "run.num_steps": num_steps, "run.save_interval": max(1, num_steps // 4), "run.log_interval": 10,
         "run.validate_interval": max(1, num_steps // 6), "optim.warmup_steps": min(50, num_steps // 5),
         "run.ema_decay": 0.97,
     }  # fmt: skip
-    if model is not None and name == next(iter(CHAIN)):
+    if model is not None and link.after is None:
         changes["optim.lr"] = 1e-3  # what has learned already is not to be forgotten
-    settings = config.override(STAGES[name](), {key: str(value) for key, value in changes.items()})
-    chained = settings if model is None else replace(settings, model=model, transformer=None)
-    return replace(chained, data=(Source(str(clips)),), validation=str(held_out), samples=SampleSettings())
+    settings = config.override(STAGES[link.recipe](), {key: str(value) for key, value in changes.items()})
+    if model is not None:
+        settings = replace(settings, model=model, transformer=None)
+    if link.all_clips:
+        settings = replace(settings, policy=Policy())
+    return replace(settings, data=(Source(str(clips)),), validation=str(held_out), samples=SampleSettings())
 
 
 def write_clips(folder: Path, number: int, *, with_overlay: float, seed: int) -> None:
