@@ -191,7 +191,7 @@ def test_half_precision_is_nearly_the_same_video(pipes, folders, variant, dtype)
 def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
     pipe = CogVideoX.from_pretrained(folders["2b"])
     pipe.bundle.transformer.final.linear.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match="left the range of torch.float32: try a smaller guidance_scale"):
+    with pytest.raises(UserError, match=r"left the range of torch.float32: try a smaller guidance_scale"):
         pipe.generate(PROMPT)
 
 
@@ -199,7 +199,7 @@ def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
 def test_nor_are_those_that_overflow_when_frames_are_decoded(folders, output):
     pipe = CogVideoX.from_pretrained(folders["2b"])
     pipe.bundle.vae.decoder.conv_out.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match="left the range of torch.float32: try a smaller guidance_scale"):
+    with pytest.raises(UserError, match=r"left the range of torch.float32: try a smaller guidance_scale"):
         pipe.generate(PROMPT, output=output)
 
 
