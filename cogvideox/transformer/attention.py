@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,8 +54,8 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     segments = layout.segments
     if not v.is_cuda or v.dtype not in (torch.float16, torch.bfloat16):
         if len(set(segments)) == 1:  # a batch, and nothing has to be joined
-            rows = (x.unflatten(1, (len(segments), -1)).flatten(0, 1) for x in (q, k, v))
-            return dense(*rows, layout).unflatten(0, (len(v), -1)).flatten(1, 2)
+            q, k, v = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(segments)) for x in (q, k, v))
+            return rearrange(dense(q, k, v, layout), "(b s) n k c -> b (s n) k c", s=len(segments))
         pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
         return torch.cat([dense(q, k, v, layout) for q, k, v in pieces], dim=1)
 
