@@ -21,14 +21,15 @@ from cogvideox import config
 from cogvideox.bundle.layout import Description, describe, weights_file
 from cogvideox.dataset.config import StoreSettings, Target
 from cogvideox.dataset.folder import Listing
-from cogvideox.dataset.keys import images_key, latents_key, text_key, weights_hash
 from cogvideox.dataset.keys import key as digest
+from cogvideox.dataset.keys import text_key, weights_hash
 from cogvideox.dataset.plan import View, plan
 from cogvideox.dataset.shards import INDEX, Placed, Row, known, read_index, write_index
 from cogvideox.dataset.stages import EncodeTexts, EncodeViews, Machine
 from cogvideox.disk import sweep
+from cogvideox.engine.run import Place, run
 from cogvideox.engine.shard import Shard
-from cogvideox.engine.stage import Place, Stage, run
+from cogvideox.engine.stage import Stage
 from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape, video_frames
 from cogvideox.weights.pickles import open_weights
@@ -188,9 +189,9 @@ def _text_key(settings: StoreSettings, caption: str) -> str:
 
 def _keys(view: View, settings: StoreSettings) -> tuple[str, ...]:
     """By what the caption, the latents and, where they are wanted, the images of a view are known."""
-    keys = _text_key(settings, view.clip.caption), latents_key(view, settings.vae)
+    keys = _text_key(settings, view.clip.caption), view.latents_key(settings.vae)
     num = settings.target.first_frames
-    return (*keys, images_key(view, num, settings.vae)) if num else keys
+    return (*keys, view.images_key(num, settings.vae)) if num else keys
 
 
 def _row(keys: tuple[str, ...], view: View, placed: Mapping[str, Placed], errors: Mapping[str, str | None]) -> Row:

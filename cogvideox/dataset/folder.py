@@ -8,8 +8,8 @@ from pathlib import Path
 from cogvideox.dataset.keys import identity, key
 from cogvideox.dataset.layouts import IMAGES, Entry, entries
 from cogvideox.disk import cannot_read
+from cogvideox.engine.run import Place, run
 from cogvideox.engine.shard import Shard
-from cogvideox.engine.stage import Place, run
 from cogvideox.errors import UserError
 from cogvideox.records import Clip
 

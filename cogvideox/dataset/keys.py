@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cogvideox.dataset.plan import View
     from cogvideox.weights.stored import Stored
 
 # How many pieces of each tensor are hashed, spread over it, and how many bytes of each piece. Training moves every
@@ -23,16 +22,6 @@ def key(*parts: Any) -> str:
 def identity(content: str, *bounds: float | None) -> str:
     """The id of a piece of something whose own id is `content`: of all of it, that id."""
     return content if all(bound is None for bound in bounds) else key(content, *bounds)
-
-
-def latents_key(view: "View", vae: str) -> str:
-    """What the posterior of a view is known by; `vae` is the hash of the encoder."""
-    return key("latents", VERSION, view.clip.id, view.fps, view.num_frames, view.height, view.width, vae)
-
-
-def images_key(view: "View", num_copies: int, vae: str) -> str:
-    """What the first frame of a view, so often under noise, is known by."""
-    return key("images", VERSION, view.clip.id, num_copies, view.height, view.width, vae)
 
 
 def text_key(caption: str, length: int, text_encoder: str) -> str:

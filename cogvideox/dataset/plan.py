@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cogvideox import geometry
 from cogvideox.dataset.config import Target
-from cogvideox.dataset.keys import identity
+from cogvideox.dataset.keys import VERSION, identity, key
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, size_within, whole_frames
 from cogvideox.records import Clip
@@ -37,6 +37,14 @@ class View:
             round(self.height * down),
             round(self.width * across),
         )
+
+    def latents_key(self, vae: str) -> str:
+        """What the posterior is known by; `vae` is the hash of the encoder."""
+        return key("latents", VERSION, self.clip.id, self.fps, self.num_frames, self.height, self.width, vae)
+
+    def images_key(self, num_copies: int, vae: str) -> str:
+        """What the first frame, so often under noise, is known by."""
+        return key("images", VERSION, self.clip.id, num_copies, self.height, self.width, vae)
 
 
 def plan(clips: Iterable[Clip], target: Target) -> tuple[list[View], list[tuple[str, str]]]:

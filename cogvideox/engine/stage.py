@@ -4,13 +4,11 @@ A stage answers a batch from the batch alone. So the answers do not depend on ho
 machines they run, and on what they did before.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 Row = TypeVar("Row", contravariant=True)
 Answer = TypeVar("Answer", covariant=True)
-
-Place = Literal["local", "ray"]
 
 
 @runtime_checkable
@@ -24,24 +22,3 @@ class Stage(Protocol[Row, Answer]):
             worker: the number of this process among those of the machine's pool, from 0; to choose a device by.
         """
         ...
-
-
-def run(
-    stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], *, workers: int = 0, place: Place = "local"
-) -> Iterator[Answer]:
-    """The answer to every batch, in their order, as they come.
-
-    Args:
-        workers: processes; 0 is this one, and on a cluster as many as it has CPUs.
-        place: "local" is this machine, "ray" the cluster that `RAY_ADDRESS` names or, without one, this machine too.
-
-    Raises:
-        UserError: a process was killed; Ray is not installed. What a stage raises, with its traceback as a note.
-    """
-    if place == "ray":
-        from cogvideox.engine import ray
-
-        return ray.run(stage, batches, workers)
-    from cogvideox.engine import local
-
-    return local.run(stage, batches, workers)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cogvideox.engine.run import run
 from cogvideox.engine.shard import Shard
-from cogvideox.engine.stage import run
 from cogvideox.errors import UserError
 
 BATCHES = [[1, 2], [3], [], [4, 5, 6], [7]]
@@ -61,7 +61,7 @@ class Stage:
         Path(os.environ["NOTE"]).write_text(str(os.getpid()))
         return lambda batch: batch
 if __name__ == "__main__":
-    from cogvideox.engine.stage import run
+    from cogvideox.engine.run import run
     answers = run(Stage(), [[1]] * 100, workers=1)
     next(answers)
     os.kill(os.getpid(), signal.SIGKILL)
