@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from common import (
     Report,
     Ways,
+    add_peaks,
     arguments,
     check_equal,
     finish,
     interleave,
-    peak_extra_bytes,
     processor_clock,
     row,
     start,
@@ -154,8 +154,7 @@ def main() -> None:
             rows.append(row(task, times, error=errors, losses=losses))
             measured.append((rows[-1], ways))
     for one, ways in measured:
-        for who, way in ways.items():
-            one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
+        add_peaks(one, ways)
     finish("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -8,7 +8,7 @@ Memory is measured after all timing. What comes out counts too, a few MiB at mos
 """
 
 import torch
-from common import Report, Ways, arguments, check_equal, finish, interleave, peak_extra_bytes, row, start
+from common import Report, Ways, add_peaks, arguments, check_equal, finish, interleave, row, start
 from diffusers import AutoencoderKLCogVideoX
 from pairs import vaes
 
@@ -68,11 +68,6 @@ def main() -> None:
     for one, ways in measured:
         add_peaks(one, ways)
     finish("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
-
-
-def add_peaks(one: Report, ways: Ways) -> None:
-    for who, way in ways.items():
-        one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
 
 
 if __name__ == "__main__":
