@@ -76,13 +76,7 @@ def translate(
             overflows = dtype is not None and all(_finite(part.float()) for part in parts)
             (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
         yield name, tensor
-    _refuse(broken, where)
-    if too_large and dtype is not None:
-        raise UserError(
-            f"the weights in {where} do not fit into {str(dtype).removeprefix('torch.')}, whose numbers end at "
-            f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
-            f"bfloat16 and float32 hold them"
-        )
+    _refuse(broken, too_large, where, dtype)
 
 
 def translate_into(
@@ -97,12 +91,19 @@ def translate_into(
     """
     check_fit(state, into, where=where, rules=rules)
     broken: list[str] = []
+    too_large: list[str] = []
+    dtype = None
     for name in _in_order(into, state, rules):
-        parts = [passing(state, part) for part in sources_of(name, state, rules)]
-        if not all(_finite(part) for part in parts):
-            broken.append(" + ".join(their_names(name, rules)))
-        place(name, rules, parts, into[name])
-    _refuse(broken, where)
+        parts, made = [passing(state, part) for part in sources_of(name, state, rules)], into[name]
+        if in_8_bits := any(part.itemsize < 2 for part in parts):  # which can be asked only when they are cast
+            place(name, rules, parts, made)
+        asked = [made] if in_8_bits else parts
+        if not all(_finite(part, made.dtype) for part in asked):
+            overflows, dtype = all(_finite(part) for part in asked), made.dtype
+            (too_large if overflows else broken).append(" + ".join(their_names(name, rules)))
+        if not in_8_bits:  # after it was read: a copy to a GPU waits for what runs there
+            place(name, rules, parts, made)
+    _refuse(broken, too_large, where, dtype)
 
 
 def check_fit(
@@ -166,10 +167,17 @@ def _in_order(expected: Iterable[str], state: Mapping[str, Tensor], rules: Seque
     return sorted(expected, key=lambda name: at[sources_of(name, state, rules)[0]])
 
 
-def _refuse(broken: Sequence[str], where: str) -> None:
+def _refuse(broken: Sequence[str], too_large: Sequence[str], where: str, dtype: torch.dtype | None) -> None:
+    """Unless both are empty; `dtype` is what the large ones do not fit into."""
     if broken:
         raise UserError(
             f"the weights in {where} are damaged: {count(broken, 'tensor')} with NaN or infinity ({some(broken)})"
+        )
+    if too_large and dtype is not None:
+        raise UserError(
+            f"the weights in {where} do not fit into {str(dtype).removeprefix('torch.')}, whose numbers end at "
+            f"{torch.finfo(dtype).max:g}: {count(too_large, 'tensor')} with larger ones ({some(too_large)}); "
+            f"bfloat16 and float32 hold them"
         )
 
 
@@ -179,11 +187,11 @@ def sources_of(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) ->
     return sources if all(part in state for part in sources) else (name,)
 
 
-def _finite(tensor: Tensor) -> bool:
-    """No NaN and no infinity, in one pass over the memory and without a mask of its size."""
+def _finite(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """No NaN and no infinity, nor any in `dtype`, in one pass over the memory and without a mask of its size."""
     if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
         return True
-    return all(bool(end.isfinite()) for end in torch.aminmax(tensor))
+    return all(bool(end.to(dtype).isfinite()) for end in torch.aminmax(tensor))
 
 
 def _kind(tensor: Tensor) -> str:

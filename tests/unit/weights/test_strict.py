@@ -60,3 +60,14 @@ def test_into_memory_that_is_there():
     state["k"][0, 0] = torch.nan
     with pytest.raises(UserError, match=r"a file are damaged: 1 tensor with NaN or infinity \(q \+ k\)"):
         translate_into(state, into, where="a file", rules=rules)
+    state["k"][0, 0] = 70000.0
+    translate_into(state, into, where="a file", rules=rules)
+    into["qk"] = torch.zeros(4, 3, dtype=torch.float16)
+    with pytest.raises(UserError, match=r"fit into float16, whose numbers end at 65504: .* larger ones \(q \+ k\)"):
+        translate_into(state, into, where="a file", rules=rules)
+    state = {name: tensor.clamp(max=9).to(torch.float8_e4m3fn) for name, tensor in state.items()}
+    translate_into(state, into, where="a file", rules=rules)
+    assert torch.equal(into["out"], state["out"].float())
+    state["out"][1] = torch.nan
+    with pytest.raises(UserError, match=r"1 tensor with NaN or infinity \(out\)"):
+        translate_into(state, into, where="a file", rules=rules)
