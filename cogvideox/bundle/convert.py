@@ -181,18 +181,10 @@ def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = Non
         dtype: of the factors; None keeps each as it is.
 
     Raises:
-        UserError: as `read_lora` and `write_lora`; numbers that `dtype` cannot hold.
+        UserError: as `read_lora` and `write_lora`.
     """
     lora = read_lora(path)
-    if dtype is not None:
-        layers = {
-            name: replace(factors, down=factors.down.to(dtype), up=factors.up.to(dtype))
-            for name, factors in lora.layers.items()
-        }
-        if large := [name for name, f in layers.items() if not bool(f.down.isfinite().all() & f.up.isfinite().all())]:
-            raise UserError(f"{path} does not fit into {str(dtype).removeprefix('torch.')}: {some(large)}")
-        lora = replace(lora, layers=layers)
-    write_lora(lora, target)
+    write_lora(lora, target, dtype=dtype)
     return lora
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
@@ -49,7 +50,7 @@ def read_lora(path: str | Path) -> LoRA:
     )
 
 
-def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False) -> None:
+def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype: torch.dtype | None = None) -> None:
     """Writes a LoRA as `pytorch_lora_weights.safetensors` of diffusers, whose `load_lora_weights` reads it.
 
     Rank and alpha of each layer are in the metadata as peft's configuration, and for people as `rank`, `alpha`,
@@ -60,18 +61,27 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False) -> Non
     Args:
         path: ends in `.safetensors`.
         keep_alpha: write the factors as they are, for programs that read alpha in the metadata.
+        dtype: of the factors; None keeps each as it is.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written; numbers that the type of the factors cannot hold.
     """
-    state, ranks, alphas = {}, {}, {}
+    state, ranks, alphas, large = {}, {}, {}, []
     for layer, factors in lora.layers.items():
-        up = factors.up if keep_alpha else factors.up * factors.scale
+        down, up = factors.down.to(dtype), factors.up
+        if not keep_alpha:  # rounded once
+            up = up.to(torch.promote_types(up.dtype, torch.float32)) * factors.scale
+        up = up.to(factors.up.dtype if dtype is None else dtype)
+        if not (down.isfinite().all() and up.isfinite().all()):
+            large.append(layer)
         kernel = (1,) * (factors.down.ndim - 2)  # peft's change of a convolution ends in one of 1x1
-        state[f"transformer.{layer}.lora_A.weight"] = factors.down
+        state[f"transformer.{layer}.lora_A.weight"] = down
         state[f"transformer.{layer}.lora_B.weight"] = up.reshape(*up.shape, *kernel)
         ranks[layer] = factors.rank
         alphas[layer] = factors.alpha if keep_alpha else float(factors.rank)
+    if large:
+        kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
+        raise UserError(f"{lora.path or 'the LoRA'} does not fit into {', '.join(sorted(kinds))}: {some(large)}")
     rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     config = {
         "peft_type": "LORA",
@@ -139,6 +149,8 @@ def _factors(
         raise UserError(f"the factors of {where} do not fit each other: {list(down.shape)} and {list(up.shape)}")
     if not (down.is_floating_point() and up.is_floating_point()):
         raise UserError(f"the factors of {where} are {down.dtype} and {up.dtype}, not floating-point numbers")
+    # There is no arithmetic for numbers of 8 bits; bfloat16 holds them exactly.
+    down, up = (tensor.bfloat16() if tensor.itemsize < 2 else tensor for tensor in (down, up))
     if not (down.isfinite().all() and up.isfinite().all()):
         raise UserError(f"the factors of {where} are damaged: they hold NaN or infinity")
     if alpha is None:

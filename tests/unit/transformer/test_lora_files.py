@@ -237,3 +237,33 @@ def test_ours(factors, tmp_path: Path) -> None:
             metadata = opened.metadata()
         assert metadata["rank"] == str(RANK)
         assert metadata["alpha"] == ("8" if keep_alpha else str(RANK)) and metadata["trained_alpha"] == "8"
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_factors_of_8_bits(kind: torch.dtype, factors, tmp_path: Path) -> None:
+    """There is no arithmetic for them: they become bfloat16, which holds their numbers, and damage is still seen."""
+    state = {name: tensor.to(kind) for name, tensor in named(NAMES["diffusers"], factors).items()}
+    save_file(state, tmp_path / "x.safetensors")
+    read = read_lora(tmp_path / "x.safetensors")
+    for layer, (down, up) in factors.items():
+        assert torch.equal(read.layers[layer].down, down.to(kind).bfloat16())
+        assert torch.equal(read.layers[layer].up, up.to(kind).bfloat16())
+    write_lora(read, tmp_path / "y.safetensors")
+    state[NAMES["diffusers"](LAYERS[0], "B")][0, 0] = torch.nan
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=rf"the factors of {LAYERS[0]} in .* NaN"):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_numbers_that_do_not_fit(factors, tmp_path: Path) -> None:
+    """With alpha / rank in it, and only then rounded to the type of the file."""
+    down, up = factors[LAYERS[0]]
+    large = LoRA({LAYERS[0]: Factors(down.half(), (up * 2e4 / up.abs().max()).half(), alpha=32.0)})
+    for dtype in (None, torch.float16):
+        with pytest.raises(UserError, match=f"the LoRA does not fit into float16: {LAYERS[0]}"):
+            write_lora(large, tmp_path / "x.safetensors", dtype=dtype)
+    assert not (tmp_path / "x.safetensors").exists()
+    write_lora(large, tmp_path / "x.safetensors", dtype=torch.bfloat16)
+    write_lora(LoRA({LAYERS[0]: Factors(down, up, alpha=1 / 3)}), tmp_path / "y.safetensors", dtype=torch.bfloat16)
+    again = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
+    assert torch.equal(again.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(again.down, down.bfloat16())
