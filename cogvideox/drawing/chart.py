@@ -15,6 +15,9 @@ MARGIN = 0.04
 LOGARITHMIC = 20
 """A range whose upper end is so many times its lower one is drawn on a logarithmic axis."""
 
+DOT = 5
+"""How wide a curve of one point is, in pixels: as thin as others it would not be seen."""
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 26, 24  # around the axes, for numbers and the title
 
 
@@ -51,7 +54,7 @@ def panel(
             (left + across.place(px) * (right - left), bottom - up.place(py) * (bottom - top))
             for px, py in thinned(curve.points, int(right - left))
         ]
-        figure.line(placed, curve.colour, dashed=curve.dashed)
+        figure.line(placed, curve.colour, width=1.5 if len(placed) > 1 else DOT, dashed=curve.dashed)
 
 
 @dataclass(frozen=True)

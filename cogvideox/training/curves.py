@@ -74,7 +74,7 @@ def save(runs: Sequence[Run], path: Path) -> None:
     """Writes the picture as SVG or PNG, by the ending of `path`.
 
     Raises:
-        UserError: another ending; the disk refuses.
+        UserError: another ending; nothing to draw; the disk refuses.
     """
     if path.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"cannot write {path}: the name of a picture of curves ends in .svg or .png")
@@ -86,8 +86,15 @@ def save(runs: Sequence[Run], path: Path) -> None:
 
 
 def draw(runs: Sequence[Run]) -> Figure:
-    """A panel for each thing that runs wrote down, a colour for each run; what was measured in validation is dashed."""
+    """A panel for each thing that runs wrote down, a colour for each run; what was measured in validation is dashed.
+
+    Raises:
+        UserError: they wrote down nothing of the kind, as when all their steps were skipped.
+    """
     panels = list(_panels(runs).items())
+    if not panels:
+        names = ", ".join(run.name + _skipped(run) for run in runs)
+        raise UserError(f"there is nothing to draw yet of {names}: no step that was made is written down")
     columns = min(COLUMNS, len(panels))
     top = ROW * (len(runs) + 1)
     figure = Figure(WIDTH * columns, top + HEIGHT * -(-len(panels) // columns))

@@ -43,14 +43,19 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 
 
 def test_bad_input_is_one_sentence(tmp_path, capsys):
-    run, empty, other = write(tmp_path / "run"), tmp_path / "empty", tmp_path / "other"
-    for folder, text in ((empty, ""), (other, "what is this?\nno run\n")):
+    run, empty, skipped, other = write(tmp_path / "run"), tmp_path / "empty", tmp_path / "skipped", tmp_path / "other"
+    for folder, text in (
+        (empty, ""),
+        (skipped, '{"step": 1, "skipped": 1}\n'),
+        (other, "what is this?\nno run\n"),
+    ):
         folder.mkdir()
         (folder / "metrics.jsonl").write_text(text)
     cases = {
         "which runs?": [],
         "is no run": [str(tmp_path)],
-        "nothing to draw yet": [str(empty)],
+        "has nothing to draw yet": [str(empty)],
+        "nothing to draw yet of skipped (1 step skipped)": [str(skipped)],
         "not what a run writes": [str(other)],
         "ends in .svg or .png": [str(run), "-o", str(tmp_path / "curves.pdf")],
         "cannot write": [str(run), "-o", str(run / "metrics.jsonl" / "curves.svg")],

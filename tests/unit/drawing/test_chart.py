@@ -39,6 +39,13 @@ def test_curves_stay_inside_their_panel_and_what_is_not_finite_is_left_out():
     assert isinstance(figure.shapes[-1], Text) and figure.shapes[-1].content == "nothing"
 
 
+def test_a_single_point_is_wide_enough_to_be_seen():
+    figure = Figure(300, 200)
+    panel(figure, 0, 0, 300, 200, "loss", [Curve([(1.0, 2.0)], "#112233"), Curve([(0.0, 1.0), (1.0, 3.0)], "#445566")])
+    dot, line = (shape for shape in figure.shapes if isinstance(shape, Line) and shape.colour in ("#112233", "#445566"))
+    assert dot.width > 2 * line.width
+
+
 def test_more_points_than_pixels_are_averaged():
     assert thinned([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)], 2) == [(0.5, 2.0), (2.0, 5.0)]
     assert thinned([(0.0, 1.0)], 100) == [(0.0, 1.0)]
