@@ -50,10 +50,11 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, m
     for number, request in enumerate(requests, start=1):
         if output is None or many or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
-            video = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
-            names[video] += 1
-            if names[video] > 1:
-                video = video.with_stem(f"{video.stem}-{names[video]}")
+            video = plain = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
+            while names[video]:  # what ends in a number may be the name of another prompt
+                names[plain] += 1
+                video = plain.with_stem(f"{plain.stem}-{names[plain]}")
+            names[video] = 1
         elif len(requests) > 1:
             video = output.with_stem(f"{output.stem}-{number}")
         else:

@@ -128,6 +128,15 @@ def test_a_file_of_prompts_goes_on_where_it_stopped(run, model, here):
 BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red-ball", "-2"))
 
 
+def test_no_two_prompts_share_a_file(run, model, here):
+    """The second ball of seed 0 is numbered, and so could be taken for the "ball 0" of seed 2."""
+    (here / "p.txt").write_text("a ball\na ball\na ball 0\n")
+    ran = run("generate", "--prompts", "p.txt", "--model", model, "--num-videos", 3, "--num-frames", 1)
+    assert ran.status == 0 and ran.out.count("\n") == 9, ran
+    prompts = [json.loads((here / name).read_text())["prompt"] for name in names(here, ".json")]
+    assert sorted(prompts) == ["a ball"] * 6 + ["a ball 0"] * 3
+
+
 def test_a_file_of_prompts_with_images(run, image_model, here, inputs):
     (here / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model)
