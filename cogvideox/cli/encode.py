@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> None:
 
     import torch  # it takes seconds, so not before the arguments are known to be right
 
-    from cogvideox.dataset.encode import encode, num_bytes, store_settings
+    from cogvideox.dataset.encode import encode, num_bytes, store_settings, with_usable_captions
     from cogvideox.dataset.folder import recognise
     from cogvideox.dataset.plan import plan
     from cogvideox.dataset.stages import Machine
@@ -56,13 +56,14 @@ def run(arguments: list[str]) -> None:
         on_progress=lambda done, total: progress("files", done, total),
     )
     views, too_bad = plan(listing.clips, target)
+    views, too_long = with_usable_captions(views, about)
     print(summary(listing, views, target))
     if options.sheet is not None:
         _write_sheet(options.sheet, views)
     if options.output is None or options.dry_run:
         if views:
             print(f"  a store   takes about {size(num_bytes(views, store_settings(about, target)))}")
-        if refused := [*listing.rejects, *too_bad]:
+        if refused := [*listing.rejects, *too_bad, *too_long]:
             print(rejected(refused))
         return
 

@@ -25,13 +25,14 @@ from cogvideox.dataset.keys import key as digest
 from cogvideox.dataset.keys import text_key, weights_hash
 from cogvideox.dataset.plan import View, plan
 from cogvideox.dataset.shards import INDEX, Placed, Row, known, read_index, write_index
-from cogvideox.dataset.stages import EncodeTexts, EncodeViews, Machine
+from cogvideox.dataset.stages import EncodeTexts, EncodeViews, Machine, unusable
 from cogvideox.disk import sweep
 from cogvideox.engine.run import Place, run
 from cogvideox.engine.shard import Shard
 from cogvideox.engine.stage import Stage
 from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape, video_frames
+from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.weights.pickles import open_weights
 
 NUM_IN_SHARD, SHARD_BYTES = 32, 256 * 2**20  # at most: what an interruption can cost each process
@@ -127,6 +128,24 @@ def encode(
     rows, complete = _finish(folder, settings, rows, shard, listing.whole)
     refused = [(row.source, row.error) for row in rows if row.error is not None]
     return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete, num_images)
+
+
+def with_usable_captions(views: Sequence[View], about: Description) -> tuple[list[View], list[tuple[str, str]]]:
+    """The views whose captions the model can read, and the files of the others with the reason, before any is encoded.
+
+    Raises:
+        UserError: the model has no tokenizer that can be read.
+    """
+    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
+    reasons: dict[str, str] = {}
+    for caption in {view.clip.caption for view in views}:
+        try:
+            tokenizer.encode(caption, about.settings.text_length)
+        except UserError as error:
+            reasons[caption] = unusable(error)
+    usable = [view for view in views if view.clip.caption not in reasons]
+    captions = ((str(view.clip.source), view.clip.caption) for view in views)
+    return usable, [(source, reasons[caption]) for source, caption in captions if caption in reasons]
 
 
 def store_settings(about: Description, target: Target) -> StoreSettings:

@@ -64,6 +64,11 @@ class Machine:
         return torch.device(device), getattr(torch, self.dtype)
 
 
+def unusable(error: UserError) -> str:
+    """Why a clip is rejected whose caption the tokenizer refuses."""
+    return f"its caption cannot be used: {error}"
+
+
 @dataclass(frozen=True)
 class EncodeTexts:
     """The stage that makes text shards: (key, caption) in, `Made` out."""
@@ -90,7 +95,7 @@ class EncodeTexts:
                 try:
                     tensors[key] = features(caption)
                 except UserError as error:
-                    errors[key] = f"its caption cannot be used: {error}"
+                    errors[key] = unusable(error)
             placed = _save(self.folder, "text", tensors)
             return [Made(key, placed.get(key), errors.get(key)) for key, _ in batch]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cogvideox.bundle.layout import Description
 from cogvideox.dataset.config import Target
-from cogvideox.dataset.encode import encode, store_settings
+from cogvideox.dataset.encode import encode, store_settings, with_usable_captions
 from cogvideox.dataset.folder import recognise
 from cogvideox.dataset.plan import plan
 from cogvideox.dataset.shards import INDEX, LatentStore
@@ -103,7 +103,8 @@ def _store(
         return path
     place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     listing = recognise(path)
-    print(summary(listing, plan(listing.clips, target)[0], target), file=sys.stderr)
+    views, _ = with_usable_captions(plan(listing.clips, target)[0], about)
+    print(summary(listing, views, target), file=sys.stderr)
 
     def on_progress(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:

@@ -55,6 +55,13 @@ def test_a_dry_run_writes_nothing(run, data, model, here):
     assert not (here / "store").exists()
 
 
+def test_a_dry_run_tells_of_captions_that_are_too_long(run, data, model):
+    clips.video(data / "d.mp4", "a ball " * 500)
+    ran = run("encode", data, "--model", model, "--dry-run", "--sheet", "see.png")
+    assert ran.status == 0 and "1 rejected" in ran.out and "d.mp4: its caption cannot be used" in ran.out
+    assert "the model sees 3 pieces" in ran.out and "see.png shows 4 of them" in ran.out
+
+
 def test_jobs_put_their_parts_together(run, data, model, here):
     options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
     first = run("encode", data, *options, "--shard", "1/2")
