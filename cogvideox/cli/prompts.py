@@ -23,7 +23,7 @@ def read_prompts(file: Path) -> list[Line]:
         UserError: the file cannot be read, is not UTF-8, or holds no prompt.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Windows may begin it with a mark, which is no part of a prompt
     except UnicodeDecodeError:
         raise UserError(f"cannot read {file}: it is not text in UTF-8, one prompt on a line") from None
     except OSError as error:

@@ -166,7 +166,7 @@ def test_files_of_prompts_that_are_wrong(run, image_model, here, inputs, content
 
 def test_a_file_of_prompts_with_the_settings_of_an_earlier_video(run, model, here):
     assert run("generate", PROMPT, "--model", model, "--seed", 7, "--num-frames", 5, "-o", "x.mp4").status == 0
-    (here / "p.txt").write_text("a blue cube\n", encoding="utf-8")
+    (here / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows saves it
     assert run("generate", "--from", "x.json", "--prompts", "p.txt", "-o", "out").status == 0
     replay = json.loads((here / "out/a-blue-cube-7.json").read_text())
     assert (replay["prompt"], replay["num_frames"]) == ("a blue cube", 5)
