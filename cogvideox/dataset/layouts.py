@@ -10,6 +10,7 @@ The first of them that is there counts.
 """
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -171,7 +172,7 @@ def _table(path: Path) -> Entries:
         scores = {name: _score(value) for name, value in row.items() if name not in known and value is not None}
         left_out |= {name for name, score in scores.items() if score is None}
         try:
-            start, end = (None if row.get(name) in (None, "") else float(row[name]) for name in ("start", "end"))
+            start, end = (_seconds(row.get(name)) for name in ("start", "end"))
         except (TypeError, ValueError):
             rejects.append((file, f"row {number} of {path.name}: its start or end is no number"))
             continue
@@ -202,7 +203,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         raise cannot_read(path, error) from error
     if path.suffix.lower() == ".csv":
         try:
-            for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True)), start=1):
+            for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
                 more = "it has more values than there are columns: a text with commas is put into quotes"
                 yield number, more if None in row else row
         except csv.Error as error:
@@ -226,6 +227,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((value for name in names if isinstance(value := row.get(name), str)), None)
+
+
+def _seconds(value: Any) -> float | None:
+    """None where there is none; "nan" is how some programs write that. Raises TypeError or ValueError."""
+    seconds = None if value in (None, "") else float(value)
+    return None if seconds is None or math.isnan(seconds) else seconds
 
 
 def _score(value: Any) -> float | str | None:

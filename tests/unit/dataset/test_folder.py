@@ -142,6 +142,21 @@ def test_a_text_with_commas_belongs_into_quotes(media):
     assert row == "metadata.csv, row 1" and "is put into quotes" in reason
 
 
+def test_what_ends_no_line_of_a_csv_stays_in_its_text(media):
+    """Among the characters that end a line for others than CSV are some that captions hold."""
+    said = "a ball\u2028rolls\x85 on\x0b"
+    (media / "metadata.csv").write_text(f"video,text\nvideos/a.mp4,{said}\n", encoding="utf-8")
+    listing = recognise(media)
+    assert [clip.caption for clip in listing.clips] == ["a ball rolls on"] and not listing.rejects
+
+
+def test_a_time_that_is_nan_is_none(media):
+    """As tables are written by programs that know no empty number."""
+    (media / "metadata.jsonl").write_text('{"video": "videos/a.mp4", "text": "x", "start": NaN, "end": NaN}')
+    (clip,) = recognise(media).clips
+    assert clip.start is None and clip.end is None
+
+
 def test_an_object_is_a_table_of_one_row(media):
     (media / "metadata.json").write_text(json.dumps({"video": "videos/a.mp4", "text": "x"}, indent=2))
     assert [clip.caption for clip in recognise(media).clips] == ["x"]
