@@ -12,7 +12,8 @@ depends on, so what is in a shard stays right whatever else is encoded into the 
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -225,15 +226,38 @@ def _storable(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
+def read_settings(path: Path) -> StoreSettings:
+    """The settings of an index, without its rows, which may be many. Raises UserError as `read_index`."""
+    with _reading(path):
+        return _settings(parquet.read_schema(path), path)
+
+
 def read_index(path: Path) -> tuple[StoreSettings, list[Row]]:
     """What `write_index` wrote.
 
     Raises:
         UserError: there is no such file, or it is something else.
     """
-    try:
+    with _reading(path):
         table = parquet.read_table(path)
-        settings = config.from_dict(StoreSettings, json.loads(table.schema.metadata[_SETTINGS]), where=str(path))
+        settings = _settings(table.schema, path)
+    own = [one.name for one in fields(Row) if one.name in table.column_names]
+    scores = [name for name in table.column_names if name.startswith(_SCORE)]
+    rows = []
+    for line in table.to_pylist():
+        noted = {name.removeprefix(_SCORE): line[name] for name in scores if line[name] is not None}
+        rows.append(Row(**{name: line[name] for name in own} | {"crop": tuple(line["crop"])}, scores=noted))
+    return settings, rows
+
+
+def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
+    return config.from_dict(StoreSettings, json.loads(schema.metadata[_SETTINGS]), where=str(path))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(
             f"{path.parent} is no store of latents: it has no {path.name}; `cogvideox encode` makes one"
@@ -242,13 +266,6 @@ def read_index(path: Path) -> tuple[StoreSettings, list[Row]]:
         raise cannot_read(path, error) from error
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {path}: it is damaged or no index of latents") from error
-    own = [one.name for one in fields(Row) if one.name in table.column_names]
-    scores = [name for name in table.column_names if name.startswith(_SCORE)]
-    rows = []
-    for line in table.to_pylist():
-        noted = {name.removeprefix(_SCORE): line[name] for name in scores if line[name] is not None}
-        rows.append(Row(**{name: line[name] for name in own} | {"crop": tuple(line["crop"])}, scores=noted))
-    return settings, rows
 
 
 def _columns(rows: list[Row]) -> dict[str, np.ndarray]:

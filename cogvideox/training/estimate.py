@@ -22,7 +22,8 @@ from cogvideox.bundle.networks import build
 from cogvideox.bundle.sizes import ITEMSIZE, Clip, transformer_parameters
 from cogvideox.bundle.vae_sizes import vae_flops, vae_parameters
 from cogvideox.dataset.config import Target
-from cogvideox.geometry import latent_shape
+from cogvideox.dataset.shards import INDEX, read_settings
+from cogvideox.geometry import PIXEL_RATIO, latent_shape
 from cogvideox.training.settings import OptimSettings, TransformerTraining, VAETraining
 from cogvideox.training.stage_recipes import STAGES
 from cogvideox.training.stage_settings import StageTraining
@@ -95,7 +96,8 @@ def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) 
     config, run = _transformer_of(settings), settings.run
     if config is None:
         return None
-    one = _largest(settings.target, config)
+    clips = [(_largest(target, config), target) for target in _targets(settings)]
+    one, target = max(clips, key=lambda pair: pair[0].tokens(config))
     per_row = max(1, settings.row_tokens // one.tokens(config))
     row = [one] * per_row
     all_weights, dtype = settings.lora is None, run.precision
@@ -116,9 +118,9 @@ def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) 
     linear, attention = step_flops(config, row * run.batch_size, all_weights=all_weights)
     linear *= 1 + again[0] / (3 if all_weights else 2)
     attention *= 1 + again[1] / 3
-    shape = f"clips of at most {settings.target.num_frames} frames of {one.width * 8}x{one.height * 8}"
-    if settings.target.max_area is not None:
-        shape = f"clips of at most {settings.target.num_frames} frames and {settings.target.max_area:,} pixels"
+    shape = f"clips of at most {target.num_frames} frames of {one.width * PIXEL_RATIO}x{one.height * PIXEL_RATIO}"
+    if target.max_area is not None:
+        shape = f"clips of at most {target.num_frames} frames and {target.max_area:,} pixels"
     rows = f"{run.batch_size:,} {'row' if run.batch_size == 1 else 'rows'} of {settings.row_tokens:,}"
     step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
     return Estimate(step, parameters.total, trained, memory, _seconds(machine, dtype, linear, attention, num_ranks))
@@ -187,10 +189,21 @@ def _transformer_of(settings: StageTraining) -> TransformerConfig | None:
     return config
 
 
+def _targets(settings: StageTraining) -> list[Target]:
+    """What the clips of each source have become, where it is a store; of other sources, what they will."""
+    indices = [Path(source.store) / INDEX for source in settings.data]
+    return [read_settings(index).target if index.is_file() else settings.target for index in indices] or [
+        settings.target
+    ]
+
+
 def _largest(target: Target, config: TransformerConfig) -> Clip:
-    """The largest clip that data become, as the transformer takes it; a square one, where only the area is bound."""
+    """The largest clip that data become, as the transformer takes it. Where only the area is bound it is a square one,
+    or of the one size that learned positions are made for."""
     height, width = target.height, target.width
-    if height is None or width is None:
+    if config.use_learned_positional_embeddings and target.max_area is not None:
+        height, width = PIXEL_RATIO * config.sample_height, PIXEL_RATIO * config.sample_width
+    elif height is None or width is None:
         height = width = max(1, math.isqrt(target.max_area or 0) // target.multiple) * target.multiple
     frames, h, w = latent_shape(target.num_frames, height, width, patch_t=config.patch[0])
     return Clip(1, frames, h, w, config.max_text_seq_length)

@@ -8,6 +8,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cogvideox.bundle.machine import UNKNOWN_GPU, Machine, gpu
 from cogvideox.bundle.sizes import Clip
+from cogvideox.dataset.config import StoreSettings
+from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.shards import INDEX, write_index
 from cogvideox.training.estimate import _kept_by_transformer, estimate, told
 from cogvideox.training.optim import optimizer
 from cogvideox.training.recipes import RECIPES
@@ -84,6 +87,29 @@ def test_a_lora_of_an_official_model():
     assert "72,000 tokens in 4 rows of 18,000" in lines[0]
     assert "66,060,288 learn" in lines[1]
     assert lines[2].endswith("85.2 GB are free") and lines[3].endswith("on H100")
+
+
+def test_learned_positions_have_one_size_whatever_the_area():
+    settings = replace(RECIPES["lora"](), model="cogvideox-5b-i2v")
+    area = replace(settings.target, height=None, width=None, max_area=480 * 720)
+    found = estimate(replace(settings, target=area), None)
+    assert found.memory == estimate(settings, None).memory and "345,600 pixels" in found.step
+
+
+def test_a_store_says_itself_what_its_clips_are(tmp_path):
+    """Not the target of the run, which is for what is not encoded yet."""
+    settings = RECIPES["toybox-sft"]()
+    of_store = replace(settings.target, num_frames=17, height=96, width=64)
+    store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, "empty", of_store)
+    write_index(tmp_path / "store" / INDEX, store, [])
+    (tmp_path / "videos").mkdir()
+    for names, said in (
+        (["store"], "17 frames of 64x96"),
+        (["videos"], "9 frames of 64x64"),
+        (["videos", "store"], "17"),
+    ):
+        data = tuple(Source(str(tmp_path / name)) for name in names)
+        assert f"clips of at most {said}" in estimate(replace(settings, data=data), None).step
 
 
 def test_what_several_processes_share():
