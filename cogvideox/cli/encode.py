@@ -58,13 +58,14 @@ def run(arguments: list[str]) -> None:
     views, too_bad = plan(listing.clips, target)
     views, too_long = with_usable_captions(views, about)
     print(summary(listing, views, target))
+    looks = options.output is None or options.dry_run
+    if looks and views:
+        print(f"  a store   takes about {size(num_bytes(views, store_settings(about, target)))}")
+    if looks and (refused := [*listing.rejects, *too_bad, *too_long]):
+        print(rejected(refused))
     if options.sheet is not None:
         _write_sheet(options.sheet, views)
-    if options.output is None or options.dry_run:
-        if views:
-            print(f"  a store   takes about {size(num_bytes(views, store_settings(about, target)))}")
-        if refused := [*listing.rejects, *too_bad, *too_long]:
-            print(rejected(refused))
+    if looks:
         return
 
     from cogvideox.cli.outputs import check_folder

@@ -62,6 +62,12 @@ def test_a_dry_run_tells_of_captions_that_are_too_long(run, data, model):
     assert "the model sees 3 pieces" in ran.out and "see.png shows 4 of them" in ran.out
 
 
+def test_where_nothing_can_be_shown_the_reasons_are_told(run, model, here):
+    clips.video(here / "bad/d.mp4", "a ball " * 500)
+    ran = run("encode", here / "bad", "--model", model, "--sheet", "see.png")
+    assert ran.status == 2 and "nothing to show" in ran.err and "its caption cannot be used" in ran.out
+
+
 def test_jobs_put_their_parts_together(run, data, model, here):
     options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
     first = run("encode", data, *options, "--shard", "1/2")
