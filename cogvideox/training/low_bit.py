@@ -22,17 +22,22 @@ def adamw_8bit(groups: list[dict], settings: OptimSettings) -> torch.optim.Optim
     Raises:
         UserError: torchao is not installed.
     """
+    optimizer = torchao_adamw()(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    optimizer.register_step_pre_hook(_rates_to_tensors)
+    optimizer.register_state_dict_post_hook(_to_plain)
+    optimizer.register_load_state_dict_pre_hook(_from_plain)
+    return optimizer
+
+
+def torchao_adamw() -> type[torch.optim.Optimizer]:
+    """The class of torchao. Raises UserError when it is not installed."""
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
         raise UserError(
             "optim.moments=8bit takes torchao, which is not here: pip install 'cogvideox[quant]', or take float32"
         ) from error
-    optimizer = AdamW8bit(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-    optimizer.register_step_pre_hook(_rates_to_tensors)
-    optimizer.register_state_dict_post_hook(_to_plain)
-    optimizer.register_load_state_dict_pre_hook(_from_plain)
-    return optimizer
+    return AdamW8bit
 
 
 def refuse_8bit(optimizer: torch.optim.Optimizer, state: State) -> None:

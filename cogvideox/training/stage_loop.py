@@ -34,6 +34,7 @@ from cogvideox.training.draws import torch_generator
 from cogvideox.training.ema import EMA
 from cogvideox.training.guard import Guard
 from cogvideox.training.interrupt import Interruption, Stopped
+from cogvideox.training.low_bit import torchao_adamw
 from cogvideox.training.packed import clip_losses
 from cogvideox.training.settings import due
 from cogvideox.training.stage_data import Stores, open_stores
@@ -44,6 +45,7 @@ from cogvideox.transformer import lora
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import init_weights, widened
+from cogvideox.video.io import read_picture
 from cogvideox.weights.strict import load_strict
 
 
@@ -207,6 +209,7 @@ def _with_image(model: Transformer, settings: StageTraining) -> Transformer:
     for file in wanted.images:
         if not Path(file).is_file():
             raise UserError(f"samples.images names {file}, and there is no such file")
+        read_picture(file)  # which refuses what is no image, before any is needed
     return model
 
 
@@ -235,7 +238,11 @@ def backward(
 
 
 def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
-    """The ranks that `torchrun` started; None where this process is alone."""
+    """The ranks that `torchrun` started; None where this process is alone.
+
+    Raises:
+        UserError: the settings do not go with so many, or need what is not installed.
+    """
     if num_processes() > 1:
         if settings.optim.name == "muon":  # it turns whole matrices, and each rank has some rows of them
             raise UserError("optim.name=muon is for one process alone: with several, use adamw and a lower optim.lr")
@@ -246,6 +253,8 @@ def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
         return start(sequence=settings.sequence, device=settings.run.device)
     if settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
+    if settings.optim.moments == "8bit":  # told now: until there is an optimizer, clips may be encoded for hours
+        torchao_adamw()
     return nullcontext()
 
 

@@ -132,6 +132,10 @@ def test_what_is_refused(model, clips, tmp_path):
         train(stage(model, clips, samples=prompts), tmp_path / "a")
     with pytest.raises(UserError, match="there is no such file"):
         train(stage(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
+    (tmp_path / "text.png").write_text("a picture of a ball")
+    with pytest.raises(UserError, match=r"text\.png: it is damaged or no image"):
+        train(stage(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
+    assert not (tmp_path / "b").exists()  # before anything is encoded
     with pytest.raises(UserError, match="or set add_image=true"):
         train(stage(model, clips, add_image=False, samples=SampleSettings((), ("x.png",))), tmp_path / "c")
     with pytest.raises(UserError, match="leave out add_image"):

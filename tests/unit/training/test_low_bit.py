@@ -1,16 +1,20 @@
 """Moments of 8 bits: by torchao where it is installed, and a sentence where it is not."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.optim import adamw, move
+from cogvideox.training.recipes import RECIPES
 from cogvideox.training.settings import OptimSettings
+from cogvideox.training.stage_loop import train
 
 EIGHT = OptimSettings(lr=1e-3, warmup_steps=0, schedule="constant", moments="8bit")
 FLOAT = OptimSettings(lr=1e-3, warmup_steps=0, schedule="constant")
@@ -33,6 +37,14 @@ def test_without_torchao(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(UserError, match=r"takes torchao.*cogvideox\[quant\]"):
         begin(EIGHT)
+
+
+def test_without_torchao_a_stage_encodes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    settings = replace(RECIPES["toybox-sft"](), optim=EIGHT, data=(Source(str(tmp_path)),))
+    with pytest.raises(UserError, match="takes torchao"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_state_of_8_bits_is_refused_where_moments_are_float32():
