@@ -38,7 +38,8 @@ class Rows:
             rows = slice(start, start + _AT_ONCE)
             part = matrix[rows].float()
             largest = part.abs().amax(dim=1, keepdim=True)
-            scale[rows] = torch.where(largest > 0, largest / _LARGEST[storage], torch.ones_like(largest))
+            # Where a row is nothing or next to it, what it would be divided by would be 0.
+            scale[rows] = (largest / _LARGEST[storage]).clamp(min=torch.finfo(scale.dtype).tiny)
             part = part / scale[rows]
             numbers[rows] = part.round_() if storage == "int8" else part
         return cls(numbers, scale)

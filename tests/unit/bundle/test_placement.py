@@ -109,7 +109,7 @@ def test_a_lora_beside_the_weights_works_in_every_placement(about, keeps):
 
 
 def test_rows_say_zero_and_their_largest_exactly():
-    matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0]])
+    matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
     for storage in ("int8", "fp8"):
         again = Rows.of(matrix, storage).spread(torch.float32)
         assert torch.equal(again[0], matrix[0])
