@@ -78,29 +78,33 @@ def train(
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         print("\n".join(f"# {line}" for line in account(settings)))
         return True
-    out = out or Path("runs") / recipe
-    if isinstance(settings, VAETraining):
-        from cogvideox.parallel import mesh
-        from cogvideox.training import vae_loop
-
-        with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
-            result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
-    elif isinstance(settings, StageTraining):
-        from cogvideox.training import stage_loop
-
-        if os.environ.get("RANK", "0") == "0":
-            print("\n".join(account(settings)), file=sys.stderr, flush=True)
-        result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
-    elif several:
+    if several and not isinstance(settings, VAETraining | StageTraining):
         raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
-    else:
-        from cogvideox.training import transformer_loop
 
-        result = transformer_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+    from cogvideox.training.alone import alone
+
+    out, first = out or Path("runs") / recipe, os.environ.get("RANK", "0") == "0"
+    with alone(out) if first else nullcontext():
+        if isinstance(settings, VAETraining):
+            from cogvideox.parallel import mesh
+            from cogvideox.training import vae_loop
+
+            with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
+                result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
+        elif isinstance(settings, StageTraining):
+            from cogvideox.training import stage_loop
+
+            if first:
+                print("\n".join(account(settings)), file=sys.stderr, flush=True)
+            result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+        else:
+            from cogvideox.training import transformer_loop
+
+            result = transformer_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
     if result is None:
         print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         print(f"what was trained is in {result}")
     return True
 
