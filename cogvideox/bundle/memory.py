@@ -321,12 +321,12 @@ def _nearest(model: Model, demand: Demand, machine: Machine, budget: int, storag
 
     if demand.batch > 1 and fits(replace(demand, batch=1, calls=2)):
         return "; it fits with sequential_guidance"
-    if model.transformer.use_learned_positional_embeddings:
-        return ", and this model makes no other size"
     step = geometry.FRAME_RATIO
     for num_frames in range(demand.num_frames - step, 0, -step):
         if fits(replace(demand, num_frames=num_frames, at_once=min(demand.at_once, num_frames))):
             return f"; the nearest that fits is num_frames={num_frames}"
+    if model.transformer.use_learned_positional_embeddings:
+        return ", and this model makes no other size"
     multiple = model.vae.spatial_compression_ratio * model.transformer.patch_size
     for tenths in range(9, 0, -1):
         height, width = (max(side * tenths // 10 // multiple, 1) * multiple for side in (demand.height, demand.width))

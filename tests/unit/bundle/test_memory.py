@@ -85,6 +85,8 @@ def test_where_nothing_fits_the_nearest_is_named():
         plan(model("5b"), NATIVE, gpu("RTX 4090", 24), 2**30)
     with pytest.raises(UserError, match=r"free on GTX 1050, and this model makes no other size"):
         plan(model("5b-i2v"), replace(NATIVE, batch=1, calls=2), gpu("GTX 1050", 0.9))
+    with pytest.raises(UserError, match=r"free on GTX 1050; the nearest that fits is num_frames=37"):
+        plan(model("5b-i2v"), replace(NATIVE, batch=1, calls=2), gpu("GTX 1050", 3))  # learned positions in part
 
 
 def test_a_cpu_streams_from_the_disk_what_memory_does_not_hold():
