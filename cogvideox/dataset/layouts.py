@@ -163,14 +163,14 @@ def _table(path: Path) -> Entries:
     found, rejects, left_out = [], [], set()
     for number, row in _rows(path):
         file = None if isinstance(row, str) else _first(row, _FILE)
-        if file is None or isinstance(row, str):
+        if not file or isinstance(row, str):
             reason = row if isinstance(row, str) else f"it has none of {', '.join(_FILE)}"
             rejects.append((f"{path.name}, row {number}", reason))
             continue
         words = _first(row, _CAPTION)
         known = {*_FILE, *_CAPTION, *_MEASURED, "start", "end"}
         scores = {name: _score(value) for name, value in row.items() if name not in known and value is not None}
-        left_out |= {name for name, score in scores.items() if score is None}
+        left_out |= {name for name in scores if not isinstance(row[name], bool | int | float | str)}
         try:
             start, end = (_seconds(row.get(name)) for name in ("start", "end"))
         except (TypeError, ValueError):

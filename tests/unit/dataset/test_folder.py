@@ -157,6 +157,15 @@ def test_a_time_that_is_nan_is_none(media):
     assert clip.start is None and clip.end is None
 
 
+def test_a_score_that_is_missing_leaves_out_no_column_and_a_row_without_a_file_is_told(media):
+    lines = ["video,text,flow", "videos/a.mp4,x,0.5", "videos/b.mp4,y,", "videos/a.mp4,z,nan", ",w,1"]
+    (media / "metadata.csv").write_text("\n".join(lines))
+    listing = recognise(media)
+    assert [clip.scores for clip in listing.clips] == [{"flow": 0.5}, {}, {}] and not listing.notes
+    ((row, reason),) = listing.rejects
+    assert row == "metadata.csv, row 4" and "none of file_name" in reason
+
+
 def test_an_object_is_a_table_of_one_row(media):
     (media / "metadata.json").write_text(json.dumps({"video": "videos/a.mp4", "text": "x"}, indent=2))
     assert [clip.caption for clip in recognise(media).clips] == ["x"]
