@@ -47,6 +47,14 @@ def test_networks(name: str, tmp_path: Path):
             assert way["error"] <= 1e-5 and len(way["seconds"]) == 3 and way["ratio"] > 0
 
 
+def test_strips_change_nothing(tmp_path: Path):
+    run("strips.py", "--tiny", "--strips", "2", "4", "--out", str(tmp_path / "report.json"))
+    (row,) = report_of(tmp_path / "report.json")["rows"]
+    assert list(row["ways"]) == ["whole", "2 strips", "2 strips, offload", "4 strips", "4 strips, offload"]
+    for way in row["ways"].values():
+        assert way["error"] <= 1e-5 and "peak_extra_bytes" in way
+
+
 def test_training(tmp_path: Path):
     """Steps here and in diffusers have equal losses, whatever is recomputed."""
     run("training.py", "--tiny", "--rounds", "1", "--out", str(tmp_path / "report.json"))
