@@ -4,6 +4,7 @@ Block-wise Quantization"), by torchao, which is imported when it is asked for.
 In a checkpoint a moment is its codes and the scale of each block of them, so that a run resumes to the bit.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def adamw_8bit(groups: list[dict], settings: OptimSettings) -> torch.optim.Optim
     return optimizer
 
 
-def torchao_adamw() -> type[torch.optim.Optimizer]:
+def torchao_adamw() -> Callable[..., torch.optim.Optimizer]:
     """The class of torchao. Raises UserError when it is not installed."""
     try:
         from torchao.optim import AdamW8bit
