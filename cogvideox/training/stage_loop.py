@@ -67,6 +67,8 @@ def train(
         device = choose_device(run.device) if ranks is None else ranks.device
         about = describe(settings.model)
         model, learns = begin(settings, about)
+        if ranks is not None:
+            over_ranks(model, ranks.sequence)
         schedule = Schedule(**asdict(about.schedule))
         try:
             stores = open_stores(settings, about, out, device, ranks, interruption, model.config.takes_image)
@@ -78,8 +80,6 @@ def train(
         if bfloat16 is not None and ranks is None:
             narrow(model)
         model.to(device)
-        if ranks is not None:
-            over_ranks(model, ranks.sequence)
         kept = settings.checkpointing
         wrap(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)

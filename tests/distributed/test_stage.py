@@ -106,3 +106,16 @@ def test_all_stop_while_one_encodes(settings: StageTraining, tmp_path: Path) -> 
     clips = Path(settings.model).parent / "clips"
     as_torchrun(2, run, replace(settings, data=(Source(str(clips)),)), tmp_path, True)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def refused(settings: StageTraining, out: Path) -> None:
+    with pytest.raises(UserError, match="3 processes cannot share the 2 attention heads"):
+        train(settings, out)
+
+
+def test_heads_that_cannot_be_shared_are_told_before_anything_is_encoded(
+    settings: StageTraining, tmp_path: Path
+) -> None:
+    data = (Source(str(Path(settings.model).parent / "clips")),)
+    as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)
+    assert not (tmp_path / "stores").exists()
