@@ -82,7 +82,10 @@ def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list
     check_folder(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
     lora = convert_lora(path, target, dtype)
     if not lora.alpha_known:
-        _say(f"{path} does not tell its alpha, so alpha = rank is taken, as by other programs")
+        _say(
+            f"{path} does not tell its alpha, so alpha = rank is taken, as by other programs; if it was trained with "
+            f"another, as by the official trainer, use {target} with a strength of alpha / rank"
+        )
     print(f"{target}: a LoRA for {count(list(lora.layers), 'layer')}, in the names of diffusers, with alpha = rank")
 
 

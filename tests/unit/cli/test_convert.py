@@ -98,6 +98,10 @@ def test_a_lora_becomes_one_of_diffusers(run, here):
         ran = run("convert", "trained", *arguments)
         assert ran.status == 2 and message in ran.err
     save_state(state | {names[0]: down * 1e6}, "large.safetensors")
+    save_state(state, "untold.safetensors")
+    ran = run("convert", "untold.safetensors", "untold.safetensors")
+    assert ran.status == 0 and "use untold.safetensors with a strength of alpha / rank" in ran.err
+    (here / "untold.safetensors").unlink()
     ran = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
     assert ran.status == 2 and "does not fit into float16: transformer_blocks.1.attn1.to_out.0" in ran.err
     assert sorted(path.name for path in here.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
