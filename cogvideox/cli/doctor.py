@@ -143,8 +143,9 @@ def _torch() -> Finding:
         reason = " ".join(str(error).split())
         return Finding(f"cannot be imported: {reason}", {"error": reason}, f"torch cannot be imported ({reason})")
     cuda = torch.version.cuda or torch.version.hip
-    facts = {"version": torch.__version__, "cuda": cuda, "num_threads": torch.get_num_threads()}
-    return Finding(f"{torch.__version__}, {torch.get_num_threads()} threads on the CPU", facts)
+    threads = torch.get_num_threads()
+    facts = {"version": torch.__version__, "cuda": cuda, "num_threads": threads}
+    return Finding(f"{torch.__version__}, {threads} thread{'' if threads == 1 else 's'} on the CPU", facts)
 
 
 def _devices() -> Finding:

@@ -16,6 +16,7 @@ from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 from cogvideox.generation.loras import Adapter
 from cogvideox.generation.request import Replay, Request
+from cogvideox.weights.words import size
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,7 @@ def check_folder(path: Path, num_bytes: int) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     if free < num_bytes:
-        raise UserError(
-            f"cannot write {path}: it may take {num_bytes / 1e6:.0f} MB, and its disk has {free / 1e6:.0f} MB left"
-        )
+        raise UserError(f"cannot write {path}: it may take {size(num_bytes)}, and its disk has {size(free)} left")
 
 
 def _is_folder(path: Path) -> bool:

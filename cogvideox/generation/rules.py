@@ -62,10 +62,10 @@ def remarks(request: Request, model: Description) -> Iterator[str]:
     n = request.num_frames if request.window is None else request.window
     low, high = trained.num_frames
     if not low <= n <= high or (n - 1) % trained.frame_step:
-        rule = f"{trained.frame_step}N+1 from {low} to {high}" if low < high else str(low)
         nearest = min(max(int((n - 1) / trained.frame_step + 0.5) * trained.frame_step + 1, low), high)
+        rule = f"{trained.frame_step}N+1 from {low} to {high}; the nearest is {nearest}" if low < high else str(low)
         longer = f", and window={high} makes a long video of pieces" if name == "num_frames" and n > high else ""
-        yield _unlike(name, n, f"{rule}; the nearest is {nearest}{longer}")
+        yield _unlike(name, n, f"{rule}{longer}")
     for name, size, (low, high) in (
         ("height", request.height, trained.height),
         ("width", request.width, trained.width),

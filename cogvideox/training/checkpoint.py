@@ -11,6 +11,7 @@ number of ranks goes on from either form.
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -223,6 +224,9 @@ def _writing(target: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(target, error) from error
     except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):  # all that it keeps of what the system said
+            refusal = OSError(int(number[1]), os.strerror(int(number[1])))
+            raise cannot_write(target, refusal) from error
         raise UserError(f"cannot write {target}: {error}") from error
 
 

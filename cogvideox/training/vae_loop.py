@@ -85,7 +85,8 @@ def train(
         steps, interval = range(start, run.num_steps), run.log_interval
         tracker = Tracker(out, num_steps=run.num_steps, start=start, samples=seen, interval=interval, silent=not main)
         if looks is not None and start == 0:
-            tracker.note(f"the perceptual term is {looks.name}")
+            stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
+            tracker.note(f"the perceptual term is {'LPIPS' if looks.name == 'lpips' else stand_in}")
         guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
         finished = start >= run.num_steps
         make = partial(draw, settings, source)

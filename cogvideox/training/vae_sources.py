@@ -166,8 +166,9 @@ def sources(settings: VAETraining) -> tuple[Source, Source]:
     learned = sorted(learned, key=lambda clip: clip.id)[: settings.clips.num_clips]
     validation = Folder(held_out, settings.validation, settings.frame_rates)
     source = Folder(learned, settings.clips, settings.frame_rates)
+    shared = "" if taken else "of them "
     print(
-        f"data: {source.num_clips} videos to learn from, {validation.num_clips} to measure on, "
+        f"data: {source.num_clips} videos to learn from, {validation.num_clips} {shared}to measure on, "
         f"{source.num_pictures} for single frames; {len(listing.rejects)} left out",
         file=sys.stderr,
         flush=True,

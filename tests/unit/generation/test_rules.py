@@ -1,5 +1,7 @@
 """What is refused, in one sentence that says what to do instead, and no network is asked for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,10 @@ def test_what_was_not_trained_with_says_how_to_make_it_longer(models):
     assert not list(remarks(complete(models["2b"], "a ball", num_frames=97, window=17), models["2b"]))
     (window,) = remarks(complete(models["2b"], "a ball", num_frames=97, window=33), models["2b"])
     assert window.startswith("window=33 is unlike")
+    trained = replace(models["2b"].settings.trained, num_frames=(9, 9))
+    one_length = replace(models["2b"], settings=replace(models["2b"].settings, trained=trained))
+    (one,) = remarks(complete(one_length, "a ball", num_frames=17), one_length)
+    assert one.endswith("suffer (9, and window=9 makes a long video of pieces)")
 
 
 def test_windows_are_completed(models):

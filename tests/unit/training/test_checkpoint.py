@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 
 import pytest
 import torch
@@ -80,6 +81,17 @@ def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         checkpoints.save(6, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000005"]
     assert checkpoints.load(state) == 5
+
+
+def test_a_file_that_the_system_does_not_allow_is_told_in_words(tmp_path):
+    checkpoints, before = Checkpoints(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(UserError, match="step-00000005: the file would be larger than the system allows"):
+            checkpoints.save(5, parts(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(checkpoints.folder.iterdir()) == []
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

@@ -46,7 +46,7 @@ def test_what_cannot_be_used_is_left_out_and_told(folder, capsys):
     assert {clip.source.stem for clip in source.videos} == {"long", "short"}
     assert [clip.source.stem for clip in source.images] == ["image"]
     assert held_out.num_clips == 1  # of so few none is kept apart
-    assert "2 videos to learn from" in said
+    assert "2 videos to learn from, 1 of them to measure on" in said
 
 
 def test_windows_begin_anywhere_and_keep_their_pace(folder):

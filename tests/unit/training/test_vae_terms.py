@@ -33,8 +33,9 @@ def vae() -> CausalVAE:
     return vae
 
 
-def test_terms_are_logged_from_the_step_on_that_they_count(tmp_path):
+def test_terms_are_logged_from_the_step_on_that_they_count(tmp_path, capsys):
     train(SETTINGS, tmp_path)
+    assert "the perceptual term is a distance in random features: LPIPS takes lpips_trunk" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = {line["step"]: line.keys() for line in lines if "loss" in line}
     for step, names in steps.items():  # counted from 1
