@@ -49,7 +49,7 @@ def check(device: torch.device, plan: Plan, *, compile: bool, float8: bool) -> N
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device={str(device)!r}"
         raise UserError(
             "float8 takes a GPU that multiplies numbers of 8 bits, as Nvidia's do since Ada and Hopper, and "
-            f"{name} does not: leave it out"
+            f"{name} does not: leave it out (--no-float8)"
         )
 
 
