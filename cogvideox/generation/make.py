@@ -4,7 +4,9 @@ Axes: c latent channels, t frames or latent frames, h w size in pixels or latent
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from cogvideox.generation.request import Request
 from cogvideox.parallel import chunks
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.video.transform import to_frames, to_unit
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,10 @@ class Maker:
         vae = self.bundle.vae
         scale = vae.config.scaling_factor if scale is None else scale
         self.bundle.turn("vae")
-        return encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype, how=self.decoding)
+        return self._in_strips(
+            frames.shape[1] // vae.config.spatial_compression_ratio,
+            lambda how: encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype, how=how),
+        )
 
     def _denoise(self, request: Request, num_frames: int, given: Given, report: OnStep) -> Float[Tensor, "1 c t h w"]:
         clip, kept = len(self.made), None
@@ -126,17 +133,24 @@ class Maker:
         return latents
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep) -> np.ndarray:
-        """The frames. Where memory runs out, they are decoded again in smaller strips, which are the same frames."""
         self.bundle.turn("vae")
+        return self._in_strips(latents.shape[3], lambda how: self._decode_in(how, latents, num_frames, report))
+
+    def _in_strips(self, rows: int, work: Callable[[Decoding], Result]) -> Result:
+        """What the VAE makes. Where memory runs out, it begins again in smaller strips, which make the same.
+
+        Args:
+            rows: of the latents.
+        """
         how: Decoding | None = self.decoding
         while how is not None:
             try:
-                return self._decode_in(how, latents, num_frames, report)
+                return work(how)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.ranks is not None:
                     raise
             # Outside of the handler, which holds what was alive.
-            how = smaller(how, latents.shape[3])
+            how = smaller(how, rows)
             make_room(self.device)
             if how is not None:
                 warnings.warn(f"memory ran out in the VAE, which begins again in {how.strips} strips", stacklevel=2)

@@ -135,6 +135,22 @@ def test_where_memory_runs_out_the_vae_goes_on_in_strips(pipes, monkeypatch):
     np.testing.assert_allclose(frames, expected, atol=2e-6)
 
 
+def test_where_memory_runs_out_in_encoding_as_well(pipes, monkeypatch):
+    pipe, video = pipes["2b"], np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    expected = pipe.generate(PROMPT, seed=1, video=video, strength=0.5, output="float").frames
+    whole = CausalVAE.encode
+
+    def hungry(self, video, *, strips=1, offload=False):
+        if strips < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, video, strips=strips, offload=offload)
+
+    monkeypatch.setattr(CausalVAE, "encode", hungry)
+    with pytest.warns(UserWarning, match="in 2 strips"):
+        frames = pipe.generate(PROMPT, seed=1, video=video, strength=0.5, output="float").frames
+    np.testing.assert_allclose(frames, expected, atol=2e-5)
+
+
 def test_where_it_runs_out_elsewhere_the_next_setting_is_named(pipes, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
