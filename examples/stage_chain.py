@@ -6,7 +6,8 @@ A folder of clips is drawn first. Four in five carry an overlay, a logo in a cor
 `quality` score that is mostly, not always, higher without one. `toybox-pretrain-256` learns from them from nothing, or
 goes on from the model of `--start`; `toybox-pretrain-480` goes on at more pixels, `toybox-quality` with the fifth of
 best score, and beside it, as a control, the same stage with all clips. Then every stage answers prompts: are the facts
-right, and is there an overlay? What is in the folder already is not made again.
+right, and is there an overlay? What is in the folder already is not made again. With `--vae` the VAE of a run, such as
+those of `vae_training.py`, takes the place of the model's.
 
 Writes `scores.json`, `sheet.png` (a row of videos for each stage) and the runs themselves.
 """
@@ -21,7 +22,7 @@ import torch
 from einops import rearrange
 
 from cogvideox import CogVideoX, Video, config
-from cogvideox.bundle.layout import find
+from cogvideox.bundle import folder
 from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.mixture import Source
 from cogvideox.policy import Policy
@@ -58,6 +59,7 @@ FRAMES, HELD_OUT, SHOWN = 9, 48, 6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--start", help="a model, such as toybox, whose weights the first stage goes on from")
+    parser.add_argument("--vae", type=Path, help="the folder of a VAE's run, whose weights take the place of --start's")
     parser.add_argument("--num-clips", type=int, default=1500)
     parser.add_argument(
         "--num-steps",
@@ -70,15 +72,18 @@ def main() -> None:
     parser.add_argument("--num-prompts", type=int, default=60, help="that every stage answers")
     parser.add_argument("--out", type=Path, default=Path("runs/stage-chain"))
     options = parser.parse_args()
+    if options.vae and not options.start:
+        parser.error("--vae takes the place of a model's: give --start as well")
+    start = with_vae(options.start, options.vae, options.out / "start") if options.vae else options.start
 
     clips, held_out = options.out / "clips", options.out / "held-out"
     write_clips(clips, options.num_clips, with_overlay=0.8, seed=0)
     write_clips(held_out, HELD_OUT, with_overlay=0.0, seed=1)
-    scores, shown = {"data": of_the_data()}, []
+    scores, shown = {"data": of_the_data(start or "toybox")}, []
     num_steps = (*options.num_steps, options.num_steps[-1])
     for (name, link), steps in zip(CHAIN.items(), num_steps, strict=True):
         run = options.out / name
-        model = options.start if link.after is None else str(options.out / link.after / "model")
+        model = start if link.after is None else str(options.out / link.after / "model")
         if not (run / "model").is_dir():
             stage_loop.train(stage(link, steps, model, clips, held_out), run, resume=True)
         videos, scores[name] = judged(str(run / "model"), options.num_prompts, link.side)
@@ -87,6 +92,11 @@ def main() -> None:
         print(name, *(f"{fact} {score['value']:.0%}" for fact, score in scores[name].items()), flush=True)
     sheet = rearrange(np.stack(shown)[:, :, [0, FRAMES // 2, FRAMES - 1]], "s k t h w c -> 1 (s h) (k t w) c")
     Video(sheet, fps=1.0).save(options.out / "sheet.png")
+
+
+def with_vae(model: str, vae: Path, out: Path) -> str:
+    """The folder of a model that has the VAE of a run."""
+    return str(folder.save(replace(folder.load(model), vae=load_vae(vae)), out))
 
 
 def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
@@ -106,11 +116,11 @@ def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: 
     return replace(settings, data=(Source(str(clips)),), validation=str(held_out), samples=SampleSettings())
 
 
-def write_clips(folder: Path, number: int, *, with_overlay: float, seed: int) -> None:
+def write_clips(path: Path, number: int, *, with_overlay: float, seed: int) -> None:
     """Videos and images, with captions and scores in `metadata.jsonl`."""
-    if (folder / "metadata.jsonl").exists():
+    if (path / "metadata.jsonl").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     rng, lines = np.random.default_rng(seed), []
     for i in range(number):
         image, spoiled = rng.random() < 0.15, rng.random() < with_overlay
@@ -120,11 +130,11 @@ def write_clips(folder: Path, number: int, *, with_overlay: float, seed: int) ->
         if spoiled:
             put_over(frames, OVERLAYS[rng.integers(2)])
         name = f"{i:05d}.png" if image else f"{i:05d}.mp4"
-        Video(frames, fps=8.0).save(folder / name)
+        Video(frames, fps=8.0).save(path / name)
         text = caption(scene, STYLES[rng.integers(len(STYLES))], rng, image=image)
         quality = rng.normal(0.0 if spoiled else 1.0, 0.3)
         lines.append(json.dumps({"file_name": name, "text": text, "quality": round(quality, 3)}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    (path / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def pattern(kind: str, height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -159,9 +169,9 @@ def has_overlay(frames: np.ndarray) -> bool:
 
 
 @torch.no_grad()
-def of_the_data(number: int = 60) -> dict[str, float]:
-    """What the test for overlays finds where the answer is known, after the VAE of the shipped model."""
-    vae, rng = load_vae(find("toybox")[1]), np.random.default_rng(2)
+def of_the_data(model: str, number: int = 60) -> dict[str, float]:
+    """What the test for overlays finds where the answer is known, after the VAE of a model."""
+    vae, rng = folder.load(model).vae, np.random.default_rng(2)
     found: dict[str, list[bool]] = {"clean": [], "spoiled": []}
     for i in range(number):
         frames = render(draw(rng, side="training"), num_frames=FRAMES, height=64, width=64).numpy()
