@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ _M_MMAP_THRESHOLD = -3
 
 Ways = Mapping[str, Callable[[], object]]
 Report = dict[str, Any]
+Preset = TypeVar("Preset")
 
 
 def arguments(doc: str, name: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
@@ -56,6 +57,16 @@ def start(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+
+
+def chosen(
+    parser: argparse.ArgumentParser, presets: Mapping[str, Preset], tiny: Mapping[str, Preset]
+) -> tuple[argparse.Namespace, Mapping[str, Preset]]:
+    """The options, done to torch, and the presets that they name."""
+    parser.add_argument("--preset", nargs="+", choices=presets, default=list(presets), help="default: all")
+    options = parser.parse_args()
+    start(options)
+    return options, tiny if options.tiny else {name: presets[name] for name in options.preset}
 
 
 def interleave(

@@ -24,11 +24,11 @@ from common import (
     add_peaks,
     arguments,
     check_equal,
+    chosen,
     finish,
     interleave,
     processor_clock,
     row,
-    start,
 )
 from diffusers import CogVideoXDDIMScheduler
 from pairs import TransformerPair, transformers
@@ -134,10 +134,7 @@ def ways_of(make: Callable[[], TransformerPair], noise: Tensor, recomputed: bool
 
 def main() -> None:
     parser = arguments(__doc__, "training", rounds=15, seconds=12)
-    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
-    options = parser.parse_args()
-    start(options)
-    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    options, presets = chosen(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
     for name, (what, config, size, batch) in presets.items():

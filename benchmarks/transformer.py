@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from common import Report, Ways, arguments, check_equal, finish, interleave, row, start
+from common import Report, Ways, arguments, check_equal, chosen, finish, interleave, row
 from pairs import TransformerPair, compiled_blocks, transformers
 from torch import Tensor
 
@@ -59,11 +59,8 @@ def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
 @torch.inference_mode()
 def main() -> None:
     parser = arguments(__doc__, "transformer", rounds=15, seconds=25)
-    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
     parser.add_argument("--compile", action="store_true", help="both compiled as well, block by block")
-    options = parser.parse_args()
-    start(options)
-    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    options, presets = chosen(parser, PRESETS, TINY)
     rows: list[Report] = []
     for name, (what, config, size, batch) in presets.items():
         pair = transformers(config, size, batch=batch, seed=options.seed)

@@ -8,7 +8,7 @@ Memory is measured after all timing. What comes out counts too, a few MiB at mos
 """
 
 import torch
-from common import Report, Ways, add_peaks, arguments, check_equal, finish, interleave, row, start
+from common import Report, Ways, add_peaks, arguments, check_equal, chosen, finish, interleave, row
 from diffusers import AutoencoderKLCogVideoX
 from pairs import vaes
 
@@ -52,10 +52,7 @@ def tasks_of(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, size: tuple[int, i
 @torch.inference_mode()
 def main() -> None:
     parser = arguments(__doc__, "vae", rounds=9, seconds=14)
-    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS), help="default: all")
-    options = parser.parse_args()
-    start(options)
-    presets = TINY if options.tiny else {name: PRESETS[name] for name in options.preset}
+    options, presets = chosen(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
     for name, (what, config, size) in presets.items():

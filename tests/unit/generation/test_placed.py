@@ -119,17 +119,22 @@ def test_a_lora_beside_streamed_weights(pipes):
         pipe.load_lora(adapter, merge=True)
 
 
+def make_hungry(monkeypatch, method, enough):
+    """From here on a method of the VAE takes all memory in fewer strips than are enough."""
+    whole = getattr(CausalVAE, method)
+
+    def hungry(self, x, *, strips=1, offload=False):
+        if strips < enough:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, x, strips=strips, offload=offload)
+
+    monkeypatch.setattr(CausalVAE, method, hungry)
+
+
 def test_where_memory_runs_out_the_vae_goes_on_in_strips(pipes, monkeypatch):
     pipe = pipes["2b"]
     expected = pipe.generate(PROMPT, seed=1, output="float").frames
-    whole = CausalVAE.decode_stream
-
-    def hungry(self, z, *, strips=1, offload=False):
-        if strips < 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return whole(self, z, strips=strips, offload=offload)
-
-    monkeypatch.setattr(CausalVAE, "decode_stream", hungry)
+    make_hungry(monkeypatch, "decode_stream", 4)
     with pytest.warns(UserWarning, match="in 4 strips"):
         frames = pipe.generate(PROMPT, seed=1, output="float").frames
     np.testing.assert_allclose(frames, expected, atol=2e-6)
@@ -138,14 +143,7 @@ def test_where_memory_runs_out_the_vae_goes_on_in_strips(pipes, monkeypatch):
 def test_where_memory_runs_out_in_encoding_as_well(pipes, monkeypatch):
     pipe, video = pipes["2b"], np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
     expected = pipe.generate(PROMPT, seed=1, video=video, strength=0.5, output="float").frames
-    whole = CausalVAE.encode
-
-    def hungry(self, video, *, strips=1, offload=False):
-        if strips < 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return whole(self, video, strips=strips, offload=offload)
-
-    monkeypatch.setattr(CausalVAE, "encode", hungry)
+    make_hungry(monkeypatch, "encode", 2)
     with pytest.warns(UserWarning, match="in 2 strips"):
         frames = pipe.generate(PROMPT, seed=1, video=video, strength=0.5, output="float").frames
     np.testing.assert_allclose(frames, expected, atol=2e-5)
