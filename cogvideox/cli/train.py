@@ -81,10 +81,10 @@ def train(
     if several and not isinstance(settings, VAETraining | StageTraining):
         raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
 
-    from cogvideox.training.alone import alone
+    from cogvideox.training.alone import run_lock
 
     out, first = out or Path("runs") / recipe, os.environ.get("RANK", "0") == "0"
-    with alone(out) if first else nullcontext():
+    with run_lock(out) if first else nullcontext():
         if isinstance(settings, VAETraining):
             from cogvideox.parallel import mesh
             from cogvideox.training import vae_loop

@@ -1,65 +1,57 @@
-"""One process at a time in a run's folder: two would mix their checkpoints and metrics."""
+"""A lock on a run's folder: two training processes in it would mix their checkpoints and metrics."""
 
-import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cogvideox.disk import cannot_write
 from cogvideox.errors import UserError
 
-_TAKEN = (errno.EACCES, errno.EAGAIN)
-
 
 @contextmanager
-def alone(folder: str | Path) -> Iterator[None]:
-    """Holds a run's folder, which is made if need be, as long as the block runs.
+def run_lock(folder: str | Path) -> Iterator[None]:
+    """Holds the lock of a run's folder while the block runs. The folder is created if it does not exist.
 
-    What holds it is a lock of the system, on a file `.lock` in the folder: it ends with the process, however that ends,
-    and the processes that draw its batches do not share it. On a disk that knows no locks nothing is held.
+    The operating system releases the lock when the process ends, however it ends. On a file system without locks,
+    nothing is locked.
 
     Raises:
-        UserError: another process holds the folder; it cannot be written to.
+        UserError: another process holds the lock, or the folder cannot be written to.
     """
     folder = Path(folder)
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    path = folder / ".lock"
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder"  # on Windows a locked file cannot be read
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _open(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(_in_use(folder, holder)) from error
+        except (OSError, NotImplementedError):
+            pass  # no locks here, or no permission, and then the next line fails
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except OSError as error:
+        lock.release()
         raise cannot_write(folder, error) from error
     try:
         yield
     finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)  # while it is still held
-        os.close(file)
-        for made in missing:  # by a run that was refused before it wrote anything
+        for path in (holder, folder / ".lock"):  # while the lock is held, so that no other process's file is removed
             with suppress(OSError):
-                made.rmdir()
+                path.unlink()
+        lock.release()
+        for path in created:  # still empty if the run was refused before it wrote anything
+            with suppress(OSError):
+                path.rmdir()
 
 
-def _open(path: Path) -> int:
-    """The locked file, as a descriptor."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _TAKEN:
-                return file
-            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            os.close(file)
-            raise UserError(
-                f"{path.parent} is being trained in by {holder}: wait until it is done, or give another --out"
-            ) from error
-        # Whoever held it before may have removed it after it was opened here: then it is nobody's any more.
-        if os.fstat(file).st_nlink:
-            os.truncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            return file
-        os.close(file)
+def _in_use(folder: Path, holder: Path) -> str:
+    try:
+        process = holder.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        process = "another process"
+    return f"{folder} is in use by {process}: wait until that run has finished, or choose another folder with --out"
