@@ -89,7 +89,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_house.py
+	$(BIN)/python tools/check_layers.py
 
 docs: $(VENV)/.dev
 	$(BIN)/pdoc --docformat google -o build/docs cogvideox $(MODULES)

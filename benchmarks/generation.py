@@ -19,7 +19,7 @@ from common import Report, arguments, finish, interleave, psnr, row, start
 from numpy.typing import NDArray
 
 from cogvideox import CogVideoX
-from cogvideox.bundle.layout import Description, describe
+from cogvideox.pretrained.model_spec import Description, describe
 
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 LEAST_PSNR = 50.0

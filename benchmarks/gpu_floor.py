@@ -14,7 +14,7 @@ from common import interleave
 from gpu_run import Run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cogvideox.bundle.sizes import Clip, transformer_flops
+from cogvideox.pretrained.offload.transformer_cost import Clip, transformer_flops
 from cogvideox.transformer.config import TransformerConfig
 
 BACKENDS = {

@@ -20,18 +20,18 @@ from pairs import transformers, twin, vaes
 from torch import Tensor
 
 from cogvideox import CogVideoX
-from cogvideox.bundle.folder import Bundle
-from cogvideox.bundle.layout import Description
-from cogvideox.bundle.settings import official
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation import denoise
-from cogvideox.generation.cache import Cached
+from cogvideox.generation.sampling import denoise
+from cogvideox.generation.sampling.step_cache import Cached
+from cogvideox.pretrained.model_folder import Bundle
+from cogvideox.pretrained.model_settings import official
+from cogvideox.pretrained.model_spec import Description
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.text.weights import init_weights
-from cogvideox.transformer.compiled import compile_blocks
+from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import to_float8
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.config import VAEConfig

@@ -20,11 +20,11 @@ from pairs import TransformerPair, compiled_blocks, in_float32, transformers, tw
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
-from cogvideox.bundle.sizes import transformer_flops
+from cogvideox.pretrained.offload.transformer_cost import transformer_flops
 from cogvideox.transformer.attention import Attend, dense
-from cogvideox.transformer.compiled import compile_blocks
+from cogvideox.transformer.attention_backends import fastest
+from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import to_float8
-from cogvideox.transformer.kernels import fastest
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from gpu_run import Run
 
-from cogvideox.bundle.machine import GPUS
-from cogvideox.bundle.sizes import Clip
+from cogvideox.pretrained.offload.hardware import GPUS
+from cogvideox.pretrained.offload.transformer_cost import Clip
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 

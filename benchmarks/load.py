@@ -25,13 +25,13 @@ import torch
 from common import ROOT, Report, finish, forget_peak, resident, row, write_json
 from torch import Tensor, nn
 
-from cogvideox.bundle.convert import prepare
-from cogvideox.bundle.layout import WEIGHTS, part_config, weights_file
-from cogvideox.bundle.networks import build, keymap_of
+from cogvideox.pretrained.components import build, keymap_of
+from cogvideox.pretrained.conversion.convert import prepare
+from cogvideox.pretrained.model_spec import WEIGHTS, part_config, weights_file
+from cogvideox.state_dict.export import save_as_theirs
+from cogvideox.state_dict.strict_load import load_strict
+from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.transformer.config import PRESETS, TransformerConfig
-from cogvideox.weights.outward import save_as_theirs
-from cogvideox.weights.pickles import open_weights
-from cogvideox.weights.strict import load_strict
 
 SMALL = replace(PRESETS["2b"](), num_attention_heads=8, num_layers=12)
 TINY = replace(PRESETS["2b"](), num_attention_heads=1, num_layers=1)

@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from common import ROOT, Report, arguments, finish, forget_peak, resident, start
 
-from cogvideox.bundle import folder
-from cogvideox.bundle.folder import Bundle
-from cogvideox.bundle.layout import Description, describe
-from cogvideox.bundle.machine import look
-from cogvideox.bundle.memory import Demand, Keep, estimate
-from cogvideox.bundle.networks import build
-from cogvideox.bundle.placement import model_of
-from cogvideox.bundle.settings import FolderSettings
-from cogvideox.bundle.vae_sizes import Decoding
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation.demand import default_demand
+from cogvideox.generation.memory import default_demand
 from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import build
+from cogvideox.pretrained.model_folder import Bundle
+from cogvideox.pretrained.model_settings import FolderSettings
+from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.offload.hardware import look
+from cogvideox.pretrained.offload.placement import model_of
+from cogvideox.pretrained.offload.planner import Demand, Keep, estimate
+from cogvideox.pretrained.offload.vae_cost import Decoding
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
@@ -112,14 +112,14 @@ def write(model: Small, path: Path) -> Path:
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1)
         networks[part] = network
-    toybox = folder.load("toybox")
+    toybox = model_folder.load("toybox")
     frames, height, width = model.size
     settings: FolderSettings = replace(
         toybox.settings, num_frames=frames, height=height, width=width, num_inference_steps=2, text_length=32
     )
     settings = replace(settings, position_rule=model.transformer.grid_rule)
     bundle = Bundle(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
-    return folder.save(bundle, path, dtype=model.stored)
+    return model_folder.save(bundle, path, dtype=model.stored)
 
 
 def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from common import Report, arguments, check_equal, finish, interleave, row, star
 from torch import Tensor
 
 from cogvideox.dataset.mixture import Mixture, MixtureSettings, Plan, Source, Table
-from cogvideox.dataset.pack import bucketed, padded, useful_share
+from cogvideox.dataset.packing import bucketed, padded, useful_share
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
-from cogvideox.training.packed import Predict, clip_losses
+from cogvideox.training.diffusion.loss import Predict, clip_losses
 from cogvideox.transformer.attention import Attend, Layout
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.model import Transformer, patchify, unpatchify

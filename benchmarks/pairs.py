@@ -19,13 +19,13 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from cogvideox.bundle.networks import build, keymap_of
+from cogvideox.pretrained.components import build, keymap_of
+from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import Positions, positions_for
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
-from cogvideox.weights.strict import load_strict
 
 Network = TypeVar("Network", bound=nn.Module)
 

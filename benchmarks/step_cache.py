@@ -23,7 +23,7 @@ import torch
 from common import Report, arguments, finish, processor_clock, psnr, start
 
 from cogvideox import CogVideoX
-from cogvideox.generation import cache, denoise
+from cogvideox.generation.sampling import denoise, step_cache
 from cogvideox.transformer.float8 import to_float8
 
 PROMPTS = (
@@ -117,10 +117,10 @@ def summed_up(videos: list[Video], task: str) -> Report:
     return {"task": task, "reference": REFERENCE, "ways": told}
 
 
-COUNT: list[cache.Cached] = []
+COUNT: list[step_cache.Cached] = []
 
 
-class Counted(cache.Cached):
+class Counted(step_cache.Cached):
     def __init__(self, *of: Any) -> None:
         super().__init__(*of)
         COUNT.append(self)

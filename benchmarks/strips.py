@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from common import Report, arguments, check_equal, finish, peak_extra_bytes, start
 
-from cogvideox.bundle.networks import build
+from cogvideox.pretrained.components import build
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from common import processor_name, write_json
 
-from cogvideox.toybox.grammar import GRAMMARS
-from cogvideox.toybox.render import render_batch
-from cogvideox.toybox.scene import draw
+from cogvideox.toybox.render.render import render_batch
+from cogvideox.toybox.scenes.grammar import GRAMMARS
+from cogvideox.toybox.scenes.sample_core import draw
 
 
 def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:

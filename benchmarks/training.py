@@ -5,7 +5,7 @@ python benchmarks/training.py --preset shipped
 
 Both begin with equal random weights and see the same clips, noise, texts and timesteps: latents and features that were
 encoded before, mean squared error of the velocity, gradients clipped to 1, AdamW in its fused form. "diffusers" batches
-the clips; "cogvideox" is a step of `training.stage_loop`, which packs them into a row, and "with an average" keeps the
+the clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row, and "with an average" keeps the
 moving average of the weights as well, which every stage does and a plain loop does not. In a second row of each preset
 both compute blocks again on the way back instead of keeping what is inside.
 
@@ -38,13 +38,13 @@ from cogvideox.dataset.loader import Step
 from cogvideox.dataset.mixture import State
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform
-from cogvideox.parallel.shard import Checkpointing, wrap
+from cogvideox.parallel.fsdp import Checkpointing, wrap
 from cogvideox.records import PackedBatch
-from cogvideox.training import optim
+from cogvideox.training.config import OptimSettings
+from cogvideox.training.diffusion.recipes import toy_transformer
+from cogvideox.training.diffusion.trainer import backward
 from cogvideox.training.ema import EMA
-from cogvideox.training.settings import OptimSettings
-from cogvideox.training.stage_loop import backward
-from cogvideox.training.stage_recipes import toy_transformer
+from cogvideox.training.optim import optimizers
 from cogvideox.transformer.config import PRESETS as OFFICIAL
 from cogvideox.transformer.config import TransformerConfig
 
@@ -101,13 +101,13 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
     one = Step((batch,), len(ids), num_tokens, 1.0, {}, State())
-    optimizer = optim.optimizer([pair.ours], OPTIM)
+    optimizer = optimizers.optimizer([pair.ours], OPTIM)
     ema = EMA({"model": pair.ours}, 0.999) if average else None
 
     def step() -> Tensor:
         loss, _ = backward(pair.ours, one, SCHEDULE, torch.device("cpu"))
-        norm = optim.clip(optimizer, OPTIM)
-        optim.move(optimizer, 0, 1, OPTIM)
+        norm = optimizers.clip(optimizer, OPTIM)
+        optimizers.move(optimizer, 0, 1, OPTIM)
         if ema is not None:
             ema.update(0)
         return torch.stack((loss, norm))

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from cogvideox.disk import cannot_read, write_text
+from cogvideox.atomic_io import cannot_read, write_text
 from cogvideox.errors import UserError
 
 T = TypeVar("T")

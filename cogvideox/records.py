@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import BFloat16, Float, Float32, Int, UInt8
 
-from cogvideox.disk import writing
+from cogvideox.atomic_io import writing
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import argparse
 
 import torch
 
-from cogvideox.toybox.judge import judge_batch, rates
-from cogvideox.toybox.render import render_batch
-from cogvideox.toybox.scene import draw
+from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.render.render import render_batch
+from cogvideox.toybox.scenes.sample_core import draw
 
 BATCH = 50
 

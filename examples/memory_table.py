@@ -6,9 +6,9 @@ Sizes are the models' own, 50 steps with guidance, bfloat16 files and arithmetic
 64 GB of main memory. Times are estimates for a GPU of that name.
 """
 
-from cogvideox.bundle.machine import gpu
-from cogvideox.bundle.memory import Demand, Model, Plan, gigabytes, plan
 from cogvideox.errors import UserError
+from cogvideox.pretrained.offload.hardware import gpu
+from cogvideox.pretrained.offload.planner import Demand, Model, Plan, gigabytes, plan
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES

@@ -22,17 +22,17 @@ import torch
 from einops import rearrange
 
 from cogvideox import CogVideoX, Video, config
-from cogvideox.bundle import folder
-from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.mixture import Source
-from cogvideox.policy import Policy
-from cogvideox.toybox.caption import STYLES, caption, sample_prompts
-from cogvideox.toybox.judge import judge_batch, rates
-from cogvideox.toybox.render import render
-from cogvideox.toybox.scene import draw
-from cogvideox.training import stage_loop
-from cogvideox.training.stage_recipes import STAGES
-from cogvideox.training.stage_settings import SampleSettings, StageTraining
+from cogvideox.filter_policy import Policy
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import load_vae
+from cogvideox.toybox.captions.caption import STYLES, caption, sample_prompts
+from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.render.render import render
+from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.training.diffusion import trainer
+from cogvideox.training.diffusion.config import SampleSettings, StageTraining
+from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.video.transform import to_frames, to_model
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         run = options.out / name
         model = start if link.after is None else str(options.out / link.after / "model")
         if not (run / "model").is_dir():
-            stage_loop.train(stage(link, steps, model, clips, held_out), run, resume=True)
+            trainer.train(stage(link, steps, model, clips, held_out), run, resume=True)
         videos, scores[name] = judged(str(run / "model"), options.num_prompts, link.side)
         shown.append(np.stack([resized(video, 64) for video in videos[:SHOWN]]))
         (options.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
@@ -96,7 +96,7 @@ def main() -> None:
 
 def with_vae(model: str, vae: Path, out: Path) -> str:
     """The folder of a model that has the VAE of a run."""
-    return str(folder.save(replace(folder.load(model), vae=load_vae(vae)), out))
+    return str(model_folder.save(replace(model_folder.load(model), vae=load_vae(vae)), out))
 
 
 def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
@@ -171,7 +171,7 @@ def has_overlay(frames: np.ndarray) -> bool:
 @torch.no_grad()
 def of_the_data(model: str, number: int = 60) -> dict[str, float]:
     """What the test for overlays finds where the answer is known, after the VAE of a model."""
-    vae, rng = folder.load(model).vae, np.random.default_rng(2)
+    vae, rng = model_folder.load(model).vae, np.random.default_rng(2)
     found: dict[str, list[bool]] = {"clean": [], "spoiled": []}
     for i in range(number):
         frames = render(draw(rng, side="training"), num_frames=FRAMES, height=64, width=64).numpy()

@@ -18,8 +18,8 @@ import torch
 
 from cogvideox import CogVideoX, Video
 from cogvideox.errors import UserError
-from cogvideox.toybox.caption import parse, sample_prompts
-from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.toybox.captions.caption import parse, sample_prompts
+from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.video.sheet import ends_and_middle, side_by_side
 
 COLUMNS = 2

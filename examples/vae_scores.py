@@ -11,14 +11,14 @@ import json
 
 import torch
 
-from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.toybox import render, scene
+from cogvideox.dataset.latents.toybox_latents import render, scene
 from cogvideox.geometry import decode_chunks
-from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.pretrained.model_folder import load
+from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT
-from cogvideox.vae.loss import psnr
-from cogvideox.vae.stream import FirstFrame
+from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.losses.vae_loss import psnr
 from cogvideox.video.transform import to_frames
 
 

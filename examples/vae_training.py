@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 
 from cogvideox import config
-from cogvideox.bundle.layout import find
-from cogvideox.bundle.vae import load_vae
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.toybox import render
+from cogvideox.dataset.latents.toybox_latents import render
 from cogvideox.geometry import encode_chunks
-from cogvideox.training import vae_loop
+from cogvideox.pretrained.components import load_vae
+from cogvideox.pretrained.model_spec import find
 from cogvideox.training.recipes import HELD_OUT, RECIPES
-from cogvideox.vae.loss import detail, flicker, psnr
+from cogvideox.training.vae import trainer
+from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.stream import FirstFrame
 
 TERMS = {
     "pixels": {"loss.perceptual": 0.0, "loss.gan": 0.0},
@@ -48,13 +48,13 @@ def main() -> None:
         runs["long"] = more_frames(options.long_steps, options.out / "gan"), options.out / "long"
     for name, (settings, out) in runs.items():
         if options.only in (None, name):
-            vae_loop.train(settings, out, resume=True)
+            trainer.train(settings, out, resume=True)
     if options.only is None:
         vaes = {"shipped": find("toybox")[1]} | {name: out for name, (_, out) in runs.items()}
         print(table({name: load_vae(folder) for name, folder in vaes.items()}, options.num_clips))
 
 
-def fine_tuning(num_steps: int, changes: dict) -> vae_loop.VAETraining:
+def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
     """Whole clips from the first step on, and the discriminator at work for most of them."""
     fixed = {
         "start": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
@@ -64,7 +64,7 @@ def fine_tuning(num_steps: int, changes: dict) -> vae_loop.VAETraining:
     return config.override(RECIPES["toybox-vae-1"](), fixed | changes)
 
 
-def more_frames(num_steps: int, start: Path) -> vae_loop.VAETraining:
+def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
     """`toybox-vae-2`, cut short."""
     changes = {
         "start": str(start), "encoder_steps": num_steps, "disc_start": num_steps // 4, "disc_lead": num_steps // 4,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.bundle import folder
-from cogvideox.bundle.folder import Bundle
-from cogvideox.bundle.settings import FolderSettings, TrainedRange
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.model_folder import Bundle
+from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
@@ -111,4 +111,4 @@ def bundle(variant: str = "2b") -> Bundle:
 
 def write(path: Path, variant: str = "2b") -> Path:
     """The model of that make as a folder."""
-    return folder.save(bundle(variant), path)
+    return model_folder.save(bundle(variant), path)

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from cogvideox import config
-from cogvideox.bundle.vae import save_vae
 from cogvideox.dataset.config import Target, ToyboxClips
 from cogvideox.dataset.mixture import Source
 from cogvideox.diffusion.config import ScheduleConfig
+from cogvideox.pretrained.components import save_vae
 from cogvideox.records import Video
 from cogvideox.text.config import T5Config
-from cogvideox.training import stage_loop
-from cogvideox.training.draws import torch_generator
+from cogvideox.training.config import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
+from cogvideox.training.diffusion import trainer
+from cogvideox.training.diffusion.config import StageTraining
 from cogvideox.training.recipes import RECIPES
-from cogvideox.training.settings import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
-from cogvideox.training.stage_settings import StageTraining
+from cogvideox.training.rng import torch_generator
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 from cogvideox.vae.model import CausalVAE
@@ -132,7 +132,7 @@ def stage_run(at: Path) -> StageTraining:
         target=Target(fps=8.0, num_frames=9, height=32, width=32),
         stored_as="float32",
     )
-    stage_loop.train(usual, at / "encoding")
+    trainer.train(usual, at / "encoding")
     (store,) = (at / "encoding/stores").iterdir()
     return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
 

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from cogvideox.bundle.layout import WEIGHTS
-from cogvideox.bundle.settings import Family
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
-from cogvideox.weights.words import count, size
+from cogvideox.formatting import count, size
+from cogvideox.pretrained.model_settings import Family
+from cogvideox.pretrained.model_spec import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -43,9 +43,9 @@ def run(arguments: list[str]) -> None:
 
     import torch  # it takes a second, so not before the arguments are known to be right
 
-    from cogvideox.bundle.convert import prepare
-    from cogvideox.bundle.identify import identify
-    from cogvideox.cli.outputs import check_folder
+    from cogvideox.cli.generate.outputs import check_folder
+    from cogvideox.pretrained.conversion.convert import prepare
+    from cogvideox.pretrained.conversion.detect import identify
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
@@ -71,8 +71,8 @@ def run(arguments: list[str]) -> None:
 
 
 def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list[str]) -> None:
-    from cogvideox.bundle.convert import convert_lora
-    from cogvideox.cli.outputs import check_folder
+    from cogvideox.cli.generate.outputs import check_folder
+    from cogvideox.pretrained.conversion.convert import convert_lora
 
     if of_models:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_models)

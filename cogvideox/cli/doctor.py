@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cogvideox.bundle.layout import describe, shipped, weights_file
-from cogvideox.bundle.machine import main_memory
 from cogvideox.cli.arguments import Parser
-from cogvideox.cli.requirements import PURPOSES, libraries
+from cogvideox.cli.dependencies import PURPOSES, libraries
 from cogvideox.errors import UserError
+from cogvideox.pretrained.model_spec import describe, shipped, weights_file
+from cogvideox.pretrained.offload.hardware import main_memory
 from cogvideox.version import __version__
 
 PYTHON = (3, 11)
@@ -201,7 +201,7 @@ def _model() -> Finding:
 
 def _generation() -> Finding:
     from cogvideox.generation.pipeline import CogVideoX
-    from cogvideox.generation.prepare import complete
+    from cogvideox.generation.request.builder import complete
 
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(shipped()[0])

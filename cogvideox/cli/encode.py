@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.bundle.layout import Description, describe
 from cogvideox.cli.arguments import Parser
 from cogvideox.dataset.config import Target
-from cogvideox.engine.shard import Shard
 from cogvideox.errors import UserError
+from cogvideox.executor.job_array import Shard
+from cogvideox.pretrained.model_spec import Description, describe
 
 if TYPE_CHECKING:
-    from cogvideox.dataset.plan import View
+    from cogvideox.dataset.ingest.clip_windows import View
 
 EVERY = 2.0  # seconds between two lines of progress
 
@@ -36,17 +36,17 @@ def run(arguments: list[str]) -> None:
 
     import torch  # it takes seconds, so not before the arguments are known to be right
 
-    from cogvideox.dataset.encode import encode, num_bytes, store_settings, with_usable_captions
-    from cogvideox.dataset.folder import recognise
-    from cogvideox.dataset.plan import plan
-    from cogvideox.dataset.stages import Machine
-    from cogvideox.dataset.summary import rejected, summary
-    from cogvideox.generation.device import choose_device, choose_dtype
-    from cogvideox.weights.words import size
+    from cogvideox.dataset.ingest.clip_windows import plan
+    from cogvideox.dataset.ingest.report import rejected, summary
+    from cogvideox.dataset.ingest.scan import recognise
+    from cogvideox.dataset.latents.encode import encode, num_bytes, store_settings, with_usable_captions
+    from cogvideox.dataset.latents.encode_workers import Machine
+    from cogvideox.device import choose_device, choose_dtype
+    from cogvideox.formatting import size
 
     place = "ray" if options.ray else "local"
     device = choose_device(options.device)
-    dtype = str(choose_dtype(options.dtype, device, about.settings)).removeprefix("torch.")
+    dtype = str(choose_dtype(options.dtype, device, about.settings.dtype)).removeprefix("torch.")
     progress = Progress()
     listing = recognise(
         options.folder,
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> None:
     if looks:
         return
 
-    from cogvideox.cli.outputs import check_folder
+    from cogvideox.cli.generate.outputs import check_folder
 
     check_folder(options.output / "index.parquet", num_bytes(views, store_settings(about, target)))
     threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None
@@ -140,7 +140,7 @@ class Progress:
 
 
 def _write_sheet(path: Path, views: "list[View]") -> None:
-    from cogvideox.dataset.frames import contact_sheet
+    from cogvideox.dataset.ingest.frame_reader import contact_sheet
     from cogvideox.records import Video
 
     sheet, shown = contact_sheet(views)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
-from cogvideox.weights.words import size
+from cogvideox.formatting import size
 
 if TYPE_CHECKING:
-    from cogvideox.bundle.identify import Identity, Part
+    from cogvideox.pretrained.conversion.detect import Identity, Part
 
 
 def run(arguments: list[str]) -> None:
@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> None:
     if options.path is None:
         raise UserError("inspect takes a path; see `cogvideox inspect --help`")
 
-    from cogvideox.bundle.identify import identify
+    from cogvideox.pretrained.conversion.detect import identify
 
     about = identify(options.path)
     if about.kind == "LoRA" and options.config:
@@ -41,7 +41,7 @@ def parser() -> Parser:
 
 
 def _model(about: "Identity", with_config: bool, with_values: bool) -> Iterator[str]:
-    from cogvideox.bundle.layout import part_config
+    from cogvideox.pretrained.model_spec import part_config
 
     like = f", like {about.variant}" if about.variant is not None else ""
     yield f"{about.path}: {about.kind}{like}"
@@ -76,8 +76,8 @@ def _size(part: "Part") -> str:
 
 
 def _values(part: "Part") -> list[str]:
-    from cogvideox.bundle.networks import build
-    from cogvideox.weights.strict import translate
+    from cogvideox.pretrained.components import build
+    from cogvideox.state_dict.strict_load import translate
 
     assert part.config is not None
     expected = build(part.config).state_dict()
@@ -92,7 +92,7 @@ def _values(part: "Part") -> list[str]:
 
 def _rest(about: "Identity") -> list[str]:
     """What is wrong with the rest of a diffusers folder: a part that is missing, a file that cannot be honoured."""
-    from cogvideox.bundle.layout import INDEX, WEIGHTS, describe
+    from cogvideox.pretrained.model_spec import INDEX, WEIGHTS, describe
     from cogvideox.text.tokenizer import Tokenizer
 
     assert about.folder is not None
@@ -108,7 +108,7 @@ def _rest(about: "Identity") -> list[str]:
 
 
 def _lora(about: "Identity") -> Iterator[str]:
-    from cogvideox.transformer.lora_files import read_lora
+    from cogvideox.transformer.lora.io import read_lora
 
     lora = read_lora(about.path)
     ranks = sorted({factors.rank for factors in lora.layers.values()})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cogvideox.cli.arguments import nearest
-from cogvideox.errors import UserError
+from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.version import __version__
 
 VERBS = {
@@ -24,6 +24,8 @@ VERBS = {
     "toybox": "render scenes of the built-in world, or judge a video",
     "doctor": "look at this machine and this installation",
 }
+
+_MODULES = {"generate": "cogvideox.cli.generate.command"}
 
 # What no file's own code has put into a sentence, and is still nobody's bug.
 _FAULTS_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
@@ -39,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except (MemoryError, RuntimeError) as error:
-        from cogvideox.generation.demand import is_out_of_memory  # which `--help` has no use for
-
         if not is_out_of_memory(error):
             raise
         return _complain("out of memory: ask for fewer frames, a smaller size or, in training, a smaller batch")
@@ -67,7 +67,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif verb in ("-V", "--version"):
         print(f"cogvideox {__version__}")
     elif verb in VERBS:
-        import_module(f"cogvideox.cli.{verb}").run(arguments[1:])
+        import_module(_MODULES.get(verb, f"cogvideox.cli.{verb}")).run(arguments[1:])
     else:
         raise UserError(f"there is no command {verb!r}{nearest(verb, VERBS)}; the commands are {', '.join(VERBS)}")
 

@@ -14,7 +14,7 @@ def run(arguments: list[str]) -> None:
     if not options.runs:
         raise UserError("which runs? plot takes their folders, such as runs/toybox")
 
-    from cogvideox.training.curves import Run, save
+    from cogvideox.training.metrics.curves import Run, save
 
     runs = [Run.read(folder) for folder in options.runs]
     of_the_name = Counter(run.name for run in runs)

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from cogvideox.atomic_io import writing
 from cogvideox.cli.arguments import Parser
-from cogvideox.cli.outputs import check_folder
-from cogvideox.disk import writing
+from cogvideox.cli.generate.outputs import check_folder
 from cogvideox.errors import UserError
-from cogvideox.toybox.grammar import FACTS, Scene
+from cogvideox.toybox.scenes.grammar import FACTS, Scene
 
 NAMES = FACTS["full"]
 LEAST_SIDE = 16
@@ -43,8 +43,8 @@ def run(arguments: list[str]) -> None:
     if not LEAST_FPS <= options.fps <= 1000:
         raise UserError(f"--fps {options.fps:g} is not between {LEAST_FPS:g} and 1000; 16 is usual")
 
-    from cogvideox.toybox.caption import STYLES, caption
-    from cogvideox.toybox.scene import draw
+    from cogvideox.toybox.captions.caption import STYLES, caption
+    from cogvideox.toybox.scenes.sample_core import draw
 
     seeds = range(options.seed, options.seed + options.num_scenes)
     facts: dict[str, Any] = _facts(options.facts)
@@ -81,7 +81,7 @@ def render(
     import numpy as np
 
     from cogvideox.records import Video
-    from cogvideox.toybox.render import render as draw_frames
+    from cogvideox.toybox.render.render import render as draw_frames
     from cogvideox.video.sheet import ends_and_middle, side_by_side
 
     shown = []
@@ -109,7 +109,7 @@ def judge(path: Path, prompt: str | None) -> None:
     import torch
 
     from cogvideox.records import Video
-    from cogvideox.toybox.judge import judge_prompt
+    from cogvideox.toybox.judge.judge import judge_prompt
 
     frames = Video.load(path, max_frames=FRAMES_JUDGED).frames
     if min(frames.shape[1:3]) < LEAST_SIDE:

@@ -16,8 +16,8 @@ from cogvideox.cli.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:  # recipes bring numpy, which `--help` has no use for
-    from cogvideox.training.settings import TransformerTraining, VAETraining
-    from cogvideox.training.stage_settings import StageTraining
+    from cogvideox.training.config import TransformerTraining, VAETraining
+    from cogvideox.training.diffusion.config import StageTraining
 
     Settings = VAETraining | TransformerTraining | StageTraining
 
@@ -69,8 +69,8 @@ def train(
     Raises:
         UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
     """
-    from cogvideox.training.settings import VAETraining
-    from cogvideox.training.stage_settings import StageTraining
+    from cogvideox.training.config import VAETraining
+    from cogvideox.training.diffusion.config import StageTraining
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     settings = with_data(resolve(recipe, overrides or {}), data)
@@ -81,26 +81,26 @@ def train(
     if several and not isinstance(settings, VAETraining | StageTraining):
         raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
 
-    from cogvideox.training.alone import run_lock
+    from cogvideox.training.fault_tolerance.run_lock import run_lock
 
     out, first = out or Path("runs") / recipe, os.environ.get("RANK", "0") == "0"
     with run_lock(out) if first else nullcontext():
         if isinstance(settings, VAETraining):
             from cogvideox.parallel import mesh
-            from cogvideox.training import vae_loop
+            from cogvideox.training.vae import trainer
 
             with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
-                result = vae_loop.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
+                result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
         elif isinstance(settings, StageTraining):
-            from cogvideox.training import stage_loop
+            from cogvideox.training.diffusion import trainer
 
             if first:
                 print("\n".join(account(settings)), file=sys.stderr, flush=True)
-            result = stage_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+            result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds)
         else:
-            from cogvideox.training import transformer_loop
+            from cogvideox.training.toybox import trainer
 
-            result = transformer_loop.train(settings, out, resume=resume, max_seconds=max_seconds)
+            result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds)
     if result is None:
         print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
@@ -125,8 +125,8 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
         UserError: a recipe that makes its own; several where there can be one.
     """
     from cogvideox.dataset.mixture import Source
-    from cogvideox.training.settings import TransformerTraining
-    from cogvideox.training.stage_settings import StageTraining
+    from cogvideox.training.config import TransformerTraining
+    from cogvideox.training.diffusion.config import StageTraining
 
     if not data:
         return settings
@@ -153,9 +153,9 @@ def overview() -> str:
 
 def account(settings: "Settings") -> list[str]:
     """What a run will take, in lines: its steps, parameters, memory and time."""
-    from cogvideox.bundle.machine import look
-    from cogvideox.generation.device import choose_device
-    from cogvideox.training.estimate import estimate, told
+    from cogvideox.pretrained.offload.hardware import look
+    from cogvideox.device import choose_device
+    from cogvideox.training.resource_estimate import estimate, told
 
     try:
         machine = look(choose_device(settings.run.device), settings.run.precision)

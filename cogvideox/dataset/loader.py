@@ -18,16 +18,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogvideox.config import from_dict, to_dict
-from cogvideox.dataset.ahead import ahead
 from cogvideox.dataset.mixture import Mixture, MixtureSettings, Plan, Sample, State, Table
-from cogvideox.dataset.pack import balance
+from cogvideox.dataset.packing import balance
+from cogvideox.dataset.prefetch import ahead
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.errors import UserError
+from cogvideox.filter_policy import Columns
 from cogvideox.geometry import latent_padding
-from cogvideox.policy import Columns
 from cogvideox.records import LatentSample, PackedBatch
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.inputs import beside_noise, pad_front
+from cogvideox.transformer.image_conditioning import beside_noise, pad_front
 from cogvideox.transformer.position import check_learned, token_grid
 from cogvideox.vae.posterior import Posterior
 
@@ -36,7 +36,7 @@ _SAMPLE = 0x73616D70  # keeps these random numbers apart from others that are dr
 
 @runtime_checkable
 class Store(Protocol):
-    """Encoded clips, open to random access: `dataset.shards.LatentStore`.
+    """Encoded clips, open to random access: `dataset.latents.latent_store.LatentStore`.
 
     columns: what a policy chooses by. shapes: latent frames, height and width of each clip.
     """
@@ -116,7 +116,7 @@ class Loader:
         balance([0] * settings.num_rows, num_ranks)  # refuses rows that do not divide among the ranks
 
     def steps(self, until: int, *, workers: int = 0, pin: bool = False) -> Generator[Step, None, None]:
-        """The steps before number `until`, made ahead by so many processes (`dataset.ahead`). When a step is handed
+        """The steps before number `until`, made ahead by so many processes (`dataset.prefetch`). When a step is handed
         out, the state is the one after it."""
         for step in ahead(self.make, self._plans(until), workers=workers, pin=pin):
             self.state = step.after

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cogvideox.dataset.pack import balance, first_fit_decreasing
+from cogvideox.dataset.packing import balance, first_fit_decreasing
 from cogvideox.errors import UserError
-from cogvideox.policy import Columns, Policy
+from cogvideox.filter_policy import Columns, Policy
 
 # Keep these random numbers apart from others that are drawn from the same seed.
 _CHOICE, _ORDER = 0x63686F69, 0x6F726465
@@ -30,7 +30,7 @@ _LOOKAHEAD = 0.5
 
 @dataclass(frozen=True)
 class Source:
-    """A store of latents (`dataset.shards`), and how much it weighs beside others.
+    """A store of latents (`dataset.latents.latent_store`), and how much it weighs beside others.
 
     Raises:
         UserError: a weight that is not above 0.

@@ -22,36 +22,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.bundle.folder import Bundle
-from cogvideox.bundle.layout import Description, describe
-from cogvideox.bundle.memory import Plan
-from cogvideox.bundle.placement import Placed
-from cogvideox.bundle.placement import place as put_in_place
-from cogvideox.bundle.settings import FolderSettings
-from cogvideox.errors import UserError
-from cogvideox.generation.conditioning import in_size
-from cogvideox.generation.demand import demand_of, is_out_of_memory, next_setting
-from cogvideox.generation.denoise import Texts
-from cogvideox.generation.device import choose_device, choose_dtype, on
-from cogvideox.generation.finished import Finished
-from cogvideox.generation.inputs import Inputs
-from cogvideox.generation.loras import Adapter
-from cogvideox.generation.make import Maker
-from cogvideox.generation.plan import plan_for
-from cogvideox.generation.prepare import prepare, reopen, split
+from cogvideox.device import choose_device, choose_dtype, on
+from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.generation.latents_checkpoint import Finished
+from cogvideox.generation.memory import demand_of, next_setting, plan_for
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
-from cogvideox.generation.request import Replay, Request
-from cogvideox.generation.rules import remarks
-from cogvideox.generation.source import Source, source_of_file
-from cogvideox.generation.speed import TO_STAY, make_faster
-from cogvideox.generation.speed import check as check_speed
+from cogvideox.generation.request.builder import prepare, reopen, split
+from cogvideox.generation.request.inputs import Inputs
+from cogvideox.generation.request.provenance import Adapter, Source, source_of_file
+from cogvideox.generation.request.request import Replay, Request
+from cogvideox.generation.request.validation import remarks
+from cogvideox.generation.runner import Maker
+from cogvideox.generation.sampling.acceleration import TO_STAY, make_faster
+from cogvideox.generation.sampling.acceleration import check as check_speed
+from cogvideox.generation.sampling.conditioning import in_size
+from cogvideox.generation.sampling.denoise import Texts
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.sequence import over_ranks
+from cogvideox.parallel.ulysses import over_ranks
+from cogvideox.pretrained.model_folder import Bundle
+from cogvideox.pretrained.model_settings import FolderSettings
+from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.offload.placement import Placed
+from cogvideox.pretrained.offload.placement import place as put_in_place
+from cogvideox.pretrained.offload.planner import Plan
 from cogvideox.records import Video
-from cogvideox.transformer import lora
 from cogvideox.transformer.float8 import is_float8
-from cogvideox.transformer.lora import LoRA
-from cogvideox.transformer.lora_files import read_lora
+from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.inject import LoRA
+from cogvideox.transformer.lora.io import read_lora
 from cogvideox.version import __version__
 
 __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
@@ -105,7 +103,7 @@ class CogVideoX:
             device: "auto" takes a CUDA device where there is one, or else the CPU; or any device of torch.
             dtype: "auto", "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, which has no fast
                 arithmetic for the others, and elsewhere what the model was trained in.
-            memory: where the weights lie, so that a video of the model's own size fits (`bundle.memory`): "auto" is the
+            memory: where the weights lie, so that a video of the model's own size fits (`pretrained.offload.planner`): "auto" is the
                 fastest way in what is free, "12GB" or a number of bytes in no more than that, "speed" everything on
                 the device, "low" as little as possible; or a plan that was made before. The video is the same.
             weights: "int8" and "fp8" store the matrices in one byte a number, which changes the video.
@@ -121,7 +119,7 @@ class CogVideoX:
         """
         about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
         place = choose_device(device) if ranks is None else ranks.device
-        kind = choose_dtype(dtype, place, about.settings)
+        kind = choose_dtype(dtype, place, about.settings.dtype)
         plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
         check_speed(place, plan, compile=compile, float8=float8)
         try:
@@ -176,13 +174,13 @@ class CogVideoX:
             strength: how much of `video` is made anew, from almost nothing to 1 (0.8 unless given): that share of the
                 steps is run.
             extend: continue `video`; the result begins with its frames, and `num_frames` counts them.
-            invert: edit `video` by DDIM inversion, see `generation.invert`.
+            invert: edit `video` by DDIM inversion, see `generation.sampling.inversion`.
             window: make a long video in windows of so many frames (4k+1). Those of a text model share `overlap` frames
                 (a multiple of 4; half a window unless given) and are denoised together; an image model goes on from
                 the last frame of the window before.
             fit: how `image` and `video` fill another size: "cover" (cut; the default), "contain" (with
                 black bars) or "stretch".
-            image_latent_scale: "sat" (the default) or "diffusers", see `generation.request.ImageLatentScale`.
+            image_latent_scale: "sat" (the default) or "diffusers", see `generation.request.request.ImageLatentScale`.
             negative_prompt: what guidance leads away from.
             num_frames: 4k+1; exactly so many come out.
             height, width: pixels.
@@ -194,7 +192,7 @@ class CogVideoX:
             sequential_guidance: the halves of guidance one after the other: the same video in less memory.
             sampler: "ddim" or "dpm++" (2M).
             eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
-            cache: do not compute steps that are easily foretold (`generation.cache`): the error that this may add, as
+            cache: do not compute steps that are easily foretold (`generation.sampling.step_cache`): the error that this may add, as
                 a share of the latents, such as 0.02; another video, faster. None computes all steps.
             position_rule: how rotary positions follow the size, "resize_crop" or "slice".
             seed: the same seed gives the same video, and on the CPU the noise of diffusers with
@@ -265,7 +263,7 @@ class CogVideoX:
         on_step: OnStep | None = None,
         finished: Path | None = None,
     ) -> Video:
-        """Makes the video of a complete request (`generation.prepare.prepare`).
+        """Makes the video of a complete request (`generation.request.builder.prepare`).
 
         Args:
             inputs: what the request's `image` and `video` are; read again when not given.
@@ -328,7 +326,7 @@ class CogVideoX:
         """Lays a LoRA over the transformer, beside those that are there, until `unload_lora`.
 
         Args:
-            file: of any trainer (`transformer.lora_files`), or the folder that it wrote, or what was read from one.
+            file: of any trainer (`transformer.lora.io`), or the folder that it wrote, or what was read from one.
             strength: how much of it; 1 is what was trained, 0 nothing.
             name: what it is called here; made of the file's name unless given.
             merge: add it to the weights: no time in use, but a copy of them in main memory until it is unloaded.
@@ -347,7 +345,7 @@ class CogVideoX:
             if name is None:
                 stem = one.path.stem if one.path is not None else "lora"
                 name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
-            lora.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
+            inject.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
             self._loras[name] = Adapter(source, float(strength), merge)
         if not one.alpha_known:
             warnings.warn(
@@ -364,7 +362,7 @@ class CogVideoX:
             UserError: there is none of that name.
         """
         with self._alone:
-            lora.remove(self.bundle.transformer, name)
+            inject.remove(self.bundle.transformer, name)
             self._loras = {} if name is None else {one: its for one, its in self._loras.items() if one != name}
 
     def _texts(self, request: Request) -> Texts:

@@ -19,9 +19,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from cogvideox.disk import cannot_read, write_text
+from cogvideox.atomic_io import cannot_read, write_text
 from cogvideox.errors import UserError
-from cogvideox.text import folding, spiece
+from cogvideox.text import normalization, sentencepiece_model
 
 # T5's convention, the same in every vocabulary.
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -40,7 +40,7 @@ class Tokenizer:
         UserError: the pieces do not begin with `SPECIAL`.
     """
 
-    def __init__(self, pieces: Sequence[spiece.Piece], charsmap: bytes = b"") -> None:
+    def __init__(self, pieces: Sequence[sentencepiece_model.Piece], charsmap: bytes = b"") -> None:
         first = tuple(text for text, _ in pieces[:3])
         if first != SPECIAL:
             raise UserError(f"the tokenizer's first pieces are {first}, but T5's are {SPECIAL}")
@@ -63,7 +63,7 @@ class Tokenizer:
         if (folder / "tokenizer.json").is_file():
             return cls(*_read_json(folder / "tokenizer.json"))
         if (folder / "spiece.model").is_file():
-            pieces, charsmap = spiece.read(folder / "spiece.model")
+            pieces, charsmap = sentencepiece_model.read(folder / "spiece.model")
             # The file does not hold the sentinels of T5's pre-training, the settings beside it count them.
             settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
             sentinels = settings.get("extra_ids", 100)
@@ -87,7 +87,7 @@ class Tokenizer:
         }
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
         # transformers up to 4 reads this one for the class that pipelines name, `T5Tokenizer`.
-        spiece.write(folder / "spiece.model", self.pieces[: len(self) - sentinels], self.charsmap)
+        sentencepiece_model.write(folder / "spiece.model", self.pieces[: len(self) - sentinels], self.charsmap)
         write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
     def encode(self, prompts: str | Sequence[str], length: int) -> Int[Tensor, "b n"]:
@@ -126,7 +126,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     Raises:
         UserError: `vocab_size` leaves no room for words.
     """
-    charsmap = folding.charsmap()
+    charsmap = normalization.charsmap()
     normalizer = normalizers.Precompiled(charsmap)
     counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
     letters = sorted({*string.ascii_lowercase, *string.digits}.union(*counts) - {*string.punctuation})
@@ -141,7 +141,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     return Tokenizer(base + words, charsmap)
 
 
-def _backend(pieces: list[spiece.Piece], charsmap: bytes) -> Backend:
+def _backend(pieces: list[sentencepiece_model.Piece], charsmap: bytes) -> Backend:
     """The algorithm, set up as transformers sets it up for T5."""
     backend = Backend(models.Unigram(pieces, unk_id=UNK_ID, byte_fallback=False))
     if charsmap:
@@ -161,7 +161,7 @@ def _backend(pieces: list[spiece.Piece], charsmap: bytes) -> Backend:
     return backend
 
 
-def _sentinels(number: int) -> list[spiece.Piece]:
+def _sentinels(number: int) -> list[sentencepiece_model.Piece]:
     return [(f"<extra_id_{index}>", 0.0) for index in reversed(range(number))]
 
 
@@ -177,7 +177,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_json(path: Path) -> tuple[list[spiece.Piece], bytes]:
+def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     """Pieces and character replacements of a `tokenizer.json`. Spaces are split as T5 does, whatever the file says."""
     content = _load(path)
     try:

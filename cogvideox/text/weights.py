@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
+from cogvideox.state_dict.keymap import Merge, Rename
+from cogvideox.state_dict.lazy import Stored, passing
 from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
-from cogvideox.weights.keymap import Merge, Rename
-from cogvideox.weights.stored import Stored, passing
 
 # The token embedding has two names in transformers; files hold it under the first, the second, or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"

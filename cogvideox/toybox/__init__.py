@@ -1,12 +1,12 @@
-"""The built-in world with known truth: scenes, their pictures, captions, and a judge that reads pictures back.
+"""The built-in world with known truth: scenes, their rendering, captions, and a judge that reads facts back.
 
-| | the core grammar, and what both share | the full grammar, besides |
+| | core grammar, and what both share | full grammar |
 |---|---|---|
-| what there is | `grammar`: words, toys, scenes, the withheld rule | |
-| drawn by seed | `scene` | `crowd`: what goes together, and room for all |
-| pictures | `render`, of `shapes` under a `lamp` | `floor` patterns, `motion` |
-| said | `caption`, in `words` | `describe` |
-| understood | `caption.parse` | `understand`: what people type |
-| read from pixels | `read_core`, after `soften` | `read_full`, of `ground` and `blobs` |
-| marked | `judge` | |
+| what exists | `scenes.grammar`: words, toys, scenes, withheld compositions | |
+| sampled by seed | `scenes.sample_core` | `scenes.sample_full` |
+| rendered | `render.render`, `render.shapes`, `render.lighting` | `render.floor_patterns`, `render.motion` |
+| captioned | `captions.caption`, words from `captions.vocabulary` | `captions.describe` |
+| parsed | `captions.caption.parse` | `captions.parser`: free-form prompts |
+| read from pixels | `judge.core`, after `judge.preprocess` | `judge.full`, with `judge.background` and `judge.segmentation` |
+| scored | `judge.judge` | |
 """

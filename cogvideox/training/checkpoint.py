@@ -5,7 +5,7 @@ file with the name of the newest. A checkpoint is written under another name, fo
 pointed to: whatever happens in between, `latest` names a whole one. State is plain numbers and tensors, so nothing is
 ever unpickled.
 
-Several ranks write the tensors that they share in a file each (`parallel.checkpoint`), and rank 0 does the rest. Any
+Several ranks write the tensors that they share in a file each (`training.sharded_checkpoint`), and rank 0 does the rest. Any
 number of ranks goes on from either form.
 """
 
@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.disk import cannot_read, cannot_write, sweep
+from cogvideox.atomic_io import cannot_read, cannot_write, sweep
 from cogvideox.errors import UserError
-from cogvideox.parallel import checkpoint as sharded
+from cogvideox.parallel.fsdp import local
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.shard import local
+from cogvideox.training import sharded_checkpoint as sharded
 
 _ALONE = "tensors.safetensors"
 

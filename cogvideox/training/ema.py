@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cogvideox.parallel.shard import local
+from cogvideox.parallel.fsdp import local
 
 
 def decay_at(step: int, decay: float) -> float:

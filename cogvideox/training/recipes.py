@@ -6,15 +6,9 @@ from dataclasses import replace
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
-from cogvideox.training.settings import (
-    OptimSettings,
-    RunSettings,
-    SamplingSettings,
-    TransformerTraining,
-    VAETraining,
-)
-from cogvideox.training.stage_recipes import FINE_TUNING, PRETRAINING, toy_transformer
-from cogvideox.training.stage_settings import StageTraining
+from cogvideox.training.config import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
+from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
 # Seeds from here on are never trained on.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import linear
-from cogvideox.transformer.low_rank import LowRankLinear
+from cogvideox.transformer.lora.layers import LowRankLinear
 from cogvideox.transformer.model import Transformer
 
 LAYERS = ("attention.qkv", "attention.out", "mlp.out")

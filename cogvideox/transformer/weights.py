@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, Rule
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
-from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, Rule
 
 _BLOCK = "transformer_blocks.{n}"
 _SAT_LAYER = "transformer.layers.{n}"
@@ -36,7 +36,7 @@ _NAMES = [
 
 
 def keymap(config: TransformerConfig) -> list[Rule]:
-    """diffusers' names and ours, as an invertible table (see `weights.keymap`)."""
+    """diffusers' names and ours, as an invertible table (see `state_dict.keymap`)."""
     return [
         *(Rename(theirs, ours) for ours, theirs, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cogvideox.vae.stream import FirstFrame
+from cogvideox.vae.conv_cache import FirstFrame
 
 Video = Float[Tensor, "b c t h w"]
 Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.conv_cache import Features, FirstFrame, Stream
+from cogvideox.vae.inference.sliced import Strips
+from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.stream import Features, FirstFrame, Stream
-from cogvideox.vae.strips import Strips
-from cogvideox.vae.tiling import Tiling
 
 Latents = Float[Tensor, "b z lt lh lw"]
 Pixels = Float[Tensor, "b c t h w"]

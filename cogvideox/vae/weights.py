@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.state_dict.keymap import Merge, Rename, Rule
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.layers import CausalConv3d, Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
 from cogvideox.vae.model import CausalVAE
-from cogvideox.weights.keymap import Merge, Rename, Rule
 
 _RESNETS = {
     "encoder.down_blocks.{n}.resnets.{m}": "encoder.levels.{n}.resnets.{m}",

@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from jaxtyping import Float32, UInt8
 
-from cogvideox.disk import cannot_read, writing
+from cogvideox.atomic_io import cannot_read, writing
 from cogvideox.errors import UserError
 
 Frames = UInt8[np.ndarray, "t h w 3"]

@@ -9,7 +9,7 @@ import pytest
 from cogvideox.cli.main import main
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.parallel.guidance import sequence_degree
+from cogvideox.parallel.cfg_parallel import sequence_degree
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.video.io import read
 from tests import tiny

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.training.settings import VAETraining
-from cogvideox.training.vae_loop import train
+from cogvideox.training.config import VAETraining
+from cogvideox.training.vae.trainer import train
 from tests import tiny_runs
 from tests.distributed.spawn import on_ranks
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from cogvideox.cli.main import main
-from cogvideox.dataset.shards import LatentStore
-from cogvideox.transformer.lora_files import read_lora
+from cogvideox.dataset.latents.latent_store import LatentStore
+from cogvideox.transformer.lora.io import read_lora
 from cogvideox.video import io
 from tests.unit.dataset import clips
 

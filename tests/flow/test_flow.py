@@ -13,8 +13,8 @@ import torch
 from cogvideox import CogVideoX
 from cogvideox.cli.main import main
 from cogvideox.records import Video
-from cogvideox.toybox.caption import parse
-from cogvideox.toybox.judge import judge
+from cogvideox.toybox.captions.caption import parse
+from cogvideox.toybox.judge.judge import judge
 
 SIZE = [f"{clips}.{side}=32" for clips in ("clips", "validation") for side in ("height", "width")]
 FEW = ["clips.num_clips=8", "validation.num_clips=2", "run.num_steps=3", "run.validate_interval=3"]

@@ -7,15 +7,15 @@ and decoded in chunks of the trained length, each with statistics of its own.
 import pytest
 import torch
 
-from cogvideox.bundle.folder import load
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.toybox import render, scene
+from cogvideox.dataset.latents.toybox_latents import render, scene
 from cogvideox.geometry import decode_chunks, encode_chunks
-from cogvideox.toybox.grammar import FACTS
-from cogvideox.toybox.judge import judge_batch, rates
+from cogvideox.pretrained.model_folder import load
+from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.scenes.grammar import FACTS
 from cogvideox.training.recipes import HELD_OUT, toybox_vae
-from cogvideox.vae.loss import psnr
-from cogvideox.vae.stream import FirstFrame
+from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.losses.vae_loss import psnr
 from cogvideox.video.transform import to_frames
 
 

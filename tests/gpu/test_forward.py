@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cogvideox import CogVideoX
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.training.transformer_loop import build
+from cogvideox.training.toybox.trainer import build
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.bundle import folder, memory
-from cogvideox.bundle.layout import describe
-from cogvideox.bundle.machine import look
-from cogvideox.bundle.memory import Demand
-from cogvideox.bundle.networks import build
-from cogvideox.bundle.placement import model_of, place
-from cogvideox.bundle.vae_sizes import Decoding
-from cogvideox.generation.demand import default_demand
+from cogvideox.generation.memory import default_demand
 from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import build
+from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.offload import planner
+from cogvideox.pretrained.offload.hardware import look
+from cogvideox.pretrained.offload.placement import model_of, place
+from cogvideox.pretrained.offload.planner import Demand
+from cogvideox.pretrained.offload.vae_cost import Decoding
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 
@@ -39,7 +40,7 @@ def about(tmp_path_factory):
     bundle.transformer = build(config).to_empty(device="cpu")
     for parameter in bundle.transformer.parameters():
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    return describe(folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
+    return describe(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
 
 
 def placed(about, keeps, storage="exact", host=None):
@@ -48,7 +49,7 @@ def placed(about, keeps, storage="exact", host=None):
     if host is not None:
         machine = replace(machine, host_free=host)
     return place(
-        about, memory.estimate(model_of(about), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
+        about, planner.estimate(model_of(about), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
     )
 
 
@@ -73,25 +74,25 @@ def predictions(run):
 
 
 @pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
-@pytest.mark.parametrize("keeps", memory.KEEPS[1:])
+@pytest.mark.parametrize("keeps", planner.KEEPS[1:])
 def test_every_placement_gives_the_same_numbers(about, keeps, host):
-    expected, _ = predictions(placed(about, memory.KEEPS[0]))
+    expected, _ = predictions(placed(about, planner.KEEPS[0]))
     found, _ = predictions(placed(about, keeps, host=host))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("keeps", [memory.KEEPS[0], memory.KEEPS[-1]])
+@pytest.mark.parametrize("keeps", [planner.KEEPS[0], planner.KEEPS[-1]])
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 def test_one_byte_storage_is_near(about, keeps, storage):
-    expected, _ = predictions(placed(about, memory.KEEPS[0]))
+    expected, _ = predictions(placed(about, planner.KEEPS[0]))
     found, _ = predictions(placed(about, keeps, storage))
     assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
 
 
 def test_streaming_takes_little_memory(about):
-    _, resident = predictions(placed(about, memory.KEEPS[0]))
-    run = placed(about, memory.KEEPS[-1])
+    _, resident = predictions(placed(about, planner.KEEPS[0]))
+    run = placed(about, planner.KEEPS[-1])
     _, streamed = predictions(run)
     assert streamed <= 0.35 * resident
     assert run.plan.transformer == "streamed" and run.plan.waits == "host"
@@ -101,16 +102,16 @@ def test_the_estimate_is_what_is_allocated(about):
     """Of the resident model, whose weights are most of it."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    run = placed(about, memory.KEEPS[0])
+    run = placed(about, planner.KEEPS[0])
     _, peak = predictions(run)
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
 
 
-@pytest.mark.parametrize("keeps", memory.KEEPS)
+@pytest.mark.parametrize("keeps", planner.KEEPS)
 def test_the_same_video_in_every_placement(keeps):
     about = describe("toybox")
     device = torch.device("cuda")
-    plan = memory.estimate(model_of(about), default_demand(about), look(device, "float32"), keeps, Decoding())
+    plan = planner.estimate(model_of(about), default_demand(about), look(device, "float32"), keeps, Decoding())
     pipes = [CogVideoX.from_pretrained(about, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
     assert abs(one - other).max() < 1e-3

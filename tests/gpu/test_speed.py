@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.generation import speed
+from cogvideox.generation.sampling import acceleration
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import Layout, dense
+from cogvideox.transformer.attention_backends import by, fastest
+from cogvideox.transformer.cuda_graphs import Graphed
 from cogvideox.transformer.float8 import Float8Linear, multiplies_float8
-from cogvideox.transformer.graphs import Graphed
-from cogvideox.transformer.kernels import by, fastest
 
 CUDA = torch.device("cuda")
 PROMPT = "a red ball moves right on a white floor"
@@ -52,7 +52,7 @@ def test_recorded_steps_make_the_same_video(values, monkeypatch):
         return video.frames.astype(int)
 
     recorded = frames()
-    monkeypatch.setattr(speed, "_SMALL", 0)
+    monkeypatch.setattr(acceleration, "_SMALL", 0)
     assert np.abs(recorded - frames()).max() <= 1
 
 

@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from cogvideox.bundle.vae import load_vae
-from cogvideox.dataset.ahead import ahead, to_device
-from cogvideox.dataset.toybox import encode
+from cogvideox.dataset.latents.toybox_latents import encode
+from cogvideox.dataset.prefetch import ahead, to_device
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.training import optim, transformer_loop, vae_batches, vae_loop, vae_sources
-from cogvideox.training.batches import Batches
-from cogvideox.training.draws import torch_generator
+from cogvideox.pretrained.vae_component import load_vae
+from cogvideox.training.config import TransformerTraining, VAETraining
 from cogvideox.training.ema import EMA
-from cogvideox.training.settings import TransformerTraining, VAETraining
-from cogvideox.vae.loss import vae_loss
+from cogvideox.training.optim import optimizers
+from cogvideox.training.rng import torch_generator
+from cogvideox.training.toybox import trainer as toybox_trainer
+from cogvideox.training.toybox.data import Batches
+from cogvideox.training.vae import clip_sources, data
+from cogvideox.training.vae import trainer as vae_trainer
+from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.weights import init_weights
@@ -68,7 +71,7 @@ def test_compiled_steps_in_bfloat16_learn(loop, vae, tmp_path):
 def test_a_stopped_run_goes_on(loop, vae, tmp_path):
     """With the losses of one that was left alone. Kernels that add in any order keep them from being equal to the bit,
     as they are on the CPU."""
-    train = {"vae": vae_loop.train, "transformer": transformer_loop.train}[loop]
+    train = {"vae": vae_trainer.train, "transformer": toybox_trainer.train}[loop]
     settings = settings_of(loop, vae)
     assert train(settings, tmp_path / "whole/run") is not None
     while train(settings, tmp_path / "pieces/run", resume=True, max_seconds=0.0) is None:
@@ -93,18 +96,18 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     vae = CausalVAE(settings.model)
     init_weights(vae, torch_generator("weights", 0))
     vae.to(CUDA)
-    optimizer, ema = optim.adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
-    source, _ = vae_sources.sources(settings)
-    batches = pinned(lambda step: vae_batches.draw(settings, source, step))
+    optimizer, ema = optimizers.adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
+    source, _ = clip_sources.sources(settings)
+    batches = pinned(lambda step: data.draw(settings, source, step))
 
     def step() -> None:
         batch = to_device(next(batches), CUDA)
         with torch.autocast("cuda", torch.bfloat16):
-            reconstruction, mean, logvar = vae_loop.reconstruct(vae, batch.pixels, batch.noise)
+            reconstruction, mean, logvar = vae_trainer.reconstruct(vae, batch.pixels, batch.noise)
         posterior = Posterior(mean.float(), logvar.float())
         vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)[0].backward()
-        optim.clip(optimizer, settings.optim)
-        optim.move(optimizer, 0, 6, settings.optim)
+        optimizers.clip(optimizer, settings.optim)
+        optimizers.move(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step
@@ -114,16 +117,16 @@ def transformer_step(settings: TransformerTraining, cache: Path) -> Callable[[],
     vae = load_vae(settings.vae)
     clips, images = (encode(vae, one, cache) for one in (settings.clips, settings.images))
     draws, schedule = Batches(settings), Schedule()
-    model = transformer_loop.build(settings).to(CUDA)
-    optimizer, ema = optim.optimizer([model], settings.optim), EMA({"model": model}, 0.9)
+    model = toybox_trainer.build(settings).to(CUDA)
+    optimizer, ema = optimizers.optimizer([model], settings.optim), EMA({"model": model}, 0.9)
     batches = pinned(lambda step: draws.draw(clips, images, step))
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            losses = transformer_loop.velocity_losses(model, next(batches), schedule, 0.8)
+            losses = toybox_trainer.velocity_losses(model, next(batches), schedule, 0.8)
         losses.mean().backward()
-        optim.clip(optimizer, settings.optim)
-        optim.move(optimizer, 0, 6, settings.optim)
+        optimizers.clip(optimizer, settings.optim)
+        optimizers.move(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step

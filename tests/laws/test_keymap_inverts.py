@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.weights.keymap import Interleave, Merge, Rename, Reshape, to_ours, to_theirs
+from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_ours, to_theirs
 
 
 @st.composite

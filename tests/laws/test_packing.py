@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
-from cogvideox.training.packed import clip_losses
+from cogvideox.training.diffusion.loss import clip_losses
 from cogvideox.transformer.attention import Layout, dense, packed
 from cogvideox.transformer.model import Transformer
 from tests.tiny import TEXT_LENGTH, transformer

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.training import stage_loop, transformer_loop, vae_loop
 from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.diffusion import trainer as diffusion_trainer
+from cogvideox.training.toybox import trainer as toybox_trainer
+from cogvideox.training.vae import trainer as vae_trainer
 from tests import tiny_runs
 
 Train = Callable[..., Path | None]  # (out, workers, resume, max_seconds) -> the result, or None when it was stopped
@@ -34,13 +36,13 @@ def stage(tmp_path_factory):
 @pytest.fixture(scope="module", params=["transformer", "stage", "vae", "vae with a discriminator"])
 def train(request, vae, stage) -> Train:
     if request.param == "stage":
-        return lambda out, workers=0, **how: stage_loop.train(
+        return lambda out, workers=0, **how: diffusion_trainer.train(
             replace(stage, run=replace(stage.run, num_steps=8, workers=workers)), out, **how
         )
     if request.param != "transformer":
         make = tiny_runs.vae_run if request.param == "vae" else tiny_runs.vae_gan_run
-        return lambda out, workers=0, **how: vae_loop.train(make(workers=workers), out, **how)
-    return lambda out, workers=0, **how: transformer_loop.train(
+        return lambda out, workers=0, **how: vae_trainer.train(make(workers=workers), out, **how)
+    return lambda out, workers=0, **how: toybox_trainer.train(
         tiny_runs.transformer_run(vae, workers=workers), out, **how
     )
 

@@ -8,8 +8,8 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransf
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
 
-from cogvideox.transformer import lora
-from cogvideox.transformer.lora_files import read_lora, write_lora
+from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.io import read_lora, write_lora
 from cogvideox.transformer.model import Transformer
 from tests.parity.test_transformer import TOLERANCE, inputs, pair, reference, relative_error, small
 
@@ -66,7 +66,7 @@ def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: boo
     expected = reference(theirs, given)
     assert relative_error(plain, expected) > 0.01
 
-    lora.add(ours, read_lora(save(theirs, tmp_path)), merge=merge)
+    inject.add(ours, read_lora(save(theirs, tmp_path)), merge=merge)
     assert relative_error(ours(**given), expected) <= TOLERANCE
     assert same(weights(ours), before) != merge
 
@@ -75,7 +75,7 @@ def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: boo
     one = ours(given["latents"], given["text"], None, modulation=tables[0])
     assert relative_error(one[0], expected[0]) <= TOLERANCE
 
-    lora.remove(ours)
+    inject.remove(ours)
     assert same(weights(ours), before)
     assert torch.equal(ours(**given), plain)
 
@@ -88,17 +88,17 @@ def test_several_with_strengths(merge: tuple[bool, bool], tmp_path: Path) -> Non
     adapt(theirs, ATTENTION, "style")
     adapt(theirs, ["to_q", "ff.net.2", "norm1.linear"], "move", r=3)
     for name, merged in zip(("style", "move"), merge):
-        lora.add(ours, read_lora(save(theirs, tmp_path / name, name)), name, strength=0.3, merge=merged)
-    lora.set_strength(ours, "move", -0.8)
-    assert lora.strengths(ours) == {"style": 0.3, "move": -0.8}
+        inject.add(ours, read_lora(save(theirs, tmp_path / name, name)), name, strength=0.3, merge=merged)
+    inject.set_strength(ours, "move", -0.8)
+    assert inject.strengths(ours) == {"style": 0.3, "move": -0.8}
 
     theirs.set_adapters(["style", "move"], [0.3, -0.8])
     assert relative_error(ours(**given), reference(theirs, given)) <= TOLERANCE
 
-    lora.remove(ours, "style")
+    inject.remove(ours, "style")
     theirs.set_adapters(["move"], [-0.8])
     assert relative_error(ours(**given), reference(theirs, given)) <= TOLERANCE
-    lora.remove(ours, "move")
+    inject.remove(ours, "move")
     assert same(weights(ours), before)
 
 
@@ -127,10 +127,10 @@ def test_files_of_the_pipeline_and_of_peft(tmp_path: Path) -> None:
             assert factors.alpha == (4 if one is read["old"] else 2)
 
 
-def drawn(model: Transformer, rank: int, targets: list[str], **more) -> lora.LoRA:
+def drawn(model: Transformer, rank: int, targets: list[str], **more) -> inject.LoRA:
     """A LoRA of ours with nothing at zero."""
     generator = torch.Generator().manual_seed(rank)
-    one = lora.fresh(model, generator, rank=rank, targets=targets, **more)
+    one = inject.fresh(model, generator, rank=rank, targets=targets, **more)
     for factors in one.layers.values():
         factors.up.normal_(generator=generator)
     return one
@@ -143,10 +143,10 @@ def test_our_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
     ours, theirs = pair(small("2b", base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)
     wide, narrow = drawn(ours, 4, ALL, alpha=2.0), drawn(ours, 2, ["to_q", "proj_out"], alpha=3.0)
-    lora.add(ours, lora.LoRA({**wide.layers, **narrow.layers}))
+    inject.add(ours, inject.LoRA({**wide.layers, **narrow.layers}))
     expected = ours(**given)
     file = tmp_path / "ours.safetensors"
-    write_lora(lora.extract(ours), file, keep_alpha=keep_alpha)
+    write_lora(inject.extract(ours), file, keep_alpha=keep_alpha)
 
     def check() -> None:
         assert relative_error(reference(theirs, given), expected) <= TOLERANCE
@@ -167,7 +167,7 @@ def test_gradients_of_the_factors(tmp_path: Path) -> None:
     given = inputs(ours.config, SIZE)
     adapt(theirs, ["to_q", "to_v", "to_out.0", "norm1.linear"])
     ours.requires_grad_(False)
-    lora.add(ours, read_lora(save(theirs, tmp_path)), strength=0.5, trainable=True)
+    inject.add(ours, read_lora(save(theirs, tmp_path)), strength=0.5, trainable=True)
     theirs.set_adapters(["default"], [0.5])
     expected = reference(theirs, given)
     coefficients = torch.randn_like(expected)
@@ -177,7 +177,7 @@ def test_gradients_of_the_factors(tmp_path: Path) -> None:
     assert {name.rpartition(".")[2][:-1] for name, p in ours.named_parameters() if p.requires_grad} == {"down", "up"}
     seen = 0
     modules = dict(theirs.named_modules())
-    for _, layer in lora._all_adapted(ours):
+    for _, layer in inject._all_adapted(ours):
         for share in layer.each():
             for name, (down, up) in zip(share.layers, share.pairs()):
                 their = modules[name]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.bundle import folder, layout
+from cogvideox.pretrained import model_folder, model_spec
 from tests import tiny
 
 pytest.importorskip("diffusers")
@@ -75,15 +75,15 @@ def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
     ids=["float32", "float16", "bfloat16", "shards"],
 )
 def test_our_folder_loads_there(tmp_path, form):
-    """What `bundle.folder.save` writes is the same model for diffusers, its scheduler and tokenizer included."""
-    path = folder.save(tiny.bundle("5b"), tmp_path / "model", **form)
+    """What `pretrained.model_folder.save` writes is the same model for diffusers, its scheduler and tokenizer included."""
+    path = model_folder.save(tiny.bundle("5b"), tmp_path / "model", **form)
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
     assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
 
-@pytest.mark.skipif("toybox" not in layout.shipped(), reason="the shipped model is not in this checkout")
+@pytest.mark.skipif("toybox" not in model_spec.shipped(), reason="the shipped model is not in this checkout")
 def test_the_shipped_model_is_the_same_video_there():
-    about = layout.describe("toybox")
+    about = model_spec.describe("toybox")
     settings = about.settings
     values = {
         "prompt": settings.examples[0],
@@ -97,4 +97,4 @@ def test_the_shipped_model_is_the_same_video_there():
         "seed": 1,
     }
     assert compare(about.path, **values) >= 50
-    assert json.loads((about.path / layout.INDEX).read_text())["_class_name"] == "CogVideoXPipeline"
+    assert json.loads((about.path / model_spec.INDEX).read_text())["_class_name"] == "CogVideoXPipeline"

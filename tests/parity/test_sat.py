@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvideox.bundle import folder
-from cogvideox.bundle.convert import prepare
-from cogvideox.bundle.identify import identify
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.conversion.convert import prepare
+from cogvideox.pretrained.conversion.detect import identify
+from cogvideox.state_dict.keymap import to_ours, to_theirs
 from cogvideox.text.weights import KEYMAP
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.weights.keymap import to_ours, to_theirs
 from tests import tiny
 from tests.parity import sat_transformer, sat_vae
 
@@ -61,7 +61,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
     assert (about.kind, about.parts.keys()) == ("SAT checkpoint", {"transformer", "vae"})
 
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
-    loaded = folder.load(plan.write_folder(tmp_path / "model"))
+    loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
     assert loaded.transformer.config == config
 
     generator = torch.Generator().manual_seed(5)
@@ -88,7 +88,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
 def test_same_vae(tmp_path: Path) -> None:
     parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
-    ours = folder.load(plan.write_folder(tmp_path / "model")).vae
+    ours = model_folder.load(plan.write_folder(tmp_path / "model")).vae
     theirs = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
 
     video = torch.rand(1, 3, 9, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -109,7 +109,7 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
 
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing
-    loaded = folder.load(plan.write_folder(tmp_path / "model"))
+    loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
     own = to_ours(parts["conditioner.embedders.0.transformer."], KEYMAP)
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.text_encoder.state_dict().items())
     first = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]

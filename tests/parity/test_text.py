@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
-from cogvideox.weights.files import save_state
-from cogvideox.weights.keymap import to_ours, to_theirs
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,12 +6,12 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file
 
-from cogvideox.bundle import folder
-from cogvideox.bundle.layout import find
 from cogvideox.cli.toybox import run as toybox
 from cogvideox.cli.train import train
-from cogvideox.transformer import lora
-from cogvideox.transformer.lora_files import read_lora
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.model_spec import find
+from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.io import read_lora
 from tests.parity.test_transformer import inputs, reference, relative_error
 
 
@@ -22,12 +22,12 @@ def test_from_videos_to_diffusers(tmp_path: Path) -> None:
     assert train("toybox-lora", settings, data=[str(tmp_path / "clips")], out=tmp_path / "run")
     file = tmp_path / "run/pytorch_lora_weights.safetensors"
 
-    ours = folder.load("toybox").transformer
+    ours = model_folder.load("toybox").transformer
     theirs = CogVideoXTransformer3DModel.from_pretrained(find("toybox")[1] / "transformer", torch_dtype=torch.float32)
     given = inputs(ours.config, (3, 8, 8))
     with torch.no_grad():
         before = ours(**given)
-        lora.add(ours, read_lora(file))
+        inject.add(ours, read_lora(file))
         theirs.load_lora_adapter(load_file(file), prefix="transformer")
         after, expected = ours(**given), reference(theirs, given)
     assert relative_error(before, after) > 1e-3

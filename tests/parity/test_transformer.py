@@ -7,11 +7,11 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 from torch import Tensor
 
+from cogvideox.state_dict.keymap import to_ours, to_theirs
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 from cogvideox.transformer.weights import keymap
-from cogvideox.weights.keymap import to_ours, to_theirs
 
 TOLERANCE = 1e-5
 

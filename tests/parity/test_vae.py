@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
+from cogvideox.state_dict.keymap import to_ours, to_theirs
 from cogvideox.vae.config import PRESETS, VAEConfig
+from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.tiling import Tiling
 from cogvideox.vae.weights import KEYMAP
-from cogvideox.weights.keymap import to_ours, to_theirs
 
 SMALL = VAEConfig(
     block_out_channels=(8, 16, 16, 32),

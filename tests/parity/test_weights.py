@@ -8,12 +8,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from cogvideox.bundle import folder
-from cogvideox.bundle.convert import prepare
-from cogvideox.bundle.layout import WEIGHTS
-from cogvideox.bundle.networks import keymap_of
-from cogvideox.weights.files import load_state
-from cogvideox.weights.keymap import to_theirs
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import keymap_of
+from cogvideox.pretrained.conversion.convert import prepare
+from cogvideox.pretrained.model_spec import WEIGHTS
+from cogvideox.state_dict.keymap import to_theirs
+from cogvideox.state_dict.safetensors_io import load_state
 from tests import tiny
 
 THEIRS = {
@@ -37,7 +37,7 @@ def theirs(path: Path, part: str, dtype: torch.dtype):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant: str) -> None:
     bundle = tiny.bundle(variant)
-    here = folder.save(bundle, tmp_path / "here")
+    here = model_folder.save(bundle, tmp_path / "here")
     for part in WEIGHTS:
         network = getattr(bundle, part)
         own = to_theirs(network.state_dict(), keymap_of(network.config))
@@ -45,7 +45,7 @@ def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant
         assert same(model.state_dict(), own)
         model.to(torch.bfloat16).save_pretrained(tmp_path / "there" / part, max_shard_size="40KB")
     plan = prepare(tmp_path / "there", base=here)
-    loaded = folder.load(plan.write_folder(tmp_path / "back"), dtype=torch.bfloat16)
+    loaded = model_folder.load(plan.write_folder(tmp_path / "back"), dtype=torch.bfloat16)
     assert len(list((tmp_path / "there/transformer").glob("*.safetensors"))) > 1
     for part in WEIGHTS:
         network = getattr(bundle, part).to(torch.bfloat16)

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from cogvideox.bundle import layout
-from cogvideox.transformer.lora_files import read_lora
-from cogvideox.weights.files import load_state, save_state
+from cogvideox.pretrained import model_spec
+from cogvideox.state_dict.safetensors_io import load_state, save_state
+from cogvideox.transformer.lora.io import read_lora
 
 
 class Evil:
@@ -22,7 +22,7 @@ def test_to_a_file_and_back_to_a_model(run, model, here):
     assert ran.status == 0 and "not a whole model yet: vae, text_encoder, tokenizer missing" in ran.err
     ran = run("convert", "one.safetensors", "part", "--base", model)
     assert (ran.status, ran.err) == (0, "")
-    assert layout.describe("part").transformer == layout.describe(model).transformer
+    assert model_spec.describe("part").transformer == model_spec.describe(model).transformer
     weights = load_state("part/transformer").values()
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.cli import requirements
-from cogvideox.cli.requirements import PURPOSES, Library, libraries
+from cogvideox.cli import dependencies
+from cogvideox.cli.dependencies import PURPOSES, Library, libraries
 
 
 def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -46,7 +46,7 @@ def test_a_library_is_missing_or_old(run, tmp_path: Path, monkeypatch):
         '[project]\ndependencies = ["no-such-library>=2", "numpy>=99", "rich"]\n'
         '[project.optional-dependencies]\nserve = ["no-such-server[all]"]\ndev = ["cogvideox[serve]"]\n'
     )
-    monkeypatch.setattr(requirements, "_CHECKOUT", project)
+    monkeypatch.setattr(dependencies, "_CHECKOUT", project)
     ran = run("doctor", "--no-generation")
     assert ran.status == 2 and ran.err.count("\n") == 1
     assert "install no-such-library, numpy>=99 (" in ran.err and "rich" not in ran.err
@@ -73,7 +73,7 @@ def test_every_optional_part_has_a_purpose():
 
 
 def test_what_was_noted_at_installation():
-    noted = requirements._of_installation()
+    noted = dependencies._of_installation()
     assert any(line.startswith("torch") for line in noted[""]) and noted["dev"]
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cogvideox.bundle.layout import describe
 from cogvideox.cli.encode import parser, target_of
-from cogvideox.dataset.shards import LatentStore
+from cogvideox.dataset.latents.latent_store import LatentStore
+from cogvideox.pretrained.model_spec import describe
 from tests import tiny
 from tests.unit.dataset import clips
 

@@ -66,7 +66,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         assert sentence in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["cogvideox.training.curves", "cogvideox.cli.plot"])
+@pytest.mark.parametrize("module", ["cogvideox.training.metrics.curves", "cogvideox.cli.plot"])
 def test_no_torch_is_needed(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cogvideox.dataset.config import StoreSettings, Target
+from cogvideox.dataset.latents.latent_store import INDEX, LatentStore, Row, save_shard, write_index
 from cogvideox.dataset.loader import Loader, Step
 from cogvideox.dataset.mixture import MixtureSettings, Source
-from cogvideox.dataset.shards import INDEX, LatentStore, Row, save_shard, write_index
 from cogvideox.errors import UserError
-from cogvideox.policy import Bound, Policy
+from cogvideox.filter_policy import Bound, Policy
 from cogvideox.records import LatentSample, PackedBatch
 from tests.tiny import TEXT_LENGTH, transformer
 

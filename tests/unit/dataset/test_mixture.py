@@ -12,7 +12,7 @@ import pytest
 from cogvideox.config import from_dict, to_dict
 from cogvideox.dataset.mixture import Mixture, MixtureSettings, Source, State, Table
 from cogvideox.errors import UserError
-from cogvideox.policy import Bound, Policy
+from cogvideox.filter_policy import Bound, Policy
 
 SETTINGS = MixtureSettings(sources=(Source("a", 3.0), Source("b")), row_tokens=200, num_rows=4)
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import cogvideox
-from cogvideox.bundle.folder import load
+from cogvideox.device import choose_device, choose_dtype
 from cogvideox.errors import UserError
-from cogvideox.generation.denoise import check_finite
-from cogvideox.generation.device import choose_device, choose_dtype
 from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
-from cogvideox.generation.request import Replay
+from cogvideox.generation.request.request import Replay
+from cogvideox.generation.sampling.denoise import check_finite
+from cogvideox.pretrained.model_folder import load
 from tests import tiny
 
 PROMPT = tiny.CAPTIONS[0]
@@ -206,13 +206,17 @@ def test_nor_are_those_that_overflow_when_frames_are_decoded(folders, output):
 def test_devices_and_types(pipes):
     settings = replace(pipes["2b"].settings, dtype="bfloat16")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_dtype("auto", cpu, settings) == torch.float32
-    assert choose_dtype("auto", gpu, settings) == torch.bfloat16
-    assert choose_dtype("float16", gpu, settings) == choose_dtype(torch.float16, gpu, settings) == torch.float16
+    assert choose_dtype("auto", cpu, settings.dtype) == torch.float32
+    assert choose_dtype("auto", gpu, settings.dtype) == torch.bfloat16
+    assert (
+        choose_dtype("float16", gpu, settings.dtype)
+        == choose_dtype(torch.float16, gpu, settings.dtype)
+        == torch.float16
+    )
     assert choose_device("cpu") == choose_device(cpu) == cpu
     for name, device in (("bfloat16", cpu), ("float64", gpu)):
         with pytest.raises(UserError, match=name):
-            choose_dtype(name, device, settings)
+            choose_dtype(name, device, settings.dtype)
     for name in ("warp", "cuda:99", "xpu", "meta"):
         with pytest.raises(UserError, match=name):
             choose_device(name)

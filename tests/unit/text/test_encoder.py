@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
+from cogvideox.state_dict.keymap import to_ours, to_theirs
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder, position_buckets
-from cogvideox.weights.keymap import to_ours, to_theirs
 
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.text import folding, spiece
+from cogvideox.text import normalization, sentencepiece_model
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
 
 CAPTIONS = [
@@ -82,7 +82,7 @@ def test_words_of_the_captions_are_single_tokens(toy):
 
 
 def folding_words(text: str) -> list[str]:
-    return "".join(map(folding.fold, text)).split()
+    return "".join(map(normalization.fold, text)).split()
 
 
 def test_case_punctuation_and_accents_do_not_matter(toy):
@@ -135,7 +135,7 @@ def test_decode(toy):
 
 def test_round_trip_of_both_files(toy, tmp_path):
     toy.save(tmp_path)
-    pieces, charsmap = spiece.read(tmp_path / "spiece.model")
+    pieces, charsmap = sentencepiece_model.read(tmp_path / "spiece.model")
     assert (pieces, charsmap) == (toy.pieces, toy.charsmap)
     again = Tokenizer.from_folder(tmp_path)
     assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from cogvideox.toybox.caption import ALL_WORDS, STYLES, caption, parse, sample_prompts
-from cogvideox.toybox.scene import draw
+from cogvideox.toybox.captions.caption import ALL_WORDS, STYLES, caption, parse, sample_prompts
+from cogvideox.toybox.scenes.sample_core import draw
 
 SIDES = ("all", "training", "withheld")
 

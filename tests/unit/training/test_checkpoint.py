@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
-from cogvideox.training import optim
 from cogvideox.training.checkpoint import Checkpoints, open_run
-from cogvideox.training.optim import adamw, move
-from cogvideox.training.settings import OptimSettings
-from cogvideox.training.transformer_loop import build
+from cogvideox.training.config import OptimSettings
+from cogvideox.training.optim import optimizers
+from cogvideox.training.optim.optimizers import adamw, move
+from cogvideox.training.toybox.trainer import build
 from tests import tiny_runs
 
 
@@ -163,7 +163,7 @@ def test_another_model_is_refused(tmp_path):
 @pytest.mark.parametrize("names", [("muon", "adamw"), ("adamw", "muon")])
 def test_another_optimizer_is_refused(tmp_path, names):
     model = build(tiny_runs.transformer_run(tmp_path))
-    before, now = ({"optimizer": optim.optimizer([model], OptimSettings(name=name))} for name in names)
+    before, now = ({"optimizer": optimizers.optimizer([model], OptimSettings(name=name))} for name in names)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, before)
     with pytest.raises(UserError, match="does not fit this run's optimizer"):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.bundle.layout import describe
-from cogvideox.training.stage_loop import begin, narrow, train
-from cogvideox.training.stage_settings import LoRASettings, SampleSettings, StageTraining
-from cogvideox.transformer.lora_files import read_lora
+from cogvideox.pretrained.model_spec import describe
+from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.trainer import begin, narrow, train
+from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
 from tests.laws.test_resume import history
 
@@ -27,7 +27,7 @@ def settings(tmp_path_factory) -> StageTraining:
 
 def test_frozen_matrices_in_bfloat16_change_nothing(settings, tmp_path, monkeypatch):
     narrowed = read_lora(train(settings, tmp_path / "narrowed"))
-    monkeypatch.setattr("cogvideox.training.stage_loop.narrow", lambda model: None)
+    monkeypatch.setattr("cogvideox.training.diffusion.trainer.narrow", lambda model: None)
     wide = read_lora(train(settings, tmp_path / "wide"))
     for name, factors in wide.layers.items():
         assert torch.equal(factors.down, narrowed.layers[name].down) and torch.equal(

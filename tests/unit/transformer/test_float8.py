@@ -5,8 +5,8 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
-from cogvideox.transformer import lora
 from cogvideox.transformer.float8 import LAYERS, Float8Linear, round_rows, to_float8
+from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
 from tests import tiny
 
@@ -53,8 +53,8 @@ def test_a_model_in_a_quarter_of_the_memory(model):
 
 
 @pytest.fixture
-def adapter(model) -> lora.LoRA:
-    one = lora.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=[*lora.TARGETS, "ff.net.0.proj"])
+def adapter(model) -> inject.LoRA:
+    one = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=[*inject.TARGETS, "ff.net.0.proj"])
     for factors in one.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     return one
@@ -63,14 +63,14 @@ def adapter(model) -> lora.LoRA:
 @pytest.mark.parametrize("merge", [False, True])
 def test_loras_from_before(model, adapter, merge):
     """What lies beside the weights can be taken off afterwards, and what is merged cannot."""
-    lora.add(model, adapter, merge=merge)
+    inject.add(model, adapter, merge=merge)
     with_it = predict(model)
     to_float8(model)
     assert (predict(model) - with_it).norm() < 0.1 * with_it.norm()
     if merge:
-        assert not lora.strengths(model)
+        assert not inject.strengths(model)
     else:
-        lora.remove(model)
+        inject.remove(model)
         assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
 
 
@@ -78,15 +78,15 @@ def test_loras_from_after(model, adapter):
     to_float8(model)
     before = predict(model)
     with pytest.raises(UserError, match="leave merge out"):
-        lora.add(model, adapter, merge=True)
-    lora.add(model, adapter, strength=0.5)
-    lora.add(model, adapter, "other", strength=0.5)
+        inject.add(model, adapter, merge=True)
+    inject.add(model, adapter, strength=0.5)
+    inject.add(model, adapter, "other", strength=0.5)
     both = predict(model)
-    lora.remove(model)
+    inject.remove(model)
     assert torch.equal(predict(model), before)
-    lora.add(model, adapter)
+    inject.add(model, adapter)
     torch.testing.assert_close(predict(model), both)
-    assert lora.extract(model).layers.keys() == adapter.layers.keys()
+    assert inject.extract(model).layers.keys() == adapter.layers.keys()
 
 
 def test_blocks_whose_weights_are_elsewhere(model):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from cogvideox.vae.conv_cache import FirstFrame
 from cogvideox.vae.layers import LatentNorm, PointwiseConv3d, source_frames
-from cogvideox.vae.stream import FirstFrame
 
 
 def test_pointwise_convolution_is_a_convolution():

@@ -1,0 +1,1 @@
+"""Encoding of clips to latents and their storage."""

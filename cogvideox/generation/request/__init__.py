@@ -1,0 +1,1 @@
+"""What is to be generated: the request, its validation, its input files."""

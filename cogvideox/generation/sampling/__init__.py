@@ -1,0 +1,1 @@
+"""The denoising loop: guidance, step caching, windows, conditioning."""

@@ -1,0 +1,105 @@
+"""Decoding without gradients, a chunk of time on each rank: the frames of one process, to the bit.
+
+A layer needs of the chunk before its own only the last two frames that go into it, and norms pool over one chunk. So
+the ranks work at the same layer at the same time, each on its chunk, and hand those frames on.
+
+Axes: b batch, z latent channels, lt lh lw latent frames, height and width; c channels, t frames, h w height and width.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from cogvideox import geometry
+from cogvideox.parallel.collectives import exchange, gather
+from cogvideox.vae.inference.sliced import Norm, Rows, Strip, Strips
+from cogvideox.vae.layers import CausalConv3d
+from cogvideox.vae.model import CausalVAE
+
+
+@torch.no_grad()
+def decode_stream(
+    vae: CausalVAE,
+    z: Float[Tensor, "b z lt lh lw"],
+    group: ProcessGroup,
+    *,
+    strips: int = 1,
+    offload: bool = False,
+) -> Iterator[Float[Tensor, "b c t h w"]]:
+    """What `CausalVAE.decode_stream` yields. Every rank has all of z, and gets all frames."""
+    chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
+    if len(chunks) == 1:
+        yield from vae.decode_stream(z, strips=strips, offload=offload)
+        return
+    size, rank = group.size(), group.rank()
+    past = ChunkOfRank(group, len(chunks), strips, offload)
+    for first in range(0, len(chunks), size):
+        turn = chunks[first : first + size]
+        # A rank that has no chunk left takes part with any other, which nobody gets.
+        made = vae.decoder(turn[rank] if rank < len(turn) else chunks[-1], past)
+        frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in turn]
+        if first == 0:
+            frames[0] -= geometry.FRAME_RATIO - 1
+        lengths = frames + [0] * (size - len(turn))
+        yield from gather(made[:, :, : lengths[rank]], lengths, 2, group).split(frames, dim=2)
+        past.advance()
+
+
+class ChunkOfRank(Strips):
+    """What a rank's chunk knows of those before it: chunk 0 is rank 0's, and after the last rank it is rank 0's turn
+    again. Every chunk has two latent frames or more."""
+
+    def __init__(self, group: ProcessGroup, num_chunks: int, num_strips: int, offload: bool) -> None:
+        super().__init__(num_strips, offload=offload, holds_last=True)  # it keeps nothing for a next chunk by itself
+        self.holds_first = group.rank() == 0
+        self._group = group
+        self._left = num_chunks
+        self._ready: tuple[Tensor, Tensor] | None = None
+        self._for_next: dict[nn.Module, Tensor] = {}
+
+    def advance(self, *, to_last: bool = False) -> None:
+        self.holds_first = False
+        self._left -= self._group.size()
+
+    def _convolved(
+        self, x: Rows, norm: Norm | None, conv: CausalConv3d, latents: Tensor | None, *, lets_go: bool = False
+    ) -> Iterator[Strip]:
+        if norm is not None:
+            self._ready = super()._factors(x, norm, latents)
+        before = self._hand_on(self._last_frames(x, None if norm is None else self._ready), conv)
+        if not self.holds_first:
+            self._tail_rows[conv] = list(before.split([strip.shape[3] for strip in x], dim=3))
+        yield from super()._convolved(x, norm, conv, latents, lets_go=lets_go)
+
+    def _factors(self, x: Rows, norm: Norm, latents: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert self._ready is not None
+        return self._ready
+
+    def _last_frames(self, x: Rows, factors: tuple[Tensor, Tensor] | None) -> Strip:
+        """The last two frames that go into the convolution."""
+        last = [strip[:, :, -2:] for strip in x]
+        if factors is not None:
+            scale, shift = (f if f.shape[2] == 1 else f[:, :, -2:] for f in factors)
+            factors = scale, shift
+        rooms = (self._room(last, i, factors, list(last)) for i in range(len(last)))
+        return torch.cat([room[:, :, 2:, 1:-1] for room in rooms], dim=3)
+
+    def _hand_on(self, last: Strip, conv: nn.Module) -> Strip:
+        """Gives the last frames to the rank with the next chunk; returns those of the chunk before this rank's."""
+        size, rank = self._group.size(), self._group.rank()
+        # Who gives to whom; a rank without a chunk gives nothing.
+        gives = {r: r + 1 for r in range(min(self._left, size) - 1)}
+        if self._left > size:
+            gives[size - 1] = 0
+        nothing = last[:, :, :0]
+        parts = [last if gives.get(rank) == r else nothing for r in range(size)]
+        shapes = [last.shape if gives.get(r) == rank else nothing.shape for r in range(size)]
+        received = torch.cat(exchange(parts, shapes, self._group), dim=2)
+        if rank > 0:
+            return received if received.shape[2] else last
+        before = self._for_next.pop(conv, last)
+        self._for_next[conv] = received
+        return before

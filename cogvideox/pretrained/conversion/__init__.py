@@ -1,0 +1,1 @@
+"""Conversion of weights from SAT, diffusers and single files."""

@@ -1,0 +1,162 @@
+"""Where the matrices of a streamed network wait, and how they come from there: the disk, or memory.
+
+A shelf gives matrices by name, as the network multiplies by them. From the disk they are cast and joined every time;
+in memory they lie ready, as they are or in one byte a number (`rows`), in pinned memory where a GPU fetches them.
+"""
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cogvideox.pretrained.offload.quantization import Rows, Storage, round_
+from cogvideox.state_dict.keymap import Rule
+from cogvideox.state_dict.lazy import Stored
+from cogvideox.state_dict.strict_load import sources_of, translate, translate_into
+
+
+class OnDisk:
+    """A shelf that is the files of the model.
+
+    Args:
+        expected: names and shapes of the network's tensors, as its `state_dict` before anything is loaded.
+        where: the file, for messages.
+    """
+
+    def __init__(
+        self,
+        state: Stored,
+        expected: Mapping[str, Tensor],
+        rules: Sequence[Rule],
+        where: str,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._state, self._expected, self._rules, self._where = state, expected, rules, where
+        self._dtype, self._device = dtype, device
+        self._lock = Lock()
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Read, checked and cast. One thread at a time reads.
+
+        Raises:
+            UserError: one is damaged, or does not fit into the type.
+        """
+        wanted, state = {name: self._expected[name] for name in names}, self._part(names)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            made = dict(
+                translate(
+                    state,
+                    wanted,
+                    where=self._where,
+                    rules=self._rules,
+                    dtype=self._dtype,
+                    device=self._device,
+                    lasting=False,
+                )
+            )
+            state.release()  # small tensors lie all over the file
+        return made
+
+    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
+        """The same, one after the other into tensors that are there, so that no other memory is held.
+
+        Raises:
+            UserError: as `fetch`.
+        """
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            translate_into(self._part(names), into, where=self._where, rules=self._rules)
+
+    def _part(self, names: Sequence[str]) -> Stored:
+        """Of the files, what these tensors are made of."""
+        theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
+        return self._state.renamed({name: name for name in theirs})
+
+    def rows_of(self, name: str, indices: Tensor) -> Tensor:
+        """Some rows of a table that lies in the file as it is used, cast. The others are never read."""
+        (theirs,) = sources_of(name, self._state, self._rules)
+        return self._state[theirs][indices.to("cpu")].to(self._device, self._dtype)
+
+
+class Rounded:
+    """The same shelf, of matrices as they would be after a time in one-byte storage."""
+
+    def __init__(self, disk: OnDisk, storage: Storage) -> None:
+        self._disk, self._storage = disk, storage
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """As `OnDisk.fetch`."""
+        made = self._disk.fetch(names)
+        self._round(made.values())
+        return made
+
+    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
+        """As `OnDisk.fill`."""
+        self._disk.fill(names, into)
+        self._round(into[name] for name in names)
+
+    def _round(self, matrices: Iterable[Tensor]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            for matrix in matrices:
+                round_(matrix, self._storage)
+
+
+class InMemory:
+    """A shelf of tensors that were read once.
+
+    Args:
+        source: where they come from.
+        groups: names that are read together, one group after the other.
+        place: where they wait: the device itself, or the CPU.
+        storage: in which form; None is that of the network.
+    """
+
+    def __init__(
+        self,
+        source: OnDisk,
+        groups: Iterable[Sequence[str]],
+        *,
+        place: torch.device,
+        device: torch.device,
+        dtype: torch.dtype,
+        storage: Storage | None = None,
+    ) -> None:
+        self.place, self.device, self.dtype = place, device, dtype
+        self.held: dict[str, Tensor | Rows] = {}
+        for names in groups:
+            for name, tensor in source.fetch(names).items():
+                if storage is None:
+                    self.held[name] = self._put_away(tensor)
+                else:  # the scales, which are few, do not wait
+                    rows = Rows.of(tensor, storage)
+                    self.held[name] = Rows(self._put_away(rows.numbers), rows.scale)
+
+    def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """On the device, in the type of the network."""
+        return {name: self._spread(self.held[name]) for name in names}
+
+    def _spread(self, held: Tensor | Rows) -> Tensor:
+        held = held.to(self.device)
+        return held.spread(self.dtype) if isinstance(held, Rows) else held
+
+    def _put_away(self, tensor: Tensor) -> Tensor:
+        """To where it waits; in main memory for a GPU, known to the driver, so that copies run beside the computation.
+
+        Torch's own pinned memory comes in powers of two, which for these matrices wastes up to half of it. Where the
+        driver refuses, copies are slower, and nothing else.
+        """
+        tensor = tensor.to(self.place)
+        if self.place.type == "cpu" and self.device.type == "cuda":
+            runtime: Any = torch.cuda.cudart()
+            if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
+                # Not at the end of the process, when there may be no driver any more to tell.
+                unregister = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
+                unregister.atexit = False  # pyrefly: ignore[missing-attribute]
+        return tensor
+
+
+Shelf = OnDisk | Rounded | InMemory

@@ -1,0 +1,129 @@
+"""SentencePiece model files (`spiece.model`), read and written without protobuf.
+
+The file is one protobuf message (sentencepiece_model.proto). A T5 tokenizer needs two things of it: the scored
+pieces and the compiled table of character replacements. Fields for other purposes are skipped.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cogvideox.atomic_io import cannot_read, writing
+from cogvideox.errors import UserError
+
+Piece = tuple[str, float]
+
+# Numbers of fields: in the message, in a piece, in the trainer's and in the normaliser's settings.
+_PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
+_TEXT, _SCORE, _TYPE = 1, 2, 3
+_MODEL_TYPE, _VOCAB_SIZE, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3, 4, 40, 41, 42, 43
+_NAME, _CHARSMAP = 1, 2
+_UNIGRAM = 1
+_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
+# Wire types: how a field's value is stored.
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def read(path: str | Path) -> tuple[list[Piece], bytes]:
+    """The pieces with their scores (log-probabilities) in the order of their ids, and the table of replacements.
+
+    Raises:
+        UserError: the file cannot be read, is no SentencePiece model, or holds another kind of model than Unigram.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    pieces: list[Piece] = []
+    charsmap = b""
+    model_type = _UNIGRAM
+    try:
+        for number, value in _fields(data):
+            if number == _PIECE:
+                piece = dict(_fields(value))
+                pieces.append((piece[_TEXT].decode(), struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0]))
+            elif number == _TRAINER:
+                model_type = dict(_fields(value)).get(_MODEL_TYPE, _UNIGRAM)
+            elif number == _NORMALIZER:
+                charsmap = dict(_fields(value)).get(_CHARSMAP, b"")
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, struct.error) as error:
+        raise UserError(f"{path} is damaged or not a SentencePiece model") from error
+    if not pieces:
+        raise UserError(f"{path} is damaged or not a SentencePiece model: it holds no pieces")
+    if model_type != _UNIGRAM:
+        raise UserError(
+            f"{path} holds a SentencePiece model of type {model_type}, but T5's is Unigram, type {_UNIGRAM}"
+        )
+    return pieces, charsmap
+
+
+def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
+    """Write a Unigram model in T5's convention: pieces 0, 1, 2 are padding, end of text and unknown; there is no bos.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    data = bytearray()
+    for index, (text, score) in enumerate(pieces):
+        kind = (_CONTROL, _CONTROL, _UNKNOWN)[index] if index < 3 else _NORMAL
+        piece = _bytes(_TEXT, text.encode()) + _float(_SCORE, score) + _integer(_TYPE, kind)
+        data += _bytes(_PIECE, piece)
+    settings = {_MODEL_TYPE: _UNIGRAM, _VOCAB_SIZE: len(pieces), _UNK_ID: 2, _BOS_ID: -1, _EOS_ID: 1, _PAD_ID: 0}
+    data += _bytes(_TRAINER, b"".join(_integer(number, value) for number, value in settings.items()))
+    data += _bytes(_NORMALIZER, _bytes(_NAME, b"user_defined") + _bytes(_CHARSMAP, charsmap))
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """The numbers and values of a message's fields: integers of varints, raw bytes of everything else."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            size, at = _varint(data, at)
+        elif wire in (_FIXED32, _FIXED64):
+            size = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire}")
+        if at + size > len(data):
+            raise ValueError("the message ends inside a field")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _to_varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # negative numbers as their 64-bit complement
+    data = bytearray()
+    while value > 127:
+        data.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*data, value])
+
+
+def _integer(number: int, value: int) -> bytes:
+    return _to_varint(number << 3 | _VARINT) + _to_varint(value)
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return _to_varint(number << 3 | _BYTES) + _to_varint(len(value)) + value
+
+
+def _float(number: int, value: float) -> bytes:
+    return _to_varint(number << 3 | _FIXED32) + struct.pack("<f", value)

@@ -1,0 +1,1 @@
+"""Captions of scenes, and parsing of captions."""

@@ -1,0 +1,1 @@
+"""Reading facts back from frames, and scoring videos against prompts."""

@@ -1,0 +1,1 @@
+"""Scenes: the grammar of facts and random scenes."""

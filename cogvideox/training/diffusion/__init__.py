@@ -1,0 +1,1 @@
+"""Training of the transformer on encoded clips: packed rows, stages, LoRA."""

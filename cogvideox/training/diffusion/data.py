@@ -1,0 +1,121 @@
+"""What a stage learns from: stores of latents and features, or folders of videos, which are encoded into stores."""
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.dataset.config import Target
+from cogvideox.dataset.ingest.clip_windows import plan
+from cogvideox.dataset.ingest.report import rejected, summary
+from cogvideox.dataset.ingest.scan import recognise
+from cogvideox.dataset.latents.encode import encode, store_settings, with_usable_captions
+from cogvideox.dataset.latents.encode_workers import Machine
+from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
+from cogvideox.errors import UserError
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.pretrained.model_spec import Description
+from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.fault_tolerance.preemption import Interruption
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of a stage, which agree on the networks that made them.
+
+    data: by the path that the settings have, whether it is a store or a folder: the order of samples follows from it.
+    scaling_factor: what latents are multiplied by. image_scaling_factor: those of images that clips begin with.
+    null_text: what stands for no caption.
+    """
+
+    data: dict[str, LatentStore]
+    validation: LatentStore | None
+    scaling_factor: float
+    image_scaling_factor: float
+    null_text: Float[Tensor, "n d"]
+
+
+def open_stores(
+    settings: StageTraining,
+    about: Description,
+    out: Path,
+    device: torch.device,
+    ranks: Ranks | None,
+    interruption: Interruption,
+    takes_image: bool = False,
+) -> Stores:
+    """Opens the stores; folders of videos, images and captions are first encoded into `out/stores/`, by one rank.
+
+    Args:
+        takes_image: clips are needed with their first frames.
+
+    Raises:
+        UserError: no data; nothing to train on in a folder; a store that other networks made than the model's, or
+            without the first frames that are needed.
+        Stopped: there was a reason to, while something was encoded.
+    """
+    if not settings.data:
+        raise UserError("there is nothing to train on: --data names a store, or a folder of videos and captions")
+    target = settings.target.beginning_with_images() if takes_image else settings.target
+
+    def ready() -> list[str]:
+        paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
+        for path in paths:  # of all, before the first is encoded
+            if not Path(path).exists():
+                raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
+        return [str(_store(Path(path), target, about, out, device, interruption)) for path in paths]
+
+    places = ready() if ranks is None else ranks.agree(ready)
+    stores = [LatentStore(place) for place in places]
+    for store in stores:
+        ours = store_settings(about, store.settings.target)
+        if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
+            raise UserError(
+                f"the VAE or the text encoder that made {store.folder}, of {store.settings.model}, has other weights "
+                f"than that of {settings.model}: encode the clips anew, or train the model that they are of"
+            )
+        if takes_image and not store.settings.target.first_frames:
+            raise UserError(
+                f"{store.folder} lacks the first frames that {settings.model} is to begin with: "
+                "encode into it again with --first-frames 4"
+            )
+        if len(store) == 0:
+            raise UserError(f"{store.folder} has no clips to train on")
+    return Stores(
+        data={source.store: store for source, store in zip(settings.data, stores)},
+        validation=stores[-1] if settings.validation else None,
+        scaling_factor=about.vae.scaling_factor,
+        image_scaling_factor=about.vae.image_scaling_factor,
+        null_text=stores[0].null_text().float(),
+    )
+
+
+def _store(
+    path: Path, target: Target, about: Description, out: Path, device: torch.device, interruption: Interruption
+) -> Path:
+    """The store at a path, or the one that the folder there is encoded into."""
+    if (path / INDEX).is_file():
+        return path
+    place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+    listing = recognise(path)
+    views, _ = with_usable_captions(plan(listing.clips, target)[0], about)
+    print(summary(listing, views, target), file=sys.stderr)
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+        interruption.check()
+
+    kind = "float32" if device.type == "cpu" else about.settings.dtype
+    machine = Machine(str(device), kind)
+    encoded = encode(listing, place, about, target, machine=machine, on_progress=on_progress)
+    if encoded.rejects:
+        print(rejected(encoded.rejects), file=sys.stderr)
+    if encoded.num_clips == 0:
+        raise UserError(f"{path} has no clips to train on")
+    return place

@@ -1,0 +1,220 @@
+"""The stages of the paper (appendix A, table 5), fine-tuning on a user's clips, and small twins. Imports no torch.
+
+Sizes, durations, sequence lengths, samples of a step and numbers of steps are the paper's: rows of a step are so many
+that these samples fill them. Its learning rates are not published, and these are untried at full size.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cogvideox.dataset.config import Target
+from cogvideox.filter_policy import Bound, Policy
+from cogvideox.training.config import OptimSettings, RunSettings
+from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.transformer.config import PRESETS, TransformerConfig
+
+BASE = "THUDM/CogVideoX-5b"
+TOY_PROMPTS = (
+    "a large red ball moves right on a white background",
+    "a small blue cube drifts up on a pink floor",
+    "a purple cone stays still on a gray surface",
+    "a large yellow ball moves left on a black background",
+)
+
+
+def pretrain_256() -> StageTraining:
+    """Stage 1 of the paper, from nothing: up to 256x384 and 6 s, images mixed in; rows of 25k tokens."""
+    return StageTraining(
+        model=BASE,
+        transformer=PRESETS["5b"](),
+        row_tokens=25_000,
+        optim=OptimSettings(lr=1e-4, warmup_steps=10_000, final_lr=0.1),
+        run=RunSettings(num_steps=400_000, batch_size=416, precision="bfloat16", workers=8, save_interval=1_000),
+        target=Target(fps=8.0, num_frames=49, max_area=256 * 384),
+        image_share=0.2,
+        checkpointing="selective",
+        position_rule="slice",
+    )
+
+
+def pretrain_480() -> StageTraining:
+    """Stage 2: goes on from `pretrain-256` at up to 480x720; rows of 75k tokens. Positions extrapolate."""
+    return replace(
+        pretrain_256(),
+        model="runs/pretrain-256/model",
+        transformer=None,
+        row_tokens=75_000,
+        optim=OptimSettings(lr=5e-5, warmup_steps=1_000, final_lr=0.1),
+        run=RunSettings(num_steps=220_000, batch_size=240, precision="bfloat16", workers=8, save_interval=1_000),
+        target=Target(fps=8.0, num_frames=49, max_area=480 * 720),
+    )
+
+
+def pretrain_768() -> StageTraining:
+    """Stage 3: goes on from `pretrain-480` at up to 768x1360 and 10 s; rows of 700k tokens, shared by ranks."""
+    return replace(
+        pretrain_480(),
+        model="runs/pretrain-480/model",
+        row_tokens=700_000,
+        optim=OptimSettings(lr=2e-5, warmup_steps=1_000, final_lr=0.1),
+        run=RunSettings(num_steps=120_000, batch_size=32, precision="bfloat16", workers=8, save_interval=500),
+        target=Target(fps=16.0, num_frames=161, max_area=768 * 1360),
+        checkpointing="full",
+        sequence=8,
+    )
+
+
+def quality() -> StageTraining:
+    """The last stage: the fifth of the data with the best `quality` score, which takes subtitles and watermarks out."""
+    return replace(
+        pretrain_768(),
+        model="runs/pretrain-768/model",
+        optim=OptimSettings(lr=1e-5, warmup_steps=200, final_lr=0.1),
+        run=RunSettings(num_steps=10_000, batch_size=13, precision="bfloat16", workers=8, save_interval=500),
+        policy=Policy((Bound("quality", best=0.2),)),
+    )
+
+
+def sft() -> StageTraining:
+    """All weights of an official model, on a user's clips at its own size."""
+    return StageTraining(
+        model=BASE,
+        row_tokens=18_000,
+        optim=OptimSettings(lr=1e-5, warmup_steps=50, schedule="constant"),
+        run=RunSettings(num_steps=500, batch_size=8, precision="bfloat16", save_interval=100, ema_decay=0.99),
+        target=Target(fps=8.0, num_frames=49, height=480, width=720),
+        checkpointing="full",
+    )
+
+
+def lora() -> StageTraining:
+    """A LoRA for an official model, on a user's clips at its own size."""
+    return replace(
+        sft(),
+        lora=LoRASettings(),
+        optim=OptimSettings(lr=1e-4, warmup_steps=50, schedule="constant"),
+        run=RunSettings(num_steps=1_000, batch_size=4, precision="bfloat16", save_interval=200, ema_decay=0.99),
+    )
+
+
+def i2v() -> StageTraining:
+    """Appendix D: a text-to-video model learns to begin with an image, whose latents stand beside the noise."""
+    return replace(
+        sft(),
+        add_image=True,
+        image_share=0.0,
+        optim=OptimSettings(lr=2e-5, warmup_steps=500, final_lr=0.1),
+        run=RunSettings(num_steps=20_000, batch_size=64, precision="bfloat16", workers=8, save_interval=500),
+    )
+
+
+def toy_transformer() -> TransformerConfig:
+    """The shipped model's: after the 2B, a twelfth as wide and a fifth as deep."""
+    return TransformerConfig(
+        num_attention_heads=5,
+        attention_head_dim=32,
+        num_layers=6,
+        time_embed_dim=128,
+        text_embed_dim=128,
+        max_text_seq_length=24,
+        sample_height=8,
+        sample_width=8,
+        sample_frames=9,
+        spatial_interpolation_scale=0.5,
+        temporal_interpolation_scale=0.5,
+    )
+
+
+def toybox_pretrain_256() -> StageTraining:
+    """`pretrain-256` in small: the shipped model's transformer from nothing, on clips of at most 48x48."""
+    return StageTraining(
+        model="toybox",
+        transformer=toy_transformer(),
+        row_tokens=512,
+        optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=100, final_lr=0.1),
+        run=RunSettings(num_steps=2_000, batch_size=4, save_interval=200, validate_interval=200),
+        target=Target(fps=8.0, num_frames=9, max_area=48 * 48),
+        image_share=0.2,
+        samples=SampleSettings(TOY_PROMPTS, interval=500, num_frames=9, height=48, width=48),
+        stored_as="float16",
+    )
+
+
+def toybox_pretrain_480() -> StageTraining:
+    """`pretrain-480` in small: goes on from `toybox-pretrain-256` at 64x64."""
+    return replace(
+        toybox_pretrain_256(),
+        model="runs/toybox-pretrain-256/model",
+        transformer=None,
+        row_tokens=640,
+        optim=OptimSettings(name="muon", lr=1e-3, warmup_steps=50, final_lr=0.1),
+        run=RunSettings(num_steps=1_000, batch_size=4, save_interval=200, validate_interval=200),
+        target=Target(fps=8.0, num_frames=9, max_area=64 * 64),
+        samples=SampleSettings(TOY_PROMPTS, interval=500, num_frames=9, height=64, width=64),
+    )
+
+
+def toybox_quality() -> StageTraining:
+    """`quality` in small: goes on from `toybox-pretrain-480` with the best fifth of its clips."""
+    return replace(
+        toybox_pretrain_480(),
+        model="runs/toybox-pretrain-480/model",
+        optim=OptimSettings(lr=2e-4, warmup_steps=20, final_lr=0.1),
+        run=RunSettings(num_steps=300, batch_size=4, save_interval=100, validate_interval=100, ema_decay=0.99),
+        policy=Policy((Bound("quality", best=0.2),)),
+    )
+
+
+def toybox_sft() -> StageTraining:
+    """`sft` in small: the shipped model, some hundred steps on a user's clips."""
+    return replace(
+        toybox_pretrain_480(),
+        model="toybox",
+        optim=OptimSettings(lr=1e-4, warmup_steps=20, schedule="constant"),
+        run=RunSettings(num_steps=200, batch_size=1, save_interval=50, validate_interval=100, ema_decay=0.99),
+        target=Target(fps=8.0, num_frames=9, height=64, width=64),
+        image_share=None,
+    )
+
+
+def toybox_i2v() -> StageTraining:
+    """`i2v` in small: the shipped model learns to begin with an image, on a user's clips."""
+    return replace(
+        toybox_sft(),
+        add_image=True,
+        image_share=0.0,
+        optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=50, final_lr=0.1),
+        run=RunSettings(num_steps=1_000, batch_size=2, save_interval=200, validate_interval=200, ema_decay=0.99),
+        samples=SampleSettings(),
+    )
+
+
+def toybox_lora() -> StageTraining:
+    """`lora` in small: a LoRA for the shipped model on a user's clips, a minute on two CPU cores."""
+    return replace(
+        toybox_sft(),
+        lora=LoRASettings(rank=16),
+        optim=OptimSettings(lr=2e-3, warmup_steps=20, schedule="constant"),
+    )
+
+
+Stages = dict[str, Callable[[], StageTraining]]
+
+FINE_TUNING: Stages = {
+    "lora": lora,
+    "sft": sft,
+    "i2v": i2v,
+    "toybox-lora": toybox_lora,
+    "toybox-sft": toybox_sft,
+    "toybox-i2v": toybox_i2v,
+}
+PRETRAINING: Stages = {
+    "pretrain-256": pretrain_256,
+    "pretrain-480": pretrain_480,
+    "pretrain-768": pretrain_768,
+    "quality": quality,
+    "toybox-pretrain-256": toybox_pretrain_256,
+    "toybox-pretrain-480": toybox_pretrain_480,
+    "toybox-quality": toybox_quality,
+}
+STAGES: Stages = FINE_TUNING | PRETRAINING

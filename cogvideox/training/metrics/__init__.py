@@ -1,0 +1,1 @@
+"""Metrics of a run: logging, throughput, losses by timestep, curves."""

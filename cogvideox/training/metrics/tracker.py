@@ -1,0 +1,206 @@
+"""What a run says about itself: `metrics.jsonl`, one heartbeat line, and tensorboard where it is installed."""
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cogvideox.atomic_io import cannot_write, write_text
+from cogvideox.errors import UserError
+
+Scalar = float | int | Tensor
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done in a step, or in several: samples and tokens of all processes, and the operations of this one."""
+
+    samples: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.samples + other.samples, self.tokens + other.tokens, self.flops + other.flops)
+
+
+class Tracker:
+    """Averages scalars between heartbeats and writes them down.
+
+    `metrics.jsonl` in `folder` gets one object per heartbeat or `write`, each with its "step" (optimizer steps done).
+    A resumed run first drops the lines of the steps it is about to repeat.
+
+    Args:
+        start: optimizer steps done before, and `samples` seen in them.
+        peak: what the device could compute at best (`throughput.peak`), to tell how much of it a run makes use of.
+        silent: says and writes nothing: of several processes one speaks for all.
+
+    Raises:
+        UserError: the disk refuses, here or in any later write.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        num_steps: int,
+        start: int = 0,
+        samples: int = 0,
+        interval: int = 20,
+        peak: float | None = None,
+        silent: bool = False,
+    ) -> None:
+        self.path = Path(folder) / "metrics.jsonl"
+        self.num_steps, self.samples, self.interval, self.peak, self.silent = num_steps, samples, interval, peak, silent
+        if not silent:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._drop_after(start)
+                self._file = self.path.open("a", buffering=1)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            self._board = _tensorboard(self.path.parent / "tensorboard", start)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing was counted since the last heartbeat, which is now."""
+        self._sums: dict[str, tuple[Scalar, int]] = {}
+        self._count, self._done = 0, Work()
+        self._clock = time.monotonic()
+
+    def step(self, step: int, scalars: Mapping[str, Scalar], work: Work) -> None:
+        """Counts one finished step. Every `interval` steps the means go to the file and onto the heartbeat line, with
+        the samples that the run has seen, and with what a second does of them, of tokens and of arithmetic.
+
+        `scalars` should have "loss" and "lr". Tensors are summed where they are and read only at the heartbeat, so a
+        GPU is not made to wait. Raises UserError when the loss is no longer finite.
+        """
+        if self.silent:
+            return
+        for name, value in scalars.items():
+            value = value.detach() if isinstance(value, Tensor) else value
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+        self._count += 1
+        self._done += work
+        self.samples += work.samples
+        if step % self.interval and step != self.num_steps:
+            return
+        means: dict[str, float | int] = {name: float(total) / count for name, (total, count) in self._sums.items()}
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise UserError(f"the loss is {means['loss']} by step {step}: resume with a lower optim.lr")
+        seconds = time.monotonic() - self._clock
+        means |= {"samples": self.samples, "ms_per_step": 1000 * seconds / self._count}
+        means["samples_per_second"] = self._done.samples / seconds
+        if self._done.tokens:
+            means["tokens_per_second"] = self._done.tokens / seconds
+        if self._done.flops and self.peak is not None:
+            means["mfu"] = self._done.flops / seconds / self.peak
+        self.write(step, means)
+        self._say(heartbeat(step, self.num_steps, means))
+        self._begin()
+
+    def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
+        """Writes `scalars` as they are: a validation's result, for example."""
+        if self.silent:
+            return
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in scalars.items()}
+        try:
+            line = {"step": step} | {name: _rounded(value) for name, value in values.items()}
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        if self.silent:
+            return
+        lead = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{lead}{text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """`with tracker.pause():` around work that is no training step, so that ms/step and the ETA stay honest."""
+        began = time.monotonic()
+        yield
+        self._clock += time.monotonic() - began
+
+    def close(self) -> None:
+        if self.silent:
+            return
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _say(self, line: str) -> None:
+        if sys.stderr.isatty():  # where a line that is wider than the window could not be written over
+            line = line[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _drop_after(self, start: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= start:
+                    kept.append(line)
+            except ValueError:  # the half line of a killed run
+                continue
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def heartbeat(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:
+    """What `Tracker.step` writes, in a line for people: of each kind of value only what there is, and the time left."""
+    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
+    for name, form in _SHOWN.items():
+        if name in means:
+            parts.append(form(means[name]))
+    parts.append(f"ETA {duration((num_steps - step) * means['ms_per_step'] / 1000)}")
+    return " | ".join(parts)
+
+
+_SHOWN: dict[str, Callable[[float | int], str]] = {
+    "loss": "loss {:.4g}".format,
+    "lr": "lr {:.3g}".format,
+    "grad_norm": "grad {:.3g}".format,
+    "ms_per_step": "{:.0f} ms/step".format,
+    "samples": "{:,.0f} clips".format,
+    "samples_per_second": "{:.1f}/s".format,
+    "tokens_per_second": "{:,.0f} tokens/s".format,
+    "useful": "{:.1%} useful".format,
+    "mfu": "MFU {:.1%}".format,
+}
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _rounded(value: float | int) -> float | int:
+    return value if isinstance(value, int) else float(f"{value:.7g}")
+
+
+def _tensorboard(folder: Path, start: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra: `pip install cogvideox[train]`
+        return None
+    return SummaryWriter(str(folder), purge_step=start + 1)

@@ -1,0 +1,80 @@
+"""What a transformer run learns from, step by step, and what it is measured on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.latents.toybox_latents import LatentTable, scene
+from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
+from cogvideox.text.tokenizer import train_toy_tokenizer
+from cogvideox.toybox.captions.caption import caption, words
+from cogvideox.toybox.scenes.grammar import Scene
+from cogvideox.training.config import TransformerTraining, due
+from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
+
+
+class Batch(NamedTuple):
+    """Unscaled latents, noise, timesteps and prompt ids of the samples of one step."""
+
+    latents: Float[Tensor, "b c t h w"]
+    noise: Float[Tensor, "b c t h w"]
+    timestep: Int[Tensor, "b"]
+    ids: Int[Tensor, "b n"]
+
+
+class Batches:
+    """Makes the batch of any step from the settings and the step alone: of clips, or, in some steps, of images."""
+
+    def __init__(self, settings: TransformerTraining) -> None:
+        self.settings = settings
+        self.tokenizer = train_toy_tokenizer(words(settings.clips.grammar), settings.text_encoder.vocab_size)
+
+    def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
+        """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.
+
+        In a step of images (`settings.image_interval`) the samples come from `images` instead, in an order of theirs:
+        the first frames of the same clips, with the clips' captions. Where a toy that "moves left" begins is the
+        simpler half of what these words mean; without it they were not learned (docs/results/toybox.md).
+        """
+        settings, run, every = self.settings, self.settings.run, self.settings.image_interval
+        if images is not None and due(step + 1, every):
+            table, visit, size = images, step // every, run.batch_size * settings.images_per_clip
+        else:
+            table, visit, size = clips, step - (step // every if every else 0), run.batch_size
+        indices = clip_indices(run.seed, visit, size, len(table))
+        latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
+        draw_timesteps = explicit_uniform if settings.strata == "slots" else random_uniform
+        return Batch(
+            latents=latents,
+            noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),
+            timestep=draw_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
+            ids=self.ids(self.captions(indices, step)),
+        )
+
+    def captions(self, indices: Sequence[int], step: int) -> list[str]:
+        """A caption for each clip, in a style and wording drawn anew; for a share of them the empty prompt."""
+        rng = numpy_generator("caption", self.settings.run.seed, step)
+        styles, captions = self.settings.caption_styles, []
+        for index in indices:
+            style, wording, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
+            dropped = fate < self.settings.text_dropout
+            captions.append("" if dropped else _caption(self.settings.clips, index, style, wording))
+        return captions
+
+    def held_out(self, number: int) -> tuple[list[Scene], list[str]]:
+        """The first scenes that are never trained on, each with a caption that names all its facts."""
+        clips = self.settings.validation
+        prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(number)]
+        return [scene(clips, index) for index in range(number)], prompts
+
+    def ids(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
+        """Prompts as the text encoder takes them."""
+        return self.tokenizer.encode(prompts, self.settings.transformer.max_text_seq_length)
+
+
+def _caption(clips: ToyboxClips, index: int, style: str, wording: int, *, complete: bool = False) -> str:
+    return caption(scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)

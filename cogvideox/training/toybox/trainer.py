@@ -1,0 +1,258 @@
+"""Text to video from scratch: a transformer on the latents of a trained VAE and the features of a small text encoder.
+
+The paper's recipe (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform
+sampling of the timesteps of a step, captions dropped for classifier-free guidance, an average of the weights; by AdamW
+as there, or by Muon (`optim`).
+
+A step is a function of the weights and of (settings, step): see `batches`. A stopped and resumed run therefore ends
+with the same weights, to the bit, as one that was left alone.
+"""
+
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cogvideox import config
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.latents.toybox_latents import LatentTable, encode
+from cogvideox.dataset.prefetch import ahead, to_device
+from cogvideox.device import choose_device
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.errors import UserError
+from cogvideox.geometry import latent_shape
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import load_vae
+from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
+from cogvideox.pretrained.offload.transformer_cost import Clip
+from cogvideox.text import weights as text_weights
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.training.checkpoint import open_run
+from cogvideox.training.config import TransformerTraining, due
+from cogvideox.training.ema import EMA
+from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
+from cogvideox.training.fault_tolerance.preemption import Interruption, Stopped
+from cogvideox.training.metrics import throughput, timestep_bins
+from cogvideox.training.metrics.tracker import Tracker, Work
+from cogvideox.training.optim import optimizers
+from cogvideox.training.rng import torch_generator
+from cogvideox.training.toybox import validation
+from cogvideox.training.toybox.data import Batch, Batches
+from cogvideox.transformer import weights as transformer_weights
+from cogvideox.transformer.model import Transformer
+from cogvideox.vae.model import CausalVAE
+
+
+def train(
+    settings: TransformerTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
+) -> Path | None:
+    """Trains in the folder `out` and returns the finished model's folder, `out/model`.
+
+    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`; encoded clips go to `latents/`
+    beside it, where other runs find them. `resume` continues from the newest checkpoint, if there is one.
+    On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is None.
+
+    Raises:
+        UserError: no VAE where the settings say, or one of other latents; no such device; `out` already holds a run;
+            the disk refuses; more steps in a row than `run.max_skipped` are not finite.
+    """
+    out, run = Path(out), settings.run
+    with Interruption(max_seconds) as interruption:
+        device = choose_device(run.device)
+        vae = load_vae(settings.vae).to(device)
+        if vae.config.latent_channels != settings.transformer.in_channels:
+            raise UserError(
+                f"transformer.in_channels={settings.transformer.in_channels} has to be the VAE's latent_channels, and "
+                f"{settings.vae} has {vae.config.latent_channels}"
+            )
+        schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
+        model = build(settings).to(device)
+        optimizer = optimizers.optimizer([model], settings.optim)
+        ema = EMA({"model": model}, run.ema_decay)
+        parts = {"model": model, "optimizer": optimizer, "ema": ema}
+        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
+        sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
+        try:
+            clips, held_out, *images = [_encode(vae, of, out, run.workers, interruption) for of in sets]
+        except Stopped as reason:
+            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
+            return None
+
+        tracker = Tracker(
+            out,
+            num_steps=run.num_steps,
+            start=start,
+            samples=settings.num_samples(start),
+            interval=run.log_interval,
+            peak=throughput.peak(device),
+        )
+        guard = Guard(tracker, checkpoints, run.max_skipped)
+        # Only steps are compiled: they come in few shapes and many times. The text encoder is not, because it rounds a
+        # logarithm to whole numbers, and a compiled one could round another way than the one that generates.
+        in_steps = model
+        if run.compile:
+            compiled = torch.compile(model.transformer, dynamic=False)
+            in_steps = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
+        draw = partial(batches.draw, clips, images[0] if images else None)
+        scale, steps = vae.config.scaling_factor, range(start, run.num_steps)
+        interruption.restart()
+        with closing(ahead(draw, steps, workers=run.workers, pin=device.type == "cuda")) as drawn:
+            for step, batch in zip(steps, drawn):
+                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                    losses = velocity_losses(in_steps, batch, schedule, scale)
+                loss = losses.mean()
+                loss.backward()
+                grad_norm, scalars = optimizers.clip(optimizer, settings.optim), {}
+                done = step + 1
+                if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                    lr = optimizers.move(optimizer, step, run.num_steps, settings.optim)
+                    ema.update(step)
+                    sums = timestep_bins.sums(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
+                    scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.means(sums)}
+                optimizer.zero_grad(set_to_none=True)
+                (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
+                clips = Clip(b, t, h, w, n)
+                flops = sum(throughput.step_flops(settings.transformer, [clips]))
+                tracker.step(done, scalars, Work(b, b * clips.tokens(settings.transformer), flops))
+
+                with tracker.pause():
+                    if due(done, run.validate_interval):
+                        with ema.swapped():
+                            tracker.write(done, measure(model, batches, held_out, schedule, scale))
+                    if due(done, settings.sampling.interval):
+                        with ema.swapped():
+                            sheet = out / f"samples/step-{done:08d}.png"
+                            tracker.write(done, show(model, batches, vae, schedule, sheet))
+                    stop = interruption.reason() if done < run.num_steps else None
+                    if stop or due(done, run.save_interval) or done == run.num_steps:
+                        checkpoints.save(done, parts)
+                if stop:
+                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                    tracker.close()
+                    return None
+                if run.compile and step == start:
+                    interruption.restart()  # no later step takes as long as the one that compiles
+        tracker.close()
+
+        with ema.swapped():
+            bundle = model_folder.Bundle(
+                transformer=model.transformer,
+                vae=vae,
+                text_encoder=model.text_encoder,
+                tokenizer=batches.tokenizer,
+                schedule=schedule,
+                settings=folder_settings(settings),
+            )
+            return model_folder.save(bundle, out / "model", dtype=getattr(torch, settings.stored_as))
+
+
+def build(settings: TransformerTraining) -> TextToVideo:
+    """Both networks with fresh weights, on the CPU, so that a seed means the same everywhere."""
+    generator = torch_generator("weights", settings.run.seed)
+    model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
+    transformer_weights.init_weights(model.transformer, generator)
+    text_weights.init_weights(model.text_encoder, generator)
+    model.text_encoder.requires_grad_(settings.train_text_encoder)
+    return model
+
+
+def velocity_losses(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, " b"]:
+    """The mean squared error of the velocity of each sample of a batch (`diffusion.objective`)."""
+    latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
+    x0 = latents * scaling_factor
+    predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
+    return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
+
+
+def measure(
+    model: TextToVideo, batches: Batches, table: LatentTable, schedule: Schedule, scaling_factor: float
+) -> dict[str, float]:
+    """The loss on the clips that are held out: see `validate.velocity_loss`."""
+    device = next(model.parameters()).device
+    latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
+    ids = batches.ids(batches.held_out(len(table))[1]).to(device)
+    return validation.velocity_loss(model, latents, ids, schedule, seed=batches.settings.run.seed)
+
+
+def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedule, sheet: Path) -> dict[str, float]:
+    """Samples for prompts that are held out, on a sheet, and how often the judge finds each fact in them."""
+    settings, device = batches.settings, next(model.parameters()).device
+    clips, num_prompts = settings.clips, min(settings.sampling.num_prompts, settings.validation.num_clips)
+    scenes, prompts = batches.held_out(num_prompts)
+    size = latent_shape(clips.num_frames, clips.height, clips.width, ratio=vae.config.spatial_compression_ratio)
+    videos = validation.sample(
+        model,
+        vae,
+        batches.ids(prompts).to(device),
+        batches.ids([""])[0].to(device),
+        (settings.transformer.out_channels, *size),
+        schedule,
+        settings.sampling,
+        seed=settings.run.seed,
+    )
+    validation.write_sheet(sheet, videos, prompts, fps=clips.fps)
+    return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
+
+
+def folder_settings(settings: TransformerTraining) -> FolderSettings:
+    """What the finished folder says about its use: the sizes it was trained at and how it was sampled on the way."""
+    clips, sampling = settings.clips, settings.sampling
+    return FolderSettings(
+        fps=clips.fps,
+        height=clips.height,
+        width=clips.width,
+        num_frames=clips.num_frames,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        dynamic_guidance=False,
+        sampler=sampling.sampler,
+        null_text="empty",
+        text_length=settings.transformer.max_text_seq_length,
+        position_rule=settings.transformer.grid_rule,
+        norm_statistics="chunk",
+        dtype=settings.run.precision,
+        trained=TrainedRange(
+            num_frames=(clips.num_frames, clips.num_frames),
+            frame_step=max(clips.num_frames - 1, 1),  # one length only, whatever it was
+            height=(clips.height, clips.height),
+            width=(clips.width, clips.width),
+        ),
+        examples=settings.examples,
+        provenance={
+            "trained_on": f"{clips.num_clips} clips of the toybox, {clips.grammar} grammar",
+            "num_samples_seen": str(settings.num_samples(settings.run.num_steps)),
+            "settings": config.digest(settings),
+        },
+    )
+
+
+def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, workers: int, interruption: Interruption) -> LatentTable:
+    def on_progress(done: int, total: int) -> None:
+        print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
+        interruption.check()
+
+    batch_size = 16 if next(vae.parameters()).device.type == "cpu" else 128
+    cache = out.parent / "latents"
+    return encode(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)
+
+
+class TextToVideo(nn.Module):
+    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too,
+    where its parameters ask for it."""
+
+    def __init__(self, transformer: Transformer, text_encoder: T5Encoder) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.text_encoder = text_encoder
+
+    def forward(
+        self, latents: Float[Tensor, "b c t h w"], ids: Int[Tensor, "b n"], timestep: Int[Tensor, "b"]
+    ) -> Float[Tensor, "b c t h w"]:
+        return self.transformer(latents, self.text_encoder(ids), timestep)

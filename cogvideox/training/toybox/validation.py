@@ -1,0 +1,89 @@
+"""How good the averaged weights are: the loss at fixed noise, and samples to look at.
+
+Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ by the weights alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from cogvideox.diffusion.guidance import combine
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.diffusion.timesteps import trailing
+from cogvideox.records import Video
+from cogvideox.training.config import SamplingSettings
+from cogvideox.training.metrics import timestep_bins
+from cogvideox.training.rng import torch_generator
+from cogvideox.training.toybox.trainer import TextToVideo
+from cogvideox.vae.model import CausalVAE
+from cogvideox.video.sheet import ends_and_middle, side_by_side
+from cogvideox.video.transform import to_frames
+
+
+@torch.no_grad()
+def velocity_loss(
+    model: TextToVideo,
+    latents: Float[Tensor, "n c t h w"],
+    ids: Int[Tensor, "n m"],
+    schedule: Schedule,
+    *,
+    seed: int,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """The velocity loss of scaled latents under their captions, over all timesteps and in parts of their range: see
+    `bins.validation`."""
+    timesteps = timestep_bins.spread(len(latents), schedule.num_train_timesteps)
+    noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
+    losses = []
+    for rows in torch.arange(len(latents)).split(batch_size):
+        x0, t, eps = (part[rows].to(latents.device) for part in (latents, timesteps, noise))
+        predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
+        losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
+    return timestep_bins.validation(torch.cat(losses), timesteps, schedule.num_train_timesteps)
+
+
+@torch.no_grad()
+def sample(
+    model: TextToVideo,
+    vae: CausalVAE,
+    ids: Int[Tensor, "n m"],
+    null: Int[Tensor, "m"],
+    shape: tuple[int, int, int, int],
+    schedule: Schedule,
+    settings: SamplingSettings,
+    *,
+    seed: int,
+) -> UInt8[Tensor, "n t h w 3"]:
+    """Videos for some prompts, under guidance against the empty prompt `null`; `shape` is [c t h w] of the latents."""
+    generator = torch_generator("sample", seed)
+    noise = initial_noise((len(ids), *shape), generator, ids.device)
+    both = torch.cat([ids, repeat(null, "m -> n m", n=len(ids))])
+
+    def predict(x: Tensor, t: int, _: int) -> Tensor:
+        timestep = torch.full((len(both),), t, device=x.device)
+        conditional, unconditional = model(torch.cat([x, x]), both, timestep).chunk(2)
+        return combine(conditional, unconditional, settings.guidance_scale)
+
+    times = trailing(settings.num_inference_steps, schedule.num_train_timesteps)
+    latents = SAMPLERS[settings.sampler](predict, noise, times, schedule, generator=generator)
+    videos = torch.cat([vae.decode(one) for one in (latents / vae.config.scaling_factor).split(4)])
+    return to_frames(videos).cpu()
+
+
+def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str], fps: float) -> None:
+    """All videos on one picture, each as its first, middle and last frame side by side, up to four videos in a row; and
+    beside it, `x.mp4` beside `x.png`, all of them moving.
+
+    The prompts, in reading order, lie beside it in a JSON file.
+    """
+    per_row = next(k for k in (4, 3, 2, 1) if len(videos) % k == 0)
+    sheet = side_by_side(videos[:, ends_and_middle(videos.shape[1])].cpu().numpy(), per_row)
+    Video(sheet[None], fps=1.0, metadata={"prompts": list(prompts)}).save(path)
+    moving = rearrange(videos, "(row k) t h w c -> t (row h) (k w) c", k=per_row)
+    Video(moving.cpu().numpy(), fps=fps).save(path.with_suffix(".mp4"))

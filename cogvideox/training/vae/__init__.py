@@ -1,0 +1,1 @@
+"""Training of the 3D causal VAE: reconstruction, perceptual, KL and adversarial losses."""

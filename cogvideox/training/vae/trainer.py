@@ -1,0 +1,202 @@
+"""Training the VAE (paper section 2.1): reconstruction, looks and KL, then a discriminator; images mixed in.
+
+Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+
+A step is a function of (seed, step): clips, crops and noise are drawn anew for each, so a resumed run equals an
+uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
+"""
+
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cogvideox.config import to_dict
+from cogvideox.dataset.prefetch import ahead, to_device
+from cogvideox.device import choose_device
+from cogvideox.errors import UserError
+from cogvideox.parallel.fsdp import average_gradients
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.pretrained.components import load_vae, save_vae
+from cogvideox.pretrained.model_spec import find, shipped
+from cogvideox.training.checkpoint import Checkpoints, open_run
+from cogvideox.training.config import VAETraining, due
+from cogvideox.training.ema import EMA
+from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
+from cogvideox.training.fault_tolerance.preemption import Interruption
+from cogvideox.training.metrics.tracker import Tracker, Work
+from cogvideox.training.optim.optimizers import adamw, clip, move
+from cogvideox.training.rng import torch_generator
+from cogvideox.training.vae.clip_sources import Pixels, sources
+from cogvideox.training.vae.context_parallel import MakePast, mean_over, part_of
+from cogvideox.training.vae.data import Latents, draw, num_clips
+from cogvideox.training.vae.gan import Adversary
+from cogvideox.training.vae.validation import balanced, validate
+from cogvideox.vae.losses.lpips import LPIPS
+from cogvideox.vae.losses.random_features import RandomFeatures
+from cogvideox.vae.losses.vae_loss import Looks, vae_loss
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.posterior import Posterior
+from cogvideox.vae.weights import init_weights
+
+SHAPE = ("in_channels", "out_channels", "block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups")
+"""What of a VAE's configuration decides about the shapes of its weights."""
+
+
+def train(
+    settings: VAETraining,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    max_seconds: float | None = None,
+    ranks: Ranks | None = None,
+) -> Path | None:
+    """Trains in the folder `out` and returns it; the trained VAE is `out/vae/`, in the diffusers layout.
+
+    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. `resume` continues from the newest
+    checkpoint, if there is one. On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is
+    None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
+    Several processes (`ranks`) share each step, in clips and, by `settings.context_parallel`, in time; `out` is then a
+    folder that all of them see.
+
+    Raises:
+        UserError: no such device; a folder or file that the settings name cannot be read or does not fit; `out` already
+            holds a run; the disk refuses; more steps in a row than `run.max_skipped` are not finite.
+    """
+    out, run = Path(out), settings.run
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption(max_seconds))
+        ranks = ranks and ranks.arranged(settings.context_parallel or ranks.size)
+        main = ranks is None or ranks.rank == 0
+        device = choose_device(run.device) if ranks is None else ranks.device
+        vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
+        looks = how_it_looks(settings, device)
+        source, held_out = sources(settings)
+        optimizer = adamw([vae], settings.optim)
+        ema = EMA({"vae": vae}, run.ema_decay)
+        adversary = Adversary(settings, device, ranks) if settings.loss.gan > 0 else None
+        parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
+        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
+        forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
+        seen = sum(num_clips(settings, step) for step in range(start))
+        steps, interval = range(start, run.num_steps), run.log_interval
+        tracker = Tracker(out, num_steps=run.num_steps, start=start, samples=seen, interval=interval, silent=not main)
+        if looks is not None and start == 0:
+            stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
+            tracker.note(f"the perceptual term is {'LPIPS' if looks.name == 'lpips' else stand_in}")
+        guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
+        finished = start >= run.num_steps
+        make = partial(draw, settings, source)
+        batches = stack.enter_context(closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")))
+        for step, whole in zip(steps, batches):
+            done = step + 1
+            if step >= settings.encoder_steps:
+                freeze_encoder(vae, ema)
+            part = part_of(to_device(whole, device), ranks, whole_clips=settings.whole_clips)
+            batch = part.batch
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_past, part.latent_past)
+            made, posterior = made.float(), Posterior(mu.float(), logvar.float())
+            loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, looks, batch.frames, part.shares)
+            objective = loss
+            if adversary is not None and step >= settings.disc_start:
+                pull, heard = adversary.pull(part, made, vae.decoder.conv_out.weight, loss)
+                objective = loss + (pull * made).sum()  # of which the pull is the gradient at the pixels
+                terms |= heard
+            objective.backward()
+            if ranks is not None:
+                average_gradients(vae.parameters(), ranks.everyone)
+            loss, grad_norm, scalars = mean(loss), clip(optimizer, settings.optim), {}
+            if guard.passes(done, loss=loss, grad_norm=grad_norm):
+                lr = move(optimizer, step, run.num_steps, settings.optim)
+                ema.update(step)
+                if adversary is not None and step >= adversary.start:
+                    terms |= adversary.learn(part, step, made)
+                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
+            optimizer.zero_grad(set_to_none=True)
+            tracker.step(done, scalars, Work(len(whole.pixels)))
+
+            finished = done == run.num_steps
+            saving = finished or due(done, run.save_interval)
+            with tracker.pause():
+                with ema.swapped():
+                    if main and (finished or due(done, run.validate_interval)):
+                        sheet = out / "samples" / f"step-{done:08d}.png"
+                        tracker.write(done, validate(vae, held_out, sheet, settings.validation.fps))
+                    if main and saving:
+                        final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
+                        save_vae(final, out, scaling_factor=scaling_factor)
+                stop = None if finished else checkpoints.once(interruption.reason)
+                if saving or stop:
+                    checkpoints.save(done, parts)
+            if stop:
+                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
+                break
+            if run.compile and step == start:
+                interruption.restart()  # no later step takes as long as the one that compiles
+        tracker.close()
+    return out if finished else None
+
+
+def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
+    """The VAE that a run begins with: new, or, where the settings name one and the run is `fresh`, a trained one.
+
+    Raises:
+        UserError: that one cannot be read, or is of another size than the settings say.
+    """
+    if settings.start is None or not fresh:
+        vae = CausalVAE(settings.model)
+        init_weights(vae, torch_generator("weights", settings.run.seed))
+        return vae
+    vae = load_vae(find(settings.start)[1] if settings.start in shipped() else settings.start)
+    theirs, ours = to_dict(vae.config), to_dict(settings.model)
+    differing = [name for name in SHAPE if theirs[name] != ours[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"the VAE in {settings.start} has {name}={theirs[name]}, and the run has model.{name}={ours[name]}: "
+            "they have to be the same"
+        )
+    return vae.requires_grad_(True)
+
+
+def how_it_looks(settings: VAETraining, device: torch.device) -> Looks | None:
+    """The distance behind the perceptual term: LPIPS where its files are given, else random features; None at weight 0.
+
+    Raises:
+        UserError: the files cannot be read, or are of something else.
+    """
+    if settings.loss.perceptual == 0:
+        return None
+    if settings.lpips_trunk is not None and settings.lpips_heads is not None:
+        return Looks("lpips", LPIPS.load(settings.lpips_trunk, settings.lpips_heads).to(device))
+    return Looks("perceptual", RandomFeatures().to(device))
+
+
+def reconstruct(
+    vae: CausalVAE, pixels: Pixels, noise: Latents, pixel_past: MakePast = None, latent_past: MakePast = None
+) -> tuple[Pixels, Latents, Latents]:
+    """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
+
+    Args:
+        pixel_past, latent_past: what the encoder and the decoder are told of the frames before these (`vae.conv_cache`).
+            None cuts time into the VAE's own chunks, and the gradient goes from chunk to chunk.
+    """
+    if pixel_past is None or latent_past is None:
+        posterior = vae.encode(pixels)
+        return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
+    posterior = Posterior.from_moments(vae.encoder(pixels, pixel_past()))
+    return vae.decoder(posterior.at(noise), latent_past()), posterior.mean, posterior.logvar
+
+
+def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
+    """Fix the encoder at its average: from here on the latents are final, and the decoder alone goes on learning."""
+    if not next(vae.encoder.parameters()).requires_grad:
+        return
+    with torch.no_grad():
+        for name, parameter in vae.encoder.named_parameters():
+            parameter.copy_(ema.average[f"vae.encoder.{name}"])
+    vae.encoder.requires_grad_(False)

@@ -1,0 +1,74 @@
+"""How good a VAE is on clips it never saw, and the scale that its latents are given.
+
+Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from cogvideox.training.rng import numpy_generator
+from cogvideox.training.toybox.validation import write_sheet
+from cogvideox.training.vae.clip_sources import Source
+from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import rescale_latents
+from cogvideox.video.transform import to_frames
+
+NUM_MEASURED = 256
+"""Clips over which the spread of the latents is measured."""
+NUM_SHOWN = 6
+"""Pairs on the sheet, all of the first clips that are measured together."""
+
+
+@torch.no_grad()
+def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[str, float]:
+    """Scores of all clips that were held out, and a sheet of originals and reconstructions, at `fps` where it moves.
+
+    PSNR in dB, of whole clips and of single frames; the fine detail and the flicker of the reconstructions, each beside
+    that of the originals: less detail is blur.
+    """
+    device, shown = next(vae.parameters()).device, torch.empty(0)
+    scores: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, held_out.num_clips, 8):
+        indices, rng = range(start, min(start + 8, held_out.num_clips)), numpy_generator("validation", 0, start)
+        video = held_out.clips(indices, None, rng).to(device)
+        reconstruction = vae.decode(vae.encode(video).mean)
+        image = video[:, :, :1]
+        found = {
+            "psnr": psnr(reconstruction, video),
+            "psnr_image": psnr(vae.decode(vae.encode(image).mean), image),
+            "detail": detail(reconstruction),
+            "detail_original": detail(video),
+        }
+        if video.shape[2] > 1:
+            found |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
+        for name, values in found.items():
+            scores.setdefault(f"validation/{name}", []).append(values)
+        if start == 0:
+            shown = to_frames(torch.cat([video, reconstruction], dim=4)[:NUM_SHOWN])
+    write_sheet(sheet, shown, ["original | reconstruction"] * len(shown), fps)
+    return {name: torch.cat(values).mean().item() for name, values in scores.items()}
+
+
+@torch.no_grad()
+def balanced(vae: CausalVAE, source: Source) -> tuple[CausalVAE, float]:
+    """A copy of the VAE whose latent channels have unit variance, and the scaling factor for its latents.
+
+    The factor brings what varies inside a frame to the size of the noise. Taken over everything, it would be set by the
+    flat floors, and a toy, which is a few cells, would be under the noise at nearly every timestep.
+    """
+    device = next(vae.parameters()).device
+    indices, rng = range(min(NUM_MEASURED, source.num_clips)), numpy_generator("validation", 1)
+    posteriors = [
+        vae.encode(source.clips(indices[start : start + 16], None, rng).to(device)) for start in indices[::16]
+    ]
+    latents = torch.cat([posterior.mean for posterior in posteriors])
+    noise = torch.cat([posterior.logvar for posterior in posteriors]).exp().mean(dim=(0, 2, 3, 4))
+    factors = (latents.var(dim=(0, 2, 3, 4)) + noise).rsqrt()
+    vae = copy.deepcopy(vae)
+    rescale_latents(vae, factors)
+    latents = latents * factors.view(1, -1, 1, 1, 1)
+    inside = latents - latents.mean(dim=(3, 4), keepdim=True)
+    return vae, float(inside.square().mean() ** -0.5)

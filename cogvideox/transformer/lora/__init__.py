@@ -1,0 +1,1 @@
+"""LoRA: injection, merging, and the files of all common trainers."""

@@ -1,0 +1,1 @@
+"""The VAE without gradients: exact slicing, tiling, offloading."""

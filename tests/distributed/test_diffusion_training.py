@@ -1,0 +1,121 @@
+"""Stages of training over ranks: the weights that one process makes, and checkpoints that any number goes on from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from cogvideox.dataset.mixture import Source
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_folder
+from cogvideox.training.config import OptimSettings
+from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.trainer import train
+from cogvideox.transformer.lora.io import read_lora
+from cogvideox.video.io import read_picture
+from tests import tiny_runs
+from tests.distributed.compare import close_all
+from tests.distributed.spawn import as_torchrun
+
+CHANGES = {
+    "all": {},
+    "lora": {"lora": LoRASettings(rank=2)},
+    "sequence": {"sequence": 2, "checkpointing": "full"},
+}
+
+SAMPLES = SampleSettings(
+    ("a red ball", "a blue cube", "one small thing"),
+    interval=1,
+    num_inference_steps=2,
+    num_frames=5,
+    height=32,
+    width=32,
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> StageTraining:
+    return tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+
+
+def weights(made: Path) -> dict[str, Tensor]:
+    if made.is_dir():
+        return dict(model_folder.load(made).transformer.state_dict())
+    layers = read_lora(made).layers
+    return {f"{name}.{i}": one for name, of in layers.items() for i, one in enumerate((of.down, of.up))}
+
+
+def made(out: Path) -> Path:
+    return out / "model" if (out / "model").is_dir() else out / "pytorch_lora_weights.safetensors"
+
+
+def run(settings: StageTraining, out: Path, stops: bool = False) -> None:
+    answer = train(settings, out, resume=True, max_seconds=0.0 if stops else None)
+    assert (answer is None) == stops
+
+
+@pytest.mark.parametrize("way", CHANGES)
+def test_two_are_one(settings: StageTraining, way: str, tmp_path: Path) -> None:
+    """Samples on the way, of more prompts than ranks, are the same and disturb no step."""
+    changed = replace(settings, samples=SAMPLES, **CHANGES[way])
+    as_torchrun(2, run, changed, tmp_path / "two")
+    run(replace(changed, sequence=1), tmp_path / "one")
+    close_all(weights(made(tmp_path / "two")), weights(made(tmp_path / "one")))
+    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 3 and one == pytest.approx(two, rel=1e-5)
+    for step in (1, 2, 3):
+        sheet = f"samples/step-{step:08d}.png"
+        ours, theirs = (read_picture(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
+        assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # a level, where rounding decides
+
+
+def test_optimizers_for_one_process(settings: StageTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process alone"):
+        train(replace(settings, optim=OptimSettings(name="muon")), tmp_path)
+    with pytest.raises(UserError, match=r"optim.moments=8bit is for one process alone"):
+        train(replace(settings, optim=OptimSettings(moments="8bit")), tmp_path)
+
+
+def _losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("way", ["all", "lora"])
+def test_two_then_one_then_two(settings: StageTraining, way: str, tmp_path: Path) -> None:
+    changed = replace(settings, **CHANGES[way])
+    run(changed, tmp_path / "whole")
+    as_torchrun(2, run, changed, tmp_path / "pieces", True)
+    run(changed, tmp_path / "pieces", stops=True)
+    as_torchrun(2, run, changed, tmp_path / "pieces")
+    close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
+
+
+def test_all_ranks_measure_and_one_writes(settings: StageTraining, tmp_path: Path) -> None:
+    changed = replace(settings, validation=settings.data[0].store)
+    changed = replace(changed, run=replace(changed.run, num_steps=2, validate_interval=1))
+    as_torchrun(2, run, changed, tmp_path / "two")
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert ["validation/loss" in line for line in lines] == [False, True, False, True]
+
+
+def test_all_stop_while_one_encodes(settings: StageTraining, tmp_path: Path) -> None:
+    clips = Path(settings.model).parent / "clips"
+    as_torchrun(2, run, replace(settings, data=(Source(str(clips)),)), tmp_path, True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def refused(settings: StageTraining, out: Path) -> None:
+    with pytest.raises(UserError, match="3 processes cannot share the 2 attention heads"):
+        train(settings, out)
+
+
+def test_heads_that_cannot_be_shared_are_told_before_anything_is_encoded(
+    settings: StageTraining, tmp_path: Path
+) -> None:
+    data = (Source(str(Path(settings.model).parent / "clips")),)
+    as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)
+    assert not (tmp_path / "stores").exists()

@@ -1,0 +1,133 @@
+"""Steps over ranks are steps of one process: FSDP2, recomputing, compiling, clipping, and averaged weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cogvideox.diffusion.timesteps import explicit_uniform
+from cogvideox.parallel.fsdp import clip_gradients, wrap
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.ulysses import over_ranks
+from cogvideox.training.ema import EMA
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.position import positions_for
+from tests import tiny
+from tests.distributed.compare import close
+from tests.distributed.spawn import on_ranks
+
+NUM_CLIPS = 4
+NUM_STEPS = 3
+
+
+def make() -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(replace(tiny.transformer("5b"), num_attention_heads=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], torch.Tensor, dict[str, torch.Tensor]]:
+    """After steps on this process's clips: gradient norms; outputs of the average after each step, as samplers ask for
+    them, then of the weights, of their average and of the weights again; the weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3, fused=True)
+    ema, norms, outputs = EMA({"model": model}, 0.5), [], []
+    for step in range(NUM_STEPS):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(NUM_CLIPS, 4, 3, 4, 6, generator=generator)
+        text = torch.randn(NUM_CLIPS, tiny.TEXT_LENGTH, 32, generator=generator)
+        times = explicit_uniform(0, step, NUM_CLIPS)
+        out = model(x[mine], text[mine], times[mine])
+        loss = out.square().mean((1, 2, 3, 4)).sum() / NUM_CLIPS * scale
+        loss.backward()
+        norms.append(clip_gradients(model.parameters(), 0.05).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(step)
+        with ema.swapped(), torch.inference_mode():
+            outputs.append(model(x[:1], text[:1], None, modulation=model.modulation(times)[0]))
+    with torch.no_grad():
+        where = positions_for(model.config, 3, 4, 6, num_text=tiny.TEXT_LENGTH)
+        outputs.append(model(x[:1], text[:1], times[:1], positions=where))
+        with ema.swapped():
+            outputs.append(model(x[:1], text[:1], times[:1]))
+        outputs.append(model(x[:1], text[:1], times[:1]))
+    return norms, torch.cat(outputs), {name: whole(weight.detach()) for name, weight in model.named_parameters()}
+
+
+def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
+    wanted_norms, wanted_outputs, wanted = train(make(), slice(None), 1.0)
+    model = make()
+    wrap(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
+    over_ranks(model, ranks.sequence)
+    row, num_rows = ranks.data.rank(), ranks.data.size()
+    each = NUM_CLIPS // num_rows
+    norms, outputs, weights = train(model, slice(row * each, (row + 1) * each), num_rows)
+    close(torch.tensor(norms), torch.tensor(wanted_norms), "norms")
+    close(outputs, wanted_outputs, "outputs")
+    assert weights.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        close(weights[name], weight, name)
+
+
+def check_precision(ranks: Ranks) -> None:
+    model = make()
+    wrap(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
+    seen: list[torch.dtype] = []
+    model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    positions: list[torch.dtype] = []
+    model.blocks[0].attention.register_forward_pre_hook(lambda module, args: positions.append(args[1].dtype))
+    norms, outputs, weights = train(model, slice(None), 1.0)
+    assert set(seen) == {torch.bfloat16}
+    assert set(positions) == {torch.float32}
+    assert {tensor.dtype for tensor in (outputs, *weights.values())} == {torch.float32}
+    wanted_norms, wanted_outputs, _ = train(make(), slice(None), 1.0)
+    torch.testing.assert_close(torch.tensor(norms), torch.tensor(wanted_norms), rtol=0.02, atol=0)
+    assert (outputs - wanted_outputs).norm() < 0.02 * wanted_outputs.norm()
+
+
+@pytest.mark.parametrize(("world", "sequence"), [(2, 1), (4, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize("checkpointing", ["none", "full", "selective"])
+def test_steps(world, sequence, checkpointing):
+    on_ranks(world, check, checkpointing, False, sequence=sequence)
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_compiled_steps(sequence):
+    on_ranks(2, check, "selective", True, sequence=sequence)
+
+
+def test_bfloat16():
+    on_ranks(2, check_precision)
+
+
+class Attentions(TorchDispatchMode):
+    """Counts how often attention is really computed."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += "flash_attention" in str(func) and "backward" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
+def test_what_is_computed_twice(checkpointing, times):
+    """And a process alone gets the same gradients, whatever is recomputed."""
+    plain, model = make(), make()
+    wrap(model, model.blocks, checkpointing=checkpointing)
+    x, text, t = torch.randn(1, 4, 3, 4, 6), torch.randn(1, tiny.TEXT_LENGTH, 32), torch.tensor([500])
+    plain(x, text, t).square().mean().backward()
+    with Attentions() as attentions:
+        model(x, text, t).square().mean().backward()
+    assert attentions.count == times * len(model.blocks)
+    for one, other in zip(plain.parameters(), model.parameters()):
+        torch.testing.assert_close(other.grad, one.grad, rtol=0, atol=0)

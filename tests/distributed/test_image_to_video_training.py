@@ -1,0 +1,34 @@
+"""A text model that learns to begin with an image, over two ranks: the weights that one process makes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cogvideox.dataset.mixture import Source
+from cogvideox.pretrained import model_folder
+from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.trainer import train
+from tests import tiny_runs
+from tests.distributed.compare import close_all
+from tests.distributed.spawn import as_torchrun
+
+
+def run(settings: StageTraining, out: Path) -> None:
+    assert train(settings, out) is not None
+
+
+def test_two_are_one(tmp_path: Path) -> None:
+    text = tiny_runs.stage_run(tmp_path)
+    settings = replace(text, data=(Source(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
+    as_torchrun(2, run, settings, tmp_path / "two")
+    run(settings, tmp_path / "one")
+    one, two = (model_folder.load(tmp_path / name / "model").transformer for name in ("one", "two"))
+    assert one.config.takes_image and one.patch_in.weight[:, 16:].abs().max() > 0
+    close_all(dict(two.state_dict()), dict(one.state_dict()))
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,0 +1,70 @@
+"""The transformer with tokens and heads over ranks is the transformer of one process, forward and backward."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.parallel.fsdp import average_gradients
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.ulysses import check_heads, over_ranks, stretch_of
+from cogvideox.transformer.attention import Layout
+from cogvideox.transformer.model import Transformer
+from tests import tiny
+from tests.distributed.compare import close, close_all, take_gradients
+from tests.distributed.spawn import on_ranks
+
+
+def make(variant: str) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(replace(tiny.transformer(variant), num_attention_heads=4, time_embed_dim=16))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def check(ranks: Ranks, variant: str, packed: bool) -> None:
+    model = make(variant)
+    sizes = [(1, 4, 6), (3, 4, 6)] if packed else [(3, 4, 6)]
+    if model.config.patch_size_t:
+        sizes = [(2 * t, h, w) for t, h, w in sizes]
+    clips = [torch.randn(4, *size) for size in sizes]
+    text, times = torch.randn(len(sizes), tiny.TEXT_LENGTH, 32), torch.tensor([999, 500][: len(sizes)])
+
+    def run() -> list[torch.Tensor]:
+        made = model.packed(clips, text, times) if packed else [model(clips[0][None], text, times)]
+        sum(out.square().mean() for out in made).backward()
+        return made
+
+    expected, wanted = run(), take_gradients(model)
+    undo = over_ranks(model, ranks.sequence)
+    for ours, theirs in zip(run(), expected):
+        close(ours, theirs, "output")
+    average_gradients(model.parameters(), ranks.everyone)
+    close_all(take_gradients(model), wanted)
+    undo()
+    assert torch.equal(run()[0], expected[0])
+
+
+@pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_one_clip(world, variant):
+    on_ranks(world, check, variant, False, sequence=world)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_packed_clips(world):
+    on_ranks(world, check, "5b", True, sequence=world)
+
+
+def test_stretches():
+    parts = [stretch_of(Layout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
+    assert [part.runs for part in parts] == [(2, 0, 0, 0), (1, 2, 0, 0), (0, 2, 1, 0), (0, 0, 2, 1)]
+    assert parts[0].lengths == (2, 3, 3, 3)
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(UserError, match=r"4 processes cannot share the 30 attention heads.*; 1, 2, 3, 5, 6, 10"):
+        check_heads(30, 4)

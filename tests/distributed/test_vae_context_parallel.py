@@ -1,0 +1,150 @@
+"""The VAE with time over ranks is the VAE of one process, forward and backward."""
+
+from itertools import accumulate
+
+import pytest
+import torch
+
+from cogvideox import geometry
+from cogvideox.errors import UserError
+from cogvideox.parallel import vae_chunk_parallel
+from cogvideox.parallel.fsdp import average_gradients
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.vae_context_parallel import Halo, frame_shares, latent_shares, share
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.conv_cache import FirstFrame, Stream
+from cogvideox.vae.losses.discriminator import Discriminator, DiscriminatorConfig
+from cogvideox.vae.model import CausalVAE
+from cogvideox.vae.weights import init_weights
+from tests.distributed.compare import close, close_all, take_gradients
+from tests.distributed.spawn import on_ranks
+
+CONFIG = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
+
+
+def make_vae() -> CausalVAE:
+    vae, generator = CausalVAE(CONFIG), torch.Generator().manual_seed(0)
+    init_weights(vae, generator)
+    with torch.no_grad():
+        for parameter in vae.parameters():  # away from the tidy initial values
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return vae
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
+    """One pass over the whole clip, by one process and by all: outputs, gradients of the input and of every weight."""
+    vae = make_vae()
+    x = noise(2, 3, sum(frame_shares(lengths)), 16, 24) if name == "encoder" else noise(2, 4, sum(lengths), 2, 3)
+    into, out = frame_shares(lengths), lengths
+    if name == "decoder":
+        into, out = out, into
+    network = getattr(vae, name)
+
+    whole = x.clone().requires_grad_()
+    expected = network(whole, FirstFrame())
+    weight = noise(*expected.shape)  # a loss that no symmetry makes easy
+    ((expected * weight).sum() / weight.numel()).backward()
+    wanted = take_gradients(vae)
+
+    part = share(x, into, ranks.rank).clone().requires_grad_()
+    made = network(part, Halo(ranks.everyone, into))
+    close(made, share(expected, out, ranks.rank), "output")
+    ((made * share(weight, out, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
+    # The sum of the ranks' losses is `size` times the loss of one process.
+    close(part.grad / ranks.size, share(whole.grad, into, ranks.rank), "input")
+    average_gradients(network.parameters(), ranks.everyone)
+    close_all(take_gradients(vae), wanted)
+
+
+def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None:
+    """A long clip in pieces, each cut over the ranks, is what `Stream` makes of the same pieces."""
+    vae = make_vae()
+    total = sum(map(sum, rounds))
+    x = noise(1, 3, total, 16, 16) if name == "encoder" else noise(1, 4, total, 2, 2)
+    network, pieces = getattr(vae, name), x.split([sum(lengths) for lengths in rounds], dim=2)
+
+    def run(past, cut):
+        outputs = []
+        for number, piece in enumerate(pieces):
+            outputs.append(network(cut(piece, number), past))
+            past.advance(to_last=number == len(pieces) - 2)
+        return outputs
+
+    expected = run(Stream(), lambda piece, number: piece)
+    sum(out.square().mean() for out in expected).backward()
+    wanted = take_gradients(vae)
+    made = run(Halo(ranks.everyone, *rounds), lambda piece, number: share(piece, rounds[number], ranks.rank))
+    sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(made, expected)).backward()
+    average_gradients(network.parameters(), ranks.everyone)
+    for part, out in zip(made, expected):
+        counts = [torch.zeros(()) for _ in range(ranks.size)]
+        torch.distributed.all_gather(counts, torch.tensor(float(part.shape[2])))
+        ends = [int(end) for end in accumulate(counts)]
+        close(part, out[:, :, ends[ranks.rank] - part.shape[2] : ends[ranks.rank]], name)
+    close_all(take_gradients(vae), wanted)
+
+
+def check_discriminator(ranks: Ranks, lengths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    judge = Discriminator(DiscriminatorConfig(width=4, max_width=8))
+    x = noise(1, 3, sum(frame_shares(lengths)), 16, 16)
+    expected = judge(x)
+    expected.square().mean().backward()
+    wanted = take_gradients(judge)
+    made = judge(share(x, frame_shares(lengths), ranks.rank), Halo(ranks.everyone, frame_shares(lengths)))
+    close(made, share(expected, lengths, ranks.rank))
+    (made.square().sum() * ranks.size / expected.numel()).backward()
+    average_gradients(judge.parameters(), ranks.everyone)
+    close_all(take_gradients(judge), wanted)
+
+
+@torch.no_grad()
+def check_decode_stream(ranks: Ranks, num_latents: int) -> None:
+    vae, z = make_vae(), noise(1, 4, num_latents, 2, 3)
+    expected = list(vae.decode_stream(z))
+    for strips in (1, 2):
+        made = list(vae_chunk_parallel.decode_stream(vae, z, ranks.everyone, strips=strips))
+        assert len(made) == len(expected)
+        for ours, theirs in zip(made, expected):
+            close(ours, theirs)
+            assert strips > 1 or torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+@pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (2, 1), (5, 1), (2, 1, 3, 1), (3, 2, 2, 2)], ids=str)
+def test_one_pass(name, lengths):
+    on_ranks(len(lengths), check_network, name, lengths)
+
+
+@pytest.mark.parametrize(
+    ("name", "rounds"),
+    [("decoder", [(2, 1), (1, 1), (1, 2)]), ("encoder", [(5, 8), (4, 4)]), ("decoder", [(2, 1, 1, 1), (1, 1, 1, 1)])],
+)
+def test_pieces_over_ranks(name, rounds):
+    on_ranks(len(rounds[0]), check_rounds, name, rounds)
+
+
+def test_discriminator():
+    on_ranks(2, check_discriminator, (2, 3))
+
+
+@pytest.mark.parametrize(("world", "num_latents"), [(2, 1), (2, 3), (2, 6), (2, 7), (4, 5), (4, 13)])
+def test_decoding_chunks_over_ranks(world, num_latents):
+    on_ranks(world, check_decode_stream, num_latents)
+
+
+def test_shares():
+    assert latent_shares(13, 4) == (4, 3, 3, 3)
+    assert frame_shares((4, 3, 3, 3)) == (13, 12, 12, 12)
+    assert latent_shares(6, 4) == (2, 1, 1, 2)
+    assert latent_shares(1, 1) == (1,)
+    for num_latents, size in [(5, 2), (9, 3), (42, 8)]:
+        shares = latent_shares(num_latents, size)
+        assert sum(shares) == num_latents
+        assert sum(frame_shares(shares)) == geometry.video_frames(num_latents)
+    with pytest.raises(UserError, match=r"9 frames are too few for 4 processes.*take 17 frames"):
+        latent_shares(3, 4)

@@ -1,0 +1,129 @@
+"""`cogvideox generate`: the files it leaves, and that they can be made again."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from cogvideox.cli.generate.outputs import check_folder
+from cogvideox.errors import UserError
+from cogvideox.records import Video
+from cogvideox.transformer.model import Transformer
+
+PROMPT = "a red ball moves to the right on a blue floor"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_video_and_how_it_was_made(run, model, here):
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
+    assert ran.status == 0, ran.err
+    assert names(here) == ["x.json", "x.mp4"]
+    video = Video.load(here / "x.mp4")
+    assert video.frames.shape == (9, 32, 48, 3) and video.fps == 8
+    sidecar = json.loads((here / "x.json").read_text())
+    assert (sidecar["prompt"], sidecar["seed"], sidecar["model"]) == (PROMPT, 3, str(model))
+    # One line, which says where it is, how long it took, and its size.
+    assert ran.out.count("\n") == 1 and ran.out.startswith("x.mp4") and " kB" in ran.out and " s" in ran.out
+
+
+def test_replay(run, model, here):
+    run("generate", PROMPT, "-o", "x.png", "--model", model, "--sampler", "dpm++", "--num-inference-steps", 3)
+    assert run("generate", "--from", "x.json", "-o", "again.png").status == 0
+    assert (here / "again.png").read_bytes() == (here / "x.png").read_bytes()
+    assert json.loads((here / "again.json").read_text()) == json.loads((here / "x.json").read_text())
+    assert run("generate", "--from", "x.json", "-o", "other.png", "--seed", 1, "--no-dynamic-guidance").status == 0
+    assert (here / "other.png").read_bytes() != (here / "x.png").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "gif", "png"])
+def test_formats(run, model, here, ending):
+    assert run("generate", PROMPT, "-o", f"a/b/x.{ending}", "--model", model, "--num-frames", 5).status == 0
+    assert names(here / "a/b") == sorted(["x.json", f"x.{ending}"])
+
+
+def test_several_videos_with_sheets(run, model, here):
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-videos", 2, "--seed", 4, "--sheet")
+    assert ran.status == 0 and ran.out.count("\n") == 2
+    assert names(here) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
+    assert [json.loads((here / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
+    assert run("generate", "--from", "x-2.json", "-o", "again.png").status == 0
+    assert (here / "again.png").read_bytes() == (here / "x-2-sheet.png").read_bytes()
+
+
+def test_a_name_is_made_of_the_prompt(run, model, here):
+    assert run("generate", "A red, RED ball!", "--model", model, "--seed", 9).status == 0
+    assert names(here) == ["a-red-red-ball-9.json", "a-red-red-ball-9.mp4"]
+    (here / "videos").mkdir()
+    assert run("generate", "ball", "-o", "videos", "--model", model, "--seed", 9).status == 0
+    assert names(here / "videos") == ["ball-9.json", "ball-9.mp4"]
+
+
+def test_without_a_prompt_the_models_example(run, model, here):
+    assert run("generate", "-o", "x.mp4", "--model", model).status == 0
+    assert json.loads((here / "x.json").read_text())["prompt"] == PROMPT
+
+
+def test_frames_a_second(run, model, here):
+    assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 12).status == 0
+    assert Video.load(here / "x.mp4").fps == 12
+
+
+def test_what_the_model_was_not_trained_for_is_noted(run, model, here):
+    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
+    assert ran.status == 0 and "note: num_frames=21 is unlike" in ran.err
+
+
+def test_a_replay_without_guidance(run, model, here):
+    """What guidance was told the first time counts no longer, and what it is told now would be ignored."""
+    told = ("--dynamic-guidance", "--negative-prompt", "one small thing")
+    run("generate", PROMPT, "-o", "x.mp4", "--model", model, *told)
+    assert run("generate", "--from", "x.json", "-o", "y.mp4", "--guidance-scale", 1).status == 0
+    sidecar = json.loads((here / "y.json").read_text())
+    assert (sidecar["negative_prompt"], sidecar["dynamic_guidance"], sidecar["prompt"]) == ("", False, PROMPT)
+    assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, told[0]).status == 2
+
+
+def test_what_a_format_cannot_do_is_noted(run, model, here):
+    ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
+    assert (
+        ran.status == 0
+        and ran.err == "cogvideox: note: a gif shows at most 50 frames a second, so this one plays slower\n"
+    )
+
+
+def test_an_earlier_video_is_replaced(run, model, here):
+    for seed in (1, 2):
+        assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", seed).status == 0
+    assert json.loads((here / "x.json").read_text())["seed"] == 2
+
+
+def test_interruption_leaves_nothing(run, model, here, monkeypatch):
+    forward, steps = Transformer.forward, []
+
+    def interrupted(*given, **named):
+        steps.append(None)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(*given, **named)
+
+    monkeypatch.setattr(Transformer, "forward", interrupted)
+    # A shell starts background jobs with Ctrl-C switched off, these tests among them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-inference-steps", 9)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(steps) == 2
+    assert ran.status == 130 and "interrupted" in ran.err
+    assert names(here) == []
+
+
+def test_a_disk_that_is_too_small_is_found_out_before(here):
+    check_folder(here / "a/b/x.mp4", 1000)
+    with pytest.raises(UserError, match=r"its disk has [\d.]+ [kMGT]?B left"):
+        check_folder(here / "x.mp4", 10**18)
+    assert names(here) == []

@@ -1,0 +1,112 @@
+"""What `cogvideox generate` says of memory, and what it keeps when something fails late."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from cogvideox.generation import runner
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.transformer.float8 import to_float8
+from cogvideox.vae.model import CausalVAE
+from cogvideox.video import io
+
+PROMPT = "a red ball"
+
+
+def test_the_plan_is_told_and_nothing_made(run, model, here):
+    ran = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
+    assert ran.status == 0 and list(here.iterdir()) == []
+    assert "everything in memory, float32" in ran.out and "estimate" in ran.out
+    assert [line.split()[0] for line in ran.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
+
+
+def test_the_plan_for_a_file_of_prompts_makes_no_folder(run, model, here):
+    (here / "p.txt").write_text("a red ball\na blue cube\n")
+    ran = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
+    assert ran.status == 0 and "everything in memory" in ran.out
+    assert [path.name for path in here.iterdir()] == ["p.txt"]
+
+
+def test_the_same_video_with_less_memory(run, model, here):
+    for name, memory in (("a", "speed"), ("b", "low"), ("c", "2GB")):
+        ran = run("generate", PROMPT, "--model", model, "--seed", 3, "-o", f"{name}.png", "--memory", memory)
+        assert ran.status == 0
+        assert ("plan: " in ran.err) == (memory == "low")
+    frames = [io.read(here / f"{name}.png")[0].astype(int) for name in "abc"]
+    assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
+
+
+def test_one_byte_weights_are_said_and_replayed(run, model, here):
+    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
+    assert ran.status == 0 and "not exact" in ran.err
+    assert json.loads((here / "x.json").read_text())["weights"] == "int8"
+    assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
+
+
+def test_videos_by_other_weights_are_not_there_already(run, model, here):
+    (here / "p.txt").write_text("a red ball\n")
+    command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
+    assert run(*command).status == 0
+    assert "there already" not in run(*command, "--weights", "int8").err
+    assert "1 of 1 videos are there already" in run(*command, "--weights", "int8").err
+
+
+@pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
+def test_what_cannot_be_is_one_sentence(run, model, here, options):
+    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
+    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_float8_is_refused_where_nothing_multiplies_it(run, model, here, plan):
+    """In a sentence, before any weight is read; a video that was made with it can be made without."""
+    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
+    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+    assert "float8 takes a GPU" in ran.err
+
+
+def test_float8_is_replayed_and_can_be_left_out(run, model, here):
+    video = CogVideoX.from_pretrained(model, "cpu")
+    to_float8(video.bundle.transformer)
+    video.generate(PROMPT, seed=1).save(here / "x.mp4")
+    assert "leave it out (--no-float8)" in run("generate", "--from", "x.json", "-o", "y.mp4").err
+    assert run("generate", "--from", "x.json", "-o", "y.mp4", "--no-float8").status == 0
+    assert "float8" not in json.loads((here / "y.json").read_text())
+    (here / "prompts.txt").write_text(PROMPT)
+    shared = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
+    assert run(*shared).status == 0 and "1 of 1 videos are there already" in run(*shared).err
+    assert "float8 takes a GPU" in run(*shared, "--float8").err
+
+
+def test_finished_latents_outlive_a_failure_and_are_decoded_by_the_next_run(run, model, here, monkeypatch):
+    command = ("generate", PROMPT, "--model", model, "--seed", 5, "-o", "x.mp4")
+    with monkeypatch.context() as broken:
+        broken.setattr(CausalVAE, "decode_stream", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    assert [path.name for path in here.iterdir()] == ["x.latents.safetensors"]
+    monkeypatch.setattr("cogvideox.generation.runner.denoise", lambda *args, **kwargs: 1 / 0)
+    assert run(*command).status == 0
+    assert sorted(path.name for path in here.iterdir()) == ["x.json", "x.mp4"]
+
+
+def test_of_several_videos_the_next_run_goes_on_with_the_first_seed(run, model, here, monkeypatch, capsys):
+    command = ("generate", PROMPT, "--model", model, "--num-videos", 2, "-o", "x.mp4")
+    decode, decoded = CausalVAE.decode_stream, []
+
+    def fail_at_the_second(vae, *args, **kwargs):
+        decoded.append(1)
+        return decode(vae, *args, **kwargs) if len(decoded) == 1 else 1 / 0
+
+    with monkeypatch.context() as broken:
+        broken.setattr(CausalVAE, "decode_stream", fail_at_the_second)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    seed = re.search(r"x-2.latents.safetensors; the same command with --seed (\d+) goes on", capsys.readouterr().err)[1]
+    (here / "x-1.mp4").rename(here / "first.mp4")
+    denoise, denoised = runner.denoise, []
+    monkeypatch.setattr(runner, "denoise", lambda *args, **kwargs: denoised.append(1) or denoise(*args, **kwargs))
+    assert run(*command, "--seed", seed).status == 0
+    assert len(denoised) == 1 and (here / "x-1.mp4").read_bytes() == (here / "first.mp4").read_bytes()

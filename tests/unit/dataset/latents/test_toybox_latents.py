@@ -1,0 +1,109 @@
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.atomic_io import writing
+from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.latents import toybox_latents as module
+from cogvideox.dataset.latents.toybox_latents import encode, fingerprint, render, scene
+from cogvideox.errors import UserError
+from cogvideox.pretrained.components import load_vae
+from cogvideox.toybox.scenes.grammar import withheld
+from tests import tiny_runs
+
+CLIPS = ToyboxClips(num_clips=7, num_frames=5, height=16, width=16)
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    return load_vae(tiny_runs.write_vae(tmp_path_factory.mktemp("vae")))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 3)
+
+
+def test_a_clip_depends_on_its_seed_alone():
+    shifted = replace(CLIPS, first_seed=4)
+    assert scene(CLIPS, 5) == scene(shifted, 1)
+    torch.testing.assert_close(render(CLIPS, [5, 6]), render(shifted, [1, 2]), rtol=0, atol=0)
+
+
+def test_withheld_compositions_never_occur():
+    assert not any(withheld(scene(CLIPS, index)) for index in range(200))
+
+
+def test_the_table_holds_the_posteriors_of_the_vae(vae, small_shards, tmp_path):
+    table = encode(vae, CLIPS, tmp_path, batch_size=2)
+    assert len(table) == 7
+    expected, found = vae.encode(render(CLIPS, [6, 1])), table.posterior([6, 1])
+    # bfloat16 keeps 8 bits.
+    torch.testing.assert_close(found.mean, expected.mean, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(found.logvar, expected.logvar, rtol=2**-8, atol=1e-6)
+
+
+def test_only_what_is_missing_is_encoded(vae, small_shards, tmp_path):
+    encoded = []
+
+    def on_progress(done: int, total: int) -> None:
+        encoded.append((done, total))
+
+    first = encode(vae, CLIPS, tmp_path, on_progress=on_progress)
+    assert encoded == [(3, 7), (6, 7), (7, 7)]
+    again = encode(vae, CLIPS, tmp_path, on_progress=on_progress)
+    assert len(encoded) == 3 and torch.equal(first.mean, again.mean)
+    # A larger set keeps whole shards and makes the rest; a damaged shard is made again.
+    shards = sorted(tmp_path.glob("*/*.safetensors"))
+    shards[0].write_bytes(shards[0].read_bytes()[:-4])
+    more = encode(vae, replace(CLIPS, num_clips=8), tmp_path, on_progress=on_progress)
+    assert encoded[3:] == [(3, 8), (8, 8)] and torch.equal(more.mean[:7], first.mean)
+
+
+def test_an_interruption_costs_one_shard(vae, small_shards, tmp_path):
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for shards in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            encode(vae, CLIPS, tmp_path, on_progress=stop)
+        assert len(list(tmp_path.glob("*/*"))) == shards
+    encode(vae, CLIPS, tmp_path, on_progress=stop)
+
+
+def test_half_a_shard_of_a_killed_process_is_removed(vae, small_shards, tmp_path):
+    encode(vae, CLIPS, tmp_path)
+    shard, halves = min(tmp_path.glob("*/*.safetensors")), []
+    for _ in range(2):
+        with writing(shard) as half:
+            half.write_bytes(shard.read_bytes())
+        half.touch()  # as if the process had been killed inside the block
+        halves.append(half)
+    old, new = halves
+    os.utime(old, (0, 0))
+    encode(vae, CLIPS, tmp_path)
+    assert not old.exists() and new.exists()
+
+
+def test_a_cache_that_cannot_be_read_is_one_sentence(vae, small_shards, tmp_path):
+    encode(vae, CLIPS, tmp_path)
+    shard = min(tmp_path.glob("*/*.safetensors"))
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(UserError, match=rf"cannot read .*{shard.name}"):
+        encode(vae, CLIPS, tmp_path)
+
+
+def test_latents_are_known_by_encoder_and_clips(vae, tmp_path):
+    before = fingerprint(vae, CLIPS)
+    assert fingerprint(vae, replace(CLIPS, num_clips=8)) == before
+    assert fingerprint(vae, replace(CLIPS, first_seed=1)) != before
+    other = load_vae(tiny_runs.write_vae(tmp_path))
+    with torch.no_grad():
+        other.decoder.conv_out.weight.add_(1.0)
+    assert fingerprint(other, CLIPS) == before
+    with torch.no_grad():
+        other.encoder.conv_in.bias[0] += 1.0
+    assert fingerprint(other, CLIPS) != before

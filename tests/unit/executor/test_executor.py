@@ -1,0 +1,122 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.executor.base import run
+from cogvideox.executor.job_array import Shard
+
+BATCHES = [[1, 2], [3], [], [4, 5, 6], [7]]
+
+
+@dataclass(frozen=True)
+class Squares:
+    bad: int = 0
+    kill: int = 0
+    closed: bool = False
+
+    def open(self, worker: int) -> Callable[[Sequence[int]], list[int]]:
+        if self.closed:
+            raise UserError("the model is not there")
+
+        def work(batch: Sequence[int]) -> list[int]:
+            if self.kill in batch:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.bad in batch:
+                raise UserError(f"{self.bad} is bad")
+            return [number**2 for number in batch]
+
+        return work
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_answers_come_in_order_whoever_gives_them(workers):
+    assert list(run(Squares(), BATCHES, workers=workers)) == [[1, 4], [9], [], [16, 25, 36], [49]]
+
+
+@pytest.mark.parametrize("stage", [Squares(bad=3), Squares(closed=True)])
+def test_what_a_worker_raises_is_raised_here(stage):
+    with pytest.raises(UserError, match=r"3 is bad|the model is not there"):
+        list(run(stage, BATCHES, workers=1))
+
+
+def test_a_killed_worker_is_one_sentence():
+    with pytest.raises(UserError, match="a worker process was killed"):
+        list(run(Squares(kill=4), BATCHES, workers=1))
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    code = """
+import os, signal
+from pathlib import Path
+class Stage:
+    def open(self, worker):
+        Path(os.environ["NOTE"]).write_text(str(os.getpid()))
+        return lambda batch: batch
+if __name__ == "__main__":
+    from cogvideox.engine.run import run
+    answers = run(Stage(), [[1]] * 100, workers=1)
+    next(answers)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    file, note = tmp_path / "program.py", tmp_path / "pid"
+    file.write_text(code)
+    subprocess.run([sys.executable, str(file)], env=os.environ | {"NOTE": str(note), "PYTHONPATH": str(Path.cwd())})
+    pid = int(note.read_text())
+    deadline = time.monotonic() + 300
+    while alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_ray_gives_the_same():
+    pytest.importorskip("ray")
+    assert list(run(Squares(), BATCHES, workers=2, place="ray")) == list(run(Squares(), BATCHES))
+    with pytest.raises(UserError, match="3 is bad"):
+        list(run(Squares(bad=3), BATCHES, workers=1, place="ray"))
+
+
+def test_without_ray_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"Ray is not installed: pip install 'cogvideox\[ray\]'"):
+        list(run(Squares(), BATCHES, place="ray"))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 12])
+def test_shards_share_the_rows(world):
+    parts = [Shard(rank, world).of(range(10)) for rank in range(world)]
+    assert sorted(row for part in parts for row in part) == list(range(10))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_shard_is_done_when_its_file_is_there(tmp_path):
+    for rank in (1, 0):
+        assert Shard(rank, 2).all_done(tmp_path, ".txt") is None
+        Shard(rank, 2).file(tmp_path, ".txt").touch()
+    assert Shard(0, 2).all_done(tmp_path, ".txt") == [Shard(rank, 2).file(tmp_path, ".txt") for rank in (0, 1)]
+    assert Shard(0, 3).all_done(tmp_path, ".txt") is None
+
+
+def test_shards_as_people_write_them():
+    assert Shard.parse("3/8") == Shard(3, 8)
+    for text in ("8/8", "1/0"):
+        with pytest.raises(UserError, match="is not possible"):
+            Shard.parse(text)
+    for text in ("3", "a/b", "-1/4", "1.5/3"):
+        with pytest.raises(UserError, match="such as 0/4"):
+            Shard.parse(text)

@@ -1,0 +1,84 @@
+"""LoRAs on a whole model: loaded, told of in the metadata, and taken off again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.generation.request.provenance import adapter
+from cogvideox.pretrained.model_spec import describe
+from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.io import write_lora
+from tests import tiny
+
+
+def write_one(pipe: CogVideoX, path: Path) -> Path:
+    one = inject.fresh(pipe.bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    for factors in one.layers.values():
+        factors.up.normal_(generator=torch.Generator().manual_seed(1))
+    write_lora(one, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory) -> CogVideoX:
+    return CogVideoX.from_pretrained(describe(tiny.write(tmp_path_factory.mktemp("models") / "tiny")), device="cpu")
+
+
+def test_loaded_and_unloaded(pipe: CogVideoX, tmp_path: Path):
+    file = write_one(pipe, tmp_path / "style.safetensors")
+    make = lambda: pipe.generate("a ball", seed=1, output="float")  # noqa: E731
+    plain = make()
+    assert "loras" not in plain.metadata
+    assert pipe.load_lora(file, 0.5) == "style"
+    assert pipe.load_lora(tmp_path, -0.5) == "style-2"  # the only one in its folder
+    assert pipe.loras == {"style": 0.5, "style-2": -0.5}
+    assert np.allclose(make().frames, plain.frames, atol=1e-4)
+
+    pipe.unload_lora("style-2")
+    apart = make()
+    assert np.abs(apart.frames - plain.frames).max() > 0.01
+    assert [one["strength"] for one in apart.metadata["loras"]] == [0.5]
+    assert apart.metadata["loras"][0]["source"]["path"] == str(file)
+    pipe.unload_lora()
+    assert pipe.load_lora(file, 0.5, name="merged", merge=True) == "merged"
+    merged = make()
+    assert np.allclose(merged.frames, apart.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
+    pipe.unload_lora()
+    again = make()
+    assert np.array_equal(again.frames, plain.frames) and again.metadata == plain.metadata
+
+
+def test_a_file_without_alpha_is_warned_of(pipe: CogVideoX):
+    one = inject.fresh(pipe.bundle.transformer, torch.Generator(), rank=1)
+    with pytest.warns(UserWarning, match="give a strength of alpha / rank"):
+        pipe.load_lora(inject.LoRA(one.layers, alpha_known=False))
+    pipe.unload_lora("lora")
+    with pytest.raises(UserError, match="no LoRA called 'lora'"):
+        pipe.unload_lora("lora")
+
+
+def test_as_the_command_line_says_it(tmp_path: Path):
+    odd = tmp_path / "a:0.5"
+    for file in (tmp_path / "x.safetensors", odd):
+        file.write_bytes(b"x")
+    file = tmp_path / "x.safetensors"
+    for text, path, strength in (
+        (str(file), file, 1.0),
+        (f"{file}:0.3", file, 0.3),
+        (f"{file}:-1", file, -1.0),
+        (str(odd), odd, 1.0),
+        (f"{tmp_path}:2", file, 2.0),
+    ):
+        found = adapter(text)
+        assert (found.source.path, found.strength) == (str(path), strength)
+    with pytest.raises(UserError, match="there is no such file"):
+        adapter(f"{tmp_path}/none.safetensors:0.5")
+    with pytest.raises(UserError, match=r"y:z: there is no such file"):
+        adapter(f"{tmp_path}/y:z")
+    for strength in ("nan", "abc", ""):
+        with pytest.raises(UserError, match=f":{strength} must be a number, such as 0.8"):
+            adapter(f"{file}:{strength}")

@@ -1,0 +1,42 @@
+"""What a request asks of memory, and what is tried where there is too little of it."""
+
+import pytest
+import torch
+
+from cogvideox.errors import is_out_of_memory
+from cogvideox.generation.memory import default_demand, demand_of, smaller
+from cogvideox.generation.request.builder import complete
+from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.offload.vae_cost import Decoding
+
+
+def test_what_is_asked_of_memory():
+    about = describe("toybox")
+    assert default_demand(about) == demand_of(complete(about, None, seed=0), about)
+    long = complete(about, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
+    demand = demand_of(long, about)
+    assert (demand.at_once, demand.num_frames, demand.batch, demand.num_texts) == (9, 25, 1, 1)
+    halves = demand_of(complete(about, "a ball", sequential_guidance=True, seed=0), about)
+    assert (halves.batch, halves.calls) == (1, 2)
+
+
+def test_smaller_and_smaller_until_nothing_is_left():
+    how, seen = Decoding(), []
+    while how is not None:
+        seen.append((how.strips, how.offload))
+        how = smaller(how, rows=6)
+    assert seen == [(1, False), (2, False), (4, False), (6, False), (6, True)]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (KeyError("memory"), False),
+    ],
+)
+def test_errors_of_memory_are_told_from_others(error, expected):
+    assert is_out_of_memory(error) is expected

@@ -1,0 +1,176 @@
+"""What a path holds: forms and official makes are known from names and shapes alone, and nothing else is."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_spec
+from cogvideox.pretrained.components import build, keymap_of
+from cogvideox.pretrained.conversion import infer_config
+from cogvideox.pretrained.conversion.detect import identify
+from cogvideox.state_dict.keymap import to_theirs
+from cogvideox.state_dict.safetensors_io import load_state, save_state
+from cogvideox.text.config import T5Config
+from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.weights import sat_keymap
+from cogvideox.vae import weights as vae_weights
+from cogvideox.vae.config import PRESETS as VAES
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny", "5b")
+
+
+def shapes(config, rules=None):
+    return to_theirs(build(config).state_dict(), rules if rules is not None else keymap_of(config))
+
+
+def table(*shape):
+    return torch.empty(shape, device="meta")
+
+
+@pytest.mark.parametrize("variant", PRESETS)
+def test_official_transformers_are_known_by_their_shapes(variant):
+    config = PRESETS[variant]()
+    assert infer_config.transformer_config(shapes(config), "diffusers") == config
+
+    theirs = shapes(config, sat_keymap(config))
+    if variant == "2b":
+        theirs["mixins.pos_embed.pos_embedding"] = table(1, 226 + 17550, 1920)
+    elif config.patch_size_t is None:
+        theirs["mixins.pos_embed.freqs_cos"] = table(17550, 64)
+    assert infer_config.part_of(theirs) == ("transformer", "SAT")
+    assert infer_config.transformer_config(theirs, "SAT") == config
+
+
+@pytest.mark.parametrize("naming", ["diffusers", "SAT"])
+def test_official_vaes_and_text_encoders_are_known_by_their_shapes(naming):
+    for variant, make in VAES.items():
+        config = make()
+        rules = vae_weights.sat_keymap(config) if naming == "SAT" else None
+        assert infer_config.part_of(shapes(config, rules)) == ("vae", naming)
+        assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
+    assert infer_config.text_config(shapes(T5Config())) == T5Config()
+    with pytest.raises(infer_config.Doubt, match="scale"):
+        infer_config.vae_config(shapes(VAES["5b"]()), "diffusers")
+
+
+def test_what_tensors_do_not_tell_is_a_doubt():
+    meta = shapes(tiny.TRANSFORMERS["5b"])
+    with pytest.raises(infer_config.Doubt, match="sinusoidal"):
+        infer_config.transformer_config(meta, "diffusers")
+    assert infer_config.transformer_config(meta, "diffusers", "5b").use_rotary_positional_embeddings
+    assert not infer_config.transformer_config(meta, "diffusers", "2b").use_rotary_positional_embeddings
+    with pytest.raises(infer_config.Doubt, match="learned positions"):
+        infer_config.transformer_config(shapes(tiny.IMAGE_TRANSFORMERS["5b-i2v"]), "diffusers")
+    del meta["patch_embed.text_proj.weight"]
+    with pytest.raises(infer_config.Doubt, match=r"patch_embed\.text_proj\.weight, which tells its size, is missing"):
+        infer_config.transformer_config(meta, "diffusers")
+
+
+def test_folders(model, tmp_path):
+    about = identify(model)
+    assert (about.kind, about.variant, about.folder) == ("diffusers folder", "5b", model)
+    assert list(about.parts) == ["transformer", "vae", "text_encoder"]
+    assert about.tokenizer == model / "tokenizer"
+    assert not any(part.misfits(part.config) for part in about.parts.values())
+
+    alone = identify(model / "vae")
+    assert (alone.kind, list(alone.parts), alone.variant) == ("diffusers folder", ["vae"], None)
+    assert list(identify(model / "text_encoder").parts) == ["text_encoder"]
+    shutil.copytree(model / "transformer", tmp_path / "some/transformer")
+    assert list(identify(tmp_path / "some").parts) == ["transformer"]
+    assert identify("toybox").variant == "2b"
+
+
+def test_files(model, tmp_path):
+    weights = model / "transformer/diffusion_pytorch_model.safetensors"
+    about = identify(weights)
+    assert (about.kind, list(about.parts)) == ("single file", ["transformer"])
+    assert "sinusoidal" in about.parts["transformer"].doubt
+    assert identify(weights, "5b").variant == "5b"
+    state = {f"model.diffusion_model.{name}": torch.ones(1) for name in identify(weights).parts["transformer"].state}
+    torch.save(state | {"other.weight": torch.ones(1)}, tmp_path / "x.pt")
+    about = identify(tmp_path)
+    assert (list(about.parts), about.strangers) == (["transformer"], ("other.weight",))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight",
+        "base_model.model.transformer_blocks.0.attn1.to_q.lora_A.weight",
+        "model.diffusion_model.transformer.layers.0.attention.query_key_value.matrix_A.0",
+    ],
+)
+def test_a_lora_is_said_to_be_one(tmp_path, name):
+    save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
+    assert identify(tmp_path / "x.safetensors").kind == "LoRA"
+
+
+def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_path):
+    """transformers' own files hold both, and so do full fine-tunes of SAT."""
+    path = shutil.copytree(model, tmp_path / "copy")
+    state = load_state(path / "text_encoder")
+    both = state | {"encoder.embed_tokens.weight": state["shared.weight"]}
+    alone = {name: tensor for name, tensor in both.items() if name != "shared.weight"}
+    file = path / "text_encoder/model.safetensors"
+    for form in (both, alone):
+        torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
+        save_state(form, file)
+        for about in (identify(path), identify(tmp_path / "x.pt")):
+            part = about.parts["text_encoder"]
+            assert part.config is not None and part.misfits(part.config) == []
+    save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
+    with pytest.raises(UserError, match="they differ"):
+        identify(path)
+
+
+def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
+    (tmp_path / "latest").write_text("500")
+    with pytest.raises(UserError, match=r"incomplete: .*500/mp_rank_00_model_states\.pt is missing"):
+        identify(tmp_path)
+    (tmp_path / "500").mkdir()
+    for rank in range(2):
+        torch.save({"module": {"mixins.a": torch.ones(1)}}, tmp_path / f"500/mp_rank_0{rank}_model_states.pt")
+    with pytest.raises(UserError, match="cut for several GPUs"):
+        identify(tmp_path)
+    (tmp_path / "500/mp_rank_01_model_states.pt").unlink()
+    assert "missing" in identify(tmp_path).parts["transformer"].doubt
+    for which in ("t2v", "i2v"):
+        (tmp_path / f"two/transformer_{which}").mkdir(parents=True)
+        (tmp_path / f"two/transformer_{which}/latest").write_text("1")
+    with pytest.raises(UserError, match=r"give one of .*transformer_i2v, .*transformer_t2v"):
+        identify(tmp_path / "two")
+
+
+def test_anything_else_is_one_sentence(tmp_path):
+    save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
+    save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
+    cases = {
+        tmp_path / "x.safetensors": r"is not CogVideoX: of its 1 tensor \(conv\.weight\) none is known$",
+        tmp_path / "wan.safetensors": "none is known; it seems to be a LoRA for Wan",
+        tmp_path / "empty": "holds no model",
+        tmp_path / "flux": "is not CogVideoX: its config.json is of FluxTransformer2DModel",
+        tmp_path / "x.txt": "no file of weights",
+        tmp_path / "nothing": "there is no model",
+        tmp_path / "two": "which of the 2 files",
+    }
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux/config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
+    (tmp_path / "x.txt").write_text("words")
+    (tmp_path / "two").mkdir()
+    for name in ("a.safetensors", "b.pt"):
+        (tmp_path / "two" / name).touch()
+    for path, message in cases.items():
+        with pytest.raises(UserError, match=message) as caught:
+            identify(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cogvideox convert"):
+        model_spec.describe(tmp_path / "x.safetensors")

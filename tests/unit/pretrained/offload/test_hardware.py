@@ -1,0 +1,66 @@
+"""What is known of a machine: the memory that a container leaves, and a GPU by its name."""
+
+import pytest
+
+from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, free_memory, limits, main_memory, rates_of_gpu
+
+GB = 2**30
+
+
+def group(folder, most, used, idle, version=2):
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("max", "current", "") if version == 2 else ("limit_in_bytes", "usage_in_bytes", "total_")
+    (folder / f"memory.{names[0]}").write_text(f"{most}\n")
+    (folder / f"memory.{names[1]}").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 7\ninactive_file_of_another 5\n{names[2]}inactive_file {idle}\n")
+
+
+def test_every_group_around_a_process_counts(tmp_path):
+    group(tmp_path / "jobs/mine", 4 * GB, 3 * GB, GB)
+    group(tmp_path / "jobs", 16 * GB, 15 * GB, GB // 2)
+    group(tmp_path, "max", 20 * GB, GB)
+    assert list(limits("0::/jobs/mine\n", tmp_path)) == [(4 * GB, 2 * GB), (16 * GB, 3 * GB // 2)]
+
+
+def test_a_container_may_know_its_group_only_by_the_name_outside(tmp_path):
+    group(tmp_path, 8 * GB, 9 * GB, 0)
+    assert list(limits("0::/docker/0123\n", tmp_path)) == [(8 * GB, 0)]  # more is used than may be: nothing is left
+
+
+def test_groups_of_the_first_version(tmp_path):
+    group(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
+    group(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
+    text = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
+    assert list(limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
+
+
+def test_files_that_are_missing_or_hold_something_else_are_no_limit(tmp_path):
+    group(tmp_path / "odd", "much", "more", "most")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/memory.max").write_text(str(GB))
+    assert list(limits("0::/odd\n", tmp_path)) == []
+    assert list(limits("0::/bare\n", tmp_path)) == [(GB, GB)]
+
+
+def test_this_machine_has_memory():
+    total, free = main_memory()
+    assert total is None or free is None or 0 < free <= total
+    assert free_memory() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA A10G", "A10"),
+        ("NVIDIA L40S", "L40S"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA T400 4GB", None),
+    ],
+)
+def test_gpus_are_known_by_their_names(name, like):
+    assert rates_of_gpu(name, "bfloat16") is (UNKNOWN_GPU if like is None else GPUS[like])
+    assert rates_of_gpu(name, "float32").linear == rates_of_gpu(name, "float16").linear / 8

@@ -1,0 +1,151 @@
+"""However a model is placed, it gives the same numbers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.offload import planner
+from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Machine
+from cogvideox.pretrained.offload.placement import model_of, place
+from cogvideox.pretrained.offload.planner import Demand
+from cogvideox.pretrained.offload.quantization import Rows, round_
+from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.state_dict.safetensors_io import load_state, save_state
+from cogvideox.transformer.lora import inject
+from tests import tiny
+
+CPU = torch.device("cpu")
+MACHINE = Machine("cpu", "CPU", 2**32, 2**32, "float32", UNKNOWN_CPU)
+DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_once=9)
+
+
+@pytest.fixture(scope="module", params=["2b", "1.5-5b-i2v"])
+def about(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / request.param
+    return describe(model_folder.save(tiny.bundle(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
+
+
+def placed(about, keeps, storage="exact", waits=None):
+    one = planner.estimate(model_of(about), DEMAND, MACHINE, keeps, Decoding(), storage)
+    return place(about, one if waits is None else replace(one, waits=waits), CPU, torch.float32)
+
+
+@torch.inference_mode()
+def outputs(run, calls=2):
+    """What encoder and transformer say, in the order of a generation, twice."""
+    config, said = run.transformer.config, []
+    for _ in range(calls):
+        run.turn("text_encoder")
+        text = run.text_encoder(torch.arange(24).view(2, 12))
+        run.turn("transformer")
+        ofs = None if config.ofs_embed_dim is None else 2.0
+        tables = run.transformer.modulation(torch.tensor([999, 3]), ofs)
+        x = torch.randn(2, config.in_channels, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+        for step in range(2):
+            x = x + run.transformer(x, text, None, modulation=tables[step]).repeat(1, x.shape[1] // 4, 1, 1, 1)
+        timesteps = torch.tensor([5, 5])
+        said += [text, x, run.transformer(x, text, timesteps, ofs=None if ofs is None else torch.tensor([ofs, ofs]))]
+        run.turn("vae")
+        assert run.vae.decoder.conv_in.weight.numel() > 0
+    return said
+
+
+@pytest.mark.parametrize("keeps", planner.KEEPS)
+def test_every_placement_gives_the_same_numbers(about, keeps):
+    expected = outputs(model_folder.load(about))
+    for found, wanted in zip(outputs(placed(about, keeps)), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_weights_that_wait_in_memory_are_the_same(about):
+    expected = outputs(model_folder.load(about), calls=1)
+    for found, wanted in zip(outputs(placed(about, planner.KEEPS[-1], waits="host"), calls=1), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("storage", ["int8", "fp8"])
+def test_one_byte_storage_is_near_and_the_same_everywhere(about, storage):
+    expected = outputs(model_folder.load(about), calls=1)
+    found = outputs(placed(about, planner.KEEPS[0], storage), calls=1)
+    assert not torch.equal(found[1], expected[1])
+    error = (found[1] - expected[1]).norm() / expected[1].norm()
+    assert error < (0.02 if storage == "int8" else 0.08)
+    for waits in ("disk", "host"):
+        streamed = outputs(placed(about, planner.KEEPS[-1], storage, waits), calls=1)
+        assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
+
+
+def test_weights_are_there_only_in_their_turn(about):
+    run = placed(about, ("turns", "turns"))
+    sizes = lambda: [sum(p.numel() for p in net.parameters()) for net in (run.text_encoder, run.transformer)]  # noqa: E731
+    assert sizes() == [0, 0]
+    run.turn("text_encoder")
+    assert sizes()[0] > 0 and sizes()[1] == 0
+    run.turn("transformer")
+    assert sizes()[0] == 0 and sizes()[1] > 0
+    run.turn("vae")
+    assert sizes() == [0, 0]
+
+
+@pytest.mark.parametrize("keeps", [planner.KEEPS[2], planner.KEEPS[4]])
+def test_a_lora_beside_the_weights_works_in_every_placement(about, keeps):
+    """Laid over before the first use, and taken off again."""
+
+    def said(run):
+        model = run.transformer
+        adapter = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=["to_q", "to_out.0", "linear"])
+        for factors in adapter.layers.values():
+            factors.up.normal_(generator=torch.Generator().manual_seed(1))
+        inject.add(model, adapter)
+        with_it = outputs(run, calls=1)[1]
+        inject.remove(model)
+        return with_it, outputs(run, calls=1)[1]
+
+    for found, wanted in zip(said(placed(about, keeps)), said(model_folder.load(about)), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_rows_say_zero_and_their_largest_exactly():
+    matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
+    for storage in ("int8", "fp8"):
+        again = Rows.of(matrix, storage).spread(torch.float32)
+        assert torch.equal(again[0], matrix[0])
+        torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
+        assert (again - matrix).abs().max() <= 3.0 / (254 if storage == "int8" else 16)
+
+
+@pytest.mark.parametrize("storage", ["int8", "fp8"])
+def test_rows_are_the_same_however_many_at_once(storage):
+    matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
+    rows = Rows.of(matrix, storage)
+    alone = [Rows.of(row[None], storage).spread(torch.float32) for row in matrix]
+    assert torch.equal(rows.spread(torch.float32), torch.cat(alone))
+    round_(matrix, storage)
+    assert torch.equal(matrix, torch.cat(alone))
+
+
+def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
+    about = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    run = placed(about, ("turns", "turns"))
+    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    state = load_state(file)
+    state["proj_out.bias"] = state["proj_out.bias"] * float("nan")
+    save_state(state, file)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"NaN or infinity \(proj_out\.bias\)"):
+            run.turn("transformer")
+        assert sum(parameter.numel() for parameter in run.transformer.parameters()) == 0
+
+
+def test_any_type_of_file_can_be_planned_for(tmp_path):
+    about = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    state = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_state(file).items()}
+    save_state(state, file)
+    assert model_of(about).stored == {"text_encoder": 4, "transformer": 1, "vae": 4}
+    save_state({}, file)
+    assert model_of(about).stored["transformer"] == 4  # and what is missing is told when it is loaded

@@ -1,0 +1,213 @@
+"""Model folders: written and read back the same, whole or not at all, strict about what they hold."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox import config
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_folder, model_spec
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def copy(model, tmp_path):
+    return shutil.copytree(model, tmp_path / "copy")
+
+
+def change(file, **values):
+    data = json.loads(file.read_text())
+    data.update(values)
+    file.write_text(json.dumps({key: value for key, value in data.items() if value is not ...}))
+
+
+def states(bundle):
+    return {part: getattr(bundle, part).state_dict() for part in model_spec.WEIGHTS}
+
+
+def assert_same(left, right):
+    for part, state in states(left).items():
+        for name, tensor in states(right)[part].items():
+            torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+    assert (left.schedule, left.settings) == (right.schedule, right.settings)
+    prompt = tiny.CAPTIONS[0]
+    assert torch.equal(left.tokenizer.encode([prompt], 12), right.tokenizer.encode([prompt], 12))
+
+
+@pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
+def test_what_is_written_is_read_back(variant, tmp_path):
+    bundle = tiny.bundle(variant)
+    loaded = model_folder.load(model_folder.save(bundle, tmp_path / "m"))
+    assert_same(loaded, bundle)
+    assert not loaded.transformer.training
+    assert not any(p.requires_grad for p in loaded.transformer.parameters())
+
+
+def test_loading_does_not_import_the_compiler(model):
+    """Drawing first weights on the meta device would, and take longer than all the rest of loading a small model."""
+    load = "import sys; from cogvideox.bundle import folder; folder.load(sys.argv[1])"
+    code = f"{load}; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(model)], check=True)
+
+
+def test_shards(tmp_path):
+    bundle = tiny.bundle()
+    path = model_folder.save(bundle, tmp_path / "m", max_shard_bytes=20_000)
+    assert len(list((path / "transformer").glob("*.safetensors"))) > 1
+    assert_same(model_folder.load(path), bundle)
+
+
+def test_stored_in_another_type(tmp_path):
+    bundle = tiny.bundle()
+    path = model_folder.save(bundle, tmp_path / "m", dtype=torch.bfloat16)
+    weight = model_folder.load(path).transformer.text_in.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, bundle.transformer.text_in.weight.bfloat16().float())
+
+
+def test_a_model_is_replaced_and_anything_else_is_left_alone(model, tmp_path):
+    path = copy(model, tmp_path)
+    bundle = tiny.bundle()
+    bundle.settings = replace(bundle.settings, fps=3.0)
+    model_folder.save(bundle, path)
+    assert model_spec.describe(path).settings.fps == 3.0
+    assert [file.name for file in tmp_path.iterdir()] == ["copy"]
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="something else than a model"):
+        model_folder.save(bundle, tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def test_a_model_with_other_files_in_its_folder_is_left_alone(model, tmp_path):
+    path = copy(model, tmp_path)
+    (path / "samples").mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match=r"copy: samples, thesis\.txt in it would be lost; give another folder"):
+        model_folder.save(tiny.bundle(), path)
+    assert sorted(tmp_path.rglob("*")) == [path, *before]
+
+
+def test_a_link_is_followed_and_the_current_folder_stays(model, tmp_path, monkeypatch):
+    path = copy(model, tmp_path)
+    (tmp_path / "link").symlink_to(path)
+    bundle = tiny.bundle()
+    bundle.settings = replace(bundle.settings, fps=3.0)
+    model_folder.save(bundle, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and model_spec.describe(path).settings.fps == 3.0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "link"]
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in (".", "", tmp_path / "empty"):
+        with pytest.raises(UserError, match="it would replace the folder that this runs in"):
+            model_folder.save(bundle, place)
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_a_failed_save_leaves_the_old_model(model, tmp_path):
+    path = copy(model, tmp_path)
+    bundle = tiny.bundle()
+    bundle.tokenizer = None  # what a bug would do in the middle of writing
+    with pytest.raises(AttributeError):
+        model_folder.save(bundle, path)
+    assert_same(model_folder.load(path), tiny.bundle())
+    assert [file.name for file in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_folder_without_settings_gets_the_official_ones(model, tmp_path):
+    path = copy(model, tmp_path)
+    (path / model_spec.SETTINGS).unlink()
+    settings = model_spec.describe(path).settings
+    assert (settings.num_inference_steps, settings.sampler, settings.height) == (50, "ddim", 32)
+    change(path / model_spec.SCHEDULER, _class_name="CogVideoXDPMScheduler")
+    assert model_spec.describe(path).settings.sampler == "dpm++"
+
+
+def test_settings_may_state_only_what_differs(model, tmp_path):
+    path = copy(model, tmp_path)
+    (path / model_spec.SETTINGS).write_text(json.dumps({"fps": 12, "null_text": "zero"}))
+    settings = model_spec.describe(path).settings
+    assert (settings.fps, settings.null_text, settings.num_inference_steps) == (12, "zero", 50)
+
+
+def test_what_a_folder_says_survives_json(tmp_path):
+    settings = tiny.settings()
+    config.save(settings, tmp_path / "cogvideox.json")
+    assert config.load(type(settings), tmp_path / "cogvideox.json") == settings
+
+
+def test_a_model_is_found_by_path_or_told_what_there_is(model, tmp_path, monkeypatch):
+    assert model_spec.find(model) == (str(model), model)
+    monkeypatch.chdir(model.parent)
+    assert model_spec.find("tiny") == (str(model), model_spec.Path("tiny"))
+    for name in ("nothing-here", tmp_path):
+        with pytest.raises(UserError) as error:
+            model_spec.describe(name)
+        assert str(name) in str(error.value)
+        assert all(shipped in str(error.value) for shipped in model_spec.shipped())
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "vae/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_missing_file_is_named(model, tmp_path, missing):
+    path = copy(model, tmp_path)
+    (path / missing).unlink()
+    with pytest.raises(UserError, match=f"{missing.replace('.', '[.]')}.*missing"):
+        model_folder.load(path)
+
+
+@pytest.mark.parametrize("part", model_spec.WEIGHTS)
+def test_truncated_weights_are_named(model, tmp_path, part):
+    file = model_spec.weights_file(copy(model, tmp_path), part)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=part):
+        model_folder.load(tmp_path / "copy")
+
+
+def test_nan_weights_are_refused(tmp_path):
+    bundle = tiny.bundle()
+    with torch.no_grad():
+        bundle.transformer.text_in.weight[0, 0] = float("nan")
+    path = model_folder.save(bundle, tmp_path / "m")
+    with pytest.raises(UserError, match=r"(?i)nan"):
+        model_folder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("vae/config.json", {"latent_channels": 8}, "do not fit"),
+        ("transformer/config.json", {"text_embed_dim": 16}, "do not fit"),
+        ("transformer/config.json", {"num_layers": 3}, "transformer"),
+        ("transformer/config.json", {"num_layer": 2}, "num_layer"),
+        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
+        ("cogvideox.json", {"fsp": 8}, "fps"),
+        ("cogvideox.json", {"sampler": "euler"}, "sampler"),
+        ("cogvideox.json", {"fps": "eight"}, "fps"),
+    ],
+)
+def test_a_configuration_that_cannot_be_honoured_is_named(model, tmp_path, file, values, message):
+    path = copy(model, tmp_path)
+    change(path / file, **values)
+    with pytest.raises(UserError, match=message):
+        model_folder.load(path)

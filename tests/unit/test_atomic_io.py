@@ -1,0 +1,111 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from cogvideox.atomic_io import cannot_read, sweep, write_text, writing
+from cogvideox.errors import UserError
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_the_file_is_there_when_the_block_ends_well(tmp_path):
+    path = tmp_path / "a" / "b" / "x.mp4"
+    with writing(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".mp4"
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["x.mp4"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
+    path = tmp_path / "x.json"
+    write_text(path, "old")
+
+    def leave_halfway():
+        with writing(path) as temporary:
+            temporary.write_text("half")
+            raise stop
+
+    with pytest.raises(stop):
+        leave_halfway()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["x.json"]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    with writing(tmp_path / "x.txt") as one, writing(tmp_path / "x.txt") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "x.txt").read_text() == "one"  # the block that ended last
+    assert names(tmp_path) == ["x.txt"]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "红", "🎈"])
+def test_every_name_that_the_system_takes_can_be_written(tmp_path, letter):
+    name = letter * (251 // len(letter.encode())) + ".txt"
+    write_text(tmp_path / name, "a")
+    assert names(tmp_path) == [name]
+
+
+def test_a_full_disk_is_the_users_error(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"cannot write .*x\.txt: the disk of the folder .* is full"),
+        writing(tmp_path / "x.txt"),
+    ):
+        Path("/dev/full").write_text("a")
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def nobody():
+    """A user without rights, also where the tests run as root, for whom no folder is forbidden."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_forbidden_folder_is_the_users_error(nobody):
+    with pytest.raises(UserError, match=r"cannot write /proc/self/x\.txt: "):
+        write_text("/proc/self/x.txt", "a")
+    with pytest.raises(UserError, match=r"cannot write /x\.txt: there is no permission to write in the folder /"):
+        write_text("/x.txt", "a")
+
+
+def test_a_folder_or_a_path_through_a_file_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="it is a folder"):
+        write_text(tmp_path, "a")
+    write_text(tmp_path / "x", "a")
+    with pytest.raises(UserError, match="a part of its path is a file"):
+        write_text(tmp_path / "x" / "y", "a")
+
+
+def test_a_name_too_long_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="its name is too long"):
+        write_text(tmp_path / ("x" * 300), "a")
+
+
+def test_reading_what_is_not_there():
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/nowhere").read_text()
+    assert str(cannot_read("/nowhere", caught.value)) == "cannot read /nowhere: there is no such file"
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path):
+    with writing(tmp_path / "below" / "x.txt") as temporary:
+        temporary.touch()
+    temporary.touch()  # as if the process had been killed inside the block
+    sweep(tmp_path, idle=60.0)
+    assert temporary.exists()  # another process may be writing it
+    sweep(tmp_path)
+    assert names(tmp_path / "below") == ["x.txt"]

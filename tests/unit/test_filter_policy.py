@@ -1,0 +1,86 @@
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cogvideox.config import from_dict, to_dict
+from cogvideox.errors import UserError
+from cogvideox.filter_policy import Bound, Policy
+
+COLUMNS = {
+    "aesthetic": [3.0, 4.5, 5.0, None, 6.0],
+    "flow": [0.1, 0.2, math.nan, 0.4, 9.0],
+    "label": ["music", "sport", "", "sport", "news"],
+}
+
+
+def kept(*bounds: Bound, step: int = 0) -> list[int]:
+    return np.flatnonzero(Policy(bounds).keeps(COLUMNS, 5, step)).tolist()
+
+
+def test_bounds():
+    assert kept() == [0, 1, 2, 3, 4]
+    assert kept(Bound("aesthetic", at_least=4.5)) == [1, 2, 4]
+    assert kept(Bound("aesthetic", at_least=4.5, keep_missing=True)) == [1, 2, 3, 4]
+    assert kept(Bound("flow", at_least=0.2, at_most=1.0)) == [1, 3]
+    assert kept(Bound("label", among=("sport", "news"))) == [1, 3, 4]
+    assert kept(Bound("label", among=("sport",), keep_missing=True)) == [1, 2, 3]
+    assert kept(Bound("aesthetic", at_least=4.5), Bound("flow", at_most=1.0)) == [1]
+    assert kept(Bound("unmeasured", at_least=0.0)) == []
+    assert kept(Bound("unmeasured", at_least=0.0, keep_missing=True)) == [0, 1, 2, 3, 4]
+
+
+def test_the_best_share_is_of_those_that_have_a_score():
+    assert kept(Bound("aesthetic", best=0.25)) == [4]
+    assert kept(Bound("aesthetic", best=0.5)) == [2, 4]
+    assert kept(Bound("aesthetic", best=1.0)) == [0, 1, 2, 4]
+    tied = Policy((Bound("score", best=0.2),)).keeps({"score": [1, 2, 2, 2, 0]}, 5, 0)
+    assert tied.tolist() == [False, True, True, True, False]
+
+
+def test_bounds_change_with_the_step():
+    policy = Policy((Bound("aesthetic", at_least=4.5, to_step=10), Bound("aesthetic", at_least=5.5, from_step=10)))
+    assert [kept(*policy.bounds, step=step) for step in (0, 9, 10, 99)] == [[1, 2, 4], [1, 2, 4], [4], [4]]
+    assert [policy.phase(step) for step in (0, 9, 10, 99)] == [0, 0, 10, 10]
+    assert Policy().phase(5) == 0
+
+
+def test_a_policy_is_plain_settings():
+    policy = Policy((Bound("flow", at_least=0.2), Bound("label", among=("sport",), from_step=3)))
+    assert from_dict(Policy, to_dict(policy)) == policy
+
+
+def test_columns_that_there_are_not():
+    Policy((Bound("flow", at_least=1.0),)).check(COLUMNS)
+    with pytest.raises(UserError, match=r"no column flows to bound; did you mean flow\?"):
+        Policy((Bound("flows", at_least=1.0),)).check(COLUMNS)
+    with pytest.raises(UserError, match="there are aesthetic, flow, label"):
+        Policy((Bound("x", at_least=1.0),)).check(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [
+        ({}, "needs at_least, at_most or best"),
+        ({"at_least": 1.0, "among": ("a",)}, "needs at_least, at_most or best"),
+        ({"at_least": math.nan}, "needs at_least, at_most or best"),
+        ({"best": 0.0}, r"best=0.0 of the bound on x is not in \(0, 1\]"),
+        ({"at_least": 2.0, "at_most": 1.0}, "nothing is at least 2.0 and at most 1.0"),
+        ({"at_most": 1.0, "from_step": 5, "to_step": 5}, "never holds"),
+    ],
+)
+def test_refusals(bound, says):
+    with pytest.raises(UserError, match=says):
+        Bound("x", **bound)
+
+
+def test_texts_have_no_order():
+    with pytest.raises(UserError, match="label holds texts"):
+        kept(Bound("label", at_least=1.0))
+
+
+def test_torch_is_not_imported():
+    code = "import sys, cogvideox.policy; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,87 @@
+import re
+
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.toybox.captions.caption import ALL_WORDS, MAX_WORDS, STYLES, caption, parse, sample_prompts
+from cogvideox.toybox.scenes.grammar import withheld
+from cogvideox.toybox.scenes.sample_core import draw
+
+
+def many(style: str, **options):
+    for seed in range(700):
+        scene = draw(seed)
+        yield scene, caption(scene, style, seed, **options)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("image", [False, True])
+def test_captions_are_short_plain_and_true(style: str, image: bool):
+    longest = 0
+    for scene, text in many(style, image=image):
+        words = re.findall(r"[a-z]+", text)
+        longest = max(longest, len(words))
+        assert set(words) <= set(ALL_WORDS)
+        assert re.fullmatch(r"[a-z ,.]+", text) and "  " not in text
+        named = parse(text)
+        assert {"color", "shape"} <= set(named)
+        assert named.items() <= scene.facts.items(), text
+        assert not (image and "motion" in named), text
+    assert longest <= MAX_WORDS
+
+
+def test_styles_leave_out_what_they_may_and_no_more():
+    named = {style: [parse(text) for _, text in many(style)] for style in STYLES}
+
+    def share(style: str, fact: str) -> float:
+        return sum(fact in facts for facts in named[style]) / len(named[style])
+
+    assert 0.3 < share("short", "size") < 0.5 and share("short", "motion") > 0.8
+    assert share("plain", "background") > 0.8 and share("plain", "size") > 0.8 and share("plain", "motion") == 1.0
+    assert all(share("dense", fact) == 1.0 for fact in ("size", "motion", "background"))
+
+
+def test_the_same_seed_says_the_same_and_seeds_differ():
+    scene = draw(4)
+    assert caption(scene, "dense", 9) == caption(scene, "dense", 9)
+    assert len({caption(scene, "plain", seed) for seed in range(50)}) > 25
+
+
+def test_articles_fit():
+    scene = draw(4, color="orange")
+    texts = [caption(scene, "short", seed) for seed in range(200)]
+    assert any("an orange" in text for text in texts)
+    assert not any(re.search(r"\ba [aeiou]|\ban [^aeiou]", text) for text in texts)
+
+
+def test_unknown_style_is_the_users_error():
+    with pytest.raises(UserError, match="short, plain, dense"):
+        caption(draw(0), "verse")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "facts"),
+    [
+        ("A crimson ball drifting right.", {"color": "red", "shape": "ball", "motion": "right"}),
+        ("two cubes", {"shape": "cube"}),
+        ("a blue cone on a light blue floor", {"color": "blue", "shape": "cone", "background": "cyan"}),
+        (
+            "a tiny royal blue box from left to right",
+            {"size": "small", "color": "blue", "shape": "cube", "motion": "right"},
+        ),
+        (
+            "the big golden sphere does not move",
+            {"size": "large", "color": "yellow", "shape": "ball", "motion": "still"},
+        ),
+        ("a dog", {}),
+    ],
+)
+def test_free_prompts_are_understood(prompt: str, facts: dict[str, str]):
+    assert parse(prompt) == facts
+
+
+def test_evaluation_prompts_name_every_fact_of_withheld_scenes():
+    prompts = sample_prompts(100, seed=1)
+    assert prompts == sample_prompts(100, seed=1)
+    for text, scene in prompts:
+        assert parse(text) == scene.facts and withheld(scene)

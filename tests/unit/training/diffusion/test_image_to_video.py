@@ -1,0 +1,149 @@
+"""Stages of models that begin with an image: what they start from and what they learn; a pause changes nothing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox import CogVideoX
+from cogvideox.dataset.config import Target
+from cogvideox.dataset.latents.latent_store import LatentStore
+from cogvideox.dataset.mixture import Source
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_folder
+from cogvideox.records import Video
+from cogvideox.training.config import OptimSettings, RunSettings
+from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.trainer import train
+from cogvideox.transformer.image_conditioning import beside_noise
+from cogvideox.transformer.weights import widened
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """With a VAE whose latents are larger than their spread, as after training."""
+    bundle = tiny.bundle("5b")
+    with torch.no_grad():
+        out = bundle.vae.encoder.conv_out
+        out.weight[:4] *= 4
+        out.weight[4:], out.bias[4:] = 0, -20
+    return model_folder.save(bundle, tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Four videos, each of a pattern that stands still, about which their captions say nothing."""
+    at, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    for i in range(4):
+        pattern = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        Video(pattern[None].repeat(5, 0), fps=8.0).save(at / f"{i}.mp4")
+        (at / f"{i}.txt").write_text("a red ball")
+    return at
+
+
+def stage(model, clips, **changes) -> StageTraining:
+    usual = StageTraining(
+        model=str(model),
+        data=(Source(str(clips)),),
+        add_image=True,
+        row_tokens=64,
+        optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
+        run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
+        target=Target(fps=8.0, num_frames=5, height=32, width=32),
+        stored_as="float32",
+    )
+    return replace(usual, **changes)
+
+
+def test_a_widened_model_begins_as_the_one_it_was(model):
+    narrow = model_folder.load(model).transformer
+    wide = widened(narrow)
+    x, image, text = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 4, 3, 4, 4), torch.randn(1, tiny.TEXT_LENGTH, 32)
+    t = torch.tensor([500])
+    torch.testing.assert_close(wide(torch.cat((x, image), dim=1), text, t), narrow(x, text, t))
+    assert wide.config.takes_image and wide.patch_in.weight.shape[1] == 2 * narrow.patch_in.weight.shape[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*unlike the training")
+def test_a_text_model_learns_to_begin_with_an_image(model, clips, tmp_path):
+    """Its folder makes videos of images, and all but its transformer is the old model's, the schedule among it."""
+    finished = train(stage(model, clips, validation=str(clips)), tmp_path / "run")
+    before, after = model_folder.load(model), model_folder.load(finished)
+    assert after.transformer.config == replace(before.transformer.config, in_channels=8)
+    assert after.transformer.patch_in.weight[:, 16:].abs().max() > 0
+    assert after.schedule.to_diffusers("ddim") == before.schedule.to_diffusers("ddim")
+    assert after.vae.config == before.vae.config
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert any("validation/loss" in line for line in lines)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    size = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
+    assert CogVideoX.from_pretrained(finished).generate("a ball", image=picture, seed=0, **size).frames.shape[0] == 5
+    # It goes on as any other, and there is nothing to add any more.
+    again = model_folder.load(train(stage(finished, clips), tmp_path / "again"))
+    assert again.transformer.config == after.transformer.config
+
+
+@pytest.mark.parametrize("lora", [None, LoRASettings(rank=2)])
+def test_interrupted_is_uninterrupted(clips, tmp_path, lora):
+    """Of a model with two frames to a patch and `ofs`, too."""
+    model = tiny.write(tmp_path / "model", "1.5-5b-i2v")
+    settings = stage(model, clips, lora=lora, add_image=False, validation=str(clips))
+    whole = train(settings, tmp_path / "whole")
+    assert train(settings, tmp_path / "pieces", resume=True, max_seconds=0.0) is None
+    again = train(settings, tmp_path / "pieces", resume=True)
+    if lora is None:
+        whole, again = (at / "transformer/diffusion_pytorch_model.safetensors" for at in (whole, again))
+    assert whole.read_bytes() == again.read_bytes()
+
+
+def test_the_image_tells_what_the_text_does_not(model, clips, tmp_path, monkeypatch):
+    """After some steps on four clips of one caption, pure noise becomes the clip whose first frame is given."""
+    monkeypatch.chdir(clips.parent)  # the order of samples follows from the path of their source
+    settings = stage(model, clips.name, text_dropout=0.0, image_dropout=0.0, row_tokens=96)
+    settings = replace(settings, run=replace(settings.run, num_steps=150, log_interval=25, save_interval=0))
+    network = model_folder.load(train(settings, tmp_path / "run")).transformer
+    (at,) = (tmp_path / "run/stores").iterdir()
+    samples = list(LatentStore(at))
+    clean = torch.stack([sample.mean.float() * 0.7 for sample in samples])
+    images = torch.stack([beside_noise(sample.image_mean[:, :1].float() * 0.7, 2) for sample in samples])
+    texts = torch.stack([sample.text.float() for sample in samples])
+    noise = torch.randn(1, *clean.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(clean)
+    with torch.no_grad():
+        x0 = -network(torch.cat((noise, images), dim=1), texts, torch.full((4,), 999))
+    distance = (x0[:, None] - clean[None]).square().flatten(2).mean(2)
+    assert distance.argmin(dim=1).tolist() == [0, 1, 2, 3]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+
+
+def test_samples_begin_with_pictures(model, clips, tmp_path):
+    Video(np.zeros((1, 32, 32, 3), np.uint8), fps=1.0).save(tmp_path / "black.png")
+    wanted = SampleSettings(("a red ball",), (str(tmp_path / "black.png"),), 3, 1, 5, 32, 32)
+    train(stage(model, clips, samples=wanted), tmp_path / "run")
+    assert (tmp_path / "run/samples/step-00000003.png").exists()
+
+
+def test_what_is_refused(model, clips, tmp_path):
+    prompts = SampleSettings(("a red ball",))
+    with pytest.raises(UserError, match=r"samples.images names 0 for 1 prompts"):
+        train(stage(model, clips, samples=prompts), tmp_path / "a")
+    with pytest.raises(UserError, match="there is no such file"):
+        train(stage(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
+    (tmp_path / "text.png").write_text("a picture of a ball")
+    with pytest.raises(UserError, match=r"text\.png: it is damaged or no image"):
+        train(stage(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
+    assert not (tmp_path / "b").exists()  # before anything is encoded
+    with pytest.raises(UserError, match="or set add_image=true"):
+        train(stage(model, clips, add_image=False, samples=SampleSettings((), ("x.png",))), tmp_path / "c")
+    with pytest.raises(UserError, match="leave out add_image"):
+        stage(model, clips, lora=LoRASettings())
+    text = train(stage(model, clips, add_image=False), tmp_path / "text") and tmp_path / "text/stores"
+    (store,) = text.iterdir()
+    with pytest.raises(UserError, match="encode into it again with --first-frames 4"):
+        train(stage(model, clips, data=(Source(str(store)),)), tmp_path / "d")
+    other = tiny.write(tmp_path / "other", "5b")
+    with pytest.raises(UserError, match=f"has other weights than that of {other}: encode the clips anew"):
+        train(stage(other, clips, data=(Source(str(store)),)), tmp_path / "e")

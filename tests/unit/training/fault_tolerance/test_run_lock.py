@@ -1,0 +1,85 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.training.fault_tolerance.run_lock import run_lock
+
+HOLDS = """
+import sys
+from cogvideox.training.alone import run_lock
+with run_lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+FORKS = """
+import os, sys, time
+from cogvideox.training.alone import run_lock
+with run_lock(sys.argv[1]):
+    if (worker := os.fork()) == 0:
+        time.sleep(60)
+    print(worker, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process in a run's folder."""
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, holder):
+    with (
+        pytest.raises(UserError, match=f"in use by process {holder.pid} on .*: wait .* --out"),
+        run_lock(tmp_path / "run"),
+    ):
+        pass
+    holder.communicate()  # the end of its input
+    with run_lock(tmp_path / "run"):
+        assert (tmp_path / "run/.lock").exists()
+
+
+def test_a_killed_process_holds_nothing(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    with run_lock(tmp_path / "run"):
+        (tmp_path / "run/settings.yaml").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.yaml"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_workers_of_a_killed_process_do_not_hold_the_lock(tmp_path):
+    command = [sys.executable, "-c", FORKS, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
+    try:
+        with run_lock(tmp_path / "run"):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+    with run_lock(tmp_path / "runs/new"):
+        assert (tmp_path / "runs/new").is_dir()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"cannot write .*run: a part of its path is a file"),
+        run_lock(tmp_path / "file/run"),
+    ):
+        pass

@@ -1,0 +1,29 @@
+from collections import Counter
+
+import torch
+
+from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
+
+
+def test_every_clip_is_visited_once_in_a_pass():
+    visits = [index for step in range(21) for index in clip_indices(0, step, 4, 12)]
+    passes = [visits[start : start + 12] for start in range(0, 84, 12)]
+    assert all(sorted(visited) == list(range(12)) for visited in passes)
+    assert passes[0] != passes[1]
+
+
+def test_batches_that_do_not_divide_the_clips_still_visit_all_equally():
+    visits = Counter(index for step in range(10) for index in clip_indices(0, step, 7, 10))
+    assert set(visits.values()) == {7}
+
+
+def test_draws_depend_on_purpose_seed_and_step_and_on_nothing_else():
+    def draw(purpose: str, seed: int, step: int) -> tuple[float, float]:
+        return (
+            torch.rand((), generator=torch_generator(purpose, seed, step)).item(),
+            numpy_generator(purpose, seed, step).random(),
+        )
+
+    assert draw("noise", 1, 2) == draw("noise", 1, 2)
+    different = [draw("noise", 1, 2), draw("noise", 2, 1), draw("noise", 1, 3), draw("posterior", 1, 2)]
+    assert len(set(different)) == 4

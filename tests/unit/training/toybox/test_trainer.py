@@ -1,0 +1,164 @@
+"""The parts of a transformer run; that the whole of it resumes exactly is a law (`tests/laws/test_resume.py`)."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox import CogVideoX
+from cogvideox.dataset.latents.toybox_latents import LatentTable, encode, scene
+from cogvideox.diffusion.schedule import Schedule
+from cogvideox.errors import UserError
+from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.components import load_vae
+from cogvideox.toybox.captions.caption import parse
+from cogvideox.training.toybox import trainer
+from cogvideox.training.toybox.data import Batches
+from cogvideox.training.toybox.trainer import build, measure, train, velocity_losses
+from tests import tiny_runs
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return tiny_runs.transformer_run(tiny_runs.write_vae(tmp_path_factory.mktemp("vae")))
+
+
+@pytest.fixture(scope="module")
+def table(settings, tmp_path_factory) -> LatentTable:
+    return encode(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
+
+
+def test_a_batch_is_a_function_of_the_step(settings, table):
+    one, same, next_one = (Batches(settings).draw(table, None, step) for step in (3, 3, 4))
+    for name in ("latents", "noise", "timestep", "ids"):
+        assert torch.equal(getattr(one, name), getattr(same, name))
+        assert not torch.equal(getattr(one, name), getattr(next_one, name))
+
+
+def test_the_timesteps_of_a_batch_cover_the_range(settings, table):
+    for step in range(5):
+        intervals = Batches(settings).draw(table, None, step).timestep * settings.run.batch_size // 1000
+        assert sorted(intervals.tolist()) == list(range(settings.run.batch_size))
+
+
+def test_some_steps_are_of_images(settings, table, tmp_path):
+    settings = replace(settings, image_interval=3, images_per_clip=2)
+    images = encode(load_vae(settings.vae), settings.images, tmp_path)
+    batches = [Batches(settings).draw(table, images, step) for step in range(6)]
+    assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
+
+
+def test_images_keep_no_clip_from_its_turn(settings, table):
+    """Leaving the steps of images out, the clips come in the order that they have without images."""
+    sure = LatentTable(table.mean, torch.full_like(table.logvar, -30.0))
+    mixed, plain = (Batches(replace(settings, image_interval=interval)) for interval in (3, 0))
+    of_clips = [mixed.draw(sure, sure, step).latents for step in range(7) if (step + 1) % 3]
+    torch.testing.assert_close(
+        torch.stack(of_clips), torch.stack([plain.draw(sure, None, k).latents for k in range(5)])
+    )
+
+
+def test_captions_are_true_varied_and_sometimes_dropped(settings):
+    batches = Batches(replace(settings, text_dropout=0.25))
+    captions = [caption for step in range(100) for caption in batches.captions([7] * 4, step)]
+    assert 0.15 < captions.count("") / len(captions) < 0.35
+    assert len(set(captions)) > 50
+    facts = scene(settings.clips, 7).facts
+    assert all(facts[name] == value for caption in captions for name, value in parse(caption).items())
+
+
+def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
+    """All modulations and the last projection begin at zero (adaLN-Zero), and so does the velocity."""
+    batch, schedule = Batches(settings).draw(table, None, 0), Schedule(snr_shift_scale=1.0)
+    alpha, sigma = schedule.signal_and_noise(batch.timestep, like=batch.latents)
+    velocity = alpha * batch.noise - sigma * batch.latents * 0.5
+    loss = velocity_losses(build(settings), batch, schedule, scaling_factor=0.5).mean()
+    torch.testing.assert_close(loss, velocity.square().mean())
+
+
+@pytest.mark.parametrize("train_text_encoder", [False, True])
+def test_the_gradient_reaches_what_is_to_learn(settings, table, train_text_encoder):
+    model = build(replace(settings, train_text_encoder=train_text_encoder))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # away from the gates that are shut at first
+    velocity_losses(model, Batches(settings).draw(table, None, 0), Schedule(), 1.0).mean().backward()
+    assert all(parameter.grad is not None for parameter in model.transformer.parameters())
+    assert all((parameter.grad is not None) is train_text_encoder for parameter in model.text_encoder.parameters())
+
+
+def test_validation_is_the_same_at_every_call_and_covers_all_bins(settings, table):
+    model, batches, schedule = build(settings), Batches(settings), Schedule()
+    first, again = (measure(model, batches, table, schedule, 0.8) for _ in range(2))
+    assert first == again
+    assert set(first) == {"validation/loss", *(f"validation/loss_{k}" for k in range(10))}
+    assert first["validation/loss"] == pytest.approx(sum(first[f"validation/loss_{k}"] for k in range(10)) / 10)
+
+
+def test_a_run_leaves_a_model_that_loads_and_learned_something(settings, tmp_path):
+    settings = replace(settings, run=replace(settings.run, num_steps=60, batch_size=8, save_interval=0))
+    result = train(settings, tmp_path / "run")
+    assert result == tmp_path / "run/model"
+    bundle = model_folder.load(result)
+    assert bundle.settings.num_frames == 5 and bundle.settings.null_text == "empty"
+    assert bundle.vae.config.scaling_factor == tiny_runs.VAE.scaling_factor
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    assert any("judged/color" in line for line in lines)
+    assert (tmp_path / "run/samples/step-00000056.png").is_file()
+    with pytest.raises(UserError, match="--resume"):
+        train(settings, tmp_path / "run")
+    # 5 frames are no 8N+1, but they are what this model was trained at: its own size is nothing to warn of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        video = CogVideoX.from_pretrained(result, device="cpu").generate("a red ball", seed=0)
+    assert video.frames.shape == (5, 16, 16, 3)
+
+
+def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
+    def run(**changes):
+        return train(replace(settings, run=replace(settings.run, **changes)), tmp_path / "run", resume=True)
+
+    assert run(num_steps=2) is not None
+    capsys.readouterr()
+    assert run(num_steps=3) is not None
+    assert "resumed with run.num_steps = 3, before 2" in capsys.readouterr().err
+
+
+def test_a_run_on_images(settings, tmp_path):
+    """Clips of one frame: nothing moves in them, and no caption says so."""
+    image = {"num_frames": 1, "num_clips": 8}
+    settings = replace(
+        settings,
+        clips=replace(settings.clips, **image),
+        validation=replace(settings.validation, **image),
+        run=replace(settings.run, num_steps=2),
+        sampling=replace(settings.sampling, interval=2),
+    )
+    batches = Batches(settings)
+    captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
+    assert not any("motion" in parse(caption) for caption in captions + batches.held_out(8)[1])
+    bundle = model_folder.load(train(settings, tmp_path / "run"))
+    assert bundle.settings.num_frames == 1
+
+
+@pytest.mark.parametrize(("patch_size_t", "rule"), [(None, "resize_crop"), (2, "slice")])
+def test_the_folder_has_the_position_rule_of_the_training(settings, patch_size_t, rule):
+    changed = replace(settings, transformer=replace(settings.transformer, patch_size_t=patch_size_t))
+    assert trainer.folder_settings(changed).position_rule == rule
+
+
+def test_a_vae_of_other_latents_is_one_sentence(settings, tmp_path):
+    wide = replace(settings.transformer, in_channels=16, out_channels=16)
+    with pytest.raises(UserError, match=r"transformer\.in_channels=16 has to be .* has 4"):
+        train(replace(settings, transformer=wide), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_vae_is_one_sentence(settings, tmp_path):
+    with pytest.raises(UserError, match="missing"):
+        trainer.train(replace(settings, vae=str(tmp_path / "none")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

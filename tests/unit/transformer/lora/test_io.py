@@ -1,0 +1,269 @@
+"""LoRA files in every program's names, what is refused and why, and our own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cogvideox.errors import UserError
+from cogvideox.transformer.lora.inject import LoRA
+from cogvideox.transformer.lora.io import read_lora, write_lora
+from cogvideox.transformer.lora.layers import Factors
+
+WIDTH, RANK = 32, 2
+LAYERS = [f"transformer_blocks.{n}.attn1.{part}" for n in (0, 11) for part in ("to_q", "to_k", "to_v", "to_out.0")]
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def factors() -> dict[str, tuple[Tensor, Tensor]]:
+    """(down, up) of each layer: what every file below is made of."""
+    return {layer: (torch.randn(RANK, WIDTH), torch.randn(WIDTH, RANK)) for layer in LAYERS}
+
+
+def named(make: Callable[[str, str], str], factors: dict[str, tuple[Tensor, Tensor]]) -> State:
+    state = {}
+    for layer, pair in factors.items():
+        for role, tensor in zip("AB", pair):
+            state[make(layer, role)] = tensor.contiguous()
+    return state
+
+
+def old(role: str) -> str:
+    return {"A": "down", "B": "up"}[role]
+
+
+NAMES: dict[str, Callable[[str, str], str]] = {
+    "diffusers": lambda layer, role: f"transformer.{layer}.lora_{role}.weight",
+    "diffusers, the model's": lambda layer, role: f"{layer}.lora_{role}.weight",
+    "diffusers, older": lambda layer, role: f"transformer.{layer}.lora.{old(role)}.weight",
+    "diffusers, before peft": lambda layer, role: (
+        f"transformer.{'.attn1.processor.'.join(layer.removesuffix('.0').split('.attn1.'))}_lora.{old(role)}.weight"
+    ),
+    "peft": lambda layer, role: f"base_model.model.{layer}.lora_{role}.weight",
+    "peft with its adapter's name": lambda layer, role: f"base_model.model.{layer}.lora_{role}.default.weight",
+    "ComfyUI": lambda layer, role: f"diffusion_model.{layer}.lora_{role}.weight",
+    "compiled and wrapped": lambda layer, role: f"module._orig_mod.{layer}.lora_{role}.weight",
+    "kohya": lambda layer, role: f"lora_unet__{layer.replace('.', '_')}.lora_{old(role)}.weight",
+    "kohya, other prefix": lambda layer, role: f"lora_transformer_{layer.replace('.', '_')}.lora_{old(role)}.weight",
+}
+
+
+def sat_name(layer: str, role: str) -> str:
+    n, part = layer.split(".")[1], layer.split(".attn1.")[1]
+    place = "dense.matrix_{}.0" if part == "to_out.0" else f"query_key_value.matrix_{{}}.{'qkv'.index(part[-1])}"
+    return f"model.diffusion_model.transformer.layers.{n}.attention.{place.format(role)}"
+
+
+def check(lora: LoRA, factors: dict[str, tuple[Tensor, Tensor]], alpha: float) -> None:
+    assert lora.layers.keys() == factors.keys()
+    for layer, (down, up) in factors.items():
+        found = lora.layers[layer]
+        assert torch.equal(found.down, down) and torch.equal(found.up, up)
+        assert (found.rank, found.alpha) == (RANK, alpha)
+
+
+@pytest.mark.parametrize("program", NAMES)
+def test_names_of_each_program(program: str, factors, tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file(named(NAMES[program], factors), file)
+    lora = read_lora(file)
+    check(lora, factors, alpha=RANK)
+    assert not lora.alpha_known and lora.path == file
+
+
+@pytest.mark.parametrize("program", ["kohya", "diffusers"])
+def test_alpha_beside_the_factors(program: str, factors, tmp_path: Path) -> None:
+    state = named(NAMES[program], factors)
+    state |= {NAMES[program](layer, "A").rpartition(".lora_")[0] + ".alpha": torch.tensor(5.0) for layer in LAYERS}
+    save_file(state, tmp_path / "x.safetensors")
+    lora = read_lora(tmp_path)
+    check(lora, factors, alpha=5)
+    assert lora.alpha_known
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {
+            "lora_config": {"r": RANK, "lora_alpha": 5, "init_lora_weights": True, "target_modules": "to_q"}
+        },  # finetrainers
+        {"lora_adapter_metadata": {"transformer.r": RANK, "transformer.lora_alpha": 5}},  # diffusers, from a pipeline
+        {"lora_adapter_metadata": {"r": RANK, "lora_alpha": 9, "alpha_pattern": {r"\d+\.attn1.*": 5}}},  # from a model
+    ],
+    ids=["finetrainers", "pipeline", "model"],
+)
+def test_alpha_in_the_metadata(metadata: dict, factors, tmp_path: Path) -> None:
+    header = {key: json.dumps(value) for key, value in metadata.items()}
+    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
+    check(read_lora(tmp_path), factors, alpha=5)
+
+
+@pytest.mark.parametrize(
+    "config", [{"lora_alpha": None}, {"alpha_pattern": {"(": 1}}, {"alpha_pattern": 3}, {"lora_alpha": "much"}], ids=str
+)
+def test_metadata_without_sense(config: dict, factors, tmp_path: Path) -> None:
+    header = {"lora_adapter_metadata": json.dumps(config)}
+    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
+    with pytest.raises(UserError, match="does not tell an alpha for transformer_blocks"):
+        read_lora(tmp_path)
+    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata={"lora_config": "[]"})
+    with pytest.raises(UserError, match="no JSON object"):
+        read_lora(tmp_path)
+
+
+def test_a_folder_of_peft(factors, tmp_path: Path) -> None:
+    save_file(named(NAMES["peft"], factors), tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 4, "use_rslora": True, "base_model_name_or_path": "THUDM/CogVideoX-5b"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    lora = read_lora(tmp_path)
+    check(lora, factors, alpha=4 * RANK**0.5)
+    assert lora.base_model == "THUDM/CogVideoX-5b" and lora.alpha_known
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    with pytest.raises(UserError, match="is a DORA adapter"):
+        read_lora(tmp_path)
+
+
+def test_a_checkpoint_of_sat(factors, tmp_path: Path) -> None:
+    """It holds the frozen base as well; its trainer's alpha is 1."""
+    base = {
+        "model.diffusion_model.transformer.layers.0.attention.query_key_value.original.weight": torch.ones(3, 3),
+        "first_stage_model.encoder.conv_in.weight": torch.ones(2),
+    }
+    file = tmp_path / "mp_rank_00_model_states.pt"
+    torch.save({"module": base | named(sat_name, factors), "iteration": 1000}, file)
+    lora = read_lora(file)
+    check(lora, factors, alpha=1)
+    assert lora.alpha_known
+    for stranger in ("layers.0.attention.dense.matrix_A.1", "layers.0.attention.gate.matrix_B.0", "x.lora_A.weight"):
+        name = f"model.diffusion_model.transformer.{stranger}"
+        torch.save({"module": base | named(sat_name, factors) | {name: torch.ones(2, 2)}}, file)
+        with pytest.raises(UserError, match=f"1 of 19 tensors .* have no place in a LoRA for CogVideoX: {name}"):
+            read_lora(file)
+
+
+def test_pickles_run_no_code(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "harm",))
+
+    torch.save({"x": Harm()}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="refused: reading it would run code"):
+        read_lora(tmp_path / "x.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "a LoRA for Wan"),
+        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "Flux or HunyuanVideo"),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "UNet"),
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "language model"),
+        ("transformer_blocks.0.attn1.to_q.weight", "a whole model, not a LoRA"),
+        ("encoder.down_blocks.0.resnets.0.conv1.conv.weight", "a VAE"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder"),
+        ("anything.else", "something else, with tensors such as anything.else"),
+    ],
+)
+def test_files_of_something_else(name: str, what: str, tmp_path: Path) -> None:
+    save_file({name: torch.ones(2, 2)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=f"holds no LoRA for CogVideoX: it seems to be .*{what}"):
+        read_lora(tmp_path)
+
+
+def test_what_has_no_place_is_named(factors, tmp_path: Path) -> None:
+    state = named(NAMES["diffusers"], factors)
+    first = next(iter(state))
+    for extra, message in {
+        "transformer.transformer_blocks.0.attn1.to_q.lora_magnitude_vector": "1 of 17 tensors .* a DoRA.*magnitude",
+        "text_encoder.encoder.block.0.layer.0.lora_A.weight": "a LoRA of a text encoder: text_encoder.enc",
+        "transformer.transformer_blocks.0.attn1.to_q.lora_B.bias": "no place in .*: .*to_q.lora_B.bias",
+        "transformer.transformer_blocks.0.attn1.to_q.lora_A.second.weight": "more than one LoRA",
+        "transformer.transformer_blocks.3.attn1.to_q.lora_A.weight": "incomplete in .*_blocks.3.* has only down",
+        "transformer.transformer_blocks.3.attn1.to_q.alpha": "no factors, of transformer_blocks.3.attn1.to_q",
+    }.items():
+        save_file(state | {extra: torch.ones(1)}, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=message):
+            read_lora(tmp_path)
+    for message, broken in {
+        "do not fit each other": torch.ones(3, WIDTH),
+        "damaged": torch.full((RANK, WIDTH), torch.nan),
+        "torch.int64": torch.ones(RANK, WIDTH, dtype=torch.int64),
+    }.items():
+        save_file(state | {first: broken}, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=message):
+            read_lora(tmp_path)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for path, message in {
+        tmp_path / "x.safetensors": "there is no such file",
+        tmp_path / "x.pt": "there is no such file",
+        tmp_path: "has no .safetensors file: give the file",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_lora(path)
+    (tmp_path / "x.bin").write_bytes(b"no pickle")
+    with pytest.raises(UserError, match="no file of PyTorch"):
+        read_lora(tmp_path / "x.bin")
+    torch.save([1], tmp_path / "x.bin")
+    with pytest.raises(UserError, match="but a list"):
+        read_lora(tmp_path / "x.bin")
+
+
+def test_ours(factors, tmp_path: Path) -> None:
+    """Rank, alpha and base model are in the metadata; written with its alpha, it is read to the bit."""
+    layers = {layer: Factors(*pair, alpha=8.0) for layer, pair in factors.items()}
+    layers[LAYERS[0]] = Factors(torch.randn(3, WIDTH), torch.randn(WIDTH, 3), alpha=1.0)
+    lora = LoRA(layers, base_model="toybox", trigger="in the style of x")
+    for keep_alpha in (True, False):
+        file = tmp_path / f"{keep_alpha}.safetensors"
+        write_lora(lora, file, keep_alpha=keep_alpha)
+        read = read_lora(file)
+        assert (read.base_model, read.trigger, read.alpha_known) == ("toybox", "in the style of x", True)
+        for layer, factors in layers.items():
+            again = read.layers[layer]
+            assert torch.equal(again.down, factors.down)
+            assert again.alpha == (factors.alpha if keep_alpha else factors.rank)
+            assert torch.equal(again.up, factors.up if keep_alpha else factors.up * factors.scale)
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+        assert metadata["rank"] == str(RANK)
+        assert metadata["alpha"] == ("8" if keep_alpha else str(RANK)) and metadata["trained_alpha"] == "8"
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_factors_of_8_bits(kind: torch.dtype, factors, tmp_path: Path) -> None:
+    """There is no arithmetic for them: they become bfloat16, which holds their numbers, and damage is still seen."""
+    state = {name: tensor.to(kind) for name, tensor in named(NAMES["diffusers"], factors).items()}
+    save_file(state, tmp_path / "x.safetensors")
+    read = read_lora(tmp_path / "x.safetensors")
+    for layer, (down, up) in factors.items():
+        assert torch.equal(read.layers[layer].down, down.to(kind).bfloat16())
+        assert torch.equal(read.layers[layer].up, up.to(kind).bfloat16())
+    write_lora(read, tmp_path / "y.safetensors")
+    state[NAMES["diffusers"](LAYERS[0], "B")][0, 0] = torch.nan
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=rf"the factors of {LAYERS[0]} in .* NaN"):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_numbers_that_do_not_fit(factors, tmp_path: Path) -> None:
+    """With alpha / rank in it, and only then rounded to the type of the file."""
+    down, up = factors[LAYERS[0]]
+    large = LoRA({LAYERS[0]: Factors(down.half(), (up * 2e4 / up.abs().max()).half(), alpha=32.0)})
+    for dtype in (None, torch.float16):
+        with pytest.raises(UserError, match=f"the LoRA does not fit into float16: {LAYERS[0]}"):
+            write_lora(large, tmp_path / "x.safetensors", dtype=dtype)
+    assert not (tmp_path / "x.safetensors").exists()
+    write_lora(large, tmp_path / "x.safetensors", dtype=torch.bfloat16)
+    write_lora(LoRA({LAYERS[0]: Factors(down, up, alpha=1 / 3)}), tmp_path / "y.safetensors", dtype=torch.bfloat16)
+    again = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
+    assert torch.equal(again.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(again.down, down.bfloat16())

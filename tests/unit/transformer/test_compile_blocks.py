@@ -1,0 +1,121 @@
+"""What `torch.compile` makes of a transformer, whole and block by block, and of one whose LoRAs come and go.
+
+Compiled, it takes another path through rotation and modulation, because the compiler fuses what eager code cannot. Each
+comparison runs in a process of its own: the compiler cannot look into the shape checks that pytest adds here.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from cogvideox.transformer.compile_blocks import compile_blocks
+from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.lora import inject
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.position import positions_for
+from tests import tiny
+
+GIVEN = (1, 4, 2, 4, 6), (1, 12, 32)
+"""Shapes of latents and text for the tiny model."""
+
+
+def a_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
+    one = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
+    for factors in one.layers.values():
+        factors.up.normal_()
+    return one
+
+
+def whole() -> None:
+    """One graph without a break. The last backend, which writes the kernels, is the compiler's own affair."""
+    config = replace(
+        PRESETS["5b"](),
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        time_embed_dim=24,
+        text_embed_dim=12,
+        max_text_seq_length=5,
+    )
+    model = Transformer(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    given = torch.randn(2, 16, 3, 4, 6), torch.randn(2, 5, 12), torch.tensor([7, 900])
+    positions = positions_for(config, 3, 4, 6)
+    results = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        prediction = run(*given, positions=positions)
+        prediction.square().sum().backward()
+        results.append([prediction.detach()] + [parameter.grad.clone() for parameter in model.parameters()])
+    for eager, compiled in zip(*results):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4 * eager.abs().max().item())
+
+
+def with_loras() -> None:
+    """A model that was compiled before is compiled again, to one graph, when they come and go."""
+    model = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
+    given = *(torch.randn(shape) for shape in GIVEN), torch.tensor([500])
+    positions = positions_for(model.config, 2, 4, 6)
+    one = a_lora(model, [*inject.TARGETS, "norm1.linear"])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    before = compiled(*given, positions=positions)
+    for trainable in (False, True):
+        inject.add(model, one, trainable=trainable)
+        eager = model(*given, positions=positions)
+        assert (eager - before).abs().max() > 0.01
+        torch.testing.assert_close(compiled(*given, positions=positions), eager, rtol=1e-4, atol=1e-4)
+        inject.remove(model)
+        torch.testing.assert_close(compiled(*given, positions=positions), before)
+
+
+@torch.inference_mode()
+def block_by_block() -> None:
+    """Once for all blocks and all steps, and anew when a LoRA comes or goes; by the usual backend, as users have it."""
+    plain = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
+    model = Transformer(plain.config).requires_grad_(False)
+    model.load_state_dict(plain.state_dict())
+    compile_blocks(model)
+    latents, text = (torch.randn(shape) for shape in GIVEN)
+    positions, tables = positions_for(plain.config, 2, 4, 6), plain.modulation(torch.tensor([900, 500, 100]))
+
+    def same() -> None:
+        for step in range(3):
+            given = {"positions": positions, "modulation": tables[step]}
+            found, expected = (each(latents, text, None, **given) for each in (model, plain))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    same()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    one = a_lora(plain, list(inject.TARGETS))
+    for each in (model, plain):
+        inject.add(each, one)
+    same()
+    for each in (model, plain):
+        inject.remove(each)
+    same()
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+WAYS = {way.__name__: way for way in (whole, with_loras, block_by_block)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_compiled_is_eager(way):
+    root = Path(__file__).parents[3]
+    command, environment = [sys.executable, __file__, way], {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    WAYS[sys.argv[1]]()

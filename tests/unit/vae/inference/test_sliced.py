@@ -1,0 +1,101 @@
+"""What strips are made of, against its definition."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvideox.errors import UserError
+from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.inference.group_stats import group_moments
+from cogvideox.vae.inference.sliced import Strips
+from cogvideox.vae.layers import Downsample, Upsample
+from cogvideox.vae.model import CausalVAE
+from tests.live import Live
+
+SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
+
+
+def channels_last(*shape: int) -> Tensor:
+    return torch.randn(*shape).to(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+@pytest.mark.parametrize("num_strips", [1, 3])
+def test_moments_of_many_pixels(mean, num_strips):
+    """Added up one after another, 400,000 pixels of this mean would be off by 5e-4 in float32."""
+    x = channels_last(2, 8, 1, 500, 800) + mean
+    strips = [strip.contiguous(memory_format=torch.channels_last_3d) for strip in x.tensor_split(num_strips, dim=3)]
+    found_mean, found_variance = group_moments(strips, num_groups=4)
+    exact = x.double().reshape(2, 4, -1)
+    torch.testing.assert_close(found_mean, exact.mean(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found_variance, exact.var(-1, correction=0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_moments_of_other_numbers(dtype):
+    x = (channels_last(2, 8, 3, 4, 5) + 1).to(dtype)
+    mean, variance = group_moments([x], num_groups=2)
+    exact = x.double().reshape(2, 2, -1)
+    torch.testing.assert_close(mean, exact.mean(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(variance, exact.var(-1, correction=0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("layer", [Upsample, Downsample])
+@pytest.mark.parametrize("compress_time", [False, True])
+@pytest.mark.parametrize("holds_first", [False, True])
+@torch.no_grad()
+def test_resampled_in_strips(layer, compress_time, holds_first):
+    """2x2 filters before the doubling for 3x3 filters after it; rows of the neighbours around a strip."""
+    torch.manual_seed(1)
+    layer, past = layer(4, compress_time), Strips(3)
+    past.holds_first = holds_first
+    x = torch.randn(2, 4, 5 if holds_first else 4, 10, 6)
+    found = past.close(past.resample(layer, past.open(x, 2)))
+    torch.testing.assert_close(found, layer(x, past))
+
+
+@torch.no_grad()
+def test_a_picture_one_cell_wide():
+    """Where a side is 1, a tensor has several layouts at once."""
+    vae = CausalVAE(SMALL).requires_grad_(False)
+    ratio = vae.config.spatial_compression_ratio
+    for height, width in [(ratio, ratio), (ratio, 3 * ratio), (3 * ratio, ratio)]:
+        video = torch.randn(1, 3, 1, height, width)
+        with torch.enable_grad():
+            expected = vae.encode(video).mean
+            decoded = vae.decode(expected)
+        found = vae.encode(video, strips=2).mean
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vae.decode(expected, strips=2), decoded, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_strips_take_little_memory():
+    """The proportions of the official widths and frames: 17 of them, so that there is a second chunk."""
+    vae = CausalVAE(
+        VAEConfig(block_out_channels=(16, 32, 32, 64), norm_num_groups=8, layers_per_block=2)
+    ).requires_grad_(False)
+    latents = torch.randn(1, 16, 5, 6, 4)
+
+    def peak(**how) -> int:
+        with Live(latents, *vae.parameters(), device="cpu") as live:
+            if how:
+                vae.decode(latents, **how)
+            else:
+                with torch.enable_grad():  # layer by layer, whole
+                    vae.decode(latents)
+        return live.peak
+
+    layer_by_layer, one, six, offloaded = peak(), peak(strips=1), peak(strips=6), peak(strips=6, offload=True)
+    assert one <= 0.9 * layer_by_layer
+    assert six <= 0.65 * layer_by_layer
+    assert offloaded <= 0.45 * layer_by_layer
+
+
+def test_refusals():
+    vae = CausalVAE(SMALL)
+    ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
+    with torch.no_grad(), pytest.raises(UserError, match="strips=0"):
+        vae.encode(torch.zeros(1, 3, 1, ratio, ratio), strips=0)
+    with pytest.raises(UserError, match="without gradients"):
+        vae.decode(torch.zeros(1, channels, 1, 1, 1), strips=2)

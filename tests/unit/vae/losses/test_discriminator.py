@@ -1,0 +1,103 @@
+"""The discriminator: what it takes, what it may not see, and the factor that its term is given."""
+
+import pytest
+import torch
+from torch import nn
+
+from cogvideox.errors import UserError
+from cogvideox.vae.config import DiscriminatorConfig
+from cogvideox.vae.conv_cache import Stream
+from cogvideox.vae.losses.discriminator import Discriminator, adaptive_weight, generator_term, hinge_loss, init_weights
+
+
+@pytest.fixture(scope="module")
+def discriminator() -> Discriminator:
+    net = Discriminator(DiscriminatorConfig(width=4, max_width=8))
+    init_weights(net, torch.Generator().manual_seed(0))
+    for parameter in net.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+def test_images_and_clips_are_judged_patch_by_patch(discriminator):
+    for num_frames, num_latents in ((1, 1), (5, 2), (9, 3), (17, 5)):
+        assert discriminator(torch.randn(2, 3, num_frames, 16, 24)).shape == (2, 1, num_latents, 2, 3)
+
+
+def test_it_never_looks_ahead_nor_at_other_clips(discriminator):
+    video = torch.randn(2, 3, 9, 16, 16)
+    changed = video.clone()
+    changed[:, :, 5:] += 1.0
+    before, after = discriminator(video), discriminator(changed)
+    torch.testing.assert_close(after[:, :, :2], before[:, :, :2])
+    assert not torch.allclose(after[:, :, 2], before[:, :, 2])
+    torch.testing.assert_close(discriminator(video[:, :, :1]), before[:, :, :1])
+    torch.testing.assert_close(discriminator(video[:1]), before[:1])
+
+
+def test_a_clip_may_come_in_chunks(discriminator):
+    """It asks its past as the VAE's layers do, so what stands for the past of a clip stands for it here."""
+    video, past, parts = torch.randn(1, 3, 13, 16, 16), Stream(), []
+    for number, chunk in enumerate(video.split([5, 4, 4], dim=2), start=1):
+        parts.append(discriminator(chunk, past))
+        past.advance(to_last=number == 2)
+    torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
+
+
+def test_it_begins_with_logits_of_the_size_of_the_hinge(discriminator):
+    net = Discriminator(DiscriminatorConfig(width=8))
+    init_weights(net, torch.Generator().manual_seed(0))
+    assert 0.05 < net(torch.rand(2, 3, 9, 32, 32) * 2 - 1).std() < 2.0
+
+
+def test_losses():
+    real, fake = torch.tensor([2.0, 0.0]).view(2, 1, 1, 1, 1), torch.tensor([-3.0, 0.5]).view(2, 1, 1, 1, 1)
+    assert hinge_loss(real, fake).item() == (0.5 + 0.75) / 2
+    assert generator_term(fake).item() == 1.25
+
+
+def test_it_learns_to_tell_blurred_from_sharp(discriminator):
+    generator = torch.Generator().manual_seed(0)
+    net = Discriminator(DiscriminatorConfig(width=4))
+    init_weights(net, generator)
+    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for _ in range(30):
+        sharp = torch.randn(4, 3, 5, 16, 16, generator=generator)
+        blurred = nn.functional.avg_pool3d(sharp, (1, 3, 3), stride=1, padding=(0, 1, 1))
+        loss = hinge_loss(net(sharp), net(blurred))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert loss.item() < 0.3
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_both_terms_pull_equally_at_the_last_layer(size):
+    """However large the adversarial gradient is; by the factor, not by the loss that it is computed beside."""
+    layer, x = nn.Conv3d(4, 3, 1), torch.randn(1, 4, 2, 3, 3)
+    reconstruction = layer(x)
+    likeness, adversarial = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * size
+    weight = adaptive_weight(reconstruction, layer.weight, likeness, adversarial)
+    pulls = [
+        torch.autograd.grad(reconstruction, layer.weight, gradient, retain_graph=True)[0].norm().item()
+        for gradient in (likeness, weight * adversarial)
+    ]
+    if size >= 1:
+        assert pulls[1] == pytest.approx(pulls[0], rel=1e-3)
+    else:
+        assert weight.item() == pytest.approx(1e4, rel=0.1)
+    assert not weight.requires_grad
+
+
+def test_no_gradient_gives_no_weight():
+    layer = nn.Conv3d(1, 3, 1)
+    reconstruction = layer(torch.ones(1, 1, 1, 2, 2))
+    zero = torch.zeros_like(reconstruction)
+    assert adaptive_weight(reconstruction, layer.weight, zero, zero).item() == 0.0
+
+
+@pytest.mark.parametrize("sizes", [{"width": 0}, {"num_levels": 0}, {"num_temporal_levels": 3}, {"num_levels": 1}])
+def test_sizes_that_make_no_discriminator(sizes):
+    with pytest.raises(UserError, match=r"of the discriminator"):
+        DiscriminatorConfig(**sizes)

@@ -1,0 +1,106 @@
+"""LPIPS against its definition, on random weights, and the names and shapes of the files that give it real ones."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cogvideox.errors import UserError
+from cogvideox.vae.losses.lpips import LPIPS, VGG16
+
+# Where torchvision's `vgg16().features` has its convolutions, and from how many channels to how many they lead.
+CONVOLUTIONS = {
+    0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
+    17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trunk() -> dict[str, torch.Tensor]:
+    """A file of torchvision's VGG16, classifier included (in small), with random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    state = {"classifier.0.weight": torch.zeros(4, 4), "classifier.0.bias": torch.zeros(4)}
+    for index, (before, after) in CONVOLUTIONS.items():
+        std = (2 / (9 * before)) ** 0.5
+        state[f"features.{index}.weight"] = std * torch.randn(after, before, 3, 3, generator=generator)
+        state[f"features.{index}.bias"] = 0.1 * torch.randn(after, generator=generator)
+    return state
+
+
+@pytest.fixture(scope="module")
+def heads() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    widths = (64, 128, 256, 512, 512)
+    return {f"lin{k}.model.1.weight": torch.rand(1, width, 1, 1, generator=generator) for k, width in enumerate(widths)}
+
+
+@pytest.fixture(scope="module")
+def files(trunk, heads, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lpips")
+    torch.save(trunk, folder / "vgg16.pth")
+    save_file(heads, folder / "heads.safetensors")
+    return folder / "vgg16.pth", folder / "heads.safetensors"
+
+
+def by_definition(x, y, trunk, heads) -> list[float]:
+    """Stage by stage and picture by picture, with the features as a plain list of operations."""
+    stages = ([0, 2], [5, 7], [10, 12, 14], [17, 19, 21], [24, 26, 28])
+    mean = (torch.tensor([0.485, 0.456, 0.406]) * 2 - 1).view(3, 1, 1)
+    deviation = (torch.tensor([0.229, 0.224, 0.225]) * 2).view(3, 1, 1)
+    distances = []
+    for pair in zip(x, y, strict=True):
+        a, b = ((picture - mean) / deviation for picture in pair)
+        distance = 0.0
+        for k, stage in enumerate(stages):
+            if k:
+                a, b = (nn.functional.max_pool2d(one, 2) for one in (a, b))
+            for index in stage:
+                weight, bias = trunk[f"features.{index}.weight"], trunk[f"features.{index}.bias"]
+                a, b = (nn.functional.conv2d(one[None], weight, bias, padding=1)[0].clamp(min=0) for one in (a, b))
+            ours, theirs = (one / one.square().sum(0).sqrt() for one in (a, b))
+            weights = heads[f"lin{k}.model.1.weight"].flatten()
+            distance += ((ours - theirs) ** 2 * weights.view(-1, 1, 1)).sum(0).mean().item()
+        distances.append(distance)
+    return distances
+
+
+def test_against_the_definition(files, trunk, heads):
+    lpips = LPIPS.load(*files)
+    x, y = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    found = lpips(x, y)
+    # SHIFT and SCALE are the original's, rounded to three digits.
+    assert found.tolist() == pytest.approx(by_definition(x, y, trunk, heads), rel=2e-3)
+    assert lpips(x, x).tolist() == [0.0, 0.0]
+    assert not any(parameter.requires_grad for parameter in lpips.parameters())
+
+
+def test_a_flat_picture_has_a_gradient(files):
+    """Where all features are 0, the length of their vector has none by itself."""
+    lpips = LPIPS.load(*files)
+    for parameter in lpips.trunk.parameters():
+        if parameter.ndim == 1:
+            nn.init.constant_(parameter, -100.0)
+    x = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    lpips(x, torch.ones(1, 3, 32, 32)).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_names_and_shapes_are_torchvisions():
+    with torch.device("meta"):
+        ours = {name: tuple(tensor.shape) for name, tensor in VGG16().state_dict().items()}
+    theirs = {f"features.{k}.weight": (after, before, 3, 3) for k, (before, after) in CONVOLUTIONS.items()}
+    assert ours == theirs | {f"features.{k}.bias": (after,) for k, (_, after) in CONVOLUTIONS.items()}
+    assert sum(torch.Size(shape).numel() for shape in ours.values()) == 14_714_688
+
+
+@pytest.mark.parametrize("broken", ["trunk", "heads"])
+def test_other_files_are_refused(broken, trunk, heads, tmp_path):
+    states = {"trunk": dict(trunk), "heads": dict(heads)}
+    lost = {"trunk": "features.28.bias", "heads": "lin4.model.1.weight"}[broken]
+    del states[broken][lost]
+    for name, state in states.items():
+        torch.save(state, tmp_path / f"{name}.pt")
+    with pytest.raises(UserError, match=rf"{broken}\.pt do not fit .* 1 tensor missing \({lost}\)"):
+        LPIPS.load(tmp_path / "trunk.pt", tmp_path / "heads.pt")
+    with pytest.raises(UserError, match=r"none\.pth"):
+        LPIPS.load(tmp_path / "none.pth", tmp_path / "heads.pt")

@@ -1,0 +1,207 @@
+"""What the linters cannot see: who may import which library, and what an install without extras must be able to do.
+
+Run by `make check` inside the environment that it checks. Prints one line per broken rule and exits 1, or one line per
+rule that holds.
+"""
+
+import ast
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cogvideox"
+
+# library -> the packages that may import it; a rule for `torch.distributed` covers what lies below it.
+ALLOWED_IN: dict[str, tuple[str, ...]] = {
+    "torch.distributed": ("parallel", "training"),
+    "av": ("video",),
+    "fastapi": ("serving",),
+    "gradio": ("serving",),
+    "ray": ("executor", "serving"),
+    "diffusers": (),
+    "torchvision": (),
+}
+LAZY = {"transformers"}  # only inside functions: importing it takes seconds
+WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|settings|recipes|errors|geometry)\.py$")
+HELP_SECONDS = 1.0
+
+
+def main() -> int:
+    rules = (
+        libraries_stay_in_their_packages,
+        imports_need_no_extras,
+        configs_need_no_torch,
+        torch_is_the_pinned_one,
+        help_is_fast,
+    )
+    broken = 0
+    for rule in rules:
+        problems = list(rule())
+        broken += len(problems)
+        print(f"{'broken' if problems else 'holds '}  {rule.__doc__}")
+        for problem in problems:
+            print(f"        {problem}")
+    return 1 if broken else 0
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package as (dotted name, file); `__main__` runs when imported, so it is left out."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] != "__main__":
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file
+
+
+def libraries_stay_in_their_packages() -> Iterator[str]:
+    """a library is imported only in its own packages"""
+    for _, file in modules():
+        place = file.relative_to(PACKAGE)
+        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        for line, name, at_import_time in imports(tree):
+            for library, packages in ALLOWED_IN.items():
+                if is_within(name, library) and place.parts[0] not in packages:
+                    allowed = " or ".join(packages) or "no package"
+                    yield f"cogvideox/{place}:{line} imports {name}; {library} is allowed in {allowed}"
+            if at_import_time and any(is_within(name, library) for library in LAZY):
+                yield f"cogvideox/{place}:{line} imports {name} when it is imported; do it inside the function"
+
+
+def is_within(name: str, library: str) -> bool:
+    return name == library or name.startswith(library + ".")
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
+    """(line, full name, whether it runs when the module is imported) of every import, those for typing left out."""
+
+    def walk(node: ast.AST, at_import_time: bool) -> Iterator[tuple[int, str, bool]]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            for child in node.orelse:
+                yield from walk(child, at_import_time)
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, at_import_time
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}", at_import_time
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
+            yield node.lineno, ast.unparse(node), at_import_time
+            return
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, at_import_time and not inside)
+
+    return walk(tree, True)
+
+
+def imports_need_no_extras() -> Iterator[str]:
+    """every module imports with the base dependencies alone"""
+    extras = sorted(installed_names() - base_names())
+    yield from failures(extras, [name for name, _ in modules()])
+
+
+def configs_need_no_torch() -> Iterator[str]:
+    """configs, settings and recipes import no torch"""
+    light = [name for name, file in modules() if WITHOUT_TORCH.search(file.relative_to(PACKAGE).as_posix())]
+    yield from failures(["torch"], light)
+
+
+def failures(blocked: list[str], names: list[str]) -> Iterator[str]:
+    """Imports each name in one fresh interpreter that does not find the blocked libraries, as if not installed."""
+    command = [sys.executable, "-c", IMPORTER, ",".join(blocked), *names]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    yield from run.stdout.splitlines()
+    if run.returncode:
+        yield f"the interpreter ended with {run.returncode}: {run.stderr.strip().splitlines()[-1:]}"
+
+
+IMPORTER = """
+import importlib, sys
+from importlib.machinery import PathFinder
+
+blocked, find_spec = set(sys.argv[1].split(",")), PathFinder.find_spec
+
+def find_allowed(name, path=None, target=None):
+    return None if name.partition(".")[0] in blocked else find_spec(name, path, target)
+
+PathFinder.find_spec = staticmethod(find_allowed)
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}")
+"""
+
+
+def base_names() -> set[str]:
+    """Top-level modules of the package's own dependencies and of theirs, extras left out."""
+    by_distribution: dict[str, set[str]] = {}
+    for module, distributions in metadata.packages_distributions().items():
+        for distribution in distributions:
+            by_distribution.setdefault(canonical(distribution), set()).add(module)
+    names: set[str] = set()
+    waiting, seen = ["cogvideox"], set()
+    while waiting:
+        distribution = waiting.pop()
+        if distribution in seen:
+            continue
+        seen.add(distribution)
+        names |= by_distribution.get(distribution, set())
+        try:
+            requirements = metadata.requires(distribution) or []
+        except metadata.PackageNotFoundError:  # a requirement of another platform
+            continue
+        waiting += [canonical(re.split(r"[^\w.-]", line)[0]) for line in requirements if "extra ==" not in line]
+    return names | {"cogvideox"}
+
+
+def installed_names() -> set[str]:
+    return {name for name in metadata.packages_distributions() if name not in sys.stdlib_module_names}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def torch_is_the_pinned_one() -> Iterator[str]:
+    """torch is the pinned version and torchvision is not installed"""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pinned = pins["torch"]
+    installed = metadata.version("torch").partition("+")[0]
+    if installed != pinned:
+        yield f"torch {installed} is installed, {pinned} is pinned"
+    if "torchvision" in {canonical(found.name) for found in metadata.distributions()}:
+        yield "torchvision is installed; it would tie this package to one torch"
+
+
+def help_is_fast() -> Iterator[str]:
+    """`cogvideox --help` and `cogvideox generate --help` answer within a second and import no torch"""
+    for words in (["--help"], ["generate", "--help"]):
+        ask = f"import sys; from cogvideox.cli.main import main; sys.exit(main({words}))"
+        run = subprocess.run([sys.executable, "-X", "importtime", "-c", ask], capture_output=True, text=True, cwd=ROOT)
+        if run.returncode or "generate" not in run.stdout:
+            yield f"{words} exits with {run.returncode} and prints {run.stdout[:80]!r}"
+            continue
+        if re.search(r"\|\s+torch$", run.stderr, re.MULTILINE):
+            yield f"{words} imports torch"
+        # The least of three, because other work on the machine slows this down, and never speeds it up.
+        seconds = min(processor_seconds([sys.executable, "-c", ask]) for _ in range(3))
+        if seconds >= HELP_SECONDS:
+            yield f"{words} takes {seconds:.2f} s"
+
+
+def processor_seconds(command: list[str]) -> float:
+    """What a command takes, which is what the clock shows on a machine that does nothing else."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
