@@ -1,18 +1,34 @@
-"""Where a stage's work is done: in the processes of this machine, or on a cluster."""
+"""Stages (rows in, results out) and where they run: in local processes or on a Ray cluster."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 Place = Literal["local", "ray"]
 
+Row = TypeVar("Row", contravariant=True)
+Answer = TypeVar("Answer", covariant=True)
+
+
+@runtime_checkable
+class Stage(Protocol[Row, Answer]):
+    """Something small that can be pickled, and is opened in the process that does the work."""
+
+    def open(self, worker: int) -> Callable[[Sequence[Row]], Answer]:
+        """Loads what the work needs, once per process, and returns the function that processes one batch.
+
+        Args:
+            worker: the index of this process in the machine's pool, from 0; use it to choose a device.
+        """
+        ...
+
 
 def run(
     stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], *, workers: int = 0, place: Place = "local"
 ) -> Iterator[Answer]:
-    """The answer to every batch, in their order, as they come.
+    """Yields the result of every batch, in input order, as soon as it is available.
 
     Args:
-        workers: processes; 0 is this one, and on a cluster as many as it has CPUs.
+        workers: processes; 0 runs in this process, or on a cluster with one worker per CPU.
         place: "local" is this machine, "ray" the cluster that `RAY_ADDRESS` names or, without one, this machine too.
 
     Raises:
@@ -25,20 +41,3 @@ def run(
     from cogvideox.executor import local
 
     return local.run(stage, batches, workers)
-
-
-Row = TypeVar("Row", contravariant=True)
-Answer = TypeVar("Answer", covariant=True)
-
-
-@runtime_checkable
-class Stage(Protocol[Row, Answer]):
-    """Something that can be pickled, small, and opened where the work is done."""
-
-    def open(self, worker: int) -> Callable[[Sequence[Row]], Answer]:
-        """Loads what the work needs, once in a process, and gives the function that does a batch of it.
-
-        Args:
-            worker: the number of this process among those of the machine's pool, from 0; to choose a device by.
-        """
-        ...

@@ -103,9 +103,10 @@ class CogVideoX:
             device: "auto" takes a CUDA device where there is one, or else the CPU; or any device of torch.
             dtype: "auto", "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, which has no fast
                 arithmetic for the others, and elsewhere what the model was trained in.
-            memory: where the weights lie, so that a video of the model's own size fits (`pretrained.offload.planner`): "auto" is the
-                fastest way in what is free, "12GB" or a number of bytes in no more than that, "speed" everything on
-                the device, "low" as little as possible; or a plan that was made before. The video is the same.
+            memory: where the weights lie, so that a video of the model's own size fits (`pretrained.offload.planner`):
+                "auto" is the fastest way in what is free, "12GB" or a number of bytes in no more than that, "speed"
+                everything on the device, "low" as little as possible; or a plan that was made before. The video is the
+                same.
             weights: "int8" and "fp8" store the matrices in one byte a number, which changes the video.
             compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
                 size, and less for every step.
@@ -192,8 +193,8 @@ class CogVideoX:
             sequential_guidance: the halves of guidance one after the other: the same video in less memory.
             sampler: "ddim" or "dpm++" (2M).
             eta: how much noise each step adds, 0 to 1; None is 0 for "ddim" and 1 for "dpm++".
-            cache: do not compute steps that are easily foretold (`generation.sampling.step_cache`): the error that this may add, as
-                a share of the latents, such as 0.02; another video, faster. None computes all steps.
+            cache: do not compute steps that are easily foretold (`generation.sampling.step_cache`): the error that this
+                may add, as a share of the latents, such as 0.02; another video, faster. None computes all steps.
             position_rule: how rotary positions follow the size, "resize_crop" or "slice".
             seed: the same seed gives the same video, and on the CPU the noise of diffusers with
                 `torch.Generator().manual_seed(seed)`. None draws one; the video's metadata tells which.

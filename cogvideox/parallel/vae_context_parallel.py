@@ -1,8 +1,8 @@
 """The VAE with time cut over ranks (paper section 2.1, "context parallelism"), forward and backward.
 
-Every rank has a stretch of the frames. `Halo` is the `past` (see `vae.conv_cache`) that fetches the frames before a stretch
-from the ranks that have them and pools the norms' statistics over all ranks, so that the ranks together compute what
-one would compute of the whole:
+Every rank has a stretch of the frames. `Halo` is the `past` (see `vae.conv_cache`) that fetches the frames before a
+stretch from the ranks that have them and pools the norms' statistics over all ranks, so that the ranks together compute
+what one would compute of the whole:
 
     lengths = latent_shares(num_latents, ranks.size)
     video = share(video, frame_shares(lengths), ranks.rank)

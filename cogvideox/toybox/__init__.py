@@ -7,6 +7,6 @@
 | rendered | `render.render`, `render.shapes`, `render.lighting` | `render.floor_patterns`, `render.motion` |
 | captioned | `captions.caption`, words from `captions.vocabulary` | `captions.describe` |
 | parsed | `captions.caption.parse` | `captions.parser`: free-form prompts |
-| read from pixels | `judge.core`, after `judge.preprocess` | `judge.full`, with `judge.background` and `judge.segmentation` |
+| read from pixels | `judge.core`, `judge.preprocess` | `judge.full`, `judge.background`, `judge.segmentation` |
 | scored | `judge.judge` | |
 """

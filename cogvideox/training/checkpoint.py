@@ -5,8 +5,8 @@ file with the name of the newest. A checkpoint is written under another name, fo
 pointed to: whatever happens in between, `latest` names a whole one. State is plain numbers and tensors, so nothing is
 ever unpickled.
 
-Several ranks write the tensors that they share in a file each (`training.sharded_checkpoint`), and rank 0 does the rest. Any
-number of ranks goes on from either form.
+Several ranks write the tensors that they share in a file each (`training.sharded_checkpoint`), and rank 0 does the
+rest. Any number of ranks goes on from either form.
 """
 
 import json

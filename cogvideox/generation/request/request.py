@@ -25,7 +25,8 @@ class Request:
     smooth_guidance: the scale rises over the steps from 1 to 1 + guidance_scale, see `diffusion.guidance.smooth`.
     guidance_interval: guidance only in the steps from one fraction of them to another; elsewhere the prompt alone.
     sequential_guidance: the two halves of guidance one after the other, which takes less memory.
-    cache: the error that steps may add which are not computed, see `generation.sampling.step_cache`; None computes all of them.
+    cache: the error that steps may add which are not computed, see `generation.sampling.step_cache`; None computes all
+        of them.
     position_rule: how rotary positions follow the size, where not as the model's settings say.
     image, video: what the video is made from, beside the words.
     strength: how much of `video` is made anew: that share of the steps is run. None where it does not apply.

@@ -2,7 +2,8 @@
 
 Imports no torch: a plan is made before anything is loaded, and for models that are not here at all. Parameters are
 exact. Activations are what is alive at the worst moment of a forward pass, counted in the code of the networks and held
-to it by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and sees every tensor come and go.
+to it by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and sees every tensor come
+and go.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 Nearly all of a chunk's memory is feature maps at full resolution: those that a ResNet block starts from, is in, and
 ends with, the padded input of a convolution, and the two frames that each convolution keeps for the next chunk. In
-strips of rows (`vae.inference.sliced`) the padded input and the newest results exist strip by strip; with `offload` what waits
-does so in the CPU's memory.
+strips of rows (`vae.inference.sliced`) the padded input and the newest results exist strip by strip; with `offload`
+what waits does so in the CPU's memory.
 """
 
 from collections.abc import Iterator

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
@@ -45,6 +45,7 @@ from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.toybox import validation
 from cogvideox.training.toybox.data import Batch, Batches
+from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.transformer import weights as transformer_weights
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
@@ -241,18 +242,3 @@ def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, workers: int, interru
     batch_size = 16 if next(vae.parameters()).device.type == "cpu" else 128
     cache = out.parent / "latents"
     return encode(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)
-
-
-class TextToVideo(nn.Module):
-    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too,
-    where its parameters ask for it."""
-
-    def __init__(self, transformer: Transformer, text_encoder: T5Encoder) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.text_encoder = text_encoder
-
-    def forward(
-        self, latents: Float[Tensor, "b c t h w"], ids: Int[Tensor, "b n"], timestep: Int[Tensor, "b"]
-    ) -> Float[Tensor, "b c t h w"]:
-        return self.transformer(latents, self.text_encoder(ids), timestep)

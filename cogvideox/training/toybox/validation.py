@@ -20,7 +20,7 @@ from cogvideox.records import Video
 from cogvideox.training.config import SamplingSettings
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
-from cogvideox.training.toybox.trainer import TextToVideo
+from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.sheet import ends_and_middle, side_by_side
 from cogvideox.video.transform import to_frames

@@ -1,8 +1,8 @@
 """What this process works on of a step of a VAE run: all of it, some of its clips, or a stretch of their frames.
 
 With several processes, those of a data group have clips of their own, and those of a sequence group share clips, each a
-stretch of time (paper section 2.1, "context parallelism"; `parallel.vae_context_parallel`). Everything is weighted so that the mean
-over all processes is what one would compute alone.
+stretch of time (paper section 2.1, "context parallelism"; `parallel.vae_context_parallel`). Everything is weighted so
+that the mean over all processes is what one would compute alone.
 """
 
 from collections.abc import Callable

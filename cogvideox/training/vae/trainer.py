@@ -182,7 +182,8 @@ def reconstruct(
     """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
 
     Args:
-        pixel_past, latent_past: what the encoder and the decoder are told of the frames before these (`vae.conv_cache`).
+        pixel_past, latent_past: what the encoder and the decoder are told of the frames before these
+            (`vae.conv_cache`).
             None cuts time into the VAE's own chunks, and the gradient goes from chunk to chunk.
     """
     if pixel_past is None or latent_past is None:

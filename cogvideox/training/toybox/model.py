@@ -1,0 +1,22 @@
+"""The two networks of a text-to-video run as one module, so that one optimizer, average and checkpoint hold both."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.transformer.model import Transformer
+
+
+class TextToVideo(nn.Module):
+    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too,
+    where its parameters ask for it."""
+
+    def __init__(self, transformer: Transformer, text_encoder: T5Encoder) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.text_encoder = text_encoder
+
+    def forward(
+        self, latents: Float[Tensor, "b c t h w"], ids: Int[Tensor, "b n"], timestep: Int[Tensor, "b"]
+    ) -> Float[Tensor, "b c t h w"]:
+        return self.transformer(latents, self.text_encoder(ids), timestep)
