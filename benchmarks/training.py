@@ -4,13 +4,13 @@ python benchmarks/training.py                     # all presets, about a minute 
 python benchmarks/training.py --preset shipped
 
 Both begin with equal random weights and see the same clips, noise, texts and timesteps: latents and features that were
-encoded before, mean squared error of the velocity, gradients clipped to 1, AdamW in its fused form. "diffusers" batches
-the clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row, and "with an average" keeps
-the moving average of the weights as well, which every stage does and a plain loop does not. In a second row of each preset
-both compute blocks again on the way back instead of keeping what is inside.
+encoded before, mean squared error of the velocity, gradients clipped to 1, AdamW in its fused form. "diffusers"
+batches the clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row, and "with an
+average" keeps the moving average of the weights as well, which every stage does and a plain loop does not. In a second
+row of each preset both compute blocks again on the way back instead of keeping what is inside.
 
-First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio. With --threads 1
-times are seconds of the processor, which other programs disturb less.
+First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio. With --threads
+1 times are seconds of the processor, which other programs disturb less.
 """
 
 from collections.abc import Callable

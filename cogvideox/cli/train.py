@@ -153,8 +153,8 @@ def overview() -> str:
 
 def account(settings: "Settings") -> list[str]:
     """What a run will take, in lines: its steps, parameters, memory and time."""
-    from cogvideox.pretrained.offload.hardware import look
     from cogvideox.device import choose_device
+    from cogvideox.pretrained.offload.hardware import look
     from cogvideox.training.resource_estimate import estimate, told
 
     try:
