@@ -19,7 +19,7 @@ from common import Report, arguments, finish, interleave, psnr, row, start
 from numpy.typing import NDArray
 
 from cogvideox import CogVideoX
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 LEAST_PSNR = 50.0
@@ -27,10 +27,10 @@ LEAST_PSNR = 50.0
 Frames = NDArray[np.floating]
 
 
-def load_theirs(about: Description) -> diffusers.CogVideoXPipeline:
-    pipe = diffusers.CogVideoXPipeline.from_pretrained(about.path)
+def load_theirs(spec: ModelSpec) -> diffusers.CogVideoXPipeline:
+    pipe = diffusers.CogVideoXPipeline.from_pretrained(spec.path)
     pipe.set_progress_bar_config(disable=True)
-    scheduler = getattr(diffusers, SCHEDULERS[about.settings.sampler])
+    scheduler = getattr(diffusers, SCHEDULERS[spec.settings.sampler])
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     return pipe
 
@@ -65,8 +65,8 @@ def main() -> None:
     parser.add_argument("--prompt", help="default: the model's first example")
     options = parser.parse_args()
     start(options)
-    about = describe(options.model)
-    settings = about.settings
+    spec = describe(options.model)
+    settings = spec.settings
     prompt = options.prompt or settings.examples[0]
     num_steps = 2 if options.tiny else settings.num_inference_steps
     values = {
@@ -77,7 +77,7 @@ def main() -> None:
         "num_inference_steps": num_steps,
         "guidance_scale": settings.guidance_scale,
     }
-    ours, theirs = CogVideoX.from_pretrained(about), load_theirs(about)
+    ours, theirs = CogVideoX.from_pretrained(spec), load_theirs(spec)
 
     def make_ours() -> Frames:
         return ours.generate(**values, seed=options.seed, output="float").frames
@@ -97,13 +97,13 @@ def main() -> None:
         raise SystemExit(f"the two videos are only {likeness:.1f} dB alike, less than {LEAST_PSNR}: no ratio")
     times = interleave({"diffusers": make_theirs, "cogvideox": make_ours}, options.rounds, seconds=options.seconds)
     size = f"{settings.num_frames}x{settings.height}x{settings.width}"
-    task = f"generation, {about.name}: {size}, {num_steps} steps"
+    task = f"generation, {spec.name}: {size}, {num_steps} steps"
     rows: list[Report] = [row(task, times, psnr_db={"cogvideox": likeness})]
     alone = [from_nothing(prompt, options.seed, num_steps) for _ in range(1 if options.tiny else 3)]
     ours_alone = row(f"{task}, from nothing", {"cogvideox": [one["seconds"] for one in alone]})
     ours_alone["ways"]["cogvideox"]["peak_bytes"] = int(max(one["peak_bytes"] for one in alone))
     rows.append(ours_alone)
-    finish("generation", {**values, "seed": options.seed, "weights": about.name}, rows, options.out)
+    finish("generation", {**values, "seed": options.seed, "weights": spec.name}, rows, options.out)
 
 
 if __name__ == "__main__":

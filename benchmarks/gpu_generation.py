@@ -26,7 +26,7 @@ from cogvideox.generation.sampling import denoise
 from cogvideox.generation.sampling.step_cache import Cached
 from cogvideox.pretrained.model_folder import Bundle
 from cogvideox.pretrained.model_settings import official
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
@@ -50,9 +50,9 @@ def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict
     text = text.eval().requires_grad_(False).to(run.device, torch.bfloat16)
     schedule = SCHEDULES[preset]()
     settings = official(config, vae.config, "ddim")
-    about = Description("random", Path(), config, vae.config, text.config, schedule, settings)
+    spec = ModelSpec("random", Path(), config, vae.config, text.config, schedule, settings)
     bundle = Bundle(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
-    ours = CogVideoX(about, bundle, torch.device(run.device), torch.bfloat16)
+    ours = CogVideoX(spec, bundle, torch.device(run.device), torch.bfloat16)
     scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
     theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)
     theirs.set_progress_bar_config(disable=True)

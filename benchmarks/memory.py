@@ -30,7 +30,7 @@ from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import build
 from cogvideox.pretrained.model_folder import Bundle
 from cogvideox.pretrained.model_settings import FolderSettings
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 from cogvideox.pretrained.offload.hardware import look
 from cogvideox.pretrained.offload.placement import model_of
 from cogvideox.pretrained.offload.planner import Demand, Keep, estimate
@@ -133,10 +133,10 @@ def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, An
     return {"peak_bytes": peak, "seconds": seconds, "video": hashlib.sha256(frames.tobytes()).hexdigest()}
 
 
-def generate(about: Description, placement: str, strips: int) -> np.ndarray:
+def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
     machine = look(torch.device("cpu"), "float32", measured=False)
-    plan = estimate(model_of(about), default_demand(about), machine, PLACEMENTS[placement], Decoding(strips))
-    return CogVideoX.from_pretrained(about, "cpu", memory=plan).generate("a red ball", seed=0).frames
+    plan = estimate(model_of(spec), default_demand(spec), machine, PLACEMENTS[placement], Decoding(strips))
+    return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
 
 def rows_of(name: str, model: Small, rounds: int) -> Report:
@@ -144,13 +144,13 @@ def rows_of(name: str, model: Small, rounds: int) -> Report:
     machine = look(torch.device("cpu"), "float32", measured=False)
     with tempfile.TemporaryDirectory() as root:
         path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
-        about = describe(path)
-        demand: Demand = default_demand(about)
+        spec = describe(path)
+        demand: Demand = default_demand(spec)
         ways: dict[str, Any] = {}
         for placement, keeps in PLACEMENTS.items():
             command = [sys.executable, __file__, "--measure", str(path), str(warm), placement, str(model.how.strips)]
             runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
-            expected = estimate(model_of(about), demand, machine, keeps, model.how).peak
+            expected = estimate(model_of(spec), demand, machine, keeps, model.how).peak
             peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
             ways[placement] = {
                 "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],

@@ -48,8 +48,8 @@ def main() -> None:
         drawn = sample_prompts(options.num_prompts, options.seed, side=options.side, grammar=options.grammar)
         prompts = [prompt for prompt, _ in drawn]
     answers = [answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
-    about = pipe.settings
-    black = np.zeros((about.num_frames, about.height, about.width, 3), np.uint8)
+    spec = pipe.settings
+    black = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
     videos = np.stack([black if video is None else video for video in answers])
     asked = [parse(prompt, options.grammar) for prompt in prompts]
     verdicts = judge_batch(torch.from_numpy(videos), asked, options.grammar)
@@ -59,7 +59,7 @@ def main() -> None:
     ]
 
     options.out.mkdir(parents=True, exist_ok=True)
-    sheet = side_by_side(videos[:, ends_and_middle(about.num_frames)], COLUMNS)
+    sheet = side_by_side(videos[:, ends_and_middle(spec.num_frames)], COLUMNS)
     Video(sheet[None], fps=1.0).save(options.out / "page.png")
     rows = [
         f"| {i} | {prompt} | {wrong(verdict)} |"

@@ -49,11 +49,11 @@ def run(arguments: list[str]) -> None:
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
-    about = identify(options.source, options.variant)
-    if about.kind == "LoRA":
-        _lora(about.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
+    spec = identify(options.source, options.variant)
+    if spec.kind == "LoRA":
+        _lora(spec.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
         return
-    plan = prepare(about, base=options.base, variant=options.variant, dtype=dtype)
+    plan = prepare(spec, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
         _say(note)
     names = [plan.single(options.part)] if to_file else list(plan.pieces)

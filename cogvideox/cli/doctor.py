@@ -186,12 +186,12 @@ def _model() -> Finding:
     """The shipped models: their settings can be read, and their weights are there, not pointers of Git LFS."""
     models: dict[str, dict[str, Any]] = {}
     for name in shipped():
-        about = describe(name)
-        files = [weights_file(about.path, part) for part in ("transformer", "vae", "text_encoder")]
+        spec = describe(name)
+        files = [weights_file(spec.path, part) for part in ("transformer", "vae", "text_encoder")]
         size = sum(file.stat().st_size for file in files)
         if size < 100_000:
             raise UserError(f"the weights of the model {name} were not fetched (git lfs pull)")
-        models[name] = {"path": str(about.path), "num_bytes": size}
+        models[name] = {"path": str(spec.path), "num_bytes": size}
     if not models:
         raise UserError(f"no model is in {_home() / 'models'}: the installation is incomplete")
     return Finding(
@@ -206,7 +206,7 @@ def _generation() -> Finding:
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(shipped()[0])
     loaded = time.perf_counter()
-    video = pipe.run(complete(pipe.about, None, num_inference_steps=STEPS, seed=0))
+    video = pipe.run(complete(pipe.spec, None, num_inference_steps=STEPS, seed=0))
     seconds = {"load_seconds": round(loaded - start, 2), "generate_seconds": round(time.perf_counter() - loaded, 2)}
     num_frames, height, width, _ = video.frames.shape
     if video.frames.std() < 1:

@@ -11,7 +11,7 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.dataset.config import Target
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import View
@@ -31,8 +31,8 @@ def run(arguments: list[str]) -> None:
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} is below the smallest legal value, 0")
     shard = Shard() if options.shard is None else Shard.parse(options.shard)
-    about = describe(options.model)
-    target = target_of(options, about)
+    spec = describe(options.model)
+    target = target_of(options, spec)
 
     import torch  # it takes seconds, so not before the arguments are known to be right
 
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> None:
 
     place = "ray" if options.ray else "local"
     device = choose_device(options.device)
-    dtype = str(choose_dtype(options.dtype, device, about.settings.dtype)).removeprefix("torch.")
+    dtype = str(choose_dtype(options.dtype, device, spec.settings.dtype)).removeprefix("torch.")
     progress = Progress()
     listing = recognise(
         options.folder,
@@ -56,11 +56,11 @@ def run(arguments: list[str]) -> None:
         on_progress=lambda done, total: progress("files", done, total),
     )
     views, too_bad = plan(listing.clips, target)
-    views, too_long = with_usable_captions(views, about)
+    views, too_long = with_usable_captions(views, spec)
     print(summary(listing, views, target))
     looks = options.output is None or options.dry_run
     if looks and views:
-        print(f"  a store   takes about {size(num_bytes(views, store_settings(about, target)))}")
+        print(f"  a store   takes about {size(num_bytes(views, store_settings(spec, target)))}")
     if looks and (refused := [*listing.rejects, *too_bad, *too_long]):
         print(rejected(refused))
     if options.sheet is not None:
@@ -70,13 +70,13 @@ def run(arguments: list[str]) -> None:
 
     from cogvideox.cli.generate.outputs import check_folder
 
-    check_folder(options.output / "index.parquet", num_bytes(views, store_settings(about, target)))
+    check_folder(options.output / "index.parquet", num_bytes(views, store_settings(spec, target)))
     threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None
     start = time.perf_counter()
     encoded = encode(
         listing,
         options.output,
-        about,
+        spec,
         target,
         machine=Machine(str(device), dtype, threads),
         shard=shard,
@@ -94,13 +94,13 @@ def run(arguments: list[str]) -> None:
         print(f"this is shard {options.shard}; the index is written when the others are done too")
 
 
-def target_of(options: argparse.Namespace, about: Description) -> Target:
+def target_of(options: argparse.Namespace, spec: ModelSpec) -> Target:
     """What clips become, by the options and else by the model's own defaults.
 
     Raises:
         UserError: as `Target`; a size that cannot be read.
     """
-    settings = about.settings
+    settings = spec.settings
     height, width, area = options.height, options.width, None
     if options.max_size is not None:
         if height is not None or width is not None:
@@ -117,11 +117,11 @@ def target_of(options: argparse.Namespace, about: Description) -> Target:
         height=height,
         width=width,
         max_area=area,
-        multiple=about.size_multiple,
+        multiple=spec.size_multiple,
         windows=options.windows,
         first_frames=options.first_frames or 0,
     )
-    begins_with_image = about.transformer.takes_image and options.first_frames is None
+    begins_with_image = spec.transformer.takes_image and options.first_frames is None
     return target.beginning_with_images() if begins_with_image else target
 
 

@@ -20,10 +20,10 @@ def run(arguments: list[str]) -> None:
 
     from cogvideox.pretrained.conversion.detect import identify
 
-    about = identify(options.path)
-    if about.kind == "LoRA" and options.config:
-        raise UserError(f"{about.path} is a LoRA, without a configuration of its own: leave --config out")
-    for line in _lora(about) if about.kind == "LoRA" else _model(about, options.config, options.values):
+    spec = identify(options.path)
+    if spec.kind == "LoRA" and options.config:
+        raise UserError(f"{spec.path} is a LoRA, without a configuration of its own: leave --config out")
+    for line in _lora(spec) if spec.kind == "LoRA" else _model(spec, options.config, options.values):
         print(line)
 
 
@@ -40,13 +40,13 @@ def parser() -> Parser:
     return p
 
 
-def _model(about: "Identity", with_config: bool, with_values: bool) -> Iterator[str]:
+def _model(spec: "Identity", with_config: bool, with_values: bool) -> Iterator[str]:
     from cogvideox.pretrained.model_spec import part_config
 
-    like = f", like {about.variant}" if about.variant is not None else ""
-    yield f"{about.path}: {about.kind}{like}"
-    problems = [f"belongs to no part: {name}" for name in about.strangers]
-    for part in about.parts.values():
+    like = f", like {spec.variant}" if spec.variant is not None else ""
+    yield f"{spec.path}: {spec.kind}{like}"
+    problems = [f"belongs to no part: {name}" for name in spec.strangers]
+    for part in spec.parts.values():
         yield f"  {part.name:<13} {_size(part)}"
         if part.config is None:
             problems.append(f"the configuration of the {part.name} is in doubt: {part.doubt}")
@@ -57,10 +57,10 @@ def _model(about: "Identity", with_config: bool, with_values: bool) -> Iterator[
         problems += [f"{part.name}: {misfit}" for misfit in misfits]
         if with_values and not misfits:
             problems += _values(part)
-    if about.folder is not None:
-        problems += _rest(about)
-    elif about.tokenizer is not None:
-        yield f"  {'tokenizer':<13} {about.tokenizer}"
+    if spec.folder is not None:
+        problems += _rest(spec)
+    elif spec.tokenizer is not None:
+        yield f"  {'tokenizer':<13} {spec.tokenizer}"
     yield from (f"problem: {problem}" for problem in problems)
     yield f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} found"
 
@@ -90,32 +90,32 @@ def _values(part: "Part") -> list[str]:
     return []
 
 
-def _rest(about: "Identity") -> list[str]:
+def _rest(spec: "Identity") -> list[str]:
     """What is wrong with the rest of a diffusers folder: a part that is missing, a file that cannot be honoured."""
     from cogvideox.pretrained.model_spec import INDEX, WEIGHTS, describe
     from cogvideox.text.tokenizer import Tokenizer
 
-    assert about.folder is not None
-    if not (about.folder / INDEX).is_file():
-        missing = [name for name in WEIGHTS if name not in about.parts]
+    assert spec.folder is not None
+    if not (spec.folder / INDEX).is_file():
+        missing = [name for name in WEIGHTS if name not in spec.parts]
         return [f"not a whole model: there is no {INDEX}{', no ' if missing else ''}{', no '.join(missing)}"]
     try:
-        describe(about.folder)
-        Tokenizer.from_folder(about.folder / "tokenizer")
+        describe(spec.folder)
+        Tokenizer.from_folder(spec.folder / "tokenizer")
     except UserError as error:
         return [str(error)]
     return []
 
 
-def _lora(about: "Identity") -> Iterator[str]:
+def _lora(spec: "Identity") -> Iterator[str]:
     from cogvideox.transformer.lora.io import read_lora
 
-    lora = read_lora(about.path)
+    lora = read_lora(spec.path)
     ranks = sorted({factors.rank for factors in lora.layers.values()})
     alphas = sorted({factors.alpha for factors in lora.layers.values()})
     kinds = sorted({layer.split(".", 2)[-1] for layer in lora.layers})
     num_parameters = sum(factors.down.numel() + factors.up.numel() for factors in lora.layers.values())
-    yield f"{about.path}: LoRA"
+    yield f"{spec.path}: LoRA"
     yield f"  rank          {', '.join(map(str, ranks))}"
     yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{'' if lora.alpha_known else ' (not stated)'}"
     yield f"  layers        {len(lora.layers)}: {', '.join(kinds)}"

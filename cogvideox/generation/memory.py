@@ -7,7 +7,7 @@ import torch
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.generation.request.request import Request
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.hardware import look
 from cogvideox.pretrained.offload.placement import model_of
 from cogvideox.pretrained.offload.planner import Demand, Plan, Storage, plan, read_memory
@@ -16,7 +16,7 @@ from cogvideox.text.tokenizer import Tokenizer
 
 
 def plan_for(
-    about: Description,
+    spec: ModelSpec,
     device: torch.device,
     dtype: torch.dtype,
     *,
@@ -38,24 +38,24 @@ def plan_for(
     if weights not in storages:
         raise UserError(f"weights={weights!r} must be one of {', '.join(storages)}")
     machine = look(device, str(dtype).removeprefix("torch."), measured=measured)
-    demand = default_demand(about) if request is None else demand_of(request, about)
-    return plan(model_of(about), demand, machine, read_memory(memory), storages[weights])
+    demand = default_demand(spec) if request is None else demand_of(request, spec)
+    return plan(model_of(spec), demand, machine, read_memory(memory), storages[weights])
 
 
-def check_texts(requests: Sequence[Request], about: Description) -> None:
+def check_texts(requests: Sequence[Request], spec: ModelSpec) -> None:
     """Whether the model's text length holds the prompts, which needs no weights.
 
     Raises:
         UserError: one is too long; the sentence tells by how much.
     """
     texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    Tokenizer.from_folder(about.path / "tokenizer").encode(sorted(texts), about.settings.text_length)
+    Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
 
 
-def demand_of(request: Request, about: Description) -> Demand:
+def demand_of(request: Request, spec: ModelSpec) -> Demand:
     """What a plan has to know of a request."""
     at_once = request.num_frames if request.window is None else min(request.window, request.num_frames)
-    chained = request.window is not None and about.transformer.takes_image
+    chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
         num_given = geometry.whole_frames(request.overlap or request.num_frames)
     else:
@@ -75,9 +75,9 @@ def demand_of(request: Request, about: Description) -> Demand:
     )
 
 
-def default_demand(about: Description) -> Demand:
+def default_demand(spec: ModelSpec) -> Demand:
     """Of a request that says nothing but the prompt."""
-    own = about.settings
+    own = spec.settings
     return Demand(
         num_frames=own.num_frames,
         height=own.height,
@@ -86,7 +86,7 @@ def default_demand(about: Description) -> Demand:
         at_once=own.num_frames,
         batch=1 if own.guidance_scale == 1 else 2,
         num_texts=1 if own.guidance_scale == 1 else 2,
-        num_given=int(about.transformer.takes_image),
+        num_given=int(spec.transformer.takes_image),
     )
 
 

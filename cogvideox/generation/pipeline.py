@@ -41,7 +41,7 @@ from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import over_ranks
 from cogvideox.pretrained.model_folder import Bundle
 from cogvideox.pretrained.model_settings import FolderSettings
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 from cogvideox.pretrained.offload.placement import Placed
 from cogvideox.pretrained.offload.placement import place as put_in_place
 from cogvideox.pretrained.offload.planner import Plan
@@ -60,13 +60,13 @@ class CogVideoX:
 
     def __init__(
         self,
-        about: Description,
+        spec: ModelSpec,
         bundle: Bundle,
         device: torch.device,
         dtype: torch.dtype,
         ranks: Ranks | None = None,
     ) -> None:
-        self.about = about
+        self.spec = spec
         self.bundle = bundle
         self.device = device
         self.dtype = dtype
@@ -86,7 +86,7 @@ class CogVideoX:
     @classmethod
     def from_pretrained(
         cls,
-        path_or_name: str | Path | Description = "toybox",
+        path_or_name: str | Path | ModelSpec = "toybox",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         *,
@@ -118,19 +118,19 @@ class CogVideoX:
             UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
                 memory for any plan; what `compile` and `float8` take is not there; heads that `ranks` cannot share.
         """
-        about = path_or_name if isinstance(path_or_name, Description) else describe(path_or_name)
+        spec = path_or_name if isinstance(path_or_name, ModelSpec) else describe(path_or_name)
         place = choose_device(device) if ranks is None else ranks.device
-        kind = choose_dtype(dtype, place, about.settings.dtype)
-        plan = memory if isinstance(memory, Plan) else plan_for(about, place, kind, memory=memory, weights=weights)
+        kind = choose_dtype(dtype, place, spec.settings.dtype)
+        plan = memory if isinstance(memory, Plan) else plan_for(spec, place, kind, memory=memory, weights=weights)
         check_speed(place, plan, compile=compile, float8=float8)
         try:
-            bundle = put_in_place(about, plan, place, kind)
+            bundle = put_in_place(spec, plan, place, kind)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f"memory ran out while the model was loaded: {next_setting(plan)}") from error
         make_faster(bundle.transformer, compile=compile, float8=float8)
-        return cls(about, bundle, place, kind, ranks)
+        return cls(spec, bundle, place, kind, ranks)
 
     def generate(
         self,
@@ -214,7 +214,7 @@ class CogVideoX:
         if num_videos < 1:
             raise UserError(f"num_videos={num_videos} must be 1 or more")
         request, inputs = prepare(
-            self.about,
+            self.spec,
             prompt,
             image=image,
             video=video,
@@ -242,7 +242,7 @@ class CogVideoX:
             position_rule=position_rule,
             seed=seed,
         )
-        for remark in remarks(request, self.about):
+        for remark in remarks(request, self.spec):
             warnings.warn(remark, stacklevel=2)
         videos: list[Video] = []
         try:
@@ -287,7 +287,7 @@ class CogVideoX:
                     output,
                     on_step or (lambda progress: None),
                     self.ranks,
-                    self.bundle.decoding(demand_of(request, self.about)),
+                    self.bundle.decoding(demand_of(request, self.spec)),
                     None if finished is None else Finished(finished, metadata),
                 )
                 frames = maker.make(request, inputs)
@@ -301,7 +301,7 @@ class CogVideoX:
         """What the metadata of the request's video holds."""
         return Replay(
             **{field.name: getattr(request, field.name) for field in fields(Request)},
-            model=self.about.name,
+            model=self.spec.name,
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
             cogvideox=__version__,

@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from cogvideox.atomic_io import write_text
-from cogvideox.pretrained.model_spec import WEIGHTS, Description, read_json, weights_file
+from cogvideox.pretrained.model_spec import WEIGHTS, ModelSpec, read_json, weights_file
 from cogvideox.state_dict.export import save_as_theirs
 from cogvideox.state_dict.keymap import Rule
 from cogvideox.state_dict.lazy import shapes
@@ -67,12 +67,12 @@ class _WithoutFirstWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_text(about: Description, *, device: torch.device | str, dtype: torch.dtype) -> T5Encoder:
+def load_text(spec: ModelSpec, *, device: torch.device | str, dtype: torch.dtype) -> T5Encoder:
     """The T5 encoder, in evaluation mode and without gradients. Raises UserError as `folder.load` does."""
-    encoder, file = build(about.text), weights_file(about.path, "text_encoder")
+    encoder, file = build(spec.text), weights_file(spec.path, "text_encoder")
     assert isinstance(encoder, T5Encoder)
     state = text_weights.one_embedding(open_weights(file))
-    load_strict(encoder, state, where=str(file), rules=keymap_of(about.text), dtype=dtype, device=device)
+    load_strict(encoder, state, where=str(file), rules=keymap_of(spec.text), dtype=dtype, device=device)
     return encoder.requires_grad_(False)
 
 

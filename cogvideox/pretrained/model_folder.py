@@ -23,7 +23,7 @@ from cogvideox.pretrained.model_spec import (
     SCHEDULER,
     SETTINGS,
     WEIGHTS,
-    Description,
+    ModelSpec,
     describe,
     model_index,
     part_config,
@@ -62,7 +62,7 @@ class Bundle:
 
 
 def load(
-    model: str | Path | Description,
+    model: str | Path | ModelSpec,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -73,40 +73,40 @@ def load(
         UserError: no such model; a file that is missing, truncated or holds NaN; a tensor that is missing, unknown or
             of another shape; parts that do not fit each other.
     """
-    about = model if isinstance(model, Description) else describe(model)
-    tokenizer = tokenizer_of(about)
+    spec = model if isinstance(model, ModelSpec) else describe(model)
+    tokenizer = tokenizer_of(spec)
     networks: dict[str, Any] = {
-        "text_encoder": build(about.text),
-        "transformer": build(about.transformer),
-        "vae": build(about.vae),
+        "text_encoder": build(spec.text),
+        "transformer": build(spec.transformer),
+        "vae": build(spec.vae),
     }
     for part, network in networks.items():
-        state, file = open_part(about, part)
+        state, file = open_part(spec, part)
         load_strict(network, state, where=str(file), rules=keymap_of(network.config), dtype=dtype, device=device)
         network.eval().requires_grad_(False)
-    return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(about.schedule)), settings=about.settings)
+    return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(spec.schedule)), settings=spec.settings)
 
 
-def tokenizer_of(about: Description) -> Tokenizer:
+def tokenizer_of(spec: ModelSpec) -> Tokenizer:
     """The tokenizer of a model.
 
     Raises:
         UserError: it is missing, damaged or knows more tokens than the text encoder.
     """
-    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
-    if len(tokenizer) > about.text.vocab_size:
-        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {about.text.vocab_size}"
-        raise UserError(f"the parts of {about.path} do not fit: the tokenizer has {num_ids}")
+    tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
+    if len(tokenizer) > spec.text.vocab_size:
+        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {spec.text.vocab_size}"
+        raise UserError(f"the parts of {spec.path} do not fit: the tokenizer has {num_ids}")
     return tokenizer
 
 
-def open_part(about: Description, part: str) -> tuple[Stored, Path]:
+def open_part(spec: ModelSpec, part: str) -> tuple[Stored, Path]:
     """The weights of a network, still on the disk, and the file that they are in.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    file = weights_file(about.path, part)
+    file = weights_file(spec.path, part)
     state = open_weights(file)
     return (text_weights.one_embedding(state) if part == "text_encoder" else state), file
 

@@ -36,7 +36,7 @@ _SHIPPED = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelSpec:
     """What a folder says of itself. `name` is a shipped model's name or the folder's absolute path."""
 
     name: str
@@ -88,7 +88,7 @@ def _choices() -> str:
     )
 
 
-def describe(model: str | Path) -> Description:
+def describe(model: str | Path) -> ModelSpec:
     """Reads every configuration of a model and none of its weights.
 
     Raises:
@@ -111,7 +111,7 @@ def describe(model: str | Path) -> Description:
         stated = {**config.to_dict(settings), **read_json(path / SETTINGS)}
         settings = config.from_dict(FolderSettings, stated, where=str(path / SETTINGS))
     check_parts(transformer, vae, text, where=str(path))
-    return Description(name, path, transformer, vae, text, schedule, settings)
+    return ModelSpec(name, path, transformer, vae, text, schedule, settings)
 
 
 def check_parts(transformer: TransformerConfig, vae: VAEConfig, text: T5Config, *, where: str) -> None:

@@ -71,9 +71,9 @@ def contents(folder: Path) -> dict[str, Content]:
     except (OSError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} cannot be read: {error}") from error
     return {
-        name: Content(about.size, about.properties.dtype)
-        for name, about in found.items()
-        if isinstance(about, TensorStorageMetadata)
+        name: Content(spec.size, spec.properties.dtype)
+        for name, spec in found.items()
+        if isinstance(spec, TensorStorageMetadata)
     }
 
 

@@ -22,7 +22,7 @@ DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_onc
 
 
 @pytest.fixture(scope="module")
-def about(tmp_path_factory):
+def spec(tmp_path_factory):
     """400 MB of weights in many blocks, in bfloat16."""
     bundle = tiny.bundle("2b")
     config = TransformerConfig(
@@ -43,13 +43,13 @@ def about(tmp_path_factory):
     return describe(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
 
 
-def placed(about, keeps, storage="exact", host=None):
+def placed(spec, keeps, storage="exact", host=None):
     device = torch.device("cuda")
     machine = look(device, "bfloat16")
     if host is not None:
         machine = replace(machine, host_free=host)
     return place(
-        about, planner.estimate(model_of(about), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
+        spec, planner.estimate(model_of(spec), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
     )
 
 
@@ -75,43 +75,43 @@ def predictions(run):
 
 @pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
 @pytest.mark.parametrize("keeps", planner.KEEPS[1:])
-def test_every_placement_gives_the_same_numbers(about, keeps, host):
-    expected, _ = predictions(placed(about, planner.KEEPS[0]))
-    found, _ = predictions(placed(about, keeps, host=host))
+def test_every_placement_gives_the_same_numbers(spec, keeps, host):
+    expected, _ = predictions(placed(spec, planner.KEEPS[0]))
+    found, _ = predictions(placed(spec, keeps, host=host))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("keeps", [planner.KEEPS[0], planner.KEEPS[-1]])
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_one_byte_storage_is_near(about, keeps, storage):
-    expected, _ = predictions(placed(about, planner.KEEPS[0]))
-    found, _ = predictions(placed(about, keeps, storage))
+def test_one_byte_storage_is_near(spec, keeps, storage):
+    expected, _ = predictions(placed(spec, planner.KEEPS[0]))
+    found, _ = predictions(placed(spec, keeps, storage))
     assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
 
 
-def test_streaming_takes_little_memory(about):
-    _, resident = predictions(placed(about, planner.KEEPS[0]))
-    run = placed(about, planner.KEEPS[-1])
+def test_streaming_takes_little_memory(spec):
+    _, resident = predictions(placed(spec, planner.KEEPS[0]))
+    run = placed(spec, planner.KEEPS[-1])
     _, streamed = predictions(run)
     assert streamed <= 0.35 * resident
     assert run.plan.transformer == "streamed" and run.plan.waits == "host"
 
 
-def test_the_estimate_is_what_is_allocated(about):
+def test_the_estimate_is_what_is_allocated(spec):
     """Of the resident model, whose weights are most of it."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    run = placed(about, planner.KEEPS[0])
+    run = placed(spec, planner.KEEPS[0])
     _, peak = predictions(run)
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
 
 
 @pytest.mark.parametrize("keeps", planner.KEEPS)
 def test_the_same_video_in_every_placement(keeps):
-    about = describe("toybox")
+    spec = describe("toybox")
     device = torch.device("cuda")
-    plan = planner.estimate(model_of(about), default_demand(about), look(device, "float32"), keeps, Decoding())
-    pipes = [CogVideoX.from_pretrained(about, device, "float32", memory=how) for how in ("speed", plan)]
+    plan = planner.estimate(model_of(spec), default_demand(spec), look(device, "float32"), keeps, Decoding())
+    pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
     assert abs(one - other).max() < 1e-3

@@ -83,8 +83,8 @@ def test_our_folder_loads_there(tmp_path, form):
 
 @pytest.mark.skipif("toybox" not in model_spec.shipped(), reason="the shipped model is not in this checkout")
 def test_the_shipped_model_is_the_same_video_there():
-    about = model_spec.describe("toybox")
-    settings = about.settings
+    spec = model_spec.describe("toybox")
+    settings = spec.settings
     values = {
         "prompt": settings.examples[0],
         "num_frames": settings.num_frames,
@@ -96,5 +96,5 @@ def test_the_shipped_model_is_the_same_video_there():
         "sampler": settings.sampler,
         "seed": 1,
     }
-    assert compare(about.path, **values) >= 50
-    assert json.loads((about.path / model_spec.INDEX).read_text())["_class_name"] == "CogVideoXPipeline"
+    assert compare(spec.path, **values) >= 50
+    assert json.loads((spec.path / model_spec.INDEX).read_text())["_class_name"] == "CogVideoXPipeline"

@@ -57,8 +57,8 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
 def test_same_prediction(tmp_path: Path, variant: str) -> None:
     config = CONFIGS[variant]
     parts = checkpoint(tmp_path / "sat", config, whole=False)
-    about = identify(tmp_path / "sat")
-    assert (about.kind, about.parts.keys()) == ("SAT checkpoint", {"transformer", "vae"})
+    spec = identify(tmp_path / "sat")
+    assert (spec.kind, spec.parts.keys()) == ("SAT checkpoint", {"transformer", "vae"})
 
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
@@ -103,9 +103,9 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
     """Full fine-tuning stores T5 and VAE beside the transformer; the three are told apart, and nothing is left over."""
     variant = "1.5-5b"
     parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
-    about = identify(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
-    assert about.parts.keys() == {"transformer", "vae", "text_encoder"}
-    assert (about.variant, about.strangers) == (variant, ())
+    spec = identify(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
+    assert spec.parts.keys() == {"transformer", "vae", "text_encoder"}
+    assert (spec.variant, spec.strangers) == (variant, ())
 
     plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing

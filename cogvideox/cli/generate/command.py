@@ -41,7 +41,7 @@ def _run_with_others(options: dict[str, Any]) -> None:
             asked = ranks.agree(lambda: read_jobs(options))
             if asked.todo:
                 guided = any(job.request.guidance_scale != 1 for job, _ in asked.todo)
-                degree = sequence_degree(ranks.size, asked.about.transformer.num_attention_heads, guided=guided)
+                degree = sequence_degree(ranks.size, asked.spec.transformer.num_attention_heads, guided=guided)
                 _make(asked, ranks.arranged(degree))
     except UserError:
         if first:
@@ -61,13 +61,13 @@ def _make(asked: Asked, ranks: "Ranks | None" = None) -> None:
 
     todo, first = asked.todo, ranks is None or ranks.rank == 0
     adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in asked.loras]
-    check_texts([job.request for job, _ in todo], asked.about)
+    check_texts([job.request for job, _ in todo], asked.spec)
     start = time.perf_counter()
     device = choose_device(asked.device) if ranks is None else ranks.device
-    dtype = choose_dtype(asked.dtype, device, asked.about.settings.dtype)
+    dtype = choose_dtype(asked.dtype, device, asked.spec.settings.dtype)
     largest = max((job.request for job, _ in todo), key=_num_pixels)
     memory = plan_for(
-        asked.about, device, dtype, memory=asked.memory, weights=asked.weights, request=largest, measured=first
+        asked.spec, device, dtype, memory=asked.memory, weights=asked.weights, request=largest, measured=first
     )
     quicker = {"compile": asked.compile, "float8": asked.float8}
     check_speed(device, memory, **quicker)
@@ -77,7 +77,7 @@ def _make(asked: Asked, ranks: "Ranks | None" = None) -> None:
         return
     if first and not memory.is_small:
         say(f"plan: {memory}")
-    pipe = CogVideoX.from_pretrained(asked.about, asked.device, asked.dtype, memory=memory, ranks=ranks, **quicker)
+    pipe = CogVideoX.from_pretrained(asked.spec, asked.device, asked.dtype, memory=memory, ranks=ranks, **quicker)
     with _noted(first):
         for lora, one in adapted:
             pipe.load_lora(lora, one.strength, merge=one.merged)

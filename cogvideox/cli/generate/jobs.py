@@ -14,7 +14,7 @@ from cogvideox.generation.request.builder import prepare, split
 from cogvideox.generation.request.provenance import Adapter, adapter
 from cogvideox.generation.request.request import Replay, Request
 from cogvideox.generation.request.validation import remarks
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 from cogvideox.pretrained.offload.planner import read_memory
 from cogvideox.version import __version__
 
@@ -45,7 +45,7 @@ class Job:
 class Asked:
     """What is to be made, by what."""
 
-    about: Description
+    spec: ModelSpec
     todo: list[tuple[Job, Output]]
     loras: tuple[Adapter, ...]
     device: str
@@ -71,15 +71,15 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     if prompts is not None and options["prompt"] is not None:
         raise UserError("the prompts are those of the file: leave out either PROMPT or --prompts")
     chosen = _chosen(options, source)
-    about = describe(chosen.get("model", "toybox"))
+    spec = describe(chosen.get("model", "toybox"))
     loras = tuple(adapter(text) for text in chosen["lora"]) if "lora" in chosen else chosen.get("loras", ())
     weights, float8 = chosen.get("weights", "exact"), chosen.get("float8", False)
-    jobs = list(_of_file(about, prompts, chosen) if prompts is not None else _of_prompt(about, chosen))
+    jobs = list(_of_file(spec, prompts, chosen) if prompts is not None else _of_prompt(spec, chosen))
     requests = [job.request for job in jobs]
     outputs = name_outputs(chosen.get("output"), requests, sheet, many=prompts is not None)
     todo = list(zip(jobs, outputs))
     if prompts is not None:
-        made_by = {"model": about.name, "loras": loras, "weights": weights, "float8": float8}
+        made_by = {"model": spec.name, "loras": loras, "weights": weights, "float8": float8}
         todo = [(job, output) for job, output in todo if not is_made(output, job.request, **made_by)]
         if len(todo) < len(jobs):
             say(f"note: {len(jobs) - len(todo)} of {len(jobs)} videos are there already")
@@ -87,9 +87,9 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     _check_sources(requests, [output for _, output in todo])
     machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
     memory = read_memory(chosen.get("memory", "auto"))
-    for remark in dict.fromkeys(remark for request in requests for remark in remarks(request, about)):
+    for remark in dict.fromkeys(remark for request in requests for remark in remarks(request, spec)):
         say(f"note: {remark}")
-    return Asked(about, todo, loras, *machine, memory, weights, float8, jobs[0].request.seed, chosen["plan"])
+    return Asked(spec, todo, loras, *machine, memory, weights, float8, jobs[0].request.seed, chosen["plan"])
 
 
 def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
@@ -113,27 +113,27 @@ def _chosen(options: dict[str, Any], source: Path | None) -> dict[str, Any]:
     return {**earlier, **given}
 
 
-def _of_prompt(about: Description, chosen: dict[str, Any]) -> Iterator[Job]:
-    request, inputs = _prepare(about, chosen.get("prompt"), chosen.get("image"), chosen)
+def _of_prompt(spec: ModelSpec, chosen: dict[str, Any]) -> Iterator[Job]:
+    request, inputs = _prepare(spec, chosen.get("prompt"), chosen.get("image"), chosen)
     for part in split(request, chosen["num_videos"]):
         yield Job(part, inputs)
 
 
-def _of_file(about: Description, file: Path, chosen: dict[str, Any]) -> Iterator[Job]:
+def _of_file(spec: ModelSpec, file: Path, chosen: dict[str, Any]) -> Iterator[Job]:
     """Seeds are not drawn for these, because what is run again would be other videos."""
     for line in read_prompts(file):
         try:
             image = line.image or chosen.get("image")
-            request, _ = _prepare(about, line.prompt, image, {"seed": 0, **chosen})
+            request, _ = _prepare(spec, line.prompt, image, {"seed": 0, **chosen})
             for part in split(request, chosen["num_videos"]):
                 yield Job(part, None)
         except UserError as error:
             raise UserError(f"line {line.number} of {file}: {error}") from error
 
 
-def _prepare(about: Description, prompt: str | None, image: Any, chosen: dict[str, Any]) -> "tuple[Request, Inputs]":
+def _prepare(spec: ModelSpec, prompt: str | None, image: Any, chosen: dict[str, Any]) -> "tuple[Request, Inputs]":
     words = {name: value for name, value in chosen.items() if name in _WORDS}
-    return prepare(about, prompt, image=image, video=chosen.get("video"), **words)
+    return prepare(spec, prompt, image=image, video=chosen.get("video"), **words)
 
 
 def _check_sources(requests: list[Request], outputs: list[Output]) -> None:

@@ -11,8 +11,8 @@ from cogvideox.pretrained.offload.transformer_cost import Storage
 
 def parser() -> Parser:
     """The flags. Those without a default are None where they are not given: the model then says, or `--from`."""
-    about = "Make a video of a sentence, an image or a video. What is not given is the model's own default."
-    p = Parser("generate", '"PROMPT"', about)
+    summary = "Make a video of a sentence, an image or a video. What is not given is the model's own default."
+    p = Parser("generate", '"PROMPT"', summary)
     on_or_off = argparse.BooleanOptionalAction
     p.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the video shows; without it, the model's example")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="x.mp4, x.gif or x.png; with an x.json beside it")

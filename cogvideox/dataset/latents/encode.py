@@ -30,7 +30,7 @@ from cogvideox.errors import UserError
 from cogvideox.executor.base import Place, Stage, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.geometry import latent_shape, video_frames
-from cogvideox.pretrained.model_spec import Description, describe, weights_file
+from cogvideox.pretrained.model_spec import ModelSpec, describe, weights_file
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ class Encoded:
 def encode(
     listing: Listing,
     folder: str | Path,
-    model: str | Path | Description,
+    model: str | Path | ModelSpec,
     target: Target,
     *,
     machine: Machine | None = None,
@@ -81,9 +81,9 @@ def encode(
     Raises:
         UserError: no such model, a target that does not fit it, the disk refuses.
     """
-    about = model if isinstance(model, Description) else describe(model)
+    spec = model if isinstance(model, ModelSpec) else describe(model)
     folder, shard, machine = Path(folder), shard or Shard(), machine or Machine()
-    settings = store_settings(about, target)
+    settings = store_settings(spec, target)
     sweep(folder, idle=IDLE)
     views, rejects = plan(listing.clips, target)
     pairs = [(_keys(view, settings), view) for view in views]
@@ -113,9 +113,9 @@ def encode(
     captions = {_text_key(settings, caption): caption for caption in ("", *(v.clip.caption for v in views))}
     missing = [(key, caption) for key, caption in captions.items() if key not in placed]
     per_shard = _per_shard(2 * settings.text_length * settings.text_width)
-    num_texts = make("captions", EncodeTexts(about.name, folder, machine), missing, per_shard)
+    num_texts = make("captions", EncodeTexts(spec.name, folder, machine), missing, per_shard)
 
-    stage = EncodeViews(about.name, folder, machine)
+    stage = EncodeViews(spec.name, folder, machine)
     num_latents = make_of_views("clips", 1, stage, lambda view: _latent_bytes(view, settings))
     num_images = 0
     if target.first_frames:
@@ -129,17 +129,17 @@ def encode(
     return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete, num_images)
 
 
-def with_usable_captions(views: Sequence[View], about: Description) -> tuple[list[View], list[tuple[str, str]]]:
+def with_usable_captions(views: Sequence[View], spec: ModelSpec) -> tuple[list[View], list[tuple[str, str]]]:
     """The views whose captions the model can read, and the files of the others with the reason, before any is encoded.
 
     Raises:
         UserError: the model has no tokenizer that can be read.
     """
-    tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
+    tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
     reasons: dict[str, str] = {}
     for caption in {view.clip.caption for view in views}:
         try:
-            tokenizer.encode(caption, about.settings.text_length)
+            tokenizer.encode(caption, spec.settings.text_length)
         except UserError as error:
             reasons[caption] = unusable(error)
     usable = [view for view in views if view.clip.caption not in reasons]
@@ -147,28 +147,28 @@ def with_usable_captions(views: Sequence[View], about: Description) -> tuple[lis
     return usable, [(source, reasons[caption]) for source, caption in captions if caption in reasons]
 
 
-def store_settings(about: Description, target: Target) -> StoreSettings:
+def store_settings(spec: ModelSpec, target: Target) -> StoreSettings:
     """With what a model encodes for a target; of its weights a part is read, to hash it.
 
     Raises:
         UserError: the target's sizes do not divide into the model's patches; weights are missing.
     """
-    if target.multiple % about.size_multiple:
+    if target.multiple % spec.size_multiple:
         raise UserError(
-            f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {about.size_multiple}"
+            f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {spec.size_multiple}"
         )
-    vae, text = (open_weights(weights_file(about.path, part)) for part in ("vae", "text_encoder"))
+    vae, text = (open_weights(weights_file(spec.path, part)) for part in ("vae", "text_encoder"))
     encoder = [name for name in vae if name.startswith("encoder.")]  # a decoder may learn on
     return StoreSettings(
-        model=about.name,
-        vae=weights_hash(vae, encoder, config.to_dict(about.vae) | {"scaling_factor": None}),
-        text_encoder=weights_hash(text, text, config.to_dict(about.text)),
-        latent_channels=about.vae.latent_channels,
-        scaling_factor=about.vae.scaling_factor,
-        ratio=about.vae.spatial_compression_ratio,
-        text_length=about.settings.text_length,
-        text_width=about.text.d_model,
-        null_text=about.settings.null_text,
+        model=spec.name,
+        vae=weights_hash(vae, encoder, config.to_dict(spec.vae) | {"scaling_factor": None}),
+        text_encoder=weights_hash(text, text, config.to_dict(spec.text)),
+        latent_channels=spec.vae.latent_channels,
+        scaling_factor=spec.vae.scaling_factor,
+        ratio=spec.vae.spatial_compression_ratio,
+        text_length=spec.settings.text_length,
+        text_width=spec.text.d_model,
+        null_text=spec.settings.null_text,
         target=target,
     )
 

@@ -78,13 +78,13 @@ class EncodeTexts:
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, str]]], list[Made]]:
         """See `executor.base.Stage`."""
-        about = describe(self.model)
+        spec = describe(self.model)
         device, dtype = self.machine.open(worker)
-        tokenizer = Tokenizer.from_folder(about.path / "tokenizer")
-        encoder = load_text(about, device=device, dtype=dtype)
+        tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
+        encoder = load_text(spec, device=device, dtype=dtype)
 
         def features(caption: str) -> Tensor:
-            ids = tokenizer.encode([caption], about.settings.text_length)
+            ids = tokenizer.encode([caption], spec.settings.text_length)
             return _finite("text encoder", encoder(ids.to(device))[0])
 
         @torch.no_grad()
@@ -115,9 +115,9 @@ class EncodeViews:
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, View]]], list[Made]]:
         """See `executor.base.Stage`."""
-        about, num = describe(self.model), self.first_frames
+        spec, num = describe(self.model), self.first_frames
         device, dtype = self.machine.open(worker)
-        vae = load_vae(about.path).to(device, dtype)
+        vae = load_vae(spec.path).to(device, dtype)
 
         def encoded(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
             height, width = video.shape[3:]

@@ -14,7 +14,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation import long_video
 from cogvideox.generation.request.request import ImageLatentScale, Request
 from cogvideox.generation.request.validation import MAX_FPS, MAX_SEED, check, check_range, check_video
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.transformer.config import GridRule
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def prepare(
-    model: Description, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
+    model: ModelSpec, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
 ) -> "tuple[Request, Inputs]":
     """Reads the picture and the clip that a video is to be made from, and completes the request.
 
@@ -60,7 +60,7 @@ def reopen(request: Request) -> "Inputs":
     return read_inputs(request.image, request.video, fps=request.fps, max_frames=max_frames)
 
 
-def complete(model: Description, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
+def complete(model: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
     """A request in which the model's defaults stand for what is None or not given; a missing seed is drawn.
 
     Args:
@@ -99,7 +99,7 @@ def split(request: Request, num_videos: int) -> list[Request]:
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def _defaults(model: Description, inputs: "Inputs | None", said: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(model: ModelSpec, inputs: "Inputs | None", said: Mapping[str, Any]) -> dict[str, Any]:
     """What holds where nothing is said, given what is."""
     image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
     settings, extend = model.settings, said.get("extend", False)
@@ -122,7 +122,7 @@ def _defaults(model: Description, inputs: "Inputs | None", said: Mapping[str, An
     }
 
 
-def _default_size(model: Description, picture: "np.ndarray | None", said: Mapping[str, Any]) -> tuple[int, int]:
+def _default_size(model: ModelSpec, picture: "np.ndarray | None", said: Mapping[str, Any]) -> tuple[int, int]:
     """The model's size; of one that was trained with many, the one nearest in shape to what the video is made from."""
     defaults, trained = model.settings, model.settings.trained
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
@@ -132,7 +132,7 @@ def _default_size(model: Description, picture: "np.ndarray | None", said: Mappin
     return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, model.size_multiple)
 
 
-def _in_windows(request: Request, model: Description) -> Request:
+def _in_windows(request: Request, model: ModelSpec) -> Request:
     """The request with the window and overlap that hold for it: none for what is made at once."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
@@ -189,7 +189,7 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def _prompt(model: Description, prompt: str | None) -> str:
+def _prompt(model: ModelSpec, prompt: str | None) -> str:
     if prompt is not None:
         return prompt
     if not model.settings.examples:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.generation.request.request import Request
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 
 MAX_SEED = 2**63 - 1
 MAX_FPS = 240
 
 
-def check(request: Request, model: Description) -> None:
+def check(request: Request, model: ModelSpec) -> None:
     """Whether the model can do what is asked.
 
     Raises:
@@ -56,7 +56,7 @@ def check_video(request: Request, num_given: int) -> None:
         )
 
 
-def remarks(request: Request, model: Description) -> Iterator[str]:
+def remarks(request: Request, model: ModelSpec) -> Iterator[str]:
     """What is legal but unlike anything the model was trained on, a sentence each."""
     trained, name = model.settings.trained, "num_frames" if request.window is None else "window"
     n = request.num_frames if request.window is None else request.window
@@ -90,7 +90,7 @@ def _unlike(name: str, value: int, rule: str) -> str:
     return f"{name}={value} is unlike the training of this model, so quality may suffer ({rule})"
 
 
-def _check_size(request: Request, model: Description) -> None:
+def _check_size(request: Request, model: ModelSpec) -> None:
     network, ratio = model.transformer, model.vae.spatial_compression_ratio
     geometry.check_frames(request.num_frames)
     geometry.check_size(request.height, request.width, ratio * network.patch_size)
@@ -126,7 +126,7 @@ def _check_guidance(request: Request) -> None:
             raise UserError("guidance_interval has no effect with guidance_scale=1, which is no guidance")
 
 
-def _check_task(request: Request, model: Description) -> None:
+def _check_task(request: Request, model: ModelSpec) -> None:
     if request.image is not None and not model.transformer.takes_image:
         raise UserError(
             f"{model.name} takes no image, because it makes videos from text: use an image-to-video model, or continue "
@@ -159,7 +159,7 @@ def _check_task(request: Request, model: Description) -> None:
         raise UserError(f"image_latent_scale is for models that take an image, unlike {model.name}: leave it out")
 
 
-def _check_windows(request: Request, model: Description) -> None:
+def _check_windows(request: Request, model: ModelSpec) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:

@@ -210,25 +210,25 @@ def prepare(
     like = next((known for known in FAMILIES if known == variant), None)
     if variant is not None and like is None:
         raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(FAMILIES)}")
-    about = source if isinstance(source, Identity) else identify(source, like)
-    if about.kind == "LoRA":
-        raise UserError(f"{about.path} is a LoRA, not a model: `convert_lora` writes one")
+    spec = source if isinstance(source, Identity) else identify(source, like)
+    if spec.kind == "LoRA":
+        raise UserError(f"{spec.path} is a LoRA, not a model: `convert_lora` writes one")
     helper = identify(base, like) if base is not None else None
     if helper is not None and helper.kind == "LoRA":
         raise UserError(f"the base {helper.path} is a LoRA, not a model")
     theirs = helper.parts if helper is not None else {}
 
     notes = []
-    if about.strangers:
-        notes.append(f"passed over: {count(about.strangers, 'tensor')} of no part ({some(about.strangers)})")
+    if spec.strangers:
+        notes.append(f"passed over: {count(spec.strangers, 'tensor')} of no part ({some(spec.strangers)})")
     pieces: dict[PartName, Piece] = {}
     names: tuple[PartName, ...] = ("transformer", "vae", "text_encoder")
     for name in names:
-        part = about.parts.get(name) or theirs.get(name)
+        part = spec.parts.get(name) or theirs.get(name)
         if part is not None:
             pieces[name] = Piece(part, _config(part, theirs.get(name)), dtype)
     if not pieces:
-        raise UserError(f"there is nothing to convert in {about.path}: no {', no '.join(names)}")
+        raise UserError(f"there is nothing to convert in {spec.path}: no {', no '.join(names)}")
     kind = _variant(pieces)
     if like is not None and kind not in (like, None):
         raise UserError(f"{pieces['transformer'].part.where} is like {kind}, not like {like}: say no variant")
@@ -239,10 +239,10 @@ def prepare(
     configs = [pieces[name].config if name in pieces else None for name in names]
     match configs:
         case [TransformerConfig() as transformer, VAEConfig() as vae, T5Config() as text]:
-            check_parts(transformer, vae, text, where=str(about.path))
+            check_parts(transformer, vae, text, where=str(spec.path))
 
-    tokenizer = about.tokenizer or (helper.tokenizer if helper is not None else None)
-    home = _home(about, helper, kind)
+    tokenizer = spec.tokenizer or (helper.tokenizer if helper is not None else None)
+    home = _home(spec, helper, kind)
     schedule = settings = None
     if home is not None and (home / SCHEDULER).is_file():
         schedule = read_json(home / SCHEDULER)
@@ -250,7 +250,7 @@ def prepare(
         ScheduleConfig.from_diffusers(schedule)
     elif kind is not None:
         schedule = SCHEDULES[kind]().to_diffusers("ddim" if kind == "2b" else "dpm++")
-    return Conversion(about, pieces, tokenizer, schedule, settings, notes)
+    return Conversion(spec, pieces, tokenizer, schedule, settings, notes)
 
 
 def _config(part: Part, like: Part | None) -> Config:
@@ -291,10 +291,10 @@ def _rescaled(piece: Piece, of_base: Part | None, helper: Identity | None, kind:
     )
 
 
-def _home(about: Identity, helper: Identity | None, kind: Family | None) -> Path | None:
+def _home(spec: Identity, helper: Identity | None, kind: Family | None) -> Path | None:
     """The folder whose schedule and settings hold: the source's own, or that of a base of the same variant."""
-    if about.folder is not None:
-        return about.folder
+    if spec.folder is not None:
+        return spec.folder
     return helper.folder if helper is not None and helper.variant == kind else None
 
 

@@ -16,7 +16,7 @@ import torch
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.pretrained.components import Network, build, keymap_of
 from cogvideox.pretrained.model_folder import Bundle, open_part, tokenizer_of
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.group_offload import Groups, Streamed, put, take_out
 from cogvideox.pretrained.offload.planner import Demand, Keep, Model, Plan, replan
 from cogvideox.pretrained.offload.vae_cost import Decoding
@@ -50,7 +50,7 @@ class Placed(Bundle):
         return replan(self.model, demand, self.plan).vae
 
 
-def model_of(about: Description) -> Model:
+def model_of(spec: ModelSpec) -> Model:
     """What a plan has to know of a model; of its weights only the headers are read.
 
     Raises:
@@ -59,39 +59,39 @@ def model_of(about: Description) -> Model:
     stored = {}
     for part in ("text_encoder", "transformer", "vae"):
         sizes: Counter[int] = Counter({4: 0})
-        for tensor in open_part(about, part)[0].meta.values():
+        for tensor in open_part(spec, part)[0].meta.values():
             sizes[tensor.itemsize] += tensor.numel()
         stored[part] = sizes.most_common(1)[0][0]
-    return Model(about.name, about.transformer, about.vae, about.text, about.settings.text_length, stored)
+    return Model(spec.name, spec.transformer, spec.vae, spec.text, spec.settings.text_length, stored)
 
 
-def place(about: Description, plan: Plan, device: torch.device, dtype: torch.dtype) -> Placed:
+def place(spec: ModelSpec, plan: Plan, device: torch.device, dtype: torch.dtype) -> Placed:
     """Loads what the plan has loaded at once, and readies the rest.
 
     Raises:
         UserError: as `folder.load`; of networks that are loaded later, what their headers tell.
     """
-    tokenizer = tokenizer_of(about)
+    tokenizer = tokenizer_of(spec)
     networks: dict[str, Network] = {}
     keepers: dict[str, InTurn | InStreaming] = {}
     keeps: dict[str, Keep] = {"text_encoder": plan.text, "transformer": plan.transformer}
-    configs = {"text_encoder": about.text, "transformer": about.transformer, "vae": about.vae}
+    configs = {"text_encoder": spec.text, "transformer": spec.transformer, "vae": spec.vae}
     for part, config in configs.items():
         network = networks[part] = build(config)
         if part == "vae" or (keeps[part] == "stays" and plan.storage == "exact"):
-            state, file = open_part(about, part)
+            state, file = open_part(spec, part)
             load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=dtype, device=device)
         elif keeps[part] == "turns" and plan.storage == "exact":
-            keepers[part] = InTurn(about, part, network, device, dtype)
+            keepers[part] = InTurn(spec, part, network, device, dtype)
         else:
-            keepers[part] = InStreaming(about, part, network, device, dtype, plan)
+            keepers[part] = InStreaming(spec, part, network, device, dtype, plan)
         network.eval().requires_grad_(False)
     return Placed(
         **networks,  # pyrefly: ignore[bad-argument-type]
         tokenizer=tokenizer,
-        schedule=Schedule(**asdict(about.schedule)),
-        settings=about.settings,
-        model=model_of(about),
+        schedule=Schedule(**asdict(spec.schedule)),
+        settings=spec.settings,
+        model=model_of(spec),
         plan=plan,
         keepers=keepers,
     )
@@ -100,11 +100,11 @@ def place(about: Description, plan: Plan, device: torch.device, dtype: torch.dty
 class InTurn:
     """Loads a network when it is used, and lets it go when another one is."""
 
-    def __init__(self, about: Description, part: str, network: Network, device: torch.device, dtype: torch.dtype):
-        self._about, self._part, self._network = about, part, network
+    def __init__(self, spec: ModelSpec, part: str, network: Network, device: torch.device, dtype: torch.dtype):
+        self._about, self._part, self._network = spec, part, network
         self._device, self._dtype = device, dtype
         self._expected = network.state_dict()
-        state, file = open_part(about, part)
+        state, file = open_part(spec, part)
         check_fit(state, self._expected, where=str(file), rules=keymap_of(network.config))
         take_out(network, list(self._expected), dtype, device)
         self._is_here = False
@@ -142,11 +142,11 @@ class InStreaming:
     """Readies a network for streaming when it is first used (`streaming`)."""
 
     def __init__(
-        self, about: Description, part: str, network: Network, device: torch.device, dtype: torch.dtype, plan: Plan
+        self, spec: ModelSpec, part: str, network: Network, device: torch.device, dtype: torch.dtype, plan: Plan
     ) -> None:
         self._network, self._device, self._dtype, self._plan, self._part = network, device, dtype, plan, part
         expected = self._expected = network.state_dict()
-        state, file = open_part(about, part)
+        state, file = open_part(spec, part)
         rules = keymap_of(network.config)
         check_fit(state, expected, where=str(file), rules=rules)
         self._groups = Groups(expected)

@@ -19,7 +19,7 @@ from cogvideox.dataset.latents.encode_workers import Machine
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import StageTraining
 from cogvideox.training.fault_tolerance.preemption import Interruption
 
@@ -42,7 +42,7 @@ class Stores:
 
 def open_stores(
     settings: StageTraining,
-    about: Description,
+    spec: ModelSpec,
     out: Path,
     device: torch.device,
     ranks: Ranks | None,
@@ -68,12 +68,12 @@ def open_stores(
         for path in paths:  # of all, before the first is encoded
             if not Path(path).exists():
                 raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
-        return [str(_store(Path(path), target, about, out, device, interruption)) for path in paths]
+        return [str(_store(Path(path), target, spec, out, device, interruption)) for path in paths]
 
     places = ready() if ranks is None else ranks.agree(ready)
     stores = [LatentStore(place) for place in places]
     for store in stores:
-        ours = store_settings(about, store.settings.target)
+        ours = store_settings(spec, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
             raise UserError(
                 f"the VAE or the text encoder that made {store.folder}, of {store.settings.model}, has other weights "
@@ -89,21 +89,21 @@ def open_stores(
     return Stores(
         data={source.store: store for source, store in zip(settings.data, stores)},
         validation=stores[-1] if settings.validation else None,
-        scaling_factor=about.vae.scaling_factor,
-        image_scaling_factor=about.vae.image_scaling_factor,
+        scaling_factor=spec.vae.scaling_factor,
+        image_scaling_factor=spec.vae.image_scaling_factor,
         null_text=stores[0].null_text().float(),
     )
 
 
 def _store(
-    path: Path, target: Target, about: Description, out: Path, device: torch.device, interruption: Interruption
+    path: Path, target: Target, spec: ModelSpec, out: Path, device: torch.device, interruption: Interruption
 ) -> Path:
     """The store at a path, or the one that the folder there is encoded into."""
     if (path / INDEX).is_file():
         return path
     place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     listing = recognise(path)
-    views, _ = with_usable_captions(plan(listing.clips, target)[0], about)
+    views, _ = with_usable_captions(plan(listing.clips, target)[0], spec)
     print(summary(listing, views, target), file=sys.stderr)
 
     def on_progress(what: str, done: int, total: int) -> None:
@@ -111,9 +111,9 @@ def _store(
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
         interruption.check()
 
-    kind = "float32" if device.type == "cpu" else about.settings.dtype
+    kind = "float32" if device.type == "cpu" else spec.settings.dtype
     machine = Machine(str(device), kind)
-    encoded = encode(listing, place, about, target, machine=machine, on_progress=on_progress)
+    encoded = encode(listing, place, spec, target, machine=machine, on_progress=on_progress)
     if encoded.rejects:
         print(rejected(encoded.rejects), file=sys.stderr)
     if encoded.num_clips == 0:

@@ -16,7 +16,7 @@ from cogvideox.pretrained.components import keymap_of
 from cogvideox.pretrained.conversion import convert
 from cogvideox.pretrained.conversion.detect import CONFIG_KEY
 from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
-from cogvideox.pretrained.model_spec import Description, part_config
+from cogvideox.pretrained.model_spec import ModelSpec, part_config
 from cogvideox.state_dict.export import save_as_theirs
 from cogvideox.state_dict.lazy import shapes
 from cogvideox.training.diffusion.config import StageTraining
@@ -33,7 +33,7 @@ State = dict[str, torch.Tensor]
 
 def finish(
     model: Transformer,
-    about: Description,
+    spec: ModelSpec,
     settings: StageTraining,
     out: Path,
     loader: Loader,
@@ -46,7 +46,7 @@ def finish(
     if settings.lora is not None:
         found = inject.extract(model)
         layers = {name: Factors(_whole(of.down), _whole(of.up), of.alpha) for name, of in found.layers.items()}
-        learned = replace(found, layers=layers, base_model=about.name, trigger=settings.lora.trigger)
+        learned = replace(found, layers=layers, base_model=spec.name, trigger=settings.lora.trigger)
         target = out / LORA_FILE
         on_first_rank(ranks, lambda: write_lora(learned, target))
         return target
@@ -55,30 +55,28 @@ def finish(
         whole = _whole(tensor)  # which all ranks bring together, and one keeps
         if ranks is None or ranks.rank == 0:
             state[name] = whole.cpu()
-    on_first_rank(ranks, lambda: _write(state, model, about, settings, out, loader))
+    on_first_rank(ranks, lambda: _write(state, model, spec, settings, out, loader))
     return out / "model"
 
 
-def _write(
-    state: State, model: Transformer, about: Description, settings: StageTraining, out: Path, seen: Loader
-) -> None:
+def _write(state: State, model: Transformer, spec: ModelSpec, settings: StageTraining, out: Path, seen: Loader) -> None:
     dtype, rules = getattr(torch, settings.stored_as), keymap_of(model.config)
     with TemporaryDirectory(dir=out) as folder:
         file = Path(folder) / "transformer.safetensors"
         metadata = {CONFIG_KEY: json.dumps(part_config(model.config))}
         save_as_theirs(shapes(state), state.items(), file, rules=rules, dtype=dtype, metadata=metadata)
-        plan, learned = convert.prepare(about.path), convert.prepare(file).pieces
-        said = config.to_dict(_said(about, settings, seen))
+        plan, learned = convert.prepare(spec.path), convert.prepare(file).pieces
+        said = config.to_dict(_said(spec, settings, seen))
         replace(plan, pieces={**plan.pieces, **learned}, settings=said).write_folder(out / "model")
 
 
-def _said(about: Description, settings: StageTraining, loader: Loader) -> FolderSettings:
+def _said(spec: ModelSpec, settings: StageTraining, loader: Loader) -> FolderSettings:
     """What the new folder says about its use: what it was trained on since, where that is more than before."""
     columns = [store.columns for store in loader.stores.values()]
     frames, heights, widths = (
         np.concatenate([np.asarray(of[name]) for of in columns]) for name in ("num_frames", "height", "width")
     )
-    before = about.settings.trained
+    before = spec.settings.trained
     fresh = settings.transformer is not None
 
     def span(now: np.ndarray, then: tuple[int, int]) -> tuple[int, int]:
@@ -93,12 +91,12 @@ def _said(about: Description, settings: StageTraining, loader: Loader) -> Folder
     )
     seen = sum(loader.state.seen.values())
     provenance = {
-        **about.settings.provenance,
-        "trained_from": "nothing" if fresh else about.name,
+        **spec.settings.provenance,
+        "trained_from": "nothing" if fresh else spec.name,
         "num_samples_seen": str(seen),
         "settings": config.digest(settings),
     }
-    return replace(about.settings, trained=trained, provenance=provenance)
+    return replace(spec.settings, trained=trained, provenance=provenance)
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from cogvideox.parallel.mesh import Ranks, num_processes, start
 from cogvideox.parallel.ulysses import over_ranks
 from cogvideox.pretrained.components import build, keymap_of
 from cogvideox.pretrained.model_folder import open_part
-from cogvideox.pretrained.model_spec import Description, describe
+from cogvideox.pretrained.model_spec import ModelSpec, describe
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.config import due
@@ -67,13 +67,13 @@ def train(
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption, _processes(settings) as ranks:
         device = choose_device(run.device) if ranks is None else ranks.device
-        about = describe(settings.model)
-        model, learns = begin(settings, about)
+        spec = describe(settings.model)
+        model, learns = begin(settings, spec)
         if ranks is not None:
             over_ranks(model, ranks.sequence)
-        schedule = Schedule(**asdict(about.schedule))
+        schedule = Schedule(**asdict(spec.schedule))
         try:
-            stores = open_stores(settings, about, out, device, ranks, interruption, model.config.takes_image)
+            stores = open_stores(settings, spec, out, device, ranks, interruption, model.config.takes_image)
         except Stopped as reason:
             if ranks is None or ranks.rank == 0:
                 print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
@@ -135,9 +135,9 @@ def train(
                 if held_out is not None or shows:
                     with tracker.pause(), ema.swapped(), autocast():
                         if held_out is not None:
-                            tracker.write(done, measure(model, held_out, about, schedule, run.seed, rule))
+                            tracker.write(done, measure(model, held_out, spec, schedule, run.seed, rule))
                         if shows:
-                            show(model, about, settings, out / f"samples/step-{done:08d}.png", ranks)
+                            show(model, spec, settings, out / f"samples/step-{done:08d}.png", ranks)
                 with tracker.pause():
                     stop = None if finished else _reason(interruption, ranks)
                     if stop or finished or due(done, run.save_interval):
@@ -150,20 +150,20 @@ def train(
                     interruption.restart()  # no later step takes as long as the one that compiles
         tracker.close()
         with ema.swapped():
-            return finish(model, about, settings, out, loader, ranks)
+            return finish(model, spec, settings, out, loader, ranks)
 
 
-def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.Module]:
+def begin(settings: StageTraining, spec: ModelSpec) -> tuple[Transformer, nn.Module]:
     """The transformer in float32 on the CPU, and the part of it that learns: all, or the factors of a LoRA.
 
     Raises:
         UserError: it takes another text than the model's encoder gives, or other latents than its VAE's; it has no
             image to begin its samples with; the weights do not fit.
     """
-    config = settings.transformer or about.transformer
+    config = settings.transformer or spec.transformer
     for name in ("text_embed_dim", "max_text_seq_length", "out_channels"):
-        if getattr(config, name) != getattr(about.transformer, name):
-            theirs = getattr(about.transformer, name)
+        if getattr(config, name) != getattr(spec.transformer, name):
+            theirs = getattr(spec.transformer, name)
             raise UserError(f"transformer.{name}={getattr(config, name)} does not fit {settings.model}: it is {theirs}")
     generator = torch_generator("weights", settings.run.seed)
     if settings.transformer is not None:
@@ -171,7 +171,7 @@ def begin(settings: StageTraining, about: Description) -> tuple[Transformer, nn.
         init_weights(model, generator)
         model = _with_image(model, settings)
         return model.train(), model
-    network, (state, file) = build(config), open_part(about, "transformer")
+    network, (state, file) = build(config), open_part(spec, "transformer")
     assert isinstance(network, Transformer)
     load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=torch.float32)
     network = _with_image(network, settings)

@@ -15,7 +15,7 @@ from cogvideox.geometry import latent_padding
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.components import load_text, load_vae
 from cogvideox.pretrained.model_folder import Bundle, tokenizer_of
-from cogvideox.pretrained.model_spec import Description
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
 from cogvideox.training.diffusion.config import StageTraining
 from cogvideox.training.metrics import timestep_bins
@@ -32,7 +32,7 @@ NUM_HELD_OUT = 64
 def measure(
     model: Transformer,
     store: LatentStore,
-    about: Description,
+    spec: ModelSpec,
     schedule: Schedule,
     seed: int,
     rule: GridRule | None = None,
@@ -45,14 +45,14 @@ def measure(
     errors, timesteps = [], timestep_bins.spread(num, last)
     for i in range(num):
         clip = store[i]
-        x0 = clip.mean[None].float() * about.vae.scaling_factor
+        x0 = clip.mean[None].float() * spec.vae.scaling_factor
         x0 = pad_front(x0, latent_padding(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         noised = add_noise(x0, noise, t, schedule)
         if model.config.takes_image:
             assert clip.image_mean is not None
-            image = clip.image_mean[None, :, :1].float() * about.vae.image_scaling_factor
+            image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
             noised = torch.cat((noised, beside_noise(image, x0.shape[2]).to(device)), dim=1)
         predicted = model.packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
@@ -60,9 +60,7 @@ def measure(
 
 
 @torch.no_grad()
-def show(
-    model: Transformer, about: Description, settings: StageTraining, sheet: Path, ranks: Ranks | None = None
-) -> None:
+def show(model: Transformer, spec: ModelSpec, settings: StageTraining, sheet: Path, ranks: Ranks | None = None) -> None:
     """Videos of the settings' prompts, as a sheet and a video of them all beside it. VAE and T5 are there for this
     alone.
 
@@ -73,13 +71,13 @@ def show(
     dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
     bundle = Bundle(
         transformer=model,
-        vae=load_vae(about.path).to(device),
-        text_encoder=load_text(about, device=device, dtype=dtype),
-        tokenizer=tokenizer_of(about),
-        schedule=Schedule(**asdict(about.schedule)),
-        settings=about.settings,
+        vae=load_vae(spec.path).to(device),
+        text_encoder=load_text(spec, device=device, dtype=dtype),
+        tokenizer=tokenizer_of(spec),
+        schedule=Schedule(**asdict(spec.schedule)),
+        settings=spec.settings,
     )
-    pipe = CogVideoX(replace(about, transformer=model.config), bundle, device, torch.float32)
+    pipe = CogVideoX(replace(spec, transformer=model.config), bundle, device, torch.float32)
     num, first, step = len(wanted.prompts), 0, 1
     if ranks is not None:
         first, step = ranks.data.rank(), ranks.data.size()

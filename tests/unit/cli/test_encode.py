@@ -81,12 +81,12 @@ def test_first_frames_for_image_models(run, data, model, here):
     assert "4 clips and 4 captions encoded now, and the first frame of 4, in" in ran.out
     assert LatentStore(here / "store")[0].image_mean.shape[1] == 2
     image_model = describe(tiny.write(here / "image-model", "5b-i2v"))
-    for options, wanted, about in (
+    for options, wanted, spec in (
         ([], 4, image_model),
         (["--first-frames", "0"], 0, image_model),
         ([], 0, describe(model)),
     ):
-        assert target_of(parser().parse(["data", *options]), about).first_frames == wanted
+        assert target_of(parser().parse(["data", *options]), spec).first_frames == wanted
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from cogvideox.pretrained.offload.vae_cost import Decoding
 
 
 def test_what_is_asked_of_memory():
-    about = describe("toybox")
-    assert default_demand(about) == demand_of(complete(about, None, seed=0), about)
-    long = complete(about, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
-    demand = demand_of(long, about)
+    spec = describe("toybox")
+    assert default_demand(spec) == demand_of(complete(spec, None, seed=0), spec)
+    long = complete(spec, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
+    demand = demand_of(long, spec)
     assert (demand.at_once, demand.num_frames, demand.batch, demand.num_texts) == (9, 25, 1, 1)
-    halves = demand_of(complete(about, "a ball", sequential_guidance=True, seed=0), about)
+    halves = demand_of(complete(spec, "a ball", sequential_guidance=True, seed=0), spec)
     assert (halves.batch, halves.calls) == (1, 2)
 
 

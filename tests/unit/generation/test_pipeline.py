@@ -81,7 +81,7 @@ def test_the_null_text_is_the_folders(pipes):
     pipe = pipes["2b"]
     empty = pipe.generate(PROMPT, seed=0).frames
     bundle = replace(pipe.bundle, settings=replace(pipe.settings, null_text="zero"))
-    zero = CogVideoX(pipe.about, bundle, pipe.device, pipe.dtype)
+    zero = CogVideoX(pipe.spec, bundle, pipe.device, pipe.dtype)
     assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
     # A negative prompt takes its place, whatever it is.
     negative = {"seed": 0, "negative_prompt": "one small thing"}
@@ -181,7 +181,7 @@ def test_a_warning_outside_of_what_was_trained(pipes):
 def test_half_precision_is_nearly_the_same_video(pipes, folders, variant, dtype):
     """What a GPU computes in. The constructor takes it on a CPU too, where `from_pretrained` refuses."""
     exact, cpu = pipes[variant], torch.device("cpu")
-    half = CogVideoX(exact.about, load(folders[variant], dtype=dtype), cpu, dtype)
+    half = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
     for values in ({}, {"guidance_scale": 1.0}):
         frames, rough = (pipe.generate(PROMPT, seed=0, output="float", **values).frames for pipe in (exact, half))
         assert rough.dtype == np.float32

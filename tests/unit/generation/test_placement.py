@@ -26,18 +26,18 @@ PROMPT = "a red ball"
 IN_TWO = Decoding(2)
 
 
-def placed(about, keeps, how=IN_TWO):
+def placed(spec, keeps, how=IN_TWO):
     machine = look(torch.device("cpu"), "float32", measured=False)
     return CogVideoX.from_pretrained(
-        about, "cpu", memory=estimate(model_of(about), default_demand(about), machine, keeps, how)
+        spec, "cpu", memory=estimate(model_of(spec), default_demand(spec), machine, keeps, how)
     )
 
 
 @pytest.mark.parametrize("keeps", KEEPS[1:])
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
-    given = {"image": clip[0]} if pipes[variant].about.transformer.takes_image else {}
-    pipe = placed(pipes[variant].about, keeps)
+    given = {"image": clip[0]} if pipes[variant].spec.transformer.takes_image else {}
+    pipe = placed(pipes[variant].spec, keeps)
     expected = pipes[variant].generate(PROMPT, seed=1, output="float", **given).frames
     for _ in range(2):
         frames = pipe.generate(PROMPT, seed=1, output="float", **given).frames
@@ -46,7 +46,7 @@ def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
 
 def test_threads_that_share_a_model_wait_for_each_other(pipes):
     """Else each would find the blocks of the other in place."""
-    pipe = placed(pipes["2b"].about, KEEPS[-1])
+    pipe = placed(pipes["2b"].spec, KEEPS[-1])
     alone = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
     with ThreadPoolExecutor(3) as threads:
         together = list(threads.map(lambda seed: pipe.generate(PROMPT, seed=seed).frames, range(3)))
@@ -55,7 +55,7 @@ def test_threads_that_share_a_model_wait_for_each_other(pipes):
 
 @pytest.mark.parametrize("keeps", [KEEPS[2], KEEPS[-1]])
 def test_after_a_cancel_the_next_video_is_the_same(pipes, keeps):
-    pipe = placed(pipes["2b"].about, keeps, Decoding())
+    pipe = placed(pipes["2b"].spec, keeps, Decoding())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
 
     def stop(progress):
@@ -68,7 +68,7 @@ def test_after_a_cancel_the_next_video_is_the_same(pipes, keeps):
 
 
 def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].about, KEEPS[-1], Decoding())
+    pipe = placed(pipes["2b"].spec, KEEPS[-1], Decoding())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     for block in pipe.bundle.transformer.blocks:
         with monkeypatch.context() as broken:
@@ -79,7 +79,7 @@ def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, mon
 
 
 def test_after_a_failure_to_read_a_block_the_next_video_is_the_same(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].about, KEEPS[-1], Decoding())
+    pipe = placed(pipes["2b"].spec, KEEPS[-1], Decoding())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     with monkeypatch.context() as broken:
         broken.setattr(OnDisk, "fill", lambda *args: 1 / 0)
@@ -90,18 +90,18 @@ def test_after_a_failure_to_read_a_block_the_next_video_is_the_same(pipes, monke
 
 def test_previews_while_blocks_are_streamed(pipes):
     seen = []
-    pipe = placed(pipes["2b"].about, KEEPS[-1])
+    pipe = placed(pipes["2b"].spec, KEEPS[-1])
     pipe.generate(PROMPT, seed=1, on_step=lambda progress: seen.append(progress.preview().shape))
     assert len(seen) >= 3
 
 
 def test_one_byte_weights_are_told_in_the_metadata(pipes):
-    pipe = CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int8")
+    pipe = CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", weights="int8")
     video = pipe.generate(PROMPT, seed=1)
     assert video.metadata["weights"] == "int8"
     assert "weights" not in pipes["2b"].generate(PROMPT, seed=1).metadata
     with pytest.raises(UserError, match="exact, int8, fp8"):
-        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int4")
+        CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", weights="int4")
 
 
 def test_a_lora_beside_streamed_weights(pipes):
@@ -109,7 +109,7 @@ def test_a_lora_beside_streamed_weights(pipes):
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     frames = []
-    for pipe in (CogVideoX.from_pretrained(pipes["2b"].about, "cpu"), placed(pipes["2b"].about, KEEPS[-1], Decoding())):
+    for pipe in (CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"), placed(pipes["2b"].spec, KEEPS[-1], Decoding())):
         pipe.load_lora(adapter, 0.5)
         frames.append(pipe.generate(PROMPT, seed=1).frames)
         pipe.unload_lora()
@@ -152,11 +152,11 @@ def test_where_it_runs_out_elsewhere_the_next_setting_is_named(pipes, monkeypatc
     def full(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
 
-    about = pipes["2b"].about
+    spec = pipes["2b"].spec
     for pipe, more, words in (
-        (CogVideoX.from_pretrained(about, "cpu"), {}, "--memory low"),
-        (placed(about, KEEPS[-1]), {}, "sequential_guidance"),
-        (placed(about, KEEPS[-1]), {"sequential_guidance": True}, "fewer frames"),
+        (CogVideoX.from_pretrained(spec, "cpu"), {}, "--memory low"),
+        (placed(spec, KEEPS[-1]), {}, "sequential_guidance"),
+        (placed(spec, KEEPS[-1]), {"sequential_guidance": True}, "fewer frames"),
     ):
         monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
         with pytest.raises(UserError, match=words):
@@ -169,20 +169,20 @@ def test_where_it_runs_out_while_the_model_is_loaded_as_well(pipes, monkeypatch)
 
     monkeypatch.setattr(placement, "load_strict", full)
     with pytest.raises(UserError, match=r"while the model was loaded: .*--memory low"):
-        CogVideoX.from_pretrained(pipes["2b"].about, "cpu")
+        CogVideoX.from_pretrained(pipes["2b"].spec, "cpu")
     with pytest.raises(UserError, match="end other programs"):
-        placed(pipes["2b"].about, KEEPS[-1])
+        placed(pipes["2b"].spec, KEEPS[-1])
 
 
 def test_what_takes_weights_that_stay_is_refused_before_any_is_read(pipes, monkeypatch):
     monkeypatch.setattr(placement, "load_strict", None)
     with pytest.raises(UserError, match=r"compile is for weights that stay .*--memory speed\) and without int8"):
-        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", weights="int8", compile=True)
+        CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", weights="int8", compile=True)
 
 
 def test_finished_latents_are_decoded_without_denoising_again(pipes, tmp_path, monkeypatch):
     pipe, file = pipes["2b"], tmp_path / "x.latents.safetensors"
-    request = complete(pipe.about, PROMPT, seed=1)
+    request = complete(pipe.spec, PROMPT, seed=1)
     expected = pipe.run(request).frames
 
     with monkeypatch.context() as broken:
@@ -192,18 +192,18 @@ def test_finished_latents_are_decoded_without_denoising_again(pipes, tmp_path, m
     stages = []
     again = pipe.run(request, finished=file, on_step=lambda progress: stages.append(progress.stage))
     assert np.array_equal(again.frames, expected) and set(stages) == {"decode"}
-    other = pipe.run(complete(pipe.about, PROMPT, seed=2), finished=file)
-    assert np.array_equal(other.frames, pipe.run(complete(pipe.about, PROMPT, seed=2)).frames)
+    other = pipe.run(complete(pipe.spec, PROMPT, seed=2), finished=file)
+    assert np.array_equal(other.frames, pipe.run(complete(pipe.spec, PROMPT, seed=2)).frames)
 
 
 def test_a_plan_is_made_for_the_request(pipes):
-    about = pipes["2b"].about
+    spec = pipes["2b"].spec
     small, large = (
-        plan_for(about, torch.device("cpu"), torch.float32, request=complete(about, PROMPT, num_frames=n, seed=0))
+        plan_for(spec, torch.device("cpu"), torch.float32, request=complete(spec, PROMPT, num_frames=n, seed=0))
         for n in (5, 49)
     )
     assert small.peak < large.peak and small.placement == "resident"
     with pytest.raises(UserError, match="auto, speed, low"):
-        plan_for(about, torch.device("cpu"), torch.float32, memory="much")
+        plan_for(spec, torch.device("cpu"), torch.float32, memory="much")
     with pytest.raises(UserError, match=r"needs .* even in its smallest plan"):
-        plan_for(about, torch.device("cpu"), torch.float32, memory=1000)
+        plan_for(spec, torch.device("cpu"), torch.float32, memory=1000)

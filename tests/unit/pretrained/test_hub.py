@@ -23,8 +23,8 @@ def test_a_model_that_was_fetched_before_is_found(cache):
     model = tiny.write(home / "snapshots" / REVISION)
     (home / "refs").mkdir()
     (home / "refs/main").write_text(REVISION)
-    about = model_spec.describe("someone/small")
-    assert (about.name, about.path) == ("someone/small", model)
+    spec = model_spec.describe("someone/small")
+    assert (spec.name, spec.path) == ("someone/small", model)
     assert identify("someone/small").variant == "2b"
 
 

@@ -18,19 +18,19 @@ from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def about(tmp_path_factory):
+def spec(tmp_path_factory):
     return describe(tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_none_is_the_models_default(about):
-    request = complete(about, "a ball")
-    settings = about.settings
+def test_none_is_the_models_default(spec):
+    request = complete(spec, "a ball")
+    settings = spec.settings
     for name in ("num_frames", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "fps"):
         assert getattr(request, name) == getattr(settings, name)
     assert request.negative_prompt == "" and request.dynamic_guidance is False
 
 
-def test_given_values_win(about):
+def test_given_values_win(spec):
     given = {
         "num_frames": 5,
         "height": 64,
@@ -43,7 +43,7 @@ def test_given_values_win(about):
         "fps": 12.0,
         "negative_prompt": "blur",
     }
-    request = complete(about, "a ball", **given)
+    request = complete(spec, "a ball", **given)
     assert {name: getattr(request, name) for name in given} == given and request.prompt == "a ball"
 
 
@@ -70,18 +70,18 @@ def test_values_become_what_json_holds_or_are_named(kind, value, plain):
         assert str(error) == plain  # noqa: PT017 - half of the cases raise
 
 
-def test_a_misspelt_name_is_not_ignored(about):
+def test_a_misspelt_name_is_not_ignored(spec):
     with pytest.raises(TypeError, match=r"a request has no num_frame$"):
-        complete(about, "a ball", num_frame=5)
+        complete(spec, "a ball", num_frame=5)
 
 
-def test_a_seed_is_drawn_and_differs(about):
-    assert len({complete(about, "a ball").seed for _ in range(4)}) > 1
+def test_a_seed_is_drawn_and_differs(spec):
+    assert len({complete(spec, "a ball").seed for _ in range(4)}) > 1
 
 
-def test_without_a_prompt_the_models_example_is_used(about):
-    assert complete(about, None).prompt == about.settings.examples[0]
-    without = replace(about, settings=replace(about.settings, examples=()))
+def test_without_a_prompt_the_models_example_is_used(spec):
+    assert complete(spec, None).prompt == spec.settings.examples[0]
+    without = replace(spec, settings=replace(spec.settings, examples=()))
     with pytest.raises(UserError, match="no prompt"):
         complete(without, None)
 
@@ -110,23 +110,23 @@ def test_without_a_prompt_the_models_example_is_used(about):
         ({"guidance_scale": 1.0, "dynamic_guidance": True}, "dynamic_guidance has no effect"),
     ],
 )
-def test_illegal_values(about, values, message):
+def test_illegal_values(spec, values, message):
     with pytest.raises(UserError, match=message):
-        complete(about, **{"prompt": "a ball", **values})
+        complete(spec, **{"prompt": "a ball", **values})
 
 
-def test_no_guidance_quietly_ends_the_habit_of_changing_it(about):
-    habitual = replace(about, settings=replace(about.settings, dynamic_guidance=True))
+def test_no_guidance_quietly_ends_the_habit_of_changing_it(spec):
+    habitual = replace(spec, settings=replace(spec.settings, dynamic_guidance=True))
     assert complete(habitual, "a ball").dynamic_guidance is True
     assert complete(habitual, "a ball", guidance_scale=1.0).dynamic_guidance is False
 
 
-def test_remarks_on_what_was_not_trained(about):
-    trained = replace(about.settings.trained, frame_step=8, num_frames=(1, 49), height=(32, 32), width=(48, 48))
-    about = replace(about, settings=replace(about.settings, trained=trained))
+def test_remarks_on_what_was_not_trained(spec):
+    trained = replace(spec.settings.trained, frame_step=8, num_frames=(1, 49), height=(32, 32), width=(48, 48))
+    spec = replace(spec, settings=replace(spec.settings, trained=trained))
 
     def said(**values):
-        return list(remarks(complete(about, "a ball", **values), about))
+        return list(remarks(complete(spec, "a ball", **values), spec))
 
     assert said() == []
     (frames,) = said(num_frames=13)
@@ -137,16 +137,16 @@ def test_remarks_on_what_was_not_trained(about):
     assert "height=64" in height
 
 
-def test_several_videos_have_seeds_that_follow_each_other(about):
-    request = complete(about, "a ball", seed=5)
+def test_several_videos_have_seeds_that_follow_each_other(spec):
+    request = complete(spec, "a ball", seed=5)
     assert [part.seed for part in split(request, 3)] == [5, 6, 7]
     assert split(request, 3)[0] == request
     with pytest.raises(UserError, match=f"the nearest is {MAX_SEED - 1}"):
         split(replace(request, seed=MAX_SEED), 2)  # the second could be made, but not again
 
 
-def test_a_replay_survives_json(about, tmp_path):
-    request = complete(about, 'a "ball", ü', seed=1)
+def test_a_replay_survives_json(spec, tmp_path):
+    request = complete(spec, 'a "ball", ü', seed=1)
     replay = Replay(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
     config.save(replay, tmp_path / "x.json")
     assert config.load(Replay, tmp_path / "x.json") == replay

@@ -95,8 +95,8 @@ def test_refusals(models, variant, values, message):
 
 
 def test_no_guidance_and_a_rise_both_end_the_habit_of_changing_it(models):
-    about = models["5b"]
-    assert complete(about, "a ball", smooth_guidance=True).dynamic_guidance is False
+    spec = models["5b"]
+    assert complete(spec, "a ball", smooth_guidance=True).dynamic_guidance is False
 
 
 def test_what_was_not_trained_with_says_how_to_make_it_longer(models):

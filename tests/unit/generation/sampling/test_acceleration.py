@@ -35,20 +35,20 @@ def test_blocks_with_hooks_are_not_recorded():
 def test_without_a_compiler(pipes, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="no-such-compiler"):
-        CogVideoX.from_pretrained(pipes["2b"].about, "cpu", compile=True)
+        CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", compile=True)
 
 
 def test_float8_takes_a_gpu_and_weights_that_stay(pipes):
-    about = pipes["2b"].about
+    spec = pipes["2b"].spec
     with pytest.raises(UserError, match="since Ada and Hopper, and device='cpu' does not: leave it out"):
-        CogVideoX.from_pretrained(about, "cpu", float8=True)
+        CogVideoX.from_pretrained(spec, "cpu", float8=True)
     with pytest.raises(UserError, match="float8 is for weights that stay as they are"):
-        CogVideoX.from_pretrained(about, "cpu", float8=True, weights="fp8")
+        CogVideoX.from_pretrained(spec, "cpu", float8=True, weights="fp8")
 
 
 def test_float8_is_told_in_the_metadata(pipes):
     """Emulated, as on any device without such arithmetic."""
-    pipe = CogVideoX.from_pretrained(pipes["5b"].about, "cpu")
+    pipe = CogVideoX.from_pretrained(pipes["5b"].spec, "cpu")
     exact = pipe.generate("a red ball", seed=1)
     acceleration.make_faster(pipe.bundle.transformer, compile=False, float8=True)
     rounded = pipe.generate("a red ball", seed=1)

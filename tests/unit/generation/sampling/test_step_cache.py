@@ -172,13 +172,13 @@ def test_nothing_is_remembered_from_one_to_the_next(pipes, clip, variant, num_ca
 
 def test_streamed_from_disk_and_under_a_lora(pipes, made):
     """The same steps are computed, and the same video comes out, wherever the weights lie."""
-    about, values = pipes["5b"].about, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
+    spec, values = pipes["5b"].spec, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
     adapter = inject.fresh(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     machine = look(torch.device("cpu"), "float32", measured=False)
-    plan = estimate(model_of(about), default_demand(about), machine, ("streamed", "streamed"), Decoding())
-    resident, streamed = CogVideoX.from_pretrained(about, "cpu"), CogVideoX.from_pretrained(about, "cpu", memory=plan)
+    plan = estimate(model_of(spec), default_demand(spec), machine, ("streamed", "streamed"), Decoding())
+    resident, streamed = CogVideoX.from_pretrained(spec, "cpu"), CogVideoX.from_pretrained(spec, "cpu", memory=plan)
     found = []
     for pipe in (resident, streamed):
         before = pipe.generate(PROMPT, **values).frames
@@ -194,7 +194,7 @@ def test_streamed_from_disk_and_under_a_lora(pipes, made):
 
 def test_over_ranks_it_is_refused(pipes):
     pipe = pipes["2b"]
-    request = complete(pipe.about, PROMPT, cache=0.1)
+    request = complete(pipe.spec, PROMPT, cache=0.1)
     values = {"device": pipe.device, "dtype": pipe.dtype, "report": print, "ranks": object.__new__(Ranks)}
     with pytest.raises(UserError, match="one process"):
         module.denoise(pipe.bundle, request, 9, Texts(torch.zeros(1, 1, 1)), Given(), torch.Generator(), **values)

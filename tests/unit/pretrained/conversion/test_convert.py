@@ -54,8 +54,8 @@ def test_a_single_file_holds_its_configuration_and_comes_back(models, tmp_path, 
     file = prepare(models[variant]).write_file(tmp_path / "x.safetensors")
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()[CONFIG_KEY])["_class_name"] == "CogVideoXTransformer3DModel"
-    about = identify(file)
-    assert (about.variant, about.parts["transformer"].config) == (variant, tiny.transformer(variant))
+    spec = identify(file)
+    assert (spec.variant, spec.parts["transformer"].config) == (variant, tiny.transformer(variant))
 
     model = prepare(file, base=models[variant]).write_folder(tmp_path / "model")
     assert all(same(states(model)[part], state) for part, state in states(models[variant]).items())
@@ -111,10 +111,10 @@ def test_without_a_base_the_parts_that_are_there_are_written(models, tmp_path):
 def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
     plan = prepare(models["5b"] / "transformer", base=models["2b"])
     assert plan.notes == ["the base is like 2b, the transformer like 5b: the VAE gets the scale of 5b"]
-    about = model_spec.describe(plan.write_folder(tmp_path / "model"))
-    assert about.vae.scaling_factor == 0.7
-    assert about.schedule.snr_shift_scale == 1.0
-    assert about.settings.sampler == "dpm++"
+    spec = model_spec.describe(plan.write_folder(tmp_path / "model"))
+    assert spec.vae.scaling_factor == 0.7
+    assert spec.schedule.snr_shift_scale == 1.0
+    assert spec.settings.sampler == "dpm++"
 
 
 def test_a_folder_of_sat_is_never_taken_for_a_model_that_may_go(models, tmp_path):

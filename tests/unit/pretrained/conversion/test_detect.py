@@ -74,11 +74,11 @@ def test_what_tensors_do_not_tell_is_a_doubt():
 
 
 def test_folders(model, tmp_path):
-    about = identify(model)
-    assert (about.kind, about.variant, about.folder) == ("diffusers folder", "5b", model)
-    assert list(about.parts) == ["transformer", "vae", "text_encoder"]
-    assert about.tokenizer == model / "tokenizer"
-    assert not any(part.misfits(part.config) for part in about.parts.values())
+    spec = identify(model)
+    assert (spec.kind, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
+    assert list(spec.parts) == ["transformer", "vae", "text_encoder"]
+    assert spec.tokenizer == model / "tokenizer"
+    assert not any(part.misfits(part.config) for part in spec.parts.values())
 
     alone = identify(model / "vae")
     assert (alone.kind, list(alone.parts), alone.variant) == ("diffusers folder", ["vae"], None)
@@ -90,14 +90,14 @@ def test_folders(model, tmp_path):
 
 def test_files(model, tmp_path):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
-    about = identify(weights)
-    assert (about.kind, list(about.parts)) == ("single file", ["transformer"])
-    assert "sinusoidal" in about.parts["transformer"].doubt
+    spec = identify(weights)
+    assert (spec.kind, list(spec.parts)) == ("single file", ["transformer"])
+    assert "sinusoidal" in spec.parts["transformer"].doubt
     assert identify(weights, "5b").variant == "5b"
     state = {f"model.diffusion_model.{name}": torch.ones(1) for name in identify(weights).parts["transformer"].state}
     torch.save(state | {"other.weight": torch.ones(1)}, tmp_path / "x.pt")
-    about = identify(tmp_path)
-    assert (list(about.parts), about.strangers) == (["transformer"], ("other.weight",))
+    spec = identify(tmp_path)
+    assert (list(spec.parts), spec.strangers) == (["transformer"], ("other.weight",))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_p
     for form in (both, alone):
         torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
         save_state(form, file)
-        for about in (identify(path), identify(tmp_path / "x.pt")):
-            part = about.parts["text_encoder"]
+        for spec in (identify(path), identify(tmp_path / "x.pt")):
+            part = spec.parts["text_encoder"]
             assert part.config is not None and part.misfits(part.config) == []
     save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
     with pytest.raises(UserError, match="they differ"):

@@ -24,14 +24,14 @@ DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_onc
 
 
 @pytest.fixture(scope="module", params=["2b", "1.5-5b-i2v"])
-def about(request, tmp_path_factory):
+def spec(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / request.param
     return describe(model_folder.save(tiny.bundle(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
 
 
-def placed(about, keeps, storage="exact", waits=None):
-    one = planner.estimate(model_of(about), DEMAND, MACHINE, keeps, Decoding(), storage)
-    return place(about, one if waits is None else replace(one, waits=waits), CPU, torch.float32)
+def placed(spec, keeps, storage="exact", waits=None):
+    one = planner.estimate(model_of(spec), DEMAND, MACHINE, keeps, Decoding(), storage)
+    return place(spec, one if waits is None else replace(one, waits=waits), CPU, torch.float32)
 
 
 @torch.inference_mode()
@@ -55,32 +55,32 @@ def outputs(run, calls=2):
 
 
 @pytest.mark.parametrize("keeps", planner.KEEPS)
-def test_every_placement_gives_the_same_numbers(about, keeps):
-    expected = outputs(model_folder.load(about))
-    for found, wanted in zip(outputs(placed(about, keeps)), expected, strict=True):
+def test_every_placement_gives_the_same_numbers(spec, keeps):
+    expected = outputs(model_folder.load(spec))
+    for found, wanted in zip(outputs(placed(spec, keeps)), expected, strict=True):
         assert torch.equal(found, wanted)
 
 
-def test_weights_that_wait_in_memory_are_the_same(about):
-    expected = outputs(model_folder.load(about), calls=1)
-    for found, wanted in zip(outputs(placed(about, planner.KEEPS[-1], waits="host"), calls=1), expected, strict=True):
+def test_weights_that_wait_in_memory_are_the_same(spec):
+    expected = outputs(model_folder.load(spec), calls=1)
+    for found, wanted in zip(outputs(placed(spec, planner.KEEPS[-1], waits="host"), calls=1), expected, strict=True):
         assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_one_byte_storage_is_near_and_the_same_everywhere(about, storage):
-    expected = outputs(model_folder.load(about), calls=1)
-    found = outputs(placed(about, planner.KEEPS[0], storage), calls=1)
+def test_one_byte_storage_is_near_and_the_same_everywhere(spec, storage):
+    expected = outputs(model_folder.load(spec), calls=1)
+    found = outputs(placed(spec, planner.KEEPS[0], storage), calls=1)
     assert not torch.equal(found[1], expected[1])
     error = (found[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if storage == "int8" else 0.08)
     for waits in ("disk", "host"):
-        streamed = outputs(placed(about, planner.KEEPS[-1], storage, waits), calls=1)
+        streamed = outputs(placed(spec, planner.KEEPS[-1], storage, waits), calls=1)
         assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
 
 
-def test_weights_are_there_only_in_their_turn(about):
-    run = placed(about, ("turns", "turns"))
+def test_weights_are_there_only_in_their_turn(spec):
+    run = placed(spec, ("turns", "turns"))
     sizes = lambda: [sum(p.numel() for p in net.parameters()) for net in (run.text_encoder, run.transformer)]  # noqa: E731
     assert sizes() == [0, 0]
     run.turn("text_encoder")
@@ -92,7 +92,7 @@ def test_weights_are_there_only_in_their_turn(about):
 
 
 @pytest.mark.parametrize("keeps", [planner.KEEPS[2], planner.KEEPS[4]])
-def test_a_lora_beside_the_weights_works_in_every_placement(about, keeps):
+def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
     """Laid over before the first use, and taken off again."""
 
     def said(run):
@@ -105,7 +105,7 @@ def test_a_lora_beside_the_weights_works_in_every_placement(about, keeps):
         inject.remove(model)
         return with_it, outputs(run, calls=1)[1]
 
-    for found, wanted in zip(said(placed(about, keeps)), said(model_folder.load(about)), strict=True):
+    for found, wanted in zip(said(placed(spec, keeps)), said(model_folder.load(spec)), strict=True):
         assert torch.equal(found, wanted)
 
 
@@ -129,9 +129,9 @@ def test_rows_are_the_same_however_many_at_once(storage):
 
 
 def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
-    about = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
-    run = placed(about, ("turns", "turns"))
-    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    spec = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    run = placed(spec, ("turns", "turns"))
+    file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = load_state(file)
     state["proj_out.bias"] = state["proj_out.bias"] * float("nan")
     save_state(state, file)
@@ -142,10 +142,10 @@ def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
 
 
 def test_any_type_of_file_can_be_planned_for(tmp_path):
-    about = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
-    file = about.path / "transformer/diffusion_pytorch_model.safetensors"
+    spec = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_state(file).items()}
     save_state(state, file)
-    assert model_of(about).stored == {"text_encoder": 4, "transformer": 1, "vae": 4}
+    assert model_of(spec).stored == {"text_encoder": 4, "transformer": 1, "vae": 4}
     save_state({}, file)
-    assert model_of(about).stored["transformer"] == 4  # and what is missing is told when it is loaded
+    assert model_of(spec).stored["transformer"] == 4  # and what is missing is told when it is loaded

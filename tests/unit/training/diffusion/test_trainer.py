@@ -104,9 +104,9 @@ def test_stages_chain(model, clips, store, tmp_path):
     fresh = model_folder.load(model).transformer.config
     first = train(stage(model, store, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
     second = train(stage(first, clips, target=Target(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second")
-    about = model_folder.load(second)
-    assert about.transformer.config.num_layers == 1
-    assert about.settings.provenance["trained_from"] == str(first.resolve())
+    spec = model_folder.load(second)
+    assert spec.transformer.config.num_layers == 1
+    assert spec.settings.provenance["trained_from"] == str(first.resolve())
 
 
 def test_a_policy_chooses(model, store, tmp_path):

@@ -10,14 +10,14 @@ from cogvideox.training.fault_tolerance.run_lock import run_lock
 
 HOLDS = """
 import sys
-from cogvideox.training.alone import run_lock
+from cogvideox.training.fault_tolerance.run_lock import run_lock
 with run_lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
 FORKS = """
 import os, sys, time
-from cogvideox.training.alone import run_lock
+from cogvideox.training.fault_tolerance.run_lock import run_lock
 with run_lock(sys.argv[1]):
     if (worker := os.fork()) == 0:
         time.sleep(60)
