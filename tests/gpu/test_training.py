@@ -16,7 +16,7 @@ import torch
 from cogvideox.dataset.latents.toybox_latents import encode
 from cogvideox.dataset.prefetch import ahead, to_device
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.pretrained.vae_component import load_vae
+from cogvideox.pretrained.components import load_vae
 from cogvideox.training.config import TransformerTraining, VAETraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.optim import optimizers
