@@ -1,5 +1,5 @@
-"""Reports as a picture: a bar for each way of doing a task, 1 being diffusers in the same run; or, of ways that change
-the video, how far they lead from it against how much faster they are.
+"""Charts of benchmark reports: a bar for each way of doing a task, relative to diffusers in the same run; or, for ways
+that change the video, how far it differs against how much faster it is made.
 
 python benchmarks/plot.py benchmarks/results/*.json --out docs/results/benchmarks.svg
 python benchmarks/plot.py benchmarks/results/step-cache-*.json --curves --out docs/results/step-cache.svg
@@ -11,72 +11,73 @@ from pathlib import Path
 
 from common import Report
 
-from cogvideox.drawing.chart import Curve, panel
-from cogvideox.drawing.figure import Figure
+from cogvideox.charts import Curve, chart, draw, legend
 
-BAR, GAP, LABEL, PLOT = 16, 6, 330, 420  # pixels
-COLOURS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or not
-PANEL, HEAD = (430, 280), 36  # pixels
+COLORS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or not
 FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}
 """Ways that differ by a number, by a word of their names."""
 
 
-def svg(reports: list[Report]) -> str:
-    """One group of bars for each row that compares with diffusers."""
+def bars(reports: list[Report], path: Path) -> None:
+    """Draws a group of bars for each row that compares with diffusers."""
     rows = [row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared(row)]
-    longest = max((way["ratio"] for row in rows for way in compared(row).values()), default=1.0)
-    scale = PLOT / max(longest * 1.15, 1.5)
-    figure, y = Figure(LABEL + PLOT + 60, 0), 30
+    ways, tasks, y = {}, {}, 0  # by their places on the y axis, which points down
     for row in rows:
-        figure.text(8, y + 12, row["task"], bold=True)
-        y += BAR + GAP
-        for name, way in compared(row).items():
-            width = way["ratio"] * scale
-            figure.text(20, y + 12, name)
-            figure.rect(LABEL, y, width, BAR, COLOURS[way["ratio"] >= 1])
-            figure.text(LABEL + width + 5, y + 12, f"{way['ratio']:.2f}x")
-            y += BAR + GAP
-        y += GAP
-    one, figure.height = LABEL + scale, y + 10
-    figure.line([(one, 22), (one, y)], "#444444", width=1, dashed=True)
-    figure.text(one + 4, 16, "1 = diffusers; longer is faster")
-    return figure.svg()
+        tasks[y] = row["task"]
+        names = compared(row)
+        ways |= {y + i: (name, way["ratio"]) for i, (name, way) in enumerate(names.items(), start=1)}
+        y += len(names) + 1
+    ratios = [ratio for _, ratio in ways.values()]
+    with chart(path, 8.5, 0.22 * y + 0.6) as figure:
+        axes = figure.subplots()
+        axes.axvline(1, color="#444444", linestyle="--", linewidth=1)
+        drawn = axes.barh(list(ways), ratios, color=[COLORS[ratio >= 1] for ratio in ratios])
+        axes.bar_label(drawn, fmt="%.2fx", padding=3)
+        axes.set_yticks(list(ways), [name for name, _ in ways.values()])
+        for place, task in tasks.items():
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line at 1
+            axes.text(0.05, place, task, weight="bold", verticalalignment="center", bbox=box)
+        axes.set_ylim(y - 0.5, -0.5)
+        axes.set_xlabel("speed relative to diffusers: 1 is as fast, longer is faster")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False)
+        axes.margins(x=0.1)
 
 
-def curves(reports: list[Report]) -> str:
-    """A panel for each row: PSNR against ratio, of each family of ways; the median video in full, the worst dashed."""
+def curves(reports: list[Report], path: Path) -> None:
+    """Draws a panel for each row: PSNR against speed-up for each family of ways, of the median and the worst video."""
     rows = [row for report in reports for row in report["rows"]]
-    figure, x = Figure(2 * PANEL[0], HEAD + (len(rows) + 1) // 2 * PANEL[1]), 16
-    for words, colour in FAMILIES.values():
-        figure.line([(x, 16), (x + 24, 16)], colour)
-        figure.text(x + 30, 20, words)
-        x += 140
-    figure.text(x, 20, "PSNR in dB over the speed-up: median video, dashed the worst")
-    for number, row in enumerate(rows):
-        lines = []
-        for family, (_, colour) in FAMILIES.items():
-            ways = [way for name, way in row["ways"].items() if family in name.split() and way.get("psnr_db")]
-            for which, dashed in (("psnr_db", False), ("lowest_db", True)):
-                lines.append(Curve(sorted((way["ratio"], way[which]) for way in ways), colour, dashed))
-        panel(figure, number % 2 * PANEL[0], HEAD + number // 2 * PANEL[1], *PANEL, row["task"], lines)
-    return figure.svg()
+    num_lines = (len(rows) + 1) // 2
+    with chart(path, 8.6, 2.8 * num_lines + 0.5) as figure:
+        grid = figure.subplots(num_lines, 2, squeeze=False).flat
+        for axes, row in zip(grid, rows, strict=False):
+            lines = []
+            for family, (_, color) in FAMILIES.items():
+                ways = [way for name, way in row["ways"].items() if family in name.split() and way.get("psnr_db")]
+                for which, dashed in (("psnr_db", False), ("lowest_db", True)):
+                    lines.append(Curve(sorted((way["ratio"], way[which]) for way in ways), color, dashed))
+            draw(axes, row["task"], lines)
+            axes.set_xlabel("speed-up")
+            axes.set_ylabel("PSNR in dB")
+        for axes in grid[len(rows) :]:
+            axes.set_axis_off()
+        entries = [(words, Curve((), color)) for words, color in FAMILIES.values()]
+        legend(figure, [*entries, ("worst video", Curve((), "#888888", dashed=True))], columns=len(entries) + 1)
 
 
 def compared(row: Report) -> dict[str, Report]:
-    """The ways beside the reference that have a ratio."""
+    """The ways other than the reference that have a ratio."""
     return {name: way for name, way in row["ways"].items() if name != row["reference"] and way.get("ratio")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="an SVG file")
-    parser.add_argument("--curves", action="store_true", help="of ways that change the video")
+    parser.add_argument("--out", type=Path, required=True, help="an SVG or PNG file")
+    parser.add_argument("--curves", action="store_true", help="for ways that change the video")
     options = parser.parse_args()
-    draw = curves if options.curves else svg
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in options.reports]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(draw([report for report in reports if "rows" in report]), encoding="utf-8")
+    (curves if options.curves else bars)([report for report in reports if "rows" in report], options.out)
     print(options.out)
 
 

@@ -22,11 +22,12 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "av": ("video",),
     "fastapi": ("serving",),
     "gradio": ("serving",),
+    "matplotlib": ("charts.py",),
     "ray": ("executor", "serving"),
     "diffusers": (),
     "torchvision": (),
 }
-LAZY = {"transformers"}  # only inside functions: importing it takes seconds
+LAZY = {"matplotlib", "transformers"}  # only inside functions: importing them takes a second or more
 WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|settings|recipes|errors|geometry)\.py$")
 HELP_SECONDS = 1.0
 

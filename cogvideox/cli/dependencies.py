@@ -9,7 +9,7 @@ from pathlib import Path
 
 PURPOSES = {
     "hub": "models by their name on the Hugging Face hub",
-    "train": "curves of a training run in TensorBoard",
+    "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
     "curate": "cutting, measuring and labelling of raw video",
     "ray": "curation and encoding on a cluster",
     "llm": "captions and longer prompts by a language model on this machine",

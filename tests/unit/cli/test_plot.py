@@ -27,7 +27,7 @@ def test_two_runs_on_one_picture(tmp_path, capsys):
     one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2.0)
     assert main(["plot", str(one), str(two), "-o", str(tmp_path / "curves.svg")]) == 0
     drawn = (tmp_path / "curves.svg").read_text()
-    for words in ("one (1 step skipped)", "two", "in validation", ">loss<", "learning rate", "loss by timestep"):
+    for words in ("one (1 step skipped)", "two", ">validation<", ">loss<", "learning rate", "loss by tenth"):
         assert words in drawn
     assert "ms_per_step" not in drawn
     assert main(["plot", str(one / "metrics.jsonl"), "-o", str(tmp_path / "curves.png")]) == 0
@@ -54,9 +54,9 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
     cases = {
         "which runs?": [],
         "is no run": [str(tmp_path)],
-        "has nothing to draw yet": [str(empty)],
-        "nothing to draw yet of skipped (1 step skipped)": [str(skipped)],
-        "not what a run writes": [str(other)],
+        "has no metrics yet": [str(empty)],
+        "no metrics have been logged yet by skipped (1 step skipped)": [str(skipped)],
+        "not written by a training run": [str(other)],
         "ends in .svg or .png": [str(run), "-o", str(tmp_path / "curves.pdf")],
         "cannot write": [str(run), "-o", str(run / "metrics.jsonl" / "curves.svg")],
     }
@@ -66,7 +66,15 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         assert sentence in error and error.count("\n") == 1
 
 
+def test_without_matplotlib_the_extra_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["plot", str(write(tmp_path / "run")), "-o", str(tmp_path / "curves.svg")]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'cogvideox[train]'" in error and error.count("\n") == 1
+    assert not (tmp_path / "curves.svg").exists()
+
+
 @pytest.mark.parametrize("module", ["cogvideox.training.metrics.curves", "cogvideox.cli.plot"])
-def test_no_torch_is_needed(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+def test_importing_needs_neither_torch_nor_matplotlib(module):
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'matplotlib'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,120 @@
+"""Line charts as SVG or PNG files, drawn by matplotlib (extra `train`), which is imported when a chart is drawn."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogvideox.atomic_io import writing
+from cogvideox.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
+
+COLORS = ("#1f6fb4", "#d1603d", "#2a7f62", "#8a5aa8", "#b58a1a", "#5f6b7a")
+LOG_SCALE_RATIO = 20
+"""The y axis is logarithmic where its largest value is more than this many times its smallest."""
+MAX_POINTS = 400
+"""Longer curves are drawn as the means of equal groups of points."""
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "axes.titleweight": "bold",
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "cogvideox",  # the same chart gives the same file
+    "text.parse_math": False,  # a run's name may contain dollar signs
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points in the order of their x. Points that are not finite are left out."""
+
+    points: Sequence[Point]
+    color: str
+    dashed: bool = False
+
+    def drawn(self) -> list[Point]:
+        """The finite points, or the means of groups of them if there are more than `MAX_POINTS`."""
+        points = [point for point in self.points if all(map(math.isfinite, point))]
+        size = max(1, -(-len(points) // MAX_POINTS))
+        groups = [points[start : start + size] for start in range(0, len(points), size)]
+        return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+
+
+@contextmanager
+def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """Yields an empty figure of a size in inches, and writes it to `path` when the block ends without an error.
+
+    The format is that of the file name, `.svg` or `.png`. The same chart always gives the same bytes.
+
+    Raises:
+        UserError: another file name ending, matplotlib is not installed, or the file cannot be written.
+    """
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise UserError(f"cannot write {path}: the file name of a chart ends in .svg or .png")
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("drawing charts needs matplotlib: pip install 'cogvideox[train]'") from error
+    # A Figure without pyplot needs no display: savefig takes the Agg or the SVG backend.
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with writing(path) as temporary:
+            figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+
+
+def draw(axes: "Axes", title: str, curves: Sequence[Curve], *, integer_x: bool = False) -> None:
+    """Draws curves under a title. A curve of a single point is a dot.
+
+    integer_x: whether x counts something, such as steps, so that its ticks are whole numbers.
+    """
+    axes.set_title(title)
+    lines = [(curve, points) for curve in curves if (points := curve.drawn())]
+    if not lines:
+        return
+    for curve, points in lines:
+        xs, ys = zip(*points)
+        marker = "o" if len(points) == 1 else None
+        axes.plot(xs, ys, color=curve.color, linestyle="--" if curve.dashed else "-", marker=marker, markersize=4)
+    lowest, highest = (of(y for _, points in lines for _, y in points) for of in (min, max))
+    if lowest > 0 and highest > LOG_SCALE_RATIO * lowest:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 1000 * lowest else (1,)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter("{x:g}")
+    if integer_x:
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+
+
+def legend(figure: "Figure", entries: Sequence[tuple[str, Curve]], *, columns: int = 1) -> None:
+    """Puts a legend above all axes: a label for the color and dashes of each (empty) curve."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=curve.color, linestyle="--" if curve.dashed else "-", label=label)
+        for label, curve in entries
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)

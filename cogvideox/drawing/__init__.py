@@ -1,1 +1,0 @@
-"""Charts as SVG or as pixels, without a plotting library."""
