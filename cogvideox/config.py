@@ -101,9 +101,13 @@ def dotted(data: Any, name: str = "") -> dict[str, Any]:
     return values
 
 
-def digest(obj: Any) -> str:
-    """A short hash of a dataclass and all its values, the same in every process and on every machine."""
-    text = json.dumps([type(obj).__name__, to_dict(obj)], sort_keys=True)
+def digest(obj: Any, type_name: str | None = None) -> str:
+    """A short hash of a dataclass and all its values, the same in every process and on every machine.
+
+    Args:
+        type_name: hashed instead of the class's name, so that a class that was renamed keeps its digests.
+    """
+    text = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -31,7 +31,7 @@ from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.toybox.render.render import render
 from cogvideox.toybox.scenes.sample_core import draw
 from cogvideox.training.diffusion import trainer
-from cogvideox.training.diffusion.config import SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.video.transform import to_frames, to_model
 
@@ -99,7 +99,7 @@ def with_vae(model: str, vae: Path, out: Path) -> str:
     return str(model_folder.save(replace(model_folder.load(model), vae=load_vae(vae)), out))
 
 
-def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: Path) -> StageTraining:
+def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: Path) -> DiffusionTraining:
     """The recipe with fewer steps, and a checkpoint, a validation and warm-up to fit."""
     changes = {
         "run.num_steps": num_steps, "run.save_interval": max(1, num_steps // 4), "run.log_interval": 10,

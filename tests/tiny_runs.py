@@ -14,9 +14,9 @@ from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.pretrained.components import save_vae
 from cogvideox.records import Video
 from cogvideox.text.config import T5Config
-from cogvideox.training.config import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
+from cogvideox.training.config import OptimSettings, RunSettings, ToyboxSampling, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion import trainer
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.rng import torch_generator
 from cogvideox.transformer.config import TransformerConfig
@@ -56,8 +56,8 @@ def write_vae(folder: Path) -> Path:
     return folder
 
 
-def transformer_run(vae: Path, **run) -> TransformerTraining:
-    return TransformerTraining(
+def toybox_run(vae: Path, **run) -> ToyboxTraining:
+    return ToyboxTraining(
         vae=str(vae),
         transformer=TransformerConfig(
             num_attention_heads=2,
@@ -79,7 +79,7 @@ def transformer_run(vae: Path, **run) -> TransformerTraining:
         optim=replace(OPTIM, name="muon"),
         run=replace(RUN, **run),
         image_interval=3,
-        sampling=SamplingSettings(num_inference_steps=2, num_prompts=4, interval=8),
+        sampling=ToyboxSampling(num_inference_steps=2, num_prompts=4, interval=8),
         schedule=ScheduleConfig(snr_shift_scale=1.0),
     )
 
@@ -113,7 +113,7 @@ def vae_gan_run(**run) -> VAETraining:
     )
 
 
-def stage_run(at: Path) -> StageTraining:
+def diffusion_run(at: Path) -> DiffusionTraining:
     """A stage of three steps on clips of several lengths and images, which lie in a store already. All in `at`."""
     model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
     clips.mkdir()
@@ -122,7 +122,7 @@ def stage_run(at: Path) -> StageTraining:
         name = f"{i}.mp4" if len(frames) > 1 else f"{i}.png"
         Video(frames, fps=8.0).save(clips / name)
         (clips / f"{i}.txt").write_text(f"a red ball {i}")
-    usual = StageTraining(
+    usual = DiffusionTraining(
         model=str(model),
         data=(Source(str(clips)),),
         row_tokens=64,
@@ -137,7 +137,7 @@ def stage_run(at: Path) -> StageTraining:
     return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
 
 
-def overrides(recipe: str, settings: TransformerTraining | VAETraining | StageTraining) -> list[str]:
+def overrides(recipe: str, settings: ToyboxTraining | VAETraining | DiffusionTraining) -> list[str]:
     """The words that make `cogvideox train RECIPE` a run with these settings."""
     data, settings = _data(settings)
     before, after = (config.dotted(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
@@ -146,8 +146,8 @@ def overrides(recipe: str, settings: TransformerTraining | VAETraining | StageTr
     return data + words
 
 
-def _data(settings: TransformerTraining | VAETraining | StageTraining) -> tuple[list[str], Any]:
+def _data(settings: ToyboxTraining | VAETraining | DiffusionTraining) -> tuple[list[str], Any]:
     """The words that name a stage's data, and its settings without them."""
-    if not isinstance(settings, StageTraining):
+    if not isinstance(settings, DiffusionTraining):
         return [], settings
     return [word for source in settings.data for word in ("--data", source.store)], replace(settings, data=())

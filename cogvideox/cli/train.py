@@ -16,10 +16,10 @@ from cogvideox.cli.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:  # recipes bring numpy, which `--help` has no use for
-    from cogvideox.training.config import TransformerTraining, VAETraining
-    from cogvideox.training.diffusion.config import StageTraining
+    from cogvideox.training.config import ToyboxTraining, VAETraining
+    from cogvideox.training.diffusion.config import DiffusionTraining
 
-    Settings = VAETraining | TransformerTraining | StageTraining
+    Settings = VAETraining | ToyboxTraining | DiffusionTraining
 
 UNFINISHED = 75
 """Exit status of a run that was saved before its last step: sysexits' EX_TEMPFAIL, "try again later"."""
@@ -70,7 +70,7 @@ def train(
         UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
     """
     from cogvideox.training.config import VAETraining
-    from cogvideox.training.diffusion.config import StageTraining
+    from cogvideox.training.diffusion.config import DiffusionTraining
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     settings = with_data(resolve(recipe, overrides or {}), data)
@@ -78,7 +78,7 @@ def train(
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         print("\n".join(f"# {line}" for line in account(settings)))
         return True
-    if several and not isinstance(settings, VAETraining | StageTraining):
+    if several and not isinstance(settings, VAETraining | DiffusionTraining):
         raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
 
     from cogvideox.training.fault_tolerance.run_lock import run_lock
@@ -91,7 +91,7 @@ def train(
 
             with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
                 result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
-        elif isinstance(settings, StageTraining):
+        elif isinstance(settings, DiffusionTraining):
             from cogvideox.training.diffusion import trainer
 
             if first:
@@ -125,14 +125,14 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
         UserError: a recipe that makes its own; several where there can be one.
     """
     from cogvideox.dataset.mixture import Source
-    from cogvideox.training.config import TransformerTraining
-    from cogvideox.training.diffusion.config import StageTraining
+    from cogvideox.training.config import ToyboxTraining
+    from cogvideox.training.diffusion.config import DiffusionTraining
 
     if not data:
         return settings
-    if isinstance(settings, StageTraining):
+    if isinstance(settings, DiffusionTraining):
         return replace(settings, data=tuple(Source(path) for path in data))
-    if isinstance(settings, TransformerTraining):
+    if isinstance(settings, ToyboxTraining):
         raise UserError("this recipe renders what it learns from: leave out --data, or take toybox-sft")
     if len(data) > 1:
         raise UserError(f"a VAE learns from one folder, and --data names {len(data)}")

@@ -79,7 +79,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class ToyboxSampling:
     """How videos are sampled, during training and as the trained folder's defaults.
 
     Raises:
@@ -183,7 +183,7 @@ class VAETraining:
 
 
 @dataclass(frozen=True)
-class TransformerTraining:
+class ToyboxTraining:
     """A run of `transformer_loop`: a transformer, on the latents of a trained VAE and the features of a text encoder.
 
     Raises:
@@ -197,7 +197,7 @@ class TransformerTraining:
     validation: ToyboxClips
     optim: OptimSettings
     run: RunSettings
-    sampling: SamplingSettings
+    sampling: ToyboxSampling
     schedule: ScheduleConfig
     image_interval: int = 0  # every so many steps the batch is of images, the clips' first frames; 0 for never
     images_per_clip: int = 2  # how many images then stand for one clip of the batch

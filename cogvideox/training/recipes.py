@@ -6,8 +6,8 @@ from dataclasses import replace
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
-from cogvideox.training.config import OptimSettings, RunSettings, SamplingSettings, TransformerTraining, VAETraining
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.config import OptimSettings, RunSettings, ToyboxSampling, ToyboxTraining, VAETraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
@@ -44,7 +44,7 @@ def toybox_vae() -> VAETraining:
     )
 
 
-def toybox() -> TransformerTraining:
+def toybox() -> ToyboxTraining:
     """The shipped model's transformer: 64x64, 9 frames, about an hour on two CPU cores.
 
     After CogVideoX-2B, a twelfth as wide and a fifth as deep, with a small text encoder instead of T5-XXL. That
@@ -52,7 +52,7 @@ def toybox() -> TransformerTraining:
     Toys are a few cells of a latent and can be seen through much noise, hence the shift of the schedule.
     """
     text_dim = 128
-    return TransformerTraining(
+    return ToyboxTraining(
         vae="runs/toybox-vae",
         transformer=toy_transformer(),
         text_encoder=T5Config(
@@ -68,7 +68,7 @@ def toybox() -> TransformerTraining:
         validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT),
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=200, final_lr=0.05),
         run=RunSettings(num_steps=14_000, batch_size=32, ema_decay=0.999),
-        sampling=SamplingSettings(num_inference_steps=25, guidance_scale=4.0),
+        sampling=ToyboxSampling(num_inference_steps=25, guidance_scale=4.0),
         schedule=ScheduleConfig(snr_shift_scale=10.0),
         image_interval=5,
         stored_as="float16",
@@ -106,7 +106,7 @@ def toybox_vae_gpu() -> VAETraining:
     )
 
 
-def toybox_gpu() -> TransformerTraining:
+def toybox_gpu() -> ToyboxTraining:
     """`toybox` for a GPU: twice the weights, 18 times the samples, planned for ten minutes of one H200."""
     base = toybox()
     return replace(
@@ -214,7 +214,7 @@ def toybox_vae_2() -> VAETraining:
     )
 
 
-Recipe = Callable[[], VAETraining | TransformerTraining | StageTraining]
+Recipe = Callable[[], VAETraining | ToyboxTraining | DiffusionTraining]
 
 GROUPS: dict[str, dict[str, Recipe]] = {
     "Your own videos and captions": {**FINE_TUNING},

@@ -25,8 +25,8 @@ from cogvideox.pretrained.model_spec import describe, shipped
 from cogvideox.pretrained.offload.hardware import Machine
 from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE, Clip, transformer_parameters
 from cogvideox.pretrained.offload.vae_cost import vae_flops, vae_parameters
-from cogvideox.training.config import OptimSettings, TransformerTraining, VAETraining
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import duration
@@ -61,13 +61,13 @@ class Estimate:
 
 
 def estimate(
-    settings: StageTraining | TransformerTraining | VAETraining, machine: Machine | None, num_ranks: int = 1
+    settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Machine | None, num_ranks: int = 1
 ) -> Estimate | None:
     """Of a run over so many processes, each on such a machine; None where the model that it begins with is not known
     before it is there."""
     if isinstance(settings, VAETraining):
         return _of_vae(settings, machine, num_ranks)
-    if isinstance(settings, TransformerTraining):
+    if isinstance(settings, ToyboxTraining):
         return _of_toybox(settings, machine)
     return _of_stage(settings, machine, num_ranks)
 
@@ -92,7 +92,7 @@ def told(found: Estimate | None, num_steps: int, machine: Machine | None, num_ra
     return lines
 
 
-def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) -> Estimate | None:
+def _of_stage(settings: DiffusionTraining, machine: Machine | None, num_ranks: int) -> Estimate | None:
     config, run = _transformer_of(settings), settings.run
     if config is None:
         return None
@@ -126,7 +126,7 @@ def _of_stage(settings: StageTraining, machine: Machine | None, num_ranks: int) 
     return Estimate(step, parameters.total, trained, memory, _seconds(machine, dtype, linear, attention, num_ranks))
 
 
-def _of_toybox(settings: TransformerTraining, machine: Machine | None) -> Estimate:
+def _of_toybox(settings: ToyboxTraining, machine: Machine | None) -> Estimate:
     config, run, clips = settings.transformer, settings.run, settings.clips
     latents = latent_shape(clips.num_frames, clips.height, clips.width, patch_t=config.patch[0])
     batch = Clip(run.batch_size, *latents, config.max_text_seq_length)
@@ -173,7 +173,7 @@ def _of_vae(settings: VAETraining, machine: Machine | None, num_ranks: int) -> E
     return Estimate(step, parameters, parameters, memory, seconds)
 
 
-def _transformer_of(settings: StageTraining) -> TransformerConfig | None:
+def _transformer_of(settings: DiffusionTraining) -> TransformerConfig | None:
     """Of the model that learns. One that another stage is yet to make is that stage's; an official one is known."""
     config = settings.transformer
     parts = Path(settings.model).parts
@@ -189,7 +189,7 @@ def _transformer_of(settings: StageTraining) -> TransformerConfig | None:
     return config
 
 
-def _targets(settings: StageTraining) -> list[Target]:
+def _targets(settings: DiffusionTraining) -> list[Target]:
     """What the clips of each source have become, where it is a store; of other sources, what they will."""
     indices = [Path(source.store) / INDEX for source in settings.data]
     return [read_settings(index).target if index.is_file() else settings.target for index in indices] or [
@@ -209,7 +209,7 @@ def _largest(target: Target, config: TransformerConfig) -> Clip:
     return Clip(1, frames, h, w, config.max_text_seq_length)
 
 
-def _factors(config: TransformerConfig, settings: StageTraining) -> int:
+def _factors(config: TransformerConfig, settings: DiffusionTraining) -> int:
     """Parameters of the LoRA: those of one block, in every block."""
     assert settings.lora is not None
     network = build(replace(config, num_layers=1))

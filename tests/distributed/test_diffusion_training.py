@@ -12,7 +12,7 @@ from cogvideox.dataset.mixture import Source
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.training.config import OptimSettings
-from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.lora.io import read_lora
 from cogvideox.video.io import read_picture
@@ -37,8 +37,8 @@ SAMPLES = SampleSettings(
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> StageTraining:
-    return tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+def settings(tmp_path_factory: pytest.TempPathFactory) -> DiffusionTraining:
+    return tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
 
 
 def weights(made: Path) -> dict[str, Tensor]:
@@ -52,13 +52,13 @@ def made(out: Path) -> Path:
     return out / "model" if (out / "model").is_dir() else out / "pytorch_lora_weights.safetensors"
 
 
-def run(settings: StageTraining, out: Path, stops: bool = False) -> None:
+def run(settings: DiffusionTraining, out: Path, stops: bool = False) -> None:
     answer = train(settings, out, resume=True, max_seconds=0.0 if stops else None)
     assert (answer is None) == stops
 
 
 @pytest.mark.parametrize("way", CHANGES)
-def test_two_are_one(settings: StageTraining, way: str, tmp_path: Path) -> None:
+def test_two_are_one(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
     """Samples on the way, of more prompts than ranks, are the same and disturb no step."""
     changed = replace(settings, samples=SAMPLES, **CHANGES[way])
     as_torchrun(2, run, changed, tmp_path / "two")
@@ -72,7 +72,9 @@ def test_two_are_one(settings: StageTraining, way: str, tmp_path: Path) -> None:
         assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # a level, where rounding decides
 
 
-def test_optimizers_for_one_process(settings: StageTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizers_for_one_process(
+    settings: DiffusionTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="one process alone"):
         train(replace(settings, optim=OptimSettings(name="muon")), tmp_path)
@@ -85,7 +87,7 @@ def _losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("way", ["all", "lora"])
-def test_two_then_one_then_two(settings: StageTraining, way: str, tmp_path: Path) -> None:
+def test_two_then_one_then_two(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
     changed = replace(settings, **CHANGES[way])
     run(changed, tmp_path / "whole")
     as_torchrun(2, run, changed, tmp_path / "pieces", True)
@@ -94,7 +96,7 @@ def test_two_then_one_then_two(settings: StageTraining, way: str, tmp_path: Path
     close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
 
 
-def test_all_ranks_measure_and_one_writes(settings: StageTraining, tmp_path: Path) -> None:
+def test_all_ranks_measure_and_one_writes(settings: DiffusionTraining, tmp_path: Path) -> None:
     changed = replace(settings, validation=settings.data[0].store)
     changed = replace(changed, run=replace(changed.run, num_steps=2, validate_interval=1))
     as_torchrun(2, run, changed, tmp_path / "two")
@@ -102,19 +104,19 @@ def test_all_ranks_measure_and_one_writes(settings: StageTraining, tmp_path: Pat
     assert ["validation/loss" in line for line in lines] == [False, True, False, True]
 
 
-def test_all_stop_while_one_encodes(settings: StageTraining, tmp_path: Path) -> None:
+def test_all_stop_while_one_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
     clips = Path(settings.model).parent / "clips"
     as_torchrun(2, run, replace(settings, data=(Source(str(clips)),)), tmp_path, True)
     assert not (tmp_path / "checkpoints").exists()
 
 
-def refused(settings: StageTraining, out: Path) -> None:
+def refused(settings: DiffusionTraining, out: Path) -> None:
     with pytest.raises(UserError, match="3 processes cannot share the 2 attention heads"):
         train(settings, out)
 
 
 def test_heads_that_cannot_be_shared_are_told_before_anything_is_encoded(
-    settings: StageTraining, tmp_path: Path
+    settings: DiffusionTraining, tmp_path: Path
 ) -> None:
     data = (Source(str(Path(settings.model).parent / "clips")),)
     as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)

@@ -8,19 +8,19 @@ import pytest
 
 from cogvideox.dataset.mixture import Source
 from cogvideox.pretrained import model_folder
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.trainer import train
 from tests import tiny_runs
 from tests.distributed.compare import close_all
 from tests.distributed.spawn import as_torchrun
 
 
-def run(settings: StageTraining, out: Path) -> None:
+def run(settings: DiffusionTraining, out: Path) -> None:
     assert train(settings, out) is not None
 
 
 def test_two_are_one(tmp_path: Path) -> None:
-    text = tiny_runs.stage_run(tmp_path)
+    text = tiny_runs.diffusion_run(tmp_path)
     settings = replace(text, data=(Source(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
     as_torchrun(2, run, settings, tmp_path / "two")
     run(settings, tmp_path / "one")

@@ -17,7 +17,7 @@ def words(make_settings, recipe: str, **run) -> list[str]:
 
 def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
     vae = words(tiny_runs.vae_run, "toybox-vae", num_steps=3)
-    transformer = words(lambda **run: tiny_runs.transformer_run(tmp_path, **run), "toybox", num_steps=3)
+    transformer = words(lambda **run: tiny_runs.toybox_run(tmp_path, **run), "toybox", num_steps=3)
     command = [*TOOL, "--out", "new", "--num-prompts", "2", "--vae", *vae, "--transformer", *transformer]
 
     def make(*more: str) -> subprocess.CompletedProcess:

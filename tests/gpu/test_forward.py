@@ -53,7 +53,7 @@ def network(request, tmp_path) -> tuple[nn.Module, Forward]:
         vae = CausalVAE(tiny_runs.VAE)
         init_weights(vae, torch.Generator().manual_seed(0))
         return vae.eval().requires_grad_(False), reconstruct
-    model = build(tiny_runs.transformer_run(tmp_path))
+    model = build(tiny_runs.toybox_run(tmp_path))
     return (moved_away(model.transformer), predict) if request.param == "transformer" else (model.text_encoder, read)
 
 

@@ -17,7 +17,7 @@ from cogvideox.dataset.latents.toybox_latents import encode
 from cogvideox.dataset.prefetch import ahead, to_device
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.pretrained.components import load_vae
-from cogvideox.training.config import TransformerTraining, VAETraining
+from cogvideox.training.config import ToyboxTraining, VAETraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
@@ -40,9 +40,9 @@ def vae(tmp_path_factory) -> Path:
     return tiny_runs.write_vae(tmp_path_factory.mktemp("vae"))
 
 
-def settings_of(loop: str, vae: Path, **run) -> VAETraining | TransformerTraining:
+def settings_of(loop: str, vae: Path, **run) -> VAETraining | ToyboxTraining:
     run = {"device": "cuda"} | run
-    return tiny_runs.vae_run(**run) if loop == "vae" else tiny_runs.transformer_run(vae, **run)
+    return tiny_runs.vae_run(**run) if loop == "vae" else tiny_runs.toybox_run(vae, **run)
 
 
 def losses(out: Path) -> list[float]:
@@ -113,7 +113,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     return step
 
 
-def transformer_step(settings: TransformerTraining, cache: Path) -> Callable[[], None]:
+def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None]:
     vae = load_vae(settings.vae)
     clips, images = (encode(vae, one, cache) for one in (settings.clips, settings.images))
     draws, schedule = Batches(settings), Schedule()

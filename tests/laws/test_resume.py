@@ -30,7 +30,7 @@ def vae(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    return tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+    return tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture(scope="module", params=["transformer", "stage", "vae", "vae with a discriminator"])
@@ -42,9 +42,7 @@ def train(request, vae, stage) -> Train:
     if request.param != "transformer":
         make = tiny_runs.vae_run if request.param == "vae" else tiny_runs.vae_gan_run
         return lambda out, workers=0, **how: vae_trainer.train(make(workers=workers), out, **how)
-    return lambda out, workers=0, **how: toybox_trainer.train(
-        tiny_runs.transformer_run(vae, workers=workers), out, **how
-    )
+    return lambda out, workers=0, **how: toybox_trainer.train(tiny_runs.toybox_run(vae, workers=workers), out, **how)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +139,7 @@ def start(request, vae, stage) -> Callable[..., subprocess.Popen]:
     def start(out: Path, **run) -> subprocess.Popen:
         name, settings = {
             "vae": ("toybox-vae", tiny_runs.vae_run(**run)),
-            "transformer": ("toybox", tiny_runs.transformer_run(vae, **run)),
+            "transformer": ("toybox", tiny_runs.toybox_run(vae, **run)),
             "stage": ("toybox-sft", replace(stage, run=replace(stage.run, **run))),
         }[request.param]
         command = [sys.executable, "-m", "cogvideox", "train", name, "--out", str(out), "--resume"]

@@ -71,7 +71,7 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class StageTraining:
+class DiffusionTraining:
     """A run of `stage_loop`.
 
     `run.batch_size` counts rows of a step, over all ranks and all that is accumulated.

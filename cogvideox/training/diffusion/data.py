@@ -20,7 +20,7 @@ from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.fault_tolerance.preemption import Interruption
 
 
@@ -41,7 +41,7 @@ class Stores:
 
 
 def open_stores(
-    settings: StageTraining,
+    settings: DiffusionTraining,
     spec: ModelSpec,
     out: Path,
     device: torch.device,

@@ -19,7 +19,7 @@ from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
 from cogvideox.pretrained.model_spec import ModelSpec, part_config
 from cogvideox.state_dict.export import save_as_theirs
 from cogvideox.state_dict.lazy import shapes
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.validation import on_first_rank
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
@@ -34,7 +34,7 @@ State = dict[str, torch.Tensor]
 def finish(
     model: Transformer,
     spec: ModelSpec,
-    settings: StageTraining,
+    settings: DiffusionTraining,
     out: Path,
     loader: Loader,
     ranks: Ranks | None = None,
@@ -59,7 +59,9 @@ def finish(
     return out / "model"
 
 
-def _write(state: State, model: Transformer, spec: ModelSpec, settings: StageTraining, out: Path, seen: Loader) -> None:
+def _write(
+    state: State, model: Transformer, spec: ModelSpec, settings: DiffusionTraining, out: Path, seen: Loader
+) -> None:
     dtype, rules = getattr(torch, settings.stored_as), keymap_of(model.config)
     with TemporaryDirectory(dir=out) as folder:
         file = Path(folder) / "transformer.safetensors"
@@ -70,7 +72,7 @@ def _write(state: State, model: Transformer, spec: ModelSpec, settings: StageTra
         replace(plan, pieces={**plan.pieces, **learned}, settings=said).write_folder(out / "model")
 
 
-def _said(spec: ModelSpec, settings: StageTraining, loader: Loader) -> FolderSettings:
+def _said(spec: ModelSpec, settings: DiffusionTraining, loader: Loader) -> FolderSettings:
     """What the new folder says about its use: what it was trained on since, where that is more than before."""
     columns = [store.columns for store in loader.stores.values()]
     frames, heights, widths = (
@@ -94,7 +96,7 @@ def _said(spec: ModelSpec, settings: StageTraining, loader: Loader) -> FolderSet
         **spec.settings.provenance,
         "trained_from": "nothing" if fresh else spec.name,
         "num_samples_seen": str(seen),
-        "settings": config.digest(settings),
+        "settings": config.digest(settings, "StageTraining"),
     }
     return replace(spec.settings, trained=trained, provenance=provenance)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from cogvideox.dataset.config import Target
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 
 BASE = "THUDM/CogVideoX-5b"
@@ -22,9 +22,9 @@ TOY_PROMPTS = (
 )
 
 
-def pretrain_256() -> StageTraining:
+def pretrain_256() -> DiffusionTraining:
     """Stage 1 of the paper, from nothing: up to 256x384 and 6 s, images mixed in; rows of 25k tokens."""
-    return StageTraining(
+    return DiffusionTraining(
         model=BASE,
         transformer=PRESETS["5b"](),
         row_tokens=25_000,
@@ -37,7 +37,7 @@ def pretrain_256() -> StageTraining:
     )
 
 
-def pretrain_480() -> StageTraining:
+def pretrain_480() -> DiffusionTraining:
     """Stage 2: goes on from `pretrain-256` at up to 480x720; rows of 75k tokens. Positions extrapolate."""
     return replace(
         pretrain_256(),
@@ -50,7 +50,7 @@ def pretrain_480() -> StageTraining:
     )
 
 
-def pretrain_768() -> StageTraining:
+def pretrain_768() -> DiffusionTraining:
     """Stage 3: goes on from `pretrain-480` at up to 768x1360 and 10 s; rows of 700k tokens, shared by ranks."""
     return replace(
         pretrain_480(),
@@ -64,7 +64,7 @@ def pretrain_768() -> StageTraining:
     )
 
 
-def quality() -> StageTraining:
+def quality() -> DiffusionTraining:
     """The last stage: the fifth of the data with the best `quality` score, which takes subtitles and watermarks out."""
     return replace(
         pretrain_768(),
@@ -75,9 +75,9 @@ def quality() -> StageTraining:
     )
 
 
-def sft() -> StageTraining:
+def sft() -> DiffusionTraining:
     """All weights of an official model, on a user's clips at its own size."""
-    return StageTraining(
+    return DiffusionTraining(
         model=BASE,
         row_tokens=18_000,
         optim=OptimSettings(lr=1e-5, warmup_steps=50, schedule="constant"),
@@ -87,7 +87,7 @@ def sft() -> StageTraining:
     )
 
 
-def lora() -> StageTraining:
+def lora() -> DiffusionTraining:
     """A LoRA for an official model, on a user's clips at its own size."""
     return replace(
         sft(),
@@ -97,7 +97,7 @@ def lora() -> StageTraining:
     )
 
 
-def i2v() -> StageTraining:
+def i2v() -> DiffusionTraining:
     """Appendix D: a text-to-video model learns to begin with an image, whose latents stand beside the noise."""
     return replace(
         sft(),
@@ -125,9 +125,9 @@ def toy_transformer() -> TransformerConfig:
     )
 
 
-def toybox_pretrain_256() -> StageTraining:
+def toybox_pretrain_256() -> DiffusionTraining:
     """`pretrain-256` in small: the shipped model's transformer from nothing, on clips of at most 48x48."""
-    return StageTraining(
+    return DiffusionTraining(
         model="toybox",
         transformer=toy_transformer(),
         row_tokens=512,
@@ -140,7 +140,7 @@ def toybox_pretrain_256() -> StageTraining:
     )
 
 
-def toybox_pretrain_480() -> StageTraining:
+def toybox_pretrain_480() -> DiffusionTraining:
     """`pretrain-480` in small: goes on from `toybox-pretrain-256` at 64x64."""
     return replace(
         toybox_pretrain_256(),
@@ -154,7 +154,7 @@ def toybox_pretrain_480() -> StageTraining:
     )
 
 
-def toybox_quality() -> StageTraining:
+def toybox_quality() -> DiffusionTraining:
     """`quality` in small: goes on from `toybox-pretrain-480` with the best fifth of its clips."""
     return replace(
         toybox_pretrain_480(),
@@ -165,7 +165,7 @@ def toybox_quality() -> StageTraining:
     )
 
 
-def toybox_sft() -> StageTraining:
+def toybox_sft() -> DiffusionTraining:
     """`sft` in small: the shipped model, some hundred steps on a user's clips."""
     return replace(
         toybox_pretrain_480(),
@@ -177,7 +177,7 @@ def toybox_sft() -> StageTraining:
     )
 
 
-def toybox_i2v() -> StageTraining:
+def toybox_i2v() -> DiffusionTraining:
     """`i2v` in small: the shipped model learns to begin with an image, on a user's clips."""
     return replace(
         toybox_sft(),
@@ -189,7 +189,7 @@ def toybox_i2v() -> StageTraining:
     )
 
 
-def toybox_lora() -> StageTraining:
+def toybox_lora() -> DiffusionTraining:
     """`lora` in small: a LoRA for the shipped model on a user's clips, a minute on two CPU cores."""
     return replace(
         toybox_sft(),
@@ -198,7 +198,7 @@ def toybox_lora() -> StageTraining:
     )
 
 
-Stages = dict[str, Callable[[], StageTraining]]
+Stages = dict[str, Callable[[], DiffusionTraining]]
 
 FINE_TUNING: Stages = {
     "lora": lora,

@@ -31,7 +31,7 @@ from cogvideox.pretrained.model_spec import ModelSpec, describe
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.config import due
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.data import Stores, open_stores
 from cogvideox.training.diffusion.export import finish
 from cogvideox.training.diffusion.loss import clip_losses
@@ -52,7 +52,7 @@ from cogvideox.video.io import read_picture
 
 
 def train(
-    settings: StageTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
+    settings: DiffusionTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
 ) -> Path | None:
     """Trains in the folder `out` and returns what it made: the model folder `out/model`, or the file of the LoRA.
 
@@ -153,7 +153,7 @@ def train(
             return finish(model, spec, settings, out, loader, ranks)
 
 
-def begin(settings: StageTraining, spec: ModelSpec) -> tuple[Transformer, nn.Module]:
+def begin(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Transformer, nn.Module]:
     """The transformer in float32 on the CPU, and the part of it that learns: all, or the factors of a LoRA.
 
     Raises:
@@ -192,7 +192,7 @@ def narrow(model: Transformer) -> None:
             layer.weight.data = layer.weight.data.bfloat16()
 
 
-def _with_image(model: Transformer, settings: StageTraining) -> Transformer:
+def _with_image(model: Transformer, settings: DiffusionTraining) -> Transformer:
     """The model, widened where it is to take an image and does not.
 
     Raises:
@@ -239,7 +239,7 @@ def backward(
     return sums[:, 0].sum() / step.num_clips, {**timestep_bins.means(sums)}
 
 
-def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
+def _processes(settings: DiffusionTraining) -> AbstractContextManager[Ranks | None]:
     """The ranks that `torchrun` started; None where this process is alone.
 
     Raises:
@@ -261,7 +261,7 @@ def _processes(settings: StageTraining) -> AbstractContextManager[Ranks | None]:
 
 
 def _loader(
-    settings: StageTraining, stores: Stores, model: Transformer, schedule: Schedule, ranks: Ranks | None
+    settings: DiffusionTraining, stores: Stores, model: Transformer, schedule: Schedule, ranks: Ranks | None
 ) -> Loader:
     return Loader(
         stores.data,

@@ -17,7 +17,7 @@ from cogvideox.pretrained.components import load_text, load_vae
 from cogvideox.pretrained.model_folder import Bundle, tokenizer_of
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
-from cogvideox.training.diffusion.config import StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.toybox.validation import write_sheet
@@ -60,7 +60,9 @@ def measure(
 
 
 @torch.no_grad()
-def show(model: Transformer, spec: ModelSpec, settings: StageTraining, sheet: Path, ranks: Ranks | None = None) -> None:
+def show(
+    model: Transformer, spec: ModelSpec, settings: DiffusionTraining, sheet: Path, ranks: Ranks | None = None
+) -> None:
     """Videos of the settings' prompts, as a sheet and a video of them all beside it. VAE and T5 are there for this
     alone.
 

@@ -13,7 +13,7 @@ from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.captions.caption import caption, words
 from cogvideox.toybox.scenes.grammar import Scene
-from cogvideox.training.config import TransformerTraining, due
+from cogvideox.training.config import ToyboxTraining, due
 from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
 
 
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 class Batches:
     """Makes the batch of any step from the settings and the step alone: of clips, or, in some steps, of images."""
 
-    def __init__(self, settings: TransformerTraining) -> None:
+    def __init__(self, settings: ToyboxTraining) -> None:
         self.settings = settings
         self.tokenizer = train_toy_tokenizer(words(settings.clips.grammar), settings.text_encoder.vocab_size)
 

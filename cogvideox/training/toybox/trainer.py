@@ -35,7 +35,7 @@ from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.training.checkpoint import open_run
-from cogvideox.training.config import TransformerTraining, due
+from cogvideox.training.config import ToyboxTraining, due
 from cogvideox.training.ema import EMA
 from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
 from cogvideox.training.fault_tolerance.preemption import Interruption, Stopped
@@ -52,7 +52,7 @@ from cogvideox.vae.model import CausalVAE
 
 
 def train(
-    settings: TransformerTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
+    settings: ToyboxTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
 ) -> Path | None:
     """Trains in the folder `out` and returns the finished model's folder, `out/model`.
 
@@ -154,7 +154,7 @@ def train(
             return model_folder.save(bundle, out / "model", dtype=getattr(torch, settings.stored_as))
 
 
-def build(settings: TransformerTraining) -> TextToVideo:
+def build(settings: ToyboxTraining) -> TextToVideo:
     """Both networks with fresh weights, on the CPU, so that a seed means the same everywhere."""
     generator = torch_generator("weights", settings.run.seed)
     model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
@@ -202,7 +202,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
     return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
 
 
-def folder_settings(settings: TransformerTraining) -> FolderSettings:
+def folder_settings(settings: ToyboxTraining) -> FolderSettings:
     """What the finished folder says about its use: the sizes it was trained at and how it was sampled on the way."""
     clips, sampling = settings.clips, settings.sampling
     return FolderSettings(
@@ -229,7 +229,7 @@ def folder_settings(settings: TransformerTraining) -> FolderSettings:
         provenance={
             "trained_on": f"{clips.num_clips} clips of the toybox, {clips.grammar} grammar",
             "num_samples_seen": str(settings.num_samples(settings.run.num_steps)),
-            "settings": config.digest(settings),
+            "settings": config.digest(settings, "TransformerTraining"),
         },
     )
 

@@ -17,7 +17,7 @@ from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.records import Video
-from cogvideox.training.config import SamplingSettings
+from cogvideox.training.config import ToyboxSampling
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.toybox.model import TextToVideo
@@ -56,7 +56,7 @@ def sample(
     null: Int[Tensor, "m"],
     shape: tuple[int, int, int, int],
     schedule: Schedule,
-    settings: SamplingSettings,
+    settings: ToyboxSampling,
     *,
     seed: int,
 ) -> UInt8[Tensor, "n t h w 3"]:

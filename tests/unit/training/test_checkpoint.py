@@ -162,7 +162,7 @@ def test_another_model_is_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [("muon", "adamw"), ("adamw", "muon")])
 def test_another_optimizer_is_refused(tmp_path, names):
-    model = build(tiny_runs.transformer_run(tmp_path))
+    model = build(tiny_runs.toybox_run(tmp_path))
     before, now = ({"optimizer": optimizers.optimizer([model], OptimSettings(name=name))} for name in names)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.pretrained.model_spec import describe
-from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import begin, narrow, train
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
@@ -14,8 +14,8 @@ from tests.laws.test_resume import history
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> StageTraining:
-    usual = tiny_runs.stage_run(tmp_path_factory.mktemp("stage"))
+def settings(tmp_path_factory) -> DiffusionTraining:
+    usual = tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
     return replace(
         usual,
         lora=LoRASettings(rank=2),

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cogvideox.pretrained.model_spec import describe
-from cogvideox.training.config import TransformerTraining, VAETraining
+from cogvideox.training.config import ToyboxTraining, VAETraining
 from cogvideox.training.toybox import trainer as toybox_trainer
 from cogvideox.training.vae import trainer as vae_trainer
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights as vae_init
 from tests import tiny_runs
 
-Make = Callable[..., VAETraining | TransformerTraining]
+Make = Callable[..., VAETraining | ToyboxTraining]
 
 
 @pytest.fixture(params=["toybox-vae", "toybox"])
@@ -38,9 +38,9 @@ def make(recipe, tmp_path) -> Make:
     quiet = {"num_steps": 4, "save_interval": 0, "validate_interval": 0}  # too few for samples
     vae = tiny_runs.write_vae(tmp_path / "vae")
 
-    def make(**run) -> VAETraining | TransformerTraining:
+    def make(**run) -> VAETraining | ToyboxTraining:
         if recipe == "toybox":
-            settings = tiny_runs.transformer_run(vae, **quiet, **run)
+            settings = tiny_runs.toybox_run(vae, **quiet, **run)
         else:
             settings = replace(tiny_runs.vae_run(**quiet, **run), crop_steps=0)
         return replace(settings, optim=replace(settings.optim, lr=1e-3))
@@ -80,7 +80,7 @@ def test_compiled_steps():
 
 def compare() -> None:
     draws = torch.Generator().manual_seed(0)
-    vae, model = CausalVAE(tiny_runs.VAE), toybox_trainer.build(tiny_runs.transformer_run(Path()))
+    vae, model = CausalVAE(tiny_runs.VAE), toybox_trainer.build(tiny_runs.toybox_run(Path()))
     vae_init(vae, draws)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -15,7 +15,7 @@ from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.image_conditioning import beside_noise
 from cogvideox.transformer.weights import widened
@@ -44,8 +44,8 @@ def clips(tmp_path_factory):
     return at
 
 
-def stage(model, clips, **changes) -> StageTraining:
-    usual = StageTraining(
+def stage(model, clips, **changes) -> DiffusionTraining:
+    usual = DiffusionTraining(
         model=str(model),
         data=(Source(str(clips)),),
         add_image=True,

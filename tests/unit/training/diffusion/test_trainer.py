@@ -15,7 +15,7 @@ from cogvideox.filter_policy import Bound, Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import LoRASettings, SampleSettings, StageTraining
+from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import read_lora
@@ -49,8 +49,8 @@ def store(model, clips, tmp_path_factory):
     return store
 
 
-def stage(model, at, **changes) -> StageTraining:
-    usual = StageTraining(
+def stage(model, at, **changes) -> DiffusionTraining:
+    usual = DiffusionTraining(
         model=str(model),
         data=(Source(str(at)),),
         row_tokens=64,

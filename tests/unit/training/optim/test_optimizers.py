@@ -73,7 +73,7 @@ def test_muon_turns_queries_keys_and_values_apart():
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
-    model = build(tiny_runs.transformer_run(tmp_path))
+    model = build(tiny_runs.toybox_run(tmp_path))
     both = optimizer([model], OptimSettings(name="muon"))
     muon, adam = ({id(weight) for group in one.param_groups for weight in group["params"]} for one in both.optimizers)
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}

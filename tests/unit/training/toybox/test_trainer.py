@@ -22,7 +22,7 @@ from tests import tiny_runs
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    return tiny_runs.transformer_run(tiny_runs.write_vae(tmp_path_factory.mktemp("vae")))
+    return tiny_runs.toybox_run(tiny_runs.write_vae(tmp_path_factory.mktemp("vae")))
 
 
 @pytest.fixture(scope="module")
