@@ -17,7 +17,7 @@ from cogvideox.geometry import decode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.vae_loss import psnr
 from cogvideox.video.transform import to_frames
 
@@ -40,7 +40,7 @@ def main() -> None:
         reconstruction = vae.decode(latents)
         decibels.append(psnr(reconstruction, video))
         if len(decode_chunks(latents.shape[2])) > 1:
-            in_one_piece.append(psnr(vae.decoder(latents, FirstFrame()), video))
+            in_one_piece.append(psnr(vae.decoder(latents, ConvCache()), video))
         verdicts += judge_batch(to_frames(reconstruction), [scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in rates(verdicts).items()}
     report = {"psnr": torch.cat(decibels)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})

@@ -20,7 +20,7 @@ from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_spec import find
 from cogvideox.training.recipes import HELD_OUT, RECIPES
 from cogvideox.training.vae import trainer
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 
@@ -95,8 +95,8 @@ def scores(vae: CausalVAE, video: torch.Tensor) -> list[torch.Tensor]:
     flicker, of what the chunks give and of the original."""
     made = whole = vae.decode(vae.encode(video).mean)
     if len(encode_chunks(video.shape[2])) > 1:
-        mean, _ = vae.encoder(video, FirstFrame()).chunk(2, dim=1)
-        whole = vae.decoder(mean, FirstFrame())
+        mean, _ = vae.encoder(video, ConvCache()).chunk(2, dim=1)
+        whole = vae.decoder(mean, ConvCache())
     pairs = [(psnr(made, video), psnr(whole, video)), *((f(made), f(video)) for f in (detail, flicker))]
     return [torch.cat(pair) for pair in pairs]
 

@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup
 
 from cogvideox import geometry
 from cogvideox.parallel.collectives import exchange, gather
-from cogvideox.vae.inference.sliced import Norm, Rows, Strip, Strips
+from cogvideox.vae.inference.sliced import Norm, Rows, SlicedCache, Strip
 from cogvideox.vae.layers import CausalConv3d
 from cogvideox.vae.model import CausalVAE
 
@@ -35,33 +35,33 @@ def decode_stream(
         yield from vae.decode_stream(z, strips=strips, offload=offload)
         return
     size, rank = group.size(), group.rank()
-    past = ChunkOfRank(group, len(chunks), strips, offload)
+    conv_cache = ChunkOfRank(group, len(chunks), strips, offload)
     for first in range(0, len(chunks), size):
         turn = chunks[first : first + size]
         # A rank that has no chunk left takes part with any other, which nobody gets.
-        made = vae.decoder(turn[rank] if rank < len(turn) else chunks[-1], past)
+        made = vae.decoder(turn[rank] if rank < len(turn) else chunks[-1], conv_cache)
         frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in turn]
         if first == 0:
             frames[0] -= geometry.FRAME_RATIO - 1
         lengths = frames + [0] * (size - len(turn))
         yield from gather(made[:, :, : lengths[rank]], lengths, 2, group).split(frames, dim=2)
-        past.advance()
+        conv_cache.advance()
 
 
-class ChunkOfRank(Strips):
+class ChunkOfRank(SlicedCache):
     """What a rank's chunk knows of those before it: chunk 0 is rank 0's, and after the last rank it is rank 0's turn
     again. Every chunk has two latent frames or more."""
 
     def __init__(self, group: ProcessGroup, num_chunks: int, num_strips: int, offload: bool) -> None:
-        super().__init__(num_strips, offload=offload, holds_last=True)  # it keeps nothing for a next chunk by itself
-        self.holds_first = group.rank() == 0
+        super().__init__(num_strips, offload=offload, is_last=True)  # it keeps nothing for a next chunk by itself
+        self.is_first = group.rank() == 0
         self._group = group
         self._left = num_chunks
         self._ready: tuple[Tensor, Tensor] | None = None
         self._for_next: dict[nn.Module, Tensor] = {}
 
-    def advance(self, *, to_last: bool = False) -> None:
-        self.holds_first = False
+    def advance(self, *, is_last: bool = False) -> None:
+        self.is_first = False
         self._left -= self._group.size()
 
     def _convolved(
@@ -70,7 +70,7 @@ class ChunkOfRank(Strips):
         if norm is not None:
             self._ready = super()._factors(x, norm, latents)
         before = self._hand_on(self._last_frames(x, None if norm is None else self._ready), conv)
-        if not self.holds_first:
+        if not self.is_first:
             self._tail_rows[conv] = list(before.split([strip.shape[3] for strip in x], dim=3))
         yield from super()._convolved(x, norm, conv, latents, lets_go=lets_go)
 

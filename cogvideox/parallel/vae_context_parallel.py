@@ -1,16 +1,16 @@
 """The VAE with time cut over ranks (paper section 2.1, "context parallelism"), forward and backward.
 
-Every rank has a stretch of the frames. `Halo` is the `past` (see `vae.conv_cache`) that fetches the frames before a
-stretch from the ranks that have them and pools the norms' statistics over all ranks, so that the ranks together compute
+Every rank has a stretch of the frames. `HaloCache` is the `conv_cache` that fetches the frames before a stretch from
+the ranks that have them and pools the norms' statistics over all ranks, so that the ranks together compute
 what one would compute of the whole:
 
     lengths = latent_shares(num_latents, ranks.size)
     video = share(video, frame_shares(lengths), ranks.rank)
-    moments = vae.encoder(video, Halo(ranks.everyone, frame_shares(lengths)))
-    video = vae.decoder(z, Halo(ranks.everyone, lengths))
+    moments = vae.encoder(video, HaloCache(ranks.everyone, frame_shares(lengths)))
+    video = vae.decoder(z, HaloCache(ranks.everyone, lengths))
 
-Each network's pass needs a `Halo` of its own. The gradients are those of the sum of all ranks' losses: average them
-over the ranks (`shard.average_gradients`), and a rank's loss counts as the sum over its frames times the number of
+Each network's pass needs a `HaloCache` of its own. The gradients are those of the sum of all ranks' losses: average
+them over the ranks (`fsdp.average_gradients`), and a rank's loss counts as the sum over its frames times the number of
 ranks over the number of all frames.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
@@ -28,7 +28,7 @@ from torch.distributed import ProcessGroup
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.parallel.collectives import exchange, gather_equal
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 
 Lengths = tuple[int, ...]
 
@@ -59,7 +59,7 @@ def share(x: Float[Tensor, "b c t h w"], lengths: Lengths, rank: int) -> Float[T
     return x.split(lengths, dim=2)[rank]
 
 
-class Halo(FirstFrame):
+class HaloCache(ConvCache):
     """A stretch of time between those of other ranks.
 
     Args:
@@ -68,14 +68,14 @@ class Halo(FirstFrame):
     """
 
     def __init__(self, group: ProcessGroup, *rounds: Lengths) -> None:
-        self.holds_first = group.rank() == 0
+        self.is_first = group.rank() == 0
         self._group = group
         self._rank = group.rank()
         self._rounds = list(rounds)
         self._tails: dict[nn.Module, Tensor] = {}
         self._begins = True  # the first round, with the video's first frame
 
-    def extend(self, layer: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+    def prepend(self, layer: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         lengths = self._lengths(x)
         ends = list(accumulate(lengths))
         # Counted from the beginning of this round: the frames that a rank can give, and those that it lacks.
@@ -117,10 +117,10 @@ class Halo(FirstFrame):
         # One multiplication and addition: no other feature map is kept for the way back.
         return torch.addcmul(shift[..., None, None, None], exact, scale[..., None, None, None]).to(x.dtype)
 
-    def advance(self, *, to_last: bool = False) -> None:
+    def advance(self, *, is_last: bool = False) -> None:
         """The next round follows."""
         self._rounds.pop(0)
-        self._begins = self.holds_first = False
+        self._begins = self.is_first = False
 
     def _lengths(self, x: Float[Tensor, "b c t h w"]) -> Lengths:
         """The lengths of all ranks at the frame rate of x: layers halve and double time, but for the first frame."""

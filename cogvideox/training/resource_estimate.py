@@ -35,7 +35,7 @@ from cogvideox.transformer.attention import Heads, Layout
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.discriminator import Discriminator
 from cogvideox.vae.model import CausalVAE
 
@@ -267,9 +267,11 @@ def _kept_by_vae(settings: VAETraining, shape: tuple[int, int, int], discriminat
     vae.to(dtype)
     make = partial(torch.empty, device="meta", dtype=dtype)
     latents = latent_shape(*shape, ratio=settings.model.spatial_compression_ratio)
-    past = (FirstFrame, FirstFrame) if settings.whole_clips else ()
+    conv_cache = (ConvCache, ConvCache) if settings.whole_clips else ()
     with _kept(vae) as kept:
-        made, _, _ = reconstruct(vae, make(1, 3, *shape), make(1, settings.model.latent_channels, *latents), *past)
+        made, _, _ = reconstruct(
+            vae, make(1, 3, *shape), make(1, settings.model.latent_channels, *latents), *conv_cache
+        )
     total = kept()
     if discriminator is not None:
         discriminator.to(dtype)

@@ -1,7 +1,7 @@
 """The layers of the 3D causal VAE (paper section 2.1, figure 3).
 
 Axes: b batch, c channels, t frames (or latent frames), h w height and width. Time never looks ahead; what a layer
-needs of the frames before its chunk it asks of `past` (see `stream`).
+needs of the frames before its chunk it asks of `conv_cache`.
 """
 
 import torch
@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 
 Video = Float[Tensor, "b c t h w"]
 Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space
@@ -22,8 +22,8 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
 
-    def forward(self, x: Video, past: FirstFrame) -> Changed:
-        return super().forward(past.extend(self, x, 2))
+    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
+        return super().forward(conv_cache.prepend(self, x, 2))
 
 
 class PointwiseConv3d(nn.Conv3d):
@@ -40,8 +40,8 @@ class PointwiseConv3d(nn.Conv3d):
 class GroupNorm(nn.GroupNorm):
     """GroupNorm over a chunk, time included. The second argument keeps the signature of `LatentNorm`."""
 
-    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Video:
-        return past.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Video:
+        return conv_cache.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class LatentNorm(nn.Module):
@@ -56,22 +56,22 @@ class LatentNorm(nn.Module):
         self.norm = nn.GroupNorm(num_groups, channels, eps=1e-6)
         self.modulation = PointwiseConv3d(latent_channels, 2 * channels)
 
-    def forward(self, x: Video, latents: Float[Tensor, "b z lt lh lw"], past: FirstFrame) -> Video:
+    def forward(self, x: Video, latents: Float[Tensor, "b z lt lh lw"], conv_cache: ConvCache) -> Video:
         _, _, t, h, w = x.shape
         rows = h // latents.shape[3]
         modulation = self.modulation(latents)
         if t != latents.shape[2]:
-            modulation = modulation[:, :, source_frames(t, latents.shape[2], past.holds_first, x.device)]
+            modulation = modulation[:, :, source_frames(t, latents.shape[2], conv_cache.is_first, x.device)]
         modulation = modulation.repeat_interleave(w // latents.shape[4], dim=4)
         # Rows are spread by broadcasting, so the full-size scale and shift never exist.
         scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
-        normed = past.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
+        normed = conv_cache.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
         spread = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows)
         return rearrange(torch.addcmul(shift, spread, scale), "b c t h r w -> b c t (h r) w")
 
 
 def source_frames(
-    num_frames: int, num_latents: int, holds_first: bool, device: torch.device | None = None
+    num_frames: int, num_latents: int, is_first: bool, device: torch.device | None = None
 ) -> Int[Tensor, " t"]:
     """For each of `num_frames` feature frames, the latent frame it comes from.
 
@@ -79,7 +79,7 @@ def source_frames(
     Computed on the device, because the host would have to wait to copy a list there.
     """
     frame = torch.arange(num_frames, device=device)
-    if not holds_first or num_latents == 1:
+    if not is_first or num_latents == 1:
         return frame * num_latents // num_frames
     return 1 + (frame - 1) * (num_latents - 1) // (num_frames - 1)  # -1 // n is -1, so frame 0 comes from latent 0
 
@@ -103,9 +103,9 @@ class ResnetBlock(nn.Module):
         self.conv2 = CausalConv3d(out_channels, out_channels)
         self.conv_shortcut = PointwiseConv3d(in_channels, out_channels) if in_channels != out_channels else None
 
-    def forward(self, x: Video, latents: Tensor | None, past: FirstFrame) -> Changed:
-        hidden = self.conv1(F.silu(self.norm1(x, latents, past)), past)
-        hidden = self.conv2(F.silu(self.norm2(hidden, latents, past)), past)
+    def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Changed:
+        hidden = self.conv1(F.silu(self.norm1(x, latents, conv_cache)), conv_cache)
+        hidden = self.conv2(F.silu(self.norm2(hidden, latents, conv_cache)), conv_cache)
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -120,9 +120,9 @@ class Downsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Video, past: FirstFrame) -> Changed:
+    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
         if self.compress_time:
-            first, rest = x.split([1, x.shape[2] - 1], dim=2) if past.holds_first else (x[:, :, :0], x)
+            first, rest = x.split([1, x.shape[2] - 1], dim=2) if conv_cache.is_first else (x[:, :, :0], x)
             x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
         return _per_frame(self.conv, F.pad(x, (0, 1, 0, 1)))
 
@@ -138,14 +138,14 @@ class Upsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Video, past: FirstFrame) -> Changed:
+    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
         x = F.interpolate(x, scale_factor=(1, 2, 2))
         x = _per_frame(self.conv, x)
         if not self.compress_time:
             return x
         # Frames that repeat need their convolution only once.
-        num_frames = 2 * x.shape[2] - int(past.holds_first)
-        return x[:, :, source_frames(num_frames, x.shape[2], past.holds_first, x.device)]
+        num_frames = 2 * x.shape[2] - int(conv_cache.is_first)
+        return x[:, :, source_frames(num_frames, x.shape[2], conv_cache.is_first, x.device)]
 
 
 def _per_frame(conv: nn.Conv2d, x: Video) -> Changed:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import Features, FirstFrame, Stream
-from cogvideox.vae.inference.sliced import Strips
+from cogvideox.vae.conv_cache import ConvCache, Features, StreamingCache
+from cogvideox.vae.inference.sliced import SlicedCache
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
 from cogvideox.vae.posterior import Posterior
@@ -34,10 +34,10 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(resnets)
         self.resample = resample
 
-    def forward(self, x: Features, latents: Tensor | None, past: FirstFrame) -> Features:
+    def forward(self, x: Features, latents: Tensor | None, conv_cache: ConvCache) -> Features:
         for resnet in self.resnets:
-            x = past.resnet(resnet, x, latents)
-        return x if self.resample is None else past.resample(self.resample, x)
+            x = conv_cache.resnet(resnet, x, latents)
+        return x if self.resample is None else conv_cache.resample(self.resample, x)
 
 
 class Encoder(nn.Module):
@@ -61,12 +61,12 @@ class Encoder(nn.Module):
         self.norm_out = GroupNorm(groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
-    def forward(self, video: Pixels, past: FirstFrame) -> Latents:
-        x = past.convolve(past.open(video, 2 ** (len(self.levels) - 1)), None, self.conv_in, None)
+    def forward(self, video: Pixels, conv_cache: ConvCache) -> Latents:
+        x = conv_cache.convolve(conv_cache.open(video, 2 ** (len(self.levels) - 1)), None, self.conv_in, None)
         for level in self.levels:
-            x = level(x, None, past)
-        x = self.mid(x, None, past)
-        return past.close(past.convolve(x, self.norm_out, self.conv_out, None))
+            x = level(x, None, conv_cache)
+        x = self.mid(x, None, conv_cache)
+        return conv_cache.close(conv_cache.convolve(x, self.norm_out, self.conv_out, None))
 
 
 class Decoder(nn.Module):
@@ -91,19 +91,19 @@ class Decoder(nn.Module):
         self.norm_out = LatentNorm(widths[-1], latent, groups)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
-    def forward(self, z: Latents, past: FirstFrame) -> Pixels:
-        x = past.convolve(past.open(z, 1), None, self.conv_in, None)
-        x = self.mid(x, z, past)
+    def forward(self, z: Latents, conv_cache: ConvCache) -> Pixels:
+        x = conv_cache.convolve(conv_cache.open(z, 1), None, self.conv_in, None)
+        x = self.mid(x, z, conv_cache)
         for level in self.levels:
-            x = level(x, z, past)
-        return past.close(past.convolve(x, self.norm_out, self.conv_out, z))
+            x = level(x, z, conv_cache)
+        return conv_cache.close(conv_cache.convolve(x, self.norm_out, self.conv_out, z))
 
 
 class CausalVAE(nn.Module):
     """Encoder, posterior and decoder, with the official chunking in time.
 
     In space a chunk goes whole, in `strips` of rows, which are exact, or in the tiles of `tiling`, which are not; tiles
-    go in strips in their turn. `offload` leaves what waits for its turn in the CPU's memory (see `strips.Strips`). With
+    go in strips in their turn. `offload` leaves what waits for its turn in the CPU's memory (see `SlicedCache`). With
     gradients there are no strips.
 
     Latents here are unscaled: the transformer works on `latents * config.scaling_factor`.
@@ -128,7 +128,7 @@ class CausalVAE(nn.Module):
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
         chunks = video.split(geometry.encode_chunks(video.shape[2]), dim=2)
-        moments = _run(self.encoder, chunks, _pasts(strips, offload), tiling, ratio, pixels_in=True)
+        moments = _run(self.encoder, chunks, _caches(strips, offload), tiling, ratio, pixels_in=True)
         return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
     def decode_stream(
@@ -141,7 +141,7 @@ class CausalVAE(nn.Module):
         """
         ratio = self.config.spatial_compression_ratio
         chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
-        yield from _run(self.decoder, chunks, _pasts(strips, offload), tiling, ratio, pixels_in=False)
+        yield from _run(self.decoder, chunks, _caches(strips, offload), tiling, ratio, pixels_in=False)
 
     def decode(self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None) -> Pixels:
         """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], about in [-1, 1].
@@ -152,19 +152,19 @@ class CausalVAE(nn.Module):
         return torch.cat(list(self.decode_stream(z, strips=strips, offload=offload, tiling=tiling)), dim=2)
 
 
-def _pasts(strips: int, offload: bool) -> Callable[[bool], Stream]:
+def _caches(strips: int, offload: bool) -> Callable[[bool], StreamingCache]:
     """What makes the past of a video, or of a tile of it, told whether there is only one chunk."""
     if not torch.is_grad_enabled():
-        return lambda holds_last: Strips(strips, offload=offload, holds_last=holds_last)
+        return lambda is_last: SlicedCache(strips, offload=offload, is_last=is_last)
     if strips != 1 or offload:
         raise UserError(f"strips={strips}, offload={offload}: they work without gradients only (torch.no_grad())")
-    return lambda holds_last: Stream(holds_last=holds_last)
+    return lambda is_last: StreamingCache(is_last=is_last)
 
 
 def _run(
-    network: Callable[[Tensor, FirstFrame], Tensor],
+    network: Callable[[Tensor, ConvCache], Tensor],
     chunks: Sequence[Tensor],
-    make_past: Callable[[bool], Stream],
+    make_cache: Callable[[bool], StreamingCache],
     tiling: Tiling | None,
     ratio: int,
     *,
@@ -175,12 +175,12 @@ def _run(
     plan = None if tiling is None else tiling.plan(ratio)
     if plan is not None and plan.covers(chunks[0], scale_in):
         plan = None
-    pasts: dict[tuple[int, int], Stream] = {}
+    caches: dict[tuple[int, int], StreamingCache] = {}
     for number, chunk in enumerate(chunks, start=1):
         rows = [
-            [network(tile, pasts.setdefault((i, j), make_past(len(chunks) == 1))) for j, tile in enumerate(row)]
+            [network(tile, caches.setdefault((i, j), make_cache(len(chunks) == 1))) for j, tile in enumerate(row)]
             for i, row in enumerate([[chunk]] if plan is None else plan.cut(chunk, scale_in))
         ]
         yield rows[0][0] if plan is None else plan.join(rows, scale_out)
-        for past in pasts.values():
-            past.advance(to_last=number == len(chunks) - 1)
+        for conv_cache in caches.values():
+            conv_cache.advance(is_last=number == len(chunks) - 1)

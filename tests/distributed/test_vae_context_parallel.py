@@ -10,9 +10,9 @@ from cogvideox.errors import UserError
 from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.vae_context_parallel import Halo, frame_shares, latent_shares, share
+from cogvideox.parallel.vae_context_parallel import HaloCache, frame_shares, latent_shares, share
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import FirstFrame, Stream
+from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.losses.discriminator import Discriminator, DiscriminatorConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
@@ -45,13 +45,13 @@ def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
     network = getattr(vae, name)
 
     whole = x.clone().requires_grad_()
-    expected = network(whole, FirstFrame())
+    expected = network(whole, ConvCache())
     weight = noise(*expected.shape)  # a loss that no symmetry makes easy
     ((expected * weight).sum() / weight.numel()).backward()
     wanted = take_gradients(vae)
 
     part = share(x, into, ranks.rank).clone().requires_grad_()
-    made = network(part, Halo(ranks.everyone, into))
+    made = network(part, HaloCache(ranks.everyone, into))
     close(made, share(expected, out, ranks.rank), "output")
     ((made * share(weight, out, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
     # The sum of the ranks' losses is `size` times the loss of one process.
@@ -67,17 +67,17 @@ def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None
     x = noise(1, 3, total, 16, 16) if name == "encoder" else noise(1, 4, total, 2, 2)
     network, pieces = getattr(vae, name), x.split([sum(lengths) for lengths in rounds], dim=2)
 
-    def run(past, cut):
+    def run(conv_cache, cut):
         outputs = []
         for number, piece in enumerate(pieces):
-            outputs.append(network(cut(piece, number), past))
-            past.advance(to_last=number == len(pieces) - 2)
+            outputs.append(network(cut(piece, number), conv_cache))
+            conv_cache.advance(is_last=number == len(pieces) - 2)
         return outputs
 
-    expected = run(Stream(), lambda piece, number: piece)
+    expected = run(StreamingCache(), lambda piece, number: piece)
     sum(out.square().mean() for out in expected).backward()
     wanted = take_gradients(vae)
-    made = run(Halo(ranks.everyone, *rounds), lambda piece, number: share(piece, rounds[number], ranks.rank))
+    made = run(HaloCache(ranks.everyone, *rounds), lambda piece, number: share(piece, rounds[number], ranks.rank))
     sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(made, expected)).backward()
     average_gradients(network.parameters(), ranks.everyone)
     for part, out in zip(made, expected):
@@ -95,7 +95,7 @@ def check_discriminator(ranks: Ranks, lengths: tuple[int, ...]) -> None:
     expected = judge(x)
     expected.square().mean().backward()
     wanted = take_gradients(judge)
-    made = judge(share(x, frame_shares(lengths), ranks.rank), Halo(ranks.everyone, frame_shares(lengths)))
+    made = judge(share(x, frame_shares(lengths), ranks.rank), HaloCache(ranks.everyone, frame_shares(lengths)))
     close(made, share(expected, lengths, ranks.rank))
     (made.square().sum() * ranks.size / expected.numel()).backward()
     average_gradients(judge.parameters(), ranks.everyone)

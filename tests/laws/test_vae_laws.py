@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import FirstFrame, Stream
+from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
@@ -33,10 +33,10 @@ class _Frozen:
         return x * weight.view(-1, 1, 1, 1) + bias.view(-1, 1, 1, 1)
 
 
-class FrozenFirstFrame(_Frozen, FirstFrame): ...
+class FrozenCache(_Frozen, ConvCache): ...
 
 
-class FrozenStream(_Frozen, Stream): ...
+class FrozenStreamingCache(_Frozen, StreamingCache): ...
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_convolutions_are_causal_frame_by_frame(vae, changed):
     video = noise(1, 3, 9, 16, 16)
     other = video.clone()
     other[:, :, changed:] += 1.0
-    before, after = (vae.encoder(x, FrozenFirstFrame()) for x in (video, other))
+    before, after = (vae.encoder(x, FrozenCache()) for x in (video, other))
     reached = (changed + 3) // 4  # the latent that holds frame `changed`
     torch.testing.assert_close(before[:, :, :reached], after[:, :, :reached], rtol=0, atol=0)
     assert not torch.equal(before[:, :, reached], after[:, :, reached])
@@ -60,7 +60,7 @@ def test_decoder_convolutions_are_causal_latent_by_latent(vae, changed):
     latents = noise(1, 4, 3, 2, 2)
     other = latents.clone()
     other[:, :, changed:] += 1.0
-    before, after = (vae.decoder(z, FrozenFirstFrame()) for z in (latents, other))
+    before, after = (vae.decoder(z, FrozenCache()) for z in (latents, other))
     first = 4 * changed - 3
     torch.testing.assert_close(before[:, :, :first], after[:, :, :first], rtol=0, atol=0)
     assert not torch.equal(before[:, :, first], after[:, :, first])
@@ -69,22 +69,22 @@ def test_decoder_convolutions_are_causal_latent_by_latent(vae, changed):
 @pytest.mark.parametrize("sizes", [[1, 8, 8], [9, 8], [5, 4, 8], [13, 4]])
 def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
     video = noise(1, 3, 17, 16, 16)
-    past, parts = FrozenStream(), []
+    conv_cache, parts = FrozenStreamingCache(), []
     for chunk in video.split(sizes, dim=2):
-        parts.append(vae.encoder(chunk, past))
-        past.advance()
-    whole = vae.encoder(video, FrozenFirstFrame())
+        parts.append(vae.encoder(chunk, conv_cache))
+        conv_cache.advance()
+    whole = vae.encoder(video, FrozenCache())
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
 
-    latents, past, parts = noise(1, 4, 5, 2, 2), FrozenStream(), []
+    latents, conv_cache, parts = noise(1, 4, 5, 2, 2), FrozenStreamingCache(), []
     for chunk in latents.split([1, 2, 2], dim=2):
-        parts.append(vae.decoder(chunk, past))
-        past.advance()
-    whole = vae.decoder(latents, FrozenFirstFrame())
+        parts.append(vae.decoder(chunk, conv_cache))
+        conv_cache.advance()
+    whole = vae.decoder(latents, FrozenCache())
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
 
 
-class OneCall(FirstFrame):
+class OneCall(ConvCache):
     """The whole clip at once, with the norm statistics of the chunks that it would be cut into."""
 
     def __init__(self, sizes: list[int]) -> None:

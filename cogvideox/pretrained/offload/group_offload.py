@@ -20,7 +20,7 @@ from cogvideox.pretrained.components import Network
 from cogvideox.pretrained.offload.quantization import Rows
 from cogvideox.pretrained.offload.weight_store import InMemory, OnDisk, Rounded, Shelf
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.vae.inference.host_memory import give_back
+from cogvideox.vae.inference.host_memory import release_memory
 
 EMBEDDING = "embed.weight"
 
@@ -284,7 +284,7 @@ class _Room:
 def _settle(device: torch.device) -> None:
     """What was freed on the CPU lies between what stays, where glibc would keep it."""
     if device.type == "cpu":
-        give_back()
+        release_memory()
 
 
 def _in_block(name: str) -> str:

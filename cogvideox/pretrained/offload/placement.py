@@ -22,7 +22,7 @@ from cogvideox.pretrained.offload.planner import Demand, Keep, Model, Plan, repl
 from cogvideox.pretrained.offload.vae_cost import Decoding
 from cogvideox.pretrained.offload.weight_store import InMemory, OnDisk, Rounded, Shelf
 from cogvideox.state_dict.strict_load import check_fit, load_strict, translate
-from cogvideox.vae.inference.host_memory import give_back
+from cogvideox.vae.inference.host_memory import release_memory
 
 
 @dataclass
@@ -191,4 +191,4 @@ def make_room(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        give_back()
+        release_memory()

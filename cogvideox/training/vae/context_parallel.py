@@ -14,12 +14,12 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.vae_context_parallel import Halo, frame_shares, latent_shares, share
+from cogvideox.parallel.vae_context_parallel import HaloCache, frame_shares, latent_shares, share
 from cogvideox.training.vae.data import Batch
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.vae_loss import Shares
 
-MakePast = Callable[[], FirstFrame] | None
+MakeCache = Callable[[], ConvCache] | None
 """Makes what a network is told of the frames before these; None: the VAE cuts time into its own chunks."""
 
 
@@ -27,7 +27,7 @@ MakePast = Callable[[], FirstFrame] | None
 class Part:
     """A part of a step.
 
-    pixel_past, latent_past: for networks that take pixels, and that take latents.
+    pixel_cache, latent_cache: for networks that take pixels, and that take latents.
     num_frames: of the whole clips. num_ranks: how many processes share them.
     """
 
@@ -35,8 +35,8 @@ class Part:
     num_frames: int
     num_ranks: int = 1
     shares: Shares = Shares()  # noqa: RUF009 - it never changes
-    pixel_past: MakePast = None
-    latent_past: MakePast = None
+    pixel_cache: MakeCache = None
+    latent_cache: MakeCache = None
 
 
 def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
@@ -46,15 +46,15 @@ def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
     Raises:
         UserError: clips that cannot be shared evenly among the data groups, or are too short for the processes.
     """
-    num_frames, past = batch.pixels.shape[2], FirstFrame if whole_clips else None
+    num_frames, conv_cache = batch.pixels.shape[2], ConvCache if whole_clips else None
     if ranks is None:
-        return Part(batch, num_frames, pixel_past=past, latent_past=past)
+        return Part(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
     if num_frames == 1 and len(batch.pixels) % ranks.size == 0:
-        return Part(_rows(batch, ranks.rank, ranks.size), 1, pixel_past=past, latent_past=past)
+        return Part(_rows(batch, ranks.rank, ranks.size), 1, pixel_cache=conv_cache, latent_cache=conv_cache)
     batch = _rows(batch, ranks.data.rank(), ranks.data.size())
     size, rank = ranks.sequence.size(), ranks.sequence.rank()
     if num_frames == 1 or size == 1:
-        return Part(batch, num_frames, pixel_past=past, latent_past=past)
+        return Part(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
     lengths = latent_shares(batch.noise.shape[2], size)
     frames = frame_shares(lengths)
     start = sum(frames[:rank])
@@ -69,8 +69,8 @@ def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
         num_frames,
         size,
         shares,
-        pixel_past=lambda: Halo(ranks.sequence, frames),
-        latent_past=lambda: Halo(ranks.sequence, lengths),
+        pixel_cache=lambda: HaloCache(ranks.sequence, frames),
+        latent_cache=lambda: HaloCache(ranks.sequence, lengths),
     )
 
 

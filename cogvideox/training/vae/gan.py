@@ -73,9 +73,9 @@ class Adversary:
         return {"disc": loss.detach(), **means}
 
     def _judge(self, part: Part, video: Pixels) -> Logits:
-        past = None if part.pixel_past is None else part.pixel_past()
+        conv_cache = None if part.pixel_cache is None else part.pixel_cache()
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.run.precision == "bfloat16"):
-            return self.net(video, past).float()
+            return self.net(video, conv_cache).float()
 
     def _share(self, part: Part, logits: Logits) -> float:
         """What a mean over these logits counts in the mean over those of all processes that share the clips."""

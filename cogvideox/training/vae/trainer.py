@@ -29,13 +29,13 @@ from cogvideox.training.metrics.tracker import Tracker, Work
 from cogvideox.training.optim.optimizers import adamw, clip, move
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.vae.clip_sources import Pixels, sources
-from cogvideox.training.vae.context_parallel import MakePast, mean_over, part_of
+from cogvideox.training.vae.context_parallel import MakeCache, mean_over, part_of
 from cogvideox.training.vae.data import Latents, draw, num_clips
 from cogvideox.training.vae.gan import Adversary
 from cogvideox.training.vae.validation import balanced, validate
 from cogvideox.vae.losses.lpips import LPIPS
 from cogvideox.vae.losses.random_features import RandomFeatures
-from cogvideox.vae.losses.vae_loss import Looks, vae_loss
+from cogvideox.vae.losses.vae_loss import PerceptualLoss, vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.weights import init_weights
@@ -71,7 +71,7 @@ def train(
         main = ranks is None or ranks.rank == 0
         device = choose_device(run.device) if ranks is None else ranks.device
         vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
-        looks = how_it_looks(settings, device)
+        perceptual = perceptual_loss(settings, device)
         source, held_out = sources(settings)
         optimizer = adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.ema_decay)
@@ -84,9 +84,9 @@ def train(
         seen = sum(num_clips(settings, step) for step in range(start))
         steps, interval = range(start, run.num_steps), run.log_interval
         tracker = Tracker(out, num_steps=run.num_steps, start=start, samples=seen, interval=interval, silent=not main)
-        if looks is not None and start == 0:
+        if perceptual is not None and start == 0:
             stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
-            tracker.note(f"the perceptual term is {'LPIPS' if looks.name == 'lpips' else stand_in}")
+            tracker.note(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
         guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
         finished = start >= run.num_steps
         make = partial(draw, settings, source)
@@ -98,9 +98,9 @@ def train(
             part = part_of(to_device(whole, device), ranks, whole_clips=settings.whole_clips)
             batch = part.batch
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_past, part.latent_past)
+                made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_cache, part.latent_cache)
             made, posterior = made.float(), Posterior(mu.float(), logvar.float())
-            loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, looks, batch.frames, part.shares)
+            loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, perceptual, batch.frames, part.shares)
             objective = loss
             if adversary is not None and step >= settings.disc_start:
                 pull, heard = adversary.pull(part, made, vae.decoder.conv_out.weight, loss)
@@ -163,7 +163,7 @@ def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
     return vae.requires_grad_(True)
 
 
-def how_it_looks(settings: VAETraining, device: torch.device) -> Looks | None:
+def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLoss | None:
     """The distance behind the perceptual term: LPIPS where its files are given, else random features; None at weight 0.
 
     Raises:
@@ -172,25 +172,25 @@ def how_it_looks(settings: VAETraining, device: torch.device) -> Looks | None:
     if settings.loss.perceptual == 0:
         return None
     if settings.lpips_trunk is not None and settings.lpips_heads is not None:
-        return Looks("lpips", LPIPS.load(settings.lpips_trunk, settings.lpips_heads).to(device))
-    return Looks("perceptual", RandomFeatures().to(device))
+        return PerceptualLoss("lpips", LPIPS.load(settings.lpips_trunk, settings.lpips_heads).to(device))
+    return PerceptualLoss("perceptual", RandomFeatures().to(device))
 
 
 def reconstruct(
-    vae: CausalVAE, pixels: Pixels, noise: Latents, pixel_past: MakePast = None, latent_past: MakePast = None
+    vae: CausalVAE, pixels: Pixels, noise: Latents, pixel_cache: MakeCache = None, latent_cache: MakeCache = None
 ) -> tuple[Pixels, Latents, Latents]:
     """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
 
     Args:
-        pixel_past, latent_past: what the encoder and the decoder are told of the frames before these
+        pixel_cache, latent_cache: what the encoder and the decoder are told of the frames before these
             (`vae.conv_cache`).
             None cuts time into the VAE's own chunks, and the gradient goes from chunk to chunk.
     """
-    if pixel_past is None or latent_past is None:
+    if pixel_cache is None or latent_cache is None:
         posterior = vae.encode(pixels)
         return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
-    posterior = Posterior.from_moments(vae.encoder(pixels, pixel_past()))
-    return vae.decoder(posterior.at(noise), latent_past()), posterior.mean, posterior.logvar
+    posterior = Posterior.from_moments(vae.encoder(pixels, pixel_cache()))
+    return vae.decoder(posterior.at(noise), latent_cache()), posterior.mean, posterior.logvar
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:

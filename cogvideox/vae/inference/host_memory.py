@@ -14,7 +14,7 @@ def to_host(x: Tensor) -> Tensor:
     return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda).copy_(x)
 
 
-class OnDisk:
+class DiskTensor:
     """A tensor in a file without a name, which is gone with this object. The system's `TMPDIR` says where."""
 
     def __init__(self, x: Tensor) -> None:
@@ -26,7 +26,7 @@ class OnDisk:
         return torch.load(self._file, weights_only=True)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Give freed memory of the CPU back to the system. Between tensors that stay, glibc would keep it."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
-from cogvideox.vae.conv_cache import Stream
+from cogvideox.vae.conv_cache import StreamingCache
 from cogvideox.vae.inference.group_stats import group_moments
-from cogvideox.vae.inference.host_memory import OnDisk, give_back, to_host
+from cogvideox.vae.inference.host_memory import DiskTensor, release_memory, to_host
 from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample, source_frames
 
 Strip = Float[Tensor, "_b _c _t _h _w"]
@@ -42,7 +42,7 @@ _LARGE = 2**24
 To take it anew costs time, a quarter more for small pictures, where there is little to give back."""
 
 
-class Strips(Stream):
+class SlicedCache(StreamingCache):
     """Chunks of one video in order, each in strips of rows.
 
     Args:
@@ -56,13 +56,13 @@ class Strips(Stream):
         UserError: fewer than one strip.
     """
 
-    def __init__(self, num_strips: int = 1, *, offload: bool = False, holds_last: bool = False) -> None:
-        super().__init__(holds_last=holds_last)
+    def __init__(self, num_strips: int = 1, *, offload: bool = False, is_last: bool = False) -> None:
+        super().__init__(is_last=is_last)
         if num_strips < 1:
             raise UserError(f"strips={num_strips} is not possible; 1 is the whole picture")
         self._num_strips = num_strips
         self._offload = offload
-        self._tail_rows: dict[nn.Module, list[Tensor | OnDisk]] = {}
+        self._tail_rows: dict[nn.Module, list[Tensor | DiskTensor]] = {}
 
     def open(self, x: Float[Tensor, "b c t h w"], rows: int) -> Rows:
         self._device = x.device
@@ -99,9 +99,9 @@ class Strips(Stream):
         for i in range(len(x)):
             room = self._room(x, i, factors, before)
             num_bytes += room.nbytes
-            if not self.holds_last:
+            if not self.is_last:
                 tail = room[:, :, -2:, 1:-1].clone()  # a view would keep all of the room
-                tails.append(OnDisk(tail) if self._offload and tail.device.type == "cpu" else self._away(tail))
+                tails.append(DiskTensor(tail) if self._offload and tail.device.type == "cpu" else self._away(tail))
             for k in _done(i, len(x)):
                 if lets_go:
                     x[k] = _GONE
@@ -113,9 +113,9 @@ class Strips(Stream):
         if tails:
             self._tail_rows[conv] = tails
         if len(x) > 1 and self._device.type == "cpu" and num_bytes >= _LARGE:
-            give_back()
+            release_memory()
 
-    def _room(self, x: Rows, i: int, factors: tuple[Tensor, Tensor] | None, before: list[Tensor | OnDisk]) -> Strip:
+    def _room(self, x: Rows, i: int, factors: tuple[Tensor, Tensor] | None, before: list[Tensor | DiskTensor]) -> Strip:
         """The input of a convolution for strip i: two frames more in front, a row more above and below."""
         b, c, t, h, w = x[i].shape
         room = self._empty(x[i], (b, c, t + 2, h + 2, w))
@@ -130,7 +130,7 @@ class Strips(Stream):
                 cut = slice(self._edges[k], self._edges[k + 1])
                 scale, shift = (f if f.shape[3] == 1 else f[..., cut, :][..., rows, :] for f in factors)
                 _activate(self._here(x[k], rows), scale, shift, out)
-            room[:, :, :2, into] = out[:, :, :1] if self.holds_first else self._here(before[k], rows)
+            room[:, :, :2, into] = out[:, :, :1] if self.is_first else self._here(before[k], rows)
         return room
 
     def _factors(self, x: Rows, norm: Norm, latents: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class Strips(Stream):
         scale, shift = (rearrange(f.to(exact), "b c -> b c 1 1 1") for f in (scale, shift))
         if latents is None or isinstance(norm, GroupNorm):
             return scale, shift
-        frames = source_frames(x[0].shape[2], latents.shape[2], self.holds_first, latents.device)
+        frames = source_frames(x[0].shape[2], latents.shape[2], self.is_first, latents.device)
         spread = rearrange(latents, "b z t h w -> b t h w z")[:, frames]  # small, and a layout that suits the product
         own_scale, own_shift = norm.modulation(rearrange(spread, "b t h w z -> b z t h w")).chunk(2, dim=1)
         return scale * own_scale, torch.addcmul(own_shift, own_scale, shift)
@@ -162,7 +162,7 @@ class Strips(Stream):
                 x[k] = _GONE
             frames = _convolution(rearrange(room, "b c t h w -> (b t) c h w"), weight, bias, padding=(0, 1))
             phases = rearrange(frames, "(b t) (p q c) h w -> p q b c t h w", b=b, p=2, q=2)
-            once = int(self.holds_first) if layer.compress_time else t
+            once = int(self.is_first) if layer.compress_time else t
             up = self._empty(frames, (b, phases.shape[3], 2 * t - once, 2 * h, 2 * w))
             cells = rearrange(up, "b c t (h p) (w q) -> p q b c t h w", p=2, q=2)
             for p in range(2):
@@ -177,7 +177,7 @@ class Strips(Stream):
     def _downsampled(self, layer: Downsample, x: Rows) -> Iterator[Strip]:
         for i in range(len(x)):
             b, c, t, h, w = x[i].shape
-            once = int(self.holds_first) if layer.compress_time else t
+            once = int(self.is_first) if layer.compress_time else t
             room = self._empty(x[i], (b, c, once + (t - once) // 2, h + 1, w + 1))
             room[..., w:] = 0
             for into, k, rows in _around(i, len(x), h)[1:]:
@@ -196,9 +196,9 @@ class Strips(Stream):
             del room, frames
             yield rearrange(strip, "(b t) c h w -> b c t h w", b=b)
 
-    def _here(self, x: Strip | OnDisk, rows: slice = slice(None)) -> Strip:
+    def _here(self, x: Strip | DiskTensor, rows: slice = slice(None)) -> Strip:
         """These rows of a strip, wherever it waits."""
-        if isinstance(x, OnDisk):
+        if isinstance(x, DiskTensor):
             return x.read()[..., rows, :]
         return x[..., rows, :].to(self._device, non_blocking=True)
 

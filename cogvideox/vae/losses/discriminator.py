@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.vae.config import DiscriminatorConfig
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.layers import CausalConv3d, PointwiseConv3d
 
 Pixels = Float[Tensor, "b 3 t h w"]
@@ -37,17 +37,17 @@ class Block(nn.Module):
         self.conv2 = CausalConv3d(out_channels, out_channels)
         self.skip = PointwiseConv3d(in_channels, out_channels)
 
-    def forward(self, x: Features, past: FirstFrame) -> Features:
-        y = F.leaky_relu(self.conv1(x, past), SLOPE)
-        y = F.leaky_relu(self.conv2(y, past), SLOPE)
-        y, x = (_halved(part, self.compress_time, past) for part in (y, x))
+    def forward(self, x: Features, conv_cache: ConvCache) -> Features:
+        y = F.leaky_relu(self.conv1(x, conv_cache), SLOPE)
+        y = F.leaky_relu(self.conv2(y, conv_cache), SLOPE)
+        y, x = (_halved(part, self.compress_time, conv_cache) for part in (y, x))
         return (y + self.skip(x)) * math.sqrt(0.5)
 
 
-def _halved(x: Features, compress_time: bool, past: FirstFrame) -> Features:
+def _halved(x: Features, compress_time: bool, conv_cache: ConvCache) -> Features:
     """The means of 2x2 pixels and of pairs of frames; the first frame of a video stays alone, as in the VAE."""
     if compress_time:
-        first, rest = x.split([1, x.shape[2] - 1], dim=2) if past.holds_first else (x[:, :, :0], x)
+        first, rest = x.split([1, x.shape[2] - 1], dim=2) if conv_cache.is_first else (x[:, :, :0], x)
         x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
     return F.avg_pool3d(x, (1, 2, 2))
 
@@ -64,13 +64,13 @@ class Discriminator(nn.Module):
         )
         self.conv_out = CausalConv3d(widths[-1], 1)
 
-    def forward(self, video: Pixels, past: FirstFrame | None = None) -> Logits:
-        """The logits of a clip of 4k+1 frames; `past` is what a part of one knows of the frames before it."""
-        past = past or FirstFrame()
-        x = F.leaky_relu(self.conv_in(video, past), SLOPE)
+    def forward(self, video: Pixels, conv_cache: ConvCache | None = None) -> Logits:
+        """The logits of a clip of 4k+1 frames; `conv_cache` is what a part of one knows of the frames before it."""
+        conv_cache = conv_cache or ConvCache()
+        x = F.leaky_relu(self.conv_in(video, conv_cache), SLOPE)
         for block in self.blocks:
-            x = block(x, past)
-        return self.conv_out(x, past)
+            x = block(x, conv_cache)
+        return self.conv_out(x, conv_cache)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ class Shares(NamedTuple):
     pictures: float = 1.0
 
 
-class Looks(NamedTuple):
+class PerceptualLoss(NamedTuple):
     """A distance of pictures (n of one to n of the other, giving n numbers) and the name that its term is logged by."""
 
     name: str
@@ -41,7 +41,7 @@ def vae_loss(
     target: Pixels,
     posterior: Posterior,
     weights: LossWeights,
-    looks: Looks | None = None,
+    perceptual: PerceptualLoss | None = None,
     frames: Int[Tensor, "n 2"] | None = None,
     shares: Shares = Shares(),  # noqa: B008 - it never changes
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
@@ -60,12 +60,12 @@ def vae_loss(
         "kl": shares.latents * posterior.kl().mean() / math.prod(posterior.mean.shape[1:]),
     }
     total = sum((getattr(weights, name) * term for name, term in terms.items()), error.new_zeros(()))
-    if looks is not None:
+    if perceptual is not None:
         term = error.new_zeros(())
         if frames is None or len(frames):
             ours, theirs = (pictures(video, frames) for video in (reconstruction, target))
-            term = shares.pictures * looks.distance(ours, theirs).mean()
-        terms[looks.name] = term
+            term = shares.pictures * perceptual.distance(ours, theirs).mean()
+        terms[perceptual.name] = term
         total = total + weights.perceptual * term
     return total, terms
 

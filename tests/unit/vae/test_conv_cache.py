@@ -1,13 +1,13 @@
 import torch
 from torch import nn
 
-from cogvideox.vae.conv_cache import Stream
+from cogvideox.vae.conv_cache import StreamingCache
 
 
 def test_a_stream_hands_on_its_tail():
-    layer, stream = nn.Identity(), Stream()
+    layer, stream = nn.Identity(), StreamingCache()
     clip = torch.arange(6.0).view(1, 1, 6, 1, 1)
-    assert stream.extend(layer, clip[:, :, :2], 2).flatten().tolist() == [0, 0, 0, 1]
+    assert stream.prepend(layer, clip[:, :, :2], 2).flatten().tolist() == [0, 0, 0, 1]
     stream.advance()
-    assert stream.extend(layer, clip[:, :, 2:3], 2).flatten().tolist() == [0, 1, 2]
-    assert stream.extend(layer, clip[:, :, 3:], 2).flatten().tolist() == [1, 2, 3, 4, 5]
+    assert stream.prepend(layer, clip[:, :, 2:3], 2).flatten().tolist() == [0, 1, 2]
+    assert stream.prepend(layer, clip[:, :, 3:], 2).flatten().tolist() == [1, 2, 3, 4, 5]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.layers import LatentNorm, PointwiseConv3d, source_frames
 
 
@@ -15,7 +15,7 @@ def test_pointwise_convolution_is_a_convolution():
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "num_latents", "holds_first", "expected"),
+    ("num_frames", "num_latents", "is_first", "expected"),
     [
         (9, 3, True, [0, 1, 1, 1, 1, 2, 2, 2, 2]),
         (5, 3, True, [0, 1, 1, 2, 2]),
@@ -27,8 +27,8 @@ def test_pointwise_convolution_is_a_convolution():
         (4, 1, False, [0, 0, 0, 0]),
     ],
 )
-def test_source_frames(num_frames, num_latents, holds_first, expected):
-    assert source_frames(num_frames, num_latents, holds_first).tolist() == expected
+def test_source_frames(num_frames, num_latents, is_first, expected):
+    assert source_frames(num_frames, num_latents, is_first).tolist() == expected
 
 
 @pytest.mark.parametrize(("num_latents", "num_frames"), [(1, 1), (3, 5), (3, 9)])
@@ -40,4 +40,4 @@ def test_latent_norm_is_the_norm_of_upsampled_latents(num_latents, num_frames):
     spread = latents[:, :, source_frames(num_frames, num_latents, True)]
     spread = spread.repeat_interleave(4, dim=3).repeat_interleave(4, dim=4)
     scale, shift = norm.modulation(spread).chunk(2, dim=1)
-    torch.testing.assert_close(norm(x, latents, FirstFrame()), norm.norm(x) * scale + shift)
+    torch.testing.assert_close(norm(x, latents, ConvCache()), norm.norm(x) * scale + shift)

@@ -14,8 +14,8 @@ from cogvideox.training.vae.clip_sources import Toybox
 from cogvideox.training.vae.context_parallel import Part, part_of
 from cogvideox.training.vae.data import Batch, draw
 from cogvideox.training.vae.gan import Adversary
-from cogvideox.training.vae.trainer import begin, how_it_looks, reconstruct, train
-from cogvideox.vae.conv_cache import FirstFrame
+from cogvideox.training.vae.trainer import begin, perceptual_loss, reconstruct, train
+from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.random_features import RandomFeatures
 from cogvideox.vae.losses.vae_loss import detail, flicker, pictures
 from cogvideox.vae.model import CausalVAE
@@ -84,8 +84,8 @@ def test_random_features_are_always_the_same_and_prefer_what_is_alike():
 
 
 def test_without_files_it_is_not_lpips():
-    assert how_it_looks(SETTINGS, CPU).name == "perceptual"
-    assert how_it_looks(tiny_runs.vae_run(), CPU) is None
+    assert perceptual_loss(SETTINGS, CPU).name == "perceptual"
+    assert perceptual_loss(tiny_runs.vae_run(), CPU) is None
     with pytest.raises(UserError, match=r"give both or none"):
         replace(SETTINGS, lpips_trunk="vgg16.pth")
 
@@ -133,9 +133,9 @@ def test_a_run_goes_on_from_another_vae_and_keeps_its_scale(vae, tmp_path):
 def test_whole_clips_go_in_one_piece(vae):
     """Under the past that is given: here that of a clip in one piece, whose norms see all of its frames."""
     video, noise = torch.rand(1, 3, 17, 16, 16), torch.zeros(1, 4, 5, 2, 2)
-    whole, chunked = reconstruct(vae, video, noise, FirstFrame, FirstFrame)[0], reconstruct(vae, video, noise)[0]
-    mean, _ = vae.encoder(video, FirstFrame()).chunk(2, dim=1)
-    torch.testing.assert_close(whole, vae.decoder(mean, FirstFrame()))
+    whole, chunked = reconstruct(vae, video, noise, ConvCache, ConvCache)[0], reconstruct(vae, video, noise)[0]
+    mean, _ = vae.encoder(video, ConvCache()).chunk(2, dim=1)
+    torch.testing.assert_close(whole, vae.decoder(mean, ConvCache()))
     assert not torch.allclose(whole, chunked, atol=1e-3)
 
 

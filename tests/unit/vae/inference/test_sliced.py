@@ -7,7 +7,7 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.inference.group_stats import group_moments
-from cogvideox.vae.inference.sliced import Strips
+from cogvideox.vae.inference.sliced import SlicedCache
 from cogvideox.vae.layers import Downsample, Upsample
 from cogvideox.vae.model import CausalVAE
 from tests.live import Live
@@ -42,16 +42,16 @@ def test_moments_of_other_numbers(dtype):
 
 @pytest.mark.parametrize("layer", [Upsample, Downsample])
 @pytest.mark.parametrize("compress_time", [False, True])
-@pytest.mark.parametrize("holds_first", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
 @torch.no_grad()
-def test_resampled_in_strips(layer, compress_time, holds_first):
+def test_resampled_in_strips(layer, compress_time, is_first):
     """2x2 filters before the doubling for 3x3 filters after it; rows of the neighbours around a strip."""
     torch.manual_seed(1)
-    layer, past = layer(4, compress_time), Strips(3)
-    past.holds_first = holds_first
-    x = torch.randn(2, 4, 5 if holds_first else 4, 10, 6)
-    found = past.close(past.resample(layer, past.open(x, 2)))
-    torch.testing.assert_close(found, layer(x, past))
+    layer, conv_cache = layer(4, compress_time), SlicedCache(3)
+    conv_cache.is_first = is_first
+    x = torch.randn(2, 4, 5 if is_first else 4, 10, 6)
+    found = conv_cache.close(conv_cache.resample(layer, conv_cache.open(x, 2)))
+    torch.testing.assert_close(found, layer(x, conv_cache))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from torch import nn
 
 from cogvideox.errors import UserError
 from cogvideox.vae.config import DiscriminatorConfig
-from cogvideox.vae.conv_cache import Stream
+from cogvideox.vae.conv_cache import StreamingCache
 from cogvideox.vae.losses.discriminator import Discriminator, adaptive_weight, generator_term, hinge_loss, init_weights
 
 
@@ -38,10 +38,10 @@ def test_it_never_looks_ahead_nor_at_other_clips(discriminator):
 
 def test_a_clip_may_come_in_chunks(discriminator):
     """It asks its past as the VAE's layers do, so what stands for the past of a clip stands for it here."""
-    video, past, parts = torch.randn(1, 3, 13, 16, 16), Stream(), []
+    video, conv_cache, parts = torch.randn(1, 3, 13, 16, 16), StreamingCache(), []
     for number, chunk in enumerate(video.split([5, 4, 4], dim=2), start=1):
-        parts.append(discriminator(chunk, past))
-        past.advance(to_last=number == 2)
+        parts.append(discriminator(chunk, conv_cache))
+        conv_cache.advance(is_last=number == 2)
     torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
 
 
