@@ -1,16 +1,17 @@
-"""Settings as frozen dataclasses: read from and written to YAML and JSON, strictly. Imports no torch.
+"""Frozen dataclasses as configuration: strict reading from YAML, JSON and the command line. Imports no torch.
 
-A field may be a bool, int, float, str, Path, Literal, an optional or a union of these, a tuple, list or dict of them,
-or another such dataclass. Tuples are lists in a file. An unknown key, a missing one or a value of the wrong type raises
-`UserError` with the key's dotted name, the rule and what was probably meant.
+A field may be a bool, int, float, str, Path, Literal, Any, an optional or a union of these, a tuple, list or dict of
+them, or another dataclass. Tuples are lists in a file. Nothing is coerced except an int to a float and a list to a
+tuple. An unknown key, a missing key or a value of the wrong type raises `UserError` with the key's dotted name, what is
+allowed, and the nearest match.
 """
 
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,20 +24,20 @@ from cogvideox.errors import UserError
 T = TypeVar("T")
 
 
-def from_dict(cls: type[T], d: Mapping[str, Any], *, where: str = "") -> T:
-    """An instance of the dataclass `cls` from plain data.
+def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
+    """Build an instance of the dataclass `cls` from plain data.
 
     Args:
-        where: the file that `d` was read from, for messages.
+        where: the file that `data` was read from, for error messages.
 
     Raises:
-        UserError: a key is unknown or missing, a value has the wrong type, or the class refuses the values.
+        UserError: a key is unknown or missing, a value has the wrong type, or `cls` rejects the values.
     """
-    return _build(cls, d, f"{where}: " if where else "", "")
+    return _build(cls, data, f"{where}: " if where else "", "")
 
 
 def to_dict(obj: Any) -> Any:
-    """A dataclass as plain data: dicts, lists, strings, numbers, None. `from_dict` undoes it."""
+    """Convert a dataclass to plain data (dicts, lists, strings, numbers, None); the inverse of `from_dict`."""
     if is_dataclass(obj):
         return {field.name: to_dict(getattr(obj, field.name)) for field in fields(obj)}
     if isinstance(obj, Mapping):
@@ -47,7 +48,7 @@ def to_dict(obj: Any) -> Any:
 
 
 def load(cls: type[T], path: str | Path) -> T:
-    """Reads `path` (JSON if its name ends in `.json`, else YAML) as an instance of `cls`.
+    """Read a file (JSON if its name ends in `.json`, YAML otherwise) as an instance of `cls`.
 
     Raises:
         UserError: the file cannot be read, or as for `from_dict`.
@@ -59,14 +60,14 @@ def load(cls: type[T], path: str | Path) -> T:
     except OSError as error:
         raise cannot_read(path, error) from error
     except UnicodeDecodeError:
-        raise UserError(f"cannot read {path}: it is not text in UTF-8") from None
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from None
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return _build(cls, data, f"{path}: ", "")
 
 
 def save(obj: Any, path: str | Path) -> None:
-    """Writes a dataclass to `path` (JSON or YAML, by its suffix), whole or not at all.
+    """Write a dataclass to a file (JSON or YAML, by its suffix) atomically.
 
     Raises:
         UserError: the file cannot be written.
@@ -80,19 +81,28 @@ def save(obj: Any, path: str | Path) -> None:
 
 
 def override(obj: T, changes: Mapping[str, Any]) -> T:
-    """A copy of a dataclass with some values changed, each given by its dotted name: `{"optim.lr": "3e-4"}`.
+    """Copy a dataclass with some values changed, each given by its dotted name: `{"optim.lr": "3e-4"}`.
 
-    Strings are read as the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. The checks of a class run once,
-    after all its changes.
+    Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. A class validates its
+    values once, after all changes.
 
     Raises:
         UserError: as for `from_dict`.
     """
-    return _override(obj, changes, "")
+    data = to_dict(obj)
+    for name, value in changes.items():
+        *groups, key = name.split(".")
+        group = data
+        for i, part in enumerate(groups):
+            group = group.setdefault(part, {})  # an unknown name is reported by `from_dict`
+            if not isinstance(group, dict):
+                raise UserError(f"there is no setting {name}, because {'.'.join(groups[: i + 1])} is a single value")
+        group[key] = _Word(value) if isinstance(value, str) else value
+    return from_dict(type(obj), data)
 
 
 def dotted(data: Any, name: str = "") -> dict[str, Any]:
-    """The single values of nested plain data, as `to_dict` makes it, by their dotted names."""
+    """Flatten nested plain data, as returned by `to_dict`, to its values by dotted name."""
     if not isinstance(data, Mapping):
         return {name: data}
     values: dict[str, Any] = {}
@@ -102,24 +112,31 @@ def dotted(data: Any, name: str = "") -> dict[str, Any]:
 
 
 def digest(obj: Any, type_name: str | None = None) -> str:
-    """A short hash of a dataclass and all its values, the same in every process and on every machine.
+    """Return a short hash of a dataclass and all its values, equal in every process and on every machine.
 
     Args:
-        type_name: hashed instead of the class's name, so that a class that was renamed keeps its digests.
+        type_name: hashed in place of the class's name, so that a renamed class keeps its digests.
     """
     text = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class _Word(str):
+    """A word of the command line, not parsed yet."""
+
+
 def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
+    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    if isinstance(data, _Word):
+        inside = ", ".join(prefix + name for name in known)
+        raise UserError(f"{where}{prefix[:-1]} is a group of settings; change one of {inside}")
     if not isinstance(data, Mapping):
         what = f"{prefix[:-1]} must be" if prefix else "it must hold"
         raise UserError(f"{where}{what} a group of settings, got {_show(data)}")
-    kinds = get_type_hints(cls)
-    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise UserError(f"{where}there is no setting {prefix}{key}{_instead(str(key), known, prefix)}")
+            others = f"; there are {', '.join(prefix + other for other in known)}"
+            raise UserError(f"{where}there is no setting {prefix}{key}{_nearest(key, known, prefix) or others}")
     missing = [
         prefix + name
         for name, field in known.items()
@@ -127,139 +144,91 @@ def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
     ]
     if missing:
         raise UserError(f"{where}the settings {', '.join(missing)} are missing, and have no default")
-    values = {key: _value(kinds[key], value, where, prefix + key) for key, value in data.items()}
+    types = get_type_hints(cls)
+    values = {key: _convert(value, types[key], where, prefix + key) for key, value in data.items()}
     try:
         return cls(**values)
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
 
 
-def _override(obj: T, changes: Mapping[str, Any], prefix: str) -> T:
-    kinds = get_type_hints(type(obj))
-    groups: dict[str, dict[str, Any]] = {}
-    values: dict[str, Any] = {}
-    for name, value in changes.items():
-        head, _, rest = name.partition(".")
-        if head not in kinds:
-            raise UserError(f"there is no setting {prefix}{head}{_instead(head, kinds, prefix)}")
-        group = is_dataclass(getattr(obj, head))
-        if group and not rest:
-            inside = ", ".join(f"{prefix}{head}.{field.name}" for field in fields(getattr(obj, head)))
-            raise UserError(f"{prefix}{head} is a group of settings; change one of {inside}")
-        if rest and not group:
-            raise UserError(f"there is no setting {prefix}{name}, because {prefix}{head} is a single value")
-        if group:
-            groups.setdefault(head, {})[rest] = value
-        else:
-            value = _parse(kinds[head], value) if isinstance(value, str) else value
-            values[head] = _value(kinds[head], value, "", prefix + head)
-    for head, inner in groups.items():
-        values[head] = _override(getattr(obj, head), inner, f"{prefix}{head}.")
-    try:
-        return replace(obj, **values)  # type: ignore[type-var]
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _value(kind: Any, value: Any, where: str, name: str) -> Any:
-    """`value` as an instance of `kind`, without guessing: an int is also a float, a list also a tuple, nothing else."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
+def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
+    """Return `value` as type `kind`."""
     if is_dataclass(kind):
         return value if isinstance(value, kind) else _build(kind, value, where, f"{name}.")  # type: ignore[arg-type]
+    if isinstance(value, _Word):
+        value = _parse(str(value), kind)
+    origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _one_of(arguments, kind, value, where, name)
-    if origin is Literal:
-        if any(value == choice and type(value) is type(choice) for choice in arguments):
-            return value
-        choices = ", ".join(map(str, arguments))
-        raise UserError(f"{where}{name} must be one of {choices}, got {_show(value)}{_meant(str(value), arguments)}")
+        return _convert_union(value, kind, where, name)
+    if origin is Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
+        return value
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if origin is dict and isinstance(value, Mapping):
         return {
-            _value(arguments[0], key, where, f"a key of {name}"): _value(arguments[1], item, where, f"{name}.{key}")
+            _convert(key, arguments[0], where, f"a key of {name}"): _convert(item, arguments[1], where, f"{name}.{key}")
             for key, item in value.items()
         }
     if origin in (tuple, list) and isinstance(value, tuple | list):
         inside = arguments[:1] * len(value) if origin is list or arguments[1:] == (...,) else arguments
         if len(inside) == len(value):
-            items = [_value(item, one, where, f"{name}[{i}]") for i, (item, one) in enumerate(zip(inside, value))]
-            return origin(items)
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return origin(_convert(*pair, where, f"{name}[{i}]") for i, pair in enumerate(zip(value, inside)))
+    if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and (type(value), kind) != (bool, int)):
         return value
-    raise UserError(f"{where}{name} must be {_describe(kind)}, got {_show(value)}")
+    nearest = _nearest(value, map(str, arguments)) if origin is Literal else ""
+    raise UserError(f"{where}{name} must be {_describe(kind)}, got {_show(value)}{nearest}")
 
 
-def _one_of(kinds: tuple[Any, ...], union: Any, value: Any, where: str, name: str) -> Any:
-    if value is None and NoneType in kinds:
+def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
+    """Return `value` as the first member type that accepts it."""
+    members = [member for member in get_args(union) if member is not NoneType]
+    if value is None and NoneType in get_args(union):
         return None
-    real = [kind for kind in kinds if kind is not NoneType]
-    if len(real) == 1:
-        return _value(real[0], value, where, name)
-    for kind in real:
+    if len(members) == 1:
+        return _convert(value, members[0], where, name)
+    for member in members:
         try:
-            return _value(kind, value, where, name)
+            return _convert(value, member, where, name)
         except UserError:
             continue
     raise UserError(f"{where}{name} must be {_describe(union)}, got {_show(value)}")
 
 
-def _parse(kind: Any, text: str) -> Any:
-    """What a word of the command line means for a field of this kind."""
+def _parse(text: str, kind: Any) -> Any:
+    """Parse a word of the command line for a field of type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if NoneType in arguments and text.lower() in ("none", "null"):
             return None
-        real = [argument for argument in arguments if argument is not NoneType]
-        return _parse(real[0], text) if len(real) == 1 else _plain(text)
+        members = [member for member in arguments if member is not NoneType]
+        return _parse(text, members[0] if len(members) == 1 else Any)
     if kind in (str, Path) or (origin is Literal and text in arguments):
         return text
-    if origin in (tuple, list) and not text.startswith("["):
-        text = f"[{text}]"
-    return _plain(text)
-
-
-def _plain(text: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(f"[{text}]" if origin in (tuple, list) and not text.startswith("[") else text, _Loader)
     except yaml.YAMLError:
         return text
 
 
 def _describe(kind: Any) -> str:
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path"}
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind in names:
-        return names[kind]
-    if kind is NoneType:
-        return "none"
     if origin in (Union, UnionType):
-        return " or ".join(_describe(argument) for argument in arguments)
+        return " or ".join(map(_describe, arguments))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
-    if origin is dict:
-        return "a mapping"
     if origin is tuple and arguments[1:] != (...,):
-        return f"a list of {len(arguments)} ({', '.join(_describe(argument) for argument in arguments)})"
-    return "a list" if origin in (tuple, list) else f"a {getattr(kind, '__name__', kind)}"
+        return f"a list of {len(arguments)} ({', '.join(map(_describe, arguments))})"
+    others = {NoneType: "none", dict: "a mapping", tuple: "a list", list: "a list"}
+    return names.get(kind) or others.get(origin or kind) or f"a {getattr(kind, '__name__', kind)}"
 
 
-def _instead(name: str, known: Mapping[str, Any], prefix: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {prefix}{close[0]}?"
-    return f"; there are {', '.join(prefix + other for other in known)}"
-
-
-def _meant(text: str, choices: tuple[Any, ...]) -> str:
-    close = difflib.get_close_matches(text, [str(choice) for choice in choices], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _nearest(word: Any, choices: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(str(word), list(choices), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _show(value: Any) -> str:
@@ -268,27 +237,23 @@ def _show(value: Any) -> str:
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A mapping of a file; of a key that stands there twice, one value would be ignored."""
+    """Build a mapping of a file; a duplicate key is an error, because one of its values would be ignored."""
     try:
         mapping = dict(pairs)
     except TypeError:
-        raise UserError("a key has to be a word or a number, not a list or a mapping") from None
+        raise UserError("a key must be a word or a number, not a list or a mapping") from None
     if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
-        raise UserError(f"the key {next(name for name in names if names.count(name) > 1)} stands there twice")
+        raise UserError(f"the key {next(name for name in names if names.count(name) > 1)} occurs twice")
     return mapping
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 3e-4 is a number (YAML 1.1 wants 3.0e-4), and no key stands twice."""
+    """YAML in which 3e-4 is a number (YAML 1.1 requires 3.0e-4) and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        return _unique(
-            [
-                (self.construct_object(key, deep=True), self.construct_object(value, deep=True))
-                for key, value in node.value
-            ]
-        )
+        construct = self.construct_object
+        return _unique([(construct(key, deep=True), construct(value, deep=True)) for key, value in node.value])
 
 
 _Loader.add_implicit_resolver(

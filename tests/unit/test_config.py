@@ -71,12 +71,12 @@ def test_an_integer_is_also_a_number():
         ({"steps": 1.0}, "steps must be an integer, got 1.0"),
         ({"steps": True}, "steps must be an integer, got True"),
         ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"name": 3}, "name must be a text, got 3"),
+        ({"name": 3}, "name must be a string, got 3"),
         ({"ema": 1}, "ema must be true or false, got 1"),
         ({"limit": "x"}, "limit must be a number, got 'x'"),
         ({"styles": "short"}, "styles must be a list, got 'short'"),
         ({"notes": {"a": "b"}}, "notes.a must be a number, got 'b'"),
-        ({"seed": 1.5}, "seed must be an integer or a text, got 1.5"),
+        ({"seed": 1.5}, "seed must be an integer or a string, got 1.5"),
     ],
 )
 def test_what_does_not_fit_is_named(change, words):
@@ -103,9 +103,9 @@ def test_missing_settings_are_named():
     [
         ("x.json", "{", "cannot read"),
         ("x.json", "[1]", "it must hold a group of settings"),
-        ("x.json", '{"steps": 1, "steps": 2}', "the key steps stands there twice"),
-        ("x.yaml", "steps: 1\nsteps: 2", "the key steps stands there twice"),
-        ("x.yaml", "? [1]\n: 2", "a key has to be a word or a number"),
+        ("x.json", '{"steps": 1, "steps": 2}', "the key steps occurs twice"),
+        ("x.yaml", "steps: 1\nsteps: 2", "the key steps occurs twice"),
+        ("x.yaml", "? [1]\n: 2", "a key must be a word or a number"),
         ("x.yaml", "a: [", "cannot read"),
         ("x.yaml", "", "it must hold a group of settings, got None"),
         ("x.yaml", "a: !!python/object/apply:os.system [true]", "cannot read"),

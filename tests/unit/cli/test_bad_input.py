@@ -170,7 +170,7 @@ def test_what_is_in_the_way(run, model, here):
         ("[1]", "x.json"),
         ('{"prompt": "a"}', "x.json"),
         ('{"seeed": 1}', "seeed"),
-        ("\udcff", "x.json: it is not text in UTF-8"),
+        ("\udcff", "x.json: it is not UTF-8 text"),
     ],
     ids=["empty", "a list", "incomplete", "unknown key", "no text"],
 )
