@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+import torch.nn.attention.varlen  # registers torch_attn._varlen_attn
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -39,7 +40,7 @@ _ATTENTIONS = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
         torch.ops.aten._scaled_dot_product_efficient_attention,
         torch.ops.aten._scaled_dot_product_cudnn_attention,
-        torch.ops.aten._flash_attention_forward,  # of the segments of packed rows
+        torch.ops.torch_attn._varlen_attn,  # packed rows
     )
 }
 

@@ -30,7 +30,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stretch(Layout):
     """The runs of one rank's stretch, some of them perhaps empty, in the layout of the whole stream."""
 
@@ -115,4 +115,4 @@ def stretch_of(layout: Layout, rank: int, num_ranks: int) -> Stretch:
     begin, end = edges[rank], edges[rank + 1]
     ends = accumulate(layout.runs)
     runs = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.runs, ends))
-    return Stretch(runs, layout, lengths)
+    return Stretch(runs, whole=layout, lengths=lengths)

@@ -3,15 +3,14 @@
 Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogvideox.linear import Linear
@@ -23,15 +22,34 @@ Heads = Float[Tensor, "b n k c"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the merged stream is laid out: the lengths of its runs, text and video in turn. Each text and the video after
-    it are a segment; there are several where clips are packed into one row (paper section 3.1)."""
+    """The lengths of the runs of the merged stream, text and video in turn. Each text and the video after it are a
+    segment; several clips packed into one row are several segments (paper section 3.1)."""
 
     runs: Runs
+    offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
+    """Start of each segment and end of the last, int32, on a device that has the varlen kernel."""
 
     @property
     def segments(self) -> tuple[int, ...]:
         """Tokens of each clip."""
         return tuple(text + video for text, video in zip(self.runs[::2], self.runs[1::2]))
+
+
+def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -> Layout:
+    """The layout of a packed row of clips with `lengths` video tokens each.
+
+    It holds what the kernels read, so that a row is copied to the device once and not in every block.
+    """
+    layout = Layout(tuple(run for length in lengths for run in (num_text, length)))
+    if not has_varlen_kernel(device):
+        return layout
+    offsets = torch.tensor([0, *accumulate(layout.segments)], dtype=torch.int32, pin_memory=device.type == "cuda")
+    return replace(layout, offsets=offsets.to(device, non_blocking=True))
+
+
+def has_varlen_kernel(device: torch.device) -> bool:
+    """Whether the device has a kernel for attention within segments: Nvidia GPUs from Ampere on (sm80), and AMD's."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 Attend = Callable[[Heads, Heads, Heads, Layout], Heads]
@@ -48,11 +66,11 @@ def dense(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     """Every token attends to its own segment: what is computed is what each clip alone would compute.
 
-    Never through a mask over the row, which costs what a single clip of the row's length would. CUDA has a kernel for
-    segments of 16-bit numbers; elsewhere they are attended one after the other, or as a batch if they are equally long.
+    Never through a mask over the row, which costs what a single clip of the row's length would. Where the layout has no
+    offsets, or for float32, segments are attended one after the other, or as a batch if they are equally long.
     """
-    segments = layout.segments
-    if not v.is_cuda or v.dtype not in (torch.float16, torch.bfloat16):
+    if layout.offsets is None or v.dtype not in (torch.float16, torch.bfloat16):
+        segments = layout.segments
         if len(set(segments)) == 1:  # a batch, and nothing has to be joined
             q, k, v = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(segments)) for x in (q, k, v))
             return rearrange(dense(q, k, v, layout), "(b s) n k c -> b (s n) k c", s=len(segments))
@@ -61,19 +79,12 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 
     from torch.nn.attention.varlen import varlen_attn
 
-    ends, longest = _ends(segments * len(v), v.device), max(segments)
-    # Under autocast norms answer in float32, and this kernel is not one that autocast knows.
-    rows = [x.to(v.dtype).flatten(0, 1) for x in (q, k, v)]
-    tokens = varlen_attn(rows[0], rows[1], rows[2], ends, ends, longest, longest)
-    assert isinstance(tokens, Tensor)  # and no second answer, which was not asked for
-    return tokens.view_as(v)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for training too, whoever asks first
-def _ends(segments: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where segments begin, and where the last one ends, as kernels want it."""
-    return torch.tensor([0, *accumulate(segments)], dtype=torch.int32, device=device)
+    offsets, longest = layout.offsets, max(layout.segments)
+    # Under autocast, norms return float32, and autocast does not know this kernel.
+    rows = [x.to(v.dtype).squeeze(0) for x in (q, k, v)]
+    tokens = varlen_attn(rows[0], rows[1], rows[2], offsets, offsets, longest, longest)
+    assert isinstance(tokens, Tensor)  # a tuple only if auxiliary outputs are requested
+    return tokens[None]
 
 
 class Attention(nn.Module):

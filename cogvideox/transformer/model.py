@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
-from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed
+from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed, packed_layout
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Runs, Tables, add_gated
 from cogvideox.transformer.position import Positions, check_learned, positions_for, side_by_side, token_grid
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         sizes = [tuple(clip.shape[1:]) for clip in latents]
         grids = [token_grid(config, *size) for size in sizes]
         lengths = tuple(math.prod(grid) for grid in grids)
-        layout = Layout(tuple(run for length in lengths for run in (num_text, length)))
+        layout = packed_layout(num_text, lengths, text.device)
         where = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
         places = {size: where(*size) for size in set(sizes)}
         positions = side_by_side([places[size] for size in sizes])

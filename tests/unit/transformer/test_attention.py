@@ -1,0 +1,60 @@
+"""Packed attention by the varlen kernel, and where it is used."""
+
+import pytest
+import torch
+
+from cogvideox.parallel.fsdp import wrap
+from cogvideox.transformer import attention
+from cogvideox.transformer.attention import packed_layout
+from cogvideox.transformer.model import Transformer
+from tests.tiny import TEXT_LENGTH, TRANSFORMERS
+from tests.varlen import varlen_on_cpu
+
+SIZES = [(1, 4, 6), (3, 4, 6), (2, 6, 4)]
+
+
+def make() -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(TRANSFORMERS["5b"])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def loss_and_gradients(model: Transformer) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    clips = [torch.randn(4, *size, generator=generator) for size in SIZES]
+    text = torch.randn(len(SIZES), TEXT_LENGTH, 32, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum(v.float().square().mean() for v in model.packed(clips, text, torch.tensor([3, 500, 999])))
+    return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+def test_varlen_is_attention_clip_by_clip():
+    expected = loss_and_gradients(make())
+    with varlen_on_cpu():
+        found = loss_and_gradients(make())
+    largest = max(grad.abs().max() for grad in expected[1:])
+    for one, other in zip(found, expected):
+        assert (one - other).abs().max() < 0.02 * max(other.abs().max(), 0.1 * largest)
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
+def test_selective_checkpointing_keeps_packed_attention(checkpointing, times):
+    model = make()
+    wrap(model, model.blocks, checkpointing=checkpointing)
+    with varlen_on_cpu() as calls:
+        loss_and_gradients(model)
+    assert len(calls) == times * len(model.blocks)
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert attention.has_varlen_kernel(torch.device("cuda")) is has
+
+
+def test_a_layout_without_the_kernel_has_no_offsets():
+    assert packed_layout(2, [3, 4], torch.device("cpu")).offsets is None
+    with varlen_on_cpu():
+        assert packed_layout(2, [3, 4], torch.device("cpu")).offsets.tolist() == [0, 5, 11]
