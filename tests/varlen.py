@@ -12,7 +12,6 @@ from torch.nn.attention import varlen
 
 from cogvideox.transformer import attention
 
-
 _calls: list[Tensor] = []
 
 
