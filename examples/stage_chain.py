@@ -33,6 +33,7 @@ from cogvideox.toybox.scenes.sample_core import draw
 from cogvideox.training.diffusion import trainer
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.recipes import STAGES
+from cogvideox.video.sheet import ends_and_middle, side_by_side
 from cogvideox.video.transform import to_frames, to_model
 
 
@@ -90,8 +91,8 @@ def main() -> None:
         shown.append(np.stack([resized(video, 64) for video in videos[:SHOWN]]))
         (options.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
         print(name, *(f"{fact} {score['value']:.0%}" for fact, score in scores[name].items()), flush=True)
-    sheet = rearrange(np.stack(shown)[:, :, [0, FRAMES // 2, FRAMES - 1]], "s k t h w c -> 1 (s h) (k t w) c")
-    Video(sheet, fps=1.0).save(options.out / "sheet.png")
+    rows = rearrange(np.stack(shown)[:, :, ends_and_middle(FRAMES)], "s k t h w c -> s (k t) h w c")
+    Video(side_by_side(rows, columns=1, labels=list(CHAIN))[None], fps=1.0).save(options.out / "sheet.png")
 
 
 def with_vae(model: str, vae: Path, out: Path) -> str:

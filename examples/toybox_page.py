@@ -59,7 +59,8 @@ def main() -> None:
     ]
 
     options.out.mkdir(parents=True, exist_ok=True)
-    sheet = side_by_side(videos[:, ends_and_middle(spec.num_frames)], COLUMNS)
+    labels = [f"{i}. {prompt}" for i, prompt in enumerate(prompts, start=1)]
+    sheet = side_by_side(videos[:, ends_and_middle(spec.num_frames)], COLUMNS, labels)
     Video(sheet[None], fps=1.0).save(options.out / "page.png")
     rows = [
         f"| {i} | {prompt} | {wrong(verdict)} |"

@@ -93,7 +93,7 @@ def render(
         shown.append(frames[ends_and_middle(num_frames)])
         print(f"{path}: {text}")
     if sheet is not None:
-        Video(side_by_side(np.stack(shown), COLUMNS)[None], 1.0).save(sheet)
+        Video(side_by_side(np.stack(shown), COLUMNS, captions)[None], 1.0).save(sheet)
         print(f"{sheet}: all of them")
 
 

@@ -1,4 +1,4 @@
-"""Videos from and to files, by PyAV: a window of any video read at an even rate; mp4, gif and contact sheets written.
+"""Reads and writes video files with PyAV: any window of a video at an even frame rate; mp4, gif, and png by Pillow.
 
 Axes: `t` frames, `h w` height and width in pixels.
 """
@@ -17,9 +17,11 @@ import av.filter
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from cogvideox.atomic_io import cannot_read, writing
 from cogvideox.errors import UserError
+from cogvideox.video.sheet import contact_sheet
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -141,32 +143,6 @@ def check_format(path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"cannot write {path}: the name of a video ends in {', '.join(FORMATS)}")
-
-
-def contact_sheet(frames: Frames, columns: int | None = None) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """All frames in reading order on one picture, so many in a row; a single frame is the picture.
-
-    Small frames are enlarged so that they can be seen and large ones shrunk; of more than 64 frames, 64 evenly spaced
-    ones are shown.
-    """
-    if len(frames) == 1:
-        return frames[0]
-    if len(frames) > 64:
-        frames = frames[np.linspace(0, len(frames) - 1, 64).round().astype(int)]
-    height, width = frames.shape[1:3]
-    longest = max(height, width)
-    scale = max(1, 192 // longest) if longest <= 320 else 320 / longest
-    height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    if columns is None:  # one row where it stays legible, or else about three wide to two high
-        columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
-    rows = math.ceil(len(frames) / columns)
-    gap = 4
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
-    for i, frame in enumerate(frames):
-        top, left = (gap + (i // columns) * (height + gap)), (gap + (i % columns) * (width + gap))
-        cell = _frame(frame).reformat(width=width, height=height, interpolation=_PRECISE)
-        sheet[top : top + height, left : left + width] = cell.to_ndarray()
-    return sheet
 
 
 @contextmanager
@@ -352,10 +328,7 @@ def _write_gif(path: Path, frames: Frames, fps: float) -> None:
 
 
 def _write_png(path: Path, frames: Frames, fps: float) -> None:
-    sheet = contact_sheet(frames)
-    codec = av.CodecContext.create("png", "w")
-    codec.height, codec.width, codec.pix_fmt, codec.time_base = *sheet.shape[:2], "rgb24", Fraction(1)
-    path.write_bytes(b"".join(map(bytes, chain(codec.encode(_frame(sheet)), codec.encode()))))
+    Image.fromarray(contact_sheet(frames)).save(path, "PNG")
 
 
 FORMATS = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}

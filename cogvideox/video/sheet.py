@@ -1,20 +1,94 @@
-"""Many videos on one picture, to be looked at side by side.
+"""Pictures that show many frames: a contact sheet of one video, or several videos side by side with labels.
 
-Axes: `n` videos, `t` frames, `k` those that are shown, `h w` height and width in pixels.
+Axes: `n` videos, `k` frames of each that are shown, `t` frames, `h w` height and width in pixels.
 """
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+MAX_FRAMES = 64
+"""A contact sheet of more frames shows this many of them, evenly spaced."""
+GAP = 4  # pixels between labelled videos, and between the frames of a contact sheet
+MAX_LINES = 3
+"""Longer labels end in dots."""
+
+Sheet = UInt8[np.ndarray, "sheet_h sheet_w 3"]
+
+
+def contact_sheet(frames: UInt8[np.ndarray, "t h w 3"]) -> Sheet:
+    """Returns the frames of a video in reading order on a white picture; a single frame is returned as it is.
+
+    Small frames are enlarged and large ones reduced, to between 192 and 320 pixels on the longer side.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    if len(frames) > MAX_FRAMES:
+        frames = frames[np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int)]
+    height, width = frames.shape[1:3]
+    longest = max(height, width)
+    scale = max(1, 192 // longest) if longest <= 320 else 320 / longest
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    # One row where it stays legible, else about three wide to two high.
+    columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
+    rows = math.ceil(len(frames) / columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), "white")
+    for i, frame in enumerate(frames):
+        place = GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP)
+        sheet.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC), place)
+    return np.array(sheet)
 
 
 def ends_and_middle(num_frames: int) -> list[int]:
-    """The first, the middle and the last frame, each once: 9 -> [0, 4, 8], 1 -> [0]."""
+    """Indices of the first, the middle and the last frame, without repeats: 9 -> [0, 4, 8], 1 -> [0]."""
     return sorted({0, num_frames // 2, num_frames - 1})
 
 
-def side_by_side(shown: UInt8[np.ndarray, "n k h w 3"], columns: int) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """The shown frames of each video in a row, at most `columns` videos beside each other; what is left is black."""
+def side_by_side(shown: UInt8[np.ndarray, "n k h w 3"], columns: int, labels: Sequence[str] | None = None) -> Sheet:
+    """Returns the frames of each video in a row, at most `columns` videos beside each other, on black.
+
+    labels: a text above each video, such as its prompt.
+    """
     columns = min(columns, len(shown))
-    filled = np.concatenate([shown, np.zeros_like(shown[: -len(shown) % columns])])
-    return rearrange(filled, "(row column) k h w c -> (row h) (column k w) c", column=columns)
+    tiles = rearrange(shown, "n k h w c -> n h (k w) c")
+    if labels is not None:
+        tiles = np.concatenate(
+            [_labels(labels, tiles.shape[2], font_size=min(32, max(11, shown.shape[2] // 6))), tiles], 1
+        )
+        tiles = np.pad(tiles, ((0, 0), (0, GAP), (0, GAP), (0, 0)))
+    filled = np.concatenate([tiles, np.zeros_like(tiles[: -len(tiles) % columns])])
+    return rearrange(filled, "(row column) h w c -> (row h) (column w) c", column=columns)
+
+
+def _labels(texts: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarray, "n label_h w 3"]:
+    """White text on black for each label, all of the height of the longest."""
+    font = ImageFont.load_default(font_size)
+    wrapped = [_wrapped(text, font, width - 2 * GAP) for text in texts]
+    height = round(1.25 * font_size) * max(map(len, wrapped)) + GAP
+    pictures = []
+    for lines in wrapped:
+        picture = Image.new("RGB", (width, height))
+        ImageDraw.Draw(picture).multiline_text((GAP, 0), "\n".join(lines), font=font, spacing=font_size // 4)
+        pictures.append(np.array(picture))
+    return np.stack(pictures)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The words of a text in at most `MAX_LINES` lines that fit the width; dots for those that are left out."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        elif len(lines) < MAX_LINES:
+            lines.append(word)
+        else:
+            while " " in lines[-1] and font.getlength(f"{lines[-1]} ...") > width:
+                lines[-1] = lines[-1].rpartition(" ")[0]
+            lines[-1] += " ..."
+            break
+    return lines

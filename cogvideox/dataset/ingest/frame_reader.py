@@ -10,6 +10,7 @@ from cogvideox.dataset.ingest.clip_windows import View
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, whole_frames
 from cogvideox.video import io
+from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
 NUM_SHOWN, PER_CLIP = 16, 4
@@ -66,4 +67,5 @@ def contact_sheet(views: Sequence[View]) -> tuple[UInt8[np.ndarray, "h w 3"], li
         shown.append(views[index])
     if not cells:
         raise UserError("there is nothing to show: no clip can be read")
-    return io.contact_sheet(np.concatenate(cells), columns=2 * PER_CLIP), shown
+    labels = [f"{view.clip.source.name}: {view.clip.caption}" for view in shown]
+    return side_by_side(np.stack(cells), columns=2, labels=labels), shown

@@ -20,7 +20,7 @@ from cogvideox.records import Video
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
-from cogvideox.training.toybox.validation import write_sheet
+from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.image_conditioning import beside_noise, pad_front
 from cogvideox.transformer.model import Transformer

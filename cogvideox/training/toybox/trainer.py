@@ -43,6 +43,7 @@ from cogvideox.training.metrics import throughput, timestep_bins
 from cogvideox.training.metrics.tracker import Tracker, Work
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
+from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.toybox import validation
 from cogvideox.training.toybox.data import Batch, Batches
 from cogvideox.training.toybox.model import TextToVideo
@@ -198,7 +199,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
         settings.sampling,
         seed=settings.run.seed,
     )
-    validation.write_sheet(sheet, videos, prompts, fps=clips.fps)
+    write_sheet(sheet, videos, prompts, fps=clips.fps)
     return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
 
 

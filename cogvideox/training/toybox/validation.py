@@ -3,11 +3,8 @@
 Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ by the weights alone.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -16,13 +13,11 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
-from cogvideox.records import Video
 from cogvideox.training.config import ToyboxSampling
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.vae.model import CausalVAE
-from cogvideox.video.sheet import ends_and_middle, side_by_side
 from cogvideox.video.transform import to_frames
 
 
@@ -74,16 +69,3 @@ def sample(
     latents = SAMPLERS[settings.sampler](predict, noise, times, schedule, generator=generator)
     videos = torch.cat([vae.decode(one) for one in (latents / vae.config.scaling_factor).split(4)])
     return to_frames(videos).cpu()
-
-
-def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str], fps: float) -> None:
-    """All videos on one picture, each as its first, middle and last frame side by side, up to four videos in a row; and
-    beside it, `x.mp4` beside `x.png`, all of them moving.
-
-    The prompts, in reading order, lie beside it in a JSON file.
-    """
-    per_row = next(k for k in (4, 3, 2, 1) if len(videos) % k == 0)
-    sheet = side_by_side(videos[:, ends_and_middle(videos.shape[1])].cpu().numpy(), per_row)
-    Video(sheet[None], fps=1.0, metadata={"prompts": list(prompts)}).save(path)
-    moving = rearrange(videos, "(row k) t h w c -> t (row h) (k w) c", k=per_row)
-    Video(moving.cpu().numpy(), fps=fps).save(path.with_suffix(".mp4"))

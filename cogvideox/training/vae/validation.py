@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cogvideox.training.rng import numpy_generator
-from cogvideox.training.toybox.validation import write_sheet
+from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.vae.clip_sources import Source
 from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE

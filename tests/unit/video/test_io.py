@@ -145,26 +145,6 @@ def test_png_of_one_frame_is_that_frame(tmp_path):
     assert np.array_equal(Video.load(tmp_path / "x.png").frames, frames)
 
 
-@pytest.mark.parametrize(
-    ("shape", "sheet"),
-    [
-        ((9, 64, 64), (192 + 8, 9 * 196 + 4)),  # small frames in a row, three times as large
-        ((25, 64, 64), (4 * 196 + 4, 7 * 196 + 4)),
-        ((49, 480, 720), (7 * 217 + 4, 7 * 324 + 4)),  # large ones are shrunk
-        ((2, 300, 200), (308, 412)),
-        ((161, 16, 16), (7 * 196 + 4, 10 * 196 + 4)),  # never more than 64
-    ],
-)
-def test_contact_sheet(shape, sheet):
-    assert io.contact_sheet(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*sheet, 3)
-
-
-def test_contact_sheet_shows_the_frames_in_reading_order():
-    sheet = io.contact_sheet(flat(COLOURS * 2))
-    centres = [sheet[4 + 96 + row * 196, 4 + 96 + column * 196] for row in range(3) for column in range(5)]
-    assert [tuple(map(int, centre)) for centre in centres] == [*COLOURS, *COLOURS, (255, 255, 255)]
-
-
 def test_float_frames_are_rounded(tmp_path):
     frames = np.array([0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 1.2, -1.0], dtype=np.float32)
     Video(np.broadcast_to(frames[None, None, :, None], (1, 2, 6, 3)), fps=1.0).save(tmp_path / "x.png")

@@ -1,7 +1,29 @@
 import numpy as np
 import pytest
 
-from cogvideox.video.sheet import ends_and_middle, side_by_side
+from cogvideox.video.sheet import GAP, MAX_LINES, contact_sheet, ends_and_middle, side_by_side
+
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (30, 60, 200), (128, 128, 128), (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "sheet"),
+    [
+        ((9, 64, 64), (192 + 8, 9 * 196 + 4)),  # small frames in a row, three times as large
+        ((25, 64, 64), (4 * 196 + 4, 7 * 196 + 4)),
+        ((49, 480, 720), (7 * 217 + 4, 7 * 324 + 4)),  # large ones are shrunk
+        ((2, 300, 200), (308, 412)),
+        ((161, 16, 16), (7 * 196 + 4, 10 * 196 + 4)),  # never more than 64
+    ],
+)
+def test_contact_sheet(shape, sheet):
+    assert contact_sheet(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*sheet, 3)
+
+
+def test_contact_sheet_shows_the_frames_in_reading_order():
+    sheet = contact_sheet(np.stack([np.full((64, 64, 3), color, dtype=np.uint8) for color in COLORS * 2]))
+    centers = [sheet[4 + 96 + row * 196, 4 + 96 + column * 196] for row in range(3) for column in range(5)]
+    assert [tuple(map(int, center)) for center in centers] == [*COLORS, *COLORS, (255, 255, 255)]
 
 
 @pytest.mark.parametrize(("num_frames", "shown"), [(1, [0]), (2, [0, 1]), (9, [0, 4, 8]), (10, [0, 5, 9])])
@@ -12,10 +34,37 @@ def test_the_ends_and_the_middle_each_once(num_frames, shown):
 @pytest.mark.parametrize(
     ("num_videos", "columns", "rows", "across"), [(1, 3, 1, 1), (4, 3, 2, 3), (6, 2, 3, 2), (5, 1, 5, 1)]
 )
-def test_videos_stand_in_reading_order_and_the_rest_is_black(num_videos, columns, rows, across):
+def test_videos_are_in_reading_order_and_the_rest_is_black(num_videos, columns, rows, across):
     shown = np.arange(1, num_videos * 3 + 1, dtype=np.uint8).reshape(num_videos, 3, 1, 1, 1).repeat(3, axis=-1)
     sheet = side_by_side(shown.repeat(2, axis=2).repeat(4, axis=3), columns)
     assert sheet.shape == (2 * rows, 3 * 4 * across, 3)
     places = sheet[::2, ::4, 0].ravel()
     assert places[: num_videos * 3].tolist() == list(range(1, num_videos * 3 + 1))
     assert not places[num_videos * 3 :].any()
+
+
+def labelled(*labels):
+    """The rows of pixels above gray videos of one column, 64 high and 192 wide, under each label."""
+    sheet = side_by_side(np.full((len(labels), 3, 64, 64, 3), 128, dtype=np.uint8), 1, labels)
+    assert sheet.shape[1] == 192 + GAP
+    tiles = np.split(sheet, len(labels))
+    assert all((tile[-64 - GAP : -GAP, :192] == 128).all() for tile in tiles)
+    return [tile[: -64 - GAP] for tile in tiles]
+
+
+def test_a_label_is_drawn_above_each_video():
+    one, other, none, again = labelled("a red ball", "a blue cube", "", "a red ball")
+    assert one.max() == other.max() == 255 and not none.any()
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    (with_accents,) = labelled("a réd bäll")
+    assert not np.array_equal(one, with_accents)
+
+
+def test_long_labels_are_wrapped_and_then_cut():
+    heights = [len(labelled("word " * num_words)[0]) for num_words in (1, 12, 30, 1000)]
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+    line = heights[1] - heights[0]
+    assert heights[3] - heights[0] == (MAX_LINES - 1) * line
+    full, cut = labelled("word " * 18, "word " * 1000)
+    assert cut[-line:].any() and not np.array_equal(full, cut)
+    assert labelled("x" * 1000)[0].any()  # one word that is too long for a line
