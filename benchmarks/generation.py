@@ -19,7 +19,7 @@ from common import Report, arguments, finish, interleave, psnr, row, start
 from numpy.typing import NDArray
 
 from cogvideox import CogVideoX
-from cogvideox.pretrained.model_spec import ModelSpec, describe
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 LEAST_PSNR = 50.0
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--prompt", help="default: the model's first example")
     options = parser.parse_args()
     start(options)
-    spec = describe(options.model)
+    spec = read_spec(options.model)
     settings = spec.settings
     prompt = options.prompt or settings.examples[0]
     num_steps = 2 if options.tiny else settings.num_inference_steps

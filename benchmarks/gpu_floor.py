@@ -14,7 +14,7 @@ from common import interleave
 from gpu_run import Run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cogvideox.pretrained.offload.transformer_cost import Clip, transformer_flops
+from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_flops
 from cogvideox.transformer.config import TransformerConfig
 
 BACKENDS = {
@@ -24,9 +24,9 @@ BACKENDS = {
 }
 
 
-def floor(run: Run, config: TransformerConfig, clip: Clip) -> dict[str, Any]:
+def floor(run: Run, config: TransformerConfig, clip: BatchShape) -> dict[str, Any]:
     """Seconds of each matrix product and of attention in one block, and of all blocks: the fastest attention counts."""
-    batch, s, d = clip.batch, clip.tokens(config), config.width
+    batch, s, d = clip.batch_size, clip.tokens(config), config.width
     linear, attention = transformer_flops(config, clip)
     products = {"qkv": (d, 3 * d), "out": (d, d), "up": (d, 4 * d), "down": (4 * d, d)}
     found: dict[str, Any] = {"tokens": s, "flops": linear + attention, "linear": {}, "attention": {}}

@@ -24,8 +24,8 @@ from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.sampling import denoise
 from cogvideox.generation.sampling.step_cache import Cached
-from cogvideox.pretrained.model_folder import Bundle
-from cogvideox.pretrained.model_settings import official
+from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.model_settings import official_settings
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
@@ -49,9 +49,9 @@ def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict
     init_weights(text, torch.Generator().manual_seed(run.seed))
     text = text.eval().requires_grad_(False).to(run.device, torch.bfloat16)
     schedule = SCHEDULES[preset]()
-    settings = official(config, vae.config, "ddim")
+    settings = official_settings(config, vae.config, "ddim")
     spec = ModelSpec("random", Path(), config, vae.config, text.config, schedule, settings)
-    bundle = Bundle(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
+    bundle = LoadedModel(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
     ours = CogVideoX(spec, bundle, torch.device(run.device), torch.bfloat16)
     scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
     theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)

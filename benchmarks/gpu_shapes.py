@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpu_run import Run
 
 from cogvideox.pretrained.offload.hardware import GPUS
-from cogvideox.pretrained.offload.transformer_cost import Clip
+from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
@@ -30,6 +30,6 @@ def config_of(run: Run, preset: str) -> tuple[TransformerConfig, Size]:
     return (replace(config, **_TINY_WIDTHS, **_TINY_SIZE), TINY) if run.tiny else (config, LATENTS)
 
 
-def clip_of(config: TransformerConfig, size: Size, batch: int = BATCH) -> Clip:
+def clip_of(config: TransformerConfig, size: Size, batch: int = BATCH) -> BatchShape:
     """What a forward works on."""
-    return Clip(batch, *size, config.max_text_seq_length)
+    return BatchShape(batch, *size, config.max_text_seq_length)

@@ -25,10 +25,10 @@ import torch
 from common import ROOT, Report, finish, forget_peak, resident, row, write_json
 from torch import Tensor, nn
 
-from cogvideox.pretrained.components import build, keymap_of
-from cogvideox.pretrained.conversion.convert import prepare
-from cogvideox.pretrained.model_spec import WEIGHTS, part_config, weights_file
-from cogvideox.state_dict.export import save_as_theirs
+from cogvideox.pretrained.components import build_network, diffusers_keymap
+from cogvideox.pretrained.conversion.convert import plan_conversion
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS, component_config, weights_file
+from cogvideox.state_dict.export import save_external
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.transformer.config import PRESETS, TransformerConfig
@@ -41,31 +41,31 @@ def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard
     """Random weights as `folder/transformer/`, made and written a tensor at a time."""
     part = folder / "transformer"
     part.mkdir(parents=True)
-    (part / "config.json").write_text(json.dumps(part_config(config)))
-    meta = build(config).state_dict()
+    (part / "config.json").write_text(json.dumps(component_config(config)))
+    meta = build_network(config).state_dict()
     generator = torch.Generator().manual_seed(seed)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in meta.items():
             yield name, torch.randn(tensor.shape, generator=generator) * 0.02
 
-    file = part / f"{WEIGHTS['transformer']}.safetensors"
-    save_as_theirs(meta, tensors(), file, rules=keymap_of(config), dtype=dtype, max_shard_bytes=max_shard_bytes)
+    file = part / f"{WEIGHT_STEMS['transformer']}.safetensors"
+    save_external(meta, tensors(), file, rules=diffusers_keymap(config), dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 
 def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
     config = TransformerConfig.from_diffusers(json.loads((folder / "transformer/config.json").read_text()))
-    network = build(config)
+    network = build_network(config)
     state = open_weights(weights_file(folder, "transformer"))
-    load_strict(network, state, where=str(folder), rules=keymap_of(config), dtype=dtype)
+    load_strict(network, state, where=str(folder), rules=diffusers_keymap(config), dtype=dtype)
     return network
 
 
 def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
     """Not a load: the same weights into a new folder, read and written. Gives the network without memory."""
-    plan = prepare(folder / "transformer", dtype=dtype)
+    plan = plan_conversion(folder / "transformer", dtype=dtype)
     plan.write_folder(folder.with_name(f"{folder.name}-converted"))
-    return build(plan.pieces["transformer"].config)
+    return build_network(plan.pieces["transformer"].config)
 
 
 def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
@@ -122,7 +122,7 @@ def main() -> None:
         return
 
     config = PRESETS[options.preset]() if options.preset else SMALL
-    num_parameters = sum(tensor.numel() for tensor in build(config).state_dict().values())
+    num_parameters = sum(tensor.numel() for tensor in build_network(config).state_dict().values())
     stored = getattr(torch, options.stored)
     shard = options.shard_gb * 1e9 if options.shard_gb else num_parameters * stored.itemsize / 4
     rounds: dict[str, list[Measured]] = {who: [] for who in LOADERS}

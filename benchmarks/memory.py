@@ -27,22 +27,22 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.memory import default_demand
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.components import build
-from cogvideox.pretrained.model_folder import Bundle
-from cogvideox.pretrained.model_settings import FolderSettings
-from cogvideox.pretrained.model_spec import ModelSpec, describe
-from cogvideox.pretrained.offload.hardware import look
-from cogvideox.pretrained.offload.placement import model_of
-from cogvideox.pretrained.offload.planner import Demand, Keep, estimate
-from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.pretrained.components import build_network
+from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.model_settings import ModelSettings
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import profile_model
+from cogvideox.pretrained.offload.planner import OffloadStrategy, Workload, estimate_plan
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
-PLACEMENTS: dict[str, tuple[Keep, Keep]] = {
-    "resident": ("stays", "stays"),
-    "parts": ("turns", "turns"),
-    "streamed": ("streamed", "streamed"),
+PLACEMENTS: dict[str, tuple[OffloadStrategy, OffloadStrategy]] = {
+    "resident": ("resident", "resident"),
+    "parts": ("model_offload", "model_offload"),
+    "streamed": ("group_offload", "group_offload"),
 }
 
 
@@ -62,7 +62,7 @@ class Small:
         strips: int,
         rotary: bool = False,
     ) -> None:
-        self.size, self.stored, self.how = size, stored, Decoding(strips)
+        self.size, self.stored, self.how = size, stored, VAEMemoryMode(strips)
         frames, height, width = size
         self.transformer = TransformerConfig(
             num_attention_heads=heads,
@@ -108,49 +108,51 @@ def write(model: Small, path: Path) -> Path:
     torch.manual_seed(0)
     networks: dict[str, Any] = {}
     for part, config in (("transformer", model.transformer), ("vae", model.vae), ("text_encoder", model.text)):
-        network = build(config).to_empty(device="cpu")
+        network = build_network(config).to_empty(device="cpu")
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1)
         networks[part] = network
     toybox = model_folder.load("toybox")
     frames, height, width = model.size
-    settings: FolderSettings = replace(
+    settings: ModelSettings = replace(
         toybox.settings, num_frames=frames, height=height, width=width, num_inference_steps=2, text_length=32
     )
     settings = replace(settings, position_rule=model.transformer.grid_rule)
-    bundle = Bundle(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
+    bundle = LoadedModel(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
     return model_folder.save(bundle, path, dtype=model.stored)
 
 
 def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, Any]:
     """One generation, in this process."""
     warnings.simplefilter("ignore")  # that the sizes are unlike a training that never was
-    generate(describe(warm), placement, strips)  # what is imported and made once, whatever the size
+    generate(read_spec(warm), placement, strips)  # what is imported and made once, whatever the size
     forget_peak()
     before, began = resident("VmRSS"), time.perf_counter()
-    frames = generate(describe(path), placement, strips)
+    frames = generate(read_spec(path), placement, strips)
     seconds, peak = time.perf_counter() - began, resident("VmHWM") - before
     return {"peak_bytes": peak, "seconds": seconds, "video": hashlib.sha256(frames.tobytes()).hexdigest()}
 
 
 def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
-    machine = look(torch.device("cpu"), "float32", measured=False)
-    plan = estimate(model_of(spec), default_demand(spec), machine, PLACEMENTS[placement], Decoding(strips))
+    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
+    plan = estimate_plan(
+        profile_model(spec), default_demand(spec), machine, PLACEMENTS[placement], VAEMemoryMode(strips)
+    )
     return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
 
 def rows_of(name: str, model: Small, rounds: int) -> Report:
     """All placements of a model, each in processes of its own."""
-    machine = look(torch.device("cpu"), "float32", measured=False)
+    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     with tempfile.TemporaryDirectory() as root:
         path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
-        spec = describe(path)
-        demand: Demand = default_demand(spec)
+        spec = read_spec(path)
+        demand: Workload = default_demand(spec)
         ways: dict[str, Any] = {}
         for placement, keeps in PLACEMENTS.items():
             command = [sys.executable, __file__, "--measure", str(path), str(warm), placement, str(model.how.strips)]
             runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
-            expected = estimate(model_of(spec), demand, machine, keeps, model.how).peak
+            expected = estimate_plan(profile_model(spec), demand, machine, keeps, model.how).peak
             peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
             ways[placement] = {
                 "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],

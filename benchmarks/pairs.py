@@ -19,7 +19,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from cogvideox.pretrained.components import build, keymap_of
+from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
@@ -67,9 +67,9 @@ def transformers(
         shapes = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
     state = randomised(shapes, generator, dtype)
     theirs = _theirs(config, size, state)
-    ours = build(config).requires_grad_(False)
+    ours = build_network(config).requires_grad_(False)
     assert isinstance(ours, Transformer)
-    load_strict(ours, state, where="random weights", rules=keymap_of(config))
+    load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
@@ -93,9 +93,9 @@ def vaes(
         theirs = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
     state = randomised(theirs.state_dict(), torch.Generator(device).manual_seed(seed), dtype)
     theirs.load_state_dict(state, assign=True)
-    ours = build(config).requires_grad_(False)
+    ours = build_network(config).requires_grad_(False)
     assert isinstance(ours, CausalVAE)
-    load_strict(ours, state, where="random weights", rules=keymap_of(config))
+    load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
     return ours, theirs
 
 
@@ -114,7 +114,7 @@ def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch
 
 def twin(network: Transformer) -> Transformer:
     """Another network of ours with the same weights, in the same memory."""
-    other = build(network.config).requires_grad_(False)
+    other = build_network(network.config).requires_grad_(False)
     assert isinstance(other, Transformer)
     other.load_state_dict(network.state_dict(), assign=True)
     return other

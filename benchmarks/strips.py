@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from common import Report, arguments, check_equal, finish, peak_extra_bytes, start
 
-from cogvideox.pretrained.components import build
+from cogvideox.pretrained.components import build_network
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
@@ -24,7 +24,7 @@ NUM_STRIPS = (4, 15)
 
 def random_vae(config: VAEConfig, seed: int) -> CausalVAE:
     """With weights that keep the size of what goes through."""
-    vae, generator = build(config).to_empty(device="cpu"), torch.Generator().manual_seed(seed)
+    vae, generator = build_network(config).to_empty(device="cpu"), torch.Generator().manual_seed(seed)
     assert isinstance(vae, CausalVAE)
     for parameter in vae.parameters():
         fan_in = parameter[0].numel()

@@ -41,7 +41,7 @@ def cannot_read(path: str | Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, and moves it to `path` when the block ends well.
 
     Folders above `path` are created. When the block fails in any way, Ctrl-C included, the temporary file is removed
@@ -69,7 +69,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: str | Path, *, idle: float = 0.0) -> None:
+def remove_stale_files(folder: str | Path, *, idle: float = 0.0) -> None:
     """Removes what `writing` left anywhere below `folder` when its process was killed.
 
     A file is only taken for such a leftover when nothing was written to it for `idle` seconds: 0 is for a folder to
@@ -83,5 +83,5 @@ def sweep(folder: str | Path, *, idle: float = 0.0) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8, whole or not at all. Raises `UserError` as `writing` does."""
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.atomic_io import writing
+from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        with writing(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 

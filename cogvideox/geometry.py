@@ -17,7 +17,7 @@ PIXEL_RATIO = 8
 # pool over a piece, so this is part of the model.
 CHUNK = 2
 
-Fit = Literal["cover", "contain", "stretch"]
+FitMode = Literal["cover", "contain", "stretch"]
 """How frames of one shape fill another: cut to its centre, put whole between black bars, or squashed."""
 
 
@@ -69,12 +69,12 @@ def nearest_frames(num_frames: int) -> list[int]:
     return [video_frames(steps + 1) for steps in _around(num_frames - 1, FRAME_RATIO, least=0)]
 
 
-def in_words(num_frames: int) -> str:
+def format_frames(num_frames: int) -> str:
     """As messages count frames: "1 frame", "17 frames"."""
     return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
 
 
-def whole_frames(num_frames: int) -> int:
+def round_down_frames(num_frames: int) -> int:
     """The largest legal frame count that is not above a number: 48 -> 45."""
     return nearest_frames(num_frames)[0]
 
@@ -119,7 +119,7 @@ def decode_chunks(num_latents: int) -> list[int]:
     return _chunks(num_latents, CHUNK)
 
 
-def size_like(
+def size_for_aspect(
     height: int, width: int, heights: tuple[int, int], widths: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
     """The legal size nearest in shape to a picture of `height` x `width`: its short side is the least that the ranges
@@ -134,7 +134,7 @@ def size_like(
     return heights[0], long_side(heights[0], width / height, widths)
 
 
-def size_within(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
+def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
     """The legal size in which most of a picture of `height` x `width` is seen, with at most `max_area` pixels.
 
     It has about the picture's shape, and is larger than it in neither direction: 480x720 in 65536, by 16 -> 208x304.
@@ -157,7 +157,7 @@ def size_within(height: int, width: int, max_area: int, multiple: int) -> tuple[
     return best
 
 
-def windows(num_latents: int, window: int, overlap: int) -> list[range]:
+def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
     """Stretches of time of `window` latent frames that together cover `num_latents` and share `overlap` with their
     neighbours, the last one perhaps more: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10)."""
     if num_latents <= window:
@@ -166,7 +166,7 @@ def windows(num_latents: int, window: int, overlap: int) -> list[range]:
     return [range(start, start + window) for start in starts]
 
 
-class Placement(NamedTuple):
+class FitBox(NamedTuple):
     """How a frame is made to fill another size: resized to `height` x `width`, and then `top` and `left` are the row
     and column where it is cut (`cover`), or where it is put into the larger one (`contain`)."""
 
@@ -176,23 +176,23 @@ class Placement(NamedTuple):
     left: int
 
 
-def cover(height: int, width: int, target_height: int, target_width: int) -> Placement:
+def cover(height: int, width: int, target_height: int, target_width: int) -> FitBox:
     """The smallest resize of a frame, aspect kept, that covers the target, and the crop of its centre."""
     # Compared as fractions: the side that fits exactly must not lose a pixel to rounding.
     if target_height * width >= target_width * height:
         resized = target_height, max(target_width, round(width * target_height / height))
     else:
         resized = max(target_height, round(height * target_width / width)), target_width
-    return Placement(*resized, (resized[0] - target_height) // 2, (resized[1] - target_width) // 2)
+    return FitBox(*resized, (resized[0] - target_height) // 2, (resized[1] - target_width) // 2)
 
 
-def contain(height: int, width: int, target_height: int, target_width: int) -> Placement:
+def contain(height: int, width: int, target_height: int, target_width: int) -> FitBox:
     """The largest resize of a frame, aspect kept, that fits into the target, and its place in the middle of it."""
     if target_height * width <= target_width * height:
         resized = target_height, min(target_width, max(1, round(width * target_height / height)))
     else:
         resized = min(target_height, max(1, round(height * target_width / width))), target_width
-    return Placement(*resized, (target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
+    return FitBox(*resized, (target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
 
 
 def _around(size: int, step: int, least: int) -> Sequence[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import BFloat16, Float, Float32, Int, UInt8
 
-from cogvideox.atomic_io import writing
+from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Video:
                 f"cannot write {path}: that name is for the metadata; a video ends in {', '.join(io.FORMATS)}"
             )
         check_sidecar(path, self.metadata)
-        with writing(sidecar) as temporary:
+        with atomic_write(sidecar) as temporary:
             temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             io.write(path, self.frames, self.fps)
 

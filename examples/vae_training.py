@@ -17,7 +17,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import render
 from cogvideox.geometry import encode_chunks
 from cogvideox.pretrained.components import load_vae
-from cogvideox.pretrained.model_spec import find
+from cogvideox.pretrained.model_spec import find_model
 from cogvideox.training.recipes import HELD_OUT, RECIPES
 from cogvideox.training.vae import trainer
 from cogvideox.vae.conv_cache import ConvCache
@@ -50,7 +50,7 @@ def main() -> None:
         if options.only in (None, name):
             trainer.train(settings, out, resume=True)
     if options.only is None:
-        vaes = {"shipped": find("toybox")[1]} | {name: out for name, (_, out) in runs.items()}
+        vaes = {"shipped": find_model("toybox")[1]} | {name: out for name, (_, out) in runs.items()}
         print(table({name: load_vae(folder) for name, folder in vaes.items()}, options.num_clips))
 
 

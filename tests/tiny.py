@@ -8,8 +8,8 @@ import torch
 
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.model_folder import Bundle
-from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
+from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
@@ -78,8 +78,8 @@ def text_config() -> T5Config:
     return T5Config(vocab_size=len(tokenizer()), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
 
 
-def settings(variant: str = "2b") -> FolderSettings:
-    return FolderSettings(
+def settings(variant: str = "2b") -> ModelSettings:
+    return ModelSettings(
         fps=8.0,
         **SIZE,
         num_inference_steps=2,
@@ -96,10 +96,10 @@ def settings(variant: str = "2b") -> FolderSettings:
     )
 
 
-def bundle(variant: str = "2b") -> Bundle:
+def bundle(variant: str = "2b") -> LoadedModel:
     """Fresh random networks, the same each time."""
     torch.manual_seed(0)
-    return Bundle(
+    return LoadedModel(
         transformer=Transformer(transformer(variant)).eval(),
         vae=CausalVAE(vae_config(variant)).eval(),
         text_encoder=T5Encoder(text_config()).eval(),

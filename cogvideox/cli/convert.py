@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, size
-from cogvideox.pretrained.model_settings import Family
-from cogvideox.pretrained.model_spec import WEIGHTS
+from cogvideox.formatting import format_bytes, pluralize
+from cogvideox.pretrained.model_settings import Variant
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS
 
 if TYPE_CHECKING:
     import torch
@@ -44,16 +44,16 @@ def run(arguments: list[str]) -> None:
     import torch  # it takes a second, so not before the arguments are known to be right
 
     from cogvideox.cli.generate.outputs import check_folder
-    from cogvideox.pretrained.conversion.convert import prepare
-    from cogvideox.pretrained.conversion.detect import identify
+    from cogvideox.pretrained.conversion.convert import plan_conversion
+    from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
-    spec = identify(options.source, options.variant)
+    spec = detect_checkpoint(options.source, options.variant)
     if spec.kind == "LoRA":
         _lora(spec.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
         return
-    plan = prepare(spec, base=options.base, variant=options.variant, dtype=dtype)
+    plan = plan_conversion(spec, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
         _say(note)
     names = [plan.single(options.part)] if to_file else list(plan.pieces)
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> None:
             _say(f"{target} is not a whole model yet: {', '.join(plan.missing)} missing; --base takes them from one")
     for name in names:
         piece = plan.pieces[name]
-        print(f"{name}: {piece.num_parameters:,} parameters, {size(piece.num_bytes)}, from {piece.part.where}")
+        print(f"{name}: {piece.num_parameters:,} parameters, {format_bytes(piece.num_bytes)}, from {piece.part.where}")
     print(f"{target}: written in {time.perf_counter() - start:.1f} s")
 
 
@@ -86,7 +86,7 @@ def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list
             f"{path} does not tell its alpha, so alpha = rank is taken, as by other programs; if it was trained with "
             f"another, as by the official trainer, use {target} with a strength of alpha / rank"
         )
-    print(f"{target}: a LoRA for {count(list(lora.layers), 'layer')}, in the names of diffusers, with alpha = rank")
+    print(f"{target}: a LoRA for {pluralize(list(lora.layers), 'layer')}, in the names of diffusers, with alpha = rank")
 
 
 def parser() -> Parser:
@@ -101,10 +101,10 @@ def parser() -> Parser:
     p.add_argument("target", nargs="?", type=Path, metavar="TARGET", help="where to write; a model there is replaced")
     p.add_argument("--dtype", choices=DTYPES, help="the type of the weights (default: as they are)")
     p.add_argument("--base", metavar="MODEL", help="a model from which comes what SOURCE lacks")
-    p.add_argument("--variant", choices=get_args(Family), help="what it is like, where tensors do not tell")
+    p.add_argument("--variant", choices=get_args(Variant), help="what it is like, where tensors do not tell")
     p.add_argument(
         "--part",
-        choices=tuple(WEIGHTS),
+        choices=tuple(WEIGHT_STEMS),
         help="the network that a single file gets (default: the transformer, if SOURCE has one)",
     )
     p.add_argument("--max-shard-gb", type=float, metavar="GB", help=f"larger weights are split (default: {SHARD_GB:g})")

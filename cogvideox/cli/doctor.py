@@ -16,7 +16,7 @@ from typing import Any
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.dependencies import PURPOSES, libraries
 from cogvideox.errors import UserError
-from cogvideox.pretrained.model_spec import describe, shipped, weights_file
+from cogvideox.pretrained.model_spec import read_spec, shipped_models, weights_file
 from cogvideox.pretrained.offload.hardware import main_memory
 from cogvideox.version import __version__
 
@@ -185,8 +185,8 @@ def _video() -> Finding:
 def _model() -> Finding:
     """The shipped models: their settings can be read, and their weights are there, not pointers of Git LFS."""
     models: dict[str, dict[str, Any]] = {}
-    for name in shipped():
-        spec = describe(name)
+    for name in shipped_models():
+        spec = read_spec(name)
         files = [weights_file(spec.path, part) for part in ("transformer", "vae", "text_encoder")]
         size = sum(file.stat().st_size for file in files)
         if size < 100_000:
@@ -204,17 +204,17 @@ def _generation() -> Finding:
     from cogvideox.generation.request.builder import complete
 
     start = time.perf_counter()
-    pipe = CogVideoX.from_pretrained(shipped()[0])
+    pipe = CogVideoX.from_pretrained(shipped_models()[0])
     loaded = time.perf_counter()
     video = pipe.run(complete(pipe.spec, None, num_inference_steps=STEPS, seed=0))
     seconds = {"load_seconds": round(loaded - start, 2), "generate_seconds": round(time.perf_counter() - loaded, 2)}
     num_frames, height, width, _ = video.frames.shape
     if video.frames.std() < 1:
-        raise UserError(f"the model {shipped()[0]} made a video of one colour on {pipe.device}")
+        raise UserError(f"the model {shipped_models()[0]} made a video of one colour on {pipe.device}")
     shape = f"{num_frames} frames of {width}x{height} in {STEPS} steps on {pipe.device}"
     took = f"loaded in {seconds['load_seconds']:.1f} s, made in {seconds['generate_seconds']:.1f} s"
     return Finding(
-        f"{shape}: {took}", {"model": shipped()[0], "device": str(pipe.device), "num_steps": STEPS, **seconds}
+        f"{shape}: {took}", {"model": shipped_models()[0], "device": str(pipe.device), "num_steps": STEPS, **seconds}
     )
 
 

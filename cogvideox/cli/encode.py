@@ -11,7 +11,7 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.dataset.config import Target
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
-from cogvideox.pretrained.model_spec import ModelSpec, describe
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import View
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} is below the smallest legal value, 0")
     shard = Shard() if options.shard is None else Shard.parse(options.shard)
-    spec = describe(options.model)
+    spec = read_spec(options.model)
     target = target_of(options, spec)
 
     import torch  # it takes seconds, so not before the arguments are known to be right
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.dataset.latents.encode import encode, num_bytes, store_settings, with_usable_captions
     from cogvideox.dataset.latents.encode_workers import Machine
     from cogvideox.device import choose_device, choose_dtype
-    from cogvideox.formatting import size
+    from cogvideox.formatting import format_bytes
 
     place = "ray" if options.ray else "local"
     device = choose_device(options.device)
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> None:
     print(summary(listing, views, target))
     looks = options.output is None or options.dry_run
     if looks and views:
-        print(f"  a store   takes about {size(num_bytes(views, store_settings(spec, target)))}")
+        print(f"  a store   takes about {format_bytes(num_bytes(views, store_settings(spec, target)))}")
     if looks and (refused := [*listing.rejects, *too_bad, *too_long]):
         print(rejected(refused))
     if options.sheet is not None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
-from cogvideox.formatting import size
+from cogvideox.formatting import format_bytes
 
 if TYPE_CHECKING:
-    from cogvideox.pretrained.conversion.detect import Identity, Part
+    from cogvideox.pretrained.conversion.detect import Component, DetectedCheckpoint
 
 
 def run(arguments: list[str]) -> None:
@@ -18,9 +18,9 @@ def run(arguments: list[str]) -> None:
     if options.path is None:
         raise UserError("inspect takes a path; see `cogvideox inspect --help`")
 
-    from cogvideox.pretrained.conversion.detect import identify
+    from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
-    spec = identify(options.path)
+    spec = detect_checkpoint(options.path)
     if spec.kind == "LoRA" and options.config:
         raise UserError(f"{spec.path} is a LoRA, without a configuration of its own: leave --config out")
     for line in _lora(spec) if spec.kind == "LoRA" else _model(spec, options.config, options.values):
@@ -40,20 +40,22 @@ def parser() -> Parser:
     return p
 
 
-def _model(spec: "Identity", with_config: bool, with_values: bool) -> Iterator[str]:
-    from cogvideox.pretrained.model_spec import part_config
+def _model(spec: "DetectedCheckpoint", with_config: bool, with_values: bool) -> Iterator[str]:
+    from cogvideox.pretrained.model_spec import component_config
 
     like = f", like {spec.variant}" if spec.variant is not None else ""
     yield f"{spec.path}: {spec.kind}{like}"
-    problems = [f"belongs to no part: {name}" for name in spec.strangers]
+    problems = [f"belongs to no part: {name}" for name in spec.unknown_tensors]
     for part in spec.parts.values():
         yield f"  {part.name:<13} {_size(part)}"
         if part.config is None:
-            problems.append(f"the configuration of the {part.name} is in doubt: {part.doubt}")
+            problems.append(f"the configuration of the {part.name} is in doubt: {part.config_problem}")
             continue
         if with_config:
-            yield from (f"    {line}" for line in json.dumps(part_config(part.config), indent=2).splitlines()[1:-1])
-        misfits = part.misfits(part.config)
+            yield from (
+                f"    {line}" for line in json.dumps(component_config(part.config), indent=2).splitlines()[1:-1]
+            )
+        misfits = part.mismatches(part.config)
         problems += [f"{part.name}: {misfit}" for misfit in misfits]
         if with_values and not misfits:
             problems += _values(part)
@@ -65,49 +67,49 @@ def _model(spec: "Identity", with_config: bool, with_values: bool) -> Iterator[s
     yield f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} found"
 
 
-def _size(part: "Part") -> str:
+def _size(part: "Component") -> str:
     """`1,693,783,872 parameters, 3.39 GB, float16, names of SAT`."""
     meta = part.state.meta.values()
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in meta})
     num_parameters = sum(tensor.numel() for tensor in meta)
     num_bytes = sum(tensor.nbytes for tensor in meta)
     naming = ", names of SAT" if part.naming == "SAT" else ""
-    return f"{num_parameters:,} parameters, {size(num_bytes)}, {' and '.join(types)}{naming}"
+    return f"{num_parameters:,} parameters, {format_bytes(num_bytes)}, {' and '.join(types)}{naming}"
 
 
-def _values(part: "Part") -> list[str]:
-    from cogvideox.pretrained.components import build
-    from cogvideox.state_dict.strict_load import translate
+def _values(part: "Component") -> list[str]:
+    from cogvideox.pretrained.components import build_network
+    from cogvideox.state_dict.strict_load import convert_tensors
 
     assert part.config is not None
-    expected = build(part.config).state_dict()
+    expected = build_network(part.config).state_dict()
     try:
         rules = part.rules(part.config)
-        for _ in translate(part.state, expected, where=part.where, rules=rules, lasting=False):
+        for _ in convert_tensors(part.state, expected, where=part.where, rules=rules, keep=False):
             pass
     except UserError as error:
         return [str(error)]
     return []
 
 
-def _rest(spec: "Identity") -> list[str]:
+def _rest(spec: "DetectedCheckpoint") -> list[str]:
     """What is wrong with the rest of a diffusers folder: a part that is missing, a file that cannot be honoured."""
-    from cogvideox.pretrained.model_spec import INDEX, WEIGHTS, describe
+    from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
 
     assert spec.folder is not None
-    if not (spec.folder / INDEX).is_file():
-        missing = [name for name in WEIGHTS if name not in spec.parts]
-        return [f"not a whole model: there is no {INDEX}{', no ' if missing else ''}{', no '.join(missing)}"]
+    if not (spec.folder / INDEX_FILE).is_file():
+        missing = [name for name in WEIGHT_STEMS if name not in spec.parts]
+        return [f"not a whole model: there is no {INDEX_FILE}{', no ' if missing else ''}{', no '.join(missing)}"]
     try:
-        describe(spec.folder)
+        read_spec(spec.folder)
         Tokenizer.from_folder(spec.folder / "tokenizer")
     except UserError as error:
         return [str(error)]
     return []
 
 
-def _lora(spec: "Identity") -> Iterator[str]:
+def _lora(spec: "DetectedCheckpoint") -> Iterator[str]:
     from cogvideox.transformer.lora.io import read_lora
 
     lora = read_lora(spec.path)

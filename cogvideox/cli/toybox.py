@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvideox.atomic_io import writing
+from cogvideox.atomic_io import atomic_write
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.generate.outputs import check_folder
 from cogvideox.errors import UserError
@@ -88,7 +88,7 @@ def render(
     for scene, text, path in zip(scenes, captions, paths, strict=True):
         frames = draw_frames(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
         Video(frames, fps).save(path)
-        with writing(path.with_suffix(".txt")) as temporary:
+        with atomic_write(path.with_suffix(".txt")) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         shown.append(frames[ends_and_middle(num_frames)])
         print(f"{path}: {text}")

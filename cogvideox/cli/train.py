@@ -154,11 +154,11 @@ def overview() -> str:
 def account(settings: "Settings") -> list[str]:
     """What a run will take, in lines: its steps, parameters, memory and time."""
     from cogvideox.device import choose_device
-    from cogvideox.pretrained.offload.hardware import look
+    from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.resource_estimate import estimate, told
 
     try:
-        machine = look(choose_device(settings.run.device), settings.run.precision)
+        machine = detect_hardware(choose_device(settings.run.device), settings.run.precision)
     except UserError:  # it is for another machine than this
         machine = None
     num_ranks = max(int(os.environ.get("WORLD_SIZE", "1")), getattr(settings, "sequence", 1))

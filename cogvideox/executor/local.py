@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Answer, Row, Stage
+from cogvideox.executor.base import Result, Row, Task
 
 _KILLED = (
     "a worker process was killed, most likely because the memory did not suffice: take fewer workers and run this again"
@@ -26,7 +26,7 @@ _work: Callable[[Sequence[Any]], Any]
 _busy = False
 
 
-def run(stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Answer]:
+def run(stage: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
     """See `stage.run`."""
     if workers == 0:
         work = stage.open(0)

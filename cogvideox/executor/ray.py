@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Answer, Row, Stage
+from cogvideox.executor.base import Result, Row, Task
 
 
 class Worker:
     """What runs on a machine of the cluster."""
 
-    def __init__(self, stage: Stage[Any, Any]) -> None:
+    def __init__(self, stage: Task[Any, Any]) -> None:
         self.work = stage.open(0)  # of the machine's GPUs it sees only its own
 
     def do(self, batch: Sequence[Any]) -> Any:
@@ -18,7 +18,7 @@ class Worker:
         return self.work(batch)
 
 
-def run(stage: Stage[Row, Answer], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Answer]:
+def run(stage: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
     """See `stage.run`. Where the cluster has GPUs every worker takes one, or else a CPU."""
     try:
         import ray

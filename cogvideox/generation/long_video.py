@@ -15,7 +15,7 @@ def default_overlap(window: int) -> int:
 
 def kept(num_given: int, overlap: int) -> int:
     """How many of a clip's last frames a text model looks back at when it continues the clip: 49, 28 -> 25."""
-    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.whole_frames(num_given))
+    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_given))
 
 
 def default_extension(num_given: int, window: int, overlap: int | None) -> int:
@@ -24,7 +24,7 @@ def default_extension(num_given: int, window: int, overlap: int | None) -> int:
     Without an overlap it is an image model, which goes on from the last frame alone: 49, 49 -> 97.
     """
     new = window - (1 if overlap is None else kept(num_given, overlap))
-    return geometry.whole_frames(num_given + new)
+    return geometry.round_down_frames(num_given + new)
 
 
 def made(num_given: int, num_frames: int, overlap: int) -> int:

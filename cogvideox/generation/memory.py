@@ -8,10 +8,10 @@ from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.pretrained.offload.hardware import look
-from cogvideox.pretrained.offload.placement import model_of
-from cogvideox.pretrained.offload.planner import Demand, Plan, Storage, plan, read_memory
-from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import profile_model
+from cogvideox.pretrained.offload.planner import MemoryPlan, WeightFormat, Workload, parse_memory, plan_memory
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.tokenizer import Tokenizer
 
 
@@ -24,7 +24,7 @@ def plan_for(
     weights: str = "exact",
     request: Request | None = None,
     measured: bool = False,
-) -> Plan:
+) -> MemoryPlan:
     """How the model is to be placed on that device for a request, or for one of the model's own size.
 
     Args:
@@ -34,12 +34,12 @@ def plan_for(
     Raises:
         UserError: nothing fits, or there is no such preference.
     """
-    storages: dict[str, Storage] = {"exact": "exact", "int8": "int8", "fp8": "fp8"}
+    storages: dict[str, WeightFormat] = {"exact": "exact", "int8": "int8", "fp8": "fp8"}
     if weights not in storages:
         raise UserError(f"weights={weights!r} must be one of {', '.join(storages)}")
-    machine = look(device, str(dtype).removeprefix("torch."), measured=measured)
+    machine = detect_hardware(device, str(dtype).removeprefix("torch."), measured=measured)
     demand = default_demand(spec) if request is None else demand_of(request, spec)
-    return plan(model_of(spec), demand, machine, read_memory(memory), storages[weights])
+    return plan_memory(profile_model(spec), demand, machine, parse_memory(memory), storages[weights])
 
 
 def check_texts(requests: Sequence[Request], spec: ModelSpec) -> None:
@@ -52,47 +52,47 @@ def check_texts(requests: Sequence[Request], spec: ModelSpec) -> None:
     Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
 
 
-def demand_of(request: Request, spec: ModelSpec) -> Demand:
+def demand_of(request: Request, spec: ModelSpec) -> Workload:
     """What a plan has to know of a request."""
-    at_once = request.num_frames if request.window is None else min(request.window, request.num_frames)
+    window_frames = request.num_frames if request.window is None else min(request.window, request.num_frames)
     chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
-        num_given = geometry.whole_frames(request.overlap or request.num_frames)
+        num_input_frames = geometry.round_down_frames(request.overlap or request.num_frames)
     else:
-        num_given = int(request.image is not None)
+        num_input_frames = int(request.image is not None)
     guided = request.guidance_scale != 1
-    return Demand(
-        num_frames=at_once if chained else request.num_frames,
+    return Workload(
+        num_frames=window_frames if chained else request.num_frames,
         height=request.height,
         width=request.width,
         num_inference_steps=request.num_steps,
-        at_once=at_once,
+        window_frames=window_frames,
         # An inverted clip is denoised beside itself.
-        batch=(2 if guided and not request.sequential_guidance else 1) * (2 if request.invert else 1),
-        calls=2 if guided and request.sequential_guidance else 1,
-        num_texts=2 if guided else 1,
-        num_given=num_given,
+        batch_size=(2 if guided and not request.sequential_guidance else 1) * (2 if request.invert else 1),
+        calls_per_step=2 if guided and request.sequential_guidance else 1,
+        num_prompts=2 if guided else 1,
+        num_input_frames=num_input_frames,
     )
 
 
-def default_demand(spec: ModelSpec) -> Demand:
+def default_demand(spec: ModelSpec) -> Workload:
     """Of a request that says nothing but the prompt."""
     own = spec.settings
-    return Demand(
+    return Workload(
         num_frames=own.num_frames,
         height=own.height,
         width=own.width,
         num_inference_steps=own.num_inference_steps,
-        at_once=own.num_frames,
-        batch=1 if own.guidance_scale == 1 else 2,
-        num_texts=1 if own.guidance_scale == 1 else 2,
-        num_given=int(spec.transformer.takes_image),
+        window_frames=own.num_frames,
+        batch_size=1 if own.guidance_scale == 1 else 2,
+        num_prompts=1 if own.guidance_scale == 1 else 2,
+        num_input_frames=int(spec.transformer.takes_image),
     )
 
 
-def next_setting(plan: Plan, request: Request | None = None) -> str:
+def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
     """What to try where memory ran out all the same: for a request, or while the model was loaded."""
-    if plan.placement != "streamed":
+    if plan.placement != "group_offload":
         return "load the model with memory='low' (--memory low)"
     if request is None:
         return "end other programs that hold it"
@@ -101,9 +101,9 @@ def next_setting(plan: Plan, request: Request | None = None) -> str:
     return "ask for fewer frames, a window, or a smaller height and width"
 
 
-def smaller(how: Decoding, rows: int) -> Decoding | None:
+def smaller(how: VAEMemoryMode, rows: int) -> VAEMemoryMode | None:
     """The next way of decoding that takes less memory: strips of half the height, at least of one row of latents, then
     with what waits outside. None is that there is none."""
     if how.strips < rows and how.strips < 32:
-        return Decoding(min(2 * how.strips, rows), how.offload)
-    return None if how.offload else Decoding(how.strips, True)
+        return VAEMemoryMode(min(2 * how.strips, rows), how.offload)
+    return None if how.offload else VAEMemoryMode(how.strips, True)

@@ -39,12 +39,12 @@ from cogvideox.generation.sampling.conditioning import in_size
 from cogvideox.generation.sampling.denoise import Texts
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import over_ranks
-from cogvideox.pretrained.model_folder import Bundle
-from cogvideox.pretrained.model_settings import FolderSettings
-from cogvideox.pretrained.model_spec import ModelSpec, describe
-from cogvideox.pretrained.offload.placement import Placed
-from cogvideox.pretrained.offload.placement import place as put_in_place
-from cogvideox.pretrained.offload.planner import Plan
+from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.model_settings import ModelSettings
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.pretrained.offload.placement import PlacedModel
+from cogvideox.pretrained.offload.placement import place_model as put_in_place
+from cogvideox.pretrained.offload.planner import MemoryPlan
 from cogvideox.records import Video
 from cogvideox.transformer.float8 import is_float8
 from cogvideox.transformer.lora import inject
@@ -61,7 +61,7 @@ class CogVideoX:
     def __init__(
         self,
         spec: ModelSpec,
-        bundle: Bundle,
+        bundle: LoadedModel,
         device: torch.device,
         dtype: torch.dtype,
         ranks: Ranks | None = None,
@@ -79,7 +79,7 @@ class CogVideoX:
         self._loras: dict[str, Adapter] = {}
 
     @property
-    def settings(self) -> FolderSettings:
+    def settings(self) -> ModelSettings:
         """The model's own defaults and rules."""
         return self.bundle.settings
 
@@ -90,7 +90,7 @@ class CogVideoX:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         *,
-        memory: int | str | Plan = "auto",
+        memory: int | str | MemoryPlan = "auto",
         weights: str = "exact",
         compile: bool = False,
         float8: bool = False,
@@ -118,10 +118,10 @@ class CogVideoX:
             UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
                 memory for any plan; what `compile` and `float8` take is not there; heads that `ranks` cannot share.
         """
-        spec = path_or_name if isinstance(path_or_name, ModelSpec) else describe(path_or_name)
+        spec = path_or_name if isinstance(path_or_name, ModelSpec) else read_spec(path_or_name)
         place = choose_device(device) if ranks is None else ranks.device
         kind = choose_dtype(dtype, place, spec.settings.dtype)
-        plan = memory if isinstance(memory, Plan) else plan_for(spec, place, kind, memory=memory, weights=weights)
+        plan = memory if isinstance(memory, MemoryPlan) else plan_for(spec, place, kind, memory=memory, weights=weights)
         check_speed(place, plan, compile=compile, float8=float8)
         try:
             bundle = put_in_place(spec, plan, place, kind)
@@ -287,12 +287,12 @@ class CogVideoX:
                     output,
                     on_step or (lambda progress: None),
                     self.ranks,
-                    self.bundle.decoding(demand_of(request, self.spec)),
+                    self.bundle.vae_mode(demand_of(request, self.spec)),
                     None if finished is None else Finished(finished, metadata),
                 )
                 frames = maker.make(request, inputs)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not isinstance(self.bundle, Placed):
+                if not is_out_of_memory(error) or not isinstance(self.bundle, PlacedModel):
                     raise
                 raise UserError(f"memory ran out: {next_setting(self.bundle.plan, request)}") from error
         return Video(frames, fps=request.fps, metadata=metadata)
@@ -307,7 +307,7 @@ class CogVideoX:
             cogvideox=__version__,
             torch=torch.__version__,
             loras=tuple(self._loras.values()),
-            weights=self.bundle.plan.storage if isinstance(self.bundle, Placed) else "exact",
+            weights=self.bundle.plan.weight_format if isinstance(self.bundle, PlacedModel) else "exact",
             float8=is_float8(self.bundle.transformer),
         )
 
@@ -338,7 +338,7 @@ class CogVideoX:
         Raises:
             UserError: no LoRA for this model, with what it seems to be or what does not fit; a name that is taken.
         """
-        if merge and isinstance(self.bundle, Placed) and not self.bundle.plan.transformer_stays:
+        if merge and isinstance(self.bundle, PlacedModel) and not self.bundle.plan.weights_stay_exact:
             raise UserError(f"a LoRA is merged only into weights that stay as they are: leave merge out, or {TO_STAY}")
         one = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         source = Source(None, "") if one.path is None else source_of_file(one.path)
@@ -383,7 +383,7 @@ class CogVideoX:
         if prompt not in self._embeddings:
             if len(self._embeddings) >= 8:
                 self._embeddings.clear()
-            self.bundle.turn("text_encoder")
+            self.bundle.activate("text_encoder")
             ids = self.bundle.tokenizer.encode([prompt], self.settings.text_length)
             self._embeddings[prompt] = self.bundle.text_encoder(ids.to(self.device)).to(self.dtype)
         return self._embeddings[prompt]

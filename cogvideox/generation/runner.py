@@ -24,9 +24,9 @@ from cogvideox.generation.sampling.conditioning import Given, encode, image_scal
 from cogvideox.generation.sampling.denoise import Texts, check_finite, denoise
 from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.model_folder import Bundle
-from cogvideox.pretrained.offload.placement import make_room
-from cogvideox.pretrained.offload.vae_cost import WHOLE, Decoding
+from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.offload.placement import free_cached_memory
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode
 from cogvideox.video.transform import to_frames, to_unit
 
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ class Maker:
     chunks, and `finished` keeps latents until the video is written.
     """
 
-    bundle: Bundle
+    bundle: LoadedModel
     texts: Texts
     generator: torch.Generator
     device: torch.device
@@ -50,7 +50,7 @@ class Maker:
     output: str
     report: OnStep
     ranks: Ranks | None = None
-    decoding: Decoding = WHOLE
+    decoding: VAEMemoryMode = UNSLICED
     finished: Finished | None = None
     made: list[int] = field(default_factory=list)
     """Latent frames of the clips that are denoised."""
@@ -101,7 +101,7 @@ class Maker:
     def _encode(self, frames: np.ndarray, scale: float | None = None) -> Float[Tensor, "1 c t h w"]:
         vae = self.bundle.vae
         scale = vae.config.scaling_factor if scale is None else scale
-        self.bundle.turn("vae")
+        self.bundle.activate("vae")
         return self._in_strips(
             frames.shape[1] // vae.config.spatial_compression_ratio,
             lambda how: encode(vae, frames, self.generator, scale=scale, device=self.device, dtype=self.dtype, how=how),
@@ -114,7 +114,7 @@ class Maker:
         if kept is not None:
             self.made.append(kept.shape[2])
             return kept.to(self.device)
-        self.bundle.turn("transformer")
+        self.bundle.activate("transformer")
         latents = denoise(
             self.bundle,
             request,
@@ -133,16 +133,16 @@ class Maker:
         return latents
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep) -> np.ndarray:
-        self.bundle.turn("vae")
+        self.bundle.activate("vae")
         return self._in_strips(latents.shape[3], lambda how: self._decode_in(how, latents, num_frames, report))
 
-    def _in_strips(self, rows: int, work: Callable[[Decoding], Result]) -> Result:
+    def _in_strips(self, rows: int, work: Callable[[VAEMemoryMode], Result]) -> Result:
         """What the VAE makes. Where memory runs out, it begins again in smaller strips, which make the same.
 
         Args:
             rows: of the latents.
         """
-        how: Decoding | None = self.decoding
+        how: VAEMemoryMode | None = self.decoding
         while how is not None:
             try:
                 return work(how)
@@ -151,7 +151,7 @@ class Maker:
                     raise
             # Outside of the handler, which holds what was alive.
             how = smaller(how, rows)
-            make_room(self.device)
+            free_cached_memory(self.device)
             if how is not None:
                 warnings.warn(f"memory ran out in the VAE, which begins again in {how.strips} strips", stacklevel=2)
         raise UserError(
@@ -159,7 +159,7 @@ class Maker:
         )
 
     def _decode_in(
-        self, how: Decoding, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep
+        self, how: VAEMemoryMode, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep
     ) -> np.ndarray:
         vae = self.bundle.vae
         ratio = vae.config.spatial_compression_ratio

@@ -43,8 +43,9 @@ def latent_shares(num_latents: int, num_ranks: int) -> Lengths:
     if rest < num_ranks and num_ranks > 1:
         needed = geometry.video_frames(num_ranks + 1)
         raise UserError(
-            f"{geometry.in_words(geometry.video_frames(num_latents))} are too few for {num_ranks} processes in time: "
-            f"each needs {geometry.FRAME_RATIO} frames after the first one, so take {needed} frames or fewer processes"
+            f"{geometry.format_frames(geometry.video_frames(num_latents))} are too few for {num_ranks} processes "
+            f"in time: each needs {geometry.FRAME_RATIO} frames after the first one, "
+            f"so take {needed} frames or fewer processes"
         )
     return tuple((r == 0) + rest * (r + 1) // num_ranks - rest * r // num_ranks for r in range(num_ranks))
 

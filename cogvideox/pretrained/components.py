@@ -10,10 +10,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from cogvideox.atomic_io import write_text
-from cogvideox.pretrained.model_spec import WEIGHTS, ModelSpec, read_json, weights_file
-from cogvideox.state_dict.export import save_as_theirs
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS, ModelSpec, read_json, weights_file
+from cogvideox.state_dict.export import save_external
 from cogvideox.state_dict.keymap import Rule
-from cogvideox.state_dict.lazy import shapes
+from cogvideox.state_dict.lazy import meta_tensors
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text import weights as text_weights
@@ -27,11 +27,11 @@ from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import KEYMAP
 
-Config = TransformerConfig | VAEConfig | T5Config
+NetworkConfig = TransformerConfig | VAEConfig | T5Config
 Network = Transformer | CausalVAE | T5Encoder
 
 
-def build(config: Config) -> Network:
+def build_network(config: NetworkConfig) -> Network:
     """The network of a configuration on the meta device, in evaluation mode: it takes no memory and holds no values."""
     with torch.device("meta"), _WithoutFirstWeights():
         match config:
@@ -44,7 +44,7 @@ def build(config: Config) -> Network:
     return network.eval()
 
 
-def keymap_of(config: Config) -> list[Rule]:
+def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
     """What diffusers and transformers call the tensors of that network, and what they are called here."""
     match config:
         case TransformerConfig():
@@ -67,12 +67,12 @@ class _WithoutFirstWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_text(spec: ModelSpec, *, device: torch.device | str, dtype: torch.dtype) -> T5Encoder:
+def load_text_encoder(spec: ModelSpec, *, device: torch.device | str, dtype: torch.dtype) -> T5Encoder:
     """The T5 encoder, in evaluation mode and without gradients. Raises UserError as `folder.load` does."""
-    encoder, file = build(spec.text), weights_file(spec.path, "text_encoder")
+    encoder, file = build_network(spec.text), weights_file(spec.path, "text_encoder")
     assert isinstance(encoder, T5Encoder)
     state = text_weights.one_embedding(open_weights(file))
-    load_strict(encoder, state, where=str(file), rules=keymap_of(spec.text), dtype=dtype, device=device)
+    load_strict(encoder, state, where=str(file), rules=diffusers_keymap(spec.text), dtype=dtype, device=device)
     return encoder.requires_grad_(False)
 
 
@@ -85,7 +85,7 @@ def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None
     config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
     write_text(part / "config.json", json.dumps(config.to_diffusers(), indent=2) + "\n")
     state = vae.state_dict()
-    save_as_theirs(shapes(state), state.items(), part / f"{WEIGHTS['vae']}.safetensors", rules=KEYMAP)
+    save_external(meta_tensors(state), state.items(), part / f"{WEIGHT_STEMS['vae']}.safetensors", rules=KEYMAP)
 
 
 def load_vae(folder: str | Path) -> CausalVAE:
@@ -94,7 +94,7 @@ def load_vae(folder: str | Path) -> CausalVAE:
     Raises UserError when a file is missing, damaged or does not fit.
     """
     folder = Path(folder)
-    vae = build(VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json")))
+    vae = build_network(VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json")))
     assert isinstance(vae, CausalVAE)
     file = weights_file(folder, "vae")
     load_strict(vae, open_weights(file), where=str(file), rules=KEYMAP, dtype=torch.float32)

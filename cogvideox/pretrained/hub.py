@@ -8,7 +8,7 @@ from cogvideox.errors import UserError
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.pt", "*latest"]
 
 
-def fetch(name: str) -> Path:
+def download(name: str) -> Path:
     """The folder of a model on the hub, fetched into the cache that all programs of Hugging Face share.
 
     What is in the cache already is not fetched again, and without a network it is used as it is.

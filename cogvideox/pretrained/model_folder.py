@@ -15,24 +15,24 @@ from cogvideox import config
 from cogvideox.atomic_io import cannot_write
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
-from cogvideox.formatting import some
-from cogvideox.pretrained.components import Network, build, keymap_of
-from cogvideox.pretrained.model_settings import FolderSettings
+from cogvideox.formatting import abbreviate
+from cogvideox.pretrained.components import Network, build_network, diffusers_keymap
+from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import (
-    INDEX,
-    SCHEDULER,
-    SETTINGS,
-    WEIGHTS,
+    INDEX_FILE,
+    SCHEDULER_FILE,
+    SETTINGS_FILE,
+    WEIGHT_STEMS,
     ModelSpec,
-    describe,
+    component_config,
     model_index,
-    part_config,
+    read_spec,
     weights_file,
 )
-from cogvideox.pretrained.offload.planner import Demand
-from cogvideox.pretrained.offload.vae_cost import Decoding
-from cogvideox.state_dict.export import save_as_theirs
-from cogvideox.state_dict.lazy import Stored, shapes
+from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.state_dict.export import save_external
+from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text import weights as text_weights
@@ -43,7 +43,7 @@ from cogvideox.vae.model import CausalVAE
 
 
 @dataclass
-class Bundle:
+class LoadedModel:
     """Everything a folder holds. As `load` gives them, the networks are in evaluation mode and take no gradient."""
 
     transformer: Transformer
@@ -51,14 +51,14 @@ class Bundle:
     text_encoder: T5Encoder
     tokenizer: Tokenizer
     schedule: Schedule
-    settings: FolderSettings
+    settings: ModelSettings
 
-    def turn(self, part: str) -> None:
+    def activate(self, part: str) -> None:
         """Told before a network is used. Here all are at hand; by a memory plan they come in turn (`placement`)."""
 
-    def decoding(self, demand: Demand) -> Decoding:
+    def vae_mode(self, demand: Workload) -> VAEMemoryMode:
         """How the VAE takes a request: here whole."""
-        return Decoding()
+        return VAEMemoryMode()
 
 
 def load(
@@ -66,28 +66,30 @@ def load(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Bundle:
+) -> LoadedModel:
     """Loads a model: a shipped name, a folder, or its description.
 
     Raises:
         UserError: no such model; a file that is missing, truncated or holds NaN; a tensor that is missing, unknown or
             of another shape; parts that do not fit each other.
     """
-    spec = model if isinstance(model, ModelSpec) else describe(model)
-    tokenizer = tokenizer_of(spec)
+    spec = model if isinstance(model, ModelSpec) else read_spec(model)
+    tokenizer = load_tokenizer(spec)
     networks: dict[str, Any] = {
-        "text_encoder": build(spec.text),
-        "transformer": build(spec.transformer),
-        "vae": build(spec.vae),
+        "text_encoder": build_network(spec.text),
+        "transformer": build_network(spec.transformer),
+        "vae": build_network(spec.vae),
     }
     for part, network in networks.items():
-        state, file = open_part(spec, part)
-        load_strict(network, state, where=str(file), rules=keymap_of(network.config), dtype=dtype, device=device)
+        state, file = open_component(spec, part)
+        load_strict(network, state, where=str(file), rules=diffusers_keymap(network.config), dtype=dtype, device=device)
         network.eval().requires_grad_(False)
-    return Bundle(**networks, tokenizer=tokenizer, schedule=Schedule(**asdict(spec.schedule)), settings=spec.settings)
+    return LoadedModel(
+        **networks, tokenizer=tokenizer, schedule=Schedule(**asdict(spec.schedule)), settings=spec.settings
+    )
 
 
-def tokenizer_of(spec: ModelSpec) -> Tokenizer:
+def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """The tokenizer of a model.
 
     Raises:
@@ -100,7 +102,7 @@ def tokenizer_of(spec: ModelSpec) -> Tokenizer:
     return tokenizer
 
 
-def open_part(spec: ModelSpec, part: str) -> tuple[Stored, Path]:
+def open_component(spec: ModelSpec, part: str) -> tuple[LazyStateDict, Path]:
     """The weights of a network, still on the disk, and the file that they are in.
 
     Raises:
@@ -112,7 +114,7 @@ def open_part(spec: ModelSpec, part: str) -> tuple[Stored, Path]:
 
 
 def save(
-    bundle: Bundle,
+    bundle: LoadedModel,
     path: str | Path,
     *,
     dtype: torch.dtype | None = None,
@@ -135,25 +137,25 @@ def save(
         "text_encoder": bundle.text_encoder,
     }
     documents = {
-        **{f"{part}/config.json": part_config(network.config) for part, network in networks.items()},
-        SCHEDULER: bundle.schedule.to_diffusers(bundle.settings.sampler),
-        SETTINGS: config.to_dict(bundle.settings),
-        INDEX: model_index(bundle.transformer.config, bundle.settings.sampler),
+        **{f"{part}/config.json": component_config(network.config) for part, network in networks.items()},
+        SCHEDULER_FILE: bundle.schedule.to_diffusers(bundle.settings.sampler),
+        SETTINGS_FILE: config.to_dict(bundle.settings),
+        INDEX_FILE: model_index(bundle.transformer.config, bundle.settings.sampler),
     }
-    with writing_model(Path(path), documents, ["tokenizer"]) as new:
+    with atomic_model_folder(Path(path), documents, ["tokenizer"]) as new:
         bundle.tokenizer.save(new / "tokenizer")
         for part, network in networks.items():
             state = network.state_dict()
-            file = new / part / f"{WEIGHTS[part]}.safetensors"
-            rules = keymap_of(network.config)
-            save_as_theirs(
-                shapes(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes
+            file = new / part / f"{WEIGHT_STEMS[part]}.safetensors"
+            rules = diffusers_keymap(network.config)
+            save_external(
+                meta_tensors(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes
             )
     return Path(path)
 
 
 @contextmanager
-def writing_model(path: Path, documents: Mapping[str, Any], others: Collection[str] = ()) -> Iterator[Path]:
+def atomic_model_folder(path: Path, documents: Mapping[str, Any], others: Collection[str] = ()) -> Iterator[Path]:
     """Gives a folder beside `path` to write weights to, which becomes `path` when the block ends well.
 
     A model that is already there is replaced, if all of its parts are written anew and nothing else is in its folder;
@@ -198,8 +200,8 @@ def _check_may_go(path: Path, names: Collection[str]) -> None:
     if path.resolve() in (here, *here.parents):
         raise UserError(f"cannot write a model to {path}: it would replace the folder that this runs in; give another")
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
-    is_model = (path / INDEX).is_file() or any((path / part / "config.json").is_file() for part in WEIGHTS)
+    is_model = (path / INDEX_FILE).is_file() or any((path / part / "config.json").is_file() for part in WEIGHT_STEMS)
     if there and not is_model:
         raise UserError(f"cannot write a model to {path}: something else than a model is there")
     if lost := [name for name in there if name not in names]:
-        raise UserError(f"cannot write a model to {path}: {some(lost)} in it would be lost; give another folder")
+        raise UserError(f"cannot write a model to {path}: {abbreviate(lost)} in it would be lost; give another folder")

@@ -12,7 +12,7 @@ from cogvideox.diffusion.config import Sampler
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
-Family = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
+Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TrainedRange:
 
 
 @dataclass(frozen=True)
-class FolderSettings:
+class ModelSettings:
     """Defaults and rules of one model.
 
     null_text: what stands for "no prompt" under guidance, the text encoder's answer to `""` or a tensor of zeros.
@@ -56,7 +56,7 @@ class FolderSettings:
     provenance: dict[str, str] = field(default_factory=dict)
 
 
-def family(config: TransformerConfig) -> Family:
+def variant_of(config: TransformerConfig) -> Variant:
     """Which of the five official models a transformer is built like."""
     takes_image = config.in_channels != config.out_channels
     if config.patch_size_t is not None:
@@ -66,14 +66,14 @@ def family(config: TransformerConfig) -> Family:
     return "5b" if config.use_rotary_positional_embeddings else "2b"
 
 
-def official(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> FolderSettings:
+def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> ModelSettings:
     """The settings of the family, for a folder that does not state its own.
 
     Sizes follow the transformer's `sample_*`, so that a small model of the same make gets a size it can do. In the 1.5
     models these are the extent of the position table, an upper bound; the official size is 768x1360. The official
     samples use dynamic guidance with DPM++, and constant guidance with DDIM.
     """
-    name = family(transformer)
+    name = variant_of(transformer)
     ratio = vae.spatial_compression_ratio
     height, width = transformer.sample_height * ratio, transformer.sample_width * ratio
     if transformer.patch_size_t is None:
@@ -81,7 +81,7 @@ def official(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -
     else:
         trained = TrainedRange((1, 161), 16, (min(height, 768), min(height, 1360)), (min(width, 768), min(width, 1360)))
         height, width = trained.height[0], trained.width[1]
-    return FolderSettings(
+    return ModelSettings(
         fps=8.0 if transformer.patch_size_t is None else 16.0,
         height=height,
         width=width,

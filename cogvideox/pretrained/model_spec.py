@@ -16,17 +16,17 @@ from typing import Any
 from cogvideox import config
 from cogvideox.diffusion.config import DIFFUSERS_CLASSES, SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
 from cogvideox.errors import UserError
-from cogvideox.pretrained.model_settings import FolderSettings, official
+from cogvideox.pretrained.model_settings import ModelSettings, official_settings
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
-INDEX = "model_index.json"
-SETTINGS = "cogvideox.json"
-SCHEDULER = "scheduler/scheduler_config.json"
+INDEX_FILE = "model_index.json"
+SETTINGS_FILE = "cogvideox.json"
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
 
 # The name of a part's weights, without the ending that says whether they are sharded.
-WEIGHTS = {
+WEIGHT_STEMS = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
@@ -45,7 +45,7 @@ class ModelSpec:
     vae: VAEConfig
     text: T5Config
     schedule: ScheduleConfig
-    settings: FolderSettings
+    settings: ModelSettings
 
     @property
     def size_multiple(self) -> int:
@@ -53,12 +53,12 @@ class ModelSpec:
         return self.vae.spatial_compression_ratio * self.transformer.patch_size
 
 
-def shipped() -> list[str]:
+def shipped_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(index.parent.name for index in _SHIPPED.glob(f"*/{INDEX}"))
+    return sorted(index.parent.name for index in _SHIPPED.glob(f"*/{INDEX_FILE}"))
 
 
-def find(model: str | Path) -> tuple[str, Path]:
+def find_model(model: str | Path) -> tuple[str, Path]:
     """The name and the place of a model: a shipped name, a path, or a name on the Hugging Face hub, which is fetched.
 
     `./toybox` is always a path. What is at a path is not looked at.
@@ -66,7 +66,7 @@ def find(model: str | Path) -> tuple[str, Path]:
     Raises:
         UserError: no such model; the sentence lists the names. It cannot be fetched.
     """
-    names = shipped()
+    names = shipped_models()
     if str(model) in names:
         return str(model), _SHIPPED / str(model)
     path = Path(model)
@@ -75,46 +75,46 @@ def find(model: str | Path) -> tuple[str, Path]:
     if str(model) and path.exists():
         return str(path.resolve()), path
     if str(model).count("/") == 1 and not path.is_absolute() and not path.parent.exists():
-        from cogvideox.pretrained.hub import fetch
+        from cogvideox.pretrained.hub import download
 
-        return str(model), fetch(str(model))
+        return str(model), download(str(model))
     raise UserError(f"there is no model {str(model)!r}: {_choices()}")
 
 
 def _choices() -> str:
-    known = ", ".join(shipped()) or "(none)"
+    known = ", ".join(shipped_models()) or "(none)"
     return (
         f"give the path of a folder in the diffusers layout, one of the names {known}, or one on the Hugging Face hub"
     )
 
 
-def describe(model: str | Path) -> ModelSpec:
+def read_spec(model: str | Path) -> ModelSpec:
     """Reads every configuration of a model and none of its weights.
 
     Raises:
         UserError: no such model, a missing file, a configuration that cannot be honoured, parts that do not fit.
     """
-    name, path = find(model)
-    if not (path / INDEX).is_file():
+    name, path = find_model(model)
+    if not (path / INDEX_FILE).is_file():
         kind = "folder" if path.is_dir() else "file"
         raise UserError(
-            f"the {kind} {path} is not a model, because it holds no {INDEX}: {_choices()}; "
+            f"the {kind} {path} is not a model, because it holds no {INDEX_FILE}: {_choices()}; "
             "`cogvideox inspect` says what it is, and `cogvideox convert` makes a model of weights in another form"
         )
     transformer = TransformerConfig.from_diffusers(read_json(path / "transformer/config.json"))
     vae = VAEConfig.from_diffusers(read_json(path / "vae/config.json"))
     text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
-    scheduler = read_json(path / SCHEDULER)
+    scheduler = read_json(path / SCHEDULER_FILE)
     schedule = ScheduleConfig.from_diffusers(scheduler)
-    settings = official(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler["_class_name"]])
-    if (path / SETTINGS).exists():
-        stated = {**config.to_dict(settings), **read_json(path / SETTINGS)}
-        settings = config.from_dict(FolderSettings, stated, where=str(path / SETTINGS))
-    check_parts(transformer, vae, text, where=str(path))
+    settings = official_settings(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler["_class_name"]])
+    if (path / SETTINGS_FILE).exists():
+        stated = {**config.to_dict(settings), **read_json(path / SETTINGS_FILE)}
+        settings = config.from_dict(ModelSettings, stated, where=str(path / SETTINGS_FILE))
+    check_compatible(transformer, vae, text, where=str(path))
     return ModelSpec(name, path, transformer, vae, text, schedule, settings)
 
 
-def check_parts(transformer: TransformerConfig, vae: VAEConfig, text: T5Config, *, where: str) -> None:
+def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text: T5Config, *, where: str) -> None:
     """Whether the networks can work together.
 
     Raises:
@@ -142,7 +142,7 @@ def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, A
     }
 
 
-def part_config(config: TransformerConfig | VAEConfig | T5Config) -> dict[str, Any]:
+def component_config(config: TransformerConfig | VAEConfig | T5Config) -> dict[str, Any]:
     """The content of a part's `config.json`."""
     if isinstance(config, T5Config):
         # Without a dtype, transformers takes the one of the file, while diffusers loads the other parts as float32.
@@ -156,10 +156,10 @@ def weights_file(path: Path, part: str) -> Path:
     Raises:
         UserError: neither is there.
     """
-    return weights_in(path / part, WEIGHTS[part])
+    return find_weights(path / part, WEIGHT_STEMS[part])
 
 
-def weights_in(folder: Path, stem: str) -> Path:
+def find_weights(folder: Path, stem: str) -> Path:
     """The weights in the folder of a part, as `weights_file` finds them."""
     for ending in (".safetensors", ".safetensors.index.json", ".bin"):
         if (file := folder / (stem + ending)).is_file():

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cogvideox.state_dict.keymap import Rule, to_theirs
+from cogvideox.state_dict.keymap import Rule, to_external
 from cogvideox.state_dict.safetensors_io import write_state
 
 
-def save_as_theirs(
+def save_external(
     meta: Mapping[str, Tensor],
     tensors: Iterable[tuple[str, Tensor]],
     path: str | Path,
@@ -30,7 +30,7 @@ def save_as_theirs(
         UserError: as `files.save_state`, and whatever making the tensors raises.
     """
     write_state(
-        their_shapes(meta, rules, dtype),
+        external_meta(meta, rules, dtype),
         _split(tensors, rules, dtype),
         path,
         metadata=metadata,
@@ -38,11 +38,11 @@ def save_as_theirs(
     )
 
 
-def their_shapes(
+def external_meta(
     meta: Mapping[str, Tensor], rules: Sequence[Rule], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
     """What a file will hold, as tensors on the meta device."""
-    theirs = to_theirs(meta, rules)
+    theirs = to_external(meta, rules)
     return {
         name: torch.empty(tensor.shape, dtype=_kind(tensor, dtype), device="meta") for name, tensor in theirs.items()
     }
@@ -52,7 +52,7 @@ def _split(
     tensors: Iterable[tuple[str, Tensor]], rules: Sequence[Rule], dtype: torch.dtype | None
 ) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors:
-        yield from to_theirs({name: tensor.detach().to(dtype=_kind(tensor, dtype))}, rules).items()
+        yield from to_external({name: tensor.detach().to(dtype=_kind(tensor, dtype))}, rules).items()
 
 
 def _kind(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:

@@ -101,7 +101,7 @@ def Interleave(
     return Rule(tuple(theirs), ours, join, split)
 
 
-def to_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
     """Their state dict under our names.
 
     Raises:
@@ -110,7 +110,7 @@ def to_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Ten
     """
     translated: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        rule, names, our_name = _their_side(name, rules)
+        rule, names, our_name = _match_external(name, rules)
         if rule is None or not all(partner in state for partner in names):
             _put(translated, name, tensor)
         elif name == names[0]:  # the partners of a merge are joined when its first one is met
@@ -119,7 +119,7 @@ def to_ours(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Ten
     return translated
 
 
-def to_theirs(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+def to_external(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
     """Our state dict under their names: the inverse of `to_ours`. The tensors may be views of ours.
 
     Raises:
@@ -128,7 +128,7 @@ def to_theirs(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, T
     """
     translated: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        rule, names = _our_side(name, rules)
+        rule, names = _match_internal(name, rules)
         if rule is None:
             _put(translated, name, tensor)
         else:
@@ -137,44 +137,44 @@ def to_theirs(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, T
     return translated
 
 
-def their_names(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
+def external_names(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
     """What `name` of ours is called on their side: for messages about files in their naming."""
-    rule, names = _our_side(name, rules)
+    rule, names = _match_internal(name, rules)
     return (name,) if rule is None else names
 
 
-def make(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
+def join_tensor(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
     """Our tensor `name` of theirs alone, given in the order of `their_names`.
 
     Raises:
         UserError: tensors that belong together do not fit together.
     """
-    rule, names = _our_side(name, rules)
+    rule, names = _match_internal(name, rules)
     return parts[0] if rule is None else _fit(rule.join, list(parts), names)
 
 
-def place(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], into: Tensor) -> None:
+def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], into: Tensor) -> None:
     """The same into memory that is there, cast on the way; what is merged is never joined in memory of its own.
 
     Raises:
         UserError: tensors that belong together do not fit together.
     """
-    rule, _ = _our_side(name, rules)
+    rule, _ = _match_internal(name, rules)
     pieces = rule.split(into) if rule is not None and rule.cuts else ()
     if [piece.shape for piece in pieces] == [part.shape for part in parts]:
         for piece, part in zip(pieces, parts, strict=True):
             piece.copy_(part)
     else:
-        into.copy_(make(name, rules, parts))
+        into.copy_(join_tensor(name, rules, parts))
 
 
-def copies(name: str, rules: Sequence[Rule]) -> bool:
+def allocates(name: str, rules: Sequence[Rule]) -> bool:
     """Whether `make` gives our tensor `name` memory of its own."""
-    rule, _ = _our_side(name, rules)
+    rule, _ = _match_internal(name, rules)
     return rule is not None and rule.copies
 
 
-def _their_side(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
+def _match_external(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
     """The first rule whose left side fits `name`, all their names of that rule, and our name."""
     for rule in rules:
         for pattern in rule.theirs:
@@ -183,7 +183,7 @@ def _their_side(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[st
     return None, (name,), name
 
 
-def _our_side(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
+def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
     """The first rule whose right side fits `name`, and all their names of that rule."""
     for rule in rules:
         if (fields := _match(rule.ours, name)) is not None:

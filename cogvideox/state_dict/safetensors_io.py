@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cogvideox.atomic_io import cannot_read, writing
+from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, some
-from cogvideox.state_dict.lazy import MappedFile, Read, Stored, shapes
+from cogvideox.formatting import abbreviate, pluralize
+from cogvideox.state_dict.lazy import LazyStateDict, MappedFile, TensorReader, meta_tensors
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
@@ -41,7 +41,7 @@ _TYPE_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _LEAST = 4 * 2**20
 
 
-def open_state(path: str | Path) -> Stored:
+def open_state(path: str | Path) -> LazyStateDict:
     """A state dict on the disk: one `.safetensors` file, an `.index.json` with its shards, or a folder of either.
 
     Only names, shapes and types are read; `Stored` says how the values come.
@@ -83,7 +83,7 @@ def save_state(
     Raises:
         UserError: there is no permission, the disk is full, or the path leads through a file.
     """
-    write_state(shapes(state), state.items(), path, metadata=metadata, max_shard_bytes=max_shard_bytes)
+    write_state(meta_tensors(state), state.items(), path, metadata=metadata, max_shard_bytes=max_shard_bytes)
 
 
 def write_state(
@@ -114,13 +114,13 @@ def write_state(
 
     with ExitStack() as files:  # leaves in reverse: the index, which makes the shards count, is moved into place last
         if len(shards) > 1:
-            index = files.enter_context(writing(path.with_name(path.stem + _INDEX_SUFFIX)))
+            index = files.enter_context(atomic_write(path.with_name(path.stem + _INDEX_SUFFIX)))
             placed = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
             total = sum(tensor.nbytes for tensor in meta.values())
             index.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": placed}, indent=2) + "\n")
         places: dict[str, tuple[BinaryIO, int]] = {}
         for name, shard in zip(names, shards, strict=True):
-            temporary = files.enter_context(writing(path.with_name(name)))
+            temporary = files.enter_context(atomic_write(path.with_name(name)))
             places |= _begin(files.enter_context(temporary.open("wb")), shard, header)
         for key, tensor in tensors:
             file, offset = places.pop(key)
@@ -140,10 +140,12 @@ def _in_folder(folder: Path) -> Path:
         return files[0]
     if not files:
         raise UserError(f"there are no weights in {folder}: it holds no file that ends in {_SUFFIX}")
-    raise UserError(f"which weights in {folder} are meant is unclear, give one of {some([str(f) for f in files])}")
+    raise UserError(
+        f"which weights in {folder} are meant is unclear, give one of {abbreviate([str(f) for f in files])}"
+    )
 
 
-def _open_shards(index: Path) -> Stored:
+def _open_shards(index: Path) -> LazyStateDict:
     try:
         placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(placed.values()))
@@ -153,22 +155,24 @@ def _open_shards(index: Path) -> Stored:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read {index}: it is not an index of weights") from error
     if absent := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
-        raise UserError(f"cannot read {index}: {count(absent, 'file')} missing beside it ({some(absent)})")
+        raise UserError(f"cannot read {index}: {pluralize(absent, 'file')} missing beside it ({abbreviate(absent)})")
     meta: dict[str, Tensor] = {}
     places: dict[str, tuple[MappedFile, str]] = {}
     for name, path in zip(names, files, strict=True):
         in_file, file, _ = _read_header(path)
         listed = [key for key, holder in placed.items() if holder == name]
         if absent := [key for key in listed if key not in in_file]:
-            raise UserError(f"cannot read {index}: {path.name} lacks {count(absent, 'tensor')} ({some(absent)})")
+            raise UserError(
+                f"cannot read {index}: {path.name} lacks {pluralize(absent, 'tensor')} ({abbreviate(absent)})"
+            )
         meta |= {key: in_file[key] for key in listed}
         places |= {key: (file, key) for key in listed}
-    return Stored(meta, places)
+    return LazyStateDict(meta, places)
 
 
-def _open_file(path: Path) -> Stored:
+def _open_file(path: Path) -> LazyStateDict:
     meta, file, metadata = _read_header(path)
-    return Stored(meta, {name: (file, name) for name in meta}, metadata)
+    return LazyStateDict(meta, {name: (file, name) for name in meta}, metadata)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
@@ -182,8 +186,10 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
         with safe_open(path, framework="pt") as tensors:
             kinds = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
             if foreign := [name for name, kind in kinds.items() if kind.get_dtype() not in _TYPES]:
-                types = some(sorted({kinds[name].get_dtype() for name in foreign}))
-                raise UserError(f"cannot read {path}: {count(foreign, 'tensor')} of a type not known here ({types})")
+                types = abbreviate(sorted({kinds[name].get_dtype() for name in foreign}))
+                raise UserError(
+                    f"cannot read {path}: {pluralize(foreign, 'tensor')} of a type not known here ({types})"
+                )
             meta = {name: _meta(kind.get_shape(), kind.get_dtype()) for name, kind in kinds.items()}
             metadata = tensors.metadata() or {}
     except OSError as error:
@@ -195,7 +201,7 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
             reason = f"it is truncated or no safetensors file ({str(error).removeprefix('Error while ')})"
         raise UserError(f"cannot read {path}: {reason}") from error
 
-    def mapped() -> Read:
+    def mapped() -> TensorReader:
         try:
             return safe_open(path, framework="pt").get_tensor
         except OSError as error:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, some
-from cogvideox.state_dict.lazy import MappedFile, Stored
+from cogvideox.formatting import abbreviate, pluralize
+from cogvideox.state_dict.lazy import LazyStateDict, MappedFile
 from cogvideox.state_dict.safetensors_io import open_state
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -29,12 +29,12 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _WRAPPERS = ("model", "module", "state_dict")
 
 
-def open_weights(path: str | Path) -> Stored:
+def open_weights(path: str | Path) -> LazyStateDict:
     """`open_pickle` or `files.open_state`, by the name of the file."""
     return open_pickle(path) if str(path).endswith(SUFFIXES) else open_state(path)
 
 
-def open_pickle(path: str | Path) -> Stored:
+def open_pickle(path: str | Path) -> LazyStateDict:
     """The state dict in a file that `torch.save` wrote; what else the file holds is passed over.
 
     The tensors stay in the file, mapped. Files of PyTorch before 1.6 cannot be mapped, and are read whole.
@@ -46,8 +46,8 @@ def open_pickle(path: str | Path) -> Stored:
     content = _state(_load(path), path)
     if empty := [name for name, tensor in content.items() if tensor.numel() == 0]:
         raise UserError(
-            f"cannot read {path}: {count(empty, 'tensor')} without values ({some(empty)}), as ZeRO-3 leaves them; "
-            "join its pieces with DeepSpeed's zero_to_fp32.py first"
+            f"cannot read {path}: {pluralize(empty, 'tensor')} without values ({abbreviate(empty)}), as ZeRO-3 "
+            "leaves them; join its pieces with DeepSpeed's zero_to_fp32.py first"
         )
     meta = {name: tensor.to("meta") for name, tensor in content.items()}
     if zipfile.is_zipfile(path):
@@ -56,7 +56,7 @@ def open_pickle(path: str | Path) -> Stored:
         file = MappedFile(lambda: _state(_load(path), path).__getitem__, max(path.stat().st_size // 20, 2**26))
     else:
         file = MappedFile(lambda: content.__getitem__, path.stat().st_size)
-    return Stored(meta, {name: (file, name) for name in meta})
+    return LazyStateDict(meta, {name: (file, name) for name in meta})
 
 
 def _load(path: Path) -> Any:
@@ -68,8 +68,8 @@ def _load(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             if called := _calls(path, str(error)):
                 raise UserError(
-                    f"{path} is refused: reading it would run code ({some(called)}), which weights never need; ask for "
-                    "the weights as safetensors"
+                    f"{path} is refused: reading it would run code ({abbreviate(called)}), which weights never "
+                    "need; ask for the weights as safetensors"
                 ) from error
             raise UserError(f"cannot read {path}: it is truncated or no file of PyTorch") from error
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:

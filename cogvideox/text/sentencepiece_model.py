@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvideox.atomic_io import cannot_read, writing
+from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 
 Piece = tuple[str, float]
@@ -72,7 +72,7 @@ def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
     settings = {_MODEL_TYPE: _UNIGRAM, _VOCAB_SIZE: len(pieces), _UNK_ID: 2, _BOS_ID: -1, _EOS_ID: 1, _PAD_ID: 0}
     data += _bytes(_TRAINER, b"".join(_integer(number, value) for number, value in settings.items()))
     data += _bytes(_NORMALIZER, _bytes(_NAME, b"user_defined") + _bytes(_CHARSMAP, charsmap))
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.state_dict.keymap import Merge, Rename
-from cogvideox.state_dict.lazy import Stored, passing
+from cogvideox.state_dict.lazy import LazyStateDict, read_transient
 from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
 
 # The token embedding has two names in transformers; files hold it under the first, the second, or both.
@@ -37,7 +37,7 @@ KEYMAP = [
 
 
 @overload
-def one_embedding(state: Stored) -> Stored: ...
+def one_embedding(state: LazyStateDict) -> LazyStateDict: ...
 @overload
 def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
 def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -48,11 +48,11 @@ def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """
     if _ALIAS not in state:
         return state
-    if _EMBEDDING in state and not torch.equal(passing(state, _EMBEDDING), passing(state, _ALIAS)):
+    if _EMBEDDING in state and not torch.equal(read_transient(state, _EMBEDDING), read_transient(state, _ALIAS)):
         raise UserError(f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ")
     names = {name: name for name in state if name != _ALIAS}
     names.setdefault(_EMBEDDING, _ALIAS)
-    return state.renamed(names) if isinstance(state, Stored) else {new: state[old] for new, old in names.items()}
+    return state.renamed(names) if isinstance(state, LazyStateDict) else {new: state[old] for new, old in names.items()}
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.atomic_io import cannot_read, cannot_write, sweep
+from cogvideox.atomic_io import cannot_read, cannot_write, remove_stale_files
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import local
 from cogvideox.parallel.mesh import Ranks
@@ -185,7 +185,7 @@ def open_run(
     done = 0 if step is None else checkpoints.load(parts)
 
     def begin() -> None:
-        sweep(folder)
+        remove_stale_files(folder)
         config.save(settings, file)
 
     checkpoints.once(begin)

@@ -18,12 +18,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cogvideox.dataset.config import Target
 from cogvideox.dataset.latents.latent_store import INDEX, read_settings
-from cogvideox.formatting import size
+from cogvideox.formatting import format_bytes
 from cogvideox.geometry import PIXEL_RATIO, latent_shape
-from cogvideox.pretrained.components import build
-from cogvideox.pretrained.model_spec import describe, shipped
-from cogvideox.pretrained.offload.hardware import Machine
-from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE, Clip, transformer_parameters
+from cogvideox.pretrained.components import build_network
+from cogvideox.pretrained.model_spec import read_spec, shipped_models
+from cogvideox.pretrained.offload.hardware import Hardware
+from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE, BatchShape, transformer_parameters
 from cogvideox.pretrained.offload.vae_cost import vae_flops, vae_parameters
 from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
@@ -61,7 +61,7 @@ class Estimate:
 
 
 def estimate(
-    settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Machine | None, num_ranks: int = 1
+    settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Hardware | None, num_ranks: int = 1
 ) -> Estimate | None:
     """Of a run over so many processes, each on such a machine; None where the model that it begins with is not known
     before it is there."""
@@ -72,27 +72,27 @@ def estimate(
     return _of_stage(settings, machine, num_ranks)
 
 
-def told(found: Estimate | None, num_steps: int, machine: Machine | None, num_ranks: int) -> list[str]:
+def told(found: Estimate | None, num_steps: int, machine: Hardware | None, num_ranks: int) -> list[str]:
     """An estimate for people."""
     if found is None:
         return ["what it takes is known once the model that it begins with is there"]
-    parts = " + ".join(f"{name} {size(num_bytes)}" for name, num_bytes in found.memory.items())
+    parts = " + ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in found.memory.items())
     lines = [
         f"steps       {num_steps:,}, of {found.step}",
         f"parameters  {found.parameters:,}, of which {found.trained:,} learn",
-        f"memory      about {size(sum(found.memory.values()))} = {parts}",
+        f"memory      about {format_bytes(sum(found.memory.values()))} = {parts}",
     ]
     if num_ranks > 1:
         lines[-1] += f", in each of {num_ranks} processes"
     if machine is not None:
-        lines[-1] += f"; {size(machine.free)} are free"
+        lines[-1] += f"; {format_bytes(machine.free_bytes)} are free"
     if found.seconds is not None and machine is not None:
         whole = duration(num_steps * found.seconds)
         lines.append(f"time        about {found.seconds:.2g} s a step, {whole} in all, on {machine.name}")
     return lines
 
 
-def _of_stage(settings: DiffusionTraining, machine: Machine | None, num_ranks: int) -> Estimate | None:
+def _of_stage(settings: DiffusionTraining, machine: Hardware | None, num_ranks: int) -> Estimate | None:
     config, run = _transformer_of(settings), settings.run
     if config is None:
         return None
@@ -126,19 +126,19 @@ def _of_stage(settings: DiffusionTraining, machine: Machine | None, num_ranks: i
     return Estimate(step, parameters.total, trained, memory, _seconds(machine, dtype, linear, attention, num_ranks))
 
 
-def _of_toybox(settings: ToyboxTraining, machine: Machine | None) -> Estimate:
+def _of_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Estimate:
     config, run, clips = settings.transformer, settings.run, settings.clips
     latents = latent_shape(clips.num_frames, clips.height, clips.width, patch_t=config.patch[0])
-    batch = Clip(run.batch_size, *latents, config.max_text_seq_length)
+    batch = BatchShape(run.batch_size, *latents, config.max_text_seq_length)
     parameters = transformer_parameters(config)
-    text = build(settings.text_encoder)
+    text = build_network(settings.text_encoder)
     encoder = sum(weight.numel() for weight in text.parameters())
     trained = parameters.total + (encoder if settings.train_text_encoder else 0)
     memory = _of_weights(trained, parameters.num_blocks * parameters.matrices, settings.optim)
     memory["weights"] = FLOAT32 * (parameters.total + encoder)
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * trained
-    of_one = _kept_by_transformer(config, [replace(batch, batch=1)], run.precision, "none")
+    of_one = _kept_by_transformer(config, [replace(batch, batch_size=1)], run.precision, "none")
     memory["activations"] = run.batch_size * of_one
     tokens = batch.tokens(config)
     step = f"{run.batch_size * tokens:,} tokens in {run.batch_size} clips of {tokens}"
@@ -146,7 +146,7 @@ def _of_toybox(settings: ToyboxTraining, machine: Machine | None) -> Estimate:
     return Estimate(step, parameters.total + encoder, trained, memory, seconds)
 
 
-def _of_vae(settings: VAETraining, machine: Machine | None, num_ranks: int) -> Estimate:
+def _of_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> Estimate:
     run, clips, config = settings.run, settings.clips, settings.model
     sharing = settings.context_parallel or num_ranks  # processes that share a clip
     of_vae = vae_parameters(config)
@@ -178,8 +178,8 @@ def _transformer_of(settings: DiffusionTraining) -> TransformerConfig | None:
     config = settings.transformer
     parts = Path(settings.model).parts
     official = settings.model.lower().rpartition("cogvideox")[2].lstrip("-")
-    if config is None and (settings.model in shipped() or Path(settings.model).exists()):
-        config = describe(settings.model).transformer
+    if config is None and (settings.model in shipped_models() or Path(settings.model).exists()):
+        config = read_spec(settings.model).transformer
     elif config is None and len(parts) == 3 and parts[0] == "runs" and parts[1] in STAGES:
         config = _transformer_of(STAGES[parts[1]]())
     elif config is None and official in PRESETS:
@@ -197,7 +197,7 @@ def _targets(settings: DiffusionTraining) -> list[Target]:
     ]
 
 
-def _largest(target: Target, config: TransformerConfig) -> Clip:
+def _largest(target: Target, config: TransformerConfig) -> BatchShape:
     """The largest clip that data become, as the transformer takes it. Where only the area is bound it is a square one,
     or of the one size that learned positions are made for."""
     height, width = target.height, target.width
@@ -206,13 +206,13 @@ def _largest(target: Target, config: TransformerConfig) -> Clip:
     elif height is None or width is None:
         height = width = max(1, math.isqrt(target.max_area or 0) // target.multiple) * target.multiple
     frames, h, w = latent_shape(target.num_frames, height, width, patch_t=config.patch[0])
-    return Clip(1, frames, h, w, config.max_text_seq_length)
+    return BatchShape(1, frames, h, w, config.max_text_seq_length)
 
 
 def _factors(config: TransformerConfig, settings: DiffusionTraining) -> int:
     """Parameters of the LoRA: those of one block, in every block."""
     assert settings.lora is not None
-    network = build(replace(config, num_layers=1))
+    network = build_network(replace(config, num_layers=1))
     assert isinstance(network, Transformer)
     chosen = settings.lora
     factors = inject.fresh(network, torch.Generator(), rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
@@ -232,7 +232,7 @@ def _of_weights(trained: int, hidden: int, optim: OptimSettings) -> dict[str, in
 
 
 def _kept_by_transformer(
-    config: TransformerConfig, row: list[Clip], dtype: str, checkpointing: str, *, all_weights: bool = True
+    config: TransformerConfig, row: list[BatchShape], dtype: str, checkpointing: str, *, all_weights: bool = True
 ) -> int:
     """Bytes that the gradients of a row of clips need kept: of one block and of two, and so of all."""
     tokens = sum(clip.tokens(config) for clip in row)
@@ -244,8 +244,8 @@ def _kept_by_transformer(
     return one + config.num_layers * of_each  # `one` has the block that is being computed again
 
 
-def _kept_in_row(config: TransformerConfig, row: list[Clip], dtype: str, all_weights: bool) -> int:
-    network = build(config)
+def _kept_in_row(config: TransformerConfig, row: list[BatchShape], dtype: str, all_weights: bool) -> int:
+    network = build_network(config)
     assert isinstance(network, Transformer)
     network.to(getattr(torch, dtype)).requires_grad_(all_weights)
     for block in network.blocks if not all_weights else ():
@@ -253,7 +253,7 @@ def _kept_in_row(config: TransformerConfig, row: list[Clip], dtype: str, all_wei
             weight.requires_grad_(weight.ndim == 2)  # a LoRA beside it needs the same input kept
     make = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
     latents = [make(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
-    text = make(len(row), row[0].num_text, config.text_embed_dim)
+    text = make(len(row), row[0].text_length, config.text_embed_dim)
     times = torch.empty(len(row), device="meta")
     with _kept(network) as kept:
         out = network.packed(latents, text, times, ofs=config.ofs, attend=_as_kernels)
@@ -262,7 +262,7 @@ def _kept_in_row(config: TransformerConfig, row: list[Clip], dtype: str, all_wei
 
 def _kept_by_vae(settings: VAETraining, shape: tuple[int, int, int], discriminator: Discriminator | None) -> int:
     """Bytes that the gradients of one clip need kept."""
-    vae, dtype = build(settings.model), getattr(torch, settings.run.precision)
+    vae, dtype = build_network(settings.model), getattr(torch, settings.run.precision)
     assert isinstance(vae, CausalVAE)
     vae.to(dtype)
     make = partial(torch.empty, device="meta", dtype=dtype)
@@ -309,14 +309,14 @@ class _Kernel(torch.autograd.Function):
         return out
 
 
-def _knows(machine: Machine | None, precision: str) -> bool:
+def _knows(machine: Hardware | None, precision: str) -> bool:
     """Whether the machine's rates are known in this precision. A CPU's are measured, in float32; a GPU's are listed."""
     if machine is None:
         return False
-    return precision == "float32" if machine.kind == "cpu" else machine.rates.peak is not None
+    return precision == "float32" if machine.device_type == "cpu" else machine.rates.peak is not None
 
 
-def _seconds(machine: Machine | None, precision: str, linear: float, attention: float, num_ranks: int) -> float | None:
+def _seconds(machine: Hardware | None, precision: str, linear: float, attention: float, num_ranks: int) -> float | None:
     if machine is None or not _knows(machine, precision):
         return None
     return (linear / machine.rates.linear + attention / machine.rates.attention) / num_ranks

@@ -19,7 +19,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from cogvideox.atomic_io import cannot_read, writing
+from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 from cogvideox.video.sheet import contact_sheet
 
@@ -131,7 +131,7 @@ def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps
     _check_fps(fps)
     if frames.dtype != np.uint8:
         frames = (np.clip(frames, 0, 1) * 255).round().astype(np.uint8)
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         FORMATS[path.suffix.lower()](temporary, frames, fps)
 
 

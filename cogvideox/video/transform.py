@@ -48,7 +48,7 @@ def resize_pad(
 
 
 def resize(
-    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int, fit: geometry.Fit = "cover"
+    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int, fit: geometry.FitMode = "cover"
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
     """Frames in another size, in the way that `fit` says."""
     if fit == "cover":

@@ -8,17 +8,17 @@ import torch
 from cogvideox.generation.memory import default_demand
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.components import build
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.components import build_network
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload import planner
-from cogvideox.pretrained.offload.hardware import look
-from cogvideox.pretrained.offload.placement import model_of, place
-from cogvideox.pretrained.offload.planner import Demand
-from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import place_model, profile_model
+from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 
-DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_once=9)
+DEMAND = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,22 @@ def spec(tmp_path_factory):
         sample_frames=9,
     )
     torch.manual_seed(0)
-    bundle.transformer = build(config).to_empty(device="cpu")
+    bundle.transformer = build_network(config).to_empty(device="cpu")
     for parameter in bundle.transformer.parameters():
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    return describe(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
+    return read_spec(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
 
 
 def placed(spec, keeps, storage="exact", host=None):
     device = torch.device("cuda")
-    machine = look(device, "bfloat16")
+    machine = detect_hardware(device, "bfloat16")
     if host is not None:
-        machine = replace(machine, host_free=host)
-    return place(
-        spec, planner.estimate(model_of(spec), DEMAND, machine, keeps, Decoding(), storage), device, torch.bfloat16
+        machine = replace(machine, host_free_bytes=host)
+    return place_model(
+        spec,
+        planner.estimate_plan(profile_model(spec), DEMAND, machine, keeps, VAEMemoryMode(), storage),
+        device,
+        torch.bfloat16,
     )
 
 
@@ -61,57 +64,59 @@ def predictions(run):
     torch.cuda.reset_peak_memory_stats()
     said = []
     for _ in range(2):
-        run.turn("text_encoder")
+        run.activate("text_encoder")
         text = run.text_encoder(torch.arange(24, device="cuda").view(2, 12)).bfloat16()
-        run.turn("transformer")
+        run.activate("transformer")
         tables = run.transformer.modulation(torch.tensor([999, 700, 300, 3], device="cuda"))
         x = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0)).cuda().bfloat16()
         for step in range(4):
             x = x + 0.1 * run.transformer(x, text, None, modulation=tables[step])
         said += [text.float().cpu(), x.float().cpu()]
-        run.turn("vae")
+        run.activate("vae")
     return said, torch.cuda.max_memory_allocated()
 
 
 @pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
-@pytest.mark.parametrize("keeps", planner.KEEPS[1:])
+@pytest.mark.parametrize("keeps", planner.STRATEGIES[1:])
 def test_every_placement_gives_the_same_numbers(spec, keeps, host):
-    expected, _ = predictions(placed(spec, planner.KEEPS[0]))
+    expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
     found, _ = predictions(placed(spec, keeps, host=host))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("keeps", [planner.KEEPS[0], planner.KEEPS[-1]])
+@pytest.mark.parametrize("keeps", [planner.STRATEGIES[0], planner.STRATEGIES[-1]])
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 def test_one_byte_storage_is_near(spec, keeps, storage):
-    expected, _ = predictions(placed(spec, planner.KEEPS[0]))
+    expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
     found, _ = predictions(placed(spec, keeps, storage))
     assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
 
 
 def test_streaming_takes_little_memory(spec):
-    _, resident = predictions(placed(spec, planner.KEEPS[0]))
-    run = placed(spec, planner.KEEPS[-1])
+    _, resident = predictions(placed(spec, planner.STRATEGIES[0]))
+    run = placed(spec, planner.STRATEGIES[-1])
     _, streamed = predictions(run)
     assert streamed <= 0.35 * resident
-    assert run.plan.transformer == "streamed" and run.plan.waits == "host"
+    assert run.plan.transformer == "group_offload" and run.plan.weight_location == "host"
 
 
 def test_the_estimate_is_what_is_allocated(spec):
     """Of the resident model, whose weights are most of it."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    run = placed(spec, planner.KEEPS[0])
+    run = placed(spec, planner.STRATEGIES[0])
     _, peak = predictions(run)
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
 
 
-@pytest.mark.parametrize("keeps", planner.KEEPS)
+@pytest.mark.parametrize("keeps", planner.STRATEGIES)
 def test_the_same_video_in_every_placement(keeps):
-    spec = describe("toybox")
+    spec = read_spec("toybox")
     device = torch.device("cuda")
-    plan = planner.estimate(model_of(spec), default_demand(spec), look(device, "float32"), keeps, Decoding())
+    plan = planner.estimate_plan(
+        profile_model(spec), default_demand(spec), detect_hardware(device, "float32"), keeps, VAEMemoryMode()
+    )
     pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
     assert abs(one - other).max() < 1e-3

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_ours, to_theirs
+from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_external, to_internal
 
 
 @st.composite
@@ -46,10 +46,10 @@ def keymaps_with_states(draw):
 def test_to_theirs_undoes_to_ours(case):
     makers, state = case
     rules = [make() for make in makers]
-    ours = to_ours(state, rules)
-    back = to_theirs(ours, rules)
+    ours = to_internal(state, rules)
+    back = to_external(ours, rules)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
-    again = to_ours(back, rules)
+    again = to_internal(back, rules)
     assert again.keys() == ours.keys()
     assert all(torch.equal(again[name], ours[name]) for name in ours)

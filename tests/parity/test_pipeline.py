@@ -81,9 +81,9 @@ def test_our_folder_loads_there(tmp_path, form):
     assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
 
-@pytest.mark.skipif("toybox" not in model_spec.shipped(), reason="the shipped model is not in this checkout")
+@pytest.mark.skipif("toybox" not in model_spec.shipped_models(), reason="the shipped model is not in this checkout")
 def test_the_shipped_model_is_the_same_video_there():
-    spec = model_spec.describe("toybox")
+    spec = model_spec.read_spec("toybox")
     settings = spec.settings
     values = {
         "prompt": settings.examples[0],
@@ -97,4 +97,4 @@ def test_the_shipped_model_is_the_same_video_there():
         "seed": 1,
     }
     assert compare(spec.path, **values) >= 50
-    assert json.loads((spec.path / model_spec.INDEX).read_text())["_class_name"] == "CogVideoXPipeline"
+    assert json.loads((spec.path / model_spec.INDEX_FILE).read_text())["_class_name"] == "CogVideoXPipeline"

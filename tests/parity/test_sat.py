@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.conversion.convert import prepare
-from cogvideox.pretrained.conversion.detect import identify
-from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.pretrained.conversion.convert import plan_conversion
+from cogvideox.pretrained.conversion.detect import detect_checkpoint
+from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.text.weights import KEYMAP
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
@@ -37,7 +37,7 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
     parts = {
         "model.diffusion_model.": sat_transformer.state(config, generator),
         "first_stage_model.": sat_vae.state(tiny.vae_config("5b"), generator),
-        "conditioner.embedders.0.transformer.": to_theirs(tiny.bundle().text_encoder.state_dict(), KEYMAP),
+        "conditioner.embedders.0.transformer.": to_external(tiny.bundle().text_encoder.state_dict(), KEYMAP),
     }
     in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}
@@ -57,10 +57,10 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
 def test_same_prediction(tmp_path: Path, variant: str) -> None:
     config = CONFIGS[variant]
     parts = checkpoint(tmp_path / "sat", config, whole=False)
-    spec = identify(tmp_path / "sat")
+    spec = detect_checkpoint(tmp_path / "sat")
     assert (spec.kind, spec.parts.keys()) == ("SAT checkpoint", {"transformer", "vae"})
 
-    plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
+    plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
     assert loaded.transformer.config == config
 
@@ -87,7 +87,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
 @torch.no_grad()
 def test_same_vae(tmp_path: Path) -> None:
     parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
-    plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
+    plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
     ours = model_folder.load(plan.write_folder(tmp_path / "model")).vae
     theirs = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
 
@@ -103,14 +103,14 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
     """Full fine-tuning stores T5 and VAE beside the transformer; the three are told apart, and nothing is left over."""
     variant = "1.5-5b"
     parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
-    spec = identify(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
+    spec = detect_checkpoint(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
     assert spec.parts.keys() == {"transformer", "vae", "text_encoder"}
-    assert (spec.variant, spec.strangers) == (variant, ())
+    assert (spec.variant, spec.unknown_tensors) == (variant, ())
 
-    plan = prepare(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
+    plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
-    own = to_ours(parts["conditioner.embedders.0.transformer."], KEYMAP)
+    own = to_internal(parts["conditioner.embedders.0.transformer."], KEYMAP)
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.text_encoder.state_dict().items())
     first = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]
     assert torch.equal(loaded.transformer.blocks[0].attention.qkv.weight, first)

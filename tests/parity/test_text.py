@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
@@ -49,7 +49,7 @@ def reference(config: T5Config):
 def ours_of(model, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
         ours = T5Encoder(config)
-    ours.load_state_dict(to_ours(weights.one_embedding(model.state_dict()), weights.KEYMAP), assign=True)
+    ours.load_state_dict(to_internal(weights.one_embedding(model.state_dict()), weights.KEYMAP), assign=True)
     return ours
 
 
@@ -92,7 +92,7 @@ def test_gradients():
     ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
     (ours(ids) * direction).sum().backward()
     (theirs(ids).last_hidden_state * direction).sum().backward()
-    expected = to_ours({name: p.grad for name, p in theirs.named_parameters()}, weights.KEYMAP)
+    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, weights.KEYMAP)
     for name, parameter in ours.named_parameters():
         assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
 
@@ -262,7 +262,7 @@ def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config.to_transformers()))
-    state = to_theirs(encoder.state_dict(), weights.KEYMAP)
+    state = to_external(encoder.state_dict(), weights.KEYMAP)
     save_state(state, tmp_path / "text_encoder" / "model.safetensors")
     index = {
         "_class_name": "CogVideoXPipeline",

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from cogvideox.cli.toybox import run as toybox
 from cogvideox.cli.train import train
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.model_spec import find
+from cogvideox.pretrained.model_spec import find_model
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import read_lora
 from tests.parity.test_transformer import inputs, reference, relative_error
@@ -23,7 +23,9 @@ def test_from_videos_to_diffusers(tmp_path: Path) -> None:
     file = tmp_path / "run/pytorch_lora_weights.safetensors"
 
     ours = model_folder.load("toybox").transformer
-    theirs = CogVideoXTransformer3DModel.from_pretrained(find("toybox")[1] / "transformer", torch_dtype=torch.float32)
+    theirs = CogVideoXTransformer3DModel.from_pretrained(
+        find_model("toybox")[1] / "transformer", torch_dtype=torch.float32
+    )
     given = inputs(ours.config, (3, 8, 8))
     with torch.no_grad():
         before = ours(**given)

@@ -7,7 +7,7 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 from torch import Tensor
 
-from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
@@ -77,7 +77,7 @@ def pair(config: TransformerConfig) -> tuple[Transformer, CogVideoXTransformer3D
     theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
     theirs.load_state_dict(randomise(theirs.state_dict()))
     ours = Transformer(config).eval()
-    ours.load_state_dict(to_ours(theirs.state_dict(), keymap(config)))
+    ours.load_state_dict(to_internal(theirs.state_dict(), keymap(config)))
     return ours, theirs
 
 
@@ -145,7 +145,7 @@ def test_gradients(preset: str) -> None:
     (ours(**given) * weights).sum().backward()
 
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
-    gradients = to_theirs(gradients, keymap(config))
+    gradients = to_external(gradients, keymap(config))
     for name, parameter in theirs.named_parameters():
         # The keys' bias shifts every score of a query alike, so that its gradient is rounding: no error relative to it.
         if "norm_k.bias" not in name and "to_k.bias" not in name:
@@ -205,9 +205,9 @@ def test_names_and_shapes_of_the_official_models(preset: str) -> None:
         ours = Transformer(config)
     assert sum(parameter.numel() for parameter in ours.parameters()) == PARAMETERS[preset]
 
-    translated = to_theirs(ours.state_dict(), keymap(config))
+    translated = to_external(ours.state_dict(), keymap(config))
     assert {name: w.shape for name, w in translated.items()} == {name: w.shape for name, w in theirs.items()}
-    back = to_ours(theirs, keymap(config))
+    back = to_internal(theirs, keymap(config))
     assert {name: w.shape for name, w in back.items()} == {name: w.shape for name, w in ours.state_dict().items()}
 
 
@@ -240,6 +240,6 @@ def test_the_real_2b_on_one_latent_frame() -> None:
     expected = reference(theirs, given)
     del theirs
 
-    ours.load_state_dict(to_ours(state, keymap(config)), assign=True)
+    ours.load_state_dict(to_internal(state, keymap(config)), assign=True)
     del state
     assert relative_error(ours(**given), expected) <= TOLERANCE

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.vae.config import PRESETS, VAEConfig
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.model import CausalVAE
@@ -31,7 +31,7 @@ def pair() -> tuple[CausalVAE, AutoencoderKLCogVideoX]:
             if name.endswith("norm_layer.weight") or "conv_y.conv.bias" in name:
                 parameter.add_(1.0)
     ours = CausalVAE(SMALL).eval()
-    ours.load_state_dict(to_ours(theirs.state_dict(), KEYMAP))
+    ours.load_state_dict(to_internal(theirs.state_dict(), KEYMAP))
     return ours, theirs
 
 
@@ -85,7 +85,7 @@ def test_tiled(pair, num_latents):
 
 def test_names_are_those_of_diffusers(pair):
     ours, theirs = pair
-    back = to_theirs(ours.state_dict(), KEYMAP)
+    back = to_external(ours.state_dict(), KEYMAP)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], value) for name, value in theirs.state_dict().items())
 
@@ -97,7 +97,7 @@ def test_official_size():
     count = {half: sum(p.numel() for p in getattr(vae, half).parameters()) for half in ("encoder", "decoder")}
     assert count == {"encoder": 92_215_456, "decoder": 123_368_451}
     expected = {name: value.shape for name, value in theirs.state_dict().items()}
-    assert {name: value.shape for name, value in to_theirs(vae.state_dict(), KEYMAP).items()} == expected
+    assert {name: value.shape for name, value in to_external(vae.state_dict(), KEYMAP).items()} == expected
 
 
 @pytest.mark.parametrize("name", PRESETS)

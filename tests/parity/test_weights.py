@@ -9,10 +9,10 @@ import transformers
 from torch import Tensor
 
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.components import keymap_of
-from cogvideox.pretrained.conversion.convert import prepare
-from cogvideox.pretrained.model_spec import WEIGHTS
-from cogvideox.state_dict.keymap import to_theirs
+from cogvideox.pretrained.components import diffusers_keymap
+from cogvideox.pretrained.conversion.convert import plan_conversion
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS
+from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state
 from tests import tiny
 
@@ -38,24 +38,24 @@ def theirs(path: Path, part: str, dtype: torch.dtype):
 def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant: str) -> None:
     bundle = tiny.bundle(variant)
     here = model_folder.save(bundle, tmp_path / "here")
-    for part in WEIGHTS:
+    for part in WEIGHT_STEMS:
         network = getattr(bundle, part)
-        own = to_theirs(network.state_dict(), keymap_of(network.config))
+        own = to_external(network.state_dict(), diffusers_keymap(network.config))
         model = theirs(here, part, torch.float32)
         assert same(model.state_dict(), own)
         model.to(torch.bfloat16).save_pretrained(tmp_path / "there" / part, max_shard_size="40KB")
-    plan = prepare(tmp_path / "there", base=here)
+    plan = plan_conversion(tmp_path / "there", base=here)
     loaded = model_folder.load(plan.write_folder(tmp_path / "back"), dtype=torch.bfloat16)
     assert len(list((tmp_path / "there/transformer").glob("*.safetensors"))) > 1
-    for part in WEIGHTS:
+    for part in WEIGHT_STEMS:
         network = getattr(bundle, part).to(torch.bfloat16)
         state = getattr(loaded, part).state_dict()
         assert same(state, network.state_dict())
-        assert same(load_state(tmp_path / "back" / part), to_theirs(state, keymap_of(network.config)))
+        assert same(load_state(tmp_path / "back" / part), to_external(state, diffusers_keymap(network.config)))
 
 
 def test_a_converted_single_file_is_a_state_dict_of_theirs(tmp_path: Path) -> None:
     """What programs that take one file read: the names and shapes of diffusers, nothing before or beside them."""
     here = tiny.write(tmp_path / "here", "5b")
-    file = prepare(here, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
+    file = plan_conversion(here, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
     assert same(load_state(file), theirs(here, "transformer", torch.float16).state_dict())

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.atomic_io import cannot_read, sweep, write_text, writing
+from cogvideox.atomic_io import atomic_write, cannot_read, remove_stale_files, write_text
 from cogvideox.errors import UserError
 
 
@@ -13,7 +13,7 @@ def names(folder):
 
 def test_the_file_is_there_when_the_block_ends_well(tmp_path):
     path = tmp_path / "a" / "b" / "x.mp4"
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.parent == path.parent
         assert temporary.suffix == ".mp4"
         temporary.write_text("new")
@@ -28,7 +28,7 @@ def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
     write_text(path, "old")
 
     def leave_halfway():
-        with writing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise stop
 
@@ -39,7 +39,7 @@ def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):
-    with writing(tmp_path / "x.txt") as one, writing(tmp_path / "x.txt") as other:
+    with atomic_write(tmp_path / "x.txt") as one, atomic_write(tmp_path / "x.txt") as other:
         one.write_text("one")
         other.write_text("other")
     assert (tmp_path / "x.txt").read_text() == "one"  # the block that ended last
@@ -56,7 +56,7 @@ def test_every_name_that_the_system_takes_can_be_written(tmp_path, letter):
 def test_a_full_disk_is_the_users_error(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*x\.txt: the disk of the folder .* is full"),
-        writing(tmp_path / "x.txt"),
+        atomic_write(tmp_path / "x.txt"),
     ):
         Path("/dev/full").write_text("a")
     assert names(tmp_path) == []
@@ -102,10 +102,10 @@ def test_reading_what_is_not_there():
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path):
-    with writing(tmp_path / "below" / "x.txt") as temporary:
+    with atomic_write(tmp_path / "below" / "x.txt") as temporary:
         temporary.touch()
     temporary.touch()  # as if the process had been killed inside the block
-    sweep(tmp_path, idle=60.0)
+    remove_stale_files(tmp_path, idle=60.0)
     assert temporary.exists()  # another process may be writing it
-    sweep(tmp_path)
+    remove_stale_files(tmp_path)
     assert names(tmp_path / "below") == ["x.txt"]

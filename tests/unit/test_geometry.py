@@ -141,7 +141,7 @@ def test_contain(height, width, target_height, target_width):
 @given(st.integers(1, 60), st.integers(2, 20), st.integers(1, 19))
 def test_windows_cover_everything_and_share_enough(num_latents, window, overlap):
     overlap = min(overlap, window - 1)
-    windows = geometry.windows(num_latents, window, overlap)
+    windows = geometry.time_windows(num_latents, window, overlap)
     assert windows[0].start == 0 and windows[-1].stop == num_latents
     assert {len(piece) for piece in windows} == {min(window, num_latents)}
     for one, next_one in pairwise(windows):
@@ -156,11 +156,11 @@ def test_a_size_like_a_picture():
         ((500, 500), (768, 768)),
         ((100, 9000), (768, 1360)),
     ):
-        assert geometry.size_like(*picture, both, both, 16) == size
+        assert geometry.size_for_aspect(*picture, both, both, 16) == size
 
 
 def test_whole_frames():
-    assert [geometry.whole_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
+    assert [geometry.round_down_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
 
 
 @pytest.mark.parametrize(
@@ -175,15 +175,15 @@ def test_whole_frames():
     ],
 )
 def test_the_size_within_an_area(size, area, expected):
-    assert geometry.size_within(*size, area, 16) == expected
+    assert geometry.size_for_area(*size, area, 16) == expected
 
 
 def test_a_picture_without_a_size_is_told():
     with pytest.raises(UserError, match="15x480 pixels are too few"):
-        geometry.size_within(480, 15, 256 * 256, 16)
+        geometry.size_for_area(480, 15, 256 * 256, 16)
 
 
 @given(st.integers(16, 2000), st.integers(16, 2000), st.integers(256, 10**6))
 def test_a_size_within_an_area_is_legal_and_enlarges_nothing(height, width, area):
-    h, w = geometry.size_within(height, width, area, 16)
+    h, w = geometry.size_for_area(height, width, area, 16)
     assert h % 16 == w % 16 == 0 and h <= height and w <= width and h * w <= area

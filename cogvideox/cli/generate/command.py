@@ -117,7 +117,7 @@ def _kept_latents(file: Path, seed: int) -> Iterator[None]:
 
 
 def _summary(output: Output, request: Request, seconds: float) -> str:
-    size = f"{geometry.in_words(request.num_frames)} of {request.width}x{request.height}"
+    size = f"{geometry.format_frames(request.num_frames)} of {request.width}x{request.height}"
     sheet = f", {output.sheet}" if output.sheet is not None else ""
     kilobytes = output.video.stat().st_size / 1000
     return f"{output.video}{sheet}: {size}, {kilobytes:.1f} kB, seed {request.seed}, in {seconds:.1f} s"

@@ -14,8 +14,8 @@ from cogvideox.generation.request.builder import prepare, split
 from cogvideox.generation.request.provenance import Adapter, adapter
 from cogvideox.generation.request.request import Replay, Request
 from cogvideox.generation.request.validation import remarks
-from cogvideox.pretrained.model_spec import ModelSpec, describe
-from cogvideox.pretrained.offload.planner import read_memory
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.pretrained.offload.planner import parse_memory
 from cogvideox.version import __version__
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     if prompts is not None and options["prompt"] is not None:
         raise UserError("the prompts are those of the file: leave out either PROMPT or --prompts")
     chosen = _chosen(options, source)
-    spec = describe(chosen.get("model", "toybox"))
+    spec = read_spec(chosen.get("model", "toybox"))
     loras = tuple(adapter(text) for text in chosen["lora"]) if "lora" in chosen else chosen.get("loras", ())
     weights, float8 = chosen.get("weights", "exact"), chosen.get("float8", False)
     jobs = list(_of_file(spec, prompts, chosen) if prompts is not None else _of_prompt(spec, chosen))
@@ -86,7 +86,7 @@ def read_jobs(options: dict[str, Any]) -> Asked:
     check_outputs([output for _, output in todo], sum(_num_bytes(job.request, sheet) for job, _ in todo))
     _check_sources(requests, [output for _, output in todo])
     machine = chosen.get("device", "auto"), chosen.get("dtype", "auto"), chosen["compile"]
-    memory = read_memory(chosen.get("memory", "auto"))
+    memory = parse_memory(chosen.get("memory", "auto"))
     for remark in dict.fromkeys(remark for request in requests for remark in remarks(request, spec)):
         say(f"note: {remark}")
     return Asked(spec, todo, loras, *machine, memory, weights, float8, jobs[0].request.seed, chosen["plan"])

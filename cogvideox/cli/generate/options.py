@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 from cogvideox.cli.arguments import Parser
-from cogvideox.pretrained.model_spec import shipped
-from cogvideox.pretrained.offload.transformer_cost import Storage
+from cogvideox.pretrained.model_spec import shipped_models
+from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 
 
 def parser() -> Parser:
@@ -20,7 +20,7 @@ def parser() -> Parser:
     p.add_argument("--from", type=Path, metavar="X.JSON", help="make that video again; other options change it")
     prompts = "a prompt on each line; run again, it goes on where it stopped. -o is then a folder"
     p.add_argument("--prompts", type=Path, metavar="FILE", help=prompts)
-    models = [*shipped(), "the path of a folder in the diffusers layout"]
+    models = [*shipped_models(), "the path of a folder in the diffusers layout"]
     p.add_argument("--model", metavar="NAME|PATH", help=" or ".join(models))
 
     lora = "lay a LoRA over the model; may be said several times"
@@ -69,7 +69,7 @@ def parser() -> Parser:
     memory = "auto: the fastest way in what is free; low: the smallest; speed: all on the device; or a limit"
     machine.add_argument("--memory", metavar="auto|speed|low|12GB", help=memory)
     weights = "int8 and fp8 take half of bfloat16's memory, and change the video"
-    machine.add_argument("--weights", choices=get_args(Storage), metavar="exact|int8|fp8", help=weights)
+    machine.add_argument("--weights", choices=get_args(WeightFormat), metavar="exact|int8|fp8", help=weights)
     machine.add_argument("--plan", action="store_true", help="say what that comes to, and make nothing")
     compiled = "compile the transformer's blocks: some seconds before the first step, less for each"
     machine.add_argument("--compile", action="store_true", help=compiled)

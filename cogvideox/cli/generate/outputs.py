@@ -14,7 +14,7 @@ from pathlib import Path
 from cogvideox import config
 from cogvideox.atomic_io import cannot_write
 from cogvideox.errors import UserError
-from cogvideox.formatting import size
+from cogvideox.formatting import format_bytes
 from cogvideox.generation.request.provenance import Adapter
 from cogvideox.generation.request.request import Replay, Request
 
@@ -122,7 +122,9 @@ def check_folder(path: Path, num_bytes: int) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     if free < num_bytes:
-        raise UserError(f"cannot write {path}: it may take {size(num_bytes)}, and its disk has {size(free)} left")
+        raise UserError(
+            f"cannot write {path}: it may take {format_bytes(num_bytes)}, and its disk has {format_bytes(free)} left"
+        )
 
 
 def _is_folder(path: Path) -> bool:

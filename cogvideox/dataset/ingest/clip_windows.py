@@ -8,7 +8,7 @@ from cogvideox import geometry
 from cogvideox.dataset.config import Target
 from cogvideox.dataset.latents.cache_keys import VERSION, identity, key
 from cogvideox.errors import UserError
-from cogvideox.geometry import FRAME_RATIO, size_within, whole_frames
+from cogvideox.geometry import FRAME_RATIO, round_down_frames, size_for_area
 from cogvideox.records import Clip
 
 SLOWEST = 0.75
@@ -75,11 +75,12 @@ def views_of(clip: Clip, target: Target) -> list[View]:
     least = min(FRAME_RATIO + 1, target.num_frames)
     if there < least:
         raise UserError(
-            f"it is too short: {geometry.in_words(there)} at {target.fps:g} frames a second, and a video has {least}"
+            f"it is too short: {geometry.format_frames(there)} at {target.fps:g} frames a second, "
+            f"and a video has {least}"
         )
     pieces = []
     for first in range(0, there, target.num_frames):
-        num_frames = whole_frames(min(target.num_frames, there - first))
+        num_frames = round_down_frames(min(target.num_frames, there - first))
         if num_frames >= least:
             pieces.append((first, num_frames))
     if target.windows == "first":
@@ -102,7 +103,7 @@ def _size(clip: Clip, target: Target) -> tuple[int, int]:
             f"it is too small: {clip.width}x{clip.height} pixels, and the least is {target.multiple}x{target.multiple}"
         )
     if target.max_area is not None:
-        return size_within(clip.height, clip.width, target.max_area, target.multiple)
+        return size_for_area(clip.height, clip.width, target.max_area, target.multiple)
     assert target.height is not None
     assert target.width is not None
     return target.height, target.width

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from cogvideox.dataset.ingest.clip_windows import View
 from cogvideox.errors import UserError
-from cogvideox.geometry import FRAME_RATIO, whole_frames
+from cogvideox.geometry import FRAME_RATIO, round_down_frames
 from cogvideox.video import io
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
@@ -38,7 +38,7 @@ def read(view: View) -> UInt8[np.ndarray, "t h w 3"]:
         raise UserError(f"it is truncated: from {clip.start or 0:g} s on it holds no frame") from None
     if len(frames) < view.num_frames - FRAME_RATIO:
         raise UserError(f"it is truncated: of {view.num_frames} frames it holds {len(frames)}")
-    return frames[: whole_frames(len(frames))]
+    return frames[: round_down_frames(len(frames))]
 
 
 def contact_sheet(views: Sequence[View]) -> tuple[UInt8[np.ndarray, "h w 3"], list[View]]:

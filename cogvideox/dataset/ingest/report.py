@@ -45,7 +45,7 @@ def _seen(views: Sequence[View], target: Target) -> str:
     images = len(views) - len(pieces)
     what = []
     if pieces:
-        frames = _common(geometry.in_words(view.num_frames) for view in pieces)
+        frames = _common(geometry.format_frames(view.num_frames) for view in pieces)
         what.append(f"{_count(len(pieces), 'piece')} at {target.fps:g} fps: {frames}")
     if images:
         what.append(_count(images, "image"))

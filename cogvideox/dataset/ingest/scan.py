@@ -9,7 +9,7 @@ from cogvideox.atomic_io import cannot_read
 from cogvideox.dataset.ingest.folder_layouts import IMAGES, Entry, entries
 from cogvideox.dataset.latents.cache_keys import identity, key
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Place, run
+from cogvideox.executor.base import Backend, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.records import Clip
 
@@ -42,7 +42,7 @@ def recognise(
     captions: bool = True,
     shard: Shard | None = None,
     workers: int = 0,
-    place: Place = "local",
+    place: Backend = "local",
     on_progress: OnProgress | None = None,
 ) -> Listing:
     """Lists the clips and images of a folder (`layouts`), in an order that is always the same.
@@ -63,7 +63,7 @@ def recognise(
     mine = list(shard.of(found.entries))
     batches = [mine[start : start + BATCH] for start in range(0, len(mine), BATCH)]
     answers: list[Clip | str] = []
-    for answer in run(Look(captions), batches, workers=workers, place=place):
+    for answer in run(Look(captions), batches, workers=workers, backend=place):
         answers.extend(answer)
         if on_progress is not None:
             on_progress(len(answers), len(mine))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cogvideox.state_dict.lazy import Stored
+    from cogvideox.state_dict.lazy import LazyStateDict
 
 # How many pieces of each tensor are hashed, spread over it, and how many bytes of each piece. Training moves every
 # number, and to read all ten thousand million bytes of T5 would take longer than all else that is done before a run.
@@ -29,13 +29,13 @@ def text_key(caption: str, length: int, text_encoder: str) -> str:
     return key("text", VERSION, caption, length, text_encoder)
 
 
-def weights_hash(state: "Stored", names: Iterable[str], settings: Any) -> str:
+def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:
     """A hash of some tensors of a file and of plain settings: of names, shapes, types and bytes from all over each."""
     import torch
 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(names):
-        tensor = state.passing(name)
+        tensor = state.read_transient(name)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         content = tensor.contiguous().flatten().view(torch.uint8)
         last = max(0, len(content) - SAMPLED)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cogvideox import config
-from cogvideox.atomic_io import sweep
+from cogvideox.atomic_io import remove_stale_files
 from cogvideox.dataset.config import StoreSettings, Target
 from cogvideox.dataset.ingest.clip_windows import View, plan
 from cogvideox.dataset.ingest.scan import Listing
@@ -27,10 +27,10 @@ from cogvideox.dataset.latents.cache_keys import text_key, weights_hash
 from cogvideox.dataset.latents.encode_workers import EncodeTexts, EncodeViews, Machine, unusable
 from cogvideox.dataset.latents.latent_store import INDEX, Placed, Row, known, read_index, write_index
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Place, Stage, run
+from cogvideox.executor.base import Backend, Task, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.geometry import latent_shape, video_frames
-from cogvideox.pretrained.model_spec import ModelSpec, describe, weights_file
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec, weights_file
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ def encode(
     machine: Machine | None = None,
     shard: Shard | None = None,
     workers: int = 0,
-    place: Place = "local",
+    place: Backend = "local",
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Encoded:
     """Encodes the clips of a listing into a store, as far as they are not there.
@@ -81,19 +81,19 @@ def encode(
     Raises:
         UserError: no such model, a target that does not fit it, the disk refuses.
     """
-    spec = model if isinstance(model, ModelSpec) else describe(model)
+    spec = model if isinstance(model, ModelSpec) else read_spec(model)
     folder, shard, machine = Path(folder), shard or Shard(), machine or Machine()
     settings = store_settings(spec, target)
-    sweep(folder, idle=IDLE)
+    remove_stale_files(folder, idle=IDLE)
     views, rejects = plan(listing.clips, target)
     pairs = [(_keys(view, settings), view) for view in views]
     placed = known(folder, "text") | known(folder, "latents") | known(folder, "images")
     errors: dict[str, str | None] = {}
 
-    def make(what: str, stage: Stage, todo: list[tuple[str, Any]], size: int) -> int:
+    def make(what: str, stage: Task, todo: list[tuple[str, Any]], size: int) -> int:
         """Runs a stage, notes what it made in `placed` and what it could not in `errors`, and counts the former."""
         num_made = 0
-        answers = run(stage, _batches(todo, size, workers), workers=workers, place=place)
+        answers = run(stage, _batches(todo, size, workers), workers=workers, backend=place)
         for num_done, made in enumerate(chain.from_iterable(answers), start=1):
             if made.placed is None:
                 errors[made.key] = made.error

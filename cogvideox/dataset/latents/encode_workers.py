@@ -20,8 +20,8 @@ from cogvideox.dataset.ingest import frame_reader
 from cogvideox.dataset.ingest.clip_windows import View
 from cogvideox.dataset.latents.latent_store import Placed, save_shard
 from cogvideox.errors import UserError
-from cogvideox.pretrained.components import load_text, load_vae
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.components import load_text_encoder, load_vae
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
@@ -78,10 +78,10 @@ class EncodeTexts:
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, str]]], list[Made]]:
         """See `executor.base.Stage`."""
-        spec = describe(self.model)
+        spec = read_spec(self.model)
         device, dtype = self.machine.open(worker)
         tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
-        encoder = load_text(spec, device=device, dtype=dtype)
+        encoder = load_text_encoder(spec, device=device, dtype=dtype)
 
         def features(caption: str) -> Tensor:
             ids = tokenizer.encode([caption], spec.settings.text_length)
@@ -115,7 +115,7 @@ class EncodeViews:
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, View]]], list[Made]]:
         """See `executor.base.Stage`."""
-        spec, num = describe(self.model), self.first_frames
+        spec, num = read_spec(self.model), self.first_frames
         device, dtype = self.machine.open(worker)
         vae = load_vae(spec.path).to(device, dtype)
 

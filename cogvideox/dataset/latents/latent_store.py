@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.atomic_io import cannot_read, writing
+from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.cache_keys import key, text_key
 from cogvideox.errors import UserError
@@ -217,7 +217,7 @@ def write_index(path: Path, settings: StoreSettings, rows: Iterable[Row]) -> Non
             values = [value if value is None else _storable(str(value)) for value in values]
         columns[_SCORE + name] = pa.array(values)
     table = pa.table(columns).replace_schema_metadata({_SETTINGS: json.dumps(config.to_dict(settings))})
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         parquet.write_table(table, temporary)
 
 

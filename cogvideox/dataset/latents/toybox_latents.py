@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cogvideox.atomic_io import cannot_read, sweep
+from cogvideox.atomic_io import cannot_read, remove_stale_files
 from cogvideox.config import to_dict
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.prefetch import ahead
@@ -91,7 +91,7 @@ def encode(
     Raises:
         UserError: the cache cannot be read or written.
     """
-    sweep(cache, idle=IDLE)
+    remove_stale_files(cache, idle=IDLE)
     folder = Path(cache) / fingerprint(vae, clips)
     starts = range(0, clips.num_clips, SHARD)
     wanted = [range(first, min(first + SHARD, clips.num_clips)) for first in starts]

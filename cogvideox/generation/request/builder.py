@@ -129,7 +129,9 @@ def _default_size(model: ModelSpec, picture: "np.ndarray | None", said: Mapping[
     one_size = one_size or model.transformer.use_learned_positional_embeddings
     if picture is None or "height" in said or "width" in said or one_size:
         return defaults.height, defaults.width
-    return geometry.size_like(picture.shape[0], picture.shape[1], trained.height, trained.width, model.size_multiple)
+    return geometry.size_for_aspect(
+        picture.shape[0], picture.shape[1], trained.height, trained.width, model.size_multiple
+    )
 
 
 def _in_windows(request: Request, model: ModelSpec) -> Request:
@@ -146,7 +148,7 @@ def _default_frames(request: Request, num_given: int) -> int:
     clip has; of a continued one, those of the clip and of one window."""
     if request.extend and request.window is not None:
         return long_video.default_extension(num_given, request.window, request.overlap)
-    return min(request.num_frames, geometry.whole_frames(num_given))
+    return min(request.num_frames, geometry.round_down_frames(num_given))
 
 
 def _or(value: T | None, default: T) -> T:
@@ -218,6 +220,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "guidance_interval": _interval,
     "sampler": _one_of(Sampler),
     "position_rule": _one_of(GridRule),
-    "fit": _one_of(geometry.Fit),
+    "fit": _one_of(geometry.FitMode),
     "image_latent_scale": _one_of(ImageLatentScale),
 }

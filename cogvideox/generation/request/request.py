@@ -61,7 +61,7 @@ class Request:
     invert: bool = False
     window: int | None = None
     overlap: int | None = None
-    fit: geometry.Fit | None = None
+    fit: geometry.FitMode | None = None
     image_latent_scale: ImageLatentScale | None = None
 
     @property

@@ -46,13 +46,13 @@ def check_video(request: Request, num_given: int) -> None:
     if request.extend and wanted <= num_given:
         nearest = geometry.nearest_frames(num_given + 1)[-1]
         raise UserError(
-            f"num_frames={wanted} counts the video that is extended too, which has {geometry.in_words(num_given)} at "
-            f"{request.fps:g} a second; the nearest is {nearest}"
+            f"num_frames={wanted} counts the video that is extended too, which has "
+            f"{geometry.format_frames(num_given)} at {request.fps:g} a second; the nearest is {nearest}"
         )
     if not request.extend and wanted > num_given:
         raise UserError(
-            f"the video has {geometry.in_words(num_given)} at {request.fps:g} a second, too few for "
-            f"num_frames={wanted}; the nearest is {geometry.whole_frames(num_given)}"
+            f"the video has {geometry.format_frames(num_given)} at {request.fps:g} a second, too few for "
+            f"num_frames={wanted}; the nearest is {geometry.round_down_frames(num_given)}"
         )
 
 

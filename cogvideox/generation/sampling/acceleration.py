@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.errors import UserError
-from cogvideox.pretrained.offload.planner import Plan
+from cogvideox.pretrained.offload.planner import MemoryPlan
 from cogvideox.transformer.attention import Attend
 from cogvideox.transformer.attention_backends import fastest
 from cogvideox.transformer.compile_blocks import compile_blocks
@@ -33,14 +33,14 @@ Ask = Callable[[Float[Tensor, "b c t h w"], Float[Tensor, "b n d"], Modulation],
 _SMALL = 2e11
 
 
-def check(device: torch.device, plan: Plan, *, compile: bool, float8: bool) -> None:
+def check(device: torch.device, plan: MemoryPlan, *, compile: bool, float8: bool) -> None:
     """Whether a transformer that lies as planned can be made faster so; asked before any weight is read.
 
     Raises:
         UserError: weights that do not stay; a CPU without a C++ compiler; a device that does not multiply in 8 bits.
     """
     for name, wanted in (("compile", compile), ("float8", float8)):
-        if wanted and not plan.transformer_stays:
+        if wanted and not plan.weights_stay_exact:
             raise UserError(f"{name} is for weights that stay as they are: leave it out, or {TO_STAY}")
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if compile and device.type == "cpu" and shutil.which(compiler) is None:

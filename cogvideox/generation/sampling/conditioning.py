@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import ImageLatentScale, Request
-from cogvideox.pretrained.offload.vae_cost import WHOLE, Decoding
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import resize, to_model
 
@@ -57,7 +57,7 @@ def encode(
     scale: float,
     device: torch.device,
     dtype: torch.dtype,
-    how: Decoding = WHOLE,
+    how: VAEMemoryMode = UNSLICED,
 ) -> Latents:
     """A sample of the posterior of 4k+1 frames, times `scale`, in float32."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)

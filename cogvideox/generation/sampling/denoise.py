@@ -25,7 +25,7 @@ from cogvideox.generation.sampling.inversion import attend_to_reference, beside_
 from cogvideox.generation.sampling.step_cache import Cached
 from cogvideox.parallel.cfg_parallel import over_texts
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.model_folder import Bundle
+from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.transformer.image_conditioning import beside_noise, pad_front
 
 
@@ -39,7 +39,7 @@ class Texts:
 
 
 def denoise(
-    bundle: Bundle,
+    bundle: LoadedModel,
     request: Request,
     num_frames: int,
     texts: Texts,
@@ -147,5 +147,5 @@ def _windows(request: Request, num_latents: int, patch_t: int) -> list[range]:
         return [range(num_latents)]
     window = -(-geometry.latent_frames(request.window) // patch_t)
     overlap = max(request.overlap // geometry.FRAME_RATIO // patch_t, 1)
-    pieces = geometry.windows(num_latents // patch_t, window, overlap)
+    pieces = geometry.time_windows(num_latents // patch_t, window, overlap)
     return [range(piece.start * patch_t, piece.stop * patch_t) for piece in pieces]

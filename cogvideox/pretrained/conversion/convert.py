@@ -18,25 +18,25 @@ from torch import Tensor
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, some
-from cogvideox.pretrained.components import Config, build, keymap_of
-from cogvideox.pretrained.conversion.detect import CONFIG_KEY, Identity, Part, identify
-from cogvideox.pretrained.conversion.infer_config import FAMILIES, PartName
-from cogvideox.pretrained.model_folder import writing_model
-from cogvideox.pretrained.model_settings import Family, family
+from cogvideox.formatting import abbreviate, pluralize
+from cogvideox.pretrained.components import NetworkConfig, build_network, diffusers_keymap
+from cogvideox.pretrained.conversion.detect import CONFIG_KEY, Component, DetectedCheckpoint, detect_checkpoint
+from cogvideox.pretrained.conversion.infer_config import VARIANTS, ComponentName
+from cogvideox.pretrained.model_folder import atomic_model_folder
+from cogvideox.pretrained.model_settings import Variant, variant_of
 from cogvideox.pretrained.model_spec import (
-    INDEX,
-    SCHEDULER,
-    SETTINGS,
-    WEIGHTS,
-    check_parts,
+    INDEX_FILE,
+    SCHEDULER_FILE,
+    SETTINGS_FILE,
+    WEIGHT_STEMS,
+    check_compatible,
+    component_config,
     model_index,
-    part_config,
     read_json,
 )
-from cogvideox.state_dict.export import save_as_theirs, their_shapes
-from cogvideox.state_dict.keymap import to_ours
-from cogvideox.state_dict.strict_load import check_fit, translate
+from cogvideox.state_dict.export import external_meta, save_external
+from cogvideox.state_dict.keymap import to_internal
+from cogvideox.state_dict.strict_load import check_matches, convert_tensors
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora.inject import LoRA
@@ -54,21 +54,21 @@ _TOKENIZER_FILES = (
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlannedComponent:
     """A part that will be written: where its tensors come from, and its configuration."""
 
-    part: Part
-    config: Config
+    part: Component
+    config: NetworkConfig
     dtype: torch.dtype | None
 
     @cached_property
     def meta(self) -> dict[str, Tensor]:
         """Our tensors before they are cast, on the meta device."""
-        return to_ours(self.part.state.meta, self.part.rules(self.config))
+        return to_internal(self.part.state.meta, self.part.rules(self.config))
 
     @property
     def num_bytes(self) -> int:
-        theirs = their_shapes(self.meta, keymap_of(self.config), self.dtype)
+        theirs = external_meta(self.meta, diffusers_keymap(self.config), self.dtype)
         return sum(tensor.nbytes for tensor in theirs.values())
 
     @property
@@ -77,19 +77,19 @@ class Piece:
 
     def check(self) -> None:
         """Raises UserError where the tensors are not those of the configuration."""
-        expected = build(self.config).state_dict()
-        check_fit(self.part.state, expected, where=self.part.where, rules=self.part.rules(self.config))
+        expected = build_network(self.config).state_dict()
+        check_matches(self.part.state, expected, where=self.part.where, rules=self.part.rules(self.config))
 
     def write(self, file: Path, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None) -> None:
         rules = self.part.rules(self.config)
-        tensors = translate(
-            self.part.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, lasting=False
+        tensors = convert_tensors(
+            self.part.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, keep=False
         )
-        save_as_theirs(
+        save_external(
             self.meta,
             tensors,
             file,
-            rules=keymap_of(self.config),
+            rules=diffusers_keymap(self.config),
             dtype=self.dtype,
             metadata=metadata,
             max_shard_bytes=max_shard_bytes,
@@ -97,7 +97,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConversionPlan:
     """What a conversion will write: nothing has been written yet, and everything but the values has been checked.
 
     schedule: the content of `scheduler_config.json`.
@@ -105,8 +105,8 @@ class Conversion:
     notes: what somebody should know, a sentence each.
     """
 
-    source: Identity
-    pieces: dict[PartName, Piece]
+    source: DetectedCheckpoint
+    pieces: dict[ComponentName, PlannedComponent]
     tokenizer: Path | None
     schedule: dict[str, Any] | None
     settings: dict[str, Any] | None
@@ -119,7 +119,7 @@ class Conversion:
     @property
     def missing(self) -> list[str]:
         """What a model has beside these parts."""
-        lacking = [name for name in WEIGHTS if name not in self.pieces]
+        lacking = [name for name in WEIGHT_STEMS if name not in self.pieces]
         lacking += ["tokenizer"] if self.tokenizer is None else []
         return lacking + (["scheduler"] if self.schedule is None else [])
 
@@ -129,27 +129,27 @@ class Conversion:
         Raises:
             UserError: something at `target` would be lost; it cannot be written; a tensor holds NaN or infinity.
         """
-        files: dict[str, Any] = {f"{name}/config.json": part_config(p.config) for name, p in self.pieces.items()}
+        files: dict[str, Any] = {f"{name}/config.json": component_config(p.config) for name, p in self.pieces.items()}
         if self.schedule is not None:
-            files[SCHEDULER] = self.schedule
+            files[SCHEDULER_FILE] = self.schedule
         if self.settings is not None:
-            files[SETTINGS] = self.settings
+            files[SETTINGS_FILE] = self.settings
         if not self.missing:
             transformer, sampler = self.pieces["transformer"].config, _sampler(self.schedule or {})
             assert isinstance(transformer, TransformerConfig)
-            files[INDEX] = model_index(transformer, sampler)
+            files[INDEX_FILE] = model_index(transformer, sampler)
         target = Path(target)
-        with writing_model(target, files, [] if self.tokenizer is None else ["tokenizer"]) as new:
+        with atomic_model_folder(target, files, [] if self.tokenizer is None else ["tokenizer"]) as new:
             if self.tokenizer is not None:
                 (new / "tokenizer").mkdir()
                 for name in _TOKENIZER_FILES:
                     if (self.tokenizer / name).is_file():
                         shutil.copyfile(self.tokenizer / name, new / "tokenizer" / name)
             for name, piece in self.pieces.items():
-                piece.write(new / name / f"{WEIGHTS[name]}.safetensors", max_shard_bytes=max_shard_bytes)
+                piece.write(new / name / f"{WEIGHT_STEMS[name]}.safetensors", max_shard_bytes=max_shard_bytes)
         return target
 
-    def write_file(self, target: str | Path, part: PartName | None = None) -> Path:
+    def write_file(self, target: str | Path, part: ComponentName | None = None) -> Path:
         """Writes one network as `x.safetensors`, its configuration in the metadata; all of it or nothing.
 
         Args:
@@ -162,10 +162,10 @@ class Conversion:
         if target.suffix != ".safetensors":
             raise UserError(f"cannot write {target}: the name of a single file ends in .safetensors")
         piece = self.pieces[self.single(part)]
-        piece.write(target, metadata={CONFIG_KEY: json.dumps(part_config(piece.config))})
+        piece.write(target, metadata={CONFIG_KEY: json.dumps(component_config(piece.config))})
         return target
 
-    def single(self, part: PartName | None = None) -> PartName:
+    def single(self, part: ComponentName | None = None) -> ComponentName:
         """The part that a single file holds. Raises UserError if there is no such part."""
         own = [name for name in self.pieces if name in self.source.parts]
         name = part or (own or [*self.pieces])[0]
@@ -188,13 +188,13 @@ def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = Non
     return lora
 
 
-def prepare(
-    source: str | Path | Identity,
+def plan_conversion(
+    source: str | Path | DetectedCheckpoint,
     *,
     base: str | Path | None = None,
     variant: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Conversion:
+) -> ConversionPlan:
     """Finds out what a conversion of `source` will write, and checks names and shapes.
 
     Args:
@@ -207,26 +207,28 @@ def prepare(
         UserError: what `identify` raises; the source is a LoRA, or has no part of a model; tensors do not fit; a
             configuration is in doubt; the transformer is of another variant.
     """
-    like = next((known for known in FAMILIES if known == variant), None)
+    like = next((known for known in VARIANTS if known == variant), None)
     if variant is not None and like is None:
-        raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(FAMILIES)}")
-    spec = source if isinstance(source, Identity) else identify(source, like)
+        raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}")
+    spec = source if isinstance(source, DetectedCheckpoint) else detect_checkpoint(source, like)
     if spec.kind == "LoRA":
         raise UserError(f"{spec.path} is a LoRA, not a model: `convert_lora` writes one")
-    helper = identify(base, like) if base is not None else None
+    helper = detect_checkpoint(base, like) if base is not None else None
     if helper is not None and helper.kind == "LoRA":
         raise UserError(f"the base {helper.path} is a LoRA, not a model")
     theirs = helper.parts if helper is not None else {}
 
     notes = []
-    if spec.strangers:
-        notes.append(f"passed over: {count(spec.strangers, 'tensor')} of no part ({some(spec.strangers)})")
-    pieces: dict[PartName, Piece] = {}
-    names: tuple[PartName, ...] = ("transformer", "vae", "text_encoder")
+    if spec.unknown_tensors:
+        notes.append(
+            f"passed over: {pluralize(spec.unknown_tensors, 'tensor')} of no part ({abbreviate(spec.unknown_tensors)})"
+        )
+    pieces: dict[ComponentName, PlannedComponent] = {}
+    names: tuple[ComponentName, ...] = ("transformer", "vae", "text_encoder")
     for name in names:
         part = spec.parts.get(name) or theirs.get(name)
         if part is not None:
-            pieces[name] = Piece(part, _config(part, theirs.get(name)), dtype)
+            pieces[name] = PlannedComponent(part, _config(part, theirs.get(name)), dtype)
     if not pieces:
         raise UserError(f"there is nothing to convert in {spec.path}: no {', no '.join(names)}")
     kind = _variant(pieces)
@@ -239,43 +241,51 @@ def prepare(
     configs = [pieces[name].config if name in pieces else None for name in names]
     match configs:
         case [TransformerConfig() as transformer, VAEConfig() as vae, T5Config() as text]:
-            check_parts(transformer, vae, text, where=str(spec.path))
+            check_compatible(transformer, vae, text, where=str(spec.path))
 
     tokenizer = spec.tokenizer or (helper.tokenizer if helper is not None else None)
     home = _home(spec, helper, kind)
     schedule = settings = None
-    if home is not None and (home / SCHEDULER).is_file():
-        schedule = read_json(home / SCHEDULER)
-        settings = read_json(home / SETTINGS) if (home / SETTINGS).is_file() else None
+    if home is not None and (home / SCHEDULER_FILE).is_file():
+        schedule = read_json(home / SCHEDULER_FILE)
+        settings = read_json(home / SETTINGS_FILE) if (home / SETTINGS_FILE).is_file() else None
         ScheduleConfig.from_diffusers(schedule)
     elif kind is not None:
         schedule = SCHEDULES[kind]().to_diffusers("ddim" if kind == "2b" else "dpm++")
-    return Conversion(spec, pieces, tokenizer, schedule, settings, notes)
+    return ConversionPlan(spec, pieces, tokenizer, schedule, settings, notes)
 
 
-def _config(part: Part, like: Part | None) -> Config:
+def _config(part: Component, like: Component | None) -> NetworkConfig:
     """The configuration of a part: the one that is written down, the base's if it fits the tensors, or else what the
     tensors tell."""
-    if not part.told and like is not None and like is not part and like.config is not None:
+    if not part.config_is_stated and like is not None and like is not part and like.config is not None:
         agrees = part.config is None or _positions(part.config) == _positions(like.config)
-        if agrees and not part.misfits(like.config):
+        if agrees and not part.mismatches(like.config):
             return like.config
     if part.config is None:
         advice = "give a model of the same make as base, or the variant"
-        raise UserError(f"the configuration of the {part.name} in {part.where} is in doubt: {part.doubt}; {advice}")
+        raise UserError(
+            f"the configuration of the {part.name} in {part.where} is in doubt: {part.config_problem}; {advice}"
+        )
     return part.config
 
 
-def _positions(config: Config) -> bool | None:
+def _positions(config: NetworkConfig) -> bool | None:
     return config.use_rotary_positional_embeddings if isinstance(config, TransformerConfig) else None
 
 
-def _variant(pieces: Mapping[PartName, Piece]) -> Family | None:
+def _variant(pieces: Mapping[ComponentName, PlannedComponent]) -> Variant | None:
     piece = pieces.get("transformer")
-    return family(piece.config) if piece is not None and isinstance(piece.config, TransformerConfig) else None
+    return variant_of(piece.config) if piece is not None and isinstance(piece.config, TransformerConfig) else None
 
 
-def _rescaled(piece: Piece, of_base: Part | None, helper: Identity | None, kind: Family, notes: list[str]) -> Piece:
+def _rescaled(
+    piece: PlannedComponent,
+    of_base: Component | None,
+    helper: DetectedCheckpoint | None,
+    kind: Variant,
+    notes: list[str],
+) -> PlannedComponent:
     """The official VAEs have the same weights in every variant and differ in their scale, which follows the transformer
     when the base is of another variant."""
     like = None if helper is None else helper.variant
@@ -291,7 +301,7 @@ def _rescaled(piece: Piece, of_base: Part | None, helper: Identity | None, kind:
     )
 
 
-def _home(spec: Identity, helper: Identity | None, kind: Family | None) -> Path | None:
+def _home(spec: DetectedCheckpoint, helper: DetectedCheckpoint | None, kind: Variant | None) -> Path | None:
     """The folder whose schedule and settings hold: the source's own, or that of a base of the same variant."""
     if spec.folder is not None:
         return spec.folder

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Literal
 
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, some
-from cogvideox.pretrained.components import Config, build
+from cogvideox.formatting import abbreviate, pluralize
+from cogvideox.pretrained.components import NetworkConfig, build_network
 from cogvideox.pretrained.conversion import sat_layout
 from cogvideox.pretrained.conversion.infer_config import (
-    Doubt,
+    ComponentName,
+    ConfigUnknown,
     Naming,
-    PartName,
-    part_of,
+    classify_component,
     rules_for,
     text_config,
     transformer_config,
+    unused_tensors,
     vae_config,
-    without_weights,
 )
-from cogvideox.pretrained.model_settings import Family, family
-from cogvideox.pretrained.model_spec import INDEX, WEIGHTS, find, read_json, weights_in
+from cogvideox.pretrained.model_settings import Variant, variant_of
+from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, find_model, find_weights, read_json
 from cogvideox.state_dict.keymap import Rule
-from cogvideox.state_dict.lazy import Stored
-from cogvideox.state_dict.strict_load import fit
+from cogvideox.state_dict.lazy import LazyStateDict
+from cogvideox.state_dict.strict_load import find_mismatches
 from cogvideox.state_dict.torch_io import SUFFIXES, open_weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.weights import one_embedding
@@ -55,7 +55,7 @@ _READ = {
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One network on the disk.
 
     naming: whose names its tensors have.
@@ -66,28 +66,28 @@ class Part:
     doubt: why there is no config; the end of a sentence about the part.
     """
 
-    name: PartName
+    name: ComponentName
     naming: Naming
-    state: Stored
+    state: LazyStateDict
     where: str
-    config: Config | None
-    told: bool = False
-    doubt: str = ""
+    config: NetworkConfig | None
+    config_is_stated: bool = False
+    config_problem: str = ""
 
-    def rules(self, config: Config) -> list[Rule]:
+    def rules(self, config: NetworkConfig) -> list[Rule]:
         """The keymap from the names of the file to ours."""
         return rules_for(self.naming, config)
 
-    def misfits(self, config: Config) -> list[str]:
+    def mismatches(self, config: NetworkConfig) -> list[str]:
         """What keeps the tensors from being the network of that configuration; [] if nothing does."""
         try:
-            return fit(self.state, build(config).state_dict(), rules=self.rules(config))
+            return find_mismatches(self.state, build_network(config).state_dict(), rules=self.rules(config))
         except UserError as error:
             return [str(error)]
 
 
 @dataclass(frozen=True)
-class Identity:
+class DetectedCheckpoint:
     """What was found at `path`.
 
     variant: the official model that the transformer is built like; None without a transformer, or where it is unclear.
@@ -98,17 +98,17 @@ class Identity:
 
     path: Path
     kind: Kind
-    parts: dict[PartName, Part] = field(default_factory=dict)
+    parts: dict[ComponentName, Component] = field(default_factory=dict)
     folder: Path | None = None
     tokenizer: Path | None = None
-    strangers: tuple[str, ...] = ()
+    unknown_tensors: tuple[str, ...] = ()
 
     @property
-    def variant(self) -> Family | None:
+    def variant(self) -> Variant | None:
         return _variant_of(self.parts)
 
 
-def identify(path: str | Path, variant: Family | None = None) -> Identity:
+def detect_checkpoint(path: str | Path, variant: Variant | None = None) -> DetectedCheckpoint:
     """Says what is at a path; shipped names and names on the Hugging Face hub are known too.
 
     Args:
@@ -118,14 +118,14 @@ def identify(path: str | Path, variant: Family | None = None) -> Identity:
     Raises:
         UserError: there is nothing, it is nothing of CogVideoX, or a file is damaged or would run code.
     """
-    _, path = find(path)
+    _, path = find_model(path)
     if not path.is_dir():
         return _file(path, variant)
-    if (path / INDEX).is_file() or any((path / name / "config.json").is_file() for name in WEIGHTS):
+    if (path / INDEX_FILE).is_file() or any((path / name / "config.json").is_file() for name in WEIGHT_STEMS):
         return _folder(path)
     if (path / "config.json").is_file():
         return _part_folder(path)
-    if (found := sat_layout.files(path)) is not None:
+    if (found := sat_layout.find_files(path)) is not None:
         return _sat_folder(path, found, variant)
     if (usual := usual_file(path)) is not None:
         return _file(usual, variant)
@@ -135,116 +135,122 @@ def identify(path: str | Path, variant: Family | None = None) -> Identity:
         return _file((indices or here)[0], variant)
     if here:
         raise UserError(f"which of the {len(here)} files in {path} is meant is unclear, give one of them")
-    raise UserError(f"the folder {path} holds no model: neither {INDEX} nor config.json, no SAT checkpoint, no weights")
+    raise UserError(
+        f"the folder {path} holds no model: neither {INDEX_FILE} nor config.json, no SAT checkpoint, no weights"
+    )
 
 
-def _file(path: Path, variant: Family | None) -> Identity:
+def _file(path: Path, variant: Variant | None) -> DetectedCheckpoint:
     if not path.name.endswith(_ENDINGS):
         raise UserError(f"{path} is no file of weights: their names end in {', '.join(_ENDINGS)}")
     state = open_weights(path)
     if any(locate(name) is not None for name in state):
-        return Identity(path, "LoRA")
-    parts, strangers = _sort(state, str(path), variant)
+        return DetectedCheckpoint(path, "LoRA")
+    parts, unknown_tensors = _sort(state, str(path), variant)
     if not parts:
         guess = f"; it seems to be {what}" if (what := seems(state)) else ""
-        names = f"{count(list(state), 'tensor')} ({some(sorted(state))})"
+        names = f"{pluralize(list(state), 'tensor')} ({abbreviate(sorted(state))})"
         raise UserError(f"{path} is not CogVideoX: of its {names} none is known{guess}")
     is_checkpoint = any(part.naming == "SAT" for part in parts.values())
     kind: Kind = "SAT checkpoint" if is_checkpoint else "single file"
-    return Identity(path, kind, parts, strangers=tuple(strangers))
+    return DetectedCheckpoint(path, kind, parts, unknown_tensors=tuple(unknown_tensors))
 
 
-def _sat_folder(path: Path, found: sat_layout.Files, variant: Family | None) -> Identity:
-    identity = Identity(path, "SAT checkpoint")
+def _sat_folder(path: Path, found: sat_layout.SATFiles, variant: Variant | None) -> DetectedCheckpoint:
+    identity = DetectedCheckpoint(path, "SAT checkpoint")
     if found.transformer is not None:
         identity = _file(found.transformer, variant)
         if identity.kind == "LoRA":
             return identity
-    parts, strangers, text = dict(identity.parts), list(identity.strangers), found.text_encoder
+    parts, unknown_tensors, text = dict(identity.parts), list(identity.unknown_tensors), found.text_encoder
     if found.vae is not None and "vae" not in parts:
         more, unknown = _sort(open_weights(found.vae), str(found.vae), variant or identity.variant)
         parts |= more
-        strangers += unknown
+        unknown_tensors += unknown
     if text is not None and "text_encoder" not in parts:
         parts["text_encoder"] = _stated("text_encoder", text)
-    return Identity(path, "SAT checkpoint", parts, tokenizer=_tokenizer(text), strangers=tuple(strangers))
+    tokenizer = _tokenizer(text)
+    return DetectedCheckpoint(path, "SAT checkpoint", parts, None, tokenizer, tuple(unknown_tensors))
 
 
-def _sort(state: Stored, where: str, variant: Family | None) -> tuple[dict[PartName, Part], list[str]]:
+def _sort(
+    state: LazyStateDict, where: str, variant: Variant | None
+) -> tuple[dict[ComponentName, Component], list[str]]:
     """The parts in one state dict, and the names that belong to none."""
-    parts: dict[PartName, Part] = {}
-    strangers: list[str] = []
-    groups = sat_layout.unwrap(state)
+    parts: dict[ComponentName, Component] = {}
+    unknown_tensors: list[str] = []
+    groups = sat_layout.group_by_prefix(state)
     for _, names in sorted(groups.items(), key=lambda item: "diffusion_model" not in item[0]):
-        part = part_of(names)
+        part = classify_component(names)
         if part is None or part[0] in parts:
-            strangers += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
+            unknown_tensors += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
             continue
         name, naming = part
         whole = state.renamed(names)
         if name == "text_encoder":
             whole = one_embedding(whole)
-        unused = set(without_weights(whole, name, naming))
+        unused = set(unused_tensors(whole, name, naming))
         own = whole.renamed({new: new for new in whole if new not in unused})
         parts[name] = _recognised(name, naming, own, whole.meta, where, variant or _variant_of(parts))
-    return parts, strangers
+    return parts, unknown_tensors
 
 
 def _recognised(
-    name: PartName, naming: Naming, state: Stored, meta: Mapping, where: str, variant: Family | None
-) -> Part:
+    name: ComponentName, naming: Naming, state: LazyStateDict, meta: Mapping, where: str, variant: Variant | None
+) -> Component:
     """A part with the configuration that its file states or, where it does not, that its tensors tell."""
     if CONFIG_KEY in state.metadata:
         try:
             config = _READ[name](json.loads(state.metadata[CONFIG_KEY]))
         except ValueError as error:
             raise UserError(f"the configuration in {where} cannot be used: {error}") from error
-        return Part(name, naming, state, where, config, told=True)
+        return Component(name, naming, state, where, config, config_is_stated=True)
     try:
         match name:
             case "transformer":
-                config: Config = transformer_config(meta, naming, variant)
+                config: NetworkConfig = transformer_config(meta, naming, variant)
             case "vae":
                 config = vae_config(meta, naming, variant)
             case "text_encoder":
                 config = text_config(meta)
-    except Doubt as doubt:
-        return Part(name, naming, state, where, None, doubt=str(doubt))
+    except ConfigUnknown as config_problem:
+        return Component(name, naming, state, where, None, config_problem=str(config_problem))
     except (ValueError, IndexError, ZeroDivisionError):
-        return Part(name, naming, state, where, None, doubt="its tensors have shapes that no such network has")
-    return Part(name, naming, state, where, config)
+        problem = "its tensors have shapes that no such network has"
+        return Component(name, naming, state, where, None, config_problem=problem)
+    return Component(name, naming, state, where, config)
 
 
-def _variant_of(parts: Mapping[PartName, Part]) -> Family | None:
+def _variant_of(parts: Mapping[ComponentName, Component]) -> Variant | None:
     part = parts.get("transformer")
-    return family(part.config) if part is not None and isinstance(part.config, TransformerConfig) else None
+    return variant_of(part.config) if part is not None and isinstance(part.config, TransformerConfig) else None
 
 
-def _folder(path: Path) -> Identity:
-    names: list[PartName] = ["transformer", "vae", "text_encoder"]
+def _folder(path: Path) -> DetectedCheckpoint:
+    names: list[ComponentName] = ["transformer", "vae", "text_encoder"]
     parts = {name: _stated(name, path / name) for name in names if (path / name / "config.json").is_file()}
-    return Identity(path, "diffusers folder", parts, path, _tokenizer(path / "tokenizer"))
+    return DetectedCheckpoint(path, "diffusers folder", parts, path, _tokenizer(path / "tokenizer"))
 
 
-def _part_folder(path: Path) -> Identity:
+def _part_folder(path: Path) -> DetectedCheckpoint:
     """The folder of one part alone, as trainers leave it."""
     config = read_json(path / "config.json")
-    kinds: dict[str, PartName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
+    kinds: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
     kind = str(config.get("_class_name", config.get("model_type")))
     if kind not in kinds:
         raise UserError(f"{path} is not CogVideoX: its config.json is of {kind}, not of {', '.join(kinds)}")
     name = kinds[kind]
-    return Identity(path, "diffusers folder", {name: _stated(name, path)}, tokenizer=_tokenizer(path))
+    return DetectedCheckpoint(path, "diffusers folder", {name: _stated(name, path)}, tokenizer=_tokenizer(path))
 
 
-def _stated(name: PartName, folder: Path) -> Part:
+def _stated(name: ComponentName, folder: Path) -> Component:
     """A part whose configuration lies beside it."""
-    file = weights_in(folder, WEIGHTS[name])
+    file = find_weights(folder, WEIGHT_STEMS[name])
     config = _READ[name](read_json(folder / "config.json"))
     state = open_weights(file)
     if name == "text_encoder":
         state = one_embedding(state)
-    return Part(name, "diffusers", state, str(file), config, told=True)
+    return Component(name, "diffusers", state, str(file), config, config_is_stated=True)
 
 
 def _tokenizer(folder: Path | None) -> Path | None:

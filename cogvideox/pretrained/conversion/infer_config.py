@@ -14,9 +14,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from cogvideox.errors import UserError
-from cogvideox.pretrained.components import Config, keymap_of
-from cogvideox.pretrained.model_settings import Family
-from cogvideox.state_dict.keymap import Rule, their_names
+from cogvideox.pretrained.components import NetworkConfig, diffusers_keymap
+from cogvideox.pretrained.model_settings import Variant
+from cogvideox.state_dict.keymap import Rule, external_names
 from cogvideox.text import weights as text_weights
 from cogvideox.text.config import T5Config
 from cogvideox.transformer import weights as transformer_weights
@@ -25,14 +25,14 @@ from cogvideox.vae import weights as vae_weights
 from cogvideox.vae.config import PRESETS as VAE_PRESETS
 from cogvideox.vae.config import VAEConfig
 
-PartName = Literal["transformer", "vae", "text_encoder"]
+ComponentName = Literal["transformer", "vae", "text_encoder"]
 Naming = Literal["diffusers", "SAT"]
 """Whose names the tensors have; those of transformers, for the text encoder, count as diffusers'."""
 
-FAMILIES: tuple[Family, ...] = get_args(Family)
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 # Names of each part begin like this and those of no other do.
-_SIGNS: dict[str, tuple[PartName, Naming]] = {
+_SIGNS: dict[str, tuple[ComponentName, Naming]] = {
     "transformer_blocks.": ("transformer", "diffusers"),
     "mixins.": ("transformer", "SAT"),
     "encoder.down_blocks.": ("vae", "diffusers"),
@@ -44,11 +44,11 @@ _FREQUENCIES = "mixins.pos_embed.freqs_cos"  # SAT keeps the rotary table, which
 _ADDED = "mixins.pos_embed.pos_embedding"
 
 
-class Doubt(Exception):
+class ConfigUnknown(Exception):
     """What the tensors do not tell; the text ends a sentence about the file."""
 
 
-def part_of(names: Iterable[str]) -> tuple[PartName, Naming] | None:
+def classify_component(names: Iterable[str]) -> tuple[ComponentName, Naming] | None:
     """Which part these tensors are, and in whose names; None for anything else."""
     for name in names:
         for sign, part in _SIGNS.items():
@@ -57,17 +57,17 @@ def part_of(names: Iterable[str]) -> tuple[PartName, Naming] | None:
     return None
 
 
-def rules_for(naming: Naming, config: Config) -> list[Rule]:
+def rules_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
     """The keymap from that naming to ours."""
     match config, naming:
         case TransformerConfig(), "SAT":
             return transformer_weights.sat_keymap(config)
         case VAEConfig(), "SAT":
             return vae_weights.sat_keymap(config)
-    return keymap_of(config)
+    return diffusers_keymap(config)
 
 
-def without_weights(names: Iterable[str], part: PartName, naming: Naming) -> list[str]:
+def unused_tensors(names: Iterable[str], part: ComponentName, naming: Naming) -> list[str]:
     """The names of what SAT's files hold beside the weights: tables that are computed, and parts of training."""
     names = list(names)
     if naming != "SAT":
@@ -80,7 +80,7 @@ def without_weights(names: Iterable[str], part: PartName, naming: Naming) -> lis
     return [name for name in names if name.startswith(tuple(unused)) or "embed_tokens" in name]
 
 
-def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Family | None = None) -> TransformerConfig:
+def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> TransformerConfig:
     """The configuration of a transformer. `variant` decides where the tensors do not.
 
     Raises:
@@ -113,16 +113,16 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Fami
             config, **sizes, ofs_embed_dim=embed[0] if embed else None, use_learned_positional_embeddings=learned
         )
     except UserError as error:
-        raise Doubt(str(error)) from error
+        raise ConfigUnknown(str(error)) from error
     if learned and added[1] != config.max_text_seq_length + prod(config.base_grid):
-        raise Doubt(
+        raise ConfigUnknown(
             f"its {added[1]} learned positions are not those of the official size, and do not tell which height, "
             "width and number of frames they are for"
         )
     return config
 
 
-def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Family | None = None) -> VAEConfig:
+def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> VAEConfig:
     """The configuration of a VAE. Of the scale, which no tensor tells, `variant` decides.
 
     Raises:
@@ -133,10 +133,12 @@ def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Family | Non
     shape = _reader(meta, rules_for(naming, like))
     widths = tuple(shape(f"encoder.levels.{i}.resnets.0.conv1.weight")[0] for i in range(levels))
     if any(width % like.norm_num_groups for width in widths):
-        raise Doubt(f"its widths {widths} are not multiples of 32, and the number of norm groups is not in the tensors")
+        raise ConfigUnknown(
+            f"its widths {widths} are not multiples of 32, and the number of norm groups is not in the tensors"
+        )
     scales = ", ".join(f"{make().scaling_factor} in {name}" for name, make in VAE_PRESETS.items())
     if variant is None:
-        raise Doubt(f"the scale of its latents is not in the tensors ({scales})")
+        raise ConfigUnknown(f"the scale of its latents is not in the tensors ({scales})")
     return replace(
         VAE_PRESETS[variant](),
         block_out_channels=widths,
@@ -154,7 +156,7 @@ def text_config(meta: Mapping[str, Tensor]) -> T5Config:
         Doubt: the tensors do not tell.
     """
     if "encoder.block.0.layer.1.DenseReluDense.wi.weight" in meta:
-        raise Doubt("it is a T5 before version 1.1, and only the encoder of 1.1 is known here")
+        raise ConfigUnknown("it is a T5 before version 1.1, and only the encoder of 1.1 is known here")
     shape = _reader(meta, text_weights.KEYMAP)
     vocab_size, d_model = shape("embed.weight")
     num_buckets, num_heads = shape("position_bias.weight")
@@ -176,8 +178,8 @@ def _family(
     in_time: bool,
     takes_image: bool,
     has_added: bool,
-    variant: Family | None,
-) -> Family:
+    variant: Variant | None,
+) -> Variant:
     if in_time:
         return "1.5-5b-i2v" if takes_image else "1.5-5b"
     if naming == "SAT" and has_added and _FREQUENCIES not in meta:
@@ -186,11 +188,13 @@ def _family(
         return "5b-i2v"
     if naming == "SAT" or has_added:
         return "5b"
-    official: dict[int, Family] = {PRESETS["2b"]().width: "2b", PRESETS["5b"]().width: "5b"}
+    official: dict[int, Variant] = {PRESETS["2b"]().width: "2b", PRESETS["5b"]().width: "5b"}
     if variant in ("2b", "5b"):
         return variant
     if width not in official:
-        raise Doubt("whether its positions are those of 2b (sinusoidal) or of 5b (rotary) is not in the tensors")
+        raise ConfigUnknown(
+            "whether its positions are those of 2b (sinusoidal) or of 5b (rotary) is not in the tensors"
+        )
     return official[width]
 
 
@@ -198,11 +202,11 @@ def _reader(meta: Mapping[str, Tensor], rules: Sequence[Rule]) -> Callable[..., 
     """Gives the shape of the tensor of which ours of that name is made, the first one if there are several."""
 
     def shape(ours: str, absent: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        name = their_names(ours, rules)[0]
+        name = external_names(ours, rules)[0]
         if name in meta:
             return tuple(meta[name].shape)
         if absent is None:
-            raise Doubt(f"{name}, which tells its size, is missing")
+            raise ConfigUnknown(f"{name}, which tells its size, is missing")
         return absent
 
     return shape

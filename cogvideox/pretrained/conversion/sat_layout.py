@@ -25,7 +25,7 @@ _PIECE = "mp_rank_{:02d}_model_states.pt"
 
 
 @dataclass(frozen=True)
-class Files:
+class SATFiles:
     """The files of a checkpoint, as far as they are there. The text encoder is a folder."""
 
     transformer: Path | None
@@ -33,7 +33,7 @@ class Files:
     text_encoder: Path | None
 
 
-def files(folder: Path) -> Files | None:
+def find_files(folder: Path) -> SATFiles | None:
     """Finds the files of a SAT checkpoint; None where the folder is not one.
 
     Raises:
@@ -58,10 +58,10 @@ def files(folder: Path) -> Files | None:
     texts = sorted(config.parent for config in folder.glob("t5*/config.json"))
     if transformer is None and not vaes:
         return None
-    return Files(transformer, vaes[0] if vaes else None, texts[0] if texts else None)
+    return SATFiles(transformer, vaes[0] if vaes else None, texts[0] if texts else None)
 
 
-def unwrap(names: Iterable[str]) -> dict[str, dict[str, str]]:
+def group_by_prefix(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """The names by what wraps them ("" for nothing), each with the wrapper taken off and as it was."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:

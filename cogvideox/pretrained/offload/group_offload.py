@@ -17,29 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.pretrained.components import Network
-from cogvideox.pretrained.offload.quantization import Rows
-from cogvideox.pretrained.offload.weight_store import InMemory, OnDisk, Rounded, Shelf
+from cogvideox.pretrained.offload.quantization import QuantizedMatrix
+from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore, QuantizedDiskStore, WeightStore
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.vae.inference.host_memory import release_memory
 
 EMBEDDING = "embed.weight"
 
 
-def put(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def set_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes these the network's parameters, whatever is there now."""
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-def take_out(network: nn.Module, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
+def clear_parameters(network: nn.Module, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
     """Leaves empty tensors of the same type on the same device in the place of these parameters."""
     with torch.inference_mode(False):
         empty = torch.empty(0, dtype=dtype, device=device)
-    put(network, dict.fromkeys(names, empty))
+    set_parameters(network, dict.fromkeys(names, empty))
 
 
-class Groups:
+class OffloadGroups:
     """Which tensors of a network come and go together.
 
     blocks: of each block, the matrices of its forward pass.
@@ -62,7 +62,7 @@ class Groups:
                 self.rest.append(name)
 
 
-class Streamed:
+class BlockHooks:
     """A network in streaming, from now on. One thread at a time may use it.
 
     Args:
@@ -76,9 +76,9 @@ class Streamed:
         self,
         network: Network,
         expected: Mapping[str, Tensor],
-        groups: Groups,
-        shelf: Shelf,
-        disk: OnDisk,
+        groups: OffloadGroups,
+        shelf: WeightStore,
+        disk: DiskStore,
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -87,16 +87,16 @@ class Streamed:
         self._dtype, self._device = dtype, device
         self._borrowed: list[str] = []
         like = {name: torch.empty(expected[name].shape, dtype=dtype, device="meta") for name in expected}
-        self._coming = _on_the_way(groups.blocks, shelf, like, device)
+        self._coming = _prefetcher(groups.blocks, shelf, like, device)
         blocks: Any = network.blocks
         for i, block in enumerate(blocks):
-            take_out(network, [*groups.blocks[i], *groups.tables[i]], dtype, device)
+            clear_parameters(network, [*groups.blocks[i], *groups.tables[i]], dtype, device)
             block.register_forward_pre_hook(self._before(i))
             block.register_forward_hook(self._after(i), always_call=True)
             if groups.tables[i]:
                 block.tables = self._with_tables(i, block.tables)
         if isinstance(network, T5Encoder):
-            take_out(network, [EMBEDDING], dtype, device)
+            clear_parameters(network, [EMBEDDING], dtype, device)
             network.embed.forward = lambda input: disk.rows_of(EMBEDDING, input)
 
     def rest(self) -> None:
@@ -105,13 +105,13 @@ class Streamed:
 
     def _before(self, i: int) -> Callable[..., None]:
         def bring(block: nn.Module, args: Any) -> None:
-            put(self._network, self._coming.take(i))
+            set_parameters(self._network, self._coming.take(i))
 
         return bring
 
     def _after(self, i: int) -> Callable[..., None]:
         def let_go(block: nn.Module, args: Any, output: Any) -> None:
-            take_out(self._network, self._groups.blocks[i], self._dtype, self._device)
+            clear_parameters(self._network, self._groups.blocks[i], self._dtype, self._device)
             self._coming.done()
 
         return let_go
@@ -120,23 +120,23 @@ class Streamed:
         names = self._groups.tables[i]
 
         def bring_and_let_go(emb: Tensor) -> Any:
-            put(self._network, self._shelf.fetch(names))
+            set_parameters(self._network, self._shelf.fetch(names))
             try:
                 return tables(emb)
             finally:
-                take_out(self._network, names, self._dtype, self._device)
-                _settle(self._device)
+                clear_parameters(self._network, names, self._dtype, self._device)
+                _trim_host_memory(self._device)
 
         return bring_and_let_go
 
 
-class AtOnce:
+class DirectFetch:
     """Brings the matrices of blocks, which are asked for one after the other and, after the last, from the first again.
 
     Here each when it is asked for: what waits on the device only has to be spread out.
     """
 
-    def __init__(self, groups: list[list[str]], shelf: InMemory) -> None:
+    def __init__(self, groups: list[list[str]], shelf: MemoryStore) -> None:
         self._groups, self._shelf = groups, shelf
 
     def take(self, i: int) -> Mapping[str, Tensor]:
@@ -150,11 +150,15 @@ class AtOnce:
         """Nobody will ask for a while."""
 
 
-class InThread:
+class ThreadPrefetch:
     """A thread reads and casts the next block while one runs, the two in turn into the same two blocks of memory."""
 
     def __init__(
-        self, groups: list[list[str]], shelf: OnDisk | Rounded, like: Mapping[str, Tensor], device: torch.device
+        self,
+        groups: list[list[str]],
+        shelf: DiskStore | QuantizedDiskStore,
+        like: Mapping[str, Tensor],
+        device: torch.device,
     ) -> None:
         self._groups, self._shelf, self._like, self._device = groups, shelf, like, device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
@@ -178,7 +182,7 @@ class InThread:
         if self._coming is not None:
             self._coming[1].exception()  # waits; what went wrong with a block that nobody takes is not told
         self._slots, self._coming = [], None
-        _settle(self._device)
+        _trim_host_memory(self._device)
 
     def _send(self, i: int) -> None:
         if not self._slots:
@@ -186,32 +190,32 @@ class InThread:
                 self._slots = [self._room(self._groups[i]) for _ in range(2)]
         room = self._slots[self._count % 2]
         self._count += 1
-        into = {name: room[_in_block(name)] for name in self._groups[i]}
+        into = {name: room[_name_in_block(name)] for name in self._groups[i]}
         # On a GPU what runs was only asked for: in the same stream, nothing is written over before it has run.
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         self._coming = (i, self._thread.submit(self._fill, self._groups[i], into, stream))
 
     def _room(self, names: list[str]) -> dict[str, Tensor]:
-        return {_in_block(name): torch.empty_like(self._like[name], device=self._device) for name in names}
+        return {_name_in_block(name): torch.empty_like(self._like[name], device=self._device) for name in names}
 
     def _fill(self, names: list[str], into: dict[str, Tensor], stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
         with torch.cuda.stream(stream), torch.no_grad():  # which is no stream where there is none
             self._shelf.fill(names, into)
-        _settle(self._device)
+        _trim_host_memory(self._device)
         return into
 
 
-class BesideStream:
+class CudaStreamPrefetch:
     """The next block crosses to the GPU on a stream of its own while one runs.
 
     Two blocks of memory are used in turn, so that nothing is allocated on the way. Events keep the streams apart: a
     block is not computed before it is there, nor overwritten before it is computed; the CPU waits for neither.
     """
 
-    def __init__(self, groups: list[list[str]], shelf: InMemory) -> None:
+    def __init__(self, groups: list[list[str]], shelf: MemoryStore) -> None:
         self._groups, self._shelf = groups, shelf
         self._side = torch.cuda.Stream(shelf.device)
-        self._slots: list[dict[str, _Room]] = []
+        self._slots: list[dict[str, _DeviceBuffer]] = []
         self._ready = [torch.cuda.Event() for _ in range(2)]
         self._free = [torch.cuda.Event() for _ in range(2)]
         self._count = 0
@@ -224,7 +228,7 @@ class BesideStream:
         assert self._coming is not None
         slot = self._taken = self._coming[1]
         torch.cuda.current_stream(self._shelf.device).wait_event(self._ready[slot])
-        here = {name: self._slots[slot][_in_block(name)].matrix for name in self._groups[i]}
+        here = {name: self._slots[slot][_name_in_block(name)].matrix for name in self._groups[i]}
         self._send((i + 1) % len(self._groups))
         return here
 
@@ -240,7 +244,7 @@ class BesideStream:
     def _send(self, i: int) -> None:
         if not self._slots:
             self._slots = [
-                {_in_block(name): _Room(self._shelf.held[name], self._shelf) for name in self._groups[i]}
+                {_name_in_block(name): _DeviceBuffer(self._shelf.held[name], self._shelf) for name in self._groups[i]}
                 for _ in range(2)
             ]
             # Whatever used this memory before has to be over.
@@ -250,43 +254,47 @@ class BesideStream:
         with torch.cuda.stream(self._side):
             self._side.wait_event(self._free[slot])
             for name in self._groups[i]:
-                self._slots[slot][_in_block(name)].fill(self._shelf.held[name])
+                self._slots[slot][_name_in_block(name)].fill(self._shelf.held[name])
             self._ready[slot].record(self._side)
         self._coming = (i, slot)
 
 
-def _on_the_way(
-    groups: list[list[str]], shelf: Shelf, like: Mapping[str, Tensor], device: torch.device
-) -> AtOnce | InThread | BesideStream:
-    if isinstance(shelf, InMemory):
-        return AtOnce(groups, shelf) if shelf.place.type == shelf.device.type else BesideStream(groups, shelf)
-    return InThread(groups, shelf, like, device)
+def _prefetcher(
+    groups: list[list[str]], shelf: WeightStore, like: Mapping[str, Tensor], device: torch.device
+) -> DirectFetch | ThreadPrefetch | CudaStreamPrefetch:
+    if isinstance(shelf, MemoryStore):
+        return (
+            DirectFetch(groups, shelf) if shelf.place.type == shelf.device.type else CudaStreamPrefetch(groups, shelf)
+        )
+    return ThreadPrefetch(groups, shelf, like, device)
 
 
-class _Room:
+class _DeviceBuffer:
     """Place on the GPU for one matrix, and for its one-byte form where that is what crosses."""
 
-    def __init__(self, like: Tensor | Rows, shelf: InMemory) -> None:
-        numbers = like.numbers if isinstance(like, Rows) else like
+    def __init__(self, like: Tensor | QuantizedMatrix, shelf: MemoryStore) -> None:
+        numbers = like.numbers if isinstance(like, QuantizedMatrix) else like
         with torch.inference_mode(False):
             self.matrix = torch.empty(numbers.shape, dtype=shelf.dtype, device=shelf.device)
-            self._numbers = torch.empty_like(numbers, device=shelf.device) if isinstance(like, Rows) else self.matrix
+            self._numbers = (
+                torch.empty_like(numbers, device=shelf.device) if isinstance(like, QuantizedMatrix) else self.matrix
+            )
 
-    def fill(self, held: Tensor | Rows) -> None:
+    def fill(self, held: Tensor | QuantizedMatrix) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            if isinstance(held, Rows):
+            if isinstance(held, QuantizedMatrix):
                 self._numbers.copy_(held.numbers, non_blocking=True)
                 self.matrix.copy_(self._numbers).mul_(held.scale)
             else:
                 self.matrix.copy_(held, non_blocking=True)
 
 
-def _settle(device: torch.device) -> None:
+def _trim_host_memory(device: torch.device) -> None:
     """What was freed on the CPU lies between what stays, where glibc would keep it."""
     if device.type == "cpu":
         release_memory()
 
 
-def _in_block(name: str) -> str:
+def _name_in_block(name: str) -> str:
     """The name without its block's number: blocks have the same tensors."""
     return name.split(".", 2)[2]

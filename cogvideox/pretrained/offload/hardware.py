@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-T = 1e12
+TERA = 1e12
 
-DISK = 1.0e9
+DISK_BANDWIDTH = 1.0e9
 """Bytes a second from a disk that is neither the best nor in the cache already."""
 
-CONTEXT = 700 * 2**20
+CUDA_CONTEXT = 700 * 2**20
 """What CUDA itself and the screen take of a GPU's memory."""
 
 _NO_LIMIT = 2**60
@@ -44,27 +44,27 @@ class Rates:
 
 # Of bfloat16 or float16 without compilation. The first name that the device's name contains, with no digit after it.
 GPUS: dict[str, Rates] = {
-    "B200": Rates(900 * T, 500 * T, 400 * T, 50e9, 2250 * T),
-    "GH200": Rates(450 * T, 300 * T, 200 * T, 100e9, 989 * T),
-    "H200": Rates(450 * T, 300 * T, 200 * T, 45e9, 989 * T),
-    "H100": Rates(450 * T, 300 * T, 200 * T, 45e9, 989 * T),
-    "A100": Rates(200 * T, 120 * T, 80 * T, 20e9, 312 * T),
-    "L40S": Rates(130 * T, 85 * T, 50 * T, 20e9, 362 * T),
-    "L40": Rates(130 * T, 85 * T, 50 * T, 20e9, 181 * T),
-    "RTX 5090": Rates(150 * T, 100 * T, 60 * T, 40e9, 209.5 * T),
-    "RTX 4090": Rates(120 * T, 80 * T, 50 * T, 20e9, 165.2 * T),
-    "RTX 4080": Rates(75 * T, 50 * T, 30 * T, 20e9, 97.5 * T),
-    "RTX 3090": Rates(50 * T, 35 * T, 20 * T, 20e9, 71 * T),
-    "A10": Rates(60 * T, 40 * T, 25 * T, 20e9, 125 * T),
-    "V100": Rates(70 * T, 30 * T, 30 * T, 10e9, 125 * T),
-    "T4": Rates(22 * T, 12 * T, 8 * T, 8e9, 65 * T),
+    "B200": Rates(900 * TERA, 500 * TERA, 400 * TERA, 50e9, 2250 * TERA),
+    "GH200": Rates(450 * TERA, 300 * TERA, 200 * TERA, 100e9, 989 * TERA),
+    "H200": Rates(450 * TERA, 300 * TERA, 200 * TERA, 45e9, 989 * TERA),
+    "H100": Rates(450 * TERA, 300 * TERA, 200 * TERA, 45e9, 989 * TERA),
+    "A100": Rates(200 * TERA, 120 * TERA, 80 * TERA, 20e9, 312 * TERA),
+    "L40S": Rates(130 * TERA, 85 * TERA, 50 * TERA, 20e9, 362 * TERA),
+    "L40": Rates(130 * TERA, 85 * TERA, 50 * TERA, 20e9, 181 * TERA),
+    "RTX 5090": Rates(150 * TERA, 100 * TERA, 60 * TERA, 40e9, 209.5 * TERA),
+    "RTX 4090": Rates(120 * TERA, 80 * TERA, 50 * TERA, 20e9, 165.2 * TERA),
+    "RTX 4080": Rates(75 * TERA, 50 * TERA, 30 * TERA, 20e9, 97.5 * TERA),
+    "RTX 3090": Rates(50 * TERA, 35 * TERA, 20 * TERA, 20e9, 71 * TERA),
+    "A10": Rates(60 * TERA, 40 * TERA, 25 * TERA, 20e9, 125 * TERA),
+    "V100": Rates(70 * TERA, 30 * TERA, 30 * TERA, 10e9, 125 * TERA),
+    "T4": Rates(22 * TERA, 12 * TERA, 8 * TERA, 8e9, 65 * TERA),
 }
-UNKNOWN_GPU = Rates(20 * T, 13 * T, 8 * T, 10e9)
-UNKNOWN_CPU = Rates(0.03 * T, 0.02 * T, 0.03 * T, 1.5e9)
+UNKNOWN_GPU = Rates(20 * TERA, 13 * TERA, 8 * TERA, 10e9)
+UNKNOWN_CPU = Rates(0.03 * TERA, 0.02 * TERA, 0.03 * TERA, 1.5e9)
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """Where a model is to run.
 
     kind: "cpu" or "cuda".
@@ -74,21 +74,23 @@ class Machine:
     dtype: what the networks compute in.
     """
 
-    kind: str
+    device_type: str
     name: str
-    free: int
-    host_free: int
+    free_bytes: int
+    host_free_bytes: int
     dtype: str
     rates: Rates
 
 
-def gpu(name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64) -> Machine:
+def hypothetical_gpu(
+    name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64
+) -> Hardware:
     """A machine that need not be here: a GPU of so many GiB on which nothing else runs."""
-    free = int(gigabytes * 2**30) - CONTEXT
-    return Machine("cuda", name, free, int(host_gigabytes * 2**30), dtype, rates_of_gpu(name, dtype))
+    free_bytes = int(gigabytes * 2**30) - CUDA_CONTEXT
+    return Hardware("cuda", name, free_bytes, int(host_gigabytes * 2**30), dtype, gpu_rates(name, dtype))
 
 
-def rates_of_gpu(name: str, dtype: str) -> Rates:
+def gpu_rates(name: str, dtype: str) -> Rates:
     """By name; of one that is not known, those of a small one. float32 is taken to be eight times slower."""
     known = next((rates for part, rates in GPUS.items() if re.search(rf"{part}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
@@ -96,38 +98,38 @@ def rates_of_gpu(name: str, dtype: str) -> Rates:
     return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer, known.peak)
 
 
-def look(device: "torch.device", dtype: str, *, measured: bool = True) -> Machine:
+def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
     """The machine that this is. Unless `measured`, the speed of a CPU is taken to be that of a slow one."""
     import torch
 
     host = free_memory()
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+        free_bytes, _ = torch.cuda.mem_get_info(device)
         # What torch keeps for itself without using it, it uses again.
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         name = torch.cuda.get_device_name(device)
-        return Machine("cuda", name, free, host, dtype, rates_of_gpu(name, dtype))
-    return Machine(device.type, device.type.upper(), host, host, dtype, _probe() if measured else UNKNOWN_CPU)
+        return Hardware("cuda", name, free_bytes, host, dtype, gpu_rates(name, dtype))
+    return Hardware(device.type, device.type.upper(), host, host, dtype, _probe() if measured else UNKNOWN_CPU)
 
 
 def free_memory() -> int:
     """Bytes of main memory that are free, of the machine or of the container around us, which has a limit of its own.
     What the system does not tell counts as 8 GiB."""
-    _, free = main_memory()
-    return 8 * 2**30 if free is None else free
+    _, free_bytes = main_memory()
+    return 8 * 2**30 if free_bytes is None else free_bytes
 
 
 def main_memory() -> tuple[int | None, int | None]:
     """Bytes of main memory, and how many of them are free. None is unknown."""
-    total, free = _of_machine()
+    total, free_bytes = _of_machine()
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
     except OSError:  # not Linux
-        return total, free
-    for limit, room in limits(groups, Path("/sys/fs/cgroup")):
+        return total, free_bytes
+    for limit, room in cgroup_limits(groups, Path("/sys/fs/cgroup")):
         total = limit if total is None else min(total, limit)
-        free = room if free is None else min(free, room)
-    return total, free
+        free_bytes = room if free_bytes is None else min(free_bytes, room)
+    return total, free_bytes
 
 
 def _of_machine() -> tuple[int | None, int | None]:
@@ -143,7 +145,7 @@ def _of_machine() -> tuple[int | None, int | None]:
         return None, None
 
 
-def limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
+def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
     """Of every control group around a process that limits memory: bytes in all, and those that are left.
 
     What files that were read take of it is given back when it is needed, and counts as left.

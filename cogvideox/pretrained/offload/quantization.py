@@ -12,25 +12,25 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-Storage = Literal["int8", "fp8"]
+QuantizedFormat = Literal["int8", "fp8"]
 """Whole numbers of equal steps, error at most half a step (1/254 of the row's largest number); or floating-point e4m3,
 error at most 1/16 of each number."""
 
-_TYPES: dict[Storage, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-_LARGEST: dict[Storage, float] = {"int8": 127.0, "fp8": 448.0}
+_TYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+_LARGEST: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}
 _AT_ONCE = 256
 """Rows that are made at once: their float32 is all that is needed beside the result."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class QuantizedMatrix:
     """A matrix in one byte a number: `numbers * scale` is what it stands for."""
 
     numbers: Shaped[Tensor, "o i"]
     scale: Float[Tensor, "o 1"]
 
     @classmethod
-    def of(cls, matrix: Float[Tensor, "o i"], storage: Storage) -> "Rows":
+    def of(cls, matrix: Float[Tensor, "o i"], storage: QuantizedFormat) -> "QuantizedMatrix":
         """The nearest that the storage can say. A row of zeros stays one."""
         numbers = torch.empty(matrix.shape, dtype=_TYPES[storage], device=matrix.device)
         scale = torch.empty(len(matrix), 1, device=matrix.device)
@@ -48,15 +48,15 @@ class Rows:
     def nbytes(self) -> int:
         return self.numbers.nbytes + self.scale.nbytes
 
-    def to(self, device: torch.device) -> "Rows":
-        return Rows(self.numbers.to(device), self.scale.to(device))
+    def to(self, device: torch.device) -> "QuantizedMatrix":
+        return QuantizedMatrix(self.numbers.to(device), self.scale.to(device))
 
     def spread(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
         """The matrix, where the numbers are. bfloat16 holds the numbers of either storage exactly."""
         return self.numbers.to(dtype).mul_(self.scale)
 
 
-def round_(matrix: Float[Tensor, "o i"], storage: Storage) -> None:
+def fake_quantize_(matrix: Float[Tensor, "o i"], storage: QuantizedFormat) -> None:
     """Makes a matrix, in place, what it would be after its time in the storage."""
     for rows in matrix.split(_AT_ONCE):
-        rows.copy_(Rows.of(rows, storage).spread(matrix.dtype))
+        rows.copy_(QuantizedMatrix.of(rows, storage).spread(matrix.dtype))

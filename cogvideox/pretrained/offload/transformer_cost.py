@@ -10,14 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cogvideox.pretrained.offload.hardware import Machine
+from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 
-Keep = Literal["stays", "turns", "streamed"]
-Waits = Literal["disk", "host", "device"]
+OffloadStrategy = Literal["resident", "model_offload", "group_offload"]
+WeightLocation = Literal["disk", "host", "device"]
 """Where the matrices of blocks wait for their turn; those on the device wait for none."""
-Storage = Literal["exact", "int8", "fp8"]
+WeightFormat = Literal["exact", "int8", "fp8"]
 """How matrices lie in memory: as they are, or in one byte a number (`rows`). From the disk they come as from there."""
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -25,7 +25,7 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Parameters:
+class ParameterCounts:
     """Parameters of a network as they come and go when it is streamed.
 
     matrices: of one block, what its forward pass multiplies by.
@@ -46,45 +46,52 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightFootprint:
     """Bytes of a network's weights: on the device while it is used and while another one is, on the host, in its files,
     and that come over in one forward pass."""
 
-    keep: Keep
-    waits: Waits
+    keep: OffloadStrategy
+    weight_location: WeightLocation
     used: int
     idle: int
     host: int
-    stored: int
+    file_bytes: int
     moved: int
 
     @classmethod
-    def of(cls, parameters: Parameters, keep: Keep, machine: Machine, storage: Storage, file: int) -> "Weights":
+    def of(
+        cls,
+        parameters: ParameterCounts,
+        keep: OffloadStrategy,
+        hardware: Hardware,
+        weight_format: WeightFormat,
+        file: int,
+    ) -> "WeightFootprint":
         """`file`: bytes of a number in the files."""
-        size = ITEMSIZE[machine.dtype]
+        size = ITEMSIZE[hardware.dtype]
         in_blocks = parameters.num_blocks * (parameters.matrices + parameters.tables)
         on_disk = parameters.total * file
-        if storage == "exact" and keep != "streamed":
+        if weight_format == "exact" and keep != "group_offload":
             used = parameters.total * size
-            return cls(keep, "device", used, used if keep == "stays" else 0, 0, on_disk, 0)
-        waiting = in_blocks * (size if storage == "exact" else 1)
+            return cls(keep, "device", used, used if keep == "resident" else 0, 0, on_disk, 0)
+        waiting = in_blocks * (size if weight_format == "exact" else 1)
         rest = parameters.rest * size
         block = parameters.matrices * size
-        if keep != "streamed":  # one-byte storage on the device: spread out block by block
+        if keep != "group_offload":  # one-byte storage on the device: spread out block by block
             used = rest + waiting + block
             return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
         moving, two = parameters.num_blocks * parameters.matrices, 2 * block
-        from_host = machine.kind == "cuda" and waiting <= 0.8 * machine.host_free
+        from_host = hardware.device_type == "cuda" and waiting <= 0.8 * hardware.host_free_bytes
         if from_host and parameters.tables:  # the transformer, which is used in every step
-            two += 2 * parameters.matrices if storage != "exact" else 0
+            two += 2 * parameters.matrices if weight_format != "exact" else 0
             return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
         # On a CPU the piece of the mapped file that is read counts too, with the tensor at its end.
         last = parameters.matrices // 3 * file
-        mapped = max(on_disk // 50, 4 * 2**20) + last if machine.kind == "cpu" else 0
+        mapped = max(on_disk // 50, 4 * 2**20) + last if hardware.device_type == "cpu" else 0
         return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
 
 
-def transformer_parameters(config: TransformerConfig) -> Parameters:
+def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
     """Of the transformer."""
     d, e = config.width, config.time_embed_dim
     vectors = 12 * d + 3 * d + d + 4 * config.attention_head_dim + 4 * d + 4 * d + d
@@ -96,32 +103,32 @@ def transformer_parameters(config: TransformerConfig) -> Parameters:
         rest += (config.max_text_seq_length + math.prod(config.base_grid)) * d
     if config.ofs_embed_dim is not None:
         rest += _scalar(config.ofs_embed_dim, config.ofs_embed_dim)
-    return Parameters(config.num_layers, 12 * d * d, 12 * d * e, 0, rest + config.num_layers * vectors)
+    return ParameterCounts(config.num_layers, 12 * d * d, 12 * d * e, 0, rest + config.num_layers * vectors)
 
 
-def text_parameters(config: T5Config) -> Parameters:
+def text_parameters(config: T5Config) -> ParameterCounts:
     """Of the text encoder."""
     d, inner = config.d_model, config.num_heads * config.d_kv
     rest = config.relative_attention_num_buckets * config.num_heads + d + config.num_layers * 2 * d
-    return Parameters(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, rest)
+    return ParameterCounts(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, rest)
 
 
 @dataclass(frozen=True)
-class Clip:
+class BatchShape:
     """What the transformer works on at once: a batch of clips, in latent frames and latent pixels."""
 
-    batch: int
+    batch_size: int
     frames: int
     height: int
     width: int
-    num_text: int
+    text_length: int
 
     def tokens(self, config: TransformerConfig) -> int:
         """Tokens of one clip, text included."""
-        return self.num_text + self.frames * self.height * self.width // config.patch_volume
+        return self.text_length + self.frames * self.height * self.width // config.patch_volume
 
 
-def transformer_activations(config: TransformerConfig, clip: Clip, num_steps: int, dtype: str) -> int:
+def transformer_activations(config: TransformerConfig, clip: BatchShape, num_steps: int, dtype: str) -> int:
     """Bytes beside the weights in one forward pass, with the modulation of all steps.
 
     The worst moment is in the feed-forward layer of a block: its input twice (before and after attention), normed, and
@@ -130,35 +137,34 @@ def transformer_activations(config: TransformerConfig, clip: Clip, num_steps: in
     """
     size, d, tokens = ITEMSIZE[dtype], config.width, clip.tokens(config)
     rotary = config.use_rotary_positional_embeddings
-    stream = clip.batch * tokens * d * size
+    stream = clip.batch_size * tokens * d * size
     live = (13 if rotary and size == 2 else 11) * stream
     positions = tokens * (config.attention_head_dim if rotary else d) * 4
     tables = num_steps * (config.num_layers * 12 + 2) * d * size
     cells = clip.frames * clip.height * clip.width
-    latents = (
-        cells * clip.batch * (config.in_channels + config.out_channels) * size + cells * config.out_channels * 4 * 6
-    )
+    latents = cells * clip.batch_size * (config.in_channels + config.out_channels) * size
+    latents += cells * config.out_channels * 4 * 6
     return live + positions + tables + latents
 
 
-def transformer_flops(config: TransformerConfig, clip: Clip) -> tuple[float, float]:
+def transformer_flops(config: TransformerConfig, clip: BatchShape) -> tuple[float, float]:
     """Of one forward pass: in linear layers, and in attention. A multiplication with its addition counts as two."""
     tokens, d, layers = clip.tokens(config), config.width, config.num_layers
-    return clip.batch * layers * 24.0 * tokens * d * d, clip.batch * layers * 4.0 * tokens**2 * d
+    return clip.batch_size * layers * 24.0 * tokens * d * d, clip.batch_size * layers * 4.0 * tokens**2 * d
 
 
-def text_activations(config: T5Config, num_text: int, dtype: str) -> int:
+def text_activations(config: T5Config, text_length: int, dtype: str) -> int:
     """Bytes beside the weights while one text is encoded. The stream between blocks is float32 in any type."""
-    size, n = ITEMSIZE[dtype], num_text
+    size, n = ITEMSIZE[dtype], text_length
     live = n * (4 * config.d_ff * size + 3 * config.d_model * max(size, 4)) + config.num_heads * n * n * size
     if dtype == "float16":  # the last product of a block is done in float32, weights too
         live += n * config.d_ff * 4 + config.d_ff * config.d_model * 4
     return live
 
 
-def text_flops(config: T5Config, num_text: int) -> float:
+def text_flops(config: T5Config, text_length: int) -> float:
     """Of one text."""
-    return 2.0 * num_text * config.num_layers * text_parameters(config).matrices
+    return 2.0 * text_length * config.num_layers * text_parameters(config).matrices
 
 
 def _scalar(num_waves: int, width: int) -> int:

@@ -30,7 +30,7 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int, *, decode
 
 
 @dataclass(frozen=True)
-class Decoding:
+class VAEMemoryMode:
     """How the VAE takes a chunk: in how many strips of rows, and whether what waits is outside: in the CPU's memory
     or, on a CPU, in temporary files."""
 
@@ -38,7 +38,7 @@ class Decoding:
     offload: bool = False
 
 
-WHOLE = Decoding()
+UNSLICED = VAEMemoryMode()
 """A chunk at once."""
 
 
@@ -48,7 +48,7 @@ def vae_activations(
     frames: int,
     height: int,
     width: int,
-    how: Decoding,
+    how: VAEMemoryMode,
     *,
     decoder: bool,
     on_cpu: bool = False,
@@ -111,7 +111,7 @@ class _Ledger:
         growth: whether that grows (in the first of several chunks: 1), stays (0) or shrinks (in the last: -1).
     """
 
-    def __init__(self, how: Decoding, on_cpu: bool, *, kept: float | int = 0, growth: int = 0) -> None:
+    def __init__(self, how: VAEMemoryMode, on_cpu: bool, *, kept: float | int = 0, growth: int = 0) -> None:
         self.how, self.on_cpu, self.kept, self.growth = how, on_cpu, kept, growth
         self.peak = self.host = 0.0
 

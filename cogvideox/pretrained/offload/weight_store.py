@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvideox.pretrained.offload.quantization import Rows, Storage, round_
+from cogvideox.pretrained.offload.quantization import QuantizedFormat, QuantizedMatrix, fake_quantize_
 from cogvideox.state_dict.keymap import Rule
-from cogvideox.state_dict.lazy import Stored
-from cogvideox.state_dict.strict_load import sources_of, translate, translate_into
+from cogvideox.state_dict.lazy import LazyStateDict
+from cogvideox.state_dict.strict_load import convert_into, convert_tensors, source_names
 
 
-class OnDisk:
+class DiskStore:
     """A shelf that is the files of the model.
 
     Args:
@@ -28,7 +28,7 @@ class OnDisk:
 
     def __init__(
         self,
-        state: Stored,
+        state: LazyStateDict,
         expected: Mapping[str, Tensor],
         rules: Sequence[Rule],
         where: str,
@@ -49,14 +49,14 @@ class OnDisk:
         wanted, state = {name: self._expected[name] for name in names}, self._part(names)
         with self._lock, torch.inference_mode(False), torch.no_grad():
             made = dict(
-                translate(
+                convert_tensors(
                     state,
                     wanted,
                     where=self._where,
                     rules=self._rules,
                     dtype=self._dtype,
                     device=self._device,
-                    lasting=False,
+                    keep=False,
                 )
             )
             state.release()  # small tensors lie all over the file
@@ -69,23 +69,23 @@ class OnDisk:
             UserError: as `fetch`.
         """
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            translate_into(self._part(names), into, where=self._where, rules=self._rules)
+            convert_into(self._part(names), into, where=self._where, rules=self._rules)
 
-    def _part(self, names: Sequence[str]) -> Stored:
+    def _part(self, names: Sequence[str]) -> LazyStateDict:
         """Of the files, what these tensors are made of."""
-        theirs = [part for name in names for part in sources_of(name, self._state, self._rules)]
+        theirs = [part for name in names for part in source_names(name, self._state, self._rules)]
         return self._state.renamed({name: name for name in theirs})
 
     def rows_of(self, name: str, indices: Tensor) -> Tensor:
         """Some rows of a table that lies in the file as it is used, cast. The others are never read."""
-        (theirs,) = sources_of(name, self._state, self._rules)
+        (theirs,) = source_names(name, self._state, self._rules)
         return self._state[theirs][indices.to("cpu")].to(self._device, self._dtype)
 
 
-class Rounded:
+class QuantizedDiskStore:
     """The same shelf, of matrices as they would be after a time in one-byte storage."""
 
-    def __init__(self, disk: OnDisk, storage: Storage) -> None:
+    def __init__(self, disk: DiskStore, storage: QuantizedFormat) -> None:
         self._disk, self._storage = disk, storage
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -102,10 +102,10 @@ class Rounded:
     def _round(self, matrices: Iterable[Tensor]) -> None:
         with torch.inference_mode(False), torch.no_grad():
             for matrix in matrices:
-                round_(matrix, self._storage)
+                fake_quantize_(matrix, self._storage)
 
 
-class InMemory:
+class MemoryStore:
     """A shelf of tensors that were read once.
 
     Args:
@@ -117,31 +117,31 @@ class InMemory:
 
     def __init__(
         self,
-        source: OnDisk,
+        source: DiskStore,
         groups: Iterable[Sequence[str]],
         *,
         place: torch.device,
         device: torch.device,
         dtype: torch.dtype,
-        storage: Storage | None = None,
+        storage: QuantizedFormat | None = None,
     ) -> None:
         self.place, self.device, self.dtype = place, device, dtype
-        self.held: dict[str, Tensor | Rows] = {}
+        self.held: dict[str, Tensor | QuantizedMatrix] = {}
         for names in groups:
             for name, tensor in source.fetch(names).items():
                 if storage is None:
                     self.held[name] = self._put_away(tensor)
                 else:  # the scales, which are few, do not wait
-                    rows = Rows.of(tensor, storage)
-                    self.held[name] = Rows(self._put_away(rows.numbers), rows.scale)
+                    rows = QuantizedMatrix.of(tensor, storage)
+                    self.held[name] = QuantizedMatrix(self._put_away(rows.numbers), rows.scale)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
         """On the device, in the type of the network."""
         return {name: self._spread(self.held[name]) for name in names}
 
-    def _spread(self, held: Tensor | Rows) -> Tensor:
+    def _spread(self, held: Tensor | QuantizedMatrix) -> Tensor:
         held = held.to(self.device)
-        return held.spread(self.dtype) if isinstance(held, Rows) else held
+        return held.spread(self.dtype) if isinstance(held, QuantizedMatrix) else held
 
     def _put_away(self, tensor: Tensor) -> Tensor:
         """To where it waits; in main memory for a GPU, known to the driver, so that copies run beside the computation.
@@ -159,4 +159,4 @@ class InMemory:
         return tensor
 
 
-Shelf = OnDisk | Rounded | InMemory
+WeightStore = DiskStore | QuantizedDiskStore | MemoryStore

@@ -12,13 +12,13 @@ from torch.distributed.tensor import DTensor
 from cogvideox import config
 from cogvideox.dataset.loader import Loader
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.components import keymap_of
+from cogvideox.pretrained.components import diffusers_keymap
 from cogvideox.pretrained.conversion import convert
 from cogvideox.pretrained.conversion.detect import CONFIG_KEY
-from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
-from cogvideox.pretrained.model_spec import ModelSpec, part_config
-from cogvideox.state_dict.export import save_as_theirs
-from cogvideox.state_dict.lazy import shapes
+from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
+from cogvideox.pretrained.model_spec import ModelSpec, component_config
+from cogvideox.state_dict.export import save_external
+from cogvideox.state_dict.lazy import meta_tensors
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.validation import on_first_rank
 from cogvideox.transformer.lora import inject
@@ -62,17 +62,17 @@ def finish(
 def _write(
     state: State, model: Transformer, spec: ModelSpec, settings: DiffusionTraining, out: Path, seen: Loader
 ) -> None:
-    dtype, rules = getattr(torch, settings.stored_as), keymap_of(model.config)
+    dtype, rules = getattr(torch, settings.stored_as), diffusers_keymap(model.config)
     with TemporaryDirectory(dir=out) as folder:
         file = Path(folder) / "transformer.safetensors"
-        metadata = {CONFIG_KEY: json.dumps(part_config(model.config))}
-        save_as_theirs(shapes(state), state.items(), file, rules=rules, dtype=dtype, metadata=metadata)
-        plan, learned = convert.prepare(spec.path), convert.prepare(file).pieces
+        metadata = {CONFIG_KEY: json.dumps(component_config(model.config))}
+        save_external(meta_tensors(state), state.items(), file, rules=rules, dtype=dtype, metadata=metadata)
+        plan, learned = convert.plan_conversion(spec.path), convert.plan_conversion(file).pieces
         said = config.to_dict(_said(spec, settings, seen))
         replace(plan, pieces={**plan.pieces, **learned}, settings=said).write_folder(out / "model")
 
 
-def _said(spec: ModelSpec, settings: DiffusionTraining, loader: Loader) -> FolderSettings:
+def _said(spec: ModelSpec, settings: DiffusionTraining, loader: Loader) -> ModelSettings:
     """What the new folder says about its use: what it was trained on since, where that is more than before."""
     columns = [store.columns for store in loader.stores.values()]
     frames, heights, widths = (

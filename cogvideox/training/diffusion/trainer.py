@@ -25,9 +25,9 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import wrap
 from cogvideox.parallel.mesh import Ranks, num_processes, start
 from cogvideox.parallel.ulysses import over_ranks
-from cogvideox.pretrained.components import build, keymap_of
-from cogvideox.pretrained.model_folder import open_part
-from cogvideox.pretrained.model_spec import ModelSpec, describe
+from cogvideox.pretrained.components import build_network, diffusers_keymap
+from cogvideox.pretrained.model_folder import open_component
+from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.config import due
@@ -67,7 +67,7 @@ def train(
     out, run = Path(out), settings.run
     with Interruption(max_seconds) as interruption, _processes(settings) as ranks:
         device = choose_device(run.device) if ranks is None else ranks.device
-        spec = describe(settings.model)
+        spec = read_spec(settings.model)
         model, learns = begin(settings, spec)
         if ranks is not None:
             over_ranks(model, ranks.sequence)
@@ -171,9 +171,9 @@ def begin(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Transformer, nn
         init_weights(model, generator)
         model = _with_image(model, settings)
         return model.train(), model
-    network, (state, file) = build(config), open_part(spec, "transformer")
+    network, (state, file) = build_network(config), open_component(spec, "transformer")
     assert isinstance(network, Transformer)
-    load_strict(network, state, where=str(file), rules=keymap_of(config), dtype=torch.float32)
+    load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=torch.float32)
     network = _with_image(network, settings)
     if settings.lora is None:
         return network.train(), network

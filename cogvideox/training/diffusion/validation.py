@@ -13,8 +13,8 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.geometry import latent_padding
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.components import load_text, load_vae
-from cogvideox.pretrained.model_folder import Bundle, tokenizer_of
+from cogvideox.pretrained.components import load_text_encoder, load_vae
+from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
 from cogvideox.training.diffusion.config import DiffusionTraining
@@ -71,11 +71,11 @@ def show(
     """
     wanted, device = settings.samples, next(model.parameters()).device
     dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
-    bundle = Bundle(
+    bundle = LoadedModel(
         transformer=model,
         vae=load_vae(spec.path).to(device),
-        text_encoder=load_text(spec, device=device, dtype=dtype),
-        tokenizer=tokenizer_of(spec),
+        text_encoder=load_text_encoder(spec, device=device, dtype=dtype),
+        tokenizer=load_tokenizer(spec),
         schedule=Schedule(**asdict(spec.schedule)),
         settings=spec.settings,
     )

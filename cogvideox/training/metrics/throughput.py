@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import torch
 
-from cogvideox.pretrained.offload.hardware import rates_of_gpu
-from cogvideox.pretrained.offload.transformer_cost import Clip, transformer_flops
+from cogvideox.pretrained.offload.hardware import gpu_rates
+from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_flops
 from cogvideox.records import PackedBatch
 from cogvideox.transformer.config import TransformerConfig
 
@@ -15,10 +15,12 @@ def peak(device: torch.device) -> float | None:
     that is not known, as of CPUs."""
     if device.type != "cuda":
         return None
-    return rates_of_gpu(torch.cuda.get_device_name(device), "bfloat16").peak
+    return gpu_rates(torch.cuda.get_device_name(device), "bfloat16").peak
 
 
-def step_flops(config: TransformerConfig, clips: Iterable[Clip], *, all_weights: bool = True) -> tuple[float, float]:
+def step_flops(
+    config: TransformerConfig, clips: Iterable[BatchShape], *, all_weights: bool = True
+) -> tuple[float, float]:
     """Operations of the forward and backward passes over clips, in linear layers and in attention. What is computed
     twice to save memory counts once.
 
@@ -30,10 +32,10 @@ def step_flops(config: TransformerConfig, clips: Iterable[Clip], *, all_weights:
     return (3 if all_weights else 2) * linear, 3 * attention
 
 
-def clips_of(rows: Iterable[PackedBatch]) -> list[Clip]:
+def clips_of(rows: Iterable[PackedBatch]) -> list[BatchShape]:
     """The clips of packed rows, each of its size."""
     return [
-        Clip(1, latents.shape[1], latents.shape[2], latents.shape[3], row.text.shape[1])
+        BatchShape(1, latents.shape[1], latents.shape[2], latents.shape[3], row.text.shape[1])
         for row in rows
         for latents in row.latents
     ]

@@ -29,8 +29,8 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
-from cogvideox.pretrained.model_settings import FolderSettings, TrainedRange
-from cogvideox.pretrained.offload.transformer_cost import Clip
+from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
+from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge.judge import judge_batch, rates
@@ -120,7 +120,7 @@ def train(
                     scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.means(sums)}
                 optimizer.zero_grad(set_to_none=True)
                 (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
-                clips = Clip(b, t, h, w, n)
+                clips = BatchShape(b, t, h, w, n)
                 flops = sum(throughput.step_flops(settings.transformer, [clips]))
                 tracker.step(done, scalars, Work(b, b * clips.tokens(settings.transformer), flops))
 
@@ -144,7 +144,7 @@ def train(
         tracker.close()
 
         with ema.swapped():
-            bundle = model_folder.Bundle(
+            bundle = model_folder.LoadedModel(
                 transformer=model.transformer,
                 vae=vae,
                 text_encoder=model.text_encoder,
@@ -203,10 +203,10 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
     return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
 
 
-def folder_settings(settings: ToyboxTraining) -> FolderSettings:
+def folder_settings(settings: ToyboxTraining) -> ModelSettings:
     """What the finished folder says about its use: the sizes it was trained at and how it was sampled on the way."""
     clips, sampling = settings.clips, settings.sampling
-    return FolderSettings(
+    return ModelSettings(
         fps=clips.fps,
         height=clips.height,
         width=clips.width,

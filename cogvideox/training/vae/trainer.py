@@ -19,7 +19,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.components import load_vae, save_vae
-from cogvideox.pretrained.model_spec import find, shipped
+from cogvideox.pretrained.model_spec import find_model, shipped_models
 from cogvideox.training.checkpoint import Checkpoints, open_run
 from cogvideox.training.config import VAETraining, due
 from cogvideox.training.ema import EMA
@@ -151,7 +151,7 @@ def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", settings.run.seed))
         return vae
-    vae = load_vae(find(settings.start)[1] if settings.start in shipped() else settings.start)
+    vae = load_vae(find_model(settings.start)[1] if settings.start in shipped_models() else settings.start)
     theirs, ours = to_dict(vae.config), to_dict(settings.model)
     differing = [name for name in SHAPE if theirs[name] != ours[name]]
     if differing:

@@ -18,8 +18,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
-from cogvideox.formatting import some
-from cogvideox.state_dict.keymap import their_names, to_ours, to_theirs
+from cogvideox.formatting import abbreviate
+from cogvideox.state_dict.keymap import external_names, to_external, to_internal
 from cogvideox.transformer.lora.layers import Factors, LowRank, LowRankLinear
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import keymap
@@ -60,12 +60,12 @@ def sites(model: Transformer) -> dict[str, Site]:
         if not isinstance(module, nn.Linear):
             continue
         weight = f"{path}.weight"
-        names = their_names(weight, rules)
-        shapes = to_theirs({weight: torch.empty(module.out_features, module.in_features, device="meta")}, rules)
+        names = external_names(weight, rules)
+        shapes = to_external({weight: torch.empty(module.out_features, module.in_features, device="meta")}, rules)
         rows: Sequence[Tensor | None] = [None]
         if len(names) > 1:  # number their rows, let the table place them, and see where each has gone
             numbered = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
-            rows = to_ours(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
+            rows = to_internal(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
         for name, own in zip(names, rows):
             d_out, *d_in = shapes[name].shape
             found[name.removesuffix(".weight")] = Site(path, tuple(d_in), d_out, own)
@@ -250,9 +250,11 @@ def _check_fit(model: Transformer, lora: LoRA, places: dict[str, Site]) -> None:
             misshapen.append(f"{layer} goes from {theirs}, not {_size(places[layer].d_in)} to {places[layer].d_out}")
     problems = []
     if misshapen:
-        problems.append(f"{len(misshapen)} of its {len(lora.layers)} layers have another shape ({some(misshapen)})")
+        problems.append(
+            f"{len(misshapen)} of its {len(lora.layers)} layers have another shape ({abbreviate(misshapen)})"
+        )
     if unknown:
-        problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({some(unknown)})")
+        problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({abbreviate(unknown)})")
     if problems:
         what = f"this transformer of {model.config.num_layers} blocks and width {model.config.width}"
         raise UserError(f"{lora.path or 'the LoRA'} does not fit {what}: {'; '.join(problems)}")

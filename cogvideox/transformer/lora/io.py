@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
-from cogvideox.formatting import count, some
+from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.transformer.lora.inject import LoRA
@@ -81,7 +81,7 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
         alphas[layer] = factors.alpha if keep_alpha else float(factors.rank)
     if large:
         kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
-        raise UserError(f"{lora.path or 'the LoRA'} does not fit into {', '.join(sorted(kinds))}: {some(large)}")
+        raise UserError(f"{lora.path or 'the LoRA'} does not fit into {', '.join(sorted(kinds))}: {abbreviate(large)}")
     rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     config = {
         "peft_type": "LORA",
@@ -130,12 +130,12 @@ def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, 
         raise UserError(f"{path} holds no LoRA for CogVideoX: it seems to be {seems(state) or _described(state)}")
     if strangers:
         kind = f"; it seems to be {what}" if (what := seems(strangers)) else ""
-        share = f"{len(strangers)} of {count(list(state), 'tensor')}"
-        raise UserError(f"{share} in {path} have no place in a LoRA for CogVideoX{kind}: {some(strangers)}")
+        share = f"{len(strangers)} of {pluralize(list(state), 'tensor')}"
+        raise UserError(f"{share} in {path} have no place in a LoRA for CogVideoX{kind}: {abbreviate(strangers)}")
     if halves := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:
-        raise UserError(f"pairs of factors are incomplete in {path}: {some(halves)}")
+        raise UserError(f"pairs of factors are incomplete in {path}: {abbreviate(halves)}")
     if lonely := [layer for layer in alphas if layer not in pairs]:
-        raise UserError(f"{path} has an alpha, but no factors, of {some(lonely)}")
+        raise UserError(f"{path} has an alpha, but no factors, of {abbreviate(lonely)}")
     return pairs, alphas
 
 
@@ -189,7 +189,7 @@ def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 def _described(state: Mapping[str, Tensor]) -> str:
-    return f"something else, with tensors such as {some(sorted(state))}" if state else "empty"
+    return f"something else, with tensors such as {abbreviate(sorted(state))}" if state else "empty"
 
 
 def _most_common(values: Iterable[Any]) -> Any:

@@ -22,7 +22,7 @@ def test_to_a_file_and_back_to_a_model(run, model, here):
     assert ran.status == 0 and "not a whole model yet: vae, text_encoder, tokenizer missing" in ran.err
     ran = run("convert", "one.safetensors", "part", "--base", model)
     assert (ran.status, ran.err) == (0, "")
-    assert model_spec.describe("part").transformer == model_spec.describe(model).transformer
+    assert model_spec.read_spec("part").transformer == model_spec.read_spec(model).transformer
     weights = load_state("part/transformer").values()
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
 

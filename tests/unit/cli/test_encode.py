@@ -6,7 +6,7 @@ import pytest
 
 from cogvideox.cli.encode import parser, target_of
 from cogvideox.dataset.latents.latent_store import LatentStore
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 from tests.unit.dataset import clips
 
@@ -80,11 +80,11 @@ def test_first_frames_for_image_models(run, data, model, here):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
     assert "4 clips and 4 captions encoded now, and the first frame of 4, in" in ran.out
     assert LatentStore(here / "store")[0].image_mean.shape[1] == 2
-    image_model = describe(tiny.write(here / "image-model", "5b-i2v"))
+    image_model = read_spec(tiny.write(here / "image-model", "5b-i2v"))
     for options, wanted, spec in (
         ([], 4, image_model),
         (["--first-frames", "0"], 0, image_model),
-        ([], 0, describe(model)),
+        ([], 0, read_spec(model)),
     ):
         assert target_of(parser().parse(["data", *options]), spec).first_frames == wanted
 

@@ -61,7 +61,7 @@ class Stage:
         Path(os.environ["NOTE"]).write_text(str(os.getpid()))
         return lambda batch: batch
 if __name__ == "__main__":
-    from cogvideox.engine.run import run
+    from cogvideox.executor.base import run
     answers = run(Stage(), [[1]] * 100, workers=1)
     next(answers)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -86,15 +86,15 @@ def alive(pid: int) -> bool:
 
 def test_ray_gives_the_same():
     pytest.importorskip("ray")
-    assert list(run(Squares(), BATCHES, workers=2, place="ray")) == list(run(Squares(), BATCHES))
+    assert list(run(Squares(), BATCHES, workers=2, backend="ray")) == list(run(Squares(), BATCHES))
     with pytest.raises(UserError, match="3 is bad"):
-        list(run(Squares(bad=3), BATCHES, workers=1, place="ray"))
+        list(run(Squares(bad=3), BATCHES, workers=1, backend="ray"))
 
 
 def test_without_ray_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed: pip install 'cogvideox\[ray\]'"):
-        list(run(Squares(), BATCHES, place="ray"))
+        list(run(Squares(), BATCHES, backend="ray"))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 12])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox import CogVideoX, Video
-from cogvideox.pretrained.model_spec import shipped
+from cogvideox.pretrained.model_spec import shipped_models
 from tests import tiny
 
 CLIPS = Path(__file__).parents[4] / "shared/clips"
@@ -22,7 +22,7 @@ def jumps(frames: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def toybox() -> CogVideoX:
-    if "toybox" not in shipped():
+    if "toybox" not in shipped_models():
         pytest.skip("the shipped model is not in this checkout")
     return CogVideoX.from_pretrained("toybox")
 

@@ -12,28 +12,28 @@ from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.progress import Cancelled
 from cogvideox.generation.request.builder import complete
 from cogvideox.pretrained.offload import placement
-from cogvideox.pretrained.offload.hardware import look
-from cogvideox.pretrained.offload.placement import model_of
-from cogvideox.pretrained.offload.planner import KEEPS, estimate
-from cogvideox.pretrained.offload.vae_cost import Decoding
-from cogvideox.pretrained.offload.weight_store import OnDisk
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import profile_model
+from cogvideox.pretrained.offload.planner import STRATEGIES, estimate_plan
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.weight_store import DiskStore
 from cogvideox.transformer.lora import inject
 from cogvideox.vae.model import CausalVAE
 
 PROMPT = "a red ball"
 
 
-IN_TWO = Decoding(2)
+IN_TWO = VAEMemoryMode(2)
 
 
 def placed(spec, keeps, how=IN_TWO):
-    machine = look(torch.device("cpu"), "float32", measured=False)
+    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     return CogVideoX.from_pretrained(
-        spec, "cpu", memory=estimate(model_of(spec), default_demand(spec), machine, keeps, how)
+        spec, "cpu", memory=estimate_plan(profile_model(spec), default_demand(spec), machine, keeps, how)
     )
 
 
-@pytest.mark.parametrize("keeps", KEEPS[1:])
+@pytest.mark.parametrize("keeps", STRATEGIES[1:])
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
     given = {"image": clip[0]} if pipes[variant].spec.transformer.takes_image else {}
@@ -46,16 +46,16 @@ def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
 
 def test_threads_that_share_a_model_wait_for_each_other(pipes):
     """Else each would find the blocks of the other in place."""
-    pipe = placed(pipes["2b"].spec, KEEPS[-1])
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1])
     alone = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
     with ThreadPoolExecutor(3) as threads:
         together = list(threads.map(lambda seed: pipe.generate(PROMPT, seed=seed).frames, range(3)))
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize("keeps", [KEEPS[2], KEEPS[-1]])
+@pytest.mark.parametrize("keeps", [STRATEGIES[2], STRATEGIES[-1]])
 def test_after_a_cancel_the_next_video_is_the_same(pipes, keeps):
-    pipe = placed(pipes["2b"].spec, keeps, Decoding())
+    pipe = placed(pipes["2b"].spec, keeps, VAEMemoryMode())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
 
     def stop(progress):
@@ -68,7 +68,7 @@ def test_after_a_cancel_the_next_video_is_the_same(pipes, keeps):
 
 
 def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, KEEPS[-1], Decoding())
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     for block in pipe.bundle.transformer.blocks:
         with monkeypatch.context() as broken:
@@ -79,10 +79,10 @@ def test_after_a_failure_inside_of_a_block_the_next_video_is_the_same(pipes, mon
 
 
 def test_after_a_failure_to_read_a_block_the_next_video_is_the_same(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, KEEPS[-1], Decoding())
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     with monkeypatch.context() as broken:
-        broken.setattr(OnDisk, "fill", lambda *args: 1 / 0)
+        broken.setattr(DiskStore, "fill", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pipe.generate(PROMPT, seed=1)
     assert np.array_equal(pipe.generate(PROMPT, seed=1).frames, expected)
@@ -90,7 +90,7 @@ def test_after_a_failure_to_read_a_block_the_next_video_is_the_same(pipes, monke
 
 def test_previews_while_blocks_are_streamed(pipes):
     seen = []
-    pipe = placed(pipes["2b"].spec, KEEPS[-1])
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1])
     pipe.generate(PROMPT, seed=1, on_step=lambda progress: seen.append(progress.preview().shape))
     assert len(seen) >= 3
 
@@ -109,7 +109,10 @@ def test_a_lora_beside_streamed_weights(pipes):
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     frames = []
-    for pipe in (CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"), placed(pipes["2b"].spec, KEEPS[-1], Decoding())):
+    for pipe in (
+        CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"),
+        placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode()),
+    ):
         pipe.load_lora(adapter, 0.5)
         frames.append(pipe.generate(PROMPT, seed=1).frames)
         pipe.unload_lora()
@@ -155,8 +158,8 @@ def test_where_it_runs_out_elsewhere_the_next_setting_is_named(pipes, monkeypatc
     spec = pipes["2b"].spec
     for pipe, more, words in (
         (CogVideoX.from_pretrained(spec, "cpu"), {}, "--memory low"),
-        (placed(spec, KEEPS[-1]), {}, "sequential_guidance"),
-        (placed(spec, KEEPS[-1]), {"sequential_guidance": True}, "fewer frames"),
+        (placed(spec, STRATEGIES[-1]), {}, "sequential_guidance"),
+        (placed(spec, STRATEGIES[-1]), {"sequential_guidance": True}, "fewer frames"),
     ):
         monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
         with pytest.raises(UserError, match=words):
@@ -171,7 +174,7 @@ def test_where_it_runs_out_while_the_model_is_loaded_as_well(pipes, monkeypatch)
     with pytest.raises(UserError, match=r"while the model was loaded: .*--memory low"):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu")
     with pytest.raises(UserError, match="end other programs"):
-        placed(pipes["2b"].spec, KEEPS[-1])
+        placed(pipes["2b"].spec, STRATEGIES[-1])
 
 
 def test_what_takes_weights_that_stay_is_refused_before_any_is_read(pipes, monkeypatch):

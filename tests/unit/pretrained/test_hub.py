@@ -4,7 +4,7 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_spec
-from cogvideox.pretrained.conversion.detect import identify
+from cogvideox.pretrained.conversion.detect import detect_checkpoint
 from tests import tiny
 
 REVISION = "0" * 40
@@ -23,13 +23,13 @@ def test_a_model_that_was_fetched_before_is_found(cache):
     model = tiny.write(home / "snapshots" / REVISION)
     (home / "refs").mkdir()
     (home / "refs/main").write_text(REVISION)
-    spec = model_spec.describe("someone/small")
+    spec = model_spec.read_spec("someone/small")
     assert (spec.name, spec.path) == ("someone/small", model)
-    assert identify("someone/small").variant == "2b"
+    assert detect_checkpoint("someone/small").variant == "2b"
 
 
 def test_without_a_network_the_sentence_says_so(cache):
     with pytest.raises(UserError, match=r"no folder someone/else.*not fetched before, and the hub cannot be reached"):
-        model_spec.find("someone/else")
+        model_spec.find_model("someone/else")
     with pytest.raises(UserError, match="that is not a name there"):
-        model_spec.find("some one/else")
+        model_spec.find_model("some one/else")

@@ -31,7 +31,7 @@ def change(file, **values):
 
 
 def states(bundle):
-    return {part: getattr(bundle, part).state_dict() for part in model_spec.WEIGHTS}
+    return {part: getattr(bundle, part).state_dict() for part in model_spec.WEIGHT_STEMS}
 
 
 def assert_same(left, right):
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(variant, tmp_path):
 
 def test_loading_does_not_import_the_compiler(model):
     """Drawing first weights on the meta device would, and take longer than all the rest of loading a small model."""
-    load = "import sys; from cogvideox.bundle import folder; folder.load(sys.argv[1])"
+    load = "import sys; from cogvideox.pretrained import model_folder; model_folder.load(sys.argv[1])"
     code = f"{load}; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(model)], check=True)
 
@@ -79,7 +79,7 @@ def test_a_model_is_replaced_and_anything_else_is_left_alone(model, tmp_path):
     bundle = tiny.bundle()
     bundle.settings = replace(bundle.settings, fps=3.0)
     model_folder.save(bundle, path)
-    assert model_spec.describe(path).settings.fps == 3.0
+    assert model_spec.read_spec(path).settings.fps == 3.0
     assert [file.name for file in tmp_path.iterdir()] == ["copy"]
 
     (tmp_path / "mine").mkdir()
@@ -105,7 +105,7 @@ def test_a_link_is_followed_and_the_current_folder_stays(model, tmp_path, monkey
     bundle = tiny.bundle()
     bundle.settings = replace(bundle.settings, fps=3.0)
     model_folder.save(bundle, tmp_path / "link")
-    assert (tmp_path / "link").is_symlink() and model_spec.describe(path).settings.fps == 3.0
+    assert (tmp_path / "link").is_symlink() and model_spec.read_spec(path).settings.fps == 3.0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "link"]
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -127,17 +127,17 @@ def test_a_failed_save_leaves_the_old_model(model, tmp_path):
 
 def test_a_folder_without_settings_gets_the_official_ones(model, tmp_path):
     path = copy(model, tmp_path)
-    (path / model_spec.SETTINGS).unlink()
-    settings = model_spec.describe(path).settings
+    (path / model_spec.SETTINGS_FILE).unlink()
+    settings = model_spec.read_spec(path).settings
     assert (settings.num_inference_steps, settings.sampler, settings.height) == (50, "ddim", 32)
-    change(path / model_spec.SCHEDULER, _class_name="CogVideoXDPMScheduler")
-    assert model_spec.describe(path).settings.sampler == "dpm++"
+    change(path / model_spec.SCHEDULER_FILE, _class_name="CogVideoXDPMScheduler")
+    assert model_spec.read_spec(path).settings.sampler == "dpm++"
 
 
 def test_settings_may_state_only_what_differs(model, tmp_path):
     path = copy(model, tmp_path)
-    (path / model_spec.SETTINGS).write_text(json.dumps({"fps": 12, "null_text": "zero"}))
-    settings = model_spec.describe(path).settings
+    (path / model_spec.SETTINGS_FILE).write_text(json.dumps({"fps": 12, "null_text": "zero"}))
+    settings = model_spec.read_spec(path).settings
     assert (settings.fps, settings.null_text, settings.num_inference_steps) == (12, "zero", 50)
 
 
@@ -148,14 +148,14 @@ def test_what_a_folder_says_survives_json(tmp_path):
 
 
 def test_a_model_is_found_by_path_or_told_what_there_is(model, tmp_path, monkeypatch):
-    assert model_spec.find(model) == (str(model), model)
+    assert model_spec.find_model(model) == (str(model), model)
     monkeypatch.chdir(model.parent)
-    assert model_spec.find("tiny") == (str(model), model_spec.Path("tiny"))
+    assert model_spec.find_model("tiny") == (str(model), model_spec.Path("tiny"))
     for name in ("nothing-here", tmp_path):
         with pytest.raises(UserError) as error:
-            model_spec.describe(name)
+            model_spec.read_spec(name)
         assert str(name) in str(error.value)
-        assert all(shipped in str(error.value) for shipped in model_spec.shipped())
+        assert all(shipped in str(error.value) for shipped in model_spec.shipped_models())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_missing_file_is_named(model, tmp_path, missing):
         model_folder.load(path)
 
 
-@pytest.mark.parametrize("part", model_spec.WEIGHTS)
+@pytest.mark.parametrize("part", model_spec.WEIGHT_STEMS)
 def test_truncated_weights_are_named(model, tmp_path, part):
     file = model_spec.weights_file(copy(model, tmp_path), part)
     file.write_bytes(file.read_bytes()[:-100])

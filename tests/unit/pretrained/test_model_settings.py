@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogvideox.pretrained.model_settings import TrainedRange, family, official
+from cogvideox.pretrained.model_settings import TrainedRange, official_settings, variant_of
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny
@@ -10,7 +10,7 @@ from tests import tiny
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_family_is_recognised_by_its_configuration(name):
-    assert family(PRESETS[name]()) == name
+    assert variant_of(PRESETS[name]()) == name
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_family_is_recognised_by_its_configuration(name):
     ],
 )
 def test_official_values(name, sampler, fps, size, num_frames, dtype, position_rule):
-    settings = official(PRESETS[name](), VAES[name](), sampler)
+    settings = official_settings(PRESETS[name](), VAES[name](), sampler)
     assert (settings.fps, settings.height, settings.width) == (fps, *size)
     assert (settings.num_frames, settings.num_inference_steps, settings.guidance_scale) == (num_frames, 50, 6.0)
     assert (settings.sampler, settings.dynamic_guidance) == (sampler, sampler == "dpm++")
@@ -33,13 +33,15 @@ def test_official_values(name, sampler, fps, size, num_frames, dtype, position_r
 
 
 def test_official_training_ranges():
-    assert official(PRESETS["5b"](), VAES["5b"](), "ddim").trained == TrainedRange((1, 49), 8, (480, 480), (720, 720))
-    trained = official(PRESETS["1.5-5b"](), VAES["1.5-5b"](), "ddim").trained
+    assert official_settings(PRESETS["5b"](), VAES["5b"](), "ddim").trained == TrainedRange(
+        (1, 49), 8, (480, 480), (720, 720)
+    )
+    trained = official_settings(PRESETS["1.5-5b"](), VAES["1.5-5b"](), "ddim").trained
     assert trained == TrainedRange((1, 161), 16, (768, 1360), (768, 1360))
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 def test_a_small_model_gets_a_size_it_can_do(variant):
     config = tiny.TRANSFORMERS[variant]
-    settings = official(config, tiny.vae_config(variant), "ddim")
+    settings = official_settings(config, tiny.vae_config(variant), "ddim")
     assert settings.height == config.sample_height * 8 and settings.width == config.sample_width * 8

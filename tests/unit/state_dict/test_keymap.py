@@ -2,7 +2,17 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, make, place, their_names, to_ours, to_theirs
+from cogvideox.state_dict.keymap import (
+    Interleave,
+    Merge,
+    Rename,
+    Reshape,
+    external_names,
+    join_into,
+    join_tensor,
+    to_external,
+    to_internal,
+)
 
 
 def same(a, b):
@@ -12,22 +22,22 @@ def same(a, b):
 def test_rename_keeps_numbers_and_the_rest_of_the_name():
     rules = [Rename("down.{n}.block.{m}.*", "levels.{n}.blocks.{m}.*")]
     state = {"down.0.block.11.conv.weight": torch.ones(1), "down.3.block.2.bias": torch.zeros(1)}
-    ours = to_ours(state, rules)
+    ours = to_internal(state, rules)
     assert set(ours) == {"levels.0.blocks.11.conv.weight", "levels.3.blocks.2.bias"}
-    assert same(to_theirs(ours, rules), state)
+    assert same(to_external(ours, rules), state)
 
 
 def test_dots_and_other_signs_in_a_pattern_are_literal():
     rules = [Rename("a.b", "c")]
-    assert set(to_ours({"axb": torch.ones(1)}, rules)) == {"axb"}
+    assert set(to_internal({"axb": torch.ones(1)}, rules)) == {"axb"}
 
 
 def test_merge_joins_in_the_order_of_the_rule_not_of_the_file():
     rules = [Merge(("x.{n}.q.*", "x.{n}.k.*", "x.{n}.v.*"), "y.{n}.qkv.*")]
     state = {f"x.4.{part}.weight": torch.full((2, 3), i) for i, part in ((2, "v"), (0, "q"), (1, "k"))}
-    ours = to_ours(state, rules)
+    ours = to_internal(state, rules)
     assert ours["y.4.qkv.weight"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
-    assert same(to_theirs(ours, rules), state)
+    assert same(to_external(ours, rules), state)
 
 
 def test_interleave_reorders_the_chunks():
@@ -35,17 +45,17 @@ def test_interleave_reorders_the_chunks():
     order = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
     rules = [Interleave(("norm1.*", "norm2.*"), "modulation.*", order, num_chunks=6)]
     state = {"norm1.bias": torch.arange(6), "norm2.bias": torch.arange(6, 12)}
-    ours = to_ours(state, rules)
+    ours = to_internal(state, rules)
     assert ours["modulation.bias"].tolist() == [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]
-    assert same(to_theirs(ours, rules), state)
+    assert same(to_external(ours, rules), state)
 
 
 def test_reshape():
     rules = [Reshape("proj.weight", "patch.weight", lambda w: w.flatten(1), lambda w: w.unflatten(1, (4, 2, 2)))]
     state = {"proj.weight": torch.randn(3, 4, 2, 2)}
-    ours = to_ours(state, rules)
+    ours = to_internal(state, rules)
     assert ours["patch.weight"].shape == (3, 16)
-    assert same(to_theirs(ours, rules), state)
+    assert same(to_external(ours, rules), state)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +70,9 @@ def test_reshape():
 )
 def test_placed_is_made(rule):
     parts = [torch.randn(4, 4) for _ in rule.theirs]
-    made = make("whole", [rule], parts)
+    made = join_tensor("whole", [rule], parts)
     placed = torch.full_like(made, torch.nan, dtype=torch.float64)
-    place("whole", [rule], parts, placed)
+    join_into("whole", [rule], parts, placed)
     assert torch.equal(placed.float(), made)
 
 
@@ -70,36 +80,36 @@ def test_parts_of_unequal_sizes_are_placed_as_they_are_made():
     parts = [torch.randn(1, 3), torch.randn(3, 3)]
     rules = [Merge(("a", "b"), "whole")]
     placed = torch.empty(4, 3)
-    place("whole", rules, parts, placed)
-    assert torch.equal(placed, make("whole", rules, parts))
+    join_into("whole", rules, parts, placed)
+    assert torch.equal(placed, join_tensor("whole", rules, parts))
 
 
 def test_what_no_rule_fits_and_what_lacks_a_partner_pass_through():
     rules = [Merge(("q.*", "k.*"), "qk.*")]
     state = {"q.weight": torch.ones(1), "other": torch.ones(1)}
-    assert same(to_ours(state, rules), state)
+    assert same(to_internal(state, rules), state)
 
 
 def test_the_first_rule_that_fits_decides():
     rules = [Rename("a.special.*", "s.*"), Rename("a.*", "b.*")]
-    assert set(to_ours({"a.special.w": torch.ones(1), "a.w": torch.ones(1)}, rules)) == {"s.w", "b.w"}
+    assert set(to_internal({"a.special.w": torch.ones(1), "a.w": torch.ones(1)}, rules)) == {"s.w", "b.w"}
 
 
 def test_their_names_names_every_part():
-    assert their_names("qk.3.weight", [Merge(("q.{n}.*", "k.{n}.*"), "qk.{n}.*")]) == ("q.3.weight", "k.3.weight")
+    assert external_names("qk.3.weight", [Merge(("q.{n}.*", "k.{n}.*"), "qk.{n}.*")]) == ("q.3.weight", "k.3.weight")
 
 
 def test_shapes_that_do_not_fit_are_the_users_error():
     with pytest.raises(UserError, match=r"q \[2, 3\], k \[2, 4\]"):
-        to_ours({"q": torch.ones(2, 3), "k": torch.ones(2, 4)}, [Merge(("q", "k"), "qk")])
+        to_internal({"q": torch.ones(2, 3), "k": torch.ones(2, 4)}, [Merge(("q", "k"), "qk")])
     order = [(0, 0), (1, 0), (0, 1), (1, 1)]
     with pytest.raises(UserError, match=r"ab \[5\]"):
-        to_theirs({"ab": torch.ones(5)}, [Interleave(("a", "b"), "ab", order, num_chunks=2)])
+        to_external({"ab": torch.ones(5)}, [Interleave(("a", "b"), "ab", order, num_chunks=2)])
 
 
 def test_two_tensors_of_one_name_are_refused():
     with pytest.raises(ValueError, match="both be called b"):
-        to_ours({"a": torch.ones(1), "b": torch.ones(1)}, [Rename("a", "b")])
+        to_internal({"a": torch.ones(1), "b": torch.ones(1)}, [Rename("a", "b")])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from torch import nn
 
 from cogvideox.errors import UserError
 from cogvideox.state_dict.keymap import Merge
-from cogvideox.state_dict.strict_load import load_strict, translate_into
+from cogvideox.state_dict.strict_load import convert_into, load_strict
 
 
 def test_strict_load_onto_meta_takes_the_tensors_themselves():
@@ -52,22 +52,22 @@ def test_into_memory_that_is_there():
     state = {"q": torch.randn(2, 3), "k": torch.randn(2, 3), "out": torch.randn(3)}
     into = {"qk": torch.zeros(4, 3, dtype=torch.bfloat16), "out": torch.zeros(3)}
     qk, rules = into["qk"], [Merge(("q", "k"), "qk")]
-    translate_into(state, into, where="a file", rules=rules)
+    convert_into(state, into, where="a file", rules=rules)
     assert into["qk"] is qk and torch.equal(qk, torch.cat([state["q"], state["k"]]).bfloat16())
     assert torch.equal(into["out"], state["out"])
     with pytest.raises(UserError, match=r"missing \(k\)"):
-        translate_into({"q": state["q"], "out": state["out"]}, into, where="a file", rules=rules)
+        convert_into({"q": state["q"], "out": state["out"]}, into, where="a file", rules=rules)
     state["k"][0, 0] = torch.nan
     with pytest.raises(UserError, match=r"a file are damaged: 1 tensor with NaN or infinity \(q \+ k\)"):
-        translate_into(state, into, where="a file", rules=rules)
+        convert_into(state, into, where="a file", rules=rules)
     state["k"][0, 0] = 70000.0
-    translate_into(state, into, where="a file", rules=rules)
+    convert_into(state, into, where="a file", rules=rules)
     into["qk"] = torch.zeros(4, 3, dtype=torch.float16)
     with pytest.raises(UserError, match=r"fit into float16, whose numbers end at 65504: .* larger ones \(q \+ k\)"):
-        translate_into(state, into, where="a file", rules=rules)
+        convert_into(state, into, where="a file", rules=rules)
     state = {name: tensor.clamp(max=9).to(torch.float8_e4m3fn) for name, tensor in state.items()}
-    translate_into(state, into, where="a file", rules=rules)
+    convert_into(state, into, where="a file", rules=rules)
     assert torch.equal(into["out"], state["out"].float())
     state["out"][1] = torch.nan
     with pytest.raises(UserError, match=r"1 tensor with NaN or infinity \(out\)"):
-        translate_into(state, into, where="a file", rules=rules)
+        convert_into(state, into, where="a file", rules=rules)

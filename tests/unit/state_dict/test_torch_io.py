@@ -40,7 +40,7 @@ def test_the_state_dict_is_found_in_its_wrapping(tmp_path, state, wrap):
     torch.save(content, tmp_path / "x.pt")
     stored = open_pickle(tmp_path / "x.pt")
     assert same(stored, state)
-    assert same({name: stored.passing(name) for name in stored}, state)
+    assert same({name: stored.read_transient(name) for name in stored}, state)
     assert stored.meta["a.weight"].is_meta and stored.meta["b"].dtype == torch.bfloat16
 
 

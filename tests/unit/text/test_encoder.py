@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import to_ours, to_theirs
+from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.text import weights
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder, position_buckets
@@ -99,18 +99,18 @@ def test_fresh_weights_cover_a_model_built_without_storage():
 
 def test_names_invert():
     state = fresh().state_dict()
-    theirs = to_theirs(state, weights.KEYMAP)
+    theirs = to_external(state, weights.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    again = to_ours(theirs, weights.KEYMAP)
+    again = to_internal(theirs, weights.KEYMAP)
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
 def test_token_embedding_under_either_name_or_both():
     state = fresh().state_dict()
-    first = to_theirs(state, weights.KEYMAP)
+    first = to_external(state, weights.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):
-        assert to_ours(weights.one_embedding(theirs), weights.KEYMAP).keys() == state.keys()
+        assert to_internal(weights.one_embedding(theirs), weights.KEYMAP).keys() == state.keys()
     with pytest.raises(UserError, match="they differ"):
         weights.one_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import begin, narrow, train
 from cogvideox.transformer.lora.io import read_lora
@@ -38,13 +38,13 @@ def test_frozen_matrices_in_bfloat16_change_nothing(settings, tmp_path, monkeypa
 
 
 def test_only_matrices_that_do_not_learn_are_narrow(settings):
-    model, _ = begin(settings, describe(settings.model))
+    model, _ = begin(settings, read_spec(settings.model))
     narrow(model)
     attention = model.blocks[0].attention
     assert attention.qkv.weight.dtype == model.patch_in.weight.dtype == torch.bfloat16
     assert {attention.qkv.bias.dtype, attention.norm_q.weight.dtype, attention.qkv.loras[0].down0.dtype} == {
         torch.float32
     }
-    everything, _ = begin(replace(settings, lora=None), describe(settings.model))
+    everything, _ = begin(replace(settings, lora=None), read_spec(settings.model))
     narrow(everything)
     assert {weight.dtype for weight in everything.parameters()} == {torch.float32}

@@ -9,8 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import Source
-from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, Machine, gpu
-from cogvideox.pretrained.offload.transformer_cost import Clip
+from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, Hardware, hypothetical_gpu
+from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import begin
 from cogvideox.training.optim.optimizers import optimizer
 from cogvideox.training.recipes import RECIPES
@@ -20,7 +20,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from tests import tiny, tiny_runs
 
-H100 = gpu("H100", 80)
+H100 = hypothetical_gpu("H100", 80)
 
 
 def kept(network: torch.nn.Module, run) -> int:
@@ -39,7 +39,7 @@ def kept(network: torch.nn.Module, run) -> int:
 
 def test_activations_of_a_packed_row():
     config = replace(tiny.transformer("5b"), num_layers=5)
-    row, model = [Clip(1, 3, 4, 6, 12), Clip(1, 3, 4, 6, 12)], Transformer(config)
+    row, model = [BatchShape(1, 3, 4, 6, 12), BatchShape(1, 3, 4, 6, 12)], Transformer(config)
     latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
     measured = kept(model, lambda: model.packed(latents, text, torch.tensor([5.0, 500.0])))
     expected = {how: _kept_by_transformer(config, row, "float32", how) for how in ("none", "selective", "full")}
@@ -61,10 +61,10 @@ def test_activations_of_a_vae(whole_clips):
 
 @pytest.mark.parametrize("name", ["toybox-lora", "toybox-sft", "toybox-pretrain-256"])
 def test_weights_and_moments_are_those_of_the_run(name):
-    from cogvideox.pretrained.model_spec import describe
+    from cogvideox.pretrained.model_spec import read_spec
 
     settings = RECIPES[name]()
-    model, learns = begin(settings, describe("toybox"))
+    model, learns = begin(settings, read_spec("toybox"))
     found = estimate(settings, None)
     trained = list(learns.parameters())
     factors = sum(weight.numel() for weight in trained) if settings.lora else 0
@@ -127,7 +127,7 @@ def test_what_is_not_known_is_not_told():
     settings = RECIPES["sft"]()
     assert estimate(replace(settings, model="my/other-model"), H100) is None
     assert told(None, 10, H100, 1) == ["what it takes is known once the model that it begins with is there"]
-    cpu, unheard_of = (Machine(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
+    cpu, unheard_of = (Hardware(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
     assert [estimate(settings, machine).seconds for machine in (cpu, unheard_of, None)] == [None] * 3
     assert len(told(estimate(settings, None), 10, None, 1)) == 3
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.atomic_io import writing
+from cogvideox.atomic_io import atomic_write
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents import toybox_latents as module
 from cogvideox.dataset.latents.toybox_latents import encode, fingerprint, render, scene
@@ -77,7 +77,7 @@ def test_half_a_shard_of_a_killed_process_is_removed(vae, small_shards, tmp_path
     encode(vae, CLIPS, tmp_path)
     shard, halves = min(tmp_path.glob("*/*.safetensors")), []
     for _ in range(2):
-        with writing(shard) as half:
+        with atomic_write(shard) as half:
             half.write_bytes(shard.read_bytes())
         half.touch()  # as if the process had been killed inside the block
         halves.append(half)

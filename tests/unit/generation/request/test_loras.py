@@ -9,7 +9,7 @@ import torch
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.request.provenance import adapter
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
 from tests import tiny
@@ -25,7 +25,7 @@ def write_one(pipe: CogVideoX, path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory) -> CogVideoX:
-    return CogVideoX.from_pretrained(describe(tiny.write(tmp_path_factory.mktemp("models") / "tiny")), device="cpu")
+    return CogVideoX.from_pretrained(read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny")), device="cpu")
 
 
 def test_loaded_and_unloaded(pipe: CogVideoX, tmp_path: Path):

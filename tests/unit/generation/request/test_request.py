@@ -13,13 +13,13 @@ from cogvideox.generation.request import builder as module
 from cogvideox.generation.request.builder import complete, split
 from cogvideox.generation.request.request import Replay
 from cogvideox.generation.request.validation import MAX_SEED, remarks
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
-    return describe(tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
+    return read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 def test_none_is_the_models_default(spec):

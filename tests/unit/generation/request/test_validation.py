@@ -10,7 +10,7 @@ from cogvideox.generation.request.builder import complete, prepare
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.provenance import Source
 from cogvideox.generation.request.validation import remarks
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
@@ -19,7 +19,7 @@ CLIP = np.zeros((17, 8, 8, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def models(folders):
-    return {variant: describe(path) for variant, path in folders.items()}
+    return {variant: read_spec(path) for variant, path in folders.items()}
 
 
 CASES = [

@@ -15,10 +15,10 @@ from cogvideox.generation.sampling.conditioning import Given
 from cogvideox.generation.sampling.denoise import Texts
 from cogvideox.generation.sampling.step_cache import Cached
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.offload.hardware import look
-from cogvideox.pretrained.offload.placement import model_of
-from cogvideox.pretrained.offload.planner import estimate
-from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import profile_model
+from cogvideox.pretrained.offload.planner import estimate_plan
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.transformer.lora import inject
 from tests import tiny
 
@@ -176,8 +176,9 @@ def test_streamed_from_disk_and_under_a_lora(pipes, made):
     adapter = inject.fresh(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
-    machine = look(torch.device("cpu"), "float32", measured=False)
-    plan = estimate(model_of(spec), default_demand(spec), machine, ("streamed", "streamed"), Decoding())
+    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
+    strategies = ("group_offload", "group_offload")
+    plan = estimate_plan(profile_model(spec), default_demand(spec), machine, strategies, VAEMemoryMode())
     resident, streamed = CogVideoX.from_pretrained(spec, "cpu"), CogVideoX.from_pretrained(spec, "cpu", memory=plan)
     found = []
     for pipe in (resident, streamed):

@@ -9,21 +9,21 @@ from safetensors import safe_open
 
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder, model_spec
-from cogvideox.pretrained.conversion.convert import prepare
-from cogvideox.pretrained.conversion.detect import CONFIG_KEY, identify
-from cogvideox.pretrained.conversion.infer_config import FAMILIES
-from cogvideox.state_dict.keymap import to_theirs
+from cogvideox.pretrained.conversion.convert import plan_conversion
+from cogvideox.pretrained.conversion.detect import CONFIG_KEY, detect_checkpoint
+from cogvideox.pretrained.conversion.infer_config import VARIANTS
+from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.transformer.weights import sat_keymap
 from tests import tiny
 
-VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]
+TINY_VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    return {variant: tiny.write(root / variant, variant) for variant in VARIANTS}
+    return {variant: tiny.write(root / variant, variant) for variant in TINY_VARIANTS}
 
 
 def same(a, b):
@@ -31,14 +31,14 @@ def same(a, b):
 
 
 def states(path):
-    return {part: load_state(path / part) for part in model_spec.WEIGHTS}
+    return {part: load_state(path / part) for part in model_spec.WEIGHT_STEMS}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TINY_VARIANTS)
 def test_a_folder_comes_through_unchanged(models, tmp_path, variant):
-    copy = prepare(models[variant]).write_folder(tmp_path / "copy", max_shard_bytes=20_000)
+    copy = plan_conversion(models[variant]).write_folder(tmp_path / "copy", max_shard_bytes=20_000)
     assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
-    whole = prepare(copy).write_folder(tmp_path / "whole")
+    whole = plan_conversion(copy).write_folder(tmp_path / "whole")
     for part, state in states(models[variant]).items():
         assert same(states(copy)[part], state)
         assert same(states(whole)[part], state)
@@ -46,29 +46,29 @@ def test_a_folder_comes_through_unchanged(models, tmp_path, variant):
         beside = whole / file.relative_to(models[variant])
         assert json.loads(beside.read_text()) == json.loads(file.read_text())
     assert (whole / "tokenizer/spiece.model").read_bytes() == (models[variant] / "tokenizer/spiece.model").read_bytes()
-    assert model_spec.describe(whole).settings == model_spec.describe(models[variant]).settings
+    assert model_spec.read_spec(whole).settings == model_spec.read_spec(models[variant]).settings
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TINY_VARIANTS)
 def test_a_single_file_holds_its_configuration_and_comes_back(models, tmp_path, variant):
-    file = prepare(models[variant]).write_file(tmp_path / "x.safetensors")
+    file = plan_conversion(models[variant]).write_file(tmp_path / "x.safetensors")
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()[CONFIG_KEY])["_class_name"] == "CogVideoXTransformer3DModel"
-    spec = identify(file)
+    spec = detect_checkpoint(file)
     assert (spec.variant, spec.parts["transformer"].config) == (variant, tiny.transformer(variant))
 
-    model = prepare(file, base=models[variant]).write_folder(tmp_path / "model")
+    model = plan_conversion(file, base=models[variant]).write_folder(tmp_path / "model")
     assert all(same(states(model)[part], state) for part, state in states(models[variant]).items())
-    assert prepare(models[variant]).write_file(tmp_path / "vae.safetensors", "vae").is_file()
+    assert plan_conversion(models[variant]).write_file(tmp_path / "vae.safetensors", "vae").is_file()
     assert same(load_state(tmp_path / "vae.safetensors"), states(model)["vae"])
-    assert identify(tmp_path / "vae.safetensors").parts["vae"].config == tiny.vae_config(variant)
-    again = prepare(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "again.safetensors")
-    assert list(identify(again).parts) == ["vae"]  # not the base's transformer
+    assert detect_checkpoint(tmp_path / "vae.safetensors").parts["vae"].config == tiny.vae_config(variant)
+    again = plan_conversion(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "again.safetensors")
+    assert list(detect_checkpoint(again).parts) == ["vae"]  # not the base's transformer
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_are_cast(models, tmp_path, dtype):
-    model = prepare(models["5b"], dtype=dtype).write_folder(tmp_path / "model")
+    model = plan_conversion(models["5b"], dtype=dtype).write_folder(tmp_path / "model")
     for part, state in states(models["5b"]).items():
         assert same(states(model)[part], {name: tensor.to(dtype) for name, tensor in state.items()})
 
@@ -79,11 +79,11 @@ def test_numbers_that_a_type_cannot_hold_are_named(models, tmp_path):
     state["patch_embed.text_proj.bias"] = state["patch_embed.text_proj.bias"] + 1e5
     save_state(state, path / "transformer/diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match=r"float16, whose numbers end at 65504: .*\(patch_embed\.text_proj\.bias\)"):
-        prepare(path, dtype=torch.float16).write_folder(tmp_path / "model")
+        plan_conversion(path, dtype=torch.float16).write_folder(tmp_path / "model")
     with pytest.raises(UserError, match="do not fit into float16"):
         model_folder.load(path, dtype=torch.float16)
     assert not (tmp_path / "model").exists()
-    prepare(path, dtype=torch.bfloat16).write_folder(tmp_path / "model")
+    plan_conversion(path, dtype=torch.bfloat16).write_folder(tmp_path / "model")
 
 
 def test_fp8_files_are_read(models, tmp_path):
@@ -91,27 +91,27 @@ def test_fp8_files_are_read(models, tmp_path):
     state = load_state(models["5b"] / "transformer")
     small = {n: t.to(torch.float8_e4m3fn if t.ndim > 1 else torch.bfloat16) for n, t in state.items()}
     save_state(small, tmp_path / "x.safetensors")
-    plan = prepare(tmp_path / "x.safetensors", base=models["5b"], dtype=torch.bfloat16)
+    plan = plan_conversion(tmp_path / "x.safetensors", base=models["5b"], dtype=torch.bfloat16)
     model = plan.write_folder(tmp_path / "model")
     assert same(states(model)["transformer"], {n: t.bfloat16() for n, t in small.items()})
-    kept = prepare(tmp_path / "x.safetensors", variant="5b").write_file(tmp_path / "y.safetensors")
+    kept = plan_conversion(tmp_path / "x.safetensors", variant="5b").write_file(tmp_path / "y.safetensors")
     assert same(load_state(kept), {name: small[name] for name in load_state(kept)})
 
 
 def test_without_a_base_the_parts_that_are_there_are_written(models, tmp_path):
-    plan = prepare(models["1.5-5b"] / "transformer")
+    plan = plan_conversion(models["1.5-5b"] / "transformer")
     assert plan.missing == ["vae", "text_encoder", "tokenizer"]
     path = plan.write_folder(tmp_path / "model")
     assert sorted(entry.name for entry in path.iterdir()) == ["scheduler", "transformer"]
-    assert json.loads((path / model_spec.SCHEDULER).read_text())["_class_name"] == "CogVideoXDPMScheduler"
-    prepare(path, base=models["1.5-5b"]).write_folder(path)  # a part of a model may be replaced by the whole
-    assert model_spec.describe(path).transformer == tiny.TRANSFORMERS["1.5-5b"]
+    assert json.loads((path / model_spec.SCHEDULER_FILE).read_text())["_class_name"] == "CogVideoXDPMScheduler"
+    plan_conversion(path, base=models["1.5-5b"]).write_folder(path)  # a part of a model may be replaced by the whole
+    assert model_spec.read_spec(path).transformer == tiny.TRANSFORMERS["1.5-5b"]
 
 
 def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
-    plan = prepare(models["5b"] / "transformer", base=models["2b"])
+    plan = plan_conversion(models["5b"] / "transformer", base=models["2b"])
     assert plan.notes == ["the base is like 2b, the transformer like 5b: the VAE gets the scale of 5b"]
-    spec = model_spec.describe(plan.write_folder(tmp_path / "model"))
+    spec = model_spec.read_spec(plan.write_folder(tmp_path / "model"))
     assert spec.vae.scaling_factor == 0.7
     assert spec.schedule.snr_shift_scale == 1.0
     assert spec.settings.sampler == "dpm++"
@@ -121,26 +121,28 @@ def test_a_folder_of_sat_is_never_taken_for_a_model_that_may_go(models, tmp_path
     (tmp_path / "sat/transformer/1").mkdir(parents=True)
     (tmp_path / "sat/vae").mkdir()
     with pytest.raises(UserError, match="something else than a model"):
-        prepare(models["5b"]).write_folder(tmp_path / "sat")
+        plan_conversion(models["5b"]).write_folder(tmp_path / "sat")
 
 
 def test_a_model_is_not_replaced_by_a_part_of_itself(models, tmp_path):
-    path = prepare(models["5b"]).write_folder(tmp_path / "model")
+    path = plan_conversion(models["5b"]).write_folder(tmp_path / "model")
     before = sorted(path.rglob("*"))
     for part in (path / "transformer", models["5b"] / "vae"):
         with pytest.raises(UserError, match=r"to .*/model: (\w|\.|, )* in it would be lost"):
-            prepare(part).write_folder(path)
+            plan_conversion(part).write_folder(path)
     assert sorted(path.rglob("*")) == before
 
 
 def test_what_belongs_to_no_part_is_noted(models, tmp_path):
     state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
     torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
-    assert prepare(tmp_path / "x.pt", variant="5b").notes == ["passed over: 2 tensors of no part (other.a, other.b)"]
+    assert plan_conversion(tmp_path / "x.pt", variant="5b").notes == [
+        "passed over: 2 tensors of no part (other.a, other.b)"
+    ]
 
 
 def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
-    state = to_theirs(tiny.bundle("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
+    state = to_external(tiny.bundle("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
     del state["time_embed.0.bias"]
     state["transformer.layers.0.attention.dense.weight"] = torch.ones(32, 31)
     state["transformer.layers.1.extra"] = torch.ones(1)
@@ -148,7 +150,7 @@ def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
         {"module": {f"model.diffusion_model.{name}": tensor for name, tensor in state.items()}}, tmp_path / "x.pt"
     )
     with pytest.raises(UserError) as caught:
-        prepare(tmp_path / "x.pt", base=models["5b"])
+        plan_conversion(tmp_path / "x.pt", base=models["5b"])
     assert str(caught.value) == (
         f"the weights in {tmp_path / 'x.pt'} do not fit their configuration: 1 tensor missing (time_embed.0.bias); "
         "1 tensor not of this model (transformer.layers.1.extra); 1 tensor of another shape "
@@ -166,15 +168,21 @@ def test_other_mistakes_are_one_sentence(models, tmp_path):
     )
     save_state(load_state(models["5b"] / "vae"), tmp_path / "v.safetensors")
     cases = [
-        (lambda: prepare(shapeless), "the configuration of the transformer in .* is in doubt: .*base, or the variant"),
-        (lambda: prepare(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
-        (lambda: prepare(shapeless, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
-        (lambda: prepare(models["1.5-5b"], variant="2b"), r"transformer/.* is like 1\.5-5b, not like 2b"),
-        (lambda: prepare(tmp_path / "hollow"), "nothing to convert in .*: no transformer, no vae, no text_encoder"),
-        (lambda: prepare(shapeless, variant="7b"), f"the variants are {', '.join(FAMILIES)}"),
-        (lambda: prepare(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "ends in .safetensors"),
-        (lambda: prepare(shapeless, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),
-        (lambda: prepare(tmp_path / "v.safetensors", variant="5b"), "norm groups"),
+        (
+            lambda: plan_conversion(shapeless),
+            "the configuration of the transformer in .* is in doubt: .*base, or the variant",
+        ),
+        (lambda: plan_conversion(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
+        (lambda: plan_conversion(shapeless, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
+        (lambda: plan_conversion(models["1.5-5b"], variant="2b"), r"transformer/.* is like 1\.5-5b, not like 2b"),
+        (
+            lambda: plan_conversion(tmp_path / "hollow"),
+            "nothing to convert in .*: no transformer, no vae, no text_encoder",
+        ),
+        (lambda: plan_conversion(shapeless, variant="7b"), f"the variants are {', '.join(VARIANTS)}"),
+        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "ends in .safetensors"),
+        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),
+        (lambda: plan_conversion(tmp_path / "v.safetensors", variant="5b"), "norm groups"),
     ]
     for call, message in cases:
         with pytest.raises(UserError, match=message) as caught:
@@ -184,5 +192,5 @@ def test_other_mistakes_are_one_sentence(models, tmp_path):
     broken["proj_out.bias"] = broken["proj_out.bias"] * float("nan")
     save_state(broken, shapeless)
     with pytest.raises(UserError, match=r"NaN or infinity \(proj_out\.bias\)"):
-        prepare(shapeless, variant="5b").write_file(tmp_path / "y.safetensors")
+        plan_conversion(shapeless, variant="5b").write_file(tmp_path / "y.safetensors")
     assert not (tmp_path / "y.safetensors").exists()

@@ -8,10 +8,10 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_spec
-from cogvideox.pretrained.components import build, keymap_of
+from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.conversion import infer_config
-from cogvideox.pretrained.conversion.detect import identify
-from cogvideox.state_dict.keymap import to_theirs
+from cogvideox.pretrained.conversion.detect import detect_checkpoint
+from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
@@ -27,7 +27,7 @@ def model(tmp_path_factory):
 
 
 def shapes(config, rules=None):
-    return to_theirs(build(config).state_dict(), rules if rules is not None else keymap_of(config))
+    return to_external(build_network(config).state_dict(), rules if rules is not None else diffusers_keymap(config))
 
 
 def table(*shape):
@@ -44,7 +44,7 @@ def test_official_transformers_are_known_by_their_shapes(variant):
         theirs["mixins.pos_embed.pos_embedding"] = table(1, 226 + 17550, 1920)
     elif config.patch_size_t is None:
         theirs["mixins.pos_embed.freqs_cos"] = table(17550, 64)
-    assert infer_config.part_of(theirs) == ("transformer", "SAT")
+    assert infer_config.classify_component(theirs) == ("transformer", "SAT")
     assert infer_config.transformer_config(theirs, "SAT") == config
 
 
@@ -53,51 +53,55 @@ def test_official_vaes_and_text_encoders_are_known_by_their_shapes(naming):
     for variant, make in VAES.items():
         config = make()
         rules = vae_weights.sat_keymap(config) if naming == "SAT" else None
-        assert infer_config.part_of(shapes(config, rules)) == ("vae", naming)
+        assert infer_config.classify_component(shapes(config, rules)) == ("vae", naming)
         assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
     assert infer_config.text_config(shapes(T5Config())) == T5Config()
-    with pytest.raises(infer_config.Doubt, match="scale"):
+    with pytest.raises(infer_config.ConfigUnknown, match="scale"):
         infer_config.vae_config(shapes(VAES["5b"]()), "diffusers")
 
 
 def test_what_tensors_do_not_tell_is_a_doubt():
     meta = shapes(tiny.TRANSFORMERS["5b"])
-    with pytest.raises(infer_config.Doubt, match="sinusoidal"):
+    with pytest.raises(infer_config.ConfigUnknown, match="sinusoidal"):
         infer_config.transformer_config(meta, "diffusers")
     assert infer_config.transformer_config(meta, "diffusers", "5b").use_rotary_positional_embeddings
     assert not infer_config.transformer_config(meta, "diffusers", "2b").use_rotary_positional_embeddings
-    with pytest.raises(infer_config.Doubt, match="learned positions"):
+    with pytest.raises(infer_config.ConfigUnknown, match="learned positions"):
         infer_config.transformer_config(shapes(tiny.IMAGE_TRANSFORMERS["5b-i2v"]), "diffusers")
     del meta["patch_embed.text_proj.weight"]
-    with pytest.raises(infer_config.Doubt, match=r"patch_embed\.text_proj\.weight, which tells its size, is missing"):
+    with pytest.raises(
+        infer_config.ConfigUnknown, match=r"patch_embed\.text_proj\.weight, which tells its size, is missing"
+    ):
         infer_config.transformer_config(meta, "diffusers")
 
 
 def test_folders(model, tmp_path):
-    spec = identify(model)
+    spec = detect_checkpoint(model)
     assert (spec.kind, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
     assert list(spec.parts) == ["transformer", "vae", "text_encoder"]
     assert spec.tokenizer == model / "tokenizer"
-    assert not any(part.misfits(part.config) for part in spec.parts.values())
+    assert not any(part.mismatches(part.config) for part in spec.parts.values())
 
-    alone = identify(model / "vae")
+    alone = detect_checkpoint(model / "vae")
     assert (alone.kind, list(alone.parts), alone.variant) == ("diffusers folder", ["vae"], None)
-    assert list(identify(model / "text_encoder").parts) == ["text_encoder"]
+    assert list(detect_checkpoint(model / "text_encoder").parts) == ["text_encoder"]
     shutil.copytree(model / "transformer", tmp_path / "some/transformer")
-    assert list(identify(tmp_path / "some").parts) == ["transformer"]
-    assert identify("toybox").variant == "2b"
+    assert list(detect_checkpoint(tmp_path / "some").parts) == ["transformer"]
+    assert detect_checkpoint("toybox").variant == "2b"
 
 
 def test_files(model, tmp_path):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
-    spec = identify(weights)
+    spec = detect_checkpoint(weights)
     assert (spec.kind, list(spec.parts)) == ("single file", ["transformer"])
-    assert "sinusoidal" in spec.parts["transformer"].doubt
-    assert identify(weights, "5b").variant == "5b"
-    state = {f"model.diffusion_model.{name}": torch.ones(1) for name in identify(weights).parts["transformer"].state}
+    assert "sinusoidal" in spec.parts["transformer"].config_problem
+    assert detect_checkpoint(weights, "5b").variant == "5b"
+    state = {
+        f"model.diffusion_model.{name}": torch.ones(1) for name in detect_checkpoint(weights).parts["transformer"].state
+    }
     torch.save(state | {"other.weight": torch.ones(1)}, tmp_path / "x.pt")
-    spec = identify(tmp_path)
-    assert (list(spec.parts), spec.strangers) == (["transformer"], ("other.weight",))
+    spec = detect_checkpoint(tmp_path)
+    assert (list(spec.parts), spec.unknown_tensors) == (["transformer"], ("other.weight",))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_files(model, tmp_path):
 )
 def test_a_lora_is_said_to_be_one(tmp_path, name):
     save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
-    assert identify(tmp_path / "x.safetensors").kind == "LoRA"
+    assert detect_checkpoint(tmp_path / "x.safetensors").kind == "LoRA"
 
 
 def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_path):
@@ -123,30 +127,30 @@ def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_p
     for form in (both, alone):
         torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
         save_state(form, file)
-        for spec in (identify(path), identify(tmp_path / "x.pt")):
+        for spec in (detect_checkpoint(path), detect_checkpoint(tmp_path / "x.pt")):
             part = spec.parts["text_encoder"]
-            assert part.config is not None and part.misfits(part.config) == []
+            assert part.config is not None and part.mismatches(part.config) == []
     save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
     with pytest.raises(UserError, match="they differ"):
-        identify(path)
+        detect_checkpoint(path)
 
 
 def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
     (tmp_path / "latest").write_text("500")
     with pytest.raises(UserError, match=r"incomplete: .*500/mp_rank_00_model_states\.pt is missing"):
-        identify(tmp_path)
+        detect_checkpoint(tmp_path)
     (tmp_path / "500").mkdir()
     for rank in range(2):
         torch.save({"module": {"mixins.a": torch.ones(1)}}, tmp_path / f"500/mp_rank_0{rank}_model_states.pt")
     with pytest.raises(UserError, match="cut for several GPUs"):
-        identify(tmp_path)
+        detect_checkpoint(tmp_path)
     (tmp_path / "500/mp_rank_01_model_states.pt").unlink()
-    assert "missing" in identify(tmp_path).parts["transformer"].doubt
+    assert "missing" in detect_checkpoint(tmp_path).parts["transformer"].config_problem
     for which in ("t2v", "i2v"):
         (tmp_path / f"two/transformer_{which}").mkdir(parents=True)
         (tmp_path / f"two/transformer_{which}/latest").write_text("1")
     with pytest.raises(UserError, match=r"give one of .*transformer_i2v, .*transformer_t2v"):
-        identify(tmp_path / "two")
+        detect_checkpoint(tmp_path / "two")
 
 
 def test_anything_else_is_one_sentence(tmp_path):
@@ -170,7 +174,7 @@ def test_anything_else_is_one_sentence(tmp_path):
         (tmp_path / "two" / name).touch()
     for path, message in cases.items():
         with pytest.raises(UserError, match=message) as caught:
-            identify(path)
+            detect_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cogvideox convert"):
-        model_spec.describe(tmp_path / "x.safetensors")
+        model_spec.read_spec(tmp_path / "x.safetensors")

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.pretrained.components import build
+from cogvideox.pretrained.components import build_network
 from cogvideox.pretrained.offload.transformer_cost import (
-    Clip,
+    BatchShape,
     text_activations,
     text_parameters,
     transformer_activations,
     transformer_flops,
     transformer_parameters,
 )
-from cogvideox.pretrained.offload.vae_cost import Decoding, vae_activations, vae_flops, vae_parameters
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode, vae_activations, vae_flops, vae_parameters
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
@@ -29,7 +29,7 @@ def not_below(expected: int, measured: int) -> bool:
 
 
 def num_parameters(config) -> int:
-    return sum(tensor.numel() for tensor in build(config).state_dict().values())
+    return sum(tensor.numel() for tensor in build_network(config).state_dict().values())
 
 
 @pytest.mark.parametrize("config", [*(make() for make in PRESETS.values()), tiny.transformer("1.5-5b-i2v")])
@@ -48,7 +48,7 @@ def test_parameters_of_the_text_encoder():
 
 def test_flops_are_those_that_were_counted():
     """By torch's counter on diffusers' models: 240.0 and 664.4 TFLOP a pass with guidance, and 149 to encode."""
-    clip = Clip(2, 13, 60, 90, 226)
+    clip = BatchShape(2, 13, 60, 90, 226)
     assert sum(transformer_flops(PRESETS["2b"](), clip)) == pytest.approx(240.0e12, rel=1e-3)
     assert sum(transformer_flops(PRESETS["5b"](), clip)) == pytest.approx(664.4e12, rel=1e-3)
     assert vae_flops(VAEConfig(), 13, 60, 90, decoder=False) == pytest.approx(149.0e12, rel=1e-3)
@@ -58,7 +58,7 @@ def test_flops_are_those_that_were_counted():
 @pytest.mark.parametrize(("preset", "size"), [("2b", (13, 60, 90)), ("5b", (13, 60, 90)), ("1.5-5b", (22, 96, 170))])
 def test_activations_of_the_transformer(preset, size, dtype):
     config = replace(PRESETS[preset](), num_layers=2)
-    model = build(config).to(dtype)
+    model = build_network(config).to(dtype)
     latents = torch.empty(2, config.in_channels, *size, device="meta", dtype=dtype)
     text = torch.empty(2, 226, config.text_embed_dim, device="meta", dtype=dtype)
 
@@ -69,13 +69,13 @@ def test_activations_of_the_transformer(preset, size, dtype):
         modulation = model.modulation(torch.empty(50, device="meta"))
         positions = positions_for(config, *size, num_text=226, device="meta")
         model(latents, text, None, positions=positions, modulation=modulation[0], attend=attend)
-    expected = transformer_activations(config, Clip(2, *size, 226), 50, str(dtype).removeprefix("torch."))
+    expected = transformer_activations(config, BatchShape(2, *size, 226), 50, str(dtype).removeprefix("torch."))
     assert expected == pytest.approx(live.peak, rel=0.08)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_activations_of_the_text_encoder(dtype):
-    model = build(replace(T5Config(), num_layers=2)).to(dtype)
+    model = build_network(replace(T5Config(), num_layers=2)).to(dtype)
     ids = torch.zeros(1, 226, device="meta", dtype=torch.long)
     with torch.inference_mode(), Live(*model.parameters()) as live:
         model(ids)
@@ -86,21 +86,21 @@ def test_activations_of_the_text_encoder(dtype):
 @pytest.mark.parametrize("strips", [1, 2, 8])
 @pytest.mark.parametrize("num_latents", [1, 3, 5, 7])
 def test_activations_of_decoding(num_latents, strips):
-    vae = build(VAEConfig())
+    vae = build_network(VAEConfig())
     z = torch.empty(1, 16, num_latents, 24, 32, device="meta")
     with torch.inference_mode(), Live(*vae.parameters()) as live:
         for _ in vae.decode_stream(z, strips=strips):
             pass
-    numbers, host = vae_activations(vae.config, num_latents, 24, 32, Decoding(strips), decoder=True)
+    numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAEMemoryMode(strips), decoder=True)
     assert host == 0 and not_below(numbers * 4, live.peak)
 
 
 @pytest.mark.parametrize("strips", [1, 4])
 @pytest.mark.parametrize("num_frames", [1, 9, 17, 25])
 def test_activations_of_encoding(num_frames, strips):
-    vae = build(VAEConfig())
+    vae = build_network(VAEConfig())
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
     with torch.inference_mode(), Live(*vae.parameters()) as live:
         vae.encode(video, strips=strips)
-    numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, Decoding(strips), decoder=False)
+    numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAEMemoryMode(strips), decoder=False)
     assert not_below(numbers * 4, live.peak + video.nbytes)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, free_memory, limits, main_memory, rates_of_gpu
+from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, cgroup_limits, free_memory, gpu_rates, main_memory
 
 GB = 2**30
 
@@ -19,27 +19,29 @@ def test_every_group_around_a_process_counts(tmp_path):
     group(tmp_path / "jobs/mine", 4 * GB, 3 * GB, GB)
     group(tmp_path / "jobs", 16 * GB, 15 * GB, GB // 2)
     group(tmp_path, "max", 20 * GB, GB)
-    assert list(limits("0::/jobs/mine\n", tmp_path)) == [(4 * GB, 2 * GB), (16 * GB, 3 * GB // 2)]
+    assert list(cgroup_limits("0::/jobs/mine\n", tmp_path)) == [(4 * GB, 2 * GB), (16 * GB, 3 * GB // 2)]
 
 
 def test_a_container_may_know_its_group_only_by_the_name_outside(tmp_path):
     group(tmp_path, 8 * GB, 9 * GB, 0)
-    assert list(limits("0::/docker/0123\n", tmp_path)) == [(8 * GB, 0)]  # more is used than may be: nothing is left
+    assert list(cgroup_limits("0::/docker/0123\n", tmp_path)) == [
+        (8 * GB, 0)
+    ]  # more is used than may be: nothing is left
 
 
 def test_groups_of_the_first_version(tmp_path):
     group(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
     group(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
     text = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
-    assert list(limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
+    assert list(cgroup_limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
 
 
 def test_files_that_are_missing_or_hold_something_else_are_no_limit(tmp_path):
     group(tmp_path / "odd", "much", "more", "most")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/memory.max").write_text(str(GB))
-    assert list(limits("0::/odd\n", tmp_path)) == []
-    assert list(limits("0::/bare\n", tmp_path)) == [(GB, GB)]
+    assert list(cgroup_limits("0::/odd\n", tmp_path)) == []
+    assert list(cgroup_limits("0::/bare\n", tmp_path)) == [(GB, GB)]
 
 
 def test_this_machine_has_memory():
@@ -62,5 +64,5 @@ def test_this_machine_has_memory():
     ],
 )
 def test_gpus_are_known_by_their_names(name, like):
-    assert rates_of_gpu(name, "bfloat16") is (UNKNOWN_GPU if like is None else GPUS[like])
-    assert rates_of_gpu(name, "float32").linear == rates_of_gpu(name, "float16").linear / 8
+    assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if like is None else GPUS[like])
+    assert gpu_rates(name, "float32").linear == gpu_rates(name, "float16").linear / 8

@@ -7,31 +7,32 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload import planner
-from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Machine
-from cogvideox.pretrained.offload.placement import model_of, place
-from cogvideox.pretrained.offload.planner import Demand
-from cogvideox.pretrained.offload.quantization import Rows, round_
-from cogvideox.pretrained.offload.vae_cost import Decoding
+from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware
+from cogvideox.pretrained.offload.placement import place_model, profile_model
+from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.quantization import QuantizedMatrix, fake_quantize_
+from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.transformer.lora import inject
 from tests import tiny
 
 CPU = torch.device("cpu")
-MACHINE = Machine("cpu", "CPU", 2**32, 2**32, "float32", UNKNOWN_CPU)
-DEMAND = Demand(num_frames=9, height=32, width=48, num_inference_steps=2, at_once=9)
+MACHINE = Hardware("cpu", "CPU", 2**32, 2**32, "float32", UNKNOWN_CPU)
+DEMAND = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
 
 
 @pytest.fixture(scope="module", params=["2b", "1.5-5b-i2v"])
 def spec(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / request.param
-    return describe(model_folder.save(tiny.bundle(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
+    return read_spec(model_folder.save(tiny.bundle(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
 
 
-def placed(spec, keeps, storage="exact", waits=None):
-    one = planner.estimate(model_of(spec), DEMAND, MACHINE, keeps, Decoding(), storage)
-    return place(spec, one if waits is None else replace(one, waits=waits), CPU, torch.float32)
+def placed(spec, keeps, storage="exact", weight_location=None):
+    one = planner.estimate_plan(profile_model(spec), DEMAND, MACHINE, keeps, VAEMemoryMode(), storage)
+    one = one if weight_location is None else replace(one, weight_location=weight_location)
+    return place_model(spec, one, CPU, torch.float32)
 
 
 @torch.inference_mode()
@@ -39,9 +40,9 @@ def outputs(run, calls=2):
     """What encoder and transformer say, in the order of a generation, twice."""
     config, said = run.transformer.config, []
     for _ in range(calls):
-        run.turn("text_encoder")
+        run.activate("text_encoder")
         text = run.text_encoder(torch.arange(24).view(2, 12))
-        run.turn("transformer")
+        run.activate("transformer")
         ofs = None if config.ofs_embed_dim is None else 2.0
         tables = run.transformer.modulation(torch.tensor([999, 3]), ofs)
         x = torch.randn(2, config.in_channels, 2, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -49,12 +50,12 @@ def outputs(run, calls=2):
             x = x + run.transformer(x, text, None, modulation=tables[step]).repeat(1, x.shape[1] // 4, 1, 1, 1)
         timesteps = torch.tensor([5, 5])
         said += [text, x, run.transformer(x, text, timesteps, ofs=None if ofs is None else torch.tensor([ofs, ofs]))]
-        run.turn("vae")
+        run.activate("vae")
         assert run.vae.decoder.conv_in.weight.numel() > 0
     return said
 
 
-@pytest.mark.parametrize("keeps", planner.KEEPS)
+@pytest.mark.parametrize("keeps", planner.STRATEGIES)
 def test_every_placement_gives_the_same_numbers(spec, keeps):
     expected = outputs(model_folder.load(spec))
     for found, wanted in zip(outputs(placed(spec, keeps)), expected, strict=True):
@@ -63,35 +64,37 @@ def test_every_placement_gives_the_same_numbers(spec, keeps):
 
 def test_weights_that_wait_in_memory_are_the_same(spec):
     expected = outputs(model_folder.load(spec), calls=1)
-    for found, wanted in zip(outputs(placed(spec, planner.KEEPS[-1], waits="host"), calls=1), expected, strict=True):
+    for found, wanted in zip(
+        outputs(placed(spec, planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
+    ):
         assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 def test_one_byte_storage_is_near_and_the_same_everywhere(spec, storage):
     expected = outputs(model_folder.load(spec), calls=1)
-    found = outputs(placed(spec, planner.KEEPS[0], storage), calls=1)
+    found = outputs(placed(spec, planner.STRATEGIES[0], storage), calls=1)
     assert not torch.equal(found[1], expected[1])
     error = (found[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if storage == "int8" else 0.08)
-    for waits in ("disk", "host"):
-        streamed = outputs(placed(spec, planner.KEEPS[-1], storage, waits), calls=1)
+    for weight_location in ("disk", "host"):
+        streamed = outputs(placed(spec, planner.STRATEGIES[-1], storage, weight_location), calls=1)
         assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
 
 
 def test_weights_are_there_only_in_their_turn(spec):
-    run = placed(spec, ("turns", "turns"))
+    run = placed(spec, ("model_offload", "model_offload"))
     sizes = lambda: [sum(p.numel() for p in net.parameters()) for net in (run.text_encoder, run.transformer)]  # noqa: E731
     assert sizes() == [0, 0]
-    run.turn("text_encoder")
+    run.activate("text_encoder")
     assert sizes()[0] > 0 and sizes()[1] == 0
-    run.turn("transformer")
+    run.activate("transformer")
     assert sizes()[0] == 0 and sizes()[1] > 0
-    run.turn("vae")
+    run.activate("vae")
     assert sizes() == [0, 0]
 
 
-@pytest.mark.parametrize("keeps", [planner.KEEPS[2], planner.KEEPS[4]])
+@pytest.mark.parametrize("keeps", [planner.STRATEGIES[2], planner.STRATEGIES[4]])
 def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
     """Laid over before the first use, and taken off again."""
 
@@ -112,7 +115,7 @@ def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
 def test_rows_say_zero_and_their_largest_exactly():
     matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
     for storage in ("int8", "fp8"):
-        again = Rows.of(matrix, storage).spread(torch.float32)
+        again = QuantizedMatrix.of(matrix, storage).spread(torch.float32)
         assert torch.equal(again[0], matrix[0])
         torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
         assert (again - matrix).abs().max() <= 3.0 / (254 if storage == "int8" else 16)
@@ -121,31 +124,31 @@ def test_rows_say_zero_and_their_largest_exactly():
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 def test_rows_are_the_same_however_many_at_once(storage):
     matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
-    rows = Rows.of(matrix, storage)
-    alone = [Rows.of(row[None], storage).spread(torch.float32) for row in matrix]
+    rows = QuantizedMatrix.of(matrix, storage)
+    alone = [QuantizedMatrix.of(row[None], storage).spread(torch.float32) for row in matrix]
     assert torch.equal(rows.spread(torch.float32), torch.cat(alone))
-    round_(matrix, storage)
+    fake_quantize_(matrix, storage)
     assert torch.equal(matrix, torch.cat(alone))
 
 
 def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
-    spec = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
-    run = placed(spec, ("turns", "turns"))
+    spec = read_spec(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    run = placed(spec, ("model_offload", "model_offload"))
     file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = load_state(file)
     state["proj_out.bias"] = state["proj_out.bias"] * float("nan")
     save_state(state, file)
     for _ in range(2):
         with pytest.raises(UserError, match=r"NaN or infinity \(proj_out\.bias\)"):
-            run.turn("transformer")
+            run.activate("transformer")
         assert sum(parameter.numel() for parameter in run.transformer.parameters()) == 0
 
 
 def test_any_type_of_file_can_be_planned_for(tmp_path):
-    spec = describe(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+    spec = read_spec(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
     file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_state(file).items()}
     save_state(state, file)
-    assert model_of(spec).stored == {"text_encoder": 4, "transformer": 1, "vae": 4}
+    assert profile_model(spec).itemsizes == {"text_encoder": 4, "transformer": 1, "vae": 4}
     save_state({}, file)
-    assert model_of(spec).stored["transformer"] == 4  # and what is missing is told when it is loaded
+    assert profile_model(spec).itemsizes["transformer"] == 4  # and what is missing is told when it is loaded

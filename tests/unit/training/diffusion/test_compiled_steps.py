@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cogvideox.pretrained.model_spec import describe
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.config import ToyboxTraining, VAETraining
 from cogvideox.training.toybox import trainer as toybox_trainer
 from cogvideox.training.vae import trainer as vae_trainer
@@ -63,7 +63,7 @@ def test_products_in_bfloat16(recipe, make, tmp_path):
     state = load_file(tmp_path / "bfloat16/run/checkpoints/step-00000004/tensors.safetensors")
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     if recipe == "toybox":
-        assert describe(tmp_path / "bfloat16/run/model").settings.dtype == "bfloat16"
+        assert read_spec(tmp_path / "bfloat16/run/model").settings.dtype == "bfloat16"
 
 
 @pytest.mark.slow
