@@ -95,5 +95,5 @@ def test_refusals(ask, says):
 
 
 def test_torch_is_not_imported():
-    code = "import sys, cogvideox.dataset.pack; sys.exit('torch' in sys.modules)"
+    code = "import sys, cogvideox.dataset.packing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

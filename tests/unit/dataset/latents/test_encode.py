@@ -230,12 +230,12 @@ def test_other_weights_are_other_latents(make, model, tmp_path):
     before = store_settings(module.describe(model), TARGET)
     with torch.no_grad():
         bundle.vae.decoder.conv_in.weight.add_(1)
-    other = tiny.folder.save(bundle, tmp_path / "decoder")
+    other = tiny.model_folder.save(bundle, tmp_path / "decoder")
     assert replace(store_settings(module.describe(other), TARGET), model=before.model) == before
     with torch.no_grad():
         bundle.vae.encoder.conv_in.bias[0] += 1
         bundle.text_encoder.norm.weight[0] += 1
-    other = tiny.folder.save(bundle, tmp_path / "both")
+    other = tiny.model_folder.save(bundle, tmp_path / "both")
     after = store_settings(module.describe(other), TARGET)
     assert after.vae != before.vae and after.text_encoder != before.text_encoder
 
