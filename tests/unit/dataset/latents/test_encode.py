@@ -227,16 +227,16 @@ def test_a_damaged_shard_is_made_again(make, tmp_path):
 def test_other_weights_are_other_latents(make, model, tmp_path):
     make()
     bundle = load(model)
-    before = store_settings(module.describe(model), TARGET)
+    before = store_settings(module.read_spec(model), TARGET)
     with torch.no_grad():
         bundle.vae.decoder.conv_in.weight.add_(1)
     other = tiny.model_folder.save(bundle, tmp_path / "decoder")
-    assert replace(store_settings(module.describe(other), TARGET), model=before.model) == before
+    assert replace(store_settings(module.read_spec(other), TARGET), model=before.model) == before
     with torch.no_grad():
         bundle.vae.encoder.conv_in.bias[0] += 1
         bundle.text_encoder.norm.weight[0] += 1
     other = tiny.model_folder.save(bundle, tmp_path / "both")
-    after = store_settings(module.describe(other), TARGET)
+    after = store_settings(module.read_spec(other), TARGET)
     assert after.vae != before.vae and after.text_encoder != before.text_encoder
 
 
@@ -267,7 +267,7 @@ def test_the_size_is_known_before(make, data, model, tmp_path):
     make(target)
     views, _ = plan(recognise(data).clips, target)
     written = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
-    assert 0 < written - num_bytes(views, store_settings(module.describe(model), target)) < 6000
+    assert 0 < written - num_bytes(views, store_settings(module.read_spec(model), target)) < 6000
 
 
 def test_what_is_no_store(tmp_path):
