@@ -22,7 +22,7 @@ from torch.nn.attention import sdpa_kernel
 
 from cogvideox.pretrained.offload.transformer_cost import transformer_flops
 from cogvideox.transformer.attention import Attend, dense
-from cogvideox.transformer.attention_backends import fastest
+from cogvideox.transformer.attention_backends import fastest_backend
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import to_float8
 from cogvideox.vae.config import VAEConfig
@@ -34,7 +34,7 @@ def forward_ways(
 ) -> dict[str, Callable[[], Way]]:
     """A forward of the transformer; the first way is what the others are compared with."""
     config, device = pair.ours.config, pair.latents.device
-    tables = pair.ours.modulation(pair.timestep[:1])[0]
+    tables = pair.ours.precompute_modulation(pair.timestep[:1])[0]
 
     def ours(network: nn.Module, attend: Attend = dense) -> Way:
         values = (pair.latents, pair.text, None)
@@ -52,7 +52,7 @@ def forward_ways(
             compile_blocks(network)
         num_tokens = clip_of(config, tuple(pair.latents.shape[2:])).tokens(config)
         shape = (config.num_attention_heads, num_tokens, len(pair.latents))
-        kernel = fastest(*shape, pair.latents.dtype, device, head_dim=config.attention_head_dim)
+        kernel = fastest_backend(*shape, pair.latents.dtype, device, head_dim=config.attention_head_dim)
         print(f"attention: {kernel.name} of {kernel.milliseconds} ms", flush=True)
         return ours(network, kernel.attend)
 

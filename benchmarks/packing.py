@@ -77,11 +77,11 @@ def predict_padded(model: Transformer, length: int) -> Predict:
         rows = []
         for clip, tokens in zip(latents, model.text_in(text)):
             places = positions_for(config, *clip.shape[1:])
-            x = torch.cat((tokens, model.patch_in(patchify(clip[None], config))[0])) + places.added
+            x = torch.cat((tokens, model.patch_in(patchify(clip[None], config))[0])) + places.sincos
             rows.append(F.pad(x, (0, 0, 0, length - len(x))))
         lengths = torch.tensor([NUM_TEXT + t * h * w for t, h, w in grids])
         attend = masked(torch.arange(length) < lengths[:, None])
-        x, emb = torch.stack(rows), model.embed_time(timestep)
+        x, emb = torch.stack(rows), model.embed_timestep(timestep)
         for block in model.blocks:
             x = block(x, emb, None, None, Layout((NUM_TEXT, length - NUM_TEXT)), attend)
         v = model.final(x[:, NUM_TEXT:], emb, None, (length - NUM_TEXT,))

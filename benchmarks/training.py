@@ -38,7 +38,7 @@ from cogvideox.dataset.loader import Step
 from cogvideox.dataset.mixture import State
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform
-from cogvideox.parallel.fsdp import Checkpointing, wrap
+from cogvideox.parallel.fsdp import Checkpointing, parallelize
 from cogvideox.records import PackedBatch
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.recipes import toy_transformer
@@ -124,7 +124,7 @@ def ways_of(make: Callable[[], TransformerPair], noise: Tensor, recomputed: bool
 
     def ours(how: Checkpointing = "none", *, average: bool = False) -> Move:
         pair = make()
-        wrap(pair.ours, pair.ours.blocks, checkpointing=how)
+        parallelize(pair.ours, pair.ours.blocks, checkpointing=how)
         return step_ours(pair, noise, average=average)
 
     if recomputed:

@@ -37,7 +37,7 @@ TINY = {
 
 
 def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
-    tables = pair.ours.modulation(pair.timestep[:1])[0]
+    tables = pair.ours.precompute_modulation(pair.timestep[:1])[0]
 
     def in_a_sampler(network: Transformer) -> Callable[[], Tensor]:
         return lambda: network(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)

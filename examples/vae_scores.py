@@ -18,7 +18,7 @@ from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.training.recipes import HELD_OUT
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.losses.vae_loss import psnr
+from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
 
 

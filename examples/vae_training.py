@@ -21,7 +21,7 @@ from cogvideox.pretrained.model_spec import find_model
 from cogvideox.training.recipes import HELD_OUT, RECIPES
 from cogvideox.training.vae import trainer
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
+from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 
 TERMS = {

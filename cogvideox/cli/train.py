@@ -89,7 +89,7 @@ def train(
             from cogvideox.parallel import mesh
             from cogvideox.training.vae import trainer
 
-            with mesh.start(device=settings.run.device) if several else nullcontext() as ranks:
+            with mesh.init_ranks(device=settings.run.device) if several else nullcontext() as ranks:
                 result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
         elif isinstance(settings, DiffusionTraining):
             from cogvideox.training.diffusion import trainer

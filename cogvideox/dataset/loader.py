@@ -27,8 +27,8 @@ from cogvideox.filter_policy import Columns
 from cogvideox.geometry import latent_padding
 from cogvideox.records import LatentSample, PackedBatch
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.image_conditioning import beside_noise, pad_front
-from cogvideox.transformer.position import check_learned, token_grid
+from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
+from cogvideox.transformer.position import check_learned_positions, token_grid
 from cogvideox.vae.posterior import Posterior
 
 _SAMPLE = 0x73616D70  # keeps these random numbers apart from others that are drawn from the same seed
@@ -174,7 +174,7 @@ class Loader:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())
         latents = posterior.sample(generator)[0] * self.scaling_factor
-        latents = pad_front(latents, latent_padding(latents.shape[1], self.transformer.patch[0]))
+        latents = repeat_first_frame(latents, latent_padding(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
         noise = torch.randn(latents.shape, generator=generator)
         image = self._image(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
@@ -192,7 +192,7 @@ class Loader:
             raise UserError(f"the first frame of {stored.clip_id} is not encoded: encode again with --first-frames")
         which = slice(k := int(rng.integers(stored.image_mean.shape[1])), k + 1)
         posterior = Posterior(stored.image_mean[None, :, which].float(), stored.image_logvar[None, :, which].float())
-        image = beside_noise(posterior.sample(generator)[0] * self.image_scaling_factor, num_latents)
+        image = pad_image_latents(posterior.sample(generator)[0] * self.image_scaling_factor, num_latents)
         return torch.zeros_like(image) if rng.random() < self.settings.image_dropout else image
 
 
@@ -214,7 +214,7 @@ def _table(name: str, store: Store, transformer: TransformerConfig, num_text: in
         try:
             grid = token_grid(transformer, t + latent_padding(t, transformer.patch[0]), h, w)
             if transformer.use_learned_positional_embeddings:
-                check_learned(transformer, grid, num_text)
+                check_learned_positions(transformer, grid, num_text)
         except UserError as error:
             raise UserError(f"clips of {name} do not fit the transformer: {error}") from error
         num_tokens.append(num_text + math.prod(grid))

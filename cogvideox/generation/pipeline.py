@@ -38,7 +38,7 @@ from cogvideox.generation.sampling.acceleration import check as check_speed
 from cogvideox.generation.sampling.conditioning import in_size
 from cogvideox.generation.sampling.denoise import Texts
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.ulysses import over_ranks
+from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
@@ -72,7 +72,7 @@ class CogVideoX:
         self.dtype = dtype
         self.ranks = ranks
         if ranks is not None:
-            over_ranks(bundle.transformer, ranks.sequence)
+            apply_ulysses(bundle.transformer, ranks.sequence)
         # Memory is planned for one video at a time, and weights that come and go are where that one needs them.
         self._alone = RLock()
         self._embeddings: dict[str, Tensor] = {}
@@ -111,8 +111,8 @@ class CogVideoX:
             compile: let `torch.compile` write the transformer's blocks anew: some seconds at the first step of each
                 size, and less for every step.
             float8: multiply the blocks' large matrices in 8 bits, on GPUs that can: faster, and another video.
-            ranks: processes that make each video together (`parallel.mesh.start`). Each calls whatever is called here,
-                with the same values, a seed among them, and gets the video; `device` is then that of the rank.
+            ranks: processes that make each video together (`parallel.mesh.init_ranks`). Each calls whatever is called
+                here, with the same values, a seed among them, and gets the video; `device` is then that of the rank.
 
         Raises:
             UserError: no such model, a broken or incomplete folder, a device or type that is not there; not enough
@@ -346,7 +346,7 @@ class CogVideoX:
             if name is None:
                 stem = one.path.stem if one.path is not None else "lora"
                 name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
-            inject.add(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
+            inject.add_lora(self.bundle.transformer, one, name, strength=float(strength), merge=merge)
             self._loras[name] = Adapter(source, float(strength), merge)
         if not one.alpha_known:
             warnings.warn(
@@ -363,7 +363,7 @@ class CogVideoX:
             UserError: there is none of that name.
         """
         with self._alone:
-            inject.remove(self.bundle.transformer, name)
+            inject.remove_lora(self.bundle.transformer, name)
             self._loras = {} if name is None else {one: its for one, its in self._loras.items() if one != name}
 
     def _texts(self, request: Request) -> Texts:

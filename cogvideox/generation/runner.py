@@ -171,9 +171,7 @@ class Maker:
         if self.ranks is None:
             decoded = vae.decode_stream(z, strips=how.strips, offload=how.offload)
         else:
-            decoded = vae_chunk_parallel.decode_stream(
-                vae, z, self.ranks.everyone, strips=how.strips, offload=how.offload
-            )
+            decoded = vae_chunk_parallel.decode_stream(vae, z, self.ranks.world, strips=how.strips, offload=how.offload)
         for chunk in decoded:
             check_finite(chunk, self.dtype)
             pixels = to_frames(chunk[0]) if self.output == "uint8" else to_unit(chunk[0])

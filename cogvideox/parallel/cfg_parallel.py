@@ -16,7 +16,7 @@ from cogvideox.parallel.collectives import gather_equal
 Network = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
 
 
-def over_texts(net: Network, group: ProcessGroup) -> Network:
+def parallelize_cfg(net: Network, group: ProcessGroup) -> Network:
     """The network with its texts shared among the ranks of a group; where they cannot be, each has them all."""
     size, rank = group.size(), group.rank()
 

@@ -45,7 +45,7 @@ _ATTENTIONS = {
 }
 
 
-def wrap(
+def parallelize(
     model: nn.Module,
     blocks: Iterable[nn.Module],
     ranks: Ranks | None = None,
@@ -77,17 +77,17 @@ def wrap(
     inner = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
     outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
-        fully_shard(block, mesh=ranks.line, mp_policy=inner)
+        fully_shard(block, mesh=ranks.world_mesh, mp_policy=inner)
     # FSDP warns of changes in place of what a network returns as a view of a tensor; there are none here.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
     # By default the outermost weights stay gathered after a pass without gradients, even when the shards then change.
-    fully_shard(model, mesh=ranks.line, mp_policy=outer, reshard_after_forward=True)
+    fully_shard(model, mesh=ranks.world_mesh, mp_policy=outer, reshard_after_forward=True)
     for layer in model.children():
         if precision is not None and isinstance(layer, nn.Linear):
             layer.register_forward_pre_hook(lambda _, args: (args[0].to(precision), *args[1:]))
     if hasattr(model, "packed"):
         register_fsdp_forward_method(model, "packed")
-    for part, name in ((model, "modulation"), *((block, "tables") for block in blocks)):
+    for part, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
         if hasattr(part, name):
             setattr(part, name, _between_passes(part, getattr(part, name)))
 
@@ -98,7 +98,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def local(x: Tensor) -> Tensor:
+def local_shard(x: Tensor) -> Tensor:
     """This rank's share of a tensor; the tensor itself where it is not sharded."""
     return x.to_local() if isinstance(x, DTensor) else x
 

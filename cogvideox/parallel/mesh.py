@@ -29,45 +29,45 @@ class Ranks:
 
     device: torch.device
     """Of this process alone."""
-    grid: DeviceMesh
+    mesh: DeviceMesh
     """All ranks as data x sequence."""
-    line: DeviceMesh
+    world_mesh: DeviceMesh
     """All ranks in a row."""
-    talk: ProcessGroup
+    object_group: ProcessGroup
     """All ranks, for objects on the CPU, with patience: one may encode videos for hours while the others wait."""
 
     @property
     def rank(self) -> int:
-        return self.line.get_rank()
+        return self.world_mesh.get_rank()
 
     @property
     def size(self) -> int:
-        return self.line.size()
+        return self.world_mesh.size()
 
     @property
-    def everyone(self) -> ProcessGroup:
-        return self.line.get_group()
+    def world(self) -> ProcessGroup:
+        return self.world_mesh.get_group()
 
     @property
     def data(self) -> ProcessGroup:
         """Ranks that work on other samples, and at the same place of them."""
-        return self.grid.get_group("data")
+        return self.mesh.get_group("data")
 
     @property
     def sequence(self) -> ProcessGroup:
         """Ranks that share this rank's samples."""
-        return self.grid.get_group("sequence")
+        return self.mesh.get_group("sequence")
 
-    def arranged(self, sequence: int) -> "Ranks":
+    def regroup(self, sequence: int) -> "Ranks":
         """The same ranks in another grid; called by all of them.
 
         Raises:
             UserError: they are not whole groups of `sequence`.
         """
         check_divides(self.size, sequence)
-        return replace(self, grid=_grid(self.device, self.size, sequence))
+        return replace(self, mesh=_mesh(self.device, self.size, sequence))
 
-    def agree(self, make: Callable[[], T]) -> T:
+    def run_on_rank_zero(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, on every rank; the others do not make it. What it raises, all raise."""
         answer: list[Any] = [None, None]
         if self.rank == 0:
@@ -75,12 +75,12 @@ class Ranks:
                 answer[0] = make()
             except Exception as error:  # told to the others, which would wait for ever
                 answer[1] = error
-        dist.broadcast_object_list(answer, src=0, group=self.talk)
+        dist.broadcast_object_list(answer, src=0, group=self.object_group)
         if answer[1] is not None:
             raise answer[1]
         return answer[0]
 
-    def together(self, make: Callable[[], T]) -> T:
+    def run_on_all(self, make: Callable[[], T]) -> T:
         """What every rank makes for itself, unless one of them fails: then none goes on.
 
         Raises:
@@ -91,25 +91,25 @@ class Ranks:
             made = make()
         except UserError as error:
             own = error
-        for error in self.all_have(own):
+        for error in self.all_gather_objects(own):
             if error is not None:
                 raise error
         return made  # pyrefly: ignore[bad-return]
 
-    def all_have(self, own: T) -> list[T]:
+    def all_gather_objects(self, own: T) -> list[T]:
         """What each rank has, rank by rank, on all of them; any object that can be pickled."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, own, group=self.talk)
+        dist.all_gather_object(found, own, group=self.object_group)
         return found
 
 
-def num_processes() -> int:
+def world_size() -> int:
     """How many processes `torchrun` has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
-def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
+def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
     """Joins the processes that `torchrun` has started, and leaves them at the end.
 
     Args:
@@ -125,22 +125,22 @@ def start(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
             f"{' and '.join(missing)} are not set, so this is not one of several processes: start them with "
             "`torchrun --standalone --nproc-per-node 2 -m cogvideox ...`"
         )
-    world = num_processes()
+    world = world_size()
     check_divides(world, sequence)
     place = _device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        line = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
-        talk = dist.new_group(timeout=_PATIENCE, backend="gloo")
-        assert isinstance(talk, ProcessGroup)
-        yield Ranks(place, _grid(place, world, sequence), line, talk)
+        world_mesh = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
+        object_group = dist.new_group(timeout=_PATIENCE, backend="gloo")
+        assert isinstance(object_group, ProcessGroup)
+        yield Ranks(place, _mesh(place, world, sequence), world_mesh, object_group)
     finally:
         dist.destroy_process_group()
 
 
-def _grid(device: torch.device, world: int, sequence: int) -> DeviceMesh:
+def _mesh(device: torch.device, world: int, sequence: int) -> DeviceMesh:
     return init_device_mesh(device.type, (world // sequence, sequence), mesh_dim_names=("data", "sequence"))
 
 

@@ -4,7 +4,7 @@
 Every rank has a stretch of the merged stream. All that works token by token is computed where the token is. For
 attention the ranks exchange: each gets some heads of all tokens, attends as one process would, and gives back.
 
-    over_ranks(transformer, ranks.sequence)     # from here on, its blocks share each call's tokens
+    apply_ulysses(transformer, ranks.sequence)     # from here on, its blocks share each call's tokens
 
 Inputs and the result are whole on every rank, and the gradients those of the sum of all ranks' losses, which are then
 the same: average them over the ranks (FSDP does), and each sample counts once.
@@ -31,7 +31,7 @@ from cogvideox.transformer.modulation import Runs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch(Layout):
+class LocalLayout(Layout):
     """The runs of one rank's stretch, some of them perhaps empty, in the layout of the whole stream."""
 
     whole: Layout
@@ -48,7 +48,7 @@ class Ulysses:
     inside: Attend
 
     def __call__(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-        assert isinstance(layout, Stretch)
+        assert isinstance(layout, LocalLayout)
         ranks, lengths = self.group.size(), layout.lengths
         # Queries, keys and values travel together.
         qkv = torch.stack((q, k, v))
@@ -60,7 +60,7 @@ class Ulysses:
         return torch.cat(exchange(parts, [parts[self.group.rank()].shape] * ranks, self.group), dim=2)
 
 
-def over_ranks(model: Transformer, group: ProcessGroup) -> Callable[[], None]:
+def apply_ulysses(model: Transformer, group: ProcessGroup) -> Callable[[], None]:
     """From here on the blocks of a transformer share the tokens of each call; returns what undoes it.
 
     Raises:
@@ -74,7 +74,7 @@ def over_ranks(model: Transformer, group: ProcessGroup) -> Callable[[], None]:
 
     def enter(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x, emb, tables, rope, layout, attend = args
-        stretch = stretch_of(layout, rank, group.size())
+        stretch = local_layout(layout, rank, group.size())
         if block is first:
             x = x.split(stretch.lengths, dim=1)[rank]
         if rope is not None:
@@ -107,7 +107,7 @@ def check_heads(num_heads: int, num_ranks: int) -> None:
         )
 
 
-def stretch_of(layout: Layout, rank: int, num_ranks: int) -> Stretch:
+def local_layout(layout: Layout, rank: int, num_ranks: int) -> LocalLayout:
     """The tokens of one rank: each gets as many, up to one."""
     total = sum(layout.runs)
     edges = [total * r // num_ranks for r in range(num_ranks + 1)]
@@ -115,4 +115,4 @@ def stretch_of(layout: Layout, rank: int, num_ranks: int) -> Stretch:
     begin, end = edges[rank], edges[rank + 1]
     ends = accumulate(layout.runs)
     runs = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.runs, ends))
-    return Stretch(runs, whole=layout, lengths=lengths)
+    return LocalLayout(runs, whole=layout, lengths=lengths)

@@ -5,9 +5,9 @@ the ranks that have them and pools the norms' statistics over all ranks, so that
 what one would compute of the whole:
 
     lengths = latent_shares(num_latents, ranks.size)
-    video = share(video, frame_shares(lengths), ranks.rank)
-    moments = vae.encoder(video, HaloCache(ranks.everyone, frame_shares(lengths)))
-    video = vae.decoder(z, HaloCache(ranks.everyone, lengths))
+    video = local_frames(video, frame_shares(lengths), ranks.rank)
+    moments = vae.encoder(video, HaloCache(ranks.world, frame_shares(lengths)))
+    video = vae.decoder(z, HaloCache(ranks.world, lengths))
 
 Each network's pass needs a `HaloCache` of its own. The gradients are those of the sum of all ranks' losses: average
 them over the ranks (`fsdp.average_gradients`), and a rank's loss counts as the sum over its frames times the number of
@@ -33,7 +33,7 @@ from cogvideox.vae.conv_cache import ConvCache
 Lengths = tuple[int, ...]
 
 
-def latent_shares(num_latents: int, num_ranks: int) -> Lengths:
+def latents_per_rank(num_latents: int, num_ranks: int) -> Lengths:
     """Latent frames of each rank. The first one of the video comes on top of rank 0's; the others are shared evenly.
 
     Raises:
@@ -50,12 +50,12 @@ def latent_shares(num_latents: int, num_ranks: int) -> Lengths:
     return tuple((r == 0) + rest * (r + 1) // num_ranks - rest * r // num_ranks for r in range(num_ranks))
 
 
-def frame_shares(latents: Lengths) -> Lengths:
+def frames_per_rank(latents: Lengths) -> Lengths:
     """Frames of each rank, given its latent frames: (3, 2) -> (9, 8)."""
     return tuple(geometry.FRAME_RATIO * n - (geometry.FRAME_RATIO - 1) * (r == 0) for r, n in enumerate(latents))
 
 
-def share(x: Float[Tensor, "b c t h w"], lengths: Lengths, rank: int) -> Float[Tensor, "b c _t h w"]:
+def local_frames(x: Float[Tensor, "b c t h w"], lengths: Lengths, rank: int) -> Float[Tensor, "b c _t h w"]:
     """The stretch of this rank."""
     return x.split(lengths, dim=2)[rank]
 

@@ -71,7 +71,7 @@ def load_text_encoder(spec: ModelSpec, *, device: torch.device | str, dtype: tor
     """The T5 encoder, in evaluation mode and without gradients. Raises UserError as `folder.load` does."""
     encoder, file = build_network(spec.text), weights_file(spec.path, "text_encoder")
     assert isinstance(encoder, T5Encoder)
-    state = text_weights.one_embedding(open_weights(file))
+    state = text_weights.merge_shared_embedding(open_weights(file))
     load_strict(encoder, state, where=str(file), rules=diffusers_keymap(spec.text), dtype=dtype, device=device)
     return encoder.requires_grad_(False)
 

@@ -110,7 +110,7 @@ def open_component(spec: ModelSpec, part: str) -> tuple[LazyStateDict, Path]:
     """
     file = weights_file(spec.path, part)
     state = open_weights(file)
-    return (text_weights.one_embedding(state) if part == "text_encoder" else state), file
+    return (text_weights.merge_shared_embedding(state) if part == "text_encoder" else state), file
 
 
 def save(

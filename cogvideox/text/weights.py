@@ -37,10 +37,10 @@ KEYMAP = [
 
 
 @overload
-def one_embedding(state: LazyStateDict) -> LazyStateDict: ...
+def merge_shared_embedding(state: LazyStateDict) -> LazyStateDict: ...
 @overload
-def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
-def one_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
+def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The state with the token embedding under one name, which files may hold under two. A stored one stays so.
 
     Raises:

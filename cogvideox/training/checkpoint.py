@@ -28,7 +28,7 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.atomic_io import cannot_read, cannot_write, remove_stale_files
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import local
+from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 
@@ -94,7 +94,7 @@ class Checkpoints:
                 with _writing(target):
                     save_file({name: _copy(tensor) for name, tensor in tensors.items()}, partial / _ALONE)
             else:
-                self.ranks.together(lambda: _check_finite(tensors))
+                self.ranks.run_on_all(lambda: _check_finite(tensors))
                 sharded.write(partial, tensors, self.ranks)
             self.once(lambda: self._commit(partial, {"step": step, "parts": tree}, target))
         finally:
@@ -150,7 +150,7 @@ class Checkpoints:
 
     def once(self, make: Callable[[], T]) -> T:
         """What is done by rank 0 alone; its answer, or its UserError, is everyone's."""
-        return make() if self.ranks is None else self.ranks.agree(make)
+        return make() if self.ranks is None else self.ranks.run_on_rank_zero(make)
 
     def _prune(self) -> None:
         """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""
@@ -238,7 +238,7 @@ def _make_folder(folder: Path, target: Path) -> None:
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not local(tensor).isfinite().all():
+        if tensor.is_floating_point() and not local_shard(tensor).isfinite().all():
             raise UserError(f"{name} is no longer finite, so it is not saved: resume with a lower optim.lr")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cogvideox.parallel.fsdp import local
+from cogvideox.parallel.fsdp import local_shard
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -56,7 +56,7 @@ class EMA:
     def _swap(self) -> None:
         for key, parameter in self._live.items():
             if isinstance(parameter, DTensor):  # whose storage FSDP gathers from, whatever the parameter points to
-                ours, average = local(parameter.detach()), local(self.average[key])
+                ours, average = local_shard(parameter.detach()), local_shard(self.average[key])
                 kept = ours.clone()
                 ours.copy_(average)
                 average.copy_(kept)

@@ -215,7 +215,9 @@ def _factors(config: TransformerConfig, settings: DiffusionTraining) -> int:
     network = build_network(replace(config, num_layers=1))
     assert isinstance(network, Transformer)
     chosen = settings.lora
-    factors = inject.fresh(network, torch.Generator(), rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
+    factors = inject.create_lora(
+        network, torch.Generator(), rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets
+    )
     return config.num_layers * sum(of.down.numel() + of.up.numel() for of in factors.layers.values())
 
 

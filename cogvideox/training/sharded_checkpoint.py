@@ -33,7 +33,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
-        save(dict(tensors), storage_writer=writer, process_group=ranks.everyone)
+        save(dict(tensors), storage_writer=writer, process_group=ranks.world)
     except CheckpointException as error:
         raise UserError(f"cannot write {folder}: {_reason(error)}") from error
 
@@ -44,7 +44,7 @@ def read(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks | None) -> No
     Raises:
         UserError: a tensor that is missing or of another shape; a file that is damaged.
     """
-    group = None if ranks is None else ranks.everyone
+    group = None if ranks is None else ranks.world
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant

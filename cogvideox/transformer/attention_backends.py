@@ -26,7 +26,7 @@ _PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
 
 
 @dataclass(frozen=True)
-class Kernel:
+class AttentionBackend:
     """The kernel that was chosen, and how long each of them took. "default" is PyTorch's own choice."""
 
     name: str
@@ -36,7 +36,7 @@ class Kernel:
 
     @property
     def attend(self) -> Attend:
-        return by(self.name) if self.name in _BACKENDS else dense
+        return attend_with(self.name) if self.name in _BACKENDS else dense
 
     def __str__(self) -> str:
         return self.flash if self.name == "flash" else self.name
@@ -44,28 +44,28 @@ class Kernel:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode()
-def fastest(
+def fastest_backend(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
-) -> Kernel:
+) -> AttentionBackend:
     """The fastest kernel for one shape; timed at the first call, which waits for the GPU, and remembered.
 
     Kernels that the card, the version or the shape rule out are left out. On a CPU it is "default".
     """
     if device.type != "cuda":
-        return Kernel("default", {})
+        return AttentionBackend("default", {})
     flash = _activate(torch.cuda.get_device_capability(device)[0])
     heads = torch.randn(batch, num_tokens, num_heads, head_dim, dtype=dtype, device=device)
     found: dict[str, float] = {}
     for name in _BACKENDS:
         try:
-            found[name] = _milliseconds(by(name), heads)
+            found[name] = _milliseconds(attend_with(name), heads)
         except RuntimeError:  # "No available kernel": the answer to the question
             continue
-    return Kernel(min(found, key=found.__getitem__, default="default"), found, flash)
+    return AttentionBackend(min(found, key=found.__getitem__, default="default"), found, flash)
 
 
 @lru_cache  # one function for each, which the compiler knows again
-def by(name: str) -> Attend:
+def attend_with(name: str) -> Attend:
     """`dense` attention by the kernel of that name; a RuntimeError where it cannot."""
 
     def attend(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:

@@ -12,7 +12,7 @@ from torch import Tensor
 Function = Callable[..., Tensor]
 
 
-class Graphed:
+class GraphedFunction:
     """A function of tensors, by graphs. Outside of CUDA it is the function itself.
 
     The function must do the same whenever it is called with tensors of the same shapes, read no tensor on the host and

@@ -22,7 +22,13 @@ from cogvideox.linear import Linear
 from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed, packed_layout
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Runs, Tables, add_gated
-from cogvideox.transformer.position import Positions, check_learned, positions_for, side_by_side, token_grid
+from cogvideox.transformer.position import (
+    Positions,
+    check_learned_positions,
+    concatenate_positions,
+    positions_for,
+    token_grid,
+)
 
 Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
 
@@ -81,13 +87,13 @@ class Transformer(nn.Module):
             positions = positions_for(config, *latents.shape[2:], num_text=num_text, device=latents.device)
 
         x = torch.cat((self.text_in(text), self.patch_in(patchify(latents, config))), dim=1)
-        if positions.added is not None:
-            x = x + positions.added.to(x.dtype)
+        if positions.sincos is not None:
+            x = x + positions.sincos.to(x.dtype)
         if config.use_learned_positional_embeddings:
-            check_learned(config, grid, num_text)
+            check_learned_positions(config, grid, num_text)
             x = x + self.learned_positions[:, : x.shape[1]]
 
-        emb = None if modulation is not None else self.embed_time(timestep, ofs)
+        emb = None if modulation is not None else self.embed_timestep(timestep, ofs)
         for i, block in enumerate(self.blocks):
             tables = None if modulation is None else modulation.blocks[i]
             x = block(x, emb, tables, positions.rope, layout, attend)
@@ -125,34 +131,35 @@ class Transformer(nn.Module):
         layout = packed_layout(num_text, lengths, text.device)
         where = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
         places = {size: where(*size) for size in set(sizes)}
-        positions = side_by_side([places[size] for size in sizes])
+        positions = concatenate_positions([places[size] for size in sizes])
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
         videos = self.patch_in(patches).split(lengths, dim=1)
         x = _in_turn(self.text_in(text).split(1), videos)
-        if positions.added is not None:
-            x = x + positions.added.to(x.dtype)
+        if positions.sincos is not None:
+            x = x + positions.sincos.to(x.dtype)
         if config.use_learned_positional_embeddings:
             x = x + torch.cat([self.learned_positions[:, :length] for length in layout.segments], dim=1)
 
-        emb = self.embed_time(timestep, ofs)
+        emb = self.embed_timestep(timestep, ofs)
         for block in self.blocks:
             x = block(x, emb, None, positions.rope, layout, attend)
         x = torch.cat(x.split(layout.runs, dim=1)[1::2], dim=1)
         pieces = self.final(x, emb, None, lengths).split(lengths, dim=1)
         return [unpatchify(piece, grid, config)[0] for piece, grid in zip(pieces, grids)]
 
-    def modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
+    def precompute_modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
         """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
 
-        `tables = model.modulation(times)`, then `model(..., modulation=tables[i])` at step i. Without the index,
-        element s of the batch is at timestep s.
+        `tables = model.precompute_modulation(times)`, then `model(..., modulation=tables[i])` at step i. Without the
+        index, element s of the batch is at timestep s.
         """
-        emb = self.embed_time(timestep, ofs)
+        emb = self.embed_timestep(timestep, ofs)
         # pyrefly: ignore[not-callable]
-        return Modulation(tuple(block.tables(emb) for block in self.blocks), self.final.tables(emb))
+        blocks = tuple(block.compute_modulation(emb) for block in self.blocks)
+        return Modulation(blocks, self.final.compute_modulation(emb))
 
-    def embed_time(
+    def embed_timestep(
         self, timestep: Timestep | None, ofs: float | Float[Tensor, " s"] | None = None
     ) -> Float[Tensor, "s e"]:
         """What every modulation is a linear function of.
@@ -201,7 +208,7 @@ class Block(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.mlp = FeedForward(width)
 
-    def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
+    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> Tables:
         """Shift, scale and gate of attention, then of the feed-forward layer, each with text before video."""
         parts = self.modulation(emb).unflatten(-1, (6, 2, -1))
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind(1)
@@ -216,12 +223,12 @@ class Block(nn.Module):
         layout: Layout,
         attend: Attend,
     ) -> Float[Tensor, "b n d"]:
-        """`tables` are `self.tables(emb)` where they were computed before. Otherwise they are computed in here, where a
-        wrapper that gathers or recomputes a block at a time has the block's weights at hand; `emb` then has a row for
-        each segment of the stream."""
+        """`tables` are `self.compute_modulation(emb)` where they were computed before. Otherwise they are computed in
+        here, where a wrapper that gathers or recomputes a block at a time has the block's weights at hand; `emb` then
+        has a row for each segment of the stream."""
         if tables is None:
             assert emb is not None
-            tables = _by_row(self.tables(emb), len(x))
+            tables = _by_row(self.compute_modulation(emb), len(x))
         shift1, scale1, gate1, shift2, scale2, gate2 = tables
         runs = layout.runs
         x = add_gated(x, self.attention(self.norm1(x, shift1, scale1, runs), rope, layout, attend), gate1, runs)
@@ -249,7 +256,7 @@ class Final(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.linear = Linear(width, config.out_channels * config.patch_volume)
 
-    def tables(self, emb: Float[Tensor, "s e"]) -> Tables:
+    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> Tables:
         shift, scale = self.modulation(emb).unflatten(-1, (2, 1, -1)).unbind(1)
         return self.norm2.fold(shift, scale)
 
@@ -263,7 +270,7 @@ class Final(nn.Module):
         """`runs` are the lengths of the videos; the rest is as in `Block`."""
         if tables is None:
             assert emb is not None
-            tables = _by_row(self.tables(emb), len(x))
+            tables = _by_row(self.compute_modulation(emb), len(x))
         shift, scale = tables
         return self.linear(self.norm2(self.norm1(x), shift, scale, runs))
 

@@ -30,11 +30,11 @@ class Positions:
 
     rope: cosine and sine of the angle of each pair of channels, in float32; text tokens do not turn (1, 0), so that one
         multiplication rotates the whole stream. None without rotary positions.
-    added: vectors added to the stream, zero for text. None without sinusoidal positions.
+    sincos: vectors added to the stream, zero for text. None without sinusoidal positions.
     """
 
     rope: Float[Tensor, "n p 2"] | None
-    added: Float[Tensor, "n d"] | None
+    sincos: Float[Tensor, "n d"] | None
 
 
 def positions_for(
@@ -60,7 +60,7 @@ def positions_for(
     num_text = config.max_text_seq_length if num_text is None else num_text
     grid = token_grid(config, num_frames, height, width)
     if config.use_learned_positional_embeddings:
-        check_learned(config, grid, num_text)
+        check_learned_positions(config, grid, num_text)
     if config.grid_rule is None:
         if rule is not None:
             raise UserError(f"the grid rule {rule!r} is for rotary positions, and this model adds sinusoidal ones")
@@ -68,11 +68,11 @@ def positions_for(
     return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
 
 
-def side_by_side(clips: Sequence[Positions]) -> Positions:
+def concatenate_positions(clips: Sequence[Positions]) -> Positions:
     """The positions of clips that follow each other in one row, each counted anew."""
     ropes = [clip.rope for clip in clips if clip.rope is not None]
-    added = [clip.added for clip in clips if clip.added is not None]
-    return Positions(torch.cat(ropes) if ropes else None, torch.cat(added) if added else None)
+    sincos = [clip.sincos for clip in clips if clip.sincos is not None]
+    return Positions(torch.cat(ropes) if ropes else None, torch.cat(sincos) if sincos else None)
 
 
 def token_grid(config: TransformerConfig, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
@@ -90,7 +90,7 @@ def token_grid(config: TransformerConfig, num_frames: int, height: int, width: i
     return t, h, w
 
 
-def check_learned(config: TransformerConfig, grid: tuple[int, int, int], num_text: int) -> None:
+def check_learned_positions(config: TransformerConfig, grid: tuple[int, int, int], num_text: int) -> None:
     """Learned positions know one height, width and text length, and no longer clip than they were made for.
 
     A shorter clip is the beginning of the table, whose slowest axis is time.

@@ -110,7 +110,7 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def widened(model: Transformer) -> Transformer:
+def add_image_channels(model: Transformer) -> Transformer:
     """A model of text alone as one that takes an image too, from which it learns on (paper, appendix D).
 
     What the first projection makes of the image's channels is zero, so that the new model begins as the old one; they

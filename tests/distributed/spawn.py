@@ -30,9 +30,9 @@ def as_torchrun(world: int, function: Callable[..., None], *args: Any) -> None:
     mp.start_processes(_run, (world, store.port, function, args), nprocs=world, start_method="forkserver", join=True)
 
 
-def torchrun(*words: str, num_processes: int = 2) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
     """`torchrun -m cogvideox WORDS`, by a port that it chooses itself."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
     command = [sys.executable, *launch, "-m", "cogvideox", *words]
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
@@ -53,5 +53,5 @@ def _run(rank: int, world: int, port: int, function: Callable[..., None], args: 
 
 
 def _joined(sequence: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    with mesh.start(sequence=sequence, device="cpu") as ranks:
+    with mesh.init_ranks(sequence=sequence, device="cpu") as ranks:
         function(ranks, *args)

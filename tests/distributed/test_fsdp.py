@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cogvideox.diffusion.timesteps import explicit_uniform
-from cogvideox.parallel.fsdp import clip_gradients, wrap
+from cogvideox.parallel.fsdp import clip_gradients, parallelize
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.ulysses import over_ranks
+from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.training.ema import EMA
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
@@ -53,7 +53,7 @@ def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], tor
         optimizer.zero_grad()
         ema.update(step)
         with ema.swapped(), torch.inference_mode():
-            outputs.append(model(x[:1], text[:1], None, modulation=model.modulation(times)[0]))
+            outputs.append(model(x[:1], text[:1], None, modulation=model.precompute_modulation(times)[0]))
     with torch.no_grad():
         where = positions_for(model.config, 3, 4, 6, num_text=tiny.TEXT_LENGTH)
         outputs.append(model(x[:1], text[:1], times[:1], positions=where))
@@ -66,8 +66,8 @@ def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], tor
 def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
     wanted_norms, wanted_outputs, wanted = train(make(), slice(None), 1.0)
     model = make()
-    wrap(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
-    over_ranks(model, ranks.sequence)
+    parallelize(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
+    apply_ulysses(model, ranks.sequence)
     row, num_rows = ranks.data.rank(), ranks.data.size()
     each = NUM_CLIPS // num_rows
     norms, outputs, weights = train(model, slice(row * each, (row + 1) * each), num_rows)
@@ -80,7 +80,7 @@ def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
 
 def check_precision(ranks: Ranks) -> None:
     model = make()
-    wrap(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
+    parallelize(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     seen: list[torch.dtype] = []
     model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
     positions: list[torch.dtype] = []
@@ -123,7 +123,7 @@ class Attentions(TorchDispatchMode):
 def test_what_is_computed_twice(checkpointing, times):
     """And a process alone gets the same gradients, whatever is recomputed."""
     plain, model = make(), make()
-    wrap(model, model.blocks, checkpointing=checkpointing)
+    parallelize(model, model.blocks, checkpointing=checkpointing)
     x, text, t = torch.randn(1, 4, 3, 4, 6), torch.randn(1, tiny.TEXT_LENGTH, 32), torch.tensor([500])
     plain(x, text, t).square().mean().backward()
     with Attentions() as attentions:

@@ -15,21 +15,21 @@ def check_places(ranks: Ranks) -> None:
     assert (ranks.size, ranks.data.size(), ranks.sequence.size()) == (4, 2, 2)
     assert (ranks.data.rank(), ranks.sequence.rank()) == divmod(ranks.rank, 2)
     assert ranks.device.type == "cpu"
-    assert ranks.talk._get_backend(ranks.device).options._timeout > timedelta(
+    assert ranks.object_group._get_backend(ranks.device).options._timeout > timedelta(
         days=1
     )  # what one of them makes takes time
 
 
 def check_agreement(ranks: Ranks) -> None:
-    assert ranks.agree(lambda: ["made by", ranks.rank]) == ["made by", 0]
+    assert ranks.run_on_rank_zero(lambda: ["made by", ranks.rank]) == ["made by", 0]
 
     def refuse() -> None:
         raise UserError("rank 0 cannot")
 
     with pytest.raises(UserError, match="rank 0 cannot"):
-        ranks.agree(refuse)
+        ranks.run_on_rank_zero(refuse)
     with pytest.raises(ZeroDivisionError):  # nor is anyone left to wait by another error
-        ranks.agree(lambda: 1 // 0)
+        ranks.run_on_rank_zero(lambda: 1 // 0)
 
     def only_one_can() -> int:
         if ranks.rank == 1:
@@ -37,15 +37,15 @@ def check_agreement(ranks: Ranks) -> None:
         return ranks.rank
 
     with pytest.raises(UserError, match="rank 1 cannot"):
-        ranks.together(only_one_can)
-    assert ranks.together(lambda: ranks.rank) == ranks.rank
-    assert ranks.all_have("ab"[ranks.rank]) == ["a", "b"]
+        ranks.run_on_all(only_one_can)
+    assert ranks.run_on_all(lambda: ranks.rank) == ranks.rank
+    assert ranks.all_gather_objects("ab"[ranks.rank]) == ["a", "b"]
 
 
 def check_timesteps(ranks: Ranks) -> None:
     """The slots of a step are shared by the data ranks: together they are one process's, whatever the number."""
     mine = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
-    found = ranks.all_have(mine.tolist())
+    found = ranks.all_gather_objects(mine.tolist())
     rows = [t for row in found[:: ranks.sequence.size()] for t in row]
     assert rows == explicit_uniform(3, 17, 12).tolist()
     assert found[ranks.rank] == found[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
@@ -71,8 +71,8 @@ def test_processes_that_are_no_whole_groups():
 
 def test_a_process_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert mesh.num_processes() == 1
-    with pytest.raises(UserError, match="torchrun"), mesh.start():
+    assert mesh.world_size() == 1
+    with pytest.raises(UserError, match="torchrun"), mesh.init_ranks():
         pass
 
 
@@ -81,7 +81,7 @@ def test_no_gpus(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(UserError, match="need a GPU each"), mesh.start(device="cuda"):
+    with pytest.raises(UserError, match="need a GPU each"), mesh.init_ranks(device="cuda"):
         pass
-    with pytest.raises(UserError, match="auto, cpu or cuda"), mesh.start(device="tpu"):
+    with pytest.raises(UserError, match="auto, cpu or cuda"), mesh.init_ranks(device="tpu"):
         pass

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import wrap
+from cogvideox.parallel.fsdp import parallelize
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Checkpoints, open_run
 from cogvideox.training.config import OptimSettings
@@ -40,7 +40,7 @@ def train(ranks: Ranks | None, out: Path, until: int) -> dict[str, dict[str, tor
     """Goes on to step `until` and saves; returns the weights, their averages and what the optimizer keeps of them."""
     torch.manual_seed(0)
     model = Transformer(replace(tiny.transformer("5b"), num_attention_heads=4))
-    wrap(model, model.blocks, ranks)
+    parallelize(model, model.blocks, ranks)
     optimizer, ema, counter = adamw([model], OptimSettings(lr=1e-3, eps=1e-3)), EMA({"model": model}, 0.9), Counter()
     parts = {"model": model, "optimizer": optimizer, "ema": ema, "counter": counter}
     checkpoints, start = open_run(out, OptimSettings(), parts, resume=True, keep=2, ranks=ranks)
@@ -89,7 +89,7 @@ def check(ranks: Ranks, out: Path, until: int, expected: Path | None) -> None:
 
 def check_not_finite(ranks: Ranks, out: Path) -> None:
     model = Transformer(tiny.transformer("5b"))
-    wrap(model, model.blocks, ranks)
+    parallelize(model, model.blocks, ranks)
     if ranks.rank == 1:  # in a shard that only one of them has
         with torch.no_grad():
             model.text_in.weight.to_local().fill_(torch.nan)

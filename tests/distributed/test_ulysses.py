@@ -8,7 +8,7 @@ import torch
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.ulysses import check_heads, over_ranks, stretch_of
+from cogvideox.parallel.ulysses import apply_ulysses, check_heads, local_layout
 from cogvideox.transformer.attention import Layout
 from cogvideox.transformer.model import Transformer
 from tests import tiny
@@ -39,10 +39,10 @@ def check(ranks: Ranks, variant: str, packed: bool) -> None:
         return made
 
     expected, wanted = run(), take_gradients(model)
-    undo = over_ranks(model, ranks.sequence)
+    undo = apply_ulysses(model, ranks.sequence)
     for ours, theirs in zip(run(), expected):
         close(ours, theirs, "output")
-    average_gradients(model.parameters(), ranks.everyone)
+    average_gradients(model.parameters(), ranks.world)
     close_all(take_gradients(model), wanted)
     undo()
     assert torch.equal(run()[0], expected[0])
@@ -60,7 +60,7 @@ def test_packed_clips(world):
 
 
 def test_stretches():
-    parts = [stretch_of(Layout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
+    parts = [local_layout(Layout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
     assert [part.runs for part in parts] == [(2, 0, 0, 0), (1, 2, 0, 0), (0, 2, 1, 0), (0, 0, 2, 1)]
     assert parts[0].lengths == (2, 3, 3, 3)
 

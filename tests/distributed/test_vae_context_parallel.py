@@ -10,7 +10,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.vae_context_parallel import HaloCache, frame_shares, latent_shares, share
+from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.losses.discriminator import Discriminator, DiscriminatorConfig
@@ -38,8 +38,8 @@ def noise(*shape: int) -> torch.Tensor:
 def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
     """One pass over the whole clip, by one process and by all: outputs, gradients of the input and of every weight."""
     vae = make_vae()
-    x = noise(2, 3, sum(frame_shares(lengths)), 16, 24) if name == "encoder" else noise(2, 4, sum(lengths), 2, 3)
-    into, out = frame_shares(lengths), lengths
+    x = noise(2, 3, sum(frames_per_rank(lengths)), 16, 24) if name == "encoder" else noise(2, 4, sum(lengths), 2, 3)
+    into, out = frames_per_rank(lengths), lengths
     if name == "decoder":
         into, out = out, into
     network = getattr(vae, name)
@@ -50,13 +50,13 @@ def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
     ((expected * weight).sum() / weight.numel()).backward()
     wanted = take_gradients(vae)
 
-    part = share(x, into, ranks.rank).clone().requires_grad_()
-    made = network(part, HaloCache(ranks.everyone, into))
-    close(made, share(expected, out, ranks.rank), "output")
-    ((made * share(weight, out, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
+    part = local_frames(x, into, ranks.rank).clone().requires_grad_()
+    made = network(part, HaloCache(ranks.world, into))
+    close(made, local_frames(expected, out, ranks.rank), "output")
+    ((made * local_frames(weight, out, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
     # The sum of the ranks' losses is `size` times the loss of one process.
-    close(part.grad / ranks.size, share(whole.grad, into, ranks.rank), "input")
-    average_gradients(network.parameters(), ranks.everyone)
+    close(part.grad / ranks.size, local_frames(whole.grad, into, ranks.rank), "input")
+    average_gradients(network.parameters(), ranks.world)
     close_all(take_gradients(vae), wanted)
 
 
@@ -77,9 +77,9 @@ def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None
     expected = run(StreamingCache(), lambda piece, number: piece)
     sum(out.square().mean() for out in expected).backward()
     wanted = take_gradients(vae)
-    made = run(HaloCache(ranks.everyone, *rounds), lambda piece, number: share(piece, rounds[number], ranks.rank))
+    made = run(HaloCache(ranks.world, *rounds), lambda piece, number: local_frames(piece, rounds[number], ranks.rank))
     sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(made, expected)).backward()
-    average_gradients(network.parameters(), ranks.everyone)
+    average_gradients(network.parameters(), ranks.world)
     for part, out in zip(made, expected):
         counts = [torch.zeros(()) for _ in range(ranks.size)]
         torch.distributed.all_gather(counts, torch.tensor(float(part.shape[2])))
@@ -91,14 +91,16 @@ def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None
 def check_discriminator(ranks: Ranks, lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     judge = Discriminator(DiscriminatorConfig(width=4, max_width=8))
-    x = noise(1, 3, sum(frame_shares(lengths)), 16, 16)
+    x = noise(1, 3, sum(frames_per_rank(lengths)), 16, 16)
     expected = judge(x)
     expected.square().mean().backward()
     wanted = take_gradients(judge)
-    made = judge(share(x, frame_shares(lengths), ranks.rank), HaloCache(ranks.everyone, frame_shares(lengths)))
-    close(made, share(expected, lengths, ranks.rank))
+    made = judge(
+        local_frames(x, frames_per_rank(lengths), ranks.rank), HaloCache(ranks.world, frames_per_rank(lengths))
+    )
+    close(made, local_frames(expected, lengths, ranks.rank))
     (made.square().sum() * ranks.size / expected.numel()).backward()
-    average_gradients(judge.parameters(), ranks.everyone)
+    average_gradients(judge.parameters(), ranks.world)
     close_all(take_gradients(judge), wanted)
 
 
@@ -107,7 +109,7 @@ def check_decode_stream(ranks: Ranks, num_latents: int) -> None:
     vae, z = make_vae(), noise(1, 4, num_latents, 2, 3)
     expected = list(vae.decode_stream(z))
     for strips in (1, 2):
-        made = list(vae_chunk_parallel.decode_stream(vae, z, ranks.everyone, strips=strips))
+        made = list(vae_chunk_parallel.decode_stream(vae, z, ranks.world, strips=strips))
         assert len(made) == len(expected)
         for ours, theirs in zip(made, expected):
             close(ours, theirs)
@@ -138,13 +140,13 @@ def test_decoding_chunks_over_ranks(world, num_latents):
 
 
 def test_shares():
-    assert latent_shares(13, 4) == (4, 3, 3, 3)
-    assert frame_shares((4, 3, 3, 3)) == (13, 12, 12, 12)
-    assert latent_shares(6, 4) == (2, 1, 1, 2)
-    assert latent_shares(1, 1) == (1,)
+    assert latents_per_rank(13, 4) == (4, 3, 3, 3)
+    assert frames_per_rank((4, 3, 3, 3)) == (13, 12, 12, 12)
+    assert latents_per_rank(6, 4) == (2, 1, 1, 2)
+    assert latents_per_rank(1, 1) == (1,)
     for num_latents, size in [(5, 2), (9, 3), (42, 8)]:
-        shares = latent_shares(num_latents, size)
+        shares = latents_per_rank(num_latents, size)
         assert sum(shares) == num_latents
-        assert sum(frame_shares(shares)) == geometry.video_frames(num_latents)
+        assert sum(frames_per_rank(shares)) == geometry.video_frames(num_latents)
     with pytest.raises(UserError, match=r"9 frames are too few for 4 processes.*take 17 frames"):
-        latent_shares(3, 4)
+        latents_per_rank(3, 4)

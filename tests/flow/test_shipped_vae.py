@@ -15,7 +15,7 @@ from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.toybox.scenes.grammar import FACTS
 from cogvideox.training.recipes import HELD_OUT, toybox_vae
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.losses.vae_loss import psnr
+from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
 
 

@@ -67,7 +67,7 @@ def predictions(run):
         run.activate("text_encoder")
         text = run.text_encoder(torch.arange(24, device="cuda").view(2, 12)).bfloat16()
         run.activate("transformer")
-        tables = run.transformer.modulation(torch.tensor([999, 700, 300, 3], device="cuda"))
+        tables = run.transformer.precompute_modulation(torch.tensor([999, 700, 300, 3], device="cuda"))
         x = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0)).cuda().bfloat16()
         for step in range(4):
             x = x + 0.1 * run.transformer(x, text, None, modulation=tables[step])

@@ -8,8 +8,8 @@ from cogvideox import CogVideoX
 from cogvideox.generation.sampling import acceleration
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import Layout, dense
-from cogvideox.transformer.attention_backends import by, fastest
-from cogvideox.transformer.cuda_graphs import Graphed
+from cogvideox.transformer.attention_backends import attend_with, fastest_backend
+from cogvideox.transformer.cuda_graphs import GraphedFunction
 from cogvideox.transformer.float8 import Float8Linear, multiplies_float8
 
 CUDA = torch.device("cuda")
@@ -20,20 +20,20 @@ PROMPT = "a red ball moves right on a white floor"
 @pytest.mark.parametrize("shape", [(1, 100, 2), (2, 1250, 6)])
 def test_the_fastest_kernel_is_dense_attention(shape, dtype):
     batch, num_tokens, num_heads = shape
-    kernel = fastest(num_heads, num_tokens, batch, dtype, CUDA)
+    kernel = fastest_backend(num_heads, num_tokens, batch, dtype, CUDA)
     assert kernel.milliseconds and kernel.milliseconds[kernel.name] == min(kernel.milliseconds.values())
-    assert fastest(num_heads, num_tokens, batch, dtype, CUDA) is kernel
+    assert fastest_backend(num_heads, num_tokens, batch, dtype, CUDA) is kernel
     heads = [torch.randn(batch, num_tokens, num_heads, 64, device=CUDA) for _ in range(3)]
     expected = dense(*heads, Layout((0, num_tokens)))
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
     for name in kernel.milliseconds:
-        found = by(name)(*(x.to(dtype) for x in heads), Layout((0, num_tokens)))
+        found = attend_with(name)(*(x.to(dtype) for x in heads), Layout((0, num_tokens)))
         torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_graphs_follow_shapes_and_values():
     weight = torch.randn(8, 8, device=CUDA)
-    graphed = Graphed(lambda x, y: (x @ weight + y).relu())
+    graphed = GraphedFunction(lambda x, y: (x @ weight + y).relu())
     kept = []
     for rows in (4, 5, 4, 4):
         x, y = torch.randn(rows, 8, device=CUDA), torch.randn(1, 8, device=CUDA)

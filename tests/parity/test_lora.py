@@ -66,16 +66,16 @@ def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: boo
     expected = reference(theirs, given)
     assert relative_error(plain, expected) > 0.01
 
-    inject.add(ours, read_lora(save(theirs, tmp_path)), merge=merge)
+    inject.add_lora(ours, read_lora(save(theirs, tmp_path)), merge=merge)
     assert relative_error(ours(**given), expected) <= TOLERANCE
     assert same(weights(ours), before) != merge
 
     # What depends on the timestep alone is changed in the same way where it is computed beforehand.
-    tables = ours.modulation(given["timestep"], 2.0 if "ofs" in given else None)
+    tables = ours.precompute_modulation(given["timestep"], 2.0 if "ofs" in given else None)
     one = ours(given["latents"], given["text"], None, modulation=tables[0])
     assert relative_error(one[0], expected[0]) <= TOLERANCE
 
-    inject.remove(ours)
+    inject.remove_lora(ours)
     assert same(weights(ours), before)
     assert torch.equal(ours(**given), plain)
 
@@ -88,17 +88,17 @@ def test_several_with_strengths(merge: tuple[bool, bool], tmp_path: Path) -> Non
     adapt(theirs, ATTENTION, "style")
     adapt(theirs, ["to_q", "ff.net.2", "norm1.linear"], "move", r=3)
     for name, merged in zip(("style", "move"), merge):
-        inject.add(ours, read_lora(save(theirs, tmp_path / name, name)), name, strength=0.3, merge=merged)
+        inject.add_lora(ours, read_lora(save(theirs, tmp_path / name, name)), name, strength=0.3, merge=merged)
     inject.set_strength(ours, "move", -0.8)
-    assert inject.strengths(ours) == {"style": 0.3, "move": -0.8}
+    assert inject.lora_strengths(ours) == {"style": 0.3, "move": -0.8}
 
     theirs.set_adapters(["style", "move"], [0.3, -0.8])
     assert relative_error(ours(**given), reference(theirs, given)) <= TOLERANCE
 
-    inject.remove(ours, "style")
+    inject.remove_lora(ours, "style")
     theirs.set_adapters(["move"], [-0.8])
     assert relative_error(ours(**given), reference(theirs, given)) <= TOLERANCE
-    inject.remove(ours, "move")
+    inject.remove_lora(ours, "move")
     assert same(weights(ours), before)
 
 
@@ -130,7 +130,7 @@ def test_files_of_the_pipeline_and_of_peft(tmp_path: Path) -> None:
 def drawn(model: Transformer, rank: int, targets: list[str], **more) -> inject.LoRA:
     """A LoRA of ours with nothing at zero."""
     generator = torch.Generator().manual_seed(rank)
-    one = inject.fresh(model, generator, rank=rank, targets=targets, **more)
+    one = inject.create_lora(model, generator, rank=rank, targets=targets, **more)
     for factors in one.layers.values():
         factors.up.normal_(generator=generator)
     return one
@@ -143,10 +143,10 @@ def test_our_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
     ours, theirs = pair(small("2b", base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)
     wide, narrow = drawn(ours, 4, ALL, alpha=2.0), drawn(ours, 2, ["to_q", "proj_out"], alpha=3.0)
-    inject.add(ours, inject.LoRA({**wide.layers, **narrow.layers}))
+    inject.add_lora(ours, inject.LoRA({**wide.layers, **narrow.layers}))
     expected = ours(**given)
     file = tmp_path / "ours.safetensors"
-    write_lora(inject.extract(ours), file, keep_alpha=keep_alpha)
+    write_lora(inject.extract_lora(ours), file, keep_alpha=keep_alpha)
 
     def check() -> None:
         assert relative_error(reference(theirs, given), expected) <= TOLERANCE
@@ -167,7 +167,7 @@ def test_gradients_of_the_factors(tmp_path: Path) -> None:
     given = inputs(ours.config, SIZE)
     adapt(theirs, ["to_q", "to_v", "to_out.0", "norm1.linear"])
     ours.requires_grad_(False)
-    inject.add(ours, read_lora(save(theirs, tmp_path)), strength=0.5, trainable=True)
+    inject.add_lora(ours, read_lora(save(theirs, tmp_path)), strength=0.5, trainable=True)
     theirs.set_adapters(["default"], [0.5])
     expected = reference(theirs, given)
     coefficients = torch.randn_like(expected)

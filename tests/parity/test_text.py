@@ -49,7 +49,7 @@ def reference(config: T5Config):
 def ours_of(model, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
         ours = T5Encoder(config)
-    ours.load_state_dict(to_internal(weights.one_embedding(model.state_dict()), weights.KEYMAP), assign=True)
+    ours.load_state_dict(to_internal(weights.merge_shared_embedding(model.state_dict()), weights.KEYMAP), assign=True)
     return ours
 
 

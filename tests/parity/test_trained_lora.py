@@ -29,7 +29,7 @@ def test_from_videos_to_diffusers(tmp_path: Path) -> None:
     given = inputs(ours.config, (3, 8, 8))
     with torch.no_grad():
         before = ours(**given)
-        inject.add(ours, read_lora(file))
+        inject.add_lora(ours, read_lora(file))
         theirs.load_lora_adapter(load_file(file), prefix="transformer")
         after, expected = ours(**given), reference(theirs, given)
     assert relative_error(before, after) > 1e-3

@@ -127,7 +127,7 @@ def test_prediction(case: Case) -> None:
     positions = positions_for(config, *case.size)
     for i, time in enumerate(given["timestep"]):
         times = torch.stack((time, 999 - time))
-        tables = ours.modulation(times, 2.0 if "ofs" in given else None)
+        tables = ours.precompute_modulation(times, 2.0 if "ofs" in given else None)
         prediction = ours(given["latents"], given["text"], None, positions=positions, modulation=tables[0])
         assert relative_error(prediction[i], expected[i]) <= TOLERANCE
 
@@ -184,7 +184,7 @@ def test_sinusoidal_positions_at_any_size() -> None:
     theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).patch_embed
     for num_frames, height, width in [(13, 60, 90), (3, 90, 60), (1, 2, 2), (7, 32, 46)]:
         expected = theirs._get_positional_embeddings(height, width, 4 * num_frames - 3)[0]
-        ours = positions_for(config, num_frames, height, width).added
+        ours = positions_for(config, num_frames, height, width).sincos
         torch.testing.assert_close(ours, expected.float(), rtol=0, atol=1e-6)
 
 

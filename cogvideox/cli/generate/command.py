@@ -37,12 +37,12 @@ def _run_with_others(options: dict[str, Any]) -> None:
 
     first = os.environ.get("RANK") == "0"
     try:
-        with mesh.start(device=options["device"] or "auto") as ranks:
-            asked = ranks.agree(lambda: read_jobs(options))
+        with mesh.init_ranks(device=options["device"] or "auto") as ranks:
+            asked = ranks.run_on_rank_zero(lambda: read_jobs(options))
             if asked.todo:
                 guided = any(job.request.guidance_scale != 1 for job, _ in asked.todo)
                 degree = sequence_degree(ranks.size, asked.spec.transformer.num_attention_heads, guided=guided)
-                _make(asked, ranks.arranged(degree))
+                _make(asked, ranks.regroup(degree))
     except UserError:
         if first:
             raise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError
-from cogvideox.transformer.lora.locate import lora_file
+from cogvideox.transformer.lora.locate import resolve_lora_file
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def adapter(text: str) -> Adapter:
         file, strength = whole, 1.0  # what colons there are belong to the path
     if strength is None:
         raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
-    return Adapter(source_of_file(lora_file(file)), strength)
+    return Adapter(source_of_file(resolve_lora_file(file)), strength)
 
 
 def _number(text: str) -> float | None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.pretrained.offload.planner import MemoryPlan
 from cogvideox.transformer.attention import Attend
-from cogvideox.transformer.attention_backends import fastest
+from cogvideox.transformer.attention_backends import fastest_backend
 from cogvideox.transformer.compile_blocks import compile_blocks
-from cogvideox.transformer.cuda_graphs import Graphed
+from cogvideox.transformer.cuda_graphs import GraphedFunction
 from cogvideox.transformer.float8 import multiplies_float8, to_float8
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
@@ -76,12 +76,12 @@ def ask(model: Transformer, positions: Positions, num_tokens: int, attend: Atten
         how = attend
         if how is None:
             batch, dtype, device = len(latents), latents.dtype, latents.device
-            how = fastest(heads, num_tokens, batch, dtype, device, head_dim=head_dim).attend
+            how = fastest_backend(heads, num_tokens, batch, dtype, device, head_dim=head_dim).attend
         return model(latents, text, None, positions=positions, modulation=modulation, attend=how)
 
     if not _recordable(model, num_tokens):
         return plain
-    graphed = Graphed(lambda latents, text, *tables: plain(latents, text, Modulation.from_flat(tables)))
+    graphed = GraphedFunction(lambda latents, text, *tables: plain(latents, text, Modulation.from_flat(tables)))
     return lambda latents, text, modulation: graphed(latents, text, *modulation.flat())
 
 

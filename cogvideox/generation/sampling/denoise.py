@@ -23,10 +23,10 @@ from cogvideox.generation.sampling.conditioning import Given
 from cogvideox.generation.sampling.denoisers import guided, holding, in_turn, network, over_windows
 from cogvideox.generation.sampling.inversion import attend_to_reference, beside_reference
 from cogvideox.generation.sampling.step_cache import Cached
-from cogvideox.parallel.cfg_parallel import over_texts
+from cogvideox.parallel.cfg_parallel import parallelize_cfg
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
-from cogvideox.transformer.image_conditioning import beside_noise, pad_front
+from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def denoise(
         report(Progress(stage, i + 1, total, look=look))
 
     x = initial_noise((1, config.out_channels, *size), generator, device)
-    start = None if given.start is None else pad_front(given.start, padding)
+    start = None if given.start is None else repeat_first_frame(given.start, padding)
     if start is not None and texts.null is not None:
         along = guided(bound(), texts.null, guidance.constant(1.0), len(times))
         states = ddim_invert(along, start, times, schedule, on_step=partial(tell, "invert"))
@@ -96,9 +96,9 @@ def denoise(
     else:
         if start is not None:
             x = add_noise(start, x, torch.tensor(times[:1]), schedule)
-        net = bound(image=None if given.image is None else beside_noise(given.image, size[0]))
+        net = bound(image=None if given.image is None else pad_image_latents(given.image, size[0]))
 
-    net = net if ranks is None else over_texts(net, ranks.data)
+    net = net if ranks is None else parallelize_cfg(net, ranks.data)
     net = in_turn(net) if request.sequential_guidance else net
     scale = _scale(request, len(times), schedule.num_train_timesteps)
     predicts = [
@@ -113,7 +113,7 @@ def denoise(
     ]
     predict = over_windows(predicts, windows, patch_t, device)
     if given.known is not None:
-        predict = holding(predict, pad_front(given.known, padding), schedule)
+        predict = holding(predict, repeat_first_frame(given.known, padding), schedule)
 
     options = {} if request.eta is None else {"eta": request.eta}
     on_step = partial(tell, "denoise")

@@ -48,7 +48,7 @@ def network(
     Raises:
         UserError: a size that the model's positions do not know.
     """
-    modulation = model.modulation(torch.tensor(times, device=device), model.config.ofs)
+    modulation = model.precompute_modulation(torch.tensor(times, device=device), model.config.ofs)
     positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
     asked = ask(model, positions, num_text + math.prod(token_grid(model.config, *size)), attend)
 

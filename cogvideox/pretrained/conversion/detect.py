@@ -34,10 +34,10 @@ from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import find_mismatches
 from cogvideox.state_dict.torch_io import SUFFIXES, open_weights
 from cogvideox.text.config import T5Config
-from cogvideox.text.weights import one_embedding
+from cogvideox.text.weights import merge_shared_embedding
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
-from cogvideox.transformer.lora.key_formats import locate, seems
-from cogvideox.transformer.lora.locate import usual_file
+from cogvideox.transformer.lora.key_formats import guess_contents, parse_key
+from cogvideox.transformer.lora.locate import find_lora_file
 from cogvideox.vae.config import DIFFUSERS_CLASS as VAE_CLASS
 from cogvideox.vae.config import VAEConfig
 
@@ -127,7 +127,7 @@ def detect_checkpoint(path: str | Path, variant: Variant | None = None) -> Detec
         return _part_folder(path)
     if (found := sat_layout.find_files(path)) is not None:
         return _sat_folder(path, found, variant)
-    if (usual := usual_file(path)) is not None:
+    if (usual := find_lora_file(path)) is not None:
         return _file(usual, variant)
     here = sorted(file for file in path.iterdir() if file.name.endswith(_ENDINGS) and file.is_file())
     indices = [file for file in here if file.name.endswith(".index.json")]
@@ -144,11 +144,11 @@ def _file(path: Path, variant: Variant | None) -> DetectedCheckpoint:
     if not path.name.endswith(_ENDINGS):
         raise UserError(f"{path} is no file of weights: their names end in {', '.join(_ENDINGS)}")
     state = open_weights(path)
-    if any(locate(name) is not None for name in state):
+    if any(parse_key(name) is not None for name in state):
         return DetectedCheckpoint(path, "LoRA")
     parts, unknown_tensors = _sort(state, str(path), variant)
     if not parts:
-        guess = f"; it seems to be {what}" if (what := seems(state)) else ""
+        guess = f"; it seems to be {what}" if (what := guess_contents(state)) else ""
         names = f"{pluralize(list(state), 'tensor')} ({abbreviate(sorted(state))})"
         raise UserError(f"{path} is not CogVideoX: of its {names} none is known{guess}")
     is_checkpoint = any(part.naming == "SAT" for part in parts.values())
@@ -188,7 +188,7 @@ def _sort(
         name, naming = part
         whole = state.renamed(names)
         if name == "text_encoder":
-            whole = one_embedding(whole)
+            whole = merge_shared_embedding(whole)
         unused = set(unused_tensors(whole, name, naming))
         own = whole.renamed({new: new for new in whole if new not in unused})
         parts[name] = _recognised(name, naming, own, whole.meta, where, variant or _variant_of(parts))
@@ -249,7 +249,7 @@ def _stated(name: ComponentName, folder: Path) -> Component:
     config = _READ[name](read_json(folder / "config.json"))
     state = open_weights(file)
     if name == "text_encoder":
-        state = one_embedding(state)
+        state = merge_shared_embedding(state)
     return Component(name, "diffusers", state, str(file), config, config_is_stated=True)
 
 

@@ -94,7 +94,7 @@ class BlockHooks:
             block.register_forward_pre_hook(self._before(i))
             block.register_forward_hook(self._after(i), always_call=True)
             if groups.tables[i]:
-                block.tables = self._with_tables(i, block.tables)
+                block.compute_modulation = self._with_tables(i, block.compute_modulation)
         if isinstance(network, T5Encoder):
             clear_parameters(network, [EMBEDDING], dtype, device)
             network.embed.forward = lambda input: disk.rows_of(EMBEDDING, input)

@@ -70,7 +70,7 @@ def open_stores(
                 raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
         return [str(_store(Path(path), target, spec, out, device, interruption)) for path in paths]
 
-    places = ready() if ranks is None else ranks.agree(ready)
+    places = ready() if ranks is None else ranks.run_on_rank_zero(ready)
     stores = [LatentStore(place) for place in places]
     for store in stores:
         ours = store_settings(spec, store.settings.target)

@@ -44,7 +44,7 @@ def finish(
     Raises UserError when the disk refuses.
     """
     if settings.lora is not None:
-        found = inject.extract(model)
+        found = inject.extract_lora(model)
         layers = {name: Factors(_whole(of.down), _whole(of.up), of.alpha) for name, of in found.layers.items()}
         learned = replace(found, layers=layers, base_model=spec.name, trigger=settings.lora.trigger)
         target = out / LORA_FILE

@@ -22,9 +22,9 @@ from cogvideox.dataset.loader import Loader, Step
 from cogvideox.device import choose_device
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import wrap
-from cogvideox.parallel.mesh import Ranks, num_processes, start
-from cogvideox.parallel.ulysses import over_ranks
+from cogvideox.parallel.fsdp import parallelize
+from cogvideox.parallel.mesh import Ranks, world_size, init_ranks
+from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.model_folder import open_component
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
@@ -47,7 +47,7 @@ from cogvideox.training.rng import torch_generator
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.weights import init_weights, widened
+from cogvideox.transformer.weights import add_image_channels, init_weights
 from cogvideox.video.io import read_picture
 
 
@@ -70,7 +70,7 @@ def train(
         spec = read_spec(settings.model)
         model, learns = begin(settings, spec)
         if ranks is not None:
-            over_ranks(model, ranks.sequence)
+            apply_ulysses(model, ranks.sequence)
         schedule = Schedule(**asdict(spec.schedule))
         try:
             stores = open_stores(settings, spec, out, device, ranks, interruption, model.config.takes_image)
@@ -83,7 +83,7 @@ def train(
             narrow(model)
         model.to(device)
         kept = settings.checkpointing
-        wrap(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
+        parallelize(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
 
         loader = _loader(settings, stores, model, schedule, ranks)
@@ -179,9 +179,9 @@ def begin(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Transformer, nn
         return network.train(), network
     network.requires_grad_(False)
     chosen = settings.lora
-    factors = inject.fresh(network, generator, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
-    inject.add(network, factors, trainable=True)
-    return network.train(), inject.factors_of(network)
+    factors = inject.create_lora(network, generator, rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets)
+    inject.add_lora(network, factors, trainable=True)
+    return network.train(), inject.lora_parameters(network)
 
 
 def narrow(model: Transformer) -> None:
@@ -199,7 +199,7 @@ def _with_image(model: Transformer, settings: DiffusionTraining) -> Transformer:
         UserError: as `begin`.
     """
     if settings.add_image and not model.config.takes_image:
-        model = widened(model)
+        model = add_image_channels(model)
     wanted = settings.samples
     if model.config.takes_image and len(wanted.images) != len(wanted.prompts):
         raise UserError(
@@ -245,14 +245,14 @@ def _processes(settings: DiffusionTraining) -> AbstractContextManager[Ranks | No
     Raises:
         UserError: the settings do not go with so many, or need what is not installed.
     """
-    if num_processes() > 1:
+    if world_size() > 1:
         if settings.optim.name == "muon":  # it turns whole matrices, and each rank has some rows of them
             raise UserError("optim.name=muon is for one process alone: with several, use adamw and a lower optim.lr")
         if settings.optim.moments == "8bit":  # in blocks that do not end where shards do
             raise UserError(
                 "optim.moments=8bit is for one process alone: several share the moments, so leave it at float32"
             )
-        return start(sequence=settings.sequence, device=settings.run.device)
+        return init_ranks(sequence=settings.sequence, device=settings.run.device)
     if settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
     if settings.optim.moments == "8bit":  # told now: until there is an optimizer, clips may be encoded for hours
@@ -282,4 +282,4 @@ def _reason(interruption: Interruption, ranks: Ranks | None) -> str | None:
     own = interruption.reason()
     if ranks is None:
         return own
-    return next((reason for reason in ranks.all_have(own) if reason is not None), None)
+    return next((reason for reason in ranks.all_gather_objects(own) if reason is not None), None)

@@ -22,7 +22,7 @@ from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.transformer.config import GridRule
-from cogvideox.transformer.image_conditioning import beside_noise, pad_front
+from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
 from cogvideox.transformer.model import Transformer
 
 NUM_HELD_OUT = 64
@@ -46,14 +46,14 @@ def measure(
     for i in range(num):
         clip = store[i]
         x0 = clip.mean[None].float() * spec.vae.scaling_factor
-        x0 = pad_front(x0, latent_padding(x0.shape[2], model.config.patch[0]))
+        x0 = repeat_first_frame(x0, latent_padding(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         noised = add_noise(x0, noise, t, schedule)
         if model.config.takes_image:
             assert clip.image_mean is not None
             image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
-            noised = torch.cat((noised, beside_noise(image, x0.shape[2]).to(device)), dim=1)
+            noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
         predicted = model.packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
     return timestep_bins.validation(torch.cat(errors), timesteps, last)
@@ -100,11 +100,11 @@ def show(
         assert isinstance(video, Video)  # one was asked for
         videos.append(video)
     if ranks is not None:
-        of_groups = ranks.all_have(videos)[:: ranks.sequence.size()]
+        of_groups = ranks.all_gather_objects(videos)[:: ranks.sequence.size()]
         videos = [video for turn in zip(*of_groups) for video in turn][:num]
     frames = torch.from_numpy(np.stack([video.frames for video in videos]))
     on_first_rank(ranks, lambda: write_sheet(sheet, frames, wanted.prompts, fps=videos[0].fps))
 
 
 def on_first_rank(ranks: Ranks | None, write: Callable[[], None]) -> None:
-    return write() if ranks is None else ranks.agree(write)
+    return write() if ranks is None else ranks.run_on_rank_zero(write)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.parallel.vae_context_parallel import HaloCache, frame_shares, latent_shares, share
+from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
 from cogvideox.training.vae.data import Batch
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.losses.vae_loss import Shares
+from cogvideox.vae.losses.vae_loss import RankShares
 
 MakeCache = Callable[[], ConvCache] | None
 """Makes what a network is told of the frames before these; None: the VAE cuts time into its own chunks."""
@@ -34,7 +34,7 @@ class Part:
     batch: Batch
     num_frames: int
     num_ranks: int = 1
-    shares: Shares = Shares()  # noqa: RUF009 - it never changes
+    shares: RankShares = RankShares()  # noqa: RUF009 - it never changes
     pixel_cache: MakeCache = None
     latent_cache: MakeCache = None
 
@@ -55,15 +55,15 @@ def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
     size, rank = ranks.sequence.size(), ranks.sequence.rank()
     if num_frames == 1 or size == 1:
         return Part(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
-    lengths = latent_shares(batch.noise.shape[2], size)
-    frames = frame_shares(lengths)
+    lengths = latents_per_rank(batch.noise.shape[2], size)
+    frames = frames_per_rank(lengths)
     start = sum(frames[:rank])
     chosen = batch.frames - torch.tensor([0, start], device=batch.frames.device)
     mine = chosen[(chosen[:, 1] >= 0) & (chosen[:, 1] < frames[rank])]
-    shares = Shares(
+    shares = RankShares(
         size * frames[rank] / num_frames, size * lengths[rank] / sum(lengths), size * len(mine) / len(batch.frames)
     )
-    stretch = Batch(share(batch.pixels, frames, rank), share(batch.noise, lengths, rank), mine)
+    stretch = Batch(local_frames(batch.pixels, frames, rank), local_frames(batch.noise, lengths, rank), mine)
     return Part(
         stretch,
         num_frames,
@@ -81,7 +81,7 @@ def mean_over(ranks: Ranks | None) -> Callable[[Tensor], Tensor]:
 
     def mean(x: Tensor) -> Tensor:
         x = x.detach().clone()
-        dist.all_reduce(x, group=ranks.everyone)
+        dist.all_reduce(x, group=ranks.world)
         return x / ranks.size
 
     return mean

@@ -14,7 +14,7 @@ from cogvideox.vae.losses.discriminator import (
     Discriminator,
     Logits,
     adaptive_weight,
-    generator_term,
+    generator_loss,
     hinge_loss,
     init_weights,
 )
@@ -45,7 +45,7 @@ class Adversary:
         Also the terms to log: `gan`, not weighted, and `gan_weight`, all that it was multiplied by.
         """
         judged = self._judge(part, reconstruction)
-        term = self._share(part, judged) * generator_term(judged)
+        term = self._share(part, judged) * generator_loss(judged)
         (adversarial,) = torch.autograd.grad(term, reconstruction)
         (likeness,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
         weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, likeness, adversarial, self.mean)
@@ -63,7 +63,7 @@ class Adversary:
         loss = share * hinge_loss(real, fake)
         loss.backward()
         if self.ranks is not None:
-            average_gradients(self.net.parameters(), self.ranks.everyone)
+            average_gradients(self.net.parameters(), self.ranks.world)
         norm = clip(self.optimizer, settings.disc_optim)
         if not bool(norm.isfinite()):
             self.optimizer.zero_grad(set_to_none=True)

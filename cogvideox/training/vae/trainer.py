@@ -33,9 +33,8 @@ from cogvideox.training.vae.context_parallel import MakeCache, mean_over, part_o
 from cogvideox.training.vae.data import Latents, draw, num_clips
 from cogvideox.training.vae.gan import Adversary
 from cogvideox.training.vae.validation import balanced, validate
-from cogvideox.vae.losses.lpips import LPIPS
-from cogvideox.vae.losses.random_features import RandomFeatures
-from cogvideox.vae.losses.vae_loss import PerceptualLoss, vae_loss
+from cogvideox.vae.losses.perceptual import LPIPS, PerceptualLoss, RandomFeatures
+from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.weights import init_weights
@@ -67,7 +66,7 @@ def train(
     out, run = Path(out), settings.run
     with ExitStack() as stack:
         interruption = stack.enter_context(Interruption(max_seconds))
-        ranks = ranks and ranks.arranged(settings.context_parallel or ranks.size)
+        ranks = ranks and ranks.regroup(settings.context_parallel or ranks.size)
         main = ranks is None or ranks.rank == 0
         device = choose_device(run.device) if ranks is None else ranks.device
         vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
@@ -108,7 +107,7 @@ def train(
                 terms |= heard
             objective.backward()
             if ranks is not None:
-                average_gradients(vae.parameters(), ranks.everyone)
+                average_gradients(vae.parameters(), ranks.world)
             loss, grad_norm, scalars = mean(loss), clip(optimizer, settings.optim), {}
             if guard.passes(done, loss=loss, grad_norm=grad_norm):
                 lr = move(optimizer, step, run.num_steps, settings.optim)

@@ -11,7 +11,7 @@ import torch
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.vae.clip_sources import Source
-from cogvideox.vae.losses.vae_loss import detail, flicker, psnr
+from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import rescale_latents
 from cogvideox.video.transform import to_frames

@@ -72,7 +72,7 @@ def sites(model: Transformer) -> dict[str, Site]:
     return found
 
 
-def add(
+def add_lora(
     model: Transformer,
     lora: LoRA,
     name: str = "lora",
@@ -99,7 +99,7 @@ def add(
     if merge and not all(layer.can_merge for _, layer in _all_adapted(model)):
         raise UserError("a LoRA cannot be merged into weights in float8: leave merge out, so that it lies beside them")
     _check_strength(strength)
-    if name in strengths(model):
+    if name in lora_strengths(model):
         raise UserError(f"a LoRA called {name!r} is loaded already: choose another name, or remove that one first")
     places = sites(model)
     _check_fit(model, lora, places)
@@ -114,7 +114,7 @@ def add(
             layer.rebuild()
 
 
-def remove(model: Transformer, name: str | None = None) -> None:
+def remove_lora(model: Transformer, name: str | None = None) -> None:
     """Takes one LoRA off the model, or all: the weights are then what they were, to the bit.
 
     Raises:
@@ -148,12 +148,12 @@ def set_strength(model: Transformer, name: str, strength: float) -> None:
                     layer.rebuild()
 
 
-def strengths(model: Transformer) -> dict[str, float]:
+def lora_strengths(model: Transformer) -> dict[str, float]:
     """The LoRAs on the model, in the order in which they were added."""
     return {lora.name: lora.strength for _, layer in _all_adapted(model) for lora in layer.each()}
 
 
-def fresh(
+def create_lora(
     model: Transformer,
     generator: torch.Generator,
     *,
@@ -193,7 +193,7 @@ def fresh(
     return LoRA(ordered, base_model=base_model, trigger=trigger)
 
 
-def extract(model: Transformer, name: str = "lora") -> LoRA:
+def extract_lora(model: Transformer, name: str = "lora") -> LoRA:
     """The LoRA of that name as it is on the model now, to be written to a file. Its strength is not part of it.
 
     Raises:
@@ -211,7 +211,7 @@ def extract(model: Transformer, name: str = "lora") -> LoRA:
     return LoRA({layer: layers[layer] for layer in places if layer in layers})
 
 
-def factors_of(model: Transformer) -> nn.ModuleList:
+def lora_parameters(model: Transformer) -> nn.ModuleList:
     """The factors of all LoRAs on the model: what learns of a transformer that itself stays as it is."""
     return nn.ModuleList(lora for _, layer in _all_adapted(model) for lora in layer.each())
 
@@ -230,7 +230,7 @@ def _all_adapted(model: Transformer) -> list[tuple[str, LowRankLinear]]:
 
 
 def _check_name(model: Transformer, name: str) -> None:
-    if name not in (there := strengths(model)):
+    if name not in (there := lora_strengths(model)):
         raise UserError(f"there is no LoRA called {name!r} on the model; there is {', '.join(there) or 'none'}")
 
 

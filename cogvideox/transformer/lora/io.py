@@ -19,9 +19,9 @@ from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.transformer.lora.inject import LoRA
-from cogvideox.transformer.lora.key_formats import is_base, locate, seems
+from cogvideox.transformer.lora.key_formats import guess_contents, is_base_weight, parse_key
 from cogvideox.transformer.lora.layers import Factors
-from cogvideox.transformer.lora.locate import lora_file
+from cogvideox.transformer.lora.locate import resolve_lora_file
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers: peft's configuration, every key with the part's name before it
 
@@ -33,7 +33,7 @@ def read_lora(path: str | Path) -> LoRA:
         UserError: no such file, or not one of tensors; not a LoRA for CogVideoX, with what it seems to be; tensors that
             have no place in a LoRA, half a pair, factors that do not fit each other, NaN or infinity, all by name.
     """
-    path = lora_file(path)
+    path = resolve_lora_file(path)
     state = open_weights(path)
     header = state.metadata
     pairs, alphas = _sort(state, path)
@@ -106,10 +106,10 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
 
 def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
     """Every tensor of the file to its layer: (down and up, alpha) by layer, or an error that names the strangers."""
-    places = {name: locate(name) for name in state}
+    places = {name: parse_key(name) for name in state}
     # Beside the factors, a checkpoint of SAT holds the whole base, which was frozen.
     is_sat = any(place is not None and place.is_sat for place in places.values())
-    strangers = [name for name, place in places.items() if place is None and not (is_sat and is_base(name))]
+    strangers = [name for name, place in places.items() if place is None and not (is_sat and is_base_weight(name))]
     pairs: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     for name, place in places.items():
@@ -127,9 +127,11 @@ def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, 
         pair[place.role] = state[name]
 
     if not pairs:
-        raise UserError(f"{path} holds no LoRA for CogVideoX: it seems to be {seems(state) or _described(state)}")
+        raise UserError(
+            f"{path} holds no LoRA for CogVideoX: it seems to be {guess_contents(state) or _described(state)}"
+        )
     if strangers:
-        kind = f"; it seems to be {what}" if (what := seems(strangers)) else ""
+        kind = f"; it seems to be {what}" if (what := guess_contents(strangers)) else ""
         share = f"{len(strangers)} of {pluralize(list(state), 'tensor')}"
         raise UserError(f"{share} in {path} have no place in a LoRA for CogVideoX{kind}: {abbreviate(strangers)}")
     if halves := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:

@@ -53,7 +53,7 @@ _SEEMS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class LoRAKey:
     """Whose tensor it is: the layer's name in diffusers, and what it is to the layer."""
 
     layer: str
@@ -61,28 +61,28 @@ class Place:
     is_sat: bool = False
 
 
-def locate(name: str) -> Place | None:
+def parse_key(name: str) -> LoRAKey | None:
     """The place of a tensor in a LoRA for CogVideoX, from its name in a file; None where it has none."""
     if found := _SAT_FACTOR.fullmatch(name):
         layers, index = _SAT_LAYERS.get(found["layer"], ()), int(found["index"])
         if index >= len(layers):
             return None
-        return Place(f"transformer_blocks.{found['n']}.{layers[index]}", _role(found["role"]), is_sat=True)
+        return LoRAKey(f"transformer_blocks.{found['n']}.{layers[index]}", _role(found["role"]), is_sat=True)
     if found := _FACTOR.fullmatch(name):
         layer = _layer(found["layer"])
-        return None if layer is None else Place(layer, _role(found["role"]))
+        return None if layer is None else LoRAKey(layer, _role(found["role"]))
     if found := _ALPHA.fullmatch(name):
         layer = _layer(found["layer"])
-        return None if layer is None else Place(layer, "alpha")
+        return None if layer is None else LoRAKey(layer, "alpha")
     return None
 
 
-def is_base(name: str) -> bool:
+def is_base_weight(name: str) -> bool:
     """Whether a tensor in a checkpoint of SAT is a weight of the base, and not one of what was laid over it."""
     return re.search(r"\.matrix_[AB]\.|lora", name) is None
 
 
-def seems(names: Iterable[str]) -> str | None:
+def guess_contents(names: Iterable[str]) -> str | None:
     """What a file with tensors of these names seems to be, in words; None where nothing is known of them."""
     names = list(names)
     for pattern, is_a in _SEEMS.items():

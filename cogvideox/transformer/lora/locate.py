@@ -12,12 +12,12 @@ _NAMES = (
 )
 
 
-def usual_file(folder: Path) -> Path | None:
+def find_lora_file(folder: Path) -> Path | None:
     """The file in a folder that has one of the names that trainers give to a LoRA; None where there is none."""
     return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
 
 
-def lora_file(path: str | Path) -> Path:
+def resolve_lora_file(path: str | Path) -> Path:
     """The file itself, or in a folder the one that trainers write there, or its only `.safetensors`.
 
     Raises:
@@ -26,7 +26,7 @@ def lora_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    usual = usual_file(path)
+    usual = find_lora_file(path)
     found = [usual] if usual is not None else sorted(file for file in path.glob("*.safetensors") if file.is_file())
     if len(found) == 1:
         return found[0]

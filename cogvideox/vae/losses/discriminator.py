@@ -83,7 +83,7 @@ def init_weights(discriminator: Discriminator, generator: torch.Generator | None
             nn.init.zeros_(module.bias)  # pyrefly: ignore[bad-argument-type]
 
 
-def generator_term(fake: Logits) -> Float[Tensor, ""]:
+def generator_loss(fake: Logits) -> Float[Tensor, ""]:
     """What the VAE is asked for: reconstructions that are taken for recorded."""
     return -fake.mean()
 

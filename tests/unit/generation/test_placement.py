@@ -105,7 +105,7 @@ def test_one_byte_weights_are_told_in_the_metadata(pipes):
 
 
 def test_a_lora_beside_streamed_weights(pipes):
-    adapter = inject.fresh(pipes["2b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    adapter = inject.create_lora(pipes["2b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     frames = []

@@ -111,6 +111,6 @@ def test_token_embedding_under_either_name_or_both():
     first = to_external(state, weights.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):
-        assert to_internal(weights.one_embedding(theirs), weights.KEYMAP).keys() == state.keys()
+        assert to_internal(weights.merge_shared_embedding(theirs), weights.KEYMAP).keys() == state.keys()
     with pytest.raises(UserError, match="they differ"):
-        weights.one_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})
+        weights.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

@@ -26,7 +26,7 @@ GIVEN = (1, 4, 2, 4, 6), (1, 12, 32)
 
 
 def a_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
-    one = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
+    one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
     for factors in one.layers.values():
         factors.up.normal_()
     return one
@@ -67,11 +67,11 @@ def with_loras() -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     before = compiled(*given, positions=positions)
     for trainable in (False, True):
-        inject.add(model, one, trainable=trainable)
+        inject.add_lora(model, one, trainable=trainable)
         eager = model(*given, positions=positions)
         assert (eager - before).abs().max() > 0.01
         torch.testing.assert_close(compiled(*given, positions=positions), eager, rtol=1e-4, atol=1e-4)
-        inject.remove(model)
+        inject.remove_lora(model)
         torch.testing.assert_close(compiled(*given, positions=positions), before)
 
 
@@ -83,7 +83,7 @@ def block_by_block() -> None:
     model.load_state_dict(plain.state_dict())
     compile_blocks(model)
     latents, text = (torch.randn(shape) for shape in GIVEN)
-    positions, tables = positions_for(plain.config, 2, 4, 6), plain.modulation(torch.tensor([900, 500, 100]))
+    positions, tables = positions_for(plain.config, 2, 4, 6), plain.precompute_modulation(torch.tensor([900, 500, 100]))
 
     def same() -> None:
         for step in range(3):
@@ -96,10 +96,10 @@ def block_by_block() -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
     one = a_lora(plain, list(inject.TARGETS))
     for each in (model, plain):
-        inject.add(each, one)
+        inject.add_lora(each, one)
     same()
     for each in (model, plain):
-        inject.remove(each)
+        inject.remove_lora(each)
     same()
     assert counters["stats"]["unique_graphs"] <= 3
 

@@ -54,7 +54,9 @@ def test_a_model_in_a_quarter_of_the_memory(model):
 
 @pytest.fixture
 def adapter(model) -> inject.LoRA:
-    one = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=[*inject.TARGETS, "ff.net.0.proj"])
+    one = inject.create_lora(
+        model, torch.Generator().manual_seed(0), rank=2, targets=[*inject.TARGETS, "ff.net.0.proj"]
+    )
     for factors in one.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     return one
@@ -63,14 +65,14 @@ def adapter(model) -> inject.LoRA:
 @pytest.mark.parametrize("merge", [False, True])
 def test_loras_from_before(model, adapter, merge):
     """What lies beside the weights can be taken off afterwards, and what is merged cannot."""
-    inject.add(model, adapter, merge=merge)
+    inject.add_lora(model, adapter, merge=merge)
     with_it = predict(model)
     to_float8(model)
     assert (predict(model) - with_it).norm() < 0.1 * with_it.norm()
     if merge:
-        assert not inject.strengths(model)
+        assert not inject.lora_strengths(model)
     else:
-        inject.remove(model)
+        inject.remove_lora(model)
         assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
 
 
@@ -78,15 +80,15 @@ def test_loras_from_after(model, adapter):
     to_float8(model)
     before = predict(model)
     with pytest.raises(UserError, match="leave merge out"):
-        inject.add(model, adapter, merge=True)
-    inject.add(model, adapter, strength=0.5)
-    inject.add(model, adapter, "other", strength=0.5)
+        inject.add_lora(model, adapter, merge=True)
+    inject.add_lora(model, adapter, strength=0.5)
+    inject.add_lora(model, adapter, "other", strength=0.5)
     both = predict(model)
-    inject.remove(model)
+    inject.remove_lora(model)
     assert torch.equal(predict(model), before)
-    inject.add(model, adapter)
+    inject.add_lora(model, adapter)
     torch.testing.assert_close(predict(model), both)
-    assert inject.extract(model).layers.keys() == adapter.layers.keys()
+    assert inject.extract_lora(model).layers.keys() == adapter.layers.keys()
 
 
 def test_blocks_whose_weights_are_elsewhere(model):

@@ -115,7 +115,7 @@ def test_what_is_computed_before_changes_nothing(preset):
     (latents, text, timestep), named = inputs(model)
     expected = model(latents, text, timestep, **named)
     positions = positions_for(model.config, *latents.shape[2:])
-    tables = model.modulation(timestep, **named)
+    tables = model.precompute_modulation(timestep, **named)
 
     assert torch.equal(model(latents, text, timestep, positions=positions, **named), expected)
     assert torch.equal(model(latents, text, None, modulation=tables), expected)

@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.transformer.config import PRESETS
-from cogvideox.transformer.position import check_learned, positions_for, rotate, token_grid
+from cogvideox.transformer.position import check_learned_positions, positions_for, rotate, token_grid
 
 
 def test_the_grid_rules_agree_at_the_base_size():
@@ -43,9 +43,9 @@ def test_rotation_keeps_length_and_text():
 
 
 def test_sinusoidal_vectors_tell_every_token_from_every_other():
-    added = positions_for(replace(PRESETS["2b"](), max_text_seq_length=3), 5, 8, 12).added
-    assert not added[:3].any()
-    assert torch.cdist(added[3:], added[3:]).add(10 * torch.eye(5 * 24)).min() > 0.1
+    sincos = positions_for(replace(PRESETS["2b"](), max_text_seq_length=3), 5, 8, 12).sincos
+    assert not sincos[:3].any()
+    assert torch.cdist(sincos[3:], sincos[3:]).add(10 * torch.eye(5 * 24)).min() > 0.1
 
 
 def test_any_size_that_patches_divide():
@@ -53,7 +53,7 @@ def test_any_size_that_patches_divide():
         config = replace(PRESETS[preset](), num_attention_heads=1)
         for height, width in ((2, 2), (2, 400), (302, 2), (62, 88)):
             positions = positions_for(config, frames, height, width, num_text=4)
-            table = positions.added if positions.rope is None else positions.rope
+            table = positions.sincos if positions.rope is None else positions.rope
             t, h, w = token_grid(config, frames, height, width)
             assert len(table) == 4 + t * h * w
             assert torch.isfinite(table).all()
@@ -82,6 +82,6 @@ def test_a_rule_without_rotary_positions_is_not_ignored():
 
 def test_learned_positions_know_one_text_length_and_shorter_clips():
     config = PRESETS["5b-i2v"]()
-    check_learned(config, (4, 30, 45), 226)
+    check_learned_positions(config, (4, 30, 45), 226)
     with pytest.raises(UserError, match="text of 224 tokens"):
-        check_learned(config, (13, 30, 45), 224)
+        check_learned_positions(config, (13, 30, 45), 224)

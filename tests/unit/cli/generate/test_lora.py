@@ -11,7 +11,7 @@ from cogvideox.transformer.lora.io import write_lora
 
 
 def test_a_lora_is_laid_over_noted_and_replayed(run, model, here):
-    one = inject.fresh(load(model).transformer, torch.Generator().manual_seed(0), rank=2)
+    one = inject.create_lora(load(model).transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in one.layers.values():
         factors.up.normal_()
     write_lora(one, here / "style.safetensors")

@@ -21,7 +21,7 @@ def test_asked_as_it_would_answer(variant, small, monkeypatch):
     latents, text, times = torch.randn(2, 4, 2, 4, 6), torch.randn(2, 12, 32), torch.tensor([900, 100])
     ask = acceleration.ask(model, positions_for(model.config, 2, 4, 6), 12 + 2 * 2 * 3)
     for step, time in enumerate(times):
-        found = ask(latents, text, model.modulation(times)[step])
+        found = ask(latents, text, model.precompute_modulation(times)[step])
         torch.testing.assert_close(found, model(latents, text, time.expand(2)))
 
 

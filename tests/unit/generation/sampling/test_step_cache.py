@@ -173,7 +173,7 @@ def test_nothing_is_remembered_from_one_to_the_next(pipes, clip, variant, num_ca
 def test_streamed_from_disk_and_under_a_lora(pipes, made):
     """The same steps are computed, and the same video comes out, wherever the weights lie."""
     spec, values = pipes["5b"].spec, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
-    adapter = inject.fresh(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    adapter = inject.create_lora(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)

@@ -66,7 +66,7 @@ def test_activations_of_the_transformer(preset, size, dtype):
         return torch.empty_like(v)
 
     with torch.inference_mode(), Live(*model.parameters()) as live:
-        modulation = model.modulation(torch.empty(50, device="meta"))
+        modulation = model.precompute_modulation(torch.empty(50, device="meta"))
         positions = positions_for(config, *size, num_text=226, device="meta")
         model(latents, text, None, positions=positions, modulation=modulation[0], attend=attend)
     expected = transformer_activations(config, BatchShape(2, *size, 226), 50, str(dtype).removeprefix("torch."))

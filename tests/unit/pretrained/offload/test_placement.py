@@ -44,7 +44,7 @@ def outputs(run, calls=2):
         text = run.text_encoder(torch.arange(24).view(2, 12))
         run.activate("transformer")
         ofs = None if config.ofs_embed_dim is None else 2.0
-        tables = run.transformer.modulation(torch.tensor([999, 3]), ofs)
+        tables = run.transformer.precompute_modulation(torch.tensor([999, 3]), ofs)
         x = torch.randn(2, config.in_channels, 2, 4, 6, generator=torch.Generator().manual_seed(0))
         for step in range(2):
             x = x + run.transformer(x, text, None, modulation=tables[step]).repeat(1, x.shape[1] // 4, 1, 1, 1)
@@ -100,12 +100,14 @@ def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
 
     def said(run):
         model = run.transformer
-        adapter = inject.fresh(model, torch.Generator().manual_seed(0), rank=2, targets=["to_q", "to_out.0", "linear"])
+        adapter = inject.create_lora(
+            model, torch.Generator().manual_seed(0), rank=2, targets=["to_q", "to_out.0", "linear"]
+        )
         for factors in adapter.layers.values():
             factors.up.normal_(generator=torch.Generator().manual_seed(1))
-        inject.add(model, adapter)
+        inject.add_lora(model, adapter)
         with_it = outputs(run, calls=1)[1]
-        inject.remove(model)
+        inject.remove_lora(model)
         return with_it, outputs(run, calls=1)[1]
 
     for found, wanted in zip(said(placed(spec, keeps)), said(model_folder.load(spec)), strict=True):

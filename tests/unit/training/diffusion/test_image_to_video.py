@@ -17,8 +17,8 @@ from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
-from cogvideox.transformer.image_conditioning import beside_noise
-from cogvideox.transformer.weights import widened
+from cogvideox.transformer.image_conditioning import pad_image_latents
+from cogvideox.transformer.weights import add_image_channels
 from tests import tiny
 
 
@@ -60,7 +60,7 @@ def stage(model, clips, **changes) -> DiffusionTraining:
 
 def test_a_widened_model_begins_as_the_one_it_was(model):
     narrow = model_folder.load(model).transformer
-    wide = widened(narrow)
+    wide = add_image_channels(narrow)
     x, image, text = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 4, 3, 4, 4), torch.randn(1, tiny.TEXT_LENGTH, 32)
     t = torch.tensor([500])
     torch.testing.assert_close(wide(torch.cat((x, image), dim=1), text, t), narrow(x, text, t))
@@ -108,7 +108,7 @@ def test_the_image_tells_what_the_text_does_not(model, clips, tmp_path, monkeypa
     (at,) = (tmp_path / "run/stores").iterdir()
     samples = list(LatentStore(at))
     clean = torch.stack([sample.mean.float() * 0.7 for sample in samples])
-    images = torch.stack([beside_noise(sample.image_mean[:, :1].float() * 0.7, 2) for sample in samples])
+    images = torch.stack([pad_image_latents(sample.image_mean[:, :1].float() * 0.7, 2) for sample in samples])
     texts = torch.stack([sample.text.float() for sample in samples])
     noise = torch.randn(1, *clean.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(clean)
     with torch.no_grad():

@@ -95,7 +95,7 @@ def test_a_lora_learns_and_the_model_does_not(model, store, tmp_path):
     learned = read_lora(file)
     assert learned.trigger == "sks" and {factors.rank for factors in learned.layers.values()} == {2}
     assert all(factors.up.abs().max() > 0 for factors in learned.layers.values())
-    inject.add(model_folder.load(model).transformer, learned)
+    inject.add_lora(model_folder.load(model).transformer, learned)
     saved = next((tmp_path / "run/checkpoints").glob("step-*3/tensors.safetensors")).stat().st_size
     assert saved < (model / "transformer/diffusion_pytorch_model.safetensors").stat().st_size * 2
 

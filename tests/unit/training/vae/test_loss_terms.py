@@ -16,8 +16,9 @@ from cogvideox.training.vae.data import Batch, draw
 from cogvideox.training.vae.gan import Adversary
 from cogvideox.training.vae.trainer import begin, perceptual_loss, reconstruct, train
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.losses.random_features import RandomFeatures
-from cogvideox.vae.losses.vae_loss import detail, flicker, pictures
+from cogvideox.vae.losses.perceptual import RandomFeatures
+from cogvideox.vae.losses.vae_loss import select_frames
+from cogvideox.vae.metrics import detail, flicker
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
@@ -92,8 +93,8 @@ def test_without_files_it_is_not_lpips():
 
 def test_chosen_frames():
     video = torch.arange(2 * 3).view(2, 1, 3, 1, 1).float()
-    assert pictures(video, torch.tensor([[0, 2], [1, 0]])).flatten().tolist() == [2, 3]
-    assert pictures(video, None).flatten().tolist() == list(range(6))
+    assert select_frames(video, torch.tensor([[0, 2], [1, 0]])).flatten().tolist() == [2, 3]
+    assert select_frames(video, None).flatten().tolist() == list(range(6))
     settings = [replace(SETTINGS, perceptual_frames=n) for n in (1, 3, 0)]
     chosen = [draw(one, Toybox(SETTINGS.clips), 4).frames.tolist() for one in settings]
     assert [len(one) for one in chosen] == [2, 6, 10]

@@ -16,7 +16,7 @@ from cogvideox.training.vae.clip_sources import Toybox
 from cogvideox.training.vae.data import draw
 from cogvideox.training.vae.trainer import train
 from cogvideox.training.vae.validation import balanced
-from cogvideox.vae.losses.vae_loss import psnr as psnr_of
+from cogvideox.vae.metrics import psnr as psnr_of
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
 from tests import tiny_runs

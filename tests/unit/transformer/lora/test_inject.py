@@ -29,7 +29,7 @@ def model() -> Transformer:
 
 def drawn(model: Transformer, **options) -> inject.LoRA:
     generator = torch.Generator().manual_seed(1)
-    one = inject.fresh(model, generator, **({"rank": 3, "targets": LINEAR} | options))
+    one = inject.create_lora(model, generator, **({"rank": 3, "targets": LINEAR} | options))
     for factors in one.layers.values():
         factors.up.normal_(generator=generator)
     return one
@@ -56,10 +56,10 @@ def test_every_layer_of_theirs_has_rows_of_its_own(model):
 
 def test_a_fresh_one_changes_nothing_and_has_the_given_scale(model):
     before = predict(model)
-    one = inject.fresh(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
+    one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
     assert len(one.layers) == 4 * model.config.num_layers
     assert {(factors.rank, factors.scale) for factors in one.layers.values()} == {(4, 2.0)}
-    inject.add(model, one, trainable=True)
+    inject.add_lora(model, one, trainable=True)
     torch.testing.assert_close(predict(model), before)
     assert all(name.split(".")[-1][:-1] in ("down", "up") for name, p in model.named_parameters() if p.requires_grad)
 
@@ -67,25 +67,25 @@ def test_a_fresh_one_changes_nothing_and_has_the_given_scale(model):
 def test_what_is_extracted_is_what_was_added(model):
     one = drawn(model)
     for options in ({"trainable": True}, {"merge": True}, {}):
-        inject.add(model, one, strength=0.3, **options)
-        again = inject.extract(model)
+        inject.add_lora(model, one, strength=0.3, **options)
+        again = inject.extract_lora(model)
         assert again.layers.keys() == one.layers.keys()
         for layer, factors in one.layers.items():
             found = again.layers[layer]
             assert torch.equal(found.down, factors.down) and torch.equal(found.up, factors.up)
             assert found.alpha == factors.alpha
-        inject.remove(model)
+        inject.remove_lora(model)
 
 
 def test_the_models_state_is_its_own(model):
     """What is written of a model with a LoRA beside its weights is the model, with one merged the sum."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    inject.add(model, drawn(model))
+    inject.add_lora(model, drawn(model))
     state = model.state_dict()
     assert state.keys() == before.keys() and all(torch.equal(state[name], before[name]) for name in before)
     apart = predict(model)
-    inject.remove(model)
-    inject.add(model, drawn(model), merge=True)
+    inject.remove_lora(model)
+    inject.add_lora(model, drawn(model), merge=True)
     fresh = Transformer(model.config).eval()
     fresh.load_state_dict(model.state_dict())
     torch.testing.assert_close(predict(fresh), apart, rtol=1e-5, atol=1e-5)
@@ -96,8 +96,8 @@ def test_bfloat16_is_rounded_once_and_restored_to_the_bit(model):
     linear = model.blocks[0].attention.qkv
     before = linear.weight.clone()
     first, second = drawn(model), drawn(model, rank=2)
-    inject.add(model, first, "first", strength=1 / 3, merge=True)
-    inject.add(model, second, "second", strength=-0.7, merge=True)
+    inject.add_lora(model, first, "first", strength=1 / 3, merge=True)
+    inject.add_lora(model, second, "second", strength=-0.7, merge=True)
     changed = model.blocks[0].attention.qkv
     assert isinstance(changed, LowRankLinear)
     exact = before.double()
@@ -108,8 +108,8 @@ def test_bfloat16_is_rounded_once_and_restored_to_the_bit(model):
     assert torch.equal(changed.weight, exact.bfloat16()) or (changed.weight - exact.bfloat16()).count_nonzero() < 10
 
     inject.set_strength(model, "first", 2.0)
-    inject.remove(model, "first")
-    inject.remove(model, "second")
+    inject.remove_lora(model, "first")
+    inject.remove_lora(model, "second")
     restored = model.blocks[0].attention.qkv
     assert type(restored) is Linear and restored.weight is linear.weight
     assert torch.equal(restored.weight, before)
@@ -117,9 +117,9 @@ def test_bfloat16_is_rounded_once_and_restored_to_the_bit(model):
 
 def test_a_model_in_training_keeps_its_mode(model):
     model.train()
-    inject.add(model, drawn(model))
+    inject.add_lora(model, drawn(model))
     assert model.blocks[0].attention.qkv.training
-    inject.remove(model)
+    inject.remove_lora(model)
     assert model.blocks[0].attention.qkv.training
 
 
@@ -129,30 +129,30 @@ def test_refusals(model):
     wide = replace(one.layers[key], down=torch.zeros(3, 33))
     other = replace(one, path=Path("x.safetensors"), layers={key: wide, none: one.layers[key]})
     with pytest.raises(UserError) as error:
-        inject.add(model, other)
+        inject.add_lora(model, other)
     for part in (
         "x.safetensors does not fit this transformer of 2 blocks and width 32",
         "1 of its 2 layers have another shape (transformer_blocks.1.attn1.to_q goes from 33 to 32, not 32 to 32)",
         "1 of its 2 layers are not in the model (transformer_blocks.9.attn1.to_q)",
     ):
         assert part in str(error.value)
-    assert not inject.strengths(model) and type(model.blocks[1].attention.qkv) is Linear
+    assert not inject.lora_strengths(model) and type(model.blocks[1].attention.qkv) is Linear
     norm = inject.LoRA({"norm_final": Factors(torch.zeros(1, 32), torch.zeros(32, 1), 1.0)})
     with pytest.raises(UserError, match=r"not in the model \(norm_final\)"):
-        inject.add(model, norm)
+        inject.add_lora(model, norm)
 
-    inject.add(model, one, "style")
+    inject.add_lora(model, one, "style")
     with pytest.raises(UserError, match="'style' is loaded already"):
-        inject.add(model, one, "style")
-    for call in (inject.remove, inject.extract, lambda model, name: inject.set_strength(model, name, 1.0)):
+        inject.add_lora(model, one, "style")
+    for call in (inject.remove_lora, inject.extract_lora, lambda model, name: inject.set_strength(model, name, 1.0)):
         with pytest.raises(UserError, match="no LoRA called 'stile' on the model; there is style"):
             call(model, "stile")
     for strength in (float("nan"), float("inf")):
         with pytest.raises(UserError, match="strength="):
             inject.set_strength(model, "style", strength)
     with pytest.raises(UserError, match=r"'to_x'; the layers are attn1.to_k, .*proj_out"):
-        inject.fresh(model, torch.Generator(), targets=["to_x"])
+        inject.create_lora(model, torch.Generator(), targets=["to_x"])
     with pytest.raises(UserError, match="rank=0"):
-        inject.fresh(model, torch.Generator(), rank=0)
+        inject.create_lora(model, torch.Generator(), rank=0)
     with pytest.raises(ValueError, match="not merged"):
-        inject.add(model, one, "other", merge=True, trainable=True)
+        inject.add_lora(model, one, "other", merge=True, trainable=True)

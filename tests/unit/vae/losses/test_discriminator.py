@@ -7,7 +7,7 @@ from torch import nn
 from cogvideox.errors import UserError
 from cogvideox.vae.config import DiscriminatorConfig
 from cogvideox.vae.conv_cache import StreamingCache
-from cogvideox.vae.losses.discriminator import Discriminator, adaptive_weight, generator_term, hinge_loss, init_weights
+from cogvideox.vae.losses.discriminator import Discriminator, adaptive_weight, generator_loss, hinge_loss, init_weights
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_it_begins_with_logits_of_the_size_of_the_hinge(discriminator):
 def test_losses():
     real, fake = torch.tensor([2.0, 0.0]).view(2, 1, 1, 1, 1), torch.tensor([-3.0, 0.5]).view(2, 1, 1, 1, 1)
     assert hinge_loss(real, fake).item() == (0.5 + 0.75) / 2
-    assert generator_term(fake).item() == 1.25
+    assert generator_loss(fake).item() == 1.25
 
 
 def test_it_learns_to_tell_blurred_from_sharp(discriminator):

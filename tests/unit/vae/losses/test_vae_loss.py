@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cogvideox.vae.config import LossWeights
-from cogvideox.vae.losses.vae_loss import psnr, vae_loss
+from cogvideox.vae.losses.vae_loss import vae_loss
+from cogvideox.vae.metrics import psnr
 from cogvideox.vae.posterior import Posterior
 
 

@@ -7,10 +7,12 @@ file of torchvision's VGG16, the weights from a file of the original implementat
 Axes: n pictures, c channels, h w height and width; pixels in [-1, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,13 +22,24 @@ from cogvideox.state_dict.torch_io import open_weights
 
 Pictures = Float[Tensor, "n 3 h w"]
 
-WIDTHS = (64, 128, 256, 512, 512)
+VGG_WIDTHS = (64, 128, 256, 512, 512)
 """Channels of VGG16's five stages, which have this many convolutions:"""
-DEPTHS = (2, 2, 3, 3, 3)
+VGG_DEPTHS = (2, 2, 3, 3, 3)
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 """(pixels - SHIFT) / SCALE are ImageNet's pixels, as the trunk knows them: their mean and deviation, in [-1, 1]."""
+
+
+RANDOM_WIDTHS = (16, 32, 64)
+"""Channels at full size, half and a quarter."""
+
+
+class PerceptualLoss(NamedTuple):
+    """A distance of pictures (n of one to n of the other, giving n numbers) and the name that its term is logged by."""
+
+    name: str
+    distance: Callable[[Tensor, Tensor], Tensor]
 
 
 class VGG16(nn.Module):
@@ -37,7 +50,7 @@ class VGG16(nn.Module):
         layers: list[nn.Module] = []
         self.taps: list[int] = []
         before = 3
-        for width, depth in zip(WIDTHS, DEPTHS, strict=True):
+        for width, depth in zip(VGG_WIDTHS, VGG_DEPTHS, strict=True):
             if layers:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(depth):
@@ -62,7 +75,7 @@ class LPIPS(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = VGG16()
-        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in WIDTHS)
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in VGG_WIDTHS)
         self.requires_grad_(False)
 
     @classmethod
@@ -91,6 +104,36 @@ class LPIPS(nn.Module):
         ours, theirs = (self.trunk((pictures - shift) / scale) for pictures in (x, y))
         weights = [weight.flatten() for weight in self.heads.parameters()]
         return unit_distance(ours, theirs, weights)
+
+
+class RandomFeatures(nn.Module):
+    """The distance of pictures in the features of a small network with fixed random weights, always the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.convs = nn.ModuleList()
+        for before, width in zip((3, *RANDOM_WIDTHS), RANDOM_WIDTHS):
+            conv = nn.Conv2d(before, width, 3, padding=1)
+            weight = torch.randn(conv.weight.shape, generator=generator)
+            # Half of what is flat taken out, so that edges count for more; biases keep flat grey from being all zero.
+            weight -= 0.5 * weight.mean((2, 3), keepdim=True)
+            conv.weight.data = weight * (2 / weight[0].numel()) ** 0.5
+            conv.bias = nn.Parameter(0.3 * torch.randn(width, generator=generator))
+            self.convs.append(conv)
+        self.requires_grad_(False)
+
+    def forward(self, x: Pictures, y: Pictures) -> Float[Tensor, " n"]:
+        """The distance of each picture of x to that of y; 0 for the same."""
+        ours, theirs = self._features(x), self._features(y)
+        return unit_distance(ours, theirs, [x.new_ones(width) for width in RANDOM_WIDTHS])
+
+    def _features(self, x: Pictures) -> list[Float[Tensor, "n _c _h _w"]]:
+        found = []
+        for level, conv in enumerate(self.convs):
+            x = F.leaky_relu(conv(F.avg_pool2d(x, 2) if level else x), 0.1)
+            found.append(x)
+        return found
 
 
 def unit_distance(

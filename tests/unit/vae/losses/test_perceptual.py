@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cogvideox.errors import UserError
-from cogvideox.vae.losses.lpips import LPIPS, VGG16
+from cogvideox.vae.losses.perceptual import LPIPS, VGG16
 
 # Where torchvision's `vgg16().features` has its convolutions, and from how many channels to how many they lead.
 CONVOLUTIONS = {
