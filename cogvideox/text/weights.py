@@ -15,7 +15,7 @@ from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 _THEIRS = "encoder.block.{n}.layer"
 
-# Of a state that `one_embedding` gives.
+# Of a state that `merge_shared_embedding` gives.
 KEYMAP = [
     Rename(_EMBEDDING, "embed.weight"),
     # Learned once, kept by transformers inside the first layer.

@@ -23,7 +23,7 @@ from cogvideox.device import choose_device
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import parallelize
-from cogvideox.parallel.mesh import Ranks, world_size, init_ranks
+from cogvideox.parallel.mesh import Ranks, init_ranks, world_size
 from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.model_folder import open_component

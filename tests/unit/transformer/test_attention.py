@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cogvideox.parallel.fsdp import wrap
+from cogvideox.parallel.fsdp import parallelize
 from cogvideox.transformer import attention
 from cogvideox.transformer.attention import packed_layout
 from cogvideox.transformer.model import Transformer
@@ -42,7 +42,7 @@ def test_varlen_is_attention_clip_by_clip():
 @pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
 def test_selective_checkpointing_keeps_packed_attention(checkpointing, times):
     model = make()
-    wrap(model, model.blocks, checkpointing=checkpointing)
+    parallelize(model, model.blocks, checkpointing=checkpointing)
     with varlen_on_cpu() as calls:
         loss_and_gradients(model)
     assert len(calls) == times * len(model.blocks)
