@@ -1,4 +1,4 @@
-"""What the package needs beside itself, by its own account, and what of it is installed here. Imports none of it."""
+"""The libraries that the package requires, and which of them are installed, from metadata alone: none is imported."""
 
 import re
 import tomllib
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 PURPOSES = {
     "hub": "models by their name on the Hugging Face hub",
@@ -17,14 +21,14 @@ PURPOSES = {
     "quant": "weights of eight bits, in half the memory",
     "dev": "tests, checks and documentation",
 }
-"""What each optional part is for."""
+"""What each extra is for."""
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library that is asked for, and its version here; None where it is not installed."""
+    """A required library and the installed version; None if it is not installed."""
 
     name: str
     wanted: str
@@ -32,7 +36,8 @@ class Library:
 
     @property
     def fits(self) -> bool:
-        return self.version is not None and _is_within(self.version, self.wanted)
+        # Without suffixes: a vendor's 2.11.0a0+build counts as 2.11.0, and 5.0rc1 is not below 5.
+        return self.version is not None and Version(self.version).base_version in SpecifierSet(self.wanted)
 
     @property
     def shortfall(self) -> str:
@@ -41,9 +46,9 @@ class Library:
 
 
 def libraries() -> dict[str, list[Library]]:
-    """The libraries that are needed, under "", and those of each optional part that has any of its own.
+    """The required libraries, under "", and those of each extra that adds any.
 
-    In a checkout the project's file says so, elsewhere what was noted when the package was installed.
+    They are read from `pyproject.toml` in a checkout, and otherwise from the metadata of the installed package.
     """
     lines = _of_checkout() if _CHECKOUT.is_file() else _of_installation()
     return {part: found for part, wanted in lines.items() if (found := _look_up(wanted))}
@@ -68,29 +73,12 @@ def _of_installation() -> dict[str, list[str]]:
 
 def _look_up(lines: Iterable[str]) -> list[Library]:
     found = []
-    for line in lines:
-        name, wanted = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*\(?([^;)]*)\)?.*", line).groups()  # type: ignore[union-attr]
-        if name == "cogvideox":  # a part that another part takes in
+    for requirement in map(Requirement, lines):
+        if requirement.name == "cogvideox":  # an extra that includes another extra
             continue
         try:
-            version = metadata.version(name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             version = None
-        found.append(Library(name, wanted.replace(" ", ""), version))
+        found.append(Library(requirement.name, str(requirement.specifier), version))
     return found
-
-
-def _is_within(version: str, wanted: str) -> bool:
-    """Whether a version is at or above the lower bound and below the upper one, of which our requirements are made."""
-    for sign, bound in re.findall(r"(>=|<)([\d.]+)", wanted):
-        if (_numbers(version) >= _numbers(bound)) != (sign == ">="):
-            return False
-    return True
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    release = re.match(r"[\d.]*\d|", version.partition("+")[0])
-    numbers = [int(number) for number in release[0].split(".")] if release and release[0] else []
-    while numbers and numbers[-1] == 0:  # 5.0 is 5
-        numbers.pop()
-    return tuple(numbers)

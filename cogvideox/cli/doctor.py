@@ -109,10 +109,7 @@ def _processor() -> Finding:
 def _memory() -> Finding:
     """Of the machine, or of the container around us, which stops a process at a limit of its own."""
     total, free = main_memory()
-    facts = {"total_bytes": total, "free_bytes": free}
-    if total is None:
-        return Finding("unknown on this system", facts)
-    return Finding(f"{_gigabytes(total)}" + (f", {_gigabytes(free)} of it free" if free is not None else ""), facts)
+    return Finding(f"{_gigabytes(total)}, {_gigabytes(free)} free", {"total_bytes": total, "free_bytes": free})
 
 
 def _disk() -> Finding:

@@ -209,8 +209,10 @@ def _step_of(name: str) -> int:
 
 
 def _flush(path: Path) -> None:
-    """Forces a file, or a folder's list of names, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Forces a file, or the names in a folder, onto the disk."""
+    if os.name == "nt" and path.is_dir():  # which cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows needs O_RDWR
     try:
         os.fsync(descriptor)
     finally:

@@ -4,7 +4,6 @@ Rates are estimates. Those of GPUs are half or less of what data sheets promise,
 out at; that of a CPU is measured for a tenth of a second. Imports no torch until a machine is looked at.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -113,36 +112,23 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
 
 
 def free_memory() -> int:
-    """Bytes of main memory that are free, of the machine or of the container around us, which has a limit of its own.
-    What the system does not tell counts as 8 GiB."""
-    _, free_bytes = main_memory()
-    return 8 * 2**30 if free_bytes is None else free_bytes
+    """Bytes of main memory that are free, within the limits of the container, if it has any."""
+    return main_memory()[1]
 
 
-def main_memory() -> tuple[int | None, int | None]:
-    """Bytes of main memory, and how many of them are free. None is unknown."""
-    total, free_bytes = _of_machine()
+def main_memory() -> tuple[int, int]:
+    """Bytes of main memory, and how many of them are free, within the limits of the container, if it has any."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, free_bytes = memory.total, memory.available
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return total, free_bytes
     for limit, room in cgroup_limits(groups, Path("/sys/fs/cgroup")):
-        total = limit if total is None else min(total, limit)
-        free_bytes = room if free_bytes is None else min(free_bytes, room)
+        total, free_bytes = min(total, limit), min(free_bytes, room)
     return total, free_bytes
-
-
-def _of_machine() -> tuple[int | None, int | None]:
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
-        return kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
-    except (OSError, KeyError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-    except (ValueError, OSError, AttributeError):
-        return None, None
 
 
 def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
