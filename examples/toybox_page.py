@@ -22,7 +22,7 @@ from cogvideox.toybox.captions.caption import parse, sample_prompts
 from cogvideox.toybox.judge.judge import judge_batch, rates
 from cogvideox.video.sheet import ends_and_middle, side_by_side
 
-COLUMNS = 2
+COLUMNS = 4
 
 
 def main() -> None:
