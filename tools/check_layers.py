@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cogvideox"
 ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("parallel", "training"),
     "av": ("video",),
-    "PIL": ("video",),
+    "PIL": ("generation", "video"),
     "fastapi": ("serving",),
     "gradio": ("serving",),
     "matplotlib": ("charts.py",),
