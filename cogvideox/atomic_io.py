@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic file writes, and error messages for failed reads and writes."""
 
 import errno
 import os
@@ -11,30 +11,30 @@ from pathlib import Path
 from cogvideox.errors import UserError
 
 _REASONS = {
-    errno.EACCES: "there is no permission to write in the folder {folder}",
-    errno.EPERM: "there is no permission to write in the folder {folder}",
+    errno.EACCES: "no permission to write in the folder {folder}",
+    errno.EPERM: "no permission to write in the folder {folder}",
     errno.EROFS: "the folder {folder} is read-only",
     errno.ENOSPC: "the disk of the folder {folder} is full",
     errno.EDQUOT: "the disk quota of the folder {folder} is used up",
     errno.EFBIG: "the file would be larger than the system allows",
     errno.EISDIR: "it is a folder",
-    errno.ENOTDIR: "a part of its path is a file, not a folder",
-    errno.EEXIST: "a part of its path is a file, not a folder",
+    errno.ENOTDIR: "part of its path is a file, not a folder",
+    errno.EEXIST: "part of its path is a file, not a folder",
     errno.ENAMETOOLONG: "its name is too long",
 }
 
 
 def cannot_write(path: str | Path, error: OSError) -> UserError:
-    """The sentence for a failed write of `path`."""
+    """The `UserError` for a failed write of `path`."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     return UserError(f"cannot write {path}: {reason.format(folder=Path(path).absolute().parent)}")
 
 
 def cannot_read(path: str | Path, error: OSError) -> UserError:
-    """The sentence for a failed read of `path`."""
+    """The `UserError` for a failed read of `path`."""
     reasons = {
         errno.ENOENT: "there is no such file",
-        errno.EACCES: "there is no permission to read it",
+        errno.EACCES: "no permission",
         errno.EISDIR: "it is a folder",
     }
     return UserError(f"cannot read {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}")
@@ -42,18 +42,18 @@ def cannot_read(path: str | Path, error: OSError) -> UserError:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, and moves it to `path` when the block ends well.
+    """Yield a temporary path next to `path` to write to, and rename it to `path` when the block succeeds.
 
-    Folders above `path` are created. When the block fails in any way, Ctrl-C included, the temporary file is removed
-    and whatever was at `path` before is still there, untouched. The temporary name keeps the suffix of `path`, because
-    writers choose the format by it, and is never that of another writer, so of several to one path the last one wins.
+    Parent folders are created. If the block fails (Ctrl-C included), the temporary file is removed and the file at
+    `path` stays as it was. The temporary name keeps the suffix of `path`, because writers choose the format by it, and
+    is unique, so that of several concurrent writers the last one wins.
 
     Raises:
-        UserError: the file cannot be written: no permission, a full disk, a path through a file.
+        UserError: the file cannot be written (permissions, full disk, a file in place of a folder).
     """
     path = Path(path)
-    # A process number would not do: threads share one, and so do containers that write to one disk. The stem is short
-    # because names are limited in bytes, of which a letter may take four.
+    # Not a process id, which threads share, and containers that write to one disk. The stem is cut because names are
+    # limited in bytes, and a character may take four.
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         if path.is_dir():
@@ -64,16 +64,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # After the move there is nothing left under this name; in every other case this is the half-written file.
+        # After the rename this name is gone; otherwise it is the incomplete file.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def remove_stale_files(folder: str | Path, *, idle: float = 0.0) -> None:
-    """Removes what `writing` left anywhere below `folder` when its process was killed.
+    """Remove temporary files that killed processes left anywhere below `folder`.
 
-    A file is only taken for such a leftover when nothing was written to it for `idle` seconds: 0 is for a folder to
-    which no other process writes.
+    Args:
+        idle: seconds since the last write before a file counts as stale; 0 if no other process writes to the folder.
     """
     for leftover in Path(folder).rglob(".*.tmp*"):
         with suppress(OSError):
@@ -82,6 +82,6 @@ def remove_stale_files(folder: str | Path, *, idle: float = 0.0) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, whole or not at all. Raises `UserError` as `writing` does."""
+    """Write `text` to `path` as UTF-8, atomically. Raises UserError as `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""All arithmetic of sizes: how frames and pixels become latents, which sizes are legal, where chunks are cut.
+"""Size arithmetic: frames and pixels to latents, legal sizes, chunks of the VAE, resizing. Imports no torch.
 
-The VAE packs `FRAME_RATIO` frames into each latent frame after the first, which holds one frame alone, so a video has
-4k+1 frames; in space it packs `PIXEL_RATIO` x `PIXEL_RATIO` pixels (paper section 2.1), and the transformer then takes
-patches of latents. Every refusal of a size is worded here. Imports no torch.
+The VAE compresses `FRAME_RATIO` frames into each latent frame after the first, which holds a single frame, so a video
+has 4k+1 frames. In space it compresses `PIXEL_RATIO` x `PIXEL_RATIO` pixels into one latent (paper section 2.1), and
+the transformer works on patches of latents. All error messages about sizes are defined here.
 """
 
 from collections.abc import Sequence
@@ -13,37 +13,41 @@ from cogvideox.errors import UserError
 FRAME_RATIO = 4
 PIXEL_RATIO = 8
 
-# How many latent frames the official weights decode in one piece; others are said to look worse. The norms of the VAE
-# pool over a piece, so this is part of the model.
+# Latent frames that the official weights decode at once. The VAE's group norms pool over a chunk, so this is
+# part of the model; other values are reported to look worse.
 CHUNK = 2
 
 FitMode = Literal["cover", "contain", "stretch"]
-"""How frames of one shape fill another: cut to its centre, put whole between black bars, or squashed."""
+"""How a frame fills another shape: center crop, black bars (letterbox), or a change of the aspect ratio."""
 
 
 def latent_frames(num_frames: int) -> int:
-    """Latent frames of a video: 49 -> 13. Raises `UserError` as `check_frames` does."""
+    """The number of latent frames of a video: 49 -> 13.
+
+    Raises:
+        UserError: as `check_frames`.
+    """
     check_frames(num_frames)
     return (num_frames - 1) // FRAME_RATIO + 1
 
 
 def video_frames(num_latents: int) -> int:
-    """Frames that a number of latent frames decodes to: 13 -> 49."""
+    """The number of frames that latent frames decode to: 13 -> 49."""
     return (num_latents - 1) * FRAME_RATIO + 1
 
 
 def latent_padding(num_latents: int, patch_t: int) -> int:
-    """Latent frames that are missing to whole patches of time: 21 with patches of 2 -> 1. They are put in FRONT."""
+    """Latent frames to add at the FRONT for whole patches in time: 21 latent frames with patches of 2 -> 1."""
     return -num_latents % patch_t
 
 
 def latent_shape(
     num_frames: int, height: int, width: int, *, patch_t: int = 1, ratio: int = PIXEL_RATIO
 ) -> tuple[int, int, int]:
-    """Latent frames (with their padding), height and width that the transformer works on: 49x480x720 -> (13, 60, 90).
+    """Latent frames (padded), height and width of the transformer's input: 49x480x720 -> (13, 60, 90).
 
     Raises:
-        UserError: a size that does not divide.
+        UserError: an illegal frame count, height or width.
     """
     check_size(height, width, ratio)
     num_latents = latent_frames(num_frames)
@@ -51,39 +55,39 @@ def latent_shape(
 
 
 def check_frames(num_frames: int, name: str = "num_frames") -> None:
-    """Whether a video of this length can be encoded and decoded; `name` is what the message calls it.
+    """Check that a frame count is 4k+1. `name` is the option's name in the message.
 
     Raises:
-        UserError: the number is not 4k+1; the message has the nearest numbers that are.
+        UserError: it is not; the message gives the nearest legal counts.
     """
     nearest = nearest_frames(num_frames)
     if num_frames not in nearest:
         raise UserError(
-            f"{name}={num_frames} is not possible, because a video has {FRAME_RATIO}k+1 frames "
+            f"{name}={num_frames} is not allowed: a video must have {FRAME_RATIO}k+1 frames "
             f"(1, {video_frames(2)}, {video_frames(3)}, ...); the nearest: {_or(nearest)}"
         )
 
 
 def nearest_frames(num_frames: int) -> list[int]:
-    """The legal frame counts next to a number, below and above; the number itself if it is one."""
-    return [video_frames(steps + 1) for steps in _around(num_frames - 1, FRAME_RATIO, least=0)]
+    """The nearest legal frame counts below and above a number, or the number itself if it is legal."""
+    return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
 
 
 def format_frames(num_frames: int) -> str:
-    """As messages count frames: "1 frame", "17 frames"."""
+    """A frame count for messages: "1 frame", "17 frames"."""
     return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
 
 
 def round_down_frames(num_frames: int) -> int:
-    """The largest legal frame count that is not above a number: 48 -> 45."""
+    """The largest legal frame count up to a number: 48 -> 45."""
     return nearest_frames(num_frames)[0]
 
 
 def check_size(height: int, width: int, multiple: int) -> None:
-    """Whether frames of this size, in pixels, divide into whole latents or patches of `multiple` pixels.
+    """Check that height and width, in pixels, are multiples of `multiple`.
 
     Raises:
-        UserError: they do not; the message has the nearest sizes that do.
+        UserError: they are not; the message gives the nearest legal sizes.
     """
     illegal = [
         (name, size)
@@ -94,27 +98,27 @@ def check_size(height: int, width: int, multiple: int) -> None:
         given = " and ".join(f"{name}={size}" for name, size in illegal)
         verb = "is not a multiple" if len(illegal) == 1 else "are not multiples"
         legal = ", ".join(f"{name}={_or(nearest_sizes(size, multiple))}" for name, size in illegal)
-        raise UserError(f"{given} {verb} of {multiple} pixels, which this model needs; the nearest: {legal}")
+        raise UserError(f"{given} {verb} of {multiple} pixels, as this model requires; the nearest: {legal}")
 
 
 def nearest_sizes(size: int, multiple: int) -> list[int]:
-    """The multiples next to a size, below and above; the size itself if it is one."""
-    return [steps * multiple for steps in _around(size, multiple, least=1)]
+    """The nearest multiples below and above a size, or the size itself if it is a multiple."""
+    return [steps * multiple for steps in _nearest_steps(size, multiple, minimum=1)]
 
 
 def encode_chunks(num_frames: int) -> list[int]:
-    """Frames in each piece that the encoder takes at once: 49 -> [9, 8, 8, 8, 8, 8].
+    """Frames in each chunk of the encoder: 49 -> [9, 8, 8, 8, 8, 8].
 
-    The first piece holds the remainder: 13 -> [13], 21 -> [13, 8].
+    The first chunk includes the remainder: 13 -> [13], 21 -> [13, 8].
     """
     return _chunks(num_frames, CHUNK * FRAME_RATIO)
 
 
 def decode_chunks(num_latents: int) -> list[int]:
-    """Latent frames in each piece that the decoder takes at once: 13 -> [3, 2, 2, 2, 2, 2].
+    """Latent frames in each chunk of the decoder: 13 -> [3, 2, 2, 2, 2, 2].
 
-    An even number begins with a piece of 2 whose first latent is still the one frame alone, so that every count decodes
-    to 4k+1 frames (4 -> [2, 2] -> 13 frames).
+    An even number starts with a chunk of 2, whose first latent frame still decodes to a single frame, so that every
+    count decodes to 4k+1 frames (4 -> [2, 2] -> 13 frames).
     """
     return _chunks(num_latents, CHUNK)
 
@@ -122,8 +126,11 @@ def decode_chunks(num_latents: int) -> list[int]:
 def size_for_aspect(
     height: int, width: int, heights: tuple[int, int], widths: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
-    """The legal size nearest in shape to a picture of `height` x `width`: its short side is the least that the ranges
-    (both ends included) allow, and the long side follows: 1200x900 in 768..1360 both ways -> 1024x768."""
+    """The legal size closest in aspect ratio to an image of `height` x `width`.
+
+    The short side is the minimum of its range (both ends included) and the long side follows from the aspect ratio:
+    1200x900 with ranges 768..1360 -> 1024x768.
+    """
 
     def long_side(short: int, aspect: float, limits: tuple[int, int]) -> int:
         wanted = round(short * aspect / multiple) * multiple
@@ -135,31 +142,34 @@ def size_for_aspect(
 
 
 def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
-    """The legal size in which most of a picture of `height` x `width` is seen, with at most `max_area` pixels.
+    """The legal size of at most `max_area` pixels that shows most of an image of `height` x `width`.
 
-    It has about the picture's shape, and is larger than it in neither direction: 480x720 in 65536, by 16 -> 208x304.
-    Of all such sizes it is the one whose area, times the share of the picture that `cover` leaves, is the largest.
+    It is not larger than the image in either direction: 480x720 in 65536 pixels, multiple 16 -> 208x304. Of all such
+    sizes it maximizes the area times the share of the image that a center crop (`cover`) keeps.
 
     Raises:
-        UserError: there is none, because the picture or the area is too small.
+        UserError: there is none, because the image or the area is too small.
     """
-    best, most = None, 0.0
+    best, best_score = None, 0.0
     for h in range(multiple, height + 1, multiple):
         widest = min(max_area // h, width) // multiple * multiple
         for w in {widest, *(min(widest, same) for same in nearest_sizes(h * width // height, multiple))} - {0}:
             kept = min(h * width, w * height) / max(h * width, w * height)
-            if h * w * kept > most:
-                best, most = (h, w), h * w * kept
+            if h * w * kept > best_score:
+                best, best_score = (h, w), h * w * kept
     if best is None:
         raise UserError(
-            f"{width}x{height} pixels are too few for a size of at most {max_area} pixels in multiples of {multiple}"
+            f"{width}x{height} pixels are too small: no height and width in multiples of {multiple} have at most "
+            f"{max_area} pixels and are within that size"
         )
     return best
 
 
 def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
-    """Stretches of time of `window` latent frames that together cover `num_latents` and share `overlap` with their
-    neighbours, the last one perhaps more: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10)."""
+    """Windows of `window` latent frames that cover `num_latents`, with neighbours that share `overlap` latent frames.
+
+    The last overlap may be larger: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10).
+    """
     if num_latents <= window:
         return [range(num_latents)]
     starts = [*range(0, num_latents - window, window - overlap), num_latents - window]
@@ -167,8 +177,8 @@ def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
 
 
 class FitBox(NamedTuple):
-    """How a frame is made to fill another size: resized to `height` x `width`, and then `top` and `left` are the row
-    and column where it is cut (`cover`), or where it is put into the larger one (`contain`)."""
+    """The size of a resized frame and its offset: where the crop starts in it (`cover`), or where the frame starts in
+    the target (`contain`)."""
 
     height: int
     width: int
@@ -177,8 +187,8 @@ class FitBox(NamedTuple):
 
 
 def cover(height: int, width: int, target_height: int, target_width: int) -> FitBox:
-    """The smallest resize of a frame, aspect kept, that covers the target, and the crop of its centre."""
-    # Compared as fractions: the side that fits exactly must not lose a pixel to rounding.
+    """The smallest resize that covers the target at the same aspect ratio, and the offset of the center crop."""
+    # Compare products of integers: the side that fits exactly must not lose a pixel to rounding.
     if target_height * width >= target_width * height:
         resized = target_height, max(target_width, round(width * target_height / height))
     else:
@@ -187,7 +197,7 @@ def cover(height: int, width: int, target_height: int, target_width: int) -> Fit
 
 
 def contain(height: int, width: int, target_height: int, target_width: int) -> FitBox:
-    """The largest resize of a frame, aspect kept, that fits into the target, and its place in the middle of it."""
+    """The largest resize that fits in the target at the same aspect ratio, and its offset when centered."""
     if target_height * width <= target_width * height:
         resized = target_height, min(target_width, max(1, round(width * target_height / height)))
     else:
@@ -195,17 +205,17 @@ def contain(height: int, width: int, target_height: int, target_width: int) -> F
     return FitBox(*resized, (target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
 
 
-def _around(size: int, step: int, least: int) -> Sequence[int]:
-    """The whole numbers of steps next to a size, at least `least`."""
+def _nearest_steps(size: int, step: int, minimum: int) -> Sequence[int]:
+    """The whole numbers of steps below and above `size`, at least `minimum`."""
     below = size // step
-    if below < least:
-        return [least]
+    if below < minimum:
+        return [minimum]
     return [below] if size % step == 0 else [below, below + 1]
 
 
 def _chunks(total: int, size: int) -> list[int]:
     if total < 1:
-        raise ValueError(f"nothing to cut: {total}")
+        raise ValueError(f"cannot split {total} frames into chunks")
     num_chunks = max(total // size, 1)
     return [total - (num_chunks - 1) * size] + [size] * (num_chunks - 1)
 

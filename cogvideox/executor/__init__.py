@@ -1,1 +1,1 @@
-"""Long work on many rows: in this process, in several here, on a Ray cluster, or as one of the jobs of an array."""
+"""Batch work in this process, in local worker processes, on a Ray cluster, or as one job of a job array."""

@@ -1,4 +1,4 @@
-"""Stages (rows in, results out) and where they run: in local processes or on a Ray cluster."""
+"""Tasks (batches of rows in, results out) and the backends that run them: local processes or a Ray cluster."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -11,13 +11,13 @@ Result = TypeVar("Result", covariant=True)
 
 @runtime_checkable
 class Task(Protocol[Row, Result]):
-    """Something small that can be pickled, and is opened in the process that does the work."""
+    """A small picklable description of the work, opened in the process that does it."""
 
     def open(self, worker: int) -> Callable[[Sequence[Row]], Result]:
-        """Loads what the work needs, once per process, and returns the function that processes one batch.
+        """Load what the work needs, once per process, and return the function that processes one batch.
 
         Args:
-            worker: the index of this process in the machine's pool, from 0; use it to choose a device.
+            worker: index of this process in the machine's pool, from 0, to choose a device.
         """
         ...
 
@@ -25,14 +25,15 @@ class Task(Protocol[Row, Result]):
 def run(
     task: Task[Row, Result], batches: Iterable[Sequence[Row]], *, workers: int = 0, backend: Backend = "local"
 ) -> Iterator[Result]:
-    """Yields the result of every batch, in input order, as soon as it is available.
+    """Yield the result of every batch, in input order, as soon as it is available.
 
     Args:
-        workers: processes; 0 runs in this process, or on a cluster with one worker per CPU.
-        backend: "local" is this machine, "ray" the cluster that `RAY_ADDRESS` names or, without one, this machine too.
+        workers: number of processes; 0 is this process, or one worker per GPU (else CPU) of a Ray cluster.
+        backend: "local" is this machine; "ray" is the cluster at `RAY_ADDRESS` or, without one, this machine.
 
     Raises:
-        UserError: a process was killed; Ray is not installed. What a stage raises, with its traceback as a note.
+        UserError: a worker process was killed, or Ray is not installed. Errors of the task are re-raised with their
+            traceback as a note.
     """
     if backend == "ray":
         from cogvideox.executor import ray

@@ -1,7 +1,7 @@
-"""One job of several that share their work without talking: an array of jobs on a cluster, or two shells.
+"""One job of a job array: several jobs that share rows without communicating, on a cluster or in several shells.
 
-Job `rank` of `world` takes every `world`-th row. What it found it leaves in one file, written whole; that file is its
-mark of being done, and whoever finds the marks of all of them may put them together.
+Job `rank` of `world` processes every `world`-th row. It writes its result to one file, atomically, which also marks it
+as done; any job that finds the files of all of them can merge the results.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """Job `rank`, counted from 0, of `world`.
+    """Job `rank` (from 0) of `world`.
 
     Raises:
-        UserError: there is no such job.
+        UserError: `rank` is not in 0..world-1.
     """
 
     rank: int = 0
@@ -27,22 +27,19 @@ class Shard:
 
     def __post_init__(self) -> None:
         if self.world < 1 or not 0 <= self.rank < self.world:
-            last = max(self.world, 1) - 1
-            raise UserError(
-                f"shard {self.rank}/{self.world} is not possible: of N shards the first is 0/N and the last N-1/N"
-                + (f", here {last}/{self.world}" if self.world > 0 else "")
-            )
+            allowed = f"0/{self.world} to {self.world - 1}/{self.world}" if self.world > 0 else "0/N to N-1/N, N >= 1"
+            raise UserError(f"shard {self.rank}/{self.world} does not exist: shards are numbered {allowed}")
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`"3/8"` is the fourth job of eight.
+        """Parse "K/N": "3/8" is the fourth of eight jobs.
 
         Raises:
-            UserError: it is written in another way, or there is no such job.
+            UserError: the text has another form, or there is no such job.
         """
         rank, slash, world = text.partition("/")
         if not (slash and rank.isdecimal() and world.isdecimal()):
-            raise UserError(f"{text!r} is no shard: write K/N, such as 0/4 for the first of four")
+            raise UserError(f"{text!r} is not a shard: write K/N, such as 0/4 for the first of four")
         return cls(int(rank), int(world))
 
     def of(self, rows: Sequence[T]) -> Sequence[T]:
@@ -50,10 +47,10 @@ class Shard:
         return rows[self.rank :: self.world]
 
     def file(self, folder: Path, suffix: str) -> Path:
-        """The file that this job leaves in a folder of their common work."""
+        """The result file of this job in a folder shared by all jobs."""
         return folder / f"{self.rank:05d}-of-{self.world:05d}{suffix}"
 
     def all_done(self, folder: Path, suffix: str) -> list[Path] | None:
-        """The files of all jobs in their order, or None while one is missing."""
+        """The result files of all jobs in order, or None while one is missing."""
         files = [Shard(rank, self.world).file(folder, suffix) for rank in range(self.world)]
         return files if all(file.is_file() for file in files) else None

@@ -1,4 +1,4 @@
-"""A pool of processes on this machine."""
+"""The local backend: a pool of worker processes on this machine."""
 
 import multiprocessing
 import os
@@ -18,56 +18,55 @@ from cogvideox.errors import UserError
 from cogvideox.executor.base import Result, Row, Task
 
 _KILLED = (
-    "a worker process was killed, most likely because the memory did not suffice: take fewer workers and run this again"
+    "a worker process was killed, probably because memory ran out: use fewer workers (--workers) and run this again"
 )
 
-# In a worker: what it does with a batch, and whether it is doing it.
+# State of a worker process: the function that processes a batch, and whether it is running.
 _work: Callable[[Sequence[Any]], Any]
 _busy = False
 
 
-def run(stage: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
-    """See `stage.run`."""
+def run(task: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
+    """See `base.run`."""
     if workers == 0:
-        work = stage.open(0)
-        yield from map(work, batches)
+        yield from map(task.open(0), batches)
         return
-    # Not forked: a copy of a process that runs threads or holds a GPU may hang.
+    # Not fork: a copy of a process with threads or a GPU context may hang.
     context = multiprocessing.get_context("spawn")
-    numbers = context.SimpleQueue()
-    for number in range(workers):
-        numbers.put(number)
-    pool = ProcessPoolExecutor(workers, context, initializer=_open, initargs=(pickle.dumps(stage), numbers))
+    indices = context.SimpleQueue()
+    for index in range(workers):
+        indices.put(index)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(pickle.dumps(task), indices))
     try:
-        waiting: deque[Future[Any]] = deque()
+        pending: deque[Future[Any]] = deque()
         batches = iter(batches)
-        # Two each: one that is worked on, and one that is there when it is done.
-        waiting.extend(pool.submit(_do, batch) for batch in islice(batches, 2 * workers))
-        while waiting:
-            answer = waiting.popleft().result()
-            waiting.extend(pool.submit(_do, batch) for batch in islice(batches, 1))
-            yield answer
+        # Two per worker: the batch it processes and the next one.
+        pending.extend(pool.submit(_process, batch) for batch in islice(batches, 2 * workers))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(_process, batch) for batch in islice(batches, 1))
+            yield result
     except BrokenProcessPool as error:
         raise UserError(_KILLED) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open(stage: bytes, numbers: Any) -> None:
-    """Begins a worker: Ctrl-C ends what it is doing and nothing else, and with the parent it ends."""
+def _start_worker(task: bytes, indices: Any) -> None:
+    """Initialize a worker: Ctrl-C interrupts only a running batch, and the worker exits with its parent."""
     global _work
     signal.signal(signal.SIGINT, _interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     try:
-        _work = pickle.loads(stage).open(numbers.get())
+        _work = pickle.loads(task).open(indices.get())
     except Exception as error:
-        # A pool whose workers do not begin is only broken; told with the first batch, the reason arrives.
+        # An error in the initializer breaks the pool without its message; raise it with the first batch instead.
         _work = _raise(error)
 
 
-def _do(batch: Sequence[Any]) -> Any:
+def _process(batch: Sequence[Any]) -> Any:
     global _busy
     _busy = True
     try:

@@ -1,4 +1,4 @@
-"""Our tensors into a file under another code base's names: split, cast and written one at a time."""
+"""Export of tensors under another code base's names: split, cast and written one at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ def save_external(
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
 ) -> None:
-    """`files.write_state` with our names on this side and theirs in the file.
+    """Write tensors with internal names to a safetensors file with external names (see `safetensors_io.write_state`).
 
     Args:
-        meta: shapes and types of our tensors, as tensors on the meta device.
-        dtype: of the file; None keeps each tensor's own. Whole numbers are never cast.
+        meta: shapes and dtypes of the internal tensors, on the meta device.
+        dtype: dtype in the file; None keeps the dtype of each tensor. Integers are never cast.
 
     Raises:
-        UserError: as `files.save_state`, and whatever making the tensors raises.
+        UserError: as `safetensors_io.save_state`, and whatever the iterator of tensors raises.
     """
     write_state(
         external_meta(meta, rules, dtype),
@@ -41,10 +41,10 @@ def save_external(
 def external_meta(
     meta: Mapping[str, Tensor], rules: Sequence[Rule], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """What a file will hold, as tensors on the meta device."""
-    theirs = to_external(meta, rules)
+    """Shapes and dtypes that the file will have, as tensors on the meta device."""
     return {
-        name: torch.empty(tensor.shape, dtype=_kind(tensor, dtype), device="meta") for name, tensor in theirs.items()
+        name: torch.empty(tensor.shape, dtype=_dtype_of(tensor, dtype), device="meta")
+        for name, tensor in to_external(meta, rules).items()
     }
 
 
@@ -52,8 +52,8 @@ def _split(
     tensors: Iterable[tuple[str, Tensor]], rules: Sequence[Rule], dtype: torch.dtype | None
 ) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors:
-        yield from to_external({name: tensor.detach().to(dtype=_kind(tensor, dtype))}, rules).items()
+        yield from to_external({name: tensor.detach().to(dtype=_dtype_of(tensor, dtype))}, rules).items()
 
 
-def _kind(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+def _dtype_of(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype

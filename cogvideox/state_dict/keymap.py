@@ -1,16 +1,16 @@
-"""Translation of state dicts between another code base ("theirs") and this package ("ours"), in both directions.
+"""Invertible renaming of state dicts between another code base (external names) and this package (internal names).
 
-A keymap is a list of rules, and the first rule that fits a name decides. In a pattern `{n}` stands for an integer and a
-final `.*` for the rest of the name, so one rule covers every block, weight and bias:
+A keymap is a list of rules; the first rule whose pattern matches a name applies. In a pattern, `{n}` matches an integer
+and a final `.*` matches the rest of the name, so one rule covers every block, weight and bias:
 
     KEYMAP = [
         Rename("transformer_blocks.{n}.attn1.to_out.0.*", "blocks.{n}.attention.out.*"),
         Merge(("transformer_blocks.{n}.attn1.to_q.*", ...to_k.*, ...to_v.*), "blocks.{n}.attention.qkv.*"),
     ]
 
-A rule holds the same placeholders on both sides and its two tensor functions undo each other, so
-`to_theirs(to_ours(state, rules), rules)` is `state` (tests/laws/test_keymap_inverts.py). Names that no rule fits, and
-tensors whose partners for a merge are missing, pass through unchanged: the strict load then names them.
+Both sides of a rule have the same placeholders and its two tensor functions are inverses, so
+`to_external(to_internal(state, rules), rules)` equals `state` (tests/laws/test_keymap_inverts.py). Names that match no
+rule, and tensors that lack the others of their merge, pass through unchanged: strict loading then reports them.
 """
 
 import re
@@ -26,207 +26,215 @@ from cogvideox.errors import UserError
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a keymap: `join` makes our tensor of theirs (in the order of `theirs`), `split` undoes it.
+    """One rule of a keymap.
+
+    Attributes:
+        external: name patterns of the external tensors.
+        internal: name pattern of the internal tensor.
+        join: makes the internal tensor from the external ones, given in the order of `external`.
+        split: the inverse of `join`.
+        join_copies: whether `join` allocates memory; otherwise it returns a view of its input.
+        split_is_view: whether `split` returns views of its input.
 
     Raises:
-        ValueError: the two sides do not hold the same placeholders, so that the rule could not be inverted.
+        ValueError: the patterns differ in their placeholders, so the rule cannot be inverted.
     """
 
-    theirs: tuple[str, ...]
-    ours: str
+    external: tuple[str, ...]
+    internal: str
     join: Callable[[Sequence[Tensor]], Tensor]
     split: Callable[[Tensor], Sequence[Tensor]]
-    copies: bool = True
-    """Whether what `join` makes has memory of its own, or is a view of theirs."""
-    cuts: bool = False
-    """Whether what `split` makes are views of ours."""
+    join_copies: bool = True
+    split_is_view: bool = False
 
     def __post_init__(self) -> None:
-        if any(_placeholders(pattern) != _placeholders(self.ours) for pattern in self.theirs):
-            raise ValueError(f"{self.theirs} and {self.ours!r} must hold the same placeholders")
-        if len(set(self.theirs)) != len(self.theirs):
-            raise ValueError(f"{self.theirs} names one tensor twice")
+        if any(_placeholders(pattern) != _placeholders(self.internal) for pattern in self.external):
+            raise ValueError(f"{self.external} and {self.internal!r} must have the same placeholders")
+        if len(set(self.external)) != len(self.external):
+            raise ValueError(f"{self.external} lists the same name twice")
 
 
-def Rename(theirs: str, ours: str) -> Rule:
+def Rename(external: str, internal: str) -> Rule:
     """The same tensor under another name."""
-    return Rule((theirs,), ours, join=lambda parts: parts[0], split=lambda whole: (whole,), copies=False)
+    return Rule((external,), internal, join=lambda parts: parts[0], split=lambda whole: (whole,), join_copies=False)
 
 
-def Reshape(theirs: str, ours: str, to_ours: Callable[[Tensor], Tensor], to_theirs: Callable[[Tensor], Tensor]) -> Rule:
-    """One tensor in another layout; the two functions give views, and undo each other."""
+def Reshape(
+    external: str, internal: str, to_internal: Callable[[Tensor], Tensor], to_external: Callable[[Tensor], Tensor]
+) -> Rule:
+    """The same tensor in another layout; the two functions return views and are inverses."""
     return Rule(
-        (theirs,),
-        ours,
-        join=lambda parts: to_ours(parts[0]),
-        split=lambda whole: (to_theirs(whole),),
-        copies=False,
+        (external,),
+        internal,
+        join=lambda parts: to_internal(parts[0]),
+        split=lambda whole: (to_external(whole),),
+        join_copies=False,
     )
 
 
-def Merge(theirs: Sequence[str], ours: str, dim: int = 0) -> Rule:
-    """Several tensors of one shape joined along `dim`, in the given order (a fused qkv, for instance)."""
+def Merge(external: Sequence[str], internal: str, dim: int = 0) -> Rule:
+    """Several tensors of equal shape concatenated along `dim` in the given order, such as q, k and v."""
     return Rule(
-        tuple(theirs),
-        ours,
+        tuple(external),
+        internal,
         join=lambda parts: _cat(parts, dim),
-        split=lambda whole: _cut(whole, len(theirs), dim),
-        cuts=True,
+        split=lambda whole: _chunk(whole, len(external), dim),
+        split_is_view=True,
     )
 
 
 def Interleave(
-    theirs: Sequence[str], ours: str, order: Sequence[tuple[int, int]], num_chunks: int, dim: int = 0
+    external: Sequence[str], internal: str, order: Sequence[tuple[int, int]], num_chunks: int, dim: int = 0
 ) -> Rule:
-    """Several tensors of one shape, each cut in `num_chunks` along `dim`, and the pieces joined in another order.
+    """Several tensors of equal shape, each split into `num_chunks` along `dim`, and all chunks concatenated in `order`.
 
     Args:
-        order: for each piece of ours, (index of their tensor, index of the piece in it); every piece exactly once.
+        order: for each chunk of the internal tensor, (index of the external tensor, index of its chunk).
 
     Raises:
-        ValueError: `order` leaves a piece out or repeats one.
+        ValueError: `order` omits or repeats a chunk.
     """
-    pieces = [(source, chunk) for source in range(len(theirs)) for chunk in range(num_chunks)]
-    if sorted(order) != pieces:
-        raise ValueError(f"order must hold each (tensor, chunk) of {len(theirs)} x {num_chunks} once, got {order}")
+    chunks = [(source, chunk) for source in range(len(external)) for chunk in range(num_chunks)]
+    if sorted(order) != chunks:
+        raise ValueError(
+            f"order must list each (tensor, chunk) of {len(external)} x {num_chunks} exactly once, got {order}"
+        )
 
     def join(parts: Sequence[Tensor]) -> Tensor:
-        chunks = [_cut(part, num_chunks, dim) for part in parts]
+        chunks = [_chunk(part, num_chunks, dim) for part in parts]
         return _cat([chunks[source][chunk] for source, chunk in order], dim)
 
     def split(whole: Tensor) -> list[Tensor]:
-        placed = dict(zip(order, _cut(whole, len(order), dim), strict=True))
-        return [_cat([placed[source, chunk] for chunk in range(num_chunks)], dim) for source in range(len(theirs))]
+        chunks = dict(zip(order, _chunk(whole, len(order), dim), strict=True))
+        return [_cat([chunks[source, chunk] for chunk in range(num_chunks)], dim) for source in range(len(external))]
 
-    return Rule(tuple(theirs), ours, join, split)
+    return Rule(tuple(external), internal, join, split)
 
 
 def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Their state dict under our names.
+    """Convert an external state dict to internal names. The tensors may be views of the input.
 
     Raises:
-        UserError: tensors that belong together do not fit together.
-        ValueError: two tensors would get the same name.
+        UserError: the shapes of tensors that are joined do not match.
+        ValueError: two tensors get the same name.
     """
-    translated: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        rule, names, our_name = _match_external(name, rules)
-        if rule is None or not all(partner in state for partner in names):
-            _put(translated, name, tensor)
-        elif name == names[0]:  # the partners of a merge are joined when its first one is met
-            parts = [state[partner] for partner in names]
-            _put(translated, our_name, _fit(rule.join, parts, names))
-    return translated
+        rule, names, internal_name = _match_external(name, rules)
+        if rule is None or not all(other in state for other in names):
+            _add(converted, name, tensor)
+        elif name == names[0]:  # the tensors of a merge are joined when the first one is reached
+            _add(converted, internal_name, _apply(rule.join, [state[other] for other in names], names))
+    return converted
 
 
 def to_external(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Our state dict under their names: the inverse of `to_ours`. The tensors may be views of ours.
+    """Convert an internal state dict to external names, the inverse of `to_internal`. Tensors may be views.
 
     Raises:
-        UserError: a tensor cannot be taken apart.
-        ValueError: two tensors would get the same name.
+        UserError: a tensor cannot be split.
+        ValueError: two tensors get the same name.
     """
-    translated: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
         rule, names = _match_internal(name, rules)
         if rule is None:
-            _put(translated, name, tensor)
+            _add(converted, name, tensor)
         else:
-            for their_name, part in zip(names, _fit(rule.split, tensor, [name]), strict=True):
-                _put(translated, their_name, part)
-    return translated
+            for external_name, part in zip(names, _apply(rule.split, tensor, [name]), strict=True):
+                _add(converted, external_name, part)
+    return converted
 
 
 def external_names(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """What `name` of ours is called on their side: for messages about files in their naming."""
-    rule, names = _match_internal(name, rules)
-    return (name,) if rule is None else names
+    """The external names of an internal tensor."""
+    return _match_internal(name, rules)[1]
 
 
 def join_tensor(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
-    """Our tensor `name` of theirs alone, given in the order of `their_names`.
+    """Make the internal tensor `name` from external tensors in the order of `external_names`.
 
     Raises:
-        UserError: tensors that belong together do not fit together.
+        UserError: the shapes of the parts do not match.
     """
     rule, names = _match_internal(name, rules)
-    return parts[0] if rule is None else _fit(rule.join, list(parts), names)
+    return parts[0] if rule is None else _apply(rule.join, list(parts), names)
 
 
-def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], into: Tensor) -> None:
-    """The same into memory that is there, cast on the way; what is merged is never joined in memory of its own.
+def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], out: Tensor) -> None:
+    """Write the internal tensor `name` into `out`, casting while copying; a merge needs no temporary tensor.
 
     Raises:
-        UserError: tensors that belong together do not fit together.
+        UserError: the shapes of the parts do not match.
     """
     rule, _ = _match_internal(name, rules)
-    pieces = rule.split(into) if rule is not None and rule.cuts else ()
-    if [piece.shape for piece in pieces] == [part.shape for part in parts]:
-        for piece, part in zip(pieces, parts, strict=True):
+    slices = rule.split(out) if rule is not None and rule.split_is_view else ()
+    if [piece.shape for piece in slices] == [part.shape for part in parts]:
+        for piece, part in zip(slices, parts, strict=True):
             piece.copy_(part)
     else:
-        into.copy_(join_tensor(name, rules, parts))
+        out.copy_(join_tensor(name, rules, parts))
 
 
-def allocates(name: str, rules: Sequence[Rule]) -> bool:
-    """Whether `make` gives our tensor `name` memory of its own."""
+def join_copies(name: str, rules: Sequence[Rule]) -> bool:
+    """Whether `join_tensor` allocates memory for the internal tensor `name`."""
     rule, _ = _match_internal(name, rules)
-    return rule is not None and rule.copies
+    return rule is not None and rule.join_copies
 
 
 def _match_external(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
-    """The first rule whose left side fits `name`, all their names of that rule, and our name."""
+    """The first rule that matches an external name, all external names of the rule, and its internal name."""
     for rule in rules:
-        for pattern in rule.theirs:
+        for pattern in rule.external:
             if (fields := _match(pattern, name)) is not None:
-                return rule, tuple(_fill(other, fields) for other in rule.theirs), _fill(rule.ours, fields)
+                return rule, tuple(_fill(other, fields) for other in rule.external), _fill(rule.internal, fields)
     return None, (name,), name
 
 
 def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
-    """The first rule whose right side fits `name`, and all their names of that rule."""
+    """The first rule that matches an internal name, and all external names of the rule."""
     for rule in rules:
-        if (fields := _match(rule.ours, name)) is not None:
-            return rule, tuple(_fill(pattern, fields) for pattern in rule.theirs)
+        if (fields := _match(rule.internal, name)) is not None:
+            return rule, tuple(_fill(pattern, fields) for pattern in rule.external)
     return None, (name,)
 
 
-def _cut(tensor: Tensor, num_pieces: int, dim: int) -> tuple[Tensor, ...]:
-    """`tensor` in equal pieces; `chunk` alone would hand out fewer or unequal ones without a word."""
-    if tensor.shape[dim] % num_pieces:
-        raise ValueError(f"{tensor.shape[dim]} does not divide by {num_pieces}")
-    return tensor.chunk(num_pieces, dim)
+def _chunk(tensor: Tensor, num_chunks: int, dim: int) -> tuple[Tensor, ...]:
+    """Equal chunks; `Tensor.chunk` alone silently returns fewer or unequal ones."""
+    if tensor.shape[dim] % num_chunks:
+        raise ValueError(f"{tensor.shape[dim]} is not a multiple of {num_chunks}")
+    return tensor.chunk(num_chunks, dim)
 
 
 def _cat(parts: Sequence[Tensor], dim: int) -> Tensor:
     if not parts[0].is_meta:
         return torch.cat(tuple(parts), dim)
-    # Where only shapes are asked for, torch.cat would first import the compiler, for a second.
+    # On the meta device torch.cat imports the compiler, which takes a second.
     shape = list(parts[0].shape)
     rest = [[*part.shape[:dim], *part.shape[dim + 1 :]] for part in parts]
     if any(other != rest[0] for other in rest):
-        raise ValueError("sizes differ in another dimension than the one to join along")
+        raise ValueError("sizes differ in a dimension other than the concatenated one")
     shape[dim] = sum(part.shape[dim] for part in parts)
     return torch.empty(shape, dtype=reduce(torch.promote_types, (part.dtype for part in parts)), device="meta")
 
 
-def _put(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+def _add(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     if name in state:
         raise ValueError(f"two tensors would both be called {name}")
     state[name] = tensor
 
 
-def _fit(function: Callable, tensors: Tensor | list[Tensor], names: Sequence[str]):
-    """`function(tensors)`, with one sentence where the shapes make it impossible."""
+def _apply(function: Callable, tensors: Tensor | list[Tensor], names: Sequence[str]):
+    """Call `function(tensors)` and turn shape errors into a `UserError` that lists names and shapes."""
     try:
         return function(tensors)
     except (RuntimeError, ValueError, IndexError) as error:
         shapes = [list(tensor.shape) for tensor in ([tensors] if isinstance(tensors, Tensor) else tensors)]
         listed = ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
-        raise UserError(f"the shapes of these weights do not fit this model: {listed}") from error
+        raise UserError(f"the shapes of these weights do not match this model: {listed}") from error
 
 
-# `{n}` and friends, or the `.*` that may end a pattern.
+# `{n}`, or the `.*` at the end of a pattern.
 _PLACEHOLDER = re.compile(r"\{(\w+)\}|\.\*$")
 
 

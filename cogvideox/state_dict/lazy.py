@@ -1,8 +1,8 @@
-"""State dicts that stay on the disk: names, shapes and types are known at once, values come when they are asked for.
+"""State dicts that stay on disk: names, shapes and dtypes are known at once, values are read when they are needed.
 
-A process pays for every page of a mapped file that it has read, until the file is unmapped. So a tensor that is kept as
-it lies in the file comes from a mapping that lasts (`state[name]`, no copy), and one that is only passed on, to be cast
-or joined with others, from a mapping that is given up again and again (`state.read_transient(name)`).
+Every page read through a mapped file counts as memory of the process until the file is unmapped. So a tensor that is
+kept is a view of a persistent mapping (`state[name]`, no copy), and a tensor that is only cast, joined or copied comes
+from a transient mapping, which is reopened after a number of bytes (`state.read_transient(name)`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,61 +13,61 @@ TensorReader = Callable[[str], Tensor]
 
 
 class MappedFile:
-    """One file of tensors.
+    """One file of tensors, mapped into memory.
 
     Args:
-        open: maps the file anew and gives the function that reads from this mapping.
-        limit: after so many bytes of passing tensors the mapping they came from is given up.
+        open: maps the file again and returns the function that reads from this mapping.
+        limit: bytes that are read from the transient mapping before it is reopened.
     """
 
     def __init__(self, open: Callable[[], TensorReader], limit: int) -> None:
         self._open = open
         self._limit = limit
-        self._lasting: TensorReader | None = None
-        self._passing: TensorReader | None = None
-        self._num_passed = 0
+        self._persistent: TensorReader | None = None
+        self._transient: TensorReader | None = None
+        self._num_read = 0
 
     def read_persistent(self, key: str) -> Tensor:
-        """A view of the file, valid as long as it is held."""
-        if self._lasting is None:
-            self._lasting = self._open()
-        return self._lasting(key)
+        """A view of the file that stays valid."""
+        if self._persistent is None:
+            self._persistent = self._open()
+        return self._persistent(key)
 
     def read_transient(self, key: str) -> Tensor:
-        """A view of the file that the caller lets go before it asks for the next ones."""
-        if self._passing is None or self._num_passed > self._limit:
-            self._passing = None  # unmapped first
-            self._passing, self._num_passed = self._open(), 0
-        tensor = self._passing(key)
-        self._num_passed += tensor.nbytes
+        """A view of the file that the caller must drop before it reads the next tensors."""
+        if self._transient is None or self._num_read > self._limit:
+            self._transient = None  # unmap before mapping again
+            self._transient, self._num_read = self._open(), 0
+        tensor = self._transient(key)
+        self._num_read += tensor.nbytes
         return tensor
 
     def release(self) -> None:
-        """Gives up the mapping of passing tensors."""
-        self._passing = None
+        """Unmap the transient mapping."""
+        self._transient = None
 
 
 class LazyStateDict(Mapping[str, Tensor]):
-    """A state dict in files. As a mapping it gives views of the mapped files; writing to one leaves the file as it is.
+    """A state dict stored in files. Its values are views of mapped files; writing to one does not change the file.
 
     Attributes:
-        meta: shape and type of every tensor, as tensors on the meta device.
-        metadata: what a safetensors file says beside its tensors.
+        meta: shape and dtype of every tensor, as tensors on the meta device.
+        metadata: the metadata of a safetensors file.
     """
 
     def __init__(
         self,
         meta: Mapping[str, Tensor],
-        places: Mapping[str, tuple[MappedFile, str]],
+        locations: Mapping[str, tuple[MappedFile, str]],
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.meta = dict(meta)
         self.metadata = dict(metadata or {})
-        self._places = dict(places)
+        self._locations = dict(locations)
         self._last: MappedFile | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        file, key = self._places[name]
+        file, key = self._locations[name]
         return file.read_persistent(key)
 
     def __iter__(self) -> Iterator[str]:
@@ -77,34 +77,34 @@ class LazyStateDict(Mapping[str, Tensor]):
         return len(self.meta)
 
     def read_transient(self, name: str) -> Tensor:
-        """The tensor, for a moment: to be copied, not to be kept."""
-        file, key = self._places[name]
+        """The tensor, to be copied and not kept: it is valid only until the next call."""
+        file, key = self._locations[name]
         if self._last is not None and self._last is not file:
             self._last.release()
         self._last = file
         return file.read_transient(key)
 
     def release(self) -> None:
-        """Gives up the mapping that passing tensors came from, with all that was read of it."""
+        """Unmap the transient mapping, which frees the pages read through it."""
         if self._last is not None:
             self._last.release()
 
-    def renamed(self, names: Mapping[str, str]) -> "LazyStateDict":
-        """Only these tensors, under other names. `names` leads from the new name to the present one."""
+    def select(self, names: Mapping[str, str]) -> "LazyStateDict":
+        """A subset of the tensors under new names. `names` maps each new name to the present one."""
         return LazyStateDict(
             {new: self.meta[old] for new, old in names.items()},
-            {new: self._places[old] for new, old in names.items()},
+            {new: self._locations[old] for new, old in names.items()},
             self.metadata,
         )
 
 
 def meta_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Shape and type of every tensor, on the meta device; of a stored state dict no value is read."""
-    return (
-        state.meta if isinstance(state, LazyStateDict) else {name: tensor.to("meta") for name, tensor in state.items()}
-    )
+    """Shape and dtype of every tensor, on the meta device. Reads no values."""
+    if isinstance(state, LazyStateDict):
+        return state.meta
+    return {name: tensor.to("meta") for name, tensor in state.items()}
 
 
 def read_transient(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """One tensor to be copied, not to be kept."""
+    """One tensor, to be copied and not kept."""
     return state.read_transient(name) if isinstance(state, LazyStateDict) else state[name]

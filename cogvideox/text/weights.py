@@ -52,7 +52,7 @@ def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         raise UserError(f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ")
     names = {name: name for name in state if name != _ALIAS}
     names.setdefault(_EMBEDDING, _ALIAS)
-    return state.renamed(names) if isinstance(state, LazyStateDict) else {new: state[old] for new, old in names.items()}
+    return state.select(names) if isinstance(state, LazyStateDict) else {new: state[old] for new, old in names.items()}
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def test_command_line(tmp_path):
 def test_errors_of_the_command_line_are_said_once(tmp_path):
     done = torchrun("generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4"))
     assert done.returncode != 0
-    assert done.stderr.count("num_frames=8 is not possible") == 1
+    assert done.stderr.count("num_frames=8 is not allowed") == 1
     assert "Traceback" not in done.stderr.split("torch")[0]
 
 

@@ -11,7 +11,7 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_the_file_is_there_when_the_block_ends_well(tmp_path):
+def test_the_file_exists_after_the_block(tmp_path):
     path = tmp_path / "a" / "b" / "x.mp4"
     with atomic_write(path) as temporary:
         assert temporary.parent == path.parent
@@ -23,7 +23,7 @@ def test_the_file_is_there_when_the_block_ends_well(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
+def test_an_exception_in_the_block_keeps_the_old_file(tmp_path, stop):
     path = tmp_path / "x.json"
     write_text(path, "old")
 
@@ -38,7 +38,7 @@ def test_a_block_that_is_left_leaves_the_old_file(tmp_path, stop):
     assert names(tmp_path) == ["x.json"]
 
 
-def test_writers_of_one_file_do_not_meet(tmp_path):
+def test_concurrent_writers_use_different_temporary_files(tmp_path):
     with atomic_write(tmp_path / "x.txt") as one, atomic_write(tmp_path / "x.txt") as other:
         one.write_text("one")
         other.write_text("other")
@@ -47,13 +47,13 @@ def test_writers_of_one_file_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "红", "🎈"])
-def test_every_name_that_the_system_takes_can_be_written(tmp_path, letter):
+def test_every_file_name_the_system_allows_can_be_written(tmp_path, letter):
     name = letter * (251 // len(letter.encode())) + ".txt"
     write_text(tmp_path / name, "a")
     assert names(tmp_path) == [name]
 
 
-def test_a_full_disk_is_the_users_error(tmp_path):
+def test_a_full_disk_raises_a_user_error(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*x\.txt: the disk of the folder .* is full"),
         atomic_write(tmp_path / "x.txt"),
@@ -64,7 +64,7 @@ def test_a_full_disk_is_the_users_error(tmp_path):
 
 @pytest.fixture
 def nobody():
-    """A user without rights, also where the tests run as root, for whom no folder is forbidden."""
+    """An unprivileged user, also if the tests run as root, who may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -75,36 +75,36 @@ def nobody():
         os.seteuid(0)
 
 
-def test_a_forbidden_folder_is_the_users_error(nobody):
+def test_missing_permission_raises_a_user_error(nobody):
     with pytest.raises(UserError, match=r"cannot write /proc/self/x\.txt: "):
         write_text("/proc/self/x.txt", "a")
-    with pytest.raises(UserError, match=r"cannot write /x\.txt: there is no permission to write in the folder /"):
+    with pytest.raises(UserError, match=r"cannot write /x\.txt: no permission to write in the folder /"):
         write_text("/x.txt", "a")
 
 
-def test_a_folder_or_a_path_through_a_file_is_the_users_error(tmp_path):
+def test_a_folder_or_a_file_in_the_path_raises_a_user_error(tmp_path):
     with pytest.raises(UserError, match="it is a folder"):
         write_text(tmp_path, "a")
     write_text(tmp_path / "x", "a")
-    with pytest.raises(UserError, match="a part of its path is a file"):
+    with pytest.raises(UserError, match="part of its path is a file"):
         write_text(tmp_path / "x" / "y", "a")
 
 
-def test_a_name_too_long_is_the_users_error(tmp_path):
+def test_a_long_name_raises_a_user_error(tmp_path):
     with pytest.raises(UserError, match="its name is too long"):
         write_text(tmp_path / ("x" * 300), "a")
 
 
-def test_reading_what_is_not_there():
+def test_the_error_for_a_missing_file():
     with pytest.raises(FileNotFoundError) as caught:
         Path("/nowhere").read_text()
     assert str(cannot_read("/nowhere", caught.value)) == "cannot read /nowhere: there is no such file"
 
 
-def test_what_a_killed_process_left_is_swept_away(tmp_path):
+def test_stale_temporary_files_are_removed(tmp_path):
     with atomic_write(tmp_path / "below" / "x.txt") as temporary:
         temporary.touch()
-    temporary.touch()  # as if the process had been killed inside the block
+    temporary.touch()  # as if the process had been killed in the block
     remove_stale_files(tmp_path, idle=60.0)
     assert temporary.exists()  # another process may be writing it
     remove_stale_files(tmp_path)

@@ -20,18 +20,17 @@ def test_frames_and_latents(frames, latents):
     ("frames", "nearest"),
     [(0, "1"), (-3, "1"), (2, "1 or 5"), (4, "1 or 5"), (12, "9 or 13"), (48, "45 or 49"), (50, "49 or 53")],
 )
-def test_an_illegal_number_of_frames_is_answered_with_the_rule_and_the_nearest(frames, nearest):
+def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(frames, nearest):
     for function in (geometry.check_frames, geometry.latent_frames):
         with pytest.raises(UserError) as caught:
             function(frames)
         assert str(caught.value) == (
-            f"num_frames={frames} is not possible, because a video has 4k+1 frames (1, 5, 9, ...); "
-            f"the nearest: {nearest}"
+            f"num_frames={frames} is not allowed: a video must have 4k+1 frames (1, 5, 9, ...); the nearest: {nearest}"
         )
 
 
 @given(st.integers(-10, 2000))
-def test_the_nearest_frames_are_legal_and_next_to_the_number(frames):
+def test_nearest_frames_are_legal_and_nearest(frames):
     nearest = geometry.nearest_frames(frames)
     for legal in nearest:
         geometry.check_frames(legal)
@@ -39,25 +38,25 @@ def test_the_nearest_frames_are_legal_and_next_to_the_number(frames):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "words"),
+    ("height", "width", "message"),
     [
-        (470, 720, "height=470 is not a multiple of 16 pixels, which this model needs; the nearest: height=464 or 480"),
-        (480, 3, "width=3 is not a multiple of 16 pixels, which this model needs; the nearest: width=16"),
+        (470, 720, "height=470 is not a multiple of 16 pixels, as this model requires; the nearest: height=464 or 480"),
+        (480, 3, "width=3 is not a multiple of 16 pixels, as this model requires; the nearest: width=16"),
         (
             0,
             -16,
-            "height=0 and width=-16 are not multiples of 16 pixels, which this model needs; "
+            "height=0 and width=-16 are not multiples of 16 pixels, as this model requires; "
             "the nearest: height=16, width=16",
         ),
     ],
 )
-def test_an_illegal_size_is_answered_with_the_rule_and_the_nearest(height, width, words):
+def test_the_error_for_an_illegal_size_gives_the_rule_and_the_nearest(height, width, message):
     with pytest.raises(UserError) as caught:
         geometry.check_size(height, width, 16)
-    assert str(caught.value) == words
+    assert str(caught.value) == message
 
 
-def test_legal_sizes_pass():
+def test_legal_sizes_are_accepted():
     geometry.check_size(480, 720, 16)
     geometry.check_size(8, 8, 8)
 
@@ -93,7 +92,7 @@ def test_encode_chunks(frames, chunks):
 
 
 @given(st.integers(1, 200))
-def test_chunks_add_up_and_encode_to_whole_latents(latents):
+def test_chunks_sum_to_the_total_and_hold_whole_latents(latents):
     frames = geometry.video_frames(latents)
     pieces = geometry.encode_chunks(frames)
     assert sum(pieces) == frames
@@ -102,13 +101,13 @@ def test_chunks_add_up_and_encode_to_whole_latents(latents):
     assert all(piece % 4 == 0 for piece in pieces[1:])
 
 
-def test_nothing_cannot_be_cut():
-    with pytest.raises(ValueError, match="nothing to cut"):
+def test_zero_frames_cannot_be_split():
+    with pytest.raises(ValueError, match="cannot split 0 frames"):
         geometry.decode_chunks(0)
 
 
 @given(*[st.integers(1, 3000)] * 4)
-def test_cover_covers_keeps_the_aspect_and_cuts_the_middle(height, width, target_height, target_width):
+def test_cover_keeps_the_aspect_ratio_and_crops_the_center(height, width, target_height, target_width):
     fit = geometry.cover(height, width, target_height, target_width)
     assert fit.height >= target_height
     assert fit.width >= target_width
@@ -120,26 +119,24 @@ def test_cover_covers_keeps_the_aspect_and_cuts_the_middle(height, width, target
     assert 0 <= fit.width - target_width - 2 * fit.left <= 1
 
 
-def test_no_torch_is_imported():
+def test_geometry_does_not_import_torch():
     code = "import sys, cogvideox.geometry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @given(st.integers(1, 2000), st.integers(1, 2000), st.sampled_from([16, 480, 720]), st.sampled_from([16, 64, 480]))
-def test_contain(height, width, target_height, target_width):
-    """All of the picture is seen, and it is as large as fits: one side is the target's."""
-    place = geometry.contain(height, width, target_height, target_width)
-    assert place.height <= target_height and place.width <= target_width
-    assert place.height == target_height or place.width == target_width
-    assert (
-        0 <= target_height - place.height - 2 * place.top <= 1 and 0 <= target_width - place.width - 2 * place.left <= 1
-    )
+def test_contain_keeps_the_aspect_ratio_and_centers(height, width, target_height, target_width):
+    """The whole frame fits, and one side equals the target's."""
+    fit = geometry.contain(height, width, target_height, target_width)
+    assert fit.height <= target_height and fit.width <= target_width
+    assert fit.height == target_height or fit.width == target_width
+    assert 0 <= target_height - fit.height - 2 * fit.top <= 1 and 0 <= target_width - fit.width - 2 * fit.left <= 1
     scale = min(target_height / height, target_width / width)
-    assert abs(place.height - max(1, height * scale)) <= 1 and abs(place.width - max(1, width * scale)) <= 1
+    assert abs(fit.height - max(1, height * scale)) <= 1 and abs(fit.width - max(1, width * scale)) <= 1
 
 
 @given(st.integers(1, 60), st.integers(2, 20), st.integers(1, 19))
-def test_windows_cover_everything_and_share_enough(num_latents, window, overlap):
+def test_time_windows_cover_all_frames_and_overlap_enough(num_latents, window, overlap):
     overlap = min(overlap, window - 1)
     windows = geometry.time_windows(num_latents, window, overlap)
     assert windows[0].start == 0 and windows[-1].stop == num_latents
@@ -148,18 +145,18 @@ def test_windows_cover_everything_and_share_enough(num_latents, window, overlap)
         assert one.start < next_one.start and one.stop - next_one.start >= overlap
 
 
-def test_a_size_like_a_picture():
+def test_size_for_aspect():
     both = (768, 1360)
-    for picture, size in (
+    for image, size in (
         ((1080, 1920), (768, 1360)),
         ((1200, 900), (1024, 768)),
         ((500, 500), (768, 768)),
         ((100, 9000), (768, 1360)),
     ):
-        assert geometry.size_for_aspect(*picture, both, both, 16) == size
+        assert geometry.size_for_aspect(*image, both, both, 16) == size
 
 
-def test_whole_frames():
+def test_round_down_frames():
     assert [geometry.round_down_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
 
 
@@ -174,16 +171,16 @@ def test_whole_frames():
         ((50, 100), 256 * 256, (48, 96)),
     ],
 )
-def test_the_size_within_an_area(size, area, expected):
+def test_size_for_area(size, area, expected):
     assert geometry.size_for_area(*size, area, 16) == expected
 
 
-def test_a_picture_without_a_size_is_told():
-    with pytest.raises(UserError, match="15x480 pixels are too few"):
+def test_an_image_too_small_for_any_size_is_rejected():
+    with pytest.raises(UserError, match="15x480 pixels are too small"):
         geometry.size_for_area(480, 15, 256 * 256, 16)
 
 
 @given(st.integers(16, 2000), st.integers(16, 2000), st.integers(256, 10**6))
-def test_a_size_within_an_area_is_legal_and_enlarges_nothing(height, width, area):
+def test_size_for_area_is_legal_and_does_not_enlarge(height, width, area):
     h, w = geometry.size_for_area(height, width, area, 16)
     assert h % 16 == w % 16 == 0 and h <= height and w <= width and h * w <= area

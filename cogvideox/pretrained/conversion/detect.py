@@ -186,11 +186,11 @@ def _sort(
             unknown_tensors += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
             continue
         name, naming = part
-        whole = state.renamed(names)
+        whole = state.select(names)
         if name == "text_encoder":
             whole = merge_shared_embedding(whole)
         unused = set(unused_tensors(whole, name, naming))
-        own = whole.renamed({new: new for new in whole if new not in unused})
+        own = whole.select({new: new for new in whole if new not in unused})
         parts[name] = _recognised(name, naming, own, whole.meta, where, variant or _variant_of(parts))
     return parts, unknown_tensors
 

@@ -74,7 +74,7 @@ class DiskStore:
     def _part(self, names: Sequence[str]) -> LazyStateDict:
         """Of the files, what these tensors are made of."""
         theirs = [part for name in names for part in source_names(name, self._state, self._rules)]
-        return self._state.renamed({name: name for name in theirs})
+        return self._state.select({name: name for name in theirs})
 
     def rows_of(self, name: str, indices: Tensor) -> Tensor:
         """Some rows of a table that lies in the file as it is used, cast. The others are never read."""

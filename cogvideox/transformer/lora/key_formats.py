@@ -114,7 +114,7 @@ def _layers() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
 
     Norms are among them, of which there can be no LoRA; laying one over a model then says so.
     """
-    names = [name for rule in keymap(TransformerConfig()) for name in rule.theirs if name.endswith((".*", ".weight"))]
+    names = [name for rule in keymap(TransformerConfig()) for name in rule.external if name.endswith((".*", ".weight"))]
     layers = []
     for name in dict.fromkeys(name.removesuffix(".*").removesuffix(".weight") for name in names):
         dotted = re.escape(name).replace(r"\{n\}", r"(\d+)")

@@ -92,7 +92,7 @@ class LPIPS(nn.Module):
         with torch.device("meta"):
             lpips = cls()
         stored = open_weights(trunk)
-        features = stored.renamed({name: name for name in stored if not name.startswith("classifier.")})
+        features = stored.select({name: name for name in stored if not name.startswith("classifier.")})
         load_strict(lpips.trunk, features, where=str(trunk), dtype=torch.float32)
         rules = [Rename("lin{n}.model.1.weight", "{n}.weight")]
         load_strict(lpips.heads, open_weights(heads), where=str(heads), rules=rules, dtype=torch.float32)

@@ -96,7 +96,7 @@ def test_first_frames_for_image_models(run, data, model, here):
         (["none"], "-o STORE names a folder"),
         (["none", "-o", "s"], "none is no folder of videos or images"),
         (["data", "-o", "s", "--model", "nothing"], "there is no model 'nothing'"),
-        (["data", "-o", "s", "--shard", "2/2"], "shard 2/2 is not possible"),
+        (["data", "-o", "s", "--shard", "2/2"], "shard 2/2 does not exist"),
         (["data", "-o", "s", "--workers", "-1"], "--workers -1 is below"),
         (["data", "-o", "s", "--max-size", "64"], "write WIDTHxHEIGHT"),
         (["data", "-o", "s", "--max-size", "64x64", "--height", "64"], "take one"),
@@ -105,7 +105,7 @@ def test_first_frames_for_image_models(run, data, model, here):
         (["data", "-o", "s", "--num-frames", "8"], "the nearest: 5 or 9"),
         (["data", "-o", "s", "--first-frames", "-1"], "first_frames=-1 is below"),
         (["data", "-o", "s", "--sheet", "x.jpg"], "ends in .png"),
-        (["data", "-o", "data/a.mp4"], "a part of its path is a file"),
+        (["data", "-o", "data/a.mp4"], "part of its path is a file"),
     ],
 )
 def test_what_is_refused(run, data, options, message):

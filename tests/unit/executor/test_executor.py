@@ -24,7 +24,7 @@ class Squares:
 
     def open(self, worker: int) -> Callable[[Sequence[int]], list[int]]:
         if self.closed:
-            raise UserError("the model is not there")
+            raise UserError("the model is missing")
 
         def work(batch: Sequence[int]) -> list[int]:
             if self.kill in batch:
@@ -37,33 +37,33 @@ class Squares:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_answers_come_in_order_whoever_gives_them(workers):
+def test_results_come_in_input_order(workers):
     assert list(run(Squares(), BATCHES, workers=workers)) == [[1, 4], [9], [], [16, 25, 36], [49]]
 
 
-@pytest.mark.parametrize("stage", [Squares(bad=3), Squares(closed=True)])
-def test_what_a_worker_raises_is_raised_here(stage):
-    with pytest.raises(UserError, match=r"3 is bad|the model is not there"):
-        list(run(stage, BATCHES, workers=1))
+@pytest.mark.parametrize("task", [Squares(bad=3), Squares(closed=True)])
+def test_an_error_in_a_worker_is_raised_in_the_parent(task):
+    with pytest.raises(UserError, match=r"3 is bad|the model is missing"):
+        list(run(task, BATCHES, workers=1))
 
 
-def test_a_killed_worker_is_one_sentence():
+def test_a_killed_worker_raises_a_user_error():
     with pytest.raises(UserError, match="a worker process was killed"):
         list(run(Squares(kill=4), BATCHES, workers=1))
 
 
-def test_workers_end_with_their_parent(tmp_path):
+def test_workers_exit_with_their_parent(tmp_path):
     code = """
 import os, signal
 from pathlib import Path
-class Stage:
+class Work:
     def open(self, worker):
         Path(os.environ["NOTE"]).write_text(str(os.getpid()))
         return lambda batch: batch
 if __name__ == "__main__":
     from cogvideox.executor.base import run
-    answers = run(Stage(), [[1]] * 100, workers=1)
-    next(answers)
+    results = run(Work(), [[1]] * 100, workers=1)
+    next(results)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     file, note = tmp_path / "program.py", tmp_path / "pid"
@@ -84,27 +84,27 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_ray_gives_the_same():
+def test_ray_gives_the_same_results():
     pytest.importorskip("ray")
     assert list(run(Squares(), BATCHES, workers=2, backend="ray")) == list(run(Squares(), BATCHES))
     with pytest.raises(UserError, match="3 is bad"):
         list(run(Squares(bad=3), BATCHES, workers=1, backend="ray"))
 
 
-def test_without_ray_it_is_said(monkeypatch):
+def test_an_error_says_that_ray_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed: pip install 'cogvideox\[ray\]'"):
         list(run(Squares(), BATCHES, backend="ray"))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 12])
-def test_shards_share_the_rows(world):
+def test_shards_partition_the_rows(world):
     parts = [Shard(rank, world).of(range(10)) for rank in range(world)]
     assert sorted(row for part in parts for row in part) == list(range(10))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_shard_is_done_when_its_file_is_there(tmp_path):
+def test_all_done_requires_the_file_of_every_shard(tmp_path):
     for rank in (1, 0):
         assert Shard(rank, 2).all_done(tmp_path, ".txt") is None
         Shard(rank, 2).file(tmp_path, ".txt").touch()
@@ -112,10 +112,10 @@ def test_a_shard_is_done_when_its_file_is_there(tmp_path):
     assert Shard(0, 3).all_done(tmp_path, ".txt") is None
 
 
-def test_shards_as_people_write_them():
+def test_parsing_of_shards():
     assert Shard.parse("3/8") == Shard(3, 8)
     for text in ("8/8", "1/0"):
-        with pytest.raises(UserError, match="is not possible"):
+        with pytest.raises(UserError, match="does not exist: shards are numbered 0/"):
             Shard.parse(text)
     for text in ("3", "a/b", "-1/4", "1.5/3"):
         with pytest.raises(UserError, match="such as 0/4"):

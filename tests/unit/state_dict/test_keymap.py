@@ -19,7 +19,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_rename_keeps_numbers_and_the_rest_of_the_name():
+def test_rename_keeps_integers_and_the_rest_of_the_name():
     rules = [Rename("down.{n}.block.{m}.*", "levels.{n}.blocks.{m}.*")]
     state = {"down.0.block.11.conv.weight": torch.ones(1), "down.3.block.2.bias": torch.zeros(1)}
     ours = to_internal(state, rules)
@@ -27,12 +27,12 @@ def test_rename_keeps_numbers_and_the_rest_of_the_name():
     assert same(to_external(ours, rules), state)
 
 
-def test_dots_and_other_signs_in_a_pattern_are_literal():
+def test_dots_in_a_pattern_are_literal():
     rules = [Rename("a.b", "c")]
     assert set(to_internal({"axb": torch.ones(1)}, rules)) == {"axb"}
 
 
-def test_merge_joins_in_the_order_of_the_rule_not_of_the_file():
+def test_merge_concatenates_in_the_order_of_the_rule():
     rules = [Merge(("x.{n}.q.*", "x.{n}.k.*", "x.{n}.v.*"), "y.{n}.qkv.*")]
     state = {f"x.4.{part}.weight": torch.full((2, 3), i) for i, part in ((2, "v"), (0, "q"), (1, "k"))}
     ours = to_internal(state, rules)
@@ -68,15 +68,15 @@ def test_reshape():
         Interleave(("a", "b"), "whole", order=[(1, 0), (0, 1), (0, 0), (1, 1)], num_chunks=2),
     ],
 )
-def test_placed_is_made(rule):
-    parts = [torch.randn(4, 4) for _ in rule.theirs]
+def test_join_into_equals_join_tensor(rule):
+    parts = [torch.randn(4, 4) for _ in rule.external]
     made = join_tensor("whole", [rule], parts)
     placed = torch.full_like(made, torch.nan, dtype=torch.float64)
     join_into("whole", [rule], parts, placed)
     assert torch.equal(placed.float(), made)
 
 
-def test_parts_of_unequal_sizes_are_placed_as_they_are_made():
+def test_join_into_equals_join_tensor_for_parts_of_unequal_size():
     parts = [torch.randn(1, 3), torch.randn(3, 3)]
     rules = [Merge(("a", "b"), "whole")]
     placed = torch.empty(4, 3)
@@ -84,22 +84,22 @@ def test_parts_of_unequal_sizes_are_placed_as_they_are_made():
     assert torch.equal(placed, join_tensor("whole", rules, parts))
 
 
-def test_what_no_rule_fits_and_what_lacks_a_partner_pass_through():
+def test_unmatched_names_and_incomplete_merges_pass_through():
     rules = [Merge(("q.*", "k.*"), "qk.*")]
     state = {"q.weight": torch.ones(1), "other": torch.ones(1)}
     assert same(to_internal(state, rules), state)
 
 
-def test_the_first_rule_that_fits_decides():
+def test_the_first_matching_rule_applies():
     rules = [Rename("a.special.*", "s.*"), Rename("a.*", "b.*")]
     assert set(to_internal({"a.special.w": torch.ones(1), "a.w": torch.ones(1)}, rules)) == {"s.w", "b.w"}
 
 
-def test_their_names_names_every_part():
+def test_external_names_lists_every_part():
     assert external_names("qk.3.weight", [Merge(("q.{n}.*", "k.{n}.*"), "qk.{n}.*")]) == ("q.3.weight", "k.3.weight")
 
 
-def test_shapes_that_do_not_fit_are_the_users_error():
+def test_mismatched_shapes_raise_a_user_error():
     with pytest.raises(UserError, match=r"q \[2, 3\], k \[2, 4\]"):
         to_internal({"q": torch.ones(2, 3), "k": torch.ones(2, 4)}, [Merge(("q", "k"), "qk")])
     order = [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -107,7 +107,7 @@ def test_shapes_that_do_not_fit_are_the_users_error():
         to_external({"ab": torch.ones(5)}, [Interleave(("a", "b"), "ab", order, num_chunks=2)])
 
 
-def test_two_tensors_of_one_name_are_refused():
+def test_duplicate_names_are_rejected():
     with pytest.raises(ValueError, match="both be called b"):
         to_internal({"a": torch.ones(1), "b": torch.ones(1)}, [Rename("a", "b")])
 
@@ -121,6 +121,6 @@ def test_two_tensors_of_one_name_are_refused():
         lambda: Interleave(("a", "b"), "c", [(0, 0), (0, 0)], num_chunks=1),
     ],
 )
-def test_a_rule_that_cannot_be_inverted_is_refused(rule):
+def test_rules_that_cannot_be_inverted_are_rejected(rule):
     with pytest.raises(ValueError):
         rule()

@@ -21,7 +21,7 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_file_comes_back(tmp_path, state):
+def test_a_saved_file_is_loaded_unchanged(tmp_path, state):
     path = tmp_path / "new" / "x.safetensors"
     save_state(state, path, metadata={"about": "test"})
     assert same(load_state(path), state)
@@ -29,13 +29,13 @@ def test_a_file_comes_back(tmp_path, state):
     assert names(path.parent) == ["x.safetensors"]
 
 
-def test_a_file_can_be_read_by_whom_the_system_lets(tmp_path, state):
+def test_a_saved_file_has_the_default_permissions(tmp_path, state):
     (tmp_path / "plain").touch()
     save_state(state, tmp_path / "x.safetensors")
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_shards_come_back_in_the_layout_of_diffusers(tmp_path, state):
+def test_shards_have_the_layout_of_diffusers_and_load_unchanged(tmp_path, state):
     save_state(state, tmp_path / "x.safetensors", max_shard_bytes=300)
     index = json.loads((tmp_path / "x.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 6 * 128 + 6
@@ -46,7 +46,7 @@ def test_shards_come_back_in_the_layout_of_diffusers(tmp_path, state):
     assert same(load_state(tmp_path / "x.safetensors.index.json"), state)
 
 
-def test_saving_again_leaves_nothing_of_the_other_form(tmp_path, state):
+def test_saving_again_removes_the_files_of_the_other_layout(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path, max_shard_bytes=300)
     (tmp_path / "other.safetensors.txt").touch()
@@ -57,14 +57,14 @@ def test_saving_again_leaves_nothing_of_the_other_form(tmp_path, state):
     assert same(load_state(tmp_path), state)
 
 
-def test_views_of_one_tensor_are_saved_whole(tmp_path):
+def test_views_and_transposed_tensors_are_saved(tmp_path):
     qkv = torch.arange(12.0).reshape(6, 2)
     parts = dict(zip("qkv", qkv.chunk(3), strict=True)) | {"t": torch.ones(2, 3).T}
     save_state(parts, tmp_path / "x.safetensors")
     assert same(load_state(tmp_path), parts)
 
 
-def test_a_loaded_tensor_is_mapped_and_can_be_changed_without_changing_the_file(tmp_path, state):
+def test_writing_to_a_loaded_tensor_does_not_change_the_file(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     load_state(path)["layer.0.weight"].zero_()
@@ -72,31 +72,31 @@ def test_a_loaded_tensor_is_mapped_and_can_be_changed_without_changing_the_file(
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
-def test_a_truncated_file_is_named(tmp_path, state, size):
+def test_an_error_names_a_truncated_file(tmp_path, state, size):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"x\.safetensors: it is truncated or no safetensors"):
+    with pytest.raises(UserError, match=r"x\.safetensors: it is truncated or not a safetensors file"):
         load_state(path)
 
 
-def test_what_is_no_weights_file_is_named(tmp_path):
+def test_an_error_names_a_path_without_weights(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         load_state(tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="holds no file"):
+    with pytest.raises(UserError, match="there are no weights"):
         load_state(tmp_path)
     (tmp_path / "x.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(UserError, match="git lfs pull"):
         load_state(tmp_path)
     (tmp_path / "y.safetensors").touch()
-    with pytest.raises(UserError, match="is unclear, give one of"):
+    with pytest.raises(UserError, match="several weights files: pass one of"):
         load_state(tmp_path)
 
 
-def test_a_missing_shard_and_a_broken_index_are_named(tmp_path, state):
+def test_an_error_names_a_missing_shard_and_a_broken_index(tmp_path, state):
     save_state(state, tmp_path / "x.safetensors", max_shard_bytes=300)
     (tmp_path / "x-00002-of-00003.safetensors").unlink()
-    with pytest.raises(UserError, match=r"1 file missing beside it \(x-00002-of-00003\.safetensors\)"):
+    with pytest.raises(UserError, match=r"1 shard missing next to it \(x-00002-of-00003\.safetensors\)"):
         load_state(tmp_path)
     save_state({"a": torch.ones(1)}, tmp_path / "x-00002-of-00003.safetensors")
     with pytest.raises(UserError, match=r"x-00002-of-00003\.safetensors lacks 2 tensors"):
@@ -107,11 +107,11 @@ def test_a_missing_shard_and_a_broken_index_are_named(tmp_path, state):
             load_state(tmp_path)
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, state):
+def test_a_failed_save_keeps_the_old_file_and_no_other(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the disk says no after 20 kB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writes fail after 20 kB
     try:
         for shard in (None, 12_000):
             big = {"a": torch.ones(1000), "b": torch.ones(1000, 10)}
@@ -123,7 +123,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, state):
     assert same(load_state(path), state)
 
 
-def test_a_path_through_a_file_is_the_users_error(tmp_path, state):
+def test_a_file_in_place_of_a_folder_raises_a_user_error(tmp_path, state):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a part of its path is a file"):
+    with pytest.raises(UserError, match="part of its path is a file"):
         save_state(state, tmp_path / "file" / "x.safetensors")

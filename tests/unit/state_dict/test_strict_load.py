@@ -7,7 +7,7 @@ from cogvideox.state_dict.keymap import Merge
 from cogvideox.state_dict.strict_load import convert_into, load_strict
 
 
-def test_strict_load_onto_meta_takes_the_tensors_themselves():
+def test_loading_onto_meta_does_not_copy():
     with torch.device("meta"):
         layer = nn.Linear(4, 8)
     state = {"weight": torch.randn(8, 4, dtype=torch.bfloat16), "bias": torch.zeros(8, dtype=torch.bfloat16)}
@@ -16,21 +16,21 @@ def test_strict_load_onto_meta_takes_the_tensors_themselves():
     assert layer.bias.dtype == torch.bfloat16
 
 
-def test_strict_load_names_everything_that_does_not_fit():
+def test_the_error_lists_every_mismatch():
     layer = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
     state = {"0.weight": torch.ones(8, 5), "0.bias": torch.ones(8), "1.bias": torch.ones(2), "2.bias": torch.ones(1)}
     with pytest.raises(UserError) as caught:
         load_strict(layer, state, where="x.safetensors")
     assert str(caught.value) == (
-        "the weights in x.safetensors do not fit their configuration: 1 tensor missing (1.weight); "
-        "1 tensor not of this model (2.bias); 1 tensor of another shape (0.weight is [8, 5], not [8, 4])"
+        "the weights in x.safetensors do not match their config: 1 tensor missing (1.weight); "
+        "1 unexpected tensor (2.bias); 1 tensor of another shape (0.weight is [8, 5], not [8, 4])"
     )
 
 
-def test_strict_load_speaks_of_the_names_in_the_file():
+def test_the_error_uses_the_names_of_the_file():
     rules = [Merge(("q", "k"), "weight")]
     layer = nn.Linear(2, 4, bias=False)
-    with pytest.raises(UserError, match=r"configuration: 1 tensor missing \(k\)$"):
+    with pytest.raises(UserError, match=r"config: 1 tensor missing \(k\)$"):
         load_strict(layer, {"q": torch.ones(2, 2)}, where="x", rules=rules)
     wide = {"q": torch.ones(2, 3), "k": torch.ones(2, 3)}
     with pytest.raises(UserError, match=r"q \+ k is \[4, 3\], not \[4, 2\]"):
@@ -39,16 +39,16 @@ def test_strict_load_speaks_of_the_names_in_the_file():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_weights_that_are_no_numbers_are_refused(bad, dtype):
+def test_nan_and_infinity_are_rejected(bad, dtype):
     layer = nn.Linear(4, 8)
     state = {"weight": torch.full((8, 4), 60000.0, dtype=dtype), "bias": torch.zeros(8, dtype=dtype)}
-    load_strict(layer, state, where="x")  # large numbers are numbers
+    load_strict(layer, state, where="x")  # large finite values are accepted
     state["weight"][3, 2] = bad
     with pytest.raises(UserError, match=r"x are damaged: 1 tensor with NaN or infinity \(weight\)"):
         load_strict(layer, state, where="x")
 
 
-def test_into_memory_that_is_there():
+def test_convert_into_fills_existing_tensors():
     state = {"q": torch.randn(2, 3), "k": torch.randn(2, 3), "out": torch.randn(3)}
     into = {"qk": torch.zeros(4, 3, dtype=torch.bfloat16), "out": torch.zeros(3)}
     qk, rules = into["qk"], [Merge(("q", "k"), "qk")]
@@ -63,7 +63,9 @@ def test_into_memory_that_is_there():
     state["k"][0, 0] = 70000.0
     convert_into(state, into, where="a file", rules=rules)
     into["qk"] = torch.zeros(4, 3, dtype=torch.float16)
-    with pytest.raises(UserError, match=r"fit into float16, whose numbers end at 65504: .* larger ones \(q \+ k\)"):
+    with pytest.raises(
+        UserError, match=r"fit in float16 \(largest value 65504\): .* larger values \(q \+ k\); use bfloat16"
+    ):
         convert_into(state, into, where="a file", rules=rules)
     state = {name: tensor.clamp(max=9).to(torch.float8_e4m3fn) for name, tensor in state.items()}
     convert_into(state, into, where="a file", rules=rules)

@@ -29,7 +29,7 @@ NAN = float("nan")
             {"samples.height": 50},
             "samples.height=50 is not a multiple of 16 pixels; the nearest: 48 or 64",
         ),
-        ("toybox-lora", {"samples.num_frames": 10}, "samples.num_frames=10 is not possible"),
+        ("toybox-lora", {"samples.num_frames": 10}, "samples.num_frames=10 is not allowed"),
         ("toybox-lora", {"samples.num_inference_steps": 0}, "samples.num_inference_steps=0 is below"),
         ("toybox", {"optim.betas": (0.9, 1.0)}, "optim.betas=(0.9, 1.0)"),
         ("toybox", {"optim.weight_decay": -0.1}, "optim.weight_decay=-0.1"),

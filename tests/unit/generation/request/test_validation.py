@@ -50,7 +50,7 @@ CASES = [
     ("5b-i2v", {"image": PICTURE, "window": 33, "num_frames": 97}, "window=33 is not possible, .* nearest is 17"),
     ("5b-i2v", {"image": PICTURE, "num_frames": 97}, "nearest is 17, and window=17 makes a longer video"),
     ("5b", {"video": CLIP, "invert": True, "window": 9}, "window is not possible here"),
-    ("5b", {"window": 10}, "window=10 is not possible, .* 9 or 13"),
+    ("5b", {"window": 10}, "window=10 is not allowed: .* 9 or 13"),
     ("5b", {"window": 1}, "window=1 is too short .* the nearest is 5"),
     ("1.5-5b", {"window": 5}, "the nearest is 9"),
     ("5b", {"window": 9, "overlap": 6}, "overlap=6 must be a multiple of 4, .* the nearest is 8"),

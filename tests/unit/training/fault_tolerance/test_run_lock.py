@@ -79,7 +79,7 @@ def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(UserError, match=r"cannot write .*run: a part of its path is a file"),
+        pytest.raises(UserError, match=r"cannot write .*run: part of its path is a file"),
         run_lock(tmp_path / "file/run"),
     ):
         pass

@@ -211,10 +211,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             read_lora(path)
     (tmp_path / "x.bin").write_bytes(b"no pickle")
-    with pytest.raises(UserError, match="no file of PyTorch"):
+    with pytest.raises(UserError, match="not a PyTorch file"):
         read_lora(tmp_path / "x.bin")
     torch.save([1], tmp_path / "x.bin")
-    with pytest.raises(UserError, match="but a list"):
+    with pytest.raises(UserError, match="contains a list"):
         read_lora(tmp_path / "x.bin")
 
 

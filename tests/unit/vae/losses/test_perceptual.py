@@ -100,7 +100,7 @@ def test_other_files_are_refused(broken, trunk, heads, tmp_path):
     del states[broken][lost]
     for name, state in states.items():
         torch.save(state, tmp_path / f"{name}.pt")
-    with pytest.raises(UserError, match=rf"{broken}\.pt do not fit .* 1 tensor missing \({lost}\)"):
+    with pytest.raises(UserError, match=rf"{broken}\.pt do not match .* 1 tensor missing \({lost}\)"):
         LPIPS.load(tmp_path / "trunk.pt", tmp_path / "heads.pt")
     with pytest.raises(UserError, match=r"none\.pth"):
         LPIPS.load(tmp_path / "none.pth", tmp_path / "heads.pt")
