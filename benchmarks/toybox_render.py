@@ -13,22 +13,22 @@ from pathlib import Path
 import torch
 from common import processor_name, write_json
 
-from cogvideox.toybox.render.render import render_batch
+from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.grammar import GRAMMARS
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.scenes.sampler import sample_scene
 
 
 def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
     """Medians over repeats of other clips each time; clips per second of processor time do not mind other work."""
-    scenes = [draw(seed, grammar) for seed in range(num_clips)]
-    render_batch(scenes)
+    scenes = [sample_scene(seed, grammar) for seed in range(num_clips)]
+    render_scenes(scenes)
     rows = []
     for repeat in range(1, repeats + 1):
         seeds = range(repeat * num_clips, (repeat + 1) * num_clips)
         began = time.process_time()
-        scenes = [draw(seed, grammar) for seed in seeds]
+        scenes = [sample_scene(seed, grammar) for seed in seeds]
         drawn, wall = time.process_time(), time.perf_counter()
-        render_batch(scenes)
+        render_scenes(scenes)
         rows.append((drawn - began, time.perf_counter() - wall, time.process_time() - drawn))
     drawn, wall, processor = (statistics.median(column) for column in zip(*rows))
     return {

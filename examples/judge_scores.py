@@ -9,9 +9,9 @@ import argparse
 
 import torch
 
-from cogvideox.toybox.judge.judge import judge_batch, rates
-from cogvideox.toybox.render.render import render_batch
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
+from cogvideox.toybox.render.renderer import render_scenes
+from cogvideox.toybox.scenes.sampler import sample_scene
 
 BATCH = 50
 
@@ -24,18 +24,18 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.03, help="standard deviation, of 1")
     options = parser.parse_args()
 
-    scenes = [draw(options.seed + i, options.grammar) for i in range(options.num_clips)]
+    scenes = [sample_scene(options.seed + i, options.grammar) for i in range(options.num_clips)]
     generator = torch.Generator().manual_seed(0)
     verdicts = {"true": [], "noisy": [], "shuffled": []}
     for first in range(0, len(scenes), BATCH):
         part = scenes[first : first + BATCH]
-        clips = render_batch(part)
+        clips = render_scenes(part)
         noise = 255 * options.noise * torch.randn(clips.shape, generator=generator)
         noisy = (clips + noise).round().clamp(0, 255).to(torch.uint8)
-        verdicts["true"] += judge_batch(clips, part)
-        verdicts["noisy"] += judge_batch(noisy, part)
-        verdicts["shuffled"] += judge_batch(clips, part[1:] + part[:1])
-    scores = {kind: rates(rows) for kind, rows in verdicts.items()}
+        verdicts["true"] += judge_clips(clips, part)
+        verdicts["noisy"] += judge_clips(noisy, part)
+        verdicts["shuffled"] += judge_clips(clips, part[1:] + part[:1])
+    scores = {kind: fact_accuracies(rows) for kind, rows in verdicts.items()}
     print(f"| fact | {' | '.join(scores)} |")
     print("|---|" + "---|" * len(scores))
     for fact in scores["true"]:

@@ -26,10 +26,11 @@ from cogvideox.dataset.mixture import Source
 from cogvideox.filter_policy import Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
-from cogvideox.toybox.captions.caption import STYLES, caption, sample_prompts
-from cogvideox.toybox.judge.judge import judge_batch, rates
-from cogvideox.toybox.render.render import render
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.captions.caption import caption_scene, sample_prompts
+from cogvideox.toybox.captions.core import STYLES
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
+from cogvideox.toybox.render.renderer import render_scene
+from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.diffusion import trainer
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.recipes import STAGES
@@ -125,14 +126,14 @@ def write_clips(path: Path, number: int, *, with_overlay: float, seed: int) -> N
     rng, lines = np.random.default_rng(seed), []
     for i in range(number):
         image, spoiled = rng.random() < 0.15, rng.random() < with_overlay
-        scene = draw(rng, side="training")
+        scene = sample_scene(rng, split="training")
         height = 48 if rng.random() < 0.2 else 64
-        frames = render(scene, num_frames=1 if image else FRAMES, height=height, width=64).numpy()
+        frames = render_scene(scene, num_frames=1 if image else FRAMES, height=height, width=64).numpy()
         if spoiled:
             put_over(frames, OVERLAYS[rng.integers(2)])
         name = f"{i:05d}.png" if image else f"{i:05d}.mp4"
         Video(frames, fps=8.0).save(path / name)
-        text = caption(scene, STYLES[rng.integers(len(STYLES))], rng, image=image)
+        text = caption_scene(scene, STYLES[rng.integers(len(STYLES))], rng, image=image)
         quality = rng.normal(0.0 if spoiled else 1.0, 0.3)
         lines.append(json.dumps({"file_name": name, "text": text, "quality": round(quality, 3)}))
     (path / "metadata.jsonl").write_text("\n".join(lines) + "\n")
@@ -175,7 +176,7 @@ def of_the_data(model: str, number: int = 60) -> dict[str, float]:
     vae, rng = model_folder.load(model).vae, np.random.default_rng(2)
     found: dict[str, list[bool]] = {"clean": [], "spoiled": []}
     for i in range(number):
-        frames = render(draw(rng, side="training"), num_frames=FRAMES, height=64, width=64).numpy()
+        frames = render_scene(sample_scene(rng, split="training"), num_frames=FRAMES, height=64, width=64).numpy()
         if i % 2:
             put_over(frames, OVERLAYS[i // 2 % 2])
         pixels = to_model(torch.from_numpy(frames))[None]
@@ -186,13 +187,13 @@ def of_the_data(model: str, number: int = 60) -> dict[str, float]:
 
 def judged(model: str, number: int, side: int) -> tuple[list[np.ndarray], dict]:
     """Videos of prompts of compositions that training never saw, and the shares of facts right and of overlays."""
-    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, side="withheld")
+    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, split="withheld")
     videos = [
         pipe.generate(prompt, seed=i, num_frames=FRAMES, height=side, width=side).frames
         for i, (prompt, _) in enumerate(drawn)
     ]
-    verdicts = judge_batch(torch.from_numpy(np.stack(videos)), [facts for _, facts in drawn])
-    shares = {fact: asdict(score) for fact, score in rates(verdicts).items()}
+    verdicts = judge_clips(torch.from_numpy(np.stack(videos)), [facts for _, facts in drawn])
+    shares = {fact: asdict(score) for fact, score in fact_accuracies(verdicts).items()}
     return videos, shares | {"overlay": {"value": sum(map(has_overlay, videos)) / number}}
 
 

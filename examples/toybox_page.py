@@ -18,8 +18,8 @@ import torch
 
 from cogvideox import CogVideoX, Video
 from cogvideox.errors import UserError
-from cogvideox.toybox.captions.caption import parse, sample_prompts
-from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.captions.caption import parse_prompt, sample_prompts
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.video.sheet import ends_and_middle, side_by_side
 
 COLUMNS = 4
@@ -45,14 +45,14 @@ def main() -> None:
     if options.prompts is not None:
         prompts = [line for line in options.prompts.read_text().splitlines() if line.strip()]
     else:
-        drawn = sample_prompts(options.num_prompts, options.seed, side=options.side, grammar=options.grammar)
+        drawn = sample_prompts(options.num_prompts, options.seed, split=options.side, grammar=options.grammar)
         prompts = [prompt for prompt, _ in drawn]
     answers = [answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
     spec = pipe.settings
     black = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
     videos = np.stack([black if video is None else video for video in answers])
-    asked = [parse(prompt, options.grammar) for prompt in prompts]
-    verdicts = judge_batch(torch.from_numpy(videos), asked, options.grammar)
+    asked = [parse_prompt(prompt, options.grammar) for prompt in prompts]
+    verdicts = judge_clips(torch.from_numpy(videos), asked, options.grammar)
     # Without a video nothing is right, not even the black floor that the judge would see.
     verdicts = [
         dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(answers, verdicts)
@@ -67,7 +67,7 @@ def main() -> None:
         for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), start=1)
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
-    scores = rates(verdicts)
+    scores = fact_accuracies(verdicts)
     report = {name: str(value) for name, value in vars(options).items() if value is not None}
     report |= {"num_prompts": len(prompts)}
     report["scores"] = {fact: asdict(score) for fact, score in scores.items()}

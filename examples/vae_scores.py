@@ -15,7 +15,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import render, scene
 from cogvideox.geometry import decode_chunks
 from cogvideox.pretrained.model_folder import load
-from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.recipes import HELD_OUT
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.metrics import psnr
@@ -41,8 +41,8 @@ def main() -> None:
         decibels.append(psnr(reconstruction, video))
         if len(decode_chunks(latents.shape[2])) > 1:
             in_one_piece.append(psnr(vae.decoder(latents, ConvCache()), video))
-        verdicts += judge_batch(to_frames(reconstruction), [scene(clips, index) for index in indices])
-    scores = {fact: round(score.value, 4) for fact, score in rates(verdicts).items()}
+        verdicts += judge_clips(to_frames(reconstruction), [scene(clips, index) for index in indices])
+    scores = {fact: round(score.value, 4) for fact, score in fact_accuracies(verdicts).items()}
     report = {"psnr": torch.cat(decibels)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
     means = {name: round(values.mean().item(), 2) for name, values in report.items()}
     print(json.dumps(means | {"judged": scores}, indent=2))

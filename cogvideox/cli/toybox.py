@@ -43,20 +43,21 @@ def run(arguments: list[str]) -> None:
     if not LEAST_FPS <= options.fps <= 1000:
         raise UserError(f"--fps {options.fps:g} is not between {LEAST_FPS:g} and 1000; 16 is usual")
 
-    from cogvideox.toybox.captions.caption import STYLES, caption
-    from cogvideox.toybox.scenes.sample_core import draw
+    from cogvideox.toybox.captions.caption import caption_scene
+    from cogvideox.toybox.captions.core import STYLES
+    from cogvideox.toybox.scenes.sampler import sample_scene
 
     seeds = range(options.seed, options.seed + options.num_scenes)
     facts: dict[str, Any] = _facts(options.facts)
     seconds = (options.num_frames - 1) / options.fps
-    scenes = [draw(seed, options.grammar, seconds=seconds, **facts) for seed in seeds]
+    scenes = [sample_scene(seed, options.grammar, seconds=seconds, **facts) for seed in seeds]
     image = options.num_frames == 1
     if options.caption:
         for seed, scene in zip(seeds, scenes):
             for style in STYLES:
-                print(f"{seed} {style:<5}  {caption(scene, style, seed, image=image)}")
+                print(f"{seed} {style:<5}  {caption_scene(scene, style, seed, image=image)}")
         return
-    captions = [caption(scene, options.style, seed, image=image) for seed, scene in zip(seeds, scenes)]
+    captions = [caption_scene(scene, options.style, seed, image=image) for seed, scene in zip(seeds, scenes)]
     size = {"num_frames": options.num_frames, "height": options.height, "width": options.width, "fps": options.fps}
     paths = _paths(options.output, seeds, image=image)
     render(scenes, captions, paths, _sheet(paths) if options.sheet else None, **size)
@@ -81,12 +82,12 @@ def render(
     import numpy as np
 
     from cogvideox.records import Video
-    from cogvideox.toybox.render.render import render as draw_frames
+    from cogvideox.toybox.render.renderer import render_scene
     from cogvideox.video.sheet import ends_and_middle, side_by_side
 
     shown = []
     for scene, text, path in zip(scenes, captions, paths, strict=True):
-        frames = draw_frames(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
+        frames = render_scene(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
         Video(frames, fps).save(path)
         with atomic_write(path.with_suffix(".txt")) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -120,9 +121,9 @@ def judge(path: Path, prompt: str | None) -> None:
         raise UserError(f"{prompt!r} names nothing of the toybox; it can say things like 'a red ball moves left'")
     print(prompt)
     for name, mark in marks.items():
-        verdict = "right" if mark.right else f"wrong: {mark.seen or 'cannot be told'}"
-        print(f"  {name:<12} {mark.wanted:<12} {verdict}")
-    print(f"{sum(mark.right for mark in marks.values())} of {len(marks)} facts right")
+        verdict = "right" if mark.correct else f"wrong: {mark.observed or 'cannot be told'}"
+        print(f"  {name:<12} {mark.expected:<12} {verdict}")
+    print(f"{sum(mark.correct for mark in marks.values())} of {len(marks)} facts right")
 
 
 def parser() -> Parser:

@@ -1,12 +1,14 @@
-"""The built-in world with known truth: scenes, their rendering, captions, and a judge that reads facts back.
+"""The toybox: a procedural world with known ground truth. Scenes, rendering, captions, and a judge that reads facts
+back from pixels without any model.
 
-| | core grammar, and what both share | full grammar |
+There are two grammars: `core` (one toy, plain floor; frozen, because the shipped model and its published scores depend
+on it) and `full` (several toys, patterns, camera motion, lighting). In `scenes/`, `captions/` and `judge/`, `core.py`
+and `full.py` hold what differs; the entry point of each subpackage takes either.
+
+| | entry point | shared by both grammars |
 |---|---|---|
-| what exists | `scenes.grammar`: words, toys, scenes, withheld compositions | |
-| sampled by seed | `scenes.sample_core` | `scenes.sample_full` |
-| rendered | `render.render`, `render.shapes`, `render.lighting` | `render.floor_patterns`, `render.motion` |
-| captioned | `captions.caption`, words from `captions.vocabulary` | `captions.describe` |
-| parsed | `captions.caption.parse` | `captions.parser`: free-form prompts |
-| read from pixels | `judge.core`, `judge.preprocess` | `judge.full`, `judge.background`, `judge.segmentation` |
-| scored | `judge.judge` | |
+| sample a scene from a seed | `scenes.sampler.sample_scene` | `scenes.grammar`: words, `Toy`, `Scene`, withheld rule |
+| render it | `render.renderer.render_scene` | `shapes`, `lighting`, `floor_patterns`, `motion` |
+| caption it, parse a prompt | `captions.caption.caption_scene`, `parse_prompt` | `captions.vocabulary` |
+| judge a video | `judge.judge.judge_clip`, `judge_prompt` | `judge.preprocess` |
 """

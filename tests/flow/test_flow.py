@@ -13,8 +13,8 @@ import torch
 from cogvideox import CogVideoX
 from cogvideox.cli.main import main
 from cogvideox.records import Video
-from cogvideox.toybox.captions.caption import parse
-from cogvideox.toybox.judge.judge import judge
+from cogvideox.toybox.captions.caption import parse_prompt
+from cogvideox.toybox.judge.judge import judge_clip
 
 SIZE = [f"{clips}.{side}=32" for clips in ("clips", "validation") for side in ("height", "width")]
 FEW = ["clips.num_clips=8", "validation.num_clips=2", "run.num_steps=3", "run.validate_interval=3"]
@@ -38,7 +38,7 @@ def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     assert video.frames.shape == (9, 32, 32, 3)
     assert json.loads((tmp_path / "x.json").read_text())["prompt"] == PROMPT
 
-    verdict = judge(torch.from_numpy(video.frames), parse(PROMPT))
+    verdict = judge_clip(torch.from_numpy(video.frames), parse_prompt(PROMPT))
     assert set(verdict) == {"color", "shape", "motion", "background"}
 
     # The folder that a run leaves is one like any other.

@@ -11,7 +11,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import render, scene
 from cogvideox.geometry import decode_chunks, encode_chunks
 from cogvideox.pretrained.model_folder import load
-from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.toybox.scenes.grammar import FACTS
 from cogvideox.training.recipes import HELD_OUT, toybox_vae
 from cogvideox.vae.conv_cache import ConvCache
@@ -24,7 +24,7 @@ def test_the_judge_reads_reconstructions():
     clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT)
     vae = load("toybox", device=torch.device("cpu"), dtype=torch.float32).vae
     videos = [to_frames(vae.decode(vae.encode(render(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
-    score = rates(judge_batch(torch.cat(videos), [scene(clips, index) for index in range(24)]))
+    score = fact_accuracies(judge_clips(torch.cat(videos), [scene(clips, index) for index in range(24)]))
     right = [score[fact].value for fact in FACTS["core"]]
     assert sum(right) / len(right) >= 0.97, score
 

@@ -22,9 +22,9 @@ from cogvideox.config import to_dict
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.prefetch import ahead
 from cogvideox.state_dict.safetensors_io import save_state
-from cogvideox.toybox.render.render import render_batch
+from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.grammar import Scene
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
@@ -38,12 +38,12 @@ OnProgress = Callable[[int, int], None]
 
 def scene(clips: ToyboxClips, index: int) -> Scene:
     """The scene that clip `index` shows."""
-    return draw(clips.first_seed + index, clips.grammar, side="training", seconds=clips.seconds)
+    return sample_scene(clips.first_seed + index, clips.grammar, split="training", seconds=clips.seconds)
 
 
 def render(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b 3 t h w"]:
     """The pixels of some clips, in [-1, 1]."""
-    frames = render_batch(
+    frames = render_scenes(
         [scene(clips, index) for index in indices],
         num_frames=clips.num_frames,
         height=clips.height,

@@ -1,1 +1,1 @@
-"""Captions of scenes, and parsing of captions."""
+"""Captions of scenes, and parsing of captions and prompts into facts."""

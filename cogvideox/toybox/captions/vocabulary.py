@@ -1,7 +1,16 @@
-"""The words of the full grammar: what each fact may be called, and how the words bend.
+"""The words of the full grammar: synonyms of each fact, and inflected forms of nouns and verbs.
 
-The first word of each row is the fact's own name and is used most; the others are true of the same pixels.
+The first word of each row is the fact's own name and is used most; the others are synonyms.
 """
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+SYNONYM_PROBABILITY = 0.3
 
 COLORS = {
     "red": ("red", "crimson", "scarlet"),
@@ -40,7 +49,7 @@ PATTERNS = {
 }
 FLOORS = ("floor", "floor", "background", "surface", "ground")
 
-WAYS = {
+DIRECTIONS = {
     "left": ("left", "to the left", "leftward"),
     "right": ("right", "to the right", "rightward"),
     "up": ("up", "upward", "upwards"),
@@ -49,7 +58,7 @@ WAYS = {
 REST = ("still", "at rest", "motionless", "in place")
 
 Verb = tuple[str, str, str]
-"""One does, several do, doing."""
+"""Third person singular, plural, participle."""
 MOVE: tuple[Verb, ...] = (
     ("moves", "move", "moving"),
     ("moves", "move", "moving"),
@@ -64,7 +73,7 @@ STAY: tuple[Verb, ...] = (
     ("stands", "stand", "standing"),
     ("remains", "remain", "remaining"),
 )
-DEEDS: dict[str, tuple[Verb, ...]] = {
+MOTION_VERBS: dict[str, tuple[Verb, ...]] = {
     "bounce": (("bounces", "bounce", "bouncing"), ("hops", "hop", "hopping"), ("jumps", "jump", "jumping")),
     "orbit": (("moves in a circle", "move in a circle", "moving in a circle"), ("circles", "circle", "circling")),
     "spin": (("spins", "spin", "spinning"), ("rotates", "rotate", "rotating")),
@@ -85,3 +94,13 @@ CAMERAS = {
     "zoom in": ("zooms in", "moves closer"),
     "zoom out": ("zooms out", "moves away"),
 }
+
+
+def article(phrase: str) -> str:
+    """Returns the phrase with "a" or "an" in front."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def pick(options: Sequence[T], rng: np.random.Generator) -> T:
+    """Returns one of the options, all with equal probability."""
+    return options[int(rng.integers(len(options)))]

@@ -1,1 +1,1 @@
-"""Reading facts back from frames, and scoring videos against prompts."""
+"""Reading facts back from pixels and scoring videos against scenes and prompts."""

@@ -1,12 +1,12 @@
-"""Reads a scene of the full grammar without its toys: floor, light, pattern and camera.
+"""Reads background, light, pattern and camera of a full-grammar scene. Used by `judge.full` alone.
 
-- background and light: of all floors in all lights, the one whose pixels, in their own place, are nearest to those
-  seen; shadows and toys are the few that fit none.
-- pattern: the waves that each pattern is known by (`floor.WAVES`) are looked for in the brightness of what is left
-  when the light's fall, the toys and the mean are taken away; the pattern whose weakest wave is strongest wins.
-- camera: a zoom stretches the waves, and a pan moves them along, which shows in their phases.
+- background and light: of all backgrounds under all lights, the one closest to the pixels; shadows and toys are few
+  enough pixels not to matter.
+- pattern: the waves of each pattern (`floor_patterns.WAVES`) are correlated with the floor's brightness, after the
+  light's falloff, the toys and the mean are removed; the pattern whose weakest wave is strongest wins.
+- camera: a zoom stretches the waves, and a pan shifts their phases.
 
-Axes: `b t c h w` clips, frames, colours, height, width; `s` stretches; `k` waves.
+Axes: `b t c h w` clips, frames, colors, height, width; `s` stretches; `k` waves.
 """
 
 import functools
@@ -17,31 +17,36 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cogvideox.toybox.render.floor_patterns import FLATTENED, PERIODS, WAVES, frequencies, shades
-from cogvideox.toybox.render.lighting import LAMPS
-from cogvideox.toybox.render.render import grid
+from cogvideox.toybox.render.floor_patterns import CELL_ASPECT, PERIODS, WAVES, frequencies, shades
+from cogvideox.toybox.render.lighting import LIGHTS
+from cogvideox.toybox.render.renderer import pixel_grid
 from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, FULL
 
 Video = Float[Tensor, "b t 3 h w"]
 Map = Float[Tensor, "b t h w"]
 
-FITS = 0.15  # colour distance from which on a pixel is no floor at all
-FOREIGN = 0.10  # mean distance above which no floor of the grammar is seen
-DARKEST = 0.28  # what shadow, shade and the lamp's fall together leave of a floor's colour
-BRIGHTEST = 1.12
-BRIGHTEST_BLACK = 3.7
+MAX_PIXEL_DISTANCE = 0.15  # color distances are clipped here: beyond, a pixel is not floor at all
+MAX_MEAN_DISTANCE = 0.10  # mean color distance above which no background of the grammar is recognized
+MIN_BRIGHTNESS = 0.28  # of a floor's color under shadow, pattern and falloff together
+MAX_BRIGHTNESS = 1.12
+MAX_BRIGHTNESS_BLACK = 3.7
 STRETCHES = tuple(1.0 + 0.05 * i for i in range(11))
-STRENGTH = {"checkered": 0.40, "striped": 0.60, "dotted": 0.26}
-"""How strong a pattern's waves are, as a share of the step between its two shades."""
-SEEN = 0.5  # share of that strength that makes a pattern
-LEAST_PAN = 0.11
-LEAST_ZOOM = 1.17
-SLANT = 0.5  # greatest ratio of the ways along the two axes for a pan to have a direction
+WAVE_STRENGTH = {"checkered": 0.40, "striped": 0.60, "dotted": 0.26}
+"""Amplitude of a pattern's waves, as a share of the difference between its two brightness levels."""
+MIN_STRENGTH = 0.5  # share of that amplitude above which a pattern counts as present
+MIN_PAN = 0.11
+MIN_ZOOM = 1.17
+MAX_SLANT = 0.5  # largest ratio of the shifts along the two axes for a pan to have a direction
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Floor, light and camera as seen. `shift` and `zoom`: how the picture has moved and grown since frame 0."""
+class SceneFacts:
+    """Observed background, pattern, camera and light, each None if it cannot be read.
+
+    Attributes:
+        shift: displacement of the image since frame 0.
+        zoom: magnification since frame 0.
+    """
 
     background: str | None
     pattern: str | None
@@ -51,55 +56,63 @@ class Ground:
     zoom: Float[Tensor, " t"]
 
 
-def balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None]]:
-    """The video in white light, the floor's brightness in it, and the background and light of each clip.
+def white_balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None]]:
+    """Returns the video in white light, the floor's brightness, and the background and light of each clip.
 
-    The brightness is a multiple of the colour of the floor, kept to what light, shadow and pattern can make of it.
-    None: nothing like a floor is seen.
+    The brightness is a multiple of the floor's color, clipped to what light, shadow and pattern can produce. Background
+    and light are None if no background of the grammar is recognized.
     """
-    kinds, colors, shines = _floors(video.shape[-2], video.shape[-1])
+    kinds, colors, lit_floors = _lit_floors(video.shape[-2], video.shape[-1])
     frames = sorted({0, video.shape[1] // 2, video.shape[1] - 1})
-    seen = video[:, frames][..., ::2, ::2]
-    misfits = torch.stack(
-        [_misfit(seen, color, shine[::2, ::2], kind[0]) for kind, color, shine in zip(kinds, colors, shines)]
+    sampled = video[:, frames][..., ::2, ::2]
+    distances = torch.stack(
+        [_distance(sampled, color, lit[::2, ::2], kind[0]) for kind, color, lit in zip(kinds, colors, lit_floors)]
     )
-    best = misfits.min(dim=0)
+    best = distances.min(dim=0)
     chosen = [kinds[int(i)] for i in best.indices]
-    found = [kind if ok else None for kind, ok in zip(chosen, (best.values < FOREIGN).tolist())]
-    tint = torch.tensor([LAMPS[light].tint for _, light in chosen]).view(-1, 1, 3, 1, 1)
+    found = [kind if ok else None for kind, ok in zip(chosen, (best.values < MAX_MEAN_DISTANCE).tolist())]
+    tint = torch.tensor([LIGHTS[light].tint for _, light in chosen]).view(-1, 1, 3, 1, 1)
     color = torch.tensor([BACKGROUND_COLORS[name] for name, _ in chosen]).view(-1, 1, 3, 1, 1)
     white = video / tint
-    light = (white * color).sum(dim=2) / color.square().sum(dim=2)
-    most = torch.tensor([BRIGHTEST_BLACK if name == "black" else BRIGHTEST for name, _ in chosen]).view(-1, 1, 1, 1)
-    return white, torch.minimum(light.clamp_(min=DARKEST), most), found
+    brightness = (white * color).sum(dim=2) / color.square().sum(dim=2)
+    maximum = torch.tensor([MAX_BRIGHTNESS_BLACK if name == "black" else MAX_BRIGHTNESS for name, _ in chosen]).view(
+        -1, 1, 1, 1
+    )
+    return white, torch.minimum(brightness.clamp_(min=MIN_BRIGHTNESS), maximum), found
 
 
-def read_ground(light: Map, bare: Bool[Tensor, "b t h w"], found: list[tuple[str, str] | None]) -> list[Ground]:
-    """Names floor, light, pattern and camera, from the floor's brightness where it is `bare` of toys."""
-    h, w = light.shape[-2:]
+def read_scene_facts(
+    brightness: Map, is_floor: Bool[Tensor, "b t h w"], found: list[tuple[str, str] | None]
+) -> list[SceneFacts]:
+    """Reads the facts of the scene from `white_balance`'s brightness and `found`, using the pixels not covered by toys.
+
+    Args:
+        is_floor: which pixels those are.
+    """
+    h, w = brightness.shape[-2:]
     kinds = [kind or ("gray", "day") for kind in found]
-    shines = torch.stack([_shine(name, h, w) for _, name in kinds])[:, None]
+    lit_floors = torch.stack([_lit_floor(name, h, w) for _, name in kinds])[:, None]
     steps = torch.tensor([abs(shades(name)[1] - 1.0) for name, _ in kinds]).view(-1, 1, 1, 1)
-    # The floor's own shade is 0, a pattern's other one -1 (on black 1); what is darker is a shadow, and says no more.
+    # The floor's own level is 0 and the pattern's other level -1 (on black 1). Darker pixels are shadows: clipped.
     darkest = torch.tensor([0.0 if name == "black" else -1.0 for name, _ in kinds]).view(-1, 1, 1, 1)
-    flat = (light / shines - 1.0) / steps
+    flat = (brightness / lit_floors - 1.0) / steps
     flat = flat.clamp(min=darkest - 0.15, max=darkest + 1.15)
-    count = bare.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-    flat = (flat - (flat * bare).sum(dim=(2, 3), keepdim=True) / count) * bare
+    count = is_floor.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    flat = (flat - (flat * is_floor).sum(dim=(2, 3), keepdim=True) / count) * is_floor
     waves = {name: _waves(flat / count, name) for name in WAVES}
-    strengths = torch.stack([(2.0 * waves[name].abs()).amin(dim=-1) / STRENGTH[name] for name in WAVES], dim=2)
+    strengths = torch.stack([(2.0 * waves[name].abs()).amin(dim=-1) / WAVE_STRENGTH[name] for name in WAVES], dim=2)
     by_pattern = strengths.amax(dim=-1).median(dim=1).values  # [b patterns]
-    grounds = []
+    readings = []
     for i, kind in enumerate(found):
         index = int(by_pattern[i].argmax())
-        pattern = tuple(WAVES)[index] if by_pattern[i, index] > SEEN else "plain"
-        camera, shift, zoom = "still", torch.zeros(light.shape[1], 2), torch.ones(light.shape[1])
+        pattern = tuple(WAVES)[index] if by_pattern[i, index] > MIN_STRENGTH else "plain"
+        camera, shift, zoom = "still", torch.zeros(brightness.shape[1], 2), torch.ones(brightness.shape[1])
         if pattern != "plain":
             camera, shift, zoom = _camera(waves[pattern][i], strengths[i, :, index], pattern)
-        background, lamp = kind or (None, None)
-        seen = camera if light.shape[1] > 1 else None
-        grounds.append(Ground(background, pattern if kind else None, seen, lamp, shift, zoom))
-    return grounds
+        background, light = kind or (None, None)
+        observed_camera = camera if brightness.shape[1] > 1 else None
+        readings.append(SceneFacts(background, pattern if kind else None, observed_camera, light, shift, zoom))
+    return readings
 
 
 def _camera(
@@ -110,48 +123,48 @@ def _camera(
     still = torch.zeros(t, 2), torch.ones(t)
     first, last = stretch[:2].mean(), stretch[-2:].mean()
     ratio = float(last / first)
-    # Two frames are averaged at either end, which takes a little off the ratio of a short clip.
-    if max(ratio, 1.0 / ratio) > LEAST_ZOOM:
-        even = ratio ** ((t - 1) / max(t - 2, 1))
-        zoom = even ** torch.linspace(0.0, 1.0, t)
+    # Averaging two frames at either end slightly reduces the ratio of a short clip, which is corrected here.
+    if max(ratio, 1.0 / ratio) > MIN_ZOOM:
+        corrected = ratio ** ((t - 1) / max(t - 2, 1))
+        zoom = corrected ** torch.linspace(0.0, 1.0, t)
         return ("zoom in" if ratio > 1.0 else "zoom out"), torch.zeros(t, 2), zoom
     if len(WAVES[pattern]) < 2:
         return "still", *still
     waves = waves[:, 0]
-    turned = (waves[1:] * waves[:-1].conj()).angle() / (-2.0 * math.pi)
-    steps = torch.linalg.solve(frequencies(pattern), turned[..., None])[..., 0]
+    phase_change = (waves[1:] * waves[:-1].conj()).angle() / (-2.0 * math.pi)
+    steps = torch.linalg.solve(frequencies(pattern), phase_change[..., None])[..., 0]
     shift = torch.cat([torch.zeros(1, 2), steps.cumsum(dim=0)])
-    way = shift[-1]
-    main = int(way.abs().argmax())
-    if float(way.abs().max()) < LEAST_PAN:
+    total = shift[-1]
+    main = int(total.abs().argmax())
+    if float(total.abs().max()) < MIN_PAN:
         return "still", *still
-    if float(way[1 - main].abs() / way[main].abs()) > SLANT:
+    if float(total[1 - main].abs() / total[main].abs()) > MAX_SLANT:
         return None, shift, torch.ones(t)
-    # The picture goes where the camera does not.
-    return (("pan right", "pan left"), ("pan down", "pan up"))[main][int(way[main] > 0)], shift, torch.ones(t)
+    # The image moves opposite to the camera.
+    return (("pan right", "pan left"), ("pan down", "pan up"))[main][int(total[main] > 0)], shift, torch.ones(t)
 
 
-def _misfit(
-    seen: Video, color: Float[Tensor, "3"], shine: Float[Tensor, "h w"], background: str
+def _distance(
+    pixels: Video, color: Float[Tensor, "3"], lit_floor: Float[Tensor, "h w"], background: str
 ) -> Float[Tensor, " b"]:
-    """Mean distance of pixels from a floor, lit and patterned, each at most `FITS`."""
-    wide = color.view(3, 1, 1) * shine
+    """Mean distance of pixels from a lit and patterned floor, each clipped to `MAX_PIXEL_DISTANCE`."""
+    floor = color.view(3, 1, 1) * lit_floor
     low, high = sorted(shades(background))
-    share = ((seen * wide).sum(dim=2) / wide.square().sum(dim=0)).clamp_(low, high)
-    distance = (seen - share[:, :, None] * wide).square_().sum(dim=2).sqrt_()
-    return distance.clamp_(max=FITS).mean(dim=(1, 2, 3))
+    share = ((pixels * floor).sum(dim=2) / floor.square().sum(dim=0)).clamp_(low, high)
+    distance = (pixels - share[:, :, None] * floor).square_().sum(dim=2).sqrt_()
+    return distance.clamp_(max=MAX_PIXEL_DISTANCE).mean(dim=(1, 2, 3))
 
 
 @functools.cache
-def _floors(h: int, w: int) -> tuple[list[tuple[str, str]], Float[Tensor, "m 3"], Float[Tensor, "m h w"]]:
+def _lit_floors(h: int, w: int) -> tuple[list[tuple[str, str]], Float[Tensor, "m 3"], Float[Tensor, "m h w"]]:
     kinds = [(name, light) for light in FULL.lights for name in FULL.backgrounds]
-    colors = [torch.tensor(BACKGROUND_COLORS[name]) * torch.tensor(LAMPS[light].tint) for name, light in kinds]
-    return kinds, torch.stack(colors), torch.stack([_shine(light, h, w) for _, light in kinds])
+    colors = [torch.tensor(BACKGROUND_COLORS[name]) * torch.tensor(LIGHTS[light].tint) for name, light in kinds]
+    return kinds, torch.stack(colors), torch.stack([_lit_floor(light, h, w) for _, light in kinds])
 
 
 @functools.cache
-def _shine(light: str, h: int, w: int) -> Float[Tensor, "h w"]:
-    return LAMPS[light].shine(*grid(h, w))
+def _lit_floor(light: str, h: int, w: int) -> Float[Tensor, "h w"]:
+    return LIGHTS[light].floor_brightness(*pixel_grid(h, w))
 
 
 def _waves(flat: Map, pattern: str) -> Complex[Tensor, "b t s k"]:
@@ -163,11 +176,11 @@ def _waves(flat: Map, pattern: str) -> Complex[Tensor, "b t s k"]:
 
 @functools.cache
 def _basis(pattern: str, h: int, w: int) -> tuple[Float[Tensor, "pixels waves"], Float[Tensor, "pixels waves"]]:
-    xs, ys = grid(h, w)
+    xs, ys = pixel_grid(h, w)
     angles = []
     for stretch in STRETCHES:
         for across, along in WAVES[pattern]:
             period = PERIODS[pattern] * stretch
-            angles.append(2.0 * math.pi * (across * xs / period + along * ys / (period * FLATTENED)))
+            angles.append(2.0 * math.pi * (across * xs / period + along * ys / (period * CELL_ASPECT)))
     angle = torch.stack(angles).flatten(1).T
     return angle.cos().contiguous(), -angle.sin().contiguous()

@@ -1,17 +1,17 @@
-"""Reads the five facts of the core grammar back from pixels.
+"""Judge of the core grammar, frozen: published scores were measured with it. `judge.full` is a separate judge.
 
-How each fact is read (lengths are fractions of the shorter side, as in `grammar`):
-- background: the median colour of the frame's border, against the palette;
-- the toy: pixels that no light or shadow could make of the floor, that is those far from every multiple of its colour;
-- color: the toy's mean colour against the palette, under any light and with some of the floor mixed in by a blur;
-- shape: the toy is drawn as each shape at the place and of the area that was seen, and the closest picture wins;
-- size: the radius that this shape needs for the area seen;
-- motion: the way of the toy's centre from the first frames to the last.
+How each fact is read (lengths are fractions of the frame's shorter side, as in `grammar`):
+- background: the median color of the frame's border, matched to the palette;
+- toy mask: pixels that no light or shadow could make of the floor, that is, far from every multiple of its color;
+- color: the mean color of the toy, matched to the palette under any light and with some floor color mixed in by blur;
+- shape: each shape is rendered at the observed position and area, and the closest image wins;
+- size: the radius that this shape needs for the observed area;
+- motion: the displacement of the toy's center from the first frames to the last.
 
-A fact that cannot be read is None and counts as wrong: no toy, a toy in pieces (no shape, no size), a toy that vanishes
-or wanders (no motion).
+A fact that cannot be read is None and counts as wrong: no toy, a toy in pieces (no shape, no size), a toy that
+disappears or wanders (no motion).
 
-Axes: `b t c h w` clips, frames, colours, height, width; `m` shape x colour x background.
+Axes: `b t c h w` clips, frames, colors, height, width; `m` shape x color x background.
 """
 
 import functools
@@ -23,37 +23,41 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from cogvideox.toybox.judge.preprocess import soften
-from cogvideox.toybox.render.render import grid, render_batch
-from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, CORE, CORE_COLORS, FACTS, SIZES, Scene, Seen, Toy
+from cogvideox.toybox.judge.preprocess import preprocess
+from cogvideox.toybox.render.renderer import pixel_grid, render_scenes
+from cogvideox.toybox.scenes.grammar import (
+    BACKGROUND_COLORS,
+    CORE,
+    CORE_COLORS,
+    FACTS,
+    SIZES,
+    ObservedFacts,
+    Scene,
+    Toy,
+)
 
-CLIPS_AT_ONCE = 32
-FAR_FROM_FLOOR = 0.16  # colour distance that neither shadow nor noise reaches
-AREA = (0.012, 0.30)  # least and greatest area of what counts as a toy
-PIECES = 0.30  # spread of the mask (variance over area; a disc has 0.16) above which it is not one toy
-LEAST_SATURATION = 0.25
-LEAST_WAY = 0.12  # shorter ways are standing still
-SLANT = 0.6  # greatest ratio of the ways along the two axes for a motion to have a direction
-WANDERING = 0.10  # how far a track may leave what its ends say
+CLIPS_PER_BATCH = 32
+FLOOR_DISTANCE = 0.16  # color distance from the floor that neither shadow nor noise reaches
+AREA_RANGE = (0.012, 0.30)  # of a toy
+MAX_SPREAD = 0.30  # variance of the mask over its area above which it is not one toy; a disc has 0.16
+MIN_SATURATION = 0.25
+MIN_TRAVEL = 0.12  # shorter displacements count as standing still
+MAX_SLANT = 0.6  # largest ratio of the displacements along the two axes for a motion to have a direction
+MAX_WANDER = 0.10  # largest deviation of a track from its straight path
 FRAMES_COMPARED = 5
 
 
-def read_batch(videos: UInt8[Tensor, "b t h w 3"]) -> list[Seen]:
-    """Reads the five facts of every clip; None where a fact cannot be read. One frame has no motion."""
-    readings: list[Seen] = []
-    for part in videos.split(CLIPS_AT_ONCE):
+def read_facts(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
+    """Reads the five facts of every clip; None where a fact cannot be read. A single frame has no motion."""
+    readings: list[ObservedFacts] = []
+    for part in videos.split(CLIPS_PER_BATCH):
         readings += _read(part)
     return readings
 
 
-def read(frames: UInt8[Tensor, "t h w 3"]) -> Seen:
-    """Reads one clip: see `read_batch`."""
-    return read_batch(frames[None])[0]
-
-
 @dataclass(frozen=True)
-class Sight:
-    """What is seen of the floor and of the toy, before any word is put to it."""
+class Measurement:
+    """Numbers measured on floor and toy: colors, and per frame the area, center and spread of the toy's mask."""
 
     floor: Float[Tensor, "b 3"]
     color: Float[Tensor, "b 3"]
@@ -63,123 +67,125 @@ class Sight:
     spread: Float[Tensor, "b t"]
 
 
-def _look(video: Float[Tensor, "b t 3 h w"]) -> Sight:
-    """Separates toy and floor; `video` in 0..1, a little blurred so that noise does not count."""
+def _measure(video: Float[Tensor, "b t 3 h w"]) -> Measurement:
+    """Separates toy and floor. `video` is preprocessed, in 0..1."""
     b, _, _, h, w = video.shape
     rim = max(2, min(h, w) // 24)
     sides = (video[..., :rim, :], video[..., -rim:, :], video[..., :rim], video[..., -rim:])
     floor = torch.cat([side.transpose(1, 2).flatten(2) for side in sides], dim=2).median(dim=2).values
-    wide = floor.view(b, 1, 3, 1, 1)
-    # The floor under any light or shadow is a multiple of its colour; what is left over belongs to a toy.
-    light = (video * wide).sum(dim=2, keepdim=True) / wide.square().sum(dim=2, keepdim=True).clamp(min=1e-4)
-    away = (video - light.clamp_(0.4, 1.12) * wide).square_().sum(dim=2).sqrt_()
-    strong = torch.where(away > FAR_FROM_FLOOR, away, 0.0)
-    # How far the middle of the toy is from the floor; half of it is where its edge runs, blurred or not.
+    floor_5d = floor.view(b, 1, 3, 1, 1)
+    # The floor under any light or shadow is a multiple of its color; the remainder belongs to a toy.
+    light = (video * floor_5d).sum(dim=2, keepdim=True) / floor_5d.square().sum(dim=2, keepdim=True).clamp(min=1e-4)
+    distance = (video - light.clamp_(0.4, 1.12) * floor_5d).square_().sum(dim=2).sqrt_()
+    strong = torch.where(distance > FLOOR_DISTANCE, distance, 0.0)
+    # Typical distance of the toy's interior from the floor; the toy's edge is at half of it, blurred or not.
     typical = strong.pow(3).sum(dim=(1, 2, 3)) / strong.pow(2).sum(dim=(1, 2, 3)).clamp(min=1e-6)
-    share = away / typical.clamp(min=FAR_FROM_FLOOR).view(b, 1, 1, 1)
+    share = distance / typical.clamp(min=FLOOR_DISTANCE).view(b, 1, 1, 1)
     mask = ((share - 0.3) / 0.4).clamp(0.0, 1.0)
-    core = ((share - 0.6) / 0.2).clamp(0.0, 1.0)
-    color = torch.einsum("bthw,btchw->bc", core, video) / core.sum(dim=(1, 2, 3)).clamp(min=1e-6)[:, None]
-    xs, ys = grid(h, w)
+    interior = ((share - 0.6) / 0.2).clamp(0.0, 1.0)
+    color = torch.einsum("bthw,btchw->bc", interior, video) / interior.sum(dim=(1, 2, 3)).clamp(min=1e-6)[:, None]
+    xs, ys = pixel_grid(h, w)
     total = mask.sum(dim=(2, 3)).clamp(min=1e-6)
     x, y = (mask * xs).sum(dim=(2, 3)) / total, (mask * ys).sum(dim=(2, 3)) / total
-    square = (mask * (xs * xs + ys * ys)).sum(dim=(2, 3)) / total - x * x - y * y
+    variance = (mask * (xs * xs + ys * ys)).sum(dim=(2, 3)) / total - x * x - y * y
     area = total / min(h, w) ** 2
-    return Sight(floor=floor, color=color, area=area, x=x, y=y, spread=square / area)
+    return Measurement(floor=floor, color=color, area=area, x=x, y=y, spread=variance / area)
 
 
 @functools.cache
-def _palette() -> tuple[list[tuple[str, str, str]], Float[Tensor, "m 3"]]:
-    """For every shape, colour and background: its look's area at radius 1, and the offset of its middle."""
+def _reference_measurements() -> tuple[list[tuple[str, str, str]], Float[Tensor, "m 3"]]:
+    """For every shape, color and background: measured area at radius 1, and offset of the measured center."""
     radius = 0.15
     kinds = list(itertools.product(CORE.shapes, CORE.colors, CORE.backgrounds))
-    sight = _look(soften(render_batch([_still(*kind, 0.0, 0.0, radius) for kind in kinds], num_frames=1)))
-    return kinds, torch.stack([sight.area / radius**2, sight.x / radius, sight.y / radius], dim=-1)[:, 0]
+    clips = render_scenes([_still_scene(*kind, 0.0, 0.0, radius) for kind in kinds], num_frames=1)
+    m = _measure(preprocess(clips))
+    return kinds, torch.stack([m.area / radius**2, m.x / radius, m.y / radius], dim=-1)[:, 0]
 
 
-def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[Seen]:
-    video = soften(videos)
-    sight = _look(video)
-    seen = (sight.area > AREA[0]) & (sight.area < AREA[1])
-    found = seen.float().mean(dim=1) > 0.5
-    colors = _toy_colors(sight.color, sight.floor)
-    floors = torch.cdist(sight.floor, torch.tensor(list(BACKGROUND_COLORS.values()))).argmin(dim=1)
-    saturated = 1.0 - sight.color.amin(dim=1) / sight.color.amax(dim=1).clamp(min=1e-3) > LEAST_SATURATION
-    whole = torch.stack([s[ok].median() if ok.any() else torch.tensor(9.0) for s, ok in zip(sight.spread, seen)])
-    shapes, radii = _shapes(video, sight, seen, colors, floors)
-    readings: list[Seen] = []
+def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
+    video = preprocess(videos)
+    m = _measure(video)
+    visible = (m.area > AREA_RANGE[0]) & (m.area < AREA_RANGE[1])
+    found = visible.float().mean(dim=1) > 0.5
+    colors = _toy_colors(m.color, m.floor)
+    floors = torch.cdist(m.floor, torch.tensor(list(BACKGROUND_COLORS.values()))).argmin(dim=1)
+    saturated = 1.0 - m.color.amin(dim=1) / m.color.amax(dim=1).clamp(min=1e-3) > MIN_SATURATION
+    spread = torch.stack([s[ok].median() if ok.any() else torch.tensor(9.0) for s, ok in zip(m.spread, visible)])
+    shapes, radii = _shapes(video, m, visible, colors, floors)
+    readings: list[ObservedFacts] = []
     for i in range(len(videos)):
-        reading: Seen = dict.fromkeys(FACTS["core"])
+        reading: ObservedFacts = dict.fromkeys(FACTS["core"])
         reading["background"] = CORE.backgrounds[int(floors[i])]
         if found[i] and saturated[i]:
             reading["color"] = CORE.colors[int(colors[i])]
-        if found[i] and whole[i] < PIECES:
+        if found[i] and spread[i] < MAX_SPREAD:
             reading["shape"] = CORE.shapes[int(shapes[i])]
             reading["size"] = "small" if radii[i] < math.sqrt(SIZES["small"] * SIZES["large"]) else "large"
-        if seen.shape[1] > 1 and seen[i].float().mean() > 0.75:
-            reading["motion"] = _motion(sight.x[i][seen[i]], sight.y[i][seen[i]])
+        if visible.shape[1] > 1 and visible[i].float().mean() > 0.75:
+            reading["motion"] = _motion(m.x[i][visible[i]], m.y[i][visible[i]])
         readings.append(reading)
     return readings
 
 
 def _shapes(
     video: Float[Tensor, "b t 3 h w"],
-    sight: Sight,
-    seen: Tensor,
+    m: Measurement,
+    visible: Tensor,
     colors: Int[Tensor, " b"],
     floors: Int[Tensor, " b"],
 ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-    """The shape that explains the pixels best, and the radius it needs."""
+    """The shape whose rendering is closest to the pixels, and the radius that it needs."""
     b, t, _, h, w = video.shape
-    kinds, measures = _palette()
-    place = {kind: index for index, kind in enumerate(kinds)}
-    chosen = [int(f) for f in torch.linspace(0, t - 1, min(t, FRAMES_COMPARED)).round()]
+    kinds, references = _reference_measurements()
+    index_of = {kind: index for index, kind in enumerate(kinds)}
+    frames = [int(f) for f in torch.linspace(0, t - 1, min(t, FRAMES_COMPARED)).round()]
     scenes, radii = [], torch.zeros(b, len(CORE.shapes))
     for i in range(b):
-        area = float(sight.area[i][seen[i]].median()) if seen[i].any() else AREA[0]
+        area = float(m.area[i][visible[i]].median()) if visible[i].any() else AREA_RANGE[0]
         for k, shape in enumerate(CORE.shapes):
             kind = (shape, CORE.colors[int(colors[i])], CORE.backgrounds[int(floors[i])])
-            unit_area, dx, dy = measures[place[kind]].tolist()
+            unit_area, dx, dy = references[index_of[kind]].tolist()
             radius = math.sqrt(area / unit_area)
             radii[i, k] = radius
-            for f in chosen:
-                x, y = float(sight.x[i, f]) - dx * radius, float(sight.y[i, f]) - dy * radius
-                scenes.append(_still(*kind, x, y, radius))
-    drawn = soften(render_batch(scenes, num_frames=1, height=h, width=w))
-    drawn = drawn.view(b, len(CORE.shapes), len(chosen), 3, h, w)
-    xs, ys = grid(h, w)
-    from_toy = (xs - sight.x[:, chosen, None, None]).square() + (ys - sight.y[:, chosen, None, None]).square()
-    near = (from_toy < (1.4 * radii[:, :1].view(b, 1, 1, 1)).square()) & seen[:, chosen, None, None]
-    error = (drawn - video[:, None, chosen]).square_().sum(dim=3) * near[:, None]
+            for f in frames:
+                x, y = float(m.x[i, f]) - dx * radius, float(m.y[i, f]) - dy * radius
+                scenes.append(_still_scene(*kind, x, y, radius))
+    rendered = preprocess(render_scenes(scenes, num_frames=1, height=h, width=w))
+    rendered = rendered.view(b, len(CORE.shapes), len(frames), 3, h, w)
+    xs, ys = pixel_grid(h, w)
+    from_center = (xs - m.x[:, frames, None, None]).square() + (ys - m.y[:, frames, None, None]).square()
+    near = (from_center < (1.4 * radii[:, :1].view(b, 1, 1, 1)).square()) & visible[:, frames, None, None]
+    error = (rendered - video[:, None, frames]).square_().sum(dim=3) * near[:, None]
     best = error.sum(dim=(2, 3, 4)).argmin(dim=1)
     return best, radii[torch.arange(b), best]
 
 
 def _motion(x: Float[Tensor, " t"], y: Float[Tensor, " t"]) -> str | None:
     track = torch.stack([x, y])
-    way = track[:, -2:].mean(dim=1) - track[:, :2].mean(dim=1)
-    length = track.amax(dim=1) - track.amin(dim=1)
-    main = int(way.abs().argmax())
-    if float(way.abs().max()) < LEAST_WAY:
-        return "still" if float(length.max()) < LEAST_WAY + WANDERING else None
-    if float(way[1 - main].abs() / way[main].abs()) > SLANT or float(length[1 - main]) > LEAST_WAY + WANDERING:
+    travel = track[:, -2:].mean(dim=1) - track[:, :2].mean(dim=1)
+    extent = track.amax(dim=1) - track.amin(dim=1)
+    main = int(travel.abs().argmax())
+    if float(travel.abs().max()) < MIN_TRAVEL:
+        return "still" if float(extent.max()) < MIN_TRAVEL + MAX_WANDER else None
+    slant = float(travel[1 - main].abs() / travel[main].abs())
+    if slant > MAX_SLANT or float(extent[1 - main]) > MIN_TRAVEL + MAX_WANDER:
         return None
-    # The two frames averaged at either end take up to a quarter off a short clip's way.
-    if float(length[main]) > 1.35 * float(way[main].abs()) + WANDERING:
+    # Averaging two frames at either end shortens the travel of a short clip by up to a quarter.
+    if float(extent[main]) > 1.35 * float(travel[main].abs()) + MAX_WANDER:
         return None
-    return (("left", "right"), ("up", "down"))[main][int(way[main] > 0)]
+    return (("left", "right"), ("up", "down"))[main][int(travel[main] > 0)]
 
 
-def _toy_colors(seen: Float[Tensor, "b 3"], floor: Float[Tensor, "b 3"]) -> Int[Tensor, " b"]:
-    """The palette colour that comes nearest under some light and with some of the floor mixed in."""
-    known = torch.tensor(list(CORE_COLORS.values()))
-    best = torch.full((len(seen), len(known)), torch.inf)
+def _toy_colors(observed: Float[Tensor, "b 3"], floor: Float[Tensor, "b 3"]) -> Int[Tensor, " b"]:
+    """The nearest palette color, under some light and with some of the floor's color mixed in."""
+    palette = torch.tensor(list(CORE_COLORS.values()))
+    best = torch.full((len(observed), len(palette)), torch.inf)
     for mixed, light in itertools.product((0.0, 0.15, 0.3, 0.45), (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)):
-        guess = (1.0 - mixed) * light * known + mixed * floor[:, None]
-        best = torch.minimum(best, (guess - seen[:, None]).square().sum(dim=-1))
+        guess = (1.0 - mixed) * light * palette + mixed * floor[:, None]
+        best = torch.minimum(best, (guess - observed[:, None]).square().sum(dim=-1))
     return best.argmin(dim=-1)
 
 
-def _still(shape: str, color: str, background: str, x: float, y: float, radius: float) -> Scene:
+def _still_scene(shape: str, color: str, background: str, x: float, y: float, radius: float) -> Scene:
     toy = Toy(color=color, shape=shape, size="small", motion="still", x=x, y=y, radius=radius, speed=0.0)
     return Scene(toys=(toy,), background=background)

@@ -1,9 +1,9 @@
-"""Marks videos against scenes or prompts, without any model: facts are read back from pixels and compared.
+"""Judges videos against scenes or prompts without any model: reads facts back from pixels and compares them.
 
-Scenes of the core grammar are read by `read_core`, which looks for one toy; those of the full grammar by `read_full`,
-which counts toys and reads floor, light and camera as well. The facts of a mark have the names of `Scene.facts`. A fact
-that cannot be read is wrong. Toys are read in no order: of all ways to pair those seen with those asked for, the one
-with most facts right counts.
+Scenes of the core grammar are read by `judge.core`, which looks for one toy; those of the full grammar by `judge.full`,
+which counts toys and also reads floor, light and camera. Facts have the names of `Scene.facts`. A fact that cannot be
+read counts as wrong. Toys are read in no particular order: of all ways to match observed toys with expected ones, the
+one with the most correct facts counts.
 """
 
 import itertools
@@ -15,114 +15,120 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cogvideox.records import Score
-from cogvideox.toybox.captions.caption import parse
-from cogvideox.toybox.judge.core import read_batch
-from cogvideox.toybox.judge.full import Reading, read_full
-from cogvideox.toybox.scenes.grammar import FACTS, TOY_FACTS, Scene, Seen, numbered
+from cogvideox.toybox.captions.caption import parse_prompt
+from cogvideox.toybox.judge.core import read_facts
+from cogvideox.toybox.judge.full import SceneReading, read_scenes
+from cogvideox.toybox.scenes.grammar import FACTS, TOY_FACTS, ObservedFacts, Scene, fact_name
 
-IN_TIME = ("motion", "camera")
+TEMPORAL_FACTS = ("motion", "camera")
 """Facts that a single frame does not show."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One fact of a prompt: what was asked for, and what is seen (None: nothing that can be told)."""
+class FactCheck:
+    """One fact of a prompt: the expected word, and the observed one (None if it cannot be read)."""
 
-    wanted: str
-    seen: str | None
+    expected: str
+    observed: str | None
 
     @property
-    def right(self) -> bool:
-        """Whether the fact holds."""
-        return self.wanted == self.seen
+    def correct(self) -> bool:
+        """Whether the video shows the expected word."""
+        return self.expected == self.observed
 
 
-def judge_batch(
-    videos: UInt8[Tensor, "b t h w 3"], wanted: Sequence[Scene | Mapping[str, str]], grammar: str = "core"
+def judge_clips(
+    videos: UInt8[Tensor, "b t h w 3"], expected: Sequence[Scene | Mapping[str, str]], grammar: str = "core"
 ) -> list[dict[str, bool]]:
-    """Marks every clip against its scene, or against the facts that its prompt names (`caption.parse`).
+    """Judges every clip against its scene, or against the facts that its prompt names (`caption.parse_prompt`).
 
-    Returns, for each clip, whether each named fact holds. A single frame is not asked for motion and camera. A scene
-    is read by its own grammar, facts of a prompt by `grammar`.
+    A scene is read by its own grammar, the facts of a prompt by `grammar`. In a single frame, motion and camera are
+    not judged.
+
+    Returns:
+        For each clip, whether each named fact is correct.
     """
-    if len(videos) != len(wanted):
-        raise ValueError(f"{len(videos)} videos cannot be marked against {len(wanted)} scenes")
-    asked = [one.facts if isinstance(one, Scene) else one for one in wanted]
-    full = [(one.grammar if isinstance(one, Scene) else grammar) == "full" for one in wanted]
-    verdicts: list[dict[str, bool]] = [{} for _ in wanted]
-    for by_full in (False, True):
-        chosen = [i for i, one in enumerate(full) if one == by_full]
+    if len(videos) != len(expected):
+        raise ValueError(f"{len(videos)} videos and {len(expected)} scenes: there must be one scene per video")
+    facts = [one.facts if isinstance(one, Scene) else one for one in expected]
+    full = [(one.grammar if isinstance(one, Scene) else grammar) == "full" for one in expected]
+    verdicts: list[dict[str, bool]] = [{} for _ in expected]
+    for read_as_full in (False, True):
+        chosen = [i for i, is_full in enumerate(full) if is_full == read_as_full]
         if not chosen:
             continue
-        readings = read_full(videos[chosen]) if by_full else read_batch(videos[chosen])
+        readings = read_scenes(videos[chosen]) if read_as_full else read_facts(videos[chosen])
         for i, reading in zip(chosen, readings):
-            seen = _paired(reading, asked[i]) if isinstance(reading, Reading) else reading
-            verdicts[i] = {name: seen[name] == value for name, value in asked[i].items() if _shown(name, videos)}
+            observed = _match_toys(reading, facts[i]) if isinstance(reading, SceneReading) else reading
+            verdicts[i] = {name: observed[name] == word for name, word in facts[i].items() if _visible(name, videos)}
     return verdicts
 
 
-def judge(
-    frames: UInt8[Tensor, "t h w 3"], wanted: Scene | Mapping[str, str], grammar: str = "core"
+def judge_clip(
+    frames: UInt8[Tensor, "t h w 3"], expected: Scene | Mapping[str, str], grammar: str = "core"
 ) -> dict[str, bool]:
-    """Marks one clip: see `judge_batch`."""
-    return judge_batch(frames[None], [wanted], grammar)[0]
+    """Judges one clip: see `judge_clips`."""
+    return judge_clips(frames[None], [expected], grammar)[0]
 
 
-def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, Mark]:
-    """Marks one clip against a prompt that a person typed, by the full grammar; the core is a part of it.
+def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, FactCheck]:
+    """Judges one clip against a free-form prompt by the full grammar, which includes the core grammar.
 
-    Returns a mark for each fact that the prompt names; none where it names nothing of the toybox.
+    Returns:
+        A check for each fact that the prompt names; empty if it names nothing of the toybox.
     """
-    asked = parse(prompt, "full")
-    seen = _paired(read_full(frames[None])[0], asked)
-    return {name: Mark(value, seen[name]) for name, value in asked.items() if _shown(name, frames[None])}
+    expected = parse_prompt(prompt, "full")
+    observed = _match_toys(read_scenes(frames[None])[0], expected)
+    return {name: FactCheck(word, observed[name]) for name, word in expected.items() if _visible(name, frames[None])}
 
 
-def rates(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
-    """The share of right answers per fact, and of clips with `all` facts right. A fact never asked for is left out.
+def fact_accuracies(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
+    """Accuracy per fact, and under `all` the share of clips with every fact correct.
 
-    The facts of all toys of a scene count alike: `color` holds those of `color 2` too. A clip of which nothing was
-    asked has nothing right either, and does not count.
+    All toys of a scene count alike: `color` includes `color 2`. Facts that no clip was judged on are left out, and so
+    are clips without any judged fact.
     """
-    marks: dict[str, list[bool]] = {name: [] for name in FACTS["full"]}
+    results: dict[str, list[bool]] = {name: [] for name in FACTS["full"]}
     for verdict in verdicts:
-        for name, right in verdict.items():
-            marks[name.split()[0]].append(right)
-    marks["all"] = [all(verdict.values()) for verdict in verdicts if verdict]
-    return {name: _rate(name, right) for name, right in marks.items() if right}
+        for name, correct in verdict.items():
+            results[name.split()[0]].append(correct)
+    results["all"] = [all(verdict.values()) for verdict in verdicts if verdict]
+    return {name: _accuracy(name, correct) for name, correct in results.items() if correct}
 
 
-def _rate(name: str, right: Sequence[bool]) -> Score:
-    """A share with its 95 % interval (Wilson 1927)."""
-    z, total = 1.96, len(right)
-    share = sum(right) / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    reach = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+def _accuracy(name: str, correct: Sequence[bool]) -> Score:
+    """A proportion with its 95 % interval (Wilson 1927)."""
+    z, total = 1.96, len(correct)
+    share = sum(correct) / total
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half_width = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return Score(
         metric=f"toybox/{name}",
         value=share,
-        interval=(max(0.0, middle - reach), min(1.0, middle + reach)),
+        interval=(max(0.0, center - half_width), min(1.0, center + half_width)),
         protocol={"judge": "cogvideox.toybox.judge", "num_clips": total, "interval": "Wilson, 95 %"},
     )
 
 
-def _paired(reading: Reading, asked: Mapping[str, str]) -> Seen:
-    """What is seen of each fact asked for, with toys seen and asked for paired in the best way."""
-    number = 0
-    while any(numbered(name, number + 1) in asked for name in TOY_FACTS):
-        number += 1
-    nothing: Seen = dict.fromkeys(TOY_FACTS)
-    toys = [*reading.toys, *[nothing] * (number - len(reading.toys))]
+def _match_toys(reading: SceneReading, expected: Mapping[str, str]) -> ObservedFacts:
+    """The observed value of each expected fact, under the best assignment of observed toys to expected toys."""
+    count = 0
+    while any(fact_name(name, count + 1) in expected for name in TOY_FACTS):
+        count += 1
+    missing: ObservedFacts = dict.fromkeys(TOY_FACTS)
+    toys = [*reading.toys, *[missing] * (count - len(reading.toys))]
 
-    def right(order: Sequence[Seen]) -> int:
+    def num_correct(order: Sequence[ObservedFacts]) -> int:
         return sum(
-            asked.get(numbered(name, i), "") == toy[name] for i, toy in enumerate(order, start=1) for name in TOY_FACTS
+            expected.get(fact_name(name, i), "") == toy[name]
+            for i, toy in enumerate(order, start=1)
+            for name in TOY_FACTS
         )
 
-    best = max(itertools.permutations(toys, number), key=right)
-    seen = {numbered(name, i): toy[name] for i, toy in enumerate(best, start=1) for name in TOY_FACTS}
-    return seen | reading.facts
+    best = max(itertools.permutations(toys, count), key=num_correct)
+    observed = {fact_name(name, i): toy[name] for i, toy in enumerate(best, start=1) for name in TOY_FACTS}
+    return observed | reading.facts
 
 
-def _shown(name: str, videos: UInt8[Tensor, "b t h w 3"]) -> bool:
-    return videos.shape[1] > 1 or name.split()[0] not in IN_TIME
+def _visible(name: str, videos: UInt8[Tensor, "b t h w 3"]) -> bool:
+    return videos.shape[1] > 1 or name.split()[0] not in TEMPORAL_FACTS

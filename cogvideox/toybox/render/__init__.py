@@ -1,1 +1,1 @@
-"""Rendering of scenes to frames."""
+"""Analytic rendering of scenes to frames."""

@@ -1,7 +1,7 @@
-"""Patterned floors: waves of brightness over the floor's colour, and the frequencies by which they are known again.
+"""Floor patterns: brightness waves over the floor's color, and the frequencies by which the judge detects them.
 
-A floor is seen from above at a slant, so patterns are a little lower than wide. Where the wave is high the floor has
-its own colour, where it is low a shade of it (on black: a lighter one).
+The camera looks down at an angle, so pattern cells are a little lower than wide. Where the wave is high the floor has
+its own color, where it is low a darker shade of it (on black: a lighter one).
 
 Axes: `n` frames, `y x` pixels.
 """
@@ -15,26 +15,26 @@ from torch import Tensor
 
 SHADE = 0.74
 SHADE_OF_BLACK = 3.2
-FLATTENED = 0.75
-"""Height of a cell over its width."""
+CELL_ASPECT = 0.75
+"""Height of a pattern cell over its width."""
 PERIODS = {"checkered": 0.32, "striped": 0.40, "dotted": 0.26}
-"""Width of two cells."""
+"""Width of two cells, as a fraction of the frame's shorter side."""
 WAVES = {
     "checkered": ((1.0, 1.0), (1.0, -1.0)),
     "striped": ((1.0, 1.0),),
     "dotted": ((1.0, 0.0), (0.0, 1.0)),
 }
-"""The strongest waves of each pattern, in periods; no two patterns have theirs in common."""
+"""Wave vectors of the strongest components of each pattern, in cycles per period. No two patterns share one."""
 
 
 def shades(background: str) -> tuple[float, float]:
-    """The brightness of a patterned floor's two parts, as multiples of its colour."""
+    """The two brightness levels of a patterned floor, as multiples of its color."""
     return (1.0, SHADE_OF_BLACK) if background == "black" else (1.0, SHADE)
 
 
 def frequencies(pattern: str) -> Float[Tensor, "waves 2"]:
     """The strongest waves of a pattern, in cycles per frame side along x and y."""
-    return torch.tensor(WAVES[pattern]) / PERIODS[pattern] / torch.tensor([1.0, FLATTENED])
+    return torch.tensor(WAVES[pattern]) / PERIODS[pattern] / torch.tensor([1.0, CELL_ASPECT])
 
 
 def brightness(
@@ -45,16 +45,22 @@ def brightness(
     shade: Float[Tensor, "n 1 1"],
     edge: float | Float[Tensor, "n 1 1"],
 ) -> Float[Tensor, "n y x"]:
-    """What the floor's colour is multiplied with at places on the floor; edges are `edge` wide."""
+    """The factor on the floor's color at positions on the floor.
+
+    Args:
+        phase: offset of the pattern of each frame, in periods along x and y.
+        shade: the darker (on black: lighter) of the two brightness levels, of each frame.
+        edge: width of the transition between them.
+    """
     period = PERIODS[pattern]
-    start = torch.tensor(phase)
-    u = 2.0 * math.pi * (x / period + start[:, 0].view(-1, 1, 1))
-    v = 2.0 * math.pi * (y / (period * FLATTENED) + start[:, 1].view(-1, 1, 1))
-    steep = period / (2.0 * math.pi * edge)
+    offset = torch.tensor(phase)
+    u = 2.0 * math.pi * (x / period + offset[:, 0].view(-1, 1, 1))
+    v = 2.0 * math.pi * (y / (period * CELL_ASPECT) + offset[:, 1].view(-1, 1, 1))
+    slope = period / (2.0 * math.pi * edge)
     if pattern == "checkered":
-        wave = (u.sin() * steep).clamp_(-1.0, 1.0) * (v.sin() * (steep * FLATTENED)).clamp_(-1.0, 1.0)
+        wave = (u.sin() * slope).clamp_(-1.0, 1.0) * (v.sin() * (slope * CELL_ASPECT)).clamp_(-1.0, 1.0)
     elif pattern == "striped":
-        wave = ((u + v).sin() * (steep * 0.6)).clamp_(-1.0, 1.0)
+        wave = ((u + v).sin() * (slope * 0.6)).clamp_(-1.0, 1.0)
     else:
-        wave = ((1.0 - u.cos() - v.cos()) * (steep * 0.8)).clamp_(-1.0, 1.0)
+        wave = ((1.0 - u.cos() - v.cos()) * (slope * 0.8)).clamp_(-1.0, 1.0)
     return (wave + 1.0) * 0.5 * (1.0 - shade) + shade

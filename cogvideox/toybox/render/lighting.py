@@ -1,4 +1,4 @@
-"""The three lights: where the lamp hangs, what colour it gives, how its shadows fall."""
+"""The three lights of the full grammar: direction, tint, falloff and shadow of each."""
 
 from dataclasses import dataclass
 
@@ -11,62 +11,67 @@ TOWARDS_CAMERA = torch.tensor([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
-class Lamp:
-    """One lamp.
+class LightSource:
+    """A directional light with a falloff on the floor and elliptical shadows.
 
-    `direction`: unit vector to the lamp, x to the right, y down, z towards the camera. `tint`: its colour. The floor is
-    brightest (`bright`) at `centre` and loses `fall` with the square of the distance. A shadow is an ellipse with
-    half axes `shadow` (radii of the toy), moved by `lean` from the toy's foot, that takes `depth` of the light.
+    Attributes:
+        direction: unit vector towards the light; x to the right, y down, z towards the camera.
+        tint: its RGB color.
+        brightness: of the floor at `center`, where it is highest.
+        falloff: loss of brightness per squared distance from `center`.
+        shadow_radii: half axes of a shadow, in radii of the toy.
+        shadow_offset: center of a shadow relative to the toy's base, in radii of the toy.
+        shadow_strength: share of the light that a shadow removes at its center.
     """
 
     direction: Float[Tensor, "3"]
     tint: tuple[float, float, float]
-    bright: float
-    fall: float
-    centre: tuple[float, float]
-    lean: tuple[float, float]
-    shadow: tuple[float, float]
-    depth: float
+    brightness: float
+    falloff: float
+    center: tuple[float, float]
+    shadow_offset: tuple[float, float]
+    shadow_radii: tuple[float, float]
+    shadow_strength: float
 
     @property
-    def half(self) -> Float[Tensor, "3"]:
-        """Normal of the brightest highlight."""
+    def half_vector(self) -> Float[Tensor, "3"]:
+        """Unit vector halfway between light and camera (Blinn-Phong): the normal of the strongest highlight."""
         return normalize(self.direction + TOWARDS_CAMERA, dim=0)
 
-    def shine(self, x: Float[Tensor, "*x"], y: Float[Tensor, "*y"]) -> Float[Tensor, "*xy"]:
-        """How bright the floor is at places in the frame: a little darker away from the lamp."""
-        return self.bright - self.fall * ((x - self.centre[0]) ** 2 + (y - self.centre[1]) ** 2)
+    def floor_brightness(self, x: Float[Tensor, "*x"], y: Float[Tensor, "*y"]) -> Float[Tensor, "*xy"]:
+        """Brightness of the floor at positions in the frame, a little lower away from the light."""
+        return self.brightness - self.falloff * ((x - self.center[0]) ** 2 + (y - self.center[1]) ** 2)
 
 
-LAMPS = {
-    "day": Lamp(
+LIGHTS = {
+    "day": LightSource(
         direction=normalize(torch.tensor([-0.50, -0.62, 0.72]), dim=0),
         tint=(1.0, 1.0, 1.0),
-        bright=1.035,
-        fall=0.075,
-        centre=(-0.25, -0.3),
-        lean=(0.30, -0.02),
-        shadow=(1.42, 0.92),
-        depth=0.52,
+        brightness=1.035,
+        falloff=0.075,
+        center=(-0.25, -0.3),
+        shadow_offset=(0.30, -0.02),
+        shadow_radii=(1.42, 0.92),
+        shadow_strength=0.52,
     ),
-    "evening": Lamp(
+    "evening": LightSource(
         direction=normalize(torch.tensor([0.80, -0.40, 0.50]), dim=0),
         tint=(1.0, 0.84, 0.66),
-        bright=1.04,
-        fall=0.15,
-        centre=(0.35, -0.2),
-        lean=(-0.62, 0.02),
-        shadow=(1.80, 0.80),
-        depth=0.55,
+        brightness=1.04,
+        falloff=0.15,
+        center=(0.35, -0.2),
+        shadow_offset=(-0.62, 0.02),
+        shadow_radii=(1.80, 0.80),
+        shadow_strength=0.55,
     ),
-    "night": Lamp(
+    "night": LightSource(
         direction=normalize(torch.tensor([0.10, -0.80, 0.50]), dim=0),
         tint=(0.50, 0.55, 0.67),
-        bright=1.05,
-        fall=0.30,
-        centre=(0.0, -0.1),
-        lean=(-0.05, 0.12),
-        shadow=(1.25, 0.95),
-        depth=0.50,
+        brightness=1.05,
+        falloff=0.30,
+        center=(0.0, -0.1),
+        shadow_offset=(-0.05, 0.12),
+        shadow_radii=(1.25, 0.95),
+        shadow_strength=0.50,
     ),
 }

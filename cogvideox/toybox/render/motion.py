@@ -1,7 +1,7 @@
-"""Where a toy is and what it looks like at any time, and the box that it never leaves.
+"""Position, size and rotation of toys over time, and the bounding box of a toy's whole path.
 
-`u` is the share of the scene's time that is over, 0 to 1. Straight motions glide evenly. A bounce is two hops along
-parabolas, an orbit one round on the floor, which the camera sees flattened; growth is even, and so is a spin.
+`u` is the elapsed share of the scene's time, 0 to 1. Straight motions have constant speed. A bounce is two parabolic
+hops. An orbit is one full circle on the floor, which the camera sees as an ellipse. Growth and spin are linear in time.
 
 Axes: `b` toys, `t` frames.
 """
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.toybox.scenes.grammar import MOTIONS, REACH, Toy
+from cogvideox.toybox.scenes.grammar import BOX_HALF_SIDE, MOTIONS, Toy
 
-HOPS = 2
-FLAT = 0.62
-"""Height of an orbit over its width."""
+NUM_HOPS = 2
+ORBIT_ASPECT = 0.62
+"""Height of an orbit over its width in the image."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
@@ -26,47 +26,54 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Poses:
-    """Centre of the silhouette, height above the floor, radius, and angle of the spin in radians."""
+    """Poses of toys over time.
+
+    Attributes:
+        x, y: center of the silhouette in the image.
+        height: above the floor.
+        radius: of the toy.
+        rotation: angle of a spin, in radians.
+    """
 
     x: Float[Tensor, "b t"]
     y: Float[Tensor, "b t"]
-    lift: Float[Tensor, "b t"]
+    height: Float[Tensor, "b t"]
     radius: Float[Tensor, "b t"]
-    turn: Float[Tensor, "b t"]
+    rotation: Float[Tensor, "b t"]
 
 
-def poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[Tensor, "b 1"]) -> Poses:
-    """The poses of one toy per row at `times`, none of which is later than `seconds`."""
+def toy_poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[Tensor, "b 1"]) -> Poses:
+    """The poses of one toy per row at `times`, in seconds and at most `seconds`."""
 
     def column(values: Sequence[float]) -> Float[Tensor, "b 1"]:
         return torch.tensor(values).view(-1, 1)
 
-    way = column([toy.speed for toy in toys]) * times
-    step = torch.tensor([MOTIONS.get(toy.motion, (0.0, 0.0)) for toy in toys])
-    x = column([toy.x for toy in toys]) + way * step[:, :1]
-    y = column([toy.y for toy in toys]) + way * step[:, 1:]
+    distance = column([toy.speed for toy in toys]) * times
+    direction = torch.tensor([MOTIONS.get(toy.motion, (0.0, 0.0)) for toy in toys])
+    x = column([toy.x for toy in toys]) + distance * direction[:, :1]
+    y = column([toy.y for toy in toys]) + distance * direction[:, 1:]
     radius = column([toy.radius for toy in toys]).expand_as(times)
-    lift, turn = torch.zeros_like(times), torch.zeros_like(times)
+    height, rotation = torch.zeros_like(times), torch.zeros_like(times)
     if all(toy.motion in MOTIONS for toy in toys):
-        return Poses(x, y, lift, radius, turn)
+        return Poses(x, y, height, radius, rotation)
 
     def extent(*motions: str) -> Float[Tensor, "b 1"]:
         return column([toy.extent if toy.motion in motions else 0.0 for toy in toys])
 
     u = times / seconds.clamp(min=1e-6)
-    hop = (u * HOPS).frac()
-    lift = extent("bounce") * 4.0 * hop * (1.0 - hop)
-    round_ = extent("orbit")
-    start = column([toy.angle for toy in toys])
-    now = start + 2.0 * math.pi * u * round_.sign()
-    x = x + round_.abs() * (now.cos() - start.cos())
-    y = y + round_.abs() * FLAT * (now.sin() - start.sin()) - lift
-    grown = column([toy.extent if toy.motion in ("grow", "shrink") else 1.0 for toy in toys])
-    return Poses(x, y, lift, radius * (1.0 + (grown - 1.0) * u), 2.0 * math.pi * extent("spin") * u)
+    hop = (u * NUM_HOPS).frac()
+    height = extent("bounce") * 4.0 * hop * (1.0 - hop)
+    orbit = extent("orbit")
+    start_angle = column([toy.angle for toy in toys])
+    angle = start_angle + 2.0 * math.pi * u * orbit.sign()
+    x = x + orbit.abs() * (angle.cos() - start_angle.cos())
+    y = y + orbit.abs() * ORBIT_ASPECT * (angle.sin() - start_angle.sin()) - height
+    growth = column([toy.extent if toy.motion in ("grow", "shrink") else 1.0 for toy in toys])
+    return Poses(x, y, height, radius * (1.0 + (growth - 1.0) * u), 2.0 * math.pi * extent("spin") * u)
 
 
-def sweep(toy: Toy, seconds: float) -> Box:
-    """The box around all that a toy covers in a clip."""
+def swept_box(toy: Toy, seconds: float) -> Box:
+    """The bounding box of everything that a toy covers during a clip."""
     left = right = toy.x
     top = bottom = toy.y
     radius = toy.radius
@@ -77,10 +84,10 @@ def sweep(toy: Toy, seconds: float) -> Box:
     elif toy.motion == "bounce":
         top -= toy.extent
     elif toy.motion == "orbit":
-        reach = abs(toy.extent)
-        x, y = toy.x - reach * math.cos(toy.angle), toy.y - reach * FLAT * math.sin(toy.angle)
-        left, right, top, bottom = x - reach, x + reach, y - reach * FLAT, y + reach * FLAT
+        rx, ry = abs(toy.extent), abs(toy.extent) * ORBIT_ASPECT
+        x, y = toy.x - rx * math.cos(toy.angle), toy.y - ry * math.sin(toy.angle)
+        left, right, top, bottom = x - rx, x + rx, y - ry, y + ry
     elif toy.motion == "grow":
         radius *= toy.extent
-    half = REACH * radius
+    half = BOX_HALF_SIDE * radius
     return left - half, top - half, right + half, bottom + half

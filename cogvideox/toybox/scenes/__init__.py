@@ -1,1 +1,1 @@
-"""Scenes: the grammar of facts and random scenes."""
+"""Scenes: the two grammars, and sampling of scenes from a seed."""

@@ -1,13 +1,13 @@
-"""What the toybox holds: words and their values, toys and scenes, what never occurs, what training never sees.
+"""The two grammars (which words a scene may use), `Toy` and `Scene`, and the rule that withholds compositions.
 
 Units: lengths are fractions of the frame's shorter side, with the origin at the centre of the frame, x to the right
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
 
-**The withheld rule** (so that a model can be tested on compositions it never saw): a triple of toy colour, shape and
-motion is kept out of training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`withheld_triple`); 39 is a salt
-that spreads the withheld triples evenly. In the core grammar that is 10 of 90 triples, at most 2 of a colour, 4 of a
-shape and 3 of a motion, so every word, and every pair of words, is frequent in training. A scene is withheld when any
-of its toys is. Size and all that belongs to the scene play no part in the rule.
+**The withheld rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
+excluded from training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`is_withheld_triple`); 39 is a salt that
+spreads the withheld triples evenly. In the core grammar that is 10 of 90 triples: at most 2 per color, 4 per shape and
+3 per motion, so every word and every pair of words is frequent in training. A scene is withheld when any of its toys
+is. The size of a toy and the scene's own facts (background, light, ...) do not matter.
 """
 
 import zlib
@@ -36,23 +36,23 @@ BACKGROUND_COLORS = {
     "brown": (0.43, 0.30, 0.21),
 }
 SIZES = {"small": 0.112, "large": 0.200}
-"""Radius of the toy, before a jitter of a few per cent."""
+"""Radius of a toy, before a jitter of a few percent."""
 MOTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "still": (0.0, 0.0)}
-"""Motions along a straight line, and their directions. The others have a shape of their own: see `motion`."""
+"""Straight motions and their directions. For the other motions see `render.motion`."""
 PANS = {"pan left": (-1.0, 0.0), "pan right": (1.0, 0.0), "pan up": (0.0, -1.0), "pan down": (0.0, 1.0)}
-"""Where the camera goes; what it shows goes the other way."""
+"""Direction of the camera; the image moves the opposite way."""
 ZOOMS = ("zoom in", "zoom out")
 COUNTS = ("one", "two", "three")
 
 SIZE_JITTER = 0.04
 MARGIN = 0.012
-"""Free space kept between a toy and the edge of the frame."""
-REACH = 1.08
-"""Half the side of the box around a toy's silhouette, in radii."""
+"""Minimum gap between a toy and the edge of the frame."""
+BOX_HALF_SIDE = 1.08
+"""Half the side of a toy's bounding box, in radii."""
 
-SPIN = {"cube": 0.40, "star": 0.31}
-"""Turns of a spinning toy in a clip: no multiple of a quarter or a fifth, so that the end shows it too."""
-CLASHES = {
+SPIN_TURNS = {"cube": 0.40, "star": 0.31}
+"""Turns of a spinning toy per clip. Not a multiple of its symmetry (1/4, 1/5), so that first and last frame differ."""
+CLASHING_COLORS = {
     "white": ("white",),
     "gray": ("white", "black"),
     "black": ("black",),
@@ -60,14 +60,14 @@ CLASHES = {
     "cyan": ("teal",),
     "brown": ("black",),
 }
-"""For each floor the colours that a toy on it cannot have: in some light or shade they are the floor's own."""
-UNLIT = {"day": (), "evening": ("black", "cyan"), "night": ("black",)}
-"""For each light the floors that do not show it: black takes no colour, and cyan in warm light is green."""
+"""For each background, the toy colors not used on it: in some light or shadow they equal the background's color."""
+UNLIT_BACKGROUNDS = {"day": (), "evening": ("black", "cyan"), "night": ("black",)}
+"""For each light, the backgrounds that do not show it: black takes on no tint, and cyan turns green in warm light."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The words that a scene is drawn from."""
+    """The words that scenes are sampled from."""
 
     colors: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -100,26 +100,29 @@ FULL = Grammar(
 )
 GRAMMARS = {"core": CORE, "full": FULL}
 TEXT_LENGTHS = {"core": 22, "full": 44}
-"""Tokens that hold every caption of a grammar: words, points, commas and the end."""
+"""Number of tokens that fits every caption of a grammar: words, periods, commas and the end token."""
 
 TOY_FACTS = ("color", "shape", "size", "motion")
 FACTS = {
     "core": (*TOY_FACTS, "background"),
     "full": (*TOY_FACTS, "background", "count", "pattern", "camera", "light"),
 }
-"""All facts of a scene, by grammar. The words of each are the field of `Grammar` that is its plural."""
-Seen = dict[str, str | None]
-"""Facts as pixels show them; None where one cannot be read."""
+"""All facts of a scene, by grammar. The allowed words of a fact are the `Grammar` field named by its plural."""
+ObservedFacts = dict[str, str | None]
+"""Facts read from pixels; None where a fact cannot be read."""
 
 
 @dataclass(frozen=True)
 class Toy:
-    """One toy: four facts that a caption can name, and the numbers that place it.
+    """One toy: four facts that a caption can name, and the numbers that place and move it.
 
-    `x`, `y`: centre of the silhouette at time 0; `radius`: half its width then; `speed`: frame sides per second of a
-    straight way. `extent` is how far the other motions go: the height of a bounce, the radius of an orbit (its sign
-    is the sense), the turns of a spin, the last radius over the first of a toy that grows or shrinks. `angle`: where
-    on its orbit a toy begins, in radians.
+    Attributes:
+        x, y: center of the silhouette at time 0.
+        radius: half the width of the silhouette at time 0.
+        speed: of a straight motion, in frame sides per second.
+        extent: amount of the other motions: height of a bounce, radius of an orbit (the sign is the direction), turns
+            of a spin, last radius over first radius when growing or shrinking.
+        angle: starting position on an orbit, in radians.
     """
 
     color: str
@@ -134,16 +137,18 @@ class Toy:
     angle: float = 0.0
 
     @property
-    def kind(self) -> tuple[str, str, str, str]:
-        """Its facts, in the order of `TOY_FACTS`."""
+    def facts(self) -> tuple[str, str, str, str]:
+        """The toy's facts, in the order of `TOY_FACTS`."""
         return self.color, self.shape, self.size, self.motion
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Toys on a floor under a camera and a lamp. What moves does so for `seconds` and then rests.
+    """Toys on a floor, a camera and a light. Everything that moves does so for `seconds` and then rests.
 
-    `way`: how far a camera pans, or by what a zoom enlarges. `phase`: where the floor's pattern begins.
+    Attributes:
+        camera_extent: distance of a pan, or magnification of a zoom.
+        pattern_phase: offset of the floor pattern along x and y, in periods.
     """
 
     toys: tuple[Toy, ...]
@@ -153,27 +158,27 @@ class Scene:
     pattern: str = "plain"
     camera: str = "still"
     light: str = "day"
-    way: float = 0.0
-    phase: tuple[float, float] = (0.0, 0.0)
+    camera_extent: float = 0.0
+    pattern_phase: tuple[float, float] = (0.0, 0.0)
 
     @property
     def toy(self) -> Toy:
-        """The first toy; in the core grammar there is no other."""
+        """The first toy, which is the only one in the core grammar."""
         return self.toys[0]
 
     @property
     def facts(self) -> dict[str, str]:
-        """All that pixels show of the scene, by name: the five facts of the core grammar, or those of the full one.
+        """Everything that the pixels show, by fact name: five facts in the core grammar, more in the full grammar.
 
-        The facts of a second and third toy are named `color 2` and so on. A toy that grows or shrinks, or that is
-        zoomed at, has no size.
+        The facts of a second and third toy are named `color 2` and so on. A toy that grows or shrinks, or any toy
+        under a zooming camera, has no size.
         """
         facts = {}
         for number, toy in enumerate(self.toys, start=1):
             changing = toy.motion in ("grow", "shrink") or self.camera in ZOOMS
-            for name, word in zip(TOY_FACTS, toy.kind):
+            for name, word in zip(TOY_FACTS, toy.facts):
                 if not (name == "size" and changing):
-                    facts[numbered(name, number)] = word
+                    facts[fact_name(name, number)] = word
         facts["background"] = self.background
         if self.grammar == "core":
             return facts
@@ -181,16 +186,16 @@ class Scene:
         return facts | {"pattern": self.pattern, "camera": self.camera, "light": self.light}
 
 
-def numbered(name: str, toy: int) -> str:
-    """The name of a toy's fact: `color` of the first, `color 2` of the second."""
+def fact_name(name: str, toy: int) -> str:
+    """The name of a fact of toy number `toy`, from 1: `color` for the first, `color 2` for the second."""
     return name if toy == 1 else f"{name} {toy}"
 
 
-def withheld_triple(color: str, shape: str, motion: str) -> bool:
-    """True for the compositions that training never sees (the rule is at the top of this file)."""
+def is_withheld_triple(color: str, shape: str, motion: str) -> bool:
+    """Whether a composition is withheld from training (the rule is at the top of this file)."""
     return zlib.crc32(f"toybox 39 {color} {shape} {motion}".encode()) % 10 == 0
 
 
-def withheld(scene: Scene) -> bool:
-    """True where any toy of the scene is a withheld composition."""
-    return any(withheld_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)
+def is_withheld(scene: Scene) -> bool:
+    """Whether any toy of the scene is a withheld composition."""
+    return any(is_withheld_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)

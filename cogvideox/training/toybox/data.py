@@ -11,7 +11,7 @@ from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import LatentTable, scene
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.captions.caption import caption, words
+from cogvideox.toybox.captions.caption import caption_scene, caption_words
 from cogvideox.toybox.scenes.grammar import Scene
 from cogvideox.training.config import ToyboxTraining, due
 from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
@@ -31,7 +31,7 @@ class Batches:
 
     def __init__(self, settings: ToyboxTraining) -> None:
         self.settings = settings
-        self.tokenizer = train_toy_tokenizer(words(settings.clips.grammar), settings.text_encoder.vocab_size)
+        self.tokenizer = train_toy_tokenizer(caption_words(settings.clips.grammar), settings.text_encoder.vocab_size)
 
     def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
         """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.
@@ -77,4 +77,4 @@ class Batches:
 
 
 def _caption(clips: ToyboxClips, index: int, style: str, wording: int, *, complete: bool = False) -> str:
-    return caption(scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)
+    return caption_scene(scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)

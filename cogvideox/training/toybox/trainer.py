@@ -33,7 +33,7 @@ from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.toybox.judge.judge import judge_batch, rates
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.checkpoint import open_run
 from cogvideox.training.config import ToyboxTraining, due
 from cogvideox.training.ema import EMA
@@ -200,7 +200,7 @@ def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedul
         seed=settings.run.seed,
     )
     write_sheet(sheet, videos, prompts, fps=clips.fps)
-    return {f"judged/{fact}": score.value for fact, score in rates(judge_batch(videos, scenes)).items()}
+    return {f"judged/{fact}": score.value for fact, score in fact_accuracies(judge_clips(videos, scenes)).items()}
 
 
 def folder_settings(settings: ToyboxTraining) -> ModelSettings:

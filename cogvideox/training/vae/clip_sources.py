@@ -19,7 +19,7 @@ from cogvideox.dataset.ingest.scan import recognise
 from cogvideox.dataset.latents.toybox_latents import scene
 from cogvideox.errors import UserError
 from cogvideox.records import Clip
-from cogvideox.toybox.render.render import render_batch
+from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.training.config import VAETraining
 from cogvideox.video import io
 from cogvideox.video.transform import resize_crop, to_model
@@ -61,7 +61,7 @@ class Toybox:
         clips = self.settings
         scenes = [scene(clips, index) for index in indices]
         size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
-        return to_model(render_batch(scenes, fps=fps or clips.fps, **size))
+        return to_model(render_scenes(scenes, fps=fps or clips.fps, **size))
 
     def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
         video = self.clips(indices, None, rng)

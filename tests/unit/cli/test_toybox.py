@@ -43,11 +43,11 @@ def test_judges_a_video_by_the_prompt_beside_it(run, here):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["color=rad"], "has no color 'rad'; its words are red"),
+        (["color=rad"], "has no color 'rad'; choose one of red"),
         (["color"], "fixes no fact"),
         (["seed=3"], "facts are color, shape"),
-        (["--grammar", "huge"], "there is core, full"),
-        (["--style", "long"], "the styles are short, plain, dense"),
+        (["--grammar", "huge"], "choose one of core, full"),
+        (["--style", "long"], "choose one of short, plain, dense"),
         (["--num-frames", "0"], "--num-frames 0 is below the smallest legal value, 1"),
         (["--height", "8"], "--height 8 is below"),
         (["--fps", "0"], "--fps 0 is not between 0.01 and 1000"),
@@ -65,7 +65,7 @@ def test_judges_a_video_by_the_prompt_beside_it(run, here):
         (["--prompt", "a red ball"], "say which with --judge"),
         (["--caption", "--sheet"], "--sheet means nothing together with --caption"),
         (["--judge", "none.mp4", "--prompt", "a red ball"], "none.mp4"),
-        (["shape=ball", "motion=spin", "--grammar", "full"], "leaves it out"),
+        (["shape=ball", "motion=spin", "--grammar", "full"], "excludes it"),
     ],
 )
 def test_bad_input_is_one_sentence(run, here, arguments, sentence):

@@ -4,45 +4,46 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.captions.caption import ALL_WORDS, MAX_WORDS, STYLES, caption, parse, sample_prompts, words
-from cogvideox.toybox.captions.describe import FULL_MAX_WORDS, FULL_WORDS
-from cogvideox.toybox.scenes.grammar import GRAMMARS, TEXT_LENGTHS, withheld
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.captions.caption import caption_scene, caption_words, parse_prompt, sample_prompts
+from cogvideox.toybox.captions.core import CORE_WORDS, MAX_WORDS, STYLES
+from cogvideox.toybox.captions.full import FULL_MAX_WORDS, FULL_WORDS
+from cogvideox.toybox.scenes.grammar import GRAMMARS, TEXT_LENGTHS, is_withheld
+from cogvideox.toybox.scenes.sampler import sample_scene
 
-SCENES = [draw(seed, "full") for seed in range(500)]
-OBVIOUS = {"camera": "still", "light": "day", "pattern": "plain"}
+SCENES = [sample_scene(seed, "full") for seed in range(500)]
+DEFAULTS = {"camera": "still", "light": "day", "pattern": "plain"}
 
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("image", [False, True])
-def test_captions_are_short_plain_and_true(style: str, image: bool):
+def test_captions_are_short_and_true(style: str, image: bool):
     for seed, scene in enumerate(SCENES):
-        text = caption(scene, style, seed, image=image)
+        text = caption_scene(scene, style, seed, image=image)
         found = re.findall(r"[a-z]+", text)
         assert len(found) <= FULL_MAX_WORDS and set(found) <= set(FULL_WORDS), text
         assert re.fullmatch(r"[a-z ,.]+", text) and "  " not in text
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), text
-        named = parse(text, "full")
+        named = parse_prompt(text, "full")
         assert {"color", "shape", "count"} <= set(named), text
         assert named.items() <= scene.facts.items(), text
         assert not (image and {"camera", *(name for name in named if "motion" in name)} & set(named)), text
 
 
 @pytest.mark.parametrize("style", ["plain", "dense"])
-def test_complete_captions_are_silent_only_about_what_goes_without_saying(style: str):
+def test_complete_captions_omit_only_defaults(style: str):
     for seed, scene in enumerate(SCENES):
-        named = parse(caption(scene, style, seed, complete=True), "full")
-        assert scene.facts.items() - named.items() <= OBVIOUS.items()
+        named = parse_prompt(caption_scene(scene, style, seed, complete=True), "full")
+        assert scene.facts.items() - named.items() <= DEFAULTS.items()
 
 
-def test_the_longest_caption_is_no_longer_than_it_says():
-    """Three toys, two of them orbiting, on the floor with the longest name, and all the obvious said."""
+def test_the_longest_caption_has_the_documented_length():
+    """Three orbiting toys, on the floor with the longest name."""
     scenes = [
-        draw(seed, "full", count="three", motion="orbit", background="cyan", pattern="striped", size="small")
+        sample_scene(seed, "full", count="three", motion="orbit", background="cyan", pattern="striped", size="small")
         for seed in range(60)
     ]
     longest = max(
-        len(re.findall(r"[a-z]+", caption(scene, style, seed)))
+        len(re.findall(r"[a-z]+", caption_scene(scene, style, seed)))
         for scene in scenes
         for seed in range(10)
         for style in STYLES
@@ -51,35 +52,39 @@ def test_the_longest_caption_is_no_longer_than_it_says():
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_every_caption_fits_into_the_text_length_of_its_grammar(grammar: str):
-    tokenizer = train_toy_tokenizer(words(grammar), 256)
-    texts = [caption(draw(seed, grammar), style, seed, complete=True) for seed in range(40) for style in STYLES]
-    tokens = (tokenizer.encode(texts, TEXT_LENGTHS[grammar]) != 0).sum(dim=1).tolist()  # a longer text is refused
-    # A token for each word, point and comma, and one for the end: so the longest captions fit too.
+def test_captions_fit_the_text_length_of_their_grammar(grammar: str):
+    tokenizer = train_toy_tokenizer(caption_words(grammar), 256)
+    texts = [
+        caption_scene(sample_scene(seed, grammar), style, seed, complete=True) for seed in range(40) for style in STYLES
+    ]
+    tokens = (tokenizer.encode(texts, TEXT_LENGTHS[grammar]) != 0).sum(dim=1).tolist()  # a longer text raises
+    # One token per word, period and comma, and one for the end, so the longest captions fit too.
     assert tokens == [len(re.findall(r"[a-z]+|[,.]", text)) + 1 for text in texts]
     marks = {"core": 2, "full": 5}[grammar]
     assert max(len(re.findall(r"[,.]", text)) for text in texts) <= marks
     assert {"core": MAX_WORDS, "full": FULL_MAX_WORDS}[grammar] + marks + 1 == TEXT_LENGTHS[grammar]
 
 
-def test_toys_that_are_alike_are_counted_and_those_that_do_the_same_share_a_verb():
-    alike = next(scene for scene in SCENES if len(scene.toys) == 2 and len({toy.kind for toy in scene.toys}) == 1)
-    assert caption(alike, "short", 1).startswith("two ")
-    several = [scene for scene in SCENES if len({toy.kind for toy in scene.toys}) == 3]
+def test_identical_toys_are_counted_and_equal_motions_share_a_verb():
+    identical = next(scene for scene in SCENES if len(scene.toys) == 2 and len({toy.facts for toy in scene.toys}) == 1)
+    assert caption_scene(identical, "short", 1).startswith("two ")
+    several = [scene for scene in SCENES if len({toy.facts for toy in scene.toys}) == 3]
     resting = next(scene for scene in several if {toy.motion for toy in scene.toys} == {"still"})
-    assert len(re.findall(r"\b(?:stay|stand|remain)\b", caption(resting, "plain", 3))) == 1
+    assert len(re.findall(r"\b(?:stay|stand|remain)\b", caption_scene(resting, "plain", 3))) == 1
 
 
-def test_words_belong_to_a_grammar():
-    assert words("core") == ALL_WORDS and words("full") == FULL_WORDS
-    with pytest.raises(UserError, match="there is core, full"):
-        words("grand")
+def test_words_of_each_grammar():
+    assert caption_words("core") == CORE_WORDS and caption_words("full") == FULL_WORDS
+    with pytest.raises(UserError, match="choose one of core, full"):
+        caption_words("grand")
 
 
-def test_evaluation_prompts_of_the_full_grammar():
+def test_evaluation_prompts_are_withheld_scenes():
     prompts = sample_prompts(40, seed=1, grammar="full")
     assert prompts == sample_prompts(40, seed=1, grammar="full")
-    assert all(withheld(scene) and parse(text, "full").items() <= scene.facts.items() for text, scene in prompts)
+    assert all(
+        is_withheld(scene) and parse_prompt(text, "full").items() <= scene.facts.items() for text, scene in prompts
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,10 +145,10 @@ def test_evaluation_prompts_of_the_full_grammar():
         ("a dog", {}),
     ],
 )
-def test_free_prompts_are_understood(prompt: str, facts: dict[str, str]):
-    assert parse(prompt, "full") == facts
+def test_free_form_prompts_are_parsed(prompt: str, facts: dict[str, str]):
+    assert parse_prompt(prompt, "full") == facts
 
 
-def test_more_toys_than_the_world_holds_are_counted_too():
-    assert parse("five red balls", "full")["count"] == "five"
-    assert parse("six red balls and two cubes", "full")["count"] == "six"
+def test_more_than_three_toys_are_counted():
+    assert parse_prompt("five red balls", "full")["count"] == "five"
+    assert parse_prompt("six red balls and two cubes", "full")["count"] == "six"

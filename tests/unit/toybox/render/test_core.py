@@ -1,45 +1,50 @@
 import torch
 
-from cogvideox.toybox.render.render import render, render_batch
+from cogvideox.toybox.render.renderer import render_scene, render_scenes
 from cogvideox.toybox.scenes.grammar import CORE
-from cogvideox.toybox.scenes.sample_core import draw
+from cogvideox.toybox.scenes.sampler import sample_scene
 
 
-def test_a_clip_has_the_size_asked_for_and_does_not_depend_on_its_batch():
-    scenes = [draw(seed) for seed in range(12)]
-    batch = render_batch(scenes)
+def test_a_render_has_the_requested_size_and_does_not_depend_on_its_batch():
+    scenes = [sample_scene(seed) for seed in range(12)]
+    batch = render_scenes(scenes)
     assert batch.shape == (12, 9, 64, 64, 3) and batch.dtype == torch.uint8
     for index, scene in enumerate(scenes):
-        assert torch.equal(batch[index], render(scene))
-    assert render(scenes[0], num_frames=5, height=48, width=80, fps=4).shape == (5, 48, 80, 3)
+        assert torch.equal(batch[index], render_scene(scene))
+    assert render_scene(scenes[0], num_frames=5, height=48, width=80, fps=4).shape == (5, 48, 80, 3)
 
 
-def test_sizes_and_frame_rates_agree():
+def test_renders_agree_across_sizes_and_frame_rates():
     for seed in range(6):
-        scene = draw(seed)
-        small, large = render(scene).float(), render(scene, num_frames=17, height=128, width=128, fps=16).float()
+        scene = sample_scene(seed)
+        small, large = (
+            render_scene(scene).float(),
+            render_scene(scene, num_frames=17, height=128, width=128, fps=16).float(),
+        )
         shrunk = large[::2].unflatten(1, (64, 2)).unflatten(3, (64, 2)).mean(dim=(2, 4))
         assert (small - shrunk).abs().mean() < 1.0
-        wide = render(scene, height=64, width=96).float()
+        wide = render_scene(scene, height=64, width=96).float()
         assert (wide[:, :, 16:80] - small).abs().max() <= 1.0
 
 
-def test_a_toy_rests_once_it_has_arrived():
-    clip = render(draw(3, motion="left"), num_frames=17)
+def test_toys_rest_after_the_end_of_their_motion():
+    clip = render_scene(sample_scene(3, motion="left"), num_frames=17)
     assert not torch.equal(clip[0], clip[8])
     assert torch.equal(clip[8], clip[16])
 
 
-def test_the_edges_of_the_frame_show_the_floor_and_nothing_is_cut_off():
+def test_toys_are_never_cut_off_at_the_frame_edge():
     for shape in CORE.shapes:
         for background in CORE.backgrounds:
-            clip = render(draw(11, shape=shape, size="large", background=background, color="green", motion="up"))
+            clip = render_scene(
+                sample_scene(11, shape=shape, size="large", background=background, color="green", motion="up")
+            )
             left = clip[:, :, 0].float()
-            assert left.std(dim=(0, 1)).max() < 8.0  # nothing but a slow change of light (and of shadow)
+            assert left.std(dim=(0, 1)).max() < 8.0  # only slow changes of light and shadow
 
 
-def test_the_look_is_the_one_that_the_shipped_model_was_trained_on():
-    clips = render_batch([draw(seed) for seed in range(6)], num_frames=2).float()
+def test_renders_match_those_that_the_shipped_model_was_trained_on():
+    clips = render_scenes([sample_scene(seed) for seed in range(6)], num_frames=2).float()
     means = [
         (142.1, 131.7, 122.2),
         (207.5, 212.8, 228.9),

@@ -1,4 +1,4 @@
-"""The full grammar keeps to its rules, whatever the seed."""
+"""Rules of the full grammar that hold for every seed."""
 
 import itertools
 from collections import Counter
@@ -7,39 +7,39 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.toybox.render.motion import poses, sweep
+from cogvideox.toybox.render.motion import swept_box, toy_poses
+from cogvideox.toybox.scenes.full import MIN_GAP
 from cogvideox.toybox.scenes.grammar import (
-    CLASHES,
+    BOX_HALF_SIDE,
+    CLASHING_COLORS,
     CORE,
     FULL,
     MOTIONS,
     PANS,
-    REACH,
-    SPIN,
-    UNLIT,
+    SPIN_TURNS,
+    UNLIT_BACKGROUNDS,
     ZOOMS,
     Scene,
-    withheld,
-    withheld_triple,
+    is_withheld,
+    is_withheld_triple,
 )
-from cogvideox.toybox.scenes.sample_core import draw
-from cogvideox.toybox.scenes.sample_full import GAP
+from cogvideox.toybox.scenes.sampler import sample_scene
 
-SCENES = [draw(seed, "full") for seed in range(1500)]
+SCENES = [sample_scene(seed, "full") for seed in range(1500)]
 
 
-def test_the_same_seed_draws_the_same_scene():
-    assert [draw(seed, "full") for seed in range(50)] == SCENES[:50]
+def test_the_same_seed_gives_the_same_scene():
+    assert [sample_scene(seed, "full") for seed in range(50)] == SCENES[:50]
     assert len(set(SCENES)) == len(SCENES)
 
 
-def test_the_full_grammar_holds_the_core():
+def test_the_full_grammar_includes_the_core_grammar():
     for name in ("colors", "shapes", "sizes", "motions", "backgrounds", "counts", "patterns", "cameras", "lights"):
         core, full = getattr(CORE, name), getattr(FULL, name)
         assert set(core) <= set(full) and len(set(full)) == len(full)
 
 
-def test_every_word_is_drawn_often():
+def test_every_word_is_sampled_often():
     for name, words in (
         ("count", FULL.counts),
         ("background", FULL.backgrounds),
@@ -52,45 +52,45 @@ def test_every_word_is_drawn_often():
     for name, words in (("color", FULL.colors), ("shape", FULL.shapes), ("size", FULL.sizes), ("motion", FULL.motions)):
         counts = Counter(getattr(toy, name) for scene in SCENES for toy in scene.toys)
         assert set(counts) == set(words) and min(counts.values()) > 45, counts
-    assert {toy.shape for scene in SCENES for toy in scene.toys if toy.motion == "spin"} == set(SPIN)
-    alike = [scene for scene in SCENES if len(scene.toys) > 1 and len({toy.kind for toy in scene.toys}) == 1]
-    assert len(alike) > 100
+    assert {toy.shape for scene in SCENES for toy in scene.toys if toy.motion == "spin"} == set(SPIN_TURNS)
+    identical = [scene for scene in SCENES if len(scene.toys) > 1 and len({toy.facts for toy in scene.toys}) == 1]
+    assert len(identical) > 100
 
 
-def test_what_pixels_cannot_show_is_never_drawn():
+def test_ambiguous_scenes_are_never_sampled():
     for scene in SCENES:
         if scene.camera != "still":
             assert scene.pattern != "plain" and all(toy.motion == "still" for toy in scene.toys)
         if scene.camera in PANS:
-            assert scene.pattern != "striped" and 0.18 < scene.way < 0.35
+            assert scene.pattern != "striped" and 0.18 < scene.camera_extent < 0.35
         if scene.camera in ZOOMS:
-            assert 1.3 < scene.way < 1.5 and not any(name.startswith("size") for name in scene.facts)
-        assert scene.background not in UNLIT[scene.light]
+            assert 1.3 < scene.camera_extent < 1.5 and not any(name.startswith("size") for name in scene.facts)
+        assert scene.background not in UNLIT_BACKGROUNDS[scene.light]
         for number, toy in enumerate(scene.toys, start=1):
-            assert toy.color not in CLASHES[scene.background]
-            assert toy.motion != "spin" or toy.shape in SPIN
-            named = "size" if number == 1 else f"size {number}"
-            assert not (toy.motion in ("grow", "shrink") and named in scene.facts)
-        kinds = {toy.kind for toy in scene.toys}
-        assert len({kind[:2] for kind in kinds}) == len(kinds)
+            assert toy.color not in CLASHING_COLORS[scene.background]
+            assert toy.motion != "spin" or toy.shape in SPIN_TURNS
+            name = "size" if number == 1 else f"size {number}"
+            assert not (toy.motion in ("grow", "shrink") and name in scene.facts)
+        facts = {toy.facts for toy in scene.toys}
+        assert len({one[:2] for one in facts}) == len(facts)
 
 
-def test_a_spin_does_not_end_where_it_began():
+def test_a_spin_does_not_end_at_its_symmetry_angle():
     for shape, symmetry in (("cube", 4), ("star", 5)):
-        assert 0.1 < SPIN[shape] * symmetry % 1 < 0.9
+        assert 0.1 < SPIN_TURNS[shape] * symmetry % 1 < 0.9
 
 
 def boxes(scene: Scene, steps: int = 33) -> torch.Tensor:
-    """Left, top, right and bottom of every toy in the picture, over time: [toys steps 4]."""
+    """Left, top, right and bottom of every toy in the image, over time: [toys steps 4]."""
     u = torch.linspace(0.0, 1.0, steps)
     n = len(scene.toys)
-    pose = poses(scene.toys, (u * scene.seconds).expand(n, -1), torch.full((n, 1), scene.seconds))
-    half = REACH * pose.radius
+    pose = toy_poses(scene.toys, (u * scene.seconds).expand(n, -1), torch.full((n, 1), scene.seconds))
+    half = BOX_HALF_SIDE * pose.radius
     box = torch.stack([pose.x - half, pose.y - half, pose.x + half, pose.y + half], dim=-1)
     dx, dy = PANS.get(scene.camera, (0.0, 0.0))
-    box = box - scene.way * u[:, None] * torch.tensor([dx, dy, dx, dy])
+    box = box - scene.camera_extent * u[:, None] * torch.tensor([dx, dy, dx, dy])
     if scene.camera in ZOOMS:
-        box = box * (scene.way ** (u if scene.camera == "zoom in" else 1 - u))[:, None]
+        box = box * (scene.camera_extent ** (u if scene.camera == "zoom in" else 1 - u))[:, None]
     return box
 
 
@@ -100,19 +100,19 @@ def test_toys_stay_inside_the_frame_and_apart():
         assert box.abs().max() < 0.5
         for one, other in itertools.combinations(box, 2):
             gap = torch.maximum(one[:, :2] - other[:, 2:], other[:, :2] - one[:, 2:]).amax(dim=-1)
-            assert gap.min() > GAP * 0.99 and gap.min() > 0.04
+            assert gap.min() > MIN_GAP * 0.99 and gap.min() > 0.04
 
 
-def test_a_toy_never_leaves_its_box():
+def test_toys_stay_inside_their_swept_box():
     for scene in SCENES[:600]:
         if scene.camera == "still":
             for toy, box in zip(scene.toys, boxes(scene)):
-                left, top, right, bottom = sweep(toy, scene.seconds)
+                left, top, right, bottom = swept_box(toy, scene.seconds)
                 assert box[:, 0].min() > left - 1e-5 and box[:, 1].min() > top - 1e-5
                 assert box[:, 2].max() < right + 1e-5 and box[:, 3].max() < bottom + 1e-5
 
 
-def test_motions_are_large_enough_to_be_seen():
+def test_motions_are_large_enough_to_be_read():
     for scene in SCENES[:600]:
         for toy in scene.toys:
             if toy.motion in MOTIONS and toy.motion != "still":
@@ -124,33 +124,33 @@ def test_motions_are_large_enough_to_be_seen():
 def test_facts_can_be_fixed():
     for name, words in (("motion", FULL.motions), ("camera", FULL.cameras), ("light", FULL.lights)):
         for word in words:
-            assert draw(3, "full", **{name: word}).facts[name] == word
-    scene = draw(5, "full", count="three", color="teal", shape="ring", size="large", pattern="dotted")
-    assert len(scene.toys) == 3 and scene.toy.kind[:3] == ("teal", "ring", "large") and scene.pattern == "dotted"
-    with pytest.raises(UserError, match="the full grammar leaves it out"):
-        draw(3, "full", shape="ball", motion="spin")
+            assert sample_scene(3, "full", **{name: word}).facts[name] == word
+    scene = sample_scene(5, "full", count="three", color="teal", shape="ring", size="large", pattern="dotted")
+    assert len(scene.toys) == 3 and scene.toy.facts[:3] == ("teal", "ring", "large") and scene.pattern == "dotted"
+    with pytest.raises(UserError, match="the full grammar excludes it"):
+        sample_scene(3, "full", shape="ball", motion="spin")
     with pytest.raises(UserError, match="no camera 'roll'"):
-        draw(3, "full", camera="roll")
+        sample_scene(3, "full", camera="roll")
     with pytest.raises(UserError, match="the core grammar has no color 'teal'"):
-        draw(3, color="teal")
+        sample_scene(3, color="teal")
 
 
-def test_a_single_frame_has_a_scene_too():
+def test_scenes_of_single_frames():
     for seed in range(50):
-        scene = draw(seed, "full", seconds=0.0)
+        scene = sample_scene(seed, "full", seconds=0.0)
         assert all(toy.speed == 0.0 for toy in scene.toys) and boxes(scene, steps=1).abs().max() < 0.5
 
 
-def test_the_withheld_rule_leaves_every_pair_of_words_in_training():
+def test_the_withheld_rule_excludes_no_pair_of_words():
     triples = [
         triple
         for triple in itertools.product(FULL.colors, FULL.shapes, FULL.motions)
-        if triple[2] != "spin" or triple[1] in SPIN
+        if triple[2] != "spin" or triple[1] in SPIN_TURNS
     ]
-    held = {triple for triple in triples if withheld_triple(*triple)}
-    assert 0.05 < len(held) / len(triples) < 0.15
+    withheld = {triple for triple in triples if is_withheld_triple(*triple)}
+    assert 0.05 < len(withheld) / len(triples) < 0.15
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        seen = Counter((t[first], t[second]) for t in triples if t not in held)
+        seen = Counter((t[first], t[second]) for t in triples if t not in withheld)
         assert set(seen) == {(t[first], t[second]) for t in triples}
-    assert not any(withheld(draw(seed, "full", side="training")) for seed in range(100))
-    assert all(withheld(draw(seed, "full", side="withheld")) for seed in range(50))
+    assert not any(is_withheld(sample_scene(seed, "full", split="training")) for seed in range(100))
+    assert all(is_withheld(sample_scene(seed, "full", split="withheld")) for seed in range(50))

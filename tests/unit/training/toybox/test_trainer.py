@@ -13,7 +13,7 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
-from cogvideox.toybox.captions.caption import parse
+from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.training.toybox import trainer
 from cogvideox.training.toybox.data import Batches
 from cogvideox.training.toybox.trainer import build, measure, train, velocity_losses
@@ -66,7 +66,7 @@ def test_captions_are_true_varied_and_sometimes_dropped(settings):
     assert 0.15 < captions.count("") / len(captions) < 0.35
     assert len(set(captions)) > 50
     facts = scene(settings.clips, 7).facts
-    assert all(facts[name] == value for caption in captions for name, value in parse(caption).items())
+    assert all(facts[name] == value for caption in captions for name, value in parse_prompt(caption).items())
 
 
 def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
@@ -140,7 +140,7 @@ def test_a_run_on_images(settings, tmp_path):
     )
     batches = Batches(settings)
     captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
-    assert not any("motion" in parse(caption) for caption in captions + batches.held_out(8)[1])
+    assert not any("motion" in parse_prompt(caption) for caption in captions + batches.held_out(8)[1])
     bundle = model_folder.load(train(settings, tmp_path / "run"))
     assert bundle.settings.num_frames == 1
 

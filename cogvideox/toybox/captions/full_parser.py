@@ -1,21 +1,20 @@
-"""What a prompt asks for, by the full grammar, whoever wrote it.
+"""Parser of free-form prompts into the facts of the full grammar.
 
-A prompt is read from left to right, longest phrases first. Words that describe wait for the noun that they belong to:
-"white" is a toy's colour before "ball" and a floor's before "floor". What is done belongs to all toys named since the
-last deed, so that "a ball and a cube stay still" says it of both. "the red ball" is one that was named before, if
-there was one. Words outside the toybox are passed over,
-and so is where a toy stands ("on the left"): no caption says it, and it is no motion. A colour that toys, or floors,
-never have is named all the same, as no video can be right about it.
+A prompt is read from left to right, longest phrases first. Adjectives wait for their noun: "white" is the color of a
+toy before "ball" and of the floor before "floor". A motion applies to all toys named since the last motion, so "a ball
+and a cube stay still" applies to both. "the red ball" refers to a toy named before, if there is one. Unknown words are
+ignored, and so are positions ("on the left"), which no caption names. A color that toys or floors never have is still
+returned; no video can match it.
 """
 
 import re
 from collections.abc import Iterable
 
 from cogvideox.toybox.captions import vocabulary
-from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, numbered
+from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, fact_name
 
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
-TYPED = {
+TYPED_PHRASES = {
     "size": {"small": ("smaller", "miniature"), "large": ("larger", "bigger", "huge")},
     "shape": {"ring": ("torus", "doughnut", "doughnuts"), "ball": ("marble",)},
     "pattern": {
@@ -65,108 +64,107 @@ TYPED = {
 }
 
 
-def understand(prompt: str) -> dict[str, str]:
-    """The facts that a prompt names, by the names that `Scene.facts` gives them.
+def parse_full_prompt(prompt: str) -> dict[str, str]:
+    """Returns the facts that a prompt names, by the names of `Scene.facts`.
 
-    `count` is named where every toy has a number or an article; more than three are "four" and so on, which no scene
-    shows. Of two words for one fact the first counts.
+    `count` is present if every toy has a number or an article; more than three toys are "four" and so on, which no
+    scene shows. If a prompt has two words for one fact, the first counts.
     """
-    reader = _Reader()
+    parser = _Parser()
     for found in _PATTERN.finditer(" ".join(re.findall(r"[a-z]+", prompt.lower()))):
         for name, value in _PHRASES[found.group()]:
-            reader.take(name, value)
-    return reader.facts()
+            parser.feed(name, value)
+    return parser.facts()
 
 
-class _Reader:
-    """Puts the words of a prompt where they belong, one after the other."""
+class _Parser:
+    """Assigns the phrases of a prompt to toys and scene, one phrase after the other."""
 
     def __init__(self) -> None:
         self.scene: dict[str, str] = {}
         self.toys: list[dict[str, str]] = []
-        self.waiting: dict[str, str] = {}  # words for the next noun
-        self.subjects: list[dict[str, str]] = []  # toys named since the last deed
-        self.deed: str | None = None  # said before any toy was
+        self.adjectives: dict[str, str] = {}  # for the next noun
+        self.subjects: list[dict[str, str]] = []  # toys named since the last motion
+        self.leading_motion: str | None = None  # a motion before the first toy
         self.number: int | None = None
-        self.definite = False
-        self.pointing = False  # the subjects are toys named before
-        self.counted = True
+        self.definite = False  # after "the"
+        self.refers_back = False  # the subjects are toys named before
+        self.counted = True  # every toy so far has a number or an article
 
-    def take(self, name: str, value: str) -> None:
+    def feed(self, name: str, value: str) -> None:
         if name == "article":
-            self.waiting, self.definite, self.number = {}, value == "the", NUMBERS.get(value)
+            self.adjectives, self.definite, self.number = {}, value == "the", NUMBERS.get(value)
         elif name == "hue" or name == "size":
-            self.waiting.setdefault(name, value)
+            self.adjectives.setdefault(name, value)
         elif name == "shape":
             self._toy(value)
         elif name == "floor":
-            self._floor(self.waiting.get("hue"))
+            self._floor(self.adjectives.get("hue"))
         elif name == "motion":
             self._motion(value)
         elif name != "place":
             self.scene.setdefault(name, value)
 
     def facts(self) -> dict[str, str]:
-        if self.waiting.get("hue") in BACKGROUND_COLORS:  # "a red ball on white"
-            self._floor(self.waiting["hue"])
-        facts = {numbered(name, i): value for i, toy in enumerate(self.toys, start=1) for name, value in toy.items()}
+        if self.adjectives.get("hue") in BACKGROUND_COLORS:  # "a red ball on white"
+            self._floor(self.adjectives["hue"])
+        facts = {fact_name(name, i): value for i, toy in enumerate(self.toys, start=1) for name, value in toy.items()}
         if self.toys and self.counted:
             facts["count"] = {number: word for word, number in NUMBERS.items()}[len(self.toys)]
         return facts | self.scene
 
     def _toy(self, shape: str) -> None:
-        color = self.waiting.get("hue")
+        color = self.adjectives.get("hue")
         named = [
             toy for toy in self.toys if self.definite and toy["shape"] == shape and color in (None, toy.get("color"))
         ]
         if not named:
             toy = {} if color is None else {"color": color}
             toy["shape"] = shape
-            if "size" in self.waiting:
-                toy["size"] = self.waiting["size"]
-            # A plural without a number is at least two of them; how many is not said.
+            if "size" in self.adjectives:
+                toy["size"] = self.adjectives["size"]
+            # A plural without a number leaves the count open.
             self.counted = self.counted and (self.number is not None or self.definite)
             named = [dict(toy) for _ in range(min(self.number or 1, max(NUMBERS.values()) - len(self.toys)))]
             self.toys += named
-            self.pointing = False
-        elif not self.pointing:
-            self.subjects, self.pointing = [], True
-        if self.deed is not None:
+            self.refers_back = False
+        elif not self.refers_back:
+            self.subjects, self.refers_back = [], True
+        if self.leading_motion is not None:
             for toy in named:
-                toy["motion"] = self.deed
-            self.deed = None
+                toy["motion"] = self.leading_motion
+            self.leading_motion = None
         else:
             self.subjects += named
-        self.waiting, self.number, self.definite = {}, None, False
+        self.adjectives, self.number, self.definite = {}, None, False
 
     def _floor(self, hue: str | None) -> None:
         if hue is not None:
             self.scene.setdefault("background", hue)
-        self.waiting, self.number, self.definite = {}, None, False
+        self.adjectives, self.number, self.definite = {}, None, False
 
     def _motion(self, motion: str) -> None:
-        waiting = [toy for toy in self.subjects if "motion" not in toy]
-        for toy in waiting:
-            toy["motion"] = motion
+        for toy in self.subjects:
+            toy.setdefault("motion", motion)
         if not self.toys:
-            self.deed = motion
-        self.subjects, self.pointing = [], False
+            self.leading_motion = motion
+        self.subjects, self.refers_back = [], False
 
 
 def _rows() -> Iterable[tuple[str, str, str]]:
-    """Every phrase that means something, with the fact it is about and its value."""
+    """Every known phrase, with the name and value of what it says."""
     tables = {
         "hue": vocabulary.COLORS,
         "size": vocabulary.SIZES,
         "pattern": vocabulary.PATTERNS,
-        "motion": vocabulary.WAYS,
+        "motion": vocabulary.DIRECTIONS,
     }
     for name, table in tables.items():
         yield from ((phrase, name, value) for value, phrases in table.items() for phrase in phrases)
-    for name, values in TYPED.items():
+    for name, values in TYPED_PHRASES.items():
         yield from ((phrase, name, value) for value, phrases in values.items() for phrase in phrases)
     yield from ((phrase, "hue", value) for value, phrases in vocabulary.BACKGROUNDS.items() for phrase in phrases)
-    for table, name in ((vocabulary.SHAPES, "shape"), (vocabulary.DEEDS, "motion")):
+    for table, name in ((vocabulary.SHAPES, "shape"), (vocabulary.MOTION_VERBS, "motion")):
         yield from ((phrase, name, value) for value, rows in table.items() for row in rows for phrase in row)
     yield from ((phrase, "motion", "still") for phrase in vocabulary.REST)
     yield from (
@@ -176,9 +174,11 @@ def _rows() -> Iterable[tuple[str, str, str]]:
         for phrase in phrases:
             yield f"camera {phrase}", "camera", value
             yield f"camera is {phrase}", "camera", value
-    for way, phrases in vocabulary.WAYS.items():
+    for direction, phrases in vocabulary.DIRECTIONS.items():
         for phrase in phrases:
-            yield from ((f"camera {verb} {phrase}", "camera", f"pan {way}") for verb in ("moves", "slides", "pans"))
+            yield from (
+                (f"camera {verb} {phrase}", "camera", f"pan {direction}") for verb in ("moves", "slides", "pans")
+            )
     for side in ("left", "right"):
         for place in (*(f"{at} the {side}" for at in ("on", "at", "in")), f"{side} of", f"to the {side} of"):
             yield place, "place", side
