@@ -72,7 +72,9 @@ def _labels(texts: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarra
     pictures = []
     for lines in wrapped:
         picture = Image.new("RGB", (width, height))
-        ImageDraw.Draw(picture).multiline_text((GAP, 0), "\n".join(lines), font=font, spacing=font_size // 4)
+        bottom = (GAP, height - GAP)  # next to the frames below
+        draw = ImageDraw.Draw(picture)
+        draw.multiline_text(bottom, "\n".join(lines), font=font, spacing=font_size // 4, anchor="ld")
         pictures.append(np.array(picture))
     return np.stack(pictures)
 
