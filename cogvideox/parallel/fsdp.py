@@ -69,7 +69,7 @@ def parallelize(
         if checkpointing != "none":
             block.forward = _recomputed(block.forward, checkpointing)
         if compile:
-            block.forward = torch.compile(block.forward, dynamic=False)
+            block.forward = torch.compile(block.forward)
     if ranks is None:
         return
     # Tables of positions are float32 and have to stay so; FSDP would cast whatever comes in. So what is cast are the

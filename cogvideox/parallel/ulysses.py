@@ -115,4 +115,5 @@ def local_layout(layout: Layout, rank: int, num_ranks: int) -> LocalLayout:
     begin, end = edges[rank], edges[rank + 1]
     ends = accumulate(layout.runs)
     runs = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.runs, ends))
-    return LocalLayout(runs, whole=layout, lengths=lengths)
+    index = None if layout.run_of_token is None else layout.run_of_token[begin:end]
+    return LocalLayout(runs, index, whole=layout, lengths=lengths)

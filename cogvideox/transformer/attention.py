@@ -5,7 +5,6 @@ Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,13 @@ class Layout:
     segment; several clips packed into one row are several segments (paper section 3.1)."""
 
     runs: Runs
+    run_of_token: Int[Tensor, " n"] | None = field(default=None, compare=False)
+    """Of a packed row: the run that each token belongs to. Compiled blocks read it instead of `runs`, so that one graph
+    serves all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
-    """Start of each segment and end of the last, int32, on a device that has the varlen kernel."""
+    """Of a packed row, on a device with the varlen kernel: start of each segment and end of the last, int32."""
+    longest: int = field(default=0, compare=False)
+    """Of a packed row: the most tokens of a segment."""
 
     @property
     def segments(self) -> tuple[int, ...]:
@@ -38,13 +42,15 @@ class Layout:
 def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -> Layout:
     """The layout of a packed row of clips with `lengths` video tokens each.
 
-    It holds what the kernels read, so that a row is copied to the device once and not in every block.
+    Lengths are copied to the device here, once for each row, and not in every block.
     """
     layout = Layout(tuple(run for length in lengths for run in (num_text, length)))
-    if not has_varlen_kernel(device):
-        return layout
-    offsets = torch.tensor([0, *accumulate(layout.segments)], dtype=torch.int32, pin_memory=device.type == "cuda")
-    return replace(layout, offsets=offsets.to(device, non_blocking=True))
+    runs = torch.tensor(layout.runs, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+    index = torch.arange(len(runs), device=device).repeat_interleave(runs, output_size=sum(layout.runs))
+    offsets = None
+    if has_varlen_kernel(device):
+        offsets = F.pad(runs.unflatten(0, (-1, 2)).sum(1).cumsum(0), (1, 0)).int()
+    return replace(layout, run_of_token=index, offsets=offsets, longest=max(layout.segments))
 
 
 def has_varlen_kernel(device: torch.device) -> bool:
@@ -79,7 +85,7 @@ def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 
     from torch.nn.attention.varlen import varlen_attn
 
-    offsets, longest = layout.offsets, max(layout.segments)
+    offsets, longest = layout.offsets, layout.longest
     # Under autocast, norms return float32, and autocast does not know this kernel.
     rows = [x.to(v.dtype).squeeze(0) for x in (q, k, v)]
     tokens = varlen_attn(rows[0], rows[1], rows[2], offsets, offsets, longest, longest)

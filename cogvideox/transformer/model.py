@@ -231,6 +231,8 @@ class Block(nn.Module):
             tables = _by_row(self.compute_modulation(emb), len(x))
         shift1, scale1, gate1, shift2, scale2, gate2 = tables
         runs = layout.runs
+        if torch.compiler.is_compiling() and layout.run_of_token is not None:
+            runs = layout.run_of_token
         x = add_gated(x, self.attention(self.norm1(x, shift1, scale1, runs), rope, layout, attend), gate1, runs)
         return add_gated(x, self.mlp(self.norm2(x, shift2, scale2, runs)), gate2, runs)
 

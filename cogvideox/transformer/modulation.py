@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Runs = tuple[int, ...]
 """Lengths of the stretches of one modality that the stream consists of, in order: (text, video)."""
 
+RunOfToken = Int[Tensor, " n"]
 Stream = Float[Tensor, "b n d"]
 Table = Float[Tensor, "#b r d"]
 Tables = tuple[Float[Tensor, "s _ d"], ...]  # _ is 2 runs, text and video, or video alone
@@ -68,19 +69,24 @@ class AdaptiveNorm(nn.LayerNorm):
         """Rewrite (x̂ * weight + bias) * (1 + scale) + shift as x̂ * scale' + shift'; returns (shift', scale')."""
         return torch.addcmul(self.bias + shift, self.bias, scale), torch.addcmul(self.weight, self.weight, scale)
 
-    def forward(self, x: Stream, shift: Table, scale: Table, runs: Runs) -> Stream:
-        """Normalise and modulate with *folded* tables."""
+    def forward(self, x: Stream, shift: Table, scale: Table, runs: Runs | RunOfToken) -> Stream:
+        """Normalise and modulate with *folded* tables. Under the compiler, `runs` may be the run of each token."""
         normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
         return _multiply_add(shift, 1, normalised, scale, runs)
 
 
-def add_gated(x: Stream, update: Stream, gate: Table, runs: Runs) -> Stream:
+def add_gated(x: Stream, update: Stream, gate: Table, runs: Runs | RunOfToken) -> Stream:
     """x + gate * update, with one gate per run."""
     return _multiply_add(x, runs, update, gate, runs)
 
 
-def _multiply_add(base: Tensor, base_runs: int | Runs, x: Stream, scale: Table, runs: Runs) -> Stream:
+def _multiply_add(
+    base: Tensor, base_runs: int | Runs | RunOfToken, x: Stream, scale: Table, runs: Runs | RunOfToken
+) -> Stream:
     """base + x * scale, where `base` is a stream (`base_runs` = `runs`) or, like `scale`, a table (`base_runs` = 1)."""
+    if isinstance(runs, Tensor):
+        base = base if base_runs is runs else _Gather.apply(base, runs)
+        return torch.addcmul(base, x, _Gather.apply(scale, runs))
     if torch.compiler.is_compiling():
         pieces = zip(base.split(base_runs, 1), x.split(runs, 1), scale.split(1, 1))
         return torch.cat([torch.addcmul(b, x, s) for b, x, s in pieces], dim=1)
@@ -121,3 +127,20 @@ class _MultiplyAdd(torch.autograd.Function):
         if needs_scale:
             grad_scale = torch.stack([(g * y).sum(1) for g, y in zip(pieces, x.split(ctx.runs, 1))], 1)
         return grad_base, None, grad_x, grad_scale, None
+
+
+class _Gather(torch.autograd.Function):
+    """The vector of each token's run. The gradient is a matrix product, because summing by index on a GPU would let all
+    tokens of a run wait for each other, and add them in any order."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, run_of_token: Tensor) -> Tensor:
+        ctx.save_for_backward(run_of_token)
+        ctx.num_runs = table.shape[1]
+        return table[:, run_of_token]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (run_of_token,) = ctx.saved_tensors
+        runs = torch.arange(ctx.num_runs, device=grad.device)
+        return (run_of_token == runs[:, None]).to(grad.dtype) @ grad, None

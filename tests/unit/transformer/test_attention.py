@@ -54,7 +54,10 @@ def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
     assert attention.has_varlen_kernel(torch.device("cuda")) is has
 
 
-def test_a_layout_without_the_kernel_has_no_offsets():
-    assert packed_layout(2, [3, 4], torch.device("cpu")).offsets is None
+def test_what_a_layout_holds_for_the_device():
+    layout = packed_layout(2, [3, 4], torch.device("cpu"))
+    assert layout.run_of_token.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert (layout.offsets, layout.longest) == (None, 6)
     with varlen_on_cpu():
-        assert packed_layout(2, [3, 4], torch.device("cpu")).offsets.tolist() == [0, 5, 11]
+        offsets = packed_layout(2, [3, 4], torch.device("cpu")).offsets
+    assert offsets.tolist() == [0, 5, 11] and offsets.dtype == torch.int32

@@ -8,18 +8,21 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from cogvideox.parallel.fsdp import wrap
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 from tests import tiny
+from tests.varlen import varlen_on_cpu
 
 GIVEN = (1, 4, 2, 4, 6), (1, 12, 32)
 """Shapes of latents and text for the tiny model."""
@@ -104,7 +107,32 @@ def block_by_block() -> None:
     assert counters["stats"]["unique_graphs"] <= 3
 
 
-WAYS = {way.__name__: way for way in (whole, with_loras, block_by_block)}
+def packed_rows() -> None:
+    """Rows of any clips by one graph that is compiled for any lengths, and the first row's; attention is kept."""
+    plain, model = (Transformer(tiny.TRANSFORMERS["5b"]) for _ in range(2))
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.load_state_dict(plain.state_dict())
+    torch.compile = partial(torch.compile, backend="aot_eager")
+    wrap(model, model.blocks, checkpointing="selective", compile=True)
+    sizes = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (2, 2, 6)]
+    rows = [(0, 1, 2), (0, 1), (3, 4, 1, 2), (0, 3, 3, 4, 1), (2, 1, 0)]
+    for row in rows:
+        clips, text = [torch.randn(4, *sizes[i]) for i in row], torch.randn(len(row), 12, 32)
+        results = []
+        with varlen_on_cpu() as calls:
+            for each in (model, plain):
+                calls.clear()
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = sum(v.square().mean() for v in each.packed(clips, text, torch.tensor([500] * len(row))))
+                results.append([loss.detach(), *torch.autograd.grad(loss, list(each.parameters()))])
+                assert len(calls) == len(model.blocks)
+        for found, expected in zip(*results):
+            assert (found - expected).norm() <= 0.02 * expected.norm() + 1e-5
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+WAYS = {way.__name__: way for way in (whole, with_loras, block_by_block, packed_rows)}
 
 
 @pytest.mark.slow
