@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from cogvideox.parallel.fsdp import wrap
+from cogvideox.parallel.fsdp import parallelize
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.lora import inject
@@ -114,7 +114,7 @@ def packed_rows() -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     model.load_state_dict(plain.state_dict())
     torch.compile = partial(torch.compile, backend="aot_eager")
-    wrap(model, model.blocks, checkpointing="selective", compile=True)
+    parallelize(model, model.blocks, checkpointing="selective", compile=True)
     sizes = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (2, 2, 6)]
     rows = [(0, 1, 2), (0, 1), (3, 4, 1, 2), (0, 3, 3, 4, 1), (2, 1, 0)]
     for row in rows:
