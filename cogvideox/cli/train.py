@@ -3,11 +3,10 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -69,44 +68,36 @@ def train(
     Raises:
         UserError: no such recipe or setting, a value of the wrong type, and what the loops raise.
     """
-    from cogvideox.training.config import VAETraining
     from cogvideox.training.diffusion.config import DiffusionTraining
 
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     settings = with_data(resolve(recipe, overrides or {}), data)
     if dry_run:
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         print("\n".join(f"# {line}" for line in account(settings)))
         return True
-    if several and not isinstance(settings, VAETraining | DiffusionTraining):
-        raise UserError(f"{recipe} trains in one process: leave torchrun out, or take a recipe of a stage")
-
-    from cogvideox.training.fault_tolerance.run_lock import run_lock
-
     out, first = out or Path("runs") / recipe, os.environ.get("RANK", "0") == "0"
-    with run_lock(out) if first else nullcontext():
-        if isinstance(settings, VAETraining):
-            from cogvideox.parallel import mesh
-            from cogvideox.training.vae import trainer
-
-            with mesh.init_ranks(device=settings.run.device) if several else nullcontext() as ranks:
-                result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds, ranks=ranks)
-        elif isinstance(settings, DiffusionTraining):
-            from cogvideox.training.diffusion import trainer
-
-            if first:
-                print("\n".join(account(settings)), file=sys.stderr, flush=True)
-            result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds)
-        else:
-            from cogvideox.training.toybox import trainer
-
-            result = trainer.train(settings, out, resume=resume, max_seconds=max_seconds)
+    if first and isinstance(settings, DiffusionTraining):
+        print("\n".join(account(settings)), file=sys.stderr, flush=True)
+    result = _trainer(settings).train(settings, out, resume=resume, max_seconds=max_seconds)
     if result is None:
         print(f"the run in {out} is saved but not finished: continue it with --resume", file=sys.stderr)
         return False
     if first:
         print(f"what was trained is in {result}")
     return True
+
+
+def _trainer(settings: "Settings") -> Any:
+    """The module that trains with these settings."""
+    from cogvideox.training.config import ToyboxTraining, VAETraining
+
+    if isinstance(settings, VAETraining):
+        from cogvideox.training.vae import trainer
+    elif isinstance(settings, ToyboxTraining):
+        from cogvideox.training.toybox import trainer
+    else:
+        from cogvideox.training.diffusion import trainer
+    return trainer
 
 
 def resolve(recipe: str, overrides: Mapping[str, str]) -> "Settings":

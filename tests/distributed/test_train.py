@@ -15,8 +15,8 @@ def test_vae(tmp_path: Path):
     assert (out / "checkpoints/latest").read_text().strip() == "step-00000002"
 
 
-def test_a_recipe_for_one_process_says_so(tmp_path: Path):
+def test_a_single_process_recipe_rejects_torchrun(tmp_path: Path):
     done = torchrun("train", "toybox", "--out", str(tmp_path / "run"))
     assert done.returncode != 0
-    assert "toybox trains in one process" in done.stderr
+    assert "toybox training runs in a single process" in done.stderr
     assert not (tmp_path / "run").exists()

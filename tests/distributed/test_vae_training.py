@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.config import VAETraining
 from cogvideox.training.vae.trainer import train
 from tests import tiny_runs
-from tests.distributed.spawn import on_ranks
+from tests.distributed.spawn import as_torchrun
 
 TINY = tiny_runs.vae_gan_run(num_steps=6, save_interval=3, validate_interval=0)
 SETTINGS = replace(
@@ -26,8 +25,8 @@ SETTINGS = replace(
 )
 
 
-def run_on(ranks: Ranks, settings: VAETraining, out: Path) -> None:
-    assert train(settings, out, ranks=ranks) == out
+def run(settings: VAETraining, out: Path) -> None:
+    assert train(settings, out) == out
 
 
 def history(out: Path) -> list[dict]:
@@ -45,7 +44,7 @@ def alone(tmp_path_factory) -> Path:
 def test_several_processes_are_one(world, sequence, alone, tmp_path):
     """Losses, norms of gradients and the discriminator's pull, in steps of clips (13 frames: unevenly) and images."""
     out = tmp_path / "run"
-    on_ranks(world, run_on, replace(SETTINGS, context_parallel=sequence), out)
+    as_torchrun(world, run, replace(SETTINGS, context_parallel=sequence), out)
     for ours, theirs in zip(history(out), history(alone), strict=True):
         assert ours.keys() == theirs.keys()
         for name in theirs.keys() - {"ms_per_step", "samples_per_second"}:
@@ -58,7 +57,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
     out, first = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
     first = replace(first, optim=replace(first.optim, schedule="constant"))
     rest = replace(SETTINGS, optim=first.optim)
-    on_ranks(2, run_on, first, out)
+    as_torchrun(2, run, first, out)
     assert train(rest, out, resume=True) == out
     whole = train(rest, tmp_path / "whole")
     ends = [next(line for line in reversed(history(run)) if "loss" in line) for run in (out, whole)]

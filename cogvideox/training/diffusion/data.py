@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,10 +17,9 @@ from cogvideox.dataset.latents.encode import encode, store_settings, with_usable
 from cogvideox.dataset.latents.encode_workers import Machine
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.fault_tolerance.preemption import Interruption
+from cogvideox.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,7 @@ class Stores:
     null_text: Float[Tensor, "n d"]
 
 
-def open_stores(
-    settings: DiffusionTraining,
-    spec: ModelSpec,
-    out: Path,
-    device: torch.device,
-    ranks: Ranks | None,
-    interruption: Interruption,
-    takes_image: bool = False,
-) -> Stores:
+def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_image: bool = False) -> Stores:
     """Opens the stores; folders of videos, images and captions are first encoded into `out/stores/`, by one rank.
 
     Args:
@@ -68,10 +58,9 @@ def open_stores(
         for path in paths:  # of all, before the first is encoded
             if not Path(path).exists():
                 raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
-        return [str(_store(Path(path), target, spec, out, device, interruption)) for path in paths]
+        return [str(_store(Path(path), target, spec, run)) for path in paths]
 
-    places = ready() if ranks is None else ranks.run_on_rank_zero(ready)
-    stores = [LatentStore(place) for place in places]
+    stores = [LatentStore(place) for place in run.once(ready)]
     for store in stores:
         ours = store_settings(spec, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
@@ -95,13 +84,11 @@ def open_stores(
     )
 
 
-def _store(
-    path: Path, target: Target, spec: ModelSpec, out: Path, device: torch.device, interruption: Interruption
-) -> Path:
+def _store(path: Path, target: Target, spec: ModelSpec, run: Run) -> Path:
     """The store at a path, or the one that the folder there is encoded into."""
     if (path / INDEX).is_file():
         return path
-    place = out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+    place = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     listing = recognise(path)
     views, _ = with_usable_captions(plan(listing.clips, target)[0], spec)
     print(summary(listing, views, target), file=sys.stderr)
@@ -109,10 +96,10 @@ def _store(
     def on_progress(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-        interruption.check()
+        run.interruption.check()
 
-    kind = "float32" if device.type == "cpu" else spec.settings.dtype
-    machine = Machine(str(device), kind)
+    kind = "float32" if run.device.type == "cpu" else spec.settings.dtype
+    machine = Machine(str(run.device), kind)
     encoded = encode(listing, place, spec, target, machine=machine, on_progress=on_progress)
     if encoded.rejects:
         print(rejected(encoded.rejects), file=sys.stderr)

@@ -8,8 +8,6 @@ One process, or as many as `torchrun` starts: they plan the same steps and take 
 is the same however many they are. A stopped and resumed run ends, to the bit, with the weights of one left alone.
 """
 
-import sys
-from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,31 +17,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cogvideox.dataset.loader import Loader, Step
-from cogvideox.device import choose_device
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import parallelize
-from cogvideox.parallel.mesh import Ranks, init_ranks, world_size
+from cogvideox.parallel.mesh import Ranks, world_size
 from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.model_folder import open_component
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.state_dict.strict_load import load_strict
-from cogvideox.training.checkpoint import open_run
-from cogvideox.training.config import due
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.data import Stores, open_stores
 from cogvideox.training.diffusion.export import finish
 from cogvideox.training.diffusion.loss import clip_losses
 from cogvideox.training.diffusion.validation import measure, show
 from cogvideox.training.ema import EMA
-from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
-from cogvideox.training.fault_tolerance.preemption import Interruption, Stopped
 from cogvideox.training.metrics import throughput, timestep_bins
-from cogvideox.training.metrics.tracker import Scalar, Tracker, Work
+from cogvideox.training.metrics.tracker import Scalar, Work
 from cogvideox.training.optim import optimizers
 from cogvideox.training.optim.adamw_8bit import torchao_adamw
 from cogvideox.training.rng import torch_generator
+from cogvideox.training.run import training_run
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -64,93 +58,60 @@ def train(
         UserError: no data, or such as the model cannot take; a model that does not fit; `out` already holds a run; the
             disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
-    out, run = Path(out), settings.run
-    with Interruption(max_seconds) as interruption, _processes(settings) as ranks:
-        device = choose_device(run.device) if ranks is None else ranks.device
+    _check_processes(settings)
+    with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=settings.sequence) as run:
+        device, ranks, rule = run.device, run.ranks, settings.position_rule
         spec = read_spec(settings.model)
         model, learns = begin(settings, spec)
         if ranks is not None:
             apply_ulysses(model, ranks.sequence)
         schedule = Schedule(**asdict(spec.schedule))
-        try:
-            stores = open_stores(settings, spec, out, device, ranks, interruption, model.config.takes_image)
-        except Stopped as reason:
-            if ranks is None or ranks.rank == 0:
-                print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
-            return None
-        bfloat16 = torch.bfloat16 if run.precision == "bfloat16" else None
+        stores = open_stores(settings, spec, run, model.config.takes_image)
+        bfloat16 = torch.bfloat16 if run.config.precision == "bfloat16" else None
         if bfloat16 is not None and ranks is None:
             narrow(model)
         model.to(device)
         kept = settings.checkpointing
-        parallelize(model, model.blocks, ranks, checkpointing=kept, compile=run.compile, precision=bfloat16)
+        parallelize(model, model.blocks, ranks, checkpointing=kept, compile=run.config.compile, precision=bfloat16)
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
 
         loader = _loader(settings, stores, model, schedule, ranks)
         optimizer = optimizers.optimizer([learns], settings.optim)
-        ema = EMA({"model": learns}, run.ema_decay)
+        ema = EMA({"model": learns}, run.config.ema_decay)
         parts = {"model": learns, "optimizer": optimizer, "ema": ema, "data": loader}
-        checkpoints, begun = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
-        silent = ranks is not None and ranks.rank > 0
-        tracker = Tracker(
-            out,
-            num_steps=run.num_steps,
-            start=begun,
-            samples=sum(loader.state.seen.values()),
-            interval=run.log_interval,
-            peak=throughput.peak(device),
-            silent=silent,
-        )
-        guard = Guard(tracker, checkpoints, run.max_skipped)
-        rule = settings.position_rule
-        steps = loader.steps(run.num_steps, workers=run.workers, pin=device.type == "cuda")
-        interruption.restart()
-        with closing(steps):
-            for step in steps:
-                done = step.after.step
-                with autocast():
-                    loss, scalars = backward(model, step, schedule, device, ranks, rule)
-                grad_norm = optimizers.clip(optimizer, settings.optim)
-                if guard.passes(done, loss=loss, grad_norm=grad_norm):
-                    lr = optimizers.move(optimizer, done - 1, run.num_steps, settings.optim)
-                    ema.update(done - 1)
-                    scalars |= {
-                        "loss": loss,
-                        "lr": lr,
-                        "grad_norm": grad_norm,
-                        "tokens": step.num_tokens,
-                        "useful": step.useful,
-                    }
-                    scalars |= {f"kept/{name}": share for name, share in step.kept.items() if share < 1}
-                else:
-                    scalars = {}
-                optimizer.zero_grad(set_to_none=True)
-                clips = throughput.clips_of(step.batches)
-                flops = sum(throughput.step_flops(model.config, clips, all_weights=settings.lora is None))
-                tracker.step(done, scalars, Work(step.num_clips, step.num_tokens, flops / settings.sequence))
+        run.restore(parts, lambda _: sum(loader.state.seen.values()))
+        batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin=device.type == "cuda")
+        for index, step in run.steps(batches):
+            with autocast():
+                loss, scalars = backward(model, step, schedule, device, ranks, rule)
+            grad_norm = optimizers.clip(optimizer, settings.optim)
+            if run.is_finite(loss=loss, grad_norm=grad_norm):
+                lr = optimizers.move(optimizer, index, run.config.num_steps, settings.optim)
+                ema.update(index)
+                scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
+                scalars |= {"tokens": step.num_tokens, "useful": step.useful}
+                scalars |= {f"kept/{name}": share for name, share in step.kept.items() if share < 1}
+            else:
+                scalars = {}
+            optimizer.zero_grad(set_to_none=True)
+            clips = throughput.clips_of(step.batches)
+            flops = sum(throughput.step_flops(model.config, clips, all_weights=settings.lora is None))
+            run.log(scalars, Work(step.num_clips, step.num_tokens, flops / settings.sequence))
 
-                finished = done == run.num_steps
-                held_out = stores.validation if finished or due(done, run.validate_interval) else None
-                shows = settings.samples.prompts and (finished or due(done, settings.samples.interval))
+            held_out = stores.validation if run.due(run.config.validate_interval) else None
+            shows = settings.samples.prompts and run.due(settings.samples.interval)
+            with run.tracker.pause():
                 if held_out is not None or shows:
-                    with tracker.pause(), ema.swapped(), autocast():
+                    with ema.swapped(), autocast():
                         if held_out is not None:
-                            tracker.write(done, measure(model, held_out, spec, schedule, run.seed, rule))
+                            losses = measure(model, held_out, spec, schedule, run.config.seed, rule)
+                            run.tracker.write(run.done, losses)
                         if shows:
-                            show(model, spec, settings, out / f"samples/step-{done:08d}.png", ranks)
-                with tracker.pause():
-                    stop = None if finished else _reason(interruption, ranks)
-                    if stop or finished or due(done, run.save_interval):
-                        checkpoints.save(done, parts)
-                if stop:
-                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                    tracker.close()
-                    return None
-                if run.compile and done == begun + 1:
-                    interruption.restart()  # no later step takes as long as the one that compiles
-        tracker.close()
+                            show(model, spec, settings, run.sample_path, ranks)
+                run.save()
         with ema.swapped():
-            return finish(model, spec, settings, out, loader, ranks)
+            return finish(model, spec, settings, run.out, loader, ranks)
+    return None
 
 
 def begin(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Transformer, nn.Module]:
@@ -239,11 +200,11 @@ def backward(
     return sums[:, 0].sum() / step.num_clips, {**timestep_bins.means(sums)}
 
 
-def _processes(settings: DiffusionTraining) -> AbstractContextManager[Ranks | None]:
-    """The ranks that `torchrun` started; None where this process is alone.
+def _check_processes(settings: DiffusionTraining) -> None:
+    """Check that the settings suit the number of processes, and that what they need is installed.
 
     Raises:
-        UserError: the settings do not go with so many, or need what is not installed.
+        UserError: they do not, or it is not.
     """
     if world_size() > 1:
         if settings.optim.name == "muon":  # it turns whole matrices, and each rank has some rows of them
@@ -252,12 +213,10 @@ def _processes(settings: DiffusionTraining) -> AbstractContextManager[Ranks | No
             raise UserError(
                 "optim.moments=8bit is for one process alone: several share the moments, so leave it at float32"
             )
-        return init_ranks(sequence=settings.sequence, device=settings.run.device)
-    if settings.sequence > 1:
+    elif settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
-    if settings.optim.moments == "8bit":  # told now: until there is an optimizer, clips may be encoded for hours
+    elif settings.optim.moments == "8bit":  # checked now: until there is an optimizer, clips may be encoded for hours
         torchao_adamw()
-    return nullcontext()
 
 
 def _loader(
@@ -275,11 +234,3 @@ def _loader(
         rank=0 if ranks is None else ranks.data.rank(),
         num_ranks=1 if ranks is None else ranks.data.size(),
     )
-
-
-def _reason(interruption: Interruption, ranks: Ranks | None) -> str | None:
-    """Why to stop, if one rank has a reason: then all have it."""
-    own = interruption.reason()
-    if ranks is None:
-        return own
-    return next((reason for reason in ranks.all_gather_objects(own) if reason is not None), None)

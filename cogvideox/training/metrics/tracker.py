@@ -66,10 +66,10 @@ class Tracker:
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             self._board = _tensorboard(self.path.parent / "tensorboard", start)
-        self._begin()
+        self.restart()
 
-    def _begin(self) -> None:
-        """Nothing was counted since the last heartbeat, which is now."""
+    def restart(self) -> None:
+        """Forget what was counted since the last heartbeat, and measure time from now on."""
         self._sums: dict[str, tuple[Scalar, int]] = {}
         self._count, self._done = 0, Work()
         self._clock = time.monotonic()
@@ -104,7 +104,7 @@ class Tracker:
             means["mfu"] = self._done.flops / seconds / self.peak
         self.write(step, means)
         self._say(heartbeat(step, self.num_steps, means))
-        self._begin()
+        self.restart()
 
     def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Writes `scalars` as they are: a validation's result, for example."""
@@ -122,10 +122,8 @@ class Tracker:
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
-        if self.silent:
-            return
-        lead = "\r\033[K" if sys.stderr.isatty() else ""
-        print(f"{lead}{text}", file=sys.stderr, flush=True)
+        if not self.silent:
+            print_line(text)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -184,6 +182,12 @@ _SHOWN: dict[str, Callable[[float | int], str]] = {
     "useful": "{:.1%} useful".format,
     "mfu": "MFU {:.1%}".format,
 }
+
+
+def print_line(text: str) -> None:
+    """Print a line that the next heartbeat does not overwrite."""
+    lead = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{lead}{text}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

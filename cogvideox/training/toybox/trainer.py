@@ -9,7 +9,6 @@ with the same weights, to the bit, as one that was left alone.
 """
 
 import sys
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,12 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import LatentTable, encode
-from cogvideox.dataset.prefetch import ahead, to_device
-from cogvideox.device import choose_device
+from cogvideox.dataset.prefetch import to_device
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
+from cogvideox.parallel.mesh import world_size
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
@@ -34,15 +33,13 @@ from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
-from cogvideox.training.checkpoint import open_run
-from cogvideox.training.config import ToyboxTraining, due
+from cogvideox.training.config import ToyboxTraining
 from cogvideox.training.ema import EMA
-from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
-from cogvideox.training.fault_tolerance.preemption import Interruption, Stopped
 from cogvideox.training.metrics import throughput, timestep_bins
-from cogvideox.training.metrics.tracker import Tracker, Work
+from cogvideox.training.metrics.tracker import Work
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
+from cogvideox.training.run import Run, training_run
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.toybox import validation
 from cogvideox.training.toybox.data import Batch, Batches
@@ -65,83 +62,55 @@ def train(
         UserError: no VAE where the settings say, or one of other latents; no such device; `out` already holds a run;
             the disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
-    out, run = Path(out), settings.run
-    with Interruption(max_seconds) as interruption:
-        device = choose_device(run.device)
-        vae = load_vae(settings.vae).to(device)
+    if world_size() > 1:
+        raise UserError("toybox training runs in a single process: start it without torchrun")
+    with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:
+        vae = load_vae(settings.vae).to(run.device)
         if vae.config.latent_channels != settings.transformer.in_channels:
             raise UserError(
                 f"transformer.in_channels={settings.transformer.in_channels} has to be the VAE's latent_channels, and "
                 f"{settings.vae} has {vae.config.latent_channels}"
             )
         schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
-        model = build(settings).to(device)
+        model = build(settings).to(run.device)
         optimizer = optimizers.optimizer([model], settings.optim)
-        ema = EMA({"model": model}, run.ema_decay)
-        parts = {"model": model, "optimizer": optimizer, "ema": ema}
-        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints)
+        ema = EMA({"model": model}, run.config.ema_decay)
+        run.restore({"model": model, "optimizer": optimizer, "ema": ema}, settings.num_samples)
         sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
-        try:
-            clips, held_out, *images = [_encode(vae, of, out, run.workers, interruption) for of in sets]
-        except Stopped as reason:
-            print(f"stopped before the first step: {reason}", file=sys.stderr, flush=True)
-            return None
+        clips, held_out, *images = [_encode(vae, of, run) for of in sets]
 
-        tracker = Tracker(
-            out,
-            num_steps=run.num_steps,
-            start=start,
-            samples=settings.num_samples(start),
-            interval=run.log_interval,
-            peak=throughput.peak(device),
-        )
-        guard = Guard(tracker, checkpoints, run.max_skipped)
         # Only steps are compiled: they come in few shapes and many times. The text encoder is not, because it rounds a
         # logarithm to whole numbers, and a compiled one could round another way than the one that generates.
         in_steps = model
-        if run.compile:
+        if run.config.compile:
             compiled = torch.compile(model.transformer, dynamic=False)
             in_steps = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
-        draw = partial(batches.draw, clips, images[0] if images else None)
-        scale, steps = vae.config.scaling_factor, range(start, run.num_steps)
-        interruption.restart()
-        with closing(ahead(draw, steps, workers=run.workers, pin=device.type == "cuda")) as drawn:
-            for step, batch in zip(steps, drawn):
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                    losses = velocity_losses(in_steps, batch, schedule, scale)
-                loss = losses.mean()
-                loss.backward()
-                grad_norm, scalars = optimizers.clip(optimizer, settings.optim), {}
-                done = step + 1
-                if guard.passes(done, loss=loss, grad_norm=grad_norm):
-                    lr = optimizers.move(optimizer, step, run.num_steps, settings.optim)
-                    ema.update(step)
-                    sums = timestep_bins.sums(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
-                    scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.means(sums)}
-                optimizer.zero_grad(set_to_none=True)
-                (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
-                clips = BatchShape(b, t, h, w, n)
-                flops = sum(throughput.step_flops(settings.transformer, [clips]))
-                tracker.step(done, scalars, Work(b, b * clips.tokens(settings.transformer), flops))
+        draw, scale = partial(batches.draw, clips, images[0] if images else None), vae.config.scaling_factor
+        for step, batch in run.steps(run.prefetch(draw)):
+            with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
+                losses = velocity_losses(in_steps, batch, schedule, scale)
+            loss = losses.mean()
+            loss.backward()
+            grad_norm, scalars = optimizers.clip(optimizer, settings.optim), {}
+            if run.is_finite(loss=loss, grad_norm=grad_norm):
+                lr = optimizers.move(optimizer, step, run.config.num_steps, settings.optim)
+                ema.update(step)
+                sums = timestep_bins.sums(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
+                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.means(sums)}
+            optimizer.zero_grad(set_to_none=True)
+            (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
+            size = BatchShape(b, t, h, w, n)
+            flops = sum(throughput.step_flops(settings.transformer, [size]))
+            run.log(scalars, Work(b, b * size.tokens(settings.transformer), flops))
 
-                with tracker.pause():
-                    if due(done, run.validate_interval):
-                        with ema.swapped():
-                            tracker.write(done, measure(model, batches, held_out, schedule, scale))
-                    if due(done, settings.sampling.interval):
-                        with ema.swapped():
-                            sheet = out / f"samples/step-{done:08d}.png"
-                            tracker.write(done, show(model, batches, vae, schedule, sheet))
-                    stop = interruption.reason() if done < run.num_steps else None
-                    if stop or due(done, run.save_interval) or done == run.num_steps:
-                        checkpoints.save(done, parts)
-                if stop:
-                    tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                    tracker.close()
-                    return None
-                if run.compile and step == start:
-                    interruption.restart()  # no later step takes as long as the one that compiles
-        tracker.close()
+            with run.tracker.pause():
+                if run.due(run.config.validate_interval, at_end=False):
+                    with ema.swapped():
+                        run.tracker.write(run.done, measure(model, batches, held_out, schedule, scale))
+                if run.due(settings.sampling.interval, at_end=False):
+                    with ema.swapped():
+                        run.tracker.write(run.done, show(model, batches, vae, schedule, run.sample_path))
+                run.save()
 
         with ema.swapped():
             bundle = model_folder.LoadedModel(
@@ -152,7 +121,8 @@ def train(
                 schedule=schedule,
                 settings=folder_settings(settings),
             )
-            return model_folder.save(bundle, out / "model", dtype=getattr(torch, settings.stored_as))
+            return model_folder.save(bundle, run.out / "model", dtype=getattr(torch, settings.stored_as))
+    return None
 
 
 def build(settings: ToyboxTraining) -> TextToVideo:
@@ -235,11 +205,11 @@ def folder_settings(settings: ToyboxTraining) -> ModelSettings:
     )
 
 
-def _encode(vae: CausalVAE, clips: ToyboxClips, out: Path, workers: int, interruption: Interruption) -> LatentTable:
+def _encode(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
         print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
-        interruption.check()
+        run.interruption.check()
 
-    batch_size = 16 if next(vae.parameters()).device.type == "cpu" else 128
-    cache = out.parent / "latents"
+    batch_size = 16 if run.device.type == "cpu" else 128
+    cache, workers = run.out.parent / "latents", run.config.workers
     return encode(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)

@@ -6,28 +6,25 @@ A step is a function of (seed, step): clips, crops and noise are drawn anew for 
 uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
 """
 
-from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from cogvideox.config import to_dict
-from cogvideox.dataset.prefetch import ahead, to_device
-from cogvideox.device import choose_device
+from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import average_gradients
-from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.mesh import world_size
 from cogvideox.pretrained.components import load_vae, save_vae
 from cogvideox.pretrained.model_spec import find_model, shipped_models
-from cogvideox.training.checkpoint import Checkpoints, open_run
-from cogvideox.training.config import VAETraining, due
+from cogvideox.training.checkpoint import Checkpoints
+from cogvideox.training.config import VAETraining
 from cogvideox.training.ema import EMA
-from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
-from cogvideox.training.fault_tolerance.preemption import Interruption
-from cogvideox.training.metrics.tracker import Tracker, Work
+from cogvideox.training.metrics.tracker import Work
 from cogvideox.training.optim.optimizers import adamw, clip, move
 from cogvideox.training.rng import torch_generator
+from cogvideox.training.run import training_run
 from cogvideox.training.vae.clip_sources import Pixels, sources
 from cogvideox.training.vae.context_parallel import MakeCache, mean_over, part_of
 from cogvideox.training.vae.data import Latents, draw, num_clips
@@ -49,7 +46,6 @@ def train(
     *,
     resume: bool = False,
     max_seconds: float | None = None,
-    ranks: Ranks | None = None,
 ) -> Path | None:
     """Trains in the folder `out` and returns it; the trained VAE is `out/vae/`, in the diffusers layout.
 
@@ -63,40 +59,29 @@ def train(
         UserError: no such device; a folder or file that the settings name cannot be read or does not fit; `out` already
             holds a run; the disk refuses; more steps in a row than `run.max_skipped` are not finite.
     """
-    out, run = Path(out), settings.run
-    with ExitStack() as stack:
-        interruption = stack.enter_context(Interruption(max_seconds))
-        ranks = ranks and ranks.regroup(settings.context_parallel or ranks.size)
-        main = ranks is None or ranks.rank == 0
-        device = choose_device(run.device) if ranks is None else ranks.device
+    sequence = settings.context_parallel or world_size()
+    with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=sequence) as run:
+        device, ranks, mean = run.device, run.ranks, mean_over(run.ranks)
         vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
         perceptual = perceptual_loss(settings, device)
         source, held_out = sources(settings)
         optimizer = adamw([vae], settings.optim)
-        ema = EMA({"vae": vae}, run.ema_decay)
+        ema = EMA({"vae": vae}, run.config.ema_decay)
         adversary = Adversary(settings, device, ranks) if settings.loss.gan > 0 else None
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
-        checkpoints, start = open_run(out, settings, parts, resume=resume, keep=run.keep_checkpoints, ranks=ranks)
-        forward = torch.compile(reconstruct, dynamic=False) if run.compile else reconstruct
+        run.restore(parts, lambda done: sum(num_clips(settings, step) for step in range(done)))
+        if perceptual is not None and run.start == 0:
+            stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
+            run.tracker.note(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
+        forward = torch.compile(reconstruct, dynamic=False) if run.config.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
-        seen = sum(num_clips(settings, step) for step in range(start))
-        steps, interval = range(start, run.num_steps), run.log_interval
-        tracker = Tracker(out, num_steps=run.num_steps, start=start, samples=seen, interval=interval, silent=not main)
-        if perceptual is not None and start == 0:
-            stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
-            tracker.note(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
-        guard, mean = Guard(tracker, checkpoints, run.max_skipped), mean_over(ranks)
-        finished = start >= run.num_steps
-        make = partial(draw, settings, source)
-        batches = stack.enter_context(closing(ahead(make, steps, workers=run.workers, pin=device.type == "cuda")))
-        for step, whole in zip(steps, batches):
-            done = step + 1
+        for step, whole in run.steps(run.prefetch(partial(draw, settings, source))):
             if step >= settings.encoder_steps:
                 freeze_encoder(vae, ema)
             part = part_of(to_device(whole, device), ranks, whole_clips=settings.whole_clips)
             batch = part.batch
-            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
                 made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_cache, part.latent_cache)
             made, posterior = made.float(), Posterior(mu.float(), logvar.float())
             loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, perceptual, batch.frames, part.shares)
@@ -109,35 +94,26 @@ def train(
             if ranks is not None:
                 average_gradients(vae.parameters(), ranks.world)
             loss, grad_norm, scalars = mean(loss), clip(optimizer, settings.optim), {}
-            if guard.passes(done, loss=loss, grad_norm=grad_norm):
-                lr = move(optimizer, step, run.num_steps, settings.optim)
+            if run.is_finite(loss=loss, grad_norm=grad_norm):
+                lr = move(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
                 if adversary is not None and step >= adversary.start:
                     terms |= adversary.learn(part, step, made)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
-            tracker.step(done, scalars, Work(len(whole.pixels)))
+            run.log(scalars, Work(len(whole.pixels)))
 
-            finished = done == run.num_steps
-            saving = finished or due(done, run.save_interval)
-            with tracker.pause():
+            with run.tracker.pause():
                 with ema.swapped():
-                    if main and (finished or due(done, run.validate_interval)):
-                        sheet = out / "samples" / f"step-{done:08d}.png"
-                        tracker.write(done, validate(vae, held_out, sheet, settings.validation.fps))
-                    if main and saving:
+                    if run.is_main and run.due(run.config.validate_interval):
+                        scores = validate(vae, held_out, run.sample_path, settings.validation.fps)
+                        run.tracker.write(run.done, scores)
+                    if run.is_main and run.due(run.config.save_interval):
                         final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
-                        save_vae(final, out, scaling_factor=scaling_factor)
-                stop = None if finished else checkpoints.once(interruption.reason)
-                if saving or stop:
-                    checkpoints.save(done, parts)
-            if stop:
-                tracker.note(f"stopped after step {done} of {run.num_steps}: {stop}")
-                break
-            if run.compile and step == start:
-                interruption.restart()  # no later step takes as long as the one that compiles
-        tracker.close()
-    return out if finished else None
+                        save_vae(final, run.out, scaling_factor=scaling_factor)
+                run.save()
+        return run.out
+    return None
 
 
 def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
