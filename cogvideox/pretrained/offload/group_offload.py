@@ -263,9 +263,8 @@ def _prefetcher(
     groups: list[list[str]], shelf: WeightStore, like: Mapping[str, Tensor], device: torch.device
 ) -> DirectFetch | ThreadPrefetch | CudaStreamPrefetch:
     if isinstance(shelf, MemoryStore):
-        return (
-            DirectFetch(groups, shelf) if shelf.place.type == shelf.device.type else CudaStreamPrefetch(groups, shelf)
-        )
+        crosses = shelf.place.type != shelf.device.type
+        return CudaStreamPrefetch(groups, shelf) if crosses and device.type == "cuda" else DirectFetch(groups, shelf)
     return ThreadPrefetch(groups, shelf, like, device)
 
 

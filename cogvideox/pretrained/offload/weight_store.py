@@ -4,14 +4,13 @@ A shelf gives matrices by name, as the network multiplies by them. From the disk
 in memory they lie ready, as they are or in one byte a number (`rows`), in pinned memory where a GPU fetches them.
 """
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cogvideox.pretrained.offload.pinned_memory import PinnedBuffer
 from cogvideox.pretrained.offload.quantization import QuantizedFormat, QuantizedMatrix, fake_quantize_
 from cogvideox.state_dict.keymap import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
@@ -127,13 +126,16 @@ class MemoryStore:
     ) -> None:
         self.place, self.device, self.dtype = place, device, dtype
         self.held: dict[str, Tensor | QuantizedMatrix] = {}
+        self._buffers: list[PinnedBuffer] = []
         for names in groups:
-            for name, tensor in source.fetch(names).items():
-                if storage is None:
-                    self.held[name] = self._put_away(tensor)
-                else:  # the scales, which are few, do not wait
-                    rows = QuantizedMatrix.of(tensor, storage)
-                    self.held[name] = QuantizedMatrix(self._put_away(rows.numbers), rows.scale)
+            read = source.fetch(names)
+            if storage is None:
+                self.held.update(zip(read, self._put_away(list(read.values()))))
+            else:  # the scales are few and stay on the device
+                rounded = [QuantizedMatrix.of(tensor, storage) for tensor in read.values()]
+                numbers = self._put_away([matrix.numbers for matrix in rounded])
+                for name, matrix, here in zip(read, rounded, numbers):
+                    self.held[name] = QuantizedMatrix(here, matrix.scale)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
         """On the device, in the type of the network."""
@@ -143,20 +145,12 @@ class MemoryStore:
         held = held.to(self.device)
         return held.spread(self.dtype) if isinstance(held, QuantizedMatrix) else held
 
-    def _put_away(self, tensor: Tensor) -> Tensor:
-        """To where it waits; in main memory for a GPU, known to the driver, so that copies run beside the computation.
-
-        Torch's own pinned memory comes in powers of two, which for these matrices wastes up to half of it. Where the
-        driver refuses, copies are slower, and nothing else.
-        """
-        tensor = tensor.to(self.place)
-        if self.place.type == "cpu" and self.device.type == "cuda":
-            runtime: Any = torch.cuda.cudart()
-            if int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
-                # Not at the end of the process, when there may be no driver any more to tell.
-                unregister = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
-                unregister.atexit = False  # pyrefly: ignore[missing-attribute]
-        return tensor
+    def _put_away(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Moves the tensors of a group to `place`; into page-locked memory if that is the CPU and they go to a GPU."""
+        if self.place.type != "cpu" or self.device.type != "cuda":
+            return [tensor.to(self.place) for tensor in tensors]
+        self._buffers.append(PinnedBuffer(tensors, self.device))
+        return self._buffers[-1].tensors
 
 
 WeightStore = DiskStore | QuantizedDiskStore | MemoryStore

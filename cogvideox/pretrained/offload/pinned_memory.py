@@ -1,0 +1,54 @@
+"""CPU tensors in page-locked memory, from which a GPU copies while it computes."""
+
+import mmap
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ALIGNMENT = 256
+"""Bytes. Every tensor starts at a multiple of it, as torch's own allocations do."""
+
+
+class PinnedBuffer:
+    """Copies of tensors in one page-locked buffer, which has to outlive their use.
+
+    torch's own pinned memory is rounded up to powers of two, which wastes up to half of it. Tensors registered one by
+    one share pages, which the driver refuses. So all of them lie in one buffer of whole pages.
+
+    Where the driver refuses anyway, copies are slower, and nothing else changes.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        sizes = [_round_up(tensor.nbytes, _ALIGNMENT) for tensor in tensors]
+        starts = [0, *accumulate(sizes)]
+        size = _round_up(starts[-1], mmap.PAGESIZE)
+        with torch.inference_mode(False), torch.no_grad():
+            self._memory = torch.empty(size + mmap.PAGESIZE, dtype=torch.uint8)
+            begin = -self._memory.data_ptr() % mmap.PAGESIZE
+            pages = self._memory[begin : begin + size]
+            self.tensors = [
+                pages[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+                for start, tensor in zip(starts, tensors)
+            ]
+        runtime: Any = torch.cuda.cudart()
+        if int(runtime.cudaHostRegister(pages.data_ptr(), size, 0)) == 0:
+            # Not at exit, when the driver may be gone.
+            unregister = weakref.finalize(self._memory, runtime.cudaHostUnregister, pages.data_ptr())
+            unregister.atexit = False  # pyrefly: ignore[missing-attribute]
+        else:
+            clear_last_error(device)
+
+
+def clear_last_error(device: torch.device) -> None:
+    """Clears CUDA's last error, which the next kernel launch would raise otherwise."""
+    with suppress(RuntimeError):  # this launch raises the error, which clears it
+        torch.ones(1, device=device)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

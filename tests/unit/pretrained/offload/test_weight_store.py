@@ -1,0 +1,87 @@
+"""Weights that wait in main memory for a GPU: pinned in whole pages, and on other devices copied when used."""
+
+import mmap
+
+import pytest
+import torch
+
+from cogvideox.pretrained.offload import pinned_memory
+from cogvideox.pretrained.offload.group_offload import DirectFetch, _prefetcher
+from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore
+
+CPU = torch.device("cpu")
+GROUPS = [["a", "b"], ["c"]]
+WEIGHTS = {"a": torch.randn(3, 5), "b": torch.randn(40, 33).bfloat16(), "c": torch.randn(2000, 3)}
+
+
+class Driver:
+    """A CUDA runtime that remembers what is registered, and refuses memory of which it already has a page."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.registered: dict[int, int] = {}
+
+    def cudaHostRegister(self, pointer: int, size: int, flags: int) -> int:
+        pages = range(pointer // mmap.PAGESIZE, -(-(pointer + size) // mmap.PAGESIZE))
+        taken = {page for start, n in self.registered.items() for page in range(start, start + n)}
+        if self.status or taken & set(pages):
+            return self.status or 712
+        self.registered[pages.start] = len(pages)
+        return 0
+
+    def cudaHostUnregister(self, pointer: int) -> int:
+        del self.registered[pointer // mmap.PAGESIZE]
+        return 0
+
+
+class Source(DiskStore):
+    def __init__(self) -> None:
+        pass
+
+    def fetch(self, names):
+        return {name: WEIGHTS[name] for name in names}
+
+
+def store(device: str, **values) -> MemoryStore:
+    return MemoryStore(Source(), GROUPS, place=CPU, device=torch.device(device), dtype=torch.float32, **values)
+
+
+@pytest.fixture(params=[0, 1], ids=["registered", "refused"])
+def driver(request, monkeypatch) -> Driver:
+    driver = Driver(request.param)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    return driver
+
+
+def test_a_group_is_registered_in_whole_pages_of_its_own(driver, monkeypatch):
+    cleared = []
+    monkeypatch.setattr(pinned_memory, "clear_last_error", cleared.append)
+    made = store("cuda")
+    for name, weight in WEIGHTS.items():
+        assert torch.equal(made.held[name], weight) and made.held[name].dtype == weight.dtype
+        assert made.held[name].data_ptr() % 256 == 0
+    assert len(driver.registered) == (0 if driver.status else len(GROUPS))
+    assert cleared == ([made.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
+    del made
+    assert not driver.registered
+
+
+def test_one_byte_storage_is_registered_as_well(driver, monkeypatch):
+    monkeypatch.setattr(pinned_memory, "clear_last_error", lambda device: None)
+    made = store("cuda", storage="int8")
+    assert len(driver.registered) == (0 if driver.status else len(GROUPS))
+    assert (made.held["a"].spread(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_other_devices_copy_without_cuda(device):
+    made = store(device)
+    assert isinstance(_prefetcher(GROUPS, made, {}, made.device), DirectFetch)
+
+
+def test_an_error_of_a_launch_is_cleared(monkeypatch):
+    def launch(*args: object, **values: object) -> None:
+        raise RuntimeError("CUDA error: part or all of the requested memory range is already mapped")
+
+    monkeypatch.setattr(torch, "ones", launch)
+    pinned_memory.clear_last_error(CPU)
