@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")
@@ -33,8 +34,10 @@ def ahead(
     Args:
         pin: where there is CUDA, put the tensors into pinned memory, from which they are copied without waiting.
     """
+    pin = pin and torch.cuda.is_available()
     if workers == 0:
-        yield from map(make, keys)
+        for key in keys:
+            yield pin_memory(make(key)) if pin else make(key)
         return
     loader = DataLoader(
         _Answers(make),
@@ -42,7 +45,7 @@ def ahead(
         sampler=keys,  # pyrefly: ignore[bad-argument-type]
         collate_fn=_unchanged,
         num_workers=min(workers, os.cpu_count() or 1),
-        pin_memory=pin and torch.cuda.is_available(),
+        pin_memory=pin,
         worker_init_fn=_leave_signals_to_the_parent,
     )
     for answer in loader:

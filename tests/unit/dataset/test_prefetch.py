@@ -49,6 +49,16 @@ def test_the_same_things_in_the_same_order(workers):
         assert turned.stride() == pair(key).turned.stride()  # kernels differ by layout, and so would the last bits
 
 
+def test_tensors_are_pinned_without_workers_as_well(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
+    made = list(ahead(pair, [5, 3], pin=True))
+    assert [tuple(one) for one in made] == [tuple(pinned[:2]), tuple(pinned[2:])]
+    list(ahead(pair, [5], pin=False))
+    assert len(pinned) == 4
+
+
 @everywhere
 def test_an_error_is_itself_when_its_turn_comes(workers):
     made = ahead(refuse_the_third, range(5), workers=workers)
