@@ -25,12 +25,10 @@ import torch
 from common import ROOT, Report, finish, forget_peak, resident, row, write_json
 from torch import Tensor, nn
 
-from cogvideox.pretrained.components import build_network, diffusers_keymap
+from cogvideox.pretrained.components import build_network, diffusers_keymap, load_network
 from cogvideox.pretrained.conversion.convert import plan_conversion
-from cogvideox.pretrained.model_spec import WEIGHT_STEMS, component_config, weights_file
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS, component_config
 from cogvideox.state_dict.export import save_external
-from cogvideox.state_dict.strict_load import load_strict
-from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 
 SMALL = replace(PRESETS["2b"](), num_attention_heads=8, num_layers=12)
@@ -55,17 +53,14 @@ def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard
 
 def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
     config = TransformerConfig.from_diffusers(json.loads((folder / "transformer/config.json").read_text()))
-    network = build_network(config)
-    state = open_weights(weights_file(folder, "transformer"))
-    load_strict(network, state, where=str(folder), rules=diffusers_keymap(config), dtype=dtype)
-    return network
+    return load_network(folder, config, dtype=dtype)
 
 
 def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
     """Not a load: the same weights into a new folder, read and written. Gives the network without memory."""
     plan = plan_conversion(folder / "transformer", dtype=dtype)
     plan.write_folder(folder.with_name(f"{folder.name}-converted"))
-    return build_network(plan.pieces["transformer"].config)
+    return build_network(plan.components["transformer"].config)
 
 
 def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:

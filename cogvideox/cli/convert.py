@@ -50,14 +50,14 @@ def run(arguments: list[str]) -> None:
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
     spec = detect_checkpoint(options.source, options.variant)
-    if spec.kind == "LoRA":
+    if spec.format == "LoRA":
         _lora(spec.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
         return
     plan = plan_conversion(spec, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
         _say(note)
-    names = [plan.single(options.part)] if to_file else list(plan.pieces)
-    check_folder(target, sum(plan.pieces[name].num_bytes for name in names))
+    names = [plan.choose(options.part)] if to_file else list(plan.components)
+    check_folder(target, sum(plan.components[name].num_bytes for name in names))
     if to_file:
         plan.write_file(target, options.part)
     else:
@@ -65,8 +65,8 @@ def run(arguments: list[str]) -> None:
         if plan.missing:
             _say(f"{target} is not a whole model yet: {', '.join(plan.missing)} missing; --base takes them from one")
     for name in names:
-        piece = plan.pieces[name]
-        print(f"{name}: {piece.num_parameters:,} parameters, {format_bytes(piece.num_bytes)}, from {piece.part.where}")
+        part = plan.components[name]
+        print(f"{name}: {part.num_parameters:,} parameters, {format_bytes(part.num_bytes)}, from {part.source.where}")
     print(f"{target}: written in {time.perf_counter() - start:.1f} s")
 
 

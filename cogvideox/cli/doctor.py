@@ -16,7 +16,7 @@ from typing import Any
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.dependencies import PURPOSES, libraries
 from cogvideox.errors import UserError
-from cogvideox.pretrained.model_spec import read_spec, shipped_models, weights_file
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS, read_spec, shipped_models, weights_file
 from cogvideox.pretrained.offload.hardware import main_memory
 from cogvideox.version import __version__
 
@@ -184,7 +184,7 @@ def _model() -> Finding:
     models: dict[str, dict[str, Any]] = {}
     for name in shipped_models():
         spec = read_spec(name)
-        files = [weights_file(spec.path, part) for part in ("transformer", "vae", "text_encoder")]
+        files = [weights_file(spec.path / name, name) for name in WEIGHT_STEMS]
         size = sum(file.stat().st_size for file in files)
         if size < 100_000:
             raise UserError(f"the weights of the model {name} were not fetched (git lfs pull)")

@@ -21,9 +21,9 @@ def run(arguments: list[str]) -> None:
     from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
     spec = detect_checkpoint(options.path)
-    if spec.kind == "LoRA" and options.config:
+    if spec.format == "LoRA" and options.config:
         raise UserError(f"{spec.path} is a LoRA, without a configuration of its own: leave --config out")
-    for line in _lora(spec) if spec.kind == "LoRA" else _model(spec, options.config, options.values):
+    for line in _lora(spec) if spec.format == "LoRA" else _model(spec, options.config, options.values):
         print(line)
 
 
@@ -44,12 +44,12 @@ def _model(spec: "DetectedCheckpoint", with_config: bool, with_values: bool) -> 
     from cogvideox.pretrained.model_spec import component_config
 
     like = f", like {spec.variant}" if spec.variant is not None else ""
-    yield f"{spec.path}: {spec.kind}{like}"
-    problems = [f"belongs to no part: {name}" for name in spec.unknown_tensors]
-    for part in spec.parts.values():
+    yield f"{spec.path}: {spec.format}{like}"
+    problems = [f"belongs to no component: {name}" for name in spec.unknown_tensors]
+    for part in spec.components.values():
         yield f"  {part.name:<13} {_size(part)}"
         if part.config is None:
-            problems.append(f"the configuration of the {part.name} is in doubt: {part.config_problem}")
+            problems.append(f"the config of the {part.name} is unknown: {part.config_problem}")
             continue
         if with_config:
             yield from (
@@ -99,7 +99,7 @@ def _rest(spec: "DetectedCheckpoint") -> list[str]:
 
     assert spec.folder is not None
     if not (spec.folder / INDEX_FILE).is_file():
-        missing = [name for name in WEIGHT_STEMS if name not in spec.parts]
+        missing = [name for name in WEIGHT_STEMS if name not in spec.components]
         return [f"not a whole model: there is no {INDEX_FILE}{', no ' if missing else ''}{', no '.join(missing)}"]
     try:
         read_spec(spec.folder)

@@ -1,1 +1,1 @@
-"""A model as a folder: the diffusers layout, in and out, and `cogvideox.json`, which says how to use the model."""
+"""Model folders: the diffusers layout, read and written, with `cogvideox.json` for the settings of a model."""

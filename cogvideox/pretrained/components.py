@@ -1,19 +1,27 @@
-"""The networks of a model, built without memory, and what the libraries' files call their tensors."""
+"""The networks of a model: building them without memory, loading and saving them in the diffusers layout."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cogvideox.atomic_io import write_text
-from cogvideox.pretrained.model_spec import WEIGHT_STEMS, ModelSpec, read_json, weights_file
+from cogvideox.pretrained.model_spec import (
+    WEIGHT_STEMS,
+    ComponentName,
+    NetworkConfig,
+    component_config,
+    read_json,
+    weights_file,
+)
 from cogvideox.state_dict.export import save_external
 from cogvideox.state_dict.keymap import Rule
-from cogvideox.state_dict.lazy import meta_tensors
+from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text import weights as text_weights
@@ -25,15 +33,22 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae import weights as vae_weights
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import KEYMAP
 
-NetworkConfig = TransformerConfig | VAEConfig | T5Config
 Network = Transformer | CausalVAE | T5Encoder
+Device = torch.device | str
 
 
+@overload
+def build_network(config: TransformerConfig) -> Transformer: ...
+@overload
+def build_network(config: VAEConfig) -> CausalVAE: ...
+@overload
+def build_network(config: T5Config) -> T5Encoder: ...
+@overload
+def build_network(config: NetworkConfig) -> Network: ...
 def build_network(config: NetworkConfig) -> Network:
-    """The network of a configuration on the meta device, in evaluation mode: it takes no memory and holds no values."""
-    with torch.device("meta"), _WithoutFirstWeights():
+    """Build the network of a config on the meta device (no memory, no values), in evaluation mode."""
+    with torch.device("meta"), _SkipInit():
         match config:
             case TransformerConfig():
                 network: Network = Transformer(config)
@@ -44,19 +59,8 @@ def build_network(config: NetworkConfig) -> Network:
     return network.eval()
 
 
-def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
-    """What diffusers and transformers call the tensors of that network, and what they are called here."""
-    match config:
-        case TransformerConfig():
-            return transformer_weights.keymap(config)
-        case VAEConfig():
-            return vae_weights.KEYMAP
-        case T5Config():
-            return text_weights.KEYMAP
-
-
-class _WithoutFirstWeights(TorchFunctionMode):
-    """Skips `torch.nn.init`: to draw weights that have no memory, torch would import its compiler for a second."""
+class _SkipInit(TorchFunctionMode):
+    """Skips `torch.nn.init`, which on the meta device imports torch's compiler and takes a second."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,35 +71,107 @@ class _WithoutFirstWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_text_encoder(spec: ModelSpec, *, device: torch.device | str, dtype: torch.dtype) -> T5Encoder:
-    """The T5 encoder, in evaluation mode and without gradients. Raises UserError as `folder.load` does."""
-    encoder, file = build_network(spec.text), weights_file(spec.path, "text_encoder")
-    assert isinstance(encoder, T5Encoder)
-    state = text_weights.merge_shared_embedding(open_weights(file))
-    load_strict(encoder, state, where=str(file), rules=diffusers_keymap(spec.text), dtype=dtype, device=device)
-    return encoder.requires_grad_(False)
+def component_name(config: NetworkConfig) -> ComponentName:
+    """The component of a model that a config belongs to."""
+    match config:
+        case TransformerConfig():
+            return "transformer"
+        case VAEConfig():
+            return "vae"
+        case T5Config():
+            return "text_encoder"
 
 
-def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
-    """Writes `folder/vae/`, with another scaling factor in its config if one is given.
+def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
+    """The keymap between diffusers' names (transformers' for the text encoder) and those of the network."""
+    match config:
+        case TransformerConfig():
+            return transformer_weights.keymap(config)
+        case VAEConfig():
+            return vae_weights.KEYMAP
+        case T5Config():
+            return text_weights.KEYMAP
 
-    Raises UserError when the disk refuses.
+
+def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDict, Path]:
+    """Open the weights in the folder of a component without reading values.
+
+    Returns:
+        The state dict with diffusers' names, and its file.
+
+    Raises:
+        UserError: the file is missing or damaged.
     """
-    part = Path(folder) / "vae"
-    config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
-    write_text(part / "config.json", json.dumps(config.to_diffusers(), indent=2) + "\n")
-    state = vae.state_dict()
-    save_external(meta_tensors(state), state.items(), part / f"{WEIGHT_STEMS['vae']}.safetensors", rules=KEYMAP)
+    file = weights_file(folder, component)
+    state = open_weights(file)
+    return (text_weights.merge_shared_embedding(state) if component == "text_encoder" else state), file
+
+
+@overload
+def load_network(
+    folder: str | Path, config: TransformerConfig, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer: ...
+@overload
+def load_network(
+    folder: str | Path, config: VAEConfig, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> CausalVAE: ...
+@overload
+def load_network(
+    folder: str | Path, config: T5Config, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> T5Encoder: ...
+@overload
+def load_network(
+    folder: str | Path, config: NetworkConfig, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> Network: ...
+def load_network(
+    folder: str | Path, config: NetworkConfig, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> Network:
+    """Load the network of a config from a model folder, in evaluation mode and without gradients.
+
+    Raises:
+        UserError: the weights are missing, damaged, or do not match the config.
+    """
+    network, component = build_network(config), component_name(config)
+    state, file = open_component(Path(folder) / component, component)
+    load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=dtype, device=device)
+    return network.requires_grad_(False)
 
 
 def load_vae(folder: str | Path) -> CausalVAE:
-    """Reads `folder/vae/`: of a VAE run or of a whole model. In evaluation mode, without gradients.
+    """Load the VAE in `folder/vae/`, of a model folder or a VAE training run (see `load_network`)."""
+    return load_network(folder, VAEConfig.from_diffusers(read_json(Path(folder) / "vae" / "config.json")))
 
-    Raises UserError when a file is missing, damaged or does not fit.
+
+def save_network(
+    state: Mapping[str, Tensor],
+    config: NetworkConfig,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int | None = 5 * 10**9,
+) -> None:
+    """Write the config and the state dict of a network to its subfolder of a model folder.
+
+    Args:
+        dtype: dtype of the weights; None keeps that of each tensor.
+        max_shard_bytes: larger weights are split into shards; None never splits.
+
+    Raises:
+        UserError: a file cannot be written.
     """
-    folder = Path(folder)
-    vae = build_network(VAEConfig.from_diffusers(read_json(folder / "vae" / "config.json")))
-    assert isinstance(vae, CausalVAE)
-    file = weights_file(folder, "vae")
-    load_strict(vae, open_weights(file), where=str(file), rules=KEYMAP, dtype=torch.float32)
-    return vae.requires_grad_(False)
+    component = component_name(config)
+    write_text(Path(folder) / component / "config.json", json.dumps(component_config(config), indent=2) + "\n")
+    save_external(
+        meta_tensors(state),
+        state.items(),
+        Path(folder) / component / f"{WEIGHT_STEMS[component]}.safetensors",
+        rules=diffusers_keymap(config),
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+    )
+
+
+def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
+    """Write `folder/vae/`, with another scaling factor if one is given (see `save_network`)."""
+    config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
+    save_network(vae.state_dict(), config, folder)

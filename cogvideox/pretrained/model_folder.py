@@ -1,4 +1,4 @@
-"""Loading a model folder into networks, and writing networks as a folder that diffusers loads too."""
+"""Loading of model folders, and saving in the layout that diffusers loads."""
 
 import json
 import os
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from cogvideox import config
-from cogvideox.atomic_io import cannot_write
+from cogvideox.atomic_io import cannot_write, write_text
+from cogvideox.config import to_dict
+from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
-from cogvideox.pretrained.components import Network, build_network, diffusers_keymap
+from cogvideox.pretrained.components import Device, load_network, save_network
 from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import (
     INDEX_FILE,
@@ -24,27 +26,22 @@ from cogvideox.pretrained.model_spec import (
     SETTINGS_FILE,
     WEIGHT_STEMS,
     ModelSpec,
-    component_config,
     model_index,
+    read_json,
     read_spec,
-    weights_file,
 )
 from cogvideox.pretrained.offload.planner import Workload
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
-from cogvideox.state_dict.export import save_external
-from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors
-from cogvideox.state_dict.strict_load import load_strict
-from cogvideox.state_dict.torch_io import open_weights
-from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 
 
 @dataclass
 class LoadedModel:
-    """Everything a folder holds. As `load` gives them, the networks are in evaluation mode and take no gradient."""
+    """A model in memory. As `load` returns them, networks are in evaluation mode and without gradients."""
 
     transformer: Transformer
     vae: CausalVAE
@@ -53,155 +50,156 @@ class LoadedModel:
     schedule: Schedule
     settings: ModelSettings
 
-    def activate(self, part: str) -> None:
-        """Told before a network is used. Here all are at hand; by a memory plan they come in turn (`placement`)."""
+    def activate(self, component: str) -> None:
+        """Prepare a network for use. Here all are resident; `offload.placement` loads and offloads them by a plan."""
 
-    def vae_mode(self, demand: Workload) -> VAEMemoryMode:
-        """How the VAE takes a request: here whole."""
+    def vae_mode(self, workload: Workload) -> VAEMemoryMode:
+        """How the VAE processes a request: here without slicing."""
         return VAEMemoryMode()
 
 
-def load(
-    model: str | Path | ModelSpec,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> LoadedModel:
-    """Loads a model: a shipped name, a folder, or its description.
+def load(model: str | Path | ModelSpec, *, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """Load a model: a shipped name, a folder, a name on the Hugging Face Hub, or a spec.
 
     Raises:
-        UserError: no such model; a file that is missing, truncated or holds NaN; a tensor that is missing, unknown or
-            of another shape; parts that do not fit each other.
+        UserError: no such model; a missing or damaged file; weights that do not match their config; components that do
+            not match each other.
     """
     spec = model if isinstance(model, ModelSpec) else read_spec(model)
-    tokenizer = load_tokenizer(spec)
-    networks: dict[str, Any] = {
-        "text_encoder": build_network(spec.text),
-        "transformer": build_network(spec.transformer),
-        "vae": build_network(spec.vae),
-    }
-    for part, network in networks.items():
-        state, file = open_component(spec, part)
-        load_strict(network, state, where=str(file), rules=diffusers_keymap(network.config), dtype=dtype, device=device)
-        network.eval().requires_grad_(False)
     return LoadedModel(
-        **networks, tokenizer=tokenizer, schedule=Schedule(**asdict(spec.schedule)), settings=spec.settings
+        tokenizer=load_tokenizer(spec),
+        text_encoder=load_network(spec.path, spec.text_encoder, device=device, dtype=dtype),
+        transformer=load_network(spec.path, spec.transformer, device=device, dtype=dtype),
+        vae=load_network(spec.path, spec.vae, device=device, dtype=dtype),
+        schedule=Schedule(**asdict(spec.schedule)),
+        settings=spec.settings,
     )
 
 
 def load_tokenizer(spec: ModelSpec) -> Tokenizer:
-    """The tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Raises:
-        UserError: it is missing, damaged or knows more tokens than the text encoder.
+        UserError: it is missing, damaged, or has more tokens than the text encoder.
     """
     tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
-    if len(tokenizer) > spec.text.vocab_size:
-        num_ids = f"{len(tokenizer)} ids, but the text encoder embeds {spec.text.vocab_size}"
-        raise UserError(f"the parts of {spec.path} do not fit: the tokenizer has {num_ids}")
+    if len(tokenizer) > spec.text_encoder.vocab_size:
+        raise UserError(
+            f"the components of {spec.path} do not match: the tokenizer has {len(tokenizer)} tokens, but the text "
+            f"encoder has {spec.text_encoder.vocab_size}"
+        )
     return tokenizer
 
 
-def open_component(spec: ModelSpec, part: str) -> tuple[LazyStateDict, Path]:
-    """The weights of a network, still on the disk, and the file that they are in.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    file = weights_file(spec.path, part)
-    state = open_weights(file)
-    return (text_weights.merge_shared_embedding(state) if part == "text_encoder" else state), file
-
-
 def save(
-    bundle: LoadedModel,
+    model: LoadedModel,
     path: str | Path,
     *,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int | None = 5 * 10**9,
 ) -> Path:
-    """Writes a folder that `load` and `diffusers.CogVideoXPipeline.from_pretrained` read; whole or not at all.
+    """Write a folder that `load` and `diffusers.CogVideoXPipeline.from_pretrained` read, atomically.
 
-    A model that is already at `path` is replaced; a folder with anything else in it is left alone.
+    A model at `path` is replaced; a folder with anything else in it is left alone.
 
     Args:
-        dtype: store weights in this type; None keeps each as it is.
-        max_shard_bytes: larger weights are split into several files; None never splits.
+        dtype: dtype of the weights; None keeps that of each tensor.
+        max_shard_bytes: larger weights are split into shards; None never splits.
 
     Raises:
-        UserError: something else than a model is at `path`, or in the folder with it; it cannot be written.
+        UserError: something other than a model is at `path`, or the folder cannot be written.
     """
-    networks: dict[str, Network] = {
-        "transformer": bundle.transformer,
-        "vae": bundle.vae,
-        "text_encoder": bundle.text_encoder,
+    sampler = model.settings.sampler
+    files = {
+        SCHEDULER_FILE: model.schedule.to_diffusers(sampler),
+        SETTINGS_FILE: to_dict(model.settings),
+        INDEX_FILE: model_index(model.transformer.config, sampler),
     }
-    documents = {
-        **{f"{part}/config.json": component_config(network.config) for part, network in networks.items()},
-        SCHEDULER_FILE: bundle.schedule.to_diffusers(bundle.settings.sampler),
-        SETTINGS_FILE: config.to_dict(bundle.settings),
-        INDEX_FILE: model_index(bundle.transformer.config, bundle.settings.sampler),
-    }
-    with atomic_model_folder(Path(path), documents, ["tokenizer"]) as new:
-        bundle.tokenizer.save(new / "tokenizer")
-        for part, network in networks.items():
-            state = network.state_dict()
-            file = new / part / f"{WEIGHT_STEMS[part]}.safetensors"
-            rules = diffusers_keymap(network.config)
-            save_external(
-                meta_tensors(state), state.items(), file, rules=rules, dtype=dtype, max_shard_bytes=max_shard_bytes
-            )
+    with atomic_model_folder(Path(path), [*WEIGHT_STEMS, "tokenizer", *files]) as folder:
+        write_json_files(folder, files)
+        model.tokenizer.save(folder / "tokenizer")
+        for network in (model.transformer, model.vae, model.text_encoder):
+            save_network(network.state_dict(), network.config, folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
     return Path(path)
 
 
-@contextmanager
-def atomic_model_folder(path: Path, documents: Mapping[str, Any], others: Collection[str] = ()) -> Iterator[Path]:
-    """Gives a folder beside `path` to write weights to, which becomes `path` when the block ends well.
+def save_with_transformer(
+    spec: ModelSpec,
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: TransformerConfig,
+    settings: ModelSettings,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a copy of the model folder `spec` with another transformer and other settings, atomically.
 
-    A model that is already there is replaced, if all of its parts are written anew and nothing else is in its folder;
-    when the block fails in any way, it is still there, untouched.
+    The other components are copied as files. Arguments and errors are those of `save`.
+    """
+    sampler = SAMPLER_OF_SCHEDULER[read_json(spec.path / SCHEDULER_FILE)["_class_name"]]
+    copied = ("vae", "text_encoder", "tokenizer", "scheduler")
+    files = {SETTINGS_FILE: to_dict(settings), INDEX_FILE: model_index(config, sampler)}
+    with atomic_model_folder(Path(path), ["transformer", *copied, *files]) as folder:
+        write_json_files(folder, files)
+        for name in copied:
+            shutil.copytree(spec.path / name, folder / name)
+        save_network(state, config, folder, dtype=dtype)
+    return Path(path)
+
+
+def write_json_files(folder: Path, files: dict[str, Any]) -> None:
+    """Write JSON files, given as content by relative path, and their parent folders."""
+    for name, content in files.items():
+        write_text(folder / name, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]:
+    """Yield a temporary folder next to `path` to write to, and move it to `path` when the block succeeds.
+
+    A model at `path` is replaced if all of its components are written and its folder contains nothing else. If the
+    block fails, it stays as it was.
 
     Args:
-        documents: content of each JSON file, such as `vae/config.json`: these are in the folder already.
-        others: what beside their folders will be written, such as `tokenizer`.
+        contents: files and folders that the block will write, as paths relative to the folder.
 
     Raises:
         UserError: something at `path` would be lost, or it cannot be written.
     """
-    names = {name.partition("/")[0] for name in documents} | {*others}
-    place = path.resolve()  # of a link, what it leads to
-    if place.exists():
-        _check_may_go(path, names)
-    new = place.with_name(f".{place.name}.{os.getpid()}.new")
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    target = path.resolve()  # the target of a symbolic link
+    if target.exists():
+        _check_replaceable(path, {name.partition("/")[0] for name in contents})
+    new = target.with_name(f".{target.name}.{os.getpid()}.new")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         new.mkdir(parents=True)
-        for name, content in documents.items():
-            (new / name).parent.mkdir(exist_ok=True)
-            (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         yield new
-        if place.exists():
-            place.rename(old)
-        new.rename(place)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if place.exists():
+        if target.exists():
             shutil.rmtree(old, ignore_errors=True)
         elif old.exists():
-            old.rename(place)
+            old.rename(target)
 
 
-def _check_may_go(path: Path, names: Collection[str]) -> None:
-    """Whether what is there is nothing, or a model (not one of SAT, which has folders of the same names) of which these
-    are all."""
-    here = Path.cwd()
-    if path.resolve() in (here, *here.parents):
-        raise UserError(f"cannot write a model to {path}: it would replace the folder that this runs in; give another")
-    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
-    is_model = (path / INDEX_FILE).is_file() or any((path / part / "config.json").is_file() for part in WEIGHT_STEMS)
-    if there and not is_model:
-        raise UserError(f"cannot write a model to {path}: something else than a model is there")
-    if lost := [name for name in there if name not in names]:
-        raise UserError(f"cannot write a model to {path}: {abbreviate(lost)} in it would be lost; give another folder")
+def _check_replaceable(path: Path, names: Collection[str]) -> None:
+    """Raise UserError unless `path` is empty or a model folder of which all entries are in `names`.
+
+    A SAT checkpoint has folders of the same names, but no `config.json` in them.
+    """
+    current = Path.cwd()
+    if path.resolve() in (current, *current.parents):
+        raise UserError(f"cannot write a model to {path}: it would replace the current folder; choose another")
+    entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+    is_model = (path / INDEX_FILE).is_file() or any((path / name / "config.json").is_file() for name in WEIGHT_STEMS)
+    if entries and not is_model:
+        raise UserError(f"cannot write a model to {path}: it is not empty and not a model; choose another folder")
+    if lost := [name for name in entries if name not in names]:
+        raise UserError(
+            f"cannot write a model to {path}: {abbreviate(lost)} in it would be lost; choose another folder"
+        )

@@ -1,8 +1,8 @@
-"""`cogvideox.json`: what a model folder says about its own use. Imports no torch.
+"""`cogvideox.json`: default sampling settings and rules of a model folder. Imports no torch.
 
-The diffusers layout stores the networks and leaves the rest to whoever loads them: how many frames a second, which
-size, how many steps, what an empty prompt is. A folder with a `cogvideox.json` says it; for one without, and for keys
-that the file leaves out, the official values of the family hold, which the transformer's configuration gives away.
+The diffusers layout stores networks and leaves their use to the caller: frame rate, size, number of steps, the null
+prompt. `cogvideox.json` stores it. Without the file, and for keys that it omits, the official values of the variant
+apply, which follows from the transformer's config.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +13,12 @@ from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
 Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
+"""The official models."""
 
 
 @dataclass(frozen=True)
 class TrainedRange:
-    """What the model saw in training, both ends included. Outside of it a request is warned about, not refused."""
+    """Sizes seen in training, both ends included. A request outside of it gets a warning."""
 
     num_frames: tuple[int, int]
     frame_step: int  # frame counts were frame_step * N + 1
@@ -27,15 +28,19 @@ class TrainedRange:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Defaults and rules of one model.
+    """Default sampling settings and rules of one model.
 
-    null_text: what stands for "no prompt" under guidance, the text encoder's answer to `""` or a tensor of zeros.
-    text_length: tokens that every prompt is padded to; the padding is attended to.
-    position_rule: how rotary positions follow the size, see `transformer.position`; None for additive positions.
-    norm_statistics: over what the VAE's group norms pool; the official weights know only the chunk of time.
-    dtype: in what the model was trained, and runs on a GPU unless told otherwise.
-    examples: prompts that show what the model can do; the first is used where no prompt is given.
-    provenance: where the weights come from, for people.
+    Attributes:
+        fps, height, width, num_frames, num_inference_steps, guidance_scale, dynamic_guidance, sampler: defaults of a
+            request; sizes in pixels.
+        null_text: the embedding of the null prompt in guidance: that of `""`, or zeros.
+        text_length: tokens that every prompt is padded to; padding is attended to.
+        position_rule: how rotary positions follow the size (see `transformer.position`); None for additive positions.
+        norm_statistics: what the VAE's group norms pool over; the official weights need chunks in time.
+        dtype: dtype of training, and the default on a GPU.
+        trained: sizes seen in training.
+        examples: prompts that show what the model can do; the first is the default prompt.
+        provenance: origin of the weights, for people.
     """
 
     fps: float
@@ -57,7 +62,7 @@ class ModelSettings:
 
 
 def variant_of(config: TransformerConfig) -> Variant:
-    """Which of the five official models a transformer is built like."""
+    """The official model whose architecture a transformer has."""
     takes_image = config.in_channels != config.out_channels
     if config.patch_size_t is not None:
         return "1.5-5b-i2v" if takes_image else "1.5-5b"
@@ -67,13 +72,12 @@ def variant_of(config: TransformerConfig) -> Variant:
 
 
 def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> ModelSettings:
-    """The settings of the family, for a folder that does not state its own.
+    """Settings of the official model of the same variant, for a folder without its own.
 
-    Sizes follow the transformer's `sample_*`, so that a small model of the same make gets a size it can do. In the 1.5
-    models these are the extent of the position table, an upper bound; the official size is 768x1360. The official
-    samples use dynamic guidance with DPM++, and constant guidance with DDIM.
+    Sizes follow the transformer's `sample_*`, so that a small model of the same variant gets a size it supports. In the
+    1.5 models these are the extent of the position table, an upper bound; the official size is 768x1360. The official
+    samples use dynamic guidance with DPM++ and constant guidance with DDIM.
     """
-    name = variant_of(transformer)
     ratio = vae.spatial_compression_ratio
     height, width = transformer.sample_height * ratio, transformer.sample_width * ratio
     if transformer.patch_size_t is None:
@@ -94,6 +98,6 @@ def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: S
         text_length=transformer.max_text_seq_length,
         position_rule=transformer.grid_rule,
         norm_statistics="chunk",
-        dtype="float16" if name == "2b" else "bfloat16",
+        dtype="float16" if variant_of(transformer) == "2b" else "bfloat16",
         trained=trained,
     )

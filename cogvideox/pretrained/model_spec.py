@@ -1,8 +1,8 @@
-"""Where things lie in a model folder, and what can be known without loading its weights. Imports no torch.
+"""The layout of a model folder, and what is known without loading its weights. Imports no torch.
 
-model_index.json    the diffusers class of every part
-cogvideox.json      how the model wants to be used (`settings.py`); may be absent
-transformer/  vae/  text_encoder/      config.json and safetensors, in one file or in shards
+model_index.json    the diffusers class of every component
+cogvideox.json      sampling settings (`model_settings`); optional
+transformer/  vae/  text_encoder/      config.json and safetensors, one file or shards
 tokenizer/          tokenizer.json or spiece.model
 scheduler/          scheduler_config.json
 """
@@ -11,7 +11,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cogvideox import config
 from cogvideox.diffusion.config import DIFFUSERS_CLASSES, SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
@@ -25,52 +25,55 @@ INDEX_FILE = "model_index.json"
 SETTINGS_FILE = "cogvideox.json"
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 
-# The name of a part's weights, without the ending that says whether they are sharded.
-WEIGHT_STEMS = {
+NetworkConfig = TransformerConfig | VAEConfig | T5Config
+ComponentName = Literal["transformer", "vae", "text_encoder"]
+
+WEIGHT_STEMS: dict[ComponentName, str] = {
     "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
+"""The weights file of each component, without the suffix (`.safetensors`, or `.safetensors.index.json` for shards)."""
 
 _SHIPPED = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a folder says of itself. `name` is a shipped model's name or the folder's absolute path."""
+    """All configs and settings of a model folder. `name` is that of a shipped model, or the folder's absolute path."""
 
     name: str
     path: Path
     transformer: TransformerConfig
     vae: VAEConfig
-    text: T5Config
+    text_encoder: T5Config
     schedule: ScheduleConfig
     settings: ModelSettings
 
     @property
     def size_multiple(self) -> int:
-        """What heights and widths are multiples of: a latent's pixels times a patch's latents."""
+        """Heights and widths must be multiples of this: pixels per latent times latents per patch."""
         return self.vae.spatial_compression_ratio * self.transformer.patch_size
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models in this package."""
     return sorted(index.parent.name for index in _SHIPPED.glob(f"*/{INDEX_FILE}"))
 
 
 def find_model(model: str | Path) -> tuple[str, Path]:
-    """The name and the place of a model: a shipped name, a path, or a name on the Hugging Face hub, which is fetched.
+    """The name and path of a model: a shipped name, a path, or a name on the Hugging Face Hub, which is downloaded.
 
-    `./toybox` is always a path. What is at a path is not looked at.
+    `./toybox` is always a path. The content at the path is not checked.
 
     Raises:
-        UserError: no such model; the sentence lists the names. It cannot be fetched.
+        UserError: there is no such model (the message lists the names), or it cannot be downloaded.
     """
     names = shipped_models()
     if str(model) in names:
         return str(model), _SHIPPED / str(model)
     path = Path(model)
-    with suppress(RuntimeError):  # the home of a user that does not exist
+    with suppress(RuntimeError):  # "~name" without a user of that name
         path = path.expanduser()
     if str(model) and path.exists():
         return str(path.resolve()), path
@@ -82,54 +85,57 @@ def find_model(model: str | Path) -> tuple[str, Path]:
 
 
 def _choices() -> str:
-    known = ", ".join(shipped_models()) or "(none)"
+    names = ", ".join(shipped_models()) or "none"
     return (
-        f"give the path of a folder in the diffusers layout, one of the names {known}, or one on the Hugging Face hub"
+        f"pass the path of a folder in the diffusers layout, a shipped model ({names}), or a name on the Hugging Face "
+        "Hub"
     )
 
 
 def read_spec(model: str | Path) -> ModelSpec:
-    """Reads every configuration of a model and none of its weights.
+    """Read all configs of a model (see `find_model`) and none of its weights.
 
     Raises:
-        UserError: no such model, a missing file, a configuration that cannot be honoured, parts that do not fit.
+        UserError: no such model, a missing file, an unsupported config, components that do not match.
     """
     name, path = find_model(model)
     if not (path / INDEX_FILE).is_file():
         kind = "folder" if path.is_dir() else "file"
         raise UserError(
-            f"the {kind} {path} is not a model, because it holds no {INDEX_FILE}: {_choices()}; "
-            "`cogvideox inspect` says what it is, and `cogvideox convert` makes a model of weights in another form"
+            f"the {kind} {path} is not a model folder, it has no {INDEX_FILE}: {_choices()}; "
+            "`cogvideox inspect` shows what it contains, and `cogvideox convert` makes a model folder of other formats"
         )
     transformer = TransformerConfig.from_diffusers(read_json(path / "transformer/config.json"))
     vae = VAEConfig.from_diffusers(read_json(path / "vae/config.json"))
-    text = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
+    text_encoder = T5Config.from_transformers(read_json(path / "text_encoder/config.json"))
     scheduler = read_json(path / SCHEDULER_FILE)
     schedule = ScheduleConfig.from_diffusers(scheduler)
     settings = official_settings(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler["_class_name"]])
     if (path / SETTINGS_FILE).exists():
-        stated = {**config.to_dict(settings), **read_json(path / SETTINGS_FILE)}
-        settings = config.from_dict(ModelSettings, stated, where=str(path / SETTINGS_FILE))
-    check_compatible(transformer, vae, text, where=str(path))
-    return ModelSpec(name, path, transformer, vae, text, schedule, settings)
+        merged = {**config.to_dict(settings), **read_json(path / SETTINGS_FILE)}
+        settings = config.from_dict(ModelSettings, merged, where=str(path / SETTINGS_FILE))
+    check_compatible(transformer, vae, text_encoder, where=str(path))
+    return ModelSpec(name, path, transformer, vae, text_encoder, schedule, settings)
 
 
-def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text: T5Config, *, where: str) -> None:
-    """Whether the networks can work together.
+def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encoder: T5Config, *, where: str) -> None:
+    """Check that the networks fit together.
 
     Raises:
-        UserError: what one gives is not what the other takes.
+        UserError: the width of the text encoder or the latent channels of the VAE are not those of the transformer.
     """
     for what, one, other in (
-        ("d_model of the text encoder", text.d_model, transformer.text_embed_dim),
+        ("d_model of the text encoder", text_encoder.d_model, transformer.text_embed_dim),
         ("latent_channels of the VAE", vae.latent_channels, transformer.out_channels),
     ):
         if one != other:
-            raise UserError(f"the parts of {where} do not fit: {what} is {one}, but the transformer's is {other}")
+            raise UserError(
+                f"the components of {where} do not match: {what} is {one}, but the transformer expects {other}"
+            )
 
 
 def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
-    """The content of `model_index.json`: which class of which library loads each part."""
+    """The content of `model_index.json`: library and class of every component."""
     takes_image = transformer.in_channels != transformer.out_channels
     return {
         "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
@@ -142,33 +148,29 @@ def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, A
     }
 
 
-def component_config(config: TransformerConfig | VAEConfig | T5Config) -> dict[str, Any]:
-    """The content of a part's `config.json`."""
+def component_config(config: NetworkConfig) -> dict[str, Any]:
+    """The content of a component's `config.json`."""
     if isinstance(config, T5Config):
-        # Without a dtype, transformers takes the one of the file, while diffusers loads the other parts as float32.
+        # Without a dtype, transformers uses that of the file, while diffusers loads the other components as float32.
         return {**config.to_transformers(), "dtype": "float32"}
     return config.to_diffusers()
 
 
-def weights_file(path: Path, part: str) -> Path:
-    """The weights of a part: one safetensors file, the index of its shards, or else one file of PyTorch's own.
+def weights_file(folder: Path, component: ComponentName) -> Path:
+    """The weights in the folder of a component: a safetensors file, the index of its shards, or a PyTorch file.
 
     Raises:
-        UserError: neither is there.
+        UserError: there is none of them.
     """
-    return find_weights(path / part, WEIGHT_STEMS[part])
-
-
-def find_weights(folder: Path, stem: str) -> Path:
-    """The weights in the folder of a part, as `weights_file` finds them."""
-    for ending in (".safetensors", ".safetensors.index.json", ".bin"):
-        if (file := folder / (stem + ending)).is_file():
+    stem = folder / WEIGHT_STEMS[component]
+    for suffix in (".safetensors", ".safetensors.index.json", ".bin"):
+        if (file := stem.with_name(stem.name + suffix)).is_file():
             return file
-    raise UserError(f"the model folder is incomplete: {folder / stem}.safetensors is missing")
+    raise UserError(f"the model folder is incomplete: {stem}.safetensors is missing")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Read the object in a JSON file of a model folder.
 
     Raises:
         UserError: the file is missing, unreadable or not a JSON object.
@@ -180,5 +182,5 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}") from error
     if not isinstance(data, dict):
-        raise UserError(f"cannot read {file}: it holds a {type(data).__name__} where an object belongs")
+        raise UserError(f"cannot read {file}: it contains a {type(data).__name__} instead of a JSON object")
     return data

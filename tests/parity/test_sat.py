@@ -58,7 +58,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
     config = CONFIGS[variant]
     parts = checkpoint(tmp_path / "sat", config, whole=False)
     spec = detect_checkpoint(tmp_path / "sat")
-    assert (spec.kind, spec.parts.keys()) == ("SAT checkpoint", {"transformer", "vae"})
+    assert (spec.format, spec.components.keys()) == ("SAT checkpoint", {"transformer", "vae"})
 
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
@@ -104,7 +104,7 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
     variant = "1.5-5b"
     parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
     spec = detect_checkpoint(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
-    assert spec.parts.keys() == {"transformer", "vae", "text_encoder"}
+    assert spec.components.keys() == {"transformer", "vae", "text_encoder"}
     assert (spec.variant, spec.unknown_tensors) == (variant, ())
 
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))

@@ -157,17 +157,17 @@ def store_settings(spec: ModelSpec, target: Target) -> StoreSettings:
         raise UserError(
             f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {spec.size_multiple}"
         )
-    vae, text = (open_weights(weights_file(spec.path, part)) for part in ("vae", "text_encoder"))
+    vae, text = (open_weights(weights_file(spec.path / name, name)) for name in ("vae", "text_encoder"))
     encoder = [name for name in vae if name.startswith("encoder.")]  # a decoder may learn on
     return StoreSettings(
         model=spec.name,
         vae=weights_hash(vae, encoder, config.to_dict(spec.vae) | {"scaling_factor": None}),
-        text_encoder=weights_hash(text, text, config.to_dict(spec.text)),
+        text_encoder=weights_hash(text, text, config.to_dict(spec.text_encoder)),
         latent_channels=spec.vae.latent_channels,
         scaling_factor=spec.vae.scaling_factor,
         ratio=spec.vae.spatial_compression_ratio,
         text_length=spec.settings.text_length,
-        text_width=spec.text.d_model,
+        text_width=spec.text_encoder.d_model,
         null_text=spec.settings.null_text,
         target=target,
     )

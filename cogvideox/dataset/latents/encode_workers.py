@@ -20,7 +20,7 @@ from cogvideox.dataset.ingest import frame_reader
 from cogvideox.dataset.ingest.clip_windows import View
 from cogvideox.dataset.latents.latent_store import Placed, save_shard
 from cogvideox.errors import UserError
-from cogvideox.pretrained.components import load_text_encoder, load_vae
+from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.vae.posterior import Posterior
@@ -81,7 +81,7 @@ class EncodeTexts:
         spec = read_spec(self.model)
         device, dtype = self.machine.open(worker)
         tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
-        encoder = load_text_encoder(spec, device=device, dtype=dtype)
+        encoder = load_network(spec.path, spec.text_encoder, device=device, dtype=dtype)
 
         def features(caption: str) -> Tensor:
             ids = tokenizer.encode([caption], spec.settings.text_length)
@@ -117,7 +117,7 @@ class EncodeViews:
         """See `executor.base.Stage`."""
         spec, num = read_spec(self.model), self.first_frames
         device, dtype = self.machine.open(worker)
-        vae = load_vae(spec.path).to(device, dtype)
+        vae = load_network(spec.path, spec.vae, device=device, dtype=dtype)
 
         def encoded(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
             height, width = video.shape[3:]

@@ -1,1 +1,1 @@
-"""Conversion of weights from SAT, diffusers and single files."""
+"""Conversion of SAT checkpoints, diffusers folders and single files: detect, plan, write."""

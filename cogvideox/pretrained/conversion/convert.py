@@ -1,7 +1,8 @@
-"""Weights from any form that `identify` knows into a diffusers folder or one safetensors file, tensor by tensor.
+"""Conversion of weights in any format that `detect` knows to a diffusers folder or a safetensors file.
 
-What the source lacks (a tokenizer, say, and for most checkpoints the text encoder) comes from a base model, if one is
-given. In memory is one tensor at a time, whatever the size of the model; of a LoRA, all of it.
+`plan_conversion` decides what is written and checks names and shapes; `ConversionPlan.write_folder` and `write_file`
+convert one tensor at a time, so memory does not depend on the size of the model (a LoRA is loaded whole). What the
+source lacks, such as a tokenizer or the text encoder, comes from a base model if one is given.
 """
 
 import json
@@ -16,19 +17,21 @@ import torch
 from torch import Tensor
 
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
-from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
+from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
-from cogvideox.pretrained.components import NetworkConfig, build_network, diffusers_keymap
+from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.conversion.detect import CONFIG_KEY, Component, DetectedCheckpoint, detect_checkpoint
-from cogvideox.pretrained.conversion.infer_config import VARIANTS, ComponentName
-from cogvideox.pretrained.model_folder import atomic_model_folder
+from cogvideox.pretrained.conversion.infer_config import VARIANTS
+from cogvideox.pretrained.model_folder import atomic_model_folder, write_json_files
 from cogvideox.pretrained.model_settings import Variant, variant_of
 from cogvideox.pretrained.model_spec import (
     INDEX_FILE,
     SCHEDULER_FILE,
     SETTINGS_FILE,
     WEIGHT_STEMS,
+    ComponentName,
+    NetworkConfig,
     check_compatible,
     component_config,
     model_index,
@@ -55,35 +58,42 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class PlannedComponent:
-    """A part that will be written: where its tensors come from, and its configuration."""
+    """A network that will be written: the source of its tensors, its config, and the dtype in the file."""
 
-    part: Component
+    source: Component
     config: NetworkConfig
     dtype: torch.dtype | None
 
     @cached_property
     def meta(self) -> dict[str, Tensor]:
-        """Our tensors before they are cast, on the meta device."""
-        return to_internal(self.part.state.meta, self.part.rules(self.config))
+        """The network's tensors before the cast, on the meta device."""
+        return to_internal(self.source.state.meta, self.source.rules(self.config))
 
     @property
     def num_bytes(self) -> int:
-        theirs = external_meta(self.meta, diffusers_keymap(self.config), self.dtype)
-        return sum(tensor.nbytes for tensor in theirs.values())
+        """Bytes of the weights in the file."""
+        written = external_meta(self.meta, diffusers_keymap(self.config), self.dtype)
+        return sum(tensor.nbytes for tensor in written.values())
 
     @property
     def num_parameters(self) -> int:
+        """Number of parameters."""
         return sum(tensor.numel() for tensor in self.meta.values())
 
     def check(self) -> None:
-        """Raises UserError where the tensors are not those of the configuration."""
+        """Raise UserError if the tensors do not match the config."""
         expected = build_network(self.config).state_dict()
-        check_matches(self.part.state, expected, where=self.part.where, rules=self.part.rules(self.config))
+        check_matches(self.source.state, expected, where=self.source.where, rules=self.source.rules(self.config))
 
     def write(self, file: Path, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None) -> None:
-        rules = self.part.rules(self.config)
+        """Write the weights with diffusers' names; arguments and errors as `state_dict.export.save_external`."""
         tensors = convert_tensors(
-            self.part.state, self.meta, where=self.part.where, rules=rules, dtype=self.dtype, keep=False
+            self.source.state,
+            self.meta,
+            where=self.source.where,
+            rules=self.source.rules(self.config),
+            dtype=self.dtype,
+            keep=False,
         )
         save_external(
             self.meta,
@@ -98,15 +108,19 @@ class PlannedComponent:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What a conversion will write: nothing has been written yet, and everything but the values has been checked.
+    """What a conversion will write. Names and shapes have been checked, values have not.
 
-    schedule: the content of `scheduler_config.json`.
-    settings: the content of `cogvideox.json`, where the source or the base has one.
-    notes: what somebody should know, a sentence each.
+    Attributes:
+        source: what was detected.
+        components: the networks to write.
+        tokenizer: folder of the tokenizer to copy.
+        schedule: content of `scheduler_config.json`.
+        settings: content of `cogvideox.json`, if the source or the base has one.
+        notes: remarks for the user, one sentence each.
     """
 
     source: DetectedCheckpoint
-    pieces: dict[ComponentName, PlannedComponent]
+    components: dict[ComponentName, PlannedComponent]
     tokenizer: Path | None
     schedule: dict[str, Any] | None
     settings: dict[str, Any] | None
@@ -114,78 +128,67 @@ class ConversionPlan:
 
     @property
     def num_bytes(self) -> int:
-        return sum(piece.num_bytes for piece in self.pieces.values())
+        """Bytes of all weights that will be written."""
+        return sum(component.num_bytes for component in self.components.values())
 
     @property
     def missing(self) -> list[str]:
-        """What a model has beside these parts."""
-        lacking = [name for name in WEIGHT_STEMS if name not in self.pieces]
-        lacking += ["tokenizer"] if self.tokenizer is None else []
-        return lacking + (["scheduler"] if self.schedule is None else [])
+        """What a complete model has in addition."""
+        missing: list[str] = [name for name in WEIGHT_STEMS if name not in self.components]
+        missing += ["tokenizer"] if self.tokenizer is None else []
+        return missing + (["scheduler"] if self.schedule is None else [])
 
     def write_folder(self, target: str | Path, *, max_shard_bytes: int | None = 5 * 10**9) -> Path:
-        """Writes a diffusers folder: a whole model, or the parts there are; all of it or nothing.
+        """Write a diffusers folder with the model or the components there are, atomically.
 
         Raises:
-            UserError: something at `target` would be lost; it cannot be written; a tensor holds NaN or infinity.
+            UserError: something at `target` would be lost, it cannot be written, or a tensor has NaN or infinity.
         """
-        files: dict[str, Any] = {f"{name}/config.json": component_config(p.config) for name, p in self.pieces.items()}
+        files: dict[str, Any] = {
+            f"{name}/config.json": component_config(component.config) for name, component in self.components.items()
+        }
         if self.schedule is not None:
             files[SCHEDULER_FILE] = self.schedule
         if self.settings is not None:
             files[SETTINGS_FILE] = self.settings
-        if not self.missing:
-            transformer, sampler = self.pieces["transformer"].config, _sampler(self.schedule or {})
+        if self.schedule is not None and not self.missing:
+            transformer = self.components["transformer"].config
             assert isinstance(transformer, TransformerConfig)
-            files[INDEX_FILE] = model_index(transformer, sampler)
-        target = Path(target)
-        with atomic_model_folder(target, files, [] if self.tokenizer is None else ["tokenizer"]) as new:
-            if self.tokenizer is not None:
-                (new / "tokenizer").mkdir()
-                for name in _TOKENIZER_FILES:
-                    if (self.tokenizer / name).is_file():
-                        shutil.copyfile(self.tokenizer / name, new / "tokenizer" / name)
-            for name, piece in self.pieces.items():
-                piece.write(new / name / f"{WEIGHT_STEMS[name]}.safetensors", max_shard_bytes=max_shard_bytes)
-        return target
+            files[INDEX_FILE] = model_index(transformer, SAMPLER_OF_SCHEDULER[self.schedule["_class_name"]])
+        tokenizer_files = [] if self.tokenizer is None else [self.tokenizer / name for name in _TOKENIZER_FILES]
+        with atomic_model_folder(Path(target), [*files, *(["tokenizer"] if self.tokenizer else [])]) as folder:
+            write_json_files(folder, files)
+            for file in tokenizer_files:
+                if file.is_file():
+                    (folder / "tokenizer").mkdir(exist_ok=True)
+                    shutil.copyfile(file, folder / "tokenizer" / file.name)
+            for name, component in self.components.items():
+                component.write(folder / name / f"{WEIGHT_STEMS[name]}.safetensors", max_shard_bytes=max_shard_bytes)
+        return Path(target)
 
-    def write_file(self, target: str | Path, part: ComponentName | None = None) -> Path:
-        """Writes one network as `x.safetensors`, its configuration in the metadata; all of it or nothing.
+    def write_file(self, target: str | Path, component: ComponentName | None = None) -> Path:
+        """Write one network as a safetensors file with its config in the metadata, atomically.
 
         Args:
-            part: which; of the source's own the transformer, or else the first.
+            component: which network; by default the transformer if the source has one, else its first.
 
         Raises:
-            UserError: no such part, the file cannot be written, a tensor holds NaN or infinity.
+            UserError: there is no such component, the file cannot be written, or a tensor has NaN or infinity.
         """
         target = Path(target)
         if target.suffix != ".safetensors":
-            raise UserError(f"cannot write {target}: the name of a single file ends in .safetensors")
-        piece = self.pieces[self.single(part)]
-        piece.write(target, metadata={CONFIG_KEY: json.dumps(component_config(piece.config))})
+            raise UserError(f"cannot write {target}: the name of a single file must end in .safetensors")
+        chosen = self.components[self.choose(component)]
+        chosen.write(target, metadata={CONFIG_KEY: json.dumps(component_config(chosen.config))})
         return target
 
-    def single(self, part: ComponentName | None = None) -> ComponentName:
-        """The part that a single file holds. Raises UserError if there is no such part."""
-        own = [name for name in self.pieces if name in self.source.parts]
-        name = part or (own or [*self.pieces])[0]
-        if name not in self.pieces:
-            raise UserError(f"{self.source.path} has no {name}; it has {', '.join(self.pieces)}")
+    def choose(self, component: ComponentName | None = None) -> ComponentName:
+        """The component that `write_file` writes. Raises UserError if there is no such component."""
+        own = [name for name in self.components if name in self.source.components]
+        name = component or (own or [*self.components])[0]
+        if name not in self.components:
+            raise UserError(f"{self.source.path} has no {name}; it has {', '.join(self.components)}")
         return name
-
-
-def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = None) -> LoRA:
-    """Writes a LoRA of any trainer as diffusers names it, with alpha = rank (`lora_files.write_lora`), and gives it.
-
-    Args:
-        dtype: of the factors; None keeps each as it is.
-
-    Raises:
-        UserError: as `read_lora` and `write_lora`.
-    """
-    lora = read_lora(path)
-    write_lora(lora, target, dtype=dtype)
-    return lora
 
 
 def plan_conversion(
@@ -195,118 +198,127 @@ def plan_conversion(
     variant: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> ConversionPlan:
-    """Finds out what a conversion of `source` will write, and checks names and shapes.
+    """Decide what a conversion of `source` writes, and check names and shapes.
 
     Args:
-        source: a path or a name, or what was identified with the same variant.
-        base: a model from which comes what the source lacks: whole parts, and what tensors do not tell of a part.
-        variant: decides where tensors do not tell and there is no base; see `identify`.
-        dtype: of the weights; None keeps each as it is.
+        source: a path or model name, or the result of `detect_checkpoint` with the same variant.
+        base: a model that provides components the source lacks, and configs that tensors do not determine.
+        variant: resolves configs that tensors leave open if there is no base (see `detect_checkpoint`).
+        dtype: dtype of the weights; None keeps that of each tensor.
 
     Raises:
-        UserError: what `identify` raises; the source is a LoRA, or has no part of a model; tensors do not fit; a
-            configuration is in doubt; the transformer is of another variant.
+        UserError: as `detect_checkpoint`; also a LoRA, a source without components, weights that do not match their
+            config, an unknown config, or a transformer of another variant.
     """
-    like = next((known for known in VARIANTS if known == variant), None)
-    if variant is not None and like is None:
+    wanted = next((known for known in VARIANTS if known == variant), None)
+    if variant is not None and wanted is None:
         raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}")
-    spec = source if isinstance(source, DetectedCheckpoint) else detect_checkpoint(source, like)
-    if spec.kind == "LoRA":
-        raise UserError(f"{spec.path} is a LoRA, not a model: `convert_lora` writes one")
-    helper = detect_checkpoint(base, like) if base is not None else None
-    if helper is not None and helper.kind == "LoRA":
-        raise UserError(f"the base {helper.path} is a LoRA, not a model")
-    theirs = helper.parts if helper is not None else {}
+    detected = source if isinstance(source, DetectedCheckpoint) else detect_checkpoint(source, wanted)
+    if detected.format == "LoRA":
+        raise UserError(f"{detected.path} is a LoRA, not a model; use `convert_lora`")
+    base_model = None if base is None else detect_checkpoint(base, wanted)
+    if base_model is not None and base_model.format == "LoRA":
+        raise UserError(f"the base {base_model.path} is a LoRA, not a model")
+    base_components = {} if base_model is None else base_model.components
 
     notes = []
-    if spec.unknown_tensors:
-        notes.append(
-            f"passed over: {pluralize(spec.unknown_tensors, 'tensor')} of no part ({abbreviate(spec.unknown_tensors)})"
-        )
-    pieces: dict[ComponentName, PlannedComponent] = {}
-    names: tuple[ComponentName, ...] = ("transformer", "vae", "text_encoder")
-    for name in names:
-        part = spec.parts.get(name) or theirs.get(name)
-        if part is not None:
-            pieces[name] = PlannedComponent(part, _config(part, theirs.get(name)), dtype)
-    if not pieces:
-        raise UserError(f"there is nothing to convert in {spec.path}: no {', no '.join(names)}")
-    kind = _variant(pieces)
-    if like is not None and kind not in (like, None):
-        raise UserError(f"{pieces['transformer'].part.where} is like {kind}, not like {like}: say no variant")
-    if kind is not None:
-        pieces = {name: _rescaled(piece, theirs.get(name), helper, kind, notes) for name, piece in pieces.items()}
-    for piece in pieces.values():
-        piece.check()
-    configs = [pieces[name].config if name in pieces else None for name in names]
-    match configs:
-        case [TransformerConfig() as transformer, VAEConfig() as vae, T5Config() as text]:
-            check_compatible(transformer, vae, text, where=str(spec.path))
+    if unknown := detected.unknown_tensors:
+        notes.append(f"ignored {pluralize(unknown, 'tensor')} of no component ({abbreviate(unknown)})")
+    components: dict[ComponentName, PlannedComponent] = {}
+    for name in WEIGHT_STEMS:
+        component = detected.components.get(name) or base_components.get(name)
+        if component is not None:
+            components[name] = PlannedComponent(component, _config(component, base_components.get(name)), dtype)
+    if not components:
+        raise UserError(f"there is nothing to convert in {detected.path}: no {', no '.join(WEIGHT_STEMS)}")
+    found = _variant(components)
+    if wanted is not None and found not in (wanted, None):
+        where = components["transformer"].source.where
+        raise UserError(f"the variant of {where} is {found}, not {wanted}: leave out the variant")
+    if found is not None and "vae" in components and components["vae"].source is base_components.get("vae"):
+        components["vae"] = _rescale_vae(components["vae"], base_model, found, notes)
+    for component in components.values():
+        component.check()
+    match [components[name].config if name in components else None for name in WEIGHT_STEMS]:
+        case [TransformerConfig() as transformer, VAEConfig() as vae, T5Config() as text_encoder]:
+            check_compatible(transformer, vae, text_encoder, where=str(detected.path))
 
-    tokenizer = spec.tokenizer or (helper.tokenizer if helper is not None else None)
-    home = _home(spec, helper, kind)
-    schedule = settings = None
-    if home is not None and (home / SCHEDULER_FILE).is_file():
-        schedule = read_json(home / SCHEDULER_FILE)
-        settings = read_json(home / SETTINGS_FILE) if (home / SETTINGS_FILE).is_file() else None
-        ScheduleConfig.from_diffusers(schedule)
-    elif kind is not None:
-        schedule = SCHEDULES[kind]().to_diffusers("ddim" if kind == "2b" else "dpm++")
-    return ConversionPlan(spec, pieces, tokenizer, schedule, settings, notes)
+    tokenizer = detected.tokenizer or (base_model.tokenizer if base_model is not None else None)
+    schedule, settings = _schedule_and_settings(detected, base_model, found)
+    return ConversionPlan(detected, components, tokenizer, schedule, settings, notes)
 
 
-def _config(part: Component, like: Component | None) -> NetworkConfig:
-    """The configuration of a part: the one that is written down, the base's if it fits the tensors, or else what the
-    tensors tell."""
-    if not part.config_is_stated and like is not None and like is not part and like.config is not None:
-        agrees = part.config is None or _positions(part.config) == _positions(like.config)
-        if agrees and not part.mismatches(like.config):
-            return like.config
-    if part.config is None:
-        advice = "give a model of the same make as base, or the variant"
+def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = None) -> LoRA:
+    """Write a LoRA of any supported trainer with diffusers' names and alpha = rank (`transformer.lora.io.write_lora`).
+
+    Args:
+        dtype: dtype of the factors; None keeps that of each.
+
+    Returns:
+        The LoRA that was read.
+
+    Raises:
+        UserError: as `read_lora` and `write_lora`.
+    """
+    lora = read_lora(path)
+    write_lora(lora, target, dtype=dtype)
+    return lora
+
+
+def _config(component: Component, of_base: Component | None) -> NetworkConfig:
+    """The config of a component: stated in a file, or that of the base if the tensors match it, or inferred."""
+    if not component.config_is_stated and of_base is not None and of_base is not component and of_base.config:
+        agrees = component.config is None or _uses_rotary(component.config) == _uses_rotary(of_base.config)
+        if agrees and not component.mismatches(of_base.config):
+            return of_base.config
+    if component.config is None:
         raise UserError(
-            f"the configuration of the {part.name} in {part.where} is in doubt: {part.config_problem}; {advice}"
+            f"the config of the {component.name} in {component.where} is unknown: {component.config_problem}; pass a "
+            "base model of the same architecture, or the variant"
         )
-    return part.config
+    return component.config
 
 
-def _positions(config: NetworkConfig) -> bool | None:
+def _uses_rotary(config: NetworkConfig) -> bool | None:
     return config.use_rotary_positional_embeddings if isinstance(config, TransformerConfig) else None
 
 
-def _variant(pieces: Mapping[ComponentName, PlannedComponent]) -> Variant | None:
-    piece = pieces.get("transformer")
-    return variant_of(piece.config) if piece is not None and isinstance(piece.config, TransformerConfig) else None
+def _variant(components: Mapping[ComponentName, PlannedComponent]) -> Variant | None:
+    config = components["transformer"].config if "transformer" in components else None
+    return variant_of(config) if isinstance(config, TransformerConfig) else None
 
 
-def _rescaled(
-    piece: PlannedComponent,
-    of_base: Component | None,
-    helper: DetectedCheckpoint | None,
-    kind: Variant,
-    notes: list[str],
+def _rescale_vae(
+    vae: PlannedComponent, base: DetectedCheckpoint | None, variant: Variant, notes: list[str]
 ) -> PlannedComponent:
-    """The official VAEs have the same weights in every variant and differ in their scale, which follows the transformer
-    when the base is of another variant."""
-    like = None if helper is None else helper.variant
-    if piece.part is not of_base or like is None or like == kind:
-        return piece
-    config, before, after = piece.config, VAES[like](), VAES[kind]()
+    """Give the VAE of a base of another variant the scaling factor of the transformer's variant.
+
+    The official VAEs have equal weights and differ in the scaling factor.
+    """
+    base_variant = None if base is None else base.variant
+    if base_variant is None or base_variant == variant:
+        return vae
+    config, before, after = vae.config, VAES[base_variant](), VAES[variant]()
     if not isinstance(config, VAEConfig) or config.scaling_factor != before.scaling_factor:
-        return piece
-    notes.append(f"the base is like {like}, the transformer like {kind}: the VAE gets the scale of {kind}")
-    return replace(
-        piece,
-        config=replace(config, scaling_factor=after.scaling_factor, invert_scale_latents=after.invert_scale_latents),
+        return vae
+    notes.append(
+        f"the base is {base_variant}, the transformer is {variant}: the VAE gets the scaling factor of {variant}"
     )
+    scaled = replace(config, scaling_factor=after.scaling_factor, invert_scale_latents=after.invert_scale_latents)
+    return replace(vae, config=scaled)
 
 
-def _home(spec: DetectedCheckpoint, helper: DetectedCheckpoint | None, kind: Variant | None) -> Path | None:
-    """The folder whose schedule and settings hold: the source's own, or that of a base of the same variant."""
-    if spec.folder is not None:
-        return spec.folder
-    return helper.folder if helper is not None and helper.variant == kind else None
-
-
-def _sampler(schedule: Mapping[str, Any]) -> Sampler:
-    return SAMPLER_OF_SCHEDULER[schedule["_class_name"]]
+def _schedule_and_settings(
+    detected: DetectedCheckpoint, base: DetectedCheckpoint | None, variant: Variant | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Those of the source's folder, or of a base of the same variant, or the official schedule without settings."""
+    folder = detected.folder
+    if folder is None and base is not None and base.variant == variant:
+        folder = base.folder
+    if folder is not None and (folder / SCHEDULER_FILE).is_file():
+        schedule = read_json(folder / SCHEDULER_FILE)
+        ScheduleConfig.from_diffusers(schedule)  # raises UserError if it is not supported
+        return schedule, read_json(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else None
+    if variant is not None:
+        return SCHEDULES[variant]().to_diffusers("ddim" if variant == "2b" else "dpm++"), None
+    return None, None

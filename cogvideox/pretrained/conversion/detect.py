@@ -1,34 +1,42 @@
-"""What a path holds, in whichever form people have CogVideoX weights; names and shapes are read, values are not.
+"""Detection of the format and the components of CogVideoX weights; reads names and shapes, not values.
 
-a diffusers folder       a whole model, or some parts of one, or one part alone
-a SAT checkpoint         a folder with `latest`, or its `.pt`: the transformer, in full fine-tunes T5 and VAE too
-a single file            .safetensors, .pt, .pth, .bin or .ckpt, under diffusers' names or SAT's
-a LoRA                   said to be one, and left to `transformer.lora.io`
+diffusers folder       a whole model, some components of one, or a single component
+SAT checkpoint         a folder with `latest`, or its `.pt`: the transformer; after full fine-tuning also T5 and VAE
+single file            .safetensors, .pt, .pth, .bin or .ckpt, with the names of diffusers or SAT
+LoRA                   only recognized here, and read by `transformer.lora.io`
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
-from cogvideox.pretrained.components import NetworkConfig, build_network
+from cogvideox.pretrained.components import build_network, open_component
 from cogvideox.pretrained.conversion import sat_layout
 from cogvideox.pretrained.conversion.infer_config import (
-    ComponentName,
     ConfigUnknown,
     Naming,
     classify_component,
-    rules_for,
+    keymap_for,
     text_config,
     transformer_config,
     unused_tensors,
     vae_config,
 )
 from cogvideox.pretrained.model_settings import Variant, variant_of
-from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, find_model, find_weights, read_json
+from cogvideox.pretrained.model_spec import (
+    INDEX_FILE,
+    WEIGHT_STEMS,
+    ComponentName,
+    NetworkConfig,
+    find_model,
+    read_json,
+)
 from cogvideox.state_dict.keymap import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import find_mismatches
@@ -41,29 +49,25 @@ from cogvideox.transformer.lora.locate import find_lora_file
 from cogvideox.vae.config import DIFFUSERS_CLASS as VAE_CLASS
 from cogvideox.vae.config import VAEConfig
 
-Kind = Literal["diffusers folder", "SAT checkpoint", "single file", "LoRA"]
+Format = Literal["diffusers folder", "SAT checkpoint", "single file", "LoRA"]
 
 CONFIG_KEY = "cogvideox.config"
-"""Where a single file of ours keeps the configuration of its network, in the metadata: the JSON of diffusers."""
+"""Metadata key of the network's config (diffusers' JSON) in single files written by this package."""
 
-_ENDINGS = (".safetensors", ".safetensors.index.json", *SUFFIXES)
-_READ = {
-    "transformer": TransformerConfig.from_diffusers,
-    "vae": VAEConfig.from_diffusers,
-    "text_encoder": T5Config.from_transformers,
-}
+_SUFFIXES = (".safetensors", ".safetensors.index.json", *SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Component:
-    """One network on the disk.
+    """One network on disk.
 
-    naming: whose names its tensors have.
-    state: the tensors, wrappers taken off their names; the token embedding, which has two in T5, under one.
-    where: the file, for messages.
-    config: None where the tensors do not tell it and nothing beside them does.
-    told: whether the configuration is written down, and not recognised from the tensors.
-    doubt: why there is no config; the end of a sentence about the part.
+    Attributes:
+        naming: the code base whose names the tensors have.
+        state: the tensors without name prefixes; the token embedding, which T5 files store twice, once.
+        where: the file, for messages.
+        config: None if neither the tensors nor a file determine it.
+        config_is_stated: whether the config was read from a file, not inferred from tensors.
+        config_problem: why there is no config; the end of a sentence about the component.
     """
 
     name: ComponentName
@@ -75,11 +79,11 @@ class Component:
     config_problem: str = ""
 
     def rules(self, config: NetworkConfig) -> list[Rule]:
-        """The keymap from the names of the file to ours."""
-        return rules_for(self.naming, config)
+        """The keymap from the names of the file to those of the network."""
+        return keymap_for(self.naming, config)
 
     def mismatches(self, config: NetworkConfig) -> list[str]:
-        """What keeps the tensors from being the network of that configuration; [] if nothing does."""
+        """Differences between the tensors and the network of a config; [] if they match."""
         try:
             return find_mismatches(self.state, build_network(config).state_dict(), rules=self.rules(config))
         except UserError as error:
@@ -88,171 +92,186 @@ class Component:
 
 @dataclass(frozen=True)
 class DetectedCheckpoint:
-    """What was found at `path`.
+    """What is at `path`.
 
-    variant: the official model that the transformer is built like; None without a transformer, or where it is unclear.
-    folder: the diffusers folder that also holds schedule and settings; None if there is none.
-    tokenizer: the folder of the tokenizer.
-    strangers: names of tensors that belong to no part.
+    Attributes:
+        folder: the diffusers folder with schedule and settings; None for other formats.
+        tokenizer: the folder of the tokenizer.
+        unknown_tensors: names of tensors that belong to no component.
     """
 
     path: Path
-    kind: Kind
-    parts: dict[ComponentName, Component] = field(default_factory=dict)
+    format: Format
+    components: dict[ComponentName, Component] = field(default_factory=dict)
     folder: Path | None = None
     tokenizer: Path | None = None
     unknown_tensors: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant | None:
-        return _variant_of(self.parts)
+        """The official model whose architecture the transformer has; None without a transformer or its config."""
+        return _variant(self.components)
 
 
 def detect_checkpoint(path: str | Path, variant: Variant | None = None) -> DetectedCheckpoint:
-    """Says what is at a path; shipped names and names on the Hugging Face hub are known too.
+    """Detect the format and components of weights at a path, a shipped name, or a name on the Hugging Face Hub.
 
     Args:
-        variant: decides where tensors alone do not: the scale of a lone VAE, the positions of a transformer that has
-            the width of no official one.
+        variant: resolves what tensors leave open: the scaling factor of a VAE without config, and the positions of a
+            transformer whose width is not official.
 
     Raises:
-        UserError: there is nothing, it is nothing of CogVideoX, or a file is damaged or would run code.
+        UserError: nothing is there, it is not CogVideoX, or a file is damaged or would execute code.
     """
     _, path = find_model(path)
     if not path.is_dir():
-        return _file(path, variant)
+        return _detect_file(path, variant)
     if (path / INDEX_FILE).is_file() or any((path / name / "config.json").is_file() for name in WEIGHT_STEMS):
-        return _folder(path)
+        return _detect_model_folder(path)
     if (path / "config.json").is_file():
-        return _part_folder(path)
-    if (found := sat_layout.find_files(path)) is not None:
-        return _sat_folder(path, found, variant)
-    if (usual := find_lora_file(path)) is not None:
-        return _file(usual, variant)
-    here = sorted(file for file in path.iterdir() if file.name.endswith(_ENDINGS) and file.is_file())
-    indices = [file for file in here if file.name.endswith(".index.json")]
-    if len(indices or here) == 1:
-        return _file((indices or here)[0], variant)
-    if here:
-        raise UserError(f"which of the {len(here)} files in {path} is meant is unclear, give one of them")
-    raise UserError(
-        f"the folder {path} holds no model: neither {INDEX_FILE} nor config.json, no SAT checkpoint, no weights"
-    )
+        return _detect_component_folder(path)
+    if (files := sat_layout.find_files(path)) is not None:
+        return _detect_sat_folder(path, files, variant)
+    if (lora := find_lora_file(path)) is not None:
+        return _detect_file(lora, variant)
+    found = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES) and file.is_file())
+    indices = [file for file in found if file.name.endswith(".index.json")]
+    if len(indices or found) == 1:
+        return _detect_file((indices or found)[0], variant)
+    if found:
+        raise UserError(f"{path} contains {len(found)} weights files: pass the path of one of them")
+    raise UserError(f"{path} contains no model: no {INDEX_FILE}, no config.json, no SAT checkpoint, no weights file")
 
 
-def _file(path: Path, variant: Variant | None) -> DetectedCheckpoint:
-    if not path.name.endswith(_ENDINGS):
-        raise UserError(f"{path} is no file of weights: their names end in {', '.join(_ENDINGS)}")
+def _detect_file(path: Path, variant: Variant | None) -> DetectedCheckpoint:
+    if not path.name.endswith(_SUFFIXES):
+        raise UserError(f"{path} is not a weights file: its name must end in {', '.join(_SUFFIXES)}")
     state = open_weights(path)
     if any(parse_key(name) is not None for name in state):
         return DetectedCheckpoint(path, "LoRA")
-    parts, unknown_tensors = _sort(state, str(path), variant)
-    if not parts:
-        guess = f"; it seems to be {what}" if (what := guess_contents(state)) else ""
+    components, unknown = _split_components(state, str(path), variant)
+    if not components:
+        guess = f"; it seems to be {contents}" if (contents := guess_contents(state)) else ""
         names = f"{pluralize(list(state), 'tensor')} ({abbreviate(sorted(state))})"
-        raise UserError(f"{path} is not CogVideoX: of its {names} none is known{guess}")
-    is_checkpoint = any(part.naming == "SAT" for part in parts.values())
-    kind: Kind = "SAT checkpoint" if is_checkpoint else "single file"
-    return DetectedCheckpoint(path, kind, parts, unknown_tensors=tuple(unknown_tensors))
+        raise UserError(f"{path} is not CogVideoX: none of its {names} is known{guess}")
+    is_sat = any(component.naming == "SAT" for component in components.values())
+    return DetectedCheckpoint(
+        path, "SAT checkpoint" if is_sat else "single file", components, unknown_tensors=tuple(unknown)
+    )
 
 
-def _sat_folder(path: Path, found: sat_layout.SATFiles, variant: Variant | None) -> DetectedCheckpoint:
-    identity = DetectedCheckpoint(path, "SAT checkpoint")
-    if found.transformer is not None:
-        identity = _file(found.transformer, variant)
-        if identity.kind == "LoRA":
-            return identity
-    parts, unknown_tensors, text = dict(identity.parts), list(identity.unknown_tensors), found.text_encoder
-    if found.vae is not None and "vae" not in parts:
-        more, unknown = _sort(open_weights(found.vae), str(found.vae), variant or identity.variant)
-        parts |= more
-        unknown_tensors += unknown
-    if text is not None and "text_encoder" not in parts:
-        parts["text_encoder"] = _stated("text_encoder", text)
-    tokenizer = _tokenizer(text)
-    return DetectedCheckpoint(path, "SAT checkpoint", parts, None, tokenizer, tuple(unknown_tensors))
+def _detect_model_folder(path: Path) -> DetectedCheckpoint:
+    components = {
+        name: _read_component(name, path / name) for name in WEIGHT_STEMS if (path / name / "config.json").is_file()
+    }
+    return DetectedCheckpoint(path, "diffusers folder", components, path, _tokenizer_in(path / "tokenizer"))
 
 
-def _sort(
+def _detect_component_folder(path: Path) -> DetectedCheckpoint:
+    """The folder of a single component, as training scripts save it."""
+    config = read_json(path / "config.json")
+    classes: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
+    found = str(config.get("_class_name", config.get("model_type")))
+    if found not in classes:
+        raise UserError(f"{path} is not CogVideoX: its config.json is of {found}, not of {', '.join(classes)}")
+    name = classes[found]
+    components = {name: _read_component(name, path)}
+    return DetectedCheckpoint(path, "diffusers folder", components, tokenizer=_tokenizer_in(path))
+
+
+def _detect_sat_folder(path: Path, files: sat_layout.SATFiles, variant: Variant | None) -> DetectedCheckpoint:
+    detected = DetectedCheckpoint(path, "SAT checkpoint")
+    if files.transformer is not None:
+        detected = _detect_file(files.transformer, variant)
+        if detected.format == "LoRA":
+            return detected
+    components, unknown = dict(detected.components), list(detected.unknown_tensors)
+    if files.vae is not None and "vae" not in components:
+        more, others = _split_components(open_weights(files.vae), str(files.vae), variant or detected.variant)
+        components |= more
+        unknown += others
+    if files.text_encoder is not None and "text_encoder" not in components:
+        components["text_encoder"] = _read_component("text_encoder", files.text_encoder)
+    tokenizer = _tokenizer_in(files.text_encoder)
+    return DetectedCheckpoint(path, "SAT checkpoint", components, None, tokenizer, tuple(unknown))
+
+
+def _split_components(
     state: LazyStateDict, where: str, variant: Variant | None
 ) -> tuple[dict[ComponentName, Component], list[str]]:
-    """The parts in one state dict, and the names that belong to none."""
-    parts: dict[ComponentName, Component] = {}
-    unknown_tensors: list[str] = []
+    """The components in one state dict, and the names of tensors that belong to none."""
+    components: dict[ComponentName, Component] = {}
+    unknown: list[str] = []
     groups = sat_layout.group_by_prefix(state)
+    # The transformer first, because the VAE's config depends on its variant.
     for _, names in sorted(groups.items(), key=lambda item: "diffusion_model" not in item[0]):
-        part = classify_component(names)
-        if part is None or part[0] in parts:
-            unknown_tensors += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
+        found = classify_component(names)
+        if found is None or found[0] in components:
+            unknown += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
             continue
-        name, naming = part
+        name, naming = found
         whole = state.select(names)
         if name == "text_encoder":
             whole = merge_shared_embedding(whole)
         unused = set(unused_tensors(whole, name, naming))
-        own = whole.select({new: new for new in whole if new not in unused})
-        parts[name] = _recognised(name, naming, own, whole.meta, where, variant or _variant_of(parts))
-    return parts, unknown_tensors
+        weights = whole.select({new: new for new in whole if new not in unused})
+        components[name] = _infer_component(name, naming, weights, whole.meta, where, variant or _variant(components))
+    return components, unknown
 
 
-def _recognised(
-    name: ComponentName, naming: Naming, state: LazyStateDict, meta: Mapping, where: str, variant: Variant | None
+def _infer_component(
+    name: ComponentName,
+    naming: Naming,
+    state: LazyStateDict,
+    meta: Mapping[str, Tensor],
+    where: str,
+    variant: Variant | None,
 ) -> Component:
-    """A part with the configuration that its file states or, where it does not, that its tensors tell."""
+    """A component of a single file, with the config in the file's metadata or else inferred from its tensors."""
     if CONFIG_KEY in state.metadata:
         try:
-            config = _READ[name](json.loads(state.metadata[CONFIG_KEY]))
+            config = _parse_config(name, json.loads(state.metadata[CONFIG_KEY]))
         except ValueError as error:
-            raise UserError(f"the configuration in {where} cannot be used: {error}") from error
+            raise UserError(f"the config in {where} cannot be used: {error}") from error
         return Component(name, naming, state, where, config, config_is_stated=True)
     try:
         match name:
             case "transformer":
-                config: NetworkConfig = transformer_config(meta, naming, variant)
+                config = transformer_config(meta, naming, variant)
             case "vae":
                 config = vae_config(meta, naming, variant)
             case "text_encoder":
                 config = text_config(meta)
-    except ConfigUnknown as config_problem:
-        return Component(name, naming, state, where, None, config_problem=str(config_problem))
+    except ConfigUnknown as reason:
+        return Component(name, naming, state, where, None, config_problem=str(reason))
     except (ValueError, IndexError, ZeroDivisionError):
-        problem = "its tensors have shapes that no such network has"
-        return Component(name, naming, state, where, None, config_problem=problem)
+        return Component(name, naming, state, where, None, config_problem="no such network has tensors of these shapes")
     return Component(name, naming, state, where, config)
 
 
-def _variant_of(parts: Mapping[ComponentName, Component]) -> Variant | None:
-    part = parts.get("transformer")
-    return variant_of(part.config) if part is not None and isinstance(part.config, TransformerConfig) else None
-
-
-def _folder(path: Path) -> DetectedCheckpoint:
-    names: list[ComponentName] = ["transformer", "vae", "text_encoder"]
-    parts = {name: _stated(name, path / name) for name in names if (path / name / "config.json").is_file()}
-    return DetectedCheckpoint(path, "diffusers folder", parts, path, _tokenizer(path / "tokenizer"))
-
-
-def _part_folder(path: Path) -> DetectedCheckpoint:
-    """The folder of one part alone, as trainers leave it."""
-    config = read_json(path / "config.json")
-    kinds: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
-    kind = str(config.get("_class_name", config.get("model_type")))
-    if kind not in kinds:
-        raise UserError(f"{path} is not CogVideoX: its config.json is of {kind}, not of {', '.join(kinds)}")
-    name = kinds[kind]
-    return DetectedCheckpoint(path, "diffusers folder", {name: _stated(name, path)}, tokenizer=_tokenizer(path))
-
-
-def _stated(name: ComponentName, folder: Path) -> Component:
-    """A part whose configuration lies beside it."""
-    file = find_weights(folder, WEIGHT_STEMS[name])
-    config = _READ[name](read_json(folder / "config.json"))
-    state = open_weights(file)
-    if name == "text_encoder":
-        state = merge_shared_embedding(state)
+def _read_component(name: ComponentName, folder: Path) -> Component:
+    """A component with a `config.json`."""
+    state, file = open_component(folder, name)
+    config = _parse_config(name, read_json(folder / "config.json"))
     return Component(name, "diffusers", state, str(file), config, config_is_stated=True)
 
 
-def _tokenizer(folder: Path | None) -> Path | None:
+def _parse_config(name: ComponentName, content: dict[str, Any]) -> NetworkConfig:
+    match name:
+        case "transformer":
+            return TransformerConfig.from_diffusers(content)
+        case "vae":
+            return VAEConfig.from_diffusers(content)
+        case "text_encoder":
+            return T5Config.from_transformers(content)
+
+
+def _variant(components: Mapping[ComponentName, Component]) -> Variant | None:
+    transformer = components.get("transformer")
+    config = None if transformer is None else transformer.config
+    return variant_of(config) if isinstance(config, TransformerConfig) else None
+
+
+def _tokenizer_in(folder: Path | None) -> Path | None:
     has_one = folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model"))
     return folder if has_one else None

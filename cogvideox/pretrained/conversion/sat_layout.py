@@ -1,11 +1,12 @@
-"""Checkpoints of SAT, the original code: where their files lie, and how they wrap the names of their tensors.
+"""Checkpoints of SAT, the original training code: the location of files and the prefixes of tensor names.
 
-    transformer/latest              (or transformer_t2v, transformer_i2v) the name of the folder below that counts
+    transformer/latest              (or transformer_t2v, transformer_i2v) the name of the latest subfolder
     transformer/1000/mp_rank_00_model_states.pt
     vae/3d-vae.pt
-    t5-v1_1-xxl/                    T5 and its tokenizer, as transformers stores them
+    t5-v1_1-xxl/                    T5 and its tokenizer, in the format of transformers
 
-A fine-tune's own folder is what `transformer/` is here. After full fine-tuning the one `.pt` holds T5 and VAE as well.
+The output folder of a fine-tuning run corresponds to `transformer/` here. After full fine-tuning, the single `.pt` also
+contains T5 and the VAE.
 """
 
 from collections.abc import Iterable
@@ -14,19 +15,19 @@ from pathlib import Path
 
 from cogvideox.errors import UserError
 
-# What SAT's names begin with, by part; the same wrappers are found around diffusers' names in single files.
+# Prefixes of SAT's names, by component; single files with diffusers' names may have the same prefixes.
 _PREFIXES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.transformer.", "module.")
 
 NO_WEIGHTS = ("denoiser.", "loss_fn.", "sampler.")
-"""Other modules of SAT's training engine, which hold constants of the schedule at most."""
+"""Prefixes of other modules of SAT's training engine, which contain only constants of the noise schedule."""
 
 _LATEST = "latest"
-_PIECE = "mp_rank_{:02d}_model_states.pt"
+_RANK_FILE = "mp_rank_{:02d}_model_states.pt"
 
 
 @dataclass(frozen=True)
 class SATFiles:
-    """The files of a checkpoint, as far as they are there. The text encoder is a folder."""
+    """The files of a SAT checkpoint; None for those that are absent. The text encoder is a folder."""
 
     transformer: Path | None
     vae: Path | None
@@ -34,26 +35,29 @@ class SATFiles:
 
 
 def find_files(folder: Path) -> SATFiles | None:
-    """Finds the files of a SAT checkpoint; None where the folder is not one.
+    """Find the files of a SAT checkpoint; None if the folder is not one.
 
     Raises:
-        UserError: the folder is one and incomplete, or cut in pieces.
+        UserError: the checkpoint is incomplete, ambiguous, or split over several ranks.
     """
-    homes = [folder, *sorted(folder.glob("transformer*"))]
-    tracked = [home for home in homes if (home / _LATEST).is_file()]
-    if len(tracked) > 1:
-        names = ", ".join(str(home) for home in tracked)
-        raise UserError(f"which of the SAT checkpoints in {folder} is meant is unclear, give one of {names}")
-    if tracked:
-        run = tracked[0] / (tracked[0] / _LATEST).read_text(encoding="utf-8", errors="replace").strip()
-        transformer: Path | None = run / _PIECE.format(0)
-        if not (run / _PIECE.format(0)).is_file():
-            raise UserError(f"the SAT checkpoint {folder} is incomplete: {run / _PIECE.format(0)} is missing")
+    folders = [folder, *sorted(folder.glob("transformer*"))]
+    with_latest = [candidate for candidate in folders if (candidate / _LATEST).is_file()]
+    if len(with_latest) > 1:
+        names = ", ".join(str(candidate) for candidate in with_latest)
+        raise UserError(f"{folder} contains several SAT checkpoints: pass one of {names}")
+    if with_latest:
+        latest = (with_latest[0] / _LATEST).read_text(encoding="utf-8", errors="replace").strip()
+        file = with_latest[0] / latest / _RANK_FILE.format(0)
+        if not file.is_file():
+            raise UserError(f"the SAT checkpoint {folder} is incomplete: {file} is missing")
+        transformer: Path | None = file
     else:
-        found = [home / _PIECE.format(0) for home in homes if (home / _PIECE.format(0)).is_file()]
+        found = [file for candidate in folders if (file := candidate / _RANK_FILE.format(0)).is_file()]
         transformer = found[0] if found else None
-    if transformer is not None and (other := transformer.with_name(_PIECE.format(1))).is_file():
-        raise UserError(f"the SAT checkpoint {folder} is cut for several GPUs ({other.name}): merge it with SAT first")
+    if transformer is not None and (other := transformer.with_name(_RANK_FILE.format(1))).is_file():
+        raise UserError(
+            f"the SAT checkpoint {folder} is split over several GPUs ({other.name}): merge it with SAT first"
+        )
     vaes = sorted((folder / "vae").glob("*.pt"))
     texts = sorted(config.parent for config in folder.glob("t5*/config.json"))
     if transformer is None and not vaes:
@@ -62,7 +66,7 @@ def find_files(folder: Path) -> SATFiles | None:
 
 
 def group_by_prefix(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The names by what wraps them ("" for nothing), each with the wrapper taken off and as it was."""
+    """Group tensor names by SAT's prefixes ("" for none); each group maps names without the prefix to full names."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
         prefix, bare = "", name

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.pretrained.components import Network, build_network, diffusers_keymap
-from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer, open_component
-from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.pretrained.components import Network, build_network, diffusers_keymap, open_component
+from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
+from cogvideox.pretrained.model_spec import WEIGHT_STEMS, ComponentName, ModelSpec, NetworkConfig
 from cogvideox.pretrained.offload.group_offload import BlockHooks, OffloadGroups, clear_parameters, set_parameters
 from cogvideox.pretrained.offload.planner import MemoryPlan, ModelProfile, OffloadStrategy, Workload, replan_vae
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
@@ -57,12 +57,12 @@ def profile_model(spec: ModelSpec) -> ModelProfile:
         UserError: weights are missing or damaged.
     """
     stored = {}
-    for part in ("text_encoder", "transformer", "vae"):
+    for part in WEIGHT_STEMS:
         sizes: Counter[int] = Counter({4: 0})
-        for tensor in open_component(spec, part)[0].meta.values():
+        for tensor in open_component(spec.path / part, part)[0].meta.values():
             sizes[tensor.itemsize] += tensor.numel()
         stored[part] = sizes.most_common(1)[0][0]
-    return ModelProfile(spec.name, spec.transformer, spec.vae, spec.text, spec.settings.text_length, stored)
+    return ModelProfile(spec.name, spec.transformer, spec.vae, spec.text_encoder, spec.settings.text_length, stored)
 
 
 def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: torch.dtype) -> PlacedModel:
@@ -75,11 +75,15 @@ def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: 
     networks: dict[str, Network] = {}
     keepers: dict[str, ModelOffload | GroupOffload] = {}
     strategies: dict[str, OffloadStrategy] = {"text_encoder": plan.text_encoder, "transformer": plan.transformer}
-    configs = {"text_encoder": spec.text, "transformer": spec.transformer, "vae": spec.vae}
+    configs: dict[ComponentName, NetworkConfig] = {
+        "text_encoder": spec.text_encoder,
+        "transformer": spec.transformer,
+        "vae": spec.vae,
+    }
     for part, config in configs.items():
         network = networks[part] = build_network(config)
         if part == "vae" or (strategies[part] == "resident" and plan.weight_format == "exact"):
-            state, file = open_component(spec, part)
+            state, file = open_component(spec.path / part, part)
             load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=dtype, device=device)
         elif strategies[part] == "model_offload" and plan.weight_format == "exact":
             keepers[part] = ModelOffload(spec, part, network, device, dtype)
@@ -100,11 +104,13 @@ def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: 
 class ModelOffload:
     """Loads a network when it is used, and lets it go when another one is."""
 
-    def __init__(self, spec: ModelSpec, part: str, network: Network, device: torch.device, dtype: torch.dtype):
-        self._about, self._part, self._network = spec, part, network
+    def __init__(
+        self, spec: ModelSpec, part: ComponentName, network: Network, device: torch.device, dtype: torch.dtype
+    ):
+        self._spec, self._part, self._network = spec, part, network
         self._device, self._dtype = device, dtype
         self._expected = network.state_dict()
-        state, file = open_component(spec, part)
+        state, file = open_component(spec.path / part, part)
         check_matches(state, self._expected, where=str(file), rules=diffusers_keymap(network.config))
         clear_parameters(network, list(self._expected), dtype, device)
         self._is_here = False
@@ -113,7 +119,7 @@ class ModelOffload:
         """The network is used next."""
         if self._is_here:
             return
-        state, file = open_component(self._about, self._part)
+        state, file = open_component(self._spec.path / self._part, self._part)
         rules = diffusers_keymap(self._network.config)
         try:
             with torch.inference_mode(False), torch.no_grad():
@@ -142,11 +148,17 @@ class GroupOffload:
     """Readies a network for streaming when it is first used (`streaming`)."""
 
     def __init__(
-        self, spec: ModelSpec, part: str, network: Network, device: torch.device, dtype: torch.dtype, plan: MemoryPlan
+        self,
+        spec: ModelSpec,
+        part: ComponentName,
+        network: Network,
+        device: torch.device,
+        dtype: torch.dtype,
+        plan: MemoryPlan,
     ) -> None:
         self._network, self._device, self._dtype, self._plan, self._part = network, device, dtype, plan, part
         expected = self._expected = network.state_dict()
-        state, file = open_component(spec, part)
+        state, file = open_component(spec.path / part, part)
         rules = diffusers_keymap(network.config)
         check_matches(state, expected, where=str(file), rules=rules)
         self._groups = OffloadGroups(expected)

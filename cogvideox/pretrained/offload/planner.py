@@ -18,6 +18,7 @@ from typing import Literal
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
+from cogvideox.pretrained.model_spec import ComponentName
 from cogvideox.pretrained.offload.hardware import DISK_BANDWIDTH, Hardware
 from cogvideox.pretrained.offload.transformer_cost import (
     ITEMSIZE,
@@ -66,7 +67,7 @@ class ModelProfile:
     vae: VAEConfig
     text: T5Config
     text_length: int
-    itemsizes: dict[str, int]
+    itemsizes: dict[ComponentName, int]
 
 
 @dataclass(frozen=True)

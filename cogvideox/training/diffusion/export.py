@@ -1,9 +1,7 @@
 """Export of a finished diffusion run: a model folder, or a LoRA file."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -12,13 +10,9 @@ from torch.distributed.tensor import DTensor
 from cogvideox import config
 from cogvideox.dataset.loader import Loader
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.components import diffusers_keymap
-from cogvideox.pretrained.conversion import convert
-from cogvideox.pretrained.conversion.detect import CONFIG_KEY
+from cogvideox.pretrained.model_folder import save_with_transformer
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
-from cogvideox.pretrained.model_spec import ModelSpec, component_config
-from cogvideox.state_dict.export import save_external
-from cogvideox.state_dict.lazy import meta_tensors
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.validation import on_first_rank
 from cogvideox.transformer.lora import inject
@@ -62,14 +56,8 @@ def finish(
 def _write(
     state: State, model: Transformer, spec: ModelSpec, settings: DiffusionTraining, out: Path, seen: Loader
 ) -> None:
-    dtype, rules = getattr(torch, settings.stored_as), diffusers_keymap(model.config)
-    with TemporaryDirectory(dir=out) as folder:
-        file = Path(folder) / "transformer.safetensors"
-        metadata = {CONFIG_KEY: json.dumps(component_config(model.config))}
-        save_external(meta_tensors(state), state.items(), file, rules=rules, dtype=dtype, metadata=metadata)
-        plan, learned = convert.plan_conversion(spec.path), convert.plan_conversion(file).pieces
-        said = config.to_dict(_said(spec, settings, seen))
-        replace(plan, pieces={**plan.pieces, **learned}, settings=said).write_folder(out / "model")
+    dtype, said = getattr(torch, settings.stored_as), _said(spec, settings, seen)
+    save_with_transformer(spec, out / "model", state, model.config, said, dtype=dtype)
 
 
 def _said(spec: ModelSpec, settings: DiffusionTraining, loader: Loader) -> ModelSettings:

@@ -22,10 +22,8 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import parallelize
 from cogvideox.parallel.mesh import Ranks, world_size
 from cogvideox.parallel.ulysses import apply_ulysses
-from cogvideox.pretrained.components import build_network, diffusers_keymap
-from cogvideox.pretrained.model_folder import open_component
+from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
-from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.data import Stores, open_stores
 from cogvideox.training.diffusion.export import finish
@@ -132,10 +130,7 @@ def begin(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Transformer, nn
         init_weights(model, generator)
         model = _with_image(model, settings)
         return model.train(), model
-    network, (state, file) = build_network(config), open_component(spec, "transformer")
-    assert isinstance(network, Transformer)
-    load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=torch.float32)
-    network = _with_image(network, settings)
+    network = _with_image(load_network(spec.path, config).requires_grad_(True), settings)
     if settings.lora is None:
         return network.train(), network
     network.requires_grad_(False)

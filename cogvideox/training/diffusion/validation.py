@@ -13,7 +13,7 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.geometry import latent_padding
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.pretrained.components import load_text_encoder, load_vae
+from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
@@ -73,8 +73,8 @@ def show(
     dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
     bundle = LoadedModel(
         transformer=model,
-        vae=load_vae(spec.path).to(device),
-        text_encoder=load_text_encoder(spec, device=device, dtype=dtype),
+        vae=load_network(spec.path, spec.vae, device=device),
+        text_encoder=load_network(spec.path, spec.text_encoder, device=device, dtype=dtype),
         tokenizer=load_tokenizer(spec),
         schedule=Schedule(**asdict(spec.schedule)),
         settings=spec.settings,

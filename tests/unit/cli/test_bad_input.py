@@ -105,7 +105,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown setting": (lambda m: rewrite(m / "cogvideox.json", fsp=3), "fsp"),
     "a setting of another type": (lambda m: rewrite(m / "cogvideox.json", fps="slow"), "fps"),
     "another scheduler": (lambda m: rewrite(m / "scheduler/scheduler_config.json", _class_name="Euler"), "Euler"),
-    "parts that do not fit": (lambda m: rewrite(m / "vae/config.json", latent_channels=8), "fit"),
+    "parts that do not fit": (lambda m: rewrite(m / "vae/config.json", latent_channels=8), "do not match"),
 }
 
 

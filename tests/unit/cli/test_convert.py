@@ -44,7 +44,10 @@ def test_inspect_names_problems(run, model, here):
     state["proj_out.bias"] = state["proj_out.bias"] * float("inf")
     save_state(state, "bare.safetensors")
     ran = run("inspect", "bare.safetensors")
-    assert ran.status == 0 and "problem: the configuration of the transformer is in doubt: whether its pos" in ran.out
+    assert (
+        ran.status == 0
+        and "problem: the config of the transformer is unknown: the tensors do not show whether its pos" in ran.out
+    )
     assert ran.out.endswith("1 problem found\n")
     run("convert", model, "copy")
     save_state(state, "copy/transformer/diffusion_pytorch_model.safetensors")
@@ -116,22 +119,22 @@ def test_a_lora_becomes_one_of_diffusers(run, here):
         (["convert", "", "x"], "there is no model ''"),
         (["convert", "toybox", "x.pt"], "cannot write x.pt: a single file ends in .safetensors"),
         (["convert", "toybox", "x.GGUF"], "cannot write x.GGUF"),
-        (["convert", "toybox", "x.SAFETENSORS"], "ends in .safetensors"),
-        (["convert", "toybox", "/"], "it would replace the folder that this runs in"),
-        (["convert", "toybox", "."], "it would replace the folder that this runs in"),
-        (["convert", "toybox", "x", "--variant", "5b"], "is like 2b, not like 5b"),
+        (["convert", "toybox", "x.SAFETENSORS"], "must end in .safetensors"),
+        (["convert", "toybox", "/"], "it would replace the current folder"),
+        (["convert", "toybox", "."], "it would replace the current folder"),
+        (["convert", "toybox", "x", "--variant", "5b"], "is 2b, not 5b"),
         (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network of a single file"),
         (["convert", "toybox", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["convert", "toybox", "x", "--variant", "7b"], "invalid choice: '7b'"),
         (["convert", "toybox", "x", "--max-shard-gb", "0"], "is not a number above 0"),
         (["convert", "toybox", "x", "--max-shard-gb", "inf"], "is not a number above 0"),
         (["convert", "toybox", "x.safetensors", "--max-shard-gb", "1"], "a single file is never split"),
-        (["convert", "toybox", "thesis"], "something else than a model is there"),
+        (["convert", "toybox", "thesis"], "not empty and not a model"),
         (["convert", "evil.pt", "x"], "is refused: reading it would run code"),
         (["inspect"], "takes a path"),
         (["inspect", ""], "there is no model ''"),
         (["inspect", "evil.pt"], "is refused: reading it would run code"),
-        (["inspect", "thesis"], "holds no model"),
+        (["inspect", "thesis"], "contains no model"),
     ],
 )
 def test_mistakes_are_one_sentence(run, here, arguments, message):

@@ -29,7 +29,7 @@ def test_a_model_that_was_fetched_before_is_found(cache):
 
 
 def test_without_a_network_the_sentence_says_so(cache):
-    with pytest.raises(UserError, match=r"no folder someone/else.*not fetched before, and the hub cannot be reached"):
+    with pytest.raises(UserError, match=r"no folder someone/else.*not in the cache, and the Hub cannot be reached"):
         model_spec.find_model("someone/else")
-    with pytest.raises(UserError, match="that is not a name there"):
+    with pytest.raises(UserError, match="it is not a valid name"):
         model_spec.find_model("some one/else")

@@ -55,15 +55,15 @@ def test_a_single_file_holds_its_configuration_and_comes_back(models, tmp_path, 
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()[CONFIG_KEY])["_class_name"] == "CogVideoXTransformer3DModel"
     spec = detect_checkpoint(file)
-    assert (spec.variant, spec.parts["transformer"].config) == (variant, tiny.transformer(variant))
+    assert (spec.variant, spec.components["transformer"].config) == (variant, tiny.transformer(variant))
 
     model = plan_conversion(file, base=models[variant]).write_folder(tmp_path / "model")
     assert all(same(states(model)[part], state) for part, state in states(models[variant]).items())
     assert plan_conversion(models[variant]).write_file(tmp_path / "vae.safetensors", "vae").is_file()
     assert same(load_state(tmp_path / "vae.safetensors"), states(model)["vae"])
-    assert detect_checkpoint(tmp_path / "vae.safetensors").parts["vae"].config == tiny.vae_config(variant)
+    assert detect_checkpoint(tmp_path / "vae.safetensors").components["vae"].config == tiny.vae_config(variant)
     again = plan_conversion(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "again.safetensors")
-    assert list(detect_checkpoint(again).parts) == ["vae"]  # not the base's transformer
+    assert list(detect_checkpoint(again).components) == ["vae"]  # not the base's transformer
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -110,7 +110,7 @@ def test_without_a_base_the_parts_that_are_there_are_written(models, tmp_path):
 
 def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
     plan = plan_conversion(models["5b"] / "transformer", base=models["2b"])
-    assert plan.notes == ["the base is like 2b, the transformer like 5b: the VAE gets the scale of 5b"]
+    assert plan.notes == ["the base is 2b, the transformer is 5b: the VAE gets the scaling factor of 5b"]
     spec = model_spec.read_spec(plan.write_folder(tmp_path / "model"))
     assert spec.vae.scaling_factor == 0.7
     assert spec.schedule.snr_shift_scale == 1.0
@@ -120,7 +120,7 @@ def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
 def test_a_folder_of_sat_is_never_taken_for_a_model_that_may_go(models, tmp_path):
     (tmp_path / "sat/transformer/1").mkdir(parents=True)
     (tmp_path / "sat/vae").mkdir()
-    with pytest.raises(UserError, match="something else than a model"):
+    with pytest.raises(UserError, match="not empty and not a model"):
         plan_conversion(models["5b"]).write_folder(tmp_path / "sat")
 
 
@@ -137,7 +137,7 @@ def test_what_belongs_to_no_part_is_noted(models, tmp_path):
     state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
     torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
     assert plan_conversion(tmp_path / "x.pt", variant="5b").notes == [
-        "passed over: 2 tensors of no part (other.a, other.b)"
+        "ignored 2 tensors of no component (other.a, other.b)"
     ]
 
 
@@ -170,17 +170,20 @@ def test_other_mistakes_are_one_sentence(models, tmp_path):
     cases = [
         (
             lambda: plan_conversion(shapeless),
-            "the configuration of the transformer in .* is in doubt: .*base, or the variant",
+            "the config of the transformer in .* is unknown: .*base model of the same architecture, or the variant",
         ),
         (lambda: plan_conversion(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
         (lambda: plan_conversion(shapeless, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
-        (lambda: plan_conversion(models["1.5-5b"], variant="2b"), r"transformer/.* is like 1\.5-5b, not like 2b"),
+        (
+            lambda: plan_conversion(models["1.5-5b"], variant="2b"),
+            r"the variant of .*transformer/.* is 1\.5-5b, not 2b",
+        ),
         (
             lambda: plan_conversion(tmp_path / "hollow"),
             "nothing to convert in .*: no transformer, no vae, no text_encoder",
         ),
         (lambda: plan_conversion(shapeless, variant="7b"), f"the variants are {', '.join(VARIANTS)}"),
-        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "ends in .safetensors"),
+        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "must end in .safetensors"),
         (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),
         (lambda: plan_conversion(tmp_path / "v.safetensors", variant="5b"), "norm groups"),
     ]

@@ -56,7 +56,7 @@ def test_official_vaes_and_text_encoders_are_known_by_their_shapes(naming):
         assert infer_config.classify_component(shapes(config, rules)) == ("vae", naming)
         assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
     assert infer_config.text_config(shapes(T5Config())) == T5Config()
-    with pytest.raises(infer_config.ConfigUnknown, match="scale"):
+    with pytest.raises(infer_config.ConfigUnknown, match="scaling factor"):
         infer_config.vae_config(shapes(VAES["5b"]()), "diffusers")
 
 
@@ -70,38 +70,39 @@ def test_what_tensors_do_not_tell_is_a_doubt():
         infer_config.transformer_config(shapes(tiny.IMAGE_TRANSFORMERS["5b-i2v"]), "diffusers")
     del meta["patch_embed.text_proj.weight"]
     with pytest.raises(
-        infer_config.ConfigUnknown, match=r"patch_embed\.text_proj\.weight, which tells its size, is missing"
+        infer_config.ConfigUnknown, match=r"patch_embed\.text_proj\.weight, whose shape is needed, is missing"
     ):
         infer_config.transformer_config(meta, "diffusers")
 
 
 def test_folders(model, tmp_path):
     spec = detect_checkpoint(model)
-    assert (spec.kind, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
-    assert list(spec.parts) == ["transformer", "vae", "text_encoder"]
+    assert (spec.format, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
+    assert list(spec.components) == ["transformer", "vae", "text_encoder"]
     assert spec.tokenizer == model / "tokenizer"
-    assert not any(part.mismatches(part.config) for part in spec.parts.values())
+    assert not any(part.mismatches(part.config) for part in spec.components.values())
 
     alone = detect_checkpoint(model / "vae")
-    assert (alone.kind, list(alone.parts), alone.variant) == ("diffusers folder", ["vae"], None)
-    assert list(detect_checkpoint(model / "text_encoder").parts) == ["text_encoder"]
+    assert (alone.format, list(alone.components), alone.variant) == ("diffusers folder", ["vae"], None)
+    assert list(detect_checkpoint(model / "text_encoder").components) == ["text_encoder"]
     shutil.copytree(model / "transformer", tmp_path / "some/transformer")
-    assert list(detect_checkpoint(tmp_path / "some").parts) == ["transformer"]
+    assert list(detect_checkpoint(tmp_path / "some").components) == ["transformer"]
     assert detect_checkpoint("toybox").variant == "2b"
 
 
 def test_files(model, tmp_path):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
     spec = detect_checkpoint(weights)
-    assert (spec.kind, list(spec.parts)) == ("single file", ["transformer"])
-    assert "sinusoidal" in spec.parts["transformer"].config_problem
+    assert (spec.format, list(spec.components)) == ("single file", ["transformer"])
+    assert "sinusoidal" in spec.components["transformer"].config_problem
     assert detect_checkpoint(weights, "5b").variant == "5b"
     state = {
-        f"model.diffusion_model.{name}": torch.ones(1) for name in detect_checkpoint(weights).parts["transformer"].state
+        f"model.diffusion_model.{name}": torch.ones(1)
+        for name in detect_checkpoint(weights).components["transformer"].state
     }
     torch.save(state | {"other.weight": torch.ones(1)}, tmp_path / "x.pt")
     spec = detect_checkpoint(tmp_path)
-    assert (list(spec.parts), spec.unknown_tensors) == (["transformer"], ("other.weight",))
+    assert (list(spec.components), spec.unknown_tensors) == (["transformer"], ("other.weight",))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_files(model, tmp_path):
 )
 def test_a_lora_is_said_to_be_one(tmp_path, name):
     save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
-    assert detect_checkpoint(tmp_path / "x.safetensors").kind == "LoRA"
+    assert detect_checkpoint(tmp_path / "x.safetensors").format == "LoRA"
 
 
 def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_path):
@@ -128,7 +129,7 @@ def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_p
         torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
         save_state(form, file)
         for spec in (detect_checkpoint(path), detect_checkpoint(tmp_path / "x.pt")):
-            part = spec.parts["text_encoder"]
+            part = spec.components["text_encoder"]
             assert part.config is not None and part.mismatches(part.config) == []
     save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
     with pytest.raises(UserError, match="they differ"):
@@ -142,14 +143,14 @@ def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
     (tmp_path / "500").mkdir()
     for rank in range(2):
         torch.save({"module": {"mixins.a": torch.ones(1)}}, tmp_path / f"500/mp_rank_0{rank}_model_states.pt")
-    with pytest.raises(UserError, match="cut for several GPUs"):
+    with pytest.raises(UserError, match="split over several GPUs"):
         detect_checkpoint(tmp_path)
     (tmp_path / "500/mp_rank_01_model_states.pt").unlink()
-    assert "missing" in detect_checkpoint(tmp_path).parts["transformer"].config_problem
+    assert "missing" in detect_checkpoint(tmp_path).components["transformer"].config_problem
     for which in ("t2v", "i2v"):
         (tmp_path / f"two/transformer_{which}").mkdir(parents=True)
         (tmp_path / f"two/transformer_{which}/latest").write_text("1")
-    with pytest.raises(UserError, match=r"give one of .*transformer_i2v, .*transformer_t2v"):
+    with pytest.raises(UserError, match=r"pass one of .*transformer_i2v, .*transformer_t2v"):
         detect_checkpoint(tmp_path / "two")
 
 
@@ -157,13 +158,13 @@ def test_anything_else_is_one_sentence(tmp_path):
     save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
     save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {
-        tmp_path / "x.safetensors": r"is not CogVideoX: of its 1 tensor \(conv\.weight\) none is known$",
-        tmp_path / "wan.safetensors": "none is known; it seems to be a LoRA for Wan",
-        tmp_path / "empty": "holds no model",
+        tmp_path / "x.safetensors": r"is not CogVideoX: none of its 1 tensor \(conv\.weight\) is known$",
+        tmp_path / "wan.safetensors": "is known; it seems to be a LoRA for Wan",
+        tmp_path / "empty": "contains no model",
         tmp_path / "flux": "is not CogVideoX: its config.json is of FluxTransformer2DModel",
-        tmp_path / "x.txt": "no file of weights",
+        tmp_path / "x.txt": "not a weights file",
         tmp_path / "nothing": "there is no model",
-        tmp_path / "two": "which of the 2 files",
+        tmp_path / "two": "contains 2 weights files: pass the path of one",
     }
     (tmp_path / "empty").mkdir()
     (tmp_path / "flux").mkdir()
