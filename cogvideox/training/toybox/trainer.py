@@ -24,15 +24,15 @@ from cogvideox.dataset.prefetch import to_device
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
-from cogvideox.geometry import latent_shape
+from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.parallel.mesh import world_size
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
+from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.text import weights as text_weights
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.config import ToyboxTraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
@@ -40,10 +40,9 @@ from cogvideox.training.metrics.tracker import Work
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import Run, training_run
-from cogvideox.training.sample_sheet import write_sheet
-from cogvideox.training.toybox import validation
 from cogvideox.training.toybox.data import Batch, Batches
 from cogvideox.training.toybox.model import TextToVideo
+from cogvideox.training.toybox.validation import validation_loss, write_samples
 from cogvideox.transformer import weights as transformer_weights
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
@@ -106,22 +105,16 @@ def train(
             with run.tracker.pause():
                 if run.due(run.config.validate_interval, at_end=False):
                     with ema.swapped():
-                        run.tracker.write(run.done, measure(model, batches, held_out, schedule, scale))
+                        run.tracker.write(run.done, validation_loss(model, batches, held_out, schedule, scale))
                 if run.due(settings.sampling.interval, at_end=False):
                     with ema.swapped():
-                        run.tracker.write(run.done, show(model, batches, vae, schedule, run.sample_path))
+                        accuracies = write_samples(pipeline(model, vae, batches), batches, run.sample_path)
+                        run.tracker.write(run.done, accuracies)
                 run.save()
 
         with ema.swapped():
-            bundle = model_folder.LoadedModel(
-                transformer=model.transformer,
-                vae=vae,
-                text_encoder=model.text_encoder,
-                tokenizer=batches.tokenizer,
-                schedule=schedule,
-                settings=folder_settings(settings),
-            )
-            return model_folder.save(bundle, run.out / "model", dtype=getattr(torch, settings.stored_as))
+            finished, dtype = pipeline(model, vae, batches).bundle, getattr(torch, settings.stored_as)
+            return model_folder.save(finished, run.out / "model", dtype=dtype)
     return None
 
 
@@ -143,37 +136,23 @@ def velocity_losses(model: TextToVideo, batch: Batch, schedule: Schedule, scalin
     return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
 
 
-def measure(
-    model: TextToVideo, batches: Batches, table: LatentTable, schedule: Schedule, scaling_factor: float
-) -> dict[str, float]:
-    """The loss on the clips that are held out: see `validate.velocity_loss`."""
+def pipeline(model: TextToVideo, vae: CausalVAE, batches: Batches) -> CogVideoX:
+    """The trained networks as they generate, and as they are saved."""
+    settings, spec = batches.settings, model_settings(batches.settings)
     device = next(model.parameters()).device
-    latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
-    ids = batches.ids(batches.held_out(len(table))[1]).to(device)
-    return validation.velocity_loss(model, latents, ids, schedule, seed=batches.settings.run.seed)
-
-
-def show(model: TextToVideo, batches: Batches, vae: CausalVAE, schedule: Schedule, sheet: Path) -> dict[str, float]:
-    """Samples for prompts that are held out, on a sheet, and how often the judge finds each fact in them."""
-    settings, device = batches.settings, next(model.parameters()).device
-    clips, num_prompts = settings.clips, min(settings.sampling.num_prompts, settings.validation.num_clips)
-    scenes, prompts = batches.held_out(num_prompts)
-    size = latent_shape(clips.num_frames, clips.height, clips.width, ratio=vae.config.spatial_compression_ratio)
-    videos = validation.sample(
-        model,
-        vae,
-        batches.ids(prompts).to(device),
-        batches.ids([""])[0].to(device),
-        (settings.transformer.out_channels, *size),
-        schedule,
-        settings.sampling,
-        seed=settings.run.seed,
+    loaded = model_folder.LoadedModel(
+        transformer=model.transformer,
+        vae=vae,
+        text_encoder=model.text_encoder,
+        tokenizer=batches.tokenizer,
+        schedule=Schedule(**asdict(settings.schedule)),
+        settings=spec,
     )
-    write_sheet(sheet, videos, prompts, fps=clips.fps)
-    return {f"judged/{fact}": score.value for fact, score in fact_accuracies(judge_clips(videos, scenes)).items()}
+    configs = settings.transformer, vae.config, settings.text_encoder, settings.schedule
+    return CogVideoX(ModelSpec("toybox", Path(), *configs, spec), loaded, device, torch.float32)
 
 
-def folder_settings(settings: ToyboxTraining) -> ModelSettings:
+def model_settings(settings: ToyboxTraining) -> ModelSettings:
     """What the finished folder says about its use: the sizes it was trained at and how it was sampled on the way."""
     clips, sampling = settings.clips, settings.sampling
     return ModelSettings(

@@ -16,7 +16,8 @@ from cogvideox.pretrained.components import load_vae
 from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.training.toybox import trainer
 from cogvideox.training.toybox.data import Batches
-from cogvideox.training.toybox.trainer import build, measure, train, velocity_losses
+from cogvideox.training.toybox.trainer import build, train, velocity_losses
+from cogvideox.training.toybox.validation import validation_loss
 from tests import tiny_runs
 
 
@@ -91,7 +92,7 @@ def test_the_gradient_reaches_what_is_to_learn(settings, table, train_text_encod
 
 def test_validation_is_the_same_at_every_call_and_covers_all_bins(settings, table):
     model, batches, schedule = build(settings), Batches(settings), Schedule()
-    first, again = (measure(model, batches, table, schedule, 0.8) for _ in range(2))
+    first, again = (validation_loss(model, batches, table, schedule, 0.8) for _ in range(2))
     assert first == again
     assert set(first) == {"validation/loss", *(f"validation/loss_{k}" for k in range(10))}
     assert first["validation/loss"] == pytest.approx(sum(first[f"validation/loss_{k}"] for k in range(10)) / 10)
@@ -148,7 +149,7 @@ def test_a_run_on_images(settings, tmp_path):
 @pytest.mark.parametrize(("patch_size_t", "rule"), [(None, "resize_crop"), (2, "slice")])
 def test_the_folder_has_the_position_rule_of_the_training(settings, patch_size_t, rule):
     changed = replace(settings, transformer=replace(settings.transformer, patch_size_t=patch_size_t))
-    assert trainer.folder_settings(changed).position_rule == rule
+    assert trainer.model_settings(changed).position_rule == rule
 
 
 def test_a_vae_of_other_latents_is_one_sentence(settings, tmp_path):
