@@ -49,3 +49,8 @@ def choose_dtype(wanted: str | torch.dtype, device: torch.device, default: str) 
     if device.type == "cpu" and name != "float32":
         raise UserError(f"dtype {name} is for GPUs: on a CPU it is many times slower than float32, so use that")
     return DTYPES[name]
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

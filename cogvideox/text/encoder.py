@@ -8,6 +8,7 @@ Axes: b batch, n tokens, d width, k heads, f feed-forward width.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +20,17 @@ from cogvideox.linear import Linear
 from cogvideox.text.config import T5Config
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for training as well, whoever calls first
 def position_buckets(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, "n n"]:
     """The bucket of the distance from each query (row) to each key (column).
 
     Half of the buckets are for keys after the query, half for the others. In each half, the first half of the buckets
     holds one distance each; the rest grow logarithmically up to `max_distance`, and the last one holds all beyond.
-    The logarithm is taken in float32, as it was when the published weights were trained: it decides ties.
+    The logarithm is taken in float32, as it was when the published weights were trained: it decides ties. It is taken
+    on the CPU, because other devices may round it differently.
     """
-    index = torch.arange(length, device=device)
+    index = torch.arange(length, device="cpu")
     offset = index[None, :] - index[:, None]
     distance = offset.abs()
     per_direction = num_buckets // 2
@@ -34,7 +38,7 @@ def position_buckets(length: int, num_buckets: int, max_distance: int, device: t
     growth = torch.log(distance.float() / num_exact) / math.log(max_distance / num_exact)
     logarithmic = num_exact + (growth.clamp(min=0) * (per_direction - num_exact)).long()
     bucket = torch.where(distance < num_exact, distance, logarithmic.clamp(max=per_direction - 1))
-    return bucket + per_direction * (offset > 0)
+    return (bucket + per_direction * (offset > 0)).to(device)
 
 
 class RMSNorm(nn.Module):

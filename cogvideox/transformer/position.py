@@ -184,9 +184,10 @@ def _sincos(
 
     def vectors(count: int, scale: float, channels: int) -> Float[Tensor, "count channels"]:
         half = channels // 2
-        frequency = torch.exp(-math.log(_THETA) / half * torch.arange(half, device=device, dtype=torch.float64))
-        angle = torch.outer(torch.arange(count, device=device, dtype=torch.float64) / scale, frequency)
-        return torch.cat((angle.sin(), angle.cos()), dim=1)
+        counts = {"device": "cpu", "dtype": torch.float64}  # not every device has float64
+        frequency = torch.exp(-math.log(_THETA) / half * torch.arange(half, **counts))
+        angle = torch.outer(torch.arange(count, **counts) / scale, frequency)
+        return torch.cat((angle.sin(), angle.cos()), dim=1).float().to(device)
 
     space = config.spatial_interpolation_scale
     video = torch.cat(
@@ -197,4 +198,4 @@ def _sincos(
         ),
         dim=1,
     )
-    return torch.cat((video.new_zeros(num_text, d), video)).float()
+    return torch.cat((video.new_zeros(num_text, d), video))

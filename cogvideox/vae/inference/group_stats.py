@@ -14,6 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from cogvideox.device import widest_float
+
 Strip = Float[Tensor, "b c t _ w"]
 
 _BLOCK = 4096
@@ -21,12 +23,13 @@ _BLOCK = 4096
 
 
 def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b g"]]:
-    """Mean and (biased) variance of each group over all strips, in float64."""
+    """Mean and (biased) variance of each group over all strips, in float64 where the device has it."""
     parts = [_channel_moments(strip) for strip in strips]
+    dtype = widest_float(parts[0][0].device)
     share = torch.cat([count for count, _, _ in parts])
     share = rearrange(share / share.sum(), "n -> n 1 1 1")
     mean, variance = (
-        rearrange(torch.cat(found).double(), "n b (g c) -> n b g c", g=num_groups)
+        rearrange(torch.cat(found).to(dtype), "n b (g c) -> n b g c", g=num_groups)
         for found in ([part[1] for part in parts], [part[2] for part in parts])
     )
     total = (share * mean).sum(0).mean(-1)
@@ -57,4 +60,4 @@ def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b 
     else:
         variance, mean = torch.var_mean(x, (2, 3, 4), correction=0)
     # Filled on the device, because the host would have to wait to copy a number there.
-    return torch.full((1,), count, dtype=torch.float64, device=x.device), mean[None], variance[None]
+    return torch.full((1,), count, dtype=widest_float(x.device), device=x.device), mean[None], variance[None]

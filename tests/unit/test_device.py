@@ -1,0 +1,50 @@
+"""What is computed on the CPU, or in another type, because of the device. Meta tensors play the device's part."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cogvideox.device import widest_float
+from cogvideox.text.encoder import position_buckets
+from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.position import positions_for
+from cogvideox.vae.inference import group_stats
+
+META = torch.device("meta")
+
+
+class NoFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.device == META and tensor.dtype == torch.float64:
+                raise TypeError(f"{func} makes float64")
+        return made
+
+
+@pytest.mark.parametrize("preset", ["2b", "5b"])
+def test_positions_need_no_float64_on_the_device(preset):
+    with NoFloat64():
+        positions_for(PRESETS[preset](), 2, 4, 6, device=META)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_of_strips_need_no_float64_on_mps(dtype, monkeypatch):
+    assert (widest_float(torch.device("mps")), widest_float(torch.device("cuda"))) == (torch.float32, torch.float64)
+    strips = [torch.empty(1, 4, 2, rows, 5, device=META, dtype=dtype) for rows in (3, 2)]
+    with NoFloat64(), pytest.raises(TypeError, match="makes float64"):
+        group_stats.group_moments(strips, 2)
+    monkeypatch.setattr(group_stats, "widest_float", lambda device: torch.float32)
+    with NoFloat64():
+        mean, variance = group_stats.group_moments(strips, 2)
+    assert mean.dtype == variance.dtype == torch.float32
+
+
+def test_buckets_are_computed_on_the_cpu_once(monkeypatch):
+    devices, log = [], torch.log
+    monkeypatch.setattr(torch, "log", lambda x: devices.append(x.device.type) or log(x))
+    first, second = (position_buckets(37, 32, 128, META) for _ in range(2))
+    assert first is second and first.device == META and devices == ["cpu"]
+    with torch.inference_mode():
+        assert not position_buckets(38, 32, 128, torch.device("cpu")).is_inference()
