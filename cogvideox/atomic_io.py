@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -21,7 +22,12 @@ _REASONS = {
     errno.ENOTDIR: "part of its path is a file, not a folder",
     errno.EEXIST: "part of its path is a file, not a folder",
     errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "it is a symbolic link, which is not followed",
 }
+
+# No other program gives such names, so files that match are temporary files of `atomic_write`.
+_MARK = "cogvideox-tmp"
+_TEMPORARY = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{8}}\.{_MARK}(\.[^.]*)?", re.DOTALL)
 
 
 def cannot_write(path: str | Path, error: OSError) -> UserError:
@@ -54,7 +60,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     # Not a process id, which threads share, and containers that write to one disk. The stem is cut because names are
     # limited in bytes, and a character may take four.
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.{_MARK}{path.suffix}")
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -69,16 +75,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_stale_files(folder: str | Path, *, idle: float = 0.0) -> None:
-    """Remove temporary files that killed processes left anywhere below `folder`.
+def remove_stale_files(*folders: str | Path, idle: float = 0.0) -> None:
+    """Remove temporary files of `atomic_write` that killed processes left in `folders`, but not in folders below them.
 
     Args:
-        idle: seconds since the last write before a file counts as stale; 0 if no other process writes to the folder.
+        idle: seconds since the last write before a file counts as stale; 0 if no other process writes to the folders.
     """
-    for leftover in Path(folder).rglob(".*.tmp*"):
+    for folder in map(Path, folders):
         with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime >= idle:
-                leftover.unlink()
+            for leftover in folder.iterdir():
+                if _TEMPORARY.fullmatch(leftover.name) and time.time() - leftover.lstat().st_mtime >= idle:
+                    leftover.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Loading of model folders, and saving in the layout that diffusers loads."""
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -169,8 +169,8 @@ def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]
     target = path.resolve()  # the target of a symbolic link
     if target.exists():
         _check_replaceable(path, {name.partition("/")[0] for name in contents})
-    new = target.with_name(f".{target.name}.{os.getpid()}.new")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    # Random names: after a crash, another process may have the same process id.
+    new, old = (target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.{end}") for end in ("new", "old"))
     try:
         new.mkdir(parents=True)
         yield new

@@ -26,13 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox import config
-from cogvideox.atomic_io import cannot_read, cannot_write, remove_stale_files
+from cogvideox.atomic_io import atomic_write, cannot_read, cannot_write, remove_stale_files
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 
 _ALONE = "tensors.safetensors"
+_FOLDER = re.compile(r"step-\d{8,}(\.partial)?")
 
 T = TypeVar("T")
 
@@ -111,10 +112,9 @@ class Checkpoints:
             if target.exists():  # whole but never pointed to: the run was killed between the rename and the pointer
                 shutil.rmtree(target)
             partial.rename(target)
-            pointer = self.folder / "latest.partial"
-            pointer.write_text(target.name + "\n")
-            _flush(pointer)
-            pointer.replace(self.folder / "latest")
+            with atomic_write(self.folder / "latest") as pointer:
+                pointer.write_text(target.name + "\n")
+                _flush(pointer)
             _flush(self.folder)
             self._prune()
 
@@ -153,8 +153,12 @@ class Checkpoints:
         return make() if self.ranks is None else self.ranks.run_on_rank_zero(make)
 
     def _prune(self) -> None:
-        """Keeps the newest `keep`; removes older ones and what a killed save left behind, unpointed or half written."""
-        folders, latest = sorted(self.folder.glob("step-*")), self.latest() or 0
+        """Keep the newest `keep` checkpoints; remove older ones and what a killed save left behind.
+
+        Folders with other names, such as copies that the user made, are left alone.
+        """
+        latest = self.latest() or 0
+        folders = sorted(path for path in self.folder.iterdir() if _FOLDER.fullmatch(path.name))
         whole = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
         for path in set(folders) - set(whole[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
@@ -185,7 +189,7 @@ def open_run(
     done = 0 if step is None else checkpoints.load(parts)
 
     def begin() -> None:
-        remove_stale_files(folder)
+        remove_stale_files(folder, Path(folder) / "samples", checkpoints.folder)
         config.save(settings, file)
 
     checkpoints.once(begin)

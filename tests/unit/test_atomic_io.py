@@ -102,10 +102,24 @@ def test_the_error_for_a_missing_file():
 
 
 def test_stale_temporary_files_are_removed(tmp_path):
-    with atomic_write(tmp_path / "below" / "x.txt") as temporary:
+    with atomic_write(tmp_path / "x.txt") as temporary:
         temporary.touch()
     temporary.touch()  # as if the process had been killed in the block
     remove_stale_files(tmp_path, idle=60.0)
     assert temporary.exists()  # another process may be writing it
+    remove_stale_files(tmp_path, tmp_path / "no such folder")
+    assert names(tmp_path) == ["x.txt"]
+
+
+def test_files_of_other_programs_are_never_stale(tmp_path):
+    """Also names that are nearly ours, and our own names in folders that were not passed."""
+    with atomic_write(tmp_path / "x.txt") as temporary:
+        temporary.touch()
+        ours = temporary.name
+    others = [".notes.tmp", ".notes.tmp.txt", ".x.0123abcd.tmp.json", ".x.cogvideox-tmp.txt", "x" + ours, ours[1:]]
+    for name in (*others, f"below/{ours}"):
+        write_text(tmp_path / name, "mine")
+    (tmp_path / "link").symlink_to(tmp_path / "below")
     remove_stale_files(tmp_path)
-    assert names(tmp_path / "below") == ["x.txt"]
+    assert names(tmp_path) == sorted([*others, "below", "link", "x.txt"])
+    assert names(tmp_path / "below") == [ours]

@@ -91,8 +91,8 @@ def encode(
     Raises:
         UserError: the cache cannot be read or written.
     """
-    remove_stale_files(cache, idle=IDLE)
     folder = Path(cache) / fingerprint(vae, clips)
+    remove_stale_files(folder, idle=IDLE)
     starts = range(0, clips.num_clips, SHARD)
     wanted = [range(first, min(first + SHARD, clips.num_clips)) for first in starts]
     files = [folder / f"latents-{number:05d}.safetensors" for number in range(len(wanted))]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from cogvideox.atomic_io import cannot_write
+from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
 
 
@@ -20,33 +20,42 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     nothing is locked.
 
     Raises:
-        UserError: another process holds the lock, or the folder cannot be written to.
+        UserError: another process holds the lock, the folder cannot be written to, or `.lock` is a symbolic link.
     """
     folder = Path(folder)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder"  # on Windows a locked file cannot be read
+    acquired = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(_in_use(folder, holder)) from error
-        except (OSError, NotImplementedError):
-            pass  # no locks here, or no permission, and then the next line fails
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-    except OSError as error:
-        lock.release()
-        raise cannot_write(folder, error) from error
-    try:
+        _acquire(lock, folder, holder)
+        acquired = True
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")  # replaces a symbolic link
         yield
+    except OSError as error:
+        if acquired:  # raised in the block
+            raise
+        raise cannot_write(folder, error) from error
     finally:
-        for path in (holder, folder / ".lock"):  # while the lock is held, so that no other process's file is removed
-            with suppress(OSError):
-                path.unlink()
+        if acquired:  # remove the files while the lock is held, so that no other process's file is removed
+            for path in (holder, folder / ".lock"):
+                with suppress(OSError):
+                    path.unlink()
         lock.release()
         for path in created:  # still empty if the run was refused before it wrote anything
             with suppress(OSError):
                 path.rmdir()
+
+
+def _acquire(lock: BaseFileLock, folder: Path, holder: Path) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(_in_use(folder, holder)) from error
+    except (OSError, NotImplementedError) as error:
+        if (folder / ".lock").is_symlink():
+            raise UserError(f"{folder / '.lock'} is a symbolic link, which is not followed: remove it") from error
+        # Otherwise there are no locks here, or no permission, and then the next write fails.
 
 
 def _in_use(folder: Path, holder: Path) -> str:

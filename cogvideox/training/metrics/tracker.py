@@ -62,7 +62,7 @@ class Tracker:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._drop_after(start)
-                self._file = self.path.open("a", buffering=1)
+                self._file = self.path.open("a", buffering=1, encoding="utf-8")
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             self._board = _tensorboard(self.path.parent / "tensorboard", start)
@@ -149,16 +149,14 @@ class Tracker:
             print(line, file=sys.stderr, flush=True)
 
     def _drop_after(self, start: int) -> None:
-        if not self.path.exists():
-            return
         kept = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
             try:
                 if json.loads(line)["step"] <= start:
                     kept.append(line)
             except ValueError:  # the half line of a killed run
                 continue
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
 
 
 def heartbeat(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:

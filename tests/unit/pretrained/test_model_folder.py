@@ -1,6 +1,7 @@
 """Model folders: written and read back the same, whole or not at all, strict about what they hold."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,19 @@ def test_stored_in_another_type(tmp_path):
     weight = model_folder.load(path).transformer.text_in.weight
     assert weight.dtype == torch.float32
     assert torch.equal(weight, bundle.transformer.text_in.weight.bfloat16().float())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_process_left_behind_is_not_in_the_way(model, tmp_path, monkeypatch):
+    """Also where the next process has the same id, as in containers."""
+    if (process := os.fork()) == 0:
+        with model_folder.atomic_model_folder(tmp_path / "m", ["vae/config.json"]):
+            os._exit(1)
+    os.waitpid(process, 0)
+    (left,) = tmp_path.iterdir()
+    monkeypatch.setattr(os, "getpid", lambda: process)
+    path = model_folder.save(model_folder.load(model), tmp_path / "m")
+    assert sorted(tmp_path.iterdir()) == [left, path]
 
 
 def test_a_model_is_replaced_and_anything_else_is_left_alone(model, tmp_path):

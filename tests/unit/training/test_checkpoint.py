@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+import shutil
 
 import pytest
 import torch
@@ -67,6 +68,26 @@ def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path):
     assert checkpoints.latest() == 5 and checkpoints.load(state) == 5
     checkpoints.save(6, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000006"]
+
+
+def test_files_that_the_user_put_there_stay(tmp_path):
+    """Copies of checkpoints, whatever their names, and the targets of symbolic links."""
+    checkpoints, state = Checkpoints(tmp_path, keep=1), parts(1)
+    checkpoints.save(5, state)
+    mine = ["step-00000005.bak", "step-00000005-good", "step-5", "step-best"]
+    for name in mine:
+        shutil.copytree(checkpoints.path(5), checkpoints.folder / name)
+    (target := tmp_path / "mine.txt").write_text("mine")
+    for name in ("latest.partial", "step-00000006.partial"):
+        (checkpoints.folder / name).symlink_to(target)
+    with pytest.raises(UserError, match="step-00000006"):
+        checkpoints.save(6, state)
+    (checkpoints.folder / "latest").unlink()
+    (checkpoints.folder / "latest").symlink_to(target)
+    target.write_text("step-00000005")
+    checkpoints.save(7, state)
+    assert target.read_text() == "step-00000005" and checkpoints.latest() == 7
+    assert {*mine} <= {path.name for path in checkpoints.folder.iterdir()}
 
 
 def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):

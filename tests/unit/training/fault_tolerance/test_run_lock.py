@@ -83,3 +83,27 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         run_lock(tmp_path / "file/run"),
     ):
         pass
+
+
+def test_symbolic_links_are_not_followed(tmp_path):
+    """Neither is the target of a link written to, nor is a link removed that the user made."""
+    (mine := tmp_path / "mine").write_text("mine")
+    (run := tmp_path / "run").mkdir()
+    (run / ".lock-holder").symlink_to(mine)
+    with run_lock(run):
+        assert not (run / ".lock-holder").is_symlink()
+    for target in (mine, tmp_path / "nothing"):
+        (run / ".lock").symlink_to(target)
+        with (
+            pytest.raises(UserError, match=r"\.lock is a symbolic link, which is not followed: remove it"),
+            run_lock(run),
+        ):
+            pass
+        (run / ".lock").unlink()
+    assert mine.read_text() == "mine" and sorted(tmp_path.iterdir()) == [mine, run]
+
+
+def test_an_error_in_the_block_is_not_changed(tmp_path):
+    with pytest.raises(OSError, match="of the block"), run_lock(tmp_path / "run"):
+        raise OSError("of the block")
+    assert list(tmp_path.iterdir()) == []

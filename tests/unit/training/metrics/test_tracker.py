@@ -52,6 +52,18 @@ def test_a_resumed_run_drops_what_it_repeats_and_what_was_half_written(tmp_path)
     assert [(line["step"], line["loss"]) for line in lines(resumed)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
+@pytest.mark.parametrize("name", ["mine.jsonl", "nothing.jsonl"])
+def test_a_symbolic_link_is_replaced_and_its_target_left_alone(tmp_path, name):
+    (tmp_path / "mine.jsonl").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").symlink_to(tmp_path / name)
+    tracker = Tracker(tmp_path / "run", num_steps=9, interval=1)
+    tracker.step(1, {"loss": 1.0}, Work(1))
+    tracker.close()
+    assert len(lines(tracker)) == 1 and (tmp_path / "mine.jsonl").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.jsonl", "run"]
+
+
 def test_a_diverged_run_stops(tmp_path):
     tracker = Tracker(tmp_path, num_steps=9, interval=1)
     with pytest.raises(UserError, match=r"the loss is nan by step 1.*optim\.lr"):
