@@ -1,6 +1,7 @@
 """Where a model runs, and in which floating-point type."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -29,6 +30,23 @@ def choose_device(wanted: str | torch.device) -> torch.device:
 def on(device: torch.device) -> AbstractContextManager:
     """A context in which streams, events and recorded graphs, which name no device, are those of this GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
+    """A context in which cuDNN computes float32 convolutions in float32.
+
+    By default it rounds their inputs to TF32, which has 10 bits of precision, as float16.
+    """
+    cudnn = torch.backends.cudnn
+    if dtype != torch.float32 or cudnn.conv.fp32_precision != "tf32":
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = True
 
 
 def choose_dtype(wanted: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.device import choose_device, choose_dtype, on
+from cogvideox.device import choose_device, choose_dtype, full_precision_convolutions, on
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.generation.latents_checkpoint import Finished
 from cogvideox.generation.memory import demand_of, next_setting, plan_for
@@ -123,12 +123,14 @@ class CogVideoX:
         kind = choose_dtype(dtype, place, spec.settings.dtype)
         plan = memory if isinstance(memory, MemoryPlan) else plan_for(spec, place, kind, memory=memory, weights=weights)
         check_speed(place, plan, compile=compile, float8=float8)
+        bundle = None
         try:
             bundle = put_in_place(spec, plan, place, kind)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"memory ran out while the model was loaded: {next_setting(plan)}") from error
+        if bundle is None:  # raised outside the handler: the traceback there keeps tensors alive
+            raise UserError(f"memory ran out while the model was loaded: {next_setting(plan)}")
         make_faster(bundle.transformer, compile=compile, float8=float8)
         return cls(spec, bundle, place, kind, ranks)
 
@@ -275,7 +277,8 @@ class CogVideoX:
             UserError: memory ran out; the sentence has the setting to try next.
         """
         inputs = in_size(reopen(request) if inputs is None else inputs, request)
-        with self._alone, on(self.device):
+        frames = None
+        with self._alone, on(self.device), full_precision_convolutions(self.dtype):
             metadata = self.replay(request).metadata()
             try:
                 maker = Maker(
@@ -294,7 +297,8 @@ class CogVideoX:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not isinstance(self.bundle, PlacedModel):
                     raise
-                raise UserError(f"memory ran out: {next_setting(self.bundle.plan, request)}") from error
+            if frames is None:  # raised outside the handler: the traceback there keeps tensors alive
+                raise UserError(f"memory ran out: {next_setting(self.bundle.plan, request)}")
         return Video(frames, fps=request.fps, metadata=metadata)
 
     def replay(self, request: Request) -> Replay:

@@ -5,6 +5,7 @@ of the time, and a replay does not.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,14 +38,15 @@ class _Recorded:
     def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
         # First calls allocate and choose algorithms, which must not be recorded.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
+        device = inputs[0].device
+        current, side = torch.cuda.current_stream(device), _capture_stream(device)
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(2):
                 function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
+        current.wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=side):
             self.output = function(*self.inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -52,3 +54,9 @@ class _Recorded:
         torch._foreach_copy_([x.view(-1) for x in self.inputs], [x.reshape(-1) for x in inputs])
         self.graph.replay()
         return self.output.clone()  # the next replay writes where this one did
+
+
+@lru_cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream per device. PyTorch's default is one for the process, on the device that was captured first."""
+    return torch.cuda.Stream(device)

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cogvideox.device import widest_float
+from cogvideox.device import full_precision_convolutions, widest_float
 from cogvideox.text.encoder import position_buckets
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
@@ -21,6 +21,18 @@ class NoFloat64(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and tensor.device == META and tensor.dtype == torch.float64:
                 raise TypeError(f"{func} makes float64")
         return made
+
+
+def test_float32_convolutions_are_not_tf32():
+    cudnn = torch.backends.cudnn
+    assert cudnn.allow_tf32
+    with full_precision_convolutions(torch.bfloat16):
+        assert cudnn.allow_tf32
+    with full_precision_convolutions(torch.float32):
+        with full_precision_convolutions(torch.float32):
+            pass
+        assert not cudnn.allow_tf32
+    assert cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("preset", ["2b", "5b"])

@@ -1,5 +1,6 @@
 """The same video in every placement, and what happens where memory runs out all the same."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_where_it_runs_out_while_the_model_is_loaded_as_well(pipes, monkeypatch)
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu")
     with pytest.raises(UserError, match="end other programs"):
         placed(pipes["2b"].spec, STRATEGIES[-1])
+
+
+def test_an_error_of_memory_keeps_no_tensors(pipes, monkeypatch):
+    """A notebook keeps the last exception, and the retry needs the memory."""
+    pipe, tensors, tf32 = CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"), [], []
+
+    def full(x, *args, **kwargs):
+        activations = torch.zeros(100)
+        tensors.append(weakref.ref(activations))
+        tf32.append(torch.backends.cudnn.allow_tf32)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
+    with pytest.raises(UserError, match="memory ran out") as raised:
+        pipe.generate(PROMPT, seed=1)
+    assert raised.value.__context__ is None and tensors[0]() is None
+    assert tf32 == [False] and torch.backends.cudnn.allow_tf32  # this one computes in float32
 
 
 def test_what_takes_weights_that_stay_is_refused_before_any_is_read(pipes, monkeypatch):

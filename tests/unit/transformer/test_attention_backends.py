@@ -1,8 +1,11 @@
+from contextlib import nullcontext
+
 import torch
+from torch._subclasses import FakeTensorMode
 
 from cogvideox.transformer.attention import Layout, dense
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend
-from cogvideox.transformer.cuda_graphs import GraphedFunction
+from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _Recorded
 
 
 def test_on_a_cpu_there_is_one_kernel_and_no_graph():
@@ -20,3 +23,31 @@ def test_a_kernel_is_dense_attention():
     heads = [torch.randn(1, 6, 2, 16) for _ in range(3)]
     assert attend_with("flash") is attend_with("flash")
     torch.testing.assert_close(attend_with("flash")(*heads, Layout((2, 4))), dense(*heads, Layout((2, 4))))
+
+
+def test_each_device_has_its_own_capture_stream(monkeypatch):
+    """PyTorch's default stream belongs to the device that was captured first, and nothing of another is recorded."""
+    devices, captured = [torch.device("cuda", i) for i in range(2)], []
+
+    class Stream(torch.cuda.Stream):
+        def __new__(cls, device: torch.device) -> "Stream":
+            return object.__new__(cls)
+
+        def __init__(self, device: torch.device) -> None:
+            self.owner = device
+
+        def wait_stream(self, other: "Stream") -> None:
+            assert other.owner == self.owner
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: captured.append(stream) or nullcontext())
+    _capture_stream.cache_clear()
+    for device in [*devices, devices[0]]:
+        with FakeTensorMode():
+            _Recorded(lambda x: x, (torch.empty(3, device=device),))
+    assert [stream.owner for stream in captured] == [*devices, devices[0]]
+    assert captured[0] is captured[2]
+    _capture_stream.cache_clear()
