@@ -277,7 +277,7 @@ class CogVideoX:
             UserError: memory ran out; the sentence has the setting to try next.
         """
         inputs = in_size(reopen(request) if inputs is None else inputs, request)
-        frames = None
+        frames, refusal = None, ""
         with self._alone, on(self.device), full_precision_convolutions(self.dtype):
             metadata = self.replay(request).metadata()
             try:
@@ -297,8 +297,9 @@ class CogVideoX:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not isinstance(self.bundle, PlacedModel):
                     raise
+                refusal = f"memory ran out: {next_setting(self.bundle.plan, request)}"
             if frames is None:  # raised outside the handler: the traceback there keeps tensors alive
-                raise UserError(f"memory ran out: {next_setting(self.bundle.plan, request)}")
+                raise UserError(refusal)
         return Video(frames, fps=request.fps, metadata=metadata)
 
     def replay(self, request: Request) -> Replay:
