@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
 
     By default it rounds their inputs to TF32, which has 10 bits of precision, as float16.
     """
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     if dtype != torch.float32 or cudnn.conv.fp32_precision != "tf32":
         yield
         return
