@@ -9,7 +9,7 @@
 #   make test-gpu      the tests that need a GPU
 #   make coverage      the quick tests with line coverage, on any Python
 #   make check         style, types, layers, and what an install without extras must be able to do
-#   make docs          the API pages, in build/docs
+#   make docs          the documentation site, in build/docs; a broken link is an error
 #   make dist          sdist and wheel in dist; the wheel is installed into an empty environment and generates a video
 #   make setup         everything the goals above install
 #   make format        format the code
@@ -36,10 +36,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 
 # pytest: one thread a worker, and whatever is left over once a worker has nothing to do goes to it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-
-# Rooms and files of the package, as Python names them.
-MODULES = $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard cogvideox/*/__init__.py)) \
-	$(basename $(filter-out %/__init__.py %/__main__.py,$(wildcard cogvideox/*.py))))
 
 .PHONY: help setup demo toybox-model test test-long test-gpu coverage check docs dist format clean
 .DEFAULT_GOAL := help
@@ -101,7 +97,7 @@ check: $(VENV)/.dev
 	$(BIN)/python tools/check_layers.py
 
 docs: $(VENV)/.dev
-	$(BIN)/pdoc --docformat google -o build/docs cogvideox $(MODULES)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open build/docs/index.html"
 
 WHEEL_VENV := build/wheel-venv

@@ -48,17 +48,22 @@ def ends_and_middle(num_frames: int) -> list[int]:
     return sorted({0, num_frames // 2, num_frames - 1})
 
 
-def side_by_side(shown: UInt8[np.ndarray, "n k h w 3"], columns: int, labels: Sequence[str] | None = None) -> Sheet:
+def side_by_side(
+    shown: UInt8[np.ndarray, "n k h w 3"],
+    columns: int,
+    labels: Sequence[str] | None = None,
+    font_size: int | None = None,
+) -> Sheet:
     """Returns the frames of each video in a row, at most `columns` videos beside each other, on black.
 
     labels: a text above each video, such as its prompt.
+    font_size: of the labels, in pixels; by default a sixth of the height of a frame, in 11 to 32.
     """
     columns = min(columns, len(shown))
     tiles = rearrange(shown, "n k h w c -> n h (k w) c")
     if labels is not None:
-        tiles = np.concatenate(
-            [_labels(labels, tiles.shape[2], font_size=min(32, max(11, shown.shape[2] // 6))), tiles], 1
-        )
+        font_size = font_size or min(32, max(11, shown.shape[2] // 6))
+        tiles = np.concatenate([_labels(labels, tiles.shape[2], font_size), tiles], 1)
         tiles = np.pad(tiles, ((0, 0), (0, GAP), (0, GAP), (0, 0)))
     filled = np.concatenate([tiles, np.zeros_like(tiles[: -len(tiles) % columns])])
     return rearrange(filled, "(row column) h w c -> (row h) (column w) c", column=columns)

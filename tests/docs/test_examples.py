@@ -13,6 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 ARGUMENTS = {
     "judge_scores.py": ["--num-clips", "6"],
     "memory_table.py": [],
+    "moving_picture.py": ["--num-prompts", "2", "--columns", "2"],
     "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
     "stage_chain.py": ["--num-clips", "60", "--num-steps", "1", "1", "1", "--num-prompts", "6", "--start", "toybox"],
     "toybox_page.py": ["--num-prompts", "2"],
