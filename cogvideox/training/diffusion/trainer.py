@@ -8,9 +8,12 @@ One process, or as many as `torchrun` starts: they plan the same steps and take 
 is the same however many they are. A stopped and resumed run ends, to the bit, with the weights of one left alone.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -80,8 +83,7 @@ def train(
         run.restore(parts, lambda _: sum(loader.state.seen.values()))
         batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin=device.type == "cuda")
         for index, step in run.steps(batches):
-            with autocast():
-                loss, scalars = backward(model, step, schedule, device, ranks, rule)
+            loss, scalars = backward(model, step, schedule, device, ranks, rule, autocast)
             grad_norm = optimizers.clip(optimizer, settings.optim)
             if run.is_finite(loss=loss, grad_norm=grad_norm):
                 lr = optimizers.move(optimizer, index, run.config.num_steps, settings.optim)
@@ -178,8 +180,11 @@ def backward(
     device: torch.device,
     ranks: Ranks | None = None,
     rule: GridRule | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Tensor, dict[str, Scalar]]:
     """The gradient of a step: of the mean over all its clips, on all ranks, of each clip's mean squared error.
+
+    The forward pass runs under `autocast`, and the backward pass outside of it.
 
     Returns the loss, and those of the parts of the range of timesteps (`bins`).
     """
@@ -187,7 +192,8 @@ def backward(
     sums = torch.zeros(timestep_bins.NUM_BINS, 2, device=device)
     for batch in step.batches:
         batch = batch.to(device)
-        errors = clip_losses(partial(model.packed, rule=rule, ofs=model.config.ofs), batch, schedule)
+        with autocast():
+            errors = clip_losses(partial(model.packed, rule=rule, ofs=model.config.ofs), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
         sums += timestep_bins.sums(errors, batch.timestep, schedule.num_train_timesteps)
     if ranks is not None:

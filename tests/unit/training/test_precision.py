@@ -48,3 +48,19 @@ def test_only_matrices_that_do_not_learn_are_narrow(settings):
     everything, _ = begin(replace(settings, lora=None), read_spec(settings.model))
     narrow(everything)
     assert {weight.dtype for weight in everything.parameters()} == {torch.float32}
+
+
+def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
+    """Around the backward pass it would keep the weights' copies in bfloat16, and choose types in custom backwards."""
+    forward, backward, on = [], [], lambda: torch.is_autocast_enabled("cpu")
+
+    def observed(*given):
+        model, learns = begin(*given)
+        block = model.blocks[0]
+        block.register_forward_pre_hook(lambda module, args: forward.append(on()) if torch.is_grad_enabled() else None)
+        block.attention.qkv.loras[0].up0.register_hook(lambda grad: backward.append(on()))
+        return model, learns
+
+    monkeypatch.setattr("cogvideox.training.diffusion.trainer.begin", observed)
+    train(replace(settings, samples=SampleSettings(), validation=None), tmp_path)
+    assert len(forward) == len(backward) >= 2 and all(forward) and not any(backward)
