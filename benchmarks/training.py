@@ -101,13 +101,13 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
     one = Step((batch,), len(ids), num_tokens, 1.0, {}, State())
-    optimizer = optimizers.optimizer([pair.ours], OPTIM)
+    optimizer = optimizers.build_optimizer([pair.ours], OPTIM)
     ema = EMA({"model": pair.ours}, 0.999) if average else None
 
     def step() -> Tensor:
         loss, _ = backward(pair.ours, one, SCHEDULE, torch.device("cpu"))
-        norm = optimizers.clip(optimizer, OPTIM)
-        optimizers.move(optimizer, 0, 1, OPTIM)
+        norm = optimizers.clip_grad_norm(optimizer, OPTIM)
+        optimizers.optimizer_step(optimizer, 0, 1, OPTIM)
         if ema is not None:
             ema.update(0)
         return torch.stack((loss, norm))

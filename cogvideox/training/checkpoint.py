@@ -1,12 +1,12 @@
-"""Checkpoints of a run: whole or not there, and never executing code.
+"""Atomic checkpoints of a run, which never execute code when they are loaded.
 
-A run's folder holds `checkpoints/step-00001500/` (`tensors.safetensors`, `state.json`) and `checkpoints/latest`, a text
-file with the name of the newest. A checkpoint is written under another name, forced to disk, renamed, and only then
-pointed to: whatever happens in between, `latest` names a whole one. State is plain numbers and tensors, so nothing is
-ever unpickled.
+A run folder has `checkpoints/step-00001500/` (`tensors.safetensors`, `state.json`) and `checkpoints/latest`, a text
+file with the name of the newest one. A checkpoint is written under a temporary name, synced to disk, renamed, and then
+`latest` is replaced, so that `latest` always names a complete checkpoint. State is plain numbers and tensors; nothing
+is unpickled.
 
-Several ranks write the tensors that they share in a file each (`training.sharded_checkpoint`), and rank 0 does the
-rest. Any number of ranks goes on from either form.
+With several ranks each writes its shards to a file of its own (`training.sharded_checkpoint`), and rank 0 writes the
+rest. Any number of ranks can resume from either form.
 """
 
 import json
@@ -32,7 +32,7 @@ from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 
-_ALONE = "tensors.safetensors"
+_TENSOR_FILE = "tensors.safetensors"
 _FOLDER = re.compile(r"step-\d{8,}(\.partial)?")
 
 T = TypeVar("T")
@@ -40,16 +40,20 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A module, an optimizer, an EMA: anything that hands out its state and takes it back."""
+    """Anything with a state dict: a module, an optimizer, an EMA, a data loader."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 class Checkpoints:
-    """The checkpoints under `folder` (a run's folder), of which the newest `keep` are kept.
+    """The checkpoints of a run.
 
-    With `ranks`, `save` and `load` are called by all of them, and the folder is one that all of them see.
+    With `ranks`, all of them call `save` and `load`, and the folder is on a shared file system.
+
+    Args:
+        folder: of the run.
+        keep: how many checkpoints are kept; older ones are deleted.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2, ranks: Ranks | None = None) -> None:
@@ -58,9 +62,10 @@ class Checkpoints:
         self.ranks = ranks
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint, or None.
+        """Return the step of the newest complete checkpoint, or None if there is none.
 
-        Raises UserError when the pointer to it is damaged or cannot be read.
+        Raises:
+            UserError: the file `latest` is damaged or cannot be read.
         """
         pointer = self.folder / "latest"
         try:
@@ -70,34 +75,38 @@ class Checkpoints:
         except OSError as error:
             raise cannot_read(pointer, error) from error
         except ValueError as error:
-            raise UserError(f"{pointer} is damaged: write the name of a checkpoint beside it into it") from error
+            raise UserError(
+                f"{pointer} is damaged: write the name of one of the checkpoints in its folder into it"
+            ) from error
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
+        """Return the folder of the checkpoint of a step, which need not exist."""
         return self.folder / f"step-{step:08d}"
 
     def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
-        """Writes the state of `parts` after `step` optimizer steps.
+        """Save the state of `parts` after `step` optimizer steps and return the checkpoint's folder.
 
-        Returns the checkpoint's folder. Does nothing when `latest` already is that step: a run is a function of its
-        step. Raises UserError when the disk refuses or a tensor is not finite; the checkpoints before it stay.
+        Does nothing if `latest` is that step already, because the state of a run is a function of its step.
+
+        Raises:
+            UserError: the disk is full or not writable, or a tensor is not finite. Older checkpoints are kept.
         """
         target = self.path(step)
-        if self.once(self.latest) == step:
+        if self.on_rank_zero(self.latest) == step:
             return target
         partial = self.folder / f"{target.name}.partial"
         tensors: dict[str, Tensor] = {}
         try:
-            self.once(lambda: _make_folder(partial, target))
+            self.on_rank_zero(lambda: _make_folder(partial, target))
             tree = {name: _flatten(part.state_dict(), name, tensors) for name, part in parts.items()}
             if self.ranks is None:
                 _check_finite(tensors)
                 with _writing(target):
-                    save_file({name: _copy(tensor) for name, tensor in tensors.items()}, partial / _ALONE)
+                    save_file({name: _copy(tensor) for name, tensor in tensors.items()}, partial / _TENSOR_FILE)
             else:
                 self.ranks.run_on_all(lambda: _check_finite(tensors))
-                sharded.write(partial, tensors, self.ranks)
-            self.once(lambda: self._commit(partial, {"step": step, "parts": tree}, target))
+                sharded.write_tensors(partial, tensors, self.ranks)
+            self.on_rank_zero(lambda: self._commit(partial, {"step": step, "parts": tree}, target))
         finally:
             if self.ranks is None or self.ranks.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -108,63 +117,64 @@ class Checkpoints:
             files = sorted(path.name for path in partial.iterdir())
             (partial / "state.json").write_text(json.dumps({**document, "files": files}) + "\n")
             for path in partial.iterdir():
-                _flush(path)
-            if target.exists():  # whole but never pointed to: the run was killed between the rename and the pointer
+                _sync(path)
+            if target.exists():  # complete, but the run was killed before `latest` named it
                 shutil.rmtree(target)
             partial.rename(target)
             with atomic_write(self.folder / "latest") as pointer:
                 pointer.write_text(target.name + "\n")
-                _flush(pointer)
-            _flush(self.folder)
+                _sync(pointer)
+            _sync(self.folder)
             self._prune()
 
     def load(self, parts: Mapping[str, Stateful], step: int | None = None) -> int:
-        """Restores `parts` from the checkpoint of `step` (None: the newest); returns its step.
+        """Restore `parts` from the checkpoint of `step` (None: the newest) and return its step.
 
-        Raises UserError when there is none, it cannot be read, or it holds other parts than those asked for.
+        Raises:
+            UserError: there is no checkpoint, it cannot be read, or it has other parts or shapes.
         """
-        step = self.once(self.latest) if step is None else step
+        step = self.on_rank_zero(self.latest) if step is None else step
         if step is None:
-            raise UserError(f"{self.folder} holds no checkpoint to resume from")
+            raise UserError(f"{self.folder} contains no checkpoint to resume from")
         source = self.path(step)
         try:
             document = json.loads((source / "state.json").read_text())
-            for name in document.get("files", [_ALONE]):
-                if not (source / name).exists():  # a file of several may be missing without a gap that reading shows
+            for name in document.get("files", [_TENSOR_FILE]):
+                if not (source / name).exists():  # reading would not notice a missing shard file
                     raise UserError(f"the checkpoint {source} cannot be read: {name} is missing")
-            alone = self.ranks is None and (source / _ALONE).exists()
-            tensors = load_file(source / _ALONE) if alone else _rooms(parts, sharded.contents(source))
+            single = self.ranks is None and (source / _TENSOR_FILE).exists()
+            tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
         except (OSError, SafetensorError, ValueError) as error:
             raise UserError(f"the checkpoint {source} cannot be read: {error}") from error
         if document["parts"].keys() != parts.keys():
-            raise UserError(f"the checkpoint {source} holds {sorted(document['parts'])}, not {sorted(parts)}")
-        if not alone:
-            sharded.read(source, tensors, self.ranks)
+            raise UserError(f"the checkpoint {source} contains {sorted(document['parts'])}, not {sorted(parts)}")
+        if not single:
+            sharded.read_tensors(source, tensors, self.ranks)
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(document["parts"][name], tensors))
-            # What torch raises depends on what does not fit: keys, shapes, or the kind of the whole.
+            # What torch raises depends on what is wrong: keys, shapes or types.
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"the checkpoint {source} does not fit this run's {name}: {error}") from error
+                raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
         return document["step"]
 
-    def once(self, make: Callable[[], T]) -> T:
-        """What is done by rank 0 alone; its answer, or its UserError, is everyone's."""
+    def on_rank_zero(self, make: Callable[[], T]) -> T:
+        """Call `make` on rank 0 alone; every rank returns its result or raises its error."""
         return make() if self.ranks is None else self.ranks.run_on_rank_zero(make)
 
     def _prune(self) -> None:
-        """Keep the newest `keep` checkpoints; remove older ones and what a killed save left behind.
+        """Delete all but the newest `keep` checkpoints, and what an interrupted save left behind.
 
-        Folders with other names, such as copies that the user made, are left alone.
+        Folders with other names, such as copies made by the user, are kept.
         """
         latest = self.latest() or 0
         folders = sorted(path for path in self.folder.iterdir() if _FOLDER.fullmatch(path.name))
-        whole = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
-        for path in set(folders) - set(whole[-self.keep :]):
+        complete = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
+        for path in set(folders) - set(complete[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def open_run(
+def restore_run(
     folder: str | Path,
     settings: Any,
     parts: Mapping[str, Stateful],
@@ -173,26 +183,33 @@ def open_run(
     keep: int,
     ranks: Ranks | None = None,
 ) -> tuple[Checkpoints, int]:
-    """The checkpoints of a run in `folder`, and the number of steps done, to whose state `parts` are brought.
+    """Restore `parts` from the newest checkpoint of the run in `folder`, if there is one, and write `settings.yaml`.
 
-    A run may go on with other settings than it began with; each difference is printed. `settings.yaml` is written once
-    the state is known to fit, so a refused run leaves the one in `folder` as it was. Half-written files of a killed run
-    are removed.
-    Raises UserError when the folder already holds a run and `resume` does not say that this is meant, and as `load`.
+    A run may resume with other settings than it started with; each difference is printed. `settings.yaml` is written
+    after the state was restored, so that a failed resume does not change it. Temporary files of a killed run are
+    deleted.
+
+    Returns:
+        The checkpoints, and the number of optimizer steps done.
+
+    Raises:
+        UserError: the folder has checkpoints and `resume` is false; as for `Checkpoints.load`.
     """
     checkpoints, file = Checkpoints(folder, keep=keep, ranks=ranks), Path(folder) / "settings.yaml"
-    step = checkpoints.once(checkpoints.latest)
+    step = checkpoints.on_rank_zero(checkpoints.latest)
     if step is not None and not resume:
-        raise UserError(f"{folder} holds a run at step {step}: continue it with --resume, or give another --out")
+        raise UserError(
+            f"{folder} contains a run at step {step}: resume it with --resume, or choose another folder with --out"
+        )
     if step is not None:
-        checkpoints.once(lambda: _print_changes(file, settings))
+        checkpoints.on_rank_zero(lambda: _print_changes(file, settings))
     done = 0 if step is None else checkpoints.load(parts)
 
     def begin() -> None:
         remove_stale_files(folder, Path(folder) / "samples", checkpoints.folder)
         config.save(settings, file)
 
-    checkpoints.once(begin)
+    checkpoints.on_rank_zero(begin)
     return checkpoints, done
 
 
@@ -202,19 +219,19 @@ def _print_changes(file: Path, settings: Any) -> None:
     try:
         before, now = config.dotted(yaml.safe_load(file.read_text())), config.dotted(config.to_dict(settings))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}, the settings that the run began with: {error}") from error
+        raise UserError(f"cannot read {file}, the settings that the run started with: {error}") from error
     for name in sorted(now):
         if now[name] != before.get(name):
-            print(f"resumed with {name} = {now[name]}, before {before.get(name)}", file=sys.stderr)
+            print(f"resumed with {name} = {now[name]}, was {before.get(name)}", file=sys.stderr)
 
 
 def _step_of(name: str) -> int:
     return int(name.removeprefix("step-"))
 
 
-def _flush(path: Path) -> None:
-    """Forces a file, or the names in a folder, onto the disk."""
-    if os.name == "nt" and path.is_dir():  # which cannot open folders
+def _sync(path: Path) -> None:
+    """Sync a file, or the entries of a folder, to disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows needs O_RDWR
     try:
@@ -230,33 +247,33 @@ def _writing(target: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(target, error) from error
     except SafetensorError as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):  # all that it keeps of what the system said
-            refusal = OSError(int(number[1]), os.strerror(int(number[1])))
-            raise cannot_write(target, refusal) from error
+        if number := re.search(r"\(os error (\d+)\)", str(error)):  # the only part of the system error that it keeps
+            cause = OSError(int(number[1]), os.strerror(int(number[1])))
+            raise cannot_write(target, cause) from error
         raise UserError(f"cannot write {target}: {error}") from error
 
 
 def _make_folder(folder: Path, target: Path) -> None:
     with _writing(target):
-        shutil.rmtree(folder, ignore_errors=True)  # with files of other ranks than there are now
+        shutil.rmtree(folder, ignore_errors=True)  # may have files of a larger number of ranks
         folder.mkdir(parents=True)
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not local_shard(tensor).isfinite().all():
-            raise UserError(f"{name} is no longer finite, so it is not saved: resume with a lower optim.lr")
+            raise UserError(f"{name} is not finite, so no checkpoint is saved: resume with a lower optim.lr")
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """With numbers of its own: a file has no two names for the same."""
+    """Copy to the CPU, because safetensors rejects tensors that share memory."""
     return tensor.detach().cpu().contiguous().clone()
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a tree of dicts, lists, numbers and tensors; the tensors go to `tensors` under their dotted path.
+    """Convert a tree of dicts, lists, numbers and tensors to JSON; tensors are added to `tensors` by dotted path.
 
-    A dict becomes a list of pairs, for the keys of an optimizer's state are integers and JSON knows only strings.
+    A dict becomes a list of pairs, because the state of an optimizer has integer keys and JSON allows only strings.
     """
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -267,7 +284,7 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"list": [_flatten(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{name} is a {type(value).__name__}: a checkpoint holds numbers, strings and tensors only")
+    raise TypeError(f"{name} is a {type(value).__name__}: a checkpoint can store only numbers, strings and tensors")
 
 
 def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -281,24 +298,24 @@ def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: _unflatten(item, tensors) for key, item in content}
 
 
-def _rooms(parts: Mapping[str, Stateful], contents: Mapping[str, sharded.Content]) -> dict[str, Tensor]:
-    """Tensors for all that a checkpoint holds, sharded as the same are in this run.
+def _allocate(parts: Mapping[str, Stateful], stored: Mapping[str, sharded.TensorInfo]) -> dict[str, Tensor]:
+    """Allocate every tensor of a checkpoint, sharded as in this run.
 
-    An optimizer has no state before its first step; its state is that of its parameters, which it numbers.
+    An optimizer has no state before its first step, so its moments are sharded like its parameters.
     """
-    now: dict[str, Tensor] = {}
-    weights: dict[str, Tensor] = {}
+    current: dict[str, Tensor] = {}
+    parameters: dict[str, Tensor] = {}
     for name, part in parts.items():
-        _flatten(part.state_dict(), name, now)
+        _flatten(part.state_dict(), name, current)
         several = getattr(part, "optimizers", None)
         for prefix, one in [(name, part)] if several is None else [(f"{name}.{i}", o) for i, o in enumerate(several)]:
             numbered = (weight for group in getattr(one, "param_groups", ()) for weight in group["params"])
-            weights |= {f"{prefix}.state.{i}": weight for i, weight in enumerate(numbered)}
-    found = {}
-    for name, (shape, dtype) in contents.items():
-        like = now.get(name, weights.get(name.rpartition(".")[0]))
+            parameters |= {f"{prefix}.state.{i}": weight for i, weight in enumerate(numbered)}
+    allocated = {}
+    for name, (shape, dtype) in stored.items():
+        like = current.get(name, parameters.get(name.rpartition(".")[0]))
         if like is not None and like.shape == shape:
-            found[name] = torch.empty_like(like, dtype=dtype)
+            allocated[name] = torch.empty_like(like, dtype=dtype)
         else:
-            found[name] = torch.empty(shape, dtype=dtype)
-    return found
+            allocated[name] = torch.empty(shape, dtype=dtype)
+    return allocated

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what is validated, sampled and shipped."""
+"""Exponential moving average (EMA) of the weights, which is validated, sampled from and exported."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,42 +10,37 @@ from torch.distributed.tensor import DTensor
 from cogvideox.parallel.fsdp import local_shard
 
 
-def decay_at(step: int, decay: float) -> float:
-    """The decay of the update with index `step` (0-based).
+def ema_decay_at(step: int, decay: float) -> float:
+    """Return the decay of the update after optimizer step `step` (0-based).
 
-    Grows as (1 + step) / (10 + step) up to `decay`, so that a short run is an average of itself and not of its
-    initialisation.
+    It warms up as (1 + step) / (10 + step) to `decay`, so that a short run does not average in its initialization.
     """
     return min(decay, (1 + step) / (10 + step))
 
 
 class EMA:
-    """Averages of all floating-point parameters of some named modules.
-
-    Buffers are not averaged: they are constants of the model or functions of the data.
-    """
+    """EMA of the parameters of some named modules. Buffers are not averaged."""
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self._live: dict[str, Tensor] = {
+        self._weights: dict[str, Tensor] = {
             f"{name}.{key}": parameter
             for name, module in modules.items()
             for key, parameter in module.named_parameters()
         }
-        self.average: dict[str, Tensor] = {key: value.detach().clone() for key, value in self._live.items()}
+        self.average: dict[str, Tensor] = {key: value.detach().clone() for key, value in self._weights.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Moves the averages towards the weights after the optimizer step with index `step` (0-based)."""
-        weight = 1.0 - decay_at(step, self.decay)
-        torch._foreach_lerp_(list(self.average.values()), list(self._live.values()), weight)
+        """Update the averages after optimizer step `step` (0-based)."""
+        weight = 1.0 - ema_decay_at(step, self.decay)
+        torch._foreach_lerp_(list(self.average.values()), list(self._weights.values()), weight)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside the block the modules hold the averaged weights; after it, their own again, to the bit.
+        """Put the averaged weights into the modules for the duration of the block. Do not train inside it.
 
-        The storages trade places and nothing is copied, but of weights that are sharded over ranks: do not train inside
-        the block.
+        The trained weights return bit-exactly. Storages are swapped without a copy, except for sharded weights.
         """
         self._swap()
         try:
@@ -54,12 +49,12 @@ class EMA:
             self._swap()
 
     def _swap(self) -> None:
-        for key, parameter in self._live.items():
-            if isinstance(parameter, DTensor):  # whose storage FSDP gathers from, whatever the parameter points to
+        for key, parameter in self._weights.items():
+            if isinstance(parameter, DTensor):  # FSDP gathers from its storage, so `.data` cannot be replaced
                 ours, average = local_shard(parameter.detach()), local_shard(self.average[key])
-                kept = ours.clone()
+                trained = ours.clone()
                 ours.copy_(average)
-                average.copy_(kept)
+                average.copy_(trained)
             else:
                 parameter.data, self.average[key] = self.average[key], parameter.data
 
@@ -68,8 +63,12 @@ class EMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores the averages; raises ValueError when `state` names other parameters than the modules have."""
+        """Restore the averages.
+
+        Raises:
+            ValueError: `state` has other parameters than the modules.
+        """
         if state.keys() != self.average.keys():
-            raise ValueError(f"the averages are of other weights: {sorted(state.keys() ^ self.average.keys())[:8]}")
+            raise ValueError(f"the EMA is of other parameters: {sorted(state.keys() ^ self.average.keys())[:8]}")
         for key, value in state.items():
             self.average[key].copy_(value)

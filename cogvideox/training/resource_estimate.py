@@ -29,7 +29,7 @@ from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.training.metrics.throughput import step_flops
-from cogvideox.training.metrics.tracker import duration
+from cogvideox.training.metrics.tracker import format_duration
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.attention import Heads, Layout
 from cogvideox.transformer.config import PRESETS, TransformerConfig
@@ -87,7 +87,7 @@ def told(found: Estimate | None, num_steps: int, machine: Hardware | None, num_r
     if machine is not None:
         lines[-1] += f"; {format_bytes(machine.free_bytes)} are free"
     if found.seconds is not None and machine is not None:
-        whole = duration(num_steps * found.seconds)
+        whole = format_duration(num_steps * found.seconds)
         lines.append(f"time        about {found.seconds:.2g} s a step, {whole} in all, on {machine.name}")
     return lines
 

@@ -1,6 +1,6 @@
-"""What chance decides in a step, as a function of (seed, step) alone.
+"""Random generators that depend on (purpose, seed, step) alone.
 
-No generator lives from one step to the next, so a resumed run has nothing to restore: it goes on counting.
+No generator lives longer than a step, so a checkpoint has no generator state to restore.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ import torch
 
 Purpose = Literal["order", "posterior", "noise", "caption", "weights", "validation", "sample", "frames"]
 
-# Keeps the random numbers of different purposes apart, whatever seed and step are.
+# Separate random streams for each purpose, for any seed and step.
 _STREAM: dict[Purpose, int] = {
     "order": 0x6F726472,
     "posterior": 0x706F7374,
@@ -25,25 +25,24 @@ _STREAM: dict[Purpose, int] = {
 
 
 def numpy_generator(purpose: Purpose, seed: int, step: int = 0) -> np.random.Generator:
-    """A fresh numpy generator for one purpose of one step."""
+    """Create a numpy generator for one purpose in one step."""
     return np.random.default_rng((_STREAM[purpose], seed, step))
 
 
 def torch_generator(purpose: Purpose, seed: int, step: int = 0) -> torch.Generator:
-    """A fresh torch generator on the CPU for one purpose of one step: the same numbers whatever the device."""
+    """Create a torch generator for one purpose in one step, on the CPU, so that numbers do not depend on the device."""
     return torch.Generator().manual_seed(int(numpy_generator(purpose, seed, step).integers(2**63)))
 
 
 def clip_indices(seed: int, step: int, batch_size: int, num_clips: int) -> list[int]:
-    """Which clips step `step` trains on.
+    """Return the indices of the clips of step `step`: shuffled epochs, in which every clip occurs once.
 
-    The clips are gone through in an order that is drawn anew for each pass; a batch may end one pass and begin the
-    next, so every clip is seen equally often.
+    A batch may span the end of one epoch and the beginning of the next.
     """
-    visits = range(step * batch_size, (step + 1) * batch_size)
-    return [int(_order(seed, visit // num_clips, num_clips)[visit % num_clips]) for visit in visits]
+    samples = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_shuffled(seed, i // num_clips, num_clips)[i % num_clips]) for i in samples]
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
+def _shuffled(seed: int, epoch: int, num_clips: int) -> np.ndarray:
     return numpy_generator("order", seed, epoch).permutation(num_clips)

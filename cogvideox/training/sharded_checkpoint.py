@@ -1,5 +1,6 @@
-"""Tensors in shards over ranks, in files that any number of ranks reads: `torch.distributed.checkpoint` in safetensors,
-so that nothing is ever unpickled. Each rank writes what it has, and reads what it needs.
+"""Checkpoint files of several ranks, which any number of ranks can load: `torch.distributed.checkpoint` in safetensors.
+
+Each rank writes its shards and reads those that it needs. Nothing is unpickled.
 """
 
 import warnings
@@ -18,18 +19,18 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
 
 
-class Content(NamedTuple):
-    """A tensor in a checkpoint: its whole shape, however it is sharded."""
+class TensorInfo(NamedTuple):
+    """The full (unsharded) shape and the dtype of a tensor in a checkpoint."""
 
     shape: torch.Size
     dtype: torch.dtype
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
-    """Writes the tensors of all ranks, sharded or the same on each; every rank calls it.
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Write the tensors of all ranks, sharded or replicated. Called by every rank.
 
     Raises:
-        UserError: on every rank, when the disk of one refuses.
+        UserError: a rank cannot write its files; raised on every rank.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
@@ -38,16 +39,16 @@ def write(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
         raise UserError(f"cannot write {folder}: {_reason(error)}") from error
 
 
-def read(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks | None) -> None:
-    """Fills `tensors` (in place) from the files of a folder, whoever wrote them: this process alone, or every rank.
+def read_tensors(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks | None) -> None:
+    """Fill `tensors` in place from the files of a folder, written by any number of ranks. Called by every rank.
 
     Raises:
-        UserError: a tensor that is missing or of another shape; a file that is damaged.
+        UserError: a tensor is missing or has another shape; a file is damaged.
     """
     group = None if ranks is None else ranks.world
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # intended
             load(
                 dict(tensors),
                 storage_reader=HuggingFaceStorageReader(str(folder)),
@@ -60,18 +61,18 @@ def read(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks | None) -> No
         raise UserError(f"the checkpoint {folder} cannot be read: {error}") from error
 
 
-def contents(folder: Path) -> dict[str, Content]:
-    """The tensors in a folder, by name.
+def list_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """List the tensors in a folder by name, without reading their values.
 
     Raises:
-        UserError: a file that is missing or damaged.
+        UserError: a file is missing or damaged.
     """
     try:
         found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except (OSError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} cannot be read: {error}") from error
     return {
-        name: Content(spec.size, spec.properties.dtype)
+        name: TensorInfo(spec.size, spec.properties.dtype)
         for name, spec in found.items()
         if isinstance(spec, TensorStorageMetadata)
     }

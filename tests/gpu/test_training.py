@@ -96,7 +96,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     vae = CausalVAE(settings.model)
     init_weights(vae, torch_generator("weights", 0))
     vae.to(CUDA)
-    optimizer, ema = optimizers.adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
+    optimizer, ema = optimizers.build_adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
     source, _ = clip_sources.sources(settings)
     batches = pinned(lambda step: data.draw(settings, source, step))
 
@@ -106,8 +106,8 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
             reconstruction, mean, logvar = vae_trainer.reconstruct(vae, batch.pixels, batch.noise)
         posterior = Posterior(mean.float(), logvar.float())
         vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)[0].backward()
-        optimizers.clip(optimizer, settings.optim)
-        optimizers.move(optimizer, 0, 6, settings.optim)
+        optimizers.clip_grad_norm(optimizer, settings.optim)
+        optimizers.optimizer_step(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step
@@ -118,15 +118,15 @@ def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None
     clips, images = (encode(vae, one, cache) for one in (settings.clips, settings.images))
     draws, schedule = Batches(settings), Schedule()
     model = toybox_trainer.build(settings).to(CUDA)
-    optimizer, ema = optimizers.optimizer([model], settings.optim), EMA({"model": model}, 0.9)
+    optimizer, ema = optimizers.build_optimizer([model], settings.optim), EMA({"model": model}, 0.9)
     batches = pinned(lambda step: draws.draw(clips, images, step))
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
             losses = toybox_trainer.velocity_losses(model, next(batches), schedule, 0.8)
         losses.mean().backward()
-        optimizers.clip(optimizer, settings.optim)
-        optimizers.move(optimizer, 0, 6, settings.optim)
+        optimizers.clip_grad_norm(optimizer, settings.optim)
+        optimizers.optimizer_step(optimizer, 0, 6, settings.optim)
         ema.update(0)
 
     return step

@@ -60,7 +60,7 @@ def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_im
                 raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
         return [str(_store(Path(path), target, spec, run)) for path in paths]
 
-    stores = [LatentStore(place) for place in run.once(ready)]
+    stores = [LatentStore(place) for place in run.on_rank_zero(ready)]
     for store in stores:
         ours = store_settings(spec, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
@@ -96,7 +96,7 @@ def _store(path: Path, target: Target, spec: ModelSpec, run: Run) -> Path:
     def on_progress(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-        run.interruption.check()
+        run.preemption.check()
 
     kind = "float32" if run.device.type == "cpu" else spec.settings.dtype
     machine = Machine(str(run.device), kind)

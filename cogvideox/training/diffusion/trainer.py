@@ -34,9 +34,9 @@ from cogvideox.training.diffusion.loss import clip_losses
 from cogvideox.training.diffusion.validation import measure, show
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
-from cogvideox.training.metrics.tracker import Scalar, Work
+from cogvideox.training.metrics.tracker import Scalar, StepWork
 from cogvideox.training.optim import optimizers
-from cogvideox.training.optim.adamw_8bit import torchao_adamw
+from cogvideox.training.optim.adamw_8bit import import_torchao_adamw
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.transformer.config import GridRule
@@ -77,16 +77,16 @@ def train(
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
 
         loader = _loader(settings, stores, model, schedule, ranks)
-        optimizer = optimizers.optimizer([learns], settings.optim)
+        optimizer = optimizers.build_optimizer([learns], settings.optim)
         ema = EMA({"model": learns}, run.config.ema_decay)
         parts = {"model": learns, "optimizer": optimizer, "ema": ema, "data": loader}
         run.restore(parts, lambda _: sum(loader.state.seen.values()))
         batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin=device.type == "cuda")
         for index, step in run.steps(batches):
             loss, scalars = backward(model, step, schedule, device, ranks, rule, autocast)
-            grad_norm = optimizers.clip(optimizer, settings.optim)
+            grad_norm = optimizers.clip_grad_norm(optimizer, settings.optim)
             if run.is_finite(loss=loss, grad_norm=grad_norm):
-                lr = optimizers.move(optimizer, index, run.config.num_steps, settings.optim)
+                lr = optimizers.optimizer_step(optimizer, index, run.config.num_steps, settings.optim)
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
                 scalars |= {"tokens": step.num_tokens, "useful": step.useful}
@@ -94,9 +94,9 @@ def train(
             else:
                 scalars = {}
             optimizer.zero_grad(set_to_none=True)
-            clips = throughput.clips_of(step.batches)
+            clips = throughput.batch_shapes(step.batches)
             flops = sum(throughput.step_flops(model.config, clips, all_weights=settings.lora is None))
-            run.log(scalars, Work(step.num_clips, step.num_tokens, flops / settings.sequence))
+            run.log(scalars, StepWork(step.num_clips, step.num_tokens, flops / settings.sequence))
 
             held_out = stores.validation if run.due(run.config.validate_interval) else None
             shows = settings.samples.prompts and run.due(settings.samples.interval)
@@ -195,10 +195,10 @@ def backward(
         with autocast():
             errors = clip_losses(partial(model.packed, rule=rule, ofs=model.config.ofs), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
-        sums += timestep_bins.sums(errors, batch.timestep, schedule.num_train_timesteps)
+        sums += timestep_bins.bin_losses(errors, batch.timestep, schedule.num_train_timesteps)
     if ranks is not None:
         dist.all_reduce(sums, group=ranks.data)
-    return sums[:, 0].sum() / step.num_clips, {**timestep_bins.means(sums)}
+    return sums[:, 0].sum() / step.num_clips, {**timestep_bins.bin_means(sums)}
 
 
 def _check_processes(settings: DiffusionTraining) -> None:
@@ -217,7 +217,7 @@ def _check_processes(settings: DiffusionTraining) -> None:
     elif settings.sequence > 1:
         raise UserError(f"sequence={settings.sequence} needs as many processes: start them with torchrun")
     elif settings.optim.moments == "8bit":  # checked now: until there is an optimizer, clips may be encoded for hours
-        torchao_adamw()
+        import_torchao_adamw()
 
 
 def _loader(

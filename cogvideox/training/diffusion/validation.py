@@ -42,7 +42,7 @@ def measure(
     num, last = min(len(store), NUM_HELD_OUT), schedule.num_train_timesteps
     device = next(model.parameters()).device
     generator = torch_generator("validation", seed)
-    errors, timesteps = [], timestep_bins.spread(num, last)
+    errors, timesteps = [], timestep_bins.spread_timesteps(num, last)
     for i in range(num):
         clip = store[i]
         x0 = clip.mean[None].float() * spec.vae.scaling_factor
@@ -56,7 +56,7 @@ def measure(
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
         predicted = model.packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
-    return timestep_bins.validation(torch.cat(errors), timesteps, last)
+    return timestep_bins.validation_metrics(torch.cat(errors), timesteps, last)
 
 
 @torch.no_grad()

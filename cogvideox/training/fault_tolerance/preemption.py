@@ -1,4 +1,4 @@
-"""When a training has to stop before its last step: a signal, or the end of the time it was given."""
+"""Early stopping of a run by a signal or a time limit."""
 
 import signal
 import time
@@ -6,16 +6,16 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):
-    """Work that keeps no state of its own was left early; the message says why."""
+class TrainingStopped(Exception):
+    """The run stops before its last step; the message is the reason."""
 
 
-class Interruption:
-    """Asks, between two steps, whether to save and leave.
+class PreemptionHandler:
+    """Tells after each step whether the run has to stop.
 
-    As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the running step; a second
-    one is not held back. `max_seconds` counts from construction: the run stops when another stretch as long as the
-    longest one so far (a step with its validation, samples or save) would not fit any more.
+    As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the current step; a second
+    signal has its usual effect. `max_seconds` counts from construction: the run stops when another step as long as the
+    longest one so far (with its validation, samples and checkpoint) would exceed it.
     """
 
     def __init__(self, max_seconds: float | None = None) -> None:
@@ -25,7 +25,7 @@ class Interruption:
         self._received: str | None = None
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "PreemptionHandler":
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -42,8 +42,8 @@ class Interruption:
             signal.signal(number, handler)
         self._previous.clear()
 
-    def reason(self) -> str | None:
-        """Why to stop now ("SIGTERM", "540 s are over"), or None; call it once after every step."""
+    def stop_reason(self) -> str | None:
+        """Return why to stop now ("SIGTERM", "540 s are over"), or None. To be called once after every step."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
         self._last = now
@@ -53,11 +53,11 @@ class Interruption:
             return f"{self.max_seconds:g} s are over"
         return None
 
-    def restart(self) -> None:
-        """Work of another kind begins: how long stretches took before says nothing about it."""
+    def reset_timing(self) -> None:
+        """Forget the longest step, because the next ones are of another kind."""
         self._longest, self._last = 0.0, time.monotonic()
 
     def check(self) -> None:
-        """Raises Stopped when there is a reason to stop: for the work before the first step."""
-        if (reason := self.reason()) is not None:
-            raise Stopped(reason)
+        """Raise TrainingStopped if the run has to stop. For work before the first step, such as encoding."""
+        if (reason := self.stop_reason()) is not None:
+            raise TrainingStopped(reason)

@@ -1,1 +1,1 @@
-"""Metrics of a run: logging, throughput, losses by timestep, curves."""
+"""Metrics of a run: tracker, heartbeat, throughput and MFU, loss by timestep, training curves."""

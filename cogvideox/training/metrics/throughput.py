@@ -1,4 +1,4 @@
-"""How much arithmetic a training step is, and how much of it the device could do: model FLOP utilisation (MFU)."""
+"""FLOPs of a training step and peak FLOP/s of the device, for model FLOPs utilization (MFU)."""
 
 from collections.abc import Iterable
 
@@ -10,9 +10,9 @@ from cogvideox.records import PackedBatch
 from cogvideox.transformer.config import TransformerConfig
 
 
-def peak(device: torch.device) -> float | None:
-    """Operations a second that the maker promises of the device in bfloat16, whatever a run computes in; None where
-    that is not known, as of CPUs."""
+def peak_flops(device: torch.device) -> float | None:
+    """Return the specified peak FLOP/s of a GPU in bfloat16, whatever the precision of the run; None if unknown, as for
+    CPUs."""
     if device.type != "cuda":
         return None
     return gpu_rates(torch.cuda.get_device_name(device), "bfloat16").peak
@@ -21,19 +21,21 @@ def peak(device: torch.device) -> float | None:
 def step_flops(
     config: TransformerConfig, clips: Iterable[BatchShape], *, all_weights: bool = True
 ) -> tuple[float, float]:
-    """Operations of the forward and backward passes over clips, in linear layers and in attention. What is computed
-    twice to save memory counts once.
+    """Return the FLOPs of the forward and backward passes over clips, in linear layers and in attention.
 
-    A product is as much work again for the gradient of its input, and once more for that of its weights; where those
-    do not learn, as beside a LoRA, that is left out.
+    The backward pass of a matrix product costs once its FLOPs for the gradient of the input and once for that of the
+    weights. Recomputation by activation checkpointing is not counted, as usual for MFU.
+
+    Args:
+        all_weights: False for LoRA training, in which the gradient of the weights is not computed.
     """
     forward = [transformer_flops(config, clip) for clip in clips]
     linear, attention = (sum(parts) for parts in zip(*forward)) if forward else (0.0, 0.0)
     return (3 if all_weights else 2) * linear, 3 * attention
 
 
-def clips_of(rows: Iterable[PackedBatch]) -> list[BatchShape]:
-    """The clips of packed rows, each of its size."""
+def batch_shapes(rows: Iterable[PackedBatch]) -> list[BatchShape]:
+    """Return the shape of each clip in packed rows."""
     return [
         BatchShape(1, latents.shape[1], latents.shape[2], latents.shape[3], row.text.shape[1])
         for row in rows

@@ -1,5 +1,4 @@
-"""Losses told apart by their timestep, in ten equal parts of the range: a loss of all of them hides which noise it is
-that a model has not learned."""
+"""The loss by timestep, in ten equal bins: the mean over all timesteps hides at which noise levels a model is bad."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,29 +7,36 @@ from torch import Tensor
 NUM_BINS = 10
 
 
-def sums(losses: Float[Tensor, " n"], timesteps: Int[Tensor, " n"], num_timesteps: int) -> Float[Tensor, "bins 2"]:
-    """For each part of the range, from the cleanest to the noisiest, the sum of its losses and their number."""
+def bin_losses(
+    losses: Float[Tensor, " n"], timesteps: Int[Tensor, " n"], num_timesteps: int
+) -> Float[Tensor, "bins 2"]:
+    """Return the sum and the number of the losses in each bin, from the cleanest timesteps to the noisiest."""
     losses = losses.detach()
     bins = timesteps * NUM_BINS // num_timesteps
     pairs = torch.stack((losses, torch.ones_like(losses)), dim=1)
     return torch.zeros(NUM_BINS, 2, device=losses.device).index_add_(0, bins, pairs)
 
 
-def means(sums: Float[Tensor, "bins 2"], prefix: str = "") -> dict[str, float]:
-    """ "loss_0" (cleanest) to "loss_9" (noisiest) of those parts that occur, behind a prefix such as "validation/".
+def bin_means(sums: Float[Tensor, "bins 2"], prefix: str = "") -> dict[str, float]:
+    """Return the mean loss of each bin that is not empty, as "loss_0" (cleanest) to "loss_9" (noisiest).
 
-    Waits for the device.
+    Synchronizes with the device.
+
+    Args:
+        sums: as returned by `bin_losses`.
+        prefix: of the names, such as "validation/".
     """
     return {f"{prefix}loss_{k}": total / count for k, (total, count) in enumerate(sums.tolist()) if count > 0}
 
 
-def spread(num: int, num_timesteps: int) -> Int[Tensor, " num"]:
-    """A timestep for each of some clips to be measured at: the middles of so many equal intervals of the range, so that
-    a part of it always holds the same clips."""
+def spread_timesteps(num: int, num_timesteps: int) -> Int[Tensor, " num"]:
+    """Return `num` evenly spaced timesteps, the midpoints of equal intervals, for validation clips."""
     return ((torch.arange(num) + 0.5) * num_timesteps / num).long()
 
 
-def validation(losses: Float[Tensor, " n"], timesteps: Int[Tensor, " n"], num_timesteps: int) -> dict[str, float]:
-    """ "validation/loss", and that of each part of the range."""
-    parts = means(sums(losses, timesteps, num_timesteps), "validation/")
-    return {"validation/loss": losses.mean().item(), **parts}
+def validation_metrics(
+    losses: Float[Tensor, " n"], timesteps: Int[Tensor, " n"], num_timesteps: int
+) -> dict[str, float]:
+    """Return the mean loss as "validation/loss", and that of each bin."""
+    bins = bin_means(bin_losses(losses, timesteps, num_timesteps), "validation/")
+    return {"validation/loss": losses.mean().item(), **bins}

@@ -1,4 +1,4 @@
-"""What a run says about itself: `metrics.jsonl`, one heartbeat line, and tensorboard where it is installed."""
+"""Metrics of a run: `metrics.jsonl`, the heartbeat line, and TensorBoard if it is installed."""
 
 import json
 import math
@@ -19,30 +19,31 @@ Scalar = float | int | Tensor
 
 
 @dataclass(frozen=True)
-class Work:
-    """What was done in a step, or in several: samples and tokens of all processes, and the operations of this one."""
+class StepWork:
+    """Work done in one or several steps: samples and tokens of all ranks, FLOPs of this rank."""
 
     samples: int = 0
     tokens: int = 0
     flops: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.samples + other.samples, self.tokens + other.tokens, self.flops + other.flops)
+    def __add__(self, other: "StepWork") -> "StepWork":
+        return StepWork(self.samples + other.samples, self.tokens + other.tokens, self.flops + other.flops)
 
 
 class Tracker:
-    """Averages scalars between heartbeats and writes them down.
+    """Averages scalars between heartbeats, writes them to `metrics.jsonl` in `folder` and prints them.
 
-    `metrics.jsonl` in `folder` gets one object per heartbeat or `write`, each with its "step" (optimizer steps done).
-    A resumed run first drops the lines of the steps it is about to repeat.
+    Each line is a JSON object with "step" (optimizer steps done). A resumed run first drops the lines of the steps that
+    it repeats.
 
     Args:
         start: optimizer steps done before, and `samples` seen in them.
-        peak: what the device could compute at best (`throughput.peak`), to tell how much of it a run makes use of.
-        silent: says and writes nothing: of several processes one speaks for all.
+        interval: steps between two heartbeats.
+        peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None leaves it out.
+        silent: write and print nothing, as on all ranks but 0.
 
     Raises:
-        UserError: the disk refuses, here or in any later write.
+        UserError: a file cannot be written, here or later.
     """
 
     def __init__(
@@ -69,17 +70,22 @@ class Tracker:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was counted since the last heartbeat, and measure time from now on."""
+        """Start a new interval: clear the sums and the clock."""
         self._sums: dict[str, tuple[Scalar, int]] = {}
-        self._count, self._done = 0, Work()
+        self._count, self._done = 0, StepWork()
         self._clock = time.monotonic()
 
-    def step(self, step: int, scalars: Mapping[str, Scalar], work: Work) -> None:
-        """Counts one finished step. Every `interval` steps the means go to the file and onto the heartbeat line, with
-        the samples that the run has seen, and with what a second does of them, of tokens and of arithmetic.
+    def step(self, step: int, scalars: Mapping[str, Scalar], work: StepWork) -> None:
+        """Add a finished step. Every `interval` steps, write and print the means, the samples seen and the throughput.
 
-        `scalars` should have "loss" and "lr". Tensors are summed where they are and read only at the heartbeat, so a
-        GPU is not made to wait. Raises UserError when the loss is no longer finite.
+        Tensors are summed on their device and read only at the heartbeat, so that steps do not synchronize with it.
+
+        Args:
+            step: 1-based.
+            scalars: should have "loss" and "lr".
+
+        Raises:
+            UserError: the loss is not finite, or as for the class.
         """
         if self.silent:
             return
@@ -94,7 +100,7 @@ class Tracker:
             return
         means: dict[str, float | int] = {name: float(total) / count for name, (total, count) in self._sums.items()}
         if not math.isfinite(means.get("loss", 0.0)):
-            raise UserError(f"the loss is {means['loss']} by step {step}: resume with a lower optim.lr")
+            raise UserError(f"the loss is {means['loss']} at step {step}: resume with a lower optim.lr")
         seconds = time.monotonic() - self._clock
         means |= {"samples": self.samples, "ms_per_step": 1000 * seconds / self._count}
         means["samples_per_second"] = self._done.samples / seconds
@@ -103,11 +109,11 @@ class Tracker:
         if self._done.flops and self.peak is not None:
             means["mfu"] = self._done.flops / seconds / self.peak
         self.write(step, means)
-        self._say(heartbeat(step, self.num_steps, means))
+        self._print_heartbeat(heartbeat_line(step, self.num_steps, means))
         self.restart()
 
     def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
-        """Writes `scalars` as they are: a validation's result, for example."""
+        """Write scalars as they are, such as the results of a validation."""
         if self.silent:
             return
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in scalars.items()}
@@ -120,14 +126,14 @@ class Tracker:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
-    def note(self, text: str) -> None:
-        """Prints a line that stays."""
+    def print(self, text: str) -> None:
+        """Print a line that the heartbeat does not overwrite."""
         if not self.silent:
-            print_line(text)
+            print_above_heartbeat(text)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """`with tracker.pause():` around work that is no training step, so that ms/step and the ETA stay honest."""
+        """Leave the time of the block, such as validation, out of ms/step, throughput and ETA."""
         began = time.monotonic()
         yield
         self._clock += time.monotonic() - began
@@ -141,8 +147,8 @@ class Tracker:
         if self._board is not None:
             self._board.close()
 
-    def _say(self, line: str) -> None:
-        if sys.stderr.isatty():  # where a line that is wider than the window could not be written over
+    def _print_heartbeat(self, line: str) -> None:
+        if sys.stderr.isatty():  # a line wider than the window could not be overwritten
             line = line[: shutil.get_terminal_size().columns - 1]
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         else:
@@ -154,22 +160,22 @@ class Tracker:
             try:
                 if json.loads(line)["step"] <= start:
                     kept.append(line)
-            except ValueError:  # the half line of a killed run
+            except ValueError:  # an incomplete line of a killed run
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
 
 
-def heartbeat(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:
-    """What `Tracker.step` writes, in a line for people: of each kind of value only what there is, and the time left."""
+def heartbeat_line(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:
+    """Format the means of an interval, those of them that are shown, and the ETA."""
     parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
-    for name, form in _SHOWN.items():
+    for name, form in _HEARTBEAT_FORMATS.items():
         if name in means:
             parts.append(form(means[name]))
-    parts.append(f"ETA {duration((num_steps - step) * means['ms_per_step'] / 1000)}")
+    parts.append(f"ETA {format_duration((num_steps - step) * means['ms_per_step'] / 1000)}")
     return " | ".join(parts)
 
 
-_SHOWN: dict[str, Callable[[float | int], str]] = {
+_HEARTBEAT_FORMATS: dict[str, Callable[[float | int], str]] = {
     "loss": "loss {:.4g}".format,
     "lr": "lr {:.3g}".format,
     "grad_norm": "grad {:.3g}".format,
@@ -182,14 +188,14 @@ _SHOWN: dict[str, Callable[[float | int], str]] = {
 }
 
 
-def print_line(text: str) -> None:
+def print_above_heartbeat(text: str) -> None:
     """Print a line that the next heartbeat does not overwrite."""
     lead = "\r\033[K" if sys.stderr.isatty() else ""
     print(f"{lead}{text}", file=sys.stderr, flush=True)
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 05 min`."""
+def format_duration(seconds: float) -> str:
+    """Format a duration as `42 s`, `12 min` or `3 h 05 min`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -203,6 +209,6 @@ def _rounded(value: float | int) -> float | int:
 def _tensorboard(folder: Path, start: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # an extra: `pip install cogvideox[train]`
+    except ImportError:  # pip install cogvideox[train]
         return None
     return SummaryWriter(str(folder), purge_step=start + 1)

@@ -1,1 +1,1 @@
-"""Optimizers and the learning rate schedule."""
+"""Optimizers (AdamW, 8-bit AdamW, Muon), gradient clipping and the learning-rate schedule."""

@@ -1,7 +1,6 @@
-"""AdamW whose two moments take a byte for each weight instead of four (Dettmers et al. 2022, "8-bit Optimizers via
-Block-wise Quantization"), by torchao, which is imported when it is asked for.
+"""AdamW with 8-bit moments by torchao (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization").
 
-In a checkpoint a moment is its codes and the scale of each block of them, so that a run resumes to the bit.
+The moments take a quarter of the memory. A checkpoint stores their codes and block scales, so resuming is bit-exact.
 """
 
 from collections.abc import Callable
@@ -17,47 +16,53 @@ State = dict[str, Any]
 
 
 def adamw_8bit(groups: list[dict], settings: OptimSettings) -> torch.optim.Optimizer:
-    """AdamW over parameter groups. Moments of small vectors stay float32.
+    """Build AdamW with 8-bit moments; those of small tensors stay float32.
 
-    Its steps are compiled, at the first one, which takes a compiler.
+    torchao compiles the optimizer step at its first call, which requires a C++ compiler.
+
     Raises:
         UserError: torchao is not installed.
     """
-    optimizer = torchao_adamw()(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-    optimizer.register_step_pre_hook(_rates_to_tensors)
+    optimizer = import_torchao_adamw()(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    optimizer.register_step_pre_hook(_lr_to_tensor)
     optimizer.register_state_dict_post_hook(_to_plain)
     optimizer.register_load_state_dict_pre_hook(_from_plain)
     return optimizer
 
 
-def torchao_adamw() -> Callable[..., torch.optim.Optimizer]:
-    """The class of torchao. Raises UserError when it is not installed."""
+def import_torchao_adamw() -> Callable[..., torch.optim.Optimizer]:
+    """Import `torchao.optim.AdamW8bit`.
+
+    Raises:
+        UserError: torchao is not installed.
+    """
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
         raise UserError(
-            "optim.moments=8bit takes torchao, which is not here: pip install 'cogvideox[quant]', or take float32"
+            "optim.moments=8bit needs torchao, which is not installed: pip install 'cogvideox[quant]', or use float32"
         ) from error
     return AdamW8bit
 
 
-def refuse_8bit(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """For an optimizer that is about to load a state of float32 moments.
+def reject_8bit_state(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Pre-hook of `load_state_dict` for an optimizer with float32 moments.
 
     Raises:
-        ValueError: the moments are of 8 bits.
+        ValueError: the saved moments are 8-bit.
     """
     if any(isinstance(value, dict) for moments in state["state"].values() for value in moments.values()):
-        raise ValueError("its moments are of 8 bits; resume with optim.moments=8bit in one process")
+        raise ValueError("its moments are 8-bit; resume with optim.moments=8bit in a single process")
 
 
-def _rates_to_tensors(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """As numbers they would be part of the compiled code."""
+def _lr_to_tensor(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Store learning rates as tensors: as floats they would be constants of the compiled step."""
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
 
 
 def _to_plain(optimizer: torch.optim.Optimizer, state: State) -> State:
+    """Replace quantized moments by plain tensors, which a checkpoint can store."""
     return {**state, "state": {i: {k: _plain(v) for k, v in moments.items()} for i, moments in state["state"].items()}}
 
 
@@ -68,6 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from_plain(optimizer: torch.optim.Optimizer, state: State) -> State:
+    """The inverse of `_to_plain`."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         i: {name: _moment(value, parameters[i]) if name != "step" else value for name, value in of.items()}
@@ -80,7 +86,7 @@ def _moment(value: Any, parameter: Tensor) -> Tensor:
     from torchao.optim.subclass_8bit import OptimState8bit
 
     if isinstance(value, Tensor):
-        if value.numel() >= 4096 and value.numel() % 256 == 0:  # those that torchao gives 8 bits
+        if value.numel() >= 4096 and value.numel() % 256 == 0:  # torchao quantizes these
             raise ValueError("its moments are float32; resume with optim.moments=float32")
         return value
     codes, scale = value["codes"], value["scale"]

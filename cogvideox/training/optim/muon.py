@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they are applied.
+"""Muon (Jordan et al. 2024): momentum SGD whose update matrices are orthogonalized.
 
-A gradient of a weight matrix has a few large singular values and many small ones; Muon moves along all of them at the
-same rate. It is for the matrices inside a network; embeddings, modulations, norms and the last projection keep AdamW.
+The gradient of a weight matrix has a few large singular values and many small ones; Muon updates along all of them at
+the same rate. It is for the hidden matrices; embeddings, modulation, norms and the output projection use AdamW.
 `torch.optim.Muon` iterates in bfloat16, which CPUs without bfloat16 units run tens of times slower than float32.
 """
 
@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic a x + b x^3 + c x^5, which brings singular values to about 1, the small ones fastest."""
+"""Coefficients of the Newton-Schulz polynomial a x + b x^3 + c x^5, which maps singular values to about 1."""
 RMS = 0.2
-"""Root mean square of an update before the learning rate: AdamW's usual, so that both take the same rate
-(Liu et al. 2025, "Muon is scalable for LLM training", section 2.2)."""
+"""Root mean square of an update before it is multiplied by the learning rate. It matches AdamW's, so that both share
+one learning rate (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum. A group's `parts` says how many square-like matrices lie above each other in its
-    weights: 3 for queries, keys and values that share one. All weights of one shape are treated in one batch."""
+    """Muon with Nesterov momentum. Weights of equal shape are updated in one batch.
+
+    A parameter group's `parts` is the number of matrices that its weights stack along dimension 0: 3 for a fused QKV
+    projection.
+    """
 
     def __init__(self, groups: Iterable[dict], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay, "parts": 1})
@@ -38,22 +41,25 @@ class Muon(torch.optim.Optimizer):
                 self._update(weights, group["lr"], group["weight_decay"], group["parts"])
 
     def _update(self, weights: list[nn.Parameter], lr: float, weight_decay: float, parts: int) -> None:
-        ahead = []
+        nesterov = []
         for weight in weights:
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             assert weight.grad is not None
             momentum = state["momentum"].lerp_(weight.grad, 1.0 - MOMENTUM)
-            ahead.append(weight.grad.lerp(momentum, MOMENTUM))
-        update = torch.stack(ahead).unflatten(1, (parts, -1))
-        update = orthogonalized(update) * (RMS * math.sqrt(max(update.shape[-2:])))
+            nesterov.append(weight.grad.lerp(momentum, MOMENTUM))
+        update = torch.stack(nesterov).unflatten(1, (parts, -1))
+        update = orthogonalize(update) * (RMS * math.sqrt(max(update.shape[-2:])))
         for weight, change in zip(weights, update.flatten(1, 2), strict=True):
             weight.mul_(1.0 - lr * weight_decay).sub_(change, alpha=lr)
 
 
-def orthogonalized(matrices: Float[Tensor, "*batch m n"], steps: int = 5) -> Float[Tensor, "*batch m n"]:
-    """The nearest (semi-)orthogonal matrices, roughly: singular values end between about 0.7 and 1.2."""
+def orthogonalize(matrices: Float[Tensor, "*batch m n"], steps: int = 5) -> Float[Tensor, "*batch m n"]:
+    """Approximate the nearest (semi-)orthogonal matrices by Newton-Schulz iteration.
+
+    The singular values of the result lie between about 0.7 and 1.2.
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices

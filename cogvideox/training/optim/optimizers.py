@@ -1,8 +1,8 @@
-"""AdamW as the paper sets it, Muon beside it, and the learning rate as a pure function of the step.
+"""Optimizers and parameter groups, gradient clipping, and the learning-rate schedule as a function of the step.
 
-Hyperparameters: CogVideoX, appendix A, table 6 (betas 0.9 / 0.95, eps 1e-8, weight decay 1e-4, clip 1.0, cosine decay).
-The peak learning rate and the warm-up are not published; a recipe chooses them. Muon is not the paper's: on two CPU
-cores the shipped model needs fewer steps with it.
+Hyperparameters: CogVideoX, appendix A, table 6 (AdamW, betas 0.9 / 0.95, eps 1e-8, weight decay 1e-4, gradient clipping
+1.0, cosine decay). The peak learning rate and the warm-up are not published; each recipe sets them. Muon is not from
+the paper: with it the shipped model trains in fewer steps.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import clip_gradients
 from cogvideox.training.config import OptimSettings
-from cogvideox.training.optim.adamw_8bit import adamw_8bit, refuse_8bit
+from cogvideox.training.optim.adamw_8bit import adamw_8bit, reject_8bit_state
 from cogvideox.training.optim.muon import Muon
 
 
 class Optimizers:
-    """Several optimizers that step, and are saved, as one. Each parameter belongs to one of them."""
+    """Several optimizers with the interface of one. Each parameter belongs to exactly one of them."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
@@ -41,33 +41,33 @@ class Optimizers:
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[Any]) -> None:
-        """Raises ValueError for the state of other optimizers."""
+        """Load the state of the same optimizers; raises ValueError for another number of them."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
 
 
-def optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> torch.optim.Optimizer | Optimizers:
-    """The optimizer that the settings name, over the trainable parameters of `modules`.
+def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> torch.optim.Optimizer | Optimizers:
+    """Build the optimizer `settings.name` for the trainable parameters of `modules`.
 
     Raises:
-        UserError: Muon for a network without transformer blocks; moments of 8 bits, and no torchao.
+        UserError: Muon for a network without transformer blocks; 8-bit moments without torchao.
     """
     if settings.name == "adamw":
-        return adamw(modules, settings)
+        return build_adamw(modules, settings)
     hidden = hidden_matrices(modules)
     if not hidden:
-        raise UserError("optim.name=muon is for the matrices of transformer blocks, and here are none: use adamw")
+        raise UserError("optim.name=muon is for the matrices of transformer blocks, and there are none: use adamw")
     groups = [
         {"params": [weight for name, weight in hidden.items() if name.endswith("qkv.weight") is fused], "parts": parts}
         for fused, parts in ((True, 3), (False, 1))
     ]
     return Optimizers(
-        Muon(groups, settings.lr, settings.weight_decay), adamw(modules, settings, besides=hidden.values())
+        Muon(groups, settings.lr, settings.weight_decay), build_adamw(modules, settings, exclude=hidden.values())
     )
 
 
 def hidden_matrices(modules: Iterable[nn.Module]) -> dict[str, nn.Parameter]:
-    """The trainable matrices inside transformer blocks, by name: attention and MLP, not the modulation."""
+    """Return the trainable attention and MLP matrices of transformer blocks, by name; not those of the modulation."""
     return {
         f"{index}.{name}": weight
         for index, module in enumerate(modules)
@@ -76,13 +76,13 @@ def hidden_matrices(modules: Iterable[nn.Module]) -> dict[str, nn.Parameter]:
     }
 
 
-def param_groups(modules: Iterable[nn.Module], weight_decay: float, besides: Iterable[nn.Parameter] = ()) -> list[dict]:
-    """Splits the trainable parameters, those `besides` left out, into decayed matrices and undecayed rest.
+def param_groups(modules: Iterable[nn.Module], weight_decay: float, exclude: Iterable[nn.Parameter] = ()) -> list[dict]:
+    """Split the trainable parameters, without those in `exclude`, into groups with and without weight decay.
 
-    Weight decay is for the weights that multiply activations: norms, biases and every other vector are left alone, and
-    so are embedding tables, whose rows only some samples touch. A parameter that two modules share appears once.
+    Weights that multiply activations are decayed. Norms, biases and other vectors are not, nor are embedding tables,
+    of which each sample uses only some rows. A parameter shared by two modules appears once.
     """
-    seen = {id(parameter) for parameter in besides}
+    seen = {id(parameter) for parameter in exclude}
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     for root in modules:
@@ -100,27 +100,27 @@ def param_groups(modules: Iterable[nn.Module], weight_decay: float, besides: Ite
     return [group for group in groups if group["params"]]
 
 
-def adamw(
-    modules: Iterable[nn.Module], settings: OptimSettings, besides: Iterable[nn.Parameter] = ()
+def build_adamw(
+    modules: Iterable[nn.Module], settings: OptimSettings, exclude: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters of `modules`, in one fused kernel per step (CPU and GPU alike).
+    """Build fused AdamW for the trainable parameters of `modules`, without those in `exclude`.
 
     Raises:
-        UserError: moments of 8 bits, and no torchao.
+        UserError: 8-bit moments without torchao.
     """
-    groups = param_groups(modules, settings.weight_decay, besides)
+    groups = param_groups(modules, settings.weight_decay, exclude)
     if settings.moments == "8bit":
         return adamw_8bit(groups, settings)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
-    optimizer.register_load_state_dict_pre_hook(refuse_8bit)
+    optimizer.register_load_state_dict_pre_hook(reject_8bit_state)
     return optimizer
 
 
 def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
-    """The learning rate of the update with index `step` (0-based) in a run of `num_steps` updates.
+    """Return the learning rate of optimizer step `step` (0-based) of `num_steps`.
 
-    Rises linearly over `warmup_steps`, the first update already at `lr / warmup_steps`; then stays, or follows half a
-    cosine down to `final_lr * lr` at the last update.
+    Linear warm-up over `warmup_steps`, from `lr / warmup_steps` in the first step; then constant, or cosine decay to
+    `final_lr * lr` in the last step.
     """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
@@ -131,15 +131,20 @@ def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
     return settings.lr * (settings.final_lr + (1.0 - settings.final_lr) * cosine)
 
 
-def clip(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
-    """Shortens the whole gradient, on however many ranks, to `settings.grad_clip`; returns its norm before (a scalar
-    tensor)."""
+def clip_grad_norm(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
+    """Clip the norm of the whole gradient, over all ranks, to `settings.grad_clip`; return the norm before clipping, a
+    scalar tensor."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return clip_gradients(parameters, settings.grad_clip)
 
 
-def move(optimizer: torch.optim.Optimizer | Optimizers, step: int, num_steps: int, settings: OptimSettings) -> float:
-    """One optimizer step from the gradients at hand, as they are; clears them, and returns the learning rate used."""
+def optimizer_step(
+    optimizer: torch.optim.Optimizer | Optimizers, step: int, num_steps: int, settings: OptimSettings
+) -> float:
+    """Set the learning rate of step `step` (0-based), update the weights and clear the gradients.
+
+    Returns the learning rate.
+    """
     lr = learning_rate(step, num_steps, settings)
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -36,7 +36,7 @@ from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import ToyboxTraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
-from cogvideox.training.metrics.tracker import Work
+from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import Run, training_run
@@ -72,7 +72,7 @@ def train(
             )
         schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
         model = build(settings).to(run.device)
-        optimizer = optimizers.optimizer([model], settings.optim)
+        optimizer = optimizers.build_optimizer([model], settings.optim)
         ema = EMA({"model": model}, run.config.ema_decay)
         run.restore({"model": model, "optimizer": optimizer, "ema": ema}, settings.num_samples)
         sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
@@ -90,17 +90,17 @@ def train(
                 losses = velocity_losses(in_steps, batch, schedule, scale)
             loss = losses.mean()
             loss.backward()
-            grad_norm, scalars = optimizers.clip(optimizer, settings.optim), {}
+            grad_norm, scalars = optimizers.clip_grad_norm(optimizer, settings.optim), {}
             if run.is_finite(loss=loss, grad_norm=grad_norm):
-                lr = optimizers.move(optimizer, step, run.config.num_steps, settings.optim)
+                lr = optimizers.optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
-                sums = timestep_bins.sums(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
-                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.means(sums)}
+                sums = timestep_bins.bin_losses(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
+                scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.bin_means(sums)}
             optimizer.zero_grad(set_to_none=True)
             (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
             size = BatchShape(b, t, h, w, n)
             flops = sum(throughput.step_flops(settings.transformer, [size]))
-            run.log(scalars, Work(b, b * size.tokens(settings.transformer), flops))
+            run.log(scalars, StepWork(b, b * size.tokens(settings.transformer), flops))
 
             with run.tracker.pause():
                 if run.due(run.config.validate_interval, at_end=False):
@@ -187,7 +187,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
 def _encode(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
         print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
-        run.interruption.check()
+        run.preemption.check()
 
     batch_size = 16 if run.device.type == "cpu" else 128
     cache, workers = run.out.parent / "latents", run.config.workers

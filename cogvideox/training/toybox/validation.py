@@ -36,14 +36,14 @@ def validation_loss(
     device, seed = next(model.parameters()).device, batches.settings.run.seed
     latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
     ids = batches.ids(batches.held_out(len(table))[1]).to(device)
-    timesteps = timestep_bins.spread(len(latents), schedule.num_train_timesteps)
+    timesteps = timestep_bins.spread_timesteps(len(latents), schedule.num_train_timesteps)
     noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
     losses = []
     for rows in torch.arange(len(latents)).split(batch_size):
         x0, t, eps = (part[rows].to(device) for part in (latents, timesteps, noise))
         predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
         losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
-    return timestep_bins.validation(torch.cat(losses), timesteps, schedule.num_train_timesteps)
+    return timestep_bins.validation_metrics(torch.cat(losses), timesteps, schedule.num_train_timesteps)
 
 
 def write_samples(pipe: CogVideoX, batches: Batches, path: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Stateful
 from cogvideox.training.config import VAETraining
-from cogvideox.training.optim.optimizers import adamw, clip, move
+from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.vae.context_parallel import Part, mean_over
 from cogvideox.vae.losses.discriminator import (
@@ -32,7 +32,7 @@ class Adversary:
         self.net = Discriminator(settings.discriminator)
         init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 draws the VAE's
         self.net.to(device)
-        self.optimizer = adamw([self.net], settings.disc_optim)
+        self.optimizer = build_adamw([self.net], settings.disc_optim)
 
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint holds of it."""
@@ -64,11 +64,11 @@ class Adversary:
         loss.backward()
         if self.ranks is not None:
             average_gradients(self.net.parameters(), self.ranks.world)
-        norm = clip(self.optimizer, settings.disc_optim)
+        norm = clip_grad_norm(self.optimizer, settings.disc_optim)
         if not bool(norm.isfinite()):
             self.optimizer.zero_grad(set_to_none=True)
             return {"disc_skipped": torch.ones((), device=norm.device)}
-        move(self.optimizer, step - self.start, settings.run.num_steps - self.start, settings.disc_optim)
+        optimizer_step(self.optimizer, step - self.start, settings.run.num_steps - self.start, settings.disc_optim)
         means = {"disc_real": share * real.detach().mean(), "disc_fake": share * fake.detach().mean()}
         return {"disc": loss.detach(), **means}
 

@@ -21,8 +21,8 @@ from cogvideox.pretrained.model_spec import find_model, shipped_models
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.config import VAETraining
 from cogvideox.training.ema import EMA
-from cogvideox.training.metrics.tracker import Work
-from cogvideox.training.optim.optimizers import adamw, clip, move
+from cogvideox.training.metrics.tracker import StepWork
+from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.training.vae.clip_sources import Pixels, sources
@@ -65,14 +65,14 @@ def train(
         vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
         perceptual = perceptual_loss(settings, device)
         source, held_out = sources(settings)
-        optimizer = adamw([vae], settings.optim)
+        optimizer = build_adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.config.ema_decay)
         adversary = Adversary(settings, device, ranks) if settings.loss.gan > 0 else None
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
         run.restore(parts, lambda done: sum(num_clips(settings, step) for step in range(done)))
         if perceptual is not None and run.start == 0:
             stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
-            run.tracker.note(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
+            run.tracker.print(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
         forward = torch.compile(reconstruct, dynamic=False) if run.config.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
@@ -93,15 +93,15 @@ def train(
             objective.backward()
             if ranks is not None:
                 average_gradients(vae.parameters(), ranks.world)
-            loss, grad_norm, scalars = mean(loss), clip(optimizer, settings.optim), {}
+            loss, grad_norm, scalars = mean(loss), clip_grad_norm(optimizer, settings.optim), {}
             if run.is_finite(loss=loss, grad_norm=grad_norm):
-                lr = move(optimizer, step, run.config.num_steps, settings.optim)
+                lr = optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
                 if adversary is not None and step >= adversary.start:
                     terms |= adversary.learn(part, step, made)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
-            run.log(scalars, Work(len(whole.pixels)))
+            run.log(scalars, StepWork(len(whole.pixels)))
 
             with run.tracker.pause():
                 with ema.swapped():

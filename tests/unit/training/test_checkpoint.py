@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
-from cogvideox.training.checkpoint import Checkpoints, open_run
+from cogvideox.training.checkpoint import Checkpoints, restore_run
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim import optimizers
-from cogvideox.training.optim.optimizers import adamw, move
+from cogvideox.training.optim.optimizers import build_adamw, optimizer_step
 from cogvideox.training.toybox.trainer import build
 from tests import tiny_runs
 
@@ -19,10 +19,10 @@ from tests import tiny_runs
 def parts(seed: int) -> dict:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
-    optimizer = adamw([net], OptimSettings())
+    optimizer = build_adamw([net], OptimSettings())
     for step in range(3):
         net(torch.randn(5, 4)).square().sum().backward()
-        move(optimizer, step, 10, OptimSettings())
+        optimizer_step(optimizer, step, 10, OptimSettings())
     return {"net": net, "optimizer": optimizer}
 
 
@@ -36,14 +36,14 @@ def same(a, b) -> bool:
     return a == b
 
 
-def begun(folder) -> None:
-    """A run that was saved after 5 steps."""
-    checkpoints, done = open_run(folder, OptimSettings(), {}, resume=False, keep=1)
+def start_run(folder) -> None:
+    """Write a run with a checkpoint after 5 steps."""
+    checkpoints, done = restore_run(folder, OptimSettings(), {}, resume=False, keep=1)
     assert done == 0
     checkpoints.save(5, parts(1))
 
 
-def test_state_comes_back_to_the_bit(tmp_path):
+def test_save_and_load_are_bit_exact(tmp_path):
     saved, other = parts(1), parts(2)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(7, saved)
@@ -52,7 +52,7 @@ def test_state_comes_back_to_the_bit(tmp_path):
         assert same(part.state_dict(), other[name].state_dict())
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_the_newest_checkpoints_are_kept(tmp_path):
     checkpoints, state = Checkpoints(tmp_path, keep=2), parts(1)
     for step in (5, 10, 15):
         checkpoints.save(step, state)
@@ -60,17 +60,17 @@ def test_the_newest_are_kept(tmp_path):
     assert checkpoints.latest() == 15 and checkpoints.load(state, 10) == 10
 
 
-def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path):
+def test_an_interrupted_save_is_ignored_and_removed(tmp_path):
     checkpoints, state = Checkpoints(tmp_path, keep=1), parts(1)
     checkpoints.save(5, state)
     (checkpoints.folder / "step-00000010.partial").mkdir()
-    (checkpoints.folder / "step-00000015").mkdir()  # renamed, but the pointer was never moved
+    (checkpoints.folder / "step-00000015").mkdir()  # renamed, but `latest` was not updated
     assert checkpoints.latest() == 5 and checkpoints.load(state) == 5
     checkpoints.save(6, state)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step-00000006"]
 
 
-def test_files_that_the_user_put_there_stay(tmp_path):
+def test_files_of_the_user_are_kept(tmp_path):
     """Copies of checkpoints, whatever their names, and the targets of symbolic links."""
     checkpoints, state = Checkpoints(tmp_path, keep=1), parts(1)
     checkpoints.save(5, state)
@@ -90,7 +90,7 @@ def test_files_that_the_user_put_there_stay(tmp_path):
     assert {*mine} <= {path.name for path in checkpoints.folder.iterdir()}
 
 
-def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     checkpoints, state = Checkpoints(tmp_path), parts(1)
     checkpoints.save(5, state)
 
@@ -104,7 +104,7 @@ def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert checkpoints.load(state) == 5
 
 
-def test_a_file_that_the_system_does_not_allow_is_told_in_words(tmp_path):
+def test_a_file_size_limit_is_reported(tmp_path):
     checkpoints, before = Checkpoints(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
     try:
@@ -115,7 +115,7 @@ def test_a_file_that_the_system_does_not_allow_is_told_in_words(tmp_path):
     assert list(checkpoints.folder.iterdir()) == []
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+def test_nonfinite_weights_are_not_saved(tmp_path):
     checkpoints, state = Checkpoints(tmp_path), parts(1)
     checkpoints.save(5, state)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
+def test_a_damaged_checkpoint_is_reported(tmp_path, damage):
     checkpoints, state = Checkpoints(tmp_path), parts(1)
     file = checkpoints.save(5, state) / "tensors.safetensors"
     match damage:
@@ -140,7 +140,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
         checkpoints.load(state)
 
 
-def test_a_damaged_pointer_is_one_sentence(tmp_path):
+def test_a_damaged_latest_file_is_reported(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, parts(1))
     (checkpoints.folder / "latest").write_text("")
@@ -148,55 +148,55 @@ def test_a_damaged_pointer_is_one_sentence(tmp_path):
         checkpoints.latest()
 
 
-def test_damaged_settings_are_one_sentence(tmp_path):
-    begun(tmp_path)
+def test_damaged_settings_are_reported(tmp_path):
+    start_run(tmp_path)
     (tmp_path / "settings.yaml").write_text("lr: [")
     with pytest.raises(UserError, match=r"cannot read .*settings\.yaml"):
-        open_run(tmp_path, OptimSettings(), parts(1), resume=True, keep=1)
+        restore_run(tmp_path, OptimSettings(), parts(1), resume=True, keep=1)
 
 
-def test_a_run_goes_on_where_it_was_saved(tmp_path):
-    begun(tmp_path)
+def test_a_run_resumes_from_its_checkpoint(tmp_path):
+    start_run(tmp_path)
     state = parts(2)
-    _, done = open_run(tmp_path, OptimSettings(lr=1e-4), state, resume=True, keep=1)
+    _, done = restore_run(tmp_path, OptimSettings(lr=1e-4), state, resume=True, keep=1)
     assert done == 5 and same(state["net"].state_dict(), parts(1)["net"].state_dict())
     assert "lr: 0.0001" in (tmp_path / "settings.yaml").read_text()
 
 
-def test_a_run_that_does_not_fit_keeps_its_settings(tmp_path):
-    begun(tmp_path)
+def test_a_failed_resume_keeps_the_settings_file(tmp_path):
+    start_run(tmp_path)
     before = (tmp_path / "settings.yaml").read_text()
     other = {"net": nn.Linear(4, 4), "optimizer": parts(1)["optimizer"]}
-    with pytest.raises(UserError, match="does not fit"):
-        open_run(tmp_path, OptimSettings(lr=1e-4), other, resume=True, keep=1)
+    with pytest.raises(UserError, match="does not match"):
+        restore_run(tmp_path, OptimSettings(lr=1e-4), other, resume=True, keep=1)
     assert (tmp_path / "settings.yaml").read_text() == before
 
 
-def test_another_model_is_refused(tmp_path):
+def test_the_checkpoint_of_another_model_is_rejected(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, parts(1))
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="does not match"):
         checkpoints.load({"net": nn.Linear(4, 4), "optimizer": parts(1)["optimizer"]})
-    with pytest.raises(UserError, match="holds"):
+    with pytest.raises(UserError, match="contains"):
         checkpoints.load({"net": nn.Linear(4, 4)})
 
 
 @pytest.mark.parametrize("names", [("muon", "adamw"), ("adamw", "muon")])
-def test_another_optimizer_is_refused(tmp_path, names):
+def test_the_checkpoint_of_another_optimizer_is_rejected(tmp_path, names):
     model = build(tiny_runs.toybox_run(tmp_path))
-    before, now = ({"optimizer": optimizers.optimizer([model], OptimSettings(name=name))} for name in names)
+    before, now = ({"optimizer": optimizers.build_optimizer([model], OptimSettings(name=name))} for name in names)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, before)
-    with pytest.raises(UserError, match="does not fit this run's optimizer"):
+    with pytest.raises(UserError, match="does not match this run's optimizer"):
         checkpoints.load(now)
 
 
-def test_a_file_is_no_folder_of_a_run(tmp_path):
+def test_a_file_in_place_of_the_run_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot read"):
         Checkpoints(tmp_path / "file").latest()
 
 
-def test_nothing_to_resume_from(tmp_path):
+def test_loading_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         Checkpoints(tmp_path).load({})

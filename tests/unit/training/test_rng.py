@@ -5,19 +5,19 @@ import torch
 from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
 
 
-def test_every_clip_is_visited_once_in_a_pass():
-    visits = [index for step in range(21) for index in clip_indices(0, step, 4, 12)]
-    passes = [visits[start : start + 12] for start in range(0, 84, 12)]
-    assert all(sorted(visited) == list(range(12)) for visited in passes)
-    assert passes[0] != passes[1]
+def test_every_clip_occurs_once_per_epoch():
+    indices = [index for step in range(21) for index in clip_indices(0, step, 4, 12)]
+    epochs = [indices[start : start + 12] for start in range(0, 84, 12)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
 
 
-def test_batches_that_do_not_divide_the_clips_still_visit_all_equally():
-    visits = Counter(index for step in range(10) for index in clip_indices(0, step, 7, 10))
-    assert set(visits.values()) == {7}
+def test_batches_may_span_epochs():
+    counts = Counter(index for step in range(10) for index in clip_indices(0, step, 7, 10))
+    assert set(counts.values()) == {7}
 
 
-def test_draws_depend_on_purpose_seed_and_step_and_on_nothing_else():
+def test_random_numbers_depend_on_purpose_seed_and_step_alone():
     def draw(purpose: str, seed: int, step: int) -> tuple[float, float]:
         return (
             torch.rand((), generator=torch_generator(purpose, seed, step)).item(),

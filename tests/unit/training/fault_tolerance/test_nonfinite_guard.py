@@ -1,4 +1,4 @@
-"""Steps that are not finite: skipped and logged, and the end of a run of them."""
+"""Steps with a non-finite loss or gradient are skipped and logged; many in a row end the run."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
-from cogvideox.training.fault_tolerance.nonfinite_guard import Guard
+from cogvideox.training.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from cogvideox.training.metrics.tracker import Tracker
 from cogvideox.training.vae import trainer
 from tests import tiny_runs
@@ -16,20 +16,20 @@ from tests import tiny_runs
 NAN, ONE = torch.tensor(float("nan")), torch.tensor(1.0)
 
 
-def test_single_steps_are_skipped_and_many_in_a_row_end_the_run(tmp_path, capsys):
-    guard = Guard(Tracker(tmp_path, num_steps=9), Checkpoints(tmp_path), limit=2)
-    answers = [guard.passes(step, loss=NAN if step % 3 else ONE, norm=ONE) for step in range(1, 8)]
+def test_single_steps_are_skipped_and_many_in_a_row_raise(tmp_path, capsys):
+    guard = NonFiniteGuard(Tracker(tmp_path, num_steps=9), Checkpoints(tmp_path), limit=2)
+    answers = [guard.check(step, loss=NAN if step % 3 else ONE, norm=ONE) for step in range(1, 8)]
     assert answers == [False, False, True, False, False, True, False]
     lines = [json.loads(line) for line in guard.tracker.path.read_text().splitlines()]
     assert lines == [{"step": step, "skipped": 1.0} for step in (1, 2, 4, 5, 7)]
     assert "step 1 is skipped: loss is nan" in capsys.readouterr().err
-    assert not guard.passes(8, loss=ONE, norm=NAN)
-    with pytest.raises(UserError, match=r"norm is inf at step 9; 3 steps in a row .* begin again"):
-        guard.passes(9, loss=ONE, norm=ONE / 0)
+    assert not guard.check(8, loss=ONE, norm=NAN)
+    with pytest.raises(UserError, match=r"norm is inf at step 9; 3 steps in a row .* start again"):
+        guard.check(9, loss=ONE, norm=ONE / 0)
 
 
-def test_a_run_that_blows_up_ends_with_its_last_good_checkpoint(tmp_path):
-    """With such a learning rate a step makes weights that no second step can use."""
+def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
+    """With this learning rate the weights are unusable after one step."""
     good = replace(tiny_runs.vae_run(num_steps=2, max_skipped=1, validate_interval=0), image_interval=0)
     assert trainer.train(good, tmp_path) is not None
     wild = replace(good, optim=replace(good.optim, lr=1e30), run=replace(good.run, num_steps=9, save_interval=0))

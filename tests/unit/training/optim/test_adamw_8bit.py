@@ -1,4 +1,4 @@
-"""Moments of 8 bits: by torchao where it is installed, and a sentence where it is not."""
+"""AdamW with 8-bit moments: by torchao if it is installed, otherwise a clear error."""
 
 import sys
 from dataclasses import replace
@@ -13,54 +13,53 @@ from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.trainer import train
-from cogvideox.training.optim.optimizers import adamw, move
+from cogvideox.training.optim.optimizers import build_adamw, optimizer_step
 from cogvideox.training.recipes import RECIPES
 
 EIGHT = OptimSettings(lr=1e-3, warmup_steps=0, schedule="constant", moments="8bit")
 FLOAT = OptimSettings(lr=1e-3, warmup_steps=0, schedule="constant")
 
 
-def begin(settings: OptimSettings) -> tuple[nn.Module, torch.optim.Optimizer]:
+def build(settings: OptimSettings) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     net = nn.Linear(64, 64)
-    return net, adamw([net], settings)
+    return net, build_adamw([net], settings)
 
 
 def steps(net: nn.Module, optimizer: torch.optim.Optimizer, settings: OptimSettings, numbers: range) -> None:
     for step in numbers:
         x = torch.randn(16, 64, generator=torch.Generator().manual_seed(step))
         (net(x) - x).square().mean().backward()
-        move(optimizer, step, 10, settings)
+        optimizer_step(optimizer, step, 10, settings)
 
 
-def test_without_torchao(monkeypatch: pytest.MonkeyPatch):
+def test_missing_torchao_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    with pytest.raises(UserError, match=r"takes torchao.*cogvideox\[quant\]"):
-        begin(EIGHT)
+    with pytest.raises(UserError, match=r"needs torchao.*cogvideox\[quant\]"):
+        build(EIGHT)
 
 
-def test_without_torchao_a_stage_encodes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_missing_torchao_is_reported_before_clips_are_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     settings = replace(RECIPES["toybox-sft"](), optim=EIGHT, data=(Source(str(tmp_path)),))
-    with pytest.raises(UserError, match="takes torchao"):
+    with pytest.raises(UserError, match="needs torchao"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_state_of_8_bits_is_refused_where_moments_are_float32():
-    _, optimizer = begin(FLOAT)
+def test_an_8bit_state_is_rejected_by_a_float32_optimizer():
+    _, optimizer = build(FLOAT)
     state = optimizer.state_dict()
     state["state"] = {0: {"step": torch.tensor(1.0), "exp_avg": {"codes": torch.zeros(64, 64, dtype=torch.uint8)}}}
     with pytest.raises(ValueError, match=r"resume with optim\.moments=8bit"):
         optimizer.load_state_dict(state)
 
 
-def test_8_bits(tmp_path: Path):
-    """Near to float32 in what is learned, a quarter of it in memory, and resumed to the bit."""
+def test_8bit_moments_train_like_float32_take_a_quarter_and_resume_bit_exactly(tmp_path: Path):
     pytest.importorskip("torchao")
-    exact, exactly = begin(FLOAT)
+    exact, exactly = build(FLOAT)
     steps(exact, exactly, FLOAT, range(4))
-    net, optimizer = begin(EIGHT)
+    net, optimizer = build(EIGHT)
     start = net.weight.detach().clone()
     steps(net, optimizer, EIGHT, range(2))
     checkpoints = Checkpoints(tmp_path)
@@ -71,10 +70,10 @@ def test_8_bits(tmp_path: Path):
     size = (tmp_path / "checkpoints/step-00000002/tensors.safetensors").stat().st_size
     assert size < 64 * 64 * (4 + 2 * 1.1) + 6000
 
-    again, resumed = begin(EIGHT)
+    again, resumed = build(EIGHT)
     assert checkpoints.load({"model": again, "optimizer": resumed}) == 2
     steps(again, resumed, EIGHT, range(2, 4))
     assert torch.equal(again.weight, net.weight)
-    for ours, theirs in ((begin(FLOAT)[1], optimizer), (begin(EIGHT)[1], exactly)):
+    for ours, theirs in ((build(FLOAT)[1], optimizer), (build(EIGHT)[1], exactly)):
         with pytest.raises(ValueError, match=r"resume with optim\.moments="):
             ours.load_state_dict(theirs.state_dict())

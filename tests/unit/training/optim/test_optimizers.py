@@ -6,13 +6,20 @@ from torch import nn
 
 from cogvideox.errors import UserError
 from cogvideox.training.config import OptimSettings
-from cogvideox.training.optim.muon import Muon, orthogonalized
-from cogvideox.training.optim.optimizers import adamw, clip, learning_rate, move, optimizer, param_groups
+from cogvideox.training.optim.muon import Muon, orthogonalize
+from cogvideox.training.optim.optimizers import (
+    build_adamw,
+    build_optimizer,
+    clip_grad_norm,
+    learning_rate,
+    optimizer_step,
+    param_groups,
+)
 from cogvideox.training.toybox.trainer import build
 from tests import tiny_runs
 
 
-def test_only_matrices_that_multiply_activations_decay():
+def test_weight_decay_applies_to_matrices_that_multiply_activations():
     shared = nn.Linear(4, 4)
     net = nn.ModuleDict({"embed": nn.Embedding(5, 4), "a": shared, "b": shared, "norm": nn.LayerNorm(4)})
     frozen = nn.Linear(4, 4).requires_grad_(False)
@@ -24,7 +31,7 @@ def test_only_matrices_that_multiply_activations_decay():
     }  # fmt: skip
 
 
-def test_learning_rate_warms_up_and_falls_like_a_cosine():
+def test_learning_rate_has_linear_warmup_and_cosine_decay():
     settings = OptimSettings(lr=2.0, warmup_steps=4, schedule="cosine", final_lr=0.1)
     rates = [learning_rate(step, 15, settings) for step in range(15)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
@@ -32,31 +39,30 @@ def test_learning_rate_warms_up_and_falls_like_a_cosine():
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
-def test_constant_learning_rate_and_no_warm_up():
+def test_constant_learning_rate_without_warmup():
     settings = OptimSettings(lr=2.0, warmup_steps=0, schedule="constant")
     assert {learning_rate(step, 10, settings) for step in range(10)} == {2.0}
 
 
-def test_the_gradient_is_clipped_used_and_cleared():
+def test_the_gradient_is_clipped_applied_and_cleared():
     net = nn.Linear(2, 1, bias=False)
     settings = OptimSettings(lr=1.0, warmup_steps=2, grad_clip=0.5)
-    adam = adamw([net], settings)
+    adam = build_adamw([net], settings)
     net.weight.grad = torch.tensor([[3.0, 4.0]])
-    norm, lr = clip(adam, settings), move(adam, 0, 10, settings)
+    norm, lr = clip_grad_norm(adam, settings), optimizer_step(adam, 0, 10, settings)
     assert lr == 0.5 and norm.item() == pytest.approx(5.0) and net.weight.grad is None
-    # The first moment of Adam is (1 - beta1) times the gradient it was given.
+    # Adam's first moment is (1 - beta1) times the clipped gradient.
     assert adam.state[net.weight]["exp_avg"].norm().item() == pytest.approx(0.1 * 0.5, rel=1e-4)
 
 
-def test_orthogonalized_matrices_are_nearly_orthogonal():
+def test_orthogonalize_gives_nearly_orthogonal_matrices():
     generator = torch.Generator().manual_seed(0)
     for shape in ((3, 24, 24), (2, 16, 64), (64, 16)):
-        values = torch.linalg.svdvals(orthogonalized(torch.randn(shape, generator=generator)))
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=generator)))
         assert values.quantile(0.1) > 0.6 and values.max() < 1.3
 
 
-def test_muon_turns_queries_keys_and_values_apart():
-    """A joint weight moves as its three matrices would if each had a weight of its own."""
+def test_muon_updates_a_fused_qkv_weight_like_three_separate_weights():
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(2, 3, 8, 8, generator=generator)
     joint, apart = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
@@ -68,17 +74,17 @@ def test_muon_turns_queries_keys_and_values_apart():
         for one in optimizers:
             one.step()
     torch.testing.assert_close(joint, torch.cat(apart))
-    # Its step is as long as AdamW's would be: about 0.2 of the rate for each number, twice.
+    # The update size matches AdamW's: an RMS of about 0.2 of the learning rate, in two steps.
     assert joint.square().mean().sqrt().item() == pytest.approx(0.04, rel=0.3)
 
 
-def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
     model = build(tiny_runs.toybox_run(tmp_path))
-    both = optimizer([model], OptimSettings(name="muon"))
+    both = build_optimizer([model], OptimSettings(name="muon"))
     muon, adam = ({id(weight) for group in one.param_groups for weight in group["params"]} for one in both.optimizers)
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}
     assert muon | adam == set(trainable.values()) and not muon & adam
     inside = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
     assert inside == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
     with pytest.raises(UserError, match="use adamw"):
-        optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))
+        build_optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))

@@ -126,7 +126,7 @@ def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
     assert run(num_steps=2) is not None
     capsys.readouterr()
     assert run(num_steps=3) is not None
-    assert "resumed with run.num_steps = 3, before 2" in capsys.readouterr().err
+    assert "resumed with run.num_steps = 3, was 2" in capsys.readouterr().err
 
 
 def test_a_run_on_images(settings, tmp_path):
