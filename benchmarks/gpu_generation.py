@@ -23,7 +23,7 @@ from cogvideox import CogVideoX
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.sampling import denoise
-from cogvideox.generation.sampling.step_cache import Cached
+from cogvideox.generation.sampling.step_cache import StepCache
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.model_settings import official_settings
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -66,11 +66,11 @@ def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict
 PROMPT = "a red ball"
 
 
-class EveryOther(Cached):
+class EveryOther(StepCache):
     """Random weights tell nothing of how fast a velocity changes. So every other step is computed, which is what the
     shipped model needs at a budget of 0.02 (docs/speed.md)."""
 
-    def _error_of(self, i: int) -> float:
+    def _error_weight(self, i: int) -> float:
         return 0.0 if self.computed_at == i - 1 else math.inf
 
 
@@ -105,11 +105,11 @@ def measure_generation(run: Run, preset: str) -> None:
         return lambda num_steps: _with(ours, other(float8), lambda: by_ours(num_steps, **values))
 
     def every_other(num_steps: int) -> Tensor:
-        plain, denoise.Cached = denoise.Cached, EveryOther
+        plain, denoise.StepCache = denoise.StepCache, EveryOther
         try:
             return by(float8=True, cache=0.02)(num_steps)
         finally:
-            denoise.Cached = plain
+            denoise.StepCache = plain
 
     ways: dict[str, tuple[int, Callable[[int], Tensor]]] = {
         "diffusers": (steps, by_theirs),

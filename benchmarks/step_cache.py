@@ -117,10 +117,10 @@ def summed_up(videos: list[Video], task: str) -> Report:
     return {"task": task, "reference": REFERENCE, "ways": told}
 
 
-COUNT: list[step_cache.Cached] = []
+COUNT: list[step_cache.StepCache] = []
 
 
-class Counted(step_cache.Cached):
+class Counted(step_cache.StepCache):
     def __init__(self, *of: Any) -> None:
         super().__init__(*of)
         COUNT.append(self)
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of them")
     options = parser.parse_args()
     start(options)
-    denoise.Cached = Counted
+    denoise.StepCache = Counted
     until = time.perf_counter() + options.seconds
     pipes = {rounded: CogVideoX.from_pretrained("toybox") for rounded in (False, True)}
     to_float8(pipes[True].bundle.transformer)

@@ -1,4 +1,4 @@
-"""Where a model runs, and in which floating-point type."""
+"""Choose the device that a model runs on and the dtype that it computes in."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,25 +11,25 @@ from cogvideox.errors import UserError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, or else the CPU.
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is CUDA if there is a GPU, otherwise the CPU.
 
     Raises:
-        UserError: no such device here.
+        UserError: there is no such device; the message lists those that there are.
     """
-    if wanted == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device).item()  # the device "meta" can make tensors, but has no numbers
-    except (RuntimeError, AssertionError):  # AssertionError: a torch without CUDA that is asked for it
-        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise UserError(f"there is no device {str(wanted)!r} here; there is {found}") from None
+        device = torch.device(name)
+        torch.empty(1, device=device).item()  # fails on "meta", which allocates tensors without values
+    except (RuntimeError, AssertionError):  # AssertionError: CUDA requested of a torch built without it
+        available = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise UserError(f"device {str(name)!r} is not available; use one of {available}") from None
     return device
 
 
-def on(device: torch.device) -> AbstractContextManager:
-    """A context in which streams, events and recorded graphs, which name no device, are those of this GPU."""
+def device_context(device: torch.device) -> AbstractContextManager:
+    """Make a GPU the current device, for streams, events and CUDA graphs, which take no device argument."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -37,7 +37,7 @@ def on(device: torch.device) -> AbstractContextManager:
 def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
     """A context in which cuDNN computes float32 convolutions in float32.
 
-    By default it rounds their inputs to TF32, which has 10 bits of precision, as float16.
+    By default it rounds their inputs to TF32, which has a mantissa of 10 bits, like float16.
     """
     cudnn: Any = torch.backends.cudnn
     if dtype != torch.float32 or cudnn.conv.fp32_precision != "tf32":
@@ -50,26 +50,31 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
         cudnn.allow_tf32 = True
 
 
-def choose_dtype(wanted: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:
-    """The dtype that a model computes in on that device.
+def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:
+    """The dtype that a model computes in on a device.
 
     Args:
-        wanted: a name, or "auto": float32 on a CPU, else `default`.
+        name: "float32", "bfloat16", "float16" or "auto", which is float32 on a CPU, otherwise `default`.
         default: the model's own dtype.
 
     Raises:
-        UserError: no such type, or one that the CPU has no fast arithmetic for.
+        UserError: an unknown dtype, or a 16-bit one on a CPU, which is slow in them.
     """
-    name = str(wanted).removeprefix("torch.")
+    name = dtype_name(name)
     if name == "auto":
         return torch.float32 if device.type == "cpu" else DTYPES[default]
     if name not in DTYPES:
-        raise UserError(f"there is no dtype {name!r}; there are auto, {', '.join(DTYPES)}")
+        raise UserError(f"unknown dtype {name!r}: use one of auto, {', '.join(DTYPES)}")
     if device.type == "cpu" and name != "float32":
-        raise UserError(f"dtype {name} is for GPUs: on a CPU it is many times slower than float32, so use that")
+        raise UserError(f"dtype {name} is many times slower than float32 on a CPU: use float32 or auto")
     return DTYPES[name]
 
 
 def widest_float(device: torch.device) -> torch.dtype:
     """float64, or float32 on Apple's GPUs, which have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def dtype_name(dtype: torch.dtype | str) -> str:
+    """The name of a dtype without "torch.", such as float32."""
+    return str(dtype).removeprefix("torch.")

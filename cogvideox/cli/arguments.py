@@ -1,21 +1,23 @@
-"""The parser of every verb: argparse, whose complaints become a `UserError` of one sentence."""
+"""The argument parser of every command: argparse, with errors raised as a `UserError` of one sentence."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cogvideox.errors import UserError
+from cogvideox.options import Option, parse_value
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `UserError`, names the nearest flag, and knows no abbreviations."""
+    """An `ArgumentParser` that raises `UserError`, suggests the nearest flag and allows no abbreviated flags."""
 
-    def __init__(self, verb: str, operands: str, description: str) -> None:
+    def __init__(self, command: str, operands: str, description: str) -> None:
         super().__init__(
-            prog=f"cogvideox {verb}",
-            usage=f"cogvideox {verb} {operands} [options]",
+            prog=f"cogvideox {command}",
+            usage=f"cogvideox {command} {operands} [options]",
             description=description,
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=110),
@@ -24,31 +26,82 @@ class Parser(argparse.ArgumentParser):
         self.register("type", Path, _path)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Reads the arguments.
+        """Parse command-line arguments.
 
         Raises:
-            UserError: an unknown flag, a value of the wrong kind, a missing value.
+            UserError: an unknown flag, a value of the wrong type, a missing value.
         """
         known, unknown = self.parse_known_intermixed_args(list(arguments))
         if unknown:
-            what, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
-            if what.startswith("-"):
-                self.error(f"there is no option {what.split('=')[0]}{nearest(what, flags)}")
-            self.error(f"{what!r} is one argument too many{self._hint}")
+            first, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
+            if first.startswith("-"):
+                self.error(f"there is no option {first.split('=')[0]}{nearest(first, flags)}")
+            self.error(f"unexpected argument {first!r}{self._hint}")
         return known
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def _path(text: str) -> Path:
-    """What is empty, such as a variable of the shell that was never set, would be the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty: name a file or folder")
-    return Path(text)
+def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: bool) -> None:
+    """Add the flags of declared options. Values stay text, for `parse_options`; what is not given is None.
+
+    Args:
+        common_only: leave options that are not common out of the help text; they are parsed all the same. The common
+            ones are then listed without groups.
+    """
+    groups: dict[str, Any] = {}
+    for option in options.values():
+        flags = option.flags or (_flag(option.name),)
+        keywords: dict[str, Any] = {"help": _help(option, options)}
+        if option.type is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        else:
+            keywords["metavar"] = option.metavar or "|".join(option.choices) or None
+        if isinstance(option.metavar, tuple):
+            keywords["nargs"] = len(option.metavar)
+        elif option.repeated:
+            keywords["action"] = "append"
+        if flags[0].startswith("-"):
+            keywords["dest"] = option.name
+        else:
+            keywords["nargs"] = "?"
+        target: Any = parser
+        if common_only and not option.common:
+            keywords["help"] = argparse.SUPPRESS
+        elif not common_only and option.group:
+            if option.group not in groups:
+                groups[option.group] = parser.add_argument_group(option.group)
+            target = groups[option.group]
+        target.add_argument(*flags, **keywords)
+
+
+def parse_options(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked values of the options that are given, from the text of their arguments.
+
+    Raises:
+        UserError: a value of the wrong type or out of bounds.
+    """
+    return {name: parse_value(option, given[name]) for name, option in options.items() if given.get(name) is not None}
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """`, did you mean 'x'?`-like ending for a sentence about an unknown `word`; empty where nothing is near."""
+    """` (did you mean x?)` for the choice that is nearest to an unknown word; empty if none is near."""
     close = get_close_matches(word, list(choices), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _help(option: Option, options: Mapping[str, Option]) -> str:
+    """The help text, in which names of other options are replaced by their flags."""
+    return re.sub(r"`(\w+)`", lambda found: _flag(found[1]), option.help).replace("%", "%%")
+
+
+def _path(text: str) -> Path:
+    """A path; an empty one, such as an unset shell variable, would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: name a file or folder")
+    return Path(text)

@@ -198,12 +198,12 @@ def _model() -> Finding:
 
 def _generation() -> Finding:
     from cogvideox.generation.pipeline import CogVideoX
-    from cogvideox.generation.request.builder import complete
+    from cogvideox.generation.request.builder import complete_request
 
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(shipped_models()[0])
     loaded = time.perf_counter()
-    video = pipe.run(complete(pipe.spec, None, num_inference_steps=STEPS, seed=0))
+    video = pipe.run(complete_request(pipe.spec, None, num_inference_steps=STEPS, seed=0))
     seconds = {"load_seconds": round(loaded - start, 2), "generate_seconds": round(time.perf_counter() - loaded, 2)}
     num_frames, height, width, _ = video.frames.shape
     if video.frames.std() < 1:

@@ -1,7 +1,7 @@
-"""`cogvideox VERB ...`: finds the verb's file, runs it, and turns errors into one sentence and an exit status.
+"""`cogvideox COMMAND ...`: run a command, and turn errors of the user into one sentence and an exit status.
 
-A verb is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported when it is
-called, and imports whatever is heavy only once its arguments have been read, so that `--help` answers at once.
+A command is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported on demand, and
+imports heavy libraries only after its arguments have been parsed, so that `--help` is fast.
 """
 
 import errno
@@ -11,82 +11,84 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cogvideox.cli.arguments import nearest
+from cogvideox.cli.messages import print_message
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.version import __version__
 
-VERBS = {
-    "generate": "make a video from a sentence",
-    "encode": "make latents and features of videos and captions, once, for training",
+COMMANDS = {
+    "generate": "generate a video from a prompt, an image or a video",
+    "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
-    "plot": "draw the curves of runs",
+    "plot": "plot the metrics of training runs",
     "convert": "convert weights: SAT, diffusers, single files",
-    "inspect": "say what a file or folder of weights is",
-    "toybox": "render scenes of the built-in world, or judge a video",
-    "doctor": "look at this machine and this installation",
+    "inspect": "identify a file or folder of weights and check it",
+    "toybox": "render scenes of the built-in toy world, or judge a video of it",
+    "doctor": "check this machine and installation",
 }
 
 _MODULES = {"generate": "cogvideox.cli.generate.command"}
 
-# What no file's own code has put into a sentence, and is still nobody's bug.
-_FAULTS_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+# Errors of the file system that are not bugs, for code that does not report them itself.
+_DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
-# Exit statuses. A bug or a broken machine leaves a traceback and Python's own status, 1.
+# Exit statuses. Bugs end with a traceback and Python's own status, 1.
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status: 0, 2 (something the user gave) or 130 (Ctrl-C)."""
+    """Run the command line and return the exit status: 0, 2 (an error of the user) or 130 (Ctrl-C)."""
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        return _complain(str(error))
+        return _print_error(str(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return _complain("out of memory: ask for fewer frames, a smaller size or, in training, a smaller batch")
+        return _print_error("out of memory: use fewer frames, a smaller size or, in training, a smaller batch size")
     except KeyboardInterrupt:
-        print("\ncogvideox: interrupted, no half-written file is left", file=sys.stderr)
+        print("\ncogvideox: interrupted; no incomplete files were left", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`cogvideox ... | head`); what is left in the buffer cannot be flushed.
+        # The reader of the output has ended (`cogvideox ... | head`), so the buffer cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if error.errno not in _FAULTS_OF_THE_DISK:
+        if error.errno not in _DISK_ERRORS:
             raise
-        return _complain(f"{error.filename or 'the disk'}: {error.strerror}")
+        return _print_error(f"{error.filename or 'the disk'}: {error.strerror}")
     except SystemExit as exit:  # argparse ends --help and --version this way
         return exit.code if isinstance(exit.code, int) else DONE
     return DONE
 
 
 def _dispatch(arguments: list[str]) -> None:
-    verb = arguments[0] if arguments else "--help"
-    if verb in ("-h", "--help", "help"):
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
         print(_overview())
-    elif verb in ("-V", "--version"):
+    elif command in ("-V", "--version"):
         print(f"cogvideox {__version__}")
-    elif verb in VERBS:
-        import_module(_MODULES.get(verb, f"cogvideox.cli.{verb}")).run(arguments[1:])
+    elif command in COMMANDS:
+        import_module(_MODULES.get(command, f"cogvideox.cli.{command}")).run(arguments[1:])
     else:
-        raise UserError(f"there is no command {verb!r}{nearest(verb, VERBS)}; the commands are {', '.join(VERBS)}")
+        raise UserError(
+            f"there is no command {command!r}{nearest(command, COMMANDS)}; the commands are {', '.join(COMMANDS)}"
+        )
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {purpose}" for verb, purpose in VERBS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:<{width}}  {summary}" for command, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: cogvideox COMMAND [...]",
             "",
             *lines,
             "",
-            "`cogvideox COMMAND --help` shows what a command takes; `cogvideox --version` shows the version.",
+            "`cogvideox COMMAND --help` shows the options of a command, `cogvideox --version` the version.",
         ]
     )
 
 
-def _complain(sentence: str) -> int:
-    # One line, whatever the message was built from.
-    print(f"cogvideox: {' '.join(sentence.split())}", file=sys.stderr)
+def _print_error(sentence: str) -> int:
+    print_message(" ".join(sentence.split()))  # in one line
     return USER_ERROR

@@ -1,8 +1,7 @@
-"""Latents that are finished, on the disk until the video is: what takes minutes to denoise is not lost to what comes
-after.
+"""A file that keeps denoised latents until the video is written, so that a failure to decode or save loses no work.
 
-One file holds, for each clip of a request, its latents at the transformer's scale and where the random generator stood
-after them, so that whatever is made next is what it would have been.
+It holds, for each clip of a request, the latents at the transformer's scale and the state of the random generator after
+them, so that the clips that follow are the same.
 """
 
 import json
@@ -21,34 +20,34 @@ from cogvideox.state_dict.safetensors_io import open_state, save_state
 SUFFIX = ".latents.safetensors"
 
 
-class Finished:
-    """The finished latents of one request.
+class LatentsCheckpoint:
+    """The denoised latents of one request.
 
     Args:
-        path: where they are kept.
-        what: all that the video depends on. What is at `path` is used if it is of the same, and otherwise replaced.
+        path: the file. Its content is used if it belongs to the same request, and replaced otherwise.
+        request: everything that the video depends on, as JSON values.
     """
 
-    def __init__(self, path: Path, what: dict[str, Any]) -> None:
+    def __init__(self, path: Path, request: dict[str, Any]) -> None:
         self.path = path
-        self._what = json.dumps(what, sort_keys=True)
-        self._kept: dict[str, Tensor] = {}
-        with suppress(UserError):  # none there, or one that was not written by this
+        self._request = json.dumps(request, sort_keys=True)
+        self._tensors: dict[str, Tensor] = {}
+        with suppress(UserError):  # no such file, or not one of ours
             stored = open_state(path)
-            if stored.metadata.get("request") == self._what:
-                self._kept = {name: tensor.clone() for name, tensor in stored.items()}
+            if stored.metadata.get("request") == self._request:
+                self._tensors = {name: tensor.clone() for name, tensor in stored.items()}
 
     def get(self, clip: int, generator: torch.Generator) -> Float[Tensor, "1 c t h w"] | None:
-        """The latents of a clip, if they are there; the generator is then put where it was after them."""
-        if f"{clip}.latents" not in self._kept:
+        """The latents of a clip, or None if they are not there. Sets the generator to its state after them."""
+        if f"{clip}.latents" not in self._tensors:
             return None
-        generator.set_state(self._kept[f"{clip}.generator"])
-        return self._kept[f"{clip}.latents"]
+        generator.set_state(self._tensors[f"{clip}.generator"])
+        return self._tensors[f"{clip}.latents"]
 
     def put(self, clip: int, latents: Float[Tensor, "1 c t h w"], generator: torch.Generator) -> None:
-        """Writes the latents of a clip beside those of the clips before. A disk that refuses them is only warned of."""
-        self._kept |= {f"{clip}.latents": latents.cpu().contiguous(), f"{clip}.generator": generator.get_state()}
+        """Write the latents of a clip. If the file cannot be written, only a warning is issued."""
+        self._tensors |= {f"{clip}.latents": latents.cpu().contiguous(), f"{clip}.generator": generator.get_state()}
         try:
-            save_state(self._kept, self.path, metadata={"request": self._what})
+            save_state(self._tensors, self.path, metadata={"request": self._request})
         except UserError as error:
-            warnings.warn(f"the finished latents are not kept: {error}", stacklevel=2)
+            warnings.warn(f"the denoised latents are not kept: {error}", stacklevel=2)

@@ -1,6 +1,6 @@
-"""Videos longer than a model makes at once: how much is made at a time, and what neighbours share. Imports no torch.
+"""Frame arithmetic of videos that are longer than the model generates at once. Imports no torch.
 
-Everything here counts video frames. A window is 4k+1 frames; an overlap is whole latents, 4 frames each.
+Counts are video frames. A window has 4k+1 frames; an overlap is a multiple of 4 frames, whole latent frames.
 """
 
 from cogvideox import geometry
@@ -8,44 +8,46 @@ from cogvideox.geometry import FRAME_RATIO
 
 
 def default_overlap(window: int) -> int:
-    """Half of a window, so that every moment of a long video is in the middle of one: 49 -> 28."""
+    """Half a window in whole latent frames, so that each frame is near the middle of some window: 49 -> 28."""
     latents = geometry.latent_frames(window)
     return (latents - latents // 2) * FRAME_RATIO
 
 
-def kept(num_given: int, overlap: int) -> int:
-    """How many of a clip's last frames a text model looks back at when it continues the clip: 49, 28 -> 25."""
+def num_context_frames(num_given: int, overlap: int) -> int:
+    """How many of a clip's last frames a text-to-video model is given when it extends the clip: 49, 28 -> 25."""
     return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_given))
 
 
 def default_extension(num_given: int, window: int, overlap: int | None) -> int:
-    """Frames in all when a clip is continued by one window, at most: 49, 49, 28 -> 73.
-
-    Without an overlap it is an image model, which goes on from the last frame alone: 49, 49 -> 97.
-    """
-    new = window - (1 if overlap is None else kept(num_given, overlap))
-    return geometry.round_down_frames(num_given + new)
-
-
-def made(num_given: int, num_frames: int, overlap: int) -> int:
-    """Frames that a text model makes when it continues a clip to `num_frames`, those that it looks back at included:
-    49, 73, 28 -> 49."""
-    before = kept(num_given, overlap)
-    return before - (num_given - num_frames) // FRAME_RATIO * FRAME_RATIO
-
-
-def links(num_frames: int, window: int, *, from_given: bool) -> list[int]:
-    """Frames of each clip in the chain by which an image model makes a long video, where every clip begins with the
-    last frame of the one before: 97, 49 -> [49, 49].
-
-    The last clip is as short as it can be, so that it may have up to three frames more than are needed.
+    """Total frames of a clip that is extended by one window: 49, 49, 28 -> 73.
 
     Args:
-        num_frames: of the whole video, or where a clip is given, of what comes after its last frame.
+        overlap: None for an image-to-video model, which continues from the last frame: 49, 49 -> 97.
     """
-    lengths, left = [], num_frames
-    while left > 0:
-        shared = 1 if lengths or from_given else 0
-        lengths.append(min(window, geometry.nearest_frames(left + shared)[-1]))
-        left -= lengths[-1] - shared
+    num_new = window - (1 if overlap is None else num_context_frames(num_given, overlap))
+    return geometry.round_down_frames(num_given + num_new)
+
+
+def num_extension_frames(num_given: int, num_frames: int, overlap: int) -> int:
+    """Frames that a text-to-video model generates to extend a clip to `num_frames`, its context included:
+    49, 73, 28 -> 49."""
+    num_context = num_context_frames(num_given, overlap)
+    return num_context - (num_given - num_frames) // FRAME_RATIO * FRAME_RATIO
+
+
+def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:
+    """Frames of each clip of a chain, in which every clip starts with the last frame of the one before:
+    97, 49 -> [49, 49].
+
+    The last clip is as short as possible, so the chain may have up to three frames too many.
+
+    Args:
+        num_frames: total frames, without those of a clip that the chain continues.
+        continued: whether the first clip, too, starts with a frame that exists already.
+    """
+    lengths, missing = [], num_frames
+    while missing > 0:
+        shared = 1 if lengths or continued else 0
+        lengths.append(min(window, geometry.nearest_frames(missing + shared)[-1]))
+        missing -= lengths[-1] - shared
     return lengths

@@ -1,109 +1,83 @@
-"""What is looked at before any weight of a model is read: whether prompts fit, and how it is placed on this machine."""
+"""What a request means for the memory planner, and what to try when memory runs out. Imports no torch."""
 
 from collections.abc import Sequence
 
-import torch
-
 from cogvideox import geometry
-from cogvideox.errors import UserError
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.pretrained.offload.hardware import detect_hardware
-from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.planner import MemoryPlan, WeightFormat, Workload, parse_memory, plan_memory
+from cogvideox.pretrained.offload.planner import MemoryPlan, Workload
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
-from cogvideox.text.tokenizer import Tokenizer
+
+MAX_STRIPS = 32
 
 
-def plan_for(
-    spec: ModelSpec,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    memory: int | str = "auto",
-    weights: str = "exact",
-    request: Request | None = None,
-    measured: bool = False,
-) -> MemoryPlan:
-    """How the model is to be placed on that device for a request, or for one of the model's own size.
-
-    Args:
-        memory, weights: as for `CogVideoX.from_pretrained`.
-        measured: time the CPU for a tenth of a second, for a better guess of the seconds.
-
-    Raises:
-        UserError: nothing fits, or there is no such preference.
-    """
-    storages: dict[str, WeightFormat] = {"exact": "exact", "int8": "int8", "fp8": "fp8"}
-    if weights not in storages:
-        raise UserError(f"weights={weights!r} must be one of {', '.join(storages)}")
-    machine = detect_hardware(device, str(dtype).removeprefix("torch."), measured=measured)
-    demand = default_demand(spec) if request is None else demand_of(request, spec)
-    return plan_memory(profile_model(spec), demand, machine, parse_memory(memory), storages[weights])
+def num_denoised_frames(request: Request) -> int:
+    """Frames that are denoised at a time."""
+    return request.num_frames if request.window is None else min(request.window, request.num_frames)
 
 
-def check_texts(requests: Sequence[Request], spec: ModelSpec) -> None:
-    """Whether the model's text length holds the prompts, which needs no weights.
-
-    Raises:
-        UserError: one is too long; the sentence tells by how much.
-    """
-    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
+def largest(requests: Sequence[Request]) -> Request:
+    """The request with the most pixels denoised at a time, and among equals the most pixels in all."""
+    return max(requests, key=lambda one: one.height * one.width * (1000 * num_denoised_frames(one) + one.num_frames))
 
 
 def demand_of(request: Request, spec: ModelSpec) -> Workload:
-    """What a plan has to know of a request."""
-    window_frames = request.num_frames if request.window is None else min(request.window, request.num_frames)
+    """The work of a request, for the memory planner."""
+    num_denoised = num_denoised_frames(request)
     chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
-        num_input_frames = geometry.round_down_frames(request.overlap or request.num_frames)
+        num_given = geometry.round_down_frames(request.overlap or request.num_frames)
     else:
-        num_input_frames = int(request.image is not None)
-    guided = request.guidance_scale != 1
+        num_given = int(request.image is not None)
+    sequential = request.guided and request.sequential_guidance
     return Workload(
-        num_frames=window_frames if chained else request.num_frames,
+        num_frames=num_denoised if chained else request.num_frames,
         height=request.height,
         width=request.width,
         num_inference_steps=request.num_steps,
-        window_frames=window_frames,
-        # An inverted clip is denoised beside itself.
-        batch_size=(2 if guided and not request.sequential_guidance else 1) * (2 if request.invert else 1),
-        calls_per_step=2 if guided and request.sequential_guidance else 1,
-        num_prompts=2 if guided else 1,
-        num_input_frames=num_input_frames,
+        window_frames=num_denoised,
+        # With `invert`, the input video is denoised in the same batch.
+        batch_size=(2 if request.guided and not sequential else 1) * (2 if request.invert else 1),
+        calls_per_step=2 if sequential else 1,
+        num_prompts=2 if request.guided else 1,
+        num_input_frames=num_given,
     )
 
 
 def default_demand(spec: ModelSpec) -> Workload:
-    """Of a request that says nothing but the prompt."""
-    own = spec.settings
+    """The work of a request with the model's defaults."""
+    settings = spec.settings
+    num_texts = 1 if settings.guidance_scale == 1 else 2
     return Workload(
-        num_frames=own.num_frames,
-        height=own.height,
-        width=own.width,
-        num_inference_steps=own.num_inference_steps,
-        window_frames=own.num_frames,
-        batch_size=1 if own.guidance_scale == 1 else 2,
-        num_prompts=1 if own.guidance_scale == 1 else 2,
+        num_frames=settings.num_frames,
+        height=settings.height,
+        width=settings.width,
+        num_inference_steps=settings.num_inference_steps,
+        window_frames=settings.num_frames,
+        batch_size=num_texts,
+        num_prompts=num_texts,
         num_input_frames=int(spec.transformer.takes_image),
     )
 
 
 def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
-    """What to try where memory ran out all the same: for a request, or while the model was loaded."""
+    """Advice for when memory ran out in spite of the plan.
+
+    Args:
+        request: what was generated; None if the model was being loaded.
+    """
     if plan.placement != "group_offload":
         return "load the model with memory='low' (--memory low)"
     if request is None:
-        return "end other programs that hold it"
-    if request.guidance_scale != 1 and not request.sequential_guidance:
-        return "try sequential_guidance, which takes half of the activations"
-    return "ask for fewer frames, a window, or a smaller height and width"
+        return "close other programs that use it"
+    if request.guided and not request.sequential_guidance:
+        return "use sequential_guidance, which halves the activations"
+    return "use fewer frames, a window, or a smaller height and width"
 
 
-def smaller(how: VAEMemoryMode, rows: int) -> VAEMemoryMode | None:
-    """The next way of decoding that takes less memory: strips of half the height, at least of one row of latents, then
-    with what waits outside. None is that there is none."""
-    if how.strips < rows and how.strips < 32:
-        return VAEMemoryMode(min(2 * how.strips, rows), how.offload)
-    return None if how.offload else VAEMemoryMode(how.strips, True)
+def smaller_slicing(slicing: VAEMemoryMode, num_rows: int) -> VAEMemoryMode | None:
+    """The next way of running the VAE that takes less memory: strips of half the height, down to one row of latents,
+    then offloading. None if there is none."""
+    if slicing.strips < num_rows and slicing.strips < MAX_STRIPS:
+        return VAEMemoryMode(min(2 * slicing.strips, num_rows), slicing.offload)
+    return None if slicing.offload else VAEMemoryMode(slicing.strips, True)

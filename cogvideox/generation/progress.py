@@ -1,4 +1,4 @@
-"""What a generation tells while it runs, and how it is stopped.
+"""Progress of a generation, previews of it, and how to cancel it.
 
 Axes: z latent channels, lt lh lw latent frames, height and width; t h w pictures, height and width in pixels.
 """
@@ -26,33 +26,42 @@ Stage = Literal["invert", "denoise", "decode"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a generation stands: given to `on_step` after each denoising step, and while frames are decoded."""
+    """How far a generation has come: passed to `on_step` after each denoising step and each decoded chunk.
+
+    done, total: steps while inverting and denoising, frames while decoding.
+    video, num_videos: the index of the current video, from 0, and how many there are.
+    render_preview: see `preview`.
+    """
 
     stage: Stage
     done: int
-    total: int  # steps when denoising, frames when decoding
-    video: int = 0  # which of the videos, from 0
+    total: int
+    video: int = 0
     num_videos: int = 1
-    look: Callable[[int, int], Pictures] | None = field(default=None, repr=False, compare=False)
+    render_preview: Callable[[int, int], Pictures] | None = field(default=None, repr=False, compare=False)
 
     def preview(self, num_pictures: int = 1, max_side: int = 256) -> Pictures:
-        """Small pictures of what the video looks like so far, at evenly spaced moments, the first of them its first
-        frame. They cost a fraction of a step, and nothing where they are not asked for.
+        """Small pictures of the current estimate of the video, at evenly spaced times from the first frame on.
+
+        Decoded on demand, in a fraction of the time of a step.
 
         Args:
             num_pictures: at most one for each latent frame.
-            max_side: the longer side, in pixels, at most.
+            max_side: upper limit of the longer side, in pixels.
+
+        Raises:
+            ValueError: this object was not passed to `on_step`.
         """
-        if self.look is None:
-            raise ValueError("only the progress that a generation reports has something to look at")
-        return self.look(num_pictures, max_side)
+        if self.render_preview is None:
+            raise ValueError("there is no preview: only a Progress that was passed to on_step has one")
+        return self.render_preview(num_pictures, max_side)
 
 
 OnStep = Callable[[Progress], None]
 
 
 class Cancelled(Exception):
-    """Raise it in `on_step` to end a generation. What comes out of `generate` then holds the videos that were done."""
+    """Raise it in `on_step` to cancel a generation. `generate` passes it on with the videos that were finished."""
 
     def __init__(self) -> None:
         super().__init__("the generation was cancelled")
@@ -62,22 +71,22 @@ class Cancelled(Exception):
 def preview(
     vae: CausalVAE, latents: Float[Tensor, "1 z lt lh lw"], num_pictures: int = 1, max_side: int = 256
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Latents as small pictures: some of them, averaged to a smaller size, and decoded one by one.
+    """Decode some latent frames as small pictures: downscaled in latent space and decoded one by one.
 
-    A latent frame that stands alone decodes to one picture instead of four, so that this is quick; it is not quite what
-    the frame becomes in its place.
+    A latent frame by itself decodes to one picture instead of four. That is fast, but differs a little from the frames
+    of the video.
 
     Args:
         latents: at the transformer's scale.
     """
     config = vae.config
     num_pictures = min(max(num_pictures, 1), latents.shape[2])
-    moments = torch.linspace(0, latents.shape[2] - 1, num_pictures).round().long()
-    cells = rearrange(latents[:, :, moments.to(latents.device)], "1 c t h w -> t c h w")
+    times = torch.linspace(0, latents.shape[2] - 1, num_pictures).round().long()
+    chosen = rearrange(latents[:, :, times.to(latents.device)], "1 c t h w -> t c h w")
     limit = max(max_side // config.spatial_compression_ratio, 1)
-    scale = min(1.0, limit / max(cells.shape[2:]))
-    size = [max(1, round(side * scale)) for side in cells.shape[2:]]
-    cells = F.interpolate(cells.float() / config.scaling_factor, size, mode="area")
+    scale = min(1.0, limit / max(chosen.shape[2:]))
+    size = [max(1, round(side * scale)) for side in chosen.shape[2:]]
+    chosen = F.interpolate(chosen.float() / config.scaling_factor, size, mode="area")
     with torch.inference_mode():
-        pictures = vae.decode(rearrange(cells, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
+        pictures = vae.decode(rearrange(chosen, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
     return to_frames(rearrange(pictures, "t c 1 h w -> c t h w")).cpu().numpy()

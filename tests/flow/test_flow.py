@@ -25,7 +25,7 @@ def cogvideox(*arguments: str) -> None:
     assert main(arguments) == os.EX_OK
 
 
-@pytest.mark.filterwarnings("ignore:.*unlike the training")
+@pytest.mark.filterwarnings("ignore:.*was trained on")
 def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     crops = ["crop_steps=1", "crop_size=16", "crop_batch_size=2", "encoder_steps=2"]

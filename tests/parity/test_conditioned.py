@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from tests.parity.pipelines import psnr, save_theirs, their_frames
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
 LANDSCAPE = {"num_frames": 17, "height": 32, "width": 48}
 PORTRAIT = {"num_frames": 9, "height": 48, "width": 32}

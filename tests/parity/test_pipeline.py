@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 
 from tests.parity.pipelines import psnr, save_theirs, their_frames
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
 PROMPT = tiny.CAPTIONS[0]
 

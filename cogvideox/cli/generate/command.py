@@ -1,132 +1,127 @@
-"""`cogvideox generate "PROMPT"`: a video of a sentence, beside it the JSON from which it can be made again."""
+"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar that reproduces it."""
 
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cogvideox import geometry
-from cogvideox.cli.generate.jobs import Asked, read_jobs, say
-from cogvideox.cli.generate.options import parser
-from cogvideox.cli.generate.outputs import Output
+from cogvideox.cli.generate.jobs import Job, Jobs, build_jobs
+from cogvideox.cli.generate.options import parse
+from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
-from cogvideox.generation.request.provenance import file_of
-from cogvideox.generation.request.request import Request
+from cogvideox.generation.request.provenance import checked_path
 
 if TYPE_CHECKING:
+    from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.parallel.mesh import Ranks
 
 
 def run(arguments: list[str]) -> None:
-    """Reads the arguments, checks everything that can be checked at once, and only then loads the model."""
-    options = vars(parser().parse(arguments))
+    """Check everything that can be checked early, then load the model and generate."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _run_with_others(options)
-    elif (asked := read_jobs(options)).todo:
-        _make(asked)
+        _run_on_ranks(arguments)
+        return
+    jobs = build_jobs(parse(arguments))
+    if jobs.jobs:
+        _generate(jobs)
 
 
-def _run_with_others(options: dict[str, Any]) -> None:
-    """As one of the processes that `torchrun` has started: the first decides, tells and writes, all make."""
+def _run_on_ranks(arguments: Sequence[str]) -> None:
+    """Run as one of several processes that `torchrun` started: rank 0 checks the arguments, all ranks generate each
+    video together, and rank 0 writes it."""
     from cogvideox.parallel import mesh
     from cogvideox.parallel.cfg_parallel import sequence_degree
 
-    first = os.environ.get("RANK") == "0"
     try:
-        with mesh.init_ranks(device=options["device"] or "auto") as ranks:
-            asked = ranks.run_on_rank_zero(lambda: read_jobs(options))
-            if asked.todo:
-                guided = any(job.request.guidance_scale != 1 for job, _ in asked.todo)
-                degree = sequence_degree(ranks.size, asked.spec.transformer.num_attention_heads, guided=guided)
-                _make(asked, ranks.regroup(degree))
+        parsed = parse(arguments)
+        with mesh.init_ranks(device=parsed.load.get("device", "auto")) as ranks:
+            jobs = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
+            if jobs.jobs:
+                guided = any(job.request.guided for job in jobs.jobs)
+                degree = sequence_degree(ranks.size, jobs.spec.transformer.num_attention_heads, guided=guided)
+                _generate(jobs, ranks.regroup(degree))
     except UserError:
-        if first:
+        if os.environ.get("RANK") == "0":
             raise
-        raise SystemExit(2) from None  # the first has said it
+        raise SystemExit(2) from None  # rank 0 prints the message
 
 
-def _make(asked: Asked, ranks: "Ranks | None" = None) -> None:
-    # With torch and rich these take seconds to import, so not before all else is known to be right.
-    from cogvideox.cli.generate.progress_bar import progress_bar
-    from cogvideox.device import choose_device, choose_dtype
-    from cogvideox.generation.latents_checkpoint import SUFFIX
-    from cogvideox.generation.memory import check_texts, plan_for
+def _generate(jobs: Jobs, ranks: "Ranks | None" = None) -> None:
+    # Importing torch and rich takes seconds, so it waits until the arguments have been checked.
+    from cogvideox.generation.memory import largest
     from cogvideox.generation.pipeline import CogVideoX
-    from cogvideox.generation.sampling.acceleration import check as check_speed
+    from cogvideox.generation.prompt_embedding import check_prompts
+    from cogvideox.generation.setup import choose_setup
     from cogvideox.transformer.lora.io import read_lora
 
-    todo, first = asked.todo, ranks is None or ranks.rank == 0
-    adapted = [(read_lora(file_of(one.source, "LoRA")), one) for one in asked.loras]
-    check_texts([job.request for job, _ in todo], asked.spec)
-    start = time.perf_counter()
-    device = choose_device(asked.device) if ranks is None else ranks.device
-    dtype = choose_dtype(asked.dtype, device, asked.spec.settings.dtype)
-    largest = max((job.request for job, _ in todo), key=_num_pixels)
-    memory = plan_for(
-        asked.spec, device, dtype, memory=asked.memory, weights=asked.weights, request=largest, measured=first
-    )
-    quicker = {"compile": asked.compile, "float8": asked.float8}
-    check_speed(device, memory, **quicker)
-    if asked.only_plan:
+    start, first = time.perf_counter(), ranks is None or ranks.rank == 0
+    requests = [job.request for job in jobs.jobs]
+    loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in jobs.loras]
+    check_prompts(requests, jobs.spec)
+    setup = choose_setup(jobs.spec, jobs.load, request=largest(requests), ranks=ranks, benchmark=first)
+    if jobs.plan_only:
         if first:
-            print(f"{memory}\n{memory.table()}")
+            print(f"{setup.plan}\n{setup.plan.table()}")
         return
-    if first and not memory.is_small:
-        say(f"plan: {memory}")
-    pipe = CogVideoX.from_pretrained(asked.spec, asked.device, asked.dtype, memory=memory, ranks=ranks, **quicker)
-    with _noted(first):
-        for lora, one in adapted:
-            pipe.load_lora(lora, one.strength, merge=one.merged)
-    for number, (job, output) in enumerate(todo, start=1):
+    if first and not setup.plan.is_small:
+        print_message(f"plan: {setup.plan}")
+    pipe = CogVideoX.from_setup(jobs.spec, setup, ranks)
+    with _warnings_as_notes(first):
+        for lora, adapter in loras:
+            pipe.load_lora(lora, adapter.strength, merge=adapter.merged)
+    for number, job in enumerate(jobs.jobs, start=1):
         if not first:
             pipe.run(job.request, inputs=job.inputs)
             continue
-        kept = output.video.with_suffix(SUFFIX)
-        with _kept_latents(kept, asked.seed), _noted():
-            with progress_bar(f"{number}/{len(todo)} " if len(todo) > 1 else "") as on_step:
-                finished = kept if ranks is None else None
-                video = pipe.run(job.request, inputs=job.inputs, on_step=on_step, finished=finished)
-            video.save(output.video)
-            if output.sheet is not None:
-                replace(video, metadata={}).save(output.sheet)
-        print(_summary(output, job.request, time.perf_counter() - start), flush=True)
+        _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", jobs.seed)
+        print(_summary(job, time.perf_counter() - start), flush=True)
         start = time.perf_counter()
 
 
-def _num_pixels(request: Request) -> int:
-    """Of what is denoised at once, then of all."""
-    at_once = request.num_frames if request.window is None else min(request.window, request.num_frames)
-    return request.height * request.width * (1000 * at_once + request.num_frames)
+def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
+    """Generate one video and write its files."""
+    from cogvideox.cli.generate.progress_bar import progress_bar
+    from cogvideox.generation.latents_checkpoint import SUFFIX
+
+    latents_file = job.output.video.with_suffix(SUFFIX)
+    with _keeping_latents(latents_file, seed), _warnings_as_notes():
+        with progress_bar(title) as on_step:
+            file = latents_file if pipe.ranks is None else None
+            video = pipe.run(job.request, inputs=job.inputs, on_step=on_step, latents_file=file)
+        video.save(job.output.video)
+        if job.output.sheet is not None:
+            replace(video, metadata={}).save(job.output.sheet)
 
 
 @contextmanager
-def _kept_latents(file: Path, seed: int) -> Iterator[None]:
-    """Removes the finished latents once the video is written, and says where they are if it is not."""
+def _keeping_latents(file: Path, seed: int) -> Iterator[None]:
+    """Remove the latents checkpoint once the video is written, or tell the user about it if it is not."""
     try:
         yield
     except BaseException:
         if file.exists():
-            again = f"the same command with --seed {seed} goes on from there"
-            say(f"note: what was denoised is kept in {file}; {again}")
+            print_note(f"the latents are kept in {file}; the same command with --seed {seed} continues from there")
         raise
     file.unlink(missing_ok=True)
 
 
-def _summary(output: Output, request: Request, seconds: float) -> str:
+@contextmanager
+def _warnings_as_notes(show: bool = True) -> Iterator[None]:
+    """Print warnings as notes, for example that the file format does not support the frame rate."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught if show else ():
+        print_note(str(warning.message))
+
+
+def _summary(job: Job, seconds: float) -> str:
+    request, output = job.request, job.output
     size = f"{geometry.format_frames(request.num_frames)} of {request.width}x{request.height}"
     sheet = f", {output.sheet}" if output.sheet is not None else ""
     kilobytes = output.video.stat().st_size / 1000
     return f"{output.video}{sheet}: {size}, {kilobytes:.1f} kB, seed {request.seed}, in {seconds:.1f} s"
-
-
-@contextmanager
-def _noted(aloud: bool = True) -> Iterator[None]:
-    """Says what is warned of in here, such as that the format cannot do so many frames a second."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for warning in caught if aloud else ():
-        say(f"note: {warning.message}")

@@ -1,4 +1,4 @@
-"""Where a command's videos go, and whether they will be able to go there, found out before the work begins."""
+"""Output files of a command, and checks before the work starts that they can be written."""
 
 import errno
 import os
@@ -32,27 +32,26 @@ class Output:
 
 
 def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, many: bool = False) -> list[Output]:
-    """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside it.
+    """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside each.
 
-    Without `output`, and in a folder given as `output`, the name is made of the prompt and the seed; where two would
-    have the same, the later ones are numbered.
+    If `output` is a folder or None, names are made of the prompt and the seed, with a number if two are equal.
 
     Args:
-        many: the requests are of many prompts, whose `output` is a folder even where there is none yet.
+        many: the requests come from a prompt file; `output` is then a folder, which need not exist yet.
 
     Raises:
-        UserError: the videos of many prompts in one file.
+        UserError: `many` with an `output` that names a video file.
     """
-    from cogvideox.video.io import FORMATS  # with PyAV, which `--help` has no use for
+    from cogvideox.video.io import FORMATS  # imports PyAV, which `--help` does not need
 
     if many and output is not None and output.suffix.lower() in FORMATS and not _is_folder(output):
-        raise UserError(f"cannot write {output}: the videos of many prompts go to a folder")
+        raise UserError(f"cannot write {output}: a prompt file makes several videos; give a folder")
     outputs, names = [], Counter[Path]()
     for number, request in enumerate(requests, start=1):
         if output is None or many or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = plain = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
-            while names[video]:  # what ends in a number may be the name of another prompt
+            while names[video]:  # a numbered name may also be that of another prompt
                 names[plain] += 1
                 video = plain.with_stem(f"{plain.stem}-{names[plain]}")
             names[video] = 1
@@ -64,7 +63,7 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, m
     return outputs
 
 
-def is_made(
+def is_complete(
     output: Output,
     request: Request,
     *,
@@ -73,25 +72,26 @@ def is_made(
     weights: str = "exact",
     float8: bool = False,
 ) -> bool:
-    """Whether the video of a request is there: its metadata are put in place last, so with them both are whole."""
+    """Whether the video of a request exists already. The sidecar is written last, so it proves that the files are
+    complete."""
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
     try:
         replay = config.load(Replay, output.sidecar)
     except UserError:
         return False
-    same = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
-    made_by = replay.model, replay.loras, replay.weights, replay.float8
-    return same and made_by == (model, loras, weights, float8)
+    same_request = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
+    same_model = (replay.model, replay.loras) == (model, loras)
+    return same_request and same_model and (replay.weights, replay.float8) == (weights, float8)
 
 
 def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
-    """Whether all files can be written: format, folder, permission, space for `num_bytes`, nothing else under the name.
+    """Check that all files can be written: format, permission, `num_bytes` of free space, no unrelated sidecar.
 
     Raises:
         UserError: one of them cannot.
     """
-    from cogvideox.records import check_sidecar  # with numpy and PyAV, which `--help` has no use for
+    from cogvideox.records import check_sidecar  # imports NumPy and PyAV, which `--help` does not need
     from cogvideox.video.io import check_format
 
     for output in outputs:
@@ -107,15 +107,15 @@ def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
 
 
 def check_folder(path: Path, num_bytes: int) -> None:
-    """Whether a file of that size can be made at `path`, whose folders may not exist yet.
+    """Check that a file of `num_bytes` can be written at `path`. Its folders need not exist yet.
 
     Raises:
-        UserError: it cannot.
+        UserError: no permission, too little free space, an illegal path.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
-            path.lstat()  # which fails in its own way when the name is too long
-        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parent
+            path.lstat()  # raises another error if the name is too long
+        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parents
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free
@@ -123,11 +123,11 @@ def check_folder(path: Path, num_bytes: int) -> None:
         raise cannot_write(path, error) from error
     if free < num_bytes:
         raise UserError(
-            f"cannot write {path}: it may take {format_bytes(num_bytes)}, and its disk has {format_bytes(free)} left"
+            f"cannot write {path}: it may need {format_bytes(num_bytes)}, and the disk has {format_bytes(free)} left"
         )
 
 
 def _is_folder(path: Path) -> bool:
-    with suppress(OSError):  # such as a name that is too long, which is answered when it is to be written
+    with suppress(OSError):  # for example a name that is too long, which `check_folder` reports
         return path.is_dir()
     return False

@@ -1,34 +1,34 @@
-"""The progress bar of a generation, on the terminal's error stream; nothing where there is no terminal."""
+"""The progress bar of a generation, on the error stream if that is a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich import progress as bars
+from rich import progress as rich_progress
 from rich.console import Console
 
-from cogvideox.generation.pipeline import OnStep, Progress
+from cogvideox.generation.progress import OnStep, Progress
 
-_DOING = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
+_LABELS = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
 
 
 @contextmanager
 def progress_bar(title: str = "") -> Iterator[OnStep]:
-    """A line for each stage with the time it has taken and still takes. What it gives is the pipeline's `on_step`."""
+    """Show a line per stage, with elapsed and remaining time. Yields the pipeline's `on_step`."""
     console = Console(stderr=True)
     columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("ETA"),
-        bars.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("ETA"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as display:
-        tasks: dict[str, bars.TaskID] = {}
+    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as display:
+        tasks: dict[str, rich_progress.TaskID] = {}
 
         def show(progress: Progress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = display.add_task(title + _DOING[progress.stage], total=progress.total)
+                tasks[progress.stage] = display.add_task(title + _LABELS[progress.stage], total=progress.total)
             display.update(tasks[progress.stage], completed=progress.done)
 
         yield show

@@ -1,4 +1,4 @@
-"""Files that a video is made from, as its metadata name them: by path and digest. Imports neither torch nor numpy."""
+"""Files that a video was made from, as recorded in its metadata: path and digest. Imports neither torch nor numpy."""
 
 import hashlib
 import math
@@ -12,18 +12,31 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 
 @dataclass(frozen=True)
 class Source:
-    """What the metadata of a video say of a picture, a clip or a LoRA that it was made from.
+    """The origin of an image, a video or a LoRA.
 
-    path: the file, absolute; None for what was given in memory.
-    digest: of the file, or of the pixels.
+    path: absolute path of the file; None if it was given in memory.
+    digest: hash of the file, or of the pixels.
     """
 
     path: str | None
     digest: str
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA that is applied to the model. Merged into the weights it rounds differently."""
+
+    source: Source
+    strength: float = 1.0
+    merged: bool = False
+
+
 def source_of_file(path: str | Path) -> Source:
-    """What the metadata of a video say of a file. Raises UserError where it cannot be read."""
+    """The `Source` of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     path = Path(path).absolute()
     try:
         with path.open("rb") as file:
@@ -32,46 +45,40 @@ def source_of_file(path: str | Path) -> Source:
         raise cannot_read(path, error) from error
 
 
-def file_of(source: Source, name: str) -> str:
-    """The file that a source tells of, which in messages is called the `name`.
+def checked_path(source: Source, name: str) -> str:
+    """The path of a source whose file is unchanged.
+
+    Args:
+        name: what it is, for messages.
 
     Raises:
-        UserError: there was none, or it has changed or cannot be read any more.
+        UserError: it was in memory; the file has changed or cannot be read.
     """
     if source.path is None:
-        raise UserError(f"the {name} was given in memory, and only its digest is kept: give it again")
+        raise UserError(f"the {name} was given in memory and only its digest is recorded: give it again")
     if source_of_file(source.path) != source:
-        raise UserError(f"the {name} {source.path} has changed since: give it again, to use what it is now")
+        raise UserError(f"the {name} {source.path} has changed since: give it again to use the new version")
     return source.path
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA, how much of it, and whether it was merged into the weights, which rounds in another way."""
-
-    source: Source
-    strength: float = 1.0
-    merged: bool = False
-
-
-def adapter(text: str) -> Adapter:
-    """`FILE` or `FILE:STRENGTH`; a folder stands for the file that a trainer wrote there.
+def parse_adapter(text: str) -> Adapter:
+    """Parse `FILE` or `FILE:STRENGTH`, as the command line takes a LoRA; FILE may be the folder that a trainer wrote.
 
     Raises:
-        UserError: no file named, no such file, or a strength that is no number.
+        UserError: no file is named, it does not exist, or the strength is not a number.
     """
     path, colon, number = text.rpartition(":")
     if not (path if colon else text):
         raise UserError(f"--lora {text!r} names no file: write FILE or FILE:STRENGTH, such as style.safetensors:0.8")
-    file, strength, whole = Path(path).expanduser(), _number(number), Path(text).expanduser()
+    file, strength, whole = Path(path).expanduser(), _finite(number), Path(text).expanduser()
     if not colon or whole.exists() or (strength is None and not file.exists()):
-        file, strength = whole, 1.0  # what colons there are belong to the path
+        file, strength = whole, 1.0  # the colons are part of the path
     if strength is None:
         raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
     return Adapter(source_of_file(resolve_lora_file(file)), strength)
 
 
-def _number(text: str) -> float | None:
+def _finite(text: str) -> float | None:
     try:
         return number if math.isfinite(number := float(text)) else None
     except ValueError:

@@ -1,89 +1,241 @@
-"""What is asked of a model, with nothing left open, and what makes the same frames again. Imports no torch."""
+"""What to generate (`Request`), with which model and where (`LoadOptions`), and what repeats it (`Replay`). No torch.
+
+These dataclasses are the only place where an option of `cogvideox generate` and of `CogVideoX` is declared.
+"""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from cogvideox import config, geometry
 from cogvideox.diffusion.config import Sampler
 from cogvideox.generation.request.provenance import Adapter, Source
+from cogvideox.options import Option
+from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 from cogvideox.transformer.config import GridRule
 
 Task = Literal["text", "image", "video", "extend", "invert"]
 ImageLatentScale = Literal["sat", "diffusers"]
-"""How the latents of an image are scaled where the VAE's configuration says `invert_scale_latents`, as in the 1.5 image
-model: not at all, as in the official sampling code, or divided by the scaling factor, as in diffusers, whose pictures
-are darker for it."""
+"""How image latents are scaled where the VAE's configuration sets `invert_scale_latents`, as in the 1.5 image-to-video
+model: not at all, as in the official sampling code, or divided by the scaling factor, as in diffusers (darker)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One video, with nothing left open. Sizes in pixels, `fps` in frames a second.
+    """One video to generate. Complete: `builder.build_request` fills in the model's defaults.
 
-    From `eta` on, what most videos are made without; their metadata say it only where it is used.
-
-    eta: how much noise the sampler adds in each step, 0 to 1; None is the sampler's own, 0 of ddim and 1 of dpm++.
-    smooth_guidance: the scale rises over the steps from 1 to 1 + guidance_scale, see `diffusion.guidance.smooth`.
-    guidance_interval: guidance only in the steps from one fraction of them to another; elsewhere the prompt alone.
-    sequential_guidance: the two halves of guidance one after the other, which takes less memory.
-    cache: the error that steps may add which are not computed, see `generation.sampling.step_cache`; None computes all
-        of them.
-    position_rule: how rotary positions follow the size, where not as the model's settings say.
-    image, video: what the video is made from, beside the words.
-    strength: how much of `video` is made anew: that share of the steps is run. None where it does not apply.
-    extend: `video` is continued; `num_frames` counts its frames too.
-    invert: `video` is inverted to noise, and what it was on the way guides the new video's attention.
-    window, overlap: frames that are made at a time, and how many of them neighbours share; None is all at once.
-    fit: how `image` and `video` fill another size; None is "cover".
-    image_latent_scale: of the image of an image model; None is "sat".
+    Each field is a keyword of `CogVideoX.generate`, a flag of `cogvideox generate` and a key of the JSON sidecar. The
+    sidecar omits fields that have a default here and hold it.
     """
 
-    prompt: str
-    negative_prompt: str
-    num_frames: int
-    height: int
-    width: int
-    num_inference_steps: int
-    guidance_scale: float
-    dynamic_guidance: bool
-    sampler: Sampler
-    seed: int
-    fps: float
-    eta: float | None = None
-    smooth_guidance: bool = False
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    sequential_guidance: bool = False
-    cache: float | None = None
-    position_rule: GridRule | None = None
-    image: Source | None = None
-    video: Source | None = None
-    strength: float | None = None
-    extend: bool = False
-    invert: bool = False
-    window: int | None = None
-    overlap: int | None = None
-    fit: geometry.FitMode | None = None
-    image_latent_scale: ImageLatentScale | None = None
+    prompt: Annotated[
+        str,
+        Option(
+            "what the video shows (default: the model's example)",
+            "prompt",
+            common=True,
+            metavar="PROMPT",
+            flags=("prompt",),
+        ),
+    ]
+    negative_prompt: Annotated[str, Option("what guidance steers away from", "guidance", common=True, metavar="TEXT")]
+    num_frames: Annotated[
+        int, Option("number of frames, 4k+1 such as 9 or 49", "size and length", common=True, metavar="N")
+    ]
+    height: Annotated[
+        int, Option("height in pixels, a multiple of 16", "size and length", common=True, metavar="PIXELS")
+    ]
+    width: Annotated[int, Option("width in pixels, a multiple of 16", "size and length", common=True, metavar="PIXELS")]
+    num_inference_steps: Annotated[
+        int, Option("denoising steps; more are slower and finer", "sampling", common=True, metavar="N", low=1)
+    ]
+    guidance_scale: Annotated[
+        float,
+        Option(
+            "how closely to follow the prompt; 1 turns guidance off and halves the time",
+            "guidance",
+            common=True,
+            metavar="X",
+            low=1,
+            hint="1 is no guidance",
+        ),
+    ]
+    dynamic_guidance: Annotated[
+        bool, Option("vary the guidance scale over the steps as the official DPM++ samples do", "guidance")
+    ]
+    sampler: Annotated[Sampler, Option("ddim (first order) or dpm++ (2M, second order)", "sampling")]
+    seed: Annotated[
+        int,
+        Option(
+            "random seed; the same seed gives the same video (default: a random one)",
+            "sampling",
+            common=True,
+            metavar="N",
+            low=0,
+            high=2**63 - 1,
+        ),
+    ]
+    fps: Annotated[
+        float,
+        Option(
+            "frame rate in frames per second; `video` is read at this rate",
+            "size and length",
+            metavar="X",
+            low=1,
+            high=240,
+        ),
+    ]
+    eta: Annotated[
+        float | None,
+        Option(
+            "noise added in each step, 0 to 1 (default: 0 for ddim, 1 for dpm++)",
+            "sampling",
+            metavar="X",
+            low=0,
+            high=1,
+            hint="0 adds no noise",
+        ),
+    ] = None
+    smooth_guidance: Annotated[
+        bool, Option("raise the guidance scale over the steps from 1 to 1 + `guidance_scale`", "guidance")
+    ] = False
+    guidance_interval: Annotated[
+        tuple[float, float],
+        Option(
+            "apply guidance only between these fractions of the steps, such as 0.1 0.7; the other steps take half the "
+            "time",
+            "guidance",
+            metavar=("FROM", "TO"),
+        ),
+    ] = (0.0, 1.0)
+    sequential_guidance: Annotated[
+        bool, Option("run the two halves of guidance one after the other: less memory, the same video", "guidance")
+    ] = False
+    cache: Annotated[
+        float | None,
+        Option(
+            "skip steps whose velocity can be extrapolated with this error, such as 0.02: faster, but another video",
+            "sampling",
+            metavar="X",
+            low=0,
+            high=1,
+            hint="the relative error that skipped steps may add; 0.02 is usual",
+        ),
+    ] = None
+    position_rule: Annotated[
+        GridRule | None,
+        Option("how rotary positions follow the size: stretched over it, or counted from 0", "size and length"),
+    ] = None
+    image: Annotated[
+        Source | None,
+        Option("image to animate, with an image-to-video model", "input", common=True, metavar="FILE", text=Path),
+    ] = None
+    video: Annotated[
+        Source | None,
+        Option(
+            "video to regenerate, continue (`extend`) or edit (`invert`)",
+            "input",
+            common=True,
+            metavar="FILE",
+            text=Path,
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        Option("how much of `video` to regenerate, above 0 and at most 1 (default: 0.8)", "input", metavar="X", high=1),
+    ] = None
+    extend: Annotated[bool, Option("continue `video`; `num_frames` counts its frames too", "input")] = False
+    invert: Annotated[bool, Option("edit `video` by DDIM inversion, keeping layout and motion", "input")] = False
+    window: Annotated[
+        int | None,
+        Option("generate a long video in windows of this many frames, 4k+1", "size and length", metavar="N"),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        Option(
+            "frames that neighbouring windows share, a multiple of 4 (default: half a window)",
+            "size and length",
+            metavar="N",
+        ),
+    ] = None
+    fit: Annotated[
+        geometry.FitMode | None,
+        Option(
+            "crop, letterbox or stretch `image` and `video` to another shape (default: cover, which crops)", "input"
+        ),
+    ] = None
+    image_latent_scale: Annotated[
+        ImageLatentScale | None,
+        Option("scale image latents of 1.5 models like the official code (default: sat) or like diffusers", "input"),
+    ] = None
 
     @property
     def task(self) -> Task:
-        """What kind of work it is."""
+        """The kind of generation."""
         if self.video is not None:
             return "extend" if self.extend else "invert" if self.invert else "video"
         return "image" if self.image is not None else "text"
 
     @property
     def num_steps(self) -> int:
-        """Steps that are run: of `num_inference_steps`, the share that `strength` says, rounded down."""
+        """Denoising steps that are run: the share `strength` of `num_inference_steps`, rounded down."""
         return int(self.num_inference_steps * (1.0 if self.strength is None else self.strength))
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on."""
+        return self.guidance_scale != 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """Which model to load, where and how to run it: the arguments of `CogVideoX.from_pretrained`."""
+
+    model: Annotated[
+        str,
+        Option(
+            "a shipped model (toybox), a folder in the diffusers layout or a name on the Hugging Face hub",
+            "model and device",
+            common=True,
+            metavar="NAME|PATH",
+        ),
+    ] = "toybox"
+    device: Annotated[
+        str, Option("where to run; auto is CUDA if there is a GPU", "model and device", metavar="auto|cpu|cuda")
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        Option(
+            "precision of the networks; auto is float32 on a CPU, otherwise the model's own",
+            "model and device",
+            metavar="auto|float32|bfloat16|float16",
+        ),
+    ] = "auto"
+    memory: Annotated[
+        int | str,
+        Option(
+            "auto: the fastest placement that fits; low: the smallest; speed: everything on the device; or a limit",
+            "model and device",
+            common=True,
+            metavar="auto|speed|low|12GB",
+        ),
+    ] = "auto"
+    weights: Annotated[
+        WeightFormat,
+        Option("store weights in 8 bits: half the memory of bfloat16, but another video", "model and device"),
+    ] = "exact"
+    compile: Annotated[
+        bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model and device")
+    ] = False
+    float8: Annotated[
+        bool,
+        Option("multiply large matrices in 8 bits, on GPUs that can: faster, but another video", "model and device"),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Request):
-    """A request and where it was run: what makes the same frames again. This is the `x.json` of an `x.mp4`.
-
-    weights: how the matrices were stored, see `pretrained.offload.planner`.
-    float8: whether those of the transformer's blocks were multiplied in 8 bits, see `transformer.float8`.
-    """
+    """A request and where it was run, which reproduces the frames: the content of the `x.json` beside an `x.mp4`."""
 
     model: str
     device: str
@@ -91,10 +243,10 @@ class Replay(Request):
     cogvideox: str
     torch: str
     loras: tuple[Adapter, ...] = ()
-    weights: Literal["exact", "int8", "fp8"] = "exact"
+    weights: WeightFormat = "exact"
     float8: bool = False
 
     def metadata(self) -> dict[str, Any]:
-        """As JSON values, without what was not used. `config.from_dict` undoes it."""
+        """JSON values, without fields that hold their default. `config.from_dict(Replay, ...)` is the inverse."""
         values = config.to_dict(self)
         return {field.name: values[field.name] for field in fields(self) if getattr(self, field.name) != field.default}

@@ -1,4 +1,4 @@
-"""Pictures and clips as latents: what a video is made from beside its prompt.
+"""Latents of input images and videos.
 
 Axes: z latent channels, lt lh lw latent frames, height and width; t h w frames, height and width in pixels.
 """
@@ -21,12 +21,12 @@ Latents = Float[Tensor, "1 z lt lh lw"]
 
 
 @dataclass(frozen=True)
-class Given:
-    """Latents at the transformer's scale, each None where the task has none of it.
+class Conditioning:
+    """Latents that a clip is generated from, at the transformer's scale. Each is None if the task does not use it.
 
-    image: [1 z 1 lh lw], for the first frame of an image model.
+    image: [1 z 1 lh lw], the first frame for an image-to-video model.
     start: all frames, to which noise is added, or which are inverted.
-    known: the first frames, which stay what they are.
+    known: the first frames, which the clip continues.
     """
 
     image: Float[Tensor, "1 z 1 lh lw"] | None = None
@@ -34,16 +34,11 @@ class Given:
     known: Float[Tensor, "1 z known lh lw"] | None = None
 
 
-def in_size(inputs: Inputs, request: Request) -> Inputs:
-    """The inputs in the size of the request, filled as its `fit` says."""
-
-    def fitted(frames: Frames) -> UInt8[np.ndarray, "t new_h new_w 3"]:
-        own = torch.from_numpy(np.array(frames))  # a copy: what is given may be read-only, or run backwards
-        return resize(own, request.height, request.width, request.fit or "cover").numpy()
-
+def resize_inputs(inputs: Inputs, request: Request) -> Inputs:
+    """The inputs in the height and width of the request, fitted as its `fit` says."""
     return Inputs(
-        image=None if inputs.image is None else fitted(inputs.image[None])[0],
-        video=None if inputs.video is None else fitted(inputs.video),
+        image=None if inputs.image is None else _resize(inputs.image[None], request)[0],
+        video=None if inputs.video is None else _resize(inputs.video, request),
         image_source=inputs.image_source,
         video_source=inputs.video_source,
     )
@@ -57,15 +52,21 @@ def encode(
     scale: float,
     device: torch.device,
     dtype: torch.dtype,
-    how: VAEMemoryMode = UNSLICED,
+    slicing: VAEMemoryMode = UNSLICED,
 ) -> Latents:
-    """A sample of the posterior of 4k+1 frames, times `scale`, in float32."""
+    """Sample the posterior of 4k+1 frames: float32 latents, multiplied by `scale`."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)
-    return vae.encode(video[None], strips=how.strips, offload=how.offload).sample(generator).float() * scale
+    posterior = vae.encode(video[None], strips=slicing.strips, offload=slicing.offload)
+    return posterior.sample(generator).float() * scale
 
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
-    """What the latents of an image are multiplied by: as all latents, but for models that say otherwise."""
+    """The factor of an image's latents, see `ImageLatentScale`."""
     if choice == "diffusers" and vae.config.invert_scale_latents:
         return 1 / vae.config.scaling_factor
     return vae.config.image_scaling_factor
+
+
+def _resize(frames: Frames, request: Request) -> UInt8[np.ndarray, "t new_h new_w 3"]:
+    copy = torch.from_numpy(np.array(frames))  # torch takes neither read-only arrays nor negative strides
+    return resize(copy, request.height, request.width, request.fit or "cover").numpy()

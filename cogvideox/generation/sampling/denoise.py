@@ -1,10 +1,8 @@
-"""From noise to the latents of one clip: everything that a request says about the denoising, put together.
+"""Denoise one clip: from noise to latents, with everything that a request says about it.
 
-Axes: b batch (the two halves of guidance), c latent channels, t latent frames, h w latent size, n text tokens, d text
-width.
+Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,32 +16,26 @@ from cogvideox.diffusion.samplers import SAMPLERS, ddim_invert, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
+from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.request import Request
-from cogvideox.generation.sampling.conditioning import Given
-from cogvideox.generation.sampling.denoisers import guided, holding, in_turn, network, over_windows
-from cogvideox.generation.sampling.inversion import attend_to_reference, beside_reference
-from cogvideox.generation.sampling.step_cache import Cached
+from cogvideox.generation.sampling.bound_transformer import BoundTransformer
+from cogvideox.generation.sampling.conditioning import Conditioning
+from cogvideox.generation.sampling.denoiser import Denoiser, VelocityModel, predict_sequentially, window_weights
+from cogvideox.generation.sampling.inversion import attend_to_reference, predict_with_reference
+from cogvideox.generation.sampling.step_cache import StepCache
 from cogvideox.parallel.cfg_parallel import parallelize_cfg
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Embedded texts: `prompt` is [1 n d], or with guidance [2 n d] with what it leads away from in front; `null` is
-    what stands for no prompt, [1 n d], and is there only where a clip is inverted."""
-
-    prompt: Float[Tensor, "b n d"]
-    null: Float[Tensor, "1 n d"] | None = None
+from cogvideox.vae.model import CausalVAE
 
 
 def denoise(
     bundle: LoadedModel,
     request: Request,
     num_frames: int,
-    texts: Texts,
-    given: Given,
+    prompts: PromptEmbeddings,
+    conditioning: Conditioning,
     generator: torch.Generator,
     *,
     device: torch.device,
@@ -51,89 +43,98 @@ def denoise(
     report: OnStep,
     ranks: Ranks | None = None,
 ) -> Float[Tensor, "1 c t h w"]:
-    """The latents of `num_frames` frames, at the transformer's scale, in float32.
+    """Generate the latents of a clip, at the transformer's scale, in float32.
 
     Args:
-        num_frames: instead of the request's, of which this may be a part.
+        num_frames: frames of the clip, which may be a part of the request's.
         dtype: what the transformer computes in.
-        ranks: who share the halves of guidance; all of them get the latents.
+        report: called with the progress after each step.
+        ranks: processes that split the prompts of guidance; all of them get the latents.
 
     Raises:
-        UserError: a size that the model cannot do, numbers beyond the range of `dtype`, or a cache over ranks.
+        UserError: a size that the model does not support; values out of the range of `dtype`; a step cache with
+            `ranks`.
     """
     if request.cache is not None and ranks is not None:
-        # Each would decide by its own rounding, and one could wait for another that has skipped the step.
-        raise UserError("cache is for one process: leave it out, or make the video without torchrun")
-    model, config, schedule = bundle.transformer, bundle.transformer.config, bundle.schedule
+        # Rounding could make ranks decide differently, and one would wait for another that skips the step.
+        raise UserError("cache is not possible with several processes: leave it out, or run without torchrun")
+    config, schedule = bundle.transformer.config, bundle.schedule
     patch_t, ratio = config.patch_size_t or 1, bundle.vae.config.spatial_compression_ratio
     size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
-    # The 1.5 models patch time in pairs. What is missing to a pair stands in front, and is dropped at the end.
+    # The 1.5 models patch pairs of frames. Padding to whole pairs goes in front and is dropped at the end.
     padding = size[0] - geometry.latent_frames(num_frames)
     times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_steps :]
     windows = _windows(request, size[0], patch_t)
-
-    bound = partial(
-        network,
-        model,
+    bind = partial(
+        BoundTransformer,
+        bundle.transformer,
         times,
         (len(windows[0]), *size[1:]),
-        num_text=texts.prompt.shape[1],
+        num_text=prompts.prompt.shape[1],
         rule=request.position_rule or bundle.settings.position_rule,
         device=device,
         dtype=dtype,
     )
-
-    def tell(stage: Stage, i: int, total: int, t: int, x0: Tensor) -> None:
-        look = partial(preview, bundle.vae, x0[:, :, padding:])
-        report(Progress(stage, i + 1, total, look=look))
+    on_step = partial(_report_step, report, bundle.vae, padding)
 
     x = initial_noise((1, config.out_channels, *size), generator, device)
-    start = None if given.start is None else repeat_first_frame(given.start, padding)
-    if start is not None and texts.null is not None:
-        along = guided(bound(), texts.null, guidance.constant(1.0), len(times))
-        states = ddim_invert(along, start, times, schedule, on_step=partial(tell, "invert"))
-        net = beside_reference(bound(attend=attend_to_reference), states)
+    start = None if conditioning.start is None else repeat_first_frame(conditioning.start, padding)
+    model: VelocityModel
+    if start is not None and prompts.null is not None:
+        unconditional = Denoiser([bind()], prompts.null)
+        states = ddim_invert(unconditional, start, times, schedule, on_step=partial(on_step, "invert"))
+        model = partial(predict_with_reference, bind(attend=attend_to_reference), states)
     else:
         if start is not None:
             x = add_noise(start, x, torch.tensor(times[:1]), schedule)
-        net = bound(image=None if given.image is None else pad_image_latents(given.image, size[0]))
+        image = conditioning.image
+        model = bind(image=None if image is None else pad_image_latents(image, size[0]))
+    if ranks is not None:
+        model = parallelize_cfg(model, ranks.data)
+    if request.sequential_guidance:
+        model = partial(predict_sequentially, model)
 
-    net = net if ranks is None else parallelize_cfg(net, ranks.data)
-    net = in_turn(net) if request.sequential_guidance else net
-    scale = _scale(request, len(times), schedule.num_train_timesteps)
-    predicts = [
-        guided(
-            net if request.cache is None else Cached(net, times, schedule, request.cache),
-            texts.prompt,
-            scale,
-            len(times),
-            interval=request.guidance_interval,
-        )
-        for _ in windows
-    ]
-    predict = over_windows(predicts, windows, patch_t, device)
-    if given.known is not None:
-        predict = holding(predict, repeat_first_frame(given.known, padding), schedule)
-
+    models = [model] * len(windows)
+    if request.cache is not None:
+        models = [StepCache(model, times, schedule, request.cache) for _ in windows]
+    first, last = (round(fraction * len(times)) for fraction in request.guidance_interval)
+    denoiser = Denoiser(
+        models,
+        prompts.prompt,
+        _guidance(request, len(times), schedule.num_train_timesteps),
+        range(first, last),
+        windows,
+        window_weights(windows, patch_t, device),
+        None if conditioning.known is None else repeat_first_frame(conditioning.known, padding),
+        schedule,
+    )
     options = {} if request.eta is None else {"eta": request.eta}
-    on_step = partial(tell, "denoise")
-    latents = SAMPLERS[request.sampler](predict, x, times, schedule, generator=generator, on_step=on_step, **options)
+    latents = SAMPLERS[request.sampler](
+        denoiser, x, times, schedule, generator=generator, on_step=partial(on_step, "denoise"), **options
+    )
     check_finite(latents, dtype)
     return latents[:, :, padding:]
 
 
 def check_finite(x: Tensor, dtype: torch.dtype) -> None:
-    """NaN would become black, or any colour, without a word.
+    """Check for NaN and infinity, which would become black or arbitrary pixels.
 
     Raises:
-        UserError: numbers beyond the range of `dtype`.
+        UserError: there are some; the network has left the range of `dtype`.
     """
     if not torch.isfinite(x).all():
-        wider = "another dtype, float32 or bfloat16, or " if dtype == torch.float16 else ""
-        raise UserError(f"the model left the range of {dtype}: try {wider}a smaller guidance_scale")
+        wider = "dtype float32 or bfloat16, or " if dtype == torch.float16 else ""
+        raise UserError(f"the model produced values out of the range of {dtype}: use {wider}a smaller guidance_scale")
 
 
-def _scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:
+def _report_step(
+    report: OnStep, vae: CausalVAE, padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
+) -> None:
+    """Report a finished step. The first arguments are bound, the others are those of `diffusion.samplers.OnStep`."""
+    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, padding:])))
+
+
+def _guidance(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:
     if request.dynamic_guidance:
         return guidance.dynamic(request.guidance_scale, num_steps)
     if request.smooth_guidance:
@@ -142,7 +143,7 @@ def _scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Gui
 
 
 def _windows(request: Request, num_latents: int, patch_t: int) -> list[range]:
-    """The windows of time in latent frames, of whole patches."""
+    """The latent frames of each window, in whole patches."""
     if request.window is None or request.overlap is None:
         return [range(num_latents)]
     window = -(-geometry.latent_frames(request.window) // patch_t)

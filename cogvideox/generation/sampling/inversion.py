@@ -1,9 +1,8 @@
-"""Editing by DDIM inversion, as the official repository does it (its `inference/ddim_inversion.py`).
+"""Edit a video by DDIM inversion, as the official repository does (its `inference/ddim_inversion.py`).
 
-The clip is inverted to noise without a prompt, and every state on the way is kept. The new video starts from fresh
-noise; at each step the state of the clip with just as much noise goes through the network beside it, and the new video
-attends to the clip's keys and values as well as to its own. It takes over composition and motion, and the prompt says
-what they show.
+The video is inverted to noise without a prompt, and its state at each step is kept. The edited video starts from fresh
+noise. At each step the network also gets the state of the original at the same noise level, and the edited video
+attends to the keys and values of both. It keeps layout and motion of the original; the prompt says what they show.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size, n tokens, k heads.
 """
@@ -15,14 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.generation.sampling.denoisers import Network
+from cogvideox.generation.sampling.denoiser import VelocityModel
 from cogvideox.transformer.attention import Heads, Layout
 
 
 def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-    """Attention for a batch whose second half is the reference: the first half attends to both, the second to itself.
+    """Attention for a batch whose second half is a reference: the first half attends to both, the second to itself.
 
-    Positions were applied before, to each half alike, so that a place in the new video is the same place in the clip.
+    Positions have been applied to each half alike, so the same place in both videos has the same position.
     """
     (q, q_ref), (k, k_ref), (v, v_ref) = (x.transpose(1, 2).chunk(2) for x in (q, k, v))
     edited = F.scaled_dot_product_attention(q, torch.cat((k, k_ref), dim=2), torch.cat((v, v_ref), dim=2))
@@ -30,14 +29,11 @@ def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     return torch.cat((edited, reference)).transpose(1, 2)
 
 
-def beside_reference(net: Network, trajectory: Sequence[Float[Tensor, "1 c t h w"]]) -> Network:
-    """A network that attends with `attend_to_reference`, given the states of the clip at each step.
+def predict_with_reference(
+    model: VelocityModel, states: Sequence[Float[Tensor, "1 c t h w"]], x: Tensor, prompts: Tensor, i: int
+) -> Float[Tensor, "b c t h w"]:
+    """The velocity from a model that attends with `attend_to_reference`, beside the original's state at step `i`.
 
-    Both halves read the same texts, as in the official code.
+    Both halves of the batch get the same prompts, as in the official code.
     """
-
-    def run(x: Tensor, texts: Tensor, i: int) -> Tensor:
-        both = torch.cat((x, trajectory[i]))
-        return net(both, torch.cat((texts, texts)), i)[: len(texts)]
-
-    return run
+    return model(torch.cat((x, states[i])), torch.cat((prompts, prompts)), i)[: len(prompts)]

@@ -1,18 +1,18 @@
-"""Step caching: where the velocity is easily foretold, it is not computed. Faster, and another video.
+"""Skip steps whose velocity can be extrapolated: faster, but another video.
 
-At each step that is computed, the network tells how far off the velocity foretold for it was: so fast does an error
-grow, in this video and at this time. As far as that goes on, a step that is not computed errs by a known share of the
-latents, and as long as these errors together stay in a budget, steps are not computed. This is close to EasyCache (Zhou
-et al. 2025), which measures along the path of the state instead of the schedule's and uses the last velocity again.
+Each computed step shows how far off the extrapolated velocity was, and so how fast the prediction error grows at this
+time. Assuming that it keeps growing at this rate, a skipped step has a known error relative to the latents, and steps
+are skipped as long as the sum of these errors stays within a budget. This is close to EasyCache (Zhou et al. 2025),
+which measures along the path of the state instead of the noise schedule and reuses the last velocity.
 
-Here a velocity goes on as it went between the last two that were computed (as features do in TaylorSeer, Liu et al.
-2025), but only by the share of it that came true the last time: most of it on the smooth path of DDIM, next to nothing
-where a sampler adds noise, and then the last one is used again.
+The velocity is extrapolated linearly from the last two computed ones (like features in TaylorSeer, Liu et al. 2025),
+scaled by the share of the change that proved true the last time: nearly all of it on the smooth path of DDIM, almost
+none where a sampler adds noise, so that there the last velocity is reused.
 
-It lies around the network and knows nothing of it: however blocks are compiled, recorded or streamed, a step that is
-not computed costs nothing. Deciding takes one number from the device in each step that is computed.
+The cache wraps the model and does not depend on how its blocks are compiled, recorded or offloaded; a skipped step
+costs nothing. The decision reads one number from the device per computed step.
 
-Axes: b texts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
+Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
 
 import math
@@ -23,84 +23,83 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation.sampling.denoisers import Network
+from cogvideox.generation.sampling.denoiser import VelocityModel
 
 
-class Cached:
-    """A `Network` that answers some steps from memory. It is for one run of a sampler over one window.
+class StepCache:
+    """A `VelocityModel` that extrapolates some steps instead of computing them, for one sampler run over one window.
 
-    Each half of guidance has a velocity of its own, so that the scale may change from step to step; both halves are
-    computed or neither, so that it does not matter whether they are computed together. A prompt that is asked alone
-    (outside of the guidance interval) is the last of the texts.
+    The two halves of guidance have separate velocities, so the guidance scale may change from step to step. Both are
+    computed or neither, so it makes no difference whether they run as a batch or one after the other. Where the prompt
+    runs alone (outside of the guidance interval), its velocity is the last one.
+
+    Args:
+        times: the sampler's timesteps, descending.
+        budget: upper limit of the summed error of consecutive skipped steps, relative to the latents.
     """
 
-    def __init__(self, net: Network, times: Sequence[int], schedule: Schedule, budget: float) -> None:
-        """
-        Args:
-            times: the sampler's timesteps, descending.
-            budget: the error of steps that follow each other without being computed, as a share of the latents.
-        """
-        self.net = net
+    def __init__(self, model: VelocityModel, times: Sequence[int], schedule: Schedule, budget: float) -> None:
+        self.model = model
         self.budget = budget
         abar = [float(schedule.alphas_cumprod[t]) for t in times]
-        # A velocity turns noise into data: its path is a quarter of a circle, from here to 0.
+        # Denoising moves along a quarter circle: the angle of each step, from pure noise (pi / 2) to data (0).
         self.angles = [*(math.atan2(math.sqrt(1 - a), math.sqrt(a)) for a in abar), 0.0]
-        self.velocity: Tensor | None = None
-        self.computed_at = 0  # the step of that velocity
-        self.slope: Tensor | None = None  # its change for each unit of angle, since the one before
-        self.share = torch.zeros(())  # of the last slope, what went on
-        self.rate = math.inf  # the relative error of what is foretold, for each unit of angle
-        self.spent = 0.0
+        self.velocity: Tensor | None = None  # of the last computed step
+        self.computed_at = 0  # the index of that step
+        self.slope: Tensor | None = None  # change of the velocity per radian between the last two computed steps
+        self.confidence = torch.zeros(())  # share of the previous slope that continued
+        self.error_rate = math.inf  # relative error of the extrapolation per radian
+        self.spent = 0.0  # summed error of the steps skipped since `computed_at`
         self.num_computed = 0
 
     def __call__(
-        self, x: Float[Tensor, "1 c t h w"], texts: Float[Tensor, "b n d"], i: int
+        self, x: Float[Tensor, "1 c t h w"], prompts: Float[Tensor, "b n d"], i: int
     ) -> Float[Tensor, "b c t h w"]:
-        if self.velocity is not None and len(self.velocity) >= len(texts):
-            error = self.rate * self._error_of(i)
+        if self.velocity is not None and len(self.velocity) >= len(prompts):
+            error = self.error_rate * self._error_weight(i)
             if self.spent + error <= self.budget:
                 self.spent += error
-                return self._foretold(i, len(texts))
-        velocity = self.net(x, texts, i)
+                return self._extrapolate(i, len(prompts))
+        velocity = self.model(x, prompts, i)
         if self.velocity is not None:
-            self._learn(velocity, i)
+            self._update(velocity, i)
         self.velocity, self.computed_at, self.spent = velocity, i, 0.0
         self.num_computed += 1
         return velocity
 
-    def _foretold(self, i: int, num_texts: int) -> Float[Tensor, "b c t h w"]:
-        """The velocity at step i under the last so many texts."""
+    def _extrapolate(self, i: int, num_prompts: int) -> Float[Tensor, "b c t h w"]:
+        """The velocity at step `i` under the last `num_prompts` prompts."""
         assert self.velocity is not None
-        known = self.velocity[-num_texts:]
-        if self.slope is None or len(self.slope) < num_texts:
-            return known
-        return known + self.share * self._turned(i) * self.slope[-num_texts:]
+        velocity = self.velocity[-num_prompts:]
+        if self.slope is None or len(self.slope) < num_prompts:
+            return velocity
+        return velocity + self.confidence * self._angle_to(i) * self.slope[-num_prompts:]
 
-    def _learn(self, velocity: Float[Tensor, "b c t h w"], i: int) -> None:
-        """What a velocity tells, beside the one before, of the texts that both have."""
+    def _update(self, velocity: Float[Tensor, "b c t h w"], i: int) -> None:
+        """Update error rate, slope and confidence from a computed velocity, for the prompts it shares with the last."""
         assert self.velocity is not None
-        turned, both = self._turned(i), min(len(velocity), len(self.velocity))
+        angle, both = self._angle_to(i), min(len(velocity), len(self.velocity))
         before, now = self.velocity[-both:].float(), velocity[-both:].float()
-        self.rate = _distance(self._foretold(i, both).float(), now) / turned
-        slope = (now - before) / turned
+        self.error_rate = _relative_error(self._extrapolate(i, both).float(), now) / angle
+        slope = (now - before) / angle
         if self.slope is not None and len(self.slope) >= both:
             expected = self.slope[-both:]
-            went_on = (slope * expected).sum() / expected.square().sum().clamp(min=1e-20)
-            self.share = went_on.clamp(0, 1)
+            continued = (slope * expected).sum() / expected.square().sum().clamp(min=1e-20)
+            self.confidence = continued.clamp(0, 1)
         self.slope = slope
 
-    def _turned(self, i: int) -> float:
-        """The angle from the step that was computed last to step i."""
+    def _angle_to(self, i: int) -> float:
+        """The angle from the last computed step to step `i`."""
         return self.angles[self.computed_at] - self.angles[i]
 
-    def _error_of(self, i: int) -> float:
-        """How far step i would lead astray with a velocity whose error grows at rate 1: off by the angle since it was
-        computed, along the step; the video is to the state as its signal is, so that errors under noise count more."""
+    def _error_weight(self, i: int) -> float:
+        """The error of the latents after step `i` per unit of `error_rate`: the angle since the last computed step
+        times the angle of this step, relative to the signal, so that errors under much noise weigh more."""
         here, after = self.angles[i], self.angles[i + 1]
-        return self._turned(i) * (here - after) / math.cos(after)
+        return self._angle_to(i) * (here - after) / math.cos(after)
 
 
-def _distance(found: Float[Tensor, "b c t h w"], expected: Float[Tensor, "b c t h w"]) -> float:
-    """Relative, of the text that is the furthest off."""
+def _relative_error(found: Float[Tensor, "b c t h w"], expected: Float[Tensor, "b c t h w"]) -> float:
+    """The largest relative error over the prompts."""
     found, expected = found.flatten(1), expected.flatten(1)
     return ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()

@@ -1,4 +1,4 @@
-"""A model for the command line, and the command line without a new process."""
+"""A tiny model, and the command line run in this process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """An empty folder, which is the current one."""
+    """The current folder, empty."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)

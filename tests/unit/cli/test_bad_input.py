@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: exit status 2, one sentence that names it on stderr, and nothing left behind."""
+"""Errors of the user: exit status 2, one sentence on stderr, no files written."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 PROMPT = "a red ball moves to the right on a blue floor"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
-# What is typed after `cogvideox generate PROMPT -o x.mp4 --model MODEL`, and a word of the answer.
+# Arguments after `cogvideox generate PROMPT -o x.mp4 --model MODEL`, and a part of the error message.
 VALUES = {
     "a height that patches do not divide": (["--height", "40"], "multiple of 16"),
-    "a width of nothing": (["--width", "0"], "16"),
+    "a width of 0": (["--width", "0"], "16"),
     "a negative height": (["--height", "-16"], "16"),
     "a height with a fraction": (["--height", "32.5"], "32.5"),
     "a number of frames that is not 4k+1": (["--num-frames", "10"], "9"),
@@ -27,21 +27,21 @@ VALUES = {
     "frames in words": (["--num-frames", "nine"], "nine"),
     "no steps": (["--num-inference-steps", "0"], "nearest is 1"),
     "more steps than timesteps": (["--num-inference-steps", "2000"], "1000"),
-    "guidance below none": (["--guidance-scale", "0.2"], "nearest is 1"),
+    "guidance below 1": (["--guidance-scale", "0.2"], "nearest is 1"),
     "guidance that is not a number": (["--guidance-scale", "nan"], "guidance_scale"),
-    "an unknown sampler": (["--sampler", "euler"], "ddim and dpm++"),
+    "an unknown sampler": (["--sampler", "euler"], "ddim, dpm++"),
     "a negative seed": (["--seed", "-1"], "nearest is 0"),
     "a seed that is too large": (["--seed", str(2**70)], "seed"),
     "a seed in words": (["--seed", "lucky"], "lucky"),
     "no videos": (["--num-videos", "0"], "1 or more"),
-    "a number of videos in words": (["--num-videos", "two"], "'two' is no whole number"),
-    "no frames a second": (["--fps", "0"], "fps"),
+    "a number of videos in words": (["--num-videos", "two"], "num_videos='two' must be an integer"),
+    "a frame rate of 0": (["--fps", "0"], "fps"),
     "an unknown device": (["--device", "warp"], "warp"),
-    "a device without numbers": (["--device", "meta"], "meta"),
-    "a device that is not here": (["--device", "cuda:99"], "cuda:99"),
-    "an unknown type": (["--dtype", "float64"], "float64"),
-    "an unknown storage": (["--weights", "int4"], "'exact', 'int8', 'fp8'"),
-    "a type that the CPU is slow in": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
+    "the meta device": (["--device", "meta"], "meta"),
+    "a missing device": (["--device", "cuda:99"], "cuda:99"),
+    "an unknown dtype": (["--dtype", "float64"], "float64"),
+    "an unknown storage": (["--weights", "int4"], "exact, int8, fp8"),
+    "a dtype that is slow on a CPU": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
     "a negative prompt without guidance": (["--guidance-scale", "1", "--negative-prompt", "x"], "no effect"),
     "a misspelt option": (["--heigth", "32"], "did you mean --height?"),
     "an abbreviated option": (["--num-inf", "3"], "--num-inf"),
@@ -50,10 +50,10 @@ VALUES = {
     "a file that is no video": (["-o", "x.avi"], ".mp4"),
     "a file without an ending": (["-o", "x"], ".mp4"),
     "a name that is too long": (["-o", "x" * 300 + ".mp4"], "its name is too long"),
-    "no room in the name for the metadata": (["-o", "x" * 251 + ".mp4"], ".json: its name is too long"),
-    "no room in the name for the sheet": (["-o", "x" * 250 + ".mp4", "--sheet"], ".png: its name is too long"),
+    "a name too long for the metadata": (["-o", "x" * 251 + ".mp4"], ".json: its name is too long"),
+    "a name too long for the sheet": (["-o", "x" * 250 + ".mp4", "--sheet"], ".png: its name is too long"),
     "a folder that cannot be written to": (["-o", "/sys/x.mp4"], "cannot write /sys/x.mp4"),
-    "no replay there": (["--from", "gone.json"], "gone.json"),
+    "a missing sidecar": (["--from", "gone.json"], "gone.json"),
 }
 
 PROMPTS = {
@@ -85,7 +85,7 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-64])
 
 
-# What happened to the model's folder, and a word of the answer.
+# Damage to the model folder, and a part of the error message.
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda m: (m / "model_index.json").unlink(), "model_index.json"),
     "no weights": (lambda m: (m / TRANSFORMER).unlink(), "missing"),
@@ -109,7 +109,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def assert_refused(ran, folder: Path, word: str, before: set[Path]) -> None:
+def assert_error(ran, folder: Path, word: str, before: set[Path]) -> None:
     assert ran.status == 2, ran
     assert ran.out == ""
     assert ran.err.count("\n") == 1 and ran.err.startswith("cogvideox: ") and "Traceback" not in ran.err
@@ -118,36 +118,36 @@ def assert_refused(ran, folder: Path, word: str, before: set[Path]) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_values(run, model, here, name):
+def test_illegal_values(run, model, here, name):
     arguments, word = VALUES[name]
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
-    assert_refused(ran, here, word, set())
+    assert_error(ran, here, word, set())
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_prompts(run, model, here, name):
+def test_illegal_prompts(run, model, here, name):
     prompt, word = PROMPTS[name]
-    assert_refused(run("generate", prompt, "-o", "x.mp4", "--model", model), here, word, set())
+    assert_error(run("generate", prompt, "-o", "x.mp4", "--model", model), here, word, set())
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_folders(run, model, here, tmp_path, name):
+def test_broken_model_folders(run, model, here, tmp_path, name):
     break_it, word = FOLDERS[name]
     broken = shutil.copytree(model, tmp_path / "broken")
     break_it(broken)
-    assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), here, word, set())
+    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), here, word, set())
 
 
 @pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~no-such-user/model"])
-def test_models(run, here, name):
-    assert_refused(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
+def test_unknown_models(run, here, name):
+    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
 
 
-def test_commands(run, here):
-    assert_refused(run("generat", PROMPT), here, "did you mean generate?", set())
+def test_unknown_commands(run, here):
+    assert_error(run("generat", PROMPT), here, "did you mean generate?", set())
 
 
-def test_what_is_in_the_way(run, model, here):
+def test_outputs_that_cannot_be_written(run, model, here):
     (here / "folder.mp4").mkdir()
     (here / "file").write_text("mine")
     (here / "taken.json").write_text('{"mine": true}')
@@ -159,7 +159,7 @@ def test_what_is_in_the_way(run, model, here):
         (["-o", "taken.mp4"], "taken.json"),
         (["-o", "sheet.mp4", "--sheet"], "folder"),
     ):
-        assert_refused(run("generate", PROMPT, "--model", model, *arguments), here, word, before)
+        assert_error(run("generate", PROMPT, "--model", model, *arguments), here, word, before)
     assert (here / "taken.json").read_text() == '{"mine": true}'
 
 
@@ -174,30 +174,30 @@ def test_what_is_in_the_way(run, model, here):
     ],
     ids=["empty", "a list", "incomplete", "unknown key", "no text"],
 )
-def test_replays(run, here, content, word):
+def test_broken_sidecars(run, here, content, word):
     (here / "x.json").write_text(content, encoding="utf-8", errors="surrogateescape")
-    assert_refused(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
+    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
 
 
-def test_a_replay_whose_model_is_gone(run, model, here, tmp_path):
+def test_a_sidecar_whose_model_is_gone(run, model, here, tmp_path):
     moved = shutil.copytree(model, tmp_path / "moved")
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", moved).status == 0
     shutil.rmtree(moved)
-    assert_refused(run("generate", "--from", "x.json", "-o", "y.mp4"), here, str(moved), set(here.iterdir()))
+    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), here, str(moved), set(here.iterdir()))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(run, model, here):
+def test_a_folder_without_write_permission(run, model, here):
     here.chmod(0o500)
     try:
         ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
-        assert_refused(ran, here, "permission", set())
+        assert_error(ran, here, "permission", set())
     finally:
         here.chmod(0o700)
 
 
-def test_a_write_that_fails_half_way(model, here):
-    """A limit on file sizes stands in for a disk that fills up after all checks: both make `write` fail."""
+def test_a_write_that_fails_halfway(model, here):
+    """A limit on file sizes simulates a disk that fills up after the checks: both make `write` fail."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))

@@ -1,5 +1,6 @@
-"""Verbs, help and exit statuses."""
+"""Commands, help texts and exit statuses."""
 
+import re
 import subprocess
 import sys
 
@@ -8,43 +9,47 @@ import torch
 
 import cogvideox
 from cogvideox.cli import doctor
-from cogvideox.cli.main import VERBS
+from cogvideox.cli.main import COMMANDS
 
 
-def test_help_lists_the_verbs(run):
+def test_help_lists_the_commands(run):
     for arguments in ([], ["--help"], ["-h"], ["help"]):
         ran = run(*arguments)
-        assert ran.status == 0 and all(verb in ran.out for verb in VERBS)
+        assert ran.status == 0 and all(command in ran.out for command in COMMANDS)
 
 
 def test_version(run):
     assert run("--version").out == f"cogvideox {cogvideox.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_imports_nothing_heavy(verb):
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command):
     code = (
         "import sys; from cogvideox.cli.main import main; assert main(sys.argv[1:]) == 0;"
         "heavy = {'torch', 'numpy', 'rich', 'av', 'tokenizers'} & set(sys.modules); assert not heavy, heavy"
     )
-    ran = subprocess.run([sys.executable, "-c", code, *verb.split(), "--help"], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "usage: cogvideox" in ran.stdout
 
 
-def test_generate_help_names_every_flag_of_the_pipeline(run):
-    words = run("generate", "--help").out.split()
+def test_generate_help_lists_the_common_options_and_help_all_the_rest(run):
+    common, every = (
+        set(re.findall(r"(?<!\S)--?[\w-]+", run("generate", flag).out)) for flag in ("--help", "--help-all")
+    )
+    assert {"-o", "--model", "--image", "--video", "--num-frames", "--height", "--width", "--seed", "--lora"} <= common
+    assert {"--num-inference-steps", "--guidance-scale", "--memory"} <= common and len(common) <= 20
     for flag in (
         *("-o", "--model", "--num-frames", "--height", "--width", "--num-inference-steps", "--guidance-scale"),
         *("--dynamic-guidance", "--sampler", "--seed", "--fps", "--num-videos", "--negative-prompt", "--device"),
-        *("--dtype", "--compile", "--sheet", "--from"),
+        *("--dtype", "--compile", "--sheet", "--from", "--cache", "--window", "--extend", "--no-extend", "--plan"),
     ):
-        assert any(word.strip("[],") == flag for word in words), flag
+        assert flag in every, flag
 
 
 def test_a_bug_keeps_its_traceback():
-    """Only what a user can cause is reduced to a sentence."""
-    code = "from cogvideox.cli import main; main.VERBS['bug'] = 'no such module'; main.main(['bug'])"
+    """Only errors that a user can cause are printed as one sentence."""
+    code = "from cogvideox.cli import main; main.COMMANDS['bug'] = 'no such module'; main.main(['bug'])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1 and "Traceback" in ran.stderr
 
@@ -52,21 +57,21 @@ def test_a_bug_keeps_its_traceback():
 @pytest.mark.parametrize(
     "fill", [lambda: torch.empty(10**16), lambda: bytearray(2**62), lambda: fail(torch.OutOfMemoryError("CUDA"))]
 )
-def test_out_of_memory_is_a_sentence_wherever_it_happens(run, monkeypatch, fill):
+def test_out_of_memory_anywhere_is_one_sentence(run, monkeypatch, fill):
     monkeypatch.setattr(doctor, "run", lambda arguments: fill())
     ran = run("doctor")
     assert ran.status == 2 and ran.err.startswith("cogvideox: out of memory: ") and ran.err.count("\n") == 1
 
 
-def test_another_runtime_error_is_a_bug(run, monkeypatch):
+def test_other_runtime_errors_keep_their_traceback(run, monkeypatch):
     monkeypatch.setattr(doctor, "run", lambda arguments: fail(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="do not match"):
         run("doctor")
 
 
-@pytest.mark.parametrize("verb", ["convert", "inspect", "encode", "doctor", "plot"])
-def test_only_a_prompt_wants_quotes(run, verb):
-    ran = run(verb, "--surplus", *"abc")
+@pytest.mark.parametrize("command", ["convert", "inspect", "encode", "doctor", "plot"])
+def test_only_generate_suggests_quotes(run, command):
+    ran = run(command, "--surplus", *"abc")
     assert ran.status == 2 and "quotes" not in ran.err
 
 

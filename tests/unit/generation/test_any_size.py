@@ -1,4 +1,4 @@
-"""Forty sizes and lengths: each makes exactly what was asked for, or is refused with the nearest legal values."""
+"""Forty sizes and lengths: each is generated exactly, or is an error with the nearest legal values."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 from cogvideox.errors import UserError
 from tests import tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
 LEGAL = [
     # frames, height, width
@@ -34,7 +34,7 @@ ILLEGAL = [
     ((9, 1, 1), "height 16 width 16"),
     ((9, 100, 100), "height 96 112 width 96 112"),
 ]
-# Of the model whose learned positions know 17 frames of 32x48.
+# For the model whose learned positions cover 17 frames of 32x48.
 LEARNED = [
     ((9, 48, 32), "height 32 width 48"),
     ((9, 32, 64), "height 32 width 48"),
@@ -49,29 +49,29 @@ def sizes(num_frames, height, width):
     return {"num_frames": num_frames, "height": height, "width": width, "num_inference_steps": 1}
 
 
-def test_there_are_forty():
+def test_there_are_forty_cases():
     assert len(LEGAL) + len(ILLEGAL) + len(LEARNED) + 1 == 40
 
 
 @pytest.mark.parametrize("size", LEGAL, ids=str)
-def test_legal(pipes, clip, size):
-    """The makes in turn, so that each sees many sizes."""
-    makes = ["2b", "5b", "1.5-5b", "1.5-5b-i2v"]
-    variant = makes[LEGAL.index(size) % len(makes)]
+def test_legal_sizes_are_generated_exactly(pipes, clip, size):
+    """The variants alternate, so that each is tested with many sizes."""
+    variants = ["2b", "5b", "1.5-5b", "1.5-5b-i2v"]
+    variant = variants[LEGAL.index(size) % len(variants)]
     image = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     frames = pipes[variant].generate(tiny.CAPTIONS[0], **sizes(*size), **image).frames
     assert frames.shape == (*size, 3)
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 13, 17])
-def test_learned_positions_know_shorter_clips(pipes, clip, num_frames):
+def test_learned_positions_allow_shorter_clips(pipes, clip, num_frames):
     frames = pipes["5b-i2v"].generate(tiny.CAPTIONS[0], image=clip[0], **sizes(num_frames, 32, 48)).frames
     assert frames.shape == (num_frames, 32, 48, 3)
 
 
 @pytest.mark.parametrize(("size", "nearest"), ILLEGAL + LEARNED, ids=str)
-def test_illegal(pipes, size, nearest):
-    """The sentence has each name with the nearest values, which are legal themselves."""
+def test_illegal_sizes_are_errors_with_the_nearest_legal_ones(pipes, size, nearest):
+    """The message has each name with its nearest legal values."""
     learned = (size, nearest) in LEARNED
     image = {"image": np.zeros((8, 8, 3), np.uint8)} if learned else {}
     with pytest.raises(UserError) as caught:
@@ -81,11 +81,11 @@ def test_illegal(pipes, size, nearest):
     assert nearest.split()[0] in str(caught.value)
 
 
-def test_what_a_model_was_trained_with_many_of_follows_the_picture(pipes):
-    """Nothing said, the shape is the picture's as far as training went, 32 to 64 pixels here."""
-    for shape, made in (((100, 100, 3), (32, 32)), ((100, 150, 3), (32, 48)), ((400, 100, 3), (64, 32))):
+def test_a_model_trained_on_many_sizes_follows_the_shape_of_the_image(pipes):
+    """By default, within the sizes of training: 32 to 64 pixels here."""
+    for shape, expected in (((100, 100, 3), (32, 32)), ((100, 150, 3), (32, 48)), ((400, 100, 3), (64, 32))):
         picture = np.zeros(shape, np.uint8)
         video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=picture, num_frames=1)
-        assert video.frames.shape[1:3] == made
+        assert video.frames.shape[1:3] == expected
         video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=picture, num_frames=1, height=48)
         assert video.frames.shape[1:3] == (48, 48)

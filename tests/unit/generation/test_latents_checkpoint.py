@@ -1,27 +1,27 @@
-"""Latents that are finished are found again by the request that they are of, and by no other."""
+"""Latents checkpoints are used by the request that they belong to, and by no other."""
 
 import pytest
 import torch
 
-from cogvideox.generation.latents_checkpoint import Finished
+from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
 
 
-def test_they_are_found_again_with_the_random_numbers_that_follow(tmp_path):
+def test_latents_and_the_generator_state_are_restored(tmp_path):
     generator = torch.Generator().manual_seed(5)
     latents = torch.randn(1, 4, 3, 2, 2, generator=generator)
-    Finished(tmp_path / "x.latents.safetensors", {"seed": 5}).put(0, latents, generator)
+    LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5}).put(0, latents, generator)
     following = torch.randn(3, generator=generator)
 
-    again = Finished(tmp_path / "x.latents.safetensors", {"seed": 5})
+    again = LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5})
     other = torch.Generator()
     assert again.get(1, other) is None
     assert torch.equal(again.get(0, other), latents)
     assert torch.equal(torch.randn(3, generator=other), following)
-    assert Finished(tmp_path / "x.latents.safetensors", {"seed": 6}).get(0, other) is None
+    assert LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 6}).get(0, other) is None
 
 
-def test_a_disk_that_refuses_is_warned_of(tmp_path):
+def test_a_file_that_cannot_be_written_is_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
-    finished = Finished(tmp_path / "file" / "x.latents.safetensors", {})
+    checkpoint = LatentsCheckpoint(tmp_path / "file" / "x.latents.safetensors", {})
     with pytest.warns(UserWarning, match="not kept"):
-        finished.put(0, torch.zeros(1, 1, 1, 1, 1), torch.Generator())
+        checkpoint.put(0, torch.zeros(1, 1, 1, 1, 1), torch.Generator())

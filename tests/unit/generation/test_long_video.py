@@ -1,66 +1,35 @@
-"""A long video of the shipped model: no jump where its windows meet. And real clips and photographs on a tiny model."""
+"""Frame arithmetic of long videos."""
 
-from pathlib import Path
+from hypothesis import given
+from hypothesis import strategies as st
 
-import numpy as np
-import pytest
+from cogvideox.generation import long_video
 
-from cogvideox import CogVideoX, Video
-from cogvideox.pretrained.model_spec import shipped_models
-from tests import tiny
-
-CLIPS = Path(__file__).parents[4] / "shared/clips"
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+frames = st.integers(0, 40).map(lambda k: 4 * k + 1)
 
 
-def jumps(frames: np.ndarray) -> np.ndarray:
-    """How much each frame differs from the one before, over the median of that."""
-    differences = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
-    return differences / np.median(differences)
+def test_the_official_window():
+    assert long_video.default_overlap(49) == 28
+    assert long_video.num_context_frames(49, 28) == 25 and long_video.num_context_frames(10, 28) == 9
+    assert long_video.default_extension(49, 49, 28) == 73
+    assert long_video.default_extension(49, 49, None) == 97
+    assert long_video.num_extension_frames(49, 73, 28) == 49
+    assert long_video.chain_lengths(97, 49, continued=False) == [49, 49]
+    assert long_video.chain_lengths(48, 49, continued=True) == [49]
 
 
-@pytest.fixture(scope="module")
-def toybox() -> CogVideoX:
-    if "toybox" not in shipped_models():
-        pytest.skip("the shipped model is not in this checkout")
-    return CogVideoX.from_pretrained("toybox")
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 20))
+def test_an_extension_is_long_enough_and_at_most_three_frames_longer(num_given, more, overlap):
+    context = long_video.num_context_frames(num_given, 4 * overlap)
+    total = long_video.num_extension_frames(num_given, num_given + more, 4 * overlap)
+    assert 1 <= context <= num_given and context % 4 == total % 4 == 1
+    assert more <= total - context < more + 4
 
 
-def test_no_jump_where_windows_meet(toybox):
-    """Clips that know nothing of each other jump to several times the median; windows that share frames do not."""
-    prompt, values = toybox.settings.examples[0], {"num_inference_steps": 10}
-    video = toybox.generate(prompt, num_frames=49, window=9, seed=0, **values).frames
-    assert jumps(video)[8::4].mean() <= 1.5  # a window ends after every fourth frame
-    apart = toybox.generate(prompt, seed=0, num_videos=4, **values)
-    assert jumps(np.concatenate([one.frames for one in apart]))[8::9].mean() > 2
-
-
-def test_no_jump_where_a_clip_is_continued(toybox):
-    """On average: single ones of so small a model jump anywhere."""
-    prompt, seams = toybox.settings.examples[0], []
-    for seed in range(3):
-        clip = toybox.generate(prompt, seed=seed)
-        video = toybox.generate(prompt, video=clip, extend=True, num_frames=17, seed=seed + 50)
-        assert np.array_equal(video.frames[:9], clip.frames)
-        seams.append(jumps(video.frames)[8])
-    assert np.mean(seams) <= 1.5
-
-
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")
-@pytest.mark.parametrize("name", ["horse.mp4", "kitten.mp4", "gallery-1.mp4", "gallery-2.mp4"])
-def test_real_clips(pipes, name):
-    given = Video.load(CLIPS / name, max_frames=9)
-    made = pipes["5b"].generate(tiny.CAPTIONS[0], video=CLIPS / name, strength=0.5, seed=0)
-    assert made.frames.shape == (9, 32, 48, 3)
-    assert not np.array_equal(
-        pipes["5b"].generate(tiny.CAPTIONS[0], video=given.frames[::-1], strength=0.5, seed=0).frames, made.frames
-    )
-
-
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")
-@pytest.mark.parametrize("name", ["beach.png", "street.png"])
-@pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
-def test_real_photographs(pipes, variant, name):
-    made = pipes[variant].generate(tiny.CAPTIONS[0], image=CLIPS / name, num_frames=5, seed=0)
-    assert made.frames.shape == (5, 32, 48, 3)
+@given(st.integers(1, 400), st.integers(1, 20).map(lambda k: 4 * k + 1), st.booleans())
+def test_a_chain_is_long_enough_and_has_no_clip_too_many(num_frames, window, continued):
+    lengths = long_video.chain_lengths(num_frames, window, continued=continued)
+    new = [length - (1 if number or continued else 0) for number, length in enumerate(lengths)]
+    assert all(length % 4 == 1 and length <= window for length in lengths)
+    assert num_frames <= sum(new) < num_frames + 4
+    assert sum(new[:-1]) < num_frames

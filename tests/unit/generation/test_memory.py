@@ -1,30 +1,30 @@
-"""What a request asks of memory, and what is tried where there is too little of it."""
+"""The work of a request for the memory planner, and the settings to try when memory runs out."""
 
 import pytest
 import torch
 
 from cogvideox.errors import is_out_of_memory
-from cogvideox.generation.memory import default_demand, demand_of, smaller
-from cogvideox.generation.request.builder import complete
+from cogvideox.generation.memory import default_demand, demand_of, smaller_slicing
+from cogvideox.generation.request.builder import complete_request
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 
 
-def test_what_is_asked_of_memory():
+def test_demand_of_a_request():
     spec = read_spec("toybox")
-    assert default_demand(spec) == demand_of(complete(spec, None, seed=0), spec)
-    long = complete(spec, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
+    assert default_demand(spec) == demand_of(complete_request(spec, None, seed=0), spec)
+    long = complete_request(spec, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
     demand = demand_of(long, spec)
     assert (demand.window_frames, demand.num_frames, demand.batch_size, demand.num_prompts) == (9, 25, 1, 1)
-    halves = demand_of(complete(spec, "a ball", sequential_guidance=True, seed=0), spec)
+    halves = demand_of(complete_request(spec, "a ball", sequential_guidance=True, seed=0), spec)
     assert (halves.batch_size, halves.calls_per_step) == (1, 2)
 
 
-def test_smaller_and_smaller_until_nothing_is_left():
-    how, seen = VAEMemoryMode(), []
-    while how is not None:
-        seen.append((how.strips, how.offload))
-        how = smaller(how, rows=6)
+def test_slices_get_smaller_until_none_is_left():
+    slicing, seen = VAEMemoryMode(), []
+    while slicing is not None:
+        seen.append((slicing.strips, slicing.offload))
+        slicing = smaller_slicing(slicing, num_rows=6)
     assert seen == [(1, False), (2, False), (4, False), (6, False), (6, True)]
 
 
@@ -38,5 +38,5 @@ def test_smaller_and_smaller_until_nothing_is_left():
         (KeyError("memory"), False),
     ],
 )
-def test_errors_of_memory_are_told_from_others(error, expected):
+def test_out_of_memory_errors_are_recognised(error, expected):
     assert is_out_of_memory(error) is expected

@@ -1,4 +1,4 @@
-"""The pipeline on a tiny random model: what comes out, that it can be made again, and what it refuses."""
+"""The pipeline on tiny random models: outputs, reproducibility, progress and errors."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tests import tiny
 PROMPT = tiny.CAPTIONS[0]
 
 
-def test_defaults(pipes):
+def test_defaults_are_the_models(pipes):
     video = pipes["2b"].generate(PROMPT)
     assert video.frames.shape == (9, 32, 48, 3) and video.frames.dtype == np.uint8
     assert video.fps == 8.0
@@ -27,12 +27,12 @@ def test_defaults(pipes):
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("num_frames", [1, 5, 9, 13])
-def test_exactly_the_frames_asked_for(pipes, variant, num_frames):
+def test_the_number_of_frames_is_exact(pipes, variant, num_frames):
     frames = pipes[variant].generate(PROMPT, num_frames=num_frames, height=32, width=32, num_inference_steps=1).frames
     assert frames.shape == (num_frames, 32, 32, 3)
 
 
-def test_floats_are_the_same_video(pipes):
+def test_float_output_is_the_same_video(pipes):
     whole = pipes["5b"].generate(PROMPT, seed=1)
     exact = pipes["5b"].generate(PROMPT, seed=1, output="float")
     assert exact.frames.dtype == np.float32 and exact.frames.min() >= 0 and exact.frames.max() <= 1
@@ -40,7 +40,7 @@ def test_floats_are_the_same_video(pipes):
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_several_videos_are_each_what_their_seed_gives_alone(pipes, sampler):
+def test_each_of_several_videos_equals_the_one_its_seed_gives_alone(pipes, sampler):
     videos = pipes["2b"].generate(PROMPT, seed=5, num_videos=2, sampler=sampler)
     assert [video.metadata["seed"] for video in videos] == [5, 6]
     for video in videos:
@@ -49,7 +49,7 @@ def test_several_videos_are_each_what_their_seed_gives_alone(pipes, sampler):
     assert not np.array_equal(videos[0].frames, videos[1].frames)
 
 
-def test_metadata_makes_the_same_frames(pipes, folders):
+def test_metadata_reproduces_the_frames(pipes, folders):
     video = pipes["2b"].generate(PROMPT, negative_prompt="one small thing", guidance_scale=3.0, dynamic_guidance=True)
     replay = cogvideox.config.from_dict(Replay, video.metadata)
     assert replay.model == str(folders["2b"]) and replay.cogvideox == cogvideox.__version__
@@ -57,7 +57,7 @@ def test_metadata_makes_the_same_frames(pipes, folders):
     assert np.array_equal(CogVideoX.from_pretrained(replay.model).run(replay).frames, video.frames)
 
 
-def test_what_a_request_changes_changes_the_video(pipes):
+def test_each_option_changes_the_video(pipes):
     pipe = pipes["5b"]
     base = pipe.generate(PROMPT, seed=0).frames
     for values in (
@@ -77,13 +77,13 @@ def test_what_a_request_changes_changes_the_video(pipes):
         assert not np.array_equal(pipe.generate(**{"prompt": PROMPT, "seed": 0, **values}).frames, base), values
 
 
-def test_the_null_text_is_the_folders(pipes):
+def test_the_null_prompt_is_the_models(pipes):
     pipe = pipes["2b"]
     empty = pipe.generate(PROMPT, seed=0).frames
     bundle = replace(pipe.bundle, settings=replace(pipe.settings, null_text="zero"))
     zero = CogVideoX(pipe.spec, bundle, pipe.device, pipe.dtype)
     assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
-    # A negative prompt takes its place, whatever it is.
+    # A negative prompt replaces it.
     negative = {"seed": 0, "negative_prompt": "one small thing"}
     assert np.array_equal(zero.generate(PROMPT, **negative).frames, pipe.generate(PROMPT, **negative).frames)
 
@@ -98,7 +98,7 @@ def test_progress_counts_steps_and_frames(pipes):
         assert all(p.num_videos == 2 for p in mine)
 
 
-def test_a_cancelled_generation_keeps_what_was_done(pipes):
+def test_cancelling_keeps_the_finished_videos(pipes):
     def stop(progress: Progress) -> None:
         if progress.video == 2:
             raise Cancelled
@@ -108,30 +108,30 @@ def test_a_cancelled_generation_keeps_what_was_done(pipes):
     assert [video.metadata["seed"] for video in caught.value.videos] == [5, 6]
 
 
-def test_a_look_at_what_is_made(pipes):
-    """Few small pictures of the estimate so far; at the end, of the video itself."""
-    looks = []
+def test_previews(pipes):
+    """Small pictures of the current estimate; at the end, of the video itself."""
+    previews = []
 
-    def look(progress: Progress) -> None:
-        looks.append((progress.stage, progress.preview(), progress.preview(num_pictures=9, max_side=24)))
+    def on_step(progress: Progress) -> None:
+        previews.append((progress.stage, progress.preview(), progress.preview(num_pictures=9, max_side=24)))
 
-    video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=look)
-    assert {stage for stage, _, _ in looks} == {"denoise", "decode"}
-    assert all(one.shape == (1, 32, 48, 3) and one.dtype == np.uint8 for _, one, _ in looks)
-    assert all(many.shape == (4, 16, 24, 3) for _, _, many in looks)
-    assert np.abs(looks[-1][1][0].astype(float) - video.frames[0]).mean() < 40
-    with pytest.raises(ValueError, match="something to look at"):
+    video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=on_step)
+    assert {stage for stage, _, _ in previews} == {"denoise", "decode"}
+    assert all(one.shape == (1, 32, 48, 3) and one.dtype == np.uint8 for _, one, _ in previews)
+    assert all(many.shape == (4, 16, 24, 3) for _, _, many in previews)
+    assert np.abs(previews[-1][1][0].astype(float) - video.frames[0]).mean() < 40
+    with pytest.raises(ValueError, match="there is no preview"):
         Progress("denoise", 1, 2).preview()
 
 
 def test_an_error_in_on_step_ends_the_generation(pipes):
-    class Enough(Exception):
+    class Stop(Exception):
         pass
 
     def stop(progress: Progress) -> None:
-        raise Enough
+        raise Stop
 
-    with pytest.raises(Enough):
+    with pytest.raises(Stop):
         pipes["2b"].generate(PROMPT, on_step=stop)
 
 
@@ -139,27 +139,27 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
     ("values", "message"),
     [
         ({"image": np.zeros((32, 48, 3))}, "takes no image"),
-        ({"strength": 0.8}, "strength is for a video"),
+        ({"strength": 0.8}, "strength needs an input video"),
         ({"output": "pil"}, "uint8"),
         ({"num_videos": 0}, "num_videos"),
         ({"prompt": " ".join(["ball"] * 40)}, "41 tokens"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_refusals(pipes, values, message):
+def test_illegal_options_are_errors(pipes, values, message):
     with pytest.raises(UserError, match=message):
         pipes["2b"].generate(**{"prompt": PROMPT, **values})
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_guidance_in_a_batch_or_one_after_the_other(pipes, sampler):
+def test_sequential_guidance_gives_the_same_video(pipes, sampler):
     values = {"sampler": sampler, "seed": 0, "num_inference_steps": 4, "output": "float"}
     batched = pipes["5b"].generate(PROMPT, **values).frames
     sequential = pipes["5b"].generate(PROMPT, **values, sequential_guidance=True).frames
     assert np.abs(batched - sequential).max() <= 1e-6
 
 
-def test_guidance_in_some_of_the_steps(pipes):
+def test_guidance_interval(pipes):
     values = {"seed": 0, "num_inference_steps": 4, "output": "float"}
     frames = {
         interval: pipes["5b"].generate(PROMPT, **values, guidance_interval=interval).frames
@@ -167,19 +167,19 @@ def test_guidance_in_some_of_the_steps(pipes):
     }
     assert np.array_equal(frames[0.0, 1.0], pipes["5b"].generate(PROMPT, **values).frames)
     assert not np.array_equal(frames[0.5, 1.0], frames[0.0, 1.0])
-    # A tenth of four steps is none of them.
+    # A tenth of four steps rounds to none.
     assert np.allclose(frames[0.0, 0.1], pipes["5b"].generate(PROMPT, **values, guidance_scale=1.0).frames, atol=1e-6)
 
 
-def test_a_warning_outside_of_what_was_trained(pipes):
-    with pytest.warns(UserWarning, match="unlike the training"):
+def test_sizes_outside_of_training_are_a_warning(pipes):
+    with pytest.warns(UserWarning, match="was trained on"):
         pipes["2b"].generate(PROMPT, num_frames=21, num_inference_steps=1)
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_is_nearly_the_same_video(pipes, folders, variant, dtype):
-    """What a GPU computes in. The constructor takes it on a CPU too, where `from_pretrained` refuses."""
+def test_half_precision_gives_nearly_the_same_video(pipes, folders, variant, dtype):
+    """As on a GPU. The constructor accepts it on a CPU too, where `from_pretrained` does not."""
     exact, cpu = pipes[variant], torch.device("cpu")
     half = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
     for values in ({}, {"guidance_scale": 1.0}):
@@ -188,22 +188,22 @@ def test_half_precision_is_nearly_the_same_video(pipes, folders, variant, dtype)
         assert 0 < np.abs(frames - rough).mean() < 0.02
 
 
-def test_numbers_that_overflow_are_not_passed_off_as_a_video(folders):
+def test_overflow_while_denoising_is_an_error(folders):
     pipe = CogVideoX.from_pretrained(folders["2b"])
     pipe.bundle.transformer.final.linear.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"left the range of torch.float32: try a smaller guidance_scale"):
+    with pytest.raises(UserError, match=r"out of the range of torch.float32: use a smaller guidance_scale"):
         pipe.generate(PROMPT)
 
 
 @pytest.mark.parametrize("output", ["uint8", "float"])
-def test_nor_are_those_that_overflow_when_frames_are_decoded(folders, output):
+def test_overflow_while_decoding_is_an_error(folders, output):
     pipe = CogVideoX.from_pretrained(folders["2b"])
     pipe.bundle.vae.decoder.conv_out.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"left the range of torch.float32: try a smaller guidance_scale"):
+    with pytest.raises(UserError, match=r"out of the range of torch.float32: use a smaller guidance_scale"):
         pipe.generate(PROMPT, output=output)
 
 
-def test_devices_and_types(pipes):
+def test_choosing_device_and_dtype(pipes):
     settings = replace(pipes["2b"].settings, dtype="bfloat16")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("auto", cpu, settings.dtype) == torch.float32
@@ -222,8 +222,10 @@ def test_devices_and_types(pipes):
             choose_device(name)
 
 
-@pytest.mark.parametrize(("dtype", "words"), [(torch.float16, "another dtype"), (torch.float32, "guidance_scale")])
-def test_numbers_without_end_are_refused_with_what_helps(dtype, words):
+@pytest.mark.parametrize(
+    ("dtype", "words"), [(torch.float16, "float32 or bfloat16"), (torch.float32, "guidance_scale")]
+)
+def test_values_that_are_not_finite_are_an_error_with_advice(dtype, words):
     check_finite(torch.zeros(3), dtype)
     with pytest.raises(UserError, match=words):
         check_finite(torch.tensor([0.0, math.nan]), dtype)

@@ -1,4 +1,4 @@
-"""`cogvideox generate`: the files it leaves, and that they can be made again."""
+"""`cogvideox generate`: the files it writes, and reproducing them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_video_and_how_it_was_made(run, model, here):
+def test_a_video_and_its_sidecar(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
     assert ran.status == 0, ran.err
     assert names(here) == ["x.json", "x.mp4"]
@@ -26,7 +26,7 @@ def test_a_video_and_how_it_was_made(run, model, here):
     assert video.frames.shape == (9, 32, 48, 3) and video.fps == 8
     sidecar = json.loads((here / "x.json").read_text())
     assert (sidecar["prompt"], sidecar["seed"], sidecar["model"]) == (PROMPT, 3, str(model))
-    # One line, which says where it is, how long it took, and its size.
+    # One line with the path, the duration and the size.
     assert ran.out.count("\n") == 1 and ran.out.startswith("x.mp4") and " kB" in ran.out and " s" in ran.out
 
 
@@ -54,7 +54,7 @@ def test_several_videos_with_sheets(run, model, here):
     assert (here / "again.png").read_bytes() == (here / "x-2-sheet.png").read_bytes()
 
 
-def test_a_name_is_made_of_the_prompt(run, model, here):
+def test_the_default_name_is_made_of_the_prompt(run, model, here):
     assert run("generate", "A red, RED ball!", "--model", model, "--seed", 9).status == 0
     assert names(here) == ["a-red-red-ball-9.json", "a-red-red-ball-9.mp4"]
     (here / "videos").mkdir()
@@ -62,32 +62,32 @@ def test_a_name_is_made_of_the_prompt(run, model, here):
     assert names(here / "videos") == ["ball-9.json", "ball-9.mp4"]
 
 
-def test_without_a_prompt_the_models_example(run, model, here):
+def test_the_default_prompt_is_the_models_example(run, model, here):
     assert run("generate", "-o", "x.mp4", "--model", model).status == 0
     assert json.loads((here / "x.json").read_text())["prompt"] == PROMPT
 
 
-def test_frames_a_second(run, model, here):
+def test_fps(run, model, here):
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 12).status == 0
     assert Video.load(here / "x.mp4").fps == 12
 
 
-def test_what_the_model_was_not_trained_for_is_noted(run, model, here):
+def test_a_size_outside_of_training_is_noted(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
-    assert ran.status == 0 and "note: num_frames=21 is unlike" in ran.err
+    assert ran.status == 0 and "note: num_frames=21 is outside of what this model was trained on" in ran.err
 
 
 def test_a_replay_without_guidance(run, model, here):
-    """What guidance was told the first time counts no longer, and what it is told now would be ignored."""
-    told = ("--dynamic-guidance", "--negative-prompt", "one small thing")
-    run("generate", PROMPT, "-o", "x.mp4", "--model", model, *told)
+    """Guidance options of the sidecar no longer count; giving one now is an error."""
+    guidance = ("--dynamic-guidance", "--negative-prompt", "one small thing")
+    run("generate", PROMPT, "-o", "x.mp4", "--model", model, *guidance)
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--guidance-scale", 1).status == 0
     sidecar = json.loads((here / "y.json").read_text())
     assert (sidecar["negative_prompt"], sidecar["dynamic_guidance"], sidecar["prompt"]) == ("", False, PROMPT)
-    assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, told[0]).status == 2
+    assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, guidance[0]).status == 2
 
 
-def test_what_a_format_cannot_do_is_noted(run, model, here):
+def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
     assert (
         ran.status == 0
@@ -95,13 +95,13 @@ def test_what_a_format_cannot_do_is_noted(run, model, here):
     )
 
 
-def test_an_earlier_video_is_replaced(run, model, here):
+def test_an_existing_video_is_replaced(run, model, here):
     for seed in (1, 2):
         assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", seed).status == 0
     assert json.loads((here / "x.json").read_text())["seed"] == 2
 
 
-def test_interruption_leaves_nothing(run, model, here, monkeypatch):
+def test_ctrl_c_leaves_no_files(run, model, here, monkeypatch):
     forward, steps = Transformer.forward, []
 
     def interrupted(*given, **named):
@@ -111,7 +111,7 @@ def test_interruption_leaves_nothing(run, model, here, monkeypatch):
         return forward(*given, **named)
 
     monkeypatch.setattr(Transformer, "forward", interrupted)
-    # A shell starts background jobs with Ctrl-C switched off, these tests among them.
+    # Shells start background jobs, which these tests may be, with Ctrl-C disabled.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-inference-steps", 9)
@@ -122,8 +122,8 @@ def test_interruption_leaves_nothing(run, model, here, monkeypatch):
     assert names(here) == []
 
 
-def test_a_disk_that_is_too_small_is_found_out_before(here):
+def test_too_little_disk_space_is_an_error_before_the_work_starts(here):
     check_folder(here / "a/b/x.mp4", 1000)
-    with pytest.raises(UserError, match=r"its disk has [\d.]+ [kMGT]?B left"):
+    with pytest.raises(UserError, match=r"the disk has [\d.]+ [kMGT]?B left"):
         check_folder(here / "x.mp4", 10**18)
     assert names(here) == []

@@ -1,4 +1,4 @@
-"""`cogvideox generate` from images, videos and files of prompts."""
+"""`cogvideox generate` from images, videos and prompt files."""
 
 import json
 
@@ -29,14 +29,14 @@ def names(folder, ending):
     return sorted(path.name for path in folder.glob(f"*{ending}"))
 
 
-def test_image_to_video_and_again(run, image_model, here, inputs):
+def test_image_to_video_and_its_replay(run, image_model, here, inputs):
     ran = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
     assert ran.status == 0, ran.err
     sidecar = json.loads((here / "x.json").read_text())
     assert sidecar["image"]["path"] == str(here / "in.png") and sidecar["fit"] == "contain"
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
     assert (here / "y.png").read_bytes() == (here / "x.png").read_bytes()
-    # The picture has changed: what it is now has to be asked for.
+    # The image has changed: to use the new one, it has to be given.
     Image.new("RGB", (60, 40)).save(here / "in.png")
     refused = run("generate", "--from", "x.json", "-o", "z.png")
     assert refused.status == 2 and "has changed since" in refused.err and not (here / "z.png").exists()
@@ -54,16 +54,16 @@ def test_image_to_video_and_again(run, image_model, here, inputs):
     ],
     ids=str,
 )
-def test_videos_of_a_video(run, model, here, inputs, options, num_frames):
+def test_videos_from_a_video(run, model, here, inputs, options, num_frames):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--sheet", "--model", model, "--video", "in.mp4", *options)
     assert ran.status == 0, ran.err
     assert Video.load(here / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
-    # Not the videos: of the same frames, x264 now and then makes another file.
+    # Not the videos: x264 does not always write the same file for the same frames.
     assert (here / "y.png").read_bytes() == (here / "x-sheet.png").read_bytes()
 
 
-def test_a_replay_is_changed_without_naming_what_no_longer_counts(run, model, here, inputs):
+def test_given_options_replace_those_of_the_sidecar_that_they_exclude(run, model, here, inputs):
     given = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
     assert run("generate", PROMPT, *given, "--strength", "0.5", "--smooth-guidance").status == 0
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--extend", "--dynamic-guidance").status == 0
@@ -85,29 +85,29 @@ def test_a_replay_is_changed_without_naming_what_no_longer_counts(run, model, he
         (["--video", "in.mp4", "--strength", "0.01"], "nearest is"),
         (["--video", "in.mp4", "--num-frames", "97"], "the nearest is 17"),
         (["--video", "in.mp4", "--extend", "--num-frames", "13"], "the nearest is 21"),
-        (["--extend"], "extend is for a video"),
+        (["--extend"], "extend needs an input video"),
         (["--window", "8"], "5 or 9"),
         (["--guidance-interval", "0.5"], "expected 2 arguments"),
-        (["--prompts", "noise.mp4"], "PROMPT or --prompts"),
+        (["--prompts", "noise.mp4"], "PROMPT and --prompts exclude each other"),
     ],
     ids=str,
 )
-def test_refusals(run, model, here, inputs, options, words):
+def test_illegal_inputs_are_errors(run, model, here, inputs, options, words):
     (here / "noise.mp4").write_bytes(bytes(range(256)) * 8)
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *options)
     assert ran.status == 2 and ran.err.count("\n") == 1 and words in ran.err, ran
     assert not (here / "x.mp4").exists()
 
 
-def test_an_image_model_without_an_image(run, image_model, here, inputs):
+def test_an_image_to_video_model_needs_an_image(run, image_model, here, inputs):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
-    assert ran.status == 2 and "there is none: give one with image" in ran.err
+    assert ran.status == 2 and "needs an image: give one with image" in ran.err
     (here / "broken.png").write_bytes((here / "in.png").read_bytes()[:100])
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
     assert ran.status == 2 and "broken.png" in ran.err and ran.err.count("\n") == 1
 
 
-def test_a_file_of_prompts_goes_on_where_it_stopped(run, model, here):
+def test_a_prompt_file_continues_where_it_stopped(run, model, here):
     (here / "p.txt").write_text("a red ball\n\na green cube stands still\na red ball\n", encoding="utf-8")
     options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "out", "--num-videos", 2)
     ran = run(*options)
@@ -117,10 +117,10 @@ def test_a_file_of_prompts_goes_on_where_it_stopped(run, model, here):
     times = {name: (here / "out" / name).stat().st_mtime_ns for name in made}
     (here / "out" / made[0]).unlink()
     ran = run(*options)
-    assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos are there already" in ran.err
+    assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos exist already" in ran.err
     assert names(here / "out", ".mp4") == made
     assert all((here / "out" / name).stat().st_mtime_ns == times[name] for name in made[1:])
-    # Nothing is left to do; and what is asked for otherwise is made anew.
+    # Nothing is left to do; with other options, all videos are generated again.
     assert run(*options).out == ""
     assert run(*options, "--guidance-scale", 2).out.count("\n") == 6
 
@@ -129,7 +129,7 @@ BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red
 
 
 def test_no_two_prompts_share_a_file(run, model, here):
-    """The second ball of seed 0 is numbered, and so could be taken for the "ball 0" of seed 2."""
+    """The second "a ball" of seed 0 gets a number, and could be confused with "a ball 0" of seed 2."""
     (here / "p.txt").write_text("a ball\na ball\na ball 0\n")
     ran = run("generate", "--prompts", "p.txt", "--model", model, "--num-videos", 3, "--num-frames", 1)
     assert ran.status == 0 and ran.out.count("\n") == 9, ran
@@ -137,7 +137,7 @@ def test_no_two_prompts_share_a_file(run, model, here):
     assert sorted(prompts) == ["a ball"] * 6 + ["a ball 0"] * 3
 
 
-def test_a_file_of_prompts_with_images(run, image_model, here, inputs):
+def test_a_prompt_file_with_images(run, image_model, here, inputs):
     (here / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model)
     assert ran.status == 0, ran
@@ -147,26 +147,26 @@ def test_a_file_of_prompts_with_images(run, image_model, here, inputs):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\n  \n", "holds no prompt"),
+        (b"\n  \n", "has no prompts"),
         (b"a ball\n@@in.png\n", "line 2 of p.txt: the prompt is empty"),
         (b"a ball@@gone.png", "line 1 of p.txt: cannot read gone.png"),
         (b"\xff\xfe", "not text in UTF-8"),
     ],
     ids=str,
 )
-def test_files_of_prompts_that_are_wrong(run, image_model, here, inputs, content, words):
+def test_broken_prompt_files_are_errors(run, image_model, here, inputs, content, words):
     (here / "p.txt").write_bytes(content)
     ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
     assert ran.status == 2 and words in ran.err and ran.err.count("\n") == 1, ran
     assert not (here / "out").exists()
     (here / "p.txt").write_text("a ball")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
-    assert ran.status == 2 and "go to a folder" in ran.err
+    assert ran.status == 2 and "give a folder" in ran.err
 
 
-def test_a_file_of_prompts_with_the_settings_of_an_earlier_video(run, model, here):
+def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, here):
     assert run("generate", PROMPT, "--model", model, "--seed", 7, "--num-frames", 5, "-o", "x.mp4").status == 0
-    (here / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows saves it
+    (here / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows editors save it
     assert run("generate", "--from", "x.json", "--prompts", "p.txt", "-o", "out").status == 0
     replay = json.loads((here / "out/a-blue-cube-7.json").read_text())
     assert (replay["prompt"], replay["num_frames"]) == ("a blue cube", 5)
@@ -180,10 +180,10 @@ def test_a_file_of_prompts_with_the_settings_of_an_earlier_video(run, model, her
         (("--video", "in-sheet.png", "--extend"), ("-o", "in.gif", "--sheet")),
     ],
 )
-def test_what_a_video_is_made_from_is_not_written_over(run, model, here, inputs, given, output):
+def test_inputs_are_not_overwritten(run, model, here, inputs, given, output):
     (here / "in-2.mp4").write_bytes((here / "in.mp4").read_bytes())
     (here / "in-sheet.png").write_bytes((here / "in.png").read_bytes())
     before = {path: path.read_bytes() for path in here.iterdir()}
     ran = run("generate", PROMPT, "--model", model, *given, *output)
-    assert ran.status == 2 and "a video is made from it" in ran.err and ran.err.count("\n") == 1, ran
+    assert ran.status == 2 and "it is an input of this command" in ran.err and ran.err.count("\n") == 1, ran
     assert {path: path.read_bytes() for path in here.iterdir()} == before

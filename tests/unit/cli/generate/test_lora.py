@@ -10,7 +10,7 @@ from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
 
 
-def test_a_lora_is_laid_over_noted_and_replayed(run, model, here):
+def test_a_lora_is_applied_recorded_and_replayed(run, model, here):
     one = inject.create_lora(load(model).transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in one.layers.values():
         factors.up.normal_()
@@ -27,8 +27,8 @@ def test_a_lora_is_laid_over_noted_and_replayed(run, model, here):
     (here / "prompts.txt").write_text("a red ball\n")
     many = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos")
     assert run(*many).status == 0
-    assert "1 of 1 videos are there already" in run(*many).err
-    assert "there already" not in run(*many, "--lora", "style.safetensors").err
+    assert "1 of 1 videos exist already" in run(*many).err
+    assert "exist already" not in run(*many, "--lora", "style.safetensors").err
 
     save_file({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1, 1)}, here / "style.safetensors")
     ran = run("generate", "--from", "x.json", "-o", "again.png")

@@ -1,4 +1,4 @@
-"""What `cogvideox generate` says of memory, and what it keeps when something fails late."""
+"""The memory options of `cogvideox generate`, and the latents that it keeps when decoding or saving fails."""
 
 import json
 import re
@@ -15,14 +15,14 @@ from cogvideox.video import io
 PROMPT = "a red ball"
 
 
-def test_the_plan_is_told_and_nothing_made(run, model, here):
+def test_plan_prints_the_memory_plan_and_generates_nothing(run, model, here):
     ran = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
     assert ran.status == 0 and list(here.iterdir()) == []
     assert "everything in memory, float32" in ran.out and "estimate" in ran.out
     assert [line.split()[0] for line in ran.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
 
 
-def test_the_plan_for_a_file_of_prompts_makes_no_folder(run, model, here):
+def test_plan_with_a_prompt_file_creates_no_folder(run, model, here):
     (here / "p.txt").write_text("a red ball\na blue cube\n")
     ran = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
     assert ran.status == 0 and "everything in memory" in ran.out
@@ -38,36 +38,35 @@ def test_the_same_video_with_less_memory(run, model, here):
     assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
 
 
-def test_one_byte_weights_are_said_and_replayed(run, model, here):
+def test_8_bit_weights_are_printed_and_replayed(run, model, here):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
     assert ran.status == 0 and "not exact" in ran.err
     assert json.loads((here / "x.json").read_text())["weights"] == "int8"
     assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
 
 
-def test_videos_by_other_weights_are_not_there_already(run, model, here):
+def test_videos_by_other_weights_do_not_count_as_existing(run, model, here):
     (here / "p.txt").write_text("a red ball\n")
     command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
     assert run(*command).status == 0
-    assert "there already" not in run(*command, "--weights", "int8").err
-    assert "1 of 1 videos are there already" in run(*command, "--weights", "int8").err
+    assert "exist already" not in run(*command, "--weights", "int8").err
+    assert "1 of 1 videos exist already" in run(*command, "--weights", "int8").err
 
 
 @pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
-def test_what_cannot_be_is_one_sentence(run, model, here, options):
+def test_impossible_memory_options_are_errors(run, model, here, options):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
     assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("plan", [[], ["--plan"]])
-def test_float8_is_refused_where_nothing_multiplies_it(run, model, here, plan):
-    """In a sentence, before any weight is read; a video that was made with it can be made without."""
+def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, here, plan):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
     assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
-    assert "float8 takes a GPU" in ran.err
+    assert "float8 needs a GPU" in ran.err
 
 
-def test_float8_is_replayed_and_can_be_left_out(run, model, here):
+def test_float8_is_replayed_unless_it_is_turned_off(run, model, here):
     video = CogVideoX.from_pretrained(model, "cpu")
     to_float8(video.bundle.transformer)
     video.generate(PROMPT, seed=1).save(here / "x.mp4")
@@ -76,11 +75,11 @@ def test_float8_is_replayed_and_can_be_left_out(run, model, here):
     assert "float8" not in json.loads((here / "y.json").read_text())
     (here / "prompts.txt").write_text(PROMPT)
     shared = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
-    assert run(*shared).status == 0 and "1 of 1 videos are there already" in run(*shared).err
-    assert "float8 takes a GPU" in run(*shared, "--float8").err
+    assert run(*shared).status == 0 and "1 of 1 videos exist already" in run(*shared).err
+    assert "float8 needs a GPU" in run(*shared, "--float8").err
 
 
-def test_finished_latents_outlive_a_failure_and_are_decoded_by_the_next_run(run, model, here, monkeypatch):
+def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, model, here, monkeypatch):
     command = ("generate", PROMPT, "--model", model, "--seed", 5, "-o", "x.mp4")
     with monkeypatch.context() as broken:
         broken.setattr(CausalVAE, "decode_stream", lambda *args, **kwargs: 1 / 0)
@@ -92,7 +91,7 @@ def test_finished_latents_outlive_a_failure_and_are_decoded_by_the_next_run(run,
     assert sorted(path.name for path in here.iterdir()) == ["x.json", "x.mp4"]
 
 
-def test_of_several_videos_the_next_run_goes_on_with_the_first_seed(run, model, here, monkeypatch, capsys):
+def test_with_several_videos_the_next_run_continues_with_the_seed_of_the_note(run, model, here, monkeypatch, capsys):
     command = ("generate", PROMPT, "--model", model, "--num-videos", 2, "-o", "x.mp4")
     decode, decoded = CausalVAE.decode_stream, []
 
@@ -104,7 +103,9 @@ def test_of_several_videos_the_next_run_goes_on_with_the_first_seed(run, model, 
         broken.setattr(CausalVAE, "decode_stream", fail_at_the_second)
         with pytest.raises(ZeroDivisionError):
             run(*command)
-    seed = re.search(r"x-2.latents.safetensors; the same command with --seed (\d+) goes on", capsys.readouterr().err)[1]
+    seed = re.search(r"x-2.latents.safetensors; the same command with --seed (\d+) continues", capsys.readouterr().err)[
+        1
+    ]
     (here / "x-1.mp4").rename(here / "first.mp4")
     denoise, denoised = runner.denoise, []
     monkeypatch.setattr(runner, "denoise", lambda *args, **kwargs: denoised.append(1) or denoise(*args, **kwargs))

@@ -1,4 +1,4 @@
-"""The same pixels, however they are given."""
+"""The same pixels from a file and from memory."""
 
 import numpy as np
 import pytest
@@ -10,18 +10,18 @@ from cogvideox.generation.request.provenance import Source
 
 
 @pytest.mark.parametrize("fps", [5.0, 8.0, 16.0, 30.0])
-def test_a_video_in_memory_is_read_like_its_file(clip, tmp_path, fps):
+def test_a_video_in_memory_is_sampled_like_its_file(clip, tmp_path, fps):
     Video(clip, 16.0).save(tmp_path / "x.mp4")
     loaded = Video.load(tmp_path / "x.mp4")
     for max_frames in (None, 4):
-        of_file, in_memory = (
+        from_file, in_memory = (
             read_inputs(None, video, fps=fps, max_frames=max_frames).video for video in (tmp_path / "x.mp4", loaded)
         )
-        assert np.array_equal(of_file, in_memory)
+        assert np.array_equal(from_file, in_memory)
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_a_photograph_taken_sideways_is_turned(tmp_path, orientation, turns):
+def test_the_exif_orientation_is_applied(tmp_path, orientation, turns):
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :30] = 200, 40, 40
     exif = Image.Exif()
@@ -33,13 +33,13 @@ def test_a_photograph_taken_sideways_is_turned(tmp_path, orientation, turns):
         assert read.shape == upright.shape and np.abs(read - upright).mean() < 3
 
 
-def test_sources_are_known_by_what_they_hold(clip, tmp_path):
+def test_sources_are_identified_by_content(clip, tmp_path):
     Image.fromarray(clip[0]).save(tmp_path / "x.png")
     source = read_inputs(tmp_path / "x.png", None, fps=8.0).image_source
     assert source.path == str(tmp_path / "x.png")
     assert np.array_equal(read_inputs(source, None, fps=8.0).image, clip[0])
     memory = [read_inputs(picture, None, fps=8.0).image_source for picture in (clip[0], clip[0].copy(), clip[1])]
     assert memory[0] == memory[1] != memory[2] and memory[0].path is None
-    # A clip is the same source however few of its frames are read.
+    # The number of frames that are read does not change the source.
     assert len({read_inputs(None, clip, fps=8.0, max_frames=n).video_source for n in (1, 5, None)}) == 1
     assert isinstance(source, Source)

@@ -1,4 +1,4 @@
-"""LoRAs on a whole model: loaded, told of in the metadata, and taken off again."""
+"""LoRAs on a whole model: loaded, recorded in the metadata, unloaded."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.generation.request.provenance import adapter
+from cogvideox.generation.request.provenance import parse_adapter
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
 from tests import tiny
 
 
-def write_one(pipe: CogVideoX, path: Path) -> Path:
+def write_random_lora(pipe: CogVideoX, path: Path) -> Path:
     one = inject.create_lora(pipe.bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in one.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
@@ -28,40 +28,40 @@ def pipe(tmp_path_factory) -> CogVideoX:
     return CogVideoX.from_pretrained(read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny")), device="cpu")
 
 
-def test_loaded_and_unloaded(pipe: CogVideoX, tmp_path: Path):
-    file = write_one(pipe, tmp_path / "style.safetensors")
-    make = lambda: pipe.generate("a ball", seed=1, output="float")  # noqa: E731
-    plain = make()
+def test_loading_and_unloading(pipe: CogVideoX, tmp_path: Path):
+    file = write_random_lora(pipe, tmp_path / "style.safetensors")
+    generate = lambda: pipe.generate("a ball", seed=1, output="float")  # noqa: E731
+    plain = generate()
     assert "loras" not in plain.metadata
     assert pipe.load_lora(file, 0.5) == "style"
     assert pipe.load_lora(tmp_path, -0.5) == "style-2"  # the only one in its folder
     assert pipe.loras == {"style": 0.5, "style-2": -0.5}
-    assert np.allclose(make().frames, plain.frames, atol=1e-4)
+    assert np.allclose(generate().frames, plain.frames, atol=1e-4)
 
     pipe.unload_lora("style-2")
-    apart = make()
-    assert np.abs(apart.frames - plain.frames).max() > 0.01
-    assert [one["strength"] for one in apart.metadata["loras"]] == [0.5]
-    assert apart.metadata["loras"][0]["source"]["path"] == str(file)
+    beside = generate()
+    assert np.abs(beside.frames - plain.frames).max() > 0.01
+    assert [one["strength"] for one in beside.metadata["loras"]] == [0.5]
+    assert beside.metadata["loras"][0]["source"]["path"] == str(file)
     pipe.unload_lora()
     assert pipe.load_lora(file, 0.5, name="merged", merge=True) == "merged"
-    merged = make()
-    assert np.allclose(merged.frames, apart.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
+    merged = generate()
+    assert np.allclose(merged.frames, beside.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
     pipe.unload_lora()
-    again = make()
+    again = generate()
     assert np.array_equal(again.frames, plain.frames) and again.metadata == plain.metadata
 
 
-def test_a_file_without_alpha_is_warned_of(pipe: CogVideoX):
+def test_a_file_without_alpha_is_a_warning(pipe: CogVideoX):
     one = inject.create_lora(pipe.bundle.transformer, torch.Generator(), rank=1)
-    with pytest.warns(UserWarning, match="give a strength of alpha / rank"):
+    with pytest.warns(UserWarning, match="use a strength of alpha / rank"):
         pipe.load_lora(inject.LoRA(one.layers, alpha_known=False))
     pipe.unload_lora("lora")
     with pytest.raises(UserError, match="no LoRA called 'lora'"):
         pipe.unload_lora("lora")
 
 
-def test_as_the_command_line_says_it(tmp_path: Path):
+def test_parsing_a_lora_of_the_command_line(tmp_path: Path):
     odd = tmp_path / "a:0.5"
     for file in (tmp_path / "x.safetensors", odd):
         file.write_bytes(b"x")
@@ -73,12 +73,12 @@ def test_as_the_command_line_says_it(tmp_path: Path):
         (str(odd), odd, 1.0),
         (f"{tmp_path}:2", file, 2.0),
     ):
-        found = adapter(text)
+        found = parse_adapter(text)
         assert (found.source.path, found.strength) == (str(path), strength)
     with pytest.raises(UserError, match="there is no such file"):
-        adapter(f"{tmp_path}/none.safetensors:0.5")
+        parse_adapter(f"{tmp_path}/none.safetensors:0.5")
     with pytest.raises(UserError, match=r"y:z: there is no such file"):
-        adapter(f"{tmp_path}/y:z")
+        parse_adapter(f"{tmp_path}/y:z")
     for strength in ("nan", "abc", ""):
         with pytest.raises(UserError, match=f":{strength} must be a number, such as 0.8"):
-            adapter(f"{file}:{strength}")
+            parse_adapter(f"{file}:{strength}")

@@ -1,4 +1,4 @@
-"""Requests: defaults filled in, illegal values refused with the nearest legal one, unusual ones remarked upon."""
+"""Requests: defaults, errors with the nearest legal value, warnings about sizes the model was not trained on."""
 
 import json
 from dataclasses import asdict, replace
@@ -9,10 +9,10 @@ import torch
 
 from cogvideox import config
 from cogvideox.errors import UserError
-from cogvideox.generation.request import builder as module
-from cogvideox.generation.request.builder import complete, split
-from cogvideox.generation.request.request import Replay
-from cogvideox.generation.request.validation import MAX_SEED, remarks
+from cogvideox.generation.request.builder import complete_request, split_seeds
+from cogvideox.generation.request.request import Replay, Request
+from cogvideox.generation.request.validation import training_mismatches
+from cogvideox.options import check_value, list_options
 from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 
@@ -22,15 +22,15 @@ def spec(tmp_path_factory):
     return read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_none_is_the_models_default(spec):
-    request = complete(spec, "a ball")
+def test_defaults_are_the_models(spec):
+    request = complete_request(spec, "a ball")
     settings = spec.settings
     for name in ("num_frames", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "fps"):
         assert getattr(request, name) == getattr(settings, name)
     assert request.negative_prompt == "" and request.dynamic_guidance is False
 
 
-def test_given_values_win(spec):
+def test_given_values_override_the_defaults(spec):
     given = {
         "num_frames": 5,
         "height": 64,
@@ -43,47 +43,46 @@ def test_given_values_win(spec):
         "fps": 12.0,
         "negative_prompt": "blur",
     }
-    request = complete(spec, "a ball", **given)
+    request = complete_request(spec, "a ball", **given)
     assert {name: getattr(request, name) for name in given} == given and request.prompt == "a ball"
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "plain"),
+    ("name", "value", "expected"),
     [
-        ("_integer", np.int64(4), "4"),
-        ("_integer", torch.tensor(4), "4"),
-        ("_integer", 4.0, "seed=4.0 must be an integer"),
-        ("_integer", "nine", "seed='nine' must be an integer"),
-        ("_number", np.float32(2), "2.0"),
-        ("_number", 2, "2.0"),
-        ("_number", "high", "seed='high' must be a number"),
-        ("_text", "a ball", '"a ball"'),
-        ("_text", ["a ball"], "seed must be one text, got a list"),
-        ("_text", None, "seed must be one text, got a NoneType"),
+        ("seed", np.int64(4), "4"),
+        ("seed", torch.tensor(4), "4"),
+        ("seed", 4.0, "seed=4.0 must be an integer"),
+        ("seed", "nine", "seed='nine' must be an integer"),
+        ("fps", np.float32(2), "2.0"),
+        ("fps", 2, "2.0"),
+        ("fps", "high", "fps='high' must be a number"),
+        ("prompt", "a ball", '"a ball"'),
+        ("prompt", ["a ball"], "prompt must be a string, got a list"),
+        ("prompt", None, "prompt must be a string, got a NoneType"),
     ],
 )
-def test_values_become_what_json_holds_or_are_named(kind, value, plain):
-    """By the functions themselves: in these tests the signatures of public ones let no other kind in."""
+def test_values_are_converted_to_what_json_holds_or_named_in_an_error(name, value, expected):
     try:
-        assert json.dumps(getattr(module, kind)("seed", value)) == plain
+        assert json.dumps(check_value(list_options(Request)[name], value)) == expected
     except UserError as error:
-        assert str(error) == plain  # noqa: PT017 - half of the cases raise
+        assert str(error) == expected  # noqa: PT017 - half of the cases raise
 
 
-def test_a_misspelt_name_is_not_ignored(spec):
-    with pytest.raises(TypeError, match=r"a request has no num_frame$"):
-        complete(spec, "a ball", num_frame=5)
+def test_an_unknown_option_is_an_error(spec):
+    with pytest.raises(TypeError, match=r"there is no option 'num_frame'; did you mean 'num_frames'\?"):
+        complete_request(spec, "a ball", num_frame=5)
 
 
-def test_a_seed_is_drawn_and_differs(spec):
-    assert len({complete(spec, "a ball").seed for _ in range(4)}) > 1
+def test_the_default_seed_is_random(spec):
+    assert len({complete_request(spec, "a ball").seed for _ in range(4)}) > 1
 
 
-def test_without_a_prompt_the_models_example_is_used(spec):
-    assert complete(spec, None).prompt == spec.settings.examples[0]
+def test_the_default_prompt_is_the_models_example(spec):
+    assert complete_request(spec, None).prompt == spec.settings.examples[0]
     without = replace(spec, settings=replace(spec.settings, examples=()))
     with pytest.raises(UserError, match="no prompt"):
-        complete(without, None)
+        complete_request(without, None)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_without_a_prompt_the_models_example_is_used(spec):
         ({"guidance_scale": 0.5}, "nearest is 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": float("inf")}, "guidance_scale"),
-        ({"sampler": "euler"}, "ddim and dpm"),
+        ({"sampler": "euler"}, "must be one of ddim, dpm"),
         ({"cache": -0.1}, "nearest is 0"),
         ({"cache": 2.0}, "nearest is 1"),
         ({"seed": -1}, "nearest is 0"),
@@ -110,43 +109,43 @@ def test_without_a_prompt_the_models_example_is_used(spec):
         ({"guidance_scale": 1.0, "dynamic_guidance": True}, "dynamic_guidance has no effect"),
     ],
 )
-def test_illegal_values(spec, values, message):
+def test_illegal_values_are_errors(spec, values, message):
     with pytest.raises(UserError, match=message):
-        complete(spec, **{"prompt": "a ball", **values})
+        complete_request(spec, **{"prompt": "a ball", **values})
 
 
-def test_no_guidance_quietly_ends_the_habit_of_changing_it(spec):
-    habitual = replace(spec, settings=replace(spec.settings, dynamic_guidance=True))
-    assert complete(habitual, "a ball").dynamic_guidance is True
-    assert complete(habitual, "a ball", guidance_scale=1.0).dynamic_guidance is False
+def test_without_guidance_the_models_dynamic_guidance_is_off(spec):
+    dynamic = replace(spec, settings=replace(spec.settings, dynamic_guidance=True))
+    assert complete_request(dynamic, "a ball").dynamic_guidance is True
+    assert complete_request(dynamic, "a ball", guidance_scale=1.0).dynamic_guidance is False
 
 
-def test_remarks_on_what_was_not_trained(spec):
+def test_warnings_about_sizes_outside_of_training(spec):
     trained = replace(spec.settings.trained, frame_step=8, num_frames=(1, 49), height=(32, 32), width=(48, 48))
     spec = replace(spec, settings=replace(spec.settings, trained=trained))
 
-    def said(**values):
-        return list(remarks(complete(spec, "a ball", **values), spec))
+    def warnings(**values):
+        return list(training_mismatches(complete_request(spec, "a ball", **values), spec))
 
-    assert said() == []
-    (frames,) = said(num_frames=13)
+    assert warnings() == []
+    (frames,) = warnings(num_frames=13)
     assert "8N+1" in frames and "nearest is 17" in frames
-    (many,) = said(num_frames=97)
+    (many,) = warnings(num_frames=97)
     assert "nearest is 49" in many
-    (height,) = said(height=64)
+    (height,) = warnings(height=64)
     assert "height=64" in height
 
 
-def test_several_videos_have_seeds_that_follow_each_other(spec):
-    request = complete(spec, "a ball", seed=5)
-    assert [part.seed for part in split(request, 3)] == [5, 6, 7]
-    assert split(request, 3)[0] == request
-    with pytest.raises(UserError, match=f"the nearest is {MAX_SEED - 1}"):
-        split(replace(request, seed=MAX_SEED), 2)  # the second could be made, but not again
+def test_several_videos_have_consecutive_seeds(spec):
+    request = complete_request(spec, "a ball", seed=5)
+    assert [part.seed for part in split_seeds(request, 3)] == [5, 6, 7]
+    assert split_seeds(request, 3)[0] == request
+    with pytest.raises(UserError, match=f"the nearest is {2**63 - 1 - 1}"):
+        split_seeds(replace(request, seed=2**63 - 1), 2)  # no such seed could be given for the second
 
 
-def test_a_replay_survives_json(spec, tmp_path):
-    request = complete(spec, 'a "ball", ü', seed=1)
+def test_a_replay_survives_a_json_file(spec, tmp_path):
+    request = complete_request(spec, 'a "ball", ü', seed=1)
     replay = Replay(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
     config.save(replay, tmp_path / "x.json")
     assert config.load(Replay, tmp_path / "x.json") == replay

@@ -1,4 +1,4 @@
-"""Videos of images and clips on tiny random models: what is kept, what comes out, and that it can be made again."""
+"""Videos from images and videos on tiny random models: what is kept, what is new, and that it can be reproduced."""
 
 import json
 from dataclasses import replace
@@ -11,13 +11,13 @@ from PIL import Image
 from cogvideox import Video, config
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.errors import UserError
-from cogvideox.generation.request.builder import reopen
+from cogvideox.generation.request.builder import reopen_inputs
 from cogvideox.generation.request.request import Replay
-from cogvideox.generation.sampling import denoisers
 from cogvideox.generation.sampling.conditioning import image_scale
+from cogvideox.generation.sampling.denoiser import Denoiser, window_weights
 from tests import tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*unlike the training")
+pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
 PROMPT = tiny.CAPTIONS[0]
 
@@ -27,13 +27,13 @@ def differ(one, other):
 
 
 @pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
-def test_the_image_makes_the_video(pipes, clip, variant):
+def test_the_image_determines_the_video(pipes, clip, variant):
     first = pipes[variant].generate(PROMPT, image=clip[0], seed=0).frames
     assert first.shape == (9, 32, 48, 3)
     assert differ(pipes[variant].generate(PROMPT, image=clip[9], seed=0).frames, first)
 
 
-def test_the_image_latents_of_1_5_have_two_scales(pipes, clip):
+def test_the_two_scales_of_1_5_image_latents(pipes, clip):
     pipe = pipes["1.5-5b-i2v"]
     values = {"image": clip[0], "seed": 0, "output": "float"}
     sat = pipe.generate(PROMPT, **values).frames
@@ -43,8 +43,8 @@ def test_the_image_latents_of_1_5_have_two_scales(pipes, clip):
 
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b", "5b-i2v"])
-def test_the_clip_makes_the_video(pipes, clip, variant):
-    """Of an image model the clip's first frame is the image, unless another is given."""
+def test_the_input_video_determines_the_video(pipes, clip, variant):
+    """An image-to-video model uses the first frame as image, unless one is given."""
     values = {"video": clip, "seed": 0, "strength": 0.5}
     frames = pipes[variant].generate(PROMPT, **values).frames
     assert frames.shape == (9, 32, 48, 3)
@@ -54,20 +54,20 @@ def test_the_clip_makes_the_video(pipes, clip, variant):
         assert differ(pipes[variant].generate(PROMPT, **values, image=clip[9]).frames, frames)
 
 
-def test_strength_is_the_share_of_the_steps(pipes, clip):
+def test_strength_is_the_fraction_of_steps_that_are_run(pipes, clip):
     for strength, num_steps in ((1.0, 5), (0.99, 4), (0.2, 1)):
         seen = []
         pipes["5b"].generate(PROMPT, video=clip, strength=strength, num_inference_steps=5, on_step=seen.append)
         assert [p.done for p in seen if p.stage == "denoise"] == list(range(1, num_steps + 1))
 
 
-def test_without_a_number_the_video_is_as_long_as_the_clip_but_no_longer_than_usual(pipes, clip):
-    for num_given, num_made in ((17, 9), (9, 9), (8, 5), (3, 1)):
-        assert len(pipes["2b"].generate(PROMPT, video=clip[:num_given]).frames) == num_made
+def test_by_default_the_video_is_as_long_as_the_input_up_to_the_models_length(pipes, clip):
+    for num_given, expected in ((17, 9), (9, 9), (8, 5), (3, 1)):
+        assert len(pipes["2b"].generate(PROMPT, video=clip[:num_given]).frames) == expected
     assert len(pipes["2b"].generate(PROMPT, video=clip, num_frames=17).frames) == 17
 
 
-def test_every_way_of_giving_the_same_pixels(pipes, clip, tmp_path):
+def test_arrays_images_and_files_give_the_same_video(pipes, clip, tmp_path):
     pipe = pipes["5b-i2v"]
     picture = Image.fromarray(clip[0])
     picture.save(tmp_path / "x.png")
@@ -78,13 +78,13 @@ def test_every_way_of_giving_the_same_pixels(pipes, clip, tmp_path):
     pipe = pipes["5b"]
     first = pipe.generate(PROMPT, video=clip, seed=0).frames
     assert not differ(pipe.generate(PROMPT, video=Video(clip, 8.0), seed=0).frames, first)
-    # At twice the rate every second frame is as far on.
+    # At twice the frame rate, every second frame is used.
     assert not differ(pipe.generate(PROMPT, video=Video(clip.repeat(2, axis=0), 16.0), seed=0).frames, first)
 
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b", "1.5-5b-i2v"])
-def test_a_clip_is_continued(pipes, clip, variant):
-    """Its frames stay what they are, in the size of the video; after them come as many as are asked for."""
+def test_extending_a_video(pipes, clip, variant):
+    """The frames of the input stay unchanged, and the total number of frames is exact."""
     given = Video(np.resize(clip, (10, 32, 48, 3)), 8.0)
     video = pipes[variant].generate(PROMPT, video=given, extend=True, num_frames=29, seed=0)
     assert video.frames.shape == (29, 32, 48, 3)
@@ -94,47 +94,48 @@ def test_a_clip_is_continued(pipes, clip, variant):
     assert len(pipes[variant].generate(PROMPT, video=given, extend=True).frames) > 10
 
 
-def test_a_picture_is_continued_as_a_clip_of_one_frame(pipes, clip, tmp_path):
+def test_an_image_is_extended_as_a_video_of_one_frame(pipes, clip, tmp_path):
     Image.fromarray(clip[0]).save(tmp_path / "x.png")
     frames = pipes["5b"].generate(PROMPT, video=tmp_path / "x.png", extend=True, num_frames=9, fit="stretch").frames
     assert frames.shape == (9, 32, 48, 3)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_known_frames_stay_and_are_shown_to_the_network_under_its_noise(pipes, sampler):
+def test_known_frames_are_the_result_and_the_network_sees_them_with_noise(pipes, sampler):
     schedule, generator = pipes["5b"].bundle.schedule, torch.Generator().manual_seed(0)
     known, noise = torch.randn(1, 4, 2, 3, 3), initial_noise((1, 4, 5, 3, 3), generator)
-    shown = []
+    times, seen = [999, 600, 300, 50], []
 
-    def network(x, t, i):
-        shown.append((x[:, :, :2], schedule.alphas_cumprod[t].item()))
+    def model(x, prompts, i):
+        seen.append((x[:, :, :2], schedule.alphas_cumprod[times[i]].item()))
         return torch.zeros_like(x)
 
-    held = denoisers.holding(network, known, schedule)
-    end = SAMPLERS[sampler](held, noise, [999, 600, 300, 50], schedule, generator=generator)
+    denoiser = Denoiser([model], torch.zeros(1, 1, 1), known=known, schedule=schedule)
+    end = SAMPLERS[sampler](denoiser, noise, times, schedule, generator=generator)
     torch.testing.assert_close(end[:, :, :2], known, atol=1e-4, rtol=0)
-    if sampler == "ddim":  # which adds no noise of its own
-        for x, abar in shown:
+    if sampler == "ddim":  # adds no noise of its own
+        for x, abar in seen:
             torch.testing.assert_close(x, abar**0.5 * known + (1 - abar) ** 0.5 * noise[:, :, :2], atol=1e-4, rtol=0)
 
 
-def test_windows_that_agree_are_the_whole():
-    """A velocity that each frame has by itself is the same in windows; and no frame is left out."""
+def test_windows_of_a_framewise_model_equal_the_whole():
+    """If the velocity of a frame depends on that frame only, windows change nothing, and cover every frame."""
     x = torch.randn(1, 2, 10, 3, 3)
     windows = [range(4), range(2, 6), range(5, 9), range(6, 10)]
-    blended = denoisers.over_windows([lambda x, t, i: torch.sin(x) + t] * 4, windows)
-    torch.testing.assert_close(blended(x, 3, 0), torch.sin(x) + 3)
-    assert denoisers.over_windows([torch.sin], [range(10)]) is torch.sin
+    models = [lambda x, prompts, i: torch.sin(x) + i] * 4
+    denoiser = Denoiser(models, torch.zeros(1, 1, 1), windows=windows, weights=window_weights(windows))
+    torch.testing.assert_close(denoiser(x, 0, 3), torch.sin(x) + 3)
+    assert torch.equal(Denoiser(models[:1], torch.zeros(1, 1, 1), windows=[range(10)])(x, 0, 3), torch.sin(x) + 3)
 
 
 @pytest.mark.parametrize(("patch_t", "second"), [(1, [0, 0, 1 / 2, 2 / 3, 1]), (2, [0, 0, 0, 2 / 3, 1])])
-def test_a_window_begins_with_frames_that_only_lead_in(patch_t, second):
-    """How much the second of two windows has to say of each frame."""
-    answers = iter((0.0, 1.0))
+def test_the_first_patch_of_later_windows_is_only_context(patch_t, second):
+    """The weight of the second of two windows for each frame."""
     windows = [range(4), range(1, 5)]
-    blended = denoisers.over_windows([lambda x, t, i: torch.full_like(x, next(answers))] * 2, windows, patch_t)
-    shares = blended(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist()
-    assert shares == pytest.approx(second)
+    models = [lambda x, prompts, i: torch.zeros_like(x), lambda x, prompts, i: torch.ones_like(x)]
+    weights = window_weights(windows, patch_t)
+    denoiser = Denoiser(models, torch.zeros(1, 1, 1), windows=windows, weights=weights)
+    assert denoiser(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist() == pytest.approx(second)
 
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"])
@@ -146,19 +147,19 @@ def test_a_long_video_in_windows(pipes, clip, variant):
     assert len(video.frames) == 41
     totals = {p.total for p in seen if p.stage == "denoise"}
     assert len(totals) == 1 and [p.done for p in seen if p.stage == "denoise"][-1] == totals.pop()
-    # What fits into one window is made at once, as without.
+    # A video that fits into one window is the same without.
     short, plain = (pipe.generate(PROMPT, **values, num_frames=9, seed=0, **more) for more in ({"window": 9}, {}))
     assert not differ(short.frames, plain.frames) and short.metadata == plain.metadata
 
 
-def test_a_clip_is_made_anew_in_windows(pipes, clip):
+def test_regenerating_a_video_in_windows(pipes, clip):
     frames = pipes["5b"].generate(PROMPT, video=clip, num_frames=17, window=9, overlap=4).frames
     assert frames.shape == (17, 32, 48, 3)
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_a_clip_is_inverted(pipes, clip, variant, guidance_scale):
+def test_inverting_a_video(pipes, clip, variant, guidance_scale):
     seen = []
     values = {"video": clip, "invert": True, "seed": 0, "num_inference_steps": 3, "guidance_scale": guidance_scale}
     video = pipes[variant].generate(PROMPT, **values, on_step=seen.append)
@@ -167,7 +168,7 @@ def test_a_clip_is_inverted(pipes, clip, variant, guidance_scale):
     assert differ(pipes[variant].generate(PROMPT, **{**values, "video": clip[::-1]}).frames, video.frames)
 
 
-def test_what_is_in_memory_can_be_made_again_only_with_it(pipes, clip):
+def test_inputs_in_memory_have_to_be_given_again_for_a_replay(pipes, clip):
     pipe = pipes["5b"]
     video = pipe.generate(PROMPT, video=clip, seed=0, window=9)
     replay = config.from_dict(Replay, json.loads(json.dumps(video.metadata)))
@@ -176,7 +177,7 @@ def test_what_is_in_memory_can_be_made_again_only_with_it(pipes, clip):
         pipe.run(replay)
 
 
-def test_metadata_with_files_make_the_same_frames(pipes, clip, tmp_path):
+def test_metadata_with_input_files_reproduce_the_frames(pipes, clip, tmp_path):
     Image.fromarray(clip[0]).save(tmp_path / "x.png")
     Video(clip, 8.0).save(tmp_path / "x.mp4")
     for variant, values in (
@@ -189,4 +190,4 @@ def test_metadata_with_files_make_the_same_frames(pipes, clip, tmp_path):
         assert not differ(pipes[variant].run(replay).frames, video.frames)
     (tmp_path / "x.mp4").write_bytes(b"else")
     with pytest.raises(UserError, match="has changed since"):
-        reopen(replace(replay, num_frames=9))
+        reopen_inputs(replace(replay, num_frames=9))

@@ -1,4 +1,4 @@
-"""Step caching: what it computes, what it answers with, and that a generation with it can be made again."""
+"""Step caching: which steps are computed, the velocities of the others, and that videos can be reproduced."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
 from cogvideox.generation.memory import default_demand
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.generation.request.builder import complete
+from cogvideox.generation.prompt_embedding import PromptEmbeddings
+from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.sampling import denoise as module
-from cogvideox.generation.sampling.conditioning import Given
-from cogvideox.generation.sampling.denoise import Texts
-from cogvideox.generation.sampling.step_cache import Cached
+from cogvideox.generation.sampling.conditioning import Conditioning
+from cogvideox.generation.sampling.step_cache import StepCache
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import profile_model
@@ -27,69 +27,69 @@ TIMES = trailing(20, 1000)
 X, BOTH = torch.zeros(1, 2, 1, 2, 2), torch.zeros(2, 3, 4)
 
 
-def turning(speed, calls):
-    """A network whose velocity grows by so much in a step, for the second text ten times as much."""
+def growing(speed, calls):
+    """A model whose velocity grows by `speed` per step, and ten times as fast for the second prompt."""
 
-    def net(x, texts, i):
-        calls.append((i, len(texts)))
-        grown = torch.tensor([1 + speed * i, 1 + 10 * speed * i])[-len(texts) :]
+    def model(x, prompts, i):
+        calls.append((i, len(prompts)))
+        grown = torch.tensor([1 + speed * i, 1 + 10 * speed * i])[-len(prompts) :]
         return grown.view(-1, 1, 1, 1, 1).expand(-1, *x.shape[1:])
 
-    return net
+    return model
 
 
 def computed(speed, budget):
     calls = []
-    cached = Cached(turning(speed, calls), TIMES, Schedule(), budget)
+    cached = StepCache(growing(speed, calls), TIMES, Schedule(), budget)
     for i in range(len(TIMES)):
         cached(X, BOTH, i)
     assert cached.num_computed == len(calls)
     return [i for i, _ in calls]
 
 
-def test_a_velocity_that_stays_is_computed_twice():
+def test_a_constant_velocity_is_computed_twice():
     assert computed(0.0, 0.0) == [0, 1]
 
 
-def test_without_a_budget_every_change_is_computed():
+def test_with_a_budget_of_0_every_change_is_computed():
     assert computed(0.01, 0.0) == list(range(20))
 
 
-def test_more_budget_and_less_change_are_fewer_steps():
+def test_a_larger_budget_and_less_change_skip_more_steps():
     assert len(computed(0.01, 0.1)) < len(computed(0.01, 0.01)) < 20
     assert len(computed(0.001, 0.01)) < len(computed(0.01, 0.01))
 
 
-def along(values):
-    """A network whose velocity has that value at each step, and the times of it."""
-    return lambda x, texts, i: values[i] * torch.ones(len(texts), *x.shape[1:])
+def with_values(values):
+    """A model whose velocity has the given value at each step."""
+    return lambda x, prompts, i: values[i] * torch.ones(len(prompts), *x.shape[1:])
 
 
-def answers(net, budget):
-    cached = Cached(net, TIMES, Schedule(), budget)
+def velocities(model, budget):
+    cached = StepCache(model, TIMES, Schedule(), budget)
     found = [cached(X, BOTH, i).flatten()[0].item() for i in range(len(TIMES))]
     return found, cached
 
 
-def test_what_goes_on_evenly_is_foretold():
-    """Two velocities tell how it goes, a third that it goes on so, a fourth that this is exact."""
-    angles = Cached(turning(0.0, []), TIMES, Schedule(), 0.0).angles
+def test_a_linear_velocity_is_extrapolated_exactly():
+    """Two velocities give the slope, a third the confidence, a fourth that the error is 0."""
+    angles = StepCache(growing(0.0, []), TIMES, Schedule(), 0.0).angles
     values = [1 + angle for angle in angles]
-    found, cached = answers(along(values), 1e-4)
+    found, cached = velocities(with_values(values), 1e-4)
     assert cached.num_computed == 4 and found == pytest.approx(values[:20], rel=1e-5)
 
 
-def test_what_goes_to_and_fro_is_used_again():
+def test_an_alternating_velocity_is_reused():
     values = [1 + 0.01 * (-1) ** i for i in range(20)]
-    found, cached = answers(along(values), 0.005)
+    found, cached = velocities(with_values(values), 0.005)
     assert cached.num_computed < 20 and {round(value, 4) for value in found} == {0.99, 1.01}
 
 
-def test_each_text_gets_its_own_velocity_and_a_missing_one_is_computed():
+def test_each_prompt_has_its_own_velocity_and_a_missing_one_is_computed():
     calls = []
-    still = turning(0.0, calls)
-    net = lambda x, texts, i: still(x, texts, i) * torch.arange(3 - len(texts), 3).view(-1, 1, 1, 1, 1)  # noqa: E731
-    cached = Cached(net, TIMES, Schedule(), 1.0)
+    still = growing(0.0, calls)
+    model = lambda x, prompts, i: still(x, prompts, i) * torch.arange(3 - len(prompts), 3).view(-1, 1, 1, 1, 1)  # noqa: E731
+    cached = StepCache(model, TIMES, Schedule(), 1.0)
     cached(X, BOTH[1:], 0)
     assert cached(X, BOTH[1:], 1).flatten()[0] == 2
     assert cached(X, BOTH, 2).flatten(1)[:, 0].tolist() == [1, 2]
@@ -98,30 +98,30 @@ def test_each_text_gets_its_own_velocity_and_a_missing_one_is_computed():
     assert calls == [(0, 1), (1, 1), (2, 2)]
 
 
-class Watched(Cached):
-    """Keeps the steps at which it is asked."""
+class RecordingCache(StepCache):
+    """Records the steps at which it is called."""
 
-    def __init__(self, *of):
-        super().__init__(*of)
-        self.asked = []
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.steps = []
 
-    def __call__(self, x, texts, i):
-        self.asked.append(i)
-        return super().__call__(x, texts, i)
+    def __call__(self, x, prompts, i):
+        self.steps.append(i)
+        return super().__call__(x, prompts, i)
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """The caches of the generations, in order."""
-    caches = []
-    monkeypatch.setattr(module, "Cached", lambda *of: caches.append(Watched(*of)) or caches[-1])
-    return caches
+def caches(monkeypatch):
+    """The step caches of all generations, in order."""
+    made = []
+    monkeypatch.setattr(module, "StepCache", lambda *args: made.append(RecordingCache(*args)) or made[-1])
+    return made
 
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_a_generation(pipes, clip, variant, sampler, made):
-    """All steps without a budget, fewer with one; sequential guidance makes the same, and so does the replay."""
+def test_a_generation(pipes, clip, variant, sampler, caches):
+    """With a budget of 0 all steps are computed, with more of it fewer; sequential guidance gives the same video."""
     image = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     values = {**image, "num_frames": 9, "num_inference_steps": 8, "sampler": sampler, "seed": 0}
     pipe = pipes[variant]
@@ -130,7 +130,7 @@ def test_a_generation(pipes, clip, variant, sampler, made):
     exact = pipe.generate(PROMPT, **values, cache=0.0)
     cached = pipe.generate(PROMPT, **values, cache=1.0)
     assert (exact.frames == plain.frames).all() and cached.metadata["cache"] == 1
-    assert made[0].num_computed == 8 and made[1].num_computed < 8
+    assert caches[0].num_computed == 8 and caches[1].num_computed < 8
     halves = pipe.generate(PROMPT, **values, cache=1.0, sequential_guidance=True)
     assert np.abs(halves.frames.astype(int) - cached.frames).max() <= 1
     assert (pipe.generate(PROMPT, **values, cache=1.0).frames == cached.frames).all()
@@ -149,29 +149,28 @@ def test_a_generation(pipes, clip, variant, sampler, made):
         ("1.5-5b-i2v", 2, {"image": True, "num_frames": 17, "window": 9}),
     ],
 )
-def test_nothing_is_remembered_from_one_to_the_next(pipes, clip, variant, num_caches, values, made):
-    """Each window and each video has a cache of its own, of one run of the sampler; so that every video is the one that
-    its seed makes alone, whatever was made before it."""
+def test_windows_and_videos_do_not_share_a_cache(pipes, clip, variant, num_caches, values, caches):
+    """Each sampler run over each window has its own cache, so every video equals the one that its seed gives alone."""
     given = {"image": clip[0], "video": clip[:9]}
     values = {name: given.get(name, value) for name, value in values.items()}
     values = {"num_frames": 9, "num_inference_steps": 6, **values}
     pipe = pipes[variant]
     exact = pipe.generate(PROMPT, **values, seed=3, cache=0.0)
     assert (exact.frames == pipe.generate(PROMPT, **values, seed=3).frames).all()
-    num_steps = len(made[0].asked)
-    assert all(one.num_computed == num_steps for one in made)
-    made.clear()
+    num_steps = len(caches[0].steps)
+    assert all(one.num_computed == num_steps for one in caches)
+    caches.clear()
 
     pair = pipe.generate(PROMPT, **values, seed=3, cache=1.0, num_videos=2)
-    assert len(made) == 2 * num_caches
-    assert all(one.asked == list(range(num_steps)) for one in made)
-    assert all(2 <= one.num_computed < num_steps for one in made)
+    assert len(caches) == 2 * num_caches
+    assert all(one.steps == list(range(num_steps)) for one in caches)
+    assert all(2 <= one.num_computed < num_steps for one in caches)
     for video, seed in reversed(list(zip(pair, (3, 4)))):
         assert (pipe.generate(PROMPT, **values, seed=seed, cache=1.0).frames == video.frames).all()
 
 
-def test_streamed_from_disk_and_under_a_lora(pipes, made):
-    """The same steps are computed, and the same video comes out, wherever the weights lie."""
+def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
+    """And give the same video, wherever the weights are."""
     spec, values = pipes["5b"].spec, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
     adapter = inject.create_lora(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
@@ -189,13 +188,15 @@ def test_streamed_from_disk_and_under_a_lora(pipes, made):
         assert (pipe.generate(PROMPT, **values).frames == before).all() and (with_it != before).any()
         found.append((before, with_it))
     assert np.array_equal(*found)
-    computed = [one.num_computed for one in made]
+    computed = [one.num_computed for one in caches]
     assert computed[:3] == computed[3:] and max(computed) < 6
 
 
-def test_over_ranks_it_is_refused(pipes):
+def test_with_several_processes_it_is_an_error(pipes):
     pipe = pipes["2b"]
-    request = complete(pipe.spec, PROMPT, cache=0.1)
+    request = complete_request(pipe.spec, PROMPT, cache=0.1)
     values = {"device": pipe.device, "dtype": pipe.dtype, "report": print, "ranks": object.__new__(Ranks)}
-    with pytest.raises(UserError, match="one process"):
-        module.denoise(pipe.bundle, request, 9, Texts(torch.zeros(1, 1, 1)), Given(), torch.Generator(), **values)
+    with pytest.raises(UserError, match="cache is not possible with several processes"):
+        module.denoise(
+            pipe.bundle, request, 9, PromptEmbeddings(torch.zeros(1, 1, 1)), Conditioning(), torch.Generator(), **values
+        )

@@ -1,0 +1,58 @@
+"""Keywords of `CogVideoX.generate`, for editors and type checkers. Written by tools/option_keywords.py."""
+
+from typing import Any, Literal, TypedDict
+
+
+class RequestKeywords(TypedDict, total=False):
+    """Fields of `Request`, each optional; None means the default."""
+
+    negative_prompt: str | None
+    """what guidance steers away from"""
+    num_frames: int | None
+    """number of frames, 4k+1 such as 9 or 49"""
+    height: int | None
+    """height in pixels, a multiple of 16"""
+    width: int | None
+    """width in pixels, a multiple of 16"""
+    num_inference_steps: int | None
+    """denoising steps; more are slower and finer"""
+    guidance_scale: float | None
+    """how closely to follow the prompt; 1 turns guidance off and halves the time"""
+    dynamic_guidance: bool | None
+    """vary the guidance scale over the steps as the official DPM++ samples do"""
+    sampler: Literal["ddim", "dpm++"] | None
+    """ddim (first order) or dpm++ (2M, second order)"""
+    seed: int | None
+    """random seed; the same seed gives the same video (default: a random one)"""
+    fps: float | None
+    """frame rate in frames per second; `video` is read at this rate"""
+    eta: float | None
+    """noise added in each step, 0 to 1 (default: 0 for ddim, 1 for dpm++)"""
+    smooth_guidance: bool | None
+    """raise the guidance scale over the steps from 1 to 1 + `guidance_scale`"""
+    guidance_interval: tuple[float, float] | None
+    """apply guidance only between these fractions of the steps, such as 0.1 0.7; the other steps take half the time"""
+    sequential_guidance: bool | None
+    """run the two halves of guidance one after the other: less memory, the same video"""
+    cache: float | None
+    """skip steps whose velocity can be extrapolated with this error, such as 0.02: faster, but another video"""
+    position_rule: Literal["resize_crop", "slice"] | None
+    """how rotary positions follow the size: stretched over it, or counted from 0"""
+    image: Any
+    """image to animate, with an image-to-video model"""
+    video: Any
+    """video to regenerate, continue (`extend`) or edit (`invert`)"""
+    strength: float | None
+    """how much of `video` to regenerate, above 0 and at most 1 (default: 0.8)"""
+    extend: bool | None
+    """continue `video`; `num_frames` counts its frames too"""
+    invert: bool | None
+    """edit `video` by DDIM inversion, keeping layout and motion"""
+    window: int | None
+    """generate a long video in windows of this many frames, 4k+1"""
+    overlap: int | None
+    """frames that neighbouring windows share, a multiple of 4 (default: half a window)"""
+    fit: Literal["cover", "contain", "stretch"] | None
+    """crop, letterbox or stretch `image` and `video` to another shape (default: cover, which crops)"""
+    image_latent_scale: Literal["sat", "diffusers"] | None
+    """scale image latents of 1.5 models like the official code (default: sat) or like diffusers"""

@@ -1,0 +1,110 @@
+"""Decide how a model runs (device, dtype, memory placement, acceleration) before any weight is read, then load it."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from cogvideox.device import choose_device, choose_dtype, dtype_name
+from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.generation.memory import default_demand, demand_of, next_setting
+from cogvideox.generation.request.request import LoadOptions, Request
+from cogvideox.parallel.mesh import Ranks
+from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
+from cogvideox.pretrained.offload.planner import MemoryPlan, parse_memory, plan_memory
+from cogvideox.transformer.compile_blocks import compile_blocks
+from cogvideox.transformer.float8 import multiplies_float8, to_float8
+
+RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
+"""How to keep the transformer's weights on the device, unchanged."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a model runs.
+
+    dtype: the precision that the networks compute in.
+    plan: where the weights lie, and what the VAE is split into, so that the model fits.
+    compile, float8: see `LoadOptions`.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    plan: MemoryPlan
+    compile: bool = False
+    float8: bool = False
+
+
+def choose_setup(
+    spec: ModelSpec,
+    options: LoadOptions,
+    *,
+    request: Request | None = None,
+    placement: MemoryPlan | None = None,
+    ranks: Ranks | None = None,
+    benchmark: bool = False,
+) -> Setup:
+    """Decide how a model runs. Reads the headers of its weight files only.
+
+    Args:
+        request: the video that has to fit; by default one of the model's own size.
+        placement: a memory plan that was made before, in place of `options.memory` and `options.weights`.
+        ranks: the processes that share the work; the device is then that of this rank.
+        benchmark: time the CPU for a tenth of a second, for a better estimate of the duration.
+
+    Raises:
+        UserError: the device or dtype is not available; no placement fits in memory; `compile` or `float8` is not
+            possible here.
+    """
+    device = choose_device(options.device) if ranks is None else ranks.device
+    dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
+    if placement is None:
+        machine = detect_hardware(device, dtype_name(dtype), measured=benchmark)
+        demand = default_demand(spec) if request is None else demand_of(request, spec)
+        placement = plan_memory(profile_model(spec), demand, machine, parse_memory(options.memory), options.weights)
+    setup = Setup(device, dtype, placement, options.compile, options.float8)
+    _check_acceleration(setup)
+    return setup
+
+
+def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
+    """Load a model's networks as decided.
+
+    Raises:
+        UserError: a file is missing or damaged; out of memory.
+    """
+    bundle = None
+    try:
+        bundle = place_model(spec, setup.plan, setup.device, setup.dtype)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if bundle is None:  # raised outside the handler: the traceback there keeps tensors alive
+        raise UserError(f"out of memory while loading the model: {next_setting(setup.plan)}")
+    if setup.float8:
+        to_float8(bundle.transformer)
+    if setup.compile:
+        compile_blocks(bundle.transformer)
+    return bundle
+
+
+def _check_acceleration(setup: Setup) -> None:
+    device = setup.device
+    for name, wanted in (("compile", setup.compile), ("float8", setup.float8)):
+        if wanted and not setup.plan.weights_stay_exact:
+            raise UserError(f"{name} needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if setup.compile and device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(
+            f"compile needs a C++ compiler on a CPU, and {compiler!r} is not installed: install it or set CXX"
+        )
+    if setup.float8 and not multiplies_float8(device):
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device={str(device)!r}"
+        raise UserError(
+            "float8 needs a GPU with 8-bit floating-point arithmetic (NVIDIA Ada, Hopper or newer), and "
+            f"{name} has none: leave it out (--no-float8)"
+        )

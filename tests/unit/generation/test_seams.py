@@ -1,0 +1,66 @@
+"""Long videos of the shipped model have no seams between windows. Tiny models take real clips and photographs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cogvideox import CogVideoX, Video
+from cogvideox.pretrained.model_spec import shipped_models
+from tests import tiny
+
+CLIPS = Path(__file__).parents[4] / "shared/clips"
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
+
+
+def jumps(frames: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of each frame from the one before, divided by the median over the video."""
+    differences = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+    return differences / np.median(differences)
+
+
+@pytest.fixture(scope="module")
+def toybox() -> CogVideoX:
+    if "toybox" not in shipped_models():
+        pytest.skip("the shipped model is not in this checkout")
+    return CogVideoX.from_pretrained("toybox")
+
+
+def test_no_seams_between_windows(toybox):
+    """Independent clips differ by several times the median where they meet; windows that share frames do not."""
+    prompt, values = toybox.settings.examples[0], {"num_inference_steps": 10}
+    video = toybox.generate(prompt, num_frames=49, window=9, seed=0, **values).frames
+    assert jumps(video)[8::4].mean() <= 1.5  # a window ends after every fourth frame
+    apart = toybox.generate(prompt, seed=0, num_videos=4, **values)
+    assert jumps(np.concatenate([one.frames for one in apart]))[8::9].mean() > 2
+
+
+def test_no_seam_where_a_clip_is_extended(toybox):
+    """On average: single videos of so small a model have jumps anywhere."""
+    prompt, seams = toybox.settings.examples[0], []
+    for seed in range(3):
+        clip = toybox.generate(prompt, seed=seed)
+        video = toybox.generate(prompt, video=clip, extend=True, num_frames=17, seed=seed + 50)
+        assert np.array_equal(video.frames[:9], clip.frames)
+        seams.append(jumps(video.frames)[8])
+    assert np.mean(seams) <= 1.5
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not available")
+@pytest.mark.parametrize("name", ["horse.mp4", "kitten.mp4", "gallery-1.mp4", "gallery-2.mp4"])
+def test_real_clips_as_input(pipes, name):
+    given = Video.load(CLIPS / name, max_frames=9)
+    made = pipes["5b"].generate(tiny.CAPTIONS[0], video=CLIPS / name, strength=0.5, seed=0)
+    assert made.frames.shape == (9, 32, 48, 3)
+    assert not np.array_equal(
+        pipes["5b"].generate(tiny.CAPTIONS[0], video=given.frames[::-1], strength=0.5, seed=0).frames, made.frames
+    )
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not available")
+@pytest.mark.parametrize("name", ["beach.png", "street.png"])
+@pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
+def test_real_photographs_as_input(pipes, variant, name):
+    made = pipes[variant].generate(tiny.CAPTIONS[0], image=CLIPS / name, num_frames=5, seed=0)
+    assert made.frames.shape == (5, 32, 48, 3)
