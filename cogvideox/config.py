@@ -9,7 +9,6 @@ allowed, and the nearest match.
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from cogvideox.atomic_io import cannot_read, write_text
+from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
+from cogvideox.untrusted import parse_json, parse_yaml, reading, unique_keys
 
 T = TypeVar("T")
 
@@ -53,17 +53,20 @@ def load(cls: type[T], path: str | Path) -> T:
     Raises:
         UserError: the file cannot be read, or as for `from_dict`.
     """
+    return _build(cls, read_data(path), f"{path}: ", "")
+
+
+def read_data(path: str | Path) -> Any:
+    """Read the plain data in a file: JSON if its name ends in `.json`, YAML otherwise.
+
+    Raises:
+        UserError: the file cannot be read, or is above a limit of `untrusted.LIMITS`.
+    """
     path = Path(path)
-    try:
+    is_json = path.suffix == ".json"
+    with reading(path, f"not {'JSON' if is_json else 'YAML'} with settings"):
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text, object_pairs_hook=_unique) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except UnicodeDecodeError:
-        raise UserError(f"cannot read {path}: it is not UTF-8 text") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    return _build(cls, data, f"{path}: ", "")
+        return parse_json(text, unique_keys) if is_json else parse_yaml(text)
 
 
 def save(obj: Any, path: str | Path) -> None:
@@ -136,6 +139,7 @@ def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
     for key in data:
         if key not in known:
             others = f"; there are {', '.join(prefix + other for other in known)}"
+            key = str(key) if len(str(key)) <= 60 else f"{str(key)[:57]}..."
             raise UserError(f"{where}there is no setting {prefix}{key}{_nearest(key, known, prefix) or others}")
     missing = [
         prefix + name
@@ -163,6 +167,10 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
         return _convert_union(value, kind, where, name)
     if origin is Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
         return value
+    if type(value) is int and abs(value) >= 2**63:
+        raise UserError(f"{where}{name} is an integer of more than 64 bits")
+    if isinstance(value, str) and not _is_text(value):
+        raise UserError(f"{where}{name} has characters that are not text: {_show(value)}")
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -208,9 +216,19 @@ def _parse(text: str, kind: Any) -> Any:
     if kind in (str, Path) or (origin is Literal and text in arguments):
         return text
     try:
-        return yaml.load(f"[{text}]" if origin in (tuple, list) and not text.startswith("[") else text, _Loader)
-    except yaml.YAMLError:
+        return parse_yaml(f"[{text}]" if origin in (tuple, list) and not text.startswith("[") else text)
+    except UserError:
+        raise
+    except ValueError:
         return text
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be in a path: no NUL, and surrogates only where they stand for a byte that is not UTF-8."""
+    try:
+        return b"\0" not in value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def _describe(kind: Any) -> str:
@@ -227,35 +245,13 @@ def _describe(kind: Any) -> str:
 
 
 def _nearest(word: Any, choices: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(str(word), list(choices), n=1)
+    close = difflib.get_close_matches(str(word)[:100], list(choices), n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Build a mapping of a file; a duplicate key is an error, because one of its values would be ignored."""
     try:
-        mapping = dict(pairs)
-    except TypeError:
-        raise UserError("a key must be a word or a number, not a list or a mapping") from None
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise UserError(f"the key {next(name for name in names if names.count(name) > 1)} occurs twice")
-    return mapping
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number (YAML 1.1 requires 3.0e-4) and a duplicate key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        construct = self.construct_object
-        return _unique([(construct(key, deep=True), construct(value, deep=True)) for key, value in node.value])
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+        text = repr(value)
+    except ValueError:  # an integer of too many digits
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,191 @@
+"""Files from other people: limits on what they may take, and readers whose errors are all `UserError`.
+
+A limit is overridden by an environment variable, `COGVIDEOX_MAX_` and its name: `COGVIDEOX_MAX_PIXELS=400000000`.
+Worker processes inherit it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cogvideox.atomic_io import cannot_read
+from cogvideox.errors import UserError, is_out_of_memory
+
+LIMITS = {
+    "PIXELS": 100_000_000,  # of a picture, or of one frame of a video
+    "VIDEO_PIXELS": 500_000_000,  # of all frames that are read from a video at once, at the size at which they are kept
+    "VIDEO_SECONDS": 24 * 3600,  # from the first frame of a video to its end
+    "FRAME_GAP": 60,  # seconds between two frames of a video
+    "SETTINGS": 100_000,  # characters of a YAML file, and values in it when every alias is written out
+    "METRICS": 1000,  # names in the metrics.jsonl of a run
+}
+"""Largest values that are accepted (docs/limits.md)."""
+
+MAX_DEPTH = 64
+"""Levels of nested lists and objects in a JSON or YAML file."""
+
+
+def limit(name: str) -> int:
+    """The limit of that name in `LIMITS`, or the value that its environment variable sets.
+
+    Raises:
+        UserError: the environment variable is not a number above 0.
+    """
+    variable = f"COGVIDEOX_MAX_{name}"
+    text = os.environ.get(variable)
+    if text is None:
+        return LIMITS[name]
+    try:
+        value = int(float(text))
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise UserError(f"{variable}={text} must be a number of 1 or more; without it, the limit is {LIMITS[name]}")
+    return value
+
+
+def check_limit(name: str, value: float | int, what: str) -> None:
+    """Refuse a `value` above a limit.
+
+    Args:
+        what: what has the value, as the start of a sentence: "a frame of 20000x20000 pixels".
+
+    Raises:
+        UserError: the message has `what`, the limit, and how to raise it.
+    """
+    if value > (most := limit(name)):
+        raise UserError(f"{what} is above the limit of {most:,}; COGVIDEOX_MAX_{name} raises it")
+
+
+@contextmanager
+def reading(path: str | Path, problem: str) -> Iterator[None]:
+    """Raise a `UserError` that names `path` for whatever a reader raises in the block.
+
+    A file from somebody else can hold anything, so parsers fail in more ways than can be listed.
+
+    Args:
+        problem: what is wrong if the parser fails, such as "damaged or not a PyTorch file".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        if isinstance(error, RecursionError):
+            detail = "it is nested too deeply"
+        elif is_out_of_memory(error):
+            detail = "it asks for more memory than there is"
+        elif isinstance(error, KeyError):
+            detail = f"{detail} is missing"
+        detail = detail if len(detail) <= 200 else f"{detail[:200]}..."
+        raise UserError(f"cannot read {path}: it is {problem}{f' ({detail})' if detail else ''}") from error
+
+
+def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse JSON that is at most `MAX_DEPTH` levels deep, so that code may recurse into it.
+
+    Raises:
+        ValueError: it is not JSON, or too deep.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=pairs_hook)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        nested = [value for value in level if isinstance(value, dict | list)]
+        if not nested:
+            return data
+        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML in which `3e-4` is a number and a duplicate key is an error, and whose aliases are few.
+
+    Raises:
+        UserError: it is above a limit of `LIMITS`.
+        ValueError: it is not YAML, or nested too deeply.
+    """
+    check_limit("SETTINGS", len(text), f"YAML of {len(text):,} characters")
+    try:
+        return _Loader(text).get_single_data()
+    except UserError:
+        raise
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except Exception as error:  # a tag such as !!timestamp fails in its own way on a text that is something else
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Build a mapping of a file; a duplicate key is an error, because one of its values would be ignored."""
+    try:
+        mapping = dict(pairs)
+    except TypeError:
+        raise ValueError("a key must be a word or a number, not a list or a mapping") from None
+    if len(mapping) < len(pairs):
+        seen: set[Any] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key {twice} occurs twice")
+    return mapping
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    with reading(path, "damaged or not JSON"):
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise UserError(f"cannot read {path}: it holds a {type(data).__name__} where an object belongs")
+    return data
+
+
+class _Loader(yaml.SafeLoader):
+    """See `parse_yaml`. YAML 1.1 requires 3.0e-4 where people write 3e-4."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        num_values, depth = (0, 0) if node is None else _size_of(node, {})
+        check_limit("SETTINGS", num_values, f"YAML with {num_values:,} values, aliases written out,")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        construct = self.construct_object
+        return unique_keys([(construct(key, deep=True), construct(value, deep=True)) for key, value in node.value])
+
+
+def _size_of(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
+    """The number of values in a node, and how deep they are nested. A node with several aliases counts for each."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 1
+    if node not in known:
+        known[node] = None
+        inner = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes = [_size_of(child, known) for child in inner]
+        known[node] = 1 + sum(number for number, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    if (size := known[node]) is None:
+        raise ValueError("an alias contains itself")
+    return size
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
