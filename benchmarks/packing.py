@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from common import Report, arguments, check_equal, finish, interleave, row, start
 from torch import Tensor
 
-from cogvideox.dataset.mixture import Mixture, MixtureSettings, Plan, Source, Table
-from cogvideox.dataset.packing import bucketed, padded, useful_share
+from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSettings, StepPlan
+from cogvideox.dataset.packing import bucketed_batches, packing_efficiency, padded_batches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 from cogvideox.training.diffusion.loss import Predict, clip_losses
@@ -57,14 +57,14 @@ def mix(seed: int, number: int = 2000) -> np.ndarray:
     return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
 
 
-def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[Plan]:
+def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]:
     lengths = NUM_TEXT + shapes.prod(1) // 4
-    settings = MixtureSettings((Source("mix"),), ROW_TOKENS, num_rows)
-    mixture = Mixture({"mix": Table(lengths, shapes[:, 0] == 1)}, settings, seed=0)
-    plans, state = [], mixture.start()
+    settings = MixtureSettings((DataSource("mix"),), ROW_TOKENS, num_rows)
+    mixture = Mixture({"mix": ClipTable(lengths, shapes[:, 0] == 1)}, settings, seed=0)
+    plans, state = [], mixture.initial_state()
     for _ in range(number):
-        plans.append(mixture.plan(state))
-        state = plans[-1].after
+        plans.append(mixture.plan_step(state))
+        state = plans[-1].state_after
     return plans
 
 
@@ -156,8 +156,8 @@ def main() -> None:
     edges = [-(-longest * k // NUM_BUCKETS) for k in range(1, NUM_BUCKETS + 1)]
 
     batches = {
-        "padded": padded(lengths, ROW_TOKENS // longest),
-        "buckets": bucketed(lengths, edges, ROW_TOKENS),
+        "padded": padded_batches(lengths, ROW_TOKENS // longest),
+        "buckets": bucketed_batches(lengths, edges, ROW_TOKENS),
         "packed": [tuple(number[sample.position] for sample in one) for one in planned.rows],
     }
     room = {
@@ -170,7 +170,7 @@ def main() -> None:
         for name, rows in batches.items()
     }
     useful = {
-        name: useful_share(
+        name: packing_efficiency(
             batches[name], lengths, [len(one) * length for one, length in zip(batches[name], room[name])]
         )
         for name in ("padded", "buckets")

@@ -34,8 +34,8 @@ from diffusers import CogVideoXDDIMScheduler
 from pairs import TransformerPair, transformers
 from torch import Tensor, nn
 
-from cogvideox.dataset.loader import Step
-from cogvideox.dataset.mixture import State
+from cogvideox.dataset.loader import StepBatches
+from cogvideox.dataset.mixture import MixtureState
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform
 from cogvideox.parallel.fsdp import Checkpointing, parallelize
@@ -100,7 +100,7 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     ids = tuple(map(str, range(len(noise))))
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
-    one = Step((batch,), len(ids), num_tokens, 1.0, {}, State())
+    one = StepBatches((batch,), len(ids), num_tokens, 1.0, {}, MixtureState())
     optimizer = optimizers.build_optimizer([pair.ours], OPTIM)
     ema = EMA({"model": pair.ours}, 0.999) if average else None
 

@@ -22,7 +22,7 @@ import torch
 from einops import rearrange
 
 from cogvideox import CogVideoX, Video, config
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.filter_policy import Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
@@ -115,7 +115,7 @@ def stage(link: Link, num_steps: int, model: str | None, clips: Path, held_out: 
         settings = replace(settings, model=model, transformer=None)
     if link.all_clips:
         settings = replace(settings, policy=Policy())
-    return replace(settings, data=(Source(str(clips)),), validation=str(held_out), samples=SampleSettings())
+    return replace(settings, data=(DataSource(str(clips)),), validation=str(held_out), samples=SampleSettings())
 
 
 def write_clips(path: Path, number: int, *, with_overlay: float, seed: int) -> None:

@@ -12,7 +12,7 @@ import json
 import torch
 
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.latents.toybox_latents import render, scene
+from cogvideox.dataset.latents.toybox_latents import clip_scene, render_clips
 from cogvideox.geometry import decode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
@@ -35,13 +35,13 @@ def main() -> None:
     decibels, in_one_piece, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))
-        video = render(clips, indices)
+        video = render_clips(clips, indices)
         latents = vae.encode(video).mean
         reconstruction = vae.decode(latents)
         decibels.append(psnr(reconstruction, video))
         if len(decode_chunks(latents.shape[2])) > 1:
             in_one_piece.append(psnr(vae.decoder(latents, ConvCache()), video))
-        verdicts += judge_clips(to_frames(reconstruction), [scene(clips, index) for index in indices])
+        verdicts += judge_clips(to_frames(reconstruction), [clip_scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in fact_accuracies(verdicts).items()}
     report = {"psnr": torch.cat(decibels)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
     means = {name: round(values.mean().item(), 2) for name, values in report.items()}

@@ -14,7 +14,7 @@ import torch
 
 from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.latents.toybox_latents import render
+from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.geometry import encode_chunks
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_spec import find_model
@@ -81,7 +81,7 @@ def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
         for size, (num_frames, side) in SIZES.items():
             few = num_clips if size == "9x64x64" else max(1, num_clips // 4)
             clips = ToyboxClips(few, first_seed=HELD_OUT, num_frames=num_frames, height=side, width=side)
-            psnrs, detailed, flickering = zip(*(scores(vae, render(clips, [index])) for index in range(few)))
+            psnrs, detailed, flickering = zip(*(scores(vae, render_clips(clips, [index])) for index in range(few)))
             chunks, whole = torch.stack(psnrs).mean(0).tolist()
             ratios = [
                 made / true for made, true in (torch.stack(both).mean(0).tolist() for both in (detailed, flickering))

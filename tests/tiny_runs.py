@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cogvideox import config
-from cogvideox.dataset.config import Target, ToyboxClips
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.config import ClipFormat, ToyboxClips
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.pretrained.components import save_vae
 from cogvideox.records import Video
@@ -124,17 +124,17 @@ def diffusion_run(at: Path) -> DiffusionTraining:
         (clips / f"{i}.txt").write_text(f"a red ball {i}")
     usual = DiffusionTraining(
         model=str(model),
-        data=(Source(str(clips)),),
+        data=(DataSource(str(clips)),),
         row_tokens=64,
         # Gradients that are next to nothing decide about a whole step of Adam's where eps is small.
         optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
         run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
-        target=Target(fps=8.0, num_frames=9, height=32, width=32),
+        target=ClipFormat(fps=8.0, num_frames=9, height=32, width=32),
         stored_as="float32",
     )
     trainer.train(usual, at / "encoding")
     (store,) = (at / "encoding/stores").iterdir()
-    return replace(usual, data=(Source(str(store)),), run=replace(usual.run, num_steps=3))
+    return replace(usual, data=(DataSource(str(store)),), run=replace(usual.run, num_steps=3))
 
 
 def overrides(recipe: str, settings: ToyboxTraining | VAETraining | DiffusionTraining) -> list[str]:

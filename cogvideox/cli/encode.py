@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox.cli.arguments import Parser
-from cogvideox.dataset.config import Target
+from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 
 if TYPE_CHECKING:
-    from cogvideox.dataset.ingest.clip_windows import View
+    from cogvideox.dataset.ingest.clip_windows import ClipWindow
 
 EVERY = 2.0  # seconds between two lines of progress
 
@@ -36,65 +36,62 @@ def run(arguments: list[str]) -> None:
 
     import torch  # it takes seconds, so not before the arguments are known to be right
 
-    from cogvideox.dataset.ingest.clip_windows import plan
-    from cogvideox.dataset.ingest.report import rejected, summary
-    from cogvideox.dataset.ingest.scan import recognise
-    from cogvideox.dataset.latents.encode import encode, num_bytes, store_settings, with_usable_captions
-    from cogvideox.dataset.latents.encode_workers import Machine
+    from cogvideox.dataset.ingest.report import format_rejects, format_summary
+    from cogvideox.dataset.ingest.scan import scan_folder
+    from cogvideox.dataset.latents.encode import encode_clips
+    from cogvideox.dataset.latents.encode_plan import plan_encoding
+    from cogvideox.dataset.latents.encode_workers import EncodeDevice
     from cogvideox.device import choose_device, choose_dtype
     from cogvideox.formatting import format_bytes
 
-    place = "ray" if options.ray else "local"
+    backend = "ray" if options.ray else "local"
     device = choose_device(options.device)
     dtype = str(choose_dtype(options.dtype, device, spec.settings.dtype)).removeprefix("torch.")
     progress = Progress()
-    listing = recognise(
+    folder = scan_folder(
         options.folder,
         shard=shard,
         workers=options.workers,
-        place=place,
+        backend=backend,
         on_progress=lambda done, total: progress("files", done, total),
     )
-    views, too_bad = plan(listing.clips, target)
-    views, too_long = with_usable_captions(views, spec)
-    print(summary(listing, views, target))
-    looks = options.output is None or options.dry_run
-    if looks and views:
-        print(f"  a store   takes about {format_bytes(num_bytes(views, store_settings(spec, target)))}")
-    if looks and (refused := [*listing.rejects, *too_bad, *too_long]):
-        print(rejected(refused))
+    plan = plan_encoding(folder, spec, target)
+    print(format_summary(folder, plan.windows, target))
+    dry_run = options.output is None or options.dry_run
+    if dry_run and plan.windows:
+        print(f"  a store   takes about {format_bytes(plan.num_bytes)}")
+    if dry_run and plan.rejects:
+        print(format_rejects(plan.rejects))
     if options.sheet is not None:
-        _write_sheet(options.sheet, views)
-    if looks:
+        _write_sheet(options.sheet, plan.windows)
+    if dry_run:
         return
 
     from cogvideox.cli.generate.outputs import check_folder
 
-    check_folder(options.output / "index.parquet", num_bytes(views, store_settings(spec, target)))
+    check_folder(options.output / "index.parquet", plan.num_bytes)
     threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None
     start = time.perf_counter()
-    encoded = encode(
-        listing,
+    result = encode_clips(
+        plan,
         options.output,
-        spec,
-        target,
-        machine=Machine(str(device), dtype, threads),
+        device=EncodeDevice(str(device), dtype, threads),
         shard=shard,
         workers=options.workers,
-        place=place,
+        backend=backend,
         on_progress=progress,
     )
-    if encoded.rejects:
-        print(rejected(encoded.rejects))
-    new = f"{encoded.num_new_latents} clips and {encoded.num_new_texts} captions encoded now"
+    if result.rejects:
+        print(format_rejects(result.rejects))
+    new = f"{result.num_new_latents} clips and {result.num_new_texts} captions encoded now"
     if target.first_frames:
-        new = f"{new}, and the first frame of {encoded.num_new_images}"
-    print(f"{options.output}: {encoded.num_clips} clips, {new}, in {time.perf_counter() - start:.1f} s")
-    if not encoded.complete:
+        new = f"{new}, and the first frame of {result.num_new_first_frames}"
+    print(f"{options.output}: {result.num_clips} clips, {new}, in {time.perf_counter() - start:.1f} s")
+    if not result.complete:
         print(f"this is shard {options.shard}; the index is written when the others are done too")
 
 
-def target_of(options: argparse.Namespace, spec: ModelSpec) -> Target:
+def target_of(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
     """What clips become, by the options and else by the model's own defaults.
 
     Raises:
@@ -111,7 +108,7 @@ def target_of(options: argparse.Namespace, spec: ModelSpec) -> Target:
         area = int(match[1]) * int(match[2])
     elif height is None and width is None:
         height, width = settings.height, settings.width
-    target = Target(
+    target = ClipFormat(
         fps=settings.fps if options.fps is None else options.fps,
         num_frames=settings.num_frames if options.num_frames is None else options.num_frames,
         height=height,
@@ -122,7 +119,7 @@ def target_of(options: argparse.Namespace, spec: ModelSpec) -> Target:
         first_frames=options.first_frames or 0,
     )
     begins_with_image = spec.transformer.takes_image and options.first_frames is None
-    return target.beginning_with_images() if begins_with_image else target
+    return target.with_first_frames() if begins_with_image else target
 
 
 class Progress:
@@ -139,7 +136,7 @@ class Progress:
             self._next, self._told = time.monotonic() + EVERY, what
 
 
-def _write_sheet(path: Path, views: "list[View]") -> None:
+def _write_sheet(path: Path, views: "list[ClipWindow]") -> None:
     from cogvideox.dataset.ingest.frame_reader import contact_sheet
     from cogvideox.records import Video
 

@@ -115,14 +115,14 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
     Raises:
         UserError: a recipe that makes its own; several where there can be one.
     """
-    from cogvideox.dataset.mixture import Source
+    from cogvideox.dataset.mixture import DataSource
     from cogvideox.training.config import ToyboxTraining
     from cogvideox.training.diffusion.config import DiffusionTraining
 
     if not data:
         return settings
     if isinstance(settings, DiffusionTraining):
-        return replace(settings, data=tuple(Source(path) for path in data))
+        return replace(settings, data=tuple(DataSource(path) for path in data))
     if isinstance(settings, ToyboxTraining):
         raise UserError("this recipe renders what it learns from: leave out --data, or take toybox-sft")
     if len(data) > 1:

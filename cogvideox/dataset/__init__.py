@@ -1,1 +1,1 @@
-"""What training reads: clips as latents, encoded once and open to random access."""
+"""Datasets: folders of clips (`ingest/`), encoded latents (`latents/`), and batches for training from them."""

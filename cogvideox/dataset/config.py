@@ -1,4 +1,4 @@
-"""Which clips a run sees, and in which form. Imports no torch."""
+"""Which clips a run trains on, and the format they are converted to. Imports no torch."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,18 +7,24 @@ from typing import Literal
 from cogvideox.errors import UserError
 from cogvideox.geometry import check_frames, check_size
 
-FIRST_FRAMES = 4  # beside the 13 latent frames of a clip of 49 that is bearable, and the noise is seldom the same
+DEFAULT_FIRST_FRAMES = 4
+"""Encodings of each clip's first frame for image-to-video models: cheap beside 13 latent frames, and varied enough."""
 
 
 @dataclass(frozen=True)
 class ToyboxClips:
-    """Clips of the toybox. Clip i shows the scene of seed `first_seed + i`; withheld compositions never occur.
+    """A set of toybox clips. Clip i shows the scene of seed `first_seed + i`; withheld compositions never occur.
 
-    Two sets whose seeds do not overlap share no scene. Sizes are in pixels and frames, `fps` in frames per second.
-    Clips of one frame are images: nothing moves, and captions do not say that it does.
+    Two sets whose seeds do not overlap share no scene. Clips of one frame are images: nothing moves, and captions name
+    no motion.
+
+    Attributes:
+        num_frames: 4k+1 frames per clip.
+        height, width: in pixels.
+        fps: frames per second.
 
     Raises:
-        UserError: no clips, a number of frames other than 4k+1, a size or rate that is not positive.
+        UserError: a value outside its range.
     """
 
     num_clips: int
@@ -30,34 +36,36 @@ class ToyboxClips:
     fps: float = 8.0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_clips", 1), ("first_seed", 0), ("height", 1), ("width", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} of clips is below the smallest legal value, {least}")
+        for name, minimum in (("num_clips", 1), ("first_seed", 0), ("height", 1), ("width", 1)):
+            if getattr(self, name) < minimum:
+                raise UserError(f"{name}={getattr(self, name)} of the toybox clips must be {minimum} or more")
         if not 0 < self.fps < math.inf:
-            raise UserError(f"fps={self.fps} of clips has to be above 0; 8 is usual")
+            raise UserError(f"fps={self.fps} of the toybox clips must be above 0; 8 is usual")
         check_frames(self.num_frames)
 
     @property
     def seconds(self) -> float:
-        """Time between the first and the last frame: what a toy's way is spread over."""
+        """Time from the first to the last frame, during which toys move."""
         return (self.num_frames - 1) / self.fps
 
 
 @dataclass(frozen=True)
-class Target:
-    """What clips become before the VAE sees them: how many frames a second, how many of them, of which size.
+class ClipFormat:
+    """The format that clips are converted to before the VAE: frame rate, length and size.
 
-    fps: frames a second; a clip of less than three quarters of it is rejected, because its frames would be repeated.
-    num_frames: 4k+1. A longer clip is cut into windows of so many, a shorter one to the 4k+1 that it has.
-    height, width: one size for all, which every clip is resized to cover and cut to.
-    max_area: instead, for each clip the size of at most so many pixels in which most of it is seen; none is enlarged.
-    multiple: what heights and widths are multiples of: the VAE's ratio times the transformer's patch.
-    windows: all of a long clip, or only its first.
-    first_frames: how often the first frame of each clip is encoded by itself, under noise of its own each time, for
-        models that begin with an image.
+    Attributes:
+        fps: frames per second. Clips below three quarters of it are rejected, because frames would be repeated.
+        num_frames: 4k+1. Longer clips are cut into windows of this length, shorter ones to the largest 4k+1.
+        height, width: a fixed size; every clip is resized to cover it and center-cropped.
+        max_area: instead of a fixed size, the maximum number of pixels; each clip keeps about its aspect ratio, and
+            none is enlarged.
+        multiple: heights and widths are multiples of this: the VAE's compression ratio times the transformer's patch.
+        windows: use all windows of a long clip, or only the first.
+        first_frames: how often the first frame of each clip is encoded alone, with new noise each time, for
+            image-to-video models.
 
     Raises:
-        UserError: a size that is not legal; both ways of giving a size, or neither.
+        UserError: an illegal size, or not exactly one of fixed size and `max_area`.
     """
 
     fps: float
@@ -71,32 +79,37 @@ class Target:
 
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
-            raise UserError(f"fps={self.fps} has to be above 0; 8 and 16 are usual")
+            raise UserError(f"fps={self.fps} must be above 0; 8 and 16 are usual")
         check_frames(self.num_frames)
         if (self.height is None) != (self.width is None):
-            raise UserError("a fixed size has a height and a width, and only one of them is given")
+            raise UserError("a fixed size needs both height and width, but only one of them is set")
         if (self.height is None) == (self.max_area is None):
-            raise UserError("the size of clips is given either by height and width or by their largest area")
+            raise UserError("the size of clips must be set either by height and width or by max_area")
         if self.height is not None and self.width is not None:
             check_size(self.height, self.width, self.multiple)
         if self.max_area is not None and self.max_area < self.multiple**2:
-            least = f"{self.multiple}x{self.multiple}"
-            raise UserError(f"an area of {self.max_area} pixels is too small; the least is {least}")
+            minimum = f"{self.multiple}x{self.multiple}"
+            raise UserError(f"max_area={self.max_area} pixels is too small; the minimum is {minimum}")
         if self.first_frames < 0:
-            raise UserError(f"first_frames={self.first_frames} is below the smallest legal value, 0")
+            raise UserError(f"first_frames={self.first_frames} must be 0 or more")
 
-    def beginning_with_images(self) -> "Target":
-        """With the first frames that a model needs which begins with an image: as many as were asked for, or 4."""
-        return replace(self, first_frames=self.first_frames or FIRST_FRAMES)
+    def with_first_frames(self) -> "ClipFormat":
+        """The format for an image-to-video model: with first frames, `DEFAULT_FIRST_FRAMES` unless set."""
+        return replace(self, first_frames=self.first_frames or DEFAULT_FIRST_FRAMES)
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """With what a store of latents was made, and what training has to know of it without the networks.
+    """How a latent store was made, and what training needs to know about it without loading the networks.
 
-    model: the folder or the name of it. vae, text_encoder: hashes of their weights.
-    scaling_factor: what latents are multiplied by for the transformer. ratio: pixels to a latent, in space.
-    null_text: what stands for no caption, the features of "" or zeros.
+    Attributes:
+        model: folder or name of the model whose networks encoded the clips.
+        vae, text_encoder: hashes of their weights.
+        scaling_factor: latents are multiplied by it before the transformer.
+        ratio: spatial compression ratio of the VAE.
+        text_length, text_width: tokens and feature width of a prompt embedding.
+        null_text: the unconditional prompt is the embedding of "" or zeros.
+        target: the format of the clips.
     """
 
     model: str
@@ -108,4 +121,4 @@ class StoreSettings:
     text_length: int
     text_width: int
     null_text: Literal["empty", "zero"]
-    target: Target
+    target: ClipFormat

@@ -1,8 +1,9 @@
-"""Which clips the rows of each step hold: weighted sources, images among videos, shuffled, chosen by a policy, packed.
+"""Data mixture: plans which clips each training step contains, from weighted sources of images and videos, with
+shuffling, a filter policy, and packing.
 
-All samples of a run stand in one order, and which clip stands at a position is a function of the seed, the settings and
-what stood before, never of the number of processes: they plan the same steps and take their share of the rows. To plan
-the next step one needs the `State` after the last one, a few numbers, so that a resumed run goes on to the bit.
+All samples of a run form one sequence. Which clip is at a position depends on the seed, the settings and the samples
+before it, but not on the number of processes: every process plans the same steps and takes its share of the rows. The
+next step depends on the `MixtureState` after the last one, a few numbers, so a resumed run continues bit-exactly.
 
 Imports no torch.
 """
@@ -17,20 +18,20 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cogvideox.dataset.packing import balance, first_fit_decreasing
+from cogvideox.dataset.packing import balance_rows, first_fit_decreasing
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Columns, Policy
 
-# Keep these random numbers apart from others that are drawn from the same seed.
-_CHOICE, _ORDER = 0x63686F69, 0x6F726465
+# Separate the random numbers of different uses of one seed.
+_LANE_STREAM, _ORDER_STREAM = 0x63686F69, 0x6F726465
 
-# How much more than its rows hold a step has to choose from, as a share of the rows. More packs no better.
+# A step packs from this share more tokens than its rows hold. More does not pack better.
 _LOOKAHEAD = 0.5
 
 
 @dataclass(frozen=True)
-class Source:
-    """A store of latents (`dataset.latents.latent_store`), and how much it weighs beside others.
+class DataSource:
+    """A latent store (`dataset.latents.latent_store`) and its sampling weight.
 
     Raises:
         UserError: a weight that is not above 0.
@@ -41,30 +42,29 @@ class Source:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
-            raise UserError(
-                f"the weight {self.weight} of {self.store} has to be above 0; leave out what should not count"
-            )
+            raise UserError(f"the weight {self.weight} of {self.store} must be above 0; remove a source to exclude it")
 
 
 @dataclass(frozen=True)
 class MixtureSettings:
-    """What the rows of a step are made of.
+    """What the rows of a step consist of.
 
-    sources: where samples come from, by weight.
-    row_tokens: the most tokens of a row, text and video of its clips together.
-    num_rows: rows of one optimizer step, over all processes and all that is accumulated.
-    image_share: of the samples, how many are images; None: as they come. Sources give either kind by their weights.
-    policy: which clips are drawn, at which step.
-    text_dropout: how often a caption is replaced by the null text, for classifier-free guidance.
-    image_dropout: how often zeros replace the image that a clip begins with, for a model that takes one.
-    strata: how timesteps are spread over a step's clips (`diffusion.timesteps`): one interval for each clip, for each
-        rank as in the paper, or none.
+    Attributes:
+        sources: where samples come from, by weight.
+        row_tokens: maximum number of tokens in a row, text and video of its clips together.
+        num_rows: rows per optimizer step, over all processes and gradient accumulation steps.
+        image_share: share of images among the samples; None takes images and videos as they come.
+        policy: which clips are used at which step.
+        text_dropout: probability of replacing a caption by the unconditional prompt, for classifier-free guidance.
+        image_dropout: for image-to-video models, probability of replacing the image by zeros.
+        strata: how timesteps are stratified over the clips of a step (`diffusion.timesteps`): one interval per clip
+            ("slots"), per rank as in the paper ("ranks"), or not at all ("random").
 
     Raises:
-        UserError: a value outside of its range; no source, or the same twice.
+        UserError: a value outside its range, no source, or a repeated source.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[DataSource, ...]
     row_tokens: int
     num_rows: int
     image_share: float | None = None
@@ -76,20 +76,25 @@ class MixtureSettings:
     def __post_init__(self) -> None:
         names = [source.store for source in self.sources]
         if not names or len(set(names)) < len(names):
-            raise UserError(f"the sources {names} have to be one store or several, each of them once")
+            raise UserError(f"the sources {names} must be one or more different stores")
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is below the smallest legal value, 1")
+                raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
         for name in ("image_share", "text_dropout", "image_dropout"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
-                raise UserError(f"{name}={share} is not in [0, 1]")
+                raise UserError(f"{name}={share} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is known of a source's clips without reading them: tokens of each (text and video), which are images, and
-    the columns that a policy chooses by."""
+class ClipTable:
+    """What the mixture knows about the clips of a source without reading them.
+
+    Attributes:
+        lengths: tokens of each clip, text and video.
+        is_image: which clips are images.
+        columns: scores and other columns for the filter policy.
+    """
 
     lengths: Int[np.ndarray, " clips"]
     is_image: Bool[np.ndarray, " clips"]
@@ -98,7 +103,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Sample:
-    """A visit to a clip. Whatever is random about it follows from its position in the order of all samples."""
+    """One use of a clip in training. Its position in the sequence of all samples seeds everything random about it."""
 
     position: int
     lane: str
@@ -110,12 +115,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class State:
-    """Where the order stands after some steps, as plain numbers.
+class MixtureState:
+    """The state of the sample sequence after some steps, as plain numbers for a checkpoint.
 
-    A lane is the images or the videos of a source: "source images". cursors: how far each has been gone through,
-    what the policy passed over included. seen: samples of each that were trained on. waiting: drawn, but left over.
-    sizes: clips of each lane, by which a source that has changed since is recognised.
+    A lane is the images or the videos of one source, named "<source> images" or "<source> videos".
+
+    Attributes:
+        cursors: how many clips of each lane have been visited, including those that the policy skipped.
+        seen: how many samples of each lane have been trained on.
+        waiting: samples that were drawn but did not fit in a row yet.
+        sizes: number of clips in each lane, to detect a source that has changed.
     """
 
     step: int = 0
@@ -127,14 +136,20 @@ class State:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The rows of one step, over all processes, with their clips' lengths; the share of each source's clips that the
-    policy keeps; and the state after it."""
+class StepPlan:
+    """The plan of one step over all processes.
+
+    Attributes:
+        rows: the samples of each row.
+        lengths: their lengths in tokens.
+        kept_shares: for each source, the share of its clips that the policy keeps.
+        state_after: the state after this step.
+    """
 
     rows: tuple[tuple[Sample, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
-    kept: dict[str, float]
-    after: State
+    kept_shares: dict[str, float]
+    state_after: MixtureState
 
     @property
     def num_clips(self) -> int:
@@ -144,27 +159,27 @@ class Plan:
     def num_tokens(self) -> int:
         return sum(map(sum, self.lengths))
 
-    def shares(self, num_ranks: int) -> list[list[int]]:
-        """The rows of each rank, balanced by the sum of their clips' squared lengths, which is what attention costs.
+    def rows_by_rank(self, num_ranks: int) -> list[list[int]]:
+        """The rows of each rank, balanced by the sum of squared clip lengths, which attention costs.
 
         Raises:
-            UserError: the rows do not divide among the ranks.
+            UserError: the number of rows is not a multiple of `num_ranks`.
         """
-        return balance([sum(length**2 for length in row) for row in self.lengths], num_ranks)
+        return balance_rows([sum(length**2 for length in row) for row in self.lengths], num_ranks)
 
 
 class Mixture:
-    """Plans steps. `plan` is a function of the state alone.
+    """Plans training steps from the state after the previous step.
 
     Args:
-        tables: a table for each source that the settings name.
+        tables: the clips of each source in the settings.
 
     Raises:
-        UserError: a source without clips, or images and videos asked for where there are none; a clip longer than a
-            row; a policy on a column that no source has.
+        UserError: a source without clips, no images or videos although the settings require them, a clip longer than
+            a row, or a policy on a column that no source has.
     """
 
-    def __init__(self, tables: Mapping[str, Table], settings: MixtureSettings, seed: int) -> None:
+    def __init__(self, tables: Mapping[str, ClipTable], settings: MixtureSettings, seed: int) -> None:
         self.tables, self.settings, self.seed = tables, settings, seed
         self._phase: tuple[int, dict[str, np.ndarray]] | None = None
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
@@ -175,111 +190,129 @@ class Mixture:
             if longest > settings.row_tokens:
                 raise UserError(
                     f"row_tokens={settings.row_tokens} is too small for a clip of {longest} tokens in {source}; "
-                    f"the smallest legal value is {longest}"
+                    f"use at least {longest}"
                 )
         settings.policy.check({name for table in tables.values() for name in table.columns})
         if settings.image_share is not None:
             for kind, share in (("image", settings.image_share), ("video", 1 - settings.image_share)):
                 if share > 0 and not any(_kind(lane) == kind for lane in self.lanes):
-                    raise UserError(f"image_share={settings.image_share}, but there is no {kind} in any source")
+                    raise UserError(
+                        f"image_share={settings.image_share} needs {kind}s, and no source has any: add some, or leave "
+                        "image_share unset"
+                    )
 
     @cached_property
     def lanes(self) -> dict[str, np.ndarray]:
-        """The clips of each lane that has any."""
-        found = {}
+        """The indices of the clips of each lane; empty lanes are left out."""
+        lanes = {}
         for source, table in self.tables.items():
             for kind, mask in (("image", table.is_image), ("video", ~table.is_image)):
                 if mask.any():
-                    found[f"{source} {kind}s"] = np.flatnonzero(mask)
-        return found
+                    lanes[f"{source} {kind}s"] = np.flatnonzero(mask)
+        return lanes
 
-    def start(self) -> State:
-        """Before the first step."""
-        none = dict.fromkeys(self.lanes, 0)
-        return State(cursors=none, seen=none, sizes={lane: len(clips) for lane, clips in self.lanes.items()})
+    def initial_state(self) -> MixtureState:
+        """The state before the first step."""
+        zeros = dict.fromkeys(self.lanes, 0)
+        return MixtureState(cursors=zeros, seen=zeros, sizes={lane: len(clips) for lane, clips in self.lanes.items()})
 
-    def check(self, state: State) -> None:
-        """Whether a state is one of these sources.
+    def check(self, state: MixtureState) -> None:
+        """Check that a state belongs to these sources.
 
         Raises:
-            UserError: it was of other sources, or one has changed since.
+            UserError: it belongs to other sources, or a source has changed.
         """
         for lane, size in state.sizes.items():
-            now = len(self.lanes.get(lane, ()))
-            if now != size:
+            current = len(self.lanes.get(lane, ()))
+            if current != size:
                 raise UserError(
-                    f"{lane}: the run has {size} of them and there are {now} now, so it cannot go on as it began; "
-                    "begin a new one from its model"
+                    f"{lane}: the run was started with {size} clips and there are {current} now, so it cannot be "
+                    "resumed; start a new run from its model"
                 )
-        if more := self.lanes.keys() - state.sizes.keys():
-            raise UserError(f"{', '.join(sorted(more))}: the run began without them; begin a new one from its model")
+        if new := self.lanes.keys() - state.sizes.keys():
+            raise UserError(
+                f"{', '.join(sorted(new))}: not part of the run when it was started, so it cannot be resumed; start a "
+                "new run from its model"
+            )
 
-    def plan(self, state: State) -> Plan:
-        """The next step.
+    def plan_step(self, state: MixtureState) -> StepPlan:
+        """Plan the step after a state. The plan depends on the state alone.
 
         Raises:
-            UserError: the policy keeps nothing.
+            UserError: the policy keeps no clips.
         """
         settings = self.settings
         masks = self._masks(state.step)
-        lanes, chances = self._chances(masks, state.step)
+        lanes, probabilities = self._lane_probabilities(masks, state.step)
         waiting = [sample for sample in state.waiting if masks[sample.source][sample.index]]
         pool, position, cursors = list(waiting), state.position, dict(state.cursors)
-        wanted = settings.row_tokens * settings.num_rows * (1 + _LOOKAHEAD)
+        pool_tokens = settings.row_tokens * settings.num_rows * (1 + _LOOKAHEAD)
         tokens = sum(map(self._length, pool))
-        while tokens <= wanted:
-            lane = lanes[np.random.default_rng((_CHOICE, self.seed, position)).choice(len(lanes), p=chances)]
-            index, cursors[lane] = self._next(lane, cursors[lane], masks[_source(lane)])
+        while tokens <= pool_tokens:
+            rng = np.random.default_rng((_LANE_STREAM, self.seed, position))
+            lane = lanes[rng.choice(len(lanes), p=probabilities)]
+            index, cursors[lane] = self._next_clip(lane, cursors[lane], masks[_source(lane)])
             pool.append(Sample(position, lane, index))
             tokens += self._length(pool[-1])
             position += 1
 
         lengths = [self._length(sample) for sample in pool]
         rows = first_fit_decreasing(lengths, settings.row_tokens, num_rows=settings.num_rows, first=len(waiting))
-        taken = {i for row in rows for i in row}
+        packed = {i for row in rows for i in row}
         seen = dict(state.seen)
-        for i in taken:
+        for i in packed:
             seen[pool[i].lane] += 1
-        left = tuple(sample for i, sample in enumerate(pool) if i not in taken)
-        after = replace(state, step=state.step + 1, position=position, cursors=cursors, seen=seen, waiting=left)
-        kept = {source: float(mask.mean()) for source, mask in masks.items()}
-        of_rows = tuple(tuple(lengths[i] for i in row) for row in rows)
-        return Plan(tuple(tuple(pool[i] for i in row) for row in rows), of_rows, kept, after)
+        return StepPlan(
+            rows=tuple(tuple(pool[i] for i in row) for row in rows),
+            lengths=tuple(tuple(lengths[i] for i in row) for row in rows),
+            kept_shares={source: float(mask.mean()) for source, mask in masks.items()},
+            state_after=replace(
+                state,
+                step=state.step + 1,
+                position=position,
+                cursors=cursors,
+                seen=seen,
+                waiting=tuple(sample for i, sample in enumerate(pool) if i not in packed),
+            ),
+        )
 
     def _length(self, sample: Sample) -> int:
         return int(self.tables[sample.source].lengths[sample.index])
 
     def _masks(self, step: int) -> dict[str, np.ndarray]:
-        """Which clips of each source the policy keeps."""
+        """The clips of each source that the policy keeps."""
         policy = self.settings.policy
         phase = policy.phase(step)
         if self._phase is None or self._phase[0] != phase:
-            kept = {name: policy.keeps(table.columns, len(table.lengths), step) for name, table in self.tables.items()}
-            self._phase = phase, kept
+            masks = {name: policy.keeps(table.columns, len(table.lengths), step) for name, table in self.tables.items()}
+            self._phase = phase, masks
         return self._phase[1]
 
-    def _chances(self, masks: Mapping[str, np.ndarray], step: int) -> tuple[list[str], np.ndarray]:
-        """The lanes, and how likely each is to give the next sample."""
+    def _lane_probabilities(self, masks: Mapping[str, np.ndarray], step: int) -> tuple[list[str], np.ndarray]:
+        """The lanes, and the probability that each provides the next sample."""
         settings, weights = self.settings, {source.store: source.weight for source in self.settings.sources}
         lanes = list(self.lanes)
         num_kept = np.array([masks[_source(lane)][clips].sum() for lane, clips in self.lanes.items()])
-        of_source = np.array([masks[_source(lane)].sum() for lane in lanes])
+        num_kept_in_source = np.array([masks[_source(lane)].sum() for lane in lanes])
         weight = np.array([weights[_source(lane)] for lane in lanes])
         if settings.image_share is None:
-            chances = weight * num_kept / np.maximum(of_source, 1)
+            p = weight * num_kept / np.maximum(num_kept_in_source, 1)
         else:
-            chances, kinds = np.where(num_kept > 0, weight, 0.0), np.array([_kind(lane) for lane in lanes])
+            p, kinds = np.where(num_kept > 0, weight, 0.0), np.array([_kind(lane) for lane in lanes])
             for kind, share in (("image", settings.image_share), ("video", 1 - settings.image_share)):
-                total = chances[kinds == kind].sum()
+                total = p[kinds == kind].sum()
                 if share > 0 and total == 0:
-                    raise UserError(f"from step {step} on the policy keeps no {kind}, and image_share asks for some")
-                chances[kinds == kind] *= share / max(total, 1e-300)
-        if chances.sum() == 0:
-            raise UserError(f"from step {step} on the policy keeps none of the clips")
-        return lanes, chances / chances.sum()
+                    raise UserError(
+                        f"from step {step} on the policy keeps no {kind}s, but image_share={settings.image_share} "
+                        "needs some: relax the policy, or change image_share"
+                    )
+                p[kinds == kind] *= share / max(total, 1e-300)
+        if p.sum() == 0:
+            raise UserError(f"from step {step} on the policy keeps none of the clips: relax its bounds")
+        return lanes, p / p.sum()
 
-    def _next(self, lane: str, cursor: int, kept: np.ndarray) -> tuple[int, int]:
-        """The next clip of a lane that is kept, and the cursor behind it."""
+    def _next_clip(self, lane: str, cursor: int, kept: np.ndarray) -> tuple[int, int]:
+        """The next clip of a lane that the policy keeps, and the cursor after it."""
         size = len(self.lanes[lane])
         while True:
             index = self._order(lane, cursor // size)[cursor % size]
@@ -288,12 +321,12 @@ class Mixture:
                 return int(index), cursor
 
     def _order(self, lane: str, epoch: int) -> np.ndarray:
-        """All clips of a lane, in an order that is drawn anew for each pass."""
-        known = self._orders.get(lane)
-        if known is None or known[0] != epoch:
-            rng = np.random.default_rng((_ORDER, self.seed, zlib.crc32(lane.encode()), epoch))
-            known = self._orders[lane] = epoch, rng.permutation(self.lanes[lane])
-        return known[1]
+        """The clips of a lane in an order shuffled anew for each epoch."""
+        cached = self._orders.get(lane)
+        if cached is None or cached[0] != epoch:
+            rng = np.random.default_rng((_ORDER_STREAM, self.seed, zlib.crc32(lane.encode()), epoch))
+            cached = self._orders[lane] = epoch, rng.permutation(self.lanes[lane])
+        return cached[1]
 
 
 def _source(lane: str) -> str:

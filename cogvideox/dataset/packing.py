@@ -1,8 +1,8 @@
-"""How clips of different lengths share batches: packed into rows (paper section 3.1, "frame pack"), or, to compare,
-padded to the longest, or padded to the longest of a bucket of similar ones.
+"""Frame packing (paper section 3.1): clips of different lengths share rows of a fixed token budget. For comparison,
+also batches padded to their longest clip, and buckets of similar lengths.
 
-Lengths are in tokens, text and video together. Rows are tuples of numbers of clips. All of this is arithmetic on
-lengths, the same on every rank. Imports no torch.
+Lengths are in tokens, text and video together. Everything here is arithmetic on lengths, identical on every rank.
+Imports no torch.
 """
 
 from bisect import bisect_left
@@ -10,59 +10,64 @@ from collections.abc import Sequence
 
 from cogvideox.errors import UserError
 
-Row = tuple[int, ...]
-"""Clips that are computed together, by their numbers."""
+PackedRow = tuple[int, ...]
+"""Indices of the clips that are computed together."""
 
 
 def first_fit_decreasing(
     lengths: Sequence[int], budget: int, *, num_rows: int | None = None, first: int = 0
-) -> list[Row]:
-    """Rows of at most `budget` tokens: clips go, the longest first, into the first row that has room (Johnson 1973).
+) -> list[PackedRow]:
+    """Pack clips into rows of at most `budget` tokens, longest first, each into the first row that fits (Johnson 1973).
 
     Args:
-        num_rows: no more rows than these; what then finds no place is in none of them.
-        first: so many clips at the front go before all others, and the very first of them before those: none is then
-            left over for ever.
+        num_rows: maximum number of rows; clips that do not fit are left out.
+        first: this many clips at the front are placed before all others, and the very first one before those, so that
+            no clip is left out forever.
 
     Raises:
         UserError: a clip is longer than a row.
     """
     order = sorted(range(len(lengths)), key=lambda i: (i > 0 or not first, i >= first, -lengths[i], i))
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for i in order:
         if lengths[i] > budget:
-            raise UserError(f"a clip of {lengths[i]} tokens does not fit into rows of {budget}; that is the least")
-        place = next((k for k, left in enumerate(room) if left >= lengths[i]), None)
+            raise UserError(
+                f"a clip of {lengths[i]} tokens does not fit in rows of {budget}: use at least {lengths[i]}"
+            )
+        place = next((k for k, left in enumerate(free) if left >= lengths[i]), None)
         if place is None:
             if num_rows is not None and len(rows) == num_rows:
                 continue
             place = len(rows)
             rows.append([])
-            room.append(budget)
+            free.append(budget)
         rows[place].append(i)
-        room[place] -= lengths[i]
+        free[place] -= lengths[i]
     return [tuple(row) for row in rows]
 
 
-def padded(lengths: Sequence[int], batch_size: int) -> list[Row]:
-    """Batches of clips in their order, each of which is padded to its longest."""
+def padded_batches(lengths: Sequence[int], batch_size: int) -> list[PackedRow]:
+    """Batches of consecutive clips, each to be padded to its longest clip."""
     return [tuple(range(start, min(start + batch_size, len(lengths)))) for start in range(0, len(lengths), batch_size)]
 
 
-def bucketed(lengths: Sequence[int], edges: Sequence[int], budget: int) -> list[Row]:
-    """Batches of clips of one bucket each, in the order in which they fill up; the last of each bucket may be smaller.
+def bucketed_batches(lengths: Sequence[int], edges: Sequence[int], budget: int) -> list[PackedRow]:
+    """Batches of clips from one bucket each, in the order in which they fill; the last of each bucket may be smaller.
 
     Args:
-        edges: ascending; a bucket takes clips longer than the edge before and up to its own, to which they are padded.
-        budget: tokens of a batch, padding included.
+        edges: maximum length of each bucket, ascending. Clips are padded to the edge of their bucket.
+        budget: tokens per batch, padding included.
 
     Raises:
-        UserError: a clip is longer than the last edge, or that is more than the budget.
+        UserError: a clip is longer than the last edge, or the last edge exceeds the budget.
     """
     longest = max(lengths, default=0)
     if longest > edges[-1] or edges[-1] > budget:
-        raise UserError(f"clips of up to {longest} tokens need a bucket as long, and a budget of that: {list(edges)}")
+        raise UserError(
+            f"bucket edges {list(edges)} do not fit: the last must be at least {longest} (the longest clip) and at "
+            f"most {budget} (the budget)"
+        )
     filling: dict[int, list[int]] = {edge: [] for edge in edges}
     batches = []
     for i, length in enumerate(lengths):
@@ -74,34 +79,35 @@ def bucketed(lengths: Sequence[int], edges: Sequence[int], budget: int) -> list[
     return batches + [tuple(rest) for rest in filling.values() if rest]
 
 
-def useful_share(rows: Sequence[Row], lengths: Sequence[int], row_lengths: Sequence[int]) -> float:
-    """Tokens of clips over tokens that are made room for: `row_lengths` for each row, padding included."""
+def packing_efficiency(rows: Sequence[PackedRow], lengths: Sequence[int], row_lengths: Sequence[int]) -> float:
+    """Share of tokens that are not padding; `row_lengths` are the lengths of the rows, padding included."""
     return sum(lengths[i] for row in rows for i in row) / sum(row_lengths)
 
 
-def balance(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Which rows each rank takes, in the order in which it takes them: as many for each, and about the same cost.
+def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
+    """Assign rows to ranks: the same number for each, at about the same cost; returns the rows of each rank in order.
 
-    Rows are dealt in rounds, the most expensive first, because ranks wait for each other in every round; in a round the
-    rank that has the least so far gets the most expensive.
+    Rows are assigned in rounds, most expensive first, because ranks wait for each other in every round. In a round, the
+    rank with the lowest total so far gets the most expensive row.
 
     Args:
-        costs: of each row; attention costs the sum of the squared lengths of its clips.
+        costs: of each row. Attention costs the sum of the squared lengths of its clips.
 
     Raises:
-        UserError: the rows do not divide among the ranks.
+        UserError: the number of rows is not a multiple of `num_ranks`.
     """
     if len(costs) % num_ranks:
         nearest = max(1, round(len(costs) / num_ranks)) * num_ranks
         raise UserError(
-            f"{len(costs)} rows of a step do not divide among {num_ranks} processes; the nearest is {nearest}"
+            f"{len(costs)} rows per step cannot be divided evenly among {num_ranks} processes; the nearest number that "
+            f"can is {nearest}"
         )
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]
     total = [0] * num_ranks
     for start in range(0, len(costs), num_ranks):
-        free = sorted(range(num_ranks), key=lambda rank: (total[rank], rank))
-        for rank, row in zip(free, order[start : start + num_ranks]):
+        by_total = sorted(range(num_ranks), key=lambda rank: (total[rank], rank))
+        for rank, row in zip(by_total, order[start : start + num_ranks]):
             ranks[rank].append(row)
             total[rank] += costs[row]
     return ranks

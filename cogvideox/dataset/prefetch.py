@@ -1,7 +1,7 @@
-"""Batches made ahead of time, in processes of their own, while the device works on the ones before.
+"""Prefetch: batches are made by worker processes while the device works on earlier ones.
 
-What is made for a key depends on the key alone, and things come in the order of their keys. So it makes no difference
-how many processes there are, and none of them holds a state that resuming would have to restore.
+A batch depends on its key alone, and batches come in the order of their keys. So the number of workers makes no
+difference, and no worker holds state that a resumed run would have to restore.
 """
 
 import os
@@ -13,75 +13,75 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.pin_memory import pin_memory
+from torch.utils.data._utils.pin_memory import pin_memory as to_pinned_memory
 
 Key = TypeVar("Key")
-Made = TypeVar("Made")
-Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
+Batch = TypeVar("Batch")
+TensorTuple = TypeVar("TensorTuple", bound=tuple[Tensor, ...])
 
 
-def ahead(
-    make: Callable[[Key], Made], keys: Iterable[Key], *, workers: int = 0, pin: bool = False
-) -> Generator[Made, None, None]:
-    """Yields `make(key)` for every key, in order, up to two for each worker ahead of the one asked for. Keys are asked
-    for as they are needed, in this process.
+def prefetch(
+    make_batch: Callable[[Key], Batch], keys: Iterable[Key], *, workers: int = 0, pin_memory: bool = False
+) -> Generator[Batch, None, None]:
+    """Yield `make_batch(key)` for every key, in order; each worker makes up to two batches ahead.
 
-    With `workers` = 0 each is made when it is asked for, here. Otherwise by so many processes, but no more than there
-    are processor cores; `make` and what it returns have to be picklable. What `make` raises is raised here, when its
-    turn comes, with the worker's traceback as a note. Signals are this process's business: the workers ignore Ctrl-C
-    and SIGTERM, and end with the iterator or soon after this process.
+    Keys are consumed in this process, as they are needed. With `workers` = 0, batches are made here, on demand. Else
+    `make_batch` and its result must be picklable. Errors of `make_batch` are raised here when their batch is due, with
+    the worker's traceback as a note. Workers ignore Ctrl-C and SIGTERM, which this process handles; they end with the
+    iterator, or soon after this process.
 
     Args:
-        pin: where there is CUDA, put the tensors into pinned memory, from which they are copied without waiting.
+        workers: number of processes, limited to the number of CPU cores.
+        pin_memory: with CUDA, put tensors in pinned memory, from which they are copied asynchronously.
     """
-    pin = pin and torch.cuda.is_available()
+    pin_memory = pin_memory and torch.cuda.is_available()
     if workers == 0:
         for key in keys:
-            yield pin_memory(make(key)) if pin else make(key)
+            yield to_pinned_memory(make_batch(key)) if pin_memory else make_batch(key)
         return
     loader = DataLoader(
-        _Answers(make),
+        _BatchDataset(make_batch),
         batch_size=None,
         sampler=keys,  # pyrefly: ignore[bad-argument-type]
-        collate_fn=_unchanged,
+        collate_fn=_identity,
         num_workers=min(workers, os.cpu_count() or 1),
-        pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
     )
-    for answer in loader:
-        if isinstance(answer, _Failure):
-            answer.error.add_note(answer.where)
-            raise answer.error
-        yield answer
+    for result in loader:
+        if isinstance(result, _Failure):
+            result.error.add_note(result.traceback)
+            raise result.error
+        yield result
 
 
-def to_device(parts: Parts, device: torch.device) -> Parts:
-    """The tensors of a named tuple on a device; from pinned memory, without waiting for it."""
-    return type(parts)(*(part.to(device, non_blocking=True) for part in parts))
+def to_device(tensors: TensorTuple, device: torch.device) -> TensorTuple:
+    """Copy the tensors of a named tuple to a device; from pinned memory, asynchronously."""
+    return type(tensors)(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 class _Failure(NamedTuple):
     error: Exception
-    where: str
+    traceback: str
 
 
-class _Answers(Dataset, Generic[Key, Made]):
-    """What `make` returns for a key, or what it raised: a loader would raise it under another message."""
+class _BatchDataset(Dataset, Generic[Key, Batch]):
+    """Batches by key. Errors are returned instead of raised, because the data loader would change their messages."""
 
-    def __init__(self, make: Callable[[Key], Made]) -> None:
-        self.make = make
+    def __init__(self, make_batch: Callable[[Key], Batch]) -> None:
+        self.make_batch = make_batch
 
-    def __getitem__(self, key: Key) -> Made | _Failure:
+    def __getitem__(self, key: Key) -> Batch | _Failure:
         try:
-            return self.make(key)
+            return self.make_batch(key)
         except Exception as error:
             return _Failure(error, f"in a worker:\n{traceback.format_exc()}")
 
 
-def _unchanged(made: Any) -> Any:
-    return made
+def _identity(batch: Any) -> Any:
+    return batch
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

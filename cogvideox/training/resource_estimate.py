@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cogvideox.dataset.config import Target
+from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import INDEX, read_settings
 from cogvideox.formatting import format_bytes
 from cogvideox.geometry import PIXEL_RATIO, latent_shape
@@ -189,7 +189,7 @@ def _transformer_of(settings: DiffusionTraining) -> TransformerConfig | None:
     return config
 
 
-def _targets(settings: DiffusionTraining) -> list[Target]:
+def _targets(settings: DiffusionTraining) -> list[ClipFormat]:
     """What the clips of each source have become, where it is a store; of other sources, what they will."""
     indices = [Path(source.store) / INDEX for source in settings.data]
     return [read_settings(index).target if index.is_file() else settings.target for index in indices] or [
@@ -197,7 +197,7 @@ def _targets(settings: DiffusionTraining) -> list[Target]:
     ]
 
 
-def _largest(target: Target, config: TransformerConfig) -> BatchShape:
+def _largest(target: ClipFormat, config: TransformerConfig) -> BatchShape:
     """The largest clip that data become, as the transformer takes it. Where only the area is bound it is a square one,
     or of the one size that learned positions are made for."""
     height, width = target.height, target.width

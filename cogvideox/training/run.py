@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from cogvideox.dataset.prefetch import ahead
+from cogvideox.dataset.prefetch import prefetch
 from cogvideox.device import choose_device
 from cogvideox.parallel import mesh
 from cogvideox.parallel.mesh import Ranks
@@ -89,7 +89,7 @@ class Run:
     def prefetch(self, make: Callable[[int], Batch]) -> Generator[Batch, None, None]:
         """Prefetch the batches `make(step)` of the remaining steps (0-based) in `config.workers` processes."""
         steps, pin = range(self.start, self.config.num_steps), self.device.type == "cuda"
-        return ahead(make, steps, workers=self.config.workers, pin=pin)
+        return prefetch(make, steps, workers=self.config.workers, pin_memory=pin)
 
     def steps(self, batches: Generator[Batch, None, None]) -> Iterator[tuple[int, Batch]]:
         """Yield the index (0-based) and the batch of each remaining step. `batches` is closed when the run ends."""

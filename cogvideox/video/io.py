@@ -32,7 +32,7 @@ _PRECISE = (
 )
 
 
-class NoFrame(UserError):
+class NoFrameError(UserError):
     """A video has no frame in the window that was asked for."""
 
 
@@ -89,7 +89,7 @@ def read(
             size.
 
     Raises:
-        UserError: the file is missing, damaged or no video, or has no frame in the window (`NoFrame`).
+        UserError: the file is missing, damaged or no video, or has no frame in the window (`NoFrameError`).
     """
     start, end = start or 0.0, math.inf if end is None else end
     if not 0 <= start < end:
@@ -103,11 +103,13 @@ def read(
         sampled = _sample(container, stream, start, end, fps, max_frames)
         frames = list(sampled if each is None else map(each, sampled))
     if not frames:
-        raise NoFrame(f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long")
+        raise NoFrameError(
+            f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long"
+        )
     return np.stack(frames), fps
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_image(path: str | Path) -> Picture:
     """Reads an image, upright and in its own size; of a video, the first frame.
 
     Raises:

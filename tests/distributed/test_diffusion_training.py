@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.lora.io import read_lora
-from cogvideox.video.io import read_picture
+from cogvideox.video.io import read_image
 from tests import tiny_runs
 from tests.distributed.compare import close_all
 from tests.distributed.spawn import as_torchrun
@@ -68,7 +68,7 @@ def test_two_are_one(settings: DiffusionTraining, way: str, tmp_path: Path) -> N
     assert len(one) == 3 and one == pytest.approx(two, rel=1e-5)
     for step in (1, 2, 3):
         sheet = f"samples/step-{step:08d}.png"
-        ours, theirs = (read_picture(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
+        ours, theirs = (read_image(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
         assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # a level, where rounding decides
 
 
@@ -106,7 +106,7 @@ def test_all_ranks_measure_and_one_writes(settings: DiffusionTraining, tmp_path:
 
 def test_all_stop_while_one_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
     clips = Path(settings.model).parent / "clips"
-    as_torchrun(2, run, replace(settings, data=(Source(str(clips)),)), tmp_path, True)
+    as_torchrun(2, run, replace(settings, data=(DataSource(str(clips)),)), tmp_path, True)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -118,6 +118,6 @@ def refused(settings: DiffusionTraining, out: Path) -> None:
 def test_heads_that_cannot_be_shared_are_told_before_anything_is_encoded(
     settings: DiffusionTraining, tmp_path: Path
 ) -> None:
-    data = (Source(str(Path(settings.model).parent / "clips")),)
+    data = (DataSource(str(Path(settings.model).parent / "clips")),)
     as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)
     assert not (tmp_path / "stores").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.pretrained import model_folder
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.trainer import train
@@ -21,7 +21,7 @@ def run(settings: DiffusionTraining, out: Path) -> None:
 
 def test_two_are_one(tmp_path: Path) -> None:
     text = tiny_runs.diffusion_run(tmp_path)
-    settings = replace(text, data=(Source(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
+    settings = replace(text, data=(DataSource(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
     as_torchrun(2, run, settings, tmp_path / "two")
     run(settings, tmp_path / "one")
     one, two = (model_folder.load(tmp_path / name / "model").transformer for name in ("one", "two"))

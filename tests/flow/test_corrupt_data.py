@@ -24,7 +24,7 @@ def test_a_corrupt_folder_trains_to_the_end(tmp_path, monkeypatch, capsys):
     for i, (name, size) in enumerate(SIZES.items()):
         io.write(data / f"{name}.mp4", clips.pixels(17, *size, seed=i), 8.0)
         (data / f"{name}.txt").write_text(f"a {name} video")
-    clips.picture(data / "picture.png", size=(33, 47))
+    clips.image(data / "picture.png", size=(33, 47))
     reasons = clips.damaged(data)
 
     assert main(("train", "toybox-lora", "--data", "data", "--out", "run", *SETTINGS)) == os.EX_OK

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.latents.toybox_latents import render, scene
+from cogvideox.dataset.latents.toybox_latents import clip_scene, render_clips
 from cogvideox.geometry import decode_chunks, encode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
@@ -23,8 +23,8 @@ from cogvideox.video.transform import to_frames
 def test_the_judge_reads_reconstructions():
     clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT)
     vae = load("toybox", device=torch.device("cpu"), dtype=torch.float32).vae
-    videos = [to_frames(vae.decode(vae.encode(render(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
-    score = fact_accuracies(judge_clips(torch.cat(videos), [scene(clips, index) for index in range(24)]))
+    videos = [to_frames(vae.decode(vae.encode(render_clips(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
+    score = fact_accuracies(judge_clips(torch.cat(videos), [clip_scene(clips, index) for index in range(24)]))
     right = [score[fact].value for fact in FACTS["core"]]
     assert sum(right) / len(right) >= 0.97, score
 
@@ -38,7 +38,7 @@ def test_chunks_lose_nothing():
     assert encode_chunks(toybox_vae().clips.num_frames) == [9] and encode_chunks(17) == [9, 8]
     assert decode_chunks(3) == [3] and decode_chunks(5) == [3, 2]
 
-    video = render(clips, range(4))
+    video = render_clips(clips, range(4))
     latents = vae.encode(video).mean
     chunked, at_once = vae.decode(latents), vae.decoder(latents, ConvCache())
     beginning = vae.decode(vae.encode(video[:, :, :9]).mean)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cogvideox.dataset.latents.toybox_latents import encode
-from cogvideox.dataset.prefetch import ahead, to_device
+from cogvideox.dataset.latents.toybox_latents import encode_toybox
+from cogvideox.dataset.prefetch import prefetch, to_device
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.pretrained.components import load_vae
 from cogvideox.training.config import ToyboxTraining, VAETraining
@@ -115,7 +115,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
 
 def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None]:
     vae = load_vae(settings.vae)
-    clips, images = (encode(vae, one, cache) for one in (settings.clips, settings.images))
+    clips, images = (encode_toybox(vae, one, cache) for one in (settings.clips, settings.images))
     draws, schedule = Batches(settings), Schedule()
     model = toybox_trainer.build(settings).to(CUDA)
     optimizer, ema = optimizers.build_optimizer([model], settings.optim), EMA({"model": model}, 0.9)
@@ -134,4 +134,4 @@ def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None
 
 def pinned(draw: Callable[[int], tuple]):
     """Batches in pinned memory, all made before the first is asked for, as the workers of a run would have done."""
-    return iter([type(batch)(*(part.pin_memory() for part in batch)) for batch in ahead(draw, range(6))])
+    return iter([type(batch)(*(part.pin_memory() for part in batch)) for batch in prefetch(draw, range(6))])

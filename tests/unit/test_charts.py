@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.charts import MAX_POINTS, Curve, chart, draw, legend
 from cogvideox.errors import UserError
-from cogvideox.video.io import read_picture
+from cogvideox.video.io import read_image
 
 RED = "#ff0000"
 
@@ -21,7 +21,7 @@ def drawn(path, curves, **options):
 
 
 def num_red(path):
-    return (read_picture(path) == (255, 0, 0)).all(-1).sum()
+    return (read_image(path) == (255, 0, 0)).all(-1).sum()
 
 
 def test_a_single_point_is_visible(tmp_path):

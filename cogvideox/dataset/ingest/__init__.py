@@ -1,1 +1,1 @@
-"""A user's folder of videos and captions: layouts, clip windows, frames."""
+"""A user's folder of videos and captions: its layout, its clips, the windows cut from them, and their frames."""

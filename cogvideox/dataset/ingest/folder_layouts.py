@@ -1,12 +1,12 @@
-"""The ways in which people lay out videos with their captions. Only names and texts are read here, no pixels.
+"""Folder layouts of videos with captions. Reads file names and texts only, no pixels.
 
-    metadata.jsonl, .json, .csv, .parquet    a row per clip: its file, its caption, whatever was measured
-    prompts.txt + videos.txt (images.txt)    line k of the one belongs to line k of the other
+    metadata.jsonl, .json, .csv, .parquet    a row per clip: its file, its caption, any scores
+    prompts.txt + videos.txt (images.txt)    line k of one file belongs to line k of the other
     videos/ + labels/                        videos/a.mp4 and labels/a.txt
-    a.mp4 + a.txt                            side by side, in any depth; images alone need no captions; in the place of
-                                             a.txt, the a.json that this package writes beside a video
+    a.mp4 + a.txt                            side by side, at any depth; instead of a.txt, the a.json that this package
+                                             writes beside a video; images alone need no captions
 
-The first of them that is there counts.
+The first layout that matches is used.
 """
 
 import csv
@@ -25,16 +25,21 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wm
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".json", ".csv", ".parquet")
 
-# What columns are called by those who write such tables; the first that a row has counts.
+# Usual column names in such tables; the first that a row has is used.
 _FILE = ("file_name", "file_path", "video", "video_path", "image", "image_path", "path", "source")
 _CAPTION = ("caption", "text", "prompt")
-# Is read from the file itself.
+# Read from the file itself, so ignored in tables.
 _MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file and what is written about it. `caption` is None where there is none; `start` and `end` are in seconds."""
+class FolderEntry:
+    """A file with its caption and scores.
+
+    Attributes:
+        caption: None if there is none.
+        start, end: the part of the file in seconds; None is its beginning or end.
+    """
 
     source: Path
     caption: str | None
@@ -44,29 +49,31 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Entries:
-    """What is there: `layout` in words, the entries in their order, and what cannot be one, with the reason."""
+class FolderContents:
+    """The entries of a folder in order, its layout for people, and (file or row, reason) of invalid entries."""
 
     layout: str
-    entries: list[Entry]
+    entries: list[FolderEntry]
     rejects: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def entries(path: str | Path) -> Entries:
-    """Recognises how a folder is laid out, or reads a table, and lists what it holds.
+def list_folder(path: str | Path) -> FolderContents:
+    """Detect the layout of a folder, or read a table, and list its entries.
 
     Raises:
-        UserError: no such folder, nothing in it that is recognised, lists of different lengths.
+        UserError: no such folder, an unknown layout, or lists of different lengths.
     """
     path = Path(path)
     if path.is_file() and path.suffix.lower() in TABLES:
         return _table(path)
     if not path.is_dir():
-        reason = "it is a file" if path.exists() else "it is not there"
-        raise UserError(f"{path} is no folder of videos or images, and no table of them: {reason}")
-    for ending in TABLES:
-        if (table := path / f"metadata{ending}").is_file():
+        reason = "it is a file of another type" if path.exists() else "there is no such file or folder"
+        raise UserError(
+            f"{path} is not a folder or table of videos or images: {reason}; tables are {', '.join(TABLES)}"
+        )
+    for suffix in TABLES:
+        if (table := path / f"metadata{suffix}").is_file():
             return _table(table)
     if (path / "prompts.txt").is_file():
         return _lists(path)
@@ -75,61 +82,63 @@ def entries(path: str | Path) -> Entries:
     return _side_by_side(path)
 
 
-def _lists(folder: Path) -> Entries:
+def _lists(folder: Path) -> FolderContents:
     notes = []
     lists = [name for name in ("videos.txt", "images.txt") if (folder / name).is_file()]
     if not lists:
-        raise UserError(f"{folder} has a prompts.txt, but neither a videos.txt nor an images.txt beside it")
+        raise UserError(f"{folder} has a prompts.txt but neither a videos.txt nor an images.txt: add one of them")
     if len(lists) == 2:
-        notes.append("images.txt is not needed: an image model is given the first frame of each video")
+        notes.append("images.txt is ignored: image-to-video models train on the first frame of each video")
     prompts, files = _lines(folder / "prompts.txt"), _lines(folder / lists[0])
     if len(prompts) != len(files):
         raise UserError(
-            f"{folder / 'prompts.txt'} has {len(prompts)} lines and {lists[0]} has {len(files)}, but line k of the one "
-            "has to belong to line k of the other"
+            f"{folder / 'prompts.txt'} has {len(prompts)} lines and {lists[0]} has {len(files)}: "
+            "line k of one file must belong to line k of the other"
         )
-    found = [Entry(folder / file, prompt) for file, prompt in zip(files, prompts)]
-    return Entries(f"prompts.txt + {lists[0]}", found, notes=notes)
+    found = [FolderEntry(folder / file, prompt) for file, prompt in zip(files, prompts)]
+    return FolderContents(f"prompts.txt + {lists[0]}", found, notes=notes)
 
 
-def _labels(folder: Path) -> Entries:
+def _labels(folder: Path) -> FolderContents:
     videos = folder / "videos"
     found = []
     for file in _files(videos, VIDEOS + IMAGES):
         label = folder / "labels" / file.relative_to(videos).with_suffix(".txt")
-        found.append(Entry(file, _text(label)))
-    return _some(folder, "videos/ + labels/", found)
+        found.append(FolderEntry(file, _text(label)))
+    return _contents(folder, "videos/ + labels/", found)
 
 
-def _side_by_side(folder: Path) -> Entries:
+def _side_by_side(folder: Path) -> FolderContents:
     found, rejects = [], []
     videos = {file.with_suffix(""): file for file in _files(folder, VIDEOS)}
     for file in _files(folder, VIDEOS + IMAGES):
         beside = videos.get(file.with_suffix(""), file)
         if beside != file:
-            rejects.append((str(file), f"the caption beside it is taken for that of {beside.name}"))
+            rejects.append((str(file), f"the caption beside it belongs to {beside.name}"))
         else:
             caption = _text(file.with_suffix(".txt"))
-            found.append(Entry(file, _prompt(file.with_suffix(".json")) if caption is None else caption))
+            found.append(FolderEntry(file, _prompt(file.with_suffix(".json")) if caption is None else caption))
     if not videos and all(entry.caption is None for entry in found):
-        return _some(folder, "images alone", [Entry(entry.source, "") for entry in found])
-    kinds = " and ".join(name for name, there in (("a.mp4", videos), ("a.png", len(found) > len(videos))) if there)
-    return _some(folder, f"{kinds} + a.txt", found, rejects)
+        return _contents(folder, "images without captions", [FolderEntry(entry.source, "") for entry in found])
+    kinds = " and ".join(name for name, present in (("a.mp4", videos), ("a.png", len(found) > len(videos))) if present)
+    return _contents(folder, f"{kinds} + a.txt", found, rejects)
 
 
-def _some(folder: Path, layout: str, found: list[Entry], rejects: list[tuple[str, str]] | None = None) -> Entries:
+def _contents(
+    folder: Path, layout: str, found: list[FolderEntry], rejects: list[tuple[str, str]] | None = None
+) -> FolderContents:
     if not found:
         raise UserError(
-            f"nothing in {folder} is a video or an image; known are prompts.txt + videos.txt, a.mp4 + a.txt, "
+            f"there are no videos or images in {folder}; known layouts are prompts.txt + videos.txt, a.mp4 + a.txt, "
             f"videos/ + labels/, images, and metadata{', metadata'.join(TABLES)}"
         )
-    return Entries(layout, found, rejects or [])
+    return FolderContents(layout, found, rejects or [])
 
 
-def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files below a folder, hidden ones and those in hidden folders left out, in the order of their names."""
-    there = (file for file in folder.rglob("*") if file.suffix.lower() in endings and file.is_file())
-    return sorted(file for file in there if not any(part[0] == "." for part in file.relative_to(folder).parts))
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """All files below a folder with one of the suffixes, sorted by name, without hidden files and folders."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
 
 def _text(path: Path) -> str | None:
@@ -142,7 +151,7 @@ def _text(path: Path) -> str | None:
 
 
 def _prompt(path: Path) -> str | None:
-    """The prompt in the metadata beside a video; None where there is none, or something else under that name."""
+    """The prompt in the metadata beside a video; None if there is no such file or prompt."""
     try:
         prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -151,7 +160,7 @@ def _prompt(path: Path) -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a list; empty ones at its end are none."""
+    """The lines of a text file, without empty lines at its end."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace").rstrip()
     except OSError as error:
@@ -159,36 +168,34 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n")] if text else []
 
 
-def _table(path: Path) -> Entries:
-    found, rejects, left_out = [], [], set()
+def _table(path: Path) -> FolderContents:
+    found, rejects, ignored = [], [], set()
     for number, row in _rows(path):
         file = None if isinstance(row, str) else _first(row, _FILE)
         if not file or isinstance(row, str):
-            reason = row if isinstance(row, str) else f"it has none of {', '.join(_FILE)}"
+            reason = row if isinstance(row, str) else f"it names no file in any of the columns {', '.join(_FILE)}"
             rejects.append((f"{path.name}, row {number}", reason))
             continue
-        words = _first(row, _CAPTION)
+        text = _first(row, _CAPTION)
         known = {*_FILE, *_CAPTION, *_MEASURED, "start", "end"}
         scores = {name: _score(value) for name, value in row.items() if name not in known and value is not None}
-        left_out |= {name for name in scores if not isinstance(row[name], bool | int | float | str)}
+        ignored |= {name for name in scores if not isinstance(row[name], bool | int | float | str)}
         try:
             start, end = (_seconds(row.get(name)) for name in ("start", "end"))
         except (TypeError, ValueError):
-            rejects.append((file, f"row {number} of {path.name}: its start or end is no number"))
+            rejects.append((file, f"row {number} of {path.name}: its start or end is not a number"))
             continue
-        kept = {name: score for name, score in scores.items() if score is not None}
-        caption = None if words is None else " ".join(words.split())
-        found.append(Entry(path.parent / file, caption, start, end, kept))
-    notes = (
-        [f"columns that are neither numbers nor texts are left out: {', '.join(sorted(left_out))}"] if left_out else []
-    )
+        scores = {name: score for name, score in scores.items() if score is not None}
+        caption = None if text is None else " ".join(text.split())
+        found.append(FolderEntry(path.parent / file, caption, start, end, scores))
+    notes = [f"columns that are neither numbers nor texts are ignored: {', '.join(sorted(ignored))}"] if ignored else []
     if not found and not rejects:
-        raise UserError(f"{path} has no rows")
-    return Entries(path.name, found, rejects, notes)
+        raise UserError(f"{path} has no rows: add a row per clip")
+    return FolderContents(path.name, found, rejects, notes)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a table with their numbers, from 1; in the place of one that cannot be read, the reason."""
+    """The rows of a table with their numbers, from 1; for a row that cannot be read, the reason instead."""
     try:
         if path.suffix.lower() == ".parquet":
             from pyarrow import ArrowException, parquet
@@ -196,7 +203,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             try:
                 yield from enumerate(parquet.read_table(path).to_pylist(), start=1)
             except ArrowException as error:
-                raise UserError(f"cannot read {path}: it is damaged or no Parquet ({error})") from error
+                raise UserError(f"cannot read {path}: it is damaged or not a Parquet file ({error})") from error
             return
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -204,17 +211,17 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     if path.suffix.lower() == ".csv":
         try:
             for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
-                more = "it has more values than there are columns: a text with commas is put into quotes"
-                yield number, more if None in row else row
+                too_long = "it has more values than there are columns: put texts with commas in quotes"
+                yield number, too_long if None in row else row
         except csv.Error as error:
-            raise UserError(f"cannot read {path}: it is no CSV ({error})") from error
+            raise UserError(f"cannot read {path}: it is not a CSV file ({error})") from error
         return
     if path.suffix.lower() == ".json":
         try:
-            whole = json.loads(text)
+            document = json.loads(text)
         except ValueError as error:
-            raise UserError(f"cannot read {path}: it is no JSON ({error})") from error
-        lines = whole if isinstance(whole, list) else [whole]
+            raise UserError(f"cannot read {path}: it is not a JSON file ({error})") from error
+        lines = document if isinstance(document, list) else [document]
     else:
         lines = [line for line in text.split("\n") if line.strip()]
     for number, line in enumerate(lines, start=1):
@@ -222,7 +229,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             row = json.loads(line) if isinstance(line, str) else line
         except ValueError:
             row = None
-        yield number, row if isinstance(row, dict) else "it is no JSON object"
+        yield number, row if isinstance(row, dict) else "it is not a JSON object"
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -230,13 +237,13 @@ def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """None where there is none; "nan" is how some programs write that. Raises TypeError or ValueError."""
+    """A time in a table; None for empty values and for NaN, as some programs write. Raises TypeError or ValueError."""
     seconds = None if value in (None, "") else float(value)
     return None if seconds is None or math.isnan(seconds) else seconds
 
 
 def _score(value: Any) -> float | str | None:
-    """A number as such, also one that a CSV spells; a text; None for anything else and for what is not there."""
+    """A number (also as a text in a CSV file) or a text; None for missing values and other types."""
     if isinstance(value, bool | int | float):
         return float(value) if math.isfinite(value) else None
     if not isinstance(value, str) or not value:

@@ -1,4 +1,4 @@
-"""The frames of a view, read from its file, and a picture of some of them."""
+"""Reading of a clip window's frames, and a contact sheet of some windows."""
 
 from collections.abc import Sequence
 
@@ -6,66 +6,68 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from cogvideox.dataset.ingest.clip_windows import View
+from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, round_down_frames
 from cogvideox.video import io
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
-NUM_SHOWN, PER_CLIP = 16, 4
-CELL = 160  # pixels of the longer side of a frame on the sheet, about
+NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a contact sheet
+CELL_SIDE = 160  # longer side of a frame on the sheet, in pixels, about
 
 
-def read(view: View) -> UInt8[np.ndarray, "t h w 3"]:
-    """The frames that the VAE is to see, resized to cover the view's size and cut to their middle.
+def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
+    """Read the frames of a window, resized to cover its size and center-cropped.
 
-    A file may hold a little less than its header says; then it is fewer frames, still 4k+1.
+    A file may hold slightly fewer frames than its header says; then the result has fewer, still 4k+1.
 
     Raises:
-        UserError: the file cannot be read, or holds much less than its header says.
+        UserError: the file cannot be read, or holds far fewer frames than its header says.
     """
-    clip = view.clip
+    clip = window.clip
 
-    def fitted(picture: UInt8[np.ndarray, "own_h own_w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        return resize_crop(torch.from_numpy(picture.copy())[None], view.height, view.width)[0].numpy()
+    def fit(frame: UInt8[np.ndarray, "own_h own_w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        return resize_crop(torch.from_numpy(frame.copy())[None], window.height, window.width)[0].numpy()
 
     if clip.is_image:
-        return fitted(io.read_picture(clip.source))[None]
+        return fit(io.read_image(clip.source))[None]
     try:
-        frames, _ = io.read(clip.source, clip.start, clip.end, view.fps, view.num_frames, fitted)
-    except io.NoFrame:
-        raise UserError(f"it is truncated: from {clip.start or 0:g} s on it holds no frame") from None
-    if len(frames) < view.num_frames - FRAME_RATIO:
-        raise UserError(f"it is truncated: of {view.num_frames} frames it holds {len(frames)}")
+        frames, _ = io.read(clip.source, clip.start, clip.end, window.fps, window.num_frames, fit)
+    except io.NoFrameError:
+        raise UserError(f"it is truncated: it has no frame from {clip.start or 0:g} s on") from None
+    if len(frames) < window.num_frames - FRAME_RATIO:
+        raise UserError(f"it is truncated: it has {len(frames)} of {window.num_frames} frames")
     return frames[: round_down_frames(len(frames))]
 
 
-def contact_sheet(views: Sequence[View]) -> tuple[UInt8[np.ndarray, "h w 3"], list[View]]:
-    """First, last and two frames between of up to 16 views from all over the list, two views in a row.
+def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
+    """Show four frames each of up to 16 windows, evenly spaced over the list, two windows per row.
 
-    Frames keep their shape, with black around them where others have another. Also returns which views these are, in
-    reading order; those that cannot be read are left out.
+    Frames keep their aspect ratio, on black. Windows that cannot be read are left out.
+
+    Returns:
+        The sheet, and the windows on it in reading order.
 
     Raises:
-        UserError: none of them can be read.
+        UserError: no window can be read.
     """
-    picked = np.linspace(0, len(views) - 1, min(NUM_SHOWN, len(views))).round().astype(int)
+    picked = np.linspace(0, len(windows) - 1, min(NUM_WINDOWS, len(windows))).round().astype(int)
     cells, shown = [], []
-    tallest, widest = (max((getattr(views[i], side) for i in picked), default=1) for side in ("height", "width"))
-    scale = CELL / max(tallest, widest)
+    tallest, widest = (max((getattr(windows[i], side) for i in picked), default=1) for side in ("height", "width"))
+    scale = CELL_SIDE / max(tallest, widest)
     size = max(1, round(tallest * scale)), max(1, round(widest * scale))
     for index in picked:
         try:
-            frames = read(views[index])
+            frames = read_window(windows[index])
         except UserError:
             continue
-        few = frames[np.linspace(0, len(frames) - 1, PER_CLIP).round().astype(int)]
+        few = frames[np.linspace(0, len(frames) - 1, FRAMES_PER_WINDOW).round().astype(int)]
         if len(frames) == 1:
             few[1:] = 0
         cells.append(resize_pad(torch.from_numpy(few), *size).numpy())
-        shown.append(views[index])
+        shown.append(windows[index])
     if not cells:
-        raise UserError("there is nothing to show: no clip can be read")
-    labels = [f"{view.clip.source.name}: {view.clip.caption}" for view in shown]
+        raise UserError("cannot make a contact sheet: no clip can be read")
+    labels = [f"{window.clip.source.name}: {window.clip.caption}" for window in shown]
     return side_by_side(np.stack(cells), columns=2, labels=labels), shown

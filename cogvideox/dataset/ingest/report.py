@@ -1,78 +1,78 @@
-"""What a folder holds and what becomes of it, as a few lines for people."""
+"""Text reports: what a folder holds, what a model will see of it, and what was rejected."""
 
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cogvideox import geometry
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.ingest.clip_windows import View
-from cogvideox.dataset.ingest.scan import Listing
+from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.ingest.clip_windows import ClipWindow
+from cogvideox.dataset.ingest.scan import ScannedFolder
 
-NUM_COMMON = 5  # sizes and rates that are named
+NUM_VALUES = 5  # sizes and frame rates that are listed
 NUM_REJECTS = 20
 
 
-def summary(listing: Listing, views: Sequence[View], target: Target) -> str:
-    """Clips, seconds, sizes, rates and captions of a listing, and what the model will see of it."""
-    videos = [clip for clip in listing.clips if not clip.is_image]
-    counts = [_count(len(videos), "video"), _count(len(listing.clips) - len(videos), "image")]
-    lines = [f"{' and '.join(filter(None, counts)) or 'nothing that can be used'} ({listing.layout})"]
+def format_summary(folder: ScannedFolder, windows: Sequence[ClipWindow], target: ClipFormat) -> str:
+    """Summarize durations, frame rates, sizes and captions of a folder's clips, and the windows cut from them."""
+    videos = [clip for clip in folder.clips if not clip.is_image]
+    counts = [_count(len(videos), "video"), _count(len(folder.clips) - len(videos), "image")]
+    lines = [f"{' and '.join(filter(None, counts)) or 'no usable clips'} ({folder.layout})"]
     if videos:
         seconds = [clip.seconds for clip in videos]
-        lines.append(f"  seconds   {_range(seconds)}, {sum(seconds):.1f} in all")
-        lines.append(f"  fps       {_common(f'{clip.fps:g}' for clip in videos)}")
-    if listing.clips:
-        lines.append(f"  sizes     {_common(f'{clip.width}x{clip.height}' for clip in listing.clips)}")
-        lines.append(f"  captions  {_captions([clip.caption for clip in listing.clips])}")
-    if views:
-        lines.append(f"  the model sees {_seen(views, target)}")
-    enlarged = sum(view.height > view.clip.height or view.width > view.clip.width for view in views)
+        lines.append(f"  seconds   {_range(seconds)}, {sum(seconds):.1f} in total")
+        lines.append(f"  fps       {_most_common(f'{clip.fps:g}' for clip in videos)}")
+    if folder.clips:
+        lines.append(f"  sizes     {_most_common(f'{clip.width}x{clip.height}' for clip in folder.clips)}")
+        lines.append(f"  captions  {_captions([clip.caption for clip in folder.clips])}")
+    if windows:
+        lines += _windows(windows, target)
+    enlarged = sum(window.height > window.clip.height or window.width > window.clip.width for window in windows)
     if enlarged:
-        lines.append(f"  {enlarged} of these are enlarged, which makes them soft; --max-size instead enlarges nothing")
-    return "\n".join([*lines, *(f"  note: {note}" for note in listing.notes)])
+        lines.append(f"  {enlarged} of these are enlarged, which blurs them; use --max-size to enlarge none")
+    return "\n".join([*lines, *(f"  note: {note}" for note in folder.notes)])
 
 
-def rejected(rejects: Sequence[tuple[str, str]]) -> str:
-    """What is rejected and why, the pieces of a file once."""
-    once = list(dict.fromkeys(rejects))
-    lines = [f"{len(once)} rejected", *(f"  {source}: {reason}" for source, reason in once[:NUM_REJECTS])]
-    return "\n".join(lines + [f"  and {len(once) - NUM_REJECTS} more"] * (len(once) > NUM_REJECTS))
+def format_rejects(rejects: Sequence[tuple[str, str]]) -> str:
+    """List rejected files with their reasons, each pair once."""
+    unique = list(dict.fromkeys(rejects))
+    lines = [f"{len(unique)} rejected", *(f"  {source}: {reason}" for source, reason in unique[:NUM_REJECTS])]
+    return "\n".join(lines + [f"  and {len(unique) - NUM_REJECTS} more"] * (len(unique) > NUM_REJECTS))
 
 
-def _seen(views: Sequence[View], target: Target) -> str:
-    pieces = [view for view in views if not view.clip.is_image]
-    images = len(views) - len(pieces)
-    what = []
-    if pieces:
-        frames = _common(geometry.format_frames(view.num_frames) for view in pieces)
-        what.append(f"{_count(len(pieces), 'piece')} at {target.fps:g} fps: {frames}")
-    if images:
-        what.append(_count(images, "image"))
-    return f"{'; '.join(what)}\n  in sizes  {_common(f'{view.width}x{view.height}' for view in views)}"
+def _windows(windows: Sequence[ClipWindow], target: ClipFormat) -> list[str]:
+    of_videos = [window for window in windows if not window.clip.is_image]
+    parts = []
+    if of_videos:
+        frames = _most_common(geometry.format_frames(window.num_frames) for window in of_videos)
+        parts.append(f"{_count(len(of_videos), 'window')} at {target.fps:g} fps: {frames}")
+    if len(windows) > len(of_videos):
+        parts.append(_count(len(windows) - len(of_videos), "image"))
+    sizes = _most_common(f"{window.width}x{window.height}" for window in windows)
+    return [f"  the model sees {'; '.join(parts)}", f"  in sizes  {sizes}"]
 
 
 def _captions(captions: Sequence[str]) -> str:
     words = [len(caption.split()) for caption in captions]
-    without = sum(not num for num in words)
-    told = f"{_range(words)} words" if any(words) else "none"
-    return told + (f", {without} without" if without and any(words) else "")
+    missing = sum(not num for num in words)
+    if not any(words):
+        return "none"
+    return f"{_range(words)} words" + (f", {missing} without" if missing else "")
 
 
 def _range(numbers: Sequence[float | int]) -> str:
-    """Smallest, middle and largest."""
+    """Minimum, maximum and median."""
     low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {middle:.4g})"
 
 
-def _common(values: Iterable[str]) -> str:
-    """The commonest values with their counts."""
+def _most_common(values: Iterable[str]) -> str:
     counts = Counter(values)
     if len(counts) == 1:
         return next(iter(counts))
-    named = [f"{value} ({count}x)" for value, count in counts.most_common(NUM_COMMON)]
-    return ", ".join(named) + (f" and {len(counts) - NUM_COMMON} others" if len(counts) > NUM_COMMON else "")
+    listed = [f"{value} ({count}x)" for value, count in counts.most_common(NUM_VALUES)]
+    return ", ".join(listed) + (f" and {len(counts) - NUM_VALUES} others" if len(counts) > NUM_VALUES else "")
 
 
-def _count(number: int, what: str) -> str:
-    return "" if number == 0 else f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return "" if number == 0 else f"{number} {noun}{'' if number == 1 else 's'}"

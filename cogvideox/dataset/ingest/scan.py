@@ -1,4 +1,4 @@
-"""A user's data: recognised however it is laid out, every file opened once, what is unusable told with the reason."""
+"""Scan of a folder of clips: every file is opened once, and every unusable file is rejected with a reason."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -6,95 +6,97 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cogvideox.atomic_io import cannot_read
-from cogvideox.dataset.ingest.folder_layouts import IMAGES, Entry, entries
-from cogvideox.dataset.latents.cache_keys import identity, key
+from cogvideox.dataset.cache_keys import hash_values, window_id
+from cogvideox.dataset.ingest.folder_layouts import IMAGES, FolderEntry, list_folder
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.records import Clip
 
-BATCH = 16  # files that a worker opens before it answers
+BATCH_SIZE = 16  # files per task of a worker
 
 OnProgress = Callable[[int, int], None]
-"""Called now and then with how many are done, and how many there are in all."""
+"""Called with the number of files done and the total."""
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What a folder holds.
+class ScannedFolder:
+    """The usable clips of a folder, and what was rejected.
 
-    layout: how it is laid out, in words.
-    rejects: what cannot be used, as (file or row, reason).
-    notes: what was passed over.
-    whole: a hash of all that is listed there, the same for every job that has a part of it.
+    Attributes:
+        layout: how the folder is laid out, for people.
+        rejects: (file or row, reason) of what cannot be used.
+        notes: what was ignored, for people.
+        content_hash: a hash of all entries of the folder, the same for every job of a job array.
     """
 
     layout: str
     clips: list[Clip]
     rejects: list[tuple[str, str]]
     notes: list[str] = field(default_factory=list)
-    whole: str = ""
+    content_hash: str = ""
 
 
-def recognise(
+def scan_folder(
     path: str | Path,
     *,
     captions: bool = True,
     shard: Shard | None = None,
     workers: int = 0,
-    place: Backend = "local",
+    backend: Backend = "local",
     on_progress: OnProgress | None = None,
-) -> Listing:
-    """Lists the clips and images of a folder (`layouts`), in an order that is always the same.
+) -> ScannedFolder:
+    """List the clips and images of a folder (`folder_layouts`) in a deterministic order.
 
-    Every file is opened, decoded as far as its first frame and hashed. One that is damaged, empty, without a caption or
-    something else than it seems becomes a reject; nothing that a file holds stops this.
+    Every file is opened, decoded up to its first frame, and hashed. Files that are damaged, empty, without a caption or
+    of another type than their name says become rejects; no content of a file stops the scan.
 
     Args:
-        captions: whether a missing or empty caption is a reason; for what is trained on pixels alone it is none.
-        shard: only the entries of this job.
+        captions: reject files without a caption. Training on pixels alone needs none.
+        shard: scan only the entries of this job.
+        workers: number of processes; 0 is this one.
 
     Raises:
-        UserError: no such folder, nothing in it that is recognised, lists of different lengths.
+        UserError: no such folder, an unknown layout, or lists of different lengths.
     """
-    found = entries(path)
+    found = list_folder(path)
     shard = shard or Shard()
-    rejects = found.rejects if shard.rank == 0 else []
-    mine = list(shard.of(found.entries))
-    batches = [mine[start : start + BATCH] for start in range(0, len(mine), BATCH)]
-    answers: list[Clip | str] = []
-    for answer in run(Look(captions), batches, workers=workers, backend=place):
-        answers.extend(answer)
+    entries = list(shard.of(found.entries))
+    batches = [entries[start : start + BATCH_SIZE] for start in range(0, len(entries), BATCH_SIZE)]
+    results: list[Clip | str] = []
+    for result in run(ProbeFiles(captions), batches, workers=workers, backend=backend):
+        results.extend(result)
         if on_progress is not None:
-            on_progress(len(answers), len(mine))
-    clips = [answer for answer in answers if isinstance(answer, Clip)]
-    refused = [(str(entry.source), answer) for entry, answer in zip(mine, answers) if isinstance(answer, str)]
-    whole = key([(entry.source.name, entry.caption, entry.start, entry.end) for entry in found.entries])
-    return Listing(found.layout, clips, [*rejects, *refused], found.notes, whole)
+            on_progress(len(results), len(entries))
+    clips = [result for result in results if isinstance(result, Clip)]
+    rejects = found.rejects if shard.rank == 0 else []
+    unusable = [(str(entry.source), reason) for entry, reason in zip(entries, results) if isinstance(reason, str)]
+    content_hash = hash_values([(entry.source.name, entry.caption, entry.start, entry.end) for entry in found.entries])
+    return ScannedFolder(found.layout, clips, [*rejects, *unusable], found.notes, content_hash)
 
 
 @dataclass(frozen=True)
-class Look:
-    """The stage that opens files: entries in; for each the clip, or the reason why there is none, out."""
+class ProbeFiles:
+    """The task that opens files: entries in; for each entry a clip out, or the reason why it is unusable."""
 
     captions: bool = True
 
-    def open(self, worker: int) -> Callable[[Sequence[Entry]], list[Clip | str]]:
-        """See `executor.base.Stage`."""
-        return lambda batch: [self.look(entry) for entry in batch]
+    def open(self, worker: int) -> Callable[[Sequence[FolderEntry]], list[Clip | str]]:
+        """See `executor.base.Task`."""
+        return lambda batch: [self.probe(entry) for entry in batch]
 
-    def look(self, entry: Entry) -> Clip | str:
-        """One entry as a clip, or why it is none."""
+    def probe(self, entry: FolderEntry) -> Clip | str:
+        """Return the clip of an entry, or the reason why it is unusable."""
         try:
             return self._clip(entry)
         except MemoryError:
             raise
         except UserError as error:
             return str(error).removeprefix(f"cannot read {entry.source}: ")
-        except Exception as error:  # whatever a file holds, it must not stop the others
+        except Exception as error:  # no content of a file may stop the scan
             return f"it cannot be read ({type(error).__name__}: {error})"
 
-    def _clip(self, entry: Entry) -> Clip:
+    def _clip(self, entry: FolderEntry) -> Clip:
         from cogvideox.video import io  # PyAV takes a moment to import
 
         if not entry.source.is_file():
@@ -106,28 +108,28 @@ class Look:
         if self.captions and not entry.caption and entry.source.suffix.lower() not in IMAGES:
             raise UserError("its caption is empty")
         info = io.probe(entry.source)
-        still = entry.source.suffix.lower() in IMAGES or info.num_frames == 1
+        is_image = entry.source.suffix.lower() in IMAGES or info.num_frames == 1
         start, end = entry.start, entry.end
-        if still:
+        if is_image:
             start = end = None
         elif not 0 <= (start or 0.0) < min(info.seconds, end if end is not None else info.seconds):
-            raise UserError(f"it is {info.seconds:g} s long, and from {start or 0:g} s to {end} s there is nothing")
+            raise UserError(f"it is {info.seconds:g} s long, so the part from {start or 0:g} s to {end} s is empty")
         seconds = min(info.seconds, info.seconds if end is None else end) - (start or 0.0)
         return Clip(
-            id=identity(_hash(entry.source), start, end),
+            id=window_id(_file_hash(entry.source), start, end),
             source=entry.source,
             start=start,
             end=end,
-            fps=0.0 if still else info.fps,
+            fps=0.0 if is_image else info.fps,
             width=info.width,
             height=info.height,
-            num_frames=1 if still else max(1, round(seconds * info.fps)),
+            num_frames=1 if is_image else max(1, round(seconds * info.fps)),
             caption=entry.caption or "",
             scores=dict(entry.scores),
         )
 
 
-def _hash(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:24]

@@ -1,1 +1,1 @@
-"""Encoding of clips to latents and their storage."""
+"""Encoding of clips and captions, and storage of the results."""

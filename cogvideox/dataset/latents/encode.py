@@ -1,51 +1,55 @@
-"""Clips and captions to latents and features, each once: what training reads afterwards without VAE and T5.
+"""Encoding of clips and captions into a latent store, so that training needs neither the VAE nor T5.
 
     captions     -> T5  -> text shards  --+
-    views        -> VAE -> latent shards -+-> index.parquet
-    first frames -> VAE -> image shards --+      (for models that begin with an image)
+    windows      -> VAE -> latent shards -+-> index.parquet
+    first frames -> VAE -> image shards --+      (for image-to-video models)
 
-What a shard of the store already holds is not made again, so a stop costs the shards that were being made, a second
-run makes only what is new, and a changed caption costs its text alone.
+Tensors that a shard of the store already holds are not encoded again: an interruption costs only the unfinished shards,
+a second run encodes only what is new, and a changed caption costs only its text.
 """
 
 import math
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cogvideox import config
 from cogvideox.atomic_io import remove_stale_files
-from cogvideox.dataset.config import StoreSettings, Target
-from cogvideox.dataset.ingest.clip_windows import View, plan
-from cogvideox.dataset.ingest.scan import Listing
-from cogvideox.dataset.latents.cache_keys import key as digest
-from cogvideox.dataset.latents.cache_keys import text_key, weights_hash
-from cogvideox.dataset.latents.encode_workers import EncodeTexts, EncodeViews, Machine, unusable
-from cogvideox.dataset.latents.latent_store import INDEX, Placed, Row, known, read_index, write_index
-from cogvideox.errors import UserError
+from cogvideox.dataset.cache_keys import hash_values
+from cogvideox.dataset.ingest.clip_windows import ClipWindow
+from cogvideox.dataset.latents.encode_plan import EncodePlan, WindowKeys
+from cogvideox.dataset.latents.encode_workers import EncodeCaptions, EncodeDevice, EncodeWindows
+from cogvideox.dataset.latents.latent_store import (
+    INDEX,
+    IndexRow,
+    TensorLocation,
+    find_tensors,
+    read_index,
+    write_index,
+)
 from cogvideox.executor.base import Backend, Task, run
 from cogvideox.executor.job_array import Shard
-from cogvideox.geometry import latent_shape, video_frames
-from cogvideox.pretrained.model_spec import ModelSpec, read_spec, weights_file
-from cogvideox.state_dict.torch_io import open_weights
-from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.geometry import video_frames
+from cogvideox.records import Clip
 
-NUM_IN_SHARD, SHARD_BYTES = 32, 256 * 2**20  # at most: what an interruption can cost each process
-IDLE = 600.0  # seconds after which a half-written file is a killed process's
+MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits what an interruption can cost each process
+IDLE = 600.0  # seconds without a write after which a temporary file belongs to a killed process
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What a run did.
+class EncodeResult:
+    """What an encoding run did.
 
-    complete: whether the index is written, which of several jobs the last one does. If so, `num_clips` and `rejects`
-    are all that stand in it, and else those of this job.
+    Attributes:
+        num_new_latents, num_new_texts, num_new_first_frames: encoded by this run.
+        num_clips, rejects: in the index if `complete`, else those of this job.
+        complete: whether the index is written; of a job array, the last job does it.
     """
 
     num_new_latents: int
@@ -53,222 +57,155 @@ class Encoded:
     num_clips: int
     rejects: list[tuple[str, str]]
     complete: bool
-    num_new_images: int = 0
+    num_new_first_frames: int = 0
 
 
-def encode(
-    listing: Listing,
+def encode_clips(
+    plan: EncodePlan,
     folder: str | Path,
-    model: str | Path | ModelSpec,
-    target: Target,
     *,
-    machine: Machine | None = None,
+    device: EncodeDevice | None = None,
     shard: Shard | None = None,
     workers: int = 0,
-    place: Backend = "local",
+    backend: Backend = "local",
     on_progress: Callable[[str, int, int], None] | None = None,
-) -> Encoded:
-    """Encodes the clips of a listing into a store, as far as they are not there.
+) -> EncodeResult:
+    """Encode the planned clips into the store at `folder`, as far as they are not in it yet.
 
-    The index then lists these clips and no others; what else is in the shards stays there, to be found again.
+    The index then lists exactly these clips. Tensors of other clips stay in the shards and are found again.
 
     Args:
-        listing: of one job the part that is its own (`folder.recognise`, with the same `shard`).
-        shard: which of several jobs this is; the last that is done writes the index.
-        workers: processes, each with networks of its own; 0 is this one.
-        on_progress: told "captions", "clips" or "first frames", how many are done and how many there are to do.
+        plan: made from the part of the folder that belongs to this job (`scan_folder` with the same `shard`).
+        device: device, dtype and threads of the networks; by default the CPU in float32.
+        shard: this job of a job array; the last job that finishes writes the index.
+        workers: number of processes, each with its own copy of the networks; 0 is this process.
+        on_progress: called with "captions", "clips" or "first frames", the number done, and the total.
 
     Raises:
-        UserError: no such model, a target that does not fit it, the disk refuses.
+        UserError: the store cannot be read or written.
     """
-    spec = model if isinstance(model, ModelSpec) else read_spec(model)
-    folder, shard, machine = Path(folder), shard or Shard(), machine or Machine()
-    settings = store_settings(spec, target)
+    folder, shard, device = Path(folder), shard or Shard(), device or EncodeDevice()
     remove_stale_files(folder, idle=IDLE)
-    views, rejects = plan(listing.clips, target)
-    pairs = [(_keys(view, settings), view) for view in views]
-    placed = known(folder, "text") | known(folder, "latents") | known(folder, "images")
+    stored = find_tensors(folder)
     errors: dict[str, str | None] = {}
 
-    def make(what: str, stage: Task, todo: list[tuple[str, Any]], size: int) -> int:
-        """Runs a stage, notes what it made in `placed` and what it could not in `errors`, and counts the former."""
-        num_made = 0
-        answers = run(stage, _batches(todo, size, workers), workers=workers, backend=place)
-        for num_done, made in enumerate(chain.from_iterable(answers), start=1):
-            if made.placed is None:
-                errors[made.key] = made.error
+    def encode_missing(what: str, task: Task, items: Mapping[str, Any], num_bytes: Callable[[Any], int]) -> int:
+        """Encode the items that are not stored, update `stored` and `errors`, and return how many are new."""
+        missing = [(key, item) for key, item in items.items() if key not in stored]
+        batch_size = _items_per_shard(max((num_bytes(item) for _, item in missing), default=1))
+        results = run(task, _batches(missing, batch_size, workers), workers=workers, backend=backend)
+        num_new = 0
+        for num_done, result in enumerate(chain.from_iterable(results), start=1):
+            if result.location is None:
+                errors[result.key] = result.error
             else:
-                placed[made.key] = made.placed
-                num_made += 1
+                stored[result.key] = result.location
+                num_new += 1
             if on_progress is not None:
-                on_progress(what, num_done, len(todo))
-        return num_made
+                on_progress(what, num_done, len(missing))
+        return num_new
 
-    def make_of_views(what: str, which: int, stage: EncodeViews, bytes_of: Callable[[View], int]) -> int:
-        """Runs a stage for the `which`-th of the keys of those views whose keys before it are there."""
-        usable = {keys[which]: view for keys, view in pairs if all(key in placed for key in keys[:which])}
-        missing = [(key, view) for key, view in usable.items() if key not in placed]
-        return make(what, stage, missing, _per_shard(max((bytes_of(view) for _, view in missing), default=1)))
+    model, planned = plan.spec.name, list(zip(plan.keys, plan.windows))
+    captions = EncodeCaptions(model, folder, device)
+    num_texts = encode_missing("captions", captions, plan.captions, lambda _: plan.text_bytes)
 
-    captions = {_text_key(settings, caption): caption for caption in ("", *(v.clip.caption for v in views))}
-    missing = [(key, caption) for key, caption in captions.items() if key not in placed]
-    per_shard = _per_shard(2 * settings.text_length * settings.text_width)
-    num_texts = make("captions", EncodeTexts(spec.name, folder, machine), missing, per_shard)
+    windows = EncodeWindows(model, folder, device)
+    items = {keys.latents: window for keys, window in planned if keys.text in stored}
+    num_latents = encode_missing("clips", windows, items, plan.latent_bytes)
 
-    stage = EncodeViews(spec.name, folder, machine)
-    num_latents = make_of_views("clips", 1, stage, lambda view: _latent_bytes(view, settings))
-    num_images = 0
-    if target.first_frames:
-        stage = replace(stage, first_frames=target.first_frames)
-        num_images = make_of_views("first frames", 2, stage, lambda view: _image_bytes(view, settings))
+    num_first_frames = 0
+    if copies := plan.settings.target.first_frames:
+        first_frames = EncodeWindows(model, folder, device, first_frames=copies)
+        usable = [(keys, window) for keys, window in planned if {keys.text, keys.latents} <= stored.keys()]
+        items = {keys.first_frames: window for keys, window in usable if keys.first_frames is not None}
+        num_first_frames = encode_missing("first frames", first_frames, items, plan.first_frames_bytes)
 
-    rows = [_row(keys, view, placed, errors) for keys, view in pairs]
-    rows += [Row(source, error) for source, error in (*listing.rejects, *rejects)]
-    rows, complete = _finish(folder, settings, rows, shard, listing.whole)
-    refused = [(row.source, row.error) for row in rows if row.error is not None]
-    return Encoded(num_latents, num_texts, len(rows) - len(refused), refused, complete, num_images)
+    rows = [_row(keys, window, stored, errors) for keys, window in planned]
+    rows += [_error_row(clip, reason) for clip, reason in plan.unusable_clips]
+    rows += [IndexRow(source, reason) for source, reason in plan.scan_rejects]
+    rows, complete = _write_index(folder, plan, rows, shard)
+    rejects = [(row.source, row.error) for row in rows if row.error is not None]
+    return EncodeResult(num_latents, num_texts, len(rows) - len(rejects), rejects, complete, num_first_frames)
 
 
-def with_usable_captions(views: Sequence[View], spec: ModelSpec) -> tuple[list[View], list[tuple[str, str]]]:
-    """The views whose captions the model can read, and the files of the others with the reason, before any is encoded.
-
-    Raises:
-        UserError: the model has no tokenizer that can be read.
-    """
-    tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
-    reasons: dict[str, str] = {}
-    for caption in {view.clip.caption for view in views}:
-        try:
-            tokenizer.encode(caption, spec.settings.text_length)
-        except UserError as error:
-            reasons[caption] = unusable(error)
-    usable = [view for view in views if view.clip.caption not in reasons]
-    captions = ((str(view.clip.source), view.clip.caption) for view in views)
-    return usable, [(source, reasons[caption]) for source, caption in captions if caption in reasons]
+def _items_per_shard(num_bytes: int) -> int:
+    return max(1, min(MAX_SHARD_ITEMS, MAX_SHARD_BYTES // num_bytes))
 
 
-def store_settings(spec: ModelSpec, target: Target) -> StoreSettings:
-    """With what a model encodes for a target; of its weights a part is read, to hash it.
-
-    Raises:
-        UserError: the target's sizes do not divide into the model's patches; weights are missing.
-    """
-    if target.multiple % spec.size_multiple:
-        raise UserError(
-            f"sizes in multiples of {target.multiple} pixels do not fit the model: it needs {spec.size_multiple}"
-        )
-    vae, text = (open_weights(weights_file(spec.path / name, name)) for name in ("vae", "text_encoder"))
-    encoder = [name for name in vae if name.startswith("encoder.")]  # a decoder may learn on
-    return StoreSettings(
-        model=spec.name,
-        vae=weights_hash(vae, encoder, config.to_dict(spec.vae) | {"scaling_factor": None}),
-        text_encoder=weights_hash(text, text, config.to_dict(spec.text_encoder)),
-        latent_channels=spec.vae.latent_channels,
-        scaling_factor=spec.vae.scaling_factor,
-        ratio=spec.vae.spatial_compression_ratio,
-        text_length=spec.settings.text_length,
-        text_width=spec.text_encoder.d_model,
-        null_text=spec.settings.null_text,
-        target=target,
-    )
+def _batches(items: Sequence[T], size: int, workers: int) -> list[Sequence[T]]:
+    """Batches of at most `size` items, one per shard, and at least one batch per worker."""
+    size = max(1, min(size, math.ceil(len(items) / max(workers, 1))))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def num_bytes(views: Sequence[View], settings: StoreSettings) -> int:
-    """What a store of these takes on the disk, if nothing of it is there."""
-    texts = len({view.clip.caption for view in views}) + 1
-    of_views = sum(_latent_bytes(view, settings) + _image_bytes(view, settings) for view in views)
-    return of_views + 2 * texts * settings.text_length * settings.text_width
-
-
-def _latent_bytes(view: View, settings: StoreSettings) -> int:
-    """Mean and log-variance, two bytes each."""
-    shape = latent_shape(view.num_frames, view.height, view.width, ratio=settings.ratio)
-    return 4 * settings.latent_channels * math.prod(shape)
-
-
-def _image_bytes(view: View, settings: StoreSettings) -> int:
-    return settings.target.first_frames * _latent_bytes(replace(view, num_frames=1), settings)
-
-
-def _per_shard(num_bytes: int) -> int:
-    return max(1, min(NUM_IN_SHARD, SHARD_BYTES // num_bytes))
-
-
-def _batches(todo: Sequence[T], size: int, workers: int) -> list[Sequence[T]]:
-    """Shards of at most `size`, and no so large ones that a worker would have none."""
-    size = max(1, min(size, math.ceil(len(todo) / max(workers, 1))))
-    return [todo[start : start + size] for start in range(0, len(todo), size)]
-
-
-def _text_key(settings: StoreSettings, caption: str) -> str:
-    """See `keys.text_key`."""
-    return text_key(caption, settings.text_length, settings.text_encoder)
-
-
-def _keys(view: View, settings: StoreSettings) -> tuple[str, ...]:
-    """By what the caption, the latents and, where they are wanted, the images of a view are known."""
-    keys = _text_key(settings, view.clip.caption), view.latents_key(settings.vae)
-    num = settings.target.first_frames
-    return (*keys, view.images_key(num, settings.vae)) if num else keys
-
-
-def _row(keys: tuple[str, ...], view: View, placed: Mapping[str, Placed], errors: Mapping[str, str | None]) -> Row:
-    clip, missing = view.clip, next((key for key in keys if key not in placed), None)
+def _row(
+    keys: WindowKeys, window: ClipWindow, stored: Mapping[str, TensorLocation], errors: Mapping[str, str | None]
+) -> IndexRow:
+    clip = window.clip
+    missing = next((key for key in keys if key is not None and key not in stored), None)
     if missing is not None:
-        return Row(str(clip.source), errors[missing], clip.id, clip.caption, clip.start, clip.end)
-    text, latents, *images = keys
-    return Row(
+        return _error_row(clip, errors[missing])
+    return IndexRow(
         source=str(clip.source),
         clip_id=clip.id,
         caption=clip.caption,
         start=clip.start,
         end=clip.end,
-        fps=view.fps,
-        num_frames=video_frames(placed[latents].shape[1]),  # a file may have held a little less than it said
-        height=view.height,
-        width=view.width,
+        fps=window.fps,
+        num_frames=video_frames(stored[keys.latents].shape[1]),  # a file may hold fewer frames than its header says
+        height=window.height,
+        width=window.width,
         source_fps=clip.fps,
         source_height=clip.height,
         source_width=clip.width,
-        crop=view.crop,
-        latents=latents,
-        latents_file=placed[latents].file,
-        text=text,
-        text_file=placed[text].file,
-        images=images[0] if images else "",
-        images_file=placed[images[0]].file if images else "",
+        crop=window.crop,
+        latents=keys.latents,
+        latents_file=stored[keys.latents].file,
+        text=keys.text,
+        text_file=stored[keys.text].file,
+        images=keys.first_frames or "",
+        images_file=stored[keys.first_frames].file if keys.first_frames else "",
         scores=clip.scores,
     )
 
 
-def _finish(folder: Path, settings: StoreSettings, rows: list[Row], shard: Shard, whole: str) -> tuple[list[Row], bool]:
-    """Writes the index, if all jobs of this `whole` are done; the rows in it or, if not, those of this job."""
+def _error_row(clip: Clip, reason: str | None) -> IndexRow:
+    return IndexRow(str(clip.source), reason, clip.id, clip.caption, clip.start, clip.end)
+
+
+def _write_index(folder: Path, plan: EncodePlan, rows: list[IndexRow], shard: Shard) -> tuple[list[IndexRow], bool]:
+    """Write the index if all jobs of the job array are done.
+
+    Returns:
+        The rows of the index and True, or the rows of this job and False.
+    """
     if shard.world > 1:
-        common = folder / f"parts-{digest(config.to_dict(settings) | {'model': None}, whole)}"
-        write_index(shard.file(common, ".parquet"), settings, rows)
-        if shard.all_done(common, ".parquet") is None:
+        settings = config.to_dict(plan.settings) | {"model": None}
+        parts_folder = folder / f"parts-{hash_values(settings, plan.content_hash)}"
+        write_index(shard.file(parts_folder, ".parquet"), plan.settings, rows)
+        if shard.all_done(parts_folder, ".parquet") is None:
             return rows, False
-        taken = common.with_name(f".{common.name}-{secrets.token_hex(4)}")
+        taken = parts_folder.with_name(f".{parts_folder.name}-{secrets.token_hex(4)}")
         try:
-            common.rename(taken)  # of two jobs that are done at once, one can
+            parts_folder.rename(taken)  # if two jobs finish at once, only one of them succeeds
         except FileNotFoundError:
             return rows, False
         parts = shard.all_done(taken, ".parquet") or []
         rows = [row for part in parts for row in read_index(part)[1]]
         shutil.rmtree(taken)
-    rows = _without_repeats(sorted(rows, key=Row.place))
-    write_index(folder / INDEX, settings, rows)
+    rows = _reject_duplicates(sorted(rows, key=IndexRow.sort_key))
+    write_index(folder / INDEX, plan.settings, rows)
     return rows, True
 
 
-def _without_repeats(rows: Sequence[Row]) -> list[Row]:
-    """The same pixels under the same caption count once, whatever their files are called."""
-    first: dict[tuple[str | None, str | None], str] = {}
-    kept = []
+def _reject_duplicates(rows: Sequence[IndexRow]) -> list[IndexRow]:
+    """Keep one row per clip and caption, whatever their files are called."""
+    first_source: dict[tuple[str | None, str | None], str] = {}
+    unique = []
     for row in rows:
         if row.error is None:
-            source = first.setdefault((row.clip_id, row.caption), row.source)
+            source = first_source.setdefault((row.clip_id, row.caption), row.source)
             if source != row.source:
-                row = Row(row.source, f"it is the same clip, with the same caption, as {source}")
-        kept.append(row)
-    return kept
+                row = IndexRow(row.source, f"it is a duplicate of {source}, with the same caption")
+        unique.append(row)
+    return unique

@@ -1,7 +1,7 @@
-"""The stages of encoding: captions through T5, pixels through the VAE, each batch into a shard of its own.
+"""The tasks of encoding: captions through T5 and clip windows through the VAE, one shard per batch.
 
-Every clip goes through the networks by itself, so that the result depends neither on its neighbours nor on how the
-work is split over processes and machines.
+Every item goes through the networks alone, so the result does not depend on the batch or on how the work is split over
+processes and machines.
 """
 
 from collections import deque
@@ -16,9 +16,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.dataset.ingest import frame_reader
-from cogvideox.dataset.ingest.clip_windows import View
-from cogvideox.dataset.latents.latent_store import Placed, save_shard
+from cogvideox.dataset.ingest.clip_windows import ClipWindow
+from cogvideox.dataset.ingest.frame_reader import read_window
+from cogvideox.dataset.latents.latent_store import TensorLocation, save_shard
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import read_spec
@@ -26,173 +26,169 @@ from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
 
-AHEAD = 3  # clips that are read while one is encoded
-WHOLE = 480 * 720  # pixels of a frame that the encoder takes in one piece; larger ones go in exact strips
+READ_AHEAD = 3  # windows that are read while one is encoded
+STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size, with the same result
 
-# The noise on images that videos begin with: of what scale its logarithm is on average, and how it is spread. It keeps
-# the model from copying the image into every frame (paper, appendix D; the numbers are the original code's).
-LOG_SCALE, LOG_SPREAD = -3.0, 0.5
+# Noise on the first frames of image-to-video training: mean and standard deviation of the log of its scale. It keeps
+# the model from copying the image into every frame (paper, appendix D; the numbers are those of the official code).
+LOG_SCALE_MEAN, LOG_SCALE_STD = -3.0, 0.5
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of one thing: where it lies now, or why it could not be made."""
+class TaskResult:
+    """The result for one item: where its tensor is stored, or why it could not be encoded."""
 
     key: str
-    placed: Placed | None
+    location: TensorLocation | None
     error: str | None = None
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where networks run: a device, a floating-point type of torch by name, and threads (None: as torch has it)."""
+class EncodeDevice:
+    """Where networks run: a device, a torch dtype by name, and a number of threads (None: torch's default)."""
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
 
     def open(self, worker: int) -> tuple[torch.device, torch.dtype]:
-        """Prepares this process, and says where and in what its networks compute."""
+        """Set the threads of this process, and return its device and dtype; workers are spread over the GPUs."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device
-        if device == "cuda":  # several workers share the GPUs of the machine evenly
+        if device == "cuda":
             device = f"cuda:{worker % torch.cuda.device_count()}"
         return torch.device(device), getattr(torch, self.dtype)
 
 
-def unusable(error: UserError) -> str:
-    """Why a clip is rejected whose caption the tokenizer refuses."""
-    return f"its caption cannot be used: {error}"
-
-
 @dataclass(frozen=True)
-class EncodeTexts:
-    """The stage that makes text shards: (key, caption) in, `Made` out."""
+class EncodeCaptions:
+    """The task that makes text shards: (key, caption) in, `TaskResult` out."""
 
     model: str
     folder: Path
-    machine: Machine
+    device: EncodeDevice
 
-    def open(self, worker: int) -> Callable[[Sequence[tuple[str, str]]], list[Made]]:
-        """See `executor.base.Stage`."""
+    def open(self, worker: int) -> Callable[[Sequence[tuple[str, str]]], list[TaskResult]]:
+        """See `executor.base.Task`."""
         spec = read_spec(self.model)
-        device, dtype = self.machine.open(worker)
+        device, dtype = self.device.open(worker)
         tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
         encoder = load_network(spec.path, spec.text_encoder, device=device, dtype=dtype)
 
-        def features(caption: str) -> Tensor:
-            ids = tokenizer.encode([caption], spec.settings.text_length)
-            return _finite("text encoder", encoder(ids.to(device))[0])
-
         @torch.no_grad()
-        def work(batch: Sequence[tuple[str, str]]) -> list[Made]:
+        def encode_batch(batch: Sequence[tuple[str, str]]) -> list[TaskResult]:
             tensors, errors = {}, {}
             for key, caption in batch:
                 try:
-                    tensors[key] = features(caption)
+                    ids = tokenizer.encode([caption], spec.settings.text_length)
+                    tensors[key] = _to_storage("text encoder", encoder(ids.to(device))[0])
                 except UserError as error:
-                    errors[key] = unusable(error)
-            placed = _save(self.folder, "text", tensors)
-            return [Made(key, placed.get(key), errors.get(key)) for key, _ in batch]
+                    errors[key] = f"its caption cannot be used: {error}"
+            stored = _save(self.folder, "text", tensors)
+            return [TaskResult(key, stored.get(key), errors.get(key)) for key, _ in batch]
 
-        return work
+        return encode_batch
 
 
 @dataclass(frozen=True)
-class EncodeViews:
-    """The stage that makes shards of latents, or of images: (key, view) in, `Made` out.
+class EncodeWindows:
+    """The task that makes shards of latents, or of first frames: (key, window) in, `TaskResult` out.
 
-    first_frames: None for all frames of a view; or of the first alone, so often, each time under noise of its own.
+    Attributes:
+        first_frames: None encodes all frames of a window; a number encodes the first frame alone that many times, with
+            new noise each time.
     """
 
     model: str
     folder: Path
-    machine: Machine
+    device: EncodeDevice
     first_frames: int | None = None
 
-    def open(self, worker: int) -> Callable[[Sequence[tuple[str, View]]], list[Made]]:
-        """See `executor.base.Stage`."""
-        spec, num = read_spec(self.model), self.first_frames
-        device, dtype = self.machine.open(worker)
+    def open(self, worker: int) -> Callable[[Sequence[tuple[str, ClipWindow]]], list[TaskResult]]:
+        """See `executor.base.Task`."""
+        spec, copies = read_spec(self.model), self.first_frames
+        device, dtype = self.device.open(worker)
         vae = load_network(spec.path, spec.vae, device=device, dtype=dtype)
 
-        def encoded(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
+        def encode(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
             height, width = video.shape[3:]
-            return vae.encode(video.to(device, dtype), strips=max(1, round(height * width / WHOLE)))
+            return vae.encode(video.to(device, dtype), strips=max(1, round(height * width / STRIP_PIXELS)))
 
         def posterior(key: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            if num is None:
-                found = encoded(to_model(pixels.to(device))[None])
-                return found.mean[0], found.logvar[0]
-            found = encoded(noised(to_model(pixels), num, key))
-            return rearrange(found.mean, "k c 1 h w -> c k h w"), rearrange(found.logvar, "k c 1 h w -> c k h w")
+            if copies is None:
+                encoded = encode(to_model(pixels.to(device))[None])
+                return encoded.mean[0], encoded.logvar[0]
+            encoded = encode(add_image_noise(to_model(pixels), copies, key))
+            return rearrange(encoded.mean, "k c 1 h w -> c k h w"), rearrange(encoded.logvar, "k c 1 h w -> c k h w")
 
         @torch.no_grad()
-        def work(batch: Sequence[tuple[str, View]]) -> list[Made]:
+        def encode_batch(batch: Sequence[tuple[str, ClipWindow]]) -> list[TaskResult]:
             tensors, errors = {}, {}
-            views = [view if num is None else replace(view, num_frames=1) for _, view in batch]
-            for (key, _), pixels in zip(batch, _ahead(_read, views)):
+            windows = [window if copies is None else replace(window, num_frames=1) for _, window in batch]
+            for (key, _), pixels in zip(batch, _read_ahead(_read, windows)):
                 if isinstance(pixels, str):
                     errors[key] = pixels
                     continue
                 try:
-                    both = [_finite("VAE", moment) for moment in posterior(key, pixels)]
-                    tensors[f"{key}.mean"], tensors[f"{key}.logvar"] = both
+                    mean, logvar = (_to_storage("VAE", moment) for moment in posterior(key, pixels))
+                    tensors |= {f"{key}.mean": mean, f"{key}.logvar": logvar}
                 except UserError as error:
                     errors[key] = str(error)
-            placed = _save(self.folder, "latents" if num is None else "images", tensors)
-            return [Made(key, placed.get(f"{key}.mean"), errors.get(key)) for key, _ in batch]
+            stored = _save(self.folder, "latents" if copies is None else "images", tensors)
+            return [TaskResult(key, stored.get(f"{key}.mean"), errors.get(key)) for key, _ in batch]
 
-        return work
+        return encode_batch
 
 
-def noised(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
-    """So many copies of an image in -1..1, each under normal noise of a scale whose logarithm is normal too (paper,
-    appendix D). What is drawn follows from the key."""
-    generator = torch.Generator().manual_seed(int(key[:8], 16))  # of a seed, torch uses 32 bits
-    scale = (LOG_SCALE + LOG_SPREAD * torch.randn(num, generator=generator)).exp()
+def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
+    """Return noisy copies of an image in -1..1 (paper, appendix D), for image-to-video training.
+
+    The noise is normal, with a log-normal scale for each copy. `key` seeds the random numbers.
+    """
+    generator = torch.Generator().manual_seed(int(key[:8], 16))  # torch uses 32 bits of a seed
+    scale = (LOG_SCALE_MEAN + LOG_SCALE_STD * torch.randn(num, generator=generator)).exp()
     return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 
 
-def _read(view: View) -> Tensor | str:
-    """The pixels [t h w 3] of a view, or why there are none. Whatever a file holds, it must not stop the others."""
+def _read(window: ClipWindow) -> Tensor | str:
+    """The pixels [t h w 3] of a window, or why they cannot be read; no content of a file may stop the run."""
     try:
-        return torch.from_numpy(frame_reader.read(view))
+        return torch.from_numpy(read_window(window))
     except MemoryError:
         raise
     except UserError as error:
-        return str(error).removeprefix(f"cannot read {view.clip.source}: ")
+        return str(error).removeprefix(f"cannot read {window.clip.source}: ")
     except Exception as error:
         return f"it cannot be read ({type(error).__name__}: {error})"
 
 
-def _ahead(make: Callable[[View], T], views: Sequence[View]) -> Iterator[T]:
-    """`make` of each view in order, a few of them in threads ahead of the one that is worked on."""
-    with ThreadPoolExecutor(AHEAD) as pool:
-        waiting = deque(pool.submit(make, view) for view in views[:AHEAD])
-        for view in [*views[AHEAD:], *[None] * AHEAD]:
+def _read_ahead(read: Callable[[ClipWindow], T], windows: Sequence[ClipWindow]) -> Iterator[T]:
+    """Yield `read` of each window in order; threads read the next few windows in the meantime."""
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        waiting = deque(pool.submit(read, window) for window in windows[:READ_AHEAD])
+        for window in [*windows[READ_AHEAD:], *[None] * READ_AHEAD]:
             if waiting:
                 yield waiting.popleft().result()
-            if view is not None:
-                waiting.append(pool.submit(make, view))
+            if window is not None:
+                waiting.append(pool.submit(read, window))
 
 
-def _finite(network: str, x: Tensor) -> Tensor:
-    """As it is stored.
+def _to_storage(network: str, x: Tensor) -> Tensor:
+    """The tensor in bfloat16 on the CPU.
 
     Raises:
-        UserError: it has values that are no numbers.
+        UserError: it has infinite or NaN values.
     """
     if not bool(x.isfinite().all()):
-        raise UserError(f"the {network} makes values of it that are not finite; try another --dtype")
+        raise UserError(f"the {network} computed infinite or NaN values for it; try another --dtype, such as float32")
     return x.to("cpu", torch.bfloat16).contiguous()
 
 
-def _save(folder: Path, kind: str, tensors: dict[str, Tensor]) -> dict[str, Placed]:
+def _save(folder: Path, kind: str, tensors: dict[str, Tensor]) -> dict[str, TensorLocation]:
     if not tensors:
         return {}
     file = save_shard(folder, kind, tensors)
-    return {name: Placed(file, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {name: TensorLocation(file, tuple(tensor.shape)) for name, tensor in tensors.items()}

@@ -1,13 +1,13 @@
-"""A store of encoded clips: tensors in safetensors shards, one table that says where each clip's are.
+"""Latent store: encoded clips as tensors in safetensors shards, and one index that locates them.
 
-    index.parquet              a row for every clip and every reject; the settings are in its metadata
+    index.parquet                 a row for every clip and every reject; the settings are in its metadata
     latents-<hash>.safetensors    <key>.mean and <key>.logvar [c t h w] of some clips, bfloat16, unscaled
-        images-<hash>.safetensors     the same [c k h w] of their first frames alone, k times under noise
+    images-<hash>.safetensors     the same [c k h w] of their first frames alone, encoded k times under noise
     text-<hash>.safetensors       <key> [n d] of some captions, bfloat16
-    parts-<hash>/                 while several jobs work: the rows of those that are done
+    parts-<hash>/                 while the jobs of a job array run: the rows of finished jobs
 
-Shards are only ever added, each written whole, and named by the keys they hold. A key is a hash of all that a tensor
-depends on, so what is in a shard stays right whatever else is encoded into the store.
+Shards are only added, written atomically, and named by the keys in them. A key is a hash of everything that a tensor
+depends on (`cache_keys`), so a shard stays valid whatever else is encoded into the store.
 """
 
 import json
@@ -28,26 +28,31 @@ from torch import Tensor
 
 from cogvideox import config
 from cogvideox.atomic_io import atomic_write, cannot_read
+from cogvideox.dataset.cache_keys import hash_values, text_key
 from cogvideox.dataset.config import StoreSettings
-from cogvideox.dataset.latents.cache_keys import key, text_key
 from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
 
 INDEX = "index.parquet"
-NUM_OPEN = 64  # shards that a reader keeps mapped
+MAX_OPEN_SHARDS = 64  # shards that a reader keeps mapped into memory
 
-_SCORE = "score."
-_SETTINGS = b"cogvideox"
+_SCORE_PREFIX = "score."
+_SETTINGS_KEY = b"cogvideox"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the index: a clip as it was encoded or, with an `error` and little else, why it was not.
+class IndexRow:
+    """One row of the index: an encoded clip window, or a reject with its reason in `error`.
 
-    fps, num_frames, height, width: of what the VAE saw. source_*: of the file. start, end: seconds in it.
-    latents, images, text: keys of its tensors; `*_file` the shards that hold them. Without images, "".
+    Attributes:
+        fps, num_frames, height, width: as encoded.
+        source_fps, source_height, source_width: of the file.
+        start, end: the window in the file, in seconds.
+        crop: top, left, height and width of the visible part of the file's frames, in their pixels.
+        latents, images, text: cache keys of the tensors, and `*_file` the shards that hold them; "" without images.
+        scores: scores and labels for filter policies.
     """
 
     source: str
@@ -72,12 +77,12 @@ class Row:
     images_file: str = ""
     scores: Mapping[str, float | str] = field(default_factory=dict)
 
-    def place(self) -> tuple[str, float, str]:
-        """Where it stands in the index: rows are in the order of their files and times, whoever made them."""
+    def sort_key(self) -> tuple[str, float, str]:
+        """The order of rows in the index: by file and time, whichever job wrote them."""
         return self.source, self.start or 0.0, self.caption
 
 
-_KINDS = {
+_COLUMN_TYPES = {
     "start": pa.float64(),
     "end": pa.float64(),
     "fps": pa.float64(),
@@ -92,18 +97,17 @@ _KINDS = {
 
 
 class LatentStore:
-    """The encoded clips of a store, by their number, in the order of their files. Rejects are no clips.
+    """Random access to the encoded clips of a store, in the order of their files. Rejects are not included.
 
     Attributes:
-        settings: with what it was made.
-        rows: what is known of each clip.
-        rejects: (file, reason) of what could not be encoded.
-        columns: [clips] arrays by name, to choose by: num_frames, height, width, fps and source_fps, and every score;
-            a score that a clip lacks is NaN, or "" among texts.
-        shapes: latent frames, height and width of each clip, [clips 3].
+        settings: how the store was made.
+        rows: the index row of each clip.
+        rejects: (file, reason) of clips that could not be encoded.
+        columns: [clips] arrays by name, for filter policies: num_frames, height, width, fps, source_fps and every
+            score. Missing scores are NaN, missing texts "".
 
     Raises:
-        UserError: the folder is no store.
+        UserError: the folder is not a latent store.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -118,17 +122,21 @@ class LatentStore:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # a worker maps the files itself
+        return {**self.__dict__, "_open": OrderedDict()}  # each worker maps the files itself
 
     @property
     def shapes(self) -> Int[np.ndarray, "n 3"]:
-        """See the class."""
+        """Latent frames, height and width of each clip."""
         ratio = self.settings.ratio
         sizes = zip(*(self.columns[name].tolist() for name in ("num_frames", "height", "width")))
         return np.array([latent_shape(*size, ratio=ratio) for size in sizes], dtype=int).reshape(-1, 3)
 
     def __getitem__(self, index: int) -> LatentSample:
-        """One clip, from the disk. Raises UserError when its shard is missing or damaged."""
+        """Read one clip from disk.
+
+        Raises:
+            UserError: its shard is missing or damaged.
+        """
         row = self.rows[index]
         return LatentSample(
             clip_id=row.clip_id,
@@ -145,15 +153,17 @@ class LatentStore:
         )
 
     def null_text(self) -> BFloat16[Tensor, "n d"]:
-        """What stands in the place of a caption that is dropped."""
+        """Return the unconditional prompt embedding, which replaces dropped captions."""
         settings = self.settings
         if settings.null_text == "zero":
             return torch.zeros(settings.text_length, settings.text_width, dtype=torch.bfloat16)
         name = text_key("", settings.text_length, settings.text_encoder)
-        placed = known(self.folder, "text").get(name)
-        if placed is None:
-            raise UserError(f"{self.folder} lacks the features of the empty caption: encode into it again")
-        return self._tensor(placed.file, name)
+        location = find_tensors(self.folder, "text").get(name)
+        if location is None:
+            raise UserError(
+                f"{self.folder} lacks the embedding of the empty caption: run `cogvideox encode` on it again"
+            )
+        return self._tensor(location.file, name)
 
     def _tensor(self, file: str, name: str) -> Tensor:
         shard = self._open.pop(file, None)
@@ -163,112 +173,124 @@ class LatentStore:
         except OSError as error:
             raise cannot_read(self.folder / file, error) from error
         except SafetensorError as error:
-            raise UserError(f"cannot read {self.folder / file}: it is damaged; remove it and encode again") from error
-        self._open[file] = shard  # the newest stands last
-        if len(self._open) > NUM_OPEN:
+            raise UserError(
+                f"cannot read {self.folder / file}: it is damaged; delete it and run `cogvideox encode` again"
+            ) from error
+        self._open[file] = shard  # the most recently used shard is last
+        if len(self._open) > MAX_OPEN_SHARDS:
             self._open.popitem(last=False)
         return tensor
 
 
 def save_shard(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
-    """Writes a shard of some kind ("latents", "images", "text") and returns its name.
+    """Write a shard of a kind ("latents", "images", "text") and return its file name.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: the file cannot be written.
     """
-    name = f"{kind}-{key(*sorted(tensors))[:16]}.safetensors"
+    name = f"{kind}-{hash_values(*sorted(tensors))[:16]}.safetensors"
     save_state(tensors, folder / name)
     return name
 
 
 @dataclass(frozen=True)
-class Placed:
-    """The shard in which a tensor lies, and its shape: [c t h w] of latents, [c k h w] of images, [n d] of a text."""
+class TensorLocation:
+    """The shard that holds a tensor, and its shape: latents [c t h w], first frames [c k h w], text [n d]."""
 
     file: str
     shape: tuple[int, ...]
 
 
-def known(folder: Path, kind: str) -> dict[str, Placed]:
-    """What all whole shards of that kind hold, by its key."""
+def find_tensors(folder: Path, kind: str = "*") -> dict[str, TensorLocation]:
+    """Return the locations of all stored tensors of a kind, by cache key. Damaged shards are skipped.
+
+    Raises:
+        UserError: a shard cannot be read.
+    """
     found = {}
     for file in sorted(folder.glob(f"{kind}-*.safetensors")):
         try:
             with safe_open(file, framework="pt") as shard:
                 shapes = {name.partition(".")[0]: shard.get_slice(name).get_shape() for name in shard.keys()}  # noqa: SIM118
         except SafetensorError:
-            continue  # damaged: what it held is encoded again
+            continue  # damaged: its tensors will be encoded again
         except OSError as error:
             raise cannot_read(file, error) from error
-        found |= {key: Placed(file.name, tuple(shape)) for key, shape in shapes.items()}
+        found |= {key: TensorLocation(file.name, tuple(shape)) for key, shape in shapes.items()}
     return found
 
 
-def write_index(path: Path, settings: StoreSettings, rows: Iterable[Row]) -> None:
-    """Writes rows as a table. Raises UserError when the disk refuses."""
+def write_index(path: Path, settings: StoreSettings, rows: Iterable[IndexRow]) -> None:
+    """Write an index file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     rows = list(rows)
-    names = [one.name for one in fields(Row) if one.name != "scores"]
+    names = [column.name for column in fields(IndexRow) if column.name != "scores"]
     columns = {
-        name: pa.array([_storable(getattr(row, name)) for row in rows], _KINDS.get(name, pa.string())) for name in names
+        name: pa.array([_storable(getattr(row, name)) for row in rows], _COLUMN_TYPES.get(name, pa.string()))
+        for name in names
     }
     for name in sorted({name for row in rows for name in row.scores}):
         values = [row.scores.get(name) for row in rows]
         if any(isinstance(value, str) for value in values):
             values = [value if value is None else _storable(str(value)) for value in values]
-        columns[_SCORE + name] = pa.array(values)
-    table = pa.table(columns).replace_schema_metadata({_SETTINGS: json.dumps(config.to_dict(settings))})
+        columns[_SCORE_PREFIX + name] = pa.array(values)
+    table = pa.table(columns).replace_schema_metadata({_SETTINGS_KEY: json.dumps(config.to_dict(settings))})
     with atomic_write(path) as temporary:
         parquet.write_table(table, temporary)
 
 
 def _storable(value: Any) -> Any:
-    """A text without what is no Unicode, as names of files and captions of JSON may hold it."""
+    """A value without characters that UTF-8 cannot encode, which file names and captions may contain."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def read_settings(path: Path) -> StoreSettings:
-    """The settings of an index, without its rows, which may be many. Raises UserError as `read_index`."""
-    with _reading(path):
+    """Read the settings of an index without its rows. Raises `UserError` as `read_index` does."""
+    with _index_errors(path):
         return _settings(parquet.read_schema(path), path)
 
 
-def read_index(path: Path) -> tuple[StoreSettings, list[Row]]:
-    """What `write_index` wrote.
+def read_index(path: Path) -> tuple[StoreSettings, list[IndexRow]]:
+    """Read an index file.
 
     Raises:
-        UserError: there is no such file, or it is something else.
+        UserError: there is no such file, or it is not an index.
     """
-    with _reading(path):
+    with _index_errors(path):
         table = parquet.read_table(path)
         settings = _settings(table.schema, path)
-    own = [one.name for one in fields(Row) if one.name in table.column_names]
-    scores = [name for name in table.column_names if name.startswith(_SCORE)]
+    names = [column.name for column in fields(IndexRow) if column.name in table.column_names]
+    score_columns = [name for name in table.column_names if name.startswith(_SCORE_PREFIX)]
     rows = []
     for line in table.to_pylist():
-        noted = {name.removeprefix(_SCORE): line[name] for name in scores if line[name] is not None}
-        rows.append(Row(**{name: line[name] for name in own} | {"crop": tuple(line["crop"])}, scores=noted))
+        scores = {name.removeprefix(_SCORE_PREFIX): line[name] for name in score_columns if line[name] is not None}
+        rows.append(IndexRow(**{name: line[name] for name in names} | {"crop": tuple(line["crop"])}, scores=scores))
     return settings, rows
 
 
 def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
-    return config.from_dict(StoreSettings, json.loads(schema.metadata[_SETTINGS]), where=str(path))
+    return config.from_dict(StoreSettings, json.loads(schema.metadata[_SETTINGS_KEY]), where=str(path))
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _index_errors(path: Path) -> Iterator[None]:
+    """Raise errors of reading an index as `UserError`."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(
-            f"{path.parent} is no store of latents: it has no {path.name}; `cogvideox encode` makes one"
+            f"{path.parent} is not a latent store: it has no {path.name}; create one with `cogvideox encode`"
         ) from None
     except OSError as error:
         raise cannot_read(path, error) from error
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: it is damaged or no index of latents") from error
+        raise UserError(f"cannot read {path}: it is damaged or not the index of a latent store") from error
 
 
-def _columns(rows: list[Row]) -> dict[str, np.ndarray]:
+def _columns(rows: list[IndexRow]) -> dict[str, np.ndarray]:
     columns = {
         name: np.array([getattr(row, name) for row in rows])
         for name in ("num_frames", "height", "width", "fps", "source_fps")

@@ -51,7 +51,7 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
     if isinstance(image, str | Path):
         from cogvideox.video import io  # importing PyAV takes a moment, and most requests have no input
 
-        return io.read_picture(image), source_of_file(image)
+        return io.read_image(image), source_of_file(image)
     if hasattr(image, "getexif"):  # a PIL image: apply its rotation, drop transparency and palette
         from PIL import ImageOps
 

@@ -7,8 +7,8 @@ the best of the data (paper section 3.2 and appendix A, table 5); or a user's ow
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.mixture import MixtureSettings, Source
+from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
 from cogvideox.geometry import check_frames, nearest_sizes
@@ -84,8 +84,8 @@ class DiffusionTraining:
     row_tokens: int  # the most tokens of a row, text and video of its clips together
     optim: OptimSettings
     run: RunSettings
-    target: Target  # what clips become that are not encoded yet
-    data: tuple[Source, ...] = ()  # stores, or folders of videos and captions, which are encoded first
+    target: ClipFormat  # what clips become that are not encoded yet
+    data: tuple[DataSource, ...] = ()  # stores, or folders of videos and captions, which are encoded first
     validation: str | None = None  # likewise
     transformer: TransformerConfig | None = None  # learn this one from nothing, in place of the model's
     add_image: bool = False  # to a model of text alone, which then learns to begin with an image (paper, appendix D)

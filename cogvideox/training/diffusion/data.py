@@ -9,12 +9,12 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.ingest.clip_windows import plan
-from cogvideox.dataset.ingest.report import rejected, summary
-from cogvideox.dataset.ingest.scan import recognise
-from cogvideox.dataset.latents.encode import encode, store_settings, with_usable_captions
-from cogvideox.dataset.latents.encode_workers import Machine
+from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.ingest.report import format_rejects, format_summary
+from cogvideox.dataset.ingest.scan import scan_folder
+from cogvideox.dataset.latents.encode import encode_clips
+from cogvideox.dataset.latents.encode_plan import plan_encoding, store_settings
+from cogvideox.dataset.latents.encode_workers import EncodeDevice
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.errors import UserError
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -51,7 +51,7 @@ def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_im
     """
     if not settings.data:
         raise UserError("there is nothing to train on: --data names a store, or a folder of videos and captions")
-    target = settings.target.beginning_with_images() if takes_image else settings.target
+    target = settings.target.with_first_frames() if takes_image else settings.target
 
     def ready() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
@@ -84,25 +84,24 @@ def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_im
     )
 
 
-def _store(path: Path, target: Target, spec: ModelSpec, run: Run) -> Path:
+def _store(path: Path, target: ClipFormat, spec: ModelSpec, run: Run) -> Path:
     """The store at a path, or the one that the folder there is encoded into."""
     if (path / INDEX).is_file():
         return path
     place = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
-    listing = recognise(path)
-    views, _ = with_usable_captions(plan(listing.clips, target)[0], spec)
-    print(summary(listing, views, target), file=sys.stderr)
+    folder = scan_folder(path)
+    plan = plan_encoding(folder, spec, target)
+    print(format_summary(folder, plan.windows, target), file=sys.stderr)
 
     def on_progress(what: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
         run.preemption.check()
 
-    kind = "float32" if run.device.type == "cpu" else spec.settings.dtype
-    machine = Machine(str(run.device), kind)
-    encoded = encode(listing, place, spec, target, machine=machine, on_progress=on_progress)
+    dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype
+    encoded = encode_clips(plan, place, device=EncodeDevice(str(run.device), dtype), on_progress=on_progress)
     if encoded.rejects:
-        print(rejected(encoded.rejects), file=sys.stderr)
+        print(format_rejects(encoded.rejects), file=sys.stderr)
     if encoded.num_clips == 0:
         raise UserError(f"{path} has no clips to train on")
     return place

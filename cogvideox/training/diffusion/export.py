@@ -8,7 +8,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from cogvideox import config
-from cogvideox.dataset.loader import Loader
+from cogvideox.dataset.loader import PackedLoader
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import save_with_transformer
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
@@ -30,7 +30,7 @@ def finish(
     spec: ModelSpec,
     settings: DiffusionTraining,
     out: Path,
-    loader: Loader,
+    loader: PackedLoader,
     ranks: Ranks | None = None,
 ) -> Path:
     """Writes the model folder, whose other parts are those of the model that the stage began with; or the LoRA's file.
@@ -54,13 +54,13 @@ def finish(
 
 
 def _write(
-    state: State, model: Transformer, spec: ModelSpec, settings: DiffusionTraining, out: Path, seen: Loader
+    state: State, model: Transformer, spec: ModelSpec, settings: DiffusionTraining, out: Path, seen: PackedLoader
 ) -> None:
     dtype, said = getattr(torch, settings.stored_as), _said(spec, settings, seen)
     save_with_transformer(spec, out / "model", state, model.config, said, dtype=dtype)
 
 
-def _said(spec: ModelSpec, settings: DiffusionTraining, loader: Loader) -> ModelSettings:
+def _said(spec: ModelSpec, settings: DiffusionTraining, loader: PackedLoader) -> ModelSettings:
     """What the new folder says about its use: what it was trained on since, where that is more than before."""
     columns = [store.columns for store in loader.stores.values()]
     frames, heights, widths = (

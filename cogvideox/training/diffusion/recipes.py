@@ -7,7 +7,7 @@ that these samples fill them. Its learning rates are not published, and these ar
 from collections.abc import Callable
 from dataclasses import replace
 
-from cogvideox.dataset.config import Target
+from cogvideox.dataset.config import ClipFormat
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
@@ -30,7 +30,7 @@ def pretrain_256() -> DiffusionTraining:
         row_tokens=25_000,
         optim=OptimSettings(lr=1e-4, warmup_steps=10_000, final_lr=0.1),
         run=RunSettings(num_steps=400_000, batch_size=416, precision="bfloat16", workers=8, save_interval=1_000),
-        target=Target(fps=8.0, num_frames=49, max_area=256 * 384),
+        target=ClipFormat(fps=8.0, num_frames=49, max_area=256 * 384),
         image_share=0.2,
         checkpointing="selective",
         position_rule="slice",
@@ -46,7 +46,7 @@ def pretrain_480() -> DiffusionTraining:
         row_tokens=75_000,
         optim=OptimSettings(lr=5e-5, warmup_steps=1_000, final_lr=0.1),
         run=RunSettings(num_steps=220_000, batch_size=240, precision="bfloat16", workers=8, save_interval=1_000),
-        target=Target(fps=8.0, num_frames=49, max_area=480 * 720),
+        target=ClipFormat(fps=8.0, num_frames=49, max_area=480 * 720),
     )
 
 
@@ -58,7 +58,7 @@ def pretrain_768() -> DiffusionTraining:
         row_tokens=700_000,
         optim=OptimSettings(lr=2e-5, warmup_steps=1_000, final_lr=0.1),
         run=RunSettings(num_steps=120_000, batch_size=32, precision="bfloat16", workers=8, save_interval=500),
-        target=Target(fps=16.0, num_frames=161, max_area=768 * 1360),
+        target=ClipFormat(fps=16.0, num_frames=161, max_area=768 * 1360),
         checkpointing="full",
         sequence=8,
     )
@@ -82,7 +82,7 @@ def sft() -> DiffusionTraining:
         row_tokens=18_000,
         optim=OptimSettings(lr=1e-5, warmup_steps=50, schedule="constant"),
         run=RunSettings(num_steps=500, batch_size=8, precision="bfloat16", save_interval=100, ema_decay=0.99),
-        target=Target(fps=8.0, num_frames=49, height=480, width=720),
+        target=ClipFormat(fps=8.0, num_frames=49, height=480, width=720),
         checkpointing="full",
     )
 
@@ -133,7 +133,7 @@ def toybox_pretrain_256() -> DiffusionTraining:
         row_tokens=512,
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=100, final_lr=0.1),
         run=RunSettings(num_steps=2_000, batch_size=4, save_interval=200, validate_interval=200),
-        target=Target(fps=8.0, num_frames=9, max_area=48 * 48),
+        target=ClipFormat(fps=8.0, num_frames=9, max_area=48 * 48),
         image_share=0.2,
         samples=SampleSettings(TOY_PROMPTS, interval=500, num_frames=9, height=48, width=48),
         stored_as="float16",
@@ -149,7 +149,7 @@ def toybox_pretrain_480() -> DiffusionTraining:
         row_tokens=640,
         optim=OptimSettings(name="muon", lr=1e-3, warmup_steps=50, final_lr=0.1),
         run=RunSettings(num_steps=1_000, batch_size=4, save_interval=200, validate_interval=200),
-        target=Target(fps=8.0, num_frames=9, max_area=64 * 64),
+        target=ClipFormat(fps=8.0, num_frames=9, max_area=64 * 64),
         samples=SampleSettings(TOY_PROMPTS, interval=500, num_frames=9, height=64, width=64),
     )
 
@@ -172,7 +172,7 @@ def toybox_sft() -> DiffusionTraining:
         model="toybox",
         optim=OptimSettings(lr=1e-4, warmup_steps=20, schedule="constant"),
         run=RunSettings(num_steps=200, batch_size=1, save_interval=50, validate_interval=100, ema_decay=0.99),
-        target=Target(fps=8.0, num_frames=9, height=64, width=64),
+        target=ClipFormat(fps=8.0, num_frames=9, height=64, width=64),
         image_share=None,
     )
 

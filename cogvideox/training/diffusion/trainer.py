@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cogvideox.dataset.loader import Loader, Step
+from cogvideox.dataset.loader import PackedLoader, StepBatches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import parallelize
@@ -43,7 +43,7 @@ from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import add_image_channels, init_weights
-from cogvideox.video.io import read_picture
+from cogvideox.video.io import read_image
 
 
 def train(
@@ -81,7 +81,7 @@ def train(
         ema = EMA({"model": learns}, run.config.ema_decay)
         parts = {"model": learns, "optimizer": optimizer, "ema": ema, "data": loader}
         run.restore(parts, lambda _: sum(loader.state.seen.values()))
-        batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin=device.type == "cuda")
+        batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin_memory=device.type == "cuda")
         for index, step in run.steps(batches):
             loss, scalars = backward(model, step, schedule, device, ranks, rule, autocast)
             grad_norm = optimizers.clip_grad_norm(optimizer, settings.optim)
@@ -89,8 +89,8 @@ def train(
                 lr = optimizers.optimizer_step(optimizer, index, run.config.num_steps, settings.optim)
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
-                scalars |= {"tokens": step.num_tokens, "useful": step.useful}
-                scalars |= {f"kept/{name}": share for name, share in step.kept.items() if share < 1}
+                scalars |= {"tokens": step.num_tokens, "useful": step.packing_efficiency}
+                scalars |= {f"kept/{name}": share for name, share in step.kept_shares.items() if share < 1}
             else:
                 scalars = {}
             optimizer.zero_grad(set_to_none=True)
@@ -169,13 +169,13 @@ def _with_image(model: Transformer, settings: DiffusionTraining) -> Transformer:
     for file in wanted.images:
         if not Path(file).is_file():
             raise UserError(f"samples.images names {file}, and there is no such file")
-        read_picture(file)  # which refuses what is no image, before any is needed
+        read_image(file)  # which refuses what is no image, before any is needed
     return model
 
 
 def backward(
     model: Transformer,
-    step: Step,
+    step: StepBatches,
     schedule: Schedule,
     device: torch.device,
     ranks: Ranks | None = None,
@@ -222,8 +222,8 @@ def _check_processes(settings: DiffusionTraining) -> None:
 
 def _loader(
     settings: DiffusionTraining, stores: Stores, model: Transformer, schedule: Schedule, ranks: Ranks | None
-) -> Loader:
-    return Loader(
+) -> PackedLoader:
+    return PackedLoader(
         stores.data,
         settings.mixture(),
         model.config,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.latents.toybox_latents import LatentTable, scene
+from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.captions.caption import caption_scene, caption_words
@@ -69,7 +69,7 @@ class Batches:
         """The first scenes that are never trained on, each with a caption that names all its facts."""
         clips = self.settings.validation
         prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(number)]
-        return [scene(clips, index) for index in range(number)], prompts
+        return [clip_scene(clips, index) for index in range(number)], prompts
 
     def ids(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
         """Prompts as the text encoder takes them."""
@@ -77,4 +77,4 @@ class Batches:
 
 
 def _caption(clips: ToyboxClips, index: int, style: str, wording: int, *, complete: bool = False) -> str:
-    return caption_scene(scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)
+    return caption_scene(clip_scene(clips, index), style, wording, image=clips.num_frames == 1, complete=complete)

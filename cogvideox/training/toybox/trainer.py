@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.latents.toybox_latents import LatentTable, encode
+from cogvideox.dataset.latents.toybox_latents import LatentTable, encode_toybox
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
@@ -191,4 +191,4 @@ def _encode(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
 
     batch_size = 16 if run.device.type == "cpu" else 128
     cache, workers = run.out.parent / "latents", run.config.workers
-    return encode(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)
+    return encode_toybox(vae, clips, cache, batch_size=batch_size, workers=workers, on_progress=on_progress)

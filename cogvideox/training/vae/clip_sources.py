@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxClips
-from cogvideox.dataset.ingest.scan import recognise
-from cogvideox.dataset.latents.toybox_latents import scene
+from cogvideox.dataset.ingest.scan import scan_folder
+from cogvideox.dataset.latents.toybox_latents import clip_scene
 from cogvideox.errors import UserError
 from cogvideox.records import Clip
 from cogvideox.toybox.render.renderer import render_scenes
@@ -59,7 +59,7 @@ class Toybox:
 
     def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
         clips = self.settings
-        scenes = [scene(clips, index) for index in indices]
+        scenes = [clip_scene(clips, index) for index in indices]
         size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
         return to_model(render_scenes(scenes, fps=fps or clips.fps, **size))
 
@@ -135,7 +135,7 @@ class Folder:
 
     def _picture(self, clip: Clip, rng: np.random.Generator) -> Tensor:
         if clip.is_image:
-            return self._fitted(io.read_picture(clip.source)[None])
+            return self._fitted(io.read_image(clip.source)[None])
         start = (clip.start or 0.0) + rng.random() * max(0.0, clip.seconds - 1 / clip.fps)
         return self._fitted(io.read(clip.source, start, None, None, 1)[0])
 
@@ -155,7 +155,7 @@ def sources(settings: VAETraining) -> tuple[Source, Source]:
         return Toybox(settings.clips), Toybox(settings.validation)
     if not Path(settings.data).exists():
         raise UserError(f"there is no folder {settings.data}: give one of videos and images with data=FOLDER")
-    listing = recognise(settings.data, captions=False, workers=settings.run.workers)
+    listing = scan_folder(settings.data, captions=False, workers=settings.run.workers)
     for source, reason in listing.rejects:
         print(f"left out: {source}: {reason}", file=sys.stderr, flush=True)
     everything = Folder(sorted(listing.clips, key=lambda clip: clip.id), settings.clips, settings.frame_rates)

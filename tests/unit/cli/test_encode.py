@@ -15,7 +15,7 @@ from tests.unit.dataset import clips
 def data(here):
     clips.video(here / "data/a.mp4", "a red ball", num_frames=18)
     clips.video(here / "data/b.mp4", "a green cube", fps=16.0, num_frames=18, seed=1)
-    clips.picture(here / "data/c.png", "one small thing")
+    clips.image(here / "data/c.png", "one small thing")
     return here / "data"
 
 
@@ -24,11 +24,11 @@ def test_a_folder_becomes_a_store(run, data, model, here):
     assert ran.status == 0, ran.err
     for line in (
         "2 videos and 1 image (a.mp4 and a.png + a.txt)",
-        "  seconds   1.125 to 2.25 (median 1.688), 3.4 in all",
+        "  seconds   1.125 to 2.25 (median 1.688), 3.4 in total",
         "  fps       8 (1x), 16 (1x)",
         "  sizes     48x32",
         "  captions  3 words",
-        "  the model sees 3 pieces at 8 fps: 9 frames; 1 image",
+        "  the model sees 3 windows at 8 fps: 9 frames; 1 image",
         "  in sizes  48x32",
         "store: 4 clips, 4 clips and 4 captions encoded now",
     ):
@@ -59,13 +59,13 @@ def test_a_dry_run_tells_of_captions_that_are_too_long(run, data, model):
     clips.video(data / "d.mp4", "a ball " * 500)
     ran = run("encode", data, "--model", model, "--dry-run", "--sheet", "see.png")
     assert ran.status == 0 and "1 rejected" in ran.out and "d.mp4: its caption cannot be used" in ran.out
-    assert "the model sees 3 pieces" in ran.out and "see.png shows 4 of them" in ran.out
+    assert "the model sees 3 windows" in ran.out and "see.png shows 4 of them" in ran.out
 
 
 def test_where_nothing_can_be_shown_the_reasons_are_told(run, model, here):
     clips.video(here / "bad/d.mp4", "a ball " * 500)
     ran = run("encode", here / "bad", "--model", model, "--sheet", "see.png")
-    assert ran.status == 2 and "nothing to show" in ran.err and "its caption cannot be used" in ran.out
+    assert ran.status == 2 and "cannot make a contact sheet" in ran.err and "its caption cannot be used" in ran.out
 
 
 def test_jobs_put_their_parts_together(run, data, model, here):
@@ -94,16 +94,16 @@ def test_first_frames_for_image_models(run, data, model, here):
     [
         ([], "encode takes a folder of videos or images"),
         (["none"], "-o STORE names a folder"),
-        (["none", "-o", "s"], "none is no folder of videos or images"),
+        (["none", "-o", "s"], "none is not a folder or table of videos or images"),
         (["data", "-o", "s", "--model", "nothing"], "there is no model 'nothing'"),
         (["data", "-o", "s", "--shard", "2/2"], "shard 2/2 does not exist"),
         (["data", "-o", "s", "--workers", "-1"], "--workers -1 is below"),
         (["data", "-o", "s", "--max-size", "64"], "write WIDTHxHEIGHT"),
         (["data", "-o", "s", "--max-size", "64x64", "--height", "64"], "take one"),
-        (["data", "-o", "s", "--height", "64"], "only one of them is given"),
+        (["data", "-o", "s", "--height", "64"], "only one of them is set"),
         (["data", "-o", "s", "--height", "60", "--width", "64"], "height=60 is not a multiple of 16"),
         (["data", "-o", "s", "--num-frames", "8"], "the nearest: 5 or 9"),
-        (["data", "-o", "s", "--first-frames", "-1"], "first_frames=-1 is below"),
+        (["data", "-o", "s", "--first-frames", "-1"], "first_frames=-1 must be 0 or more"),
         (["data", "-o", "s", "--sheet", "x.jpg"], "ends in .png"),
         (["data", "-o", "data/a.mp4"], "part of its path is a file"),
     ],

@@ -1,4 +1,4 @@
-"""Small videos and pictures with captions, and files that are none."""
+"""Writers of small videos and images with captions, and of unusable files."""
 
 from pathlib import Path
 
@@ -8,26 +8,26 @@ from cogvideox.video import io
 
 
 def pixels(num_frames: int, height: int = 32, width: int = 48, seed: int = 0) -> np.ndarray:
-    """A gradient that moves, so that no frame is another and codecs keep it well."""
+    """Moving gradients: every frame is different, and codecs preserve them well."""
     y, x, t = np.meshgrid(np.arange(height), np.arange(width), np.arange(num_frames), indexing="ij")
     value = 100 + 60 * np.sin((x + 3 * t + 7 * seed) / 9) + 40 * np.cos((y + t) / 7)
     return np.stack([value, 255 - value, value / 2 + 30 * (seed % 3)], -1).astype(np.uint8).transpose(2, 0, 1, 3)
 
 
 def video(path: Path, caption: str | None = "a ball", *, num_frames: int = 9, fps: float = 8.0, seed: int = 0) -> Path:
-    """A video of 48x32 with its caption beside it."""
+    """Write a 48x32 video with its caption beside it."""
     io.write(path, pixels(num_frames, seed=seed), fps)
     return _captioned(path, caption)
 
 
-def picture(path: Path, caption: str | None = "a cube", *, size: tuple[int, int] = (32, 48), seed: int = 5) -> Path:
-    """A picture with its caption beside it."""
+def image(path: Path, caption: str | None = "a cube", *, size: tuple[int, int] = (32, 48), seed: int = 5) -> Path:
+    """Write an image with its caption beside it."""
     io.write(path, pixels(1, *size, seed=seed), 1.0)
     return _captioned(path, caption)
 
 
 def damaged(folder: Path) -> dict[str, str]:
-    """Files that cannot be used, with a caption each, by name, and a part of the reason that is to be given."""
+    """Write unusable files, most with captions; returns a part of the expected reason for each name."""
     whole = video(folder / "whole.mp4", num_frames=17).read_bytes()
     (folder / "whole.mp4").unlink()
     (folder / "whole.txt").unlink()
@@ -51,7 +51,7 @@ def damaged(folder: Path) -> dict[str, str]:
         "nothing.mp4": "it is empty",
         "text.mp4": "damaged or no video",
         "tiny.mp4": "it is too small",
-        "slow.mp4": "3 frames a second, too few for the 8",
+        "slow.mp4": "its frame rate of 3 fps is too low",
         "silent.mp4": "its caption is empty",
         "alone.mp4": "it has no caption",
         "short.mp4": "it is too short: 3 frames",

@@ -1,4 +1,4 @@
-"""What the rows of a step hold, and that neither ranks nor workers nor a pause change it."""
+"""The contents of packed batches, which do not depend on ranks, workers or resuming."""
 
 import json
 from dataclasses import replace
@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.dataset.config import StoreSettings, Target
-from cogvideox.dataset.latents.latent_store import INDEX, LatentStore, Row, save_shard, write_index
-from cogvideox.dataset.loader import Loader, Step
-from cogvideox.dataset.mixture import MixtureSettings, Source
+from cogvideox.dataset.config import ClipFormat, StoreSettings
+from cogvideox.dataset.latents.latent_store import INDEX, IndexRow, LatentStore, save_shard, write_index
+from cogvideox.dataset.loader import PackedLoader, StepBatches
+from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.records import LatentSample, PackedBatch
 from tests.tiny import TEXT_LENGTH, transformer
 
 SHAPES = [(1, 4, 6), (1, 6, 4), (2, 4, 6), (3, 6, 4), (3, 4, 4), (1, 4, 4), (4, 4, 6)]
-SETTINGS = MixtureSettings((Source("a", 2.0), Source("b")), row_tokens=120, num_rows=4, text_dropout=0.3)
+SETTINGS = MixtureSettings((DataSource("a", 2.0), DataSource("b")), row_tokens=120, num_rows=4, text_dropout=0.3)
 NULL_TEXT = torch.zeros(TEXT_LENGTH, 32)
 
 
-class Clips:
-    """A store in memory. The latents of clip i are i, give or take what its variance makes of them."""
+class MemoryStore:
+    """A store in memory. The latents of clip i have mean i."""
 
     def __init__(self, name: str, number: int, logvar: float = -30.0, first_frames: int = 0) -> None:
         self.name, self.logvar, self.first_frames = name, logvar, first_frames
@@ -46,13 +46,15 @@ class Clips:
         )
 
 
-STORES = {"a": Clips("a", 25), "b": Clips("b", 10)}
+STORES = {"a": MemoryStore("a", 25), "b": MemoryStore("b", 10)}
 
 
-def loader(variant: str = "5b", stores=STORES, rank: int = 0, num_ranks: int = 1, seed: int = 0, **changes) -> Loader:
+def loader(
+    variant: str = "5b", stores=STORES, rank: int = 0, num_ranks: int = 1, seed: int = 0, **changes
+) -> PackedLoader:
     settings = replace(SETTINGS, **changes)
     given = {"seed": seed, "scaling_factor": 0.5, "null_text": NULL_TEXT, "rank": rank, "num_ranks": num_ranks}
-    return Loader(stores, settings, transformer(variant), **given)
+    return PackedLoader(stores, settings, transformer(variant), **given)
 
 
 def tensors(batch: PackedBatch) -> list[torch.Tensor]:
@@ -63,12 +65,14 @@ def same(one: PackedBatch, other: PackedBatch) -> bool:
     return one.clip_ids == other.clip_ids and all(map(torch.equal, tensors(one), tensors(other)))
 
 
-def all_same(steps: list[Step], others: list[Step]) -> bool:
+def all_same(steps: list[StepBatches], others: list[StepBatches]) -> bool:
     pairs = [(a, b) for one, other in zip(steps, others, strict=True) for a, b in zip(one.batches, other.batches)]
-    return all(same(*pair) for pair in pairs) and [one.after for one in steps] == [other.after for other in others]
+    return all(same(*pair) for pair in pairs) and [one.state_after for one in steps] == [
+        other.state_after for other in others
+    ]
 
 
-def test_rows_hold_what_the_stores_do():
+def test_batches_hold_the_contents_of_the_stores():
     for step in loader().steps(3):
         assert len(step.batches) == 4 and step.num_clips == sum(map(len, step.batches))
         for batch in step.batches:
@@ -78,15 +82,15 @@ def test_rows_hold_what_the_stores_do():
                 torch.testing.assert_close(latents, torch.full_like(latents, index * 0.5), rtol=0, atol=1e-5)
                 assert (text == index + 1).all() or (text == 0).all()
     tokens = sum(TEXT_LENGTH + x[0].numel() // 4 for batch in step.batches for x in batch.latents)
-    assert step.num_tokens == tokens and step.useful == tokens / 480
-    assert 0.8 < step.useful <= 1 and step.kept == {"a": 1.0, "b": 1.0}
+    assert step.num_tokens == tokens and step.packing_efficiency == tokens / 480
+    assert 0.8 < step.packing_efficiency <= 1 and step.kept_shares == {"a": 1.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_from_a_store_on_the_disk(tmp_path, workers):
-    clips = Clips("a", 7)
+def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
+    clips = MemoryStore("a", 7)
     settings = StoreSettings(
-        "model", "v", "t", 4, 0.5, 8, TEXT_LENGTH, 32, "zero", Target(fps=8.0, num_frames=17, max_area=32 * 48)
+        "model", "v", "t", 4, 0.5, 8, TEXT_LENGTH, 32, "zero", ClipFormat(fps=8.0, num_frames=17, max_area=32 * 48)
     )
     rows = []
     for i, (t, h, w) in enumerate(clips.shapes.tolist()):
@@ -95,31 +99,32 @@ def test_from_a_store_on_the_disk(tmp_path, workers):
         size = {"fps": 8.0, "num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w, "crop": (0, 0, 8 * h, 8 * w)}
         keys = {"latents": f"l{i}", "latents_file": files[0], "text": f"t{i}", "text_file": files[1]}
         source = {"source_fps": 8.0, "source_height": 8 * h, "source_width": 8 * w}
-        rows.append(Row(f"{i}.mp4", clip_id=f"a{i}", caption="", scores={"score": i / 7}, **size, **keys, **source))
+        rows.append(
+            IndexRow(f"{i}.mp4", clip_id=f"a{i}", caption="", scores={"score": i / 7}, **size, **keys, **source)
+        )
     write_index(tmp_path / INDEX, settings, rows)
     store = LatentStore(tmp_path)
-    one_source = MixtureSettings((Source("a"),), row_tokens=120, num_rows=2)
-    how = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text()}
-    found, expected = (Loader({"a": of}, one_source, transformer("5b"), **how) for of in (store, clips))
+    one_source = MixtureSettings((DataSource("a"),), row_tokens=120, num_rows=2)
+    arguments = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text()}
+    found, expected = (PackedLoader({"a": of}, one_source, transformer("5b"), **arguments) for of in (store, clips))
     assert all_same(list(found.steps(3, workers=workers)), list(expected.steps(3)))
 
 
-def test_a_visit_draws_anew():
-    """Latents from the posterior, noise, and whether the caption is dropped, in about so many visits."""
-    stores = {"a": Clips("a", 7, logvar=0.0), "b": Clips("b", 3, logvar=0.0)}
+def test_posterior_noise_and_dropout_are_drawn_anew_for_each_sample():
+    stores = {"a": MemoryStore("a", 7, logvar=0.0), "b": MemoryStore("b", 3, logvar=0.0)}
     rows = [batch for step in loader(stores=stores).steps(20) for batch in step.batches]
-    visits = [(x, noise) for row in rows for x, noise, i in zip(row.latents, row.noise, row.clip_ids) if i == "a2"]
-    assert len(visits) > 5
+    uses = [(x, noise) for row in rows for x, noise, i in zip(row.latents, row.noise, row.clip_ids) if i == "a2"]
+    assert len(uses) > 5
     for which in (0, 1):
-        assert len({visit[which].sum().item() for visit in visits}) == len(visits)
-    spread = torch.stack([x for x, _ in visits]) / 0.5 - 2
+        assert len({use[which].sum().item() for use in uses}) == len(uses)
+    spread = torch.stack([x for x, _ in uses]) / 0.5 - 2
     assert abs(spread.mean()) < 0.1 and abs(spread.std() - 1) < 0.1
     dropped = torch.cat([(row.text == 0).all(dim=(1, 2)) for row in rows]).float().mean().item()
     assert dropped == pytest.approx(0.3, abs=0.1)
     assert all((row.text != 0).all() for step in loader(text_dropout=0.0).steps(3) for row in step.batches)
 
 
-def test_timesteps_cover_the_range_of_a_step():
+def test_timesteps_are_stratified_over_a_step():
     for step in loader().steps(5):
         t = torch.cat([batch.timestep for batch in step.batches]).sort().values
         interval = torch.arange(step.num_clips)
@@ -132,8 +137,7 @@ def test_timesteps_cover_the_range_of_a_step():
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
-def test_ranks_share_the_steps_of_one(num_ranks):
-    """Together they have the same rows, with the same latents, noise, texts and timesteps."""
+def test_ranks_together_have_the_batches_of_one_rank(num_ranks):
     alone = list(loader().steps(4))
     shared = [list(loader(rank=rank, num_ranks=num_ranks).steps(4)) for rank in range(num_ranks)]
     for k, step in enumerate(alone):
@@ -141,37 +145,37 @@ def test_ranks_share_the_steps_of_one(num_ranks):
         assert len(rows) == 4 and all(same(rows[batch.clip_ids], batch) for batch in step.batches)
         assert {ranks[k].num_clips for ranks in shared} == {step.num_clips}
         assert {len(ranks[k].batches) for ranks in shared} == {4 // num_ranks}
-        assert all(ranks[k].after == step.after for ranks in shared)
+        assert all(ranks[k].state_after == step.state_after for ranks in shared)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-def test_resumed_is_uninterrupted(num_ranks):
-    """Through a checkpoint's JSON, also on another number of ranks."""
+def test_resumed_equals_uninterrupted(num_ranks):
+    """Through JSON, as in a checkpoint, also on another number of ranks."""
     whole = list(loader(num_ranks=num_ranks).steps(6))
     first = loader()
     for step in first.steps(6):
-        if step.after.step == 2:
+        if step.state_after.step == 2:
             break
     state = json.loads(json.dumps(first.state_dict()))
     resumed = loader(num_ranks=num_ranks)
     resumed.load_state_dict(state)
     assert all_same(list(resumed.steps(6)), whole[2:])
-    assert state["seen"] == dict(whole[1].after.seen) and resumed.state_dict()["step"] == 6
+    assert state["seen"] == dict(whole[1].state_after.seen) and resumed.state_dict()["step"] == 6
 
 
-def test_made_ahead_by_workers():
-    """Their number changes nothing, and the state is that of the step at hand, not of those made ahead."""
-    ahead = loader()
+def test_prefetching_changes_nothing():
+    """The state is that of the current step, not of the prefetched ones."""
+    prefetching = loader()
     steps = []
-    for step in ahead.steps(5, workers=2):
-        assert ahead.state_dict()["step"] == len(steps) + 1
+    for step in prefetching.steps(5, workers=2):
+        assert prefetching.state_dict()["step"] == len(steps) + 1
         steps.append(step)
     assert all_same(steps, list(loader().steps(5)))
 
 
-def test_patches_of_two_frames_repeat_the_first():
-    """In front, as many as are missing; the noise on them is their own."""
-    step = next(loader("1.5-5b", {"a": Clips("a", 9, logvar=0.0), "b": STORES["b"]}).steps(1))
+def test_patches_of_two_frames_repeat_the_first_frame():
+    """Missing frames are added in front, with noise of their own."""
+    step = next(loader("1.5-5b", {"a": MemoryStore("a", 9, logvar=0.0), "b": STORES["b"]}).steps(1))
     odd = [(x, n) for row in step.batches for x, n, i in zip(row.latents, row.noise, row.clip_ids) if i[0] == "a"]
     assert odd and all(x.shape[1] % 2 == 0 for x, _ in odd)
     images = [(x, noise) for x, noise in odd if x.shape[1] == 2 and torch.equal(x[:, 0], x[:, 1])]
@@ -179,19 +183,21 @@ def test_patches_of_two_frames_repeat_the_first():
 
 
 @pytest.mark.parametrize("variant", ["5b", "1.5-5b"])
-def test_rows_of_an_image_model(variant):
-    """Beside each clip one of the copies of its first frame, in the first latent frame, or nothing at all; what else
-    is drawn of a clip is what a model of text alone gets."""
-    stores = {name: Clips(name, len(clips), first_frames=3) for name, clips in STORES.items()}
+def test_batches_of_an_image_to_video_model(variant):
+    """Each clip has one copy of its first frame in the first latent frame, or zeros. All else equals the batches of a
+    text-to-video model."""
+    stores = {name: MemoryStore(name, len(clips), first_frames=3) for name, clips in STORES.items()}
     own = transformer(variant)
     text = list(loader(variant, stores).steps(30))
     given = {"seed": 0, "scaling_factor": 0.5, "image_scaling_factor": 10.0, "null_text": NULL_TEXT}
-    steps = list(Loader(stores, replace(SETTINGS, image_dropout=0.2), replace(own, in_channels=8), **given).steps(30))
+    steps = list(
+        PackedLoader(stores, replace(SETTINGS, image_dropout=0.2), replace(own, in_channels=8), **given).steps(30)
+    )
     assert all(same(a, replace(b, image=None)) for x, y in zip(text, steps) for a, b in zip(x.batches, y.batches))
     rows = [batch for step in steps for batch in step.batches]
-    visits = [(x, i, int(name[1:])) for row in rows for x, i, name in zip(row.latents, row.image, row.clip_ids)]
+    uses = [(x, i, int(name[1:])) for row in rows for x, i, name in zip(row.latents, row.image, row.clip_ids)]
     dropped, seen = [], set()
-    for x, image, index in visits:
+    for x, image, index in uses:
         assert image.shape == x.shape and (image[:, 1:] == 0).all()
         if index > 0:
             dropped.append(not image.any())
@@ -205,43 +211,43 @@ def test_rows_of_an_image_model(variant):
     assert np.mean(dropped) == pytest.approx(0.2, abs=0.05)
 
 
-def test_an_image_model_needs_first_frames():
+def test_an_image_to_video_model_needs_first_frames():
     model = replace(transformer("5b"), in_channels=8)
-    loader = Loader(STORES, SETTINGS, model, seed=0, scaling_factor=0.5, null_text=NULL_TEXT)
+    loader = PackedLoader(STORES, SETTINGS, model, seed=0, scaling_factor=0.5, null_text=NULL_TEXT)
     with pytest.raises(UserError, match=r"the first frame of .* is not encoded"):
         next(loader.steps(1))
 
 
-def test_the_policy_is_told():
+def test_the_kept_shares_follow_the_policy():
     policy = Policy((Bound("score", best=0.4, from_step=1),))
     steps = list(loader(policy=policy).steps(3))
-    assert [step.kept for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2
+    assert [step.kept_shares for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2
     assert all(int(i[1:]) >= (15 if i[0] == "a" else 6) for row in steps[1].batches for i in row.clip_ids)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"num_ranks": 3}, "4 rows of a step do not divide among 3 processes; the nearest is 3"),
+        ({"num_ranks": 3}, "4 rows per step cannot be divided evenly among 3 processes"),
         ({"row_tokens": 30}, "row_tokens=30 is too small for a clip of 36 tokens in a"),
         ({"variant": "5b-i2v"}, "clips of a do not fit the transformer: .* learned positions"),
     ],
 )
-def test_refusals(changes, says):
-    with pytest.raises(UserError, match=says):
+def test_invalid_arguments_are_rejected(changes, message):
+    with pytest.raises(UserError, match=message):
         loader(**changes)
 
 
-def test_latents_that_patches_do_not_divide():
-    odd = Clips("b", 3)
+def test_latents_must_divide_into_patches():
+    odd = MemoryStore("b", 3)
     odd.shapes[1] = (1, 5, 6)
     with pytest.raises(UserError, match="clips of b do not fit the transformer: latent height 5"):
         loader(stores={"a": STORES["a"], "b": odd})
 
 
-def test_a_state_of_something_else():
+def test_a_state_of_other_sources_is_rejected():
     state = loader().state_dict()
-    with pytest.raises(UserError, match="the state of the data: there is no setting epoch"):
+    with pytest.raises(UserError, match="the state of the data loader: there is no setting epoch"):
         loader().load_state_dict({**state, "epoch": 3})
-    with pytest.raises(UserError, match="a images: the run has"):
+    with pytest.raises(UserError, match="a images: the run was started with"):
         loader(stores={"a": STORES["b"], "b": STORES["b"]}).load_state_dict(state)

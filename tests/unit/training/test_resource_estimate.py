@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import begin
@@ -108,7 +108,7 @@ def test_a_store_says_itself_what_its_clips_are(tmp_path):
         (["videos"], "9 frames of 64x64"),
         (["videos", "store"], "17"),
     ):
-        data = tuple(Source(str(tmp_path / name)) for name in names)
+        data = tuple(DataSource(str(tmp_path / name)) for name in names)
         assert f"clips of at most {said}" in estimate(replace(settings, data=data), None).step
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cogvideox.dataset.ingest.scan import recognise
+from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from tests.unit.dataset import clips
@@ -14,17 +14,17 @@ from tests.unit.dataset import clips
 
 @pytest.fixture
 def media(tmp_path) -> Path:
-    """Two videos and a picture without captions, in a folder of their own."""
+    """Two videos and an image without captions."""
     clips.video(tmp_path / "videos/a.mp4", None)
     clips.video(tmp_path / "videos/b.mp4", None, num_frames=13, seed=1)
-    clips.picture(tmp_path / "videos/c.png", None)
+    clips.image(tmp_path / "videos/c.png", None)
     return tmp_path
 
 
-def seen(folder: Path, **options) -> list[tuple[str, str, int]]:
-    listing = recognise(folder, **options)
-    assert not listing.rejects
-    return [(clip.source.name, clip.caption, clip.num_frames) for clip in listing.clips]
+def scanned(folder: Path, **options) -> list[tuple[str, str, int]]:
+    folder = scan_folder(folder, **options)
+    assert not folder.rejects
+    return [(clip.source.name, clip.caption, clip.num_frames) for clip in folder.clips]
 
 
 ALL = [("a.mp4", "one", 9), ("b.mp4", "two", 13), ("c.png", "three", 1)]
@@ -34,43 +34,43 @@ WORDS = dict(zip("abc", ("one", "two", "three")))
 def test_side_by_side(media):
     for name, word in WORDS.items():
         (media / f"videos/{name}.txt").write_text(f" {word}\n")
-    assert seen(media / "videos") == ALL
-    clip = recognise(media / "videos").clips[0]
+    assert scanned(media / "videos") == ALL
+    clip = scan_folder(media / "videos").clips[0]
     assert (clip.fps, clip.height, clip.width, clip.start, clip.end) == (8.0, 32, 48, None, None)
-    assert recognise(media / "videos").clips[2].is_image
+    assert scan_folder(media / "videos").clips[2].is_image
 
 
-def test_metadata_beside_a_video_tells_its_prompt(media):
+def test_the_prompt_in_a_json_sidecar_is_the_caption(media):
     (media / "videos/c.png").unlink()
     (media / "videos/a.json").write_text('{"prompt": "one  ball", "seed": 1}')
     (media / "videos/b.json").write_text('{"prompt": "two"}')
     (media / "videos/b.txt").write_text("three")
-    assert seen(media / "videos") == [("a.mp4", "one ball", 9), ("b.mp4", "three", 13)]
+    assert scanned(media / "videos") == [("a.mp4", "one ball", 9), ("b.mp4", "three", 13)]
     for content in ("[]", "{", '{"prompt": 3}', "{}"):
         (media / "videos/a.json").write_text(content)
-        assert [reason for _, reason in recognise(media / "videos").rejects] == ["it has no caption"]
+        assert [reason for _, reason in scan_folder(media / "videos").rejects] == ["it has no caption"]
 
 
 def test_videos_and_labels(media):
     (media / "labels").mkdir()
     for name, word in WORDS.items():
         (media / f"labels/{name}.txt").write_text(word)
-    assert seen(media) == ALL
+    assert scanned(media) == ALL
 
 
-def test_lists(media):
+def test_text_lists(media):
     (media / "prompts.txt").write_text("\ufeffone\ntwo\nthree\n\n", encoding="utf-8")
     (media / "videos.txt").write_text("videos/a.mp4\nvideos/b.mp4\nvideos/c.png\n")
-    assert seen(media) == ALL
+    assert scanned(media) == ALL
     (media / "images.txt").write_text("x\n")
-    assert "images.txt is not needed" in recognise(media).notes[0]
+    assert "images.txt is ignored" in scan_folder(media).notes[0]
     (media / "prompts.txt").write_text("one\ntwo\n")
     with pytest.raises(UserError, match=r"prompts.txt has 2 lines and videos.txt has 3"):
-        recognise(media)
+        scan_folder(media)
     (media / "videos.txt").unlink()
     (media / "images.txt").unlink()
     with pytest.raises(UserError, match=r"neither a videos.txt nor an images.txt"):
-        recognise(media)
+        scan_folder(media)
 
 
 def rows() -> list[dict]:
@@ -100,134 +100,132 @@ def write_parquet(folder: Path) -> None:
 @pytest.mark.parametrize("write", [write_jsonl, write_json, write_csv, write_parquet])
 def test_tables(media, write):
     write(media)
-    assert seen(media) == ALL
-    assert seen(next(media.glob("metadata.*"))) == ALL
-    assert [clip.scores for clip in recognise(media).clips] == [{"flow": 4.5}, {"flow": 6.5}, {"flow": 0.5}]
+    assert scanned(media) == ALL
+    assert scanned(next(media.glob("metadata.*"))) == ALL
+    assert [clip.scores for clip in scan_folder(media).clips] == [{"flow": 4.5}, {"flow": 6.5}, {"flow": 0.5}]
 
 
-def test_a_row_may_be_a_piece_of_a_file(media):
+def test_a_row_may_be_a_part_of_a_file(media):
     row = {"path": "videos/b.mp4", "prompt": "p", "start": 0.5, "end": 1.5, "source": "web", "tags": ["x"], "n": None}
     (media / "metadata.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"start": 0, "end": None}))
-    piece, whole = (listing := recognise(media)).clips
-    assert (piece.start, piece.end, piece.num_frames) == (0.5, 1.5, 8) and whole.num_frames == 13
-    assert piece.id != whole.id and piece.scores == {}
-    assert listing.notes == ["columns that are neither numbers nor texts are left out: tags"]
+    part, whole = (folder := scan_folder(media)).clips
+    assert (part.start, part.end, part.num_frames) == (0.5, 1.5, 8) and whole.num_frames == 13
+    assert part.id != whole.id and part.scores == {}
+    assert folder.notes == ["columns that are neither numbers nor texts are ignored: tags"]
 
 
-def test_rows_that_are_none_are_told(media):
+def test_invalid_rows_are_rejected_with_a_reason(media):
     lines = ["{", "[1]", '{"caption": "x"}', '{"video": "no.mp4", "text": "x"}']
     lines += ['{"video": "videos/a.mp4", "text": "x", "start": "soon"}', '{"video": "videos/a.mp4", "text": 3}']
     lines += ['{"video": "videos/a.mp4", "text": "x", "start": 9}']
     (media / "metadata.jsonl").write_text("\n".join(lines))
-    listing = recognise(media)
-    assert not listing.clips
-    reasons = [reason for _, reason in listing.rejects]
+    folder = scan_folder(media)
+    assert not folder.clips
+    reasons = [reason for _, reason in folder.rejects]
     for part in (
-        "no JSON",
-        "no JSON",
-        "none of file_name",
-        "no number",
+        "not a JSON",
+        "not a JSON",
+        "names no file",
+        "not a number",
         "no such file",
         "no caption",
-        "there is nothing",
+        "is empty",
     ):
         assert any(part in reason for reason in reasons), (part, reasons)
 
 
-def test_a_text_with_commas_belongs_into_quotes(media):
+def test_an_unquoted_comma_in_a_csv_row_is_rejected(media):
     (media / "metadata.csv").write_text('video,text\nvideos/a.mp4,a ball, red\nvideos/b.mp4,"a ball, green"\n')
-    listing = recognise(media)
-    assert [clip.caption for clip in listing.clips] == ["a ball, green"] and not listing.notes
-    ((row, reason),) = listing.rejects
-    assert row == "metadata.csv, row 1" and "is put into quotes" in reason
+    folder = scan_folder(media)
+    assert [clip.caption for clip in folder.clips] == ["a ball, green"] and not folder.notes
+    ((row, reason),) = folder.rejects
+    assert row == "metadata.csv, row 1" and "in quotes" in reason
 
 
-def test_what_ends_no_line_of_a_csv_stays_in_its_text(media):
-    """Among the characters that end a line for others than CSV are some that captions hold."""
-    said = "a ball\u2028rolls\x85 on\x0b"
-    (media / "metadata.csv").write_text(f"video,text\nvideos/a.mp4,{said}\n", encoding="utf-8")
-    listing = recognise(media)
-    assert [clip.caption for clip in listing.clips] == ["a ball rolls on"] and not listing.rejects
+def test_unicode_line_separators_do_not_end_csv_rows(media):
+    """Captions may contain characters that end a line elsewhere, such as U+2028."""
+    text = "a ball\u2028rolls\x85 on\x0b"
+    (media / "metadata.csv").write_text(f"video,text\nvideos/a.mp4,{text}\n", encoding="utf-8")
+    folder = scan_folder(media)
+    assert [clip.caption for clip in folder.clips] == ["a ball rolls on"] and not folder.rejects
 
 
-def test_a_time_that_is_nan_is_none(media):
-    """As tables are written by programs that know no empty number."""
+def test_nan_times_are_missing(media):
+    """Some programs write NaN for an empty number."""
     (media / "metadata.jsonl").write_text('{"video": "videos/a.mp4", "text": "x", "start": NaN, "end": NaN}')
-    (clip,) = recognise(media).clips
+    (clip,) = scan_folder(media).clips
     assert clip.start is None and clip.end is None
 
 
-def test_a_score_that_is_missing_leaves_out_no_column_and_a_row_without_a_file_is_told(media):
+def test_missing_scores_are_allowed_and_rows_without_a_file_rejected(media):
     lines = ["video,text,flow", "videos/a.mp4,x,0.5", "videos/b.mp4,y,", "videos/a.mp4,z,nan", ",w,1"]
     (media / "metadata.csv").write_text("\n".join(lines))
-    listing = recognise(media)
-    assert [clip.scores for clip in listing.clips] == [{"flow": 0.5}, {}, {}] and not listing.notes
-    ((row, reason),) = listing.rejects
-    assert row == "metadata.csv, row 4" and "none of file_name" in reason
+    folder = scan_folder(media)
+    assert [clip.scores for clip in folder.clips] == [{"flow": 0.5}, {}, {}] and not folder.notes
+    ((row, reason),) = folder.rejects
+    assert row == "metadata.csv, row 4" and "names no file" in reason
 
 
-def test_an_object_is_a_table_of_one_row(media):
+def test_a_single_json_object_is_one_row(media):
     (media / "metadata.json").write_text(json.dumps({"video": "videos/a.mp4", "text": "x"}, indent=2))
-    assert [clip.caption for clip in recognise(media).clips] == ["x"]
+    assert [clip.caption for clip in scan_folder(media).clips] == ["x"]
 
 
-def test_damaged_files_stop_nothing(tmp_path):
+def test_damaged_files_do_not_stop_the_scan(tmp_path):
     reasons = clips.damaged(tmp_path)
     clips.video(tmp_path / "good.mp4")
-    listing = recognise(tmp_path)
-    told = {Path(source).name: reason for source, reason in listing.rejects}
-    later = {"half.mp4", "tiny.mp4", "slow.mp4", "short.mp4"}  # which only reading or the target tells
-    assert told.keys() == reasons.keys() - later
-    for name, reason in told.items():
+    folder = scan_folder(tmp_path)
+    rejects = {Path(source).name: reason for source, reason in folder.rejects}
+    later = {"half.mp4", "tiny.mp4", "slow.mp4", "short.mp4"}  # rejected only when planned or read
+    assert rejects.keys() == reasons.keys() - later
+    for name, reason in rejects.items():
         assert reasons[name] in reason, name
-    assert "good.mp4" in {clip.source.name for clip in listing.clips}
+    assert "good.mp4" in {clip.source.name for clip in folder.clips}
 
 
-def test_images_alone_need_no_captions(tmp_path):
-    clips.picture(tmp_path / "a.png", None)
-    clips.picture(tmp_path / "b/c.jpg.png", None)
+def test_a_folder_of_images_needs_no_captions(tmp_path):
+    clips.image(tmp_path / "a.png", None)
+    clips.image(tmp_path / "b/c.jpg.png", None)
     (tmp_path / ".hidden").mkdir()
-    clips.picture(tmp_path / ".hidden/d.png", None)
-    assert seen(tmp_path) == [("a.png", "", 1), ("c.jpg.png", "", 1)]
+    clips.image(tmp_path / ".hidden/d.png", None)
+    assert scanned(tmp_path) == [("a.png", "", 1), ("c.jpg.png", "", 1)]
     (tmp_path / "a.txt").write_text("a cube")
-    assert [reason for _, reason in recognise(tmp_path).rejects] == ["it has no caption"]
+    assert [reason for _, reason in scan_folder(tmp_path).rejects] == ["it has no caption"]
 
 
-def test_a_picture_beside_a_video_is_its_cover(tmp_path):
+def test_an_image_with_the_name_of_a_video_is_rejected(tmp_path):
     clips.video(tmp_path / "a.mp4")
-    clips.picture(tmp_path / "a.png", None)
-    assert recognise(tmp_path).rejects == [
-        (str(tmp_path / "a.png"), "the caption beside it is taken for that of a.mp4")
-    ]
+    clips.image(tmp_path / "a.png", None)
+    assert scan_folder(tmp_path).rejects == [(str(tmp_path / "a.png"), "the caption beside it belongs to a.mp4")]
 
 
-def test_pixels_alone_need_no_captions(media):
-    assert len(recognise(media / "videos").rejects) == 3
-    assert [name for name, _, _ in seen(media / "videos", captions=False)] == ["a.mp4", "b.mp4", "c.png"]
+def test_captions_are_optional_for_training_on_pixels(media):
+    assert len(scan_folder(media / "videos").rejects) == 3
+    assert [name for name, _, _ in scanned(media / "videos", captions=False)] == ["a.mp4", "b.mp4", "c.png"]
 
 
-def test_ids_are_of_the_content(media):
-    ids = [clip.id for clip in recognise(media / "videos", captions=False).clips]
+def test_ids_depend_on_the_content_only(media):
+    ids = [clip.id for clip in scan_folder(media / "videos", captions=False).clips]
     assert len(set(ids)) == 3
     (media / "videos/a.mp4").rename(media / "videos/z.mp4")
-    assert [clip.id for clip in recognise(media / "videos", captions=False).clips] == [*ids[1:], ids[0]]
+    assert [clip.id for clip in scan_folder(media / "videos", captions=False).clips] == [*ids[1:], ids[0]]
 
 
-def test_jobs_and_workers_share_the_files(media):
-    whole = recognise(media / "videos", captions=False).clips
-    parts = [recognise(media / "videos", captions=False, shard=Shard(k, 2), workers=k).clips for k in (0, 1)]
+def test_jobs_and_workers_scan_the_same_clips(media):
+    whole = scan_folder(media / "videos", captions=False).clips
+    parts = [scan_folder(media / "videos", captions=False, shard=Shard(k, 2), workers=k).clips for k in (0, 1)]
     assert [parts[0][0], parts[1][0], parts[0][1]] == whole
 
 
-def test_what_is_no_folder_of_clips(tmp_path):
+def test_other_folders_and_files_are_rejected(tmp_path):
     (tmp_path / "notes.txt").touch()
     for path, reason in (
-        (tmp_path, "nothing in .* is a video or an image"),
-        (tmp_path / "none", "it is not there"),
-        (tmp_path / "notes.txt", "it is a file"),
+        (tmp_path, "there are no videos or images in"),
+        (tmp_path / "none", "there is no such file or folder"),
+        (tmp_path / "notes.txt", "it is a file of another type"),
     ):
         with pytest.raises(UserError, match=reason):
-            recognise(path)
+            scan_folder(path)
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="damaged or no Parquet"):
-        recognise(tmp_path)
+    with pytest.raises(UserError, match="damaged or not a Parquet"):
+        scan_folder(tmp_path)

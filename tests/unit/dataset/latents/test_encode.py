@@ -8,24 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.ingest.clip_windows import plan, views_of
-from cogvideox.dataset.ingest.frame_reader import read
-from cogvideox.dataset.ingest.scan import recognise
+from cogvideox.dataset.cache_keys import weights_hash
+from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.ingest.clip_windows import clip_windows
+from cogvideox.dataset.ingest.frame_reader import read_window
+from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents import encode as module
-from cogvideox.dataset.latents.cache_keys import weights_hash
-from cogvideox.dataset.latents.encode import Encoded, encode, num_bytes, store_settings
-from cogvideox.dataset.latents.encode_workers import noised
+from cogvideox.dataset.latents.encode import EncodeResult, encode_clips
+from cogvideox.dataset.latents.encode_plan import plan_encoding, store_settings
+from cogvideox.dataset.latents.encode_workers import add_image_noise
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore, read_index, write_index
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_folder import load
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.video.transform import to_model
 from tests import tiny
 from tests.unit.dataset import clips
 
-TARGET = Target(fps=8.0, num_frames=9, max_area=32 * 48)
+TARGET = ClipFormat(fps=8.0, num_frames=9, max_area=32 * 48)
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +37,26 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Two videos, the longer of two windows, and a picture."""
+    """Two videos, one of them two windows long, and an image."""
     clips.video(tmp_path / "data/a.mp4", "a red ball")
     clips.video(tmp_path / "data/b.mp4", "a green cube", num_frames=18, seed=1)
-    clips.picture(tmp_path / "data/c.png", "one small thing")
+    clips.image(tmp_path / "data/c.png", "one small thing")
     return tmp_path / "data"
 
 
 @pytest.fixture
 def make(data, model, tmp_path):
-    """Encodes the folder into a store, and says how many latents and texts were new."""
+    """Encode the folder into a store."""
 
-    def make(target: Target = TARGET, store: str = "store", of: Path = data, shard=None, **options) -> Encoded:
-        listing = recognise(of, shard=shard)
-        return encode(listing, tmp_path / store, model, target, shard=shard, **options)
+    def make(target: ClipFormat = TARGET, store: str = "store", of: Path = data, shard=None, **options) -> EncodeResult:
+        plan = plan_encoding(scan_folder(of, shard=shard), read_spec(model), target)
+        return encode_clips(plan, tmp_path / store, shard=shard, **options)
 
     return make
 
 
-def new(encoded: Encoded) -> tuple[int, int]:
-    return encoded.num_new_latents, encoded.num_new_texts
+def new(result: EncodeResult) -> tuple[int, int]:
+    return result.num_new_latents, result.num_new_texts
 
 
 def same(one: LatentStore, other: LatentStore) -> bool:
@@ -66,25 +68,25 @@ def same(one: LatentStore, other: LatentStore) -> bool:
     return tensors and plain(one) == plain(other) and one.rejects == other.rejects
 
 
-def test_a_store_holds_what_the_networks_make(make, data, model, tmp_path):
-    assert make() == Encoded(4, 4, 4, [], True)
+def test_a_store_holds_the_outputs_of_the_networks(make, data, model, tmp_path):
+    assert make() == EncodeResult(4, 4, 4, [], True)
     store, bundle = LatentStore(tmp_path / "store"), load(model)
     assert len(store) == 4 and store.shapes.tolist() == [[3, 4, 6]] * 3 + [[1, 4, 6]]
-    views = [view for clip in recognise(data).clips for view in views_of(clip, TARGET)]
-    for sample, view in zip(store, views):
-        posterior = bundle.vae.encode(to_model(torch.from_numpy(read(view)))[None])
-        ids = bundle.tokenizer.encode([view.clip.caption], tiny.TEXT_LENGTH)
+    windows = [window for clip in scan_folder(data).clips for window in clip_windows(clip, TARGET)]
+    for sample, window in zip(store, windows):
+        posterior = bundle.vae.encode(to_model(torch.from_numpy(read_window(window)))[None])
+        ids = bundle.tokenizer.encode([window.clip.caption], tiny.TEXT_LENGTH)
         torch.testing.assert_close(sample.mean.float(), posterior.mean[0], rtol=2**-8, atol=1e-6)
         torch.testing.assert_close(sample.logvar.float(), posterior.logvar[0], rtol=2**-8, atol=1e-6)
         torch.testing.assert_close(sample.text.float(), bundle.text_encoder(ids)[0], rtol=2**-8, atol=1e-6)
-        assert (sample.clip_id, sample.source_size, sample.fps) == (view.clip.id, (32, 48), view.fps)
+        assert (sample.clip_id, sample.source_size, sample.fps) == (window.clip.id, (32, 48), window.fps)
         assert sample.crop == (0, 0, 32, 48) and sample.vae == store.settings.vae
     null = bundle.text_encoder(bundle.tokenizer.encode([""], tiny.TEXT_LENGTH))[0]
     torch.testing.assert_close(store.null_text().float(), null, rtol=2**-8, atol=1e-6)
     assert store.settings.scaling_factor == bundle.vae.config.scaling_factor
 
 
-def test_a_second_run_makes_only_what_is_new(make, data, tmp_path):
+def test_a_second_run_encodes_only_what_is_new(make, data, tmp_path):
     make()
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
     assert new(make()) == (0, 0)
@@ -100,50 +102,50 @@ def test_a_second_run_makes_only_what_is_new(make, data, tmp_path):
     assert before.items() <= after.items()
 
 
-def test_first_frames_stand_beside_their_clips(make, model, tmp_path):
-    """Several times under noise, which follows from the clip; a store that lacks them is not encoded anew."""
+def test_first_frames_are_encoded_under_noise(make, model, tmp_path):
+    """Several times, with noise seeded by the clip; adding them to a store does not encode its latents again."""
     target = replace(TARGET, first_frames=3)
     assert new(make()) == (4, 4)
     assert LatentStore(tmp_path / "store")[0].image_mean is None
     encoded = make(target)
-    assert new(encoded) == (0, 0) and encoded.num_new_images == 4
+    assert new(encoded) == (0, 0) and encoded.num_new_first_frames == 4
     store, bundle = LatentStore(tmp_path / "store"), load(model)
     for sample, row in zip(store, store.rows):
-        (view,) = [
-            v for c in recognise(tmp_path / "data").clips for v in views_of(c, TARGET) if v.clip.id == row.clip_id
+        (window,) = [
+            v for c in scan_folder(tmp_path / "data").clips for v in clip_windows(c, TARGET) if v.clip.id == row.clip_id
         ]
-        first = to_model(torch.from_numpy(read(view)[:1]))
-        posterior = bundle.vae.encode(noised(first, 3, row.images))
+        first = to_model(torch.from_numpy(read_window(window)[:1]))
+        posterior = bundle.vae.encode(add_image_noise(first, 3, row.images))
         assert sample.image_mean.shape == (4, 3, 4, 6)
         torch.testing.assert_close(sample.image_mean[:, 1].float(), posterior.mean[1, :, 0], rtol=2**-8, atol=1e-6)
         torch.testing.assert_close(sample.image_logvar[:, 2].float(), posterior.logvar[2, :, 0], rtol=2**-8, atol=1e-6)
         assert not torch.equal(sample.image_mean[:, 0], sample.image_mean[:, 1])
-    assert make(target).num_new_images == 0
-    assert make(replace(target, first_frames=1)).num_new_images == 4
+    assert make(target).num_new_first_frames == 0
+    assert make(replace(target, first_frames=1)).num_new_first_frames == 4
 
 
-def test_noise_on_images():
-    """Of scales whose logarithms are about -3 on average and spread by 0.5, other ones for another key."""
+def test_image_noise_is_log_normal_and_seeded_by_the_key():
+    """The log of the scale has mean -3 and standard deviation 0.5."""
     image = torch.zeros(3, 1, 16, 16)
-    copies = noised(image, 1000, "0123456789abcdef")
+    copies = add_image_noise(image, 1000, "0123456789abcdef")
     scales = copies.flatten(1).std(1).log()
     assert scales.mean() == pytest.approx(-3.0, abs=0.05) and scales.std() == pytest.approx(0.5, abs=0.05)
-    assert torch.equal(copies[:2], noised(image, 1000, "0123456789abcdef")[:2])
-    assert not torch.equal(copies[:2], noised(image, 1000, "1123456789abcdef")[:2])
+    assert torch.equal(copies[:2], add_image_noise(image, 1000, "0123456789abcdef")[:2])
+    assert not torch.equal(copies[:2], add_image_noise(image, 1000, "1123456789abcdef")[:2])
 
 
-def test_damaged_clips_are_rows_with_their_reason(make, data, tmp_path):
+def test_damaged_clips_are_rejected_with_a_reason(make, data, tmp_path):
     reasons = clips.damaged(data)
     encoded = make(replace(TARGET, num_frames=17))
     store = LatentStore(tmp_path / "store")
     assert len(store) == encoded.num_clips == 3 and store.rejects == encoded.rejects
-    told = {Path(source).name: reason for source, reason in store.rejects}
-    assert told.keys() == reasons.keys()
-    for name, reason in told.items():
+    rejects = {Path(source).name: reason for source, reason in store.rejects}
+    assert rejects.keys() == reasons.keys()
+    for name, reason in rejects.items():
         assert reasons[name] in reason, name
 
 
-def test_captions_that_cannot_be_encoded_cost_their_clips(make, data, tmp_path):
+def test_clips_with_unusable_captions_are_rejected(make, data, tmp_path):
     (data / "a.txt").write_text("ball " * 50)
     (data / "metadata.jsonl").write_text(
         json.dumps({"video": "a.mp4", "text": "ball " * 50})
@@ -156,7 +158,7 @@ def test_captions_that_cannot_be_encoded_cost_their_clips(make, data, tmp_path):
     assert columns["flow"].tolist() == [0.5] and columns["kind"].tolist() == ["x"]
 
 
-def test_scores_that_some_clips_lack(make, data, tmp_path):
+def test_missing_scores_are_nan_or_empty(make, data, tmp_path):
     rows = [{"video": "a.mp4", "text": "ball", "flow": 2, "tag": "x"}, {"video": "c.png", "text": "cube", "mixed": 1}]
     rows[1]["mixed"], rows[0]["mixed"] = "n/a", 1.5
     (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -166,16 +168,16 @@ def test_scores_that_some_clips_lack(make, data, tmp_path):
     assert columns["tag"].tolist() == ["x", ""] and columns["mixed"].tolist() == ["1.5", "n/a"]
 
 
-def test_the_same_clip_counts_once(make, data, tmp_path):
+def test_duplicate_clips_are_rejected(make, data, tmp_path):
     (data / "e.mp4").write_bytes((data / "a.mp4").read_bytes())
     (data / "e.txt").write_text("a red ball")
-    assert make().rejects == [(str(data / "e.mp4"), f"it is the same clip, with the same caption, as {data / 'a.mp4'}")]
+    assert make().rejects == [(str(data / "e.mp4"), f"it is a duplicate of {data / 'a.mp4'}, with the same caption")]
     (data / "e.txt").write_text("the ball")
     assert make().rejects == [] and len(LatentStore(tmp_path / "store")) == 5
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_jobs_make_the_same_store_together(make, tmp_path, world):
+def test_a_job_array_makes_the_same_store(make, tmp_path, world):
     make()
     for rank in range(world):
         assert not (tmp_path / "jobs" / INDEX).exists()
@@ -185,7 +187,7 @@ def test_jobs_make_the_same_store_together(make, tmp_path, world):
     assert not any(file.is_dir() for file in (tmp_path / "jobs").iterdir())
 
 
-def test_parts_of_what_the_folder_was_before_are_not_taken(make, data, tmp_path):
+def test_results_of_jobs_on_an_older_folder_are_not_merged(make, data, tmp_path):
     make(store="jobs", shard=Shard(0, 2))
     clips.video(data / "d.mp4", "a red ball", seed=3)
     assert not make(store="jobs", shard=Shard(1, 2)).complete
@@ -194,14 +196,14 @@ def test_parts_of_what_the_folder_was_before_are_not_taken(make, data, tmp_path)
 
 
 @pytest.mark.slow
-def test_processes_make_the_same_store(make, tmp_path):
+def test_worker_processes_make_the_same_store(make, tmp_path):
     make()
     assert new(make(store="pool", workers=2)) == (4, 4)
     assert same(LatentStore(tmp_path / "store"), LatentStore(tmp_path / "pool"))
 
 
-def test_a_stop_costs_one_shard(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "NUM_IN_SHARD", 1)
+def test_an_interruption_costs_one_shard(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SHARD_ITEMS", 1)
 
     def stop(what: str, done: int, total: int) -> None:
         if what == "clips" and done == 2:
@@ -213,34 +215,34 @@ def test_a_stop_costs_one_shard(make, tmp_path, monkeypatch):
     assert new(make()) == (2, 0)
 
 
-def test_a_damaged_shard_is_made_again(make, tmp_path):
+def test_a_damaged_shard_is_encoded_again(make, tmp_path):
     make()
     (shard,) = (tmp_path / "store").glob("latents-*")
     whole = {name: tensor.clone() for name, tensor in load_file(shard).items()}
     shard.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(UserError, match="is damaged; remove it and encode again"):
+    with pytest.raises(UserError, match="is damaged; delete it and run"):
         LatentStore(tmp_path / "store")[0]
     assert new(make()) == (4, 0)
     assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(shard).items())
 
 
-def test_other_weights_are_other_latents(make, model, tmp_path):
+def test_other_weights_have_other_hashes(make, model, tmp_path):
     make()
     bundle = load(model)
-    before = store_settings(module.read_spec(model), TARGET)
+    before = store_settings(read_spec(model), TARGET)
     with torch.no_grad():
         bundle.vae.decoder.conv_in.weight.add_(1)
     other = tiny.model_folder.save(bundle, tmp_path / "decoder")
-    assert replace(store_settings(module.read_spec(other), TARGET), model=before.model) == before
+    assert replace(store_settings(read_spec(other), TARGET), model=before.model) == before
     with torch.no_grad():
         bundle.vae.encoder.conv_in.bias[0] += 1
         bundle.text_encoder.norm.weight[0] += 1
     other = tiny.model_folder.save(bundle, tmp_path / "both")
-    after = store_settings(module.read_spec(other), TARGET)
+    after = store_settings(read_spec(other), TARGET)
     assert after.vae != before.vae and after.text_encoder != before.text_encoder
 
 
-def test_a_change_anywhere_in_a_tensor_is_seen(tmp_path):
+def test_a_change_anywhere_in_a_tensor_changes_its_hash(tmp_path):
     def hashed(tensor: torch.Tensor) -> str:
         save_file({"x": tensor}, tmp_path / "x.safetensors")
         return weights_hash(open_weights(tmp_path / "x.safetensors"), ["x"], None)
@@ -254,7 +256,7 @@ def test_a_change_anywhere_in_a_tensor_is_seen(tmp_path):
     assert hashed(torch.tensor(1.0)) != hashed(torch.tensor(2.0))
 
 
-def test_a_store_travels_to_other_processes(make, tmp_path):
+def test_a_store_can_be_pickled(make, tmp_path):
     make()
     store = LatentStore(tmp_path / "store")
     first = store[0]
@@ -262,29 +264,29 @@ def test_a_store_travels_to_other_processes(make, tmp_path):
     assert torch.equal(copy[0].mean, first.mean)
 
 
-def test_the_size_is_known_before(make, data, model, tmp_path):
+def test_the_size_of_a_store_is_known_in_advance(make, data, model, tmp_path):
     target = replace(TARGET, first_frames=2)
     make(target)
-    views, _ = plan(recognise(data).clips, target)
+    plan = plan_encoding(scan_folder(data), read_spec(model), target)
     written = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.safetensors"))
-    assert 0 < written - num_bytes(views, store_settings(module.read_spec(model), target)) < 6000
+    assert 0 < written - plan.num_bytes < 6000
 
 
-def test_what_is_no_store(tmp_path):
-    with pytest.raises(UserError, match=r"is no store of latents: it has no index.parquet"):
+def test_other_folders_are_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"is not a latent store: it has no index.parquet"):
         LatentStore(tmp_path)
     (tmp_path / INDEX).write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="damaged or no index"):
+    with pytest.raises(UserError, match="damaged or not the index"):
         LatentStore(tmp_path)
 
 
-def test_an_index_comes_back(make, tmp_path):
+def test_an_index_round_trips(make, tmp_path):
     make()
     settings, rows = read_index(tmp_path / "store" / INDEX)
     write_index(tmp_path / "again.parquet", settings, rows)
     assert read_index(tmp_path / "again.parquet") == (settings, rows)
 
 
-def test_sizes_have_to_fit_the_model(make):
-    with pytest.raises(UserError, match="sizes in multiples of 8 pixels do not fit the model: it needs 16"):
+def test_sizes_must_fit_the_model(make):
+    with pytest.raises(UserError, match="sizes in multiples of 8 pixels do not fit the model: use multiples of 16"):
         make(replace(TARGET, multiple=8))

@@ -7,7 +7,7 @@ import torch
 from cogvideox.atomic_io import atomic_write
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents import toybox_latents as module
-from cogvideox.dataset.latents.toybox_latents import encode, fingerprint, render, scene
+from cogvideox.dataset.latents.toybox_latents import clip_scene, encode_toybox, fingerprint, render_clips
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_vae
 from cogvideox.toybox.scenes.grammar import is_withheld
@@ -23,42 +23,42 @@ def vae(tmp_path_factory):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "SHARD", 3)
+    monkeypatch.setattr(module, "SHARD_SIZE", 3)
 
 
-def test_a_clip_depends_on_its_seed_alone():
+def test_a_clip_depends_only_on_its_seed():
     shifted = replace(CLIPS, first_seed=4)
-    assert scene(CLIPS, 5) == scene(shifted, 1)
-    torch.testing.assert_close(render(CLIPS, [5, 6]), render(shifted, [1, 2]), rtol=0, atol=0)
+    assert clip_scene(CLIPS, 5) == clip_scene(shifted, 1)
+    torch.testing.assert_close(render_clips(CLIPS, [5, 6]), render_clips(shifted, [1, 2]), rtol=0, atol=0)
 
 
-def test_withheld_compositions_never_occur():
-    assert not any(is_withheld(scene(CLIPS, index)) for index in range(200))
+def test_no_clip_is_withheld():
+    assert not any(is_withheld(clip_scene(CLIPS, index)) for index in range(200))
 
 
 def test_the_table_holds_the_posteriors_of_the_vae(vae, small_shards, tmp_path):
-    table = encode(vae, CLIPS, tmp_path, batch_size=2)
+    table = encode_toybox(vae, CLIPS, tmp_path, batch_size=2)
     assert len(table) == 7
-    expected, found = vae.encode(render(CLIPS, [6, 1])), table.posterior([6, 1])
+    expected, found = vae.encode(render_clips(CLIPS, [6, 1])), table.posterior([6, 1])
     # bfloat16 keeps 8 bits.
     torch.testing.assert_close(found.mean, expected.mean, rtol=2**-8, atol=1e-6)
     torch.testing.assert_close(found.logvar, expected.logvar, rtol=2**-8, atol=1e-6)
 
 
-def test_only_what_is_missing_is_encoded(vae, small_shards, tmp_path):
+def test_only_missing_shards_are_encoded(vae, small_shards, tmp_path):
     encoded = []
 
     def on_progress(done: int, total: int) -> None:
         encoded.append((done, total))
 
-    first = encode(vae, CLIPS, tmp_path, on_progress=on_progress)
+    first = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
     assert encoded == [(3, 7), (6, 7), (7, 7)]
-    again = encode(vae, CLIPS, tmp_path, on_progress=on_progress)
+    again = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
     assert len(encoded) == 3 and torch.equal(first.mean, again.mean)
-    # A larger set keeps whole shards and makes the rest; a damaged shard is made again.
+    # A larger set reuses whole shards and encodes the rest; a damaged shard is encoded again.
     shards = sorted(tmp_path.glob("*/*.safetensors"))
     shards[0].write_bytes(shards[0].read_bytes()[:-4])
-    more = encode(vae, replace(CLIPS, num_clips=8), tmp_path, on_progress=on_progress)
+    more = encode_toybox(vae, replace(CLIPS, num_clips=8), tmp_path, on_progress=on_progress)
     assert encoded[3:] == [(3, 8), (8, 8)] and torch.equal(more.mean[:7], first.mean)
 
 
@@ -68,35 +68,35 @@ def test_an_interruption_costs_one_shard(vae, small_shards, tmp_path):
 
     for shards in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
-            encode(vae, CLIPS, tmp_path, on_progress=stop)
+            encode_toybox(vae, CLIPS, tmp_path, on_progress=stop)
         assert len(list(tmp_path.glob("*/*"))) == shards
-    encode(vae, CLIPS, tmp_path, on_progress=stop)
+    encode_toybox(vae, CLIPS, tmp_path, on_progress=stop)
 
 
-def test_half_a_shard_of_a_killed_process_is_removed(vae, small_shards, tmp_path):
-    encode(vae, CLIPS, tmp_path)
-    shard, halves = min(tmp_path.glob("*/*.safetensors")), []
+def test_temporary_files_of_killed_processes_are_removed(vae, small_shards, tmp_path):
+    encode_toybox(vae, CLIPS, tmp_path)
+    shard, temporary = min(tmp_path.glob("*/*.safetensors")), []
     for _ in range(2):
         with atomic_write(shard) as half:
             half.write_bytes(shard.read_bytes())
         half.touch()  # as if the process had been killed inside the block
-        halves.append(half)
-    old, new = halves
+        temporary.append(half)
+    old, new = temporary
     os.utime(old, (0, 0))
-    encode(vae, CLIPS, tmp_path)
+    encode_toybox(vae, CLIPS, tmp_path)
     assert not old.exists() and new.exists()
 
 
-def test_a_cache_that_cannot_be_read_is_one_sentence(vae, small_shards, tmp_path):
-    encode(vae, CLIPS, tmp_path)
+def test_an_unreadable_cache_is_a_user_error(vae, small_shards, tmp_path):
+    encode_toybox(vae, CLIPS, tmp_path)
     shard = min(tmp_path.glob("*/*.safetensors"))
     shard.unlink()
     shard.mkdir()
     with pytest.raises(UserError, match=rf"cannot read .*{shard.name}"):
-        encode(vae, CLIPS, tmp_path)
+        encode_toybox(vae, CLIPS, tmp_path)
 
 
-def test_latents_are_known_by_encoder_and_clips(vae, tmp_path):
+def test_the_fingerprint_depends_on_encoder_and_clips(vae, tmp_path):
     before = fingerprint(vae, CLIPS)
     assert fingerprint(vae, replace(CLIPS, num_clips=8)) == before
     assert fingerprint(vae, replace(CLIPS, first_seed=1)) != before

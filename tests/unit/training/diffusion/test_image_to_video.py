@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.dataset.config import Target
+from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import LatentStore
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.records import Video
@@ -47,12 +47,12 @@ def clips(tmp_path_factory):
 def stage(model, clips, **changes) -> DiffusionTraining:
     usual = DiffusionTraining(
         model=str(model),
-        data=(Source(str(clips)),),
+        data=(DataSource(str(clips)),),
         add_image=True,
         row_tokens=64,
         optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
         run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
-        target=Target(fps=8.0, num_frames=5, height=32, width=32),
+        target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32),
         stored_as="float32",
     )
     return replace(usual, **changes)
@@ -143,7 +143,7 @@ def test_what_is_refused(model, clips, tmp_path):
     text = train(stage(model, clips, add_image=False), tmp_path / "text") and tmp_path / "text/stores"
     (store,) = text.iterdir()
     with pytest.raises(UserError, match="encode into it again with --first-frames 4"):
-        train(stage(model, clips, data=(Source(str(store)),)), tmp_path / "d")
+        train(stage(model, clips, data=(DataSource(str(store)),)), tmp_path / "d")
     other = tiny.write(tmp_path / "other", "5b")
     with pytest.raises(UserError, match=f"has other weights than that of {other}: encode the clips anew"):
-        train(stage(other, clips, data=(Source(str(store)),)), tmp_path / "e")
+        train(stage(other, clips, data=(DataSource(str(store)),)), tmp_path / "e")

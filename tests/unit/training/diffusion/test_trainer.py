@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.dataset.config import Target
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.pretrained import model_folder
@@ -52,11 +52,11 @@ def store(model, clips, tmp_path_factory):
 def stage(model, at, **changes) -> DiffusionTraining:
     usual = DiffusionTraining(
         model=str(model),
-        data=(Source(str(at)),),
+        data=(DataSource(str(at)),),
         row_tokens=64,
         optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
         run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
-        target=Target(fps=8.0, num_frames=9, max_area=32 * 48),
+        target=ClipFormat(fps=8.0, num_frames=9, max_area=32 * 48),
         stored_as="float32",
     )
     return replace(usual, **changes)
@@ -103,7 +103,9 @@ def test_a_lora_learns_and_the_model_does_not(model, store, tmp_path):
 def test_stages_chain(model, clips, store, tmp_path):
     fresh = model_folder.load(model).transformer.config
     first = train(stage(model, store, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
-    second = train(stage(first, clips, target=Target(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second")
+    second = train(
+        stage(first, clips, target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second"
+    )
     spec = model_folder.load(second)
     assert spec.transformer.config.num_layers == 1
     assert spec.settings.provenance["trained_from"] == str(first.resolve())
@@ -128,7 +130,7 @@ def test_what_is_refused(model, store, tmp_path):
     with pytest.raises(UserError, match="nothing to train on: --data"):
         train(stage(model, store, data=()), tmp_path / "a")
     with pytest.raises(UserError, match=r"nothing at .*gone"):
-        train(stage(model, store, data=(Source(str(tmp_path / "gone")),)), tmp_path / "b")
+        train(stage(model, store, data=(DataSource(str(tmp_path / "gone")),)), tmp_path / "b")
     with pytest.raises(UserError, match="leave out either"):
         stage(model, store, lora=LoRASettings(), transformer=model_folder.load(model).transformer.config)
     with pytest.raises(UserError, match="use adamw"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cogvideox.dataset.mixture import Source
+from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.config import OptimSettings
@@ -41,7 +41,7 @@ def test_missing_torchao_is_reported(monkeypatch: pytest.MonkeyPatch):
 
 def test_missing_torchao_is_reported_before_clips_are_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    settings = replace(RECIPES["toybox-sft"](), optim=EIGHT, data=(Source(str(tmp_path)),))
+    settings = replace(RECIPES["toybox-sft"](), optim=EIGHT, data=(DataSource(str(tmp_path)),))
     with pytest.raises(UserError, match="needs torchao"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

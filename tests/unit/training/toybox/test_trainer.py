@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.dataset.latents.toybox_latents import LatentTable, encode, scene
+from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene, encode_toybox
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
@@ -28,7 +28,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(settings, tmp_path_factory) -> LatentTable:
-    return encode(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
+    return encode_toybox(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
 
 
 def test_a_batch_is_a_function_of_the_step(settings, table):
@@ -46,7 +46,7 @@ def test_the_timesteps_of_a_batch_cover_the_range(settings, table):
 
 def test_some_steps_are_of_images(settings, table, tmp_path):
     settings = replace(settings, image_interval=3, images_per_clip=2)
-    images = encode(load_vae(settings.vae), settings.images, tmp_path)
+    images = encode_toybox(load_vae(settings.vae), settings.images, tmp_path)
     batches = [Batches(settings).draw(table, images, step) for step in range(6)]
     assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
 
@@ -66,7 +66,7 @@ def test_captions_are_true_varied_and_sometimes_dropped(settings):
     captions = [caption for step in range(100) for caption in batches.captions([7] * 4, step)]
     assert 0.15 < captions.count("") / len(captions) < 0.35
     assert len(set(captions)) > 50
-    facts = scene(settings.clips, 7).facts
+    facts = clip_scene(settings.clips, 7).facts
     assert all(facts[name] == value for caption in captions for name, value in parse_prompt(caption).items())
 
 

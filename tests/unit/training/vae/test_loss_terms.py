@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.dataset.latents.toybox_latents import render
+from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_vae, save_vae
 from cogvideox.training.vae.clip_sources import Toybox
@@ -50,7 +50,7 @@ def test_terms_are_logged_from_the_step_on_that_they_count(tmp_path, capsys):
 def test_the_pull_is_as_strong_as_the_rest_at_the_last_layer(vae):
     """What is added to the loss has at the last layer the gradient that the loss has, times its weight."""
     adversary, layer = Adversary(SETTINGS, CPU), vae.decoder.conv_out.weight
-    video = render(SETTINGS.clips, range(2))
+    video = render_clips(SETTINGS.clips, range(2))
     reconstruction, _, _ = reconstruct(vae, video, torch.randn(2, 4, 2, 2, 2))
     loss = (reconstruction - video).abs().mean()
     part = part_of(draw(SETTINGS, Toybox(SETTINGS.clips), 4), None, whole_clips=False)
@@ -66,7 +66,7 @@ def test_the_pull_is_as_strong_as_the_rest_at_the_last_layer(vae):
 
 def test_the_discriminator_learns(vae):
     adversary = Adversary(replace(SETTINGS, disc_optim=replace(SETTINGS.disc_optim, lr=1e-2, warmup_steps=0)), CPU)
-    video = render(SETTINGS.clips, range(4))
+    video = render_clips(SETTINGS.clips, range(4))
     blurred = torch.nn.functional.avg_pool3d(video, (1, 5, 5), stride=1, padding=(0, 2, 2))
     part = Part(Batch(video, torch.empty(4, 4, 2, 2, 2), torch.zeros(0, 2, dtype=torch.long)), num_frames=5)
     losses = [adversary.learn(part, step, blurred)["disc"].item() for step in range(2, 42)]
@@ -74,7 +74,7 @@ def test_the_discriminator_learns(vae):
 
 
 def test_random_features_are_always_the_same_and_prefer_what_is_alike():
-    features, video = RandomFeatures(), render(SETTINGS.clips, range(4))[:, :, 0]
+    features, video = RandomFeatures(), render_clips(SETTINGS.clips, range(4))[:, :, 0]
     near, far = video + 0.01 * torch.randn(video.shape), video.roll(1, 0)
     assert features(video, video).tolist() == [0.0] * 4
     assert (features(near, video) < features(far, video)).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cogvideox.dataset.latents.toybox_latents import render
+from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_vae
 from cogvideox.training.checkpoint import Checkpoints
@@ -48,8 +48,8 @@ def test_a_batch_is_a_function_of_the_step_and_shows_what_the_clips_show():
     for one, same in zip(draw(SETTINGS, SOURCE, 1), draw(SETTINGS, SOURCE, 1)):
         assert torch.equal(one, same)
     whole = draw(SETTINGS, SOURCE, 4).pixels
-    assert torch.equal(whole, render(SETTINGS.clips, clip_indices(0, 4, 2, SETTINGS.clips.num_clips)))
-    for crop, clip in zip(draw(SETTINGS, SOURCE, 2).pixels, render(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
+    assert torch.equal(whole, render_clips(SETTINGS.clips, clip_indices(0, 4, 2, SETTINGS.clips.num_clips)))
+    for crop, clip in zip(draw(SETTINGS, SOURCE, 2).pixels, render_clips(SETTINGS.clips, clip_indices(0, 2, 2, 10))):
         windows = clip.unfold(2, 8, 1).unfold(3, 8, 1)  # [c t y x h w]
         assert (windows == crop[:, :, None, None]).all(dim=(0, 1, 4, 5)).any()
 
@@ -69,7 +69,7 @@ def test_the_folder_holds_the_average_and_its_scale(run):
     vae, average = load_vae(run), CausalVAE(SETTINGS.model)
     saved = state(run, 8)
     average.load_state_dict({name: saved[f"ema.vae.{name}"] for name in average.state_dict()})
-    video = render(SETTINGS.clips, range(4))
+    video = render_clips(SETTINGS.clips, range(4))
     ours, theirs = (one.decode(one.encode(video).mean) for one in (vae, average))
     torch.testing.assert_close(ours, theirs)
     assert vae.config.scaling_factor == pytest.approx(balanced(vae, SOURCE)[1], rel=1e-4)
@@ -83,7 +83,7 @@ def test_latents_are_balanced():
     vae = CausalVAE(SETTINGS.model)
     init_weights(vae, torch.Generator().manual_seed(0))
     vae, scaling_factor = balanced(vae, SOURCE)
-    posterior = vae.encode(render(SETTINGS.clips, range(SETTINGS.clips.num_clips)))
+    posterior = vae.encode(render_clips(SETTINGS.clips, range(SETTINGS.clips.num_clips)))
     latents, noise = posterior.mean, posterior.logvar.exp()
     variance = latents.var(dim=(0, 2, 3, 4)) + noise.mean(dim=(0, 2, 3, 4))
     torch.testing.assert_close(variance, torch.ones(latents.shape[1]))

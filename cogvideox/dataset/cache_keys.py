@@ -1,0 +1,59 @@
+"""Content-based cache keys: hashes of everything that an encoded tensor depends on, and of nothing else.
+
+Imports no torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cogvideox.dataset.ingest.clip_windows import ClipWindow
+    from cogvideox.state_dict.lazy import LazyStateDict
+
+# A weights hash covers this many samples of each tensor, of this many bytes, spread over it. Training changes every
+# number, and reading all of T5 (10 GB) would take longer than everything else before a run.
+NUM_SAMPLES, SAMPLE_BYTES = 16, 2**14
+VERSION = 1  # of the way frames are read and resized; change it when the latents change
+
+
+def hash_values(*values: Any) -> str:
+    """Return a hash of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def window_id(content_id: str, start: float | None, end: float | None) -> str:
+    """Return the id of a window, in seconds, of something whose own id is `content_id`; of all of it, that id."""
+    return content_id if start is None and end is None else hash_values(content_id, start, end)
+
+
+def text_key(caption: str, length: int, text_encoder: str) -> str:
+    """Return the key of a prompt embedding of `length` tokens; `text_encoder` is the hash of the encoder."""
+    return hash_values("text", VERSION, caption, length, text_encoder)
+
+
+def latents_key(window: "ClipWindow", vae: str) -> str:
+    """Return the key of a window's latents; `vae` is the hash of the encoder."""
+    size = window.num_frames, window.height, window.width
+    return hash_values("latents", VERSION, window.clip.id, window.fps, *size, vae)
+
+
+def first_frames_key(window: "ClipWindow", num_copies: int, vae: str) -> str:
+    """Return the key of a window's first frame, encoded `num_copies` times under noise."""
+    return hash_values("images", VERSION, window.clip.id, num_copies, window.height, window.width, vae)
+
+
+def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:
+    """Return a hash of plain settings and of some tensors of a file: names, shapes, dtypes, and samples of bytes."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(names):
+        tensor = state.read_transient(name)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content = tensor.contiguous().flatten().view(torch.uint8)
+        last = max(0, len(content) - SAMPLE_BYTES)
+        for start in sorted({last * i // (NUM_SAMPLES - 1) for i in range(NUM_SAMPLES)}):
+            digest.update(content[start : start + SAMPLE_BYTES].numpy().tobytes())
+    return digest.hexdigest()[:16]
