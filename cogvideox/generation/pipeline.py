@@ -41,6 +41,7 @@ from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.placement import PlacedModel
 from cogvideox.pretrained.offload.planner import MemoryPlan
 from cogvideox.records import Video
+from cogvideox.transformer.attention_backends import record_backends
 from cogvideox.transformer.float8 import is_float8
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.inject import LoRA
@@ -208,7 +209,12 @@ class CogVideoX:
         """
         inputs = resize_inputs(reopen_inputs(request) if inputs is None else inputs, request)
         frames, out_of_memory = None, ""
-        with self._lock, device_context(self.device), full_precision_convolutions(self.dtype):
+        with (
+            self._lock,
+            device_context(self.device),
+            full_precision_convolutions(self.dtype),
+            record_backends() as backends,
+        ):
             metadata = self.replay(request).metadata()
             try:
                 runner = Runner(
@@ -230,6 +236,8 @@ class CogVideoX:
                 out_of_memory = f"out of memory: {next_setting(self.bundle.plan, request)}"
             if frames is None:  # raised outside the handler: the traceback there keeps tensors alive
                 raise UserError(out_of_memory)
+        if backends and backends != {"default"}:
+            metadata["attention"] = ", ".join(sorted(backends))
         return Video(frames, fps=request.fps, metadata=metadata)
 
     def replay(self, request: Request) -> Replay:

@@ -6,9 +6,13 @@ are packages of their own and have to be switched on. So what is there is timed,
 Axes: b batch, n tokens, k heads of c channels.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import median
+from time import perf_counter
 
 import torch
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_flash_attention_impls, sdpa_kernel
@@ -20,6 +24,9 @@ _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+
+_WARM_UP = 0.1  # seconds
+_ROUNDS = 7
 
 # What FlashAttention can be beside PyTorch's own, which is 2, by the major number of the card, the better one first.
 _PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
@@ -42,8 +49,20 @@ class AttentionBackend:
         return self.flash if self.name == "flash" else self.name
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode()
+_recorded: ContextVar[set[str]] = ContextVar("attention backends in use")
+
+
+@contextmanager
+def record_backends() -> Iterator[set[str]]:
+    """Collect the names of the backends that `fastest_backend` returns in this context."""
+    names: set[str] = set()
+    token = _recorded.set(names)
+    try:
+        yield names
+    finally:
+        _recorded.reset(token)
+
+
 def fastest_backend(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
 ) -> AttentionBackend:
@@ -51,16 +70,23 @@ def fastest_backend(
 
     Kernels that the card, the version or the shape rule out are left out. On a CPU it is "default".
     """
+    backend = _fastest(num_heads, num_tokens, batch, dtype, device, head_dim)
+    if (names := _recorded.get(None)) is not None:
+        names.add(str(backend))
+    return backend
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode()
+def _fastest(
+    num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, head_dim: int
+) -> AttentionBackend:
     if device.type != "cuda":
         return AttentionBackend("default", {})
     flash = _activate(torch.cuda.get_device_capability(device)[0])
     heads = torch.randn(batch, num_tokens, num_heads, head_dim, dtype=dtype, device=device)
-    found: dict[str, float] = {}
-    for name in _BACKENDS:
-        try:
-            found[name] = _milliseconds(attend_with(name), heads)
-        except RuntimeError:  # "No available kernel": the answer to the question
-            continue
+    calls = {name: partial(_milliseconds, attend_with(name), heads) for name in _BACKENDS}
+    found = median_times({name: call for name, call in calls.items() if _runs(call)})
     return AttentionBackend(min(found, key=found.__getitem__, default="default"), found, flash)
 
 
@@ -88,15 +114,33 @@ def _activate(card: int) -> str:
     return "FA2"
 
 
+def median_times(calls: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The median time of each call, which returns its own. The calls take turns, so that changes of the GPU's clock
+    affect all of them, and those of the first `_WARM_UP` seconds, in which it rises, do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    began = perf_counter()
+    while calls and perf_counter() - began < _WARM_UP:
+        for call in calls.values():
+            call()
+    for _ in range(_ROUNDS):
+        for name, call in calls.items():
+            times[name].append(call())
+    return {name: median(found) for name, found in times.items()}
+
+
+def _runs(call: Callable[[], float]) -> bool:
+    try:
+        call()
+    except RuntimeError:  # "No available kernel"
+        return False
+    return True
+
+
 def _milliseconds(attend: Attend, heads: Heads) -> float:
-    """The median of a few calls, after two that may set things up."""
-    layout, times = Layout((0, heads.shape[1])), []
-    for i in range(7):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        attend(heads, heads, heads, layout)
-        end.record()
-        end.synchronize()
-        if i >= 2:
-            times.append(start.elapsed_time(end))
-    return median(times)
+    layout = Layout((0, heads.shape[1]))
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    attend(heads, heads, heads, layout)
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)

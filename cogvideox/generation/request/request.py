@@ -245,6 +245,7 @@ class Replay(Request):
     loras: tuple[Adapter, ...] = ()
     weights: WeightFormat = "exact"
     float8: bool = False
+    attention: str = "default"  # the kernels that were the fastest on the GPU; a replay chooses again
 
     def metadata(self) -> dict[str, Any]:
         """JSON values, without fields that hold their default. `config.from_dict(Replay, ...)` is the inverse."""

@@ -14,6 +14,8 @@ from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
 from cogvideox.generation.request.request import Replay
 from cogvideox.generation.sampling.denoise import check_finite
 from cogvideox.pretrained.model_folder import load
+from cogvideox.transformer import attention_backends
+from cogvideox.transformer.attention_backends import AttentionBackend
 from tests import tiny
 
 PROMPT = tiny.CAPTIONS[0]
@@ -229,3 +231,12 @@ def test_values_that_are_not_finite_are_an_error_with_advice(dtype, words):
     check_finite(torch.zeros(3), dtype)
     with pytest.raises(UserError, match=words):
         check_finite(torch.tensor([0.0, math.nan]), dtype)
+
+
+def test_attention_kernels_are_in_the_metadata(pipes, monkeypatch):
+    assert "attention" not in pipes["2b"].generate(PROMPT, seed=1).metadata
+    backend = AttentionBackend("flash", {"flash": 1.0}, "FA3")
+    monkeypatch.setattr(attention_backends, "_fastest", lambda *shape: backend)
+    metadata = pipes["2b"].generate(PROMPT, seed=1).metadata
+    assert metadata["attention"] == "FA3"
+    assert cogvideox.config.from_dict(Replay, metadata).attention == "FA3"

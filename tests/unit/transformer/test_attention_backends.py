@@ -1,10 +1,13 @@
+import itertools
+import time
 from contextlib import nullcontext
 
 import torch
 from torch._subclasses import FakeTensorMode
 
+from cogvideox.transformer import attention_backends
 from cogvideox.transformer.attention import Layout, dense
-from cogvideox.transformer.attention_backends import attend_with, fastest_backend
+from cogvideox.transformer.attention_backends import attend_with, fastest_backend, median_times, record_backends
 from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _Recorded
 
 
@@ -23,6 +26,29 @@ def test_a_kernel_is_dense_attention():
     heads = [torch.randn(1, 6, 2, 16) for _ in range(3)]
     assert attend_with("flash") is attend_with("flash")
     torch.testing.assert_close(attend_with("flash")(*heads, Layout((2, 4))), dense(*heads, Layout((2, 4))))
+
+
+def test_cold_calls_do_not_choose(monkeypatch):
+    """The first calls are slow for whoever comes first, and then the clock drifts, here upwards."""
+    monkeypatch.setattr(attention_backends, "_WARM_UP", 0.02)
+    count, began = itertools.count(), time.perf_counter()
+
+    def call(milliseconds: float) -> float:
+        cold = 50.0 if time.perf_counter() - began < 0.01 else 0.0
+        return milliseconds + cold + 1e-6 * next(count)
+
+    found = median_times({"fast": lambda: call(1.0), "slow": lambda: call(1.2)})
+    assert found["fast"] < found["slow"] < 50
+    assert median_times({}) == {}
+
+
+def test_backends_in_use_are_recorded():
+    shape = 2, 16, 1, torch.float32, torch.device("cpu")
+    fastest_backend(*shape)
+    with record_backends() as outer:
+        with record_backends() as inner:
+            fastest_backend(*shape)
+        assert (outer, inner) == (set(), {"default"})
 
 
 def test_each_device_has_its_own_capture_stream(monkeypatch):
