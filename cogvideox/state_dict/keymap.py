@@ -115,8 +115,7 @@ def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     """Convert an external state dict to internal names. The tensors may be views of the input.
 
     Raises:
-        UserError: the shapes of tensors that are joined do not match.
-        ValueError: two tensors get the same name.
+        UserError: the shapes of tensors that are joined do not match; two tensors get the same name.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -132,8 +131,7 @@ def to_external(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     """Convert an internal state dict to external names, the inverse of `to_internal`. Tensors may be views.
 
     Raises:
-        UserError: a tensor cannot be split.
-        ValueError: two tensors get the same name.
+        UserError: a tensor cannot be split; two tensors get the same name.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -220,7 +218,7 @@ def _cat(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 def _add(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     if name in state:
-        raise ValueError(f"two tensors would both be called {name}")
+        raise UserError(f"two tensors would both be called {name}")
     state[name] = tensor
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile, TensorReader, meta_tensors
+from cogvideox.untrusted import parse_json, reading
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
@@ -146,15 +147,12 @@ def _find_in_folder(folder: Path) -> Path:
 
 
 def _open_shards(index: Path) -> LazyStateDict:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    with reading(index, "not an index of weights"):
+        weight_map: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
         files = [index.parent / name for name in names]
-    except OSError as error:
-        raise cannot_read(index, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"cannot read {index}: it is not an index of weights") from error
-    if absent := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
+        absent = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
+    if absent:
         raise UserError(f"cannot read {index}: {pluralize(absent, 'shard')} missing next to it ({abbreviate(absent)})")
     meta: dict[str, Tensor] = {}
     locations: dict[str, tuple[MappedFile, str]] = {}
@@ -171,12 +169,12 @@ def _open_shards(index: Path) -> LazyStateDict:
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
     """Shapes and dtypes of a file's tensors (on the meta device), the reader of its values, and its metadata."""
-    start = b""
-    try:
+    with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")
         with path.open("rb") as file:
-            start = file.read(64)
+            if file.read(64).startswith(b"version https://git-lfs"):
+                raise UserError(f"cannot read {path}: it is a Git LFS pointer, not the weights: run git lfs pull")
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
             if unsupported := [name for name, part in slices.items() if part.get_dtype() not in _DTYPES]:
@@ -190,14 +188,6 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
                 for name, part in slices.items()
             }
             metadata = tensors.metadata() or {}
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except SafetensorError as error:
-        if start.startswith(b"version https://git-lfs"):
-            reason = "it is a Git LFS pointer, not the weights: run git lfs pull"
-        else:
-            reason = f"it is truncated or not a safetensors file ({str(error).removeprefix('Error while ')})"
-        raise UserError(f"cannot read {path}: {reason}") from error
 
     def map_file() -> TensorReader:
         try:

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile
 from cogvideox.state_dict.safetensors_io import open_state
+from cogvideox.untrusted import reading
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
+_PROBLEM = "truncated or not a PyTorch file"
 _WRAPPERS = ("model", "module", "state_dict")
 
 
@@ -43,36 +44,51 @@ def open_pickle(path: str | Path) -> LazyStateDict:
         UserError: the file is missing, truncated, not a PyTorch file, has no state dict, or would execute code.
     """
     path = Path(path)
-    content = _find_state(_load(path), path)
+    with reading(path, _PROBLEM):
+        content = _find_state(_load(path), path)
+        meta = {name: tensor.to("meta") for name, tensor in content.items()}
+        size, is_mapped = path.stat().st_size, zipfile.is_zipfile(path)
+    # Tied weights count twice; a view that repeats its values can have any size.
+    if (total := sum(tensor.nbytes for tensor in meta.values())) > 4 * size + 2**26:
+        raise UserError(f"cannot read {path}: its tensors have {total:,} bytes, but the file has {size:,}")
     if empty := [name for name, tensor in content.items() if tensor.numel() == 0]:
         raise UserError(
             f"cannot read {path}: {pluralize(empty, 'tensor')} without values ({abbreviate(empty)}), as in DeepSpeed "
             "ZeRO-3 checkpoints; merge the checkpoint with DeepSpeed's zero_to_fp32.py first"
         )
-    meta = {name: tensor.to("meta") for name, tensor in content.items()}
-    if zipfile.is_zipfile(path):
+    if is_mapped:
         del content  # unmaps the file; reading the pickle again takes a tenth of a second
-        file = MappedFile(lambda: _find_state(_load(path), path).__getitem__, max(path.stat().st_size // 20, 2**26))
+        file = MappedFile(lambda: _find_state(_load(path), path).__getitem__, max(size // 20, 2**26))
     else:
-        file = MappedFile(lambda: content.__getitem__, path.stat().st_size)
+        file = MappedFile(lambda: content.__getitem__, size)
     return LazyStateDict(meta, {name: (file, name) for name in meta})
 
 
 def _load(path: Path) -> Any:
-    with torch.serialization.safe_globals(_safe_globals()):
+    with reading(path, _PROBLEM), torch.serialization.safe_globals(_safe_globals()):
+        if is_zip := zipfile.is_zipfile(path):
+            _check_records(path)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except OSError as error:
-            raise cannot_read(path, error) from error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError as error:
             if called := _calls(path, str(error)):
                 raise UserError(
                     f"{path} is refused: reading it would run code ({abbreviate(called)}), which weights do not need; "
                     "use a safetensors file of the same weights"
                 ) from error
-            raise UserError(f"cannot read {path}: it is truncated or not a PyTorch file") from error
-        except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UserError(f"cannot read {path}: it is truncated or not a PyTorch file") from error
+            raise
+
+
+def _check_records(path: Path) -> None:
+    """Refuse records that are larger in memory than in the file; `torch.save` stores them as they are."""
+    with zipfile.ZipFile(path) as file:
+        records = file.infolist()
+    compressed = [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]
+    if compressed or sum(record.file_size for record in records) > path.stat().st_size:
+        raise UserError(
+            f"{path} is refused: it is a compressed archive, which may take any amount of memory; torch.save never "
+            "compresses"
+        )
 
 
 def _calls(path: Path, message: str) -> list[str]:
@@ -101,6 +117,8 @@ def _find_state(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if isinstance(content, Mapping):
         state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if unusable := [name for name, tensor in state.items() if tensor.layout != torch.strided or tensor.is_meta]:
+            raise UserError(f"cannot read {path}: {abbreviate(unusable)} are sparse or have no values")
         if state:
             return state
     kind = "dict without tensors" if isinstance(content, Mapping) else type(content).__name__

@@ -1,9 +1,13 @@
 """Files in PyTorch's format: the state dict is read, and no code is executed."""
 
 import argparse
+import io
 import os
 import pickle
 import random
+import zipfile
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -105,3 +109,55 @@ def test_zero_3_checkpoints_are_rejected(tmp_path):
         open_pickle(tmp_path / "x.pt")
     with pytest.raises(UserError, match="there is no such file"):
         open_pickle(tmp_path / "y.pt")
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "extra"])
+def test_a_compressed_archive_is_rejected_without_being_unpacked(tmp_path, state, name):
+    torch.save(state, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt", "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"x/{name}", bytes(2**24))
+    assert (tmp_path / "x.pt").stat().st_size < 2**17
+    with pytest.raises(UserError, match=r"x\.pt is refused: it is a compressed archive"):
+        open_pickle(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
+def test_tensors_that_are_larger_than_their_file_are_rejected(tmp_path, state, new):
+    for big, said in ((torch.ones(1).expand(2**30, 2**10), "but the file has"), (torch.empty(9, device="meta"), "big")):
+        torch.save({**state, "big": big}, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+        with pytest.raises(UserError, match=f"cannot read .*{said}"):
+            open_pickle(tmp_path / "x.pt")
+    tied = {**state, "tied": state["a.weight"].t(), "one": torch.ones(1).expand(9)}
+    torch.save(tied, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+    assert same(open_pickle(tmp_path / "x.pt"), tied)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
+def test_any_damage_is_one_sentence(tmp_path, state, new):
+    """Bytes changed, removed and repeated anywhere in the pickle."""
+    torch.save({"module": state, "lr": np.float64(0.1)}, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+    whole, rng, num_errors = (tmp_path / "x.pt").read_bytes(), random.Random(0), 0
+    for _ in range(200):
+        damage = partial(damaged, rng=rng)
+        (tmp_path / "y.pt").write_bytes(rewrite_pickle(whole, damage) if new else damage(whole))
+        try:
+            dict(open_pickle(tmp_path / "y.pt"))
+        except UserError as error:
+            num_errors += "\n" not in str(error) and str(tmp_path / "y.pt") in str(error)
+    assert num_errors > 100
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    at, length = rng.randrange(len(data)), rng.choice((1, 1, 4, 20))
+    new = rng.choice((b"", rng.randbytes(length), data[at : at + 2 * length], b"\xff" * length))
+    return data[:at] + new + data[at + length :]
+
+
+def rewrite_pickle(archive: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The archive with another `data.pkl` and right checksums."""
+    new = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(new, "w") as file:
+        for name in old.namelist():
+            content = old.read(name)
+            file.writestr(name, change(content) if name.endswith("data.pkl") else content)
+    return new.getvalue()
