@@ -26,6 +26,8 @@ LAYERS = ("attention.qkv", "attention.out", "mlp.out")
 
 _FLOAT8 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_FLOAT8).max
+_CHUNK = 1 << 26
+"""Numbers that are rounded at once: their float32 copies are what rounding takes beside its result."""
 
 
 def to_float8(model: Transformer) -> None:
@@ -92,9 +94,22 @@ class Float8Linear(LowRankLinear):
 
 
 def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
-    """Rows in float8, and what to multiply each with to get it back."""
+    """Round rows to float8; returns them and the factor that restores each."""
+    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # the compiler makes one pass without copies
+        return _round(x)
+    rounded = torch.empty(x.shape, dtype=_FLOAT8, device=x.device)
+    scale = torch.empty(len(x), 1, device=x.device)
+    parts = (tensor.split(max(1, _CHUNK // x.shape[1])) for tensor in (x, rounded, scale))
+    for part, rounded_part, scale_part in zip(*parts):
+        numbers, factors = _round(part)
+        rounded_part.copy_(numbers)
+        scale_part.copy_(factors)
+    return rounded, scale
+
+
+def _round(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
     scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
-    return (x.float() / scale).clamp(-_LARGEST, _LARGEST).to(_FLOAT8), scale
+    return (x.float() / scale).clamp_(-_LARGEST, _LARGEST).to(_FLOAT8), scale
 
 
 def multiplies_float8(device: torch.device) -> bool:

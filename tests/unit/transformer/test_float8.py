@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
+from cogvideox.transformer import float8
 from cogvideox.transformer.float8 import LAYERS, Float8Linear, round_rows, to_float8
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -30,6 +33,24 @@ def test_rows_keep_three_bits_after_the_first():
     error = (rounded.float() * scale - x).abs()
     assert (error <= x.abs() / 16 + largest / 448 / 2**7).all()
     torch.testing.assert_close((rounded.float() * scale).abs().amax(dim=1, keepdim=True), largest)
+
+
+def test_wide_activations_are_rounded_in_chunks(monkeypatch):
+    x = torch.randn(50, 64).bfloat16()
+    expected = round_rows(x)
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            sizes.extend(x.numel() for x in tree_leaves(made) if x.dtype == torch.float32)
+            return made
+
+    monkeypatch.setattr(float8, "_CHUNK", 7 * 64)
+    with Sizes():
+        found = round_rows(x)
+    assert max(sizes) == 7 * 64
+    assert all(torch.equal(one.float(), other.float()) for one, other in zip(found, expected))
 
 
 @pytest.mark.parametrize("gelu", [False, True])
