@@ -56,7 +56,7 @@ def test_every_command_line_option_exists():
 
 @cache
 def help_of(verb: str) -> str:
-    command = [sys.executable, "-m", "cogvideox", verb, "--help"]
+    command = [sys.executable, "-m", "cogvideox", verb, "--help-all" if verb == "generate" else "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
