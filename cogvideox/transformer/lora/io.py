@@ -6,7 +6,6 @@ alpha 1, its trainer's default. A file that does not tell is taken as alpha = ra
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from cogvideox.transformer.lora.inject import LoRA
 from cogvideox.transformer.lora.key_formats import guess_contents, is_base_weight, parse_key
 from cogvideox.transformer.lora.layers import Factors
 from cogvideox.transformer.lora.locate import resolve_lora_file
+from cogvideox.transformer.lora.peft_alphas import PeftAlphas
+from cogvideox.untrusted import parse_json, reading
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers: peft's configuration, every key with the part's name before it
 
@@ -34,20 +35,25 @@ def read_lora(path: str | Path) -> LoRA:
             have no place in a LoRA, half a pair, factors that do not fit each other, NaN or infinity, all by name.
     """
     path = resolve_lora_file(path)
-    state = open_weights(path)
-    header = state.metadata
-    pairs, alphas = _sort(state, path)
-    config = _config(header, path)
-    layers = {}
-    for layer, pair in pairs.items():
-        layers[layer] = _factors(layer, pair["down"], pair["up"], alphas.get(layer), config, path)
-    return LoRA(
-        layers,
-        base_model=config.get("base_model_name_or_path") or header.get("base_model"),
-        trigger=header.get("trigger"),
-        alpha_known=bool(alphas) or "lora_alpha" in config,
-        path=path,
-    )
+    with reading(path, "damaged or not a LoRA"):
+        state = open_weights(path)
+        header = state.metadata
+        pairs, alphas = _sort(state, path)
+        config = _config(header, path)
+        alpha_of = PeftAlphas(config)
+        layers = {}
+        for layer, pair in pairs.items():
+            layers[layer] = _factors(layer, pair["down"], pair["up"], alphas.get(layer), alpha_of, path)
+        base_model = config.get("base_model_name_or_path") or header.get("base_model")
+        if not isinstance(base_model, str | None):
+            raise TypeError(f"base_model_name_or_path is a {type(base_model).__name__}")
+        return LoRA(
+            layers,
+            base_model=base_model,
+            trigger=header.get("trigger"),
+            alpha_known=bool(alphas) or "lora_alpha" in config,
+            path=path,
+        )
 
 
 def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype: torch.dtype | None = None) -> None:
@@ -141,9 +147,7 @@ def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, 
     return pairs, alphas
 
 
-def _factors(
-    layer: str, down: Tensor, up: Tensor, alpha: float | None, config: Mapping[str, Any], path: Path
-) -> Factors:
+def _factors(layer: str, down: Tensor, up: Tensor, alpha: float | None, alpha_of: PeftAlphas, path: Path) -> Factors:
     where = f"{layer} in {path}"
     if up.ndim == 4 and up.shape[2:] == (1, 1):
         up = up.flatten(1)
@@ -157,33 +161,27 @@ def _factors(
         raise UserError(f"the factors of {where} are damaged: they hold NaN or infinity")
     if alpha is None:
         try:
-            alpha = _alpha_of(layer, len(down), config)
-        except (TypeError, ValueError, AttributeError, re.error) as error:
+            alpha = alpha_of(layer, len(down))
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"the configuration in {path} does not tell an alpha for {layer} ({error})") from error
     if not math.isfinite(alpha):
         raise UserError(f"alpha={alpha} of {where} is not a number")
     return Factors(down, up, alpha)
 
 
-def _alpha_of(layer: str, rank: int, config: Mapping[str, Any]) -> float:
-    """What peft's configuration says of a layer; its patterns are regular expressions for the end of a name."""
-    own = config.get("alpha_pattern") or {}
-    matching = (value for pattern, value in own.items() if re.match(rf"(.*\.)?({pattern})$", layer))
-    alpha = float(next(matching, config.get("lora_alpha", rank)))
-    return alpha * rank**0.5 if config.get("use_rslora") else alpha  # there the scale is alpha / sqrt(rank)
-
-
 def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     """peft's configuration of the file, wherever its program keeps it: in the metadata, or in a file beside it."""
     text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
     beside = path.with_name("adapter_config.json")
+    if text is None and path.name.startswith("adapter_model") and beside.is_file():
+        text = beside.read_text(encoding="utf-8")
     try:
-        if text is None and path.name.startswith("adapter_model") and beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        config = json.loads(text) if text else {}
-        config = {key.removeprefix("transformer."): value for key, value in config.items()}
-    except (OSError, ValueError, AttributeError) as error:
+        config = parse_json(text) if text else {}
+        if not isinstance(config, dict):
+            raise ValueError(f"it is a {type(config).__name__}")
+    except ValueError as error:
         raise UserError(f"cannot read the configuration of the LoRA {path}: it is no JSON object") from error
+    config = {key.removeprefix("transformer."): value for key, value in config.items()}
     if config.get("peft_type") not in (None, "LORA") or config.get("use_dora"):
         kind = "DORA" if config.get("use_dora") else config["peft_type"]
         raise UserError(f"{path} is a {kind} adapter of peft; only LORA can be loaded")

@@ -1,0 +1,61 @@
+"""Alpha of each layer in peft's configuration, whose patterns are regular expressions from somebody else's file.
+
+Python's `re` can take for ever on a few characters, so a pattern is a name or the simple kind of expression that people
+write: characters, `.`, `\\d` and sets, at most three of them repeated, and groups of alternatives.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+_MAX_REPEATS = 3
+_MAX_EXPRESSIONS = 100
+_NAME = re.compile(r"\^?[\w.-]+\$?")
+_SIMPLE = re.compile(r"\^?(?:[\w-]|(?:\\?\.|\\d|\[[\w-]+\])[*+]?|\((?:\?:)?(?:[\w|-]|\\?\.|\\d)+\))+\$?")
+
+
+class PeftAlphas:
+    """Returns alpha of a layer, by its name and rank.
+
+    A pattern of `alpha_pattern` matches the end of a name, from a dot on; the first that matches counts. Layers that
+    none matches have `lora_alpha` or, without one, alpha = rank.
+
+    Raises:
+        ValueError: a pattern is not simple, or there are too many.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+
+    @cached_property
+    def _patterns(self) -> tuple[dict[str, tuple[int, Any]], list[tuple[int, re.Pattern[str], Any]]]:
+        """Alpha by name, and by expression, each with its place in the order of the file."""
+        names, expressions = {}, []
+        for order, (pattern, alpha) in enumerate((self._config.get("alpha_pattern") or {}).items()):
+            name = pattern.replace("\\.", ".")
+            if _NAME.fullmatch(name):
+                names.setdefault(name.removesuffix("$"), (order, alpha))
+            else:
+                expressions.append((order, _compile(pattern), alpha))
+        if len(expressions) > _MAX_EXPRESSIONS:
+            raise ValueError(f"alpha_pattern has {len(expressions)} expressions; at most {_MAX_EXPRESSIONS} are read")
+        return names, expressions
+
+    def __call__(self, layer: str, rank: int) -> float:
+        names, expressions = self._patterns
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", layer))]
+        ends = (f"^{layer}", *(layer[start:] for start in starts))
+        found = [names[end] for end in ends if end in names]
+        for order, pattern, value in expressions:
+            if any(pattern.fullmatch(layer, start) for start in starts):  # where "^" matches at the real start alone
+                found.append((order, value))
+        first = min(found, key=lambda one: one[0])[1] if found else self._config.get("lora_alpha", rank)
+        # With use_rslora the scale is alpha / sqrt(rank).
+        return float(first) * rank**0.5 if self._config.get("use_rslora") else float(first)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    if not _SIMPLE.fullmatch(pattern) or pattern.count("*") + pattern.count("+") > _MAX_REPEATS:
+        raise ValueError(f"the pattern {pattern[:60]!r} of alpha_pattern is not a name or a simple expression")
+    return re.compile(pattern)

@@ -1,0 +1,73 @@
+"""Alpha by peft's patterns: what peft itself would match, and nothing that takes long."""
+
+import re
+
+import pytest
+
+from cogvideox.transformer.lora.peft_alphas import PeftAlphas
+
+LAYERS = [
+    f"transformer_blocks.{n}.{name}" for n in (0, 1, 11, 29) for name in ("attn1.to_q", "attn1.to_out.0", "ff.net.2")
+]
+PATTERNS = (
+    *LAYERS,
+    *(f"^{layer}" for layer in LAYERS[:3]),
+    *(
+        "to_q",
+        "attn1.to_q",
+        "0",
+        r"attn1\.to_q",
+        "^attn1.to_q",
+        "to_q$",
+        "q",
+        "_q",
+        r"^transformer_blocks\.1\.ff\.net\.2$",
+    ),
+    *(r".*attn1.*", r"transformer_blocks\.\d+\.attn1\.to_q", r"transformer_blocks.[0-9].ff.net.2", r".*\.to_(q|k|v)"),
+    *(r"transformer_blocks\.(0|1)\..*", r"attn1\.to_.*", r"\d+", r".*\.\d+\.ff\..+", r"(?:attn1|ff).*"),
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_matches_what_peft_matches(pattern):
+    alpha_of = PeftAlphas({"lora_alpha": 1, "alpha_pattern": {pattern: 8}})
+    for layer in LAYERS:
+        expected = 8.0 if re.match(rf"(.*\.)?({pattern})$", layer) else 1.0
+        assert alpha_of(layer, 4) == expected, layer
+
+
+def test_the_first_pattern_counts_and_the_default_is_the_rank():
+    alpha_of = PeftAlphas({"alpha_pattern": {r".*\.to_q": 2, "attn1.to_q": 3, "to_out.0": 4}})
+    assert [alpha_of(layer, 9) for layer in LAYERS[:3]] == [2.0, 4.0, 9.0]
+    assert PeftAlphas({"lora_alpha": 4, "use_rslora": True})(LAYERS[0], 16) == 16.0
+
+
+EXPLOSIVE = [
+    "(([a-z0-9_.])*)*!",
+    "(a+)+",
+    "(.*)*x",
+    ".*.*.*.*.*x",
+    "(a|a)*x",
+    "(?:.+)+",
+    "a{1,99}",
+    "(?=x)",
+    "(",
+    "\\1",
+]
+
+
+@pytest.mark.parametrize("pattern", EXPLOSIVE)
+def test_a_pattern_that_could_take_for_ever_is_refused(pattern):
+    with pytest.raises(ValueError, match="is not a name or a simple expression"):
+        PeftAlphas({"alpha_pattern": {pattern: 1}})(LAYERS[0], 4)
+
+
+def test_many_patterns_and_slow_ones_end():
+    own = {f"transformer_blocks.{n}.attn1.to_q": 1 for n in range(100_000)}
+    alpha_of = PeftAlphas({"alpha_pattern": own})
+    assert [alpha_of(layer, 4) for layer in LAYERS * 100].count(1.0) == 400
+    slowest = "[a-z]*" * 3 + "x"
+    alpha_of = PeftAlphas({"alpha_pattern": {slowest + "b" * n: 1 for n in range(100)}})
+    alpha_of("a" * 40, 4)
+    with pytest.raises(ValueError, match="101 expressions; at most 100"):
+        PeftAlphas({"alpha_pattern": {slowest + "b" * n: 1 for n in range(101)}})("a", 4)
