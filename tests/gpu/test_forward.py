@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cogvideox import CogVideoX
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.training.toybox.trainer import build
+from cogvideox.training.toybox.trainer import build_model
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import init_weights
@@ -53,7 +53,7 @@ def network(request, tmp_path) -> tuple[nn.Module, Forward]:
         vae = CausalVAE(tiny_runs.VAE)
         init_weights(vae, torch.Generator().manual_seed(0))
         return vae.eval().requires_grad_(False), reconstruct
-    model = build(tiny_runs.toybox_run(tmp_path))
+    model = build_model(tiny_runs.toybox_run(tmp_path))
     return (moved_away(model.transformer), predict) if request.param == "transformer" else (model.text_encoder, read)
 
 

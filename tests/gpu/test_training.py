@@ -22,7 +22,7 @@ from cogvideox.training.ema import EMA
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.toybox import trainer as toybox_trainer
-from cogvideox.training.toybox.data import Batches
+from cogvideox.training.toybox.data import ToyboxData
 from cogvideox.training.vae import clip_sources, data
 from cogvideox.training.vae import trainer as vae_trainer
 from cogvideox.vae.losses.vae_loss import vae_loss
@@ -97,8 +97,8 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     init_weights(vae, torch_generator("weights", 0))
     vae.to(CUDA)
     optimizer, ema = optimizers.build_adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
-    source, _ = clip_sources.sources(settings)
-    batches = pinned(lambda step: data.draw(settings, source, step))
+    source, _ = clip_sources.open_sources(settings)
+    batches = pinned(lambda step: data.make_batch(settings, source, step))
 
     def step() -> None:
         batch = to_device(next(batches), CUDA)
@@ -116,10 +116,10 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
 def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None]:
     vae = load_vae(settings.vae)
     clips, images = (encode_toybox(vae, one, cache) for one in (settings.clips, settings.images))
-    draws, schedule = Batches(settings), Schedule()
-    model = toybox_trainer.build(settings).to(CUDA)
+    toybox_data, schedule = ToyboxData(settings), Schedule()
+    model = toybox_trainer.build_model(settings).to(CUDA)
     optimizer, ema = optimizers.build_optimizer([model], settings.optim), EMA({"model": model}, 0.9)
-    batches = pinned(lambda step: draws.draw(clips, images, step))
+    batches = pinned(lambda step: toybox_data.make_batch(clips, images, step))
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):

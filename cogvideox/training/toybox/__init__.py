@@ -1,1 +1,1 @@
-"""Training of the shipped model's transformer on the toybox, together with a small text encoder."""
+"""Training of a small text-to-video model from scratch on rendered toybox clips."""

@@ -1,4 +1,4 @@
-"""What a transformer run learns from, step by step, and what it is measured on."""
+"""Batches and validation prompts of toybox training."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from cogvideox.training.config import ToyboxTraining, due
 from cogvideox.training.rng import clip_indices, numpy_generator, torch_generator
 
 
-class Batch(NamedTuple):
-    """Unscaled latents, noise, timesteps and prompt ids of the samples of one step."""
+class ToyboxBatch(NamedTuple):
+    """Unscaled latents, noise, timesteps and token ids of the prompts of one step."""
 
     latents: Float[Tensor, "b c t h w"]
     noise: Float[Tensor, "b c t h w"]
@@ -26,37 +26,38 @@ class Batch(NamedTuple):
     ids: Int[Tensor, "b n"]
 
 
-class Batches:
-    """Makes the batch of any step from the settings and the step alone: of clips, or, in some steps, of images."""
+class ToyboxData:
+    """Makes the batch of each step, of clips or of images, from the settings and the step alone."""
 
     def __init__(self, settings: ToyboxTraining) -> None:
         self.settings = settings
         self.tokenizer = train_toy_tokenizer(caption_words(settings.clips.grammar), settings.text_encoder.vocab_size)
 
-    def draw(self, clips: LatentTable, images: LatentTable | None, step: int) -> Batch:
-        """The next clips in order, with a fresh posterior sample, caption, noise and timestep for each. On the CPU.
+    def make_batch(self, clips: LatentTable, images: LatentTable | None, step: int) -> ToyboxBatch:
+        """Make the batch of step `step` (0-based) on the CPU: shuffled clips, each with a new latent sample, caption,
+        noise and timestep.
 
-        In a step of images (`settings.image_interval`) the samples come from `images` instead, in an order of theirs:
-        the first frames of the same clips, with the clips' captions. Where a toy that "moves left" begins is the
-        simpler half of what these words mean; without it they were not learned (docs/results/toybox.md).
+        In a step of images (`settings.image_interval`) the samples are from `images`, the first frames of the same
+        clips with the clips' captions, in an order of their own. The start position of a toy that "moves left" is the
+        easier half of the meaning of these words; without images they were not learned (docs/results/toybox.md).
         """
         settings, run, every = self.settings, self.settings.run, self.settings.image_interval
         if images is not None and due(step + 1, every):
-            table, visit, size = images, step // every, run.batch_size * settings.images_per_clip
+            table, index, size = images, step // every, run.batch_size * settings.images_per_clip
         else:
-            table, visit, size = clips, step - (step // every if every else 0), run.batch_size
-        indices = clip_indices(run.seed, visit, size, len(table))
+            table, index, size = clips, step - (step // every if every else 0), run.batch_size
+        indices = clip_indices(run.seed, index, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
         draw_timesteps = explicit_uniform if settings.strata == "slots" else random_uniform
-        return Batch(
+        return ToyboxBatch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),
             timestep=draw_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
-            ids=self.ids(self.captions(indices, step)),
+            ids=self.tokenize(self.captions(indices, step)),
         )
 
     def captions(self, indices: Sequence[int], step: int) -> list[str]:
-        """A caption for each clip, in a style and wording drawn anew; for a share of them the empty prompt."""
+        """Return a caption for each clip, in a random style and wording; a share of them is dropped (empty prompt)."""
         rng = numpy_generator("caption", self.settings.run.seed, step)
         styles, captions = self.settings.caption_styles, []
         for index in indices:
@@ -66,13 +67,13 @@ class Batches:
         return captions
 
     def held_out(self, number: int) -> tuple[list[Scene], list[str]]:
-        """The first scenes that are never trained on, each with a caption that names all its facts."""
+        """Return the first `number` held-out scenes, and captions that name all facts of each."""
         clips = self.settings.validation
         prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(number)]
         return [clip_scene(clips, index) for index in range(number)], prompts
 
-    def ids(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
-        """Prompts as the text encoder takes them."""
+    def tokenize(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
+        """Return the token ids of prompts, padded to the text length of the transformer."""
         return self.tokenizer.encode(prompts, self.settings.transformer.max_text_seq_length)
 
 

@@ -1,4 +1,4 @@
-"""The two networks of a text-to-video run as one module, so that one optimizer, average and checkpoint hold both."""
+"""Transformer and text encoder as one module, for one optimizer, EMA and checkpoint."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,8 +8,7 @@ from cogvideox.transformer.model import Transformer
 
 
 class TextToVideo(nn.Module):
-    """From noisy latents and the ids of a prompt to the velocity. The gradient reaches the text encoder too,
-    where its parameters ask for it."""
+    """Predicts the velocity from noisy latents, token ids of the prompt and timesteps."""
 
     def __init__(self, transformer: Transformer, text_encoder: T5Encoder) -> None:
         super().__init__()

@@ -1,11 +1,10 @@
-"""Text to video from scratch: a transformer on the latents of a trained VAE and the features of a small text encoder.
+"""Training of a text-to-video model from scratch: a transformer on the latents of a trained VAE, with a small text
+encoder.
 
-The paper's recipe (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform
-sampling of the timesteps of a step, captions dropped for classifier-free guidance, an average of the weights; by AdamW
-as there, or by Muon (`optim`).
+As in the paper (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform sampling
+of timesteps, caption dropout for classifier-free guidance, EMA weights; AdamW, or Muon.
 
-A step is a function of the weights and of (settings, step): see `batches`. A stopped and resumed run therefore ends
-with the same weights, to the bit, as one that was left alone.
+The batch of a step depends on (settings, step) alone, so a resumed run is bit-identical to an uninterrupted one.
 """
 
 import sys
@@ -40,7 +39,7 @@ from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import Run, training_run
-from cogvideox.training.toybox.data import Batch, Batches
+from cogvideox.training.toybox.data import ToyboxBatch, ToyboxData
 from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.training.toybox.validation import validation_loss, write_samples
 from cogvideox.transformer import weights as transformer_weights
@@ -51,15 +50,21 @@ from cogvideox.vae.model import CausalVAE
 def train(
     settings: ToyboxTraining, out: str | Path, *, resume: bool = False, max_seconds: float | None = None
 ) -> Path | None:
-    """Trains in the folder `out` and returns the finished model's folder, `out/model`.
+    """Train a model in the folder `out`.
 
-    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`; encoded clips go to `latents/`
-    beside it, where other runs find them. `resume` continues from the newest checkpoint, if there is one.
-    On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is None.
+    `out` also contains `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. Encoded clips are cached in
+    `latents/` next to `out`, for other runs too.
+
+    Args:
+        resume: continue from the newest checkpoint, if there is one.
+        max_seconds: save and stop before this time is over.
+
+    Returns:
+        The model folder `out/model`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
-        UserError: no VAE where the settings say, or one of other latents; no such device; `out` already holds a run;
-            the disk refuses; more steps in a row than `run.max_skipped` are not finite.
+        UserError: the VAE does not exist or has other latents; the device is not available; `out` contains a run and
+            `resume` is false; the disk is full; too many steps in a row are not finite.
     """
     if world_size() > 1:
         raise UserError("toybox training runs in a single process: start it without torchrun")
@@ -67,27 +72,27 @@ def train(
         vae = load_vae(settings.vae).to(run.device)
         if vae.config.latent_channels != settings.transformer.in_channels:
             raise UserError(
-                f"transformer.in_channels={settings.transformer.in_channels} has to be the VAE's latent_channels, and "
-                f"{settings.vae} has {vae.config.latent_channels}"
+                f"transformer.in_channels={settings.transformer.in_channels} must equal the VAE's latent_channels, "
+                f"which are {vae.config.latent_channels} in {settings.vae}"
             )
-        schedule, batches = Schedule(**asdict(settings.schedule)), Batches(settings)
-        model = build(settings).to(run.device)
+        schedule, data = Schedule(**asdict(settings.schedule)), ToyboxData(settings)
+        model = build_model(settings).to(run.device)
         optimizer = optimizers.build_optimizer([model], settings.optim)
         ema = EMA({"model": model}, run.config.ema_decay)
         run.restore({"model": model, "optimizer": optimizer, "ema": ema}, settings.num_samples)
-        sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
-        clips, held_out, *images = [_encode(vae, of, run) for of in sets]
+        clip_sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
+        clips, held_out, *images = [_encode_clips(vae, clip_set, run) for clip_set in clip_sets]
 
-        # Only steps are compiled: they come in few shapes and many times. The text encoder is not, because it rounds a
-        # logarithm to whole numbers, and a compiled one could round another way than the one that generates.
-        in_steps = model
+        # Validation and sampling are not compiled. Neither is the text encoder, because it rounds a logarithm to an
+        # integer, and compiled code could round differently than the uncompiled code that generates.
+        step_model = model
         if run.config.compile:
             compiled = torch.compile(model.transformer, dynamic=False)
-            in_steps = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
-        draw, scale = partial(batches.draw, clips, images[0] if images else None), vae.config.scaling_factor
+            step_model = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
+        draw, scale = partial(data.make_batch, clips, images[0] if images else None), vae.config.scaling_factor
         for step, batch in run.steps(run.prefetch(draw)):
             with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
-                losses = velocity_losses(in_steps, batch, schedule, scale)
+                losses = velocity_losses(step_model, batch, schedule, scale)
             loss = losses.mean()
             loss.backward()
             grad_norm, scalars = optimizers.clip_grad_norm(optimizer, settings.optim), {}
@@ -98,28 +103,28 @@ def train(
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **timestep_bins.bin_means(sums)}
             optimizer.zero_grad(set_to_none=True)
             (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
-            size = BatchShape(b, t, h, w, n)
-            flops = sum(throughput.step_flops(settings.transformer, [size]))
-            run.log(scalars, StepWork(b, b * size.tokens(settings.transformer), flops))
+            shape = BatchShape(b, t, h, w, n)
+            flops = sum(throughput.step_flops(settings.transformer, [shape]))
+            run.log(scalars, StepWork(b, b * shape.tokens(settings.transformer), flops))
 
             with run.tracker.pause():
                 if run.due(run.config.validate_interval, at_end=False):
                     with ema.swapped():
-                        run.tracker.write(run.done, validation_loss(model, batches, held_out, schedule, scale))
+                        run.tracker.write(run.done, validation_loss(model, data, held_out, schedule, scale))
                 if run.due(settings.sampling.interval, at_end=False):
                     with ema.swapped():
-                        accuracies = write_samples(pipeline(model, vae, batches), batches, run.sample_path)
+                        accuracies = write_samples(pipeline(model, vae, data), data, run.sample_path)
                         run.tracker.write(run.done, accuracies)
                 run.save()
 
         with ema.swapped():
-            finished, dtype = pipeline(model, vae, batches).bundle, getattr(torch, settings.stored_as)
+            finished, dtype = pipeline(model, vae, data).bundle, getattr(torch, settings.stored_as)
             return model_folder.save(finished, run.out / "model", dtype=dtype)
     return None
 
 
-def build(settings: ToyboxTraining) -> TextToVideo:
-    """Both networks with fresh weights, on the CPU, so that a seed means the same everywhere."""
+def build_model(settings: ToyboxTraining) -> TextToVideo:
+    """Build both networks with initial weights on the CPU, where a seed gives the same numbers on every machine."""
     generator = torch_generator("weights", settings.run.seed)
     model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
     transformer_weights.init_weights(model.transformer, generator)
@@ -128,7 +133,9 @@ def build(settings: ToyboxTraining) -> TextToVideo:
     return model
 
 
-def velocity_losses(model: TextToVideo, batch: Batch, schedule: Schedule, scaling_factor: float) -> Float[Tensor, " b"]:
+def velocity_losses(
+    model: TextToVideo, batch: ToyboxBatch, schedule: Schedule, scaling_factor: float
+) -> Float[Tensor, " b"]:
     """The mean squared error of the velocity of each sample of a batch (`diffusion.objective`)."""
     latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
     x0 = latents * scaling_factor
@@ -136,15 +143,15 @@ def velocity_losses(model: TextToVideo, batch: Batch, schedule: Schedule, scalin
     return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
 
 
-def pipeline(model: TextToVideo, vae: CausalVAE, batches: Batches) -> CogVideoX:
-    """The trained networks as they generate, and as they are saved."""
-    settings, spec = batches.settings, model_settings(batches.settings)
+def pipeline(model: TextToVideo, vae: CausalVAE, data: ToyboxData) -> CogVideoX:
+    """Wrap the networks in a generation pipeline, for samples and for export."""
+    settings, spec = data.settings, model_settings(data.settings)
     device = next(model.parameters()).device
     loaded = model_folder.LoadedModel(
         transformer=model.transformer,
         vae=vae,
         text_encoder=model.text_encoder,
-        tokenizer=batches.tokenizer,
+        tokenizer=data.tokenizer,
         schedule=Schedule(**asdict(settings.schedule)),
         settings=spec,
     )
@@ -153,7 +160,7 @@ def pipeline(model: TextToVideo, vae: CausalVAE, batches: Batches) -> CogVideoX:
 
 
 def model_settings(settings: ToyboxTraining) -> ModelSettings:
-    """What the finished folder says about its use: the sizes it was trained at and how it was sampled on the way."""
+    """Return the settings of the exported model: its training sizes, and the sampling settings of this run."""
     clips, sampling = settings.clips, settings.sampling
     return ModelSettings(
         fps=clips.fps,
@@ -171,7 +178,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
         dtype=settings.run.precision,
         trained=TrainedRange(
             num_frames=(clips.num_frames, clips.num_frames),
-            frame_step=max(clips.num_frames - 1, 1),  # one length only, whatever it was
+            frame_step=max(clips.num_frames - 1, 1),  # a single length
             height=(clips.height, clips.height),
             width=(clips.width, clips.width),
         ),
@@ -184,7 +191,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
     )
 
 
-def _encode(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
+def _encode_clips(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
         print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
         run.preemption.check()

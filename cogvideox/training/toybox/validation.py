@@ -1,6 +1,6 @@
-"""Validation of the averaged weights: the loss on held-out clips at fixed noise, and samples scored by the judge.
+"""Validation of the EMA weights: the loss on held-out clips at fixed noise, and samples scored by the judge.
 
-Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ by the weights alone.
+Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ only by the weights.
 """
 
 from pathlib import Path
@@ -17,25 +17,28 @@ from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.sample_sheet import write_sheet
-from cogvideox.training.toybox.data import Batches
+from cogvideox.training.toybox.data import ToyboxData
 from cogvideox.training.toybox.model import TextToVideo
 
 
 @torch.no_grad()
 def validation_loss(
     model: TextToVideo,
-    batches: Batches,
+    data: ToyboxData,
     table: LatentTable,
     schedule: Schedule,
     scaling_factor: float,
     *,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """The velocity loss of the held-out clips in `table` under their captions, over all timesteps and by timestep bin
-    (`timestep_bins.validation`)."""
-    device, seed = next(model.parameters()).device, batches.settings.run.seed
+    """Compute the velocity loss on the held-out clips in `table`, overall and by timestep bin.
+
+    Returns:
+        The metrics of `timestep_bins.validation_metrics`.
+    """
+    device, seed = next(model.parameters()).device, data.settings.run.seed
     latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
-    ids = batches.ids(batches.held_out(len(table))[1]).to(device)
+    ids = data.tokenize(data.held_out(len(table))[1]).to(device)
     timesteps = timestep_bins.spread_timesteps(len(latents), schedule.num_train_timesteps)
     noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
     losses = []
@@ -46,7 +49,7 @@ def validation_loss(
     return timestep_bins.validation_metrics(torch.cat(losses), timesteps, schedule.num_train_timesteps)
 
 
-def write_samples(pipe: CogVideoX, batches: Batches, path: Path) -> dict[str, float]:
+def write_samples(pipe: CogVideoX, data: ToyboxData, path: Path) -> dict[str, float]:
     """Generate videos for held-out prompts and write them as a sheet (`sample_sheet`).
 
     Returns the judge's accuracy for each fact, as "judged/color" and so on.
@@ -54,8 +57,8 @@ def write_samples(pipe: CogVideoX, batches: Batches, path: Path) -> dict[str, fl
     Raises:
         UserError: the sheet cannot be written.
     """
-    settings = batches.settings
-    scenes, prompts = batches.held_out(min(settings.sampling.num_prompts, settings.validation.num_clips))
+    settings = data.settings
+    scenes, prompts = data.held_out(min(settings.sampling.num_prompts, settings.validation.num_clips))
     videos = []
     for i, prompt in enumerate(prompts):
         video = pipe.generate(prompt, seed=settings.run.seed + i)

@@ -1,1 +1,1 @@
-"""Training of the 3D causal VAE: reconstruction, perceptual, KL and adversarial losses."""
+"""Training of the 3D causal VAE with reconstruction, perceptual, KL and GAN losses."""

@@ -1,6 +1,6 @@
-"""Where the clips of a VAE run come from: the toybox, or a user's folder of videos and images.
+"""Training clips for the VAE: rendered toybox clips, or a folder of user-supplied videos and images.
 
-Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
 
 import sys
@@ -26,150 +26,154 @@ from cogvideox.video.transform import resize_crop, to_model
 
 Pixels = Float[Tensor, "b 3 t h w"]
 
-HELD_OUT = 10
-"""Of a folder, at most one clip in so many is kept to measure on."""
-SLOWEST = 0.75
-"""A clip may have so much less of frames a second than it is read at; below, many frames would be repetitions."""
-SMALLEST = 0.5
-"""And so much less of height or width than it is trained at; below, a VAE would learn blur from it."""
+CLIPS_PER_VALIDATION_CLIP = 10
+"""At most one of this many videos of a folder is held out for validation."""
+MIN_FPS_RATIO = 0.75
+"""Smallest ratio of a video's frame rate to the one it is read at; below it, many frames would be repeated."""
+MIN_SIZE_RATIO = 0.5
+"""Smallest ratio of a clip's height or width to the training size; below it, the VAE would learn blur."""
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Numbered clips and numbered pictures of one size. The generator decides what the number leaves open."""
+class ClipSource(Protocol):
+    """Indexed clips and images of one size. `rng` draws what the index does not determine, such as a window's start."""
 
     num_clips: int
-    num_pictures: int
+    num_images: int
 
-    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
-        """Clips at a rate of `fps` frames a second, or at their usual one."""
+    def load_clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
+        """Load clips at a frame rate of `fps`, or at their default rate if it is None."""
         ...
 
-    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
-        """Clips of one frame."""
+    def load_images(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
+        """Load clips of one frame."""
         ...
 
 
-class Toybox:
-    """Rendered clips. At another rate than theirs the same toys move slower or faster; pictures are frames of them."""
+class ToyboxSource:
+    """Rendered clips. At another frame rate the same toys move slower or faster; images are frames of the clips."""
 
     def __init__(self, settings: ToyboxClips) -> None:
         self.settings = settings
-        self.num_clips = self.num_pictures = settings.num_clips
+        self.num_clips = self.num_images = settings.num_clips
 
-    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
+    def load_clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
         clips = self.settings
         scenes = [clip_scene(clips, index) for index in indices]
         size = {"num_frames": clips.num_frames, "height": clips.height, "width": clips.width}
         return to_model(render_scenes(scenes, fps=fps or clips.fps, **size))
 
-    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
-        video = self.clips(indices, None, rng)
+    def load_images(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
+        video = self.load_clips(indices, None, rng)
         frames = torch.from_numpy(rng.integers(self.settings.num_frames, size=len(indices)))
         return rearrange(video, "b c t h w -> b t c h w")[torch.arange(len(indices)), frames].unsqueeze(2)
 
 
-class Folder:
-    """Videos and images of people. A clip is a window of a video, as long as is trained on, that begins anywhere in it.
+class FolderSource:
+    """User-supplied videos and images. A clip is a window of a video with a random start.
 
     Args:
-        size: the frames, height and width of a clip, and its usual rate.
-        rates: the frames a second that will be asked for; a video is used at those that it is long and fast enough for.
-            What is too short or too slow for all of them gives pictures, where there are no images.
+        clips: the videos and images.
+        size: number of frames, height and width of a training clip, and its default frame rate.
+        rates: frame rates of the training clips. A video is read at those for which it is long and fast enough. If
+            there are no images, frames of all videos are used as images.
 
     Raises:
-        UserError: no video is long, fast and large enough.
+        UserError: no video has enough frames, frame rate and size.
     """
 
     def __init__(self, clips: Sequence[Clip], size: ToyboxClips, rates: Sequence[float]) -> None:
         self.size = size
         self.rates = sorted(rates or [size.fps])
-        large = [clip for clip in clips if min(clip.height / size.height, clip.width / size.width) >= SMALLEST]
-        self.videos = [clip for clip in large if self._suiting(clip)]
+        large = [clip for clip in clips if min(clip.height / size.height, clip.width / size.width) >= MIN_SIZE_RATIO]
+        self.videos = [clip for clip in large if self._usable_rates(clip)]
         self.images = [clip for clip in large if clip.is_image] or large
-        self.num_clips, self.num_pictures = len(self.videos), len(self.images)
+        self.num_clips, self.num_images = len(self.videos), len(self.images)
         if not self.videos:
             raise UserError(
-                f"of {len(clips)} clips none can be trained on: needed are {size.num_frames} frames at "
-                f"{' or '.join(f'{rate:g}' for rate in self.rates)} frames a second, and at least "
-                f"{SMALLEST * size.width:g}x{SMALLEST * size.height:g} pixels"
+                f"none of {len(clips)} clips can be used for training: they need {size.num_frames} frames at "
+                f"{' or '.join(f'{rate:g}' for rate in self.rates)} fps and at least "
+                f"{MIN_SIZE_RATIO * size.width:g}x{MIN_SIZE_RATIO * size.height:g} pixels"
             )
 
-    def clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
-        return self._each(self.videos, indices, lambda clip: self._window(clip, fps or self.size.fps, rng))
+    def load_clips(self, indices: Sequence[int], fps: float | None, rng: np.random.Generator) -> Pixels:
+        return self._load(self.videos, indices, lambda clip: self._read_window(clip, fps or self.size.fps, rng))
 
-    def pictures(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
-        return self._each(self.images, indices, lambda clip: self._picture(clip, rng))
+    def load_images(self, indices: Sequence[int], rng: np.random.Generator) -> Pixels:
+        return self._load(self.images, indices, lambda clip: self._read_image(clip, rng))
 
-    def _each(self, clips: Sequence[Clip], indices: Sequence[int], read: Callable[[Clip], Tensor]) -> Pixels:
-        """One for each number. A file that breaks off says so, and the next one takes its place."""
-        made = []
+    def _load(self, clips: Sequence[Clip], indices: Sequence[int], read: Callable[[Clip], Tensor]) -> Pixels:
+        """Read a clip for each index. An unreadable file is reported, and the next one is used instead."""
+        loaded = []
         for index in indices:
             for offset in range(len(clips)):
                 clip = clips[(index + offset) % len(clips)]
                 try:
-                    made.append(read(clip))
+                    loaded.append(read(clip))
                     break
                 except UserError as error:
-                    print(f"passed over: {error}", file=sys.stderr, flush=True)
+                    print(f"skipped: {error}", file=sys.stderr, flush=True)
             else:
-                raise UserError("no clip of the data can be read any more")
-        return to_model(torch.stack(made))
+                raise UserError("none of the clips can be read any more: check that the data folder still exists")
+        return to_model(torch.stack(loaded))
 
-    def _suiting(self, clip: Clip) -> list[float]:
-        """The rates at which a clip can be read: its frames suffice, and not too many of them are repeated."""
+    def _usable_rates(self, clip: Clip) -> list[float]:
+        """Return the frame rates at which the clip is long enough and few frames are repeated."""
         if clip.is_image:
             return []
         return [
-            rate for rate in self.rates if clip.seconds * rate >= self.size.num_frames and clip.fps >= SLOWEST * rate
+            rate
+            for rate in self.rates
+            if clip.seconds * rate >= self.size.num_frames and clip.fps >= MIN_FPS_RATIO * rate
         ]
 
-    def _window(self, clip: Clip, fps: float, rng: np.random.Generator) -> Tensor:
-        suiting = self._suiting(clip)
-        fps = fps if fps in suiting else suiting[-1]
+    def _read_window(self, clip: Clip, fps: float, rng: np.random.Generator) -> Tensor:
+        usable = self._usable_rates(clip)
+        fps = fps if fps in usable else usable[-1]
         start = (clip.start or 0.0) + rng.random() * (clip.seconds - self.size.num_frames / fps)
         frames, _ = io.read(clip.source, start, None, fps, self.size.num_frames)
         if len(frames) < self.size.num_frames:
-            raise UserError(f"{clip.source} is shorter than its header says")
-        return self._fitted(frames)
+            raise UserError(f"{clip.source} has fewer frames than its header says")
+        return self._resize(frames)
 
-    def _picture(self, clip: Clip, rng: np.random.Generator) -> Tensor:
+    def _read_image(self, clip: Clip, rng: np.random.Generator) -> Tensor:
         if clip.is_image:
-            return self._fitted(io.read_image(clip.source)[None])
+            return self._resize(io.read_image(clip.source)[None])
         start = (clip.start or 0.0) + rng.random() * max(0.0, clip.seconds - 1 / clip.fps)
-        return self._fitted(io.read(clip.source, start, None, None, 1)[0])
+        return self._resize(io.read(clip.source, start, None, None, 1)[0])
 
-    def _fitted(self, frames: np.ndarray) -> Tensor:
+    def _resize(self, frames: np.ndarray) -> Tensor:
         return resize_crop(torch.from_numpy(frames.copy()), self.size.height, self.size.width)
 
 
-def sources(settings: VAETraining) -> tuple[Source, Source]:
-    """What the run learns from, and what it is measured on: of a folder, a tenth of its clips at most.
+def open_sources(settings: VAETraining) -> tuple[ClipSource, ClipSource]:
+    """Open the training clips and the validation clips.
 
-    Of a folder, all that cannot be used is told, with the reason.
+    Of a folder, at most a tenth of the videos is held out for validation, and files that cannot be used are printed
+    with the reason.
 
     Raises:
-        UserError: no such folder, or nothing in it that can be trained on.
+        UserError: the folder does not exist or has no usable clips.
     """
     if settings.data is None:
-        return Toybox(settings.clips), Toybox(settings.validation)
+        return ToyboxSource(settings.clips), ToyboxSource(settings.validation)
     if not Path(settings.data).exists():
-        raise UserError(f"there is no folder {settings.data}: give one of videos and images with data=FOLDER")
+        raise UserError(f"there is no folder {settings.data}: pass a folder of videos and images with --data")
     listing = scan_folder(settings.data, captions=False, workers=settings.run.workers)
     for source, reason in listing.rejects:
-        print(f"left out: {source}: {reason}", file=sys.stderr, flush=True)
-    everything = Folder(sorted(listing.clips, key=lambda clip: clip.id), settings.clips, settings.frame_rates)
-    num_held_out = min(settings.validation.num_clips, everything.num_clips // HELD_OUT)
+        print(f"skipped: {source}: {reason}", file=sys.stderr, flush=True)
+    everything = FolderSource(sorted(listing.clips, key=lambda clip: clip.id), settings.clips, settings.frame_rates)
+    num_held_out = min(settings.validation.num_clips, everything.num_clips // CLIPS_PER_VALIDATION_CLIP)
     held_out = everything.videos[:num_held_out] or everything.videos[:1]
-    taken = {clip.id for clip in everything.videos[:num_held_out]}
-    learned = [clip for clip in listing.clips if clip.id not in taken]
-    learned = sorted(learned, key=lambda clip: clip.id)[: settings.clips.num_clips]
-    validation = Folder(held_out, settings.validation, settings.frame_rates)
-    source = Folder(learned, settings.clips, settings.frame_rates)
-    shared = "" if taken else "of them "
+    held_out_ids = {clip.id for clip in everything.videos[:num_held_out]}
+    training = [clip for clip in listing.clips if clip.id not in held_out_ids]
+    training = sorted(training, key=lambda clip: clip.id)[: settings.clips.num_clips]
+    validation = FolderSource(held_out, settings.validation, settings.frame_rates)
+    source = FolderSource(training, settings.clips, settings.frame_rates)
+    shared = "" if held_out_ids else "of them "
     print(
-        f"data: {source.num_clips} videos to learn from, {validation.num_clips} {shared}to measure on, "
-        f"{source.num_pictures} for single frames; {len(listing.rejects)} left out",
+        f"data: {source.num_clips} videos for training, {validation.num_clips} {shared}for validation, "
+        f"{source.num_images} for single frames; {len(listing.rejects)} files skipped",
         file=sys.stderr,
         flush=True,
     )

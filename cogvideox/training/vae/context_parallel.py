@@ -1,8 +1,7 @@
-"""What this process works on of a step of a VAE run: all of it, some of its clips, or a stretch of their frames.
+"""This rank's shard of a VAE training step: all of the batch, some of its clips, or some of their frames.
 
-With several processes, those of a data group have clips of their own, and those of a sequence group share clips, each a
-stretch of time (paper section 2.1, "context parallelism"; `parallel.vae_context_parallel`). Everything is weighted so
-that the mean over all processes is what one would compute alone.
+Data-parallel ranks have different clips; context-parallel ranks share clips, each with a range of frames (paper section
+2.1; `parallel.vae_context_parallel`). Losses are weighted so that the mean over all ranks equals that of one process.
 """
 
 from collections.abc import Callable
@@ -15,57 +14,61 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
-from cogvideox.training.vae.data import Batch
+from cogvideox.training.vae.data import VAEBatch
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.vae_loss import RankShares
 
 MakeCache = Callable[[], ConvCache] | None
-"""Makes what a network is told of the frames before these; None: the VAE cuts time into its own chunks."""
+"""Creates the convolution cache of a network; None: the VAE splits clips into chunks by itself."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a step.
+class StepShard:
+    """One rank's shard of a step.
 
-    pixel_cache, latent_cache: for networks that take pixels, and that take latents.
-    num_frames: of the whole clips. num_ranks: how many processes share them.
+    Attributes:
+        num_frames: of the whole clips.
+        num_ranks: how many ranks share the clips.
+        shares: the weights of this rank's losses.
+        pixel_cache, latent_cache: convolution caches for networks that take pixels, and for those that take latents.
     """
 
-    batch: Batch
+    batch: VAEBatch
     num_frames: int
     num_ranks: int = 1
-    shares: RankShares = RankShares()  # noqa: RUF009 - it never changes
+    shares: RankShares = RankShares()  # noqa: RUF009 - immutable
     pixel_cache: MakeCache = None
     latent_cache: MakeCache = None
 
 
-def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
-    """This process's part of a step. Of images, which have no time to share, each process has some if they can be
-    shared evenly.
+def shard_step(batch: VAEBatch, ranks: Ranks | None, *, whole_clips: bool) -> StepShard:
+    """Return this rank's shard of a batch. Images are split over all ranks if their number is divisible by them.
 
     Raises:
-        UserError: clips that cannot be shared evenly among the data groups, or are too short for the processes.
+        UserError: the number of clips is not divisible by the data-parallel size, or the clips have too few frames.
     """
     num_frames, conv_cache = batch.pixels.shape[2], ConvCache if whole_clips else None
     if ranks is None:
-        return Part(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
+        return StepShard(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
     if num_frames == 1 and len(batch.pixels) % ranks.size == 0:
-        return Part(_rows(batch, ranks.rank, ranks.size), 1, pixel_cache=conv_cache, latent_cache=conv_cache)
-    batch = _rows(batch, ranks.data.rank(), ranks.data.size())
+        return StepShard(
+            _every_nth_clip(batch, ranks.rank, ranks.size), 1, pixel_cache=conv_cache, latent_cache=conv_cache
+        )
+    batch = _every_nth_clip(batch, ranks.data.rank(), ranks.data.size())
     size, rank = ranks.sequence.size(), ranks.sequence.rank()
     if num_frames == 1 or size == 1:
-        return Part(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
+        return StepShard(batch, num_frames, pixel_cache=conv_cache, latent_cache=conv_cache)
     lengths = latents_per_rank(batch.noise.shape[2], size)
     frames = frames_per_rank(lengths)
     start = sum(frames[:rank])
-    chosen = batch.frames - torch.tensor([0, start], device=batch.frames.device)
-    mine = chosen[(chosen[:, 1] >= 0) & (chosen[:, 1] < frames[rank])]
+    frame_indices = batch.frames - torch.tensor([0, start], device=batch.frames.device)
+    mine = frame_indices[(frame_indices[:, 1] >= 0) & (frame_indices[:, 1] < frames[rank])]
     shares = RankShares(
         size * frames[rank] / num_frames, size * lengths[rank] / sum(lengths), size * len(mine) / len(batch.frames)
     )
-    stretch = Batch(local_frames(batch.pixels, frames, rank), local_frames(batch.noise, lengths, rank), mine)
-    return Part(
-        stretch,
+    local_batch = VAEBatch(local_frames(batch.pixels, frames, rank), local_frames(batch.noise, lengths, rank), mine)
+    return StepShard(
+        local_batch,
         num_frames,
         size,
         shares,
@@ -74,8 +77,8 @@ def part_of(batch: Batch, ranks: Ranks | None, *, whole_clips: bool) -> Part:
     )
 
 
-def mean_over(ranks: Ranks | None) -> Callable[[Tensor], Tensor]:
-    """The mean of a tensor over all processes; alone, the tensor."""
+def mean_over_ranks(ranks: Ranks | None) -> Callable[[Tensor], Tensor]:
+    """Return a function that averages a tensor over all ranks; the identity for a single process."""
     if ranks is None:
         return lambda x: x
 
@@ -87,13 +90,13 @@ def mean_over(ranks: Ranks | None) -> Callable[[Tensor], Tensor]:
     return mean
 
 
-def _rows(batch: Batch, rank: int, size: int) -> Batch:
-    """Every `size`-th clip, from number `rank` on."""
+def _every_nth_clip(batch: VAEBatch, rank: int, size: int) -> VAEBatch:
+    """Return every `size`-th clip, starting with clip `rank`."""
     if len(batch.pixels) % size:
         raise UserError(
-            f"a batch of {len(batch.pixels)} cannot be shared evenly by {size} groups of processes: run.batch_size, "
-            "times images_per_clip in steps of images, has to be a multiple"
+            f"a batch of {len(batch.pixels)} clips is not divisible by {size} data-parallel ranks: run.batch_size "
+            "(times images_per_clip in steps of images) must be a multiple"
         )
     mine = batch.frames[batch.frames[:, 0] % size == rank]
     clip, frame = mine.unbind(1)
-    return Batch(batch.pixels[rank::size], batch.noise[rank::size], torch.stack([clip // size, frame], dim=1))
+    return VAEBatch(batch.pixels[rank::size], batch.noise[rank::size], torch.stack([clip // size, frame], dim=1))

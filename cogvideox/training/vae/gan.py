@@ -1,4 +1,4 @@
-"""The other side of the VAE's training: the discriminator with its optimizer, and what it asks of the VAE."""
+"""Adversarial training of the VAE: the discriminator, its optimizer, and the generator's gradient."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from cogvideox.training.checkpoint import Stateful
 from cogvideox.training.config import VAETraining
 from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step
 from cogvideox.training.rng import torch_generator
-from cogvideox.training.vae.context_parallel import Part, mean_over
+from cogvideox.training.vae.context_parallel import StepShard, mean_over_ranks
 from cogvideox.vae.losses.discriminator import (
     Discriminator,
     Logits,
@@ -23,43 +23,50 @@ from cogvideox.vae.losses.vae_loss import Pixels
 Terms = dict[str, Tensor]
 
 
-class Adversary:
-    """A discriminator that learns from step `disc_start - disc_lead` on and is heard from step `disc_start` on."""
+class DiscriminatorTrainer:
+    """The discriminator. It trains from step `disc_start - disc_lead` on and is used in the VAE's loss from step
+    `disc_start` on, because an untrained discriminator gives no useful gradient."""
 
     def __init__(self, settings: VAETraining, device: torch.device, ranks: Ranks | None = None) -> None:
-        self.settings, self.ranks, self.mean = settings, ranks, mean_over(ranks)
+        self.settings, self.ranks, self.mean = settings, ranks, mean_over_ranks(ranks)
         self.start = settings.disc_start - settings.disc_lead
         self.net = Discriminator(settings.discriminator)
-        init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 draws the VAE's
+        init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 initializes the VAE
         self.net.to(device)
         self.optimizer = build_adamw([self.net], settings.disc_optim)
 
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint holds of it."""
+        """Return the parts of a checkpoint."""
         return {"discriminator": self.net, "discriminator_optimizer": self.optimizer}
 
-    def pull(self, part: Part, reconstruction: Pixels, last_layer: Tensor, loss: Tensor) -> tuple[Pixels, Terms]:
-        """The gradient that the adversarial term adds to that of `loss` at the pixels, made as strong as that one at
-        `last_layer` and then weighted by `loss.gan`.
+    def generator_gradient(
+        self, shard: StepShard, reconstruction: Pixels, last_layer: Tensor, loss: Tensor
+    ) -> tuple[Pixels, Terms]:
+        """Compute the weighted gradient of the generator loss with respect to the reconstruction.
 
-        Also the terms to log: `gan`, not weighted, and `gan_weight`, all that it was multiplied by.
+        Its weight is `loss.gan` times the adaptive weight, which equalizes the gradient norms of `loss` and of the
+        generator loss at `last_layer` (Esser et al. 2021, "Taming Transformers", section 3.1).
+
+        Returns:
+            The gradient, and the terms to log: `gan`, the unweighted loss, and `gan_weight`, its total weight.
         """
-        judged = self._judge(part, reconstruction)
-        term = self._share(part, judged) * generator_loss(judged)
+        logits = self._judge(shard, reconstruction)
+        term = self._share(shard, logits) * generator_loss(logits)
         (adversarial,) = torch.autograd.grad(term, reconstruction)
-        (likeness,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
-        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, likeness, adversarial, self.mean)
+        (of_loss,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
+        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, of_loss, adversarial, self.mean)
         return weight * adversarial, {"gan": term.detach(), "gan_weight": weight}
 
-    def learn(self, part: Part, step: int, reconstruction: Pixels) -> Terms:
-        """The discriminator's own step, on the clips of step `step` and their reconstructions.
+    def train_step(self, shard: StepShard, step: int, reconstruction: Pixels) -> Terms:
+        """Train the discriminator on the clips of step `step` (0-based) and their reconstructions.
 
-        Returns the terms to log: `disc`, the hinge loss (1 where it cannot tell the two apart, 0 where it always can),
-        and its mean logits; or `disc_skipped`, because a step whose gradient is not finite is not made.
+        Returns:
+            The terms to log: `disc`, the hinge loss (1 for a discriminator at chance, 0 for a perfect one), and the
+            mean logits `disc_real` and `disc_fake`; or `disc_skipped` if the gradient is not finite.
         """
         settings = self.settings
-        real, fake = self._judge(part, part.batch.pixels), self._judge(part, reconstruction.detach())
-        share = self._share(part, real)
+        real, fake = self._judge(shard, shard.batch.pixels), self._judge(shard, reconstruction.detach())
+        share = self._share(shard, real)
         loss = share * hinge_loss(real, fake)
         loss.backward()
         if self.ranks is not None:
@@ -72,12 +79,12 @@ class Adversary:
         means = {"disc_real": share * real.detach().mean(), "disc_fake": share * fake.detach().mean()}
         return {"disc": loss.detach(), **means}
 
-    def _judge(self, part: Part, video: Pixels) -> Logits:
-        conv_cache = None if part.pixel_cache is None else part.pixel_cache()
+    def _judge(self, shard: StepShard, video: Pixels) -> Logits:
+        conv_cache = None if shard.pixel_cache is None else shard.pixel_cache()
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.run.precision == "bfloat16"):
             return self.net(video, conv_cache).float()
 
-    def _share(self, part: Part, logits: Logits) -> float:
-        """What a mean over these logits counts in the mean over those of all processes that share the clips."""
+    def _share(self, shard: StepShard, logits: Logits) -> float:
+        """Return the weight of the mean of these logits in the mean over all ranks that share the clips."""
         halvings = 2**self.settings.discriminator.num_temporal_levels
-        return part.num_ranks * logits.shape[2] / ((part.num_frames - 1) // halvings + 1)
+        return shard.num_ranks * logits.shape[2] / ((shard.num_frames - 1) // halvings + 1)

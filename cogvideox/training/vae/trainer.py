@@ -1,9 +1,9 @@
-"""Training the VAE (paper section 2.1): reconstruction, looks and KL, then a discriminator; images mixed in.
+"""VAE training (paper section 2.1): reconstruction, perceptual, KL and GAN losses on videos and images.
 
-Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 
-A step is a function of (seed, step): clips, crops and noise are drawn anew for each, so a resumed run equals an
-uninterrupted one to the bit. `folder/vae/` always holds the newest averaged weights in the diffusers layout.
+Clips, crops and noise of a step depend on (seed, step) alone, so a resumed run is bit-identical to an uninterrupted
+one. `out/vae/` always has the latest averaged weights in the diffusers layout.
 """
 
 from functools import partial
@@ -25,19 +25,26 @@ from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
-from cogvideox.training.vae.clip_sources import Pixels, sources
-from cogvideox.training.vae.context_parallel import MakeCache, mean_over, part_of
-from cogvideox.training.vae.data import Latents, draw, num_clips
-from cogvideox.training.vae.gan import Adversary
-from cogvideox.training.vae.validation import balanced, validate
+from cogvideox.training.vae.clip_sources import Pixels, open_sources
+from cogvideox.training.vae.context_parallel import MakeCache, mean_over_ranks, shard_step
+from cogvideox.training.vae.data import Latents, make_batch, step_batch_size
+from cogvideox.training.vae.gan import DiscriminatorTrainer
+from cogvideox.training.vae.validation import normalize_latents, validate
 from cogvideox.vae.losses.perceptual import LPIPS, PerceptualLoss, RandomFeatures
 from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.vae.weights import init_weights
 
-SHAPE = ("in_channels", "out_channels", "block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups")
-"""What of a VAE's configuration decides about the shapes of its weights."""
+SHAPE_FIELDS = (
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "latent_channels",
+    "layers_per_block",
+    "norm_num_groups",
+)
+"""Fields of `VAEConfig` that determine the shapes of the weights."""
 
 
 def train(
@@ -47,49 +54,57 @@ def train(
     resume: bool = False,
     max_seconds: float | None = None,
 ) -> Path | None:
-    """Trains in the folder `out` and returns it; the trained VAE is `out/vae/`, in the diffusers layout.
+    """Train a VAE in the folder `out`; the trained VAE is `out/vae/` in the diffusers layout.
 
-    `out` also gets `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. `resume` continues from the newest
-    checkpoint, if there is one. On SIGTERM, Ctrl-C or when `max_seconds` are over, the state is saved and the answer is
-    None. After `settings.encoder_steps` the encoder in `out/vae/` is final, so latents may be made with it already.
-    Several processes (`ranks`) share each step, in clips and, by `settings.context_parallel`, in time; `out` is then a
-    folder that all of them see.
+    `out` also contains `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. After `settings.encoder_steps`
+    the encoder in `out/vae/` is final, so that latents may be encoded with it. The processes of `torchrun` share the
+    clips of a step and, by `settings.context_parallel`, their frames; `out` must be on a shared file system.
+
+    Args:
+        resume: continue from the newest checkpoint, if there is one.
+        max_seconds: save and stop before this time is over.
+
+    Returns:
+        `out`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
-        UserError: no such device; a folder or file that the settings name cannot be read or does not fit; `out` already
-            holds a run; the disk refuses; more steps in a row than `run.max_skipped` are not finite.
+        UserError: the device is not available; a file or folder in the settings cannot be read or does not match;
+            `out` contains a run and `resume` is false; the disk is full; too many steps in a row are not finite.
     """
     sequence = settings.context_parallel or world_size()
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=sequence) as run:
-        device, ranks, mean = run.device, run.ranks, mean_over(run.ranks)
-        vae = begin(settings, fresh=Checkpoints(out).latest() is None).to(device)
+        device, ranks, mean = run.device, run.ranks, mean_over_ranks(run.ranks)
+        vae = build_vae(settings, fresh=Checkpoints(out).latest() is None).to(device)
         perceptual = perceptual_loss(settings, device)
-        source, held_out = sources(settings)
+        source, held_out = open_sources(settings)
         optimizer = build_adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.config.ema_decay)
-        adversary = Adversary(settings, device, ranks) if settings.loss.gan > 0 else None
-        parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(adversary.parts() if adversary else {})}
-        run.restore(parts, lambda done: sum(num_clips(settings, step) for step in range(done)))
+        discriminator = DiscriminatorTrainer(settings, device, ranks) if settings.loss.gan > 0 else None
+        parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(discriminator.parts() if discriminator else {})}
+        run.restore(parts, lambda done: sum(step_batch_size(settings, step) for step in range(done)))
         if perceptual is not None and run.start == 0:
-            stand_in = "a distance in random features: LPIPS takes lpips_trunk and lpips_heads"
-            run.tracker.print(f"the perceptual term is {'LPIPS' if perceptual.name == 'lpips' else stand_in}")
+            fallback = "a distance in random features; set lpips_trunk and lpips_heads for LPIPS"
+            run.tracker.print(f"perceptual loss: {'LPIPS' if perceptual.name == 'lpips' else fallback}")
         forward = torch.compile(reconstruct, dynamic=False) if run.config.compile else reconstruct
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # a run has few shapes, each many thousand times
-        for step, whole in run.steps(run.prefetch(partial(draw, settings, source))):
+            torch.backends.cudnn.benchmark = True  # a run has few input shapes
+        for step, full_batch in run.steps(run.prefetch(partial(make_batch, settings, source))):
             if step >= settings.encoder_steps:
                 freeze_encoder(vae, ema)
-            part = part_of(to_device(whole, device), ranks, whole_clips=settings.whole_clips)
-            batch = part.batch
+            shard = shard_step(to_device(full_batch, device), ranks, whole_clips=settings.whole_clips)
+            batch = shard.batch
             with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
-                made, mu, logvar = forward(vae, batch.pixels, batch.noise, part.pixel_cache, part.latent_cache)
-            made, posterior = made.float(), Posterior(mu.float(), logvar.float())
-            loss, terms = vae_loss(made, batch.pixels, posterior, settings.loss, perceptual, batch.frames, part.shares)
+                output, mu, logvar = forward(vae, batch.pixels, batch.noise, shard.pixel_cache, shard.latent_cache)
+            output, posterior = output.float(), Posterior(mu.float(), logvar.float())
+            loss, terms = vae_loss(
+                output, batch.pixels, posterior, settings.loss, perceptual, batch.frames, shard.shares
+            )
             objective = loss
-            if adversary is not None and step >= settings.disc_start:
-                pull, heard = adversary.pull(part, made, vae.decoder.conv_out.weight, loss)
-                objective = loss + (pull * made).sum()  # of which the pull is the gradient at the pixels
-                terms |= heard
+            if discriminator is not None and step >= settings.disc_start:
+                last_layer = vae.decoder.conv_out.weight
+                gradient, gan_terms = discriminator.generator_gradient(shard, output, last_layer, loss)
+                objective = loss + (gradient * output).sum()  # adds `gradient` to the gradient at the output
+                terms |= gan_terms
             objective.backward()
             if ranks is not None:
                 average_gradients(vae.parameters(), ranks.world)
@@ -97,11 +112,11 @@ def train(
             if run.is_finite(loss=loss, grad_norm=grad_norm):
                 lr = optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
-                if adversary is not None and step >= adversary.start:
-                    terms |= adversary.learn(part, step, made)
+                if discriminator is not None and step >= discriminator.start:
+                    terms |= discriminator.train_step(shard, step, output)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
-            run.log(scalars, StepWork(len(whole.pixels)))
+            run.log(scalars, StepWork(len(full_batch.pixels)))
 
             with run.tracker.pause():
                 with ema.swapped():
@@ -109,18 +124,23 @@ def train(
                         scores = validate(vae, held_out, run.sample_path, settings.validation.fps)
                         run.tracker.write(run.done, scores)
                     if run.is_main and run.due(run.config.save_interval):
-                        final, scaling_factor = balanced(vae, source) if settings.start is None else (vae, None)
+                        final, scaling_factor = (
+                            normalize_latents(vae, source) if settings.start is None else (vae, None)
+                        )
                         save_vae(final, run.out, scaling_factor=scaling_factor)
                 run.save()
         return run.out
     return None
 
 
-def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
-    """The VAE that a run begins with: new, or, where the settings name one and the run is `fresh`, a trained one.
+def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
+    """Build the VAE, with the weights of `settings.start` if that is set, otherwise with initial ones.
+
+    Args:
+        fresh: whether the run starts; a resumed run gets its weights from a checkpoint.
 
     Raises:
-        UserError: that one cannot be read, or is of another size than the settings say.
+        UserError: `settings.start` cannot be read, or its weights have other shapes.
     """
     if settings.start is None or not fresh:
         vae = CausalVAE(settings.model)
@@ -128,21 +148,20 @@ def begin(settings: VAETraining, *, fresh: bool) -> CausalVAE:
         return vae
     vae = load_vae(find_model(settings.start)[1] if settings.start in shipped_models() else settings.start)
     theirs, ours = to_dict(vae.config), to_dict(settings.model)
-    differing = [name for name in SHAPE if theirs[name] != ours[name]]
+    differing = [name for name in SHAPE_FIELDS if theirs[name] != ours[name]]
     if differing:
         name = differing[0]
         raise UserError(
-            f"the VAE in {settings.start} has {name}={theirs[name]}, and the run has model.{name}={ours[name]}: "
-            "they have to be the same"
+            f"the VAE in {settings.start} has {name}={theirs[name]}, but model.{name}={ours[name]}: they must be equal"
         )
     return vae.requires_grad_(True)
 
 
 def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLoss | None:
-    """The distance behind the perceptual term: LPIPS where its files are given, else random features; None at weight 0.
+    """Build the perceptual loss: LPIPS if its files are set, otherwise random features; None if its weight is 0.
 
     Raises:
-        UserError: the files cannot be read, or are of something else.
+        UserError: the LPIPS files cannot be read or have other contents.
     """
     if settings.loss.perceptual == 0:
         return None
@@ -154,7 +173,10 @@ def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLo
 def reconstruct(
     vae: CausalVAE, pixels: Pixels, noise: Latents, pixel_cache: MakeCache = None, latent_cache: MakeCache = None
 ) -> tuple[Pixels, Latents, Latents]:
-    """Pixels through the VAE, and the mean and log-variance of their latents, of which one draw is decoded.
+    """Encode pixels, sample latents with the given noise, and decode them.
+
+    Returns:
+        The reconstruction, and the mean and log-variance of the latents.
 
     Args:
         pixel_cache, latent_cache: what the encoder and the decoder are told of the frames before these
@@ -169,7 +191,7 @@ def reconstruct(
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:
-    """Fix the encoder at its average: from here on the latents are final, and the decoder alone goes on learning."""
+    """Set the encoder to its EMA weights and freeze it; only the decoder is trained from then on."""
     if not next(vae.encoder.parameters()).requires_grad:
         return
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""How good a VAE is on clips it never saw, and the scale that its latents are given.
+"""Validation of the VAE on held-out clips, and normalization of its latents.
 
-Axes: b clips, c channels, t frames, h w height and width; pixels in [-1, 1].
+Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
 
 import copy
@@ -10,30 +10,31 @@ import torch
 
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.sample_sheet import write_sheet
-from cogvideox.training.vae.clip_sources import Source
+from cogvideox.training.vae.clip_sources import ClipSource
 from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import rescale_latents
 from cogvideox.video.transform import to_frames
 
 NUM_MEASURED = 256
-"""Clips over which the spread of the latents is measured."""
+"""Clips over which the variance of the latents is measured."""
 NUM_SHOWN = 6
-"""Pairs on the sheet, all of the first clips that are measured together."""
+"""Pairs on the sheet; at most a batch of validation clips (8)."""
 
 
 @torch.no_grad()
-def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[str, float]:
-    """Scores of all clips that were held out, and a sheet of originals and reconstructions, at `fps` where it moves.
+def validate(vae: CausalVAE, held_out: ClipSource, sheet: Path, fps: float) -> dict[str, float]:
+    """Score the reconstructions of all held-out clips, and write a sheet of originals and reconstructions.
 
-    PSNR in dB, of whole clips and of single frames; the fine detail and the flicker of the reconstructions, each beside
-    that of the originals: less detail is blur.
+    Returns:
+        PSNR in dB of clips and of single frames; detail and flicker of the reconstructions and of the originals. Less
+        detail than in the original is blur.
     """
     device, shown = next(vae.parameters()).device, torch.empty(0)
     scores: dict[str, list[torch.Tensor]] = {}
     for start in range(0, held_out.num_clips, 8):
         indices, rng = range(start, min(start + 8, held_out.num_clips)), numpy_generator("validation", 0, start)
-        video = held_out.clips(indices, None, rng).to(device)
+        video = held_out.load_clips(indices, None, rng).to(device)
         reconstruction = vae.decode(vae.encode(video).mean)
         image = video[:, :, :1]
         found = {
@@ -53,16 +54,18 @@ def validate(vae: CausalVAE, held_out: Source, sheet: Path, fps: float) -> dict[
 
 
 @torch.no_grad()
-def balanced(vae: CausalVAE, source: Source) -> tuple[CausalVAE, float]:
-    """A copy of the VAE whose latent channels have unit variance, and the scaling factor for its latents.
+def normalize_latents(vae: CausalVAE, source: ClipSource) -> tuple[CausalVAE, float]:
+    """Rescale the latent channels to unit variance.
 
-    The factor brings what varies inside a frame to the size of the noise. Taken over everything, it would be set by the
-    flat floors, and a toy, which is a few cells, would be under the noise at nearly every timestep.
+    Returns:
+        A copy of the VAE, and the scaling factor of its latents. The factor gives unit variance to the deviations from
+        each frame's mean. With the total variance, the flat backgrounds would dominate, and small objects would be
+        below the noise at nearly every timestep.
     """
     device = next(vae.parameters()).device
     indices, rng = range(min(NUM_MEASURED, source.num_clips)), numpy_generator("validation", 1)
     posteriors = [
-        vae.encode(source.clips(indices[start : start + 16], None, rng).to(device)) for start in indices[::16]
+        vae.encode(source.load_clips(indices[start : start + 16], None, rng).to(device)) for start in indices[::16]
     ]
     latents = torch.cat([posterior.mean for posterior in posteriors])
     noise = torch.cat([posterior.logvar for posterior in posteriors]).exp().mean(dim=(0, 2, 3, 4))

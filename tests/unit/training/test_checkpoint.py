@@ -12,7 +12,7 @@ from cogvideox.training.checkpoint import Checkpoints, restore_run
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim import optimizers
 from cogvideox.training.optim.optimizers import build_adamw, optimizer_step
-from cogvideox.training.toybox.trainer import build
+from cogvideox.training.toybox.trainer import build_model
 from tests import tiny_runs
 
 
@@ -183,7 +183,7 @@ def test_the_checkpoint_of_another_model_is_rejected(tmp_path):
 
 @pytest.mark.parametrize("names", [("muon", "adamw"), ("adamw", "muon")])
 def test_the_checkpoint_of_another_optimizer_is_rejected(tmp_path, names):
-    model = build(tiny_runs.toybox_run(tmp_path))
+    model = build_model(tiny_runs.toybox_run(tmp_path))
     before, now = ({"optimizer": optimizers.build_optimizer([model], OptimSettings(name=name))} for name in names)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, before)

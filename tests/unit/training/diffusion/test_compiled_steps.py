@@ -80,7 +80,7 @@ def test_compiled_steps():
 
 def compare() -> None:
     draws = torch.Generator().manual_seed(0)
-    vae, model = CausalVAE(tiny_runs.VAE), toybox_trainer.build(tiny_runs.toybox_run(Path()))
+    vae, model = CausalVAE(tiny_runs.VAE), toybox_trainer.build_model(tiny_runs.toybox_run(Path()))
     vae_init(vae, draws)
     with torch.no_grad():
         for parameter in model.parameters():

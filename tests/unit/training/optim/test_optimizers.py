@@ -15,7 +15,7 @@ from cogvideox.training.optim.optimizers import (
     optimizer_step,
     param_groups,
 )
-from cogvideox.training.toybox.trainer import build
+from cogvideox.training.toybox.trainer import build_model
 from tests import tiny_runs
 
 
@@ -79,7 +79,7 @@ def test_muon_updates_a_fused_qkv_weight_like_three_separate_weights():
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
-    model = build(tiny_runs.toybox_run(tmp_path))
+    model = build_model(tiny_runs.toybox_run(tmp_path))
     both = build_optimizer([model], OptimSettings(name="muon"))
     muon, adam = ({id(weight) for group in one.param_groups for weight in group["params"]} for one in both.optimizers)
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}

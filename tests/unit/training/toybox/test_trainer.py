@@ -1,4 +1,4 @@
-"""The parts of a transformer run; that the whole of it resumes exactly is a law (`tests/laws/test_resume.py`)."""
+"""Components of toybox training; bit-exact resume is tested in `tests/laws/test_resume.py`."""
 
 import json
 import warnings
@@ -15,8 +15,8 @@ from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
 from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.training.toybox import trainer
-from cogvideox.training.toybox.data import Batches
-from cogvideox.training.toybox.trainer import build, train, velocity_losses
+from cogvideox.training.toybox.data import ToyboxData
+from cogvideox.training.toybox.trainer import build_model, train, velocity_losses
 from cogvideox.training.toybox.validation import validation_loss
 from tests import tiny_runs
 
@@ -31,74 +31,73 @@ def table(settings, tmp_path_factory) -> LatentTable:
     return encode_toybox(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
 
 
-def test_a_batch_is_a_function_of_the_step(settings, table):
-    one, same, next_one = (Batches(settings).draw(table, None, step) for step in (3, 3, 4))
+def test_a_batch_depends_on_the_step_alone(settings, table):
+    one, same, next_one = (ToyboxData(settings).make_batch(table, None, step) for step in (3, 3, 4))
     for name in ("latents", "noise", "timestep", "ids"):
         assert torch.equal(getattr(one, name), getattr(same, name))
         assert not torch.equal(getattr(one, name), getattr(next_one, name))
 
 
-def test_the_timesteps_of_a_batch_cover_the_range(settings, table):
+def test_the_timesteps_of_a_batch_are_stratified(settings, table):
     for step in range(5):
-        intervals = Batches(settings).draw(table, None, step).timestep * settings.run.batch_size // 1000
+        intervals = ToyboxData(settings).make_batch(table, None, step).timestep * settings.run.batch_size // 1000
         assert sorted(intervals.tolist()) == list(range(settings.run.batch_size))
 
 
-def test_some_steps_are_of_images(settings, table, tmp_path):
+def test_image_steps_have_images_per_clip_images(settings, table, tmp_path):
     settings = replace(settings, image_interval=3, images_per_clip=2)
     images = encode_toybox(load_vae(settings.vae), settings.images, tmp_path)
-    batches = [Batches(settings).draw(table, images, step) for step in range(6)]
+    batches = [ToyboxData(settings).make_batch(table, images, step) for step in range(6)]
     assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
 
 
-def test_images_keep_no_clip_from_its_turn(settings, table):
-    """Leaving the steps of images out, the clips come in the order that they have without images."""
-    sure = LatentTable(table.mean, torch.full_like(table.logvar, -30.0))
-    mixed, plain = (Batches(replace(settings, image_interval=interval)) for interval in (3, 0))
-    of_clips = [mixed.draw(sure, sure, step).latents for step in range(7) if (step + 1) % 3]
+def test_image_steps_do_not_change_the_order_of_clips(settings, table):
+    deterministic = LatentTable(table.mean, torch.full_like(table.logvar, -30.0))
+    mixed, plain = (ToyboxData(replace(settings, image_interval=interval)) for interval in (3, 0))
+    of_clips = [mixed.make_batch(deterministic, deterministic, step).latents for step in range(7) if (step + 1) % 3]
     torch.testing.assert_close(
-        torch.stack(of_clips), torch.stack([plain.draw(sure, None, k).latents for k in range(5)])
+        torch.stack(of_clips), torch.stack([plain.make_batch(deterministic, None, k).latents for k in range(5)])
     )
 
 
-def test_captions_are_true_varied_and_sometimes_dropped(settings):
-    batches = Batches(replace(settings, text_dropout=0.25))
-    captions = [caption for step in range(100) for caption in batches.captions([7] * 4, step)]
+def test_captions_are_correct_varied_and_sometimes_dropped(settings):
+    data = ToyboxData(replace(settings, text_dropout=0.25))
+    captions = [caption for step in range(100) for caption in data.captions([7] * 4, step)]
     assert 0.15 < captions.count("") / len(captions) < 0.35
     assert len(set(captions)) > 50
     facts = clip_scene(settings.clips, 7).facts
     assert all(facts[name] == value for caption in captions for name, value in parse_prompt(caption).items())
 
 
-def test_the_first_loss_is_that_of_predicting_nothing(settings, table):
-    """All modulations and the last projection begin at zero (adaLN-Zero), and so does the velocity."""
-    batch, schedule = Batches(settings).draw(table, None, 0), Schedule(snr_shift_scale=1.0)
+def test_the_initial_loss_is_that_of_predicting_zero(settings, table):
+    """The modulation and the output projection are initialized to zero (adaLN-Zero), so the velocity is zero."""
+    batch, schedule = ToyboxData(settings).make_batch(table, None, 0), Schedule(snr_shift_scale=1.0)
     alpha, sigma = schedule.signal_and_noise(batch.timestep, like=batch.latents)
     velocity = alpha * batch.noise - sigma * batch.latents * 0.5
-    loss = velocity_losses(build(settings), batch, schedule, scaling_factor=0.5).mean()
+    loss = velocity_losses(build_model(settings), batch, schedule, scaling_factor=0.5).mean()
     torch.testing.assert_close(loss, velocity.square().mean())
 
 
 @pytest.mark.parametrize("train_text_encoder", [False, True])
-def test_the_gradient_reaches_what_is_to_learn(settings, table, train_text_encoder):
-    model = build(replace(settings, train_text_encoder=train_text_encoder))
+def test_the_gradient_reaches_all_trainable_parameters(settings, table, train_text_encoder):
+    model = build_model(replace(settings, train_text_encoder=train_text_encoder))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))  # away from the gates that are shut at first
-    velocity_losses(model, Batches(settings).draw(table, None, 0), Schedule(), 1.0).mean().backward()
+            parameter.add_(0.1 * torch.randn_like(parameter))  # the gates are initialized to zero
+    velocity_losses(model, ToyboxData(settings).make_batch(table, None, 0), Schedule(), 1.0).mean().backward()
     assert all(parameter.grad is not None for parameter in model.transformer.parameters())
     assert all((parameter.grad is not None) is train_text_encoder for parameter in model.text_encoder.parameters())
 
 
-def test_validation_is_the_same_at_every_call_and_covers_all_bins(settings, table):
-    model, batches, schedule = build(settings), Batches(settings), Schedule()
-    first, again = (validation_loss(model, batches, table, schedule, 0.8) for _ in range(2))
+def test_the_validation_loss_is_deterministic_and_covers_all_bins(settings, table):
+    model, data, schedule = build_model(settings), ToyboxData(settings), Schedule()
+    first, again = (validation_loss(model, data, table, schedule, 0.8) for _ in range(2))
     assert first == again
     assert set(first) == {"validation/loss", *(f"validation/loss_{k}" for k in range(10))}
     assert first["validation/loss"] == pytest.approx(sum(first[f"validation/loss_{k}"] for k in range(10)) / 10)
 
 
-def test_a_run_leaves_a_model_that_loads_and_learned_something(settings, tmp_path):
+def test_a_run_exports_a_trained_model(settings, tmp_path):
     settings = replace(settings, run=replace(settings.run, num_steps=60, batch_size=8, save_interval=0))
     result = train(settings, tmp_path / "run")
     assert result == tmp_path / "run/model"
@@ -112,14 +111,14 @@ def test_a_run_leaves_a_model_that_loads_and_learned_something(settings, tmp_pat
     assert (tmp_path / "run/samples/step-00000056.png").is_file()
     with pytest.raises(UserError, match="--resume"):
         train(settings, tmp_path / "run")
-    # 5 frames are no 8N+1, but they are what this model was trained at: its own size is nothing to warn of.
+    # 5 frames are not 8N+1, but there is no warning at the size that the model was trained at.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         video = CogVideoX.from_pretrained(result, device="cpu").generate("a red ball", seed=0)
     assert video.frames.shape == (5, 16, 16, 3)
 
 
-def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
+def test_a_changed_setting_is_printed_on_resume(settings, tmp_path, capsys):
     def run(**changes):
         return train(replace(settings, run=replace(settings.run, **changes)), tmp_path / "run", resume=True)
 
@@ -129,8 +128,8 @@ def test_a_changed_setting_is_named_on_resume(settings, tmp_path, capsys):
     assert "resumed with run.num_steps = 3, was 2" in capsys.readouterr().err
 
 
-def test_a_run_on_images(settings, tmp_path):
-    """Clips of one frame: nothing moves in them, and no caption says so."""
+def test_training_on_images(settings, tmp_path):
+    """Captions of clips of one frame do not mention motion."""
     image = {"num_frames": 1, "num_clips": 8}
     settings = replace(
         settings,
@@ -139,27 +138,27 @@ def test_a_run_on_images(settings, tmp_path):
         run=replace(settings.run, num_steps=2),
         sampling=replace(settings.sampling, interval=2),
     )
-    batches = Batches(settings)
-    captions = [caption for step in range(50) for caption in batches.captions(range(4), step)]
-    assert not any("motion" in parse_prompt(caption) for caption in captions + batches.held_out(8)[1])
+    data = ToyboxData(settings)
+    captions = [caption for step in range(50) for caption in data.captions(range(4), step)]
+    assert not any("motion" in parse_prompt(caption) for caption in captions + data.held_out(8)[1])
     bundle = model_folder.load(train(settings, tmp_path / "run"))
     assert bundle.settings.num_frames == 1
 
 
 @pytest.mark.parametrize(("patch_size_t", "rule"), [(None, "resize_crop"), (2, "slice")])
-def test_the_folder_has_the_position_rule_of_the_training(settings, patch_size_t, rule):
+def test_the_exported_model_has_the_position_rule_of_the_training(settings, patch_size_t, rule):
     changed = replace(settings, transformer=replace(settings.transformer, patch_size_t=patch_size_t))
     assert trainer.model_settings(changed).position_rule == rule
 
 
-def test_a_vae_of_other_latents_is_one_sentence(settings, tmp_path):
+def test_a_vae_with_other_latent_channels_is_rejected(settings, tmp_path):
     wide = replace(settings.transformer, in_channels=16, out_channels=16)
-    with pytest.raises(UserError, match=r"transformer\.in_channels=16 has to be .* has 4"):
+    with pytest.raises(UserError, match=r"transformer\.in_channels=16 must equal .* are 4"):
         train(replace(settings, transformer=wide), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_no_vae_is_one_sentence(settings, tmp_path):
+def test_a_missing_vae_is_rejected(settings, tmp_path):
     with pytest.raises(UserError, match="missing"):
         trainer.train(replace(settings, vae=str(tmp_path / "none")), tmp_path / "run")
     assert not (tmp_path / "run").exists()

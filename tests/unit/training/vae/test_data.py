@@ -1,4 +1,4 @@
-"""Clips of a user's folder: windows anywhere in a video, at a rate that suits it; what cannot be used is left out."""
+"""Clips of a user's folder: random windows at a usable frame rate; unusable files are skipped."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.records import Video
-from cogvideox.training.vae.clip_sources import sources
+from cogvideox.training.vae.clip_sources import open_sources
 from cogvideox.training.vae.trainer import train
 from tests import tiny_runs
 
@@ -28,7 +28,7 @@ def write(path: Path, num_frames: int, fps: float, side: int = 16, red: int = 0)
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write(folder / "long.mp4", 32, 16.0)
-    write(folder / "short.mp4", 6, 16.0, red=200)  # 5 frames at 16 frames a second, but not at 8
+    write(folder / "short.mp4", 6, 16.0, red=200)  # has 5 frames at 16 fps, but not at 8
     write(folder / "slow.mp4", 30, 3.0)
     write(folder / "tiny.mp4", 30, 16.0, side=4)
     write(folder / "image.png", 1, 1.0, side=40, red=100)
@@ -38,58 +38,58 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_what_cannot_be_used_is_left_out_and_told(folder, capsys):
-    source, held_out = sources(replace(SETTINGS, data=str(folder)))
+def test_unusable_files_are_skipped_and_reported(folder, capsys):
+    source, held_out = open_sources(replace(SETTINGS, data=str(folder)))
     said = capsys.readouterr().err
     for name in ("empty", "text", "cut"):
         assert f"{name}.mp4" in said
     assert {clip.source.stem for clip in source.videos} == {"long", "short"}
     assert [clip.source.stem for clip in source.images] == ["image"]
-    assert held_out.num_clips == 1  # of so few none is kept apart
-    assert "2 videos to learn from, 1 of them to measure on" in said
+    assert held_out.num_clips == 1  # too few to hold one out
+    assert "2 videos for training, 1 of them for validation" in said
 
 
-def test_windows_begin_anywhere_and_keep_their_pace(folder):
-    source, _ = sources(replace(SETTINGS, data=str(folder)))
+def test_windows_have_random_starts_and_the_requested_rate(folder):
+    source, _ = open_sources(replace(SETTINGS, data=str(folder)))
     names = [clip.source.stem for clip in source.videos]
     rng, begins = np.random.default_rng(0), set()
     for fps, pace in ((16.0, 1), (8.0, 2)):
         for _ in range(4):
-            clip = source.clips([names.index("long")], fps, rng)
+            clip = source.load_clips([names.index("long")], fps, rng)
             assert clip.shape == (1, 3, 5, 16, 16)
             frames = ((clip[0, 1].mean((1, 2)) + 1) * 127.5 / 8).round()
             assert (frames.diff() == pace).all()
             begins.add(frames[0].item())
     assert len(begins) > 2
-    short = source.clips([names.index("short")], 8.0, rng)  # at the rate that suits it
+    short = source.load_clips([names.index("short")], 8.0, rng)  # read at its usable rate
     assert (((short[0, 1].mean((1, 2)) + 1) * 127.5 / 8).round().diff() == 1).all()
-    assert source.pictures([0, 0], rng).shape == (2, 3, 1, 16, 16)
+    assert source.load_images([0, 0], rng).shape == (2, 3, 1, 16, 16)
 
 
-def test_a_file_that_is_lost_later_is_passed_over(folder, tmp_path, capsys):
+def test_a_file_that_becomes_unreadable_is_skipped(folder, tmp_path, capsys):
     for name in ("one", "two"):
         write(tmp_path / f"{name}.mp4", 32, 16.0, red=50 if name == "one" else 150)
-    source, _ = sources(replace(SETTINGS, data=str(tmp_path)))
+    source, _ = open_sources(replace(SETTINGS, data=str(tmp_path)))
     first, second = (clip.source for clip in source.videos)
     first.write_bytes(b"")
     rng = np.random.default_rng(0)
-    lost, there = (source.clips([index], 8.0, rng)[:, 0].mean() for index in (0, 1))
+    lost, there = (source.load_clips([index], 8.0, rng)[:, 0].mean() for index in (0, 1))
     torch.testing.assert_close(lost, there, atol=0.05, rtol=0)
-    assert f"passed over: cannot read {first}" in capsys.readouterr().err
+    assert f"skipped: cannot read {first}" in capsys.readouterr().err
     second.write_bytes(b"")
-    with pytest.raises(UserError, match="no clip of the data can be read any more"):
-        source.clips([0], 8.0, rng)
+    with pytest.raises(UserError, match="none of the clips can be read any more"):
+        source.load_clips([0], 8.0, rng)
 
 
-def test_a_folder_without_anything_long_enough(folder, tmp_path):
+def test_a_folder_without_usable_clips_is_rejected(folder, tmp_path):
     write(tmp_path / "short.mp4", 3, 8.0)
-    with pytest.raises(UserError, match="of 1 clips none can be trained on: needed are 5 frames at 8 or 16 frames"):
-        sources(replace(SETTINGS, data=str(tmp_path)))
+    with pytest.raises(UserError, match="none of 1 clips can be used for training: they need 5 frames at 8 or 16 fps"):
+        open_sources(replace(SETTINGS, data=str(tmp_path)))
     with pytest.raises(UserError, match="nowhere"):
-        sources(replace(SETTINGS, data=str(tmp_path / "nowhere")))
+        open_sources(replace(SETTINGS, data=str(tmp_path / "nowhere")))
 
 
-def test_a_run_on_a_folder(folder, tmp_path):
+def test_training_on_a_folder(folder, tmp_path):
     settings = replace(tiny_runs.vae_gan_run(num_steps=5), data=str(folder))
     assert train(settings, tmp_path / "run") is not None
     assert (tmp_path / "run/vae/config.json").is_file()
