@@ -1,5 +1,6 @@
 """Choose the device that a model runs on and the dtype that it computes in."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -78,3 +79,19 @@ def widest_float(device: torch.device) -> torch.dtype:
 def dtype_name(dtype: torch.dtype | str) -> str:
     """The name of a dtype without "torch.", such as float32."""
     return str(dtype).removeprefix("torch.")
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """A context in which a GPU repeats its results exactly, more slowly. PyTorch warns of kernels that cannot."""
+    # cuBLAS reads it when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which takes time and finds bugs only
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill

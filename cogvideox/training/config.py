@@ -62,6 +62,7 @@ class RunSettings:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of products; weights and optimizer are always float32
+    deterministic: bool = False  # on a GPU, so that a run can be repeated and resumed exactly; slower
     compile: bool = False  # by torch.compile: minutes before the first step, less for each after it
     workers: int = 0  # processes that make batches ahead of time; without a GPU they would only steal from the training
     ema_decay: float = 0.999

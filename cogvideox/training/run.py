@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from cogvideox.dataset.prefetch import prefetch
-from cogvideox.device import choose_device
+from cogvideox.device import choose_device, deterministic_algorithms
 from cogvideox.parallel import mesh
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Stateful, restore_run
@@ -161,6 +161,8 @@ def training_run(
     """
     with ExitStack() as stack:
         preemption = stack.enter_context(PreemptionHandler(max_seconds))
+        if settings.run.deterministic:
+            stack.enter_context(deterministic_algorithms())
         several, device = mesh.world_size() > 1, settings.run.device
         ranks = stack.enter_context(mesh.init_ranks(sequence=sequence, device=device)) if several else None
         run = Run(settings, Path(out), resume=resume, preemption=preemption, ranks=ranks, stack=stack)

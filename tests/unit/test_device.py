@@ -1,11 +1,13 @@
 """What is computed on the CPU, or in another type, because of the device. Meta tensors play the device's part."""
 
+import os
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cogvideox.device import full_precision_convolutions, widest_float
+from cogvideox.device import deterministic_algorithms, full_precision_convolutions, widest_float
 from cogvideox.text.encoder import position_buckets
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
@@ -33,6 +35,14 @@ def test_float32_convolutions_are_not_tf32():
             pass
         assert not cudnn.allow_tf32
     assert cudnn.allow_tf32
+
+
+def test_a_deterministic_run_leaves_the_process_as_it_was(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with deterministic_algorithms():
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("preset", ["2b", "5b"])

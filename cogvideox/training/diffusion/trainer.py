@@ -5,7 +5,8 @@ images and videos mixed, captions dropped for classifier-free guidance, an avera
 a LoRA beside them. VAE and T5 are no part of it: they made the latents and features, and come back only for samples.
 
 One process, or as many as `torchrun` starts: they plan the same steps and take their share of the rows, so that a step
-is the same however many they are. A stopped and resumed run ends, to the bit, with the weights of one left alone.
+is the same however many they are. A stopped and resumed run ends with the weights of an uninterrupted
+one: exactly on a CPU, and on a GPU with `run.deterministic`.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,8 @@ encoder.
 As in the paper (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform sampling
 of timesteps, caption dropout for classifier-free guidance, EMA weights; AdamW, or Muon.
 
-The batch of a step depends on (settings, step) alone, so a resumed run is bit-identical to an uninterrupted one.
+The batch of a step depends on (settings, step) alone, so a resumed run is bit-identical to an uninterrupted one: on a
+CPU, and on a GPU with `run.deterministic`.
 """
 
 import sys

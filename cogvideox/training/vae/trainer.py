@@ -3,7 +3,8 @@
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 
 Clips, crops and noise of a step depend on (seed, step) alone, so a resumed run is bit-identical to an uninterrupted
-one. `out/vae/` always has the latest averaged weights in the diffusers layout.
+one: on a CPU, and on a GPU with `run.deterministic`. `out/vae/` always has the latest averaged weights in the diffusers
+layout.
 """
 
 from functools import partial

@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
-from cogvideox.training.diffusion.trainer import begin, narrow, train
+from cogvideox.training.diffusion.trainer import backward, begin, narrow, train
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
 from tests.laws.test_resume import history
@@ -64,3 +64,16 @@ def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("cogvideox.training.diffusion.trainer.begin", observed)
     train(replace(settings, samples=SampleSettings(), validation=None), tmp_path)
     assert len(forward) == len(backward) >= 2 and all(forward) and not any(backward)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_steps(settings, tmp_path, monkeypatch, deterministic):
+    seen = []
+    monkeypatch.setattr(
+        "cogvideox.training.diffusion.trainer.backward",
+        lambda *args: seen.append(torch.are_deterministic_algorithms_enabled()) or backward(*args),
+    )
+    run = replace(settings.run, deterministic=deterministic)
+    train(replace(settings, run=run, samples=SampleSettings(), validation=None), tmp_path)
+    assert seen == [deterministic] * run.num_steps
+    assert not torch.are_deterministic_algorithms_enabled()
