@@ -23,6 +23,7 @@ class ClipWindow:
         fps: frame rate that it is read at; 0 for an image.
         num_frames: number of frames at that rate, 4k+1.
         height, width: size that the frames are resized and cropped to.
+        crop: top, left, height and width of the visible part of the file's frames, in their own pixels.
     """
 
     clip: Clip
@@ -30,18 +31,7 @@ class ClipWindow:
     num_frames: int
     height: int
     width: int
-
-    @property
-    def crop(self) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the visible part of the file's frames, in their own pixels."""
-        place = geometry.cover(self.clip.height, self.clip.width, self.height, self.width)
-        scale_y, scale_x = self.clip.height / place.height, self.clip.width / place.width
-        return (
-            round(place.top * scale_y),
-            round(place.left * scale_x),
-            round(self.height * scale_y),
-            round(self.width * scale_x),
-        )
+    crop: tuple[int, int, int, int]
 
 
 def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
@@ -53,8 +43,9 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
         UserError: the clip is too small or too short, or its frame rate is too low.
     """
     height, width = _size(clip, target)
+    size = height, width, _crop(clip, height, width)
     if clip.is_image:
-        return [ClipWindow(clip, 0.0, 1, height, width)]
+        return [ClipWindow(clip, 0.0, 1, *size)]
     if clip.fps < MIN_FPS_RATIO * target.fps:
         raise UserError(f"its frame rate of {clip.fps:g} fps is too low for {target.fps:g} fps")
     total = math.ceil(clip.seconds * target.fps - 0.01)  # `video.io.read` does not count a frame of 1 % duration either
@@ -69,8 +60,8 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
     if target.windows == "first":
         windows = windows[:1]
     if len(windows) == 1:
-        return [ClipWindow(clip, target.fps, windows[0][1], height, width)]
-    return [ClipWindow(_part(clip, first, num, target.fps), target.fps, num, height, width) for first, num in windows]
+        return [ClipWindow(clip, target.fps, windows[0][1], *size)]
+    return [ClipWindow(_part(clip, first, num, target.fps), target.fps, num, *size) for first, num in windows]
 
 
 def _part(clip: Clip, first: int, num_frames: int, fps: float) -> Clip:
@@ -90,3 +81,9 @@ def _size(clip: Clip, target: ClipFormat) -> tuple[int, int]:
     assert target.height is not None
     assert target.width is not None
     return target.height, target.width
+
+
+def _crop(clip: Clip, height: int, width: int) -> tuple[int, int, int, int]:
+    place = geometry.cover(clip.height, clip.width, height, width)
+    scale_y, scale_x = clip.height / place.height, clip.width / place.width
+    return round(place.top * scale_y), round(place.left * scale_x), round(height * scale_y), round(width * scale_x)

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 from cogvideox import config
 from cogvideox.atomic_io import remove_stale_files
 from cogvideox.dataset.cache_keys import hash_values
-from cogvideox.dataset.ingest.clip_windows import ClipWindow
-from cogvideox.dataset.latents.encode_plan import EncodePlan, WindowKeys
+from cogvideox.dataset.latents.encode_plan import EncodePlan, PlannedWindow
 from cogvideox.dataset.latents.encode_workers import EncodeCaptions, EncodeDevice, EncodeWindows
 from cogvideox.dataset.latents.latent_store import (
     INDEX,
@@ -89,11 +88,14 @@ def encode_clips(
     stored = find_tensors(folder)
     errors: dict[str, str | None] = {}
 
-    def encode_missing(what: str, task: Task, items: Mapping[str, Any], num_bytes: Callable[[Any], int]) -> int:
-        """Encode the items that are not stored, update `stored` and `errors`, and return how many are new."""
-        missing = [(key, item) for key, item in items.items() if key not in stored]
-        batch_size = _items_per_shard(max((num_bytes(item) for _, item in missing), default=1))
-        results = run(task, _batches(missing, batch_size, workers), workers=workers, backend=backend)
+    def encode_missing(what: str, task: Task, items: Mapping[str, tuple[Any, int]]) -> int:
+        """Encode the items (with their size on disk) that are not stored, and return how many are new."""
+        missing = {key: item for key, item in items.items() if key not in stored}
+        if not missing:  # do not load the network
+            return 0
+        batch_size = _items_per_shard(max(num_bytes for _, num_bytes in missing.values()))
+        todo = [(key, item) for key, (item, _) in missing.items()]
+        results = run(task, _batches(todo, batch_size, workers), workers=workers, backend=backend)
         num_new = 0
         for num_done, result in enumerate(chain.from_iterable(results), start=1):
             if result.location is None:
@@ -102,25 +104,26 @@ def encode_clips(
                 stored[result.key] = result.location
                 num_new += 1
             if on_progress is not None:
-                on_progress(what, num_done, len(missing))
+                on_progress(what, num_done, len(todo))
         return num_new
 
-    model, planned = plan.spec.name, list(zip(plan.keys, plan.windows))
-    captions = EncodeCaptions(model, folder, device)
-    num_texts = encode_missing("captions", captions, plan.captions, lambda _: plan.text_bytes)
+    task = EncodeCaptions(plan.spec.name, folder, device)
+    captions = {key: (caption, plan.text_bytes) for key, caption in plan.captions.items()}
+    num_texts = encode_missing("captions", task, captions)
 
-    windows = EncodeWindows(model, folder, device)
-    items = {keys.latents: window for keys, window in planned if keys.text in stored}
-    num_latents = encode_missing("clips", windows, items, plan.latent_bytes)
+    task = EncodeWindows(plan.spec.name, folder, device)
+    windows = {p.latents_key: (p.window, p.latents_bytes) for p in plan.planned if p.text_key in stored}
+    num_latents = encode_missing("clips", task, windows)
 
-    num_first_frames = 0
-    if copies := plan.settings.target.first_frames:
-        first_frames = EncodeWindows(model, folder, device, first_frames=copies)
-        usable = [(keys, window) for keys, window in planned if {keys.text, keys.latents} <= stored.keys()]
-        items = {keys.first_frames: window for keys, window in usable if keys.first_frames is not None}
-        num_first_frames = encode_missing("first frames", first_frames, items, plan.first_frames_bytes)
+    task = EncodeWindows(plan.spec.name, folder, device, plan.settings.target.first_frames)
+    images = {
+        p.first_frames_key: (p.window, p.first_frames_bytes)
+        for p in plan.planned
+        if p.first_frames_key is not None and p.text_key in stored and p.latents_key in stored
+    }
+    num_first_frames = encode_missing("first frames", task, images)
 
-    rows = [_row(keys, window, stored, errors) for keys, window in planned]
+    rows = [_row(planned, stored, errors) for planned in plan.planned]
     rows += [_error_row(clip, reason) for clip, reason in plan.unusable_clips]
     rows += [IndexRow(source, reason) for source, reason in plan.scan_rejects]
     rows, complete = _write_index(folder, plan, rows, shard)
@@ -138,13 +141,12 @@ def _batches(items: Sequence[T], size: int, workers: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _row(
-    keys: WindowKeys, window: ClipWindow, stored: Mapping[str, TensorLocation], errors: Mapping[str, str | None]
-) -> IndexRow:
-    clip = window.clip
-    missing = next((key for key in keys if key is not None and key not in stored), None)
-    if missing is not None:
-        return _error_row(clip, errors[missing])
+def _row(planned: PlannedWindow, stored: Mapping[str, TensorLocation], errors: Mapping[str, str | None]) -> IndexRow:
+    window, clip = planned.window, planned.window.clip
+    text, latents, images = planned.text_key, planned.latents_key, planned.first_frames_key
+    for key in (text, latents, images):
+        if key is not None and key not in stored:
+            return _error_row(clip, errors[key])
     return IndexRow(
         source=str(clip.source),
         clip_id=clip.id,
@@ -152,19 +154,19 @@ def _row(
         start=clip.start,
         end=clip.end,
         fps=window.fps,
-        num_frames=video_frames(stored[keys.latents].shape[1]),  # a file may hold fewer frames than its header says
+        num_frames=video_frames(stored[latents].shape[1]),  # a file may hold fewer frames than its header says
         height=window.height,
         width=window.width,
         source_fps=clip.fps,
         source_height=clip.height,
         source_width=clip.width,
         crop=window.crop,
-        latents=keys.latents,
-        latents_file=stored[keys.latents].file,
-        text=keys.text,
-        text_file=stored[keys.text].file,
-        images=keys.first_frames or "",
-        images_file=stored[keys.first_frames].file if keys.first_frames else "",
+        latents=latents,
+        latents_file=stored[latents].file,
+        text=text,
+        text_file=stored[text].file,
+        images=images or "",
+        images_file=stored[images].file if images else "",
         scores=clip.scores,
     )
 

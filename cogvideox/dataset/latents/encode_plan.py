@@ -5,8 +5,7 @@ A plan is made once per folder. Reports, size estimates, contact sheets and the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cogvideox import config
 from cogvideox.dataset.cache_keys import first_frames_key, latents_key, text_key, weights_hash
@@ -21,12 +20,21 @@ from cogvideox.state_dict.torch_io import open_weights
 from cogvideox.text.tokenizer import Tokenizer
 
 
-class WindowKeys(NamedTuple):
-    """The cache keys of one window: prompt embedding, latents, and first frames (None if they are not encoded)."""
+@dataclass(frozen=True)
+class PlannedWindow:
+    """A clip window with the cache keys and sizes of its tensors.
 
-    text: str
-    latents: str
-    first_frames: str | None
+    Attributes:
+        first_frames_key: None if first frames are not encoded.
+        latents_bytes, first_frames_bytes: size on disk, mean and log-variance in bfloat16.
+    """
+
+    window: ClipWindow
+    text_key: str
+    latents_key: str
+    first_frames_key: str | None
+    latents_bytes: int
+    first_frames_bytes: int
 
 
 @dataclass(frozen=True)
@@ -36,49 +44,37 @@ class EncodePlan:
     Attributes:
         spec: the model whose VAE and text encoder are used.
         settings: the settings of the latent store.
-        windows, keys: the windows to encode, and their cache keys.
+        planned: the windows to encode.
+        captions: every distinct caption by its cache key, including the empty one for classifier-free guidance.
+        text_bytes: size on disk of one prompt embedding.
         unusable_clips: clips that cannot be encoded, with the reason.
-        rejects: (file or row, reason) of everything in the folder that cannot be used, including these clips.
+        scan_rejects: (file or row, reason) of what was rejected before.
         content_hash: see `ScannedFolder`.
     """
 
     spec: ModelSpec
     settings: StoreSettings
-    windows: list[ClipWindow]
-    keys: list[WindowKeys]
-    unusable_clips: list[tuple[Clip, str]] = field(default_factory=list)
-    scan_rejects: list[tuple[str, str]] = field(default_factory=list)
-    content_hash: str = ""
+    planned: list[PlannedWindow]
+    captions: dict[str, str]
+    text_bytes: int
+    unusable_clips: list[tuple[Clip, str]]
+    scan_rejects: list[tuple[str, str]]
+    content_hash: str
+
+    @property
+    def windows(self) -> list[ClipWindow]:
+        return [planned.window for planned in self.planned]
 
     @property
     def rejects(self) -> list[tuple[str, str]]:
+        """(file or row, reason) of everything in the folder that cannot be used."""
         return [*self.scan_rejects, *((str(clip.source), reason) for clip, reason in self.unusable_clips)]
-
-    @property
-    def captions(self) -> dict[str, str]:
-        """Every distinct caption by its key, including the empty one for classifier-free guidance."""
-        captions = ("", *(window.clip.caption for window in self.windows))
-        return {caption_key(self.settings, caption): caption for caption in captions}
 
     @property
     def num_bytes(self) -> int:
         """Size on disk if nothing has been encoded yet."""
-        of_windows = sum(self.latent_bytes(window) + self.first_frames_bytes(window) for window in self.windows)
+        of_windows = sum(planned.latents_bytes + planned.first_frames_bytes for planned in self.planned)
         return of_windows + len(self.captions) * self.text_bytes
-
-    @property
-    def text_bytes(self) -> int:
-        """Size of one prompt embedding in bfloat16."""
-        return 2 * self.settings.text_length * self.settings.text_width
-
-    def latent_bytes(self, window: ClipWindow) -> int:
-        """Size of a window's mean and log-variance in bfloat16."""
-        shape = latent_shape(window.num_frames, window.height, window.width, ratio=self.settings.ratio)
-        return 4 * self.settings.latent_channels * math.prod(shape)
-
-    def first_frames_bytes(self, window: ClipWindow) -> int:
-        """Size of the encoded copies of a window's first frame."""
-        return self.settings.target.first_frames * self.latent_bytes(replace(window, num_frames=1))
 
 
 def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) -> EncodePlan:
@@ -89,7 +85,6 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
     Raises:
         UserError: sizes that do not fit the model, missing weights, or a tokenizer that cannot be read.
     """
-    settings = store_settings(spec, target)
     windows: list[ClipWindow] = []
     unusable: list[tuple[Clip, str]] = []
     for clip in folder.clips:
@@ -100,8 +95,17 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
     errors = _caption_errors(windows, spec)
     unusable += [(window.clip, errors[window.clip.caption]) for window in windows if window.clip.caption in errors]
     windows = [window for window in windows if window.clip.caption not in errors]
-    keys = [_window_keys(window, settings) for window in windows]
-    return EncodePlan(spec, settings, windows, keys, unusable, folder.rejects, folder.content_hash)
+    settings = store_settings(spec, target)
+    return EncodePlan(
+        spec=spec,
+        settings=settings,
+        planned=[_plan_window(window, settings) for window in windows],
+        captions={_caption_key(caption, settings): caption for caption in ("", *(w.clip.caption for w in windows))},
+        text_bytes=2 * settings.text_length * settings.text_width,
+        unusable_clips=unusable,
+        scan_rejects=folder.rejects,
+        content_hash=folder.content_hash,
+    )
 
 
 def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
@@ -131,18 +135,25 @@ def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
     )
 
 
-def caption_key(settings: StoreSettings, caption: str) -> str:
-    """Return the cache key of a caption's embedding."""
-    return text_key(caption, settings.text_length, settings.text_encoder)
-
-
-def _window_keys(window: ClipWindow, settings: StoreSettings) -> WindowKeys:
+def _plan_window(window: ClipWindow, settings: StoreSettings) -> PlannedWindow:
     copies = settings.target.first_frames
-    return WindowKeys(
-        text=caption_key(settings, window.clip.caption),
-        latents=latents_key(window, settings.vae),
-        first_frames=first_frames_key(window, copies, settings.vae) if copies else None,
+
+    def num_bytes(num_frames: int) -> int:
+        shape = latent_shape(num_frames, window.height, window.width, ratio=settings.ratio)
+        return 4 * settings.latent_channels * math.prod(shape)
+
+    return PlannedWindow(
+        window=window,
+        text_key=_caption_key(window.clip.caption, settings),
+        latents_key=latents_key(window, settings.vae),
+        first_frames_key=first_frames_key(window, copies, settings.vae) if copies else None,
+        latents_bytes=num_bytes(window.num_frames),
+        first_frames_bytes=copies * num_bytes(1),
     )
+
+
+def _caption_key(caption: str, settings: StoreSettings) -> str:
+    return text_key(caption, settings.text_length, settings.text_encoder)
 
 
 def _caption_errors(windows: Sequence[ClipWindow], spec: ModelSpec) -> dict[str, str]:
