@@ -33,7 +33,9 @@ from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.planner import OffloadStrategy, Workload, estimate_plan
+from cogvideox.pretrained.offload.plan import Workload
+from cogvideox.pretrained.offload.planner import estimate_plan
+from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig

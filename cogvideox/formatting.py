@@ -19,3 +19,17 @@ def format_bytes(num_bytes: int) -> str:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.3g} {name}"
     return f"{num_bytes} bytes"
+
+
+def format_gib(num_bytes: int) -> str:
+    """A memory size in GiB, or MiB if it is less than one: "11.5 GB", "300 MB"."""
+    return f"{num_bytes / 2**30:.1f} GB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MB"
+
+
+def format_duration(seconds: float | int) -> str:
+    """A duration in seconds, minutes or hours: "45 s", "12 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

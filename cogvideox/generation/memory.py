@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cogvideox import geometry
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.pretrained.offload.planner import MemoryPlan, Workload
+from cogvideox.pretrained.offload.plan import MemoryPlan, Workload
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 
 MAX_STRIPS = 32

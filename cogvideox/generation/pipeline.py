@@ -39,7 +39,7 @@ from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.placement import PlacedModel
-from cogvideox.pretrained.offload.planner import MemoryPlan
+from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.records import Video
 from cogvideox.transformer.attention_backends import record_backends
 from cogvideox.transformer.float8 import is_float8
@@ -277,7 +277,7 @@ class CogVideoX:
         Raises:
             UserError: not a LoRA for this model; a name that is taken; `merge` with offloaded weights.
         """
-        if merge and isinstance(self.bundle, PlacedModel) and not self.bundle.plan.weights_stay_exact:
+        if merge and isinstance(self.bundle, PlacedModel) and not self.bundle.plan.transformer_is_resident:
             raise UserError(f"merge needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
         lora = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         source = Source(None, "") if lora.path is None else source_of_file(lora.path)

@@ -15,7 +15,8 @@ from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
-from cogvideox.pretrained.offload.planner import MemoryPlan, parse_memory, plan_memory
+from cogvideox.pretrained.offload.plan import MemoryPlan
+from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import multiplies_float8, to_float8
 
@@ -95,7 +96,7 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
 def _check_acceleration(setup: Setup) -> None:
     device = setup.device
     for name, wanted in (("compile", setup.compile), ("float8", setup.float8)):
-        if wanted and not setup.plan.weights_stay_exact:
+        if wanted and not setup.plan.transformer_is_resident:
             raise UserError(f"{name} needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if setup.compile and device.type == "cpu" and shutil.which(compiler) is None:

@@ -30,7 +30,7 @@ from cogvideox.pretrained.model_spec import (
     read_json,
     read_spec,
 )
-from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.plan import Workload
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer

@@ -104,8 +104,8 @@ def _of_stage(settings: DiffusionTraining, machine: Hardware | None, num_ranks: 
     parameters = transformer_parameters(config)
     trained = parameters.total if all_weights else _factors(config, settings)
     activations = _kept_by_transformer(config, row, dtype, settings.checkpointing, all_weights=all_weights)
-    memory = _of_weights(trained, parameters.num_blocks * parameters.matrices, settings.optim)
-    block = parameters.matrices + parameters.tables
+    memory = _of_weights(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
+    block = parameters.block_matrices + parameters.block_modulation
     memory["weights"] += 0 if all_weights else FLOAT32 * parameters.total
     memory = {name: num_bytes // num_ranks for name, num_bytes in memory.items()}
     if dtype != "float32" and num_ranks > 1:  # a copy of the blocks that are in use
@@ -134,7 +134,7 @@ def _of_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Estimate:
     text = build_network(settings.text_encoder)
     encoder = sum(weight.numel() for weight in text.parameters())
     trained = parameters.total + (encoder if settings.train_text_encoder else 0)
-    memory = _of_weights(trained, parameters.num_blocks * parameters.matrices, settings.optim)
+    memory = _of_weights(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
     memory["weights"] = FLOAT32 * (parameters.total + encoder)
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * trained

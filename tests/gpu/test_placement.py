@@ -13,7 +13,7 @@ from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload import planner
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
-from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.plan import Workload
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny

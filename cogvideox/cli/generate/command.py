@@ -68,7 +68,7 @@ def _generate(jobs: Jobs, ranks: "Ranks | None" = None) -> None:
         if first:
             print(f"{setup.plan}\n{setup.plan.table()}")
         return
-    if first and not setup.plan.is_small:
+    if first and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")
     pipe = CogVideoX.from_setup(jobs.spec, setup, ranks)
     with _warnings_as_notes(first):

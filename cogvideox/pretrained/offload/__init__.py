@@ -1,1 +1,1 @@
-"""Memory plans and group offloading."""
+"""Memory plans, and offloading of weights: whole networks, or blocks with prefetch."""

@@ -1,7 +1,7 @@
-"""What a memory plan has to know of the machine: how much is free, and about how fast it is.
+"""The hardware that a memory plan depends on: free memory and approximate speed. Imports no torch at import time.
 
-Rates are estimates. Those of GPUs are half or less of what data sheets promise, as published times of these models come
-out at; that of a CPU is measured for a tenth of a second. Imports no torch until a machine is looked at.
+Rates are estimates. Those of GPUs are half of the data sheet or less, from published times of these models; that of a
+CPU is measured for 0.1 s.
 """
 
 import re
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 TERA = 1e12
 
 DISK_BANDWIDTH = 1.0e9
-"""Bytes a second from a disk that is neither the best nor in the cache already."""
+"""Bytes per second of an average SSD, without the page cache."""
 
 CUDA_CONTEXT = 700 * 2**20
-"""What CUDA itself and the screen take of a GPU's memory."""
+"""Bytes of GPU memory used by CUDA itself and the display."""
 
 _NO_LIMIT = 2**60
-"""Version 1 of control groups says a number near 2**63 where there is none."""
+"""Control groups v1 report a number near 2**63 for no limit."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Operations a second in linear layers, attention and convolutions, and bytes a second from memory to the device
-    (on a CPU, from the type of the file to float32).
+    """Compute and transfer rates of a device.
 
-    peak: operations a second that the data sheet promises of products in bfloat16 without sparsity, where it is known.
+    Attributes:
+        linear, attention, convolution: FLOP/s.
+        transfer: bytes per second from main memory to the device; on a CPU, of the cast to float32.
+        peak: FLOP/s of dense bfloat16 matrix products in the data sheet; None if unknown.
     """
 
     linear: float
@@ -41,7 +43,7 @@ class Rates:
     peak: float | None = None
 
 
-# Of bfloat16 or float16 without compilation. The first name that the device's name contains, with no digit after it.
+# For bfloat16 or float16 without compilation. The first key that occurs in the device's name, not followed by a digit.
 GPUS: dict[str, Rates] = {
     "B200": Rates(900 * TERA, 500 * TERA, 400 * TERA, 50e9, 2250 * TERA),
     "GH200": Rates(450 * TERA, 300 * TERA, 200 * TERA, 100e9, 989 * TERA),
@@ -64,13 +66,14 @@ UNKNOWN_CPU = Rates(0.03 * TERA, 0.02 * TERA, 0.03 * TERA, 1.5e9)
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a model is to run.
+    """A device and the memory of its machine.
 
-    kind: "cpu" or "cuda".
-    name: of the device, for people.
-    free: bytes that are free on the device; on a CPU, of main memory.
-    host_free: bytes of main memory that are free; on a CPU the same.
-    dtype: what the networks compute in.
+    Attributes:
+        device_type: "cpu", "cuda", ...
+        name: of the device, for messages.
+        free_bytes: free memory of the device.
+        host_free_bytes: free main memory; the same on a CPU.
+        dtype: dtype in which networks compute.
     """
 
     device_type: str
@@ -81,96 +84,92 @@ class Hardware:
     rates: Rates
 
 
+def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
+    """The hardware of this machine. Unless `measured`, a CPU gets the rates of a slow one."""
+    import torch
+
+    _, host_free = main_memory()
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        # Plus memory that torch has cached and will reuse.
+        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        name = torch.cuda.get_device_name(device)
+        return Hardware("cuda", name, free_bytes, host_free, dtype, gpu_rates(name, dtype))
+    rates = _measure_cpu() if measured else UNKNOWN_CPU
+    return Hardware(device.type, device.type.upper(), host_free, host_free, dtype, rates)
+
+
 def hypothetical_gpu(
     name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64
 ) -> Hardware:
-    """A machine that need not be here: a GPU of so many GiB on which nothing else runs."""
+    """A GPU that may be absent, with all of its memory (GiB) free."""
     free_bytes = int(gigabytes * 2**30) - CUDA_CONTEXT
     return Hardware("cuda", name, free_bytes, int(host_gigabytes * 2**30), dtype, gpu_rates(name, dtype))
 
 
 def gpu_rates(name: str, dtype: str) -> Rates:
-    """By name; of one that is not known, those of a small one. float32 is taken to be eight times slower."""
+    """The rates of a GPU by name, or those of a small GPU if it is unknown; an eighth of them for float32."""
     known = next((rates for part, rates in GPUS.items() if re.search(rf"{part}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
         return known
     return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer, known.peak)
 
 
-def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
-    """The machine that this is. Unless `measured`, the speed of a CPU is taken to be that of a slow one."""
-    import torch
-
-    host = free_memory()
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        # What torch keeps for itself without using it, it uses again.
-        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        name = torch.cuda.get_device_name(device)
-        return Hardware("cuda", name, free_bytes, host, dtype, gpu_rates(name, dtype))
-    return Hardware(device.type, device.type.upper(), host, host, dtype, _probe() if measured else UNKNOWN_CPU)
-
-
-def free_memory() -> int:
-    """Bytes of main memory that are free, within the limits of the container, if it has any."""
-    return main_memory()[1]
-
-
 def main_memory() -> tuple[int, int]:
-    """Bytes of main memory, and how many of them are free, within the limits of the container, if it has any."""
+    """Total and free bytes of main memory, within the limits of the container if there is one."""
     import psutil
 
     memory = psutil.virtual_memory()
-    total, free_bytes = memory.total, memory.available
+    total, free = memory.total, memory.available
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
     except OSError:  # not Linux
-        return total, free_bytes
-    for limit, room in cgroup_limits(groups, Path("/sys/fs/cgroup")):
-        total, free_bytes = min(total, limit), min(free_bytes, room)
-    return total, free_bytes
+        return total, free
+    for limit, left in cgroup_limits(groups, Path("/sys/fs/cgroup")):
+        total, free = min(total, limit), min(free, left)
+    return total, free
 
 
 def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Of every control group around a process that limits memory: bytes in all, and those that are left.
+    """Yield the memory limit and the free bytes of every control group of a process that limits memory.
 
-    What files that were read take of it is given back when it is needed, and counts as left.
+    Page cache is reclaimable, so it counts as free.
 
     Args:
-        groups: a process's `/proc/*/cgroup`. Inside of a container the paths in it may be those outside.
-        folder: where the groups are, of either version.
+        groups: content of the process's `/proc/*/cgroup`. In a container its paths may be those of the host.
+        folder: mount point of the control groups, v1 or v2.
     """
     for line in groups.splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            home, limit, used, idle = folder, "memory.max", "memory.current", "inactive_file "
+            root, limit_file, used_file, cache = folder, "memory.max", "memory.current", "inactive_file "
         elif "memory" in controllers.split(","):
-            home, limit, used = folder / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            idle = "total_inactive_file "
+            root, limit_file, used_file = folder / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file "
         else:
             continue
-        inner = home / path.strip("/")
-        for group in (inner, *inner.parents):
-            most = _number_in(group / limit)
-            if most is not None and most < _NO_LIMIT:
-                taken = (_number_in(group / used) or 0) - (_number_in(group / "memory.stat", idle) or 0)
-                yield most, max(most - taken, 0)
-            if group == home:
+        innermost = root / path.strip("/")
+        for group in (innermost, *innermost.parents):
+            limit = _read_number(group / limit_file)
+            if limit is not None and limit < _NO_LIMIT:
+                used = (_read_number(group / used_file) or 0) - (_read_number(group / "memory.stat", cache) or 0)
+                yield limit, max(limit - used, 0)
+            if group == root:
                 break
 
 
-def _number_in(file: Path, name: str = "") -> int | None:
-    """The number of a file, or of its line that begins with a name."""
+def _read_number(file: Path, prefix: str = "") -> int | None:
+    """The number in a file, or in its line with a prefix; None if there is none."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    texts = [line.removeprefix(name).strip() for line in lines if line.startswith(name)]
+    texts = [line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)]
     return int(texts[0]) if texts and texts[0].isdigit() else None
 
 
-def _probe() -> Rates:
-    """A matrix product in float32, again and again for a tenth of a second."""
+def _measure_cpu() -> Rates:
+    """Rates from float32 matrix products, repeated for 0.1 s."""
     import torch
 
     matrix = torch.ones(512, 512)

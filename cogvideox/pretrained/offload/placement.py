@@ -1,11 +1,11 @@
-"""Carrying out a memory plan: the networks of a model, each on the device when it is used.
+"""Execution of a memory plan: each network of a model is on the device when it is used.
 
-    plan = memory.plan(model_of(about), demand, machine.look(device, "bfloat16"))
-    run = place(about, plan, device, torch.bfloat16)
-    run.activate("text_encoder")    # before it is used, and so on for "transformer" and "vae"
+    plan = plan_memory(profile_model(spec), workload, detect_hardware(device, "bfloat16"))
+    model = place_model(spec, plan, device, torch.bfloat16)
+    model.activate("text_encoder")    # before it is used, and likewise "transformer" and "vae"
 
-The networks are there from the start, and a LoRA may be laid over the transformer at any time; of those that come in
-turn or are streamed, the matrices are empty in between.
+All networks exist from the start, and LoRAs can be added to the transformer at any time; the parameters of a network
+that is offloaded are empty while it is not in use.
 """
 
 from collections import Counter
@@ -14,192 +14,202 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.pretrained.components import Network, build_network, diffusers_keymap, open_component
+from cogvideox.pretrained.components import (
+    Network,
+    build_network,
+    component_name,
+    diffusers_keymap,
+    load_network,
+    open_component,
+)
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS, ComponentName, ModelSpec, NetworkConfig
 from cogvideox.pretrained.offload.group_offload import BlockHooks, OffloadGroups, clear_parameters, set_parameters
-from cogvideox.pretrained.offload.planner import MemoryPlan, ModelProfile, OffloadStrategy, Workload, replan_vae
+from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
+from cogvideox.pretrained.offload.planner import replan_vae
+from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy, WeightLocation
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore, QuantizedDiskStore, WeightStore
-from cogvideox.state_dict.strict_load import check_matches, convert_tensors, load_strict
+from cogvideox.state_dict.strict_load import check_matches, convert_tensors
 from cogvideox.vae.inference.host_memory import release_memory
 
 
 @dataclass
 class PlacedModel(LoadedModel):
-    """A model on its device as a plan has it."""
+    """A model placed on its device by a memory plan."""
 
-    model: ModelProfile
+    profile: ModelProfile
     plan: MemoryPlan
-    keepers: "dict[str, ModelOffload | GroupOffload]" = field(default_factory=dict, repr=False)
+    offloaders: "dict[str, ModelOffload | GroupOffload]" = field(default_factory=dict, repr=False)
 
-    def activate(self, part: str) -> None:
-        """Brings the network that is used next, after the others have made room.
+    def activate(self, component: str) -> None:
+        """Load a network before its use, after the others were offloaded.
 
         Raises:
-            UserError: its weights are missing or damaged, which of one that comes later shows late.
+            UserError: its weights are damaged, which is found when they are read.
         """
-        for other, keeper in self.keepers.items():
-            if other != part:
-                keeper.leave()
-        if part in self.keepers:
-            self.keepers[part].enter()
+        for other, offloader in self.offloaders.items():
+            if other != component:
+                offloader.offload()
+        if component in self.offloaders:
+            self.offloaders[component].onload()
 
     def vae_mode(self, workload: Workload) -> VAEMemoryMode:
-        """How the VAE takes a request, for which the model was not necessarily placed."""
-        return replan_vae(self.model, workload, self.plan).vae
+        """How the VAE processes a request, which may differ from that of the plan."""
+        return replan_vae(self.profile, workload, self.plan).vae_mode
 
 
 def profile_model(spec: ModelSpec) -> ModelProfile:
-    """What a plan has to know of a model; of its weights only the headers are read.
+    """The properties of a model that a plan depends on. Reads only headers of weights.
 
     Raises:
         UserError: weights are missing or damaged.
     """
-    stored = {}
-    for part in WEIGHT_STEMS:
+    itemsizes: dict[ComponentName, int] = {}
+    for name in WEIGHT_STEMS:
         sizes: Counter[int] = Counter({4: 0})
-        for tensor in open_component(spec.path / part, part)[0].meta.values():
+        for tensor in open_component(spec.path / name, name)[0].meta.values():
             sizes[tensor.itemsize] += tensor.numel()
-        stored[part] = sizes.most_common(1)[0][0]
-    return ModelProfile(spec.name, spec.transformer, spec.vae, spec.text_encoder, spec.settings.text_length, stored)
+        itemsizes[name] = sizes.most_common(1)[0][0]
+    return ModelProfile(spec.name, spec.transformer, spec.vae, spec.text_encoder, spec.settings.text_length, itemsizes)
 
 
 def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: torch.dtype) -> PlacedModel:
-    """Loads what the plan has loaded at once, and readies the rest.
+    """Load what stays on the device, and prepare offloading of the rest.
 
     Raises:
-        UserError: as `folder.load`; of networks that are loaded later, what their headers tell.
+        UserError: as `model_folder.load`; for networks that are loaded later, only what their headers show.
     """
     tokenizer = load_tokenizer(spec)
     networks: dict[str, Network] = {}
-    keepers: dict[str, ModelOffload | GroupOffload] = {}
-    strategies: dict[str, OffloadStrategy] = {"text_encoder": plan.text_encoder, "transformer": plan.transformer}
-    configs: dict[ComponentName, NetworkConfig] = {
-        "text_encoder": spec.text_encoder,
-        "transformer": spec.transformer,
-        "vae": spec.vae,
-    }
-    for part, config in configs.items():
-        network = networks[part] = build_network(config)
-        if part == "vae" or (strategies[part] == "resident" and plan.weight_format == "exact"):
-            state, file = open_component(spec.path / part, part)
-            load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=dtype, device=device)
-        elif strategies[part] == "model_offload" and plan.weight_format == "exact":
-            keepers[part] = ModelOffload(spec, part, network, device, dtype)
+    offloaders: dict[str, ModelOffload | GroupOffload] = {}
+    components: tuple[tuple[NetworkConfig, OffloadStrategy], ...] = (
+        (spec.text_encoder, plan.text_encoder),
+        (spec.transformer, plan.transformer),
+        (spec.vae, "resident"),
+    )
+    for config, strategy in components:
+        name, is_exact = component_name(config), plan.weight_format == "exact"
+        if name == "vae" or (strategy == "resident" and is_exact):
+            networks[name] = load_network(spec.path, config, device=device, dtype=dtype)
+            continue
+        if strategy == "model_offload" and is_exact:
+            offloader = ModelOffload(spec, config, device, dtype)
         else:
-            keepers[part] = GroupOffload(spec, part, network, device, dtype, plan)
-        network.eval().requires_grad_(False)
+            offloader = GroupOffload(spec, config, plan, device, dtype)
+        networks[name], offloaders[name] = offloader.network, offloader
     return PlacedModel(
         **networks,  # pyrefly: ignore[bad-argument-type]
         tokenizer=tokenizer,
         schedule=Schedule(**asdict(spec.schedule)),
         settings=spec.settings,
-        model=profile_model(spec),
+        profile=profile_model(spec),
         plan=plan,
-        keepers=keepers,
+        offloaders=offloaders,
     )
 
 
 class ModelOffload:
-    """Loads a network when it is used, and lets it go when another one is."""
+    """Loads a whole network when it is used, and drops its weights when another one is."""
 
-    def __init__(
-        self, spec: ModelSpec, part: ComponentName, network: Network, device: torch.device, dtype: torch.dtype
-    ):
-        self._spec, self._part, self._network = spec, part, network
-        self._device, self._dtype = device, dtype
-        self._expected = network.state_dict()
-        state, file = open_component(spec.path / part, part)
-        check_matches(state, self._expected, where=str(file), rules=diffusers_keymap(network.config))
-        clear_parameters(network, list(self._expected), dtype, device)
-        self._is_here = False
+    def __init__(self, spec: ModelSpec, config: NetworkConfig, device: torch.device, dtype: torch.dtype) -> None:
+        self.network = build_network(config).requires_grad_(False)
+        self._component, self._device, self._dtype = component_name(config), device, dtype
+        self._folder, self._rules = spec.path / self._component, diffusers_keymap(config)
+        self._expected = self.network.state_dict()
+        state, file = open_component(self._folder, self._component)
+        check_matches(state, self._expected, where=str(file), rules=self._rules)
+        clear_parameters(self.network, list(self._expected), dtype, device)
+        self._is_loaded = False
 
-    def enter(self) -> None:
-        """The network is used next."""
-        if self._is_here:
+    def onload(self) -> None:
+        """Load the network before its use."""
+        if self._is_loaded:
             return
-        state, file = open_component(self._spec.path / self._part, self._part)
-        rules = diffusers_keymap(self._network.config)
+        state, file = open_component(self._folder, self._component)
         try:
             with torch.inference_mode(False), torch.no_grad():
-                made = convert_tensors(
-                    state, self._expected, where=str(file), rules=rules, dtype=self._dtype, device=self._device
+                tensors = convert_tensors(
+                    state, self._expected, where=str(file), rules=self._rules, dtype=self._dtype, device=self._device
                 )
-                for name, tensor in made:
-                    set_parameters(self._network, {name: tensor})
-        except BaseException:  # half of a network is of no use, and takes memory
-            self._take_out()
+                for name, tensor in tensors:
+                    set_parameters(self.network, {name: tensor})
+        except BaseException:  # do not keep half of a network in memory
+            self._clear()
             raise
-        self._is_here = True
+        self._is_loaded = True
 
-    def leave(self) -> None:
-        """Another one is."""
-        if self._is_here:
-            self._is_here = False
-            self._take_out()
+    def offload(self) -> None:
+        """Drop the weights before another network is used."""
+        if self._is_loaded:
+            self._is_loaded = False
+            self._clear()
 
-    def _take_out(self) -> None:
-        clear_parameters(self._network, list(self._expected), self._dtype, self._device)
+    def _clear(self) -> None:
+        clear_parameters(self.network, list(self._expected), self._dtype, self._device)
         free_cached_memory(self._device)
 
 
 class GroupOffload:
-    """Readies a network for streaming when it is first used (`streaming`)."""
+    """Loads the blocks of a network one at a time (`group_offload`), set up when it is first used.
+
+    Also used for quantized weights that stay on the device, which are dequantized block by block.
+    """
 
     def __init__(
-        self,
-        spec: ModelSpec,
-        part: ComponentName,
-        network: Network,
-        device: torch.device,
-        dtype: torch.dtype,
-        plan: MemoryPlan,
+        self, spec: ModelSpec, config: NetworkConfig, plan: MemoryPlan, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self._network, self._device, self._dtype, self._plan, self._part = network, device, dtype, plan, part
-        expected = self._expected = network.state_dict()
-        state, file = open_component(spec.path / part, part)
-        rules = diffusers_keymap(network.config)
-        check_matches(state, expected, where=str(file), rules=rules)
-        self._groups = OffloadGroups(expected)
-        self._disk = DiskStore(state, expected, rules, str(file), dtype=dtype, device=device)
-        clear_parameters(network, list(expected), dtype, device)
-        self._streamed: BlockHooks | None = None
+        self.network = build_network(config).requires_grad_(False)
+        self._device, self._dtype = device, dtype
+        self._expected = self.network.state_dict()
+        component, rules = component_name(config), diffusers_keymap(config)
+        state, file = open_component(spec.path / component, component)
+        check_matches(state, self._expected, where=str(file), rules=rules)
+        self._groups = OffloadGroups(self._expected)
+        self._disk = DiskStore(state, self._expected, rules, str(file), dtype=dtype, device=device)
+        self._format = None if plan.weight_format == "exact" else plan.weight_format
+        is_text = component == "text_encoder"
+        self._location: WeightLocation = "device"
+        if (plan.text_encoder if is_text else plan.transformer) == "group_offload":
+            # A prompt is encoded once, so reading the text encoder from disk costs nothing more.
+            self._location = "disk" if is_text else plan.weight_location
+        clear_parameters(self.network, list(self._expected), dtype, device)
+        self._hooks: BlockHooks | None = None
 
-    def enter(self) -> None:
-        if self._streamed is None:
-            rest = self._disk.fetch(self._groups.rest)
-            # Copies: a view keeps the piece of the file around it.
-            set_parameters(self._network, {name: tensor.clone() for name, tensor in rest.items()})
-            self._streamed = BlockHooks(
-                self._network,
+    def onload(self) -> None:
+        """Set up the hooks before the first use; the hooks load the blocks."""
+        if self._hooks is None:
+            resident = self._disk.fetch(self._groups.resident)
+            # Cloned, because a view keeps a part of the mapped file in memory.
+            set_parameters(self.network, {name: tensor.clone() for name, tensor in resident.items()})
+            self._hooks = BlockHooks(
+                self.network,
                 self._expected,
                 self._groups,
-                self._shelf(),
+                self._weight_store(),
                 self._disk,
                 dtype=self._dtype,
                 device=self._device,
             )
 
-    def leave(self) -> None:
-        if self._streamed is not None:
-            self._streamed.rest()
+    def offload(self) -> None:
+        """Drop prefetched blocks before another network is used."""
+        if self._hooks is not None:
+            self._hooks.reset()
             free_cached_memory(self._device)
 
-    def _shelf(self) -> WeightStore:
-        plan, is_text = self._plan, self._part == "text_encoder"
-        form = None if plan.weight_format == "exact" else plan.weight_format
-        place = self._device
-        if (plan.text_encoder if is_text else plan.transformer) == "group_offload":
-            if is_text or plan.weight_location == "disk":  # a text is encoded once: reading it again is no loss
-                return self._disk if form is None else QuantizedDiskStore(self._disk, form)
-            place = torch.device("cpu")
-        groups = [*self._groups.blocks, *(names for names in self._groups.tables if names)]
-        return MemoryStore(self._disk, groups, place=place, device=self._device, dtype=self._dtype, storage=form)
+    def _weight_store(self) -> WeightStore:
+        if self._location == "disk":
+            return self._disk if self._format is None else QuantizedDiskStore(self._disk, self._format)
+        groups = [*self._groups.blocks, *(names for names in self._groups.modulation if names)]
+        location = torch.device("cpu") if self._location == "host" else self._device
+        return MemoryStore(
+            self._disk, groups, location=location, device=self._device, dtype=self._dtype, format=self._format
+        )
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Gives memory that nothing uses back."""
+    """Return unused memory that torch or the C library caches to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:

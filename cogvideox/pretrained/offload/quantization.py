@@ -1,8 +1,8 @@
-"""Matrices in one byte a number, with a scale for each row: half of bfloat16's memory, and not the same numbers.
+"""Row-wise quantization of weight matrices to one byte per value: half the memory of bfloat16, but not exact.
 
-They are stored so and multiplied in the type of the network: each is spread out again when its turn comes.
+Weights are stored quantized and dequantized block by block before use; matrix products run in the network's dtype.
 
-Axes: o i a matrix's rows and columns.
+Axes: `o` rows and `i` columns of a matrix.
 """
 
 from dataclasses import dataclass
@@ -13,50 +13,51 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 QuantizedFormat = Literal["int8", "fp8"]
-"""Whole numbers of equal steps, error at most half a step (1/254 of the row's largest number); or floating-point e4m3,
-error at most 1/16 of each number."""
+"""int8: error up to 1/254 of the row's largest value. fp8 (e4m3): error up to 1/16 of each value."""
 
-_TYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-_LARGEST: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}
-_AT_ONCE = 256
-"""Rows that are made at once: their float32 is all that is needed beside the result."""
+_DTYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+_MAX_VALUE: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}
+_CHUNK_ROWS = 256
+"""Rows quantized at once; their float32 copy is the only temporary memory."""
 
 
 @dataclass(frozen=True)
 class QuantizedMatrix:
-    """A matrix in one byte a number: `numbers * scale` is what it stands for."""
+    """A matrix quantized with one scale per row: `values * scale` approximates the original."""
 
-    numbers: Shaped[Tensor, "o i"]
+    values: Shaped[Tensor, "o i"]
     scale: Float[Tensor, "o 1"]
 
     @classmethod
-    def of(cls, matrix: Float[Tensor, "o i"], storage: QuantizedFormat) -> "QuantizedMatrix":
-        """The nearest that the storage can say. A row of zeros stays one."""
-        numbers = torch.empty(matrix.shape, dtype=_TYPES[storage], device=matrix.device)
+    def quantize(cls, matrix: Float[Tensor, "o i"], format: QuantizedFormat) -> "QuantizedMatrix":
+        """Quantize to the nearest values. Rows of zeros stay zero."""
+        values = torch.empty(matrix.shape, dtype=_DTYPES[format], device=matrix.device)
         scale = torch.empty(len(matrix), 1, device=matrix.device)
-        for start in range(0, len(matrix), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            part = matrix[rows].float()
-            largest = part.abs().amax(dim=1, keepdim=True)
-            # Where a row is nothing or next to it, what it would be divided by would be 0.
-            scale[rows] = (largest / _LARGEST[storage]).clamp(min=torch.finfo(scale.dtype).tiny)
-            part = part / scale[rows]
-            numbers[rows] = part.round_() if storage == "int8" else part
-        return cls(numbers, scale)
+        for start in range(0, len(matrix), _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            chunk = matrix[rows].float()
+            largest = chunk.abs().amax(dim=1, keepdim=True)
+            # The minimum avoids a division by zero for rows of zeros or denormals.
+            scale[rows] = (largest / _MAX_VALUE[format]).clamp(min=torch.finfo(scale.dtype).tiny)
+            chunk = chunk / scale[rows]
+            values[rows] = chunk.round_() if format == "int8" else chunk
+        return cls(values, scale)
 
     @property
     def nbytes(self) -> int:
-        return self.numbers.nbytes + self.scale.nbytes
+        """Bytes of values and scales."""
+        return self.values.nbytes + self.scale.nbytes
 
     def to(self, device: torch.device) -> "QuantizedMatrix":
-        return QuantizedMatrix(self.numbers.to(device), self.scale.to(device))
+        """A copy on the device."""
+        return QuantizedMatrix(self.values.to(device), self.scale.to(device))
 
-    def spread(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
-        """The matrix, where the numbers are. bfloat16 holds the numbers of either storage exactly."""
-        return self.numbers.to(dtype).mul_(self.scale)
+    def dequantize(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
+        """The matrix in `dtype`. bfloat16 represents the values of both formats exactly."""
+        return self.values.to(dtype).mul_(self.scale)
 
 
-def fake_quantize_(matrix: Float[Tensor, "o i"], storage: QuantizedFormat) -> None:
-    """Makes a matrix, in place, what it would be after its time in the storage."""
-    for rows in matrix.split(_AT_ONCE):
-        rows.copy_(QuantizedMatrix.of(rows, storage).spread(matrix.dtype))
+def fake_quantize_(matrix: Float[Tensor, "o i"], format: QuantizedFormat) -> None:
+    """Quantize and dequantize a matrix in place."""
+    for rows in matrix.split(_CHUNK_ROWS):
+        rows.copy_(QuantizedMatrix.quantize(rows, format).dequantize(matrix.dtype))

@@ -1,9 +1,8 @@
-"""How large the transformer and the text encoder are and how much they compute, by arithmetic on their configurations.
+"""Memory and FLOPs of the transformer and the text encoder, computed from their configs. Imports no torch.
 
-Imports no torch: a plan is made before anything is loaded, and for models that are not here at all. Parameters are
-exact. Activations are what is alive at the worst moment of a forward pass, counted in the code of the networks and held
-to it by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and sees every tensor come
-and go.
+Parameter counts are exact. Activations are the tensors alive at the peak of a forward pass, derived from the code of
+the networks and verified by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and
+tracks every tensor.
 """
 
 import math
@@ -15,99 +14,110 @@ from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 
 OffloadStrategy = Literal["resident", "model_offload", "group_offload"]
+"""resident: always on the device. model_offload: the whole network is loaded when it is used and dropped when another
+one is. group_offload: its blocks are loaded one at a time, with prefetch."""
 WeightLocation = Literal["disk", "host", "device"]
-"""Where the matrices of blocks wait for their turn; those on the device wait for none."""
+"""Where the matrices of a group-offloaded network are kept."""
 WeightFormat = Literal["exact", "int8", "fp8"]
-"""How matrices lie in memory: as they are, or in one byte a number (`rows`). From the disk they come as from there."""
+"""How matrices are kept: in the network's dtype, or quantized row-wise (`quantization`)."""
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of one number, in the types that networks compute in."""
+"""Bytes per value, by dtype of the computation."""
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a network as they come and go when it is streamed.
+    """Parameters of a network by how group offloading treats them.
 
-    matrices: of one block, what its forward pass multiplies by.
-    tables: of one block, the matrix that makes its modulation of the timestep, once for all steps.
-    embedding: rows of which a few are looked up; they can stay on the disk.
-    rest: everything else, blocks' vectors included, which is small and stays.
+    Attributes:
+        block_matrices: of one block, the matrices of its forward pass.
+        block_modulation: of one block, the matrix that computes its timestep modulation, once for all steps.
+        embedding: the embedding table, of which some rows are read from disk.
+        other: all others, including vectors of blocks; resident.
     """
 
     num_blocks: int
-    matrices: int
-    tables: int
+    block_matrices: int
+    block_modulation: int
     embedding: int
-    rest: int
+    other: int
 
     @property
     def total(self) -> int:
-        return self.num_blocks * (self.matrices + self.tables) + self.embedding + self.rest
+        """All parameters."""
+        return self.num_blocks * (self.block_matrices + self.block_modulation) + self.embedding + self.other
 
 
 @dataclass(frozen=True)
 class WeightFootprint:
-    """Bytes of a network's weights: on the device while it is used and while another one is, on the host, in its files,
-    and that come over in one forward pass."""
+    """Bytes of a network's weights under an offload strategy.
 
-    keep: OffloadStrategy
-    weight_location: WeightLocation
-    used: int
+    Attributes:
+        location: where offloaded matrices are kept.
+        active: on the device while the network is used.
+        idle: on the device while another network is used.
+        host: in main memory, if the device is not the CPU.
+        loaded: read from the files before the first use.
+        transferred: moved to the device in one forward pass.
+    """
+
+    location: WeightLocation
+    active: int
     idle: int
     host: int
-    file_bytes: int
-    moved: int
+    loaded: int
+    transferred: int
 
     @classmethod
     def of(
         cls,
         parameters: ParameterCounts,
-        keep: OffloadStrategy,
+        strategy: OffloadStrategy,
         hardware: Hardware,
         weight_format: WeightFormat,
-        file: int,
+        file_itemsize: int,
     ) -> "WeightFootprint":
-        """`file`: bytes of a number in the files."""
-        size = ITEMSIZE[hardware.dtype]
-        in_blocks = parameters.num_blocks * (parameters.matrices + parameters.tables)
-        on_disk = parameters.total * file
-        if weight_format == "exact" and keep != "group_offload":
-            used = parameters.total * size
-            return cls(keep, "device", used, used if keep == "resident" else 0, 0, on_disk, 0)
-        waiting = in_blocks * (size if weight_format == "exact" else 1)
-        rest = parameters.rest * size
-        block = parameters.matrices * size
-        if keep != "group_offload":  # one-byte storage on the device: spread out block by block
-            used = rest + waiting + block
-            return cls(keep, "device", used, rest + waiting, 0, on_disk, 0)
-        moving, two = parameters.num_blocks * parameters.matrices, 2 * block
-        from_host = hardware.device_type == "cuda" and waiting <= 0.8 * hardware.host_free_bytes
-        if from_host and parameters.tables:  # the transformer, which is used in every step
-            two += 2 * parameters.matrices if weight_format != "exact" else 0
-            return cls(keep, "host", rest + two, rest, waiting, on_disk, waiting)
-        # On a CPU the piece of the mapped file that is read counts too, with the tensor at its end.
-        last = parameters.matrices // 3 * file
-        mapped = max(on_disk // 50, 4 * 2**20) + last if hardware.device_type == "cpu" else 0
-        return cls(keep, "disk", rest + two + mapped, rest, 0, on_disk, moving * file)
+        """The footprint of a network. `file_itemsize`: bytes per value in its files."""
+        itemsize, is_exact = ITEMSIZE[hardware.dtype], weight_format == "exact"
+        in_files = parameters.total * file_itemsize
+        if is_exact and strategy != "group_offload":
+            active = parameters.total * itemsize
+            return cls("device", active, active if strategy == "resident" else 0, 0, in_files, 0)
+        stored = parameters.num_blocks * (parameters.block_matrices + parameters.block_modulation)
+        stored *= itemsize if is_exact else 1
+        resident = parameters.other * itemsize
+        block = parameters.block_matrices * itemsize
+        if strategy != "group_offload":  # quantized on the device, dequantized block by block
+            return cls("device", resident + stored + block, resident + stored, 0, in_files, 0)
+        fits_host = hardware.device_type == "cuda" and stored <= 0.8 * hardware.host_free_bytes
+        if fits_host and parameters.block_modulation:  # the transformer, which is used in every step
+            buffers = 2 * block + (0 if is_exact else 2 * parameters.block_matrices)
+            return cls("host", resident + buffers, resident, stored, 0, stored)
+        # On a CPU the mapped part of the file counts too, with the tensor at its end.
+        mapped = 0
+        if hardware.device_type == "cpu":
+            mapped = max(in_files // 50, 4 * 2**20) + parameters.block_matrices // 3 * file_itemsize
+        transferred = parameters.num_blocks * parameters.block_matrices * file_itemsize
+        return cls("disk", resident + 2 * block + mapped, resident, 0, 0, transferred)
 
 
 def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
-    """Of the transformer."""
+    """Parameters of the transformer."""
     d, e = config.width, config.time_embed_dim
     vectors = 12 * d + 3 * d + d + 4 * config.attention_head_dim + 4 * d + 4 * d + d
     patch_in, patch_out = config.in_channels * config.patch_volume, config.out_channels * config.patch_volume
     has_bias = config.patch_bias or config.patch_size_t is not None
-    rest = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _scalar(d, e)
+    rest = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _timestep_mlp(d, e)
     rest += 2 * d + (e + 1) * 2 * d + 2 * d + (d + 1) * patch_out
     if config.use_learned_positional_embeddings:
         rest += (config.max_text_seq_length + math.prod(config.base_grid)) * d
     if config.ofs_embed_dim is not None:
-        rest += _scalar(config.ofs_embed_dim, config.ofs_embed_dim)
+        rest += _timestep_mlp(config.ofs_embed_dim, config.ofs_embed_dim)
     return ParameterCounts(config.num_layers, 12 * d * d, 12 * d * e, 0, rest + config.num_layers * vectors)
 
 
 def text_parameters(config: T5Config) -> ParameterCounts:
-    """Of the text encoder."""
+    """Parameters of the text encoder."""
     d, inner = config.d_model, config.num_heads * config.d_kv
     rest = config.relative_attention_num_buckets * config.num_heads + d + config.num_layers * 2 * d
     return ParameterCounts(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, rest)
@@ -115,7 +125,7 @@ def text_parameters(config: T5Config) -> ParameterCounts:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What the transformer works on at once: a batch of clips, in latent frames and latent pixels."""
+    """The shape of a batch of clips: latent frames, latent height and width, and text tokens."""
 
     batch_size: int
     frames: int
@@ -128,44 +138,44 @@ class BatchShape:
         return self.text_length + self.frames * self.height * self.width // config.patch_volume
 
 
-def transformer_activations(config: TransformerConfig, clip: BatchShape, num_steps: int, dtype: str) -> int:
-    """Bytes beside the weights in one forward pass, with the modulation of all steps.
+def transformer_activations(config: TransformerConfig, shape: BatchShape, num_steps: int, dtype: str) -> int:
+    """Peak bytes of activations in one forward pass, including the modulation of all steps.
 
-    The worst moment is in the feed-forward layer of a block: its input twice (before and after attention), normed, and
-    four times as wide before and after GELU. With rotary positions in two bytes it is in attention, where queries and
-    keys are turned in float32.
+    The peak is in the feed-forward layer of a block: its input before and after attention, the normalized input, and
+    the hidden layer (four times as wide) before and after GELU. With rotary positions in a 2-byte dtype it is in
+    attention, where queries and keys are rotated in float32.
     """
-    size, d, tokens = ITEMSIZE[dtype], config.width, clip.tokens(config)
+    size, d, tokens = ITEMSIZE[dtype], config.width, shape.tokens(config)
     rotary = config.use_rotary_positional_embeddings
-    stream = clip.batch_size * tokens * d * size
-    live = (13 if rotary and size == 2 else 11) * stream
+    hidden = shape.batch_size * tokens * d * size
+    live = (13 if rotary and size == 2 else 11) * hidden
     positions = tokens * (config.attention_head_dim if rotary else d) * 4
-    tables = num_steps * (config.num_layers * 12 + 2) * d * size
-    cells = clip.frames * clip.height * clip.width
-    latents = cells * clip.batch_size * (config.in_channels + config.out_channels) * size
+    modulation = num_steps * (config.num_layers * 12 + 2) * d * size
+    cells = shape.frames * shape.height * shape.width
+    latents = cells * shape.batch_size * (config.in_channels + config.out_channels) * size
     latents += cells * config.out_channels * 4 * 6
-    return live + positions + tables + latents
+    return live + positions + modulation + latents
 
 
-def transformer_flops(config: TransformerConfig, clip: BatchShape) -> tuple[float, float]:
-    """Of one forward pass: in linear layers, and in attention. A multiplication with its addition counts as two."""
-    tokens, d, layers = clip.tokens(config), config.width, config.num_layers
-    return clip.batch_size * layers * 24.0 * tokens * d * d, clip.batch_size * layers * 4.0 * tokens**2 * d
+def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:
+    """FLOPs of one forward pass in linear layers and in attention. A multiply-add counts as two."""
+    tokens, d, layers = shape.tokens(config), config.width, config.num_layers
+    return shape.batch_size * layers * 24.0 * tokens * d * d, shape.batch_size * layers * 4.0 * tokens**2 * d
 
 
 def text_activations(config: T5Config, text_length: int, dtype: str) -> int:
-    """Bytes beside the weights while one text is encoded. The stream between blocks is float32 in any type."""
+    """Peak bytes of activations while one prompt is encoded. The residual stream is float32 in any dtype."""
     size, n = ITEMSIZE[dtype], text_length
     live = n * (4 * config.d_ff * size + 3 * config.d_model * max(size, 4)) + config.num_heads * n * n * size
-    if dtype == "float16":  # the last product of a block is done in float32, weights too
+    if dtype == "float16":  # the last matrix product of a block runs in float32, with float32 weights
         live += n * config.d_ff * 4 + config.d_ff * config.d_model * 4
     return live
 
 
 def text_flops(config: T5Config, text_length: int) -> float:
-    """Of one text."""
-    return 2.0 * text_length * config.num_layers * text_parameters(config).matrices
+    """FLOPs of encoding one prompt."""
+    return 2.0 * text_length * config.num_layers * text_parameters(config).block_matrices
 
 
-def _scalar(num_waves: int, width: int) -> int:
-    return (num_waves + 1) * width + (width + 1) * width
+def _timestep_mlp(num_frequencies: int, width: int) -> int:
+    return (num_frequencies + 1) * width + (width + 1) * width

@@ -1,7 +1,7 @@
-"""Where the matrices of a streamed network wait, and how they come from there: the disk, or memory.
+"""Weight stores of an offloaded network: they return its tensors by name, from disk or from memory.
 
-A shelf gives matrices by name, as the network multiplies by them. From the disk they are cast and joined every time;
-in memory they lie ready, as they are or in one byte a number (`rows`), in pinned memory where a GPU fetches them.
+From disk, tensors are read, cast and joined every time. In memory they are kept in the network's dtype or quantized
+(`quantization`), in page-locked memory if they are copied to a GPU.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,10 @@ from cogvideox.state_dict.strict_load import convert_into, convert_tensors, sour
 
 
 class DiskStore:
-    """A shelf that is the files of the model.
+    """Reads tensors from the weights file. Thread-safe.
 
     Args:
-        expected: names and shapes of the network's tensors, as its `state_dict` before anything is loaded.
+        expected: names and shapes of the network's tensors, as its `state_dict()` before loading.
         where: the file, for messages.
     """
 
@@ -40,17 +40,17 @@ class DiskStore:
         self._lock = Lock()
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Read, checked and cast. One thread at a time reads.
+        """Read tensors to the device, checked and cast.
 
         Raises:
-            UserError: one is damaged, or does not fit into the type.
+            UserError: a tensor is damaged or does not fit in the dtype.
         """
-        wanted, state = {name: self._expected[name] for name in names}, self._part(names)
+        expected, state = {name: self._expected[name] for name in names}, self._select(names)
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            made = dict(
+            tensors = dict(
                 convert_tensors(
                     state,
-                    wanted,
+                    expected,
                     where=self._where,
                     rules=self._rules,
                     dtype=self._dtype,
@@ -58,60 +58,57 @@ class DiskStore:
                     keep=False,
                 )
             )
-            state.release()  # small tensors lie all over the file
-        return made
+            state.release()  # small tensors are spread over the whole file
+        return tensors
 
-    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
-        """The same, one after the other into tensors that are there, so that no other memory is held.
-
-        Raises:
-            UserError: as `fetch`.
-        """
+    def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
+        """Read tensors into existing ones, one after the other, without temporary memory. Raises as `fetch`."""
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            convert_into(self._part(names), into, where=self._where, rules=self._rules)
+            convert_into(self._select(names), out, where=self._where, rules=self._rules)
 
-    def _part(self, names: Sequence[str]) -> LazyStateDict:
-        """Of the files, what these tensors are made of."""
-        theirs = [part for name in names for part in source_names(name, self._state, self._rules)]
-        return self._state.select({name: name for name in theirs})
+    def lookup_rows(self, name: str, indices: Tensor) -> Tensor:
+        """Read some rows of a table that the file stores under one name, cast; other rows are not read."""
+        (source,) = source_names(name, self._state, self._rules)
+        return self._state[source][indices.to("cpu")].to(self._device, self._dtype)
 
-    def rows_of(self, name: str, indices: Tensor) -> Tensor:
-        """Some rows of a table that lies in the file as it is used, cast. The others are never read."""
-        (theirs,) = source_names(name, self._state, self._rules)
-        return self._state[theirs][indices.to("cpu")].to(self._device, self._dtype)
+    def _select(self, names: Sequence[str]) -> LazyStateDict:
+        """The tensors of the file from which these are made."""
+        sources = [source for name in names for source in source_names(name, self._state, self._rules)]
+        return self._state.select({name: name for name in sources})
 
 
 class QuantizedDiskStore:
-    """The same shelf, of matrices as they would be after a time in one-byte storage."""
+    """A disk store whose tensors are rounded to a quantized format, for the same results as quantized in memory."""
 
-    def __init__(self, disk: DiskStore, storage: QuantizedFormat) -> None:
-        self._disk, self._storage = disk, storage
+    def __init__(self, disk: DiskStore, format: QuantizedFormat) -> None:
+        self._disk, self._format = disk, format
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """As `OnDisk.fetch`."""
-        made = self._disk.fetch(names)
-        self._round(made.values())
-        return made
+        """As `DiskStore.fetch`."""
+        tensors = self._disk.fetch(names)
+        self._round(tensors.values())
+        return tensors
 
-    def fill(self, names: Sequence[str], into: Mapping[str, Tensor]) -> None:
-        """As `OnDisk.fill`."""
-        self._disk.fill(names, into)
-        self._round(into[name] for name in names)
+    def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
+        """As `DiskStore.fill`."""
+        self._disk.fill(names, out)
+        self._round(out[name] for name in names)
 
     def _round(self, matrices: Iterable[Tensor]) -> None:
         with torch.inference_mode(False), torch.no_grad():
             for matrix in matrices:
-                fake_quantize_(matrix, self._storage)
+                fake_quantize_(matrix, self._format)
 
 
 class MemoryStore:
-    """A shelf of tensors that were read once.
+    """Reads tensors once and keeps them in memory.
 
     Args:
-        source: where they come from.
+        source: where they are read from.
         groups: names that are read together, one group after the other.
-        place: where they wait: the device itself, or the CPU.
-        storage: in which form; None is that of the network.
+        location: the device that keeps them: that of the network, or the CPU.
+        device, dtype: those of the network.
+        format: quantized format; None is the dtype of the network.
     """
 
     def __init__(
@@ -119,36 +116,36 @@ class MemoryStore:
         source: DiskStore,
         groups: Iterable[Sequence[str]],
         *,
-        place: torch.device,
+        location: torch.device,
         device: torch.device,
         dtype: torch.dtype,
-        storage: QuantizedFormat | None = None,
+        format: QuantizedFormat | None = None,
     ) -> None:
-        self.place, self.device, self.dtype = place, device, dtype
-        self.held: dict[str, Tensor | QuantizedMatrix] = {}
+        self.location, self.device, self.dtype = location, device, dtype
+        self.tensors: dict[str, Tensor | QuantizedMatrix] = {}
         self._buffers: list[PinnedBuffer] = []
         for names in groups:
-            read = source.fetch(names)
-            if storage is None:
-                self.held.update(zip(read, self._put_away(list(read.values()))))
-            else:  # the scales are few and stay on the device
-                rounded = [QuantizedMatrix.of(tensor, storage) for tensor in read.values()]
-                numbers = self._put_away([matrix.numbers for matrix in rounded])
-                for name, matrix, here in zip(read, rounded, numbers):
-                    self.held[name] = QuantizedMatrix(here, matrix.scale)
+            group = source.fetch(names)
+            if format is None:
+                self.tensors.update(zip(group, self._move(list(group.values()))))
+            else:  # scales are few and stay on the device
+                quantized = [QuantizedMatrix.quantize(tensor, format) for tensor in group.values()]
+                moved = self._move([matrix.values for matrix in quantized])
+                for name, matrix, values in zip(group, quantized, moved):
+                    self.tensors[name] = QuantizedMatrix(values, matrix.scale)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """On the device, in the type of the network."""
-        return {name: self._spread(self.held[name]) for name in names}
+        """The tensors on the device of the network, in its dtype."""
+        return {name: self._load(self.tensors[name]) for name in names}
 
-    def _spread(self, held: Tensor | QuantizedMatrix) -> Tensor:
-        held = held.to(self.device)
-        return held.spread(self.dtype) if isinstance(held, QuantizedMatrix) else held
+    def _load(self, stored: Tensor | QuantizedMatrix) -> Tensor:
+        stored = stored.to(self.device)
+        return stored.dequantize(self.dtype) if isinstance(stored, QuantizedMatrix) else stored
 
-    def _put_away(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Moves the tensors of a group to `place`; into page-locked memory if that is the CPU and they go to a GPU."""
-        if self.place.type != "cpu" or self.device.type != "cuda":
-            return [tensor.to(self.place) for tensor in tensors]
+    def _move(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors of a group at `location`; in page-locked memory if that is the CPU and a GPU uses them."""
+        if self.location.type != "cpu" or self.device.type != "cuda":
+            return [tensor.to(self.location) for tensor in tensors]
         self._buffers.append(PinnedBuffer(tensors, self.device))
         return self._buffers[-1].tensors
 

@@ -173,7 +173,7 @@ def test_out_of_memory_while_loading_names_the_next_setting(pipes, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(placement, "load_strict", full)
+    monkeypatch.setattr(placement, "load_network", full)
     with pytest.raises(UserError, match=r"out of memory while loading the model: .*--memory low"):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu")
     with pytest.raises(UserError, match="close other programs"):
@@ -198,7 +198,7 @@ def test_an_out_of_memory_error_keeps_no_tensors(pipes, monkeypatch):
 
 
 def test_compile_with_8_bit_weights_is_an_error_before_weights_are_read(pipes, monkeypatch):
-    monkeypatch.setattr(placement, "load_strict", None)
+    monkeypatch.setattr(placement, "load_network", None)
     with pytest.raises(UserError, match=r"compile needs weights that stay .*--memory speed\) and without int8"):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", weights="int8", compile=True)
 

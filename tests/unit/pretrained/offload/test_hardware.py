@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, cgroup_limits, free_memory, gpu_rates, main_memory
+from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, cgroup_limits, gpu_rates, main_memory
 
 GB = 2**30
 
@@ -47,7 +47,6 @@ def test_files_that_are_missing_or_hold_something_else_are_no_limit(tmp_path):
 def test_this_machine_has_memory():
     total, free = main_memory()
     assert 0 < free <= total
-    assert free_memory() > 0
 
 
 @pytest.mark.parametrize(

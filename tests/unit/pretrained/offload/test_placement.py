@@ -11,7 +11,7 @@ from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload import planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
-from cogvideox.pretrained.offload.planner import Workload
+from cogvideox.pretrained.offload.plan import Workload
 from cogvideox.pretrained.offload.quantization import QuantizedMatrix, fake_quantize_
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.state_dict.safetensors_io import load_state, save_state
@@ -117,7 +117,7 @@ def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
 def test_rows_say_zero_and_their_largest_exactly():
     matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
     for storage in ("int8", "fp8"):
-        again = QuantizedMatrix.of(matrix, storage).spread(torch.float32)
+        again = QuantizedMatrix.quantize(matrix, storage).dequantize(torch.float32)
         assert torch.equal(again[0], matrix[0])
         torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
         assert (again - matrix).abs().max() <= 3.0 / (254 if storage == "int8" else 16)
@@ -126,9 +126,9 @@ def test_rows_say_zero_and_their_largest_exactly():
 @pytest.mark.parametrize("storage", ["int8", "fp8"])
 def test_rows_are_the_same_however_many_at_once(storage):
     matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
-    rows = QuantizedMatrix.of(matrix, storage)
-    alone = [QuantizedMatrix.of(row[None], storage).spread(torch.float32) for row in matrix]
-    assert torch.equal(rows.spread(torch.float32), torch.cat(alone))
+    rows = QuantizedMatrix.quantize(matrix, storage)
+    alone = [QuantizedMatrix.quantize(row[None], storage).dequantize(torch.float32) for row in matrix]
+    assert torch.equal(rows.dequantize(torch.float32), torch.cat(alone))
     fake_quantize_(matrix, storage)
     assert torch.equal(matrix, torch.cat(alone))
 

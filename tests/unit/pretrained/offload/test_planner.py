@@ -8,7 +8,8 @@ import pytest
 from cogvideox.errors import UserError
 from cogvideox.pretrained.offload import planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware, hypothetical_gpu
-from cogvideox.pretrained.offload.planner import ModelProfile, Workload, parse_memory, plan_memory
+from cogvideox.pretrained.offload.plan import ModelProfile, Workload
+from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
@@ -31,7 +32,9 @@ def test_the_more_is_free_the_faster():
     for gigabytes in (6, 8, 12, 16, 24, 48, 80):
         one = plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", gigabytes))
         assert one.peak <= one.hardware.free_bytes and one.weight_format == "exact"
-        order.append((planner.STRATEGIES.index((one.text_encoder, one.transformer)), one.vae.offload, one.vae.strips))
+        order.append(
+            (planner.STRATEGIES.index((one.text_encoder, one.transformer)), one.vae_mode.offload, one.vae_mode.strips)
+        )
         seconds.append(one.seconds_denoise + one.seconds_decode)
     assert order == sorted(order, reverse=True)
     assert all(later < 1.05 * before for before, later in pairwise(seconds))
@@ -41,13 +44,13 @@ def test_small_cards_stream_and_large_ones_keep_everything():
     assert plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", 8)).placement == "group_offload"
     assert plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", 24)).placement == "model_offload"
     large = plan_memory(model("5b"), NATIVE, hypothetical_gpu("H100", 80))
-    assert large.placement == "resident" and large.vae == VAEMemoryMode()
+    assert large.placement == "resident" and large.vae_mode == VAEMemoryMode()
 
 
 def test_preferences():
     card = hypothetical_gpu("RTX 4090", 24)
     fast, low = (plan_memory(model("2b"), NATIVE, card, preference) for preference in ("speed", "low"))
-    assert fast.placement == "resident" and fast.vae == VAEMemoryMode()
+    assert fast.placement == "resident" and fast.vae_mode == VAEMemoryMode()
     assert low.placement == "group_offload" and low.peak < fast.peak / 4
     assert plan_memory(model("2b"), NATIVE, card, 8 * 2**30).peak <= 8 * 2**30
 
@@ -83,9 +86,9 @@ def test_where_nothing_fits_the_nearest_is_named():
         plan_memory(model("5b"), NATIVE, hypothetical_gpu("GTX 1050", 0.9))
     with pytest.raises(UserError, match=r"1\.0 GB are allowed on RTX 4090"):
         plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", 24), 2**30)
-    with pytest.raises(UserError, match=r"free on GTX 1050, and this model makes no other size"):
+    with pytest.raises(UserError, match=r"free on GTX 1050, and this model supports no other size"):
         plan_memory(model("5b-i2v"), replace(NATIVE, batch_size=1, calls_per_step=2), hypothetical_gpu("GTX 1050", 0.9))
-    with pytest.raises(UserError, match=r"free on GTX 1050; the nearest that fits is num_frames=37"):
+    with pytest.raises(UserError, match=r"free on GTX 1050; it fits with num_frames=37"):
         plan_memory(
             model("5b-i2v"), replace(NATIVE, batch_size=1, calls_per_step=2), hypothetical_gpu("GTX 1050", 3)
         )  # learned positions in part
@@ -102,12 +105,12 @@ def test_another_request_changes_only_how_the_vae_decodes():
     before = plan_memory(model("5b"), replace(NATIVE, num_frames=9, window_frames=9), card)
     after = planner.replan_vae(model("5b"), NATIVE, before)
     assert (after.text_encoder, after.transformer) == (before.text_encoder, before.transformer)
-    assert after.vae.strips >= before.vae.strips and after.workload == NATIVE
+    assert after.vae_mode.strips >= before.vae_mode.strips and after.workload == NATIVE
 
 
 def test_the_plan_reads_as_a_sentence():
     text = str(plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", 12)))
-    assert "transformer streamed" in text and "GB" in text and "estimate" in text
+    assert "transformer loaded block by block from main memory" in text and "GB" in text and "estimate" in text
     assert "denoise" in plan_memory(model("5b"), NATIVE, hypothetical_gpu("RTX 4090", 12)).table()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.pretrained.offload import pinned_memory
-from cogvideox.pretrained.offload.group_offload import DirectFetch, _prefetcher
+from cogvideox.pretrained.offload.prefetch import DirectFetch, make_prefetcher
 from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ class Source(DiskStore):
 
 
 def store(device: str, **values) -> MemoryStore:
-    return MemoryStore(Source(), GROUPS, place=CPU, device=torch.device(device), dtype=torch.float32, **values)
+    return MemoryStore(Source(), GROUPS, location=CPU, device=torch.device(device), dtype=torch.float32, **values)
 
 
 @pytest.fixture(params=[0, 1], ids=["registered", "refused"])
@@ -58,8 +58,8 @@ def test_a_group_is_registered_in_whole_pages_of_its_own(driver, monkeypatch):
     monkeypatch.setattr(pinned_memory, "clear_last_error", cleared.append)
     made = store("cuda")
     for name, weight in WEIGHTS.items():
-        assert torch.equal(made.held[name], weight) and made.held[name].dtype == weight.dtype
-        assert made.held[name].data_ptr() % 256 == 0
+        assert torch.equal(made.tensors[name], weight) and made.tensors[name].dtype == weight.dtype
+        assert made.tensors[name].data_ptr() % 256 == 0
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
     assert cleared == ([made.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
     del made
@@ -68,15 +68,15 @@ def test_a_group_is_registered_in_whole_pages_of_its_own(driver, monkeypatch):
 
 def test_one_byte_storage_is_registered_as_well(driver, monkeypatch):
     monkeypatch.setattr(pinned_memory, "clear_last_error", lambda device: None)
-    made = store("cuda", storage="int8")
+    made = store("cuda", format="int8")
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
-    assert (made.held["a"].spread(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
+    assert (made.tensors["a"].dequantize(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_other_devices_copy_without_cuda(device):
     made = store(device)
-    assert isinstance(_prefetcher(GROUPS, made, {}, made.device), DirectFetch)
+    assert isinstance(make_prefetcher(GROUPS, made, {}, made.device), DirectFetch)
 
 
 def test_an_error_of_a_launch_is_cleared(monkeypatch):
