@@ -226,5 +226,5 @@ def test_the_plan_depends_on_the_request(pipes):
     assert small.peak < large.peak and small.placement == "resident"
     with pytest.raises(UserError, match="auto, speed, low"):
         choose_setup(spec, LoadOptions(device="cpu", memory="much"))
-    with pytest.raises(UserError, match=r"needs .* even in its smallest plan"):
+    with pytest.raises(UserError, match=r"needs .* even with the smallest plan"):
         choose_setup(spec, LoadOptions(device="cpu", memory=1000))
