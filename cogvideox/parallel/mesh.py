@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _abort_process_group
 
 from cogvideox.errors import UserError
 
@@ -136,7 +137,17 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
         object_group = dist.new_group(timeout=_PATIENCE, backend="gloo")
         assert isinstance(object_group, ProcessGroup)
         yield Ranks(place, _mesh(place, world, sequence), world_mesh, object_group)
-    finally:
+    except BaseException:
+        _leave(place, failed=True)
+        raise
+    _leave(place, failed=False)
+
+
+def _leave(device: torch.device, *, failed: bool) -> None:
+    if failed and device.type == "cuda":
+        # Destroying waits for collectives that are under way, and other ranks may wait in them for this one.
+        _abort_process_group()
+    else:
         dist.destroy_process_group()
 
 

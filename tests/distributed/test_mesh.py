@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from cogvideox.diffusion.timesteps import explicit_uniform
 from cogvideox.errors import UserError
@@ -85,3 +87,28 @@ def test_no_gpus(monkeypatch):
         pass
     with pytest.raises(UserError, match="auto, cpu or cuda"), mesh.init_ranks(device="tpu"):
         pass
+
+
+@pytest.mark.parametrize(("device", "abort"), [("cpu", False), ("cuda", True)])
+def test_a_rank_that_fails_does_not_wait_for_the_others(device, abort, monkeypatch):
+    """With NCCL, destroying the groups would wait for collectives that the others never finish."""
+    calls = []
+    monkeypatch.setattr(mesh, "_abort_process_group", lambda: calls.append("abort"))
+    monkeypatch.setattr(mesh.dist, "destroy_process_group", lambda: calls.append("destroy"))
+    mesh._leave(torch.device(device), failed=True)
+    mesh._leave(torch.device(device), failed=False)
+    assert calls == ["abort" if abort else "destroy", "destroy"]
+
+
+def test_leaving_by_an_error(monkeypatch):
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    left, leave = [], mesh._leave
+    monkeypatch.setattr(mesh, "_leave", lambda device, failed: left.append(failed) or leave(device, failed=failed))
+    with mesh.init_ranks(device="cpu"):
+        pass
+    with pytest.raises(KeyboardInterrupt), mesh.init_ranks(device="cpu"):
+        raise KeyboardInterrupt
+    assert left == [False, True] and not dist.is_initialized()
