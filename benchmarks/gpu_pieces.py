@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from cogvideox.pretrained.offload.transformer_cost import transformer_flops
-from cogvideox.transformer.attention import Attend, dense
+from cogvideox.transformer.attention import Attend, dense_attention
 from cogvideox.transformer.attention_backends import fastest_backend
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import to_float8
@@ -36,7 +36,7 @@ def forward_ways(
     config, device = pair.ours.config, pair.latents.device
     tables = pair.ours.precompute_modulation(pair.timestep[:1])[0]
 
-    def ours(network: nn.Module, attend: Attend = dense) -> Way:
+    def ours(network: nn.Module, attend: Attend = dense_attention) -> Way:
         values = (pair.latents, pair.text, None)
         return lambda: network(*values, positions=pair.positions, modulation=tables, attend=attend)
 

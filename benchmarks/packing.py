@@ -9,7 +9,7 @@ room for as many tokens each way:
 
 - "padded": clips as they come, each batch padded to its longest, padding masked in attention;
 - "buckets": clips of similar lengths together, padded to the longest that the bucket allows, the last batches smaller;
-- "packed": `Transformer.packed`, the rows as the loader plans them.
+- "packed": `Transformer.forward_packed`, the rows as the loader plans them.
 
 All ways give the same losses and gradients; otherwise nothing is reported. "useful" is the share of tokens, of those
 that there is room for, that are no padding; packed, it is of all rows of 50 steps.
@@ -29,7 +29,7 @@ from cogvideox.dataset.packing import bucketed_batches, packing_efficiency, padd
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 from cogvideox.training.diffusion.loss import Predict, clip_losses
-from cogvideox.transformer.attention import Attend, Layout
+from cogvideox.transformer.attention import Attend, StreamLayout
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
@@ -82,9 +82,10 @@ def predict_padded(model: Transformer, length: int) -> Predict:
         lengths = torch.tensor([NUM_TEXT + t * h * w for t, h, w in grids])
         attend = masked(torch.arange(length) < lengths[:, None])
         x, emb = torch.stack(rows), model.embed_timestep(timestep)
+        layout = StreamLayout((NUM_TEXT, length - NUM_TEXT))
         for block in model.blocks:
-            x = block(x, emb, None, None, Layout((NUM_TEXT, length - NUM_TEXT)), attend)
-        v = model.final(x[:, NUM_TEXT:], emb, None, (length - NUM_TEXT,))
+            x = block(x, emb=emb, modulation=None, rope=None, layout=layout, attend=attend)
+        v = model.final(x[:, NUM_TEXT:], emb=emb, modulation=None, spans=layout.spans[1:])
         return [unpatchify(one[None, : t * h * w], (t, h, w), config)[0] for one, (t, h, w) in zip(v, grids)]
 
     return predict
@@ -94,7 +95,7 @@ def masked(is_real: Tensor) -> Attend:
     """Attention that sees no padding."""
     mask = is_real[:, None, None, :]
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layout: StreamLayout) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
@@ -106,7 +107,7 @@ def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
     model.zero_grad()
     num_clips, total = sum(len(work.batch) for work in works), torch.zeros(())
     for batch, length in works:
-        predict = predict_padded(model, length) if length else model.packed
+        predict = predict_padded(model, length) if length else model.forward_packed
         loss = clip_losses(predict, batch, schedule).sum() / num_clips
         loss.backward()
         total += loss.detach()

@@ -85,8 +85,8 @@ def parallelize(
     for layer in model.children():
         if precision is not None and isinstance(layer, nn.Linear):
             layer.register_forward_pre_hook(lambda _, args: (args[0].to(precision), *args[1:]))
-    if hasattr(model, "packed"):
-        register_fsdp_forward_method(model, "packed")
+    if hasattr(model, "forward_packed"):
+        register_fsdp_forward_method(model, "forward_packed")
     for part, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
         if hasattr(part, name):
             setattr(part, name, _between_passes(part, getattr(part, name)))

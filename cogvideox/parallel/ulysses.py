@@ -25,17 +25,17 @@ from torch.distributed import ProcessGroup
 
 from cogvideox.errors import UserError
 from cogvideox.parallel.collectives import exchange, gather
-from cogvideox.transformer.attention import Attend, Heads, Layout
+from cogvideox.transformer.attention import Attend, Heads, StreamLayout
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.modulation import Runs
+from cogvideox.transformer.modulation import Spans
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalLayout(Layout):
+class LocalLayout(StreamLayout):
     """The runs of one rank's stretch, some of them perhaps empty, in the layout of the whole stream."""
 
-    whole: Layout
-    lengths: Runs
+    whole: StreamLayout
+    lengths: Spans
     """Tokens of each rank."""
 
 
@@ -47,7 +47,7 @@ class Ulysses:
     group: ProcessGroup
     inside: Attend
 
-    def __call__(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    def __call__(self, q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
         assert isinstance(layout, LocalLayout)
         ranks, lengths = self.group.size(), layout.lengths
         # Queries, keys and values travel together.
@@ -72,19 +72,23 @@ def apply_ulysses(model: Transformer, group: ProcessGroup) -> Callable[[], None]
     ulysses = lru_cache(lambda attend: Ulysses(group, attend))  # the same object each time, for the compiler
     rank, first, last = group.rank(), model.blocks[0], model.blocks[-1]
 
-    def enter(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, emb, tables, rope, layout, attend = args
-        stretch = local_layout(layout, rank, group.size())
+    def enter(block: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        (x,) = args
+        local = local_layout(given["layout"], rank, group.size())
         if block is first:
-            x = x.split(stretch.lengths, dim=1)[rank]
+            x = x.split(local.lengths, dim=1)[rank]
+        rope = given["rope"]
         if rope is not None:
-            rope = rope.split(stretch.lengths)[rank]
-        return x, emb, tables, rope, stretch, ulysses(attend)
+            rope = rope.split(local.lengths)[rank]
+        return (x,), given | {"rope": rope, "layout": local, "attend": ulysses(given["attend"])}
 
-    def leave(block: nn.Module, args: tuple[Any, ...], x: Float[Tensor, "b _n d"]) -> Float[Tensor, "b n d"]:
-        return gather(x, args[4].lengths, 1, group)
+    def leave(
+        block: nn.Module, args: tuple[Any, ...], given: dict[str, Any], x: Float[Tensor, "b _n d"]
+    ) -> Float[Tensor, "b n d"]:
+        return gather(x, given["layout"].lengths, 1, group)
 
-    hooks = [block.register_forward_pre_hook(enter) for block in model.blocks] + [last.register_forward_hook(leave)]
+    hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
+    hooks.append(last.register_forward_hook(leave, with_kwargs=True))
 
     def undo() -> None:
         for hook in hooks:
@@ -107,13 +111,13 @@ def check_heads(num_heads: int, num_ranks: int) -> None:
         )
 
 
-def local_layout(layout: Layout, rank: int, num_ranks: int) -> LocalLayout:
+def local_layout(layout: StreamLayout, rank: int, num_ranks: int) -> LocalLayout:
     """The tokens of one rank: each gets as many, up to one."""
-    total = sum(layout.runs)
+    total = sum(layout.spans)
     edges = [total * r // num_ranks for r in range(num_ranks + 1)]
     lengths = tuple(end - start for start, end in pairwise(edges))
     begin, end = edges[rank], edges[rank + 1]
-    ends = accumulate(layout.runs)
-    runs = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.runs, ends))
-    index = None if layout.run_of_token is None else layout.run_of_token[begin:end]
-    return LocalLayout(runs, index, whole=layout, lengths=lengths)
+    ends = accumulate(layout.spans)
+    spans = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.spans, ends))
+    index = None if layout.span_of_token is None else layout.span_of_token[begin:end]
+    return LocalLayout(spans, index, whole=layout, lengths=lengths)

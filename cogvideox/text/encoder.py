@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
         return normed.to(self.weight.dtype) * self.weight
 
 
-class Attention(nn.Module):
+class T5Attention(nn.Module):
     """Every token attends to every token, with a bias [k n n] on the scores."""
 
     def __init__(self, config: T5Config) -> None:
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         return self.out(rearrange(mixed, "b k n e -> b n (k e)"))
 
 
-class FeedForward(nn.Module):
+class T5FeedForward(nn.Module):
     """wo(gelu(gate) * value), with gate and value from one product `wi`. GELU is the tanh approximation."""
 
     def __init__(self, config: T5Config) -> None:
@@ -87,15 +87,15 @@ class FeedForward(nn.Module):
         return self.wo(hidden)
 
 
-class Block(nn.Module):
+class T5Block(nn.Module):
     """Attention, then feed-forward, each on the normed stream and added to it."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.attention = Attention(config)
+        self.attention = T5Attention(config)
         self.mlp_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.mlp = FeedForward(config)
+        self.mlp = T5FeedForward(config)
 
     def forward(self, x: Float[Tensor, "b n d"], bias: Float[Tensor, "k n n"]) -> Float[Tensor, "b n d"]:
         x = x + self.attention(self.attention_norm(x), bias)
@@ -110,7 +110,7 @@ class T5Encoder(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.position_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(T5Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:

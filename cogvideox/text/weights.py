@@ -9,7 +9,7 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.state_dict.keymap import Merge, Rename
 from cogvideox.state_dict.lazy import LazyStateDict, read_transient
-from cogvideox.text.encoder import Attention, FeedForward, RMSNorm, T5Encoder
+from cogvideox.text.encoder import RMSNorm, T5Attention, T5Encoder, T5FeedForward
 
 # The token embedding has two names in transformers; files hold it under the first, the second, or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
@@ -75,13 +75,13 @@ def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
     model.position_bias.weight.normal_(std=d**-0.5, generator=generator)
     for module in model.modules():
         match module:
-            case Attention():
+            case T5Attention():
                 q, k, v = module.qkv.weight.chunk(3)
                 q.normal_(std=(d * d_kv) ** -0.5, generator=generator)
                 k.normal_(std=d**-0.5, generator=generator)
                 v.normal_(std=d**-0.5, generator=generator)
                 module.out.weight.normal_(std=(num_heads * d_kv) ** -0.5, generator=generator)
-            case FeedForward():
+            case T5FeedForward():
                 module.wi.weight.normal_(std=d**-0.5, generator=generator)
                 module.wo.weight.normal_(std=d_ff**-0.5, generator=generator)
             case RMSNorm():

@@ -31,7 +31,7 @@ from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
 from cogvideox.training.vae.trainer import reconstruct
-from cogvideox.transformer.attention import Heads, Layout
+from cogvideox.transformer.attention import Heads, StreamLayout
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -258,7 +258,7 @@ def _kept_in_row(config: TransformerConfig, row: list[BatchShape], dtype: str, a
     text = make(len(row), row[0].text_length, config.text_embed_dim)
     times = torch.empty(len(row), device="meta")
     with _kept(network) as kept:
-        out = network.packed(latents, text, times, ofs=config.ofs, attend=_as_kernels)
+        out = network.forward_packed(latents, text, times, ofs=config.ofs, attend=_as_kernels)
     return kept() + sum(tensor.nbytes for tensor in out)
 
 
@@ -298,7 +298,7 @@ def _kept(network: nn.Module) -> Iterator[Callable[[], int]]:
         yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in found.items() if key not in own)
 
 
-def _as_kernels(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+def _as_kernels(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
     """Attention as the kernels for long rows do it, which keep what they got and gave, and no scores."""
     return _Kernel.apply(q, k, v)
 

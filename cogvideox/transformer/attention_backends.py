@@ -17,7 +17,7 @@ from time import perf_counter
 import torch
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_flash_attention_impls, sdpa_kernel
 
-from cogvideox.transformer.attention import Attend, Heads, Layout, dense
+from cogvideox.transformer.attention import Attend, Heads, StreamLayout, dense_attention
 
 _BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -43,7 +43,7 @@ class AttentionBackend:
 
     @property
     def attend(self) -> Attend:
-        return attend_with(self.name) if self.name in _BACKENDS else dense
+        return attend_with(self.name) if self.name in _BACKENDS else dense_attention
 
     def __str__(self) -> str:
         return self.flash if self.name == "flash" else self.name
@@ -94,9 +94,9 @@ def _fastest(
 def attend_with(name: str) -> Attend:
     """`dense` attention by the kernel of that name; a RuntimeError where it cannot."""
 
-    def attend(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    def attend(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
         with sdpa_kernel(_BACKENDS[name]):
-            return dense(q, k, v, layout)
+            return dense_attention(q, k, v, layout)
 
     return attend
 
@@ -137,7 +137,7 @@ def _runs(call: Callable[[], float]) -> bool:
 
 
 def _milliseconds(attend: Attend, heads: Heads) -> float:
-    layout = Layout((0, heads.shape[1]))
+    layout = StreamLayout((0, heads.shape[1]))
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     attend(heads, heads, heads, layout)

@@ -19,9 +19,23 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
-from cogvideox.transformer.attention import Attend, Attention, Layout, dense, packed, packed_layout
+from cogvideox.transformer.attention import (
+    Attend,
+    Attention,
+    StreamLayout,
+    dense_attention,
+    packed_attention,
+    packed_layout,
+)
 from cogvideox.transformer.config import GridRule, TransformerConfig
-from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, Runs, Tables, add_gated
+from cogvideox.transformer.modulation import (
+    AdaptiveNorm,
+    BlockModulation,
+    FinalModulation,
+    Modulation,
+    Spans,
+    add_gated,
+)
 from cogvideox.transformer.position import (
     Positions,
     check_learned_positions,
@@ -50,8 +64,8 @@ class Transformer(nn.Module):
         self.time_embed = ScalarEmbedding(width, config.time_embed_dim)
         if config.ofs_embed_dim is not None:
             self.ofs_embed = ScalarEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.final = Final(config)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
+        self.final = FinalLayer(config)
 
     def forward(
         self,
@@ -62,7 +76,7 @@ class Transformer(nn.Module):
         ofs: float | Float[Tensor, " b"] | None = None,
         positions: Positions | None = None,
         modulation: Modulation | None = None,
-        attend: Attend = dense,
+        attend: Attend = dense_attention,
     ) -> Float[Tensor, "b c_out t h w"]:
         """One prediction.
 
@@ -79,29 +93,18 @@ class Transformer(nn.Module):
         Raises:
             UserError: a size that patches do not divide or learned positions do not know; a condition too many or few.
         """
-        config = self.config
+        config, num_text = self.config, text.shape[1]
         grid = token_grid(config, *latents.shape[2:])
-        num_text = text.shape[1]
-        layout = Layout((num_text, math.prod(grid)))
         if positions is None:
             positions = positions_for(config, *latents.shape[2:], num_text=num_text, device=latents.device)
-
-        x = torch.cat((self.text_in(text), self.patch_in(patchify(latents, config))), dim=1)
-        if positions.sincos is not None:
-            x = x + positions.sincos.to(x.dtype)
-        if config.use_learned_positional_embeddings:
+        elif config.use_learned_positional_embeddings:
             check_learned_positions(config, grid, num_text)
-            x = x + self.learned_positions[:, : x.shape[1]]
+        layout = StreamLayout((num_text, math.prod(grid)))
+        x = torch.cat((self.text_in(text), self.patch_in(patchify(latents, config))), dim=1)
+        emb = self.embed_timestep(timestep, ofs) if modulation is None else None
+        return unpatchify(self._run_blocks(x, positions, layout, attend, emb, modulation), grid, config)
 
-        emb = None if modulation is not None else self.embed_timestep(timestep, ofs)
-        for i, block in enumerate(self.blocks):
-            tables = None if modulation is None else modulation.blocks[i]
-            x = block(x, emb, tables, positions.rope, layout, attend)
-        x = x[:, num_text:]
-        x = self.final(x, emb, None if modulation is None else modulation.final, (x.shape[1],))
-        return unpatchify(x, grid, config)
-
-    def packed(
+    def forward_packed(
         self,
         latents: Sequence[Float[Tensor, "c _t _h _w"]],
         text: Float[Tensor, "s num_text d_text"],
@@ -109,7 +112,7 @@ class Transformer(nn.Module):
         *,
         ofs: float | Float[Tensor, " s"] | None = None,
         rule: GridRule | None = None,
-        attend: Attend = packed,
+        attend: Attend = packed_attention,
     ) -> list[Float[Tensor, "c_out _t _h _w"]]:
         """Predictions for clips of any sizes that stand side by side in one row (frame pack, paper section 3.1).
 
@@ -135,18 +138,35 @@ class Transformer(nn.Module):
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
         videos = self.patch_in(patches).split(lengths, dim=1)
-        x = _in_turn(self.text_in(text).split(1), videos)
+        x = _interleave(self.text_in(text).split(1), videos)
+        emb = self.embed_timestep(timestep, ofs)
+        pieces = self._run_blocks(x, positions, layout, attend, emb, None).split(lengths, dim=1)
+        return [unpatchify(piece, grid, config)[0] for piece, grid in zip(pieces, grids)]
+
+    def _run_blocks(
+        self,
+        x: Float[Tensor, "b n d"],
+        positions: Positions,
+        layout: StreamLayout,
+        attend: Attend,
+        emb: Float[Tensor, "s e"] | None,
+        modulation: Modulation | None,
+    ) -> Float[Tensor, "b _n patch"]:
+        """Add positions to the stream, run all blocks and project the video tokens: what both forwards share.
+
+        Exactly one of `emb` and `modulation` is given.
+        """
         if positions.sincos is not None:
             x = x + positions.sincos.to(x.dtype)
-        if config.use_learned_positional_embeddings:
+        if self.config.use_learned_positional_embeddings:
             x = x + torch.cat([self.learned_positions[:, :length] for length in layout.segments], dim=1)
-
-        emb = self.embed_timestep(timestep, ofs)
-        for block in self.blocks:
-            x = block(x, emb, None, positions.rope, layout, attend)
-        x = torch.cat(x.split(layout.runs, dim=1)[1::2], dim=1)
-        pieces = self.final(x, emb, None, lengths).split(lengths, dim=1)
-        return [unpatchify(piece, grid, config)[0] for piece, grid in zip(pieces, grids)]
+        for i, block in enumerate(self.blocks):
+            own = None if modulation is None else modulation.blocks[i]
+            x = block(x, emb=emb, modulation=own, rope=positions.rope, layout=layout, attend=attend)
+        videos = x.split(layout.spans, dim=1)[1::2]
+        x = videos[0] if len(videos) == 1 else torch.cat(videos, dim=1)
+        own = None if modulation is None else modulation.final
+        return self.final(x, emb=emb, modulation=own, spans=layout.spans[1::2])
 
     def precompute_modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
         """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
@@ -196,7 +216,7 @@ class ScalarEmbedding(nn.Module):
         return self.out(F.silu(self.hidden(waves.to(self.hidden.bias.dtype))))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Joint attention, then a feed-forward layer, both modulated per modality and added behind a gate."""
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -208,33 +228,38 @@ class Block(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.mlp = FeedForward(width)
 
-    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> Tables:
-        """Shift, scale and gate of attention, then of the feed-forward layer, each with text before video."""
+    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> BlockModulation:
+        """The block's modulation at the timesteps of `emb`, [s 2 d] each."""
         parts = self.modulation(emb).unflatten(-1, (6, 2, -1))
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind(1)
-        return *self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2
+        return BlockModulation(*self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2)
 
     def forward(
         self,
         x: Float[Tensor, "b n d"],
+        *,
         emb: Float[Tensor, "s e"] | None,
-        tables: Tables | None,
+        modulation: BlockModulation | None,
         rope: Float[Tensor, "n p 2"] | None,
-        layout: Layout,
+        layout: StreamLayout,
         attend: Attend,
     ) -> Float[Tensor, "b n d"]:
-        """`tables` are `self.compute_modulation(emb)` where they were computed before. Otherwise they are computed in
-        here, where a wrapper that gathers or recomputes a block at a time has the block's weights at hand; `emb` then
-        has a row for each segment of the stream."""
-        if tables is None:
+        """One block.
+
+        Args:
+            emb: the time embedding, a row for each segment of each row of x. Used if there is no `modulation`, which is
+                then computed here, where wrappers that gather or recompute one block at a time have its weights.
+            modulation: `self.compute_modulation(emb)`, computed before.
+        """
+        if modulation is None:
             assert emb is not None
-            tables = _by_row(self.compute_modulation(emb), len(x))
-        shift1, scale1, gate1, shift2, scale2, gate2 = tables
-        runs = layout.runs
-        if torch.compiler.is_compiling() and layout.run_of_token is not None:
-            runs = layout.run_of_token
-        x = add_gated(x, self.attention(self.norm1(x, shift1, scale1, runs), rope, layout, attend), gate1, runs)
-        return add_gated(x, self.mlp(self.norm2(x, shift2, scale2, runs)), gate2, runs)
+            modulation = BlockModulation._make(_by_row(self.compute_modulation(emb), len(x)))
+        m, spans = modulation, layout.spans
+        if torch.compiler.is_compiling() and layout.span_of_token is not None:
+            spans = layout.span_of_token
+        update = self.attention(self.norm1(x, m.attention_shift, m.attention_scale, spans), rope, layout, attend)
+        x = add_gated(x, update, m.attention_gate, spans)
+        return add_gated(x, self.mlp(self.norm2(x, m.mlp_shift, m.mlp_scale, spans)), m.mlp_gate, spans)
 
 
 class FeedForward(nn.Module):
@@ -247,7 +272,7 @@ class FeedForward(nn.Module):
         return self.out(self.hidden(x, gelu=True))
 
 
-class Final(nn.Module):
+class FinalLayer(nn.Module):
     """Video tokens to patches of the prediction. Two norms in a row, as in the official weights."""
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -258,31 +283,32 @@ class Final(nn.Module):
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.linear = Linear(width, config.out_channels * config.patch_volume)
 
-    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> Tables:
+    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> FinalModulation:
+        """The modulation at the timesteps of `emb`, [s 1 d] each."""
         shift, scale = self.modulation(emb).unflatten(-1, (2, 1, -1)).unbind(1)
-        return self.norm2.fold(shift, scale)
+        return FinalModulation(*self.norm2.fold(shift, scale))
 
     def forward(
         self,
         x: Float[Tensor, "b n d"],
+        *,
         emb: Float[Tensor, "s e"] | None,
-        tables: Tables | None,
-        runs: Runs,
+        modulation: FinalModulation | None,
+        spans: Spans,
     ) -> Float[Tensor, "b n patch"]:
-        """`runs` are the lengths of the videos; the rest is as in `Block`."""
-        if tables is None:
+        """Project video tokens to patches. `spans` are the lengths of the videos; the rest is as in the blocks."""
+        if modulation is None:
             assert emb is not None
-            tables = _by_row(self.compute_modulation(emb), len(x))
-        shift, scale = tables
-        return self.linear(self.norm2(self.norm1(x), shift, scale, runs))
+            modulation = FinalModulation._make(_by_row(self.compute_modulation(emb), len(x)))
+        return self.linear(self.norm2(self.norm1(x), modulation.shift, modulation.scale, spans))
 
 
-def _by_row(tables: Tables, batch: int) -> tuple[Float[Tensor, "b r d"], ...]:
-    """Tables of segments as tables of rows, where those of a row's segments follow each other."""
-    return tuple(table.reshape(batch, -1, table.shape[-1]) for table in tables)
+def _by_row(tables: Sequence[Tensor], batch: int) -> list[Float[Tensor, "b r d"]]:
+    """Modulation per segment [b*k r d] as modulation per row [b k*r d], for k segments in each row."""
+    return [table.reshape(batch, -1, table.shape[-1]) for table in tables]
 
 
-def _in_turn(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "1 n d"]:
+def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "1 n d"]:
     """One stream of text_1, video_1, text_2, video_2, and so on."""
     return torch.cat([part for pair in zip(texts, videos, strict=True) for part in pair], dim=1)
 

@@ -6,8 +6,9 @@ into runs of one modality, so that modulating it is to multiply and add one vect
 Axes: b batch, n tokens, r runs, d width, s steps (or batch elements), e time embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,47 +16,62 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Runs = tuple[int, ...]
+Spans = tuple[int, ...]
 """Lengths of the stretches of one modality that the stream consists of, in order: (text, video)."""
 
-RunOfToken = Int[Tensor, " n"]
+SpanOfToken = Int[Tensor, " n"]
 Stream = Float[Tensor, "b n d"]
 Table = Float[Tensor, "#b r d"]
-Tables = tuple[Float[Tensor, "s _ d"], ...]  # _ is 2 runs, text and video, or video alone
-"""Vectors per timestep and run, in the order in which they are used."""
+
+
+class BlockModulation(NamedTuple):
+    """Modulation of one block, each [s 2 d], text before video. Shifts and scales are folded (`AdaptiveNorm.fold`)."""
+
+    attention_shift: Table
+    attention_scale: Table
+    attention_gate: Table
+    mlp_shift: Table
+    mlp_scale: Table
+    mlp_gate: Table
+
+
+class FinalModulation(NamedTuple):
+    """Modulation before the last projection, each [s 1 d], for video only; folded."""
+
+    shift: Table
+    scale: Table
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a timestep does to the transformer, for one or many timesteps: a function of weights and time alone.
+    """Modulation of the whole transformer at one or several timesteps: it depends on the weights and timesteps only."""
 
-    blocks: for each block the shift, scale and gate of attention, then those of the feed-forward layer.
-    final: shift and scale before the last projection, which is for video only.
-    """
-
-    blocks: tuple[Tables, ...]
-    final: Tables
+    blocks: tuple[BlockModulation, ...]
+    final: FinalModulation
 
     def __len__(self) -> int:
-        return len(self.final[0])
+        """Number of timesteps."""
+        return len(self.final.shift)
 
     def __getitem__(self, step: int) -> "Modulation":
-        """The tables of one step, which apply to every element of a batch."""
+        """The modulation of one timestep, for every element of a batch."""
         if not -len(self) <= step < len(self):
-            raise IndexError(f"step {step} of modulation tables for {len(self)} steps")
+            raise IndexError(f"step {step} of a modulation for {len(self)} timesteps")
         one = slice(step % len(self), step % len(self) + 1)
-        blocks = tuple(tuple(table[one] for table in tables) for tables in self.blocks)
-        return Modulation(blocks, tuple(table[one] for table in self.final))
+        blocks = tuple(BlockModulation._make(table[one] for table in block) for block in self.blocks)
+        return Modulation(blocks, FinalModulation._make(table[one] for table in self.final))
 
-    def flat(self) -> Tables:
-        """All tables in one row."""
-        return tuple(table for tables in (*self.blocks, self.final) for table in tables)
+    def flat(self) -> tuple[Tensor, ...]:
+        """All tensors in one tuple: those of the blocks in order, then the final ones."""
+        return tuple(table for part in (*self.blocks, self.final) for table in part)
 
     @classmethod
-    def from_flat(cls, tables: Tables) -> "Modulation":
+    def from_flat(cls, tables: Sequence[Tensor]) -> "Modulation":
         """The inverse of `flat`."""
+        size = len(BlockModulation._fields)
         blocks, final = tables[:-2], tables[-2:]
-        return cls(tuple(blocks[i : i + 6] for i in range(0, len(blocks), 6)), final)
+        starts = range(0, len(blocks), size)
+        return cls(tuple(BlockModulation(*blocks[i : i + size]) for i in starts), FinalModulation(*final))
 
 
 class AdaptiveNorm(nn.LayerNorm):
@@ -69,29 +85,29 @@ class AdaptiveNorm(nn.LayerNorm):
         """Rewrite (x̂ * weight + bias) * (1 + scale) + shift as x̂ * scale' + shift'; returns (shift', scale')."""
         return torch.addcmul(self.bias + shift, self.bias, scale), torch.addcmul(self.weight, self.weight, scale)
 
-    def forward(self, x: Stream, shift: Table, scale: Table, runs: Runs | RunOfToken) -> Stream:
-        """Normalise and modulate with *folded* tables. Under the compiler, `runs` may be the run of each token."""
+    def forward(self, x: Stream, shift: Table, scale: Table, spans: Spans | SpanOfToken) -> Stream:
+        """Normalise and modulate with *folded* tables. Under the compiler, `spans` may be the run of each token."""
         normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
-        return _multiply_add(shift, 1, normalised, scale, runs)
+        return _multiply_add(shift, 1, normalised, scale, spans)
 
 
-def add_gated(x: Stream, update: Stream, gate: Table, runs: Runs | RunOfToken) -> Stream:
+def add_gated(x: Stream, update: Stream, gate: Table, spans: Spans | SpanOfToken) -> Stream:
     """x + gate * update, with one gate per run."""
-    return _multiply_add(x, runs, update, gate, runs)
+    return _multiply_add(x, spans, update, gate, spans)
 
 
 def _multiply_add(
-    base: Tensor, base_runs: int | Runs | RunOfToken, x: Stream, scale: Table, runs: Runs | RunOfToken
+    base: Tensor, base_spans: int | Spans | SpanOfToken, x: Stream, scale: Table, spans: Spans | SpanOfToken
 ) -> Stream:
     """base + x * scale, where `base` is a stream (`base_runs` = `runs`) or, like `scale`, a table (`base_runs` = 1)."""
-    if isinstance(runs, Tensor):
-        base = base if base_runs is runs else _Gather.apply(base, runs)
-        return torch.addcmul(base, x, _Gather.apply(scale, runs))
+    if isinstance(spans, Tensor):
+        base = base if base_spans is spans else _Gather.apply(base, spans)
+        return torch.addcmul(base, x, _Gather.apply(scale, spans))
     if torch.compiler.is_compiling():
-        pieces = zip(base.split(base_runs, 1), x.split(runs, 1), scale.split(1, 1))
+        pieces = zip(base.split(base_spans, 1), x.split(spans, 1), scale.split(1, 1))
         return torch.cat([torch.addcmul(b, x, s) for b, x, s in pieces], dim=1)
     batch = len(x)
-    return _MultiplyAdd.apply(base.expand(batch, -1, -1), base_runs, x, scale.expand(batch, -1, -1), runs)
+    return _MultiplyAdd.apply(base.expand(batch, -1, -1), base_spans, x, scale.expand(batch, -1, -1), spans)
 
 
 class _MultiplyAdd(torch.autograd.Function):
@@ -102,12 +118,12 @@ class _MultiplyAdd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, base_runs: int | Runs, x: Tensor, scale: Tensor, runs: Runs) -> Tensor:
+    def forward(ctx: Any, base: Tensor, base_spans: int | Spans, x: Tensor, scale: Tensor, spans: Spans) -> Tensor:
         ctx.save_for_backward(x, scale)
-        ctx.base_runs, ctx.runs = base_runs, runs
+        ctx.base_spans, ctx.spans = base_spans, spans
         dtype = torch.promote_types(torch.promote_types(base.dtype, x.dtype), scale.dtype)
         out = torch.empty_like(x, dtype=dtype)
-        for o, b, y, s in zip(out.split(runs, 1), base.split(base_runs, 1), x.split(runs, 1), scale.split(1, 1)):
+        for o, b, y, s in zip(out.split(spans, 1), base.split(base_spans, 1), x.split(spans, 1), scale.split(1, 1)):
             torch.addcmul(b, y, s, out=o)
         return out
 
@@ -116,16 +132,16 @@ class _MultiplyAdd(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale = ctx.saved_tensors
         needs_base, _, needs_x, needs_scale, _ = ctx.needs_input_grad
-        pieces = grad.split(ctx.runs, 1)
+        pieces = grad.split(ctx.spans, 1)
         grad_base = grad_x = grad_scale = None
         if needs_base:
-            grad_base = grad if ctx.base_runs == ctx.runs else torch.stack([g.sum(1) for g in pieces], 1)
+            grad_base = grad if ctx.base_spans == ctx.spans else torch.stack([g.sum(1) for g in pieces], 1)
         if needs_x:
             grad_x = torch.empty_like(x)
-            for o, g, s in zip(grad_x.split(ctx.runs, 1), pieces, scale.split(1, 1)):
+            for o, g, s in zip(grad_x.split(ctx.spans, 1), pieces, scale.split(1, 1)):
                 torch.mul(g, s, out=o)
         if needs_scale:
-            grad_scale = torch.stack([(g * y).sum(1) for g, y in zip(pieces, x.split(ctx.runs, 1))], 1)
+            grad_scale = torch.stack([(g * y).sum(1) for g, y in zip(pieces, x.split(ctx.spans, 1))], 1)
         return grad_base, None, grad_x, grad_scale, None
 
 
@@ -134,13 +150,13 @@ class _Gather(torch.autograd.Function):
     tokens of a run wait for each other, and add them in any order."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, run_of_token: Tensor) -> Tensor:
-        ctx.save_for_backward(run_of_token)
-        ctx.num_runs = table.shape[1]
-        return table[:, run_of_token]
+    def forward(ctx: Any, table: Tensor, span_of_token: Tensor) -> Tensor:
+        ctx.save_for_backward(span_of_token)
+        ctx.num_spans = table.shape[1]
+        return table[:, span_of_token]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (run_of_token,) = ctx.saved_tensors
-        runs = torch.arange(ctx.num_runs, device=grad.device)
-        return (run_of_token == runs[:, None]).to(grad.dtype) @ grad, None
+        (span_of_token,) = ctx.saved_tensors
+        spans = torch.arange(ctx.num_spans, device=grad.device)
+        return (span_of_token == spans[:, None]).to(grad.dtype) @ grad, None

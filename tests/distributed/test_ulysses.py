@@ -9,7 +9,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import apply_ulysses, check_heads, local_layout
-from cogvideox.transformer.attention import Layout
+from cogvideox.transformer.attention import StreamLayout
 from cogvideox.transformer.model import Transformer
 from tests import tiny
 from tests.distributed.compare import close, close_all, take_gradients
@@ -34,7 +34,7 @@ def check(ranks: Ranks, variant: str, packed: bool) -> None:
     text, times = torch.randn(len(sizes), tiny.TEXT_LENGTH, 32), torch.tensor([999, 500][: len(sizes)])
 
     def run() -> list[torch.Tensor]:
-        made = model.packed(clips, text, times) if packed else [model(clips[0][None], text, times)]
+        made = model.forward_packed(clips, text, times) if packed else [model(clips[0][None], text, times)]
         sum(out.square().mean() for out in made).backward()
         return made
 
@@ -60,8 +60,8 @@ def test_packed_clips(world):
 
 
 def test_stretches():
-    parts = [local_layout(Layout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
-    assert [part.runs for part in parts] == [(2, 0, 0, 0), (1, 2, 0, 0), (0, 2, 1, 0), (0, 0, 2, 1)]
+    parts = [local_layout(StreamLayout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
+    assert [part.spans for part in parts] == [(2, 0, 0, 0), (1, 2, 0, 0), (0, 2, 1, 0), (0, 0, 2, 1)]
     assert parts[0].lengths == (2, 3, 3, 3)
 
 

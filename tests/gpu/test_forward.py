@@ -82,7 +82,7 @@ def test_packed_clips_are_separate_clips():
     for packed in (True, False):
         with torch.autocast("cuda", torch.bfloat16):
             alone = (model(clip[None], text[i : i + 1], timestep[i : i + 1])[0] for i, clip in enumerate(clips))
-            predicted = model.packed(clips, text, timestep) if packed else list(alone)
+            predicted = model.forward_packed(clips, text, timestep) if packed else list(alone)
         loss = sum(v.float().square().mean() for v in predicted)
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     largest = max(expected.abs().max() for expected in results[1][1:])

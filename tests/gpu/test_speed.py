@@ -7,7 +7,7 @@ import torch
 from cogvideox import CogVideoX
 from cogvideox.generation.sampling import bound_transformer
 from cogvideox.linear import Linear
-from cogvideox.transformer.attention import Layout, dense
+from cogvideox.transformer.attention import StreamLayout, dense_attention
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend
 from cogvideox.transformer.cuda_graphs import GraphedFunction
 from cogvideox.transformer.float8 import Float8Linear, multiplies_float8
@@ -24,10 +24,10 @@ def test_the_fastest_kernel_is_dense_attention(shape, dtype):
     assert kernel.milliseconds and kernel.milliseconds[kernel.name] == min(kernel.milliseconds.values())
     assert fastest_backend(num_heads, num_tokens, batch, dtype, CUDA) is kernel
     heads = [torch.randn(batch, num_tokens, num_heads, 64, device=CUDA) for _ in range(3)]
-    expected = dense(*heads, Layout((0, num_tokens)))
+    expected = dense_attention(*heads, StreamLayout((0, num_tokens)))
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
     for name in kernel.milliseconds:
-        found = attend_with(name)(*(x.to(dtype) for x in heads), Layout((0, num_tokens)))
+        found = attend_with(name)(*(x.to(dtype) for x in heads), StreamLayout((0, num_tokens)))
         torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
 
 

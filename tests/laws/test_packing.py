@@ -10,7 +10,7 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 from cogvideox.training.diffusion.loss import clip_losses
-from cogvideox.transformer.attention import Layout, dense, packed
+from cogvideox.transformer.attention import StreamLayout, dense_attention, packed_attention
 from cogvideox.transformer.model import Transformer
 from tests.tiny import TEXT_LENGTH, transformer
 
@@ -88,7 +88,7 @@ def test_packed_is_separate(variant):
     batch = a_batch(model)
 
     def losses(batch: PackedBatch) -> torch.Tensor:
-        return clip_losses(lambda *given: model.packed(*given, **ofs_of(model)), batch, schedule)
+        return clip_losses(lambda *given: model.forward_packed(*given, **ofs_of(model)), batch, schedule)
 
     alone = separate_losses(model, batch, schedule)
     expected = gradients(model, alone.sum() / len(batch))
@@ -105,28 +105,28 @@ def test_clips_do_not_see_each_other():
     """Nor does anything else of a row reach a clip: not its text, its timestep or its order."""
     model = a_model("5b")
     batch = a_batch(model)
-    expected = model.packed(batch.latents, batch.text, batch.timestep)
+    expected = model.forward_packed(batch.latents, batch.text, batch.timestep)
     order = [4, 2, 0, 5, 1, 3]
-    mixed = model.packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
+    mixed = model.forward_packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
     for i, v in zip(order, mixed):
         torch.testing.assert_close(v, expected[i], rtol=1e-4, atol=1e-4)
-    changed = model.packed(
+    changed = model.forward_packed(
         (*batch.latents[:-1], batch.latents[-1] + 1), batch.text, torch.cat((batch.timestep[:-1], torch.tensor([5])))
     )
     for v, before in zip(changed[:-1], expected[:-1]):
         assert torch.equal(v, before)
 
 
-@pytest.mark.parametrize("runs", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
+@pytest.mark.parametrize("spans", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_attention_in_segments_is_attention_under_a_mask(rows, runs):
+def test_attention_in_segments_is_attention_under_a_mask(rows, spans):
     """The mask, which has a number for each pair of tokens of the row, is what packing must not need."""
-    layout = Layout(runs)
+    layout = StreamLayout(spans)
     q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))
     mask = segment[:, None] == segment[None, :]
     expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask).transpose(1, 2)
-    found = packed(q, k, v, layout)
+    found = packed_attention(q, k, v, layout)
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(found)
     for a, b in zip(torch.autograd.grad(found, (q, k, v), weights), torch.autograd.grad(expected, (q, k, v), weights)):
@@ -135,7 +135,7 @@ def test_attention_in_segments_is_attention_under_a_mask(rows, runs):
 
 def test_one_segment_is_dense():
     q, k, v = torch.randn(3, 1, 9, 2, 4).unbind(0)
-    assert torch.equal(packed(q, k, v, Layout((4, 5))), dense(q, k, v, Layout((4, 5))))
+    assert torch.equal(packed_attention(q, k, v, StreamLayout((4, 5))), dense_attention(q, k, v, StreamLayout((4, 5))))
 
 
 def test_a_clip_weighs_as_much_as_an_image():

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.generation.sampling.denoiser import VelocityModel
-from cogvideox.transformer.attention import Heads, Layout
+from cogvideox.transformer.attention import Heads, StreamLayout
 
 
-def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
     """Attention for a batch whose second half is a reference: the first half attends to both, the second to itself.
 
     Positions have been applied to each half alike, so the same place in both videos has the same position.

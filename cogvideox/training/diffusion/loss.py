@@ -16,7 +16,7 @@ from cogvideox.records import PackedBatch
 
 Predict = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
 """Noised latents of each clip (with an image, its latents follow on the channel axis), texts and timesteps to
-velocities: `Transformer.packed`, or what is wrapped around it."""
+velocities: `Transformer.forward_packed`, or what is wrapped around it."""
 
 
 def clip_losses(predict: Predict, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:

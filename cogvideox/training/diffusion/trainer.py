@@ -194,7 +194,7 @@ def backward(
     for batch in step.batches:
         batch = batch.to(device)
         with autocast():
-            errors = clip_losses(partial(model.packed, rule=rule, ofs=model.config.ofs), batch, schedule)
+            errors = clip_losses(partial(model.forward_packed, rule=rule, ofs=model.config.ofs), batch, schedule)
         (errors.sum() * (num_data_ranks / step.num_clips)).backward()
         sums += timestep_bins.bin_losses(errors, batch.timestep, schedule.num_train_timesteps)
     if ranks is not None:

@@ -54,7 +54,7 @@ def measure(
             assert clip.image_mean is not None
             image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
-        predicted = model.packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
+        predicted = model.forward_packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
     return timestep_bins.validation_metrics(torch.cat(errors), timesteps, last)
 

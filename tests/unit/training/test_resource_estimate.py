@@ -41,7 +41,7 @@ def test_activations_of_a_packed_row():
     config = replace(tiny.transformer("5b"), num_layers=5)
     row, model = [BatchShape(1, 3, 4, 6, 12), BatchShape(1, 3, 4, 6, 12)], Transformer(config)
     latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
-    measured = kept(model, lambda: model.packed(latents, text, torch.tensor([5.0, 500.0])))
+    measured = kept(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
     expected = {how: _kept_by_transformer(config, row, "float32", how) for how in ("none", "selective", "full")}
     assert expected["none"] == pytest.approx(measured, rel=0.15)
     assert expected["full"] < expected["selective"] < 0.6 * expected["none"]

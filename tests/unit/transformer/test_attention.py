@@ -26,7 +26,7 @@ def loss_and_gradients(model: Transformer) -> list[torch.Tensor]:
     clips = [torch.randn(4, *size, generator=generator) for size in SIZES]
     text = torch.randn(len(SIZES), TEXT_LENGTH, 32, generator=generator)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = sum(v.float().square().mean() for v in model.packed(clips, text, torch.tensor([3, 500, 999])))
+        loss = sum(v.float().square().mean() for v in model.forward_packed(clips, text, torch.tensor([3, 500, 999])))
     return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
 
@@ -56,7 +56,7 @@ def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
 
 def test_what_a_layout_holds_for_the_device():
     layout = packed_layout(2, [3, 4], torch.device("cpu"))
-    assert layout.run_of_token.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert layout.span_of_token.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
     assert (layout.offsets, layout.longest) == (None, 6)
     with varlen_on_cpu():
         offsets = packed_layout(2, [3, 4], torch.device("cpu")).offsets

@@ -6,14 +6,14 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from cogvideox.transformer import attention_backends
-from cogvideox.transformer.attention import Layout, dense
+from cogvideox.transformer.attention import StreamLayout, dense_attention
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend, median_times, record_backends
 from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _Recorded
 
 
 def test_on_a_cpu_there_is_one_kernel_and_no_graph():
     kernel = fastest_backend(2, 16, 1, torch.float32, torch.device("cpu"))
-    assert kernel.attend is dense and str(kernel) == "default" and kernel.milliseconds == {}
+    assert kernel.attend is dense_attention and str(kernel) == "default" and kernel.milliseconds == {}
 
     def double(x: torch.Tensor) -> torch.Tensor:
         return 2 * x
@@ -25,7 +25,7 @@ def test_on_a_cpu_there_is_one_kernel_and_no_graph():
 def test_a_kernel_is_dense_attention():
     heads = [torch.randn(1, 6, 2, 16) for _ in range(3)]
     assert attend_with("flash") is attend_with("flash")
-    torch.testing.assert_close(attend_with("flash")(*heads, Layout((2, 4))), dense(*heads, Layout((2, 4))))
+    torch.testing.assert_close(attend_with("flash")(*heads, StreamLayout((2, 4))), dense_attention(*heads, StreamLayout((2, 4))))
 
 
 def test_cold_calls_do_not_choose(monkeypatch):

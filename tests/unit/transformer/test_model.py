@@ -1,13 +1,14 @@
 """The transformer: where training starts, the order of patches, its seams, and what it refuses."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from cogvideox.errors import UserError
-from cogvideox.transformer.attention import dense
+from cogvideox.transformer.attention import dense_attention
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
@@ -139,11 +140,11 @@ def test_attention_is_what_the_caller_gives():
     seen = []
 
     def by_hand(q, k, v, layout):
-        seen.append(layout.runs)
+        seen.append(layout.spans)
         scores = torch.einsum("bnkc,bmkc->bknm", q, k) / q.shape[-1] ** 0.5
         return torch.einsum("bknm,bmkc->bnkc", scores.softmax(-1), v)
 
-    torch.testing.assert_close(model(*positional, attend=by_hand), model(*positional, attend=dense))
+    torch.testing.assert_close(model(*positional, attend=by_hand), model(*positional, attend=dense_attention))
     assert seen == [(5, 2 * 2 * 3)] * 2
 
 
@@ -168,7 +169,7 @@ def test_blocks_can_be_recomputed():
 
     for block in model.blocks:
         forward = block.forward
-        block.forward = lambda *given, forward=forward: checkpoint(forward, *given, use_reentrant=False)
+        block.forward = partial(checkpoint, forward, use_reentrant=False)
     prediction = model(*positional)
     prediction.sum().backward()
     assert torch.equal(prediction, expected)

@@ -4,19 +4,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cogvideox.transformer.modulation import AdaptiveNorm, Modulation, add_gated
+from cogvideox.transformer.modulation import AdaptiveNorm, BlockModulation, FinalModulation, Modulation, add_gated
 
 RUNS = [(3, 5), (1, 7), (8,), (0, 8), (2, 1, 3, 2)]
 
 
-def spread(table, runs):
+def spread(table, spans):
     """A table with a vector per run as one with a vector per token."""
-    return table.repeat_interleave(torch.tensor(runs), dim=1)
+    return table.repeat_interleave(torch.tensor(spans), dim=1)
 
 
-def norm_by_formula(norm, x, shift, scale, runs):
+def norm_by_formula(norm, x, shift, scale, spans):
     normalised = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-    return normalised * (1 + spread(scale, runs)) + spread(shift, runs)
+    return normalised * (1 + spread(scale, spans)) + spread(shift, spans)
 
 
 def random_norm(width):
@@ -30,17 +30,17 @@ def draw(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("runs", RUNS, ids=str)
+@pytest.mark.parametrize("spans", RUNS, ids=str)
 @pytest.mark.parametrize("table_batch", [1, 2])
-def test_values_and_gradients(runs, table_batch):
+def test_values_and_gradients(spans, table_batch):
     norm = random_norm(6)
     x, update = draw(2, 8, 6), draw(2, 8, 6)
-    shift, scale, gate = (draw(table_batch, len(runs), 6) for _ in range(3))
+    shift, scale, gate = (draw(table_batch, len(spans), 6) for _ in range(3))
     leaves = [x, update, shift, scale, gate, norm.weight, norm.bias]
     weights = torch.randn(2, 8, 6, dtype=torch.float64)
 
-    ours = add_gated(x, update, gate, runs) + norm(x, *norm.fold(shift, scale), runs)
-    formula = x + spread(gate, runs) * update + norm_by_formula(norm, x, shift, scale, runs)
+    ours = add_gated(x, update, gate, spans) + norm(x, *norm.fold(shift, scale), spans)
+    formula = x + spread(gate, spans) * update + norm_by_formula(norm, x, shift, scale, spans)
 
     torch.testing.assert_close(ours, formula)
     for got, expected in zip(
@@ -68,10 +68,11 @@ def test_mixed_dtypes_promote():
 
 
 def test_tables_of_one_step():
-    tables = Modulation(tuple((torch.randn(5, 2, 4),) * 6 for _ in range(3)), (torch.randn(5, 1, 4),) * 2)
+    blocks = tuple(BlockModulation(*(torch.randn(5, 2, 4),) * 6) for _ in range(3))
+    tables = Modulation(blocks, FinalModulation(*(torch.randn(5, 1, 4),) * 2))
     assert len(tables) == 5
     assert len(tables[1]) == 1
-    assert torch.equal(tables[-1].blocks[2][0][0], tables.blocks[2][0][4])
+    assert torch.equal(tables[-1].blocks[2].attention_shift[0], tables.blocks[2].attention_shift[4])
     assert [len(step) for step in tables] == [1] * 5
     with pytest.raises(IndexError):
         tables[5]
@@ -79,6 +80,7 @@ def test_tables_of_one_step():
 
 def test_tables_in_one_row_and_back():
     tables = [torch.randn(1, 2, 4) for _ in range(14)]
-    modulation = Modulation((tuple(tables[:6]), tuple(tables[6:12])), tuple(tables[12:]))
+    blocks = BlockModulation(*tables[:6]), BlockModulation(*tables[6:12])
+    modulation = Modulation(blocks, FinalModulation(*tables[12:]))
     assert all(one is other for one, other in zip(modulation.flat(), tables, strict=True))
     assert Modulation.from_flat(modulation.flat()) == modulation
