@@ -6,7 +6,7 @@ the ranks work at the same layer at the same time, each on its chunk, and hand t
 Axes: b batch, z latent channels, lt lh lw latent frames, height and width; c channels, t frames, h w height and width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,9 @@ from torch.distributed import ProcessGroup
 
 from cogvideox import geometry
 from cogvideox.parallel.collectives import exchange, gather
-from cogvideox.vae.inference.sliced import Norm, Rows, SlicedCache, Strip
-from cogvideox.vae.layers import CausalConv3d
+from cogvideox.vae.inference import sliced
+from cogvideox.vae.inference.host_memory import DiskTensor
+from cogvideox.vae.inference.sliced_cache import SlicedCache, Strip
 from cogvideox.vae.model import CausalVAE
 
 
@@ -35,11 +36,11 @@ def decode_stream(
         yield from vae.decode_stream(z, strips=strips, offload=offload)
         return
     size, rank = group.size(), group.rank()
-    conv_cache = ChunkOfRank(group, len(chunks), strips, offload)
+    conv_cache = ChunkParallelCache(group, len(chunks), strips, offload)
     for first in range(0, len(chunks), size):
         turn = chunks[first : first + size]
         # A rank that has no chunk left takes part with any other, which nobody gets.
-        made = vae.decoder(turn[rank] if rank < len(turn) else chunks[-1], conv_cache)
+        made = sliced.decode(vae.decoder, turn[rank] if rank < len(turn) else chunks[-1], conv_cache)
         frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in turn]
         if first == 0:
             frames[0] -= geometry.FRAME_RATIO - 1
@@ -48,51 +49,34 @@ def decode_stream(
         conv_cache.advance()
 
 
-class ChunkOfRank(SlicedCache):
-    """What a rank's chunk knows of those before it: chunk 0 is rank 0's, and after the last rank it is rank 0's turn
-    again. Every chunk has two latent frames or more."""
+class ChunkParallelCache(SlicedCache):
+    """A cache that gets the frames before this rank's chunk from the rank that has the chunk before.
+
+    Chunk 0 is rank 0's; after the last rank's chunk comes rank 0's next one. Every chunk has two latent frames or more.
+    """
 
     def __init__(self, group: ProcessGroup, num_chunks: int, num_strips: int, offload: bool) -> None:
-        super().__init__(num_strips, offload=offload, is_last=True)  # it keeps nothing for a next chunk by itself
+        super().__init__(num_strips, offload=offload, is_last=True)  # frames are sent on, not kept
         self.is_first = group.rank() == 0
         self._group = group
-        self._left = num_chunks
-        self._ready: tuple[Tensor, Tensor] | None = None
+        self._num_left = num_chunks
         self._for_next: dict[nn.Module, Tensor] = {}
 
     def advance(self, *, is_last: bool = False) -> None:
         self.is_first = False
-        self._left -= self._group.size()
+        self._num_left -= self._group.size()
 
-    def _convolved(
-        self, x: Rows, norm: Norm | None, conv: CausalConv3d, latents: Tensor | None, *, lets_go: bool = False
-    ) -> Iterator[Strip]:
-        if norm is not None:
-            self._ready = super()._factors(x, norm, latents)
-        before = self._hand_on(self._last_frames(x, None if norm is None else self._ready), conv)
-        if not self.is_first:
-            self._tail_rows[conv] = list(before.split([strip.shape[3] for strip in x], dim=3))
-        yield from super()._convolved(x, norm, conv, latents, lets_go=lets_go)
+    def take_frames(self, conv: nn.Module, last_frames: Callable[[], list[Strip]]) -> list[Tensor | DiskTensor]:
+        last = last_frames()
+        before = self._exchange(torch.cat(last, dim=3), conv)
+        return [] if self.is_first else list(before.split([strip.shape[3] for strip in last], dim=3))
 
-    def _factors(self, x: Rows, norm: Norm, latents: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert self._ready is not None
-        return self._ready
-
-    def _last_frames(self, x: Rows, factors: tuple[Tensor, Tensor] | None) -> Strip:
-        """The last two frames that go into the convolution."""
-        last = [strip[:, :, -2:] for strip in x]
-        if factors is not None:
-            scale, shift = (f if f.shape[2] == 1 else f[:, :, -2:] for f in factors)
-            factors = scale, shift
-        rooms = (self._room(last, i, factors, list(last)) for i in range(len(last)))
-        return torch.cat([room[:, :, 2:, 1:-1] for room in rooms], dim=3)
-
-    def _hand_on(self, last: Strip, conv: nn.Module) -> Strip:
-        """Gives the last frames to the rank with the next chunk; returns those of the chunk before this rank's."""
+    def _exchange(self, last: Strip, conv: nn.Module) -> Strip:
+        """Send the last frames to the rank with the next chunk; return those of the chunk before this rank's."""
         size, rank = self._group.size(), self._group.rank()
         # Who gives to whom; a rank without a chunk gives nothing.
-        gives = {r: r + 1 for r in range(min(self._left, size) - 1)}
-        if self._left > size:
+        gives = {r: r + 1 for r in range(min(self._num_left, size) - 1)}
+        if self._num_left > size:
             gives[size - 1] = 0
         nothing = last[:, :, :0]
         parts = [last if gives.get(rank) == r else nothing for r in range(size)]

@@ -27,7 +27,7 @@ SLOPE = 0.1
 LARGEST_WEIGHT = 1e4
 
 
-class Block(nn.Module):
+class DiscriminatorBlock(nn.Module):
     """Two convolutions beside a plain path, at half the height and width after it and, where asked, half the frames."""
 
     def __init__(self, in_channels: int, out_channels: int, compress_time: bool) -> None:
@@ -60,7 +60,8 @@ class Discriminator(nn.Module):
         widths = [min(config.width * 2**i, config.max_width) for i in range(config.num_levels + 1)]
         self.conv_in = CausalConv3d(3, widths[0])
         self.blocks = nn.ModuleList(
-            Block(widths[i], widths[i + 1], i < config.num_temporal_levels) for i in range(config.num_levels)
+            DiscriminatorBlock(widths[i], widths[i + 1], i < config.num_temporal_levels)
+            for i in range(config.num_levels)
         )
         self.conv_out = CausalConv3d(widths[-1], 1)
 

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.inference import sliced
 from cogvideox.vae.inference.group_stats import group_moments
-from cogvideox.vae.inference.sliced import SlicedCache
+from cogvideox.vae.inference.sliced_cache import SlicedCache
 from cogvideox.vae.layers import Downsample, Upsample
 from cogvideox.vae.model import CausalVAE
 from tests.live import Live
@@ -47,11 +49,11 @@ def test_moments_of_other_numbers(dtype):
 def test_resampled_in_strips(layer, compress_time, is_first):
     """2x2 filters before the doubling for 3x3 filters after it; rows of the neighbours around a strip."""
     torch.manual_seed(1)
-    layer, conv_cache = layer(4, compress_time), SlicedCache(3)
-    conv_cache.is_first = is_first
+    layer, in_slices, whole = layer(4, compress_time), SlicedCache(3), ConvCache()
+    in_slices.is_first = whole.is_first = is_first
     x = torch.randn(2, 4, 5 if is_first else 4, 10, 6)
-    found = conv_cache.close(conv_cache.resample(layer, conv_cache.open(x, 2)))
-    torch.testing.assert_close(found, layer(x, conv_cache))
+    found = in_slices.join(sliced.resample(layer, in_slices.split(x, 2), in_slices))
+    torch.testing.assert_close(found, layer(x, whole))
 
 
 @torch.no_grad()

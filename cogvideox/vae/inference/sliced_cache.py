@@ -1,0 +1,90 @@
+"""The `conv_cache` of the VAE's forward pass without gradients: frames before a chunk, in strips of rows.
+
+Axes: b batch, c channels, t frames, h w height and width.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.errors import UserError
+from cogvideox.vae.inference.host_memory import DiskTensor, to_host
+
+Strip = Float[Tensor, "_b _c _t _h _w"]
+
+
+class SlicedCache:
+    """Chunks of one video in order, each in strips of rows. Call `advance()` between chunks.
+
+    Args:
+        num_strips: at most the number of latent rows; larger numbers count as that.
+        offload: keep what has to wait outside of the device: the frames that the next chunk needs, and the strips of
+            feature maps that are not in use. They wait in the CPU's memory, pinned for CUDA; on the CPU itself only
+            the frames are moved, to temporary files.
+        is_last: the first chunk is also the last one, so no frames have to be kept.
+
+    Raises:
+        UserError: fewer than one strip.
+    """
+
+    def __init__(self, num_strips: int = 1, *, offload: bool = False, is_last: bool = False) -> None:
+        if num_strips < 1:
+            raise UserError(f"strips={num_strips} is not possible: it has to be 1 (the whole picture) or more")
+        self.is_first = True
+        self.is_last = is_last
+        self.device = torch.device("cpu")
+        self.edges: list[int] = []
+        """Latent rows at which the strips of the current chunk begin, and the end of the last one."""
+        self._num_strips = num_strips
+        self._offload = offload
+        self._frames: dict[nn.Module, list[Tensor | DiskTensor]] = {}
+
+    def advance(self, *, is_last: bool = False) -> None:
+        """Continue with the next chunk. After the last one nothing follows."""
+        self.is_first, self.is_last = False, is_last
+
+    def split(self, x: Float[Tensor, "b c t h w"], rows_per_latent: int) -> list[Strip]:
+        """Cut a chunk into strips of whole latent rows, from top to bottom."""
+        self.device = x.device
+        num_latents = x.shape[3] // rows_per_latent
+        num = min(self._num_strips, num_latents)
+        self.edges = [num_latents * i // num for i in range(num + 1)]
+        heights = [rows_per_latent * (stop - start) for start, stop in zip(self.edges, self.edges[1:])]
+        return list(x.split(heights, dim=3))
+
+    def join(self, strips: Sequence[Strip]) -> Float[Tensor, "b c t h w"]:
+        """The inverse of `split`."""
+        return torch.cat([self.load(strip) for strip in strips], dim=3).contiguous()
+
+    def take_frames(self, conv: nn.Module, last_frames: Callable[[], list[Strip]]) -> list[Tensor | DiskTensor]:
+        """The frames before this chunk that `conv` needs, in strips; none in the first chunk.
+
+        Args:
+            last_frames: computes the last two frames of this chunk that enter `conv`, for caches that send them on at
+                once; here they are kept by `keep_frames`.
+        """
+        return self._frames.pop(conv, [])
+
+    def keep_frames(self, conv: nn.Module, strips: list[Tensor | DiskTensor]) -> None:
+        """Keep the last frames that entered `conv` for the next chunk."""
+        self._frames[conv] = strips
+
+    def load(self, x: Strip | DiskTensor, rows: slice = slice(None)) -> Strip:
+        """These rows of a strip, on the device."""
+        if isinstance(x, DiskTensor):
+            return x.read()[..., rows, :]
+        return x[..., rows, :].to(self.device, non_blocking=True)
+
+    def offload(self, x: Strip) -> Strip:
+        """A strip that is not needed for now: in the CPU's memory if offloading is on."""
+        return to_host(x) if self._offload and x.device.type != "cpu" else x
+
+    def offload_frames(self, x: Strip) -> Strip | DiskTensor:
+        """Frames for the next chunk: as `offload`, and on the CPU in a temporary file."""
+        return DiskTensor(x) if self._offload and x.device.type == "cpu" else self.offload(x)
+
+    def empty(self, like: Tensor, shape: tuple[int, ...]) -> Strip:
+        """An uninitialised tensor on the device, channels last in memory."""
+        return torch.empty(shape, dtype=like.dtype, device=self.device, memory_format=torch.channels_last_3d)
