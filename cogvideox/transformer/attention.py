@@ -26,7 +26,7 @@ class StreamLayout:
 
     spans: Spans
     span_of_token: Int[Tensor, " n"] | None = field(default=None, compare=False)
-    """Of a packed row: the run that each token belongs to. Compiled blocks read it instead of `spans`, so that one graph
+    """Of a packed row: the span of each token. Compiled blocks read it instead of `spans`, so that one graph
     serves all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
     """Of a packed row, on a device with the varlen kernel: start of each segment and end of the last, int32."""
