@@ -25,7 +25,9 @@ def test_on_a_cpu_there_is_one_kernel_and_no_graph():
 def test_a_kernel_is_dense_attention():
     heads = [torch.randn(1, 6, 2, 16) for _ in range(3)]
     assert attend_with("flash") is attend_with("flash")
-    torch.testing.assert_close(attend_with("flash")(*heads, StreamLayout((2, 4))), dense_attention(*heads, StreamLayout((2, 4))))
+    torch.testing.assert_close(
+        attend_with("flash")(*heads, StreamLayout((2, 4))), dense_attention(*heads, StreamLayout((2, 4)))
+    )
 
 
 def test_cold_calls_do_not_choose(monkeypatch):

@@ -124,7 +124,9 @@ def packed_rows() -> None:
             for each in (model, plain):
                 calls.clear()
                 with torch.autocast("cpu", torch.bfloat16):
-                    loss = sum(v.square().mean() for v in each.forward_packed(clips, text, torch.tensor([500] * len(row))))
+                    loss = sum(
+                        v.square().mean() for v in each.forward_packed(clips, text, torch.tensor([500] * len(row)))
+                    )
                 results.append([loss.detach(), *torch.autograd.grad(loss, list(each.parameters()))])
                 assert len(calls) == len(model.blocks)
         for found, expected in zip(*results):
