@@ -100,9 +100,9 @@ class Transformer(nn.Module):
         elif config.use_learned_positional_embeddings:
             check_learned_positions(config, grid, num_text)
         layout = StreamLayout((num_text, math.prod(grid)))
-        x = torch.cat((self.text_in(text), self.patch_in(patchify(latents, config))), dim=1)
         emb = self.embed_timestep(timestep, ofs) if modulation is None else None
-        return unpatchify(self._run_blocks(x, positions, layout, attend, emb, modulation), grid, config)
+        patches = self._predict(patchify(latents, config), text, positions, layout, attend, emb, modulation)
+        return unpatchify(patches, grid, config)
 
     def forward_packed(
         self,
@@ -137,25 +137,26 @@ class Transformer(nn.Module):
         positions = concatenate_positions([places[size] for size in sizes])
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
-        videos = self.patch_in(patches).split(lengths, dim=1)
-        x = _interleave(self.text_in(text).split(1), videos)
         emb = self.embed_timestep(timestep, ofs)
-        pieces = self._run_blocks(x, positions, layout, attend, emb, None).split(lengths, dim=1)
-        return [unpatchify(piece, grid, config)[0] for piece, grid in zip(pieces, grids)]
+        patches = self._predict(patches, text, positions, layout, attend, emb, None)
+        return [unpatchify(own, grid, config)[0] for own, grid in zip(patches.split(lengths, dim=1), grids)]
 
-    def _run_blocks(
+    def _predict(
         self,
-        x: Float[Tensor, "b n d"],
+        patches: Float[Tensor, "b n patch"],
+        text: Float[Tensor, "_s num_text d_text"],
         positions: Positions,
         layout: StreamLayout,
         attend: Attend,
-        emb: Float[Tensor, "s e"] | None,
+        emb: Float[Tensor, "_s e"] | None,
         modulation: Modulation | None,
-    ) -> Float[Tensor, "b _n patch"]:
-        """Add positions to the stream, run all blocks and project the video tokens: what both forwards share.
+    ) -> Float[Tensor, "b n patch_out"]:
+        """Patches of noised latents to patches of the prediction: what both forwards share.
 
-        Exactly one of `emb` and `modulation` is given.
+        Exactly one of `emb` and `modulation` is given. Callers hold no stream of tokens, so that one copy is alive.
         """
+        lengths = layout.spans[1::2]
+        x = _interleave(self.text_in(text).chunk(len(lengths)), self.patch_in(patches).split(lengths, dim=1))
         if positions.sincos is not None:
             x = x + positions.sincos.to(x.dtype)
         if self.config.use_learned_positional_embeddings:
@@ -166,7 +167,7 @@ class Transformer(nn.Module):
         videos = x.split(layout.spans, dim=1)[1::2]
         x = videos[0] if len(videos) == 1 else torch.cat(videos, dim=1)
         own = None if modulation is None else modulation.final
-        return self.final(x, emb=emb, modulation=own, spans=layout.spans[1::2])
+        return self.final(x, emb=emb, modulation=own, spans=lengths)
 
     def precompute_modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
         """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
@@ -308,7 +309,7 @@ def _by_row(tables: Sequence[Tensor], batch: int) -> list[Float[Tensor, "b r d"]
     return [table.reshape(batch, -1, table.shape[-1]) for table in tables]
 
 
-def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "1 n d"]:
+def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "b n d"]:
     """One stream of text_1, video_1, text_2, video_2, and so on."""
     return torch.cat([part for pair in zip(texts, videos, strict=True) for part in pair], dim=1)
 
