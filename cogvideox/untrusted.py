@@ -23,8 +23,8 @@ LIMITS = {
     "VIDEO_PIXELS": 500_000_000,  # of all frames that are read from a video at once, at the size at which they are kept
     "VIDEO_SECONDS": 24 * 3600,  # from the first frame of a video to its end
     "FRAME_GAP": 60,  # seconds between two frames of a video
-    "SETTINGS": 100_000,  # characters of a YAML file, and values in it when every alias is written out
-    "METRICS": 1000,  # names in the metrics.jsonl of a run
+    "SETTINGS": 200_000,  # characters of a YAML file, and values in it when every alias is written out
+    "METRICS": 200,  # names in the metrics.jsonl of a run
 }
 """Largest values that are accepted (docs/limits.md)."""
 

@@ -9,7 +9,6 @@ With several ranks each writes its shards to a file of its own (`training.sharde
 rest. Any number of ranks can resume from either form.
 """
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,9 +29,11 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
+from cogvideox.training.checksums import check_files, check_signature, checksums, signed
+from cogvideox.untrusted import parse_json, reading
 
 _TENSOR_FILE = "tensors.safetensors"
-_FOLDER = re.compile(r"step-\d{8,}(\.partial)?")
+_NAME = re.compile(r"step-(\d{8,18})", re.ASCII)
 
 T = TypeVar("T")
 
@@ -106,7 +106,11 @@ class Checkpoints:
             else:
                 self.ranks.run_on_all(lambda: _check_finite(tensors))
                 sharded.write_tensors(partial, tensors, self.ranks)
-            self.on_rank_zero(lambda: self._commit(partial, {"step": step, "parts": tree}, target))
+            names = self.on_rank_zero(lambda: sorted(path.name for path in partial.iterdir()))
+            with _writing(target):
+                files = checksums(partial, names, self.ranks)
+            document = {"step": step, "parts": tree, "files": files}
+            self.on_rank_zero(lambda: self._commit(partial, document, target))
         finally:
             if self.ranks is None or self.ranks.rank == 0:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -114,8 +118,7 @@ class Checkpoints:
 
     def _commit(self, partial: Path, document: dict[str, Any], target: Path) -> None:
         with _writing(target):
-            files = sorted(path.name for path in partial.iterdir())
-            (partial / "state.json").write_text(json.dumps({**document, "files": files}) + "\n")
+            (partial / "state.json").write_text(signed(document), encoding="utf-8")
             for path in partial.iterdir():
                 _sync(path)
             if target.exists():  # complete, but the run was killed before `latest` named it
@@ -131,32 +134,30 @@ class Checkpoints:
         """Restore `parts` from the checkpoint of `step` (None: the newest) and return its step.
 
         Raises:
-            UserError: there is no checkpoint, it cannot be read, or it has other parts or shapes.
+            UserError: there is no checkpoint, it is damaged, or it has other parts or shapes.
         """
         step = self.on_rank_zero(self.latest) if step is None else step
         if step is None:
             raise UserError(f"{self.folder} contains no checkpoint to resume from")
         source = self.path(step)
-        try:
-            document = json.loads((source / "state.json").read_text())
-            for name in document.get("files", [_TENSOR_FILE]):
-                if not (source / name).exists():  # reading would not notice a missing shard file
-                    raise UserError(f"the checkpoint {source} cannot be read: {name} is missing")
+        with _reading(source):
+            text = (source / "state.json").read_text(encoding="utf-8")
+            document = parse_json(text)
+            check_signature(text, document)
+            trees = document["parts"]
+            check_files(source, document.get("files", [_TENSOR_FILE]), self.ranks)
             single = self.ranks is None and (source / _TENSOR_FILE).exists()
             tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"the checkpoint {source} cannot be read: {error}") from error
-        if document["parts"].keys() != parts.keys():
-            raise UserError(f"the checkpoint {source} contains {sorted(document['parts'])}, not {sorted(parts)}")
+        if trees.keys() != parts.keys():
+            raise UserError(f"the checkpoint {source} contains {sorted(trees)}, not {sorted(parts)}")
         if not single:
             sharded.read_tensors(source, tensors, self.ranks)
         for name, part in parts.items():
             try:
-                part.load_state_dict(_unflatten(document["parts"][name], tensors))
-            # What torch raises depends on what is wrong: keys, shapes or types.
-            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                part.load_state_dict(_unflatten(trees[name], tensors))
+            except Exception as error:  # what is raised depends on what is wrong: keys, shapes, types, values
                 raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
-        return document["step"]
+        return step
 
     def on_rank_zero(self, make: Callable[[], T]) -> T:
         """Call `make` on rank 0 alone; every rank returns its result or raises its error."""
@@ -168,7 +169,7 @@ class Checkpoints:
         Folders with other names, such as copies made by the user, are kept.
         """
         latest = self.latest() or 0
-        folders = sorted(path for path in self.folder.iterdir() if _FOLDER.fullmatch(path.name))
+        folders = sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name.removesuffix(".partial")))
         complete = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
         for path in set(folders) - set(complete[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
@@ -216,17 +217,17 @@ def restore_run(
 def _print_changes(file: Path, settings: Any) -> None:
     if not file.exists():
         return
-    try:
-        before, now = config.dotted(yaml.safe_load(file.read_text())), config.dotted(config.to_dict(settings))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}, the settings that the run started with: {error}") from error
+    before, now = config.dotted(config.read_data(file)), config.dotted(config.to_dict(settings))
     for name in sorted(now):
         if now[name] != before.get(name):
             print(f"resumed with {name} = {now[name]}, was {before.get(name)}", file=sys.stderr)
 
 
 def _step_of(name: str) -> int:
-    return int(name.removeprefix("step-"))
+    """The step of a checkpoint with that name. Raises ValueError if it is the name of none."""
+    if not (found := _NAME.fullmatch(name)):
+        raise ValueError(f"{name[:60]!r} is not the name of a checkpoint")
+    return int(found[1])
 
 
 def _sync(path: Path) -> None:
@@ -238,6 +239,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    try:
+        with reading(source, "damaged"):
+            yield
+    except UserError as error:
+        reason = str(error).removeprefix(f"cannot read {source}: ")
+        raise UserError(f"the checkpoint {source} cannot be read: {reason}") from error
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvideox.atomic_io import cannot_read
 from cogvideox.charts import COLORS, Curve, Point, chart, draw, legend
 from cogvideox.errors import UserError
+from cogvideox.untrusted import check_limit, reading
 
 FIRST = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
 """Metrics whose panels come first, in this order; the others follow by name."""
@@ -47,7 +47,9 @@ class Run:
         """
         file = folder if folder.is_file() else folder / "metrics.jsonl"
         found: dict[str, list[Point]] = {}
-        try:
+        if not file.exists():
+            raise UserError(f"{folder} is no run: it has no metrics.jsonl")
+        with reading(file, "not written by a training run"):
             lines = file.read_text(encoding="utf-8").splitlines()
             for number, line in enumerate(lines, start=1):
                 try:
@@ -59,12 +61,7 @@ class Run:
                 step = float(values["step"])
                 for name, value in values.items():
                     found.setdefault(name, []).append((step, float(value)))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(f"{folder} is no run: it has no metrics.jsonl") from error
-        except OSError as error:
-            raise cannot_read(file, error) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"cannot read {file}: it was not written by a training run") from error
+                check_limit("METRICS", len(found), f"the number of metrics in {file}")
         if not found:
             raise UserError(f"{folder} has no metrics yet: its metrics.jsonl is empty")
         return cls(file.parent.name or str(file.parent.resolve().name), found)

@@ -160,7 +160,7 @@ class Tracker:
             try:
                 if json.loads(line)["step"] <= start:
                     kept.append(line)
-            except ValueError:  # an incomplete line of a killed run
+            except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete line of a killed run
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
 

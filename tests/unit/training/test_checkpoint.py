@@ -1,7 +1,11 @@
+import copy
 import errno
+import json
 import os
+import random
 import resource
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
@@ -138,6 +142,64 @@ def test_a_damaged_checkpoint_is_reported(tmp_path, damage):
             file.write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.load(state)
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+def test_every_flipped_bit_is_found(tmp_path, file):
+    checkpoints, state = Checkpoints(tmp_path), parts(1)
+    path = checkpoints.save(5, state) / file
+    before, rng = path.read_bytes(), random.Random(0)
+    for at in (0, len(before) - 1, *(rng.randrange(len(before)) for _ in range(60))):
+        damaged = bytearray(before)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"the checkpoint .* cannot be read: "):
+            checkpoints.load(state)
+    path.write_bytes(before)
+    assert checkpoints.load(state) == 5
+
+
+def test_a_checkpoint_of_a_version_without_checksums_is_read(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path), parts(1)
+    file = checkpoints.save(5, state) / "state.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({"step": 5, "parts": document["parts"], "files": [*document["files"]]}))
+    assert checkpoints.load(state) == 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_damage_to_the_state_is_one_sentence(tmp_path, seed):
+    """Values replaced, removed and moved in a file of a version without checksums."""
+    checkpoints, state, rng = Checkpoints(tmp_path), parts(1), random.Random(seed)
+    file = checkpoints.save(5, state) / "state.json"
+    document = {**json.loads(file.read_text()), "files": ["tensors.safetensors"]}
+    del document["checksum"]
+    for _ in range(50):
+        damaged = copy.deepcopy(document)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.choice([value for value in walk(damaged) if isinstance(value, dict | list) and value])
+            key = rng.choice([*at]) if isinstance(at, dict) else rng.randrange(len(at))
+            at[key] = rng.choice(
+                [None, -1, 1e400, "x", [], {}, {"tensor": "x"}, {"dict": 3}, [[[]]], copy.deepcopy(document)]
+            )
+        file.write_text(json.dumps(damaged))
+        with suppress(UserError):
+            checkpoints.load(parts(1))
+
+
+def walk(value):
+    yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(inner)
+
+
+@pytest.mark.parametrize("text", ["", "step", "step--0000001", "step-1", "step-00000005.partial", "../x", "\xff" * 99])
+def test_only_the_name_of_a_checkpoint_is_one(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, parts(1))
+    (checkpoints.folder / "latest").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="latest is damaged"):
+        checkpoints.latest()
 
 
 def test_a_damaged_latest_file_is_reported(tmp_path):
