@@ -13,11 +13,11 @@ from cogvideox.errors import UserError
 Sampler = Literal["ddim", "dpm++"]
 Config = TypeVar("Config", bound="ScheduleConfig")
 
-# The class that a folder names in diffusers for each sampler. The schedule is the same with either.
+# The diffusers scheduler class of each sampler. Both use the same noise schedule.
 DIFFUSERS_CLASSES: dict[Sampler, str] = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 SAMPLER_OF_SCHEDULER: dict[str, Sampler] = {name: sampler for sampler, name in DIFFUSERS_CLASSES.items()}
 
-# Keys of the diffusers file that carry no choice here, with the only value that is supported.
+# Keys of the diffusers file with a single supported value.
 _FIXED: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "trained_betas": None,
@@ -26,7 +26,7 @@ _FIXED: dict[str, Any] = {
     "timestep_spacing": "trailing",
 }
 
-# Keys that neither diffusers class looks at when steps are trailing: written for completeness, not read.
+# Keys that diffusers ignores with trailing timestep spacing: written for completeness, not read.
 _WITHOUT_EFFECT: dict[str, Any] = {
     "clip_sample": False,
     "clip_sample_range": 1.0,
@@ -34,7 +34,7 @@ _WITHOUT_EFFECT: dict[str, Any] = {
     "steps_offset": 0,
 }
 
-# What an absent key means to diffusers, where that is not what CogVideoX uses.
+# diffusers' default for a missing key, where it differs from the value that CogVideoX uses.
 _DIFFUSERS_DEFAULTS: dict[str, Any] = {
     "prediction_type": "epsilon",
     "timestep_spacing": "leading",
@@ -44,41 +44,42 @@ _DIFFUSERS_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """What a noise schedule is made from. Defaults are those of 2B; the other official models have no shift (1.0).
+    """Parameters of the noise schedule. The defaults are those of 2B; the other official models use no shift (1.0).
 
     Raises:
-        UserError: a value from which no schedule can be made.
+        UserError: a value is out of range.
     """
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.00085
-    """Variance that the first timestep adds, before shift and rescale; `beta_end` likewise for the last."""
+    """Variance added at the first timestep, before shift and rescaling."""
     beta_end: float = 0.012
+    """Variance added at the last timestep, before shift and rescaling."""
     snr_shift_scale: float = 3.0
-    """The signal-to-noise ratio of every timestep is divided by this."""
+    """Divisor of the signal-to-noise ratio at every timestep; 1.0 is no shift."""
     rescale_betas_zero_snr: bool = True
-    """The last timestep is pure noise, exactly."""
+    """Zero terminal SNR: the last timestep is pure noise (Lin et al. 2023)."""
 
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 2:
-            raise UserError(f"num_train_timesteps={self.num_train_timesteps} is below the smallest legal value, 2")
+            raise UserError(f"num_train_timesteps={self.num_train_timesteps} must be 2 or more")
         if not 0 < self.beta_start <= self.beta_end < 1:
             betas = f"beta_start={self.beta_start} and beta_end={self.beta_end}"
-            raise UserError(f"{betas} make no schedule: 0 < beta_start <= beta_end < 1 has to hold")
+            raise UserError(f"{betas} must satisfy 0 < beta_start <= beta_end < 1")
         if not self.snr_shift_scale > 0:
-            raise UserError(f"snr_shift_scale={self.snr_shift_scale} is not above 0; 1.0 shifts nothing")
+            raise UserError(f"snr_shift_scale={self.snr_shift_scale} must be above 0; 1.0 is no shift")
 
     @classmethod
     def from_diffusers(cls: type[Config], data: Mapping[str, Any]) -> Config:
-        """Read the content of a `scheduler_config.json` of either CogVideoX scheduler of diffusers.
+        """Parse the content of a `scheduler_config.json` for either CogVideoX scheduler of diffusers.
 
         Raises:
-            UserError: another scheduler, an unknown key, or a setting that the samplers here do not honour.
+            UserError: another scheduler, an unknown key, or an unsupported value.
         """
         if data.get("_class_name") not in SAMPLER_OF_SCHEDULER:
             known = " or ".join(SAMPLER_OF_SCHEDULER)
             raise UserError(
-                f"the scheduler config is for {data.get('_class_name')!r}, but a CogVideoX model has a {known}"
+                f"the scheduler config is for {data.get('_class_name')!r}, but CogVideoX models use {known}"
             )
         own = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
         for key, supported in {**_FIXED, **_WITHOUT_EFFECT}.items():
@@ -88,7 +89,7 @@ class ScheduleConfig:
         return from_dict(cls, own, where="the scheduler config")
 
     def to_diffusers(self, sampler: Sampler) -> dict[str, Any]:
-        """The content of the `scheduler_config.json` from which diffusers makes this schedule and that sampler."""
+        """The content of a `scheduler_config.json` with which diffusers creates this schedule and sampler."""
         return {"_class_name": DIFFUSERS_CLASSES[sampler], **asdict(self), **_FIXED, **_WITHOUT_EFFECT}
 
 

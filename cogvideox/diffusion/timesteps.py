@@ -1,4 +1,4 @@
-"""Which timesteps are visited: a descending list in sampling, one for each sample of an optimizer step in training."""
+"""Timesteps: the descending list of a sampler, and the timestep of each training sample (paper section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 
-# Keeps these random numbers apart from others that are drawn from the same (seed, step).
+# Makes these random numbers independent of others drawn from the same (seed, step).
 _STREAM = 0x74696D65
 
 
 def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
-    """The timesteps of a sampler with `num_steps` steps: evenly spaced, descending, beginning at the last, pure noise.
+    """Evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
 
-    "Trailing" spacing of Lin et al. 2023, table 2. The step from the last one ends at clean data. Any number of steps
-    is right, because samplers take the list and never compute the next timestep from a step size.
+    A sampler's step from the last of them ends at clean data. `num_steps` need not divide `num_timesteps`, because
+    samplers take the list and never compute the next timestep from a step size.
 
     Raises:
-        UserError: `num_steps` is not in 1 .. `num_timesteps`.
+        UserError: `num_steps` is not in 1 to `num_timesteps`.
     """
     if not 1 <= num_steps <= num_timesteps:
         nearest = min(max(num_steps, 1), num_timesteps)
@@ -31,19 +31,22 @@ def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
 def explicit_uniform(
     seed: int, step: int, num_slots: int, num_timesteps: int = 1000, *, ranks: Sequence[int] | None = None
 ) -> Int64[Tensor, "slots"]:
-    """Explicit uniform sampling (paper section 3.3): timesteps of one optimizer step that cover the range evenly.
+    """Explicit uniform sampling (paper section 3.3): stratified timesteps for one optimizer step.
 
-    The range is cut into `num_slots` equal intervals, one for each sample of the whole step (ranks x accumulation x
-    batch), and one timestep is drawn inside each. Which slot gets which interval is shuffled anew at each step, so that
-    a rank, or a place in the data order, has no noise level of its own. The answer depends on the arguments alone: a
-    rank takes its slice of it, and a step has the same timesteps however many ranks share it.
+    The range is split into `num_slots` equal intervals, one for each sample of the step (ranks x accumulation x batch),
+    and one timestep is drawn from each. The assignment of intervals to slots is shuffled at every step, so no rank and
+    no position in the data order keeps the same noise level. The result depends on the arguments only: each rank takes
+    its slice of it, and a step has the same timesteps for any number of ranks.
 
-    Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are drawn as whole multiples of 1 / num_slots, so
-    every timestep is exactly as likely as another, also where `num_slots` does not divide `num_timesteps`.
+    Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are multiples of 1 / num_slots, so that all
+    timesteps have the same probability even if `num_slots` does not divide `num_timesteps`.
 
     Args:
-        ranks: of each slot, the rank that computes it. As in the paper, there is then one interval for each rank, in
-            which all its slots draw, so that more ranks are more intervals.
+        ranks: the rank that computes each slot. There is then one interval for each rank, as in the paper, from which
+            all of its slots draw.
+
+    Returns:
+        The timestep of each slot, 0 to `num_timesteps` - 1.
     """
     rng = np.random.default_rng((_STREAM, seed, step))
     num_intervals = num_slots if ranks is None else max(ranks) + 1
@@ -55,6 +58,6 @@ def explicit_uniform(
 
 
 def random_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 1000) -> Int64[Tensor, "slots"]:
-    """Independent uniform timesteps, the baseline that the paper compares explicit uniform sampling with."""
+    """Independent uniform timesteps, the paper's baseline for explicit uniform sampling."""
     rng = np.random.default_rng((_STREAM, seed, step))
     return torch.from_numpy(rng.integers(num_timesteps, size=num_slots))

@@ -1,4 +1,4 @@
-"""What must hold of diffusion by mathematics: the schedule, the velocity, the samplers on a Gaussian, the timesteps."""
+"""Laws of diffusion: the schedule, the velocity, the samplers on a Gaussian, explicit uniform sampling."""
 
 import math
 from functools import partial
@@ -14,7 +14,7 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform, trailing
 
 SCHEDULES = {"2b": Schedule(), "5b": Schedule(snr_shift_scale=1.0)}
-timesteps = st.integers(0, 999)
+timestep = st.integers(0, 999)
 schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 samplers = pytest.mark.parametrize("sampler", SAMPLERS)
 
@@ -27,7 +27,7 @@ def seeded(seed=0):
 
 
 @schedules
-def test_noise_grows_from_almost_none_to_nothing_else(schedule):
+def test_snr_falls_to_exactly_zero(schedule):
     abar = schedule.alphas_cumprod
     assert abar[0] > 0.99
     assert (abar.diff() < 0).all()
@@ -35,7 +35,7 @@ def test_noise_grows_from_almost_none_to_nothing_else(schedule):
 
 
 @given(scale=st.floats(0.1, 10))
-def test_shift_lowers_every_log_snr_alike(scale):
+def test_shift_lowers_every_log_snr_equally(scale):
     plain = Schedule(snr_shift_scale=1.0, rescale_betas_zero_snr=False)
     shifted = Schedule(snr_shift_scale=scale, rescale_betas_zero_snr=False)
     log_snrs = torch.logit(shifted.alphas_cumprod), torch.logit(plain.alphas_cumprod)
@@ -43,7 +43,7 @@ def test_shift_lowers_every_log_snr_alike(scale):
 
 
 @schedules
-def test_rescale_keeps_the_first_timestep(schedule):
+def test_zero_snr_rescaling_keeps_the_first_timestep(schedule):
     before = Schedule(snr_shift_scale=schedule.snr_shift_scale, rescale_betas_zero_snr=False)
     torch.testing.assert_close(schedule.alphas_cumprod[0], before.alphas_cumprod[0])
 
@@ -51,39 +51,39 @@ def test_rescale_keeps_the_first_timestep(schedule):
 # The velocity
 
 
-@given(t=timesteps, seed=st.integers(0, 2**31), scale=st.sampled_from([1.0, 3.0]))
-def test_velocity_turns_back(t, seed, scale):
-    schedule, times = Schedule(snr_shift_scale=scale), torch.tensor([t, 999 - t])
+@given(t=timestep, seed=st.integers(0, 2**31), scale=st.sampled_from([1.0, 3.0]))
+def test_velocity_is_an_invertible_rotation(t, seed, scale):
+    schedule, timesteps = Schedule(snr_shift_scale=scale), torch.tensor([t, 999 - t])
     x0, noise = torch.randn(2, 2, 3, 4, generator=seeded(seed), dtype=torch.float64)
-    x, v = add_noise(x0, noise, times, schedule), v_target(x0, noise, times, schedule)
-    alpha, sigma = schedule.signal_and_noise(times, like=x)
+    x, v = add_noise(x0, noise, timesteps, schedule), v_target(x0, noise, timesteps, schedule)
+    alpha, sigma = schedule.signal_and_noise(timesteps, like=x)
     torch.testing.assert_close(alpha * x - sigma * v, x0)
     torch.testing.assert_close(sigma * x + alpha * v, noise)
-    torch.testing.assert_close(x**2 + v**2, x0**2 + noise**2)  # a turn keeps lengths
+    torch.testing.assert_close(x**2 + v**2, x0**2 + noise**2)  # a rotation keeps lengths
 
 
-def test_the_last_timestep_knows_nothing_of_the_data():
+def test_last_timestep_is_pure_noise():
     x0, noise, last = torch.randn(3, 5), torch.randn(3, 5), torch.full((3,), 999)
     assert torch.equal(add_noise(x0, noise, last, Schedule()), noise)
     assert torch.equal(v_target(x0, noise, last, Schedule()), -x0)
 
 
-@given(t=timesteps)
-def test_loss_is_the_weighted_error_of_the_clean_sample(t):
-    schedule, times = Schedule(), torch.tensor([t])
+@given(t=timestep)
+def test_velocity_loss_is_the_weighted_x0_loss(t):
+    schedule, timesteps = Schedule(), torch.tensor([t])
     x0, noise, error = torch.randn(3, 1, 4, 4, generator=seeded(t))
-    x, v = add_noise(x0, noise, times, schedule), v_target(x0, noise, times, schedule)
-    alpha, sigma = schedule.signal_and_noise(times, like=x)
+    x, v = add_noise(x0, noise, timesteps, schedule), v_target(x0, noise, timesteps, schedule)
+    alpha, sigma = schedule.signal_and_noise(timesteps, like=x)
     estimate = alpha * x - sigma * (v + error)
-    weight = 1 / (1 - schedule.alphas_cumprod[times].float())
+    weight = 1 / (1 - schedule.alphas_cumprod[timesteps].float())
     torch.testing.assert_close(loss_per_sample(v + error, v), weight * loss_per_sample(estimate, x0), rtol=2e-3, atol=0)
 
 
-# Samplers on data whose best prediction is known
+# Samplers on data for which the optimal prediction is known
 
 
 def gaussian(schedule, mean, std):
-    """The velocity that a perfect network would predict for data from N(mean, std^2)."""
+    """The optimal velocity prediction for data from N(mean, std^2)."""
 
     def predict(x, t, i):
         abar = schedule.alphas_cumprod[t].item()
@@ -99,7 +99,7 @@ def gaussian(schedule, mean, std):
 @samplers
 @given(num_steps=st.integers(1, 60))
 @settings(max_examples=10)
-def test_one_known_answer_is_found_in_any_number_of_steps(sampler, schedule, num_steps):
+def test_constant_data_is_reached_in_any_number_of_steps(sampler, schedule, num_steps):
     start = initial_noise((1, 2, 3, 2, 2), seeded())
     end = SAMPLERS[sampler](gaussian(schedule, 0.7, 0), start, trailing(num_steps), schedule, generator=seeded())
     torch.testing.assert_close(end, torch.full_like(end, 0.7))
@@ -110,21 +110,21 @@ def test_one_known_answer_is_found_in_any_number_of_steps(sampler, schedule, num
 @given(num_steps=st.integers(1, 100))
 @settings(max_examples=10)
 def test_ddim_is_exact_on_a_gaussian(schedule, std, num_steps):
-    """Around the mean each step is a product with a known factor, so the whole run is known in closed form."""
-    times, mean = trailing(num_steps), 0.7
-    abar = torch.cat([schedule.alphas_cumprod[times], torch.ones(1, dtype=torch.float64)])
+    """Each step scales the distance to the mean by a known factor, so the result has a closed form."""
+    timesteps, mean = trailing(num_steps), 0.7
+    abar = torch.cat([schedule.alphas_cumprod[timesteps], torch.ones(1, dtype=torch.float64)])
     alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
     kept = alpha[1:] * alpha[:-1] * std**2 + sigma[1:] * sigma[:-1]
     factor = (kept / (abar[:-1] * std**2 + 1 - abar[:-1])).prod().item()
     start = initial_noise((1, 2, 3, 2, 2), seeded())
-    end = ddim(gaussian(schedule, mean, std), start, times, schedule)
+    end = ddim(gaussian(schedule, mean, std), start, timesteps, schedule)
     torch.testing.assert_close(end, mean + factor * start, rtol=1e-5, atol=1e-5)
 
 
 @schedules
 @pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
-def test_ddim_converges_to_the_flow_at_first_order(schedule, std):
-    """The flow from N(0, 1) to N(mean, std^2) takes x to mean + std x; also where the steps do not divide 1000."""
+def test_ddim_converges_to_the_probability_flow_at_first_order(schedule, std):
+    """The flow from N(0, 1) to N(mean, std^2) maps x to mean + std x; step counts need not divide 1000."""
     start = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1)
 
     def error(num_steps):
@@ -138,7 +138,7 @@ def test_ddim_converges_to_the_flow_at_first_order(schedule, std):
         assert 1.6 < coarse / fine < 2.1
 
 
-# Ancestral sampling is of first order and the multistep solver of second: fewer steps, closer.
+# Ancestral sampling is a first-order method and dpm++ a second-order one, so it needs fewer steps.
 STOCHASTIC = {"ancestral": (partial(ddim, eta=1.0), 500, 0.05), "dpm++": (dpmpp_2m, 200, 0.02)}
 
 
@@ -155,15 +155,15 @@ def test_stochastic_samplers_have_the_right_distribution(sample, num_steps, tole
 def test_second_order_beats_first_order():
     schedule, std = Schedule(snr_shift_scale=1.0), 1.0
     start = initial_noise((20_000, 1, 1, 1, 1), seeded(1))
-    predict, times = gaussian(schedule, 0.0, std), trailing(20)
-    first = ddim(predict, start, times, schedule, generator=seeded(2), eta=1.0).std().item()
-    second = dpmpp_2m(predict, start, times, schedule, generator=seeded(2)).std().item()
+    predict, timesteps = gaussian(schedule, 0.0, std), trailing(20)
+    first = ddim(predict, start, timesteps, schedule, generator=seeded(2), eta=1.0).std().item()
+    second = dpmpp_2m(predict, start, timesteps, schedule, generator=seeded(2)).std().item()
     assert abs(second - std) < 0.02 < 0.1 < abs(first - std)
 
 
 @schedules
-def test_dpm_without_noise_converges_to_the_flow_faster_than_ddim(schedule):
-    """Its steps are those of DDIM with the estimate of the data extrapolated, so one step is that of DDIM."""
+def test_deterministic_dpm_converges_faster_than_ddim(schedule):
+    """Its steps are those of DDIM with extrapolated x0, so a single step equals that of DDIM."""
     start, std = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1), 1.5
     predict = gaussian(schedule, 0.7, std)
 
@@ -180,24 +180,24 @@ def test_dpm_without_noise_converges_to_the_flow_faster_than_ddim(schedule):
 
 
 @schedules
-def test_ddim_backwards_finds_the_noise_that_the_data_come_from(schedule):
-    """On a Gaussian, to first order: with more steps there and back is nearer to nothing."""
+def test_ddim_inversion_finds_the_initial_noise(schedule):
+    """On a Gaussian, the round-trip error falls with the number of steps."""
     data, predict = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1), gaussian(schedule, 0.3, 0.8)
     errors = []
     for num_steps in (50, 200, 800):
-        times = trailing(num_steps)
-        states = ddim_invert(predict, data, times, schedule)
+        timesteps = trailing(num_steps)
+        states = ddim_invert(predict, data, timesteps, schedule)
         assert len(states) == num_steps
-        errors.append((ddim(predict, states[0], times, schedule) - data).abs().max().item())
+        errors.append((ddim(predict, states[0], timesteps, schedule) - data).abs().max().item())
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05
-    # Any state on the way leads back as well, with the rest of the times.
+    # Intermediate states lead back as well, with the remaining timesteps.
     half = num_steps // 2
-    assert (ddim(predict, states[half], times[half:], schedule) - data).abs().max() < 0.05
+    assert (ddim(predict, states[half], timesteps[half:], schedule) - data).abs().max() < 0.05
 
 
 @schedules
 @samplers
-def test_the_first_step_is_finite_and_the_last_returns_the_estimate(sampler, schedule):
+def test_first_step_is_finite_and_last_step_returns_x0(sampler, schedule):
     estimates, states = [], []
 
     def predict(x, t, i):
@@ -230,8 +230,8 @@ def test_every_interval_is_hit_exactly_once(seed, step, num_slots):
 
 
 @given(seed=st.integers(0, 2**63), step=st.integers(0, 10**7), per_rank=st.integers(1, 8))
-def test_a_step_is_the_same_however_many_ranks_share_it(seed, step, per_rank):
-    """Each rank asks for itself, whatever else its random numbers were used for, and takes its slice."""
+def test_timesteps_do_not_depend_on_the_number_of_ranks(seed, step, per_rank):
+    """Each rank draws all timesteps, independent of its global random state, and takes its slice."""
     num_slots = 8 * per_rank
     alone = explicit_uniform(seed, step, num_slots)
     for num_ranks in (2, 4, 8):
@@ -244,7 +244,7 @@ def test_a_step_is_the_same_however_many_ranks_share_it(seed, step, per_rank):
 
 @given(seed=st.integers(0, 2**63), step=st.integers(0, 10**7), num_ranks=st.sampled_from([1, 2, 4, 8]))
 def test_one_interval_for_each_rank(seed, step, num_ranks):
-    """The paper's rule: all slots of a rank draw in one interval, and each rank has its own."""
+    """The paper's rule: all slots of a rank draw from one interval, and each rank has its own."""
     ranks = [slot * slot % num_ranks for slot in range(5)] + list(range(num_ranks))
     t = explicit_uniform(seed, step, len(ranks), ranks=ranks)
     intervals = t * num_ranks // 1000
@@ -254,7 +254,7 @@ def test_one_interval_for_each_rank(seed, step, num_ranks):
 
 
 def chi_square_is_small(counts):
-    """Pearson's statistic is within five standard deviations of its mean; below, too: chance is never that even."""
+    """Whether Pearson's statistic is within five standard deviations of its mean, on either side."""
     expected, freedom = counts.sum() / len(counts), len(counts) - 1
     statistic = ((counts - expected) ** 2 / expected).sum().item()
     return abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)
@@ -265,7 +265,7 @@ def test_each_slot_sees_every_timestep_equally_often(num_slots):
     t = torch.stack([explicit_uniform(3, step, num_slots) for step in range(20_000)])
     for slot in (0, num_slots - 1):
         assert chi_square_is_small(t[:, slot].bincount(minlength=1000).double())
-    # and what it sees now says nothing about what it sees at the next step
+    # consecutive steps are independent
     coarse = t[:, 0] * 10 // 1000
     pairs = coarse[:-1] * 10 + coarse[1:]
     assert chi_square_is_small(pairs.bincount(minlength=100).double())
@@ -278,7 +278,7 @@ def test_seeds_and_steps_are_independent():
 
 @pytest.mark.parametrize("num_slots", [8, 40])
 def test_steps_vary_less_than_with_independent_timesteps(num_slots):
-    """The point of it: what a step measures over the range is steadier. Variances are n^-3 / 12 against n^-1 / 12."""
+    """The purpose of explicit uniform sampling: the mean over a step has variance n^-3 / 12 instead of n^-1 / 12."""
 
     def variance(draw):
         means = torch.stack([draw(0, step, num_slots).double().mean() / 1000 for step in range(2000)])

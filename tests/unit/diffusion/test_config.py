@@ -3,7 +3,7 @@ import pytest
 from cogvideox.diffusion.config import DIFFUSERS_CLASSES, PRESETS, ScheduleConfig
 from cogvideox.errors import UserError
 
-# What the official folders hold, at 2B.
+# The official file of 2B.
 OFFICIAL = {
     "_class_name": "CogVideoXDDIMScheduler",
     "_diffusers_version": "0.30.0.dev0",
@@ -24,7 +24,7 @@ OFFICIAL = {
 }
 
 
-def test_official_file():
+def test_official_file_gives_the_defaults():
     assert ScheduleConfig.from_diffusers(OFFICIAL) == ScheduleConfig()
     assert ScheduleConfig.from_diffusers({**OFFICIAL, "_class_name": "CogVideoXDPMScheduler"}) == ScheduleConfig()
 
@@ -41,7 +41,7 @@ def test_only_2b_is_shifted():
 
 
 @pytest.mark.parametrize("sampler", DIFFUSERS_CLASSES)
-def test_file_comes_back(sampler):
+def test_config_survives_diffusers_format(sampler):
     schedule = ScheduleConfig(num_train_timesteps=500, snr_shift_scale=1.5, rescale_betas_zero_snr=False)
     config = schedule.to_diffusers(sampler)
     assert config.keys() == OFFICIAL.keys() - {"_diffusers_version"}
@@ -70,14 +70,14 @@ def test_file_comes_back(sampler):
         ({"rescale_betas_zero_snr": "yes"}, ["rescale_betas_zero_snr", "true or false", "'yes'"]),
     ],
 )
-def test_a_file_that_cannot_be_honoured_is_refused(change, words):
+def test_unsupported_values_are_refused(change, words):
     with pytest.raises(UserError) as caught:
         ScheduleConfig.from_diffusers({**OFFICIAL, **change})
     assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.parametrize("key", ["prediction_type", "timestep_spacing"])
-def test_an_absent_key_means_what_it_means_to_diffusers(key):
+def test_missing_key_has_the_default_of_diffusers(key):
     with pytest.raises(UserError, match=key):
         ScheduleConfig.from_diffusers({name: value for name, value in OFFICIAL.items() if name != key})
     plain = {name: value for name, value in OFFICIAL.items() if name != "rescale_betas_zero_snr"}

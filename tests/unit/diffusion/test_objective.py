@@ -17,14 +17,14 @@ def test_each_sample_has_its_own_timestep():
             )
 
 
-def test_half_precision_goes_in_and_float32_comes_out():
+def test_half_precision_inputs_give_float32():
     x0, noise, t = torch.randn(2, 8).bfloat16(), torch.randn(2, 8).bfloat16(), torch.tensor([3, 999])
     for function in (add_noise, v_target):
         assert function(x0, noise, t, SCHEDULE).dtype == torch.float32
     assert loss_per_sample(x0, noise).dtype == torch.float32
 
 
-def test_loss_is_a_mean_for_each_sample():
+def test_loss_is_the_mean_of_each_sample():
     predicted = torch.stack([torch.full((2, 3, 4), value) for value in (0.0, 1.0, -2.0)]).requires_grad_()
     loss = loss_per_sample(predicted, torch.zeros(3, 2, 3, 4))
     torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))

@@ -32,7 +32,7 @@ def test_noise_is_drawn_with_time_before_channels():
     assert torch.equal(rearrange(noise, "b c t h w -> b t c h w"), torch.randn(b, t, c, h, w, generator=seeded()))
 
 
-def test_noise_of_a_list_of_generators():
+def test_each_sample_has_the_noise_of_its_generator():
     together = initial_noise(SHAPE, [seeded(3), seeded(4)])
     for i, seed in enumerate((3, 4)):
         assert torch.equal(together[i : i + 1], initial_noise((1, *SHAPE[1:]), seeded(seed)))
@@ -48,14 +48,14 @@ def test_a_sample_does_not_depend_on_its_batch(name):
 
 
 @samplers
-def test_only_the_generator_is_random(name):
+def test_result_depends_on_the_generator_only(name):
     first = run(name, 1)
     torch.rand(3)
     assert torch.equal(run(name, 1), first)
     assert not torch.equal(run(name, 2), first)
 
 
-def test_eta_adds_noise_between_nothing_and_ancestral():
+def test_eta_of_ddim_adds_noise():
     assert torch.equal(run("ddim", 0, eta=0.0), run("ddim", 0))
     assert not torch.equal(run("ddim", 0, eta=0.5), run("ddim", 0))
     with pytest.raises(ValueError, match=r"eta=0.5 .* generator"):
@@ -75,7 +75,7 @@ def test_dpm_without_noise_needs_no_generator():
 
 
 @samplers
-def test_the_state_stays_float32_under_a_half_precision_network(name):
+def test_state_is_float32_with_a_half_precision_network(name):
     seen = []
 
     def half(x, t, i):
@@ -87,20 +87,20 @@ def test_the_state_stays_float32_under_a_half_precision_network(name):
 
 
 @samplers
-def test_what_each_step_reports(name):
-    reports, asked = [], []
+def test_on_step_reports_each_step(name):
+    reports, calls = [], []
 
     def predict(x, t, i):
-        asked.append((i, t))
+        calls.append((i, t))
         return velocity(x, t, i)
 
     run(name, 0, predict=predict, num_steps=3, on_step=lambda i, total, t, x0: reports.append((i, total, t, x0.shape)))
-    assert asked == [(0, 999), (1, 666), (2, 332)]
-    assert reports == [(i, 3, t, (1, *SHAPE[1:])) for i, t in asked]
+    assert calls == [(0, 999), (1, 666), (2, 332)]
+    assert reports == [(i, 3, t, (1, *SHAPE[1:])) for i, t in calls]
 
 
 @samplers
-def test_the_start_is_left_as_it_was(name):
+def test_initial_noise_is_not_modified(name):
     start = initial_noise(SHAPE, seeded())
     kept = start.clone()
     SAMPLERS[name](velocity, start, trailing(3), SCHEDULE, generator=seeded())
@@ -108,7 +108,7 @@ def test_the_start_is_left_as_it_was(name):
 
 
 @samplers
-@pytest.mark.parametrize("times", [[], [500, 500], [100, 200], [1000, 500], [5, -1]])
-def test_times_that_do_not_descend_through_the_range(name, times):
-    with pytest.raises(ValueError, match="Timesteps must"):
-        SAMPLERS[name](velocity, initial_noise(SHAPE, seeded()), times, SCHEDULE, generator=seeded())
+@pytest.mark.parametrize("timesteps", [[], [500, 500], [100, 200], [1000, 500], [5, -1]])
+def test_timesteps_must_descend_within_range(name, timesteps):
+    with pytest.raises(ValueError, match="timesteps must"):
+        SAMPLERS[name](velocity, initial_noise(SHAPE, seeded()), timesteps, SCHEDULE, generator=seeded())

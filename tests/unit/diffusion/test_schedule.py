@@ -19,7 +19,7 @@ def test_values_of_the_official_models(scale, expected):
     torch.testing.assert_close(abar[[0, 250, 500, 750, 998, 999]], torch.tensor(expected).double(), rtol=1e-3, atol=0)
 
 
-def test_signal_and_noise_fit_the_sample():
+def test_signal_and_noise_broadcast_to_the_sample():
     schedule, t = Schedule(), torch.tensor([0, 500, 999], dtype=torch.int32)
     for dtype, expected in [
         (torch.bfloat16, torch.float32),
@@ -33,7 +33,7 @@ def test_signal_and_noise_fit_the_sample():
     assert alpha[2] == 0 and sigma[2] == 1
 
 
-def test_tables_made_without_gradients_serve_training_later():
+def test_tables_cached_in_inference_mode_work_in_training():
     schedule, t = Schedule(beta_end=0.0123), torch.tensor([10])
     with torch.inference_mode():
         schedule.signal_and_noise(t, like=torch.zeros(1, 2))

@@ -22,7 +22,7 @@ def test_trailing_is_even_for_any_number_of_steps():
 
 
 @pytest.mark.parametrize(("num_steps", "nearest"), [(0, 1), (-3, 1), (1001, 1000)])
-def test_impossible_number_of_steps(num_steps, nearest):
+def test_number_of_steps_out_of_range_is_refused(num_steps, nearest):
     with pytest.raises(UserError, match=f"num_inference_steps={num_steps} .* nearest is {nearest}"):
         trailing(num_steps)
 
@@ -40,6 +40,6 @@ def test_training_timesteps_are_a_function_of_their_arguments(draw):
 
 
 def test_explicit_uniform_does_not_change_between_versions():
-    """Resuming a run relies on it."""
+    """Resumed runs rely on it."""
     assert explicit_uniform(0, 0, 4).tolist() == [951, 692, 276, 74]
     assert explicit_uniform(1, 2, 7).tolist() == [215, 596, 133, 988, 781, 369, 570]
