@@ -96,7 +96,7 @@ def settings(variant: str = "2b") -> ModelSettings:
     )
 
 
-def bundle(variant: str = "2b") -> LoadedModel:
+def model(variant: str = "2b") -> LoadedModel:
     """Fresh random networks, the same each time."""
     torch.manual_seed(0)
     return LoadedModel(
@@ -111,4 +111,4 @@ def bundle(variant: str = "2b") -> LoadedModel:
 
 def write(path: Path, variant: str = "2b") -> Path:
     """The model of that make as a folder."""
-    return model_folder.save(bundle(variant), path)
+    return model_folder.save(model(variant), path)

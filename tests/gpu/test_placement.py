@@ -18,13 +18,13 @@ from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 
-DEMAND = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
+WORKLOAD = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
     """400 MB of weights in many blocks, in bfloat16."""
-    bundle = tiny.bundle("2b")
+    bundle = tiny.model("2b")
     config = TransformerConfig(
         num_attention_heads=12,
         num_layers=24,
@@ -43,14 +43,14 @@ def spec(tmp_path_factory):
     return read_spec(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
 
 
-def placed(spec, keeps, storage="exact", host=None):
+def placed(spec, strategies, weight_format="exact", host=None):
     device = torch.device("cuda")
     machine = detect_hardware(device, "bfloat16")
     if host is not None:
         machine = replace(machine, host_free_bytes=host)
     return place_model(
         spec,
-        planner.estimate_plan(profile_model(spec), DEMAND, machine, keeps, VAEMemoryMode(), storage),
+        planner.estimate_plan(profile_model(spec), WORKLOAD, machine, strategies, VAEMemoryMode(), weight_format),
         device,
         torch.bfloat16,
     )
@@ -62,7 +62,7 @@ def predictions(run):
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    said = []
+    outputs = []
     for _ in range(2):
         run.activate("text_encoder")
         text = run.text_encoder(torch.arange(24, device="cuda").view(2, 12)).bfloat16()
@@ -71,25 +71,25 @@ def predictions(run):
         x = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0)).cuda().bfloat16()
         for step in range(4):
             x = x + 0.1 * run.transformer(x, text, None, modulation=tables[step])
-        said += [text.float().cpu(), x.float().cpu()]
+        outputs += [text.float().cpu(), x.float().cpu()]
         run.activate("vae")
-    return said, torch.cuda.max_memory_allocated()
+    return outputs, torch.cuda.max_memory_allocated()
 
 
 @pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
-@pytest.mark.parametrize("keeps", planner.STRATEGIES[1:])
-def test_every_placement_gives_the_same_numbers(spec, keeps, host):
+@pytest.mark.parametrize("strategies", planner.STRATEGIES[1:])
+def test_every_placement_gives_the_same_numbers(spec, strategies, host):
     expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
-    found, _ = predictions(placed(spec, keeps, host=host))
+    found, _ = predictions(placed(spec, strategies, host=host))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("keeps", [planner.STRATEGIES[0], planner.STRATEGIES[-1]])
-@pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_one_byte_storage_is_near(spec, keeps, storage):
+@pytest.mark.parametrize("strategies", [planner.STRATEGIES[0], planner.STRATEGIES[-1]])
+@pytest.mark.parametrize("weight_format", ["int8", "fp8"])
+def test_one_byte_storage_is_near(spec, strategies, weight_format):
     expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
-    found, _ = predictions(placed(spec, keeps, storage))
+    found, _ = predictions(placed(spec, strategies, weight_format))
     assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
 
 
@@ -110,12 +110,12 @@ def test_the_estimate_is_what_is_allocated(spec):
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
 
 
-@pytest.mark.parametrize("keeps", planner.STRATEGIES)
-def test_the_same_video_in_every_placement(keeps):
+@pytest.mark.parametrize("strategies", planner.STRATEGIES)
+def test_the_same_video_in_every_placement(strategies):
     spec = read_spec("toybox")
     device = torch.device("cuda")
     plan = planner.estimate_plan(
-        profile_model(spec), default_demand(spec), detect_hardware(device, "float32"), keeps, VAEMemoryMode()
+        profile_model(spec), default_demand(spec), detect_hardware(device, "float32"), strategies, VAEMemoryMode()
     )
     pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)

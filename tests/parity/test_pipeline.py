@@ -76,7 +76,7 @@ def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
 )
 def test_our_folder_loads_there(tmp_path, form):
     """diffusers loads what `model_folder.save` writes, scheduler and tokenizer included, as the same model."""
-    path = model_folder.save(tiny.bundle("5b"), tmp_path / "model", **form)
+    path = model_folder.save(tiny.model("5b"), tmp_path / "model", **form)
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
     assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 

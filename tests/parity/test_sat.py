@@ -37,7 +37,7 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
     parts = {
         "model.diffusion_model.": sat_transformer.state(config, generator),
         "first_stage_model.": sat_vae.state(tiny.vae_config("5b"), generator),
-        "conditioner.embedders.0.transformer.": to_external(tiny.bundle().text_encoder.state_dict(), KEYMAP),
+        "conditioner.embedders.0.transformer.": to_external(tiny.model().text_encoder.state_dict(), KEYMAP),
     }
     in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}

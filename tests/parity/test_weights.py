@@ -36,7 +36,7 @@ def theirs(path: Path, part: str, dtype: torch.dtype):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant: str) -> None:
-    bundle = tiny.bundle(variant)
+    bundle = tiny.model(variant)
     here = model_folder.save(bundle, tmp_path / "here")
     for part in WEIGHT_STEMS:
         network = getattr(bundle, part)

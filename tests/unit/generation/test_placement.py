@@ -29,18 +29,18 @@ PROMPT = "a red ball"
 TWO_STRIPS = VAEMemoryMode(2)
 
 
-def placed(spec, keeps, slicing=TWO_STRIPS):
+def placed(spec, strategies, slicing=TWO_STRIPS):
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     return CogVideoX.from_pretrained(
-        spec, "cpu", memory=estimate_plan(profile_model(spec), default_demand(spec), machine, keeps, slicing)
+        spec, "cpu", memory=estimate_plan(profile_model(spec), default_demand(spec), machine, strategies, slicing)
     )
 
 
-@pytest.mark.parametrize("keeps", STRATEGIES[1:])
+@pytest.mark.parametrize("strategies", STRATEGIES[1:])
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
-def test_the_same_video_in_every_placement(pipes, clip, variant, keeps):
+def test_the_same_video_in_every_placement(pipes, clip, variant, strategies):
     given = {"image": clip[0]} if pipes[variant].spec.transformer.takes_image else {}
-    pipe = placed(pipes[variant].spec, keeps)
+    pipe = placed(pipes[variant].spec, strategies)
     expected = pipes[variant].generate(PROMPT, seed=1, output="float", **given).frames
     for _ in range(2):
         frames = pipe.generate(PROMPT, seed=1, output="float", **given).frames
@@ -56,9 +56,9 @@ def test_threads_that_share_a_model_take_turns(pipes):
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize("keeps", [STRATEGIES[2], STRATEGIES[-1]])
-def test_cancelling_does_not_change_the_next_video(pipes, keeps):
-    pipe = placed(pipes["2b"].spec, keeps, VAEMemoryMode())
+@pytest.mark.parametrize("strategies", [STRATEGIES[2], STRATEGIES[-1]])
+def test_cancelling_does_not_change_the_next_video(pipes, strategies):
+    pipe = placed(pipes["2b"].spec, strategies, VAEMemoryMode())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
 
     def stop(progress):

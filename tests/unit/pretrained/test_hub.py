@@ -1,4 +1,4 @@
-"""Names on the Hugging Face hub, without a network: what was fetched before is used, anything else is one sentence."""
+"""Hugging Face Hub names without a network: cached models are used, and anything else is a clear error."""
 
 import pytest
 
@@ -12,13 +12,13 @@ REVISION = "0" * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache of the hub's library, which tests keep offline."""
+    """An empty cache of huggingface_hub, which is offline in tests."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
 
-def test_a_model_that_was_fetched_before_is_found(cache):
+def test_a_cached_model_is_found_offline(cache):
     home = cache / "models--someone--small"
     model = tiny.write(home / "snapshots" / REVISION)
     (home / "refs").mkdir()
@@ -28,7 +28,7 @@ def test_a_model_that_was_fetched_before_is_found(cache):
     assert detect_checkpoint("someone/small").variant == "2b"
 
 
-def test_without_a_network_the_sentence_says_so(cache):
+def test_an_error_says_that_the_hub_cannot_be_reached(cache):
     with pytest.raises(UserError, match=r"no folder someone/else.*not in the cache, and the Hub cannot be reached"):
         model_spec.find_model("someone/else")
     with pytest.raises(UserError, match="it is not a valid name"):

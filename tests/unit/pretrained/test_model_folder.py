@@ -1,4 +1,4 @@
-"""Model folders: written and read back the same, whole or not at all, strict about what they hold."""
+"""Model folders: lossless and atomic saving, strict loading."""
 
 import json
 import os
@@ -31,8 +31,8 @@ def change(file, **values):
     file.write_text(json.dumps({key: value for key, value in data.items() if value is not ...}))
 
 
-def states(bundle):
-    return {part: getattr(bundle, part).state_dict() for part in model_spec.WEIGHT_STEMS}
+def states(model):
+    return {part: getattr(model, part).state_dict() for part in model_spec.WEIGHT_STEMS}
 
 
 def assert_same(left, right):
@@ -45,39 +45,39 @@ def assert_same(left, right):
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
-def test_what_is_written_is_read_back(variant, tmp_path):
-    bundle = tiny.bundle(variant)
-    loaded = model_folder.load(model_folder.save(bundle, tmp_path / "m"))
-    assert_same(loaded, bundle)
+def test_a_saved_model_is_loaded_unchanged(variant, tmp_path):
+    saved = tiny.model(variant)
+    loaded = model_folder.load(model_folder.save(saved, tmp_path / "m"))
+    assert_same(loaded, saved)
     assert not loaded.transformer.training
     assert not any(p.requires_grad for p in loaded.transformer.parameters())
 
 
 def test_loading_does_not_import_the_compiler(model):
-    """Drawing first weights on the meta device would, and take longer than all the rest of loading a small model."""
+    """Initializing weights on the meta device would import it, which takes longer than loading a small model."""
     load = "import sys; from cogvideox.pretrained import model_folder; model_folder.load(sys.argv[1])"
     code = f"{load}; assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(model)], check=True)
 
 
-def test_shards(tmp_path):
-    bundle = tiny.bundle()
-    path = model_folder.save(bundle, tmp_path / "m", max_shard_bytes=20_000)
+def test_sharded_weights_are_loaded_unchanged(tmp_path):
+    saved = tiny.model()
+    path = model_folder.save(saved, tmp_path / "m", max_shard_bytes=20_000)
     assert len(list((path / "transformer").glob("*.safetensors"))) > 1
-    assert_same(model_folder.load(path), bundle)
+    assert_same(model_folder.load(path), saved)
 
 
-def test_stored_in_another_type(tmp_path):
-    bundle = tiny.bundle()
-    path = model_folder.save(bundle, tmp_path / "m", dtype=torch.bfloat16)
+def test_saving_in_another_dtype(tmp_path):
+    saved = tiny.model()
+    path = model_folder.save(saved, tmp_path / "m", dtype=torch.bfloat16)
     weight = model_folder.load(path).transformer.text_in.weight
     assert weight.dtype == torch.float32
-    assert torch.equal(weight, bundle.transformer.text_in.weight.bfloat16().float())
+    assert torch.equal(weight, saved.transformer.text_in.weight.bfloat16().float())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_killed_process_left_behind_is_not_in_the_way(model, tmp_path, monkeypatch):
-    """Also where the next process has the same id, as in containers."""
+def test_leftovers_of_a_killed_process_do_not_block_a_save(model, tmp_path, monkeypatch):
+    """Also if the next process has the same id, as in containers."""
     if (process := os.fork()) == 0:
         with model_folder.atomic_model_folder(tmp_path / "m", ["vae/config.json"]):
             os._exit(1)
@@ -88,54 +88,54 @@ def test_what_a_killed_process_left_behind_is_not_in_the_way(model, tmp_path, mo
     assert sorted(tmp_path.iterdir()) == [left, path]
 
 
-def test_a_model_is_replaced_and_anything_else_is_left_alone(model, tmp_path):
+def test_save_replaces_a_model_and_nothing_else(model, tmp_path):
     path = copy(model, tmp_path)
-    bundle = tiny.bundle()
-    bundle.settings = replace(bundle.settings, fps=3.0)
-    model_folder.save(bundle, path)
+    saved = tiny.model()
+    saved.settings = replace(saved.settings, fps=3.0)
+    model_folder.save(saved, path)
     assert model_spec.read_spec(path).settings.fps == 3.0
     assert [file.name for file in tmp_path.iterdir()] == ["copy"]
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="not empty and not a model"):
-        model_folder.save(bundle, tmp_path / "mine")
+        model_folder.save(saved, tmp_path / "mine")
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
 
 
-def test_a_model_with_other_files_in_its_folder_is_left_alone(model, tmp_path):
+def test_save_does_not_delete_other_files_in_a_model_folder(model, tmp_path):
     path = copy(model, tmp_path)
     (path / "samples").mkdir()
     (path / "thesis.txt").write_text("years of work")
     before = sorted(path.rglob("*"))
     with pytest.raises(UserError, match=r"copy: samples, thesis\.txt in it would be lost; choose another folder"):
-        model_folder.save(tiny.bundle(), path)
+        model_folder.save(tiny.model(), path)
     assert sorted(tmp_path.rglob("*")) == [path, *before]
 
 
-def test_a_link_is_followed_and_the_current_folder_stays(model, tmp_path, monkeypatch):
+def test_save_follows_links_and_does_not_replace_the_current_folder(model, tmp_path, monkeypatch):
     path = copy(model, tmp_path)
     (tmp_path / "link").symlink_to(path)
-    bundle = tiny.bundle()
-    bundle.settings = replace(bundle.settings, fps=3.0)
-    model_folder.save(bundle, tmp_path / "link")
+    saved = tiny.model()
+    saved.settings = replace(saved.settings, fps=3.0)
+    model_folder.save(saved, tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and model_spec.read_spec(path).settings.fps == 3.0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "link"]
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for place in (".", "", tmp_path / "empty"):
         with pytest.raises(UserError, match="it would replace the current folder"):
-            model_folder.save(bundle, place)
+            model_folder.save(saved, place)
     assert (tmp_path / "empty").is_dir()
 
 
-def test_a_failed_save_leaves_the_old_model(model, tmp_path):
+def test_a_failed_save_keeps_the_old_model(model, tmp_path):
     path = copy(model, tmp_path)
-    bundle = tiny.bundle()
-    bundle.tokenizer = None  # what a bug would do in the middle of writing
+    saved = tiny.model()
+    saved.tokenizer = None  # fails in the middle of writing
     with pytest.raises(AttributeError):
-        model_folder.save(bundle, path)
-    assert_same(model_folder.load(path), tiny.bundle())
+        model_folder.save(saved, path)
+    assert_same(model_folder.load(path), tiny.model())
     assert [file.name for file in tmp_path.iterdir()] == ["copy"]
 
 
@@ -148,20 +148,20 @@ def test_a_folder_without_settings_gets_the_official_ones(model, tmp_path):
     assert model_spec.read_spec(path).settings.sampler == "dpm++"
 
 
-def test_settings_may_state_only_what_differs(model, tmp_path):
+def test_settings_may_omit_keys(model, tmp_path):
     path = copy(model, tmp_path)
     (path / model_spec.SETTINGS_FILE).write_text(json.dumps({"fps": 12, "null_text": "zero"}))
     settings = model_spec.read_spec(path).settings
     assert (settings.fps, settings.null_text, settings.num_inference_steps) == (12, "zero", 50)
 
 
-def test_what_a_folder_says_survives_json(tmp_path):
+def test_settings_survive_json(tmp_path):
     settings = tiny.settings()
     config.save(settings, tmp_path / "cogvideox.json")
     assert config.load(type(settings), tmp_path / "cogvideox.json") == settings
 
 
-def test_a_model_is_found_by_path_or_told_what_there_is(model, tmp_path, monkeypatch):
+def test_a_model_is_found_by_path_or_the_error_lists_the_names(model, tmp_path, monkeypatch):
     assert model_spec.find_model(model) == (str(model), model)
     monkeypatch.chdir(model.parent)
     assert model_spec.find_model("tiny") == (str(model), model_spec.Path("tiny"))
@@ -183,7 +183,7 @@ def test_a_model_is_found_by_path_or_told_what_there_is(model, tmp_path, monkeyp
         "scheduler/scheduler_config.json",
     ],
 )
-def test_a_missing_file_is_named(model, tmp_path, missing):
+def test_an_error_names_a_missing_file(model, tmp_path, missing):
     path = copy(model, tmp_path)
     (path / missing).unlink()
     with pytest.raises(UserError, match=f"{missing.replace('.', '[.]')}.*missing"):
@@ -191,18 +191,18 @@ def test_a_missing_file_is_named(model, tmp_path, missing):
 
 
 @pytest.mark.parametrize("part", model_spec.WEIGHT_STEMS)
-def test_truncated_weights_are_named(model, tmp_path, part):
+def test_an_error_names_truncated_weights(model, tmp_path, part):
     file = model_spec.weights_file(copy(model, tmp_path) / part, part)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=part):
         model_folder.load(tmp_path / "copy")
 
 
-def test_nan_weights_are_refused(tmp_path):
-    bundle = tiny.bundle()
+def test_nan_weights_are_rejected(tmp_path):
+    saved = tiny.model()
     with torch.no_grad():
-        bundle.transformer.text_in.weight[0, 0] = float("nan")
-    path = model_folder.save(bundle, tmp_path / "m")
+        saved.transformer.text_in.weight[0, 0] = float("nan")
+    path = model_folder.save(saved, tmp_path / "m")
     with pytest.raises(UserError, match=r"(?i)nan"):
         model_folder.load(path)
 
@@ -220,7 +220,7 @@ def test_nan_weights_are_refused(tmp_path):
         ("cogvideox.json", {"fps": "eight"}, "fps"),
     ],
 )
-def test_a_configuration_that_cannot_be_honoured_is_named(model, tmp_path, file, values, message):
+def test_an_error_names_an_unsupported_config(model, tmp_path, file, values, message):
     path = copy(model, tmp_path)
     change(path / file, **values)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""The official values that hold where a folder does not state its own."""
+"""The official settings, for folders without their own."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests import tiny
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_family_is_recognised_by_its_configuration(name):
+def test_the_variant_follows_from_the_config(name):
     assert variant_of(PRESETS[name]()) == name
 
 
@@ -23,7 +23,7 @@ def test_a_family_is_recognised_by_its_configuration(name):
         ("1.5-5b-i2v", "dpm++", 16, (768, 1360), 81, "bfloat16", "slice"),
     ],
 )
-def test_official_values(name, sampler, fps, size, num_frames, dtype, position_rule):
+def test_official_settings(name, sampler, fps, size, num_frames, dtype, position_rule):
     settings = official_settings(PRESETS[name](), VAES[name](), sampler)
     assert (settings.fps, settings.height, settings.width) == (fps, *size)
     assert (settings.num_frames, settings.num_inference_steps, settings.guidance_scale) == (num_frames, 50, 6.0)
@@ -32,7 +32,7 @@ def test_official_values(name, sampler, fps, size, num_frames, dtype, position_r
     assert settings.position_rule == position_rule
 
 
-def test_official_training_ranges():
+def test_official_trained_ranges():
     assert official_settings(PRESETS["5b"](), VAES["5b"](), "ddim").trained == TrainedRange(
         (1, 49), 8, (480, 480), (720, 720)
     )
@@ -41,7 +41,7 @@ def test_official_training_ranges():
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
-def test_a_small_model_gets_a_size_it_can_do(variant):
+def test_a_small_model_gets_a_size_it_supports(variant):
     config = tiny.TRANSFORMERS[variant]
     settings = official_settings(config, tiny.vae_config(variant), "ddim")
     assert settings.height == config.sample_height * 8 and settings.width == config.sample_width * 8

@@ -1,4 +1,4 @@
-"""Conversions: there and back nothing changes, what is lacking comes from the base, and what is wrong is named."""
+"""Conversion is lossless in both directions, takes missing components from the base, and reports errors."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def states(path):
 
 
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
-def test_a_folder_comes_through_unchanged(models, tmp_path, variant):
+def test_a_converted_folder_is_unchanged(models, tmp_path, variant):
     copy = plan_conversion(models[variant]).write_folder(tmp_path / "copy", max_shard_bytes=20_000)
     assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
     whole = plan_conversion(copy).write_folder(tmp_path / "whole")
@@ -50,7 +50,7 @@ def test_a_folder_comes_through_unchanged(models, tmp_path, variant):
 
 
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
-def test_a_single_file_holds_its_configuration_and_comes_back(models, tmp_path, variant):
+def test_a_single_file_contains_its_config_and_converts_back(models, tmp_path, variant):
     file = plan_conversion(models[variant]).write_file(tmp_path / "x.safetensors")
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()[CONFIG_KEY])["_class_name"] == "CogVideoXTransformer3DModel"
@@ -73,7 +73,7 @@ def test_weights_are_cast(models, tmp_path, dtype):
         assert same(states(model)[part], {name: tensor.to(dtype) for name, tensor in state.items()})
 
 
-def test_numbers_that_a_type_cannot_hold_are_named(models, tmp_path):
+def test_an_error_names_values_too_large_for_the_dtype(models, tmp_path):
     path = shutil.copytree(models["5b"], tmp_path / "large")
     state = load_state(path / "transformer")
     state["patch_embed.text_proj.bias"] = state["patch_embed.text_proj.bias"] + 1e5
@@ -86,8 +86,8 @@ def test_numbers_that_a_type_cannot_hold_are_named(models, tmp_path):
     plan_conversion(path, dtype=torch.bfloat16).write_folder(tmp_path / "model")
 
 
-def test_fp8_files_are_read(models, tmp_path):
-    """Single files that other programs made smaller: matrices in 8 bits, the rest in 16."""
+def test_fp8_files_are_converted(models, tmp_path):
+    """Single files quantized by other programs: matrices in 8 bits, the rest in 16."""
     state = load_state(models["5b"] / "transformer")
     small = {n: t.to(torch.float8_e4m3fn if t.ndim > 1 else torch.bfloat16) for n, t in state.items()}
     save_state(small, tmp_path / "x.safetensors")
@@ -98,17 +98,19 @@ def test_fp8_files_are_read(models, tmp_path):
     assert same(load_state(kept), {name: small[name] for name in load_state(kept)})
 
 
-def test_without_a_base_the_parts_that_are_there_are_written(models, tmp_path):
+def test_without_a_base_only_the_given_components_are_written(models, tmp_path):
     plan = plan_conversion(models["1.5-5b"] / "transformer")
     assert plan.missing == ["vae", "text_encoder", "tokenizer"]
     path = plan.write_folder(tmp_path / "model")
     assert sorted(entry.name for entry in path.iterdir()) == ["scheduler", "transformer"]
     assert json.loads((path / model_spec.SCHEDULER_FILE).read_text())["_class_name"] == "CogVideoXDPMScheduler"
-    plan_conversion(path, base=models["1.5-5b"]).write_folder(path)  # a part of a model may be replaced by the whole
+    plan_conversion(path, base=models["1.5-5b"]).write_folder(
+        path
+    )  # a single component may be replaced by a complete model
     assert model_spec.read_spec(path).transformer == tiny.TRANSFORMERS["1.5-5b"]
 
 
-def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
+def test_the_vae_of_a_base_of_another_variant_is_rescaled(models, tmp_path):
     plan = plan_conversion(models["5b"] / "transformer", base=models["2b"])
     assert plan.notes == ["the base is 2b, the transformer is 5b: the VAE gets the scaling factor of 5b"]
     spec = model_spec.read_spec(plan.write_folder(tmp_path / "model"))
@@ -117,14 +119,14 @@ def test_a_base_of_another_variant_gives_its_vae_the_scale(models, tmp_path):
     assert spec.settings.sampler == "dpm++"
 
 
-def test_a_folder_of_sat_is_never_taken_for_a_model_that_may_go(models, tmp_path):
+def test_a_sat_checkpoint_is_not_replaced(models, tmp_path):
     (tmp_path / "sat/transformer/1").mkdir(parents=True)
     (tmp_path / "sat/vae").mkdir()
     with pytest.raises(UserError, match="not empty and not a model"):
         plan_conversion(models["5b"]).write_folder(tmp_path / "sat")
 
 
-def test_a_model_is_not_replaced_by_a_part_of_itself(models, tmp_path):
+def test_a_model_is_not_replaced_by_one_of_its_components(models, tmp_path):
     path = plan_conversion(models["5b"]).write_folder(tmp_path / "model")
     before = sorted(path.rglob("*"))
     for part in (path / "transformer", models["5b"] / "vae"):
@@ -133,7 +135,7 @@ def test_a_model_is_not_replaced_by_a_part_of_itself(models, tmp_path):
     assert sorted(path.rglob("*")) == before
 
 
-def test_what_belongs_to_no_part_is_noted(models, tmp_path):
+def test_unknown_tensors_are_noted(models, tmp_path):
     state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
     torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
     assert plan_conversion(tmp_path / "x.pt", variant="5b").notes == [
@@ -141,8 +143,8 @@ def test_what_belongs_to_no_part_is_noted(models, tmp_path):
     ]
 
 
-def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
-    state = to_external(tiny.bundle("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
+def test_the_error_lists_missing_unexpected_and_misshapen_tensors(models, tmp_path):
+    state = to_external(tiny.model("5b").transformer.state_dict(), sat_keymap(tiny.TRANSFORMERS["5b"]))
     del state["time_embed.0.bias"]
     state["transformer.layers.0.attention.dense.weight"] = torch.ones(32, 31)
     state["transformer.layers.1.extra"] = torch.ones(1)
@@ -158,7 +160,7 @@ def test_what_is_missing_left_over_and_misshapen_is_named(models, tmp_path):
     )
 
 
-def test_other_mistakes_are_one_sentence(models, tmp_path):
+def test_other_errors_are_one_sentence(models, tmp_path):
     shapeless = tmp_path / "x.safetensors"
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow/model_index.json").write_text("{}")

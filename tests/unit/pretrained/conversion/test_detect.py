@@ -1,4 +1,4 @@
-"""What a path holds: forms and official makes are known from names and shapes alone, and nothing else is."""
+"""Formats and official variants are detected from names and shapes alone; anything else is an error."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def table(*shape):
 
 
 @pytest.mark.parametrize("variant", PRESETS)
-def test_official_transformers_are_known_by_their_shapes(variant):
+def test_configs_of_official_transformers_are_inferred_from_shapes(variant):
     config = PRESETS[variant]()
     assert infer_config.transformer_config(shapes(config), "diffusers") == config
 
@@ -49,7 +49,7 @@ def test_official_transformers_are_known_by_their_shapes(variant):
 
 
 @pytest.mark.parametrize("naming", ["diffusers", "SAT"])
-def test_official_vaes_and_text_encoders_are_known_by_their_shapes(naming):
+def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(naming):
     for variant, make in VAES.items():
         config = make()
         rules = vae_weights.sat_keymap(config) if naming == "SAT" else None
@@ -60,7 +60,7 @@ def test_official_vaes_and_text_encoders_are_known_by_their_shapes(naming):
         infer_config.vae_config(shapes(VAES["5b"]()), "diffusers")
 
 
-def test_what_tensors_do_not_tell_is_a_doubt():
+def test_an_ambiguous_config_is_unknown():
     meta = shapes(tiny.TRANSFORMERS["5b"])
     with pytest.raises(infer_config.ConfigUnknown, match="sinusoidal"):
         infer_config.transformer_config(meta, "diffusers")
@@ -75,7 +75,7 @@ def test_what_tensors_do_not_tell_is_a_doubt():
         infer_config.transformer_config(meta, "diffusers")
 
 
-def test_folders(model, tmp_path):
+def test_folders_are_detected(model, tmp_path):
     spec = detect_checkpoint(model)
     assert (spec.format, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
     assert list(spec.components) == ["transformer", "vae", "text_encoder"]
@@ -90,7 +90,7 @@ def test_folders(model, tmp_path):
     assert detect_checkpoint("toybox").variant == "2b"
 
 
-def test_files(model, tmp_path):
+def test_files_are_detected(model, tmp_path):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
     spec = detect_checkpoint(weights)
     assert (spec.format, list(spec.components)) == ("single file", ["transformer"])
@@ -113,13 +113,13 @@ def test_files(model, tmp_path):
         "model.diffusion_model.transformer.layers.0.attention.query_key_value.matrix_A.0",
     ],
 )
-def test_a_lora_is_said_to_be_one(tmp_path, name):
+def test_a_lora_is_detected(tmp_path, name):
     save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
     assert detect_checkpoint(tmp_path / "x.safetensors").format == "LoRA"
 
 
-def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_path):
-    """transformers' own files hold both, and so do full fine-tunes of SAT."""
+def test_the_shared_embedding_is_found_under_either_name(model, tmp_path):
+    """Files of transformers and full SAT fine-tunes contain both names."""
     path = shutil.copytree(model, tmp_path / "copy")
     state = load_state(path / "text_encoder")
     both = state | {"encoder.embed_tokens.weight": state["shared.weight"]}
@@ -136,7 +136,7 @@ def test_a_text_encoder_has_one_embedding_under_either_name_or_both(model, tmp_p
         detect_checkpoint(path)
 
 
-def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
+def test_an_error_names_an_incomplete_or_split_sat_checkpoint(tmp_path):
     (tmp_path / "latest").write_text("500")
     with pytest.raises(UserError, match=r"incomplete: .*500/mp_rank_00_model_states\.pt is missing"):
         detect_checkpoint(tmp_path)
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_sat_that_is_incomplete_or_cut_is_named(tmp_path):
         detect_checkpoint(tmp_path / "two")
 
 
-def test_anything_else_is_one_sentence(tmp_path):
+def test_other_errors_are_one_sentence(tmp_path):
     save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
     save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {

@@ -1,4 +1,4 @@
-"""The arithmetic of sizes against the networks themselves, which run on the meta device at the official sizes."""
+"""Computed parameters, FLOPs and activations against the networks, run on the meta device at the official sizes."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ from tests import tiny
 from tests.live import Live
 
 
-def not_below(expected: int, measured: int) -> bool:
-    """Whether an estimate is enough, and no waste."""
+def is_tight_bound(expected: int, measured: int) -> bool:
+    """Whether an estimate is sufficient and at most 30% too large."""
     return 0.95 * measured <= expected <= 1.3 * measured
 
 
@@ -46,8 +46,8 @@ def test_parameters_of_the_text_encoder():
     assert text_parameters(T5Config()).total == num_parameters(T5Config())
 
 
-def test_flops_are_those_that_were_counted():
-    """By torch's counter on diffusers' models: 240.0 and 664.4 TFLOP a pass with guidance, and 149 to encode."""
+def test_flops_match_torchs_counter():
+    """Counted on diffusers' models: 240.0 and 664.4 TFLOP per pass with guidance, and 149 TFLOP to encode."""
     clip = BatchShape(2, 13, 60, 90, 226)
     assert sum(transformer_flops(PRESETS["2b"](), clip)) == pytest.approx(240.0e12, rel=1e-3)
     assert sum(transformer_flops(PRESETS["5b"](), clip)) == pytest.approx(664.4e12, rel=1e-3)
@@ -62,7 +62,7 @@ def test_activations_of_the_transformer(preset, size, dtype):
     latents = torch.empty(2, config.in_channels, *size, device="meta", dtype=dtype)
     text = torch.empty(2, 226, config.text_embed_dim, device="meta", dtype=dtype)
 
-    def attend(q, k, v, layout):  # as kernels do, that keep no scores
+    def attend(q, k, v, layout):  # like fused kernels, which store no scores
         return torch.empty_like(v)
 
     with torch.inference_mode(), Live(*model.parameters()) as live:
@@ -92,7 +92,7 @@ def test_activations_of_decoding(num_latents, strips):
         for _ in vae.decode_stream(z, strips=strips):
             pass
     numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAEMemoryMode(strips), decoder=True)
-    assert host == 0 and not_below(numbers * 4, live.peak)
+    assert host == 0 and is_tight_bound(numbers * 4, live.peak)
 
 
 @pytest.mark.parametrize("strips", [1, 4])
@@ -103,4 +103,4 @@ def test_activations_of_encoding(num_frames, strips):
     with torch.inference_mode(), Live(*vae.parameters()) as live:
         vae.encode(video, strips=strips)
     numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAEMemoryMode(strips), decoder=False)
-    assert not_below(numbers * 4, live.peak + video.nbytes)
+    assert is_tight_bound(numbers * 4, live.peak + video.nbytes)

@@ -1,4 +1,4 @@
-"""What is known of a machine: the memory that a container leaves, and a GPU by its name."""
+"""Hardware detection: memory limits of containers, and the rates of GPUs by name."""
 
 import pytest
 
@@ -7,44 +7,42 @@ from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, cgroup_limi
 GB = 2**30
 
 
-def group(folder, most, used, idle, version=2):
+def write_cgroup(folder, limit, used, cache, version=2):
     folder.mkdir(parents=True, exist_ok=True)
     names = ("max", "current", "") if version == 2 else ("limit_in_bytes", "usage_in_bytes", "total_")
-    (folder / f"memory.{names[0]}").write_text(f"{most}\n")
+    (folder / f"memory.{names[0]}").write_text(f"{limit}\n")
     (folder / f"memory.{names[1]}").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 7\ninactive_file_of_another 5\n{names[2]}inactive_file {idle}\n")
+    (folder / "memory.stat").write_text(f"anon 7\ninactive_file_of_another 5\n{names[2]}inactive_file {cache}\n")
 
 
-def test_every_group_around_a_process_counts(tmp_path):
-    group(tmp_path / "jobs/mine", 4 * GB, 3 * GB, GB)
-    group(tmp_path / "jobs", 16 * GB, 15 * GB, GB // 2)
-    group(tmp_path, "max", 20 * GB, GB)
+def test_all_enclosing_cgroups_limit_memory(tmp_path):
+    write_cgroup(tmp_path / "jobs/mine", 4 * GB, 3 * GB, GB)
+    write_cgroup(tmp_path / "jobs", 16 * GB, 15 * GB, GB // 2)
+    write_cgroup(tmp_path, "max", 20 * GB, GB)
     assert list(cgroup_limits("0::/jobs/mine\n", tmp_path)) == [(4 * GB, 2 * GB), (16 * GB, 3 * GB // 2)]
 
 
-def test_a_container_may_know_its_group_only_by_the_name_outside(tmp_path):
-    group(tmp_path, 8 * GB, 9 * GB, 0)
-    assert list(cgroup_limits("0::/docker/0123\n", tmp_path)) == [
-        (8 * GB, 0)
-    ]  # more is used than may be: nothing is left
+def test_a_cgroup_path_of_the_host_falls_back_to_the_root(tmp_path):
+    write_cgroup(tmp_path, 8 * GB, 9 * GB, 0)
+    assert list(cgroup_limits("0::/docker/0123\n", tmp_path)) == [(8 * GB, 0)]  # more is used than allowed
 
 
-def test_groups_of_the_first_version(tmp_path):
-    group(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
-    group(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
+def test_cgroups_v1(tmp_path):
+    write_cgroup(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
+    write_cgroup(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
     text = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
     assert list(cgroup_limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
 
 
-def test_files_that_are_missing_or_hold_something_else_are_no_limit(tmp_path):
-    group(tmp_path / "odd", "much", "more", "most")
+def test_missing_or_invalid_files_are_no_limit(tmp_path):
+    write_cgroup(tmp_path / "odd", "much", "more", "most")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/memory.max").write_text(str(GB))
     assert list(cgroup_limits("0::/odd\n", tmp_path)) == []
     assert list(cgroup_limits("0::/bare\n", tmp_path)) == [(GB, GB)]
 
 
-def test_this_machine_has_memory():
+def test_main_memory_of_this_machine():
     total, free = main_memory()
     assert 0 < free <= total
 
@@ -62,6 +60,6 @@ def test_this_machine_has_memory():
         ("NVIDIA T400 4GB", None),
     ],
 )
-def test_gpus_are_known_by_their_names(name, like):
+def test_gpu_rates_by_name(name, like):
     assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if like is None else GPUS[like])
     assert gpu_rates(name, "float32").linear == gpu_rates(name, "float16").linear / 8

@@ -1,4 +1,4 @@
-"""However a model is placed, it gives the same numbers."""
+"""A model gives the same outputs in every placement."""
 
 from dataclasses import replace
 
@@ -19,26 +19,26 @@ from cogvideox.transformer.lora import inject
 from tests import tiny
 
 CPU = torch.device("cpu")
-MACHINE = Hardware("cpu", "CPU", 2**32, 2**32, "float32", UNKNOWN_CPU)
-DEMAND = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
+HARDWARE = Hardware("cpu", "CPU", 2**32, 2**32, "float32", UNKNOWN_CPU)
+WORKLOAD = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, window_frames=9)
 
 
 @pytest.fixture(scope="module", params=["2b", "1.5-5b-i2v"])
 def spec(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / request.param
-    return read_spec(model_folder.save(tiny.bundle(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
+    return read_spec(model_folder.save(tiny.model(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
 
 
-def placed(spec, keeps, storage="exact", weight_location=None):
-    one = planner.estimate_plan(profile_model(spec), DEMAND, MACHINE, keeps, VAEMemoryMode(), storage)
-    one = one if weight_location is None else replace(one, weight_location=weight_location)
-    return place_model(spec, one, CPU, torch.float32)
+def placed(spec, strategies, weight_format="exact", weight_location=None):
+    plan = planner.estimate_plan(profile_model(spec), WORKLOAD, HARDWARE, strategies, VAEMemoryMode(), weight_format)
+    plan = plan if weight_location is None else replace(plan, weight_location=weight_location)
+    return place_model(spec, plan, CPU, torch.float32)
 
 
 @torch.inference_mode()
 def outputs(run, calls=2):
-    """What encoder and transformer say, in the order of a generation, twice."""
-    config, said = run.transformer.config, []
+    """Outputs of text encoder and transformer, in the order of a generation, `calls` times."""
+    config, results = run.transformer.config, []
     for _ in range(calls):
         run.activate("text_encoder")
         text = run.text_encoder(torch.arange(24).view(2, 12))
@@ -49,20 +49,20 @@ def outputs(run, calls=2):
         for step in range(2):
             x = x + run.transformer(x, text, None, modulation=tables[step]).repeat(1, x.shape[1] // 4, 1, 1, 1)
         timesteps = torch.tensor([5, 5])
-        said += [text, x, run.transformer(x, text, timesteps, ofs=None if ofs is None else torch.tensor([ofs, ofs]))]
+        results += [text, x, run.transformer(x, text, timesteps, ofs=None if ofs is None else torch.tensor([ofs, ofs]))]
         run.activate("vae")
         assert run.vae.decoder.conv_in.weight.numel() > 0
-    return said
+    return results
 
 
-@pytest.mark.parametrize("keeps", planner.STRATEGIES)
-def test_every_placement_gives_the_same_numbers(spec, keeps):
+@pytest.mark.parametrize("strategies", planner.STRATEGIES)
+def test_every_placement_gives_the_same_outputs(spec, strategies):
     expected = outputs(model_folder.load(spec))
-    for found, wanted in zip(outputs(placed(spec, keeps)), expected, strict=True):
+    for found, wanted in zip(outputs(placed(spec, strategies)), expected, strict=True):
         assert torch.equal(found, wanted)
 
 
-def test_weights_that_wait_in_memory_are_the_same(spec):
+def test_group_offload_from_main_memory_gives_the_same_outputs(spec):
     expected = outputs(model_folder.load(spec), calls=1)
     for found, wanted in zip(
         outputs(placed(spec, planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
@@ -70,19 +70,19 @@ def test_weights_that_wait_in_memory_are_the_same(spec):
         assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_one_byte_storage_is_near_and_the_same_everywhere(spec, storage):
+@pytest.mark.parametrize("weight_format", ["int8", "fp8"])
+def test_quantized_weights_are_close_and_equal_in_every_placement(spec, weight_format):
     expected = outputs(model_folder.load(spec), calls=1)
-    found = outputs(placed(spec, planner.STRATEGIES[0], storage), calls=1)
+    found = outputs(placed(spec, planner.STRATEGIES[0], weight_format), calls=1)
     assert not torch.equal(found[1], expected[1])
     error = (found[1] - expected[1]).norm() / expected[1].norm()
-    assert error < (0.02 if storage == "int8" else 0.08)
+    assert error < (0.02 if weight_format == "int8" else 0.08)
     for weight_location in ("disk", "host"):
-        streamed = outputs(placed(spec, planner.STRATEGIES[-1], storage, weight_location), calls=1)
+        streamed = outputs(placed(spec, planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
         assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
 
 
-def test_weights_are_there_only_in_their_turn(spec):
+def test_model_offload_keeps_one_network_in_memory(spec):
     run = placed(spec, ("model_offload", "model_offload"))
     sizes = lambda: [sum(p.numel() for p in net.parameters()) for net in (run.text_encoder, run.transformer)]  # noqa: E731
     assert sizes() == [0, 0]
@@ -94,11 +94,11 @@ def test_weights_are_there_only_in_their_turn(spec):
     assert sizes() == [0, 0]
 
 
-@pytest.mark.parametrize("keeps", [planner.STRATEGIES[2], planner.STRATEGIES[4]])
-def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
-    """Laid over before the first use, and taken off again."""
+@pytest.mark.parametrize("strategies", [planner.STRATEGIES[2], planner.STRATEGIES[4]])
+def test_an_unmerged_lora_works_in_every_placement(spec, strategies):
+    """Added before the first use, and removed again."""
 
-    def said(run):
+    def results(run):
         model = run.transformer
         adapter = inject.create_lora(
             model, torch.Generator().manual_seed(0), rank=2, targets=["to_q", "to_out.0", "linear"]
@@ -110,31 +110,31 @@ def test_a_lora_beside_the_weights_works_in_every_placement(spec, keeps):
         inject.remove_lora(model)
         return with_it, outputs(run, calls=1)[1]
 
-    for found, wanted in zip(said(placed(spec, keeps)), said(model_folder.load(spec)), strict=True):
+    for found, wanted in zip(results(placed(spec, strategies)), results(model_folder.load(spec)), strict=True):
         assert torch.equal(found, wanted)
 
 
-def test_rows_say_zero_and_their_largest_exactly():
+def test_quantization_is_exact_for_zero_and_the_largest_value():
     matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
-    for storage in ("int8", "fp8"):
-        again = QuantizedMatrix.quantize(matrix, storage).dequantize(torch.float32)
+    for weight_format in ("int8", "fp8"):
+        again = QuantizedMatrix.quantize(matrix, weight_format).dequantize(torch.float32)
         assert torch.equal(again[0], matrix[0])
         torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
-        assert (again - matrix).abs().max() <= 3.0 / (254 if storage == "int8" else 16)
+        assert (again - matrix).abs().max() <= 3.0 / (254 if weight_format == "int8" else 16)
 
 
-@pytest.mark.parametrize("storage", ["int8", "fp8"])
-def test_rows_are_the_same_however_many_at_once(storage):
+@pytest.mark.parametrize("weight_format", ["int8", "fp8"])
+def test_quantization_does_not_depend_on_the_chunk_size(weight_format):
     matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
-    rows = QuantizedMatrix.quantize(matrix, storage)
-    alone = [QuantizedMatrix.quantize(row[None], storage).dequantize(torch.float32) for row in matrix]
+    rows = QuantizedMatrix.quantize(matrix, weight_format)
+    alone = [QuantizedMatrix.quantize(row[None], weight_format).dequantize(torch.float32) for row in matrix]
     assert torch.equal(rows.dequantize(torch.float32), torch.cat(alone))
-    fake_quantize_(matrix, storage)
+    fake_quantize_(matrix, weight_format)
     assert torch.equal(matrix, torch.cat(alone))
 
 
-def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
-    spec = read_spec(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+def test_a_network_that_fails_to_load_keeps_no_memory(tmp_path):
+    spec = read_spec(model_folder.save(tiny.model("2b"), tmp_path / "model"))
     run = placed(spec, ("model_offload", "model_offload"))
     file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = load_state(file)
@@ -146,11 +146,11 @@ def test_a_network_that_does_not_come_whole_takes_no_memory(tmp_path):
         assert sum(parameter.numel() for parameter in run.transformer.parameters()) == 0
 
 
-def test_any_type_of_file_can_be_planned_for(tmp_path):
-    spec = read_spec(model_folder.save(tiny.bundle("2b"), tmp_path / "model"))
+def test_profile_of_files_with_any_dtype(tmp_path):
+    spec = read_spec(model_folder.save(tiny.model("2b"), tmp_path / "model"))
     file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = {name: tensor.to(torch.float8_e5m2) for name, tensor in load_state(file).items()}
     save_state(state, file)
     assert profile_model(spec).itemsizes == {"text_encoder": 4, "transformer": 1, "vae": 4}
     save_state({}, file)
-    assert profile_model(spec).itemsizes["transformer"] == 4  # and what is missing is told when it is loaded
+    assert profile_model(spec).itemsizes["transformer"] == 4  # missing tensors are reported when it is loaded

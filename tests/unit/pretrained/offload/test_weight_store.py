@@ -1,4 +1,4 @@
-"""Weights that wait in main memory for a GPU: pinned in whole pages, and on other devices copied when used."""
+"""Weights in main memory: page-locked for CUDA, and copied when used for other devices."""
 
 import mmap
 
@@ -15,7 +15,7 @@ WEIGHTS = {"a": torch.randn(3, 5), "b": torch.randn(40, 33).bfloat16(), "c": tor
 
 
 class Driver:
-    """A CUDA runtime that remembers what is registered, and refuses memory of which it already has a page."""
+    """A fake CUDA runtime that records registered memory and rejects a page that is registered already."""
 
     def __init__(self, status: int = 0) -> None:
         self.status = status
@@ -66,7 +66,7 @@ def test_a_group_is_registered_in_whole_pages_of_its_own(driver, monkeypatch):
     assert not driver.registered
 
 
-def test_one_byte_storage_is_registered_as_well(driver, monkeypatch):
+def test_quantized_weights_are_registered_as_well(driver, monkeypatch):
     monkeypatch.setattr(pinned_memory, "clear_last_error", lambda device: None)
     made = store("cuda", format="int8")
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))

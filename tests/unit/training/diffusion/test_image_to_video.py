@@ -25,7 +25,7 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """With a VAE whose latents are larger than their spread, as after training."""
-    bundle = tiny.bundle("5b")
+    bundle = tiny.model("5b")
     with torch.no_grad():
         out = bundle.vae.encoder.conv_out
         out.weight[:4] *= 4
