@@ -10,7 +10,7 @@ Result = TypeVar("Result", covariant=True)
 
 
 @runtime_checkable
-class Task(Protocol[Row, Result]):
+class BatchTask(Protocol[Row, Result]):
     """A small picklable description of the work, opened in the process that does it."""
 
     def open(self, worker: int) -> Callable[[Sequence[Row]], Result]:
@@ -23,7 +23,7 @@ class Task(Protocol[Row, Result]):
 
 
 def run(
-    task: Task[Row, Result], batches: Iterable[Sequence[Row]], *, workers: int = 0, backend: Backend = "local"
+    task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], *, workers: int = 0, backend: Backend = "local"
 ) -> Iterator[Result]:
     """Yield the result of every batch, in input order, as soon as it is available.
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Result, Row, Task
+from cogvideox.executor.base import Result, Row, BatchTask
 
 _KILLED = (
     "a worker process was killed, probably because memory ran out: use fewer workers (--workers) and run this again"
@@ -26,7 +26,7 @@ _work: Callable[[Sequence[Any]], Any]
 _busy = False
 
 
-def run(task: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
+def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
     """See `base.run`."""
     if workers == 0:
         yield from map(task.open(0), batches)

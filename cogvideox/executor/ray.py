@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Result, Row, Task
+from cogvideox.executor.base import Result, Row, BatchTask
 
 
 class Worker:
     """A Ray actor that processes batches."""
 
-    def __init__(self, task: Task[Any, Any]) -> None:
+    def __init__(self, task: BatchTask[Any, Any]) -> None:
         self.work = task.open(0)  # Ray shows each actor only its own GPU
 
     def process(self, batch: Sequence[Any]) -> Any:
@@ -18,7 +18,7 @@ class Worker:
         return self.work(batch)
 
 
-def run(task: Task[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
+def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
     """See `base.run`. Each worker takes one GPU if the cluster has GPUs, else one CPU."""
     try:
         import ray

@@ -1,1 +1,1 @@
-"""Tensors by name: files that hold them, and the tables that translate one naming into another."""
+"""State dicts: reading and writing of weights files, strict loading, and renaming between code bases."""

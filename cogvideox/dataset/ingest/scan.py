@@ -82,7 +82,7 @@ class ProbeFiles:
     captions: bool = True
 
     def open(self, worker: int) -> Callable[[Sequence[FolderEntry]], list[Clip | str]]:
-        """See `executor.base.Task`."""
+        """See `executor.base.BatchTask`."""
         return lambda batch: [self.probe(entry) for entry in batch]
 
     def probe(self, entry: FolderEntry) -> Clip | str:

@@ -30,7 +30,7 @@ from cogvideox.dataset.latents.latent_store import (
     read_index,
     write_index,
 )
-from cogvideox.executor.base import Backend, Task, run
+from cogvideox.executor.base import Backend, BatchTask, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
@@ -88,7 +88,7 @@ def encode_clips(
     stored = find_tensors(folder)
     errors: dict[str, str | None] = {}
 
-    def encode_missing(what: str, task: Task, items: Mapping[str, tuple[Any, int]]) -> int:
+    def encode_missing(what: str, task: BatchTask, items: Mapping[str, tuple[Any, int]]) -> int:
         """Encode the items (with their size on disk) that are not stored, and return how many are new."""
         missing = {key: item for key, item in items.items() if key not in stored}
         if not missing:  # do not load the network

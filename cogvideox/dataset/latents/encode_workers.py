@@ -72,7 +72,7 @@ class EncodeCaptions:
     device: EncodeDevice
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, str]]], list[TaskResult]]:
-        """See `executor.base.Task`."""
+        """See `executor.base.BatchTask`."""
         spec = read_spec(self.model)
         device, dtype = self.device.open(worker)
         tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
@@ -108,7 +108,7 @@ class EncodeWindows:
     first_frames: int | None = None
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, ClipWindow]]], list[TaskResult]]:
-        """See `executor.base.Task`."""
+        """See `executor.base.BatchTask`."""
         spec, copies = read_spec(self.model), self.first_frames
         device, dtype = self.device.open(worker)
         vae = load_network(spec.path, spec.vae, device=device, dtype=dtype)
