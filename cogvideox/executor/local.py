@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Result, Row, BatchTask
+from cogvideox.executor.base import BatchTask, Result, Row
 
 _KILLED = (
     "a worker process was killed, probably because memory ran out: use fewer workers (--workers) and run this again"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Result, Row, BatchTask
+from cogvideox.executor.base import BatchTask, Result, Row
 
 
 class Worker:
