@@ -1,7 +1,4 @@
-"""Between frames as people store them and videos as the models take them.
-
-Frames are uint8 [... t h w 3]; a model's video is float [... 3 t h w] in [-1, 1], channels first.
-"""
+"""Conversion between frames, uint8 [... t h w 3], and model videos, float [... 3 t h w] in [-1, 1]. Resizing."""
 
 import torch
 import torch.nn.functional as F
@@ -13,24 +10,24 @@ from cogvideox import geometry
 
 
 def to_model(frames: UInt8[Tensor, "*b t h w 3"]) -> Float[Tensor, "*b 3 t h w"]:
-    """Frames as a model's video: 0 becomes -1, 255 becomes 1."""
+    """Convert frames to a model video: 0 becomes -1, 255 becomes 1."""
     return rearrange(frames, "... t h w c -> ... c t h w").float() / 127.5 - 1
 
 
 def to_unit(video: Float[Tensor, "*b 3 t h w"]) -> Float[Tensor, "*b t h w 3"]:
-    """A model's video as frames in 0..1; what lies outside is clipped."""
+    """Convert a model video to float frames, clipped to 0..1."""
     return (rearrange(video, "... c t h w -> ... t h w c").float() / 2 + 0.5).clamp(0, 1)
 
 
 def to_frames(video: Float[Tensor, "*b 3 t h w"]) -> UInt8[Tensor, "*b t h w 3"]:
-    """A model's video as frames; undoes `to_model`."""
+    """Convert a model video to uint8 frames: the inverse of `to_model`."""
     return (to_unit(video) * 255).round().to(torch.uint8)
 
 
 def resize_crop(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
-    """Frames in another size: resized to cover it, aspect kept, and cut to its centre."""
+    """Resize frames to cover a size, keeping the aspect ratio, and center-crop them."""
     place = geometry.cover(frames.shape[1], frames.shape[2], height, width)
     resized = _resize(frames, place.height, place.width)
     return resized[:, place.top : place.top + height, place.left : place.left + width]
@@ -39,7 +36,7 @@ def resize_crop(
 def resize_pad(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
-    """Frames in another size: resized to fit into it, aspect kept, with black around."""
+    """Resize frames to fit inside a size, keeping the aspect ratio, and pad them with black."""
     place = geometry.contain(frames.shape[1], frames.shape[2], height, width)
     padded = frames.new_zeros(len(frames), height, width, 3)
     resized = _resize(frames, place.height, place.width)
@@ -50,7 +47,7 @@ def resize_pad(
 def resize(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int, fit: geometry.FitMode = "cover"
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
-    """Frames in another size, in the way that `fit` says."""
+    """Resize frames: "cover" crops, "contain" pads, "stretch" changes the aspect ratio."""
     if fit == "cover":
         return resize_crop(frames, height, width)
     return resize_pad(frames, height, width) if fit == "contain" else _resize(frames, height, width)

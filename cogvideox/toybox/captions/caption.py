@@ -26,7 +26,7 @@ def caption_scene(
     image: bool = False,
     complete: bool = False,
 ) -> str:
-    """Returns a true caption of a scene; the same seed gives the same caption.
+    """Return a true caption of a scene; the same seed gives the same caption.
 
     Args:
         style: `short`, `plain` or `dense`.
@@ -51,14 +51,14 @@ def sample_prompts(
     style: str = "plain",
     grammar: str = "core",
 ) -> list[tuple[str, Scene]]:
-    """Samples evaluation prompts that name every fact, each with a scene that matches it."""
+    """Sample evaluation prompts that name every fact, each with a scene that matches it."""
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng, grammar, split=split) for _ in range(count)]
     return [(caption_scene(scene, style, rng, complete=True), scene) for scene in scenes]
 
 
 def parse_prompt(prompt: str, grammar: str = "core") -> dict[str, str]:
-    """Returns the facts that a free-form prompt names, by the names of `Scene.facts`. Unknown words are ignored.
+    """Return the facts that a free-form prompt names, by the names of `Scene.facts`. Unknown words are ignored.
 
     In the core grammar that is a subset of color, shape, size, motion and background; in the full grammar a prompt
     may name several toys and more facts of the scene.
@@ -67,7 +67,7 @@ def parse_prompt(prompt: str, grammar: str = "core") -> dict[str, str]:
 
 
 def caption_words(grammar: str) -> Sequence[str]:
-    """Returns every word that captions of a grammar use.
+    """Return every word that captions of a grammar use.
 
     Raises:
         UserError: an unknown grammar.

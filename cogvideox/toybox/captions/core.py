@@ -69,7 +69,7 @@ STYLES = tuple(TEMPLATES)
 
 
 def caption_core_scene(scene: Scene, style: str, rng: np.random.Generator, *, image: bool, complete: bool) -> str:
-    """Returns a caption of a core-grammar scene: see `caption.caption_scene`."""
+    """Return a caption of a core-grammar scene: see `caption.caption_scene`."""
     facts = scene.facts
     omitted = _omitted_facts(style, rng) if not complete else set()
     word = {name: _word(name, value, rng) for name, value in facts.items()}
@@ -96,7 +96,7 @@ def caption_core_scene(scene: Scene, style: str, rng: np.random.Generator, *, im
 
 
 def parse_core_prompt(prompt: str) -> dict[str, str]:
-    """Returns the facts that a prompt names.
+    """Return the facts that a prompt names.
 
     The longest phrase wins ("light blue" is a background, "from left to right" is one motion); if a prompt has two
     words for one fact, the first counts. Other words are ignored.

@@ -24,7 +24,7 @@ DEFAULT_FACT_PROBABILITY = 0.2
 
 
 def caption_full_scene(scene: Scene, style: str, rng: np.random.Generator, *, image: bool, complete: bool) -> str:
-    """Returns a caption of a full-grammar scene: see `caption.caption_scene`."""
+    """Return a caption of a full-grammar scene: see `caption.caption_scene`."""
     kinds = list(dict.fromkeys(toy.facts for toy in scene.toys))
     counts = [sum(toy.facts == kind for toy in scene.toys) for kind in kinds]
     u, size_u = rng.random(), rng.random()

@@ -65,7 +65,7 @@ TYPED_PHRASES = {
 
 
 def parse_full_prompt(prompt: str) -> dict[str, str]:
-    """Returns the facts that a prompt names, by the names of `Scene.facts`.
+    """Return the facts that a prompt names, by the names of `Scene.facts`.
 
     `count` is present if every toy has a number or an article; more than three toys are "four" and so on, which no
     scene shows. If a prompt has two words for one fact, the first counts.

@@ -97,10 +97,10 @@ CAMERAS = {
 
 
 def article(phrase: str) -> str:
-    """Returns the phrase with "a" or "an" in front."""
+    """Return the phrase with "a" or "an" in front."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def pick(options: Sequence[T], rng: np.random.Generator) -> T:
-    """Returns one of the options, all with equal probability."""
+    """Return one of the options, all with equal probability."""
     return options[int(rng.integers(len(options)))]

@@ -1,4 +1,4 @@
-"""Reads background, light, pattern and camera of a full-grammar scene. Used by `judge.full` alone.
+"""Background, light, pattern and camera of a full-grammar scene, read from pixels. Used by `judge.full` alone.
 
 - background and light: of all backgrounds under all lights, the one closest to the pixels; shadows and toys are few
   enough pixels not to matter.
@@ -57,7 +57,7 @@ class SceneFacts:
 
 
 def white_balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None]]:
-    """Returns the video in white light, the floor's brightness, and the background and light of each clip.
+    """Return the video in white light, the floor's brightness, and the background and light of each clip.
 
     The brightness is a multiple of the floor's color, clipped to what light, shadow and pattern can produce. Background
     and light are None if no background of the grammar is recognized.
@@ -84,7 +84,7 @@ def white_balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None
 def read_scene_facts(
     brightness: Map, is_floor: Bool[Tensor, "b t h w"], found: list[tuple[str, str] | None]
 ) -> list[SceneFacts]:
-    """Reads the facts of the scene from `white_balance`'s brightness and `found`, using the pixels not covered by toys.
+    """Read the facts of each scene from the results of `white_balance`, using the pixels that no toy covers.
 
     Args:
         is_floor: which pixels those are.

@@ -48,7 +48,7 @@ FRAMES_COMPARED = 5
 
 
 def read_facts(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
-    """Reads the five facts of every clip; None where a fact cannot be read. A single frame has no motion."""
+    """Read the five facts of every clip; None where a fact cannot be read. A single frame has no motion."""
     readings: list[ObservedFacts] = []
     for part in videos.split(CLIPS_PER_BATCH):
         readings += _read(part)
@@ -68,7 +68,7 @@ class Measurement:
 
 
 def _measure(video: Float[Tensor, "b t 3 h w"]) -> Measurement:
-    """Separates toy and floor. `video` is preprocessed, in 0..1."""
+    """Separate toy and floor. `video` is preprocessed, in 0..1."""
     b, _, _, h, w = video.shape
     rim = max(2, min(h, w) // 24)
     sides = (video[..., :rim, :], video[..., -rim:, :], video[..., :rim], video[..., -rim:])

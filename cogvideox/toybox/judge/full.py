@@ -58,7 +58,7 @@ class SceneReading:
 
 
 def read_scenes(videos: UInt8[Tensor, "b t h w 3"]) -> list[SceneReading]:
-    """Reads all facts of every clip. A single frame has no motion and no camera."""
+    """Read all facts of every clip. A single frame has no motion and no camera."""
     readings: list[SceneReading] = []
     for part in videos.split(CLIPS_PER_BATCH):
         white, brightness, found = white_balance(preprocess(part))

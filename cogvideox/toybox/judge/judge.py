@@ -1,4 +1,4 @@
-"""Judges videos against scenes or prompts without any model: reads facts back from pixels and compares them.
+"""Judge of videos against scenes or prompts, without any model: facts are read back from pixels and compared.
 
 Scenes of the core grammar are read by `judge.core`, which looks for one toy; those of the full grammar by `judge.full`,
 which counts toys and also reads floor, light and camera. Facts have the names of `Scene.facts`. A fact that cannot be
@@ -40,7 +40,7 @@ class FactCheck:
 def judge_clips(
     videos: UInt8[Tensor, "b t h w 3"], expected: Sequence[Scene | Mapping[str, str]], grammar: str = "core"
 ) -> list[dict[str, bool]]:
-    """Judges every clip against its scene, or against the facts that its prompt names (`caption.parse_prompt`).
+    """Judge every clip against its scene, or against the facts that its prompt names (`caption.parse_prompt`).
 
     A scene is read by its own grammar, the facts of a prompt by `grammar`. In a single frame, motion and camera are
     not judged.
@@ -67,12 +67,12 @@ def judge_clips(
 def judge_clip(
     frames: UInt8[Tensor, "t h w 3"], expected: Scene | Mapping[str, str], grammar: str = "core"
 ) -> dict[str, bool]:
-    """Judges one clip: see `judge_clips`."""
+    """Judge one clip: see `judge_clips`."""
     return judge_clips(frames[None], [expected], grammar)[0]
 
 
 def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, FactCheck]:
-    """Judges one clip against a free-form prompt by the full grammar, which includes the core grammar.
+    """Judge one clip against a free-form prompt by the full grammar, which includes the core grammar.
 
     Returns:
         A check for each fact that the prompt names; empty if it names nothing of the toybox.

@@ -9,7 +9,7 @@ WORKING_SIDE = 64
 
 
 def preprocess(videos: UInt8[Tensor, "b t height width 3"]) -> Float[Tensor, "b t 3 h w"]:
-    """Returns values in 0..1, downsampled towards the working size and averaged over 3x3 pixels."""
+    """Return values in 0..1, downsampled towards the working size and averaged over 3x3 pixels."""
     planes = videos.flatten(0, 1).permute(0, 3, 1, 2).float().contiguous().div_(255.0)
     factor = max(1, min(planes.shape[-2:]) // WORKING_SIDE)
     if factor > 1:

@@ -1,4 +1,4 @@
-"""Segments and tracks the toys of a clip: connected components of pixels that differ from the floor. Used by
+"""Segmentation and tracking of the toys of a clip: connected components of pixels that differ from the floor. Used by
 `judge.full` alone.
 
 Axes: `n` frames of all clips, concatenated; `b t h w` clips, frames, height, width; `p` components; `s` patch side.
@@ -40,7 +40,7 @@ Track = dict[int, Blob]
 
 
 def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tensor, "b t h w"]]:
-    """Returns the tracks of the toys of every clip, and the mask of pixels that show only floor.
+    """Return the tracks of the toys of every clip, and the mask of pixels that show only floor.
 
     Args:
         white: the video in white light.
@@ -54,7 +54,7 @@ def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tenso
 
 
 def _connected_components(mask: Bool[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
-    """Labels the connected components of every frame; 0 is the background."""
+    """Label the connected components of every frame; 0 is the background."""
     _, h, w = mask.shape
     inside = mask.float()
     label = torch.arange(1, h * w + 1, dtype=torch.float32).view(1, h, w) * inside
@@ -119,7 +119,7 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
 def _patches(
     planes: Float[Tensor, "p 2 h w"], x: Float[Tensor, " p"], y: Float[Tensor, " p"], area: Float[Tensor, " p"]
 ) -> Float[Tensor, "p 2 s s"]:
-    """Crops mask and shading of every component around its center, scaled by its area."""
+    """Crop mask and shading of every component around its center, scaled by its area."""
     h, w = planes.shape[-2:]
     unit = min(h, w)
     steps = (torch.arange(PATCH_SIDE) + 0.5) / PATCH_SIDE * 2.0 - 1.0
@@ -133,7 +133,7 @@ def _patches(
 
 
 def _without_nested(blobs: list[Blob]) -> list[Blob]:
-    """Drops blobs inside another one. Toys do not overlap, so a nested blob is part of the outer toy (a highlight)."""
+    """Drop blobs inside another one. Toys do not overlap, so a nested blob is part of the outer toy (a highlight)."""
 
     def inside(one: Blob, other: Blob) -> bool:
         return one.area < other.area and math.hypot(one.x - other.x, one.y - other.y) ** 2 < 0.6 * other.area / math.pi
@@ -142,7 +142,7 @@ def _without_nested(blobs: list[Blob]) -> list[Blob]:
 
 
 def _track(frames: list[list[Blob]]) -> list[Track]:
-    """Links blobs of successive frames, greedily by position and color; drops short tracks."""
+    """Link blobs of successive frames, greedily by position and color; drops short tracks."""
     tracks: list[Track] = []
     for frame, blobs in enumerate(frames):
         pairs = []

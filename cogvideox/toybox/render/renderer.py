@@ -1,4 +1,4 @@
-"""Renders scenes: an oblique parallel camera looks down at a floor with toys and their soft shadows.
+"""Renderer of scenes: an oblique parallel camera looks down at a floor with toys and their soft shadows.
 
 Everything is analytic: a silhouette is a signed distance (anti-aliased over about one pixel), a surface is shaded from
 its normal, and a shadow is a soft ellipse on the floor. Nothing is sampled, so the image is the same at every size
@@ -43,7 +43,7 @@ class RenderGroup:
 def render_scenes(
     scenes: Sequence[Scene], *, num_frames: int = 9, height: int = 64, width: int = 64, fps: int | float = 8.0
 ) -> UInt8[Tensor, "b t h w 3"]:
-    """Renders one clip per scene; frame i shows the scene at i / fps seconds."""
+    """Render one clip per scene; frame i shows the scene at i / fps seconds."""
     out = torch.empty(len(scenes), num_frames, height, width, 3, dtype=torch.uint8)
     batch_size = max(1, PIXELS_PER_BATCH // (num_frames * height * width))
     groups: dict[RenderGroup, list[int]] = {}
@@ -59,7 +59,7 @@ def render_scenes(
 def render_scene(
     scene: Scene, *, num_frames: int = 9, height: int = 64, width: int = 64, fps: int | float = 8.0
 ) -> UInt8[Tensor, "t h w 3"]:
-    """Renders one scene: see `render_scenes`."""
+    """Render one scene: see `render_scenes`."""
     return render_scenes([scene], num_frames=num_frames, height=height, width=width, fps=fps)[0]
 
 

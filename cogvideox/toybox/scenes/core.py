@@ -19,7 +19,7 @@ TRAVEL = (0.33, 0.42)
 
 
 def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: dict[str, str]) -> Scene:
-    """Samples a scene of the core grammar; `fixed` holds facts that are given."""
+    """Sample a scene of the core grammar; `fixed` holds facts that are given."""
     # One number is drawn per fact even when it is fixed, so that fixing one fact does not change the others.
     words = {name: getattr(CORE, f"{name}s") for name in FACTS["core"]}
     facts = {name: options[int(rng.integers(len(options)))] for name, options in words.items()} | fixed
@@ -27,7 +27,7 @@ def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: dict[str,
 
 
 def _place(facts: dict[str, str], rng: np.random.Generator, seconds: float) -> Scene:
-    """Places the toy so that it stays inside the frame at all times."""
+    """Place the toy so that it stays inside the frame at all times."""
     size_share, travel_share, along, across = rng.random(4)
     radius = SIZES[facts["size"]] * (1.0 + SIZE_JITTER * (2.0 * size_share - 1.0))
     limit = 0.5 - MARGIN - BOX_HALF_SIDE * radius  # the center stays within [-limit, limit]

@@ -56,7 +56,7 @@ ToyFacts = tuple[str, ...]
 
 
 def sample_full_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene | None:
-    """Samples a scene of the full grammar; None if `fixed` contradicts other sampled facts or the toys do not fit."""
+    """Sample a scene of the full grammar; None if `fixed` contradicts other sampled facts or the toys do not fit."""
     uniform = _uniform(rng)
     scene = _sample_scene_facts(uniform, fixed)
     if scene is None:

@@ -1,4 +1,4 @@
-"""Samples scenes from a seed, in either grammar. The words, `Toy`, `Scene` and the withheld rule are in `grammar`.
+"""Sampling of scenes from a seed, in either grammar. The words, `Toy`, `Scene` and the withheld rule are in `grammar`.
 
 **What the full grammar excludes**, because pixels could not distinguish it from something else:
 
@@ -38,7 +38,7 @@ def sample_scene(
     seconds: float = 1.0,
     **fixed: str,
 ) -> Scene:
-    """Samples one scene; the same seed gives the same scene.
+    """Sample one scene; the same seed gives the same scene.
 
     Args:
         grammar: `core` or `full`.

@@ -46,10 +46,10 @@ def damaged(folder: Path) -> dict[str, str]:
     video(folder / "alone.mp4", None)
     video(folder / "short.mp4", num_frames=3)
     return {
-        "begun.mp4": "no video",
+        "begun.mp4": "it contains no video",
         "half.mp4": "truncated",
         "nothing.mp4": "it is empty",
-        "text.mp4": "damaged or no video",
+        "text.mp4": "damaged or not a video",
         "tiny.mp4": "it is too small",
         "slow.mp4": "its frame rate of 3 fps is too low",
         "silent.mp4": "its caption is empty",

@@ -4,7 +4,7 @@ import torch
 from cogvideox.video.transform import resize, resize_crop, to_frames, to_model, to_unit
 
 
-def test_every_level_survives_the_way_to_the_model_and_back():
+def test_every_level_round_trips_through_a_model_video():
     frames = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(2, 16, 16, 3)
     video = to_model(frames)
     assert video.shape == (3, 2, 16, 16)
@@ -14,15 +14,15 @@ def test_every_level_survives_the_way_to_the_model_and_back():
     assert torch.equal(to_frames(to_model(batch)), batch)
 
 
-def test_what_a_model_overshoots_is_clipped():
+def test_values_out_of_range_are_clipped():
     video = torch.tensor([-1.5, -1, 0, 1, 1.5]).reshape(1, 1, 1, 5).expand(3, 1, 1, 5)
     assert to_unit(video)[0, 0, :, 0].tolist() == [0, 0, 0.5, 1, 1]
     assert to_frames(video.bfloat16())[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 @pytest.mark.parametrize("size", [(480, 720), (60, 90), (64, 64), (90, 30)])
-def test_resize_crop_keeps_the_aspect_and_the_centre(size):
-    # A round disc in the middle of a wide picture stays round and in the middle.
+def test_resize_crop_keeps_aspect_ratio_and_center(size):
+    # A disc in the middle of a wide image stays round and centered.
     y, x = torch.meshgrid(torch.arange(120) - 59.5, torch.arange(200) - 99.5, indexing="ij")
     disc = ((y**2 + x**2 < 40**2) * 255).to(torch.uint8)
     frame = resize_crop(disc.reshape(1, 120, 200, 1).expand(1, 120, 200, 3), *size)[0, :, :, 0].float() / 255
@@ -36,14 +36,14 @@ def test_resize_crop_keeps_the_aspect_and_the_centre(size):
     assert (middle_row @ columns.float() / middle_row.sum()).item() == pytest.approx((size[1] - 1) / 2, abs=0.6)
 
 
-def test_a_frame_of_the_right_size_stays_as_it_is():
+def test_frames_of_the_right_size_are_not_changed():
     frames = torch.randint(0, 256, (2, 48, 72, 3), dtype=torch.uint8)
     assert torch.equal(resize_crop(frames, 48, 72), frames)
     assert torch.equal(resize_crop(frames, 48, 48), frames[:, :, 12:60])
 
 
-def test_the_other_ways_to_fill_a_size():
-    """A white picture, twice as wide as high: whole between black bars, or squashed; cut, it fills everything."""
+def test_resize_modes():
+    """A white image, twice as wide as high: cropped, stretched, or padded with black bars."""
     white = torch.full((2, 20, 40, 3), 255, dtype=torch.uint8)
     assert (resize(white, 32, 32, "cover") == 255).all()
     assert (resize(white, 32, 32, "stretch") == 255).all()

@@ -79,7 +79,7 @@ def test_given_options_replace_those_of_the_sidecar_that_they_exclude(run, model
         (["--image", "in.png"], "takes no image"),
         (["--image", "gone.png"], "there is no such file"),
         (["--video", "gone.mp4"], "there is no such file"),
-        (["--video", "noise.mp4"], "it is damaged or no video"),
+        (["--video", "noise.mp4"], "it is damaged or not a video"),
         (["--video", "."], "it is a folder"),
         (["--video", "in.mp4", "--strength", "2"], "nearest is 1"),
         (["--video", "in.mp4", "--strength", "0.01"], "nearest is"),

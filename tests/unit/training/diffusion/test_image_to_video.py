@@ -133,7 +133,7 @@ def test_what_is_refused(model, clips, tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         train(stage(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
     (tmp_path / "text.png").write_text("a picture of a ball")
-    with pytest.raises(UserError, match=r"text\.png: it is damaged or no image"):
+    with pytest.raises(UserError, match=r"text\.png: it is damaged or not an image"):
         train(stage(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
     assert not (tmp_path / "b").exists()  # before anything is encoded
     with pytest.raises(UserError, match="or set add_image=true"):
