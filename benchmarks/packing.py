@@ -28,7 +28,7 @@ from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSet
 from cogvideox.dataset.packing import bucketed_batches, packing_efficiency, padded_batches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
-from cogvideox.training.diffusion.loss import Predict, clip_losses
+from cogvideox.training.diffusion.loss import PredictVelocity, clip_losses
 from cogvideox.transformer.attention import Attend, StreamLayout
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
@@ -68,7 +68,7 @@ def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]
     return plans
 
 
-def predict_padded(model: Transformer, length: int) -> Predict:
+def predict_padded(model: Transformer, length: int) -> PredictVelocity:
     """`Transformer.forward` for clips of different sizes, each of which becomes a row of `length` tokens."""
     config = model.config
 

@@ -42,7 +42,7 @@ from cogvideox.parallel.fsdp import Checkpointing, parallelize
 from cogvideox.records import PackedBatch
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.recipes import toy_transformer
-from cogvideox.training.diffusion.trainer import backward
+from cogvideox.training.diffusion.trainer import accumulate_gradients
 from cogvideox.training.ema import EMA
 from cogvideox.training.optim import optimizers
 from cogvideox.transformer.config import PRESETS as OFFICIAL
@@ -105,7 +105,7 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     ema = EMA({"model": pair.ours}, 0.999) if average else None
 
     def step() -> Tensor:
-        loss, _ = backward(pair.ours, one, SCHEDULE, torch.device("cpu"))
+        loss, _ = accumulate_gradients(pair.ours, one, SCHEDULE, torch.device("cpu"))
         norm = optimizers.clip_grad_norm(optimizer, OPTIM)
         optimizers.optimizer_step(optimizer, 0, 1, OPTIM)
         if ema is not None:

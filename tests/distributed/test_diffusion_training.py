@@ -76,9 +76,9 @@ def test_optimizers_for_one_process(
     settings: DiffusionTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process alone"):
+    with pytest.raises(UserError, match="a single process only"):
         train(replace(settings, optim=OptimSettings(name="muon")), tmp_path)
-    with pytest.raises(UserError, match=r"optim.moments=8bit is for one process alone"):
+    with pytest.raises(UserError, match=r"optim.moments=8bit supports a single process only"):
         train(replace(settings, optim=OptimSettings(moments="8bit")), tmp_path)
 
 

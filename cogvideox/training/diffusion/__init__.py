@@ -1,1 +1,1 @@
-"""Training of the transformer on encoded clips: packed rows, stages, LoRA."""
+"""Training of the transformer on encoded clips in packed rows: pretraining stages, fine-tuning, LoRA."""

@@ -1,7 +1,7 @@
-"""What a stage of training on encoded clips is told (`stage_loop`). Imports no torch.
+"""Config of diffusion training on encoded clips (`training.diffusion.trainer`). Imports no torch.
 
-A stage goes on from a model folder and leaves a model folder, so that stages chain: low resolution, high resolution,
-the best of the data (paper section 3.2 and appendix A, table 5); or a user's own clips, as all weights or as a LoRA.
+A run starts from a model folder and exports a model folder, so that stages can be chained: low resolution, high
+resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fine-tuning on a user's clips.
 """
 
 from dataclasses import dataclass, field
@@ -16,41 +16,41 @@ from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.transformer.config import GridRule, TransformerConfig
 
 SAMPLE_MULTIPLE = 16
-"""Pixels: the VAE's ratio times the transformer's patch, in all of these models."""
+"""Heights and widths are multiples of this many pixels: the VAE's compression ratio times the patch size."""
 
 
 @dataclass(frozen=True)
 class LoRASettings:
-    """Learn small factors beside the layers (Hu et al. 2021) and leave the model as it is.
+    """Low-rank adaptation (Hu et al. 2021): train low-rank factors and freeze the model.
 
     Raises:
-        UserError: a rank below 1, no targets.
+        UserError: the rank is below 1, or there are no targets.
     """
 
     rank: int = 64
-    alpha: float | None = None  # the rank, unless given
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of layers' names in diffusers
-    trigger: str | None = None  # what prompts have to say for it to show; only noted in the file
+    alpha: float | None = None  # None: equal to the rank
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # suffixes of diffusers' layer names
+    trigger: str | None = None  # trigger word of the prompts; stored as metadata only
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UserError(f"lora.rank={self.rank} is below the smallest legal value, 1")
+            raise UserError(f"lora.rank={self.rank} is below the minimum, 1")
         if not self.targets:
-            raise UserError("lora.targets is empty; to_q, to_k, to_v and to_out.0 are usual")
+            raise UserError("lora.targets is empty; the default is to_q, to_k, to_v, to_out.0")
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Videos that are made on the way, to look at. No prompts: none are.
+    """Sample videos during training; none without prompts.
 
     Raises:
-        UserError: a value that no video can have; it would come up only when the first is made.
+        UserError: a value that no video can have.
     """
 
     prompts: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()  # files, one for each prompt, that the videos of an image model begin with
-    interval: int = 500  # steps from one sheet to the next; 0 for the last step alone
-    num_inference_steps: int | None = None  # the model's own, unless given
+    images: tuple[str, ...] = ()  # image files, one for each prompt, for an image-to-video model
+    interval: int = 500  # steps between sample sheets; 0: only after the last step
+    num_inference_steps: int | None = None  # None: the model's default, also below
     num_frames: int | None = None
     height: int | None = None
     width: int | None = None
@@ -59,62 +59,62 @@ class SampleSettings:
         for name, least in (("interval", 0), ("num_inference_steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"samples.{name}={value} is below the smallest legal value, {least}")
+                raise UserError(f"samples.{name}={value} is below the minimum, {least}")
         if self.num_frames is not None:
             check_frames(self.num_frames, "samples.num_frames")
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and side not in (nearest := nearest_sizes(side, SAMPLE_MULTIPLE)):
                 legal = " or ".join(map(str, nearest))
                 raise UserError(
-                    f"samples.{name}={side} is not a multiple of {SAMPLE_MULTIPLE} pixels; the nearest: {legal}"
+                    f"samples.{name}={side} is not a multiple of {SAMPLE_MULTIPLE} pixels; the nearest are {legal}"
                 )
 
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """A run of `stage_loop`.
+    """Config of a run of `training.diffusion.trainer`.
 
-    `run.batch_size` counts rows of a step, over all ranks and all that is accumulated.
+    `run.batch_size` is the number of packed rows of an optimizer step, over all ranks and micro-batches.
 
     Raises:
-        UserError: what `MixtureSettings` refuses, once there are data; settings that contradict each other.
+        UserError: settings contradict each other; as for `MixtureSettings`, if there are data.
     """
 
-    model: str  # goes on learning; its VAE and text encoder made the latents and features
-    row_tokens: int  # the most tokens of a row, text and video of its clips together
+    model: str  # the base model; clips are encoded with its VAE and text encoder
+    row_tokens: int  # capacity of a packed row in tokens, text and video
     optim: OptimSettings
     run: RunSettings
-    target: ClipFormat  # what clips become that are not encoded yet
-    data: tuple[DataSource, ...] = ()  # stores, or folders of videos and captions, which are encoded first
-    validation: str | None = None  # likewise
-    transformer: TransformerConfig | None = None  # learn this one from nothing, in place of the model's
-    add_image: bool = False  # to a model of text alone, which then learns to begin with an image (paper, appendix D)
-    lora: LoRASettings | None = None  # None: all weights learn
-    image_share: float | None = None  # of the samples; None: as they come
-    policy: Policy = field(default_factory=Policy)  # which clips, at which step
+    target: ClipFormat  # the format in which folders of clips are encoded
+    data: tuple[DataSource, ...] = ()  # latent stores, or folders of videos and captions
+    validation: str | None = None  # a store or a folder, too
+    transformer: TransformerConfig | None = None  # train this one from scratch instead of the model's
+    add_image: bool = False  # turn a text-to-video model into image-to-video (paper, appendix D)
+    lora: LoRASettings | None = None  # None: train all weights
+    image_share: float | None = None  # share of images among samples; None: as in the data
+    policy: Policy = field(default_factory=Policy)  # which clips are used, by step
     text_dropout: float = 0.1
-    image_dropout: float = 0.05  # how often a clip's image is left out, where the model takes one
-    strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling: an interval for each clip, rank
-    position_rule: GridRule | None = None  # of rotary positions at other sizes than the base; None: the model's own
-    checkpointing: Literal["none", "full", "selective"] = "none"  # what is recomputed instead of kept
-    sequence: int = 1  # ranks that share the tokens of a row
+    image_dropout: float = 0.05  # probability that the conditioning image is dropped
+    strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling by clip or by rank, or none
+    position_rule: GridRule | None = None  # of rotary positions at other sizes; None: the model's
+    checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
+    sequence: int = 1  # sequence parallel size: ranks that share a row
     samples: SampleSettings = field(default_factory=SampleSettings)
-    stored_as: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # the weights of the finished model
+    stored_as: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 
     def __post_init__(self) -> None:
         if self.lora is not None and self.transformer is not None:
-            raise UserError("a LoRA is for a model that has learned: leave out either lora or transformer")
+            raise UserError("a LoRA needs a trained model, not one from scratch: remove either lora or transformer")
         if self.lora is not None and self.optim.name != "adamw":
-            raise UserError(f"optim.name={self.optim.name} is for whole matrices, not for those of a LoRA: use adamw")
+            raise UserError(f"optim.name={self.optim.name} does not support LoRA: use adamw")
         if self.lora is not None and self.add_image:
-            raise UserError("a LoRA leaves the model's channels as they are: leave out add_image, or train all weights")
+            raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
         if self.sequence < 1:
-            raise UserError(f"sequence={self.sequence} is below the smallest legal value, 1")
+            raise UserError(f"sequence={self.sequence} is below the minimum, 1")
         if self.data:
             self.mixture()
 
     def mixture(self) -> MixtureSettings:
-        """What the loader is told."""
+        """Return the settings of the data loader."""
         return MixtureSettings(
             sources=self.data,
             row_tokens=self.row_tokens,

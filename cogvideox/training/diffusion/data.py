@@ -1,4 +1,4 @@
-"""What a stage learns from: stores of latents and features, or folders of videos, which are encoded into stores."""
+"""Training data of a diffusion run: latent stores, or folders of videos, which are first encoded into stores."""
 
 import hashlib
 import os
@@ -23,12 +23,14 @@ from cogvideox.training.run import Run
 
 
 @dataclass(frozen=True)
-class Stores:
-    """The stores of a stage, which agree on the networks that made them.
+class TrainingStores:
+    """Latent stores that were encoded with the VAE and text encoder of the model.
 
-    data: by the path that the settings have, whether it is a store or a folder: the order of samples follows from it.
-    scaling_factor: what latents are multiplied by. image_scaling_factor: those of images that clips begin with.
-    null_text: what stands for no caption.
+    Attributes:
+        data: by the path in the settings (a store or a folder), which determines the order of samples.
+        scaling_factor: of the latents.
+        image_scaling_factor: of the latents of conditioning images.
+        null_text: the unconditional prompt embedding.
     """
 
     data: dict[str, LatentStore]
@@ -38,44 +40,46 @@ class Stores:
     null_text: Float[Tensor, "n d"]
 
 
-def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_image: bool = False) -> Stores:
-    """Opens the stores; folders of videos, images and captions are first encoded into `out/stores/`, by one rank.
+def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_image: bool = False) -> TrainingStores:
+    """Open the stores. Rank 0 first encodes folders of videos, images and captions into `out/stores/`.
 
     Args:
-        takes_image: clips are needed with their first frames.
+        takes_image: whether the model needs the encoded first frames of clips.
 
     Raises:
-        UserError: no data; nothing to train on in a folder; a store that other networks made than the model's, or
-            without the first frames that are needed.
-        Stopped: there was a reason to, while something was encoded.
+        UserError: there are no data, or no usable clips in a folder; a store was encoded with another VAE or text
+            encoder, or without the first frames that are needed.
+        TrainingStopped: the run has to stop while clips are encoded.
     """
     if not settings.data:
-        raise UserError("there is nothing to train on: --data names a store, or a folder of videos and captions")
+        raise UserError("no training data: pass a latent store or a folder of captioned videos with --data")
     target = settings.target.with_first_frames() if takes_image else settings.target
 
-    def ready() -> list[str]:
+    def encode_missing() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
-        for path in paths:  # of all, before the first is encoded
+        for path in paths:  # checked before the first is encoded
             if not Path(path).exists():
-                raise UserError(f"there is nothing at {path}: --data names a store, or a folder of videos and captions")
-        return [str(_store(Path(path), target, spec, run)) for path in paths]
+                raise UserError(
+                    f"{path} does not exist: pass a latent store, or a folder of videos and captions, with --data"
+                )
+        return [str(_open_or_encode(Path(path), target, spec, run)) for path in paths]
 
-    stores = [LatentStore(place) for place in run.on_rank_zero(ready)]
+    stores = [LatentStore(path) for path in run.on_rank_zero(encode_missing)]
     for store in stores:
         ours = store_settings(spec, store.settings.target)
         if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
             raise UserError(
-                f"the VAE or the text encoder that made {store.folder}, of {store.settings.model}, has other weights "
-                f"than that of {settings.model}: encode the clips anew, or train the model that they are of"
+                f"{store.folder} was encoded with the VAE or text encoder of {store.settings.model}, whose weights "
+                f"differ from those of {settings.model}: encode the clips again, or train that model"
             )
         if takes_image and not store.settings.target.first_frames:
             raise UserError(
-                f"{store.folder} lacks the first frames that {settings.model} is to begin with: "
+                f"{store.folder} lacks the encoded first frames that image-to-video training needs: "
                 "encode into it again with --first-frames 4"
             )
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")
-    return Stores(
+    return TrainingStores(
         data={source.store: store for source, store in zip(settings.data, stores)},
         validation=stores[-1] if settings.validation else None,
         scaling_factor=spec.vae.scaling_factor,
@@ -84,11 +88,11 @@ def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_im
     )
 
 
-def _store(path: Path, target: ClipFormat, spec: ModelSpec, run: Run) -> Path:
-    """The store at a path, or the one that the folder there is encoded into."""
+def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: Run) -> Path:
+    """Return the path of a store: `path`, or the store that the folder `path` is encoded into."""
     if (path / INDEX).is_file():
         return path
-    place = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+    store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     folder = scan_folder(path)
     plan = plan_encoding(folder, spec, target)
     print(format_summary(folder, plan.windows, target), file=sys.stderr)
@@ -99,9 +103,9 @@ def _store(path: Path, target: ClipFormat, spec: ModelSpec, run: Run) -> Path:
         run.preemption.check()
 
     dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype
-    encoded = encode_clips(plan, place, device=EncodeDevice(str(run.device), dtype), on_progress=on_progress)
+    encoded = encode_clips(plan, store, device=EncodeDevice(str(run.device), dtype), on_progress=on_progress)
     if encoded.rejects:
         print(format_rejects(encoded.rejects), file=sys.stderr)
     if encoded.num_clips == 0:
         raise UserError(f"{path} has no clips to train on")
-    return place
+    return store

@@ -1,7 +1,7 @@
-"""The loss of packed rows (frame pack, paper section 3.1), such that packing changes nothing but the time it takes.
+"""The loss of packed rows (Frame Pack, paper section 3.1), equal to the loss of the same clips without packing.
 
-A step's loss is the mean over its clips of the mean over each clip's elements. A long clip therefore weighs as much as
-an image, and rows and ranks add up: sum the losses of all clips, divide by the number of clips of the whole step.
+The loss of a step is the mean over clips of the mean over each clip's elements, so a long clip weighs as much as an
+image. It adds up over rows and ranks: sum the losses of all clips, divide by the number of clips of the whole step.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 
-Predict = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
-"""Noised latents of each clip (with an image, its latents follow on the channel axis), texts and timesteps to
-velocities: `Transformer.forward_packed`, or what is wrapped around it."""
+PredictVelocity = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
+"""From noisy latents of each clip (with image latents appended on the channel axis), prompt embeddings and timesteps to
+velocities: `Transformer.forward_packed`, or a wrapper of it."""
 
 
-def clip_losses(predict: Predict, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:
-    """The mean squared error of the velocity of each clip (`diffusion.objective`), in float32."""
+def clip_losses(predict: PredictVelocity, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:
+    """Compute the velocity MSE of each clip (`diffusion.objective`) in float32."""
     clips = [
         (x0[None], noise[None], t[None])
         for x0, noise, t in zip(batch.latents, batch.noise, batch.timestep, strict=True)

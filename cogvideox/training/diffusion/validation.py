@@ -1,8 +1,6 @@
-"""The loss of held-out clips and sample videos of a diffusion run."""
+"""Validation of a diffusion run: the loss on held-out clips, and sample videos."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +10,6 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.geometry import latent_padding
-from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -20,16 +17,18 @@ from cogvideox.records import Video
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
+from cogvideox.training.run import Run
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
 from cogvideox.transformer.model import Transformer
 
-NUM_HELD_OUT = 64
+MAX_CLIPS = 64
+"""At most this many held-out clips are used."""
 
 
 @torch.no_grad()
-def measure(
+def validation_loss(
     model: Transformer,
     store: LatentStore,
     spec: ModelSpec,
@@ -37,12 +36,15 @@ def measure(
     seed: int,
     rule: GridRule | None = None,
 ) -> dict[str, float]:
-    """The velocity loss of held-out clips, over all timesteps and in parts of their range (`bins.validation`); the same
-    noise at every call."""
-    num, last = min(len(store), NUM_HELD_OUT), schedule.num_train_timesteps
+    """Compute the velocity loss on held-out clips, overall and by timestep bin. Every call uses the same noise.
+
+    Returns:
+        The metrics of `timestep_bins.validation_metrics`.
+    """
+    num, num_timesteps = min(len(store), MAX_CLIPS), schedule.num_train_timesteps
     device = next(model.parameters()).device
     generator = torch_generator("validation", seed)
-    errors, timesteps = [], timestep_bins.spread_timesteps(num, last)
+    losses, timesteps = [], timestep_bins.spread_timesteps(num, num_timesteps)
     for i in range(num):
         clip = store[i]
         x0 = clip.mean[None].float() * spec.vae.scaling_factor
@@ -55,56 +57,50 @@ def measure(
             image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
         predicted = model.forward_packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
-        errors.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
-    return timestep_bins.validation_metrics(torch.cat(errors), timesteps, last)
+        losses.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
+    return timestep_bins.validation_metrics(torch.cat(losses), timesteps, num_timesteps)
 
 
 @torch.no_grad()
-def show(
-    model: Transformer, spec: ModelSpec, settings: DiffusionTraining, sheet: Path, ranks: Ranks | None = None
-) -> None:
-    """Videos of the settings' prompts, as a sheet and a video of them all beside it. VAE and T5 are there for this
-    alone.
+def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: Run) -> None:
+    """Generate videos for `settings.samples.prompts` and write them as a sheet (`sample_sheet`).
 
-    Ranks that have clips of their own in training make videos of their own here, at the same time.
-    Raises UserError when the disk refuses.
+    VAE and text encoder are loaded for this call alone. Data-parallel ranks generate different videos.
+
+    Raises:
+        UserError: the sheet cannot be written.
     """
-    wanted, device = settings.samples, next(model.parameters()).device
-    dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
-    bundle = LoadedModel(
+    samples, ranks = settings.samples, run.ranks
+    text_dtype = torch.bfloat16 if settings.run.precision == "bfloat16" else torch.float32
+    loaded = LoadedModel(
         transformer=model,
-        vae=load_network(spec.path, spec.vae, device=device),
-        text_encoder=load_network(spec.path, spec.text_encoder, device=device, dtype=dtype),
+        vae=load_network(spec.path, spec.vae, device=run.device),
+        text_encoder=load_network(spec.path, spec.text_encoder, device=run.device, dtype=text_dtype),
         tokenizer=load_tokenizer(spec),
         schedule=Schedule(**asdict(spec.schedule)),
         settings=spec.settings,
     )
-    pipe = CogVideoX(replace(spec, transformer=model.config), bundle, device, torch.float32)
-    num, first, step = len(wanted.prompts), 0, 1
-    if ranks is not None:
-        first, step = ranks.data.rank(), ranks.data.size()
+    pipe = CogVideoX(replace(spec, transformer=model.config), loaded, run.device, torch.float32)
+    num_prompts = len(samples.prompts)
+    first, step = (0, 1) if ranks is None else (ranks.data.rank(), ranks.data.size())
     videos: list[Video] = []
-    for turn in range(0, num, step):
-        # Who has no prompt left makes the last once more, for each rank has a share of the weights in use.
-        i = min(turn + first, num - 1)
+    for start in range(0, num_prompts, step):
+        # A rank without a prompt left generates the last one again: all ranks must run the sharded model.
+        i = min(start + first, num_prompts - 1)
         video = pipe.generate(
-            wanted.prompts[i],
-            image=wanted.images[i] if wanted.images else None,
+            samples.prompts[i],
+            image=samples.images[i] if samples.images else None,
             seed=settings.run.seed + i,
-            num_inference_steps=wanted.num_inference_steps,
-            num_frames=wanted.num_frames,
-            height=wanted.height,
-            width=wanted.width,
+            num_inference_steps=samples.num_inference_steps,
+            num_frames=samples.num_frames,
+            height=samples.height,
+            width=samples.width,
             position_rule=settings.position_rule,
         )
-        assert isinstance(video, Video)  # one was asked for
+        assert isinstance(video, Video)
         videos.append(video)
     if ranks is not None:
-        of_groups = ranks.all_gather_objects(videos)[:: ranks.sequence.size()]
-        videos = [video for turn in zip(*of_groups) for video in turn][:num]
+        by_rank = ranks.all_gather_objects(videos)[:: ranks.sequence.size()]
+        videos = [video for round_of_videos in zip(*by_rank) for video in round_of_videos][:num_prompts]
     frames = torch.from_numpy(np.stack([video.frames for video in videos]))
-    on_first_rank(ranks, lambda: write_sheet(sheet, frames, wanted.prompts, fps=videos[0].fps))
-
-
-def on_first_rank(ranks: Ranks | None, write: Callable[[], None]) -> None:
-    return write() if ranks is None else ranks.run_on_rank_zero(write)
+    run.on_rank_zero(lambda: write_sheet(run.sample_path, frames, samples.prompts, fps=videos[0].fps))

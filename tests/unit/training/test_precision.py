@@ -1,4 +1,4 @@
-"""Stages in bfloat16 on one process: what is stored in it, and that this changes no number."""
+"""Diffusion training in bfloat16 in one process: which weights are cast, and that this changes no number."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
-from cogvideox.training.diffusion.trainer import backward, begin, narrow, train
+from cogvideox.training.diffusion.trainer import accumulate_gradients, build_transformer, cast_frozen_weights, train
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
 from tests.laws.test_resume import history
@@ -15,53 +15,51 @@ from tests.laws.test_resume import history
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> DiffusionTraining:
-    usual = tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
+    base = tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
     return replace(
-        usual,
+        base,
         lora=LoRASettings(rank=2),
-        run=replace(usual.run, precision="bfloat16", num_steps=2),
-        validation=usual.data[0].store,
+        run=replace(base.run, precision="bfloat16", num_steps=2),
+        validation=base.data[0].store,
         samples=SampleSettings(("a red ball",), interval=0, num_inference_steps=2, num_frames=5, height=32, width=32),
     )
 
 
-def test_frozen_matrices_in_bfloat16_change_nothing(settings, tmp_path, monkeypatch):
-    narrowed = read_lora(train(settings, tmp_path / "narrowed"))
-    monkeypatch.setattr("cogvideox.training.diffusion.trainer.narrow", lambda model: None)
-    wide = read_lora(train(settings, tmp_path / "wide"))
-    for name, factors in wide.layers.items():
-        assert torch.equal(factors.down, narrowed.layers[name].down) and torch.equal(
-            factors.up, narrowed.layers[name].up
-        )
-    assert history(tmp_path / "narrowed") == history(tmp_path / "wide")
-    assert (tmp_path / "narrowed/samples/step-00000002.mp4").is_file()
+def test_casting_frozen_matrices_to_bfloat16_changes_no_number(settings, tmp_path, monkeypatch):
+    cast = read_lora(train(settings, tmp_path / "cast"))
+    monkeypatch.setattr("cogvideox.training.diffusion.trainer.cast_frozen_weights", lambda model: None)
+    full = read_lora(train(settings, tmp_path / "full"))
+    for name, factors in full.layers.items():
+        assert torch.equal(factors.down, cast.layers[name].down) and torch.equal(factors.up, cast.layers[name].up)
+    assert history(tmp_path / "cast") == history(tmp_path / "full")
+    assert (tmp_path / "cast/samples/step-00000002.mp4").is_file()
 
 
-def test_only_matrices_that_do_not_learn_are_narrow(settings):
-    model, _ = begin(settings, read_spec(settings.model))
-    narrow(model)
+def test_only_frozen_matrices_are_cast(settings):
+    model, _ = build_transformer(settings, read_spec(settings.model))
+    cast_frozen_weights(model)
     attention = model.blocks[0].attention
     assert attention.qkv.weight.dtype == model.patch_in.weight.dtype == torch.bfloat16
     assert {attention.qkv.bias.dtype, attention.norm_q.weight.dtype, attention.qkv.loras[0].down0.dtype} == {
         torch.float32
     }
-    everything, _ = begin(replace(settings, lora=None), read_spec(settings.model))
-    narrow(everything)
+    everything, _ = build_transformer(replace(settings, lora=None), read_spec(settings.model))
+    cast_frozen_weights(everything)
     assert {weight.dtype for weight in everything.parameters()} == {torch.float32}
 
 
 def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
-    """Around the backward pass it would keep the weights' copies in bfloat16, and choose types in custom backwards."""
+    """Under autocast the backward pass would keep bfloat16 copies of the weights, and cast in custom functions."""
     forward, backward, on = [], [], lambda: torch.is_autocast_enabled("cpu")
 
-    def observed(*given):
-        model, learns = begin(*given)
+    def with_hooks(*given):
+        model, trainable = build_transformer(*given)
         block = model.blocks[0]
         block.register_forward_pre_hook(lambda module, args: forward.append(on()) if torch.is_grad_enabled() else None)
         block.attention.qkv.loras[0].up0.register_hook(lambda grad: backward.append(on()))
-        return model, learns
+        return model, trainable
 
-    monkeypatch.setattr("cogvideox.training.diffusion.trainer.begin", observed)
+    monkeypatch.setattr("cogvideox.training.diffusion.trainer.build_transformer", with_hooks)
     train(replace(settings, samples=SampleSettings(), validation=None), tmp_path)
     assert len(forward) == len(backward) >= 2 and all(forward) and not any(backward)
 
@@ -70,8 +68,8 @@ def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
 def test_deterministic_steps(settings, tmp_path, monkeypatch, deterministic):
     seen = []
     monkeypatch.setattr(
-        "cogvideox.training.diffusion.trainer.backward",
-        lambda *args: seen.append(torch.are_deterministic_algorithms_enabled()) or backward(*args),
+        "cogvideox.training.diffusion.trainer.accumulate_gradients",
+        lambda *args: seen.append(torch.are_deterministic_algorithms_enabled()) or accumulate_gradients(*args),
     )
     run = replace(settings.run, deterministic=deterministic)
     train(replace(settings, run=run, samples=SampleSettings(), validation=None), tmp_path)

@@ -11,8 +11,8 @@ from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import DataSource
 from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
-from cogvideox.training.diffusion.trainer import begin
-from cogvideox.training.optim.optimizers import optimizer
+from cogvideox.training.diffusion.trainer import build_transformer
+from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.resource_estimate import _kept_by_transformer, estimate, told
 from cogvideox.training.vae.trainer import reconstruct
@@ -64,13 +64,13 @@ def test_weights_and_moments_are_those_of_the_run(name):
     from cogvideox.pretrained.model_spec import read_spec
 
     settings = RECIPES[name]()
-    model, learns = begin(settings, read_spec("toybox"))
+    model, trainable = build_transformer(settings, read_spec("toybox"))
     found = estimate(settings, None)
-    trained = list(learns.parameters())
+    trained = list(trainable.parameters())
     factors = sum(weight.numel() for weight in trained) if settings.lora else 0
     assert found.parameters + factors == sum(weight.numel() for weight in model.parameters())
     assert found.trained == sum(weight.numel() for weight in trained)
-    one = optimizer([learns], settings.optim)
+    one = build_optimizer([trainable], settings.optim)
     for weight in trained:
         weight.grad = torch.zeros_like(weight)
     one.step()

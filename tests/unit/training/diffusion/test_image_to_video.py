@@ -1,4 +1,4 @@
-"""Stages of models that begin with an image: what they start from and what they learn; a pause changes nothing."""
+"""Image-to-video training: from a text-to-video model, resumed, sampled, and with invalid input."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Four videos, each of a pattern that stands still, about which their captions say nothing."""
+    """Four videos, each of a different still pattern, with the same caption."""
     at, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
     for i in range(4):
         pattern = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -44,8 +44,8 @@ def clips(tmp_path_factory):
     return at
 
 
-def stage(model, clips, **changes) -> DiffusionTraining:
-    usual = DiffusionTraining(
+def config(model, clips, **changes) -> DiffusionTraining:
+    base = DiffusionTraining(
         model=str(model),
         data=(DataSource(str(clips)),),
         add_image=True,
@@ -55,22 +55,22 @@ def stage(model, clips, **changes) -> DiffusionTraining:
         target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32),
         stored_as="float32",
     )
-    return replace(usual, **changes)
+    return replace(base, **changes)
 
 
-def test_a_widened_model_begins_as_the_one_it_was(model):
-    narrow = model_folder.load(model).transformer
-    wide = add_image_channels(narrow)
+def test_added_image_channels_do_not_change_the_output(model):
+    base = model_folder.load(model).transformer
+    widened = add_image_channels(base)
     x, image, text = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 4, 3, 4, 4), torch.randn(1, tiny.TEXT_LENGTH, 32)
     t = torch.tensor([500])
-    torch.testing.assert_close(wide(torch.cat((x, image), dim=1), text, t), narrow(x, text, t))
-    assert wide.config.takes_image and wide.patch_in.weight.shape[1] == 2 * narrow.patch_in.weight.shape[1]
+    torch.testing.assert_close(widened(torch.cat((x, image), dim=1), text, t), base(x, text, t))
+    assert widened.config.takes_image and widened.patch_in.weight.shape[1] == 2 * base.patch_in.weight.shape[1]
 
 
 @pytest.mark.filterwarnings("ignore:.*was trained on")
-def test_a_text_model_learns_to_begin_with_an_image(model, clips, tmp_path):
-    """Its folder makes videos of images, and all but its transformer is the old model's, the schedule among it."""
-    finished = train(stage(model, clips, validation=str(clips)), tmp_path / "run")
+def test_a_text_to_video_model_is_trained_for_image_to_video(model, clips, tmp_path):
+    """The exported model generates from images; all components but its transformer are those of the base model."""
+    finished = train(config(model, clips, validation=str(clips)), tmp_path / "run")
     before, after = model_folder.load(model), model_folder.load(finished)
     assert after.transformer.config == replace(before.transformer.config, in_channels=8)
     assert after.transformer.patch_in.weight[:, 16:].abs().max() > 0
@@ -81,16 +81,16 @@ def test_a_text_model_learns_to_begin_with_an_image(model, clips, tmp_path):
     picture = np.zeros((32, 32, 3), np.uint8)
     size = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
     assert CogVideoX.from_pretrained(finished).generate("a ball", image=picture, seed=0, **size).frames.shape[0] == 5
-    # It goes on as any other, and there is nothing to add any more.
-    again = model_folder.load(train(stage(finished, clips), tmp_path / "again"))
+    # It can be trained further; add_image has no effect then.
+    again = model_folder.load(train(config(finished, clips), tmp_path / "again"))
     assert again.transformer.config == after.transformer.config
 
 
 @pytest.mark.parametrize("lora", [None, LoRASettings(rank=2)])
-def test_interrupted_is_uninterrupted(clips, tmp_path, lora):
-    """Of a model with two frames to a patch and `ofs`, too."""
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(clips, tmp_path, lora):
+    """For a model with temporal patches and `ofs`."""
     model = tiny.write(tmp_path / "model", "1.5-5b-i2v")
-    settings = stage(model, clips, lora=lora, add_image=False, validation=str(clips))
+    settings = config(model, clips, lora=lora, add_image=False, validation=str(clips))
     whole = train(settings, tmp_path / "whole")
     assert train(settings, tmp_path / "pieces", resume=True, max_seconds=0.0) is None
     again = train(settings, tmp_path / "pieces", resume=True)
@@ -99,10 +99,10 @@ def test_interrupted_is_uninterrupted(clips, tmp_path, lora):
     assert whole.read_bytes() == again.read_bytes()
 
 
-def test_the_image_tells_what_the_text_does_not(model, clips, tmp_path, monkeypatch):
-    """After some steps on four clips of one caption, pure noise becomes the clip whose first frame is given."""
+def test_the_model_learns_to_use_the_image(model, clips, tmp_path, monkeypatch):
+    """After training on four clips with one caption, it denoises to the clip whose first frame is given."""
     monkeypatch.chdir(clips.parent)  # the order of samples follows from the path of their source
-    settings = stage(model, clips.name, text_dropout=0.0, image_dropout=0.0, row_tokens=96)
+    settings = config(model, clips.name, text_dropout=0.0, image_dropout=0.0, row_tokens=96)
     settings = replace(settings, run=replace(settings.run, num_steps=150, log_interval=25, save_interval=0))
     network = model_folder.load(train(settings, tmp_path / "run")).transformer
     (at,) = (tmp_path / "run/stores").iterdir()
@@ -119,31 +119,31 @@ def test_the_image_tells_what_the_text_does_not(model, clips, tmp_path, monkeypa
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
 
 
-def test_samples_begin_with_pictures(model, clips, tmp_path):
+def test_samples_are_generated_from_images(model, clips, tmp_path):
     Video(np.zeros((1, 32, 32, 3), np.uint8), fps=1.0).save(tmp_path / "black.png")
-    wanted = SampleSettings(("a red ball",), (str(tmp_path / "black.png"),), 3, 1, 5, 32, 32)
-    train(stage(model, clips, samples=wanted), tmp_path / "run")
+    samples = SampleSettings(("a red ball",), (str(tmp_path / "black.png"),), 3, 1, 5, 32, 32)
+    train(config(model, clips, samples=samples), tmp_path / "run")
     assert (tmp_path / "run/samples/step-00000003.png").exists()
 
 
-def test_what_is_refused(model, clips, tmp_path):
+def test_invalid_input_is_rejected(model, clips, tmp_path):
     prompts = SampleSettings(("a red ball",))
-    with pytest.raises(UserError, match=r"samples.images names 0 for 1 prompts"):
-        train(stage(model, clips, samples=prompts), tmp_path / "a")
-    with pytest.raises(UserError, match="there is no such file"):
-        train(stage(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
+    with pytest.raises(UserError, match=r"there are 0 in samples.images for 1 prompts"):
+        train(config(model, clips, samples=prompts), tmp_path / "a")
+    with pytest.raises(UserError, match=r"gone\.png does not exist"):
+        train(config(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
     (tmp_path / "text.png").write_text("a picture of a ball")
     with pytest.raises(UserError, match=r"text\.png: it is damaged or not an image"):
-        train(stage(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
-    assert not (tmp_path / "b").exists()  # before anything is encoded
+        train(config(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
+    assert not (tmp_path / "b").exists()  # rejected before clips are encoded
     with pytest.raises(UserError, match="or set add_image=true"):
-        train(stage(model, clips, add_image=False, samples=SampleSettings((), ("x.png",))), tmp_path / "c")
-    with pytest.raises(UserError, match="leave out add_image"):
-        stage(model, clips, lora=LoRASettings())
-    text = train(stage(model, clips, add_image=False), tmp_path / "text") and tmp_path / "text/stores"
+        train(config(model, clips, add_image=False, samples=SampleSettings((), ("x.png",))), tmp_path / "c")
+    with pytest.raises(UserError, match="remove add_image"):
+        config(model, clips, lora=LoRASettings())
+    text = train(config(model, clips, add_image=False), tmp_path / "text") and tmp_path / "text/stores"
     (store,) = text.iterdir()
     with pytest.raises(UserError, match="encode into it again with --first-frames 4"):
-        train(stage(model, clips, data=(DataSource(str(store)),)), tmp_path / "d")
+        train(config(model, clips, data=(DataSource(str(store)),)), tmp_path / "d")
     other = tiny.write(tmp_path / "other", "5b")
-    with pytest.raises(UserError, match=f"has other weights than that of {other}: encode the clips anew"):
-        train(stage(other, clips, data=(DataSource(str(store)),)), tmp_path / "e")
+    with pytest.raises(UserError, match=f"whose weights differ from those of {other}: encode the clips again"):
+        train(config(other, clips, data=(DataSource(str(store)),)), tmp_path / "e")

@@ -1,4 +1,4 @@
-"""Stages: what a user's folder of clips becomes, in each way of training, and what is refused."""
+"""Diffusion training on a folder of clips: full fine-tuning, LoRA, chained stages, and invalid input."""
 
 import json
 import math
@@ -42,15 +42,15 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(model, clips, tmp_path_factory):
-    """The same, encoded once by a run of one step."""
-    at, settings = tmp_path_factory.mktemp("encoding"), stage(model, clips)
+    """The same clips, encoded by a run of one step."""
+    at, settings = tmp_path_factory.mktemp("encoding"), config(model, clips)
     train(replace(settings, run=replace(settings.run, num_steps=1)), at)
     (store,) = (at / "stores").iterdir()
     return store
 
 
-def stage(model, at, **changes) -> DiffusionTraining:
-    usual = DiffusionTraining(
+def config(model, at, **changes) -> DiffusionTraining:
+    base = DiffusionTraining(
         model=str(model),
         data=(DataSource(str(at)),),
         row_tokens=64,
@@ -59,16 +59,16 @@ def stage(model, at, **changes) -> DiffusionTraining:
         target=ClipFormat(fps=8.0, num_frames=9, max_area=32 * 48),
         stored_as="float32",
     )
-    return replace(usual, **changes)
+    return replace(base, **changes)
 
 
 def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_all_weights_learn_and_the_folder_is_a_model(model, clips, tmp_path):
+def test_fine_tuning_changes_all_weights_and_exports_a_model(model, clips, tmp_path):
     samples = SampleSettings(("a red ball",), interval=3, num_inference_steps=2, num_frames=5, height=32, width=32)
-    settings = stage(model, clips, validation=str(clips), samples=samples)
+    settings = config(model, clips, validation=str(clips), samples=samples)
     finished = train(settings, tmp_path / "run")
     before, after = model_folder.load(model), model_folder.load(finished)
     changed = {
@@ -90,53 +90,53 @@ def _seen(out) -> int:
     return sum(pairs.values())
 
 
-def test_a_lora_learns_and_the_model_does_not(model, store, tmp_path):
-    file = train(stage(model, store, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
-    learned = read_lora(file)
-    assert learned.trigger == "sks" and {factors.rank for factors in learned.layers.values()} == {2}
-    assert all(factors.up.abs().max() > 0 for factors in learned.layers.values())
-    inject.add_lora(model_folder.load(model).transformer, learned)
+def test_lora_training_changes_the_lora_alone(model, store, tmp_path):
+    file = train(config(model, store, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
+    lora = read_lora(file)
+    assert lora.trigger == "sks" and {factors.rank for factors in lora.layers.values()} == {2}
+    assert all(factors.up.abs().max() > 0 for factors in lora.layers.values())
+    inject.add_lora(model_folder.load(model).transformer, lora)
     saved = next((tmp_path / "run/checkpoints").glob("step-*3/tensors.safetensors")).stat().st_size
     assert saved < (model / "transformer/diffusion_pytorch_model.safetensors").stat().st_size * 2
 
 
-def test_stages_chain(model, clips, store, tmp_path):
+def test_stages_can_be_chained(model, clips, store, tmp_path):
     fresh = model_folder.load(model).transformer.config
-    first = train(stage(model, store, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
+    first = train(config(model, store, transformer=replace(fresh, num_layers=1)), tmp_path / "first")
     second = train(
-        stage(first, clips, target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second"
+        config(first, clips, target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32)), tmp_path / "second"
     )
     spec = model_folder.load(second)
     assert spec.transformer.config.num_layers == 1
     assert spec.settings.provenance["trained_from"] == str(first.resolve())
 
 
-def test_a_policy_chooses(model, store, tmp_path):
-    settings = stage(model, store, policy=Policy((Bound("quality", best=0.5, from_step=1),)))
+def test_the_filter_policy_selects_clips_by_step(model, store, tmp_path):
+    settings = config(model, store, policy=Policy((Bound("quality", best=0.5, from_step=1),)))
     train(settings, tmp_path / "run")
     kept = [next((v for k, v in line.items() if k.startswith("kept/")), 1.0) for line in metrics(tmp_path / "run")]
     assert kept == [1.0, 0.5, 0.5]
 
 
-def test_a_lora_that_was_interrupted_is_one_that_was_not(model, store, tmp_path):
-    """That a stage of all weights is, too, is a law (`tests/laws/test_resume.py`)."""
-    settings = stage(model, store, lora=LoRASettings(rank=2))
+def test_a_resumed_lora_run_is_bit_identical_to_an_uninterrupted_one(model, store, tmp_path):
+    """For training of all weights see `tests/laws/test_resume.py`."""
+    settings = config(model, store, lora=LoRASettings(rank=2))
     whole, pieces = train(settings, tmp_path / "whole"), tmp_path / "pieces"
     assert [train(settings, pieces, resume=True, max_seconds=0.0) for _ in range(2)] == [None, None]
     assert train(settings, pieces, resume=True).read_bytes() == whole.read_bytes()
 
 
-def test_what_is_refused(model, store, tmp_path):
-    with pytest.raises(UserError, match="nothing to train on: --data"):
-        train(stage(model, store, data=()), tmp_path / "a")
-    with pytest.raises(UserError, match=r"nothing at .*gone"):
-        train(stage(model, store, data=(DataSource(str(tmp_path / "gone")),)), tmp_path / "b")
-    with pytest.raises(UserError, match="leave out either"):
-        stage(model, store, lora=LoRASettings(), transformer=model_folder.load(model).transformer.config)
+def test_invalid_input_is_rejected(model, store, tmp_path):
+    with pytest.raises(UserError, match=r"no training data: .* --data"):
+        train(config(model, store, data=()), tmp_path / "a")
+    with pytest.raises(UserError, match=r"gone does not exist"):
+        train(config(model, store, data=(DataSource(str(tmp_path / "gone")),)), tmp_path / "b")
+    with pytest.raises(UserError, match="remove either"):
+        config(model, store, lora=LoRASettings(), transformer=model_folder.load(model).transformer.config)
     with pytest.raises(UserError, match="use adamw"):
-        stage(model, store, lora=LoRASettings(), optim=OptimSettings(name="muon"))
+        config(model, store, lora=LoRASettings(), optim=OptimSettings(name="muon"))
     with pytest.raises(UserError, match="row_tokens=8 is too small"):
-        train(stage(model, store, row_tokens=8), tmp_path / "c")
+        train(config(model, store, row_tokens=8), tmp_path / "c")
     wide = replace(model_folder.load(model).transformer.config, text_embed_dim=99)
-    with pytest.raises(UserError, match="text_embed_dim=99 does not fit"):
-        train(stage(model, store, transformer=wide), tmp_path / "d")
+    with pytest.raises(UserError, match="text_embed_dim=99 must be"):
+        train(config(model, store, transformer=wide), tmp_path / "d")

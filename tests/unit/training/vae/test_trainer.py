@@ -110,6 +110,6 @@ def test_resuming_a_run_with_more_steps_than_requested_does_nothing(run):
 def test_an_unavailable_device_is_rejected_before_a_folder_is_created(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(UserError, match="there is no device 'cuda' here"):
+    with pytest.raises(UserError, match="device 'cuda' is not available"):
         train(replace(SETTINGS, run=replace(SETTINGS.run, device="cuda")), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
-"""Products in bfloat16 and compiled steps: other arithmetic, the same training.
+"""Mixed precision and compiled steps give nearly the same training as float32 without compilation.
 
-What they are for needs a GPU (`tests/gpu`), what they compute does not.
+Their speed is tested on a GPU (`tests/gpu`).
 """
 
 import json
@@ -33,16 +33,16 @@ def recipe(request) -> str:
 
 @pytest.fixture
 def make(recipe, tmp_path) -> Make:
-    """Settings of a run of 4 steps that does nothing else. They are small ones: large ones would carry the first
-    rounding on into losses of their own."""
-    quiet = {"num_steps": 4, "save_interval": 0, "validate_interval": 0}  # too few for samples
+    """Settings of a run of 4 steps without samples and validation. The learning rate is low, so that rounding errors do
+    not grow."""
+    fixed = {"num_steps": 4, "save_interval": 0, "validate_interval": 0}  # too few steps for samples
     vae = tiny_runs.write_vae(tmp_path / "vae")
 
     def make(**run) -> VAETraining | ToyboxTraining:
         if recipe == "toybox":
-            settings = tiny_runs.toybox_run(vae, **quiet, **run)
+            settings = tiny_runs.toybox_run(vae, **fixed, **run)
         else:
-            settings = replace(tiny_runs.vae_run(**quiet, **run), crop_steps=0)
+            settings = replace(tiny_runs.vae_run(**fixed, **run), crop_steps=0)
         return replace(settings, optim=replace(settings.optim, lr=1e-3))
 
     return make
@@ -53,8 +53,8 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_products_in_bfloat16(recipe, make, tmp_path):
-    """The losses are nearly those of float32; weights, averages and the optimizer's state are in float32."""
+def test_mixed_precision(recipe, make, tmp_path):
+    """The losses are close to those in float32; weights, EMA and optimizer state stay in float32."""
     train = {"toybox-vae": vae_trainer.train, "toybox": toybox_trainer.train}[recipe]
     for precision in ("float32", "bfloat16"):
         train(make(precision=precision), tmp_path / precision / "run")
@@ -68,10 +68,10 @@ def test_products_in_bfloat16(recipe, make, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_steps():
-    """Each step is one graph without a break, with the same results and gradients.
+    """A step compiles to one graph without breaks, with the same results and gradients.
 
-    In a process of its own, because the compiler cannot look into the shape checks that pytest adds here; and without
-    the last backend, which writes the kernels and is the compiler's own affair.
+    In a separate process, because the compiler cannot trace the shape checks that are active in pytest; and with the
+    backend `aot_eager`, which generates no kernels.
     """
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, __file__], cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True)
@@ -79,14 +79,12 @@ def test_compiled_steps():
 
 
 def compare() -> None:
-    draws = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     vae, model = CausalVAE(tiny_runs.VAE), toybox_trainer.build_model(tiny_runs.toybox_run(Path()))
-    vae_init(vae, draws)
+    vae_init(vae, generator)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(
-                0.1 * torch.randn(parameter.shape, generator=draws)
-            )  # away from gates that are shut at first
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))  # the gates are initialized to zero
     noisy, text, timestep = torch.randn(2, 4, 2, 2, 2), torch.randn(2, 24, 16), torch.tensor([7, 900])
     pixels, noise = torch.rand(2, 3, 5, 16, 16) * 2 - 1, torch.randn(2, 4, 2, 2, 2)
     same(vae, vae_trainer.reconstruct, (vae, pixels, noise))
@@ -97,7 +95,7 @@ def compare() -> None:
 
 
 def same(network: nn.Module, function: Callable, given: tuple) -> None:
-    """The function, compiled and not, gives the same tensors and the same gradients of the network's parameters."""
+    """Check that the compiled function returns the same tensors and gradients of the network's parameters."""
     results = []
     for run in (function, torch.compile(function, dynamic=False, fullgraph=True, backend="aot_eager")):
         network.zero_grad()
