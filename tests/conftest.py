@@ -1,15 +1,17 @@
 """What holds for every test: one thread, nothing fetched, the same random numbers, and which rooms are quick.
 
 `make test` runs what is not marked `slow`; tests outside the quick rooms are marked so here, by where they lie.
-Shapes in signatures are checked by jaxtyping and beartype (see `addopts` in pyproject.toml).
+Shapes in signatures are checked at run time by jaxtyping and beartype. Both beartype and hypothesis may be missing, so
+that the tests for GPUs run on a machine with little more than PyTorch.
 """
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import hypothesis
 import pytest
+from jaxtyping import install_import_hook
 
 # Read when torch is first imported, so before any test module is. Two workers with one thread each use two cores best.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,9 +23,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 HERE = Path(__file__).parent
 QUICK_ROOMS = {"unit", "laws", "parity", "flow"}
 
-# The same examples every time, and no limit on the time of one: the first call of a function pays for its imports.
-hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("house")
+if find_spec("beartype"):
+    install_import_hook("cogvideox", "beartype.beartype")
+
+if find_spec("hypothesis"):
+    import hypothesis
+
+    # The same examples every time, and no time limit: the first call of a function pays for its imports.
+    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

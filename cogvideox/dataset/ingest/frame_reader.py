@@ -9,7 +9,6 @@ from jaxtyping import UInt8
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, round_down_frames
-from cogvideox.video import io
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
@@ -25,6 +24,8 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
     Raises:
         UserError: the file cannot be read, or holds far fewer frames than its header says.
     """
+    from cogvideox.video import io  # with PyAV, which encoded clips do not need
+
     clip = window.clip
 
     def fit(frame: UInt8[np.ndarray, "own_h own_w 3"]) -> UInt8[np.ndarray, "h w 3"]:

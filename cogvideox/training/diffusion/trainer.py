@@ -44,7 +44,6 @@ from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import add_image_channels, init_weights
-from cogvideox.video.io import read_image
 
 
 def train(
@@ -181,6 +180,8 @@ def _check_sample_images(model: Transformer, settings: DiffusionTraining) -> Non
     if samples.images and not model.config.takes_image:
         raise UserError("samples.images needs an image-to-video model: remove it, or set add_image=true")
     for file in samples.images:
+        from cogvideox.video.io import read_image  # with PyAV, which encoded clips do not need
+
         if not Path(file).is_file():
             raise UserError(f"samples.images: {file} does not exist")
         read_image(file)

@@ -21,7 +21,6 @@ from cogvideox.errors import UserError
 from cogvideox.records import Clip
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.training.config import VAETraining
-from cogvideox.video import io
 from cogvideox.video.transform import resize_crop, to_model
 
 Pixels = Float[Tensor, "b 3 t h w"]
@@ -131,12 +130,16 @@ class FolderSource:
         usable = self._usable_rates(clip)
         fps = fps if fps in usable else usable[-1]
         start = (clip.start or 0.0) + rng.random() * (clip.seconds - self.size.num_frames / fps)
+        from cogvideox.video import io  # with PyAV, which synthetic clips do not need
+
         frames, _ = io.read(clip.source, start, None, fps, self.size.num_frames)
         if len(frames) < self.size.num_frames:
             raise UserError(f"{clip.source} has fewer frames than its header says")
         return self._resize(frames)
 
     def _read_image(self, clip: Clip, rng: np.random.Generator) -> Tensor:
+        from cogvideox.video import io
+
         if clip.is_image:
             return self._resize(io.read_image(clip.source)[None])
         start = (clip.start or 0.0) + rng.random() * max(0.0, clip.seconds - 1 / clip.fps)
