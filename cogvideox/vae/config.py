@@ -1,4 +1,7 @@
-"""The VAE's configuration, field for field what diffusers stores in `vae/config.json`. Imports no torch."""
+"""Configuration of the VAE (the fields of diffusers' `vae/config.json`), its loss and its discriminator.
+
+Imports no torch.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from cogvideox.geometry import FRAME_RATIO
 DIFFUSERS_CLASS = "AutoencoderKLCogVideoX"
 _WHERE = "vae/config.json"
 
-# Keys of the diffusers file that carry no choice here, with the only value the architecture has.
+# Keys of the diffusers file with a single supported value.
 _FIXED: dict[str, Any] = {
     "act_fn": "silu",
     "latents_mean": None,
@@ -22,38 +25,38 @@ _FIXED: dict[str, Any] = {
     "use_post_quant_conv": False,
 }
 
-# Keys that name a class for each level; there is one kind of each.
+# Keys of the diffusers file that name a class for each level; one class is supported for each.
 _BLOCKS = {"down_block_types": "CogVideoXDownBlock3D", "up_block_types": "CogVideoXUpBlock3D"}
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Widths and factors of the VAE. Defaults are the official ones (2B), 215.6 M parameters.
+    """Sizes of the VAE. The defaults are those of 2B, 215.6 M parameters.
 
     Raises:
-        UserError: a size below 1, widths that the norm groups do not divide, another ratio of time than 4.
+        UserError: a size below 1, widths that the norm groups do not divide, a temporal compression other than 4.
     """
 
     in_channels: int = 3
     out_channels: int = 3
     block_out_channels: tuple[int, ...] = (128, 256, 256, 512)
-    """Channels of each level of the encoder; the decoder has them in reverse. Each level but the last halves space."""
+    """Channels of each encoder level; the decoder has them in reverse. Every level but the last halves space."""
     latent_channels: int = 16
     layers_per_block: int = 3
-    """ResNet blocks of an encoder level; a decoder level has one more."""
+    """ResNet blocks of an encoder level; decoder levels have one more."""
     norm_eps: float = 1e-6
-    """Of the norms in the encoder's ResNet blocks. Every other norm has 1e-6, as in diffusers."""
+    """Epsilon of the norms in the encoder's ResNet blocks. Every other norm uses 1e-6, as in diffusers."""
     norm_num_groups: int = 32
     temporal_compression_ratio: int = 4
     sample_height: int = 480
-    """Size of the training clips in pixels, a note for people and for diffusers' tiling; nothing here depends on it."""
+    """Size of the training clips in pixels: used by diffusers' tiling and ignored here."""
     sample_width: int = 720
     scaling_factor: float = 1.15258426
-    """The transformer works on latents times this."""
+    """Factor between the VAE's latents and those of the transformer."""
     invert_scale_latents: bool = False
-    """diffusers' image-to-video divides the image's latents by the factor instead (1.5); for its sake only."""
+    """Image conditions are not scaled (1.5); see `image_scaling_factor`."""
     force_upcast: bool = True
-    """diffusers' note that float16 may overflow; for its sake only."""
+    """Note in the diffusers file that float16 may overflow; ignored here."""
 
     def __post_init__(self) -> None:
         sizes = {f"block_out_channels[{i}]": width for i, width in enumerate(self.block_out_channels)}
@@ -61,35 +64,38 @@ class VAEConfig:
             sizes[name] = getattr(self, name)
         for name, size in sizes.items():
             if size < 1:
-                raise UserError(f"{name}={size} of the VAE is below the smallest legal value, 1")
+                raise UserError(f"{name}={size} of the VAE must be 1 or more")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 legal = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups
                 raise UserError(
-                    f"the width {width} in block_out_channels of the VAE is not a multiple of "
+                    f"the width {width} in block_out_channels of the VAE must be a multiple of "
                     f"norm_num_groups={self.norm_num_groups}; the nearest is {legal}"
                 )
         if self.temporal_compression_ratio != FRAME_RATIO:
             raise UserError(
-                f"temporal_compression_ratio={self.temporal_compression_ratio} of the VAE is not supported: sizes, "
-                f"chunks and the transformer count {FRAME_RATIO} frames to a latent one"
+                f"temporal_compression_ratio={self.temporal_compression_ratio} of the VAE is not supported: it must be "
+                f"{FRAME_RATIO}"
             )
         if len(self.block_out_channels) <= self.num_temporal_levels:
             raise UserError(
-                f"block_out_channels={self.block_out_channels} of the VAE has too few levels: the first "
-                f"{self.num_temporal_levels} halve time, so the least is {self.num_temporal_levels + 1}"
+                f"block_out_channels={self.block_out_channels} of the VAE must have {self.num_temporal_levels + 1} "
+                f"levels or more, because the first {self.num_temporal_levels} halve time"
             )
         if not 0 < self.scaling_factor < math.inf:
-            raise UserError(f"scaling_factor={self.scaling_factor} of the VAE has to be a positive number")
+            raise UserError(f"scaling_factor={self.scaling_factor} of the VAE must be a positive number")
 
     @property
     def image_scaling_factor(self) -> float:
-        """The transformer is given an image's latents times this. The original code of 1.5 leaves them as they are."""
+        """Factor between the VAE's latents of a conditioning image and those of the transformer.
+
+        The original code of 1.5 does not scale them; diffusers divides by the scaling factor.
+        """
         return 1.0 if self.invert_scale_latents else self.scaling_factor
 
     @property
     def num_temporal_levels(self) -> int:
-        """How many levels halve time, counted from the first of the encoder."""
+        """Number of levels that halve time, counted from the encoder's first."""
         return self.temporal_compression_ratio.bit_length() - 1
 
     @property
@@ -98,10 +104,10 @@ class VAEConfig:
 
     @classmethod
     def from_diffusers(cls, data: dict[str, Any]) -> "VAEConfig":
-        """Read the content of a `vae/config.json`. Keys that start with an underscore are the library's notes.
+        """Parse the content of a `vae/config.json`. Keys that start with an underscore are ignored.
 
         Raises:
-            UserError: an unknown key, or a value that this architecture cannot honour.
+            UserError: an unknown key or an unsupported value.
         """
         chosen = {key: value for key, value in data.items() if not key.startswith("_")}
         for key, only in _FIXED.items():
@@ -128,46 +134,46 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each term of the VAE's loss counts (paper section 2.1; its weights are not published).
+    """Weights of the terms of the VAE's loss (paper section 2.1, which does not give their values).
 
-    Reconstruction terms are means over pixels, `kl` is a mean over latent elements.
+    Reconstruction terms are means over pixels, and `kl` is a mean over latent elements.
     """
 
     l1: float = 1.0
     l2: float = 1.0
     perceptual: float = 0.0
-    """Of LPIPS or, where its files are not given, of the fixed features that stand in for it (`perceptual`)."""
+    """Weight of LPIPS or, without its weight files, of random features (`losses.perceptual`)."""
     kl: float = 2e-4
     gan: float = 0.0
-    """Of the adversarial term, after the factor that makes it pull as hard as the other terms (`discriminator`)."""
+    """Weight of the adversarial term, on top of its adaptive weight (`losses.discriminator.adaptive_weight`)."""
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Widths of the discriminator (`discriminator`). With the default levels it judges patches of a latent's size.
+    """Sizes of the discriminator. With the default levels it has one logit for each latent position.
 
     Raises:
-        UserError: a size below 1, more levels that halve time than levels.
+        UserError: a size below 1, or more temporal levels than levels.
     """
 
     width: int = 64
-    """Channels at full size; each level doubles them,"""
+    """Channels at full size; each level doubles them."""
     max_width: int = 512
-    """up to this many."""
+    """Maximum number of channels."""
     num_levels: int = 3
-    """Each halves height and width,"""
+    """Levels, each of which halves height and width."""
     num_temporal_levels: int = 2
-    """and the first so many halve time."""
+    """Number of levels that halve time, counted from the first."""
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("max_width", 1), ("num_levels", 1), ("num_temporal_levels", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} of the discriminator is below {least}, the least")
+                raise UserError(f"{name}={getattr(self, name)} of the discriminator must be {least} or more")
         most = min(self.num_levels, FRAME_RATIO.bit_length() - 1)
         if self.num_temporal_levels > most:
             raise UserError(
-                f"num_temporal_levels={self.num_temporal_levels} of the discriminator is above {most}, the most: clips "
-                f"have {FRAME_RATIO}k+1 frames, and {self.num_levels} levels are there"
+                f"num_temporal_levels={self.num_temporal_levels} of the discriminator must be {most} or less: there "
+                f"are {self.num_levels} levels, and clips have {FRAME_RATIO}k+1 frames"
             )
 
 
@@ -178,4 +184,4 @@ PRESETS: dict[str, Callable[[], VAEConfig]] = {
     "1.5-5b": lambda: VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
     "1.5-5b-i2v": lambda: VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
 }
-"""The five official models. Their weights have the same shapes, and differ in the scale of the latents."""
+"""The five official models. The shapes of their weights are equal; the scale of their latents differs."""

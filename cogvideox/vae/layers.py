@@ -1,7 +1,8 @@
 """The layers of the 3D causal VAE (paper section 2.1, figure 3).
 
-Axes: b batch, c channels, t frames (or latent frames), h w height and width. Time never looks ahead; what a layer
-needs of the frames before its chunk it asks of `conv_cache`.
+All layers are causal in time. Those that need the frames before their chunk take a `conv_cache`.
+
+Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
 
 import torch
@@ -17,7 +18,7 @@ Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels,
 
 
 class CausalConv3d(nn.Conv3d):
-    """3x3x3 convolution, stride 1, causal in time: zero padding in space, the past in front of time."""
+    """3x3x3 convolution with stride 1, causal in time: two earlier frames in front, zero padding in space."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
@@ -27,7 +28,7 @@ class CausalConv3d(nn.Conv3d):
 
 
 class PointwiseConv3d(nn.Conv3d):
-    """1x1x1 convolution as the matrix product it is (several times faster on CPUs than a convolution call)."""
+    """1x1x1 convolution, computed as a matrix product (several times faster on CPUs than a convolution)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
@@ -38,17 +39,17 @@ class PointwiseConv3d(nn.Conv3d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm over a chunk, time included. The second argument keeps the signature of `LatentNorm`."""
+    """GroupNorm over a chunk, time included. `latents` is unused: the signature is that of `LatentNorm`."""
 
     def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Video:
         return conv_cache.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class LatentNorm(nn.Module):
-    """GroupNorm scaled and shifted by the latents (spatially conditioned norm, arXiv 2209.09002), in the decoder.
+    """GroupNorm with scale and shift from the latents (spatially conditioned norm, arXiv 2209.09002), in the decoder.
 
-    The scale and shift are 1x1x1 convolutions of the latents. They are computed at the latents' own size and then
-    spread over the features: a pointwise map commutes with nearest upsampling, so this is exact.
+    Scale and shift are 1x1x1 convolutions of the latents. They are computed at the size of the latents and then
+    upsampled, which is exact because a pointwise map commutes with nearest upsampling.
     """
 
     def __init__(self, channels: int, latent_channels: int, num_groups: int) -> None:
@@ -63,7 +64,7 @@ class LatentNorm(nn.Module):
         if t != latents.shape[2]:
             modulation = modulation[:, :, source_frames(t, latents.shape[2], conv_cache.is_first, x.device)]
         modulation = modulation.repeat_interleave(w // latents.shape[4], dim=4)
-        # Rows are spread by broadcasting, so the full-size scale and shift never exist.
+        # Rows are upsampled by broadcasting, so scale and shift are never stored at full size.
         scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
         normed = conv_cache.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
         spread = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows)
@@ -73,10 +74,10 @@ class LatentNorm(nn.Module):
 def source_frames(
     num_frames: int, num_latents: int, is_first: bool, device: torch.device | None = None
 ) -> Int[Tensor, " t"]:
-    """For each of `num_frames` feature frames, the latent frame it comes from.
+    """The latent frame that each of `num_frames` feature frames belongs to.
 
-    The first frame of a video has a latent of its own; every later latent stands for the same number of frames.
-    Computed on the device, because the host would have to wait to copy a list there.
+    The first frame of a video has a latent frame of its own; all other latent frames stand for equally many frames.
+    Computed on the device, because copying a list there would synchronise.
     """
     frame = torch.arange(num_frames, device=device)
     if not is_first or num_latents == 1:
@@ -85,7 +86,7 @@ def source_frames(
 
 
 class ResnetBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus the input. In the decoder the norms see the latents."""
+    """Norm, SiLU, conv, norm, SiLU, conv, plus the input. In the decoder, norms are modulated by the latents."""
 
     def __init__(
         self, in_channels: int, out_channels: int, num_groups: int, eps: float, latent_channels: int | None = None
@@ -110,9 +111,9 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a strided 2D convolution and, where asked, time by averaging pairs of frames.
+    """Halve height and width by a strided 2D convolution and, with `compress_time`, time by averaging pairs of frames.
 
-    The first frame of a video is kept as it is, so 2n+1 frames become n+1.
+    The first frame of a video is not averaged, so 2n+1 frames become n+1.
     """
 
     def __init__(self, channels: int, compress_time: bool) -> None:
@@ -128,9 +129,9 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width, and time where asked, by repetition, then smooth each frame by a 2D convolution.
+    """Nearest upsampling of height, width and, with `compress_time`, time by 2, and a 2D convolution of each frame.
 
-    The first frame of a video is not doubled in time, so n+1 frames become 2n+1.
+    The first frame of a video is not repeated, so n+1 frames become 2n+1.
     """
 
     def __init__(self, channels: int, compress_time: bool) -> None:
@@ -143,7 +144,7 @@ class Upsample(nn.Module):
         x = _per_frame(self.conv, x)
         if not self.compress_time:
             return x
-        # Frames that repeat need their convolution only once.
+        # Repeated frames need only one convolution.
         num_frames = 2 * x.shape[2] - int(conv_cache.is_first)
         return x[:, :, source_frames(num_frames, x.shape[2], conv_cache.is_first, x.device)]
 

@@ -1,4 +1,4 @@
-"""Reconstruction metrics of the VAE (paper section 2.1, table 1): PSNR, fine detail and flicker.
+"""Reconstruction metrics of the VAE (paper table 1): PSNR, fine detail and flicker.
 
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
@@ -17,9 +17,9 @@ def psnr(reconstruction: Pixels, target: Pixels) -> Float[Tensor, " b"]:
 
 
 def detail(video: Pixels) -> Float[Tensor, " b"]:
-    """How much fine detail a clip has: the mean of |4 p - its four neighbours| over all pixels p and colours.
+    """Fine detail of each clip: the mean absolute Laplacian, |4 p - its four neighbours|, over pixels and channels.
 
-    A reconstruction that has less of it than the original is blurred, one that has more is noisy.
+    A reconstruction with less detail than the original is blurred; one with more is noisy.
     """
     x = video.clamp(-1, 1)
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
@@ -27,9 +27,9 @@ def detail(video: Pixels) -> Float[Tensor, " b"]:
 
 
 def flicker(video: Pixels) -> Float[Tensor, " b"]:
-    """Mean absolute difference of neighbouring frames, in levels of 0..255 (paper table 1). NaN for single frames.
+    """Mean absolute difference of consecutive frames, in levels of 0..255 (paper table 1). NaN for single frames.
 
-    What moves changes frames too, so it is to be compared with the original's.
+    Motion changes frames as well, so compare it with the original's.
     """
     x = (video.clamp(-1, 1) + 1) * 127.5
     return (x[:, :, 1:] - x[:, :, :-1]).abs().flatten(1).mean(1)

@@ -28,13 +28,12 @@ from cogvideox.vae.posterior import Posterior
 
 
 class CausalVAE(nn.Module):
-    """Encoder, posterior and decoder, with the official chunking in time.
+    """The VAE, with the official chunking in time. Latents are unscaled: the transformer's are times `scaling_factor`.
 
-    In space a chunk goes whole, in `strips` of rows, which are exact, or in the tiles of `tiling`, which are not; tiles
-    go in strips in their turn. `offload` leaves what waits for its turn in the CPU's memory (see `SlicedCache`). With
-    gradients there are no strips.
-
-    Latents here are unscaled: the transformer works on `latents * config.scaling_factor`.
+    Three options save memory in space. All can be combined, and the first two need no gradients (`torch.no_grad()`):
+    strips: number of strips of rows in which a chunk is computed; exact.
+    offload: strips that are not in use, and frames for the next chunk, wait in CPU memory (`SlicedCache`); exact.
+    tiling: overlapping tiles in which a chunk is computed; approximate.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -46,11 +45,11 @@ class CausalVAE(nn.Module):
     def encode(
         self, video: Pixels, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
     ) -> Posterior:
-        """The posterior over the latents of a video with 4k+1 frames in [-1, 1].
+        """Encode a video [b 3 4k+1 h w] in [-1, 1] to the posterior over its latents [b z k+1 h/8 w/8].
 
         Raises:
-            UserError: a frame count that is not 4k+1, a height or width that is not a multiple of 8, strips with
-                gradients.
+            UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or strips or
+                offload are used with gradients.
         """
         geometry.check_frames(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
@@ -63,10 +62,10 @@ class CausalVAE(nn.Module):
     def decode_stream(
         self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
     ) -> Iterator[Pixels]:
-        """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] as soon as they are ready.
+        """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] of each chunk.
 
         Raises:
-            UserError: strips with gradients.
+            UserError: strips or offload are used with gradients.
         """
         ratio = self.config.spatial_compression_ratio
         chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
@@ -74,10 +73,10 @@ class CausalVAE(nn.Module):
         yield from _run(forward, make_cache, chunks, tiling, ratio, pixels_in=False)
 
     def decode(self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None) -> Pixels:
-        """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], about in [-1, 1].
+        """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], approximately in [-1, 1].
 
         Raises:
-            UserError: strips with gradients.
+            UserError: strips or offload are used with gradients.
         """
         return torch.cat(list(self.decode_stream(z, strips=strips, offload=offload, tiling=tiling)), dim=2)
 

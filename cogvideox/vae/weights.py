@@ -1,4 +1,4 @@
-"""The VAE's tensors: their names in the files of diffusers and of SAT, and their values before training."""
+"""The VAE's weights: key maps to diffusers and SAT, initialisation and rescaling."""
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ _RESNETS = {
 
 
 def _latent_norm(theirs: str, ours: str) -> list[Rule]:
-    """A decoder norm: the two 1x1x1 convolutions of the latents are one here."""
+    """Rules of a decoder norm, whose two 1x1x1 convolutions of the latents are one tensor here."""
     return [
         Rename(f"{theirs}.norm_layer.*", f"{ours}.norm.*"),
         Merge((f"{theirs}.conv_y.conv.*", f"{theirs}.conv_b.conv.*"), f"{ours}.modulation.*", dim=0),
@@ -37,7 +37,7 @@ def _resnet(theirs: str, ours: str, shortcut: str) -> list[Rule]:
 
 
 def _ends() -> list[Rule]:
-    """First and last layers, which diffusers and SAT call the same."""
+    """Rules of the first and last layers, whose names are the same in diffusers and SAT."""
     names = [f"{half}.{name}" for half in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
     norm = _latent_norm("decoder.norm_out", "decoder.norm_out")
     return [*(Rename(f"{name}.conv.*", f"{name}.*") for name in names), *norm]
@@ -53,10 +53,11 @@ def _keymap() -> list[Rule]:
 
 
 KEYMAP = _keymap()
+"""Key map to diffusers (see `state_dict.keymap`)."""
 
 
 def sat_keymap(config: VAEConfig) -> list[Rule]:
-    """The names of the original code, SAT, and ours. SAT counts the decoder's levels from the pixels."""
+    """Key map to SAT, the original code, which numbers the decoder's levels from the pixels."""
     rules = [
         *_resnet("encoder.down.{n}.block.{m}", "encoder.levels.{n}.resnets.{m}", "nin_shortcut"),
         Rename("encoder.down.{n}.downsample.conv.*", "encoder.levels.{n}.resample.conv.*"),
@@ -75,16 +76,16 @@ def sat_keymap(config: VAEConfig) -> list[Rule]:
 
 @torch.no_grad()
 def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> None:
-    """Initial values, chosen so that a small VAE learns from its first hundred steps on.
+    """Initialise the weights, such that a small VAE learns from its first hundred steps on.
 
-    | part                    | weight                                     | bias                             |
-    |-------------------------|--------------------------------------------|----------------------------------|
-    | convolutions            | normal, variance 1 / fan-in                | 0                                |
-    | second conv of a block  | 0.3 of that: blocks begin near the identity | 0                               |
-    | resampling convs        | 0.3 of that, plus passing each channel on  | 0                                |
-    | latent norm, scale      | 0                                          | 1: an ordinary norm at first     |
-    | latent norm, shift      | normal, variance 1 / fan-in                | 0: colour reaches every level    |
-    | log-variance of latents | 0                                          | -5: little noise at first        |
+    | part                    | weight                                       | bias                               |
+    |-------------------------|----------------------------------------------|------------------------------------|
+    | convolutions            | normal, variance 1 / fan-in                  | 0                                  |
+    | second conv of a block  | 0.3 of that: blocks start near the identity  | 0                                  |
+    | resampling convs        | 0.3 of that, plus the identity               | 0                                  |
+    | latent norm, scale      | 0                                            | 1: starts as a plain norm          |
+    | latent norm, shift      | normal, variance 1 / fan-in                  | 0: latents reach every level       |
+    | log-variance of latents | 0                                            | -5: starts with little noise       |
     """
     for module in vae.modules():
         match module:
@@ -105,7 +106,7 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
                 module.conv.weight[:, :, 1, 1].diagonal().add_(1.0)
             case Downsample():
                 module.conv.weight.mul_(0.3)
-                for i in range(2):  # the mean of the 2x2 pixels that become one
+                for i in range(2):  # the mean of 2x2 pixels
                     for j in range(2):
                         module.conv.weight[:, :, i, j].diagonal().add_(0.25)
     _, logvar = vae.encoder.conv_out.weight.chunk(2)
@@ -115,10 +116,9 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
 
 @torch.no_grad()
 def rescale_latents(vae: CausalVAE, factors: Float[Tensor, " z"]) -> None:
-    """Multiply each latent channel by a factor, in place, and leave every reconstruction as it is.
+    """Multiply each latent channel by a positive factor, in place, without changing any reconstruction.
 
-    The factors go into the last layer of the encoder, their inverses into all layers of the decoder that read latents.
-    Each factor has to be above 0.
+    The encoder's last layer is multiplied by the factors, and every decoder layer that reads latents is divided by them.
     """
     encoder_out = vae.encoder.conv_out
     mean, _ = encoder_out.weight.chunk(2)

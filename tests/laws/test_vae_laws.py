@@ -1,4 +1,4 @@
-"""What must hold for a causal VAE, whatever its weights."""
+"""Laws of the causal VAE, for any weights."""
 
 import copy
 from fractions import Fraction
@@ -21,13 +21,13 @@ def vae() -> CausalVAE:
     vae = CausalVAE(SMALL).eval().requires_grad_(False).double()
     generator = torch.Generator().manual_seed(0)
     init_weights(vae, generator)
-    for parameter in vae.parameters():  # away from the tidy initial values
+    for parameter in vae.parameters():  # away from zeros and identities
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return vae
 
 
 class _Frozen:
-    """Norm statistics that no frame can move: mean 0, variance 1."""
+    """Fixed norm statistics: mean 0, variance 1."""
 
     def group_norm(self, x, num_groups, weight, bias, eps):
         return x * weight.view(-1, 1, 1, 1) + bias.view(-1, 1, 1, 1)
@@ -45,7 +45,7 @@ def noise(*shape: int, seed: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize("changed", [1, 2, 4, 5, 8])
 def test_convolutions_are_causal_frame_by_frame(vae, changed):
-    """With frozen statistics a frame reaches no latent before its own, and a latent no frame before its own."""
+    """With frozen norm statistics, a frame does not affect the latents before its own."""
     video = noise(1, 3, 9, 16, 16)
     other = video.clone()
     other[:, :, changed:] += 1.0
@@ -67,7 +67,7 @@ def test_decoder_convolutions_are_causal_latent_by_latent(vae, changed):
 
 
 @pytest.mark.parametrize("sizes", [[1, 8, 8], [9, 8], [5, 4, 8], [13, 4]])
-def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
+def test_streamed_equals_one_call_with_frozen_norms(vae, sizes):
     video = noise(1, 3, 17, 16, 16)
     conv_cache, parts = FrozenStreamingCache(), []
     for chunk in video.split(sizes, dim=2):
@@ -85,13 +85,13 @@ def test_streamed_equals_one_call_with_frozen_statistics(vae, sizes):
 
 
 class OneCall(ConvCache):
-    """The whole clip at once, with the norm statistics of the chunks that it would be cut into."""
+    """The whole clip in one call, with norm statistics for each chunk of the given sizes."""
 
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
 
     def group_norm(self, x, num_groups, weight, bias, eps):
-        # At half the frame rate the same cuts lie at half the distance; the first frame stays one frame.
+        # At half the frame rate, chunks have half as many frames; the first frame remains one frame.
         rate = Fraction(x.shape[2] - 1, sum(self.sizes) - 1)
         sizes = [int((self.sizes[0] - 1) * rate) + 1, *(int(size * rate) for size in self.sizes[1:])]
         parts = [super(OneCall, self).group_norm(part, num_groups, weight, bias, eps) for part in x.split(sizes, dim=2)]
@@ -106,11 +106,11 @@ def test_streamed_equals_one_call_under_the_same_chunks(vae):
     whole = vae.decoder(latents, OneCall([2, 2, 2, 2]))
     torch.testing.assert_close(vae.decode(latents), whole, rtol=1e-9, atol=1e-11)
     other_chunks = vae.decoder(latents, OneCall([4, 4]))
-    assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # so it matters which chunks
+    assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # so the choice of chunks matters
 
 
 def test_norms_pool_over_a_chunk(vae):
-    """Why the whole VAE is not causal frame by frame: the last frames of a chunk move its first latent, and back."""
+    """Norms make the VAE non-causal within a chunk: its last frames affect its first latent, and vice versa."""
     video, latents = noise(1, 3, 9, 16, 16), noise(1, 4, 3, 2, 2)
     before_z, before = vae.encode(video).mean[:, :, 0], vae.decode(latents)[:, :, 0]
     video[:, :, 5:] += 1.0
@@ -120,7 +120,7 @@ def test_norms_pool_over_a_chunk(vae):
 
 
 def test_whole_vae_is_causal_chunk_by_chunk(vae):
-    """Norms pool over a chunk, so only whole chunks are safe from what comes after: 9 frames, then 8 and 8."""
+    """Whole chunks do not depend on later ones: here 9 frames, then 8 and 8."""
     video = noise(1, 3, 25, 16, 16)
     other = video.clone()
     other[:, :, 17:] += 1.0
@@ -136,7 +136,7 @@ def test_whole_vae_is_causal_chunk_by_chunk(vae):
 
 
 @pytest.mark.parametrize("num_latents", range(1, 9))
-def test_every_count_of_latents_gives_4k_plus_1_frames(vae, num_latents):
+def test_n_latents_decode_to_4n_minus_3_frames(vae, num_latents):
     latents = noise(1, 4, num_latents, 2, 3)
     video = vae.decode(latents)
     assert video.shape == (1, 3, 4 * num_latents - 3, 16, 24)
@@ -144,15 +144,15 @@ def test_every_count_of_latents_gives_4k_plus_1_frames(vae, num_latents):
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(16, 16)])
-def test_decode_stream_is_decode(vae, tiling):
+def test_decode_stream_equals_decode(vae, tiling):
     latents = noise(1, 4, 6, 3, 3)
     pieces = list(vae.decode_stream(latents, tiling=tiling))
     assert [piece.shape[2] for piece in pieces] == [5, 8, 8]
     torch.testing.assert_close(torch.cat(pieces, dim=2), vae.decode(latents, tiling=tiling), rtol=0, atol=0)
 
 
-def test_stream_is_lazy(vae):
-    """The first frames are there before the last latents are touched."""
+def test_decode_stream_is_lazy(vae):
+    """The first frames are returned before the last latents are read."""
     latents = noise(1, 4, 5, 2, 2)
     latents[:, :, 3:] = float("nan")
     first = next(vae.decode_stream(latents))
@@ -160,7 +160,7 @@ def test_stream_is_lazy(vae):
     assert first.isfinite().all()
 
 
-def test_tiles_that_hold_everything_change_nothing(vae):
+def test_a_tile_that_covers_everything_changes_nothing(vae):
     latents = noise(1, 4, 3, 2, 2)
     torch.testing.assert_close(vae.decode(latents, tiling=Tiling(64, 64)), vae.decode(latents), rtol=0, atol=0)
 
@@ -176,7 +176,7 @@ def test_gradients_reach_every_parameter():
 
 
 def test_rescaled_latents_decode_to_the_same_video(vae):
-    """Each channel of the latents by a factor of its own; padding in space and streaming in time included."""
+    """With a factor for each latent channel, zero padding in space and several chunks in time."""
     video, factors = noise(1, 3, 17, 16, 16), torch.tensor([0.1, 1.0, 3.0, 20.0], dtype=torch.float64)
     before = vae.encode(video)
     rescaled = copy.deepcopy(vae)
@@ -190,7 +190,7 @@ def test_rescaled_latents_decode_to_the_same_video(vae):
 @pytest.mark.parametrize("num_strips", [1, 2, 3, 5, 99])
 @pytest.mark.parametrize("num_frames", [1, 5, 17, 21])
 def test_strips_are_exact(vae, num_strips, num_frames):
-    """The layers one by one, which is what runs with gradients, and in strips of rows, whatever their number."""
+    """The forward passes with and without gradients are equal, for any number of strips."""
     video = noise(2, 3, num_frames, 40, 24)
     latents = noise(2, 4, (num_frames + 3) // 4, 5, 3)
     posterior, decoded = vae.encode(video), vae.decode(latents)
@@ -210,12 +210,14 @@ def test_offloading_changes_nothing(vae):
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("how", [{"strips": 2}, {"tiling": Tiling(16, 16)}, {"strips": 2, "tiling": Tiling(16, 16)}])
-def test_the_ways_through_space_leave_weights_and_input_alone(vae, how):
+@pytest.mark.parametrize(
+    "options", [{"strips": 2}, {"tiling": Tiling(16, 16)}, {"strips": 2, "tiling": Tiling(16, 16)}]
+)
+def test_strips_and_tiles_modify_neither_weights_nor_inputs(vae, options):
     video, latents = noise(1, 3, 9, 24, 24), noise(1, 4, 5, 3, 3)
     before = copy.deepcopy((video, latents, vae.state_dict()))
     with torch.no_grad():
-        first = vae.encode(video, **how).mean, vae.decode(latents, **how)
-        second = vae.encode(video, **how).mean, vae.decode(latents, **how)
+        first = vae.encode(video, **options).mean, vae.decode(latents, **options)
+        second = vae.encode(video, **options).mean, vae.decode(latents, **options)
     torch.testing.assert_close((video, latents, vae.state_dict()), before, rtol=0, atol=0)
     torch.testing.assert_close(first, second, rtol=0, atol=0)

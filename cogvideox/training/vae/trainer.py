@@ -186,9 +186,9 @@ def reconstruct(
     """
     if pixel_cache is None or latent_cache is None:
         posterior = vae.encode(pixels)
-        return vae.decode(posterior.at(noise)), posterior.mean, posterior.logvar
+        return vae.decode(posterior.reparameterize(noise)), posterior.mean, posterior.logvar
     posterior = Posterior.from_moments(vae.encoder(pixels, pixel_cache()))
-    return vae.decoder(posterior.at(noise), latent_cache()), posterior.mean, posterior.logvar
+    return vae.decoder(posterior.reparameterize(noise), latent_cache()), posterior.mean, posterior.logvar
 
 
 def freeze_encoder(vae: CausalVAE, ema: EMA) -> None:

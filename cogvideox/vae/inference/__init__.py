@@ -1,1 +1,1 @@
-"""The VAE without gradients: exact slicing, tiling, offloading."""
+"""Inference with the VAE: exact slicing in strips of rows, tiling and offloading."""

@@ -1,7 +1,7 @@
-"""Mean and variance for norms, from a feature map in strips.
+"""Mean and variance for GroupNorm, from a feature map in strips.
 
-Accurate where the libraries are not: of channels-last tensors in float32, `F.group_norm` and
-`batch_norm_update_stats` on a CPU add up one number after another, which over a million pixels is wrong by 1e-3.
+On a CPU, `F.group_norm` and `batch_norm_update_stats` accumulate channels-last float32 tensors sequentially, with an
+error of 1e-3 over a million pixels. Here blocks of pixels are accumulated separately.
 
 Axes: b batch, c channels, g groups of them, t frames, h w height and width.
 """
@@ -19,7 +19,7 @@ from cogvideox.device import widest_float
 Strip = Float[Tensor, "b c t _ w"]
 
 _BLOCK = 4096
-"""Pixels that are added up one after another; an error of about 1e-6."""
+"""Pixels that are accumulated sequentially, with an error of about 1e-6."""
 
 
 def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b g"]]:
@@ -38,9 +38,9 @@ def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tenso
 
 
 def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b c"], Float[Tensor, "n b c"]]:
-    """How many pixels, mean and variance of each of the pieces of x."""
+    """Number of pixels, mean and variance of each block of x."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        # `var_mean` would take 25 times as long.
+        # `var_mean` is 25 times slower here.
         blocks = rearrange(x, "b c t h w -> b (t h w) c").split(_BLOCK, dim=1)
         found = [
             torch.batch_norm_update_stats(pixels.T[None, :, None], None, None, 0.0)
@@ -53,11 +53,11 @@ def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b 
         return counts, mean, variance
     count = math.prod(x.shape[2:])
     if x.dtype in (torch.float16, torch.bfloat16):
-        # Without a copy in float32. The square of the mean costs no digits that 16 bits have.
+        # Without a float32 copy. Subtracting the squared mean loses no precision that 16-bit inputs have.
         mean = x.mean((2, 3, 4), dtype=torch.float32)
         square = torch.linalg.vector_norm(x, dim=(2, 3, 4), dtype=torch.float32).square() / count
         variance = (square - mean.square()).clamp_min(0)
     else:
         variance, mean = torch.var_mean(x, (2, 3, 4), correction=0)
-    # Filled on the device, because the host would have to wait to copy a number there.
+    # Created on the device, because copying a number there would synchronise.
     return torch.full((1,), count, dtype=widest_float(x.device), device=x.device), mean[None], variance[None]

@@ -1,4 +1,4 @@
-"""Where tensors wait until it is their turn: a device's in the CPU's memory, the CPU's in a temporary file."""
+"""Offloading of single tensors: from a device to pinned CPU memory, from the CPU to a temporary file."""
 
 import ctypes
 import sys
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def to_host(x: Tensor) -> Tensor:
-    """A copy of a device's tensor in the CPU's memory, pinned for CUDA, where the way back is several times faster."""
+    """A copy in CPU memory, pinned for CUDA, which makes the copy back several times faster."""
     return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda).copy_(x)
 
 
 class DiskTensor:
-    """A tensor in a file without a name, which is gone with this object. The system's `TMPDIR` says where."""
+    """A tensor in an unnamed temporary file, deleted with this object. `TMPDIR` sets the folder."""
 
     def __init__(self, x: Tensor) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as this object lives
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this object exists
         torch.save(x, self._file)
 
     def read(self) -> Tensor:
@@ -27,8 +27,8 @@ class DiskTensor:
 
 
 def release_memory() -> None:
-    """Give freed memory of the CPU back to the system. Between tensors that stay, glibc would keep it."""
+    """Return freed CPU memory to the system. glibc would keep it if it lies between tensors that are alive."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # missing in other C libraries
         if trim is not None:
             trim(0)

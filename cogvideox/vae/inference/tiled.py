@@ -1,4 +1,4 @@
-"""Decoding and encoding in overlapping tiles: little memory for a picture of any size, at the price of exactness.
+"""Overlapping tiles with blended borders: less memory for large pictures, but approximate.
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -13,18 +13,18 @@ from cogvideox.errors import UserError
 
 Cells = Float[Tensor, "b c t h w"]
 Tile = Float[Tensor, "b c t _ _"]
-"""One of several; those at the edges are smaller."""
+"""Tiles at the edges are smaller."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Overlapping tiles with linearly blended borders, as the official code does it.
+    """Overlapping tiles with linearly blended borders, as in the official code.
 
-    An approximation: each tile has norm statistics of its own, so seams may show. Lengths are in pixels of the video,
-    overlaps are the share of a tile that its neighbour repeats. The defaults are the official ones.
+    An approximation: each tile has its own norm statistics, so seams may be visible. Sizes are in pixels of the video;
+    overlaps are fractions of a tile. The defaults are the official ones.
 
     Raises:
-        UserError: a length below 1, an overlap outside [0, 1).
+        UserError: a size below 1, or an overlap outside [0, 1).
     """
 
     height: int = 240
@@ -34,13 +34,13 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
-            raise UserError(f"a tile of {self.height}x{self.width} pixels is empty; the official ones are 240x360")
+            raise UserError(f"tiles of {self.height}x{self.width} pixels are empty; the default is 240x360")
         for overlap in (self.overlap_height, self.overlap_width):
             if not 0 <= overlap < 1:
-                raise UserError(f"a tile overlap of {overlap} is not in [0, 1); 0.2 is usual")
+                raise UserError(f"a tile overlap of {overlap} must be in [0, 1), such as 0.2")
 
     def plan(self, ratio: int) -> "TilePlan":
-        """The tiles in latent cells, each `ratio` pixels wide: rounded down, but at least one cell."""
+        """The tiles in latent cells of `ratio` pixels, rounded down to at least one cell."""
         size = (max(self.height // ratio, 1), max(self.width // ratio, 1))
         shares = (self.overlap_height, self.overlap_width)
         stride = tuple(max(int(n * (1 - share)), 1) for n, share in zip(size, shares, strict=True))
@@ -49,18 +49,20 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Size and distance of tiles in latent cells, as (height, width). `scale` below: how many cells of the tensor at
-    hand stand for one latent cell."""
+    """Size and stride of tiles in latent cells, as (height, width).
+
+    `scale` below is the number of rows of a tensor for each latent row: 1 for latents, `ratio` for pixels.
+    """
 
     size: tuple[int, int]
     stride: tuple[int, int]
 
     def covers(self, x: Cells, scale: int) -> bool:
-        """Whether one tile holds everything."""
+        """Whether a single tile covers x."""
         return x.shape[3] <= self.size[0] * scale and x.shape[4] <= self.size[1] * scale
 
     def cut(self, x: Cells, scale: int) -> list[list[Tile]]:
-        """Rows of tiles."""
+        """Cut x into rows of tiles."""
         (height, width), (down, right) = self._scaled(scale)
         return [
             [x[..., i : i + height, j : j + width] for j in range(0, x.shape[4], right)]
@@ -68,7 +70,7 @@ class TilePlan:
         ]
 
     def join(self, rows: list[list[Tile]], scale: int) -> Cells:
-        """Blend every tile with the one above and the one to its left (both blended before), then put them together."""
+        """Blend each tile with its (already blended) upper and left neighbours, then concatenate them."""
         (height, width), (down, right) = self._scaled(scale)
         rows = [list(row) for row in rows]
         for i, row in enumerate(rows):

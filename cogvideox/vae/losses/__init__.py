@@ -1,1 +1,1 @@
-"""Losses of VAE training."""
+"""Losses of VAE training (paper section 2.1)."""

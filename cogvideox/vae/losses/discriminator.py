@@ -1,8 +1,8 @@
-"""The 3D discriminator of the VAE's adversarial term (paper section 2.1), its losses and the weight of the term.
+"""The 3D discriminator of the VAE (paper section 2.1), its hinge losses, and the weight of the adversarial term.
 
-What is published of it is a name; this one is made of the VAE's own causal layers. It judges patch by patch, sees
-single images and clips of 4k+1 frames alike, and never looks ahead: the first frame is judged as an image is. There are
-no norms, so nothing pools over a batch, a clip or a chunk.
+The paper gives no architecture. This one is a patch discriminator built from the VAE's causal layers: it takes images
+and clips of 4k+1 frames, and it is causal, so the first frame gets the logits of a single image. It has no norms, so
+logits do not depend on other samples or chunks.
 
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
@@ -24,11 +24,14 @@ Features = Float[Tensor, "b _c _t _h _w"]
 Logits = Float[Tensor, "b 1 _t _h _w"]
 
 SLOPE = 0.1
-LARGEST_WEIGHT = 1e4
+"""Negative slope of the leaky ReLUs."""
+
+MAX_WEIGHT = 1e4
+"""Maximum of the adaptive weight."""
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions beside a plain path, at half the height and width after it and, where asked, half the frames."""
+    """Two convolutions with a skip connection; halves height and width and, with `compress_time`, the frames."""
 
     def __init__(self, in_channels: int, out_channels: int, compress_time: bool) -> None:
         super().__init__()
@@ -40,12 +43,12 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Features, conv_cache: ConvCache) -> Features:
         y = F.leaky_relu(self.conv1(x, conv_cache), SLOPE)
         y = F.leaky_relu(self.conv2(y, conv_cache), SLOPE)
-        y, x = (_halved(part, self.compress_time, conv_cache) for part in (y, x))
+        y, x = (_downsample(part, self.compress_time, conv_cache) for part in (y, x))
         return (y + self.skip(x)) * math.sqrt(0.5)
 
 
-def _halved(x: Features, compress_time: bool, conv_cache: ConvCache) -> Features:
-    """The means of 2x2 pixels and of pairs of frames; the first frame of a video stays alone, as in the VAE."""
+def _downsample(x: Features, compress_time: bool, conv_cache: ConvCache) -> Features:
+    """Average 2x2 pixels and, with `compress_time`, pairs of frames, except a video's first frame, as in the VAE."""
     if compress_time:
         first, rest = x.split([1, x.shape[2] - 1], dim=2) if conv_cache.is_first else (x[:, :, :0], x)
         x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
@@ -53,7 +56,7 @@ def _halved(x: Features, compress_time: bool, conv_cache: ConvCache) -> Features
 
 
 class Discriminator(nn.Module):
-    """Video to one number for each patch: high for what looks recorded, low for what looks reconstructed."""
+    """Patch discriminator: video to one logit for each patch, high for real and low for reconstructed patches."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -66,7 +69,7 @@ class Discriminator(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 1)
 
     def forward(self, video: Pixels, conv_cache: ConvCache | None = None) -> Logits:
-        """The logits of a clip of 4k+1 frames; `conv_cache` is what a part of one knows of the frames before it."""
+        """The logits of clips of 4k+1 frames, or of chunks of them with a `conv_cache` (see `vae.conv_cache`)."""
         conv_cache = conv_cache or ConvCache()
         x = F.leaky_relu(self.conv_in(video, conv_cache), SLOPE)
         for block in self.blocks:
@@ -76,7 +79,7 @@ class Discriminator(nn.Module):
 
 @torch.no_grad()
 def init_weights(discriminator: Discriminator, generator: torch.Generator | None = None) -> None:
-    """Convolutions normal with variance 2 / fan-in, the plain paths and the last one with 1 / fan-in; biases 0."""
+    """Normal with variance 2 / fan-in for convolutions, 1 / fan-in for skip connections and the last one; biases 0."""
     for name, module in discriminator.named_modules():
         if isinstance(module, CausalConv3d | PointwiseConv3d):
             gain = 1 if name == "conv_out" or name.endswith("skip") else 2
@@ -85,33 +88,33 @@ def init_weights(discriminator: Discriminator, generator: torch.Generator | None
 
 
 def generator_loss(fake: Logits) -> Float[Tensor, ""]:
-    """What the VAE is asked for: reconstructions that are taken for recorded."""
+    """Hinge loss of the generator: -mean(D(fake))."""
     return -fake.mean()
 
 
 def hinge_loss(real: Logits, fake: Logits) -> Float[Tensor, ""]:
-    """What the discriminator is asked for: above 1 for recorded patches, below -1 for reconstructed ones."""
+    """Hinge loss of the discriminator: (mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))) / 2."""
     return (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()) / 2
 
 
 def adaptive_weight(
     reconstruction: Pixels,
     last_layer: Tensor,
-    likeness: Pixels,
-    adversarial: Pixels,
+    reconstruction_grad: Pixels,
+    adversarial_grad: Pixels,
     average: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, ""]:
-    """The factor that makes the adversarial term pull at the decoder's last layer as hard as the others (VQGAN,
-    arXiv 2012.09841, equation 7), at most 10,000. A constant for the gradient.
+    """Adaptive weight of the adversarial term: the ratio of gradient norms at the decoder's last layer (VQGAN, arXiv
+    2012.09841, equation 7), at most `MAX_WEIGHT`. No gradient flows through it.
 
     Args:
-        last_layer: a weight that `reconstruction` was made with.
-        likeness, adversarial: the gradients of the two losses with respect to `reconstruction`.
-        average: of a gradient of the layer over the processes that have other pixels of the same step.
+        last_layer: the weight of the decoder's last layer, from which `reconstruction` was computed.
+        reconstruction_grad, adversarial_grad: gradients of the two losses with respect to `reconstruction`.
+        average: averages a gradient of the layer over the ranks with other pixels of the same step.
     """
-    pulls = []
-    for gradient in (likeness, adversarial):
-        (pull,) = torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)
-        pulls.append((pull if average is None else average(pull)).norm())
-    floor = pulls[0] / LARGEST_WEIGHT + torch.finfo(pulls[0].dtype).tiny
-    return pulls[0] / (pulls[1] + floor)
+    norms = []
+    for gradient in (reconstruction_grad, adversarial_grad):
+        (grad,) = torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)
+        norms.append((grad if average is None else average(grad)).norm())
+    floor = norms[0] / MAX_WEIGHT + torch.finfo(norms[0].dtype).tiny
+    return norms[0] / (norms[1] + floor)

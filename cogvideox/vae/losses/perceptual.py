@@ -1,10 +1,14 @@
-"""LPIPS: how different two pictures look (Zhang et al. 2018, arXiv 1801.03924), the version on VGG16.
+"""Perceptual distances of images: LPIPS, and random features for use without its weight files (paper section 2.1).
 
-Both pictures go through VGG16; at five depths their features are scaled to length 1 over the channels, and the squared
-differences are added up with a learned weight for each channel. Nothing of it is trained here: the trunk comes from a
-file of torchvision's VGG16, the weights from a file of the original implementation (`vgg.pth`, 7 KB).
+LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1, on VGG16) compares the features of both images at five depths:
+features are normalised over the channels, and squared differences are summed with a learned weight for each channel.
+Weights are loaded from two files: torchvision's VGG16 (trunk) and the original implementation's `vgg.pth` (heads).
 
-Axes: n pictures, c channels, h w height and width; pixels in [-1, 1].
+`RandomFeatures` is the same distance in a small network with fixed random weights. It separates edges and textures well
+enough to give sharper reconstructions than pixel losses alone, but it does not model human perception. It is never
+logged as LPIPS.
+
+Axes: n images, c channels, h w height and width; pixels in [-1, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -20,30 +24,30 @@ from cogvideox.state_dict.keymap import Rename
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
 
-Pictures = Float[Tensor, "n 3 h w"]
+Images = Float[Tensor, "n 3 h w"]
 
 VGG_WIDTHS = (64, 128, 256, 512, 512)
-"""Channels of VGG16's five stages, which have this many convolutions:"""
+"""Channels of the five stages of VGG16."""
 VGG_DEPTHS = (2, 2, 3, 3, 3)
+"""Convolutions of the five stages of VGG16."""
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""(pixels - SHIFT) / SCALE are ImageNet's pixels, as the trunk knows them: their mean and deviation, in [-1, 1]."""
-
+"""(pixels - SHIFT) / SCALE are VGG16's inputs: mean and standard deviation of ImageNet, for pixels in [-1, 1]."""
 
 RANDOM_WIDTHS = (16, 32, 64)
-"""Channels at full size, half and a quarter."""
+"""Channels of `RandomFeatures` at full, half and quarter size."""
 
 
 class PerceptualLoss(NamedTuple):
-    """A distance of pictures (n of one to n of the other, giving n numbers) and the name that its term is logged by."""
+    """A distance between images [n 3 h w] and [n 3 h w], giving [n], and the name under which its term is logged."""
 
     name: str
     distance: Callable[[Tensor, Tensor], Tensor]
 
 
 class VGG16(nn.Module):
-    """The convolutions of VGG16 (Simonyan & Zisserman 2014), under torchvision's names `features.{n}.weight`."""
+    """The convolutions of VGG16 (Simonyan & Zisserman 2014), with torchvision's names `features.{n}.weight`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class VGG16(nn.Module):
             self.taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
 
-    def forward(self, x: Pictures) -> list[Float[Tensor, "n _c _h _w"]]:
+    def forward(self, x: Images) -> list[Float[Tensor, "n _c _h _w"]]:
         """The features after the last ReLU of each stage."""
         found = []
         for index, layer in enumerate(self.features):
@@ -70,7 +74,7 @@ class VGG16(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """The distance of pictures. `load` reads the weights that give it its meaning."""
+    """LPIPS distance between images. Use `load` to get it with its trained weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,14 +84,14 @@ class LPIPS(nn.Module):
 
     @classmethod
     def load(cls, trunk: str | Path, heads: str | Path) -> "LPIPS":
-        """LPIPS with the weights of two files, safetensors or `.pt`/`.pth`.
+        """Load LPIPS from two files, safetensors or `.pt`/`.pth`.
 
         Args:
-            trunk: VGG16 as torchvision saves it; of its names, those of the classifier are passed over.
-            heads: the channels' weights as the original saves them, `lin{k}.model.1.weight`.
+            trunk: VGG16 as saved by torchvision; the classifier is ignored.
+            heads: the channel weights as saved by the original implementation, `lin{k}.model.1.weight`.
 
         Raises:
-            UserError: a file is missing, damaged or of something else; what does not fit is named.
+            UserError: a file is missing, damaged or has other tensors; the message names them.
         """
         with torch.device("meta"):
             lpips = cls()
@@ -98,16 +102,16 @@ class LPIPS(nn.Module):
         load_strict(lpips.heads, open_weights(heads), where=str(heads), rules=rules, dtype=torch.float32)
         return lpips.requires_grad_(False)
 
-    def forward(self, x: Pictures, y: Pictures) -> Float[Tensor, " n"]:
-        """The distance of each picture of x to that of y: 0 for the same, about 1 for nothing in common."""
+    def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
+        """The distance of each image of x to that of y: 0 for equal images, about 1 for unrelated ones."""
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
-        ours, theirs = (self.trunk((pictures - shift) / scale) for pictures in (x, y))
+        ours, theirs = (self.trunk((images - shift) / scale) for images in (x, y))
         weights = [weight.flatten() for weight in self.heads.parameters()]
         return unit_distance(ours, theirs, weights)
 
 
 class RandomFeatures(nn.Module):
-    """The distance of pictures in the features of a small network with fixed random weights, always the same."""
+    """Distance between images in the features of a small network with fixed random weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,19 +120,19 @@ class RandomFeatures(nn.Module):
         for before, width in zip((3, *RANDOM_WIDTHS), RANDOM_WIDTHS):
             conv = nn.Conv2d(before, width, 3, padding=1)
             weight = torch.randn(conv.weight.shape, generator=generator)
-            # Half of what is flat taken out, so that edges count for more; biases keep flat grey from being all zero.
+            # Subtracting half of the mean gives edges more weight; biases keep the features of flat grey nonzero.
             weight -= 0.5 * weight.mean((2, 3), keepdim=True)
             conv.weight.data = weight * (2 / weight[0].numel()) ** 0.5
             conv.bias = nn.Parameter(0.3 * torch.randn(width, generator=generator))
             self.convs.append(conv)
         self.requires_grad_(False)
 
-    def forward(self, x: Pictures, y: Pictures) -> Float[Tensor, " n"]:
-        """The distance of each picture of x to that of y; 0 for the same."""
+    def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
+        """The distance of each image of x to that of y: 0 for equal images."""
         ours, theirs = self._features(x), self._features(y)
         return unit_distance(ours, theirs, [x.new_ones(width) for width in RANDOM_WIDTHS])
 
-    def _features(self, x: Pictures) -> list[Float[Tensor, "n _c _h _w"]]:
+    def _features(self, x: Images) -> list[Float[Tensor, "n _c _h _w"]]:
         found = []
         for level, conv in enumerate(self.convs):
             x = F.leaky_relu(conv(F.avg_pool2d(x, 2) if level else x), 0.1)
@@ -141,7 +145,7 @@ def unit_distance(
     theirs: Sequence[Float[Tensor, "n _c _h _w"]],
     weights: Sequence[Float[Tensor, " _c"]],
 ) -> Float[Tensor, " n"]:
-    """Over all depths: squared differences of features of length 1, weighted by channel, as a mean over places."""
+    """LPIPS, equation 1: weighted squared differences of normalised features, averaged over space, summed over depths."""
     distances = []
     for x, y, weight in zip(ours, theirs, weights, strict=True):
         difference = (_unit(x) - _unit(y)).square().mean((2, 3))
@@ -150,5 +154,5 @@ def unit_distance(
 
 
 def _unit(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    # This norm has the gradient 0 where all features are 0; the root of a sum of squares would have none.
+    # vector_norm has gradient 0 where all features are 0; the square root of the sum of squares would give NaN.
     return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10)

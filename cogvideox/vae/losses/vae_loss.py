@@ -1,7 +1,6 @@
-"""The VAE's loss on pixels and latents: reconstruction, how it looks, and KL (paper section 2.1).
+"""The VAE's loss without the adversarial term: L1, L2, perceptual and KL (paper section 2.1).
 
-Axes: b batch, c channels, t frames, h w height and width, f frames chosen of each clip; pixels in [-1, 1].
-The adversarial term has a file of its own (`discriminator`).
+Axes: b batch, c channels, t frames, h w height and width, n selected frames; pixels in [-1, 1].
 """
 
 import math
@@ -16,12 +15,14 @@ from cogvideox.vae.losses.perceptual import PerceptualLoss
 from cogvideox.vae.posterior import Posterior
 
 Pixels = Float[Tensor, "b c t h w"]
-Pictures = Float[Tensor, "_n c h w"]
+Images = Float[Tensor, "_n c h w"]
 
 
 class RankShares(NamedTuple):
-    """What a mean over the pixels, latents or pictures at hand counts in a mean over several processes' (`vae_parts`):
-    the number here times that of processes, over the number of all. Alone it is all there is."""
+    """Weights that turn this rank's means into means over all ranks: number of ranks * elements here / all elements.
+
+    All are 1 on a single process.
+    """
 
     pixels: float = 1.0
     latents: float = 1.0
@@ -37,13 +38,15 @@ def vae_loss(
     frames: Int[Tensor, "n 2"] | None = None,
     shares: RankShares = RankShares(),  # noqa: B008 - it never changes
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The weighted sum, and its terms unweighted: `l1`, `l2` (means over pixels), `kl` (mean over latent elements) and,
-    under its name, how far the chosen `frames` look from what they should, by `looks`.
+    """The weighted loss and its unweighted terms.
 
-    The paper's versions disagree on L1 or L2; both are here.
+    The terms are `l1` and `l2` (means over pixels), `kl` (mean over latent elements), and the perceptual term under its
+    own name. Versions of the paper disagree on L1 or L2, so both are available.
 
     Args:
-        frames: the clip and the frame of each picture that is looked at; None for all.
+        perceptual: the distance of the perceptual term; None for no such term.
+        frames: (clip, frame) indices of the frames in the perceptual term; None for all frames.
+        shares: weights of this rank's means, see `RankShares`.
     """
     error = reconstruction - target
     terms = {
@@ -62,8 +65,8 @@ def vae_loss(
     return total, terms
 
 
-def select_frames(video: Pixels, frames: Int[Tensor, "n 2"] | None) -> Pictures:
-    """Some frames of some clips, or all of all."""
+def select_frames(video: Pixels, frames: Int[Tensor, "n 2"] | None) -> Images:
+    """The frames with these (clip, frame) indices, or all frames of all clips."""
     if frames is None:
         return rearrange(video, "b c t h w -> (b t) c h w")
     clip, frame = frames.unbind(1)

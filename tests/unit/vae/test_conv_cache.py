@@ -4,7 +4,7 @@ from torch import nn
 from cogvideox.vae.conv_cache import StreamingCache
 
 
-def test_a_stream_hands_on_its_tail():
+def test_streaming_cache_prepends_the_last_frames():
     layer, stream = nn.Identity(), StreamingCache()
     clip = torch.arange(6.0).view(1, 1, 6, 1, 1)
     assert stream.prepend(layer, clip[:, :, :2], 2).flatten().tolist() == [0, 0, 0, 1]

@@ -27,7 +27,7 @@ def test_pointwise_convolution_is_a_convolution():
         (4, 1, False, [0, 0, 0, 0]),
     ],
 )
-def test_source_frames(num_frames, num_latents, is_first, expected):
+def test_source_frames_of_first_and_later_chunks(num_frames, num_latents, is_first, expected):
     assert source_frames(num_frames, num_latents, is_first).tolist() == expected
 
 

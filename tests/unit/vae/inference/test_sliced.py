@@ -1,4 +1,4 @@
-"""What strips are made of, against its definition."""
+"""The forward pass in strips: norm statistics, resampling layers and memory."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ def channels_last(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("mean", [0.0, 30.0])
 @pytest.mark.parametrize("num_strips", [1, 3])
-def test_moments_of_many_pixels(mean, num_strips):
-    """Added up one after another, 400,000 pixels of this mean would be off by 5e-4 in float32."""
+def test_moments_of_many_pixels_are_accurate(mean, num_strips):
+    """Accumulated sequentially in float32, 400,000 pixels with this mean would be off by 5e-4."""
     x = channels_last(2, 8, 1, 500, 800) + mean
     strips = [strip.contiguous(memory_format=torch.channels_last_3d) for strip in x.tensor_split(num_strips, dim=3)]
     found_mean, found_variance = group_moments(strips, num_groups=4)
@@ -34,7 +34,7 @@ def test_moments_of_many_pixels(mean, num_strips):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_moments_of_other_numbers(dtype):
+def test_moments_of_other_dtypes_are_accurate(dtype):
     x = (channels_last(2, 8, 3, 4, 5) + 1).to(dtype)
     mean, variance = group_moments([x], num_groups=2)
     exact = x.double().reshape(2, 2, -1)
@@ -46,8 +46,8 @@ def test_moments_of_other_numbers(dtype):
 @pytest.mark.parametrize("compress_time", [False, True])
 @pytest.mark.parametrize("is_first", [False, True])
 @torch.no_grad()
-def test_resampled_in_strips(layer, compress_time, is_first):
-    """2x2 filters before the doubling for 3x3 filters after it; rows of the neighbours around a strip."""
+def test_resampling_in_strips_is_exact(layer, compress_time, is_first):
+    """With 2x2 filters before upsampling for 3x3 filters after it, and neighbouring rows around each strip."""
     torch.manual_seed(1)
     layer, in_slices, whole = layer(4, compress_time), SlicedCache(3), ConvCache()
     in_slices.is_first = whole.is_first = is_first
@@ -57,8 +57,8 @@ def test_resampled_in_strips(layer, compress_time, is_first):
 
 
 @torch.no_grad()
-def test_a_picture_one_cell_wide():
-    """Where a side is 1, a tensor has several layouts at once."""
+def test_pictures_one_latent_wide_are_exact():
+    """With a side of 1, a tensor is contiguous in several memory formats."""
     vae = CausalVAE(SMALL).requires_grad_(False)
     ratio = vae.config.spatial_compression_ratio
     for height, width in [(ratio, ratio), (ratio, 3 * ratio), (3 * ratio, ratio)]:
@@ -72,19 +72,19 @@ def test_a_picture_one_cell_wide():
 
 
 @torch.no_grad()
-def test_strips_take_little_memory():
-    """The proportions of the official widths and frames: 17 of them, so that there is a second chunk."""
+def test_strips_and_offloading_reduce_peak_memory():
+    """With the proportions of the official widths, and 17 frames, so that there is a second chunk."""
     vae = CausalVAE(
         VAEConfig(block_out_channels=(16, 32, 32, 64), norm_num_groups=8, layers_per_block=2)
     ).requires_grad_(False)
     latents = torch.randn(1, 16, 5, 6, 4)
 
-    def peak(**how) -> int:
+    def peak(**options) -> int:
         with Live(latents, *vae.parameters(), device="cpu") as live:
-            if how:
-                vae.decode(latents, **how)
+            if options:
+                vae.decode(latents, **options)
             else:
-                with torch.enable_grad():  # layer by layer, whole
+                with torch.enable_grad():  # the forward pass with gradients
                     vae.decode(latents)
         return live.peak
 
@@ -94,7 +94,7 @@ def test_strips_take_little_memory():
     assert offloaded <= 0.45 * layer_by_layer
 
 
-def test_refusals():
+def test_invalid_strips_are_refused():
     vae = CausalVAE(SMALL)
     ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
     with torch.no_grad(), pytest.raises(UserError, match="strips=0"):

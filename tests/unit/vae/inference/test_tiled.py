@@ -1,4 +1,4 @@
-"""Tiles: what is cut and joined, and which are refused. Their values are compared in tests/parity."""
+"""Tiling: cutting, joining and errors. Values are compared in tests/parity."""
 
 import pytest
 import torch
@@ -8,23 +8,23 @@ from cogvideox.vae.inference.tiled import Tiling
 
 
 @pytest.mark.parametrize("size", [(6, 10), (7, 9), (3, 4), (1, 1)])
-def test_tiles_of_one_picture_join_to_it(size):
-    """Where tiles agree, blending them changes nothing."""
+def test_join_inverts_cut(size):
+    """Blending equal values changes nothing."""
     plan = Tiling(height=32, width=40, overlap_height=0.25, overlap_width=0.2).plan(8)
     assert (plan.size, plan.stride) == ((4, 5), (3, 4))
     picture = torch.randn(1, 2, 3, *size)
     torch.testing.assert_close(plan.join(plan.cut(picture, 1), 1), picture)
 
 
-def test_official_tiles_in_latent_cells():
+def test_default_tiles_in_latent_cells():
     plan = Tiling().plan(8)
     assert (plan.size, plan.stride) == ((30, 45), (25, 36))
     assert plan.covers(torch.zeros(1, 1, 1, 30, 45), 1) and not plan.covers(torch.zeros(1, 1, 1, 30, 46), 1)
     assert plan.covers(torch.zeros(1, 1, 1, 240, 360), 8)
 
 
-def test_refusals():
-    with pytest.raises(UserError, match="0x360 pixels is empty"):
+def test_invalid_tiles_are_refused():
+    with pytest.raises(UserError, match="0x360 pixels are empty"):
         Tiling(height=0)
-    with pytest.raises(UserError, match=r"overlap of 1.0 is not in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"overlap of 1.0 must be in \[0, 1\)"):
         Tiling(overlap_width=1.0)

@@ -1,4 +1,4 @@
-"""The discriminator: what it takes, what it may not see, and the factor that its term is given."""
+"""The discriminator: shapes, causality, losses and the adaptive weight."""
 
 import pytest
 import torch
@@ -20,12 +20,12 @@ def discriminator() -> Discriminator:
     return net
 
 
-def test_images_and_clips_are_judged_patch_by_patch(discriminator):
+def test_images_and_clips_get_a_logit_for_each_patch(discriminator):
     for num_frames, num_latents in ((1, 1), (5, 2), (9, 3), (17, 5)):
         assert discriminator(torch.randn(2, 3, num_frames, 16, 24)).shape == (2, 1, num_latents, 2, 3)
 
 
-def test_it_never_looks_ahead_nor_at_other_clips(discriminator):
+def test_logits_are_causal_and_independent_of_the_batch(discriminator):
     video = torch.randn(2, 3, 9, 16, 16)
     changed = video.clone()
     changed[:, :, 5:] += 1.0
@@ -36,8 +36,7 @@ def test_it_never_looks_ahead_nor_at_other_clips(discriminator):
     torch.testing.assert_close(discriminator(video[:1]), before[:1])
 
 
-def test_a_clip_may_come_in_chunks(discriminator):
-    """It asks its past as the VAE's layers do, so what stands for the past of a clip stands for it here."""
+def test_chunks_with_a_streaming_cache_equal_one_call(discriminator):
     video, conv_cache, parts = torch.randn(1, 3, 13, 16, 16), StreamingCache(), []
     for number, chunk in enumerate(video.split([5, 4, 4], dim=2), start=1):
         parts.append(discriminator(chunk, conv_cache))
@@ -45,19 +44,19 @@ def test_a_clip_may_come_in_chunks(discriminator):
     torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
 
 
-def test_it_begins_with_logits_of_the_size_of_the_hinge(discriminator):
+def test_initial_logits_are_of_the_order_of_the_hinge(discriminator):
     net = Discriminator(DiscriminatorConfig(width=8))
     init_weights(net, torch.Generator().manual_seed(0))
     assert 0.05 < net(torch.rand(2, 3, 9, 32, 32) * 2 - 1).std() < 2.0
 
 
-def test_losses():
+def test_hinge_losses():
     real, fake = torch.tensor([2.0, 0.0]).view(2, 1, 1, 1, 1), torch.tensor([-3.0, 0.5]).view(2, 1, 1, 1, 1)
     assert hinge_loss(real, fake).item() == (0.5 + 0.75) / 2
     assert generator_loss(fake).item() == 1.25
 
 
-def test_it_learns_to_tell_blurred_from_sharp(discriminator):
+def test_learns_to_separate_sharp_from_blurred(discriminator):
     generator = torch.Generator().manual_seed(0)
     net = Discriminator(DiscriminatorConfig(width=4))
     init_weights(net, generator)
@@ -73,24 +72,24 @@ def test_it_learns_to_tell_blurred_from_sharp(discriminator):
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-def test_both_terms_pull_equally_at_the_last_layer(size):
-    """However large the adversarial gradient is; by the factor, not by the loss that it is computed beside."""
+def test_adaptive_weight_equalises_gradient_norms(size):
+    """For any size of the adversarial gradient, up to the maximum weight."""
     layer, x = nn.Conv3d(4, 3, 1), torch.randn(1, 4, 2, 3, 3)
     reconstruction = layer(x)
-    likeness, adversarial = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * size
-    weight = adaptive_weight(reconstruction, layer.weight, likeness, adversarial)
-    pulls = [
+    reconstruction_grad, adversarial = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * size
+    weight = adaptive_weight(reconstruction, layer.weight, reconstruction_grad, adversarial)
+    norms = [
         torch.autograd.grad(reconstruction, layer.weight, gradient, retain_graph=True)[0].norm().item()
-        for gradient in (likeness, weight * adversarial)
+        for gradient in (reconstruction_grad, weight * adversarial)
     ]
     if size >= 1:
-        assert pulls[1] == pytest.approx(pulls[0], rel=1e-3)
+        assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     else:
         assert weight.item() == pytest.approx(1e4, rel=0.1)
     assert not weight.requires_grad
 
 
-def test_no_gradient_gives_no_weight():
+def test_adaptive_weight_of_zero_gradients_is_zero():
     layer = nn.Conv3d(1, 3, 1)
     reconstruction = layer(torch.ones(1, 1, 1, 2, 2))
     zero = torch.zeros_like(reconstruction)
@@ -98,6 +97,6 @@ def test_no_gradient_gives_no_weight():
 
 
 @pytest.mark.parametrize("sizes", [{"width": 0}, {"num_levels": 0}, {"num_temporal_levels": 3}, {"num_levels": 1}])
-def test_sizes_that_make_no_discriminator(sizes):
+def test_invalid_sizes_are_refused(sizes):
     with pytest.raises(UserError, match=r"of the discriminator"):
         DiscriminatorConfig(**sizes)

@@ -1,4 +1,4 @@
-"""LPIPS against its definition, on random weights, and the names and shapes of the files that give it real ones."""
+"""LPIPS against its definition with random weights, and the names and shapes of its weight files."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 from cogvideox.errors import UserError
 from cogvideox.vae.losses.perceptual import LPIPS, VGG16
 
-# Where torchvision's `vgg16().features` has its convolutions, and from how many channels to how many they lead.
+# Index, input and output channels of the convolutions in torchvision's `vgg16().features`.
 CONVOLUTIONS = {
     0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
     17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512),
@@ -17,7 +17,7 @@ CONVOLUTIONS = {
 
 @pytest.fixture(scope="module")
 def trunk() -> dict[str, torch.Tensor]:
-    """A file of torchvision's VGG16, classifier included (in small), with random numbers."""
+    """A state dict of torchvision's VGG16 with random values and a small classifier."""
     generator = torch.Generator().manual_seed(0)
     state = {"classifier.0.weight": torch.zeros(4, 4), "classifier.0.bias": torch.zeros(4)}
     for index, (before, after) in CONVOLUTIONS.items():
@@ -43,13 +43,13 @@ def files(trunk, heads, tmp_path_factory):
 
 
 def by_definition(x, y, trunk, heads) -> list[float]:
-    """Stage by stage and picture by picture, with the features as a plain list of operations."""
+    """LPIPS stage by stage and image by image, with plain operations."""
     stages = ([0, 2], [5, 7], [10, 12, 14], [17, 19, 21], [24, 26, 28])
     mean = (torch.tensor([0.485, 0.456, 0.406]) * 2 - 1).view(3, 1, 1)
     deviation = (torch.tensor([0.229, 0.224, 0.225]) * 2).view(3, 1, 1)
     distances = []
     for pair in zip(x, y, strict=True):
-        a, b = ((picture - mean) / deviation for picture in pair)
+        a, b = ((image - mean) / deviation for image in pair)
         distance = 0.0
         for k, stage in enumerate(stages):
             if k:
@@ -64,7 +64,7 @@ def by_definition(x, y, trunk, heads) -> list[float]:
     return distances
 
 
-def test_against_the_definition(files, trunk, heads):
+def test_lpips_equals_its_definition(files, trunk, heads):
     lpips = LPIPS.load(*files)
     x, y = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     found = lpips(x, y)
@@ -74,8 +74,7 @@ def test_against_the_definition(files, trunk, heads):
     assert not any(parameter.requires_grad for parameter in lpips.parameters())
 
 
-def test_a_flat_picture_has_a_gradient(files):
-    """Where all features are 0, the length of their vector has none by itself."""
+def test_gradient_is_finite_where_all_features_are_zero(files):
     lpips = LPIPS.load(*files)
     for parameter in lpips.trunk.parameters():
         if parameter.ndim == 1:
@@ -85,7 +84,7 @@ def test_a_flat_picture_has_a_gradient(files):
     assert x.grad.isfinite().all()
 
 
-def test_names_and_shapes_are_torchvisions():
+def test_names_and_shapes_are_those_of_torchvision():
     with torch.device("meta"):
         ours = {name: tuple(tensor.shape) for name, tensor in VGG16().state_dict().items()}
     theirs = {f"features.{k}.weight": (after, before, 3, 3) for k, (before, after) in CONVOLUTIONS.items()}
@@ -94,7 +93,7 @@ def test_names_and_shapes_are_torchvisions():
 
 
 @pytest.mark.parametrize("broken", ["trunk", "heads"])
-def test_other_files_are_refused(broken, trunk, heads, tmp_path):
+def test_incomplete_or_missing_files_are_refused(broken, trunk, heads, tmp_path):
     states = {"trunk": dict(trunk), "heads": dict(heads)}
     lost = {"trunk": "features.28.bias", "heads": "lin4.model.1.weight"}[broken]
     del states[broken][lost]

@@ -1,4 +1,4 @@
-"""The posterior and the terms of the loss."""
+"""The posterior, the terms of the loss, and PSNR."""
 
 import math
 
@@ -11,13 +11,13 @@ from cogvideox.vae.metrics import psnr
 from cogvideox.vae.posterior import Posterior
 
 
-def test_posterior_of_a_standard_normal_has_no_divergence():
+def test_kl_of_a_standard_normal_is_zero():
     posterior = Posterior.from_moments(torch.zeros(2, 8, 1, 2, 2))
     assert posterior.kl().tolist() == [0.0, 0.0]
     assert Posterior.from_moments(torch.full((1, 2, 1, 1, 1), 99.0)).logvar.item() == 20.0
 
 
-def test_loss_terms():
+def test_loss_is_the_weighted_sum_of_its_terms():
     target = torch.zeros(1, 3, 1, 2, 2)
     posterior = Posterior(torch.ones(1, 4, 1, 1, 1), torch.zeros(1, 4, 1, 1, 1))
     total, terms = vae_loss(target + 0.5, target, posterior, LossWeights(l1=1.0, l2=2.0, kl=10.0))
