@@ -26,7 +26,7 @@ class Posterior:
         return cls(mean, logvar.clamp(-30.0, 20.0))
 
     def sample(self, generator: torch.Generator | None = None) -> Latents:
-        """Sample latents. Noise is drawn on the generator's device, so a CPU seed gives the same noise on every device."""
+        """Sample latents. A CPU generator gives the same noise on every device."""
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
         return self.reparameterize(noise.to(self.mean.device))

@@ -118,7 +118,7 @@ def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> No
 def rescale_latents(vae: CausalVAE, factors: Float[Tensor, " z"]) -> None:
     """Multiply each latent channel by a positive factor, in place, without changing any reconstruction.
 
-    The encoder's last layer is multiplied by the factors, and every decoder layer that reads latents is divided by them.
+    The encoder's last layer is multiplied by the factors, and the decoder layers that read latents are divided by them.
     """
     encoder_out = vae.encoder.conv_out
     mean, _ = encoder_out.weight.chunk(2)

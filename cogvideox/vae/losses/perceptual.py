@@ -145,7 +145,7 @@ def unit_distance(
     theirs: Sequence[Float[Tensor, "n _c _h _w"]],
     weights: Sequence[Float[Tensor, " _c"]],
 ) -> Float[Tensor, " n"]:
-    """LPIPS, equation 1: weighted squared differences of normalised features, averaged over space, summed over depths."""
+    """LPIPS, equation 1: weighted squared differences of normalised features, mean over space, sum over depths."""
     distances = []
     for x, y, weight in zip(ours, theirs, weights, strict=True):
         difference = (_unit(x) - _unit(y)).square().mean((2, 3))
