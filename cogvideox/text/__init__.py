@@ -1,1 +1,1 @@
-"""Text: from a prompt to the embedding that the transformer reads (T5 v1.1 encoder and its tokenizer)."""
+"""Text encoding: the T5 v1.1 encoder and its tokenizer, from prompts to prompt embeddings."""

@@ -1,4 +1,4 @@
-"""The text encoder's configuration, field for field what transformers stores in `text_encoder/config.json`.
+"""Configuration of the text encoder, with the fields of `text_encoder/config.json` in transformers.
 
 Imports no torch.
 """
@@ -18,13 +18,13 @@ class T5Config:
     """Sizes of a T5 v1.1 encoder. The defaults are XXL (4.76 B parameters), the encoder of every official CogVideoX.
 
     Raises:
-        UserError: a size below 1, or position buckets that do not split into exact and logarithmic ones per direction.
+        UserError: a size below 1, or a number of position buckets or a maximum distance that does not fit.
     """
 
     vocab_size: int = 32128
     d_model: int = 4096
     d_kv: int = 64
-    """Width of one head; `num_heads * d_kv` need not be `d_model`."""
+    """Width of a head; `num_heads * d_kv` need not equal `d_model`."""
     d_ff: int = 10240
     num_layers: int = 24
     num_heads: int = 64
@@ -35,30 +35,30 @@ class T5Config:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if name != "layer_norm_epsilon" and value < 1:
-                raise UserError(f"the T5 config sets {name}={value}, but the smallest legal value is 1")
+                raise UserError(f"{name}={value} of the T5 config must be 1 or more")
         if self.relative_attention_num_buckets % 4:
             legal = max(4, round(self.relative_attention_num_buckets / 4) * 4)
             raise UserError(
-                f"the T5 config sets relative_attention_num_buckets={self.relative_attention_num_buckets}, which is "
-                "not a multiple of 4 (two directions, each half exact and half logarithmic); "
-                f"the nearest legal value is {legal}"
+                f"relative_attention_num_buckets={self.relative_attention_num_buckets} of the T5 config must be a "
+                "multiple of 4 (for two directions, half of the buckets exact and half logarithmic); "
+                f"the nearest is {legal}"
             )
         exact = self.relative_attention_num_buckets // 4
         if self.relative_attention_max_distance <= exact:
             raise UserError(
-                f"the T5 config sets relative_attention_max_distance={self.relative_attention_max_distance}, but the "
-                f"first {exact} distances have buckets of their own; the smallest legal value is {exact + 1}"
+                f"relative_attention_max_distance={self.relative_attention_max_distance} of the T5 config must be "
+                f"{exact + 1} or more, because the first {exact} distances have buckets of their own"
             )
 
     @classmethod
     def from_transformers(cls, data: dict[str, Any]) -> "T5Config":
-        """Read the content of a `text_encoder/config.json`.
+        """Parse the content of a `text_encoder/config.json`.
 
-        Such files also carry settings of the decoder, of text generation and of the library that wrote them. Those are
-        passed over; the ones that choose another encoder than T5 v1.1 are errors.
+        Settings of the decoder, of text generation and of the library are ignored. Settings that select another encoder
+        than T5 v1.1 are errors.
 
         Raises:
-            UserError: another architecture, or a size is missing or not a whole number.
+            UserError: another architecture, or a size is missing or not an integer.
         """
         model_type = data.get("model_type", "t5")
         if model_type != "t5":
@@ -66,9 +66,9 @@ class T5Config:
         activation = data.get("feed_forward_proj", "relu")
         if activation not in ("gated-gelu", "gated-gelu_new"):
             raise UserError(
-                f"{_WHERE}: feed_forward_proj is {activation!r}, but only 'gated-gelu', that of T5 v1.1, is supported"
+                f"{_WHERE}: feed_forward_proj is {activation!r}, but only 'gated-gelu' (T5 v1.1) is supported"
             )
-        # What transformers assumes of a missing key is T5-small, which is nobody's intention: sizes have to be there.
+        # The defaults of transformers are those of T5-small, which is never intended: sizes are required.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         missing = [name for name in sizes if data.get(name) is None]
         if missing:

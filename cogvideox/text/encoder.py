@@ -1,10 +1,10 @@
 """The T5 v1.1 encoder (Raffel et al. 2020, arXiv 1910.10683; v1.1: gated GELU, Shazeer 2020, arXiv 2002.05202).
 
-CogVideoX reads prompts padded to one fixed length and attends to the padding as to any token, here and in the
-transformer: so there is no attention mask anywhere. Positions enter only as a bias on the attention scores, learned
-once and shared by every layer; scores are not divided by sqrt(d) (the initialisation absorbs it).
+CogVideoX pads prompts to a fixed length and attends to the padding, here and in the transformer, so there is no
+attention mask. Positions enter as a learned bias on the attention scores, shared by all layers. Scores are not divided
+by sqrt(d); the initialisation accounts for it.
 
-Axes: b batch, n tokens, d width, k heads, f feed-forward width.
+Axes: b batch, n tokens, d width, k heads.
 """
 
 import math
@@ -21,14 +21,14 @@ from cogvideox.text.config import T5Config
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept for training as well, whoever calls first
+@torch.inference_mode(False)  # a cached tensor must also work in training
 def position_buckets(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, "n n"]:
-    """The bucket of the distance from each query (row) to each key (column).
+    """The bucket of the distance from each query (row) to each key (column) (Raffel et al. 2020, section 2.1).
 
     Half of the buckets are for keys after the query, half for the others. In each half, the first half of the buckets
-    holds one distance each; the rest grow logarithmically up to `max_distance`, and the last one holds all beyond.
-    The logarithm is taken in float32, as it was when the published weights were trained: it decides ties. It is taken
-    on the CPU, because other devices may round it differently.
+    are for one distance each; the others grow logarithmically up to `max_distance`, and the last includes all larger
+    distances. The logarithm is computed in float32, as in training of the published weights, because it decides ties,
+    and on the CPU, because other devices may round differently.
     """
     index = torch.arange(length, device="cpu")
     offset = index[None, :] - index[:, None]
@@ -42,7 +42,7 @@ def position_buckets(length: int, num_buckets: int, max_distance: int, device: t
 
 
 class RMSNorm(nn.Module):
-    """Scale by the root of the mean square, without mean and bias; the result has the dtype of the weight."""
+    """RMS norm: no mean subtraction and no bias. The result has the dtype of the weight."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class RMSNorm(nn.Module):
 
 
 class T5Attention(nn.Module):
-    """Every token attends to every token, with a bias [k n n] on the scores."""
+    """Self-attention over all tokens, with a bias [k n n] on the scores."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class T5Attention(nn.Module):
 
 
 class T5FeedForward(nn.Module):
-    """wo(gelu(gate) * value), with gate and value from one product `wi`. GELU is the tanh approximation."""
+    """Gated GELU: wo(gelu(gate) * value), with gate and value from one matrix `wi`, and the tanh form of GELU."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -82,13 +82,13 @@ class T5FeedForward(nn.Module):
         gate, value = self.wi(x).chunk(2, dim=-1)
         hidden = F.gelu(gate, approximate="tanh") * value
         if hidden.dtype == torch.float16:
-            # XXL's sums pass 65504, the largest float16, in this one product: it is done in float32.
+            # In XXL, this product exceeds 65504, the largest float16, so it is computed in float32.
             return F.linear(hidden.float(), self.wo.weight.float())
         return self.wo(hidden)
 
 
 class T5Block(nn.Module):
-    """Attention, then feed-forward, each on the normed stream and added to it."""
+    """Attention, then feed-forward, each with a pre-norm and a residual connection."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class T5Block(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Token ids to embeddings. Weights under transformers' names come and go through `text.weights`."""
+    """The T5 encoder: token ids to embeddings. `text.weights` maps its weights to transformers' names."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class T5Encoder(nn.Module):
         self.norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Embed token ids, padding included. The result has the dtype of the weights."""
+        """Embed token ids [b n], padding included. The result has the dtype of the weights."""
         x = self.embed(ids)
-        # The stream between blocks is at least float32: float16 would overflow, bfloat16 round it at every addition.
+        # The residual stream is at least float32: float16 would overflow, and bfloat16 would round at every addition.
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         bias = self._bias(ids.shape[1])
         for block in self.blocks:

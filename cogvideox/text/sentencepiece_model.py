@@ -1,7 +1,7 @@
-"""SentencePiece model files (`spiece.model`), read and written without protobuf.
+"""Reading and writing of SentencePiece model files (`spiece.model`) without protobuf.
 
-The file is one protobuf message (sentencepiece_model.proto). A T5 tokenizer needs two things of it: the scored
-pieces and the compiled table of character replacements. Fields for other purposes are skipped.
+The file is one protobuf message (sentencepiece_model.proto). T5 tokenizers use two parts of it: the scored pieces and
+the compiled table of character replacements. Other fields are skipped.
 """
 
 import struct
@@ -14,22 +14,22 @@ from cogvideox.errors import UserError
 
 Piece = tuple[str, float]
 
-# Numbers of fields: in the message, in a piece, in the trainer's and in the normaliser's settings.
+# Field numbers: of the message, of a piece, of the trainer's and of the normaliser's settings.
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _VOCAB_SIZE, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3, 4, 40, 41, 42, 43
 _NAME, _CHARSMAP = 1, 2
 _UNIGRAM = 1
 _NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
-# Wire types: how a field's value is stored.
+# Wire types: the encoding of a field's value.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read(path: str | Path) -> tuple[list[Piece], bytes]:
-    """The pieces with their scores (log-probabilities) in the order of their ids, and the table of replacements.
+    """Read the pieces with their scores (log-probabilities), in the order of ids, and the table of replacements.
 
     Raises:
-        UserError: the file cannot be read, is no SentencePiece model, or holds another kind of model than Unigram.
+        UserError: the file cannot be read, or is not a SentencePiece Unigram model.
     """
     try:
         data = Path(path).read_bytes()
@@ -50,16 +50,14 @@ def read(path: str | Path) -> tuple[list[Piece], bytes]:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, struct.error) as error:
         raise UserError(f"{path} is damaged or not a SentencePiece model") from error
     if not pieces:
-        raise UserError(f"{path} is damaged or not a SentencePiece model: it holds no pieces")
+        raise UserError(f"{path} is damaged or not a SentencePiece model: it has no pieces")
     if model_type != _UNIGRAM:
-        raise UserError(
-            f"{path} holds a SentencePiece model of type {model_type}, but T5's is Unigram, type {_UNIGRAM}"
-        )
+        raise UserError(f"{path} is a SentencePiece model of type {model_type}, but T5 uses Unigram, type {_UNIGRAM}")
     return pieces, charsmap
 
 
 def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
-    """Write a Unigram model in T5's convention: pieces 0, 1, 2 are padding, end of text and unknown; there is no bos.
+    """Write a Unigram model with T5's special pieces: 0 padding, 1 end of text, 2 unknown, and no bos.
 
     Raises:
         UserError: the file cannot be written.
@@ -77,7 +75,7 @@ def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The numbers and values of a message's fields: integers of varints, raw bytes of everything else."""
+    """The field numbers and values of a message: integers for varints, raw bytes for everything else."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -109,7 +107,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _to_varint(value: int) -> bytes:
-    value &= (1 << 64) - 1  # negative numbers as their 64-bit complement
+    value &= (1 << 64) - 1  # negative numbers in 64-bit two's complement
     data = bytearray()
     while value > 127:
         data.append(value & 127 | 128)

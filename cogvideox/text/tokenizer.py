@@ -1,8 +1,8 @@
-"""Prompts to token ids, as T5 reads them: always one length, closed by the end token, padded, never cut silently.
+"""T5 tokenizer: prompts to token ids of fixed length, with an end token and padding. Prompts are never truncated.
 
-A T5 tokenizer is two things: pieces of text with their log-probabilities, of which the likeliest split of a text is
-chosen (Unigram; Kudo 2018, arXiv 1804.10959), and a table of character replacements applied before. `tokenizer.json`
-and `spiece.model` are two ways to store them; either is read, both are written.
+A T5 tokenizer has pieces of text with log-probabilities, from which the most likely split of a text is chosen (Unigram;
+Kudo 2018, arXiv 1804.10959), and a table of character replacements that is applied first. `tokenizer.json` and
+`spiece.model` are two file formats for the same content; either is read, both are written.
 """
 
 import base64
@@ -23,57 +23,57 @@ from cogvideox.atomic_io import cannot_read, write_text
 from cogvideox.errors import UserError
 from cogvideox.text import normalization, sentencepiece_model
 
-# T5's convention, the same in every vocabulary.
+# The same in every T5 vocabulary.
 SPECIAL = ("<pad>", "</s>", "<unk>")
 PAD_ID, EOS_ID, UNK_ID = range(3)
-_SPACE = "▁"  # begins the first piece of every word
+_SPACE = "▁"  # starts the first piece of every word
 
 
 class Tokenizer:
-    """Splits prompts into the ids that `T5Encoder` embeds.
+    """Tokenizer for `T5Encoder`.
 
     Args:
-        pieces: text and log-probability of each piece, in the order of ids; the first three are `SPECIAL`.
+        pieces: text and log-probability of each piece, in the order of ids, starting with `SPECIAL`.
         charsmap: character replacements in SentencePiece's compiled form; empty for none.
 
     Raises:
-        UserError: the pieces do not begin with `SPECIAL`.
+        UserError: the pieces do not start with `SPECIAL`.
     """
 
     def __init__(self, pieces: Sequence[sentencepiece_model.Piece], charsmap: bytes = b"") -> None:
         first = tuple(text for text, _ in pieces[:3])
         if first != SPECIAL:
-            raise UserError(f"the tokenizer's first pieces are {first}, but T5's are {SPECIAL}")
+            raise UserError(f"the tokenizer's first pieces are {first}, but those of T5 are {SPECIAL}")
         self.pieces = list(pieces)
         self.charsmap = charsmap
         self._backend = _backend(self.pieces, charsmap)
 
     def __len__(self) -> int:
-        """The number of ids, special ones included: the least `vocab_size` of an encoder."""
+        """Number of ids, special ones included: the minimum `vocab_size` of an encoder."""
         return len(self.pieces)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Tokenizer":
-        """Read `tokenizer.json` or, where there is none, `spiece.model` from a folder.
+        """Read `tokenizer.json` from a folder, or `spiece.model` if there is none.
 
         Raises:
-            UserError: neither file is there, or the one that is cannot be read as a T5 tokenizer.
+            UserError: neither file exists, or it is not a T5 tokenizer.
         """
         folder = Path(path)
         if (folder / "tokenizer.json").is_file():
             return cls(*_read_json(folder / "tokenizer.json"))
         if (folder / "spiece.model").is_file():
             pieces, charsmap = sentencepiece_model.read(folder / "spiece.model")
-            # The file does not hold the sentinels of T5's pre-training, the settings beside it count them.
+            # The file does not contain the sentinels of T5's pre-training; the settings have their number.
             settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
             sentinels = settings.get("extra_ids", 100)
             if not isinstance(sentinels, int):
                 raise UserError(f"{folder / 'tokenizer_config.json'}: extra_ids must be an integer, got {sentinels!r}")
             return cls([*pieces, *_sentinels(sentinels)], charsmap)
-        raise UserError(f"the tokenizer folder {folder} holds neither tokenizer.json nor spiece.model")
+        raise UserError(f"the tokenizer folder {folder} has neither tokenizer.json nor spiece.model")
 
     def save(self, path: str | Path) -> None:
-        """Write a folder that `from_folder`, transformers' T5 tokenizers and diffusers' pipelines read to the same ids.
+        """Write a folder from which `from_folder`, transformers and diffusers get the same ids.
 
         Raises:
             UserError: the folder cannot be written.
@@ -86,15 +86,15 @@ class Tokenizer:
             "extra_ids": sentinels,
         }
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
-        # transformers up to 4 reads this one for the class that pipelines name, `T5Tokenizer`.
+        # Read by `T5Tokenizer` of transformers up to version 4, the class in diffusers' pipelines.
         sentencepiece_model.write(folder / "spiece.model", self.pieces[: len(self) - sentinels], self.charsmap)
         write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
     def encode(self, prompts: str | Sequence[str], length: int) -> Int[Tensor, "b n"]:
-        """Ids of one prompt or several, each closed by the end token and padded to `length`.
+        """Ids of one or several prompts, each with the end token, padded to `length`.
 
         Raises:
-            UserError: a prompt has more than `length` tokens with its end token, or is not text.
+            UserError: a prompt has more than `length` tokens, end token included, or is not Unicode text.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         ids = torch.full((len(prompts), length), PAD_ID, dtype=torch.long)
@@ -109,45 +109,46 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
-        """The text of ids, special ones left out; what the character replacements changed stays changed."""
+        """The normalised text of ids, without special tokens."""
         return self._backend.decode(ids.tolist())
 
 
 def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
-    """A small vocabulary: every word of the captions is one piece, every other word the letters it is spelled with.
+    """Build a small vocabulary in which every word of the captions is one piece and other words are spelled in letters.
 
-    Text is folded first (`folding`): case, accents and kinds of quotes do not matter, punctuation stands alone. A word
-    that begins with a known one ("redder") is that and the letters left. Letters of other alphabets are `<unk>`.
+    Text is normalised first (`normalization.fold`): case, accents and kinds of quotes do not matter, and punctuation is
+    separate. A word that starts with a known word ("redder") becomes that word and the remaining letters. Letters of
+    other alphabets are `<unk>`.
 
     Args:
-        captions: the texts the model will be trained with; at least every word that is to be a piece.
-        vocab_size: the most ids there may be. Rare words are left out first; ids are given in order of frequency.
+        captions: the training captions, or at least every word that is to be a piece.
+        vocab_size: maximum number of ids. Ids are in order of frequency, and the rarest words are dropped first.
 
     Raises:
-        UserError: `vocab_size` leaves no room for words.
+        UserError: `vocab_size` is too small for any word.
     """
     charsmap = normalization.charsmap()
     normalizer = normalizers.Precompiled(charsmap)
     counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
     letters = sorted({*string.ascii_lowercase, *string.digits}.union(*counts) - {*string.punctuation})
-    # Each word costs 1 and each letter 10, so the likeliest split of a text is unique: it has the longest words.
+    # Words have log-probability -1 and letters -10, so the most likely split is unique: the one with the longest words.
     base = [(text, 0.0) for text in SPECIAL]
     base += [(letter, -10.0) for letter in (_SPACE, *letters)]
-    base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # folding makes each sign a word
+    base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalisation makes each sign a word
     if vocab_size <= len(base):
-        raise UserError(f"vocab_size={vocab_size} leaves no room for words; the smallest that does is {len(base) + 1}")
+        raise UserError(f"vocab_size={vocab_size} is too small for any word; it must be {len(base) + 1} or more")
     frequent = sorted(counts.keys() - {*string.punctuation}, key=lambda word: (-counts[word], word))
     words = [(_SPACE + word, -1.0) for word in frequent[: vocab_size - len(base)]]
     return Tokenizer(base + words, charsmap)
 
 
 def _backend(pieces: list[sentencepiece_model.Piece], charsmap: bytes) -> Backend:
-    """The algorithm, set up as transformers sets it up for T5."""
+    """The `tokenizers` backend, configured as transformers does for T5."""
     backend = Backend(models.Unigram(pieces, unk_id=UNK_ID, byte_fallback=False))
     if charsmap:
         try:
             backend.normalizer = normalizers.Precompiled(charsmap)
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # the library raises only this
             raise UserError("the tokenizer's table of character replacements is damaged") from error
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")]
@@ -173,12 +174,12 @@ def _load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged: it is not JSON") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it is not a table of names and values")
+        raise UserError(f"{path} is damaged: it is not a JSON object")
     return content
 
 
 def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
-    """Pieces and character replacements of a `tokenizer.json`. Spaces are split as T5 does, whatever the file says."""
+    """Pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favour of T5's."""
     content = _load(path)
     try:
         model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
@@ -190,20 +191,20 @@ def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged or not a tokenizer") from error
     if kind != "Unigram":
-        raise UserError(f"{path} is not a T5 tokenizer: its model is of the kind {kind}, T5's is Unigram")
-    if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only tidy spaces
+        raise UserError(f"{path} is not a T5 tokenizer: its model is {kind}, but T5 uses Unigram")
+    if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces
         raise UserError(f"{path} is not a T5 tokenizer: it normalises text by {', '.join(sorted(foreign))}")
-    # Nobody writes the sentinels of T5's pre-training in a prompt; other additions would be read differently.
+    # The sentinels of T5's pre-training do not occur in prompts. Other added tokens would change how text is split.
     if own := [text for text in added if not text.startswith("<extra_id_")]:
         raise UserError(f"{path} is not a plain T5 tokenizer: {own[0]!r} was added to its vocabulary")
     return pieces, charsmap
 
 
 def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:
-    """Where to cut: the words before the token that would take the place of the end token."""
+    """The error for a prompt that is too long, with the last word that fits."""
     end = offsets[length - 1][0] if length > 0 else 0
     fitting = prompt[:end].split()
     if fitting and not prompt[end - 1].isspace() and not prompt[end].isspace():
-        fitting.pop()  # that token is in the middle of a word
+        fitting.pop()  # the token at the limit is in the middle of a word
     advice = f"the last word that still fits is {fitting[-1]!r} (word {len(fitting)})" if fitting else "no word fits"
     return UserError(f"the prompt has {num_tokens} tokens, but the limit is {length}: {advice}")

@@ -1,4 +1,4 @@
-"""The T5 encoder's weights: how transformers' files call them, and what they are before training."""
+"""The T5 encoder's weights: key map to transformers, and initialisation."""
 
 from collections.abc import Mapping
 from typing import overload
@@ -11,14 +11,14 @@ from cogvideox.state_dict.keymap import Merge, Rename
 from cogvideox.state_dict.lazy import LazyStateDict, read_transient
 from cogvideox.text.encoder import RMSNorm, T5Attention, T5Encoder, T5FeedForward
 
-# The token embedding has two names in transformers; files hold it under the first, the second, or both.
+# The token embedding has two names in transformers; files contain either or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 _THEIRS = "encoder.block.{n}.layer"
 
-# Of a state that `merge_shared_embedding` gives.
+# For state dicts returned by `merge_shared_embedding`.
 KEYMAP = [
     Rename(_EMBEDDING, "embed.weight"),
-    # Learned once, kept by transformers inside the first layer.
+    # Shared by all layers; transformers stores it in the first.
     Rename("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "position_bias.weight"),
     Rename(f"{_THEIRS}.0.layer_norm.weight", "blocks.{n}.attention_norm.weight"),
     Merge(
@@ -41,10 +41,10 @@ def merge_shared_embedding(state: LazyStateDict) -> LazyStateDict: ...
 @overload
 def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
 def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The state with the token embedding under one name, which files may hold under two. A stored one stays so.
+    """The state dict with the token embedding under one name. A lazy state dict remains lazy.
 
     Raises:
-        UserError: it is there twice, and not the same.
+        UserError: the embedding is there under both names with different values.
     """
     if _ALIAS not in state:
         return state
@@ -57,7 +57,7 @@ def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 @torch.no_grad()
 def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
-    """Initial values with the scales of T5, which keep the undivided attention scores of order one.
+    """Initialise the weights with the scales of T5, which keep the unscaled attention scores of order one.
 
     | part                                | weight                                 |
     |-------------------------------------|----------------------------------------|
@@ -67,7 +67,7 @@ def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
     | output of attention, feed-forward   | normal, variance 1 / fan-in            |
     | norms                               | 1                                      |
 
-    The weights must be on the device of the generator (`to_empty` first, when built on the meta device).
+    The weights must be on the generator's device; a model built on the meta device needs `to_empty` first.
     """
     config = model.config
     d, d_kv, d_ff, num_heads = config.d_model, config.d_kv, config.d_ff, config.num_heads

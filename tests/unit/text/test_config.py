@@ -1,4 +1,4 @@
-"""The text encoder's configuration: legal sizes, and transformers' JSON in and out."""
+"""The text encoder's configuration: legal sizes and transformers' JSON."""
 
 from dataclasses import asdict, replace
 
@@ -9,7 +9,7 @@ from cogvideox.text.config import T5Config
 
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 
-# What the official models keep in text_encoder/config.json.
+# The official text_encoder/config.json.
 OFFICIAL = {
     "architectures": ["T5EncoderModel"],
     "classifier_dropout": 0.0,
@@ -44,7 +44,7 @@ def test_defaults_are_the_official_encoder():
     assert T5Config.from_transformers(OFFICIAL) == T5Config()
 
 
-def test_json_round_trip():
+def test_config_survives_json():
     assert T5Config.from_transformers(SMALL.to_transformers()) == SMALL
 
 
@@ -67,16 +67,16 @@ def test_other_architectures_are_refused(change, message):
 
 
 @pytest.mark.parametrize("name", [name for name in asdict(SMALL) if name != "layer_norm_epsilon"])
-def test_sizes_are_positive(name):
+def test_sizes_must_be_positive(name):
     with pytest.raises(UserError, match=f"{name}=0"):
         replace(SMALL, **{name: 0})
 
 
-def test_buckets_split_in_four():
-    with pytest.raises(UserError, match="nearest legal value is 32"):
+def test_buckets_must_be_a_multiple_of_4():
+    with pytest.raises(UserError, match="nearest is 32"):
         replace(SMALL, relative_attention_num_buckets=31)
 
 
-def test_logarithmic_buckets_need_room():
-    with pytest.raises(UserError, match="smallest legal value is 9"):
+def test_maximum_distance_must_exceed_the_exact_buckets():
+    with pytest.raises(UserError, match="must be 9 or more"):
         replace(SMALL, relative_attention_max_distance=8)

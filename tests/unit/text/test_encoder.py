@@ -1,4 +1,4 @@
-"""The T5 encoder by itself: buckets, sizes, half precision, fresh weights, names of weights."""
+"""The T5 encoder: position buckets, sizes, half precision, initialisation and key map."""
 
 import pytest
 import torch
@@ -12,19 +12,19 @@ from cogvideox.text.encoder import T5Encoder, position_buckets
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 
 
-def fresh(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
+def initialised(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
     encoder = T5Encoder(config)
     weights.init_weights(encoder, torch.Generator().manual_seed(seed))
     return encoder
 
 
-def test_official_size():
+def test_xxl_has_4_76_billion_parameters():
     with torch.device("meta"):
         encoder = T5Encoder(T5Config())
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 4_762_310_656
 
 
-def test_buckets_are_exact_near_and_logarithmic_far():
+def test_buckets_are_exact_for_short_and_logarithmic_for_long_distances():
     row = position_buckets(301, 32, 128, torch.device("cpu"))[150]
     before, after = row[:151].flip(0), row[150:]  # by distance 0, 1, 2, ...
     assert before[:8].tolist() == list(range(8))
@@ -34,14 +34,14 @@ def test_buckets_are_exact_near_and_logarithmic_far():
     assert torch.equal(after[1:], before[1:] + 16)
 
 
-def test_longer_context_keeps_the_buckets_of_a_shorter():
+def test_buckets_do_not_depend_on_the_context_length():
     long = position_buckets(226, 32, 128, torch.device("cpu"))
     assert torch.equal(long[50:90, 50:90], position_buckets(40, 32, 128, torch.device("cpu")))
 
 
 @torch.no_grad()
-def test_rows_of_a_batch_do_not_meet():
-    encoder, ids = fresh(), torch.randint(99, (3, 12))
+def test_rows_of_a_batch_are_independent():
+    encoder, ids = initialised(), torch.randint(99, (3, 12))
     together = encoder(ids)
     apart = torch.cat([encoder(row[None]) for row in ids])
     torch.testing.assert_close(together, apart)
@@ -49,15 +49,15 @@ def test_rows_of_a_batch_do_not_meet():
 
 @torch.no_grad()
 def test_padding_is_attended_to():
-    encoder = fresh()
+    encoder = initialised()
     ids = torch.tensor([[5, 6, 1, 0, 0, 0]])
     assert (encoder(ids)[:, :3] - encoder(ids[:, :3])).abs().max() > 1e-3
 
 
 @torch.no_grad()
-def test_float16_holds_where_its_range_ends():
-    """In XXL the feed-forward projections pass 65504 by far; the embedding must come out as in float32."""
-    encoder = fresh().eval()
+def test_float16_does_not_overflow():
+    """In XXL, feed-forward projections exceed 65504 by far; embeddings must equal those of float32."""
+    encoder = initialised().eval()
     for block in encoder.blocks:
         block.mlp.wo.weight.mul_(3e4)
     ids = torch.randint(99, (2, 20))
@@ -73,20 +73,20 @@ def test_float16_holds_where_its_range_ends():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_dtype_of_the_weights_is_kept(dtype):
-    assert fresh().to(dtype)(torch.randint(99, (1, 4))).dtype == dtype
+def test_output_has_the_dtype_of_the_weights(dtype):
+    assert initialised().to(dtype)(torch.randint(99, (1, 4))).dtype == dtype
 
 
 @torch.no_grad()
-def test_fresh_weights_come_from_the_generator_alone():
-    one, same, other = fresh(seed=1), fresh(seed=1), fresh(seed=2)
+def test_initial_weights_depend_on_the_generator_only():
+    one, same, other = initialised(seed=1), initialised(seed=1), initialised(seed=2)
     for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters()):
         assert torch.equal(a, b), name
         assert "norm" in name or not torch.equal(a, c), name
 
 
 @torch.no_grad()
-def test_fresh_weights_cover_a_model_built_without_storage():
+def test_every_weight_of_an_empty_model_is_initialised():
     with torch.device("meta"):
         encoder = T5Encoder(SMALL)
     encoder.to_empty(device="cpu")
@@ -94,11 +94,11 @@ def test_fresh_weights_cover_a_model_built_without_storage():
         parameter.fill_(float("nan"))
     weights.init_weights(encoder, torch.Generator().manual_seed(0))
     output = encoder(torch.randint(99, (2, 10)))
-    assert 0.5 < output.std() < 2  # the last norm gives a scale of one
+    assert 0.5 < output.std() < 2  # because of the last norm
 
 
-def test_names_invert():
-    state = fresh().state_dict()
+def test_key_map_inverts():
+    state = initialised().state_dict()
     theirs = to_external(state, weights.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
     again = to_internal(theirs, weights.KEYMAP)
@@ -106,8 +106,8 @@ def test_names_invert():
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
-def test_token_embedding_under_either_name_or_both():
-    state = fresh().state_dict()
+def test_token_embedding_may_have_either_name_or_both():
+    state = initialised().state_dict()
     first = to_external(state, weights.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):

@@ -1,4 +1,4 @@
-"""The tokenizer: fixed length, errors that help, the small vocabulary, damaged files."""
+"""The tokenizer: ids of fixed length, the small vocabulary, files and errors."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def split(tokenizer: Tokenizer, text: str) -> list[str]:
 # ---- ids ----
 
 
-def test_closed_and_padded(toy):
+def test_ids_have_an_end_token_and_padding(toy):
     ids = toy.encode(["a red ball", ""], 6)
     assert ids.dtype == torch.long
     words = [[text for text, _ in toy.pieces].index(word) for word in ("▁a", "▁red", "▁ball")]
@@ -42,18 +42,18 @@ def test_one_prompt_is_a_batch_of_one(toy):
     assert torch.equal(toy.encode("a red ball", 6), toy.encode(["a red ball"], 6))
 
 
-def test_a_prompt_may_fill_the_length(toy):
+def test_a_prompt_may_have_the_full_length(toy):
     assert toy.encode("a red ball", 4).shape == (1, 4)
 
 
-def test_over_long_prompt_names_counts_and_the_last_word_that_fits(toy):
+def test_error_for_a_long_prompt_has_its_length_and_the_last_word_that_fits(toy):
     with pytest.raises(UserError, match=r"has 6 tokens, but the limit is 4: .* 'ball' \(word 3\)"):
         toy.encode("a red ball moves left", 4)
     with pytest.raises(UserError, match="no word fits"):
         toy.encode("a red ball", 1)
 
 
-def test_the_word_named_is_the_last_that_fits(toy):
+def test_prompts_cut_after_the_named_word_fit(toy):
     prompt = "A red, unknown-word ball…  moves\tleft; 漢字 «quoted» on É a ½ blue floor!"
     words = prompt.split()
     for length in range(2, 60):
@@ -67,7 +67,7 @@ def test_the_word_named_is_the_last_that_fits(toy):
                 toy.encode(" ".join(words[: fitting + 1]), length)
 
 
-def test_bytes_that_are_no_text_are_refused(toy):
+def test_undecodable_bytes_are_refused(toy):
     with pytest.raises(UserError, match="not Unicode"):
         toy.encode("caf\udce9", 8)
 
@@ -77,11 +77,11 @@ def test_bytes_that_are_no_text_are_refused(toy):
 
 def test_words_of_the_captions_are_single_tokens(toy):
     for caption in CAPTIONS:
-        words = folding_words(caption)
+        words = normalised_words(caption)
         assert split(toy, caption) == [*(f"▁{word}" for word in words), "</s>"]
 
 
-def folding_words(text: str) -> list[str]:
+def normalised_words(text: str) -> list[str]:
     return "".join(map(normalization.fold, text)).split()
 
 
@@ -91,49 +91,49 @@ def test_case_punctuation_and_accents_do_not_matter(toy):
         assert split(toy, text) == plain
 
 
-def test_unknown_words_are_spelled(toy):
+def test_unknown_words_are_spelled_in_letters(toy):
     assert split(toy, "redder kite") == ["▁red", "d", "e", "r", "▁", "k", "i", "t", "e", "</s>"]
 
 
-def test_everything_that_can_be_typed_has_a_token(toy):
+def test_all_of_ascii_has_tokens(toy):
     typed = "".join(map(chr, range(32, 127)))
     assert "<unk>" not in split(toy, " ".join(typed))
     assert split(toy, "漢字 red") == ["▁", "<unk>", "▁red", "</s>"]
 
 
-def test_every_character_of_unicode_is_survived(toy):
+def test_every_unicode_character_can_be_encoded(toy):
     for start in range(0, 0x110000, 0x400):
         text = "".join(chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code <= 0xDFFF)
         toy.encode(text, 4096)
 
 
-def test_frequent_words_come_first_and_rare_ones_are_left_out():
+def test_ids_are_in_order_of_frequency_and_rare_words_are_dropped():
     base = len(train_toy_tokenizer(["x"])) - 1
     few = train_toy_tokenizer(CAPTIONS, vocab_size=base + 3)
     assert len(few) == base + 3
     assert [text for text, _ in few.pieces[-3:]] == ["▁a", "▁ball", "▁moves"]
-    with pytest.raises(UserError, match=f"smallest that does is {base + 1}"):
+    with pytest.raises(UserError, match=f"must be {base + 1} or more"):
         train_toy_tokenizer(CAPTIONS, vocab_size=base)
 
 
-def test_letters_of_the_captions_alphabet_are_added():
+def test_letters_of_other_alphabets_in_captions_are_added():
     tokenizer = train_toy_tokenizer(["ein schöner Ball", "красный шар"])
     assert split(tokenizer, "шара красный") == ["▁шар", "а", "▁красный", "</s>"]
 
 
-def test_same_captions_same_vocabulary(toy):
+def test_vocabulary_is_deterministic(toy):
     again = train_toy_tokenizer(iter(CAPTIONS))
     assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
 
 
-def test_decode(toy):
+def test_decode_gives_normalised_text(toy):
     assert toy.decode(toy.encode("A RED ball, kite", 12)[0]) == "a red ball , kite"
 
 
 # ---- files ----
 
 
-def test_round_trip_of_both_files(toy, tmp_path):
+def test_both_files_survive_a_round_trip(toy, tmp_path):
     toy.save(tmp_path)
     pieces, charsmap = sentencepiece_model.read(tmp_path / "spiece.model")
     assert (pieces, charsmap) == (toy.pieces, toy.charsmap)
@@ -141,7 +141,7 @@ def test_round_trip_of_both_files(toy, tmp_path):
     assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
 
 
-def test_sentencepiece_is_not_needed_to_read(toy, tmp_path):
+def test_reading_imports_neither_sentencepiece_nor_transformers(toy, tmp_path):
     toy.save(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     code = (
@@ -151,14 +151,14 @@ def test_sentencepiece_is_not_needed_to_read(toy, tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 0
 
 
-def test_missing_files(tmp_path):
+def test_missing_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"neither tokenizer\.json nor spiece\.model"):
         Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "spiece.model"])
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
-def test_truncated_files(toy, tmp_path, name, part):
+def test_truncated_files_are_refused(toy, tmp_path, name, part):
     toy.save(tmp_path)
     file = tmp_path / name
     (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[name]).unlink()
@@ -171,7 +171,7 @@ def test_truncated_files(toy, tmp_path, name, part):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, "T5's is Unigram"),
+        ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, "T5 uses Unigram"),
         ({"normalizer": {"type": "Lowercase"}}, "normalises text by Lowercase"),
         ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "eHg="}}, "replacements is damaged"),
         ({"model": {"vocab": [["<s>", 0.0], ["a", -1.0]]}, "added_tokens": []}, "first pieces"),
@@ -188,7 +188,7 @@ def test_other_tokenizers_are_refused(toy, tmp_path, change, message):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_a_number_of_sentinels_that_is_none(toy, tmp_path):
+def test_invalid_number_of_sentinels_is_refused(toy, tmp_path):
     toy.save(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
@@ -210,7 +210,7 @@ def test_other_sentencepiece_models_are_refused(tmp_path):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(toy, tmp_path):
+def test_unwritable_folder_is_refused(toy, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         toy.save(tmp_path / "file" / "tokenizer")
