@@ -30,7 +30,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Spans
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LocalLayout(StreamLayout):
     """The runs of one rank's stretch, some of them perhaps empty, in the layout of the whole stream."""
 

@@ -19,7 +19,7 @@ from cogvideox.transformer.position import rotate
 Heads = Float[Tensor, "b n k c"]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`
 class StreamLayout:
     """The lengths of the runs of the merged stream, text and video in turn. Each text and the video after it are a
     segment; several clips packed into one row are several segments (paper section 3.1)."""

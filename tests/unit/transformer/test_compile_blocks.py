@@ -131,7 +131,7 @@ def packed_rows() -> None:
                 assert len(calls) == len(model.blocks)
         for found, expected in zip(*results):
             assert (found - expected).norm() <= 0.02 * expected.norm() + 1e-5
-    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["stats"]["unique_graphs"] == 2, counters
 
 
 WAYS = {way.__name__: way for way in (whole, with_loras, block_by_block, packed_rows)}
