@@ -1,9 +1,9 @@
-"""What the benchmarks share: two programs timed in turn, their memory, where they ran, and the report as JSON.
+"""Shared code of the benchmarks: interleaved timing, peak memory, the environment, and the JSON report.
 
-A report is `{"benchmark", "environment", "what", "rows"}`. A row is one task, done in several ways by equal weights on
-equal inputs: `{"task", "reference", "ways": {name: {"seconds", "median", "ratio", "error", ...}}}`. A ratio is the
-reference's median over that of the way, so that more than 1 is faster; an error is the largest difference from the
-reference's result over the largest of its values, and a row with too large an error is refused instead of reported.
+A report is `{"benchmark", "environment", "what", "rows"}`. A row is one task, done in several ways (implementations)
+with equal weights and inputs: `{"task", "reference", "ways": {name: {"seconds", "median", "ratio", "error", ...}}}`.
+The ratio is the reference's median divided by that of the way, so above 1 is faster. The error is the largest
+difference from the reference's result, divided by the result's largest value; a benchmark stops if it is too large.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # a checkout that is not installed
 
-EXACT = 1e-5  # what float32 is allowed to differ by
+EXACT = 1e-5  # largest relative error in float32
 LIBRARIES = ("cogvideox", "diffusers", "transformers", "numpy", "triton", "torchao")
 SMI = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
 _M_MMAP_THRESHOLD = -3
@@ -40,32 +40,34 @@ Report = dict[str, Any]
 Preset = TypeVar("Preset")
 
 
-def arguments(doc: str, name: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def option_parser(doc: str, name: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
+    """Options shared by all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / f"build/benchmarks/{name}.json", help="the report")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"each way is timed so often ({rounds})")
-    parser.add_argument("--seconds", type=float, default=seconds, help=f"or, from 3 rounds on, so long ({seconds:g})")
-    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
-    parser.add_argument("--tiny", action="store_true", help="sizes that take no time and tell nothing, to try it")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"timings of each way ({rounds})")
+    parser.add_argument(
+        "--seconds", type=float, default=seconds, help=f"no new round after this time, but at least 3 ({seconds:g})"
+    )
+    parser.add_argument("--threads", type=int, help="default: torch's own")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and inputs")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to check that it runs")
     return parser
 
 
-def start(options: argparse.Namespace) -> None:
-    """What the options ask of torch."""
+def apply_options(options: argparse.Namespace) -> None:
+    """Apply the options to torch."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.backends.cudnn.allow_tf32 = False  # exact float32
 
 
-def chosen(
+def parse_options(
     parser: argparse.ArgumentParser, presets: Mapping[str, Preset], tiny: Mapping[str, Preset]
 ) -> tuple[argparse.Namespace, Mapping[str, Preset]]:
-    """The options, done to torch, and the presets that they name."""
+    """Parse and apply the options; returns them and the selected presets."""
     parser.add_argument("--preset", nargs="+", choices=presets, default=list(presets), help="default: all")
     options = parser.parse_args()
-    start(options)
+    apply_options(options)
     return options, tiny if options.tiny else {name: presets[name] for name in options.preset}
 
 
@@ -78,39 +80,41 @@ def interleave(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every way in every round: first all of them once, then all again. Once `seconds` are over, and three
-    rounds done, no other round begins."""
+    """Time all ways once per round, one after the other; returns the seconds of each way in each round.
+
+    No round starts after `seconds`, but there are at least three.
+    """
     for _ in range(warmup):
         for way in ways.values():
             way()
     times: dict[str, list[float]] = {name: [] for name in ways}
-    began = time.perf_counter()
-    for done in range(rounds):
-        if done >= 3 and time.perf_counter() - began > seconds:
+    start_time = time.perf_counter()
+    for completed in range(rounds):
+        if completed >= 3 and time.perf_counter() - start_time > seconds:
             break
         for name, way in ways.items():
-            wait(device)
-            at = clock()
+            synchronize(device)
+            started = clock()
             way()
-            wait(device)
-            times[name].append(clock() - at)
+            synchronize(device)
+            times[name].append(clock() - started)
     return times
 
 
-def processor_clock() -> float:
-    """Seconds of the processor where it does nothing but this, which other programs disturb less, or else the clock."""
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return time.process_time() if alone else time.perf_counter()
+def cpu_clock() -> float:
+    """CPU time on one thread without a GPU, which other programs disturb less; wall-clock time otherwise."""
+    is_single = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if is_single else time.perf_counter()
 
 
-def wait(device: str) -> None:
-    """Until the device has done what it was given."""
+def synchronize(device: str) -> None:
+    """Wait until the device has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def row(task: str, times: Mapping[str, list[float]], **facts: Mapping[str, Any]) -> Report:
-    """A row of the report; the first way is the reference. `facts` are more columns, each by way."""
+def make_row(task: str, times: Mapping[str, list[float]], **facts: Mapping[str, Any]) -> Report:
+    """Make a row of the report; the first way is the reference. `facts` are further columns, each a dict by way."""
     reference = next(iter(times))
     base = statistics.median(times[reference])
     ways: dict[str, Any] = {}
@@ -123,35 +127,38 @@ def row(task: str, times: Mapping[str, list[float]], **facts: Mapping[str, Any])
 
 
 def check_equal(task: str, results: Mapping[str, Tensor], tolerance: float = EXACT) -> dict[str, float]:
-    """How far each result is from the first one.
+    """The error of each result relative to the first.
 
     Raises:
-        SystemExit: one is too far off: how long that takes says nothing.
+        SystemExit: an error exceeds the tolerance, so timings cannot be compared.
     """
     reference = next(iter(results.values())).float()
     errors = {name: relative_error(result.float(), reference) for name, result in results.items()}
     for name, error in errors.items():
-        if not error <= tolerance:  # NaN is not
-            raise SystemExit(f"{task}: the result of {name} is off by {error:.2g}, more than {tolerance:g}: no ratio")
+        if not error <= tolerance:  # also catches NaN
+            raise SystemExit(f"{task}: the result of {name} is off by {error:.2g}, more than {tolerance:g}")
     return errors
 
 
 def relative_error(result: Tensor, reference: Tensor) -> float:
-    """The largest difference over the largest value."""
+    """The largest difference divided by the largest value."""
     if result.shape != reference.shape:
-        raise SystemExit(f"a result is {list(result.shape)}, where the reference has {list(reference.shape)}")
+        raise SystemExit(f"a result has shape {list(result.shape)}, but the reference has {list(reference.shape)}")
     return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
 def psnr(frames: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """In dB, of frames in 0..1."""
+    """PSNR in dB of frames in 0..1."""
     error = float(np.mean((frames.astype(np.float64) - reference) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
-    """The most memory that a call holds at once, beyond what there was before. On a CPU, as Linux counts it: from here
-    on every allocation of 64 KiB goes back to the system when it is freed, so time nothing afterwards."""
+    """Peak memory of a call, beyond what was allocated before it.
+
+    On a CPU this is the resident size (Linux only); from here on allocations above 64 KiB are returned to the system
+    when they are freed, which slows everything down, so measure times first.
+    """
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -161,38 +168,38 @@ def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
     libc.malloc_trim(0)
-    forget_peak()
-    before = resident("VmRSS")
+    reset_peak()
+    before = resident_bytes("VmRSS")
     way()
-    return resident("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
 def add_peaks(one: Report, ways: Ways) -> None:
-    """Adds what each way takes to the row of their times."""
+    """Add the peak memory of each way to its row."""
     for who, way in ways.items():
         one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
 
 
-def forget_peak() -> None:
-    """The highest resident size so far no longer counts."""
+def reset_peak() -> None:
+    """Reset the peak resident size of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def resident(what: str) -> int:
-    """A resident size of this process in bytes, as Linux counts it: VmRSS now, VmHWM at the highest."""
+def resident_bytes(what: str) -> int:
+    """The resident size of this process in bytes (Linux): VmRSS is the current size, VmHWM the peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(what):
             return int(line.split()[1]) * 1024
-    raise OSError(f"this system does not tell {what}")
+    raise OSError(f"{what} is not available on this system")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Where and with what a benchmark ran."""
+    """Hardware and software versions of a benchmark run."""
     found = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),
@@ -207,20 +214,20 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def gpu_state() -> dict[str, str]:
-    """Clocks (MHz), power (W) and temperature now, as `nvidia-smi` tells; nothing where it is not."""
-    told = _output("nvidia-smi", f"--query-gpu={','.join(SMI)}", "--format=csv,noheader,nounits")
-    return dict(zip(SMI, (value.strip() for value in told.splitlines()[0].split(",")))) if told else {}
+    """Current clocks (MHz), power (W) and temperature from `nvidia-smi`; empty without it."""
+    output = _output("nvidia-smi", f"--query-gpu={','.join(SMI)}", "--format=csv,noheader,nounits")
+    return dict(zip(SMI, (value.strip() for value in output.splitlines()[0].split(",")))) if output else {}
 
 
-def processor_name() -> str:
-    """The processor, as Linux names it."""
+def cpu_name() -> str:
+    """The name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def finish(name: str, what: Mapping[str, Any], rows: list[Report], out: Path, device: str = "cpu") -> Report:
-    """The report, written and printed."""
+def write_report(name: str, what: Mapping[str, Any], rows: list[Report], out: Path, device: str = "cpu") -> Report:
+    """Write and print the report."""
     report = {"benchmark": name, "environment": environment(device), "what": dict(what), "rows": rows}
     write_json(out, report)
     for one in rows:
@@ -235,15 +242,17 @@ def write_json(file: Path, content: object) -> None:
 
 
 def print_row(one: Report) -> None:
-    """A row of a report for people."""
+    """Print a row as text."""
     print(one["task"])
     for name, way in one["ways"].items():
         if "median" not in way:
             print(f"  {name:32} {way.get('failed', '')}")
             continue
-        told = [f"{way['median']:10.4f} s", f"{way['ratio']:6.2f}x"] if "ratio" in way else [f"{way['median']:10.4f} s"]
-        told += [f"{fact} {_short(fact, value)}" for fact, value in way.items() if fact not in _SHOWN]
-        print(f"  {name:32} " + "  ".join(told))
+        columns = (
+            [f"{way['median']:10.4f} s", f"{way['ratio']:6.2f}x"] if "ratio" in way else [f"{way['median']:10.4f} s"]
+        )
+        columns += [f"{fact} {_short(fact, value)}" for fact, value in way.items() if fact not in _SHOWN]
+        print(f"  {name:32} " + "  ".join(columns))
 
 
 _SHOWN = ("median", "min", "ratio", "seconds")

@@ -1,9 +1,9 @@
-"""A whole generation of the shipped model here and in diffusers' CogVideoXPipeline: same weights, prompt and seed.
+"""End-to-end generation with the shipped model, here and in diffusers, with the same weights, prompt and seed.
 
 python benchmarks/generation.py                 # under a minute on two cores
 
-How equal the two videos are is told as the PSNR of their frames in 0..1. "from nothing" is a process of its own, from
-the start of Python to the written MP4, with the most memory that it held.
+`psnr_db` compares the frames of the two videos. "from nothing" runs `cogvideox generate` in a separate process, from
+the start of Python to the written MP4, and reports its peak memory.
 """
 
 import subprocess
@@ -15,14 +15,14 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
-from common import Report, arguments, finish, interleave, psnr, row, start
+from common import Report, apply_options, interleave, make_row, option_parser, psnr, write_report
 from numpy.typing import NDArray
 
 from cogvideox import CogVideoX
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 
 SCHEDULERS = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
-LEAST_PSNR = 50.0
+MIN_PSNR = 50.0
 
 Frames = NDArray[np.floating]
 
@@ -35,36 +35,36 @@ def load_theirs(spec: ModelSpec) -> diffusers.CogVideoXPipeline:
     return pipe
 
 
-# The process says itself what it held: what the system tells of a child counts what its parent held when it began.
+# The process prints its own peak: what the system reports for a child includes the parent's memory at the fork.
 GENERATE = """
 import sys
-from common import resident
+from common import resident_bytes
 from cogvideox.cli.main import main
 status = main(["generate", *sys.argv[1:]])
-print(resident("VmHWM"))
+print(resident_bytes("VmHWM"))
 sys.exit(status)
 """
 
 
-def from_nothing(prompt: str, seed: int, num_steps: int) -> dict[str, float]:
-    """One `cogvideox generate`."""
+def run_command(prompt: str, seed: int, num_steps: int) -> dict[str, float]:
+    """Time and peak memory of one `cogvideox generate` process."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--seed", str(seed), "--num-inference-steps", str(num_steps), "-o", str(Path(folder) / "video.mp4")]
         command = [sys.executable, "-c", GENERATE, prompt, *options]
-        began = time.perf_counter()
+        start = time.perf_counter()
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     if done.returncode:
-        raise SystemExit(f"cogvideox generate ended with status {done.returncode}: {done.stderr[-500:]}")
+        raise SystemExit(f"cogvideox generate failed with status {done.returncode}: {done.stderr[-500:]}")
     return {"seconds": seconds, "peak_bytes": int(done.stdout.splitlines()[-1])}
 
 
 def main() -> None:
-    parser = arguments(__doc__, "generation", rounds=7, seconds=40)
+    parser = option_parser(__doc__, "generation", rounds=7, seconds=40)
     parser.add_argument("--model", default="toybox")
-    parser.add_argument("--prompt", help="default: the model's first example")
+    parser.add_argument("--prompt", help="default: the first example prompt of the model")
     options = parser.parse_args()
-    start(options)
+    apply_options(options)
     spec = read_spec(options.model)
     settings = spec.settings
     prompt = options.prompt or settings.examples[0]
@@ -92,18 +92,18 @@ def main() -> None:
             output_type="np",
         ).frames[0]
 
-    likeness = psnr(make_ours(), make_theirs())
-    if likeness < LEAST_PSNR:
-        raise SystemExit(f"the two videos are only {likeness:.1f} dB alike, less than {LEAST_PSNR}: no ratio")
+    similarity = psnr(make_ours(), make_theirs())
+    if similarity < MIN_PSNR:
+        raise SystemExit(f"the PSNR of the two videos is {similarity:.1f} dB, less than {MIN_PSNR}")
     times = interleave({"diffusers": make_theirs, "cogvideox": make_ours}, options.rounds, seconds=options.seconds)
     size = f"{settings.num_frames}x{settings.height}x{settings.width}"
     task = f"generation, {spec.name}: {size}, {num_steps} steps"
-    rows: list[Report] = [row(task, times, psnr_db={"cogvideox": likeness})]
-    alone = [from_nothing(prompt, options.seed, num_steps) for _ in range(1 if options.tiny else 3)]
-    ours_alone = row(f"{task}, from nothing", {"cogvideox": [one["seconds"] for one in alone]})
-    ours_alone["ways"]["cogvideox"]["peak_bytes"] = int(max(one["peak_bytes"] for one in alone))
-    rows.append(ours_alone)
-    finish("generation", {**values, "seed": options.seed, "weights": spec.name}, rows, options.out)
+    rows: list[Report] = [make_row(task, times, psnr_db={"cogvideox": similarity})]
+    runs = [run_command(prompt, options.seed, num_steps) for _ in range(1 if options.tiny else 3)]
+    command_row = make_row(f"{task}, from nothing", {"cogvideox": [run["seconds"] for run in runs]})
+    command_row["ways"]["cogvideox"]["peak_bytes"] = int(max(run["peak_bytes"] for run in runs))
+    rows.append(command_row)
+    write_report("generation", {**values, "seed": options.seed, "weights": spec.name}, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, and of converting.
+"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, and of conversion.
 
 python benchmarks/load.py                    # 79 M parameters, a few seconds
 python benchmarks/load.py --preset 2b        # the real CogVideoX-2B, 3.4 GB of random weights, under a minute
 
-Every load is a process of its own, ours and theirs in turn. Memory is the highest resident size
-while loading minus the one before, after all imports and the load of a tiny model. After loading, every weight is read
-once, on the clock: both keep weights of the wanted type in the mapped file, and what was never read was not loaded.
-Ours looks for NaN on the way, theirs does not. Seconds of processor time, of all threads, do not mind other work on the
-machine.
+Every load runs in a separate process, alternating between the two libraries. Memory is the highest resident size while
+loading minus the size after all imports and the load of a tiny model. The time includes reading every weight once,
+because both libraries keep weights of the wanted dtype in the memory-mapped file. Ours also checks for NaN. CPU time,
+of all threads, hardly depends on other programs.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import ROOT, Report, finish, forget_peak, resident, row, write_json
+from common import ROOT, Report, make_row, reset_peak, resident_bytes, write_json, write_report
 from torch import Tensor, nn
 
 from cogvideox.pretrained.components import build_network, diffusers_keymap, load_network
@@ -36,7 +35,7 @@ TINY = replace(PRESETS["2b"](), num_attention_heads=1, num_layers=1)
 
 
 def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard_bytes: int, seed: int) -> None:
-    """Random weights as `folder/transformer/`, made and written a tensor at a time."""
+    """Write random weights to `folder/transformer/`, one tensor at a time."""
     part = folder / "transformer"
     part.mkdir(parents=True)
     (part / "config.json").write_text(json.dumps(component_config(config)))
@@ -57,7 +56,7 @@ def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Not a load: the same weights into a new folder, read and written. Gives the network without memory."""
+    """Convert the weights to a new folder instead of loading them. Returns the network on the meta device."""
     plan = plan_conversion(folder / "transformer", dtype=dtype)
     plan.write_folder(folder.with_name(f"{folder.name}-converted"))
     return build_network(plan.components["transformer"].config)
@@ -74,24 +73,24 @@ LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs, "cogvideox convert"
 
 
 def measure(who: str, folder: Path, dtype: torch.dtype) -> Measured:
-    """One load, in this process."""
-    LOADERS[who](folder.parent / "tiny", dtype)  # what is imported and mapped once, whatever the size
-    forget_peak()
-    before = resident("VmRSS")
-    began, processor = time.perf_counter(), time.process_time()
+    """Time and peak memory of one load in this process."""
+    LOADERS[who](folder.parent / "tiny", dtype)  # warm-up: imports and initialization
+    reset_peak()
+    before = resident_bytes("VmRSS")
+    start, cpu = time.perf_counter(), time.process_time()
     network = LOADERS[who](folder, dtype)
     loaded = time.perf_counter()
     for weight in network.parameters():
         if weight.is_meta:
             continue
         weight.detach().view(torch.uint8 if weight.itemsize == 1 else torch.int16).max()
-    read, processor = time.perf_counter(), time.process_time() - processor
-    peak = resident("VmHWM") - before
+    read, cpu = time.perf_counter(), time.process_time() - cpu
+    peak = resident_bytes("VmHWM") - before
     num_bytes = sum(weight.numel() * dtype.itemsize for weight in network.parameters())
     return {
-        "load_seconds": loaded - began,
-        "load_and_read_seconds": read - began,
-        "processor_seconds": processor,
+        "load_seconds": loaded - start,
+        "load_and_read_seconds": read - start,
+        "processor_seconds": cpu,
         "peak_bytes": peak,
         "peak_over_weights": peak / num_bytes,
         "sum": sum(weight.double().sum().item() for weight in network.parameters() if not weight.is_meta),
@@ -100,13 +99,13 @@ def measure(who: str, folder: Path, dtype: torch.dtype) -> Measured:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--preset", choices=PRESETS, help="a real model; without it, one of 79 M parameters")
-    p.add_argument("--stored", default="float16", choices=("float16", "bfloat16", "float32"), help="type on the disk")
-    p.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"), help="type to load as")
+    p.add_argument("--preset", choices=PRESETS, help="an official model (default: one with 79 M parameters)")
+    p.add_argument("--stored", default="float16", choices=("float16", "bfloat16", "float32"), help="dtype of the files")
+    p.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"), help="dtype to load as")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--shard-gb", type=float, help="default: a quarter of the weights")
-    p.add_argument("--folder", type=Path, help="where to write the weights (default: a temporary folder)")
-    p.add_argument("--seed", type=int, default=0, help="of the weights")
+    p.add_argument("--shard-gb", type=float, help="shard size (default: a quarter of the weights)")
+    p.add_argument("--folder", type=Path, help="parent folder of the temporary weights (default: the system's)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the weights")
     p.add_argument("--out", type=Path, default=ROOT / "build/benchmarks/load.json", help="the report")
     p.add_argument("--measure", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
     options = p.parse_args()
@@ -136,18 +135,18 @@ def main() -> None:
     size = f"{options.preset or 'small'}, {num_parameters / 1e6:.0f} M parameters"
     loads = {who: rounds[who] for who in ("diffusers", "cogvideox")}
     rows = [row_of(f"load: {size}", loads), row_of(f"convert: {size}", {"cogvideox": rounds["cogvideox convert"]})]
-    finish("load", what, rows, options.out)
+    write_report("load", what, rows, options.out)
 
 
 def check_same(rounds: dict[str, list[Measured]]) -> None:
-    """Whether everybody loaded the same numbers.
+    """Check that both libraries loaded the same values.
 
     Raises:
-        SystemExit: no; then their times say nothing.
+        SystemExit: they did not, so times cannot be compared.
     """
     sums = [rounds[who][0]["sum"] for who in ("diffusers", "cogvideox")]
     if abs(sums[0] - sums[1]) > 1e-9 * abs(sums[0]):
-        raise SystemExit(f"the weights loaded here add up to {sums[1]}, those of diffusers to {sums[0]}")
+        raise SystemExit(f"the sum of the weights is {sums[1]}, but {sums[0]} in diffusers")
 
 
 def row_of(task: str, rounds: dict[str, list[Measured]]) -> Report:
@@ -155,7 +154,9 @@ def row_of(task: str, rounds: dict[str, list[Measured]]) -> Report:
         key: {who: statistics.median(one[key] for one in done) for who, done in rounds.items()}
         for key in ("load_seconds", "processor_seconds", "peak_bytes", "peak_over_weights")
     }
-    return row(task, {who: [one["load_and_read_seconds"] for one in done] for who, done in rounds.items()}, **facts)
+    return make_row(
+        task, {who: [one["load_and_read_seconds"] for one in done] for who, done in rounds.items()}, **facts
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Estimate against measured: the peak memory of a generation on the CPU, in every placement, for three small models.
+"""Estimated and measured peak memory of a generation on the CPU, in every placement, for three small models.
 
 python benchmarks/memory.py                # 0.3 to 1.2 GB of random weights each, some minutes
-python benchmarks/memory.py --tiny         # the same with weights that take no time, and prove nothing
+python benchmarks/memory.py --tiny         # tiny weights, to check that it runs
 
-Every generation is a process of its own. Its peak is the highest resident size minus the one before, after all imports
-and the generation of a tiny model. The weights are in a temporary folder, in float32 or bfloat16, and read from there.
-`error` is how far the estimate is from what was measured; all videos of a model are compared with the resident one's.
+Every generation runs in a separate process. Its peak is the highest resident size minus the size after all imports and
+the generation with a tiny model. The weights are in a temporary folder, in float32 or bfloat16. `error` is the relative
+error of the estimate; all videos of a model are compared to that of the resident placement.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, Report, arguments, finish, forget_peak, resident, start
+from common import ROOT, Report, apply_options, option_parser, reset_peak, resident_bytes, write_report
 
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.memory import default_demand
@@ -48,8 +48,8 @@ PLACEMENTS: dict[str, tuple[OffloadStrategy, OffloadStrategy]] = {
 }
 
 
-class Small:
-    """A model with random weights: how much of each part, and which size it makes."""
+class SmallModel:
+    """The configs of a small model with random weights, and the size of its videos."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Small:
         strips: int,
         rotary: bool = False,
     ) -> None:
-        self.size, self.stored, self.how = size, stored, VAEMemoryMode(strips)
+        self.size, self.stored, self.vae_mode = size, stored, VAEMemoryMode(strips)
         frames, height, width = size
         self.transformer = TransformerConfig(
             num_attention_heads=heads,
@@ -81,32 +81,32 @@ class Small:
         )
         self.vae = VAEConfig(block_out_channels=vae_widths, layers_per_block=1, norm_num_groups=8)
 
-    def tiny(self) -> "Small":
-        """The same in kind, with next to no weights."""
-        return Small(
+    def tiny(self) -> "SmallModel":
+        """A tiny model of the same kind."""
+        return SmallModel(
             layers=2, heads=2, text_layers=2, text_width=64, vae_widths=(8, 8, 8, 8), size=(9, 32, 32),
-            stored=self.stored, strips=self.how.strips, rotary=self.transformer.use_rotary_positional_embeddings,
+            stored=self.stored, strips=self.vae_mode.strips, rotary=self.transformer.use_rotary_positional_embeddings,
         )  # fmt: skip
 
 
 MODELS = {
-    "many blocks, float32": Small(
+    "many blocks, float32": SmallModel(
         layers=20, heads=12, text_layers=12, text_width=768, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
         stored=torch.float32, strips=1,
     ),
-    "large text encoder, bfloat16": Small(
+    "large text encoder, bfloat16": SmallModel(
         layers=12, heads=8, text_layers=20, text_width=1024, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
         stored=torch.bfloat16, strips=1, rotary=True,
     ),
-    "large picture, VAE in 4 strips": Small(
+    "large picture, VAE in 4 strips": SmallModel(
         layers=8, heads=6, text_layers=4, text_width=384, vae_widths=(32, 64, 64, 128), size=(17, 256, 384),
         stored=torch.float32, strips=4,
     ),
 }  # fmt: skip
 
 
-def write(model: Small, path: Path) -> Path:
-    """Random weights of the scale that training begins with, as a model folder."""
+def write(model: SmallModel, path: Path) -> Path:
+    """Write a model folder with random weights of the usual initial scale."""
     torch.manual_seed(0)
     networks: dict[str, Any] = {}
     for part, config in (("transformer", model.transformer), ("vae", model.vae), ("text_encoder", model.text)):
@@ -120,41 +120,49 @@ def write(model: Small, path: Path) -> Path:
         toybox.settings, num_frames=frames, height=height, width=width, num_inference_steps=2, text_length=32
     )
     settings = replace(settings, position_rule=model.transformer.grid_rule)
-    bundle = LoadedModel(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
-    return model_folder.save(bundle, path, dtype=model.stored)
+    loaded = LoadedModel(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
+    return model_folder.save(loaded, path, dtype=model.stored)
 
 
 def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, Any]:
-    """One generation, in this process."""
-    warnings.simplefilter("ignore")  # that the sizes are unlike a training that never was
-    generate(read_spec(warm), placement, strips)  # what is imported and made once, whatever the size
-    forget_peak()
-    before, began = resident("VmRSS"), time.perf_counter()
+    """Time and peak memory of one generation in this process."""
+    warnings.simplefilter("ignore")  # of sizes outside of the trained range
+    generate(read_spec(warm), placement, strips)  # warm-up: imports and initialization
+    reset_peak()
+    before, start = resident_bytes("VmRSS"), time.perf_counter()
     frames = generate(read_spec(path), placement, strips)
-    seconds, peak = time.perf_counter() - began, resident("VmHWM") - before
+    seconds, peak = time.perf_counter() - start, resident_bytes("VmHWM") - before
     return {"peak_bytes": peak, "seconds": seconds, "video": hashlib.sha256(frames.tobytes()).hexdigest()}
 
 
 def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
-    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
+    hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     plan = estimate_plan(
-        profile_model(spec), default_demand(spec), machine, PLACEMENTS[placement], VAEMemoryMode(strips)
+        profile_model(spec), default_demand(spec), hardware, PLACEMENTS[placement], VAEMemoryMode(strips)
     )
     return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
 
-def rows_of(name: str, model: Small, rounds: int) -> Report:
-    """All placements of a model, each in processes of its own."""
-    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
+def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
+    """Measure all placements of a model, each in separate processes."""
+    hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     with tempfile.TemporaryDirectory() as root:
         path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
         spec = read_spec(path)
-        demand: Workload = default_demand(spec)
+        workload: Workload = default_demand(spec)
         ways: dict[str, Any] = {}
-        for placement, keeps in PLACEMENTS.items():
-            command = [sys.executable, __file__, "--measure", str(path), str(warm), placement, str(model.how.strips)]
+        for placement, strategies in PLACEMENTS.items():
+            command = [
+                sys.executable,
+                __file__,
+                "--measure",
+                str(path),
+                str(warm),
+                placement,
+                str(model.vae_mode.strips),
+            ]
             runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
-            expected = estimate_plan(profile_model(spec), demand, machine, keeps, model.how).peak
+            expected = estimate_plan(profile_model(spec), workload, hardware, strategies, model.vae_mode).peak
             peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
             ways[placement] = {
                 "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],
@@ -173,19 +181,19 @@ def rows_of(name: str, model: Small, rounds: int) -> Report:
 
 
 def main() -> None:
-    parser = arguments(__doc__, "memory", rounds=3, seconds=0)
+    parser = option_parser(__doc__, "memory", rounds=3, seconds=0)
     parser.add_argument("--measure", nargs=4, metavar=("FOLDER", "WARM", "PLACEMENT", "STRIPS"))
-    parser.add_argument("--only", help="models whose name has this")
+    parser.add_argument("--only", help="only models whose name contains this")
     options = parser.parse_args()
-    start(options)
+    apply_options(options)
     if options.measure:
         path, warm, placement, strips = options.measure
         print(json.dumps(measure(Path(path), Path(warm), placement, int(strips))))
         return
-    chosen = {name: model for name, model in MODELS.items() if options.only is None or options.only in name}
+    selected = {name: model for name, model in MODELS.items() if options.only is None or options.only in name}
     rounds = 1 if options.tiny else options.rounds
-    rows = [rows_of(name, model.tiny() if options.tiny else model, rounds) for name, model in chosen.items()]
-    finish("memory", {"steps": 2, "root": ROOT.name}, rows, options.out)
+    rows = [rows_of(name, model.tiny() if options.tiny else model, rounds) for name, model in selected.items()]
+    write_report("memory", {"steps": 2, "root": ROOT.name}, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@
 
 python benchmarks/packing.py        # about a minute on two cores
 
-The mix is fixed: three images to seven clips, of 1 to 6 seconds at 8 frames a second, in the sizes of the paper's first
-two stages (256x384, also upright, 384x576, 480x720), all at a quarter. Rows are about 5 times as long as the longest
-clip, as there. A transformer of width 128 goes forward and backward through the clips of one step, in batches that have
-room for as many tokens each way:
+The mix is fixed: three images to seven clips of 1 to 6 seconds at 8 fps, in the sizes of the paper's first two stages
+(256x384, also in portrait format, 384x576, 480x720), all scaled to a quarter. Rows are about 5 times as long as the
+longest clip, as in the paper. A transformer of width 128 runs forward and backward over the clips of one step, in
+batches with the same maximum number of tokens:
 
-- "padded": clips as they come, each batch padded to its longest, padding masked in attention;
-- "buckets": clips of similar lengths together, padded to the longest that the bucket allows, the last batches smaller;
-- "packed": `Transformer.forward_packed`, the rows as the loader plans them.
+- "padded": clips in their order, each batch padded to its longest clip, with padding masked in attention;
+- "buckets": clips of similar lengths together, padded to the bucket's upper limit, the last batches smaller;
+- "packed": `Transformer.forward_packed`, with the rows planned by the loader.
 
-All ways give the same losses and gradients; otherwise nothing is reported. "useful" is the share of tokens, of those
-that there is room for, that are no padding; packed, it is of all rows of 50 steps.
+All ways must give the same losses and gradients. "useful" is the share of tokens that are not padding; for packed rows,
+over all rows of 50 steps.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Report, arguments, check_equal, finish, interleave, row, start
+from common import Report, apply_options, check_equal, interleave, make_row, option_parser, write_report
 from torch import Tensor
 
 from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSettings, StepPlan
@@ -35,7 +35,7 @@ from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
 
 SIZES = [(8, 12), (12, 8), (12, 18), (14, 22)]  # height and width in latent pixels
-FRAMES = (3, 13)  # latent frames of a clip, both included
+FRAMES = (3, 13)  # range of latent frames per clip, both ends included
 IMAGES = 0.3
 NUM_TEXT = 16
 ROW_TOKENS, NUM_ROWS, NUM_STEPS = 5120, 4, 50
@@ -44,14 +44,14 @@ CONFIG = replace(PRESETS["2b"](), num_attention_heads=2, num_layers=4, text_embe
 
 
 class Work(NamedTuple):
-    """Some clips that are computed together, and how many tokens each is padded to (0: none)."""
+    """Clips that are computed together, and the number of tokens each is padded to (0: no padding)."""
 
     batch: PackedBatch
     length: int
 
 
 def mix(seed: int, number: int = 2000) -> np.ndarray:
-    """Latent frames, height and width of each clip."""
+    """Random latent frames, height and width of `number` clips."""
     rng = np.random.default_rng(seed)
     frames = np.where(rng.random(number) < IMAGES, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
     return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
@@ -69,7 +69,7 @@ def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]
 
 
 def predict_padded(model: Transformer, length: int) -> PredictVelocity:
-    """`Transformer.forward` for clips of different sizes, each of which becomes a row of `length` tokens."""
+    """`Transformer.forward` for clips of different sizes, each padded to `length` tokens."""
     config = model.config
 
     def predict(latents: list[Tensor], text: Tensor, timestep: Tensor) -> list[Tensor]:
@@ -92,7 +92,7 @@ def predict_padded(model: Transformer, length: int) -> PredictVelocity:
 
 
 def masked(is_real: Tensor) -> Attend:
-    """Attention that sees no padding."""
+    """Attention with a mask for padding."""
     mask = is_real[:, None, None, :]
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: StreamLayout) -> Tensor:
@@ -103,7 +103,7 @@ def masked(is_real: Tensor) -> Attend:
 
 
 def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
-    """The gradient of a step, as one vector, with the loss in front."""
+    """The loss and the gradient of a step, concatenated to one vector."""
     model.zero_grad()
     num_clips, total = sum(len(work.batch) for work in works), torch.zeros(())
     for batch, length in works:
@@ -115,7 +115,7 @@ def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
 
 
 def draw(shapes: np.ndarray, seed: int) -> list[PackedBatch]:
-    """A batch of one for each clip."""
+    """A batch with random values for each clip."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*size: int) -> Tensor:
@@ -140,9 +140,9 @@ def join(clips: list[PackedBatch]) -> PackedBatch:
 
 
 def main() -> None:
-    parser = arguments(__doc__, "packing", rounds=7, seconds=90)
+    parser = option_parser(__doc__, "packing", rounds=7, seconds=90)
     options = parser.parse_args()
-    start(options)
+    apply_options(options)
     num_rows = 1 if options.tiny else NUM_ROWS
     shapes = mix(options.seed)
     plans = plan_steps(shapes, NUM_STEPS, num_rows)
@@ -161,18 +161,18 @@ def main() -> None:
         "buckets": bucketed_batches(lengths, edges, ROW_TOKENS),
         "packed": [tuple(number[sample.position] for sample in one) for one in planned.rows],
     }
-    room = {
+    padded_lengths = {
         "padded": [max(lengths[i] for i in one) for one in batches["padded"]],
         "buckets": [min(edge for edge in edges if edge >= max(lengths[i] for i in one)) for one in batches["buckets"]],
         "packed": [0] * num_rows,
     }
     works = {
-        name: [Work(join([clips[i] for i in one]), length) for one, length in zip(rows, room[name])]
+        name: [Work(join([clips[i] for i in one]), length) for one, length in zip(rows, padded_lengths[name])]
         for name, rows in batches.items()
     }
     useful = {
         name: packing_efficiency(
-            batches[name], lengths, [len(one) * length for one, length in zip(batches[name], room[name])]
+            batches[name], lengths, [len(one) * length for one, length in zip(batches[name], padded_lengths[name])]
         )
         for name in ("padded", "buckets")
     }
@@ -191,8 +191,8 @@ def main() -> None:
         pair = {name: times[name] for name in (other, "packed")}
         speed = {name: sum(lengths) / float(np.median(seconds)) for name, seconds in pair.items()}
         facts = {"useful": useful, "useful_tokens_per_second": speed, "error": errors}
-        rows.append(row(f"{task}, against {other}", pair, **facts))
-    finish("packing", {"dtype": "float32", "mix": __doc__.split("\n\n")[2].replace("\n", " ")}, rows, options.out)
+        rows.append(make_row(f"{task}, against {other}", pair, **facts))
+    write_report("packing", {"dtype": "float32", "mix": __doc__.split("\n\n")[2].replace("\n", " ")}, rows, options.out)
 
 
 if __name__ == "__main__":

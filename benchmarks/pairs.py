@@ -1,7 +1,7 @@
-"""The same random weights in this package's networks and in diffusers', and inputs for both.
+"""Pairs of networks, ours and diffusers', with the same random weights, and inputs for both.
 
-Every weight is random, also those that training starts at zero or one, so that nothing is left out of an error; they
-are drawn such that signals keep their size. Both networks hold the same memory where their layouts agree.
+All weights are random, including those that training initializes to zero or one, so that every weight affects the
+compared results; they preserve the scale of activations. Both networks share memory where their layouts agree.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -32,7 +32,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class TransformerPair:
-    """Both transformers, and one input: latents [b c t h w], text [b n d] and timesteps [b]."""
+    """Both transformers and one input: latents [b c t h w], prompt embeddings [b n d] and timesteps [b]."""
 
     ours: Transformer
     theirs: CogVideoXTransformer3DModel
@@ -43,12 +43,12 @@ class TransformerPair:
     rope: tuple[Tensor, Tensor] | None
 
     def predict_theirs(self) -> Tensor:
-        """As their pipeline calls it; the rotary tables are made once there too."""
+        """Diffusers' prediction, called as by its pipeline, which also computes rotary tables once."""
         values = (self.latents.transpose(1, 2), self.text, self.timestep)
         return self.theirs(*values, image_rotary_emb=self.rope, return_dict=False)[0].transpose(1, 2)
 
     def predict_ours(self, **options: Any) -> Tensor:
-        """With everything that depends on the timestep computed in the call, as theirs does."""
+        """Our prediction; the modulation is computed in the call, as in diffusers."""
         return self.ours(self.latents, self.text, self.timestep, positions=self.positions, **options)
 
 
@@ -61,14 +61,13 @@ def transformers(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformerPair:
-    """Both transformers of a configuration, for latents of `size` (frames, height, width)."""
+    """Both transformers of a config, and inputs for latents of `size` (frames, height, width)."""
     generator = torch.Generator(device).manual_seed(seed)
     with torch.device("meta"):
         shapes = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
-    state = randomised(shapes, generator, dtype)
+    state = randomize(shapes, generator, dtype)
     theirs = _theirs(config, size, state)
     ours = build_network(config).requires_grad_(False)
-    assert isinstance(ours, Transformer)
     load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
 
     def draw(*shape: int) -> Tensor:
@@ -88,20 +87,22 @@ def transformers(
 def vaes(
     config: VAEConfig, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[CausalVAE, AutoencoderKLCogVideoX]:
-    """Both VAEs of a configuration."""
+    """Both VAEs of a config."""
     with torch.device("meta"):
         theirs = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
-    state = randomised(theirs.state_dict(), torch.Generator(device).manual_seed(seed), dtype)
+    state = randomize(theirs.state_dict(), torch.Generator(device).manual_seed(seed), dtype)
     theirs.load_state_dict(state, assign=True)
     ours = build_network(config).requires_grad_(False)
-    assert isinstance(ours, CausalVAE)
     load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
     return ours, theirs
 
 
-def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Values for a state dict. Matrices keep the size of what goes through them, vectors are small, or about one where
-    they multiply: a norm's weight, and the biases of the convolutions that scale a norm of the VAE."""
+def randomize(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Random values for a state dict.
+
+    Matrices preserve the scale of their input. Vectors are small, or around one where they multiply: norm weights, and
+    biases of the convolutions that scale a norm of the VAE.
+    """
 
     def draw(name: str, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=generator, device=generator.device)
@@ -113,15 +114,14 @@ def randomised(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch
 
 
 def twin(network: Transformer) -> Transformer:
-    """Another network of ours with the same weights, in the same memory."""
+    """Another instance of a network that shares its weights."""
     other = build_network(network.config).requires_grad_(False)
-    assert isinstance(other, Transformer)
     other.load_state_dict(network.state_dict(), assign=True)
     return other
 
 
 def compiled_blocks(network: Network, blocks: str, mode: str | None = None) -> Network:
-    """Another network around the same weights, each of its blocks compiled: they are equal, so one is compiled."""
+    """A copy of a network that shares its weights, with compiled blocks; equal blocks are compiled once."""
     other = copy.copy(network)
     other._modules = dict(network._modules)
     other._modules[blocks] = nn.ModuleList(_compiled(block, mode) for block in network.get_submodule(blocks))
@@ -135,7 +135,7 @@ def _compiled(block: nn.Module, mode: str | None) -> nn.Module:
 
 
 def in_float32(pair: TransformerPair) -> Tensor:
-    """What diffusers predicts of the first input of the batch, with every step of the way in float32."""
+    """Diffusers' prediction in float32 for the first input of the batch."""
     state = {name: value.float() for name, value in pair.theirs.state_dict().items()}
     theirs = _theirs(pair.ours.config, tuple(pair.latents.shape[2:]), state)
     first = {name: getattr(pair, name)[:1].float() for name in ("latents", "text")}
@@ -148,7 +148,7 @@ def _theirs(
     with torch.device("meta"):
         theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
     theirs.load_state_dict(state, assign=True)
-    if not config.use_rotary_positional_embeddings:  # no weight, but a table of their network
+    if not config.use_rotary_positional_embeddings:  # not a weight but a table computed by diffusers
         embed, (t, h, w) = theirs.patch_embed, size
         embed.sample_frames, embed.sample_height, embed.sample_width = 4 * t - 3, h, w
         table = embed._get_positional_embeddings(h, w, 4 * t - 3)

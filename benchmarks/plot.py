@@ -1,5 +1,5 @@
-"""Charts of benchmark reports: a bar for each way of doing a task, relative to diffusers in the same run; or, for ways
-that change the video, how far it differs against how much faster it is made.
+"""Charts of benchmark reports: a bar per way, relative to diffusers in the same run, or, for ways that change the
+video, PSNR against speed-up.
 
 python benchmarks/plot.py benchmarks/results/*.json --out docs/results/benchmarks.svg
 python benchmarks/plot.py benchmarks/results/step-cache-*.json --curves --out docs/results/step-cache.svg
@@ -15,13 +15,13 @@ from cogvideox.charts import Curve, chart, draw, legend
 
 COLORS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or not
 FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}
-"""Ways that differ by a number, by a word of their names."""
+"""Groups of ways, by a word in their names: label and color."""
 
 
 def bars(reports: list[Report], path: Path) -> None:
-    """Draws a group of bars for each row that compares with diffusers."""
+    """Draw a group of bars for each row that is compared to diffusers."""
     rows = [row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared(row)]
-    ways, tasks, y = {}, {}, 0  # by their places on the y axis, which points down
+    ways, tasks, y = {}, {}, 0  # by position on the y axis, which points down
     for row in rows:
         tasks[y] = row["task"]
         names = compared(row)
@@ -35,17 +35,17 @@ def bars(reports: list[Report], path: Path) -> None:
         axes.bar_label(drawn, fmt="%.2fx", padding=3)
         axes.set_yticks(list(ways), [name for name, _ in ways.values()])
         for place, task in tasks.items():
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line at 1
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # covers the line at 1
             axes.text(0.05, place, task, weight="bold", verticalalignment="center", bbox=box)
         axes.set_ylim(y - 0.5, -0.5)
-        axes.set_xlabel("speed relative to diffusers: 1 is as fast, longer is faster")
+        axes.set_xlabel("speed relative to diffusers (above 1 is faster)")
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False)
         axes.margins(x=0.1)
 
 
 def curves(reports: list[Report], path: Path) -> None:
-    """Draws a panel for each row: PSNR against speed-up for each family of ways, of the median and the worst video."""
+    """Draw a panel per row: PSNR against speed-up for each group of ways, for the median and the worst video."""
     rows = [row for report in reports for row in report["rows"]]
     num_lines = (len(rows) + 1) // 2
     with chart(path, 8.6, 2.8 * num_lines + 0.5) as figure:

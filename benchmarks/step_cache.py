@@ -1,14 +1,13 @@
-"""Faster generation that changes the video: how much faster, and how far from the video of all steps of the same seed.
+"""Approximate acceleration of generation: speed-up, and PSNR to the video with all steps and the same seed.
 
 python benchmarks/step_cache.py --threads 1 --samplers ddim --out benchmarks/results/step-cache-ddim.json
 
-Each video is made once in every way, one way after the other, beginning with the reference; a ratio is the median of
-the videos' ratios, of whole generations. On one thread of a CPU, seconds are those of the processor, which other
-programs disturb less than they do a clock. `psnr_db` is the median over the videos, `lowest_db` that of the worst one,
-and `computed` is the share of the transformer's work that was done.
+Each video is generated once in every way, one after the other, starting with the reference; `ratio` is the median over
+the videos, of end-to-end times. On one CPU thread, times are CPU time, which other programs disturb less. `psnr_db` is
+the median over the videos, `lowest_db` the minimum, and `computed` the share of transformer calls that were computed.
 
-What a video gave is written to a file beside the report at once. Stopped at any time, or by itself after the first
-video that ends beyond `--seconds`, it goes on from there when run again; the report takes the place of that file.
+The result of each video is appended to a file next to the report. A run that was stopped, or that stopped by itself
+after the first video beyond `--seconds`, continues from this file when it is run again; it is deleted at the end.
 """
 
 import json
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, arguments, finish, processor_clock, psnr, start
+from common import Report, apply_options, cpu_clock, option_parser, psnr, write_report
 
 from cogvideox import CogVideoX
 from cogvideox.generation.sampling import denoise, step_cache
@@ -38,15 +37,15 @@ PROMPTS = (
 )
 REFERENCE = "all steps"
 BUDGETS = {"ddim": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1), "dpm++": (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)}
-FEWER = (80, 65, 50, 40, 30, 20)  # per cent of the steps
+FEWER = (80, 65, 50, 40, 30, 20)  # percent of the steps
 INTERVALS = ((0, 0.8), (0, 0.6), (0, 0.4), (0, 0.2))
 Ways = dict[str, dict[str, Any]]
 Video = dict[str, Any]
-"""Prompt and seed of one video, and what each way gave: {"seconds", "psnr_db", "computed"}."""
+"""Prompt and seed of one video, and the results of each way: {"seconds", "psnr_db", "computed"}."""
 
 
 def ways_of(sampler: str, num_steps: int) -> Ways:
-    """The reference, and what is compared with it."""
+    """Keyword arguments of the reference and of the ways compared to it."""
     base = {"sampler": sampler, "num_inference_steps": num_steps}
     ways: Ways = {REFERENCE: base}
     ways |= {f"cache {budget:g}": {**base, "cache": budget} for budget in BUDGETS[sampler]}
@@ -57,34 +56,34 @@ def ways_of(sampler: str, num_steps: int) -> Ways:
 
 
 def make(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Video:
-    """One video in every way."""
-    reference, told = None, {}
+    """Generate one video in every way."""
+    reference, results = None, {}
     for name, values in ways.items():
         COUNT.clear()
-        began = processor_clock()
+        start = cpu_clock()
         video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
-        told[name] = {"seconds": processor_clock() - began, "computed": computed(values, ways[REFERENCE])}
+        results[name] = {"seconds": cpu_clock() - start, "computed": computed(values, ways[REFERENCE])}
         reference = video.frames if reference is None else reference
         close = psnr(video.frames, reference)
-        told[name]["psnr_db"] = close if math.isfinite(close) else None  # the same video; JSON knows no infinity
-    return {"prompt": prompt, "seed": seed, "ways": told}
+        results[name]["psnr_db"] = close if math.isfinite(close) else None  # equal videos; JSON has no infinity
+    return {"prompt": prompt, "seed": seed, "ways": results}
 
 
 def computed(values: dict[str, Any], reference: dict[str, Any]) -> float:
-    """The share of the transformer's work: a step without guidance is half a step."""
+    """The share of transformer calls that were computed; a step without guidance counts half."""
     steps, whole = values["num_inference_steps"], reference["num_inference_steps"]
     first, last = (round(fraction * steps) for fraction in values.get("guidance_interval", (0, 1)))
     done = COUNT[0].num_computed if COUNT else (steps + last - first) / 2
     return done / whole
 
 
-def all_videos(
+def iter_videos(
     pipes: dict[bool, CogVideoX], ways: Ways, wanted: list[tuple[str, int]], parts: Path, until: float
 ) -> Iterator[Video]:
-    """Every video, those that are in the file of parts already from there.
+    """Yield the result of every video, from the file `parts` if it is there.
 
     Raises:
-        SystemExit: the time is over.
+        SystemExit: the time limit is reached.
     """
     lines = parts.read_text(encoding="utf-8").splitlines() if parts.exists() else []
     known = {(one["prompt"], one["seed"]): one for one in map(json.loads, lines) if one["ways"].keys() == ways.keys()}
@@ -94,48 +93,50 @@ def all_videos(
             with parts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[prompt, seed]) + "\n")
             if number < len(wanted) and time.perf_counter() > until:
-                raise SystemExit(f"{number} of {len(wanted)} videos are in {parts}: run it again to go on")
+                raise SystemExit(
+                    f"{number} of {len(wanted)} videos are in {parts}: run the same command again to continue"
+                )
         yield known[prompt, seed]
 
 
-def summed_up(videos: list[Video], task: str) -> Report:
-    """A row of the report."""
-    told: dict[str, Any] = {}
+def summarize(videos: list[Video], task: str) -> Report:
+    """Make a row of the report from the results of all videos."""
+    results: dict[str, Any] = {}
     for name in videos[0]["ways"]:
         ways = [video["ways"][name] for video in videos]
         times = [way["seconds"] for way in ways]
-        told[name] = {"median": statistics.median(times)}
-        # Without arithmetic in 8 bits its time says nothing.
+        results[name] = {"median": statistics.median(times)}
+        # Without hardware support for 8-bit arithmetic its time is meaningless.
         if name != "float8" or torch.cuda.is_available():
             ratios = (video["ways"][REFERENCE]["seconds"] / taken for video, taken in zip(videos, times))
-            told[name]["ratio"] = statistics.median(ratios)
+            results[name]["ratio"] = statistics.median(ratios)
         if name != REFERENCE:
-            likeness = [math.inf if way["psnr_db"] is None else way["psnr_db"] for way in ways]
-            close = statistics.median(likeness), min(likeness)
-            told[name] |= dict(zip(("psnr_db", "lowest_db"), (x if math.isfinite(x) else None for x in close)))
-        told[name] |= {"computed": statistics.mean(way["computed"] for way in ways), "seconds": times}
-    return {"task": task, "reference": REFERENCE, "ways": told}
+            similarities = [math.inf if way["psnr_db"] is None else way["psnr_db"] for way in ways]
+            close = statistics.median(similarities), min(similarities)
+            results[name] |= dict(zip(("psnr_db", "lowest_db"), (x if math.isfinite(x) else None for x in close)))
+        results[name] |= {"computed": statistics.mean(way["computed"] for way in ways), "seconds": times}
+    return {"task": task, "reference": REFERENCE, "ways": results}
 
 
 COUNT: list[step_cache.StepCache] = []
 
 
-class Counted(step_cache.StepCache):
+class CountingCache(step_cache.StepCache):
     def __init__(self, *of: Any) -> None:
         super().__init__(*of)
         COUNT.append(self)
 
 
 def main() -> None:
-    parser = arguments(__doc__, "step-cache", rounds=2, seconds=math.inf)
+    parser = option_parser(__doc__, "step-cache", rounds=2, seconds=math.inf)
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 50])
     parser.add_argument("--samplers", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
-    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of them")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="number of prompts")
     options = parser.parse_args()
-    start(options)
-    denoise.StepCache = Counted
+    apply_options(options)
+    denoise.StepCache = CountingCache
     until = time.perf_counter() + options.seconds
-    pipes = {rounded: CogVideoX.from_pretrained("toybox") for rounded in (False, True)}
+    pipes = {is_float8: CogVideoX.from_pretrained("toybox") for is_float8 in (False, True)}
     to_float8(pipes[True].bundle.transformer)
     prompts = PROMPTS[: 2 if options.tiny else options.prompts]
     seeds = range(options.seed, options.seed + (1 if options.tiny else options.rounds))
@@ -147,9 +148,9 @@ def main() -> None:
     for sampler in options.samplers:
         for num_steps in [10] if options.tiny else options.steps:
             files.append(options.out.with_suffix(f".{sampler}-{num_steps}.parts"))
-            videos = list(all_videos(pipes, ways_of(sampler, num_steps), wanted, files[-1], until))
-            rows.append(summed_up(videos, f"generation, toybox, {sampler}, {num_steps} steps"))
-    finish("step_cache", {"prompts": list(prompts), "seeds": list(seeds), "weights": "toybox"}, rows, options.out)
+            videos = list(iter_videos(pipes, ways_of(sampler, num_steps), wanted, files[-1], until))
+            rows.append(summarize(videos, f"generation, toybox, {sampler}, {num_steps} steps"))
+    write_report("step_cache", {"prompts": list(prompts), "seeds": list(seeds), "weights": "toybox"}, rows, options.out)
     for file in files:
         file.unlink()
 

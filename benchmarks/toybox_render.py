@@ -1,4 +1,4 @@
-"""How many clips of 9x64x64 are drawn and rendered a second, in both grammars: medians, as JSON.
+"""Throughput of sampling and rendering toybox clips of 9x64x64, in both grammars: medians, as JSON.
 
 python benchmarks/toybox_render.py --out build/toybox_render.json
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import processor_name, write_json
+from common import cpu_name, write_json
 
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.grammar import GRAMMARS
@@ -19,17 +19,17 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 
 
 def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
-    """Medians over repeats of other clips each time; clips per second of processor time do not mind other work."""
+    """Medians over repeats with different clips. Clips per second of CPU time hardly depend on other programs."""
     scenes = [sample_scene(seed, grammar) for seed in range(num_clips)]
     render_scenes(scenes)
     rows = []
     for repeat in range(1, repeats + 1):
         seeds = range(repeat * num_clips, (repeat + 1) * num_clips)
-        began = time.process_time()
+        start = time.process_time()
         scenes = [sample_scene(seed, grammar) for seed in seeds]
         drawn, wall = time.process_time(), time.perf_counter()
         render_scenes(scenes)
-        rows.append((drawn - began, time.perf_counter() - wall, time.process_time() - drawn))
+        rows.append((drawn - start, time.perf_counter() - wall, time.process_time() - drawn))
     drawn, wall, processor = (statistics.median(column) for column in zip(*rows))
     return {
         "clips_per_second": round(num_clips / wall, 1),
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--num-clips", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--num-threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for the JSON, which is also printed")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     report = {
@@ -51,7 +51,7 @@ def main() -> None:
         "num_clips": options.num_clips,
         "repeats": options.repeats,
         "threads": options.num_threads,
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,

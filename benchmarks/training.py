@@ -1,16 +1,16 @@
-"""A training step here and in a plain loop around diffusers' transformer, on the CPU in float32.
+"""A training step, here and in a plain loop around diffusers' transformer, on the CPU in float32.
 
 python benchmarks/training.py                     # all presets, about a minute and a half on two cores
 python benchmarks/training.py --preset shipped
 
-Both begin with equal random weights and see the same clips, noise, texts and timesteps: latents and features that were
-encoded before, mean squared error of the velocity, gradients clipped to 1, AdamW in its fused form. "diffusers"
-batches the clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row, and "with an
-average" keeps the moving average of the weights as well, which every stage does and a plain loop does not. In a second
-row of each preset both compute blocks again on the way back instead of keeping what is inside.
+Both start with equal random weights and use the same latents, noise, prompt embeddings and timesteps (encoded in
+advance), the mean squared error of the velocity, gradient clipping at 1, and fused AdamW. "diffusers" batches the
+clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row; "with an average" also
+updates the EMA of the weights, which every run does and the plain loop does not. A second row of each preset uses
+activation checkpointing in both.
 
-First each way makes three steps: losses and norms of gradients have to be equal, or there is no ratio. With --threads
-1 times are seconds of the processor, which other programs disturb less.
+First, each way makes three steps, whose losses and gradient norms must be equal. With --threads 1, times are CPU time,
+which other programs disturb less.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from common import (
     Report,
     Ways,
     add_peaks,
-    arguments,
     check_equal,
-    chosen,
-    finish,
+    cpu_clock,
     interleave,
-    processor_clock,
-    row,
+    make_row,
+    option_parser,
+    parse_options,
+    write_report,
 )
 from diffusers import CogVideoXDDIMScheduler
 from pairs import TransformerPair, transformers
@@ -49,26 +49,26 @@ from cogvideox.transformer.config import PRESETS as OFFICIAL
 from cogvideox.transformer.config import TransformerConfig
 
 NUM_CHECKED = 3
-# No weight decay, which is for matrices alone here; and no rate that changes.
+# No weight decay, which applies to matrices only here, and a constant learning rate.
 OPTIM = OptimSettings(lr=1e-4, weight_decay=0.0, warmup_steps=0, schedule="constant")
 SCHEDULE = Schedule()
 
 _SMALL = {"num_attention_heads": 4, "num_layers": 8, "text_embed_dim": 64, "max_text_seq_length": 32}
 _TINY = {"num_attention_heads": 1, "num_layers": 2, "text_embed_dim": 16, "max_text_seq_length": 8}
 
-# What it is, its configuration, the latents' frames, height and width, and how many clips a step has.
+# Description, config, latent frames, height and width, and clips per step.
 PRESETS: dict[str, tuple[str, TransformerConfig, tuple[int, int, int], int]] = {
     "shipped": ("the shipped model's transformer", toy_transformer(), (3, 8, 8), 16),
     "small-rotary": ("width 256, 8 rotary blocks", replace(OFFICIAL["5b"](), **_SMALL), (5, 16, 16), 4),
 }
 TINY = {"tiny": ("width 64, rotary", replace(OFFICIAL["5b"](), **_TINY), (1, 4, 6), 2)}
 
-Move = Callable[[], Tensor]
-"""A step; its loss and the norm of its gradient."""
+Step = Callable[[], Tensor]
+"""A training step; returns the loss and the gradient norm."""
 
 
 def trainable(config: TransformerConfig, size: tuple[int, int, int], batch: int, seed: int) -> TransformerPair:
-    """Both transformers with equal weights, each in memory of its own."""
+    """Both transformers with equal weights, each with its own memory."""
     pair = transformers(config, size, batch=batch, seed=seed)
     for network in (pair.ours, pair.theirs):
         for parameter in network.parameters():
@@ -77,7 +77,7 @@ def trainable(config: TransformerConfig, size: tuple[int, int, int], batch: int,
     return replace(pair, timestep=explicit_uniform(seed, 0, batch))
 
 
-def step_theirs(pair: TransformerPair, noise: Tensor) -> Move:
+def step_theirs(pair: TransformerPair, noise: Tensor) -> Step:
     scheduler = CogVideoXDDIMScheduler.from_config(SCHEDULE.to_diffusers("ddim"))
     parameters = list(pair.theirs.parameters())
     settings = {name: asdict(OPTIM)[name] for name in ("lr", "betas", "eps", "weight_decay")}
@@ -96,7 +96,7 @@ def step_theirs(pair: TransformerPair, noise: Tensor) -> Move:
     return step
 
 
-def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) -> Move:
+def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) -> Step:
     ids = tuple(map(str, range(len(noise))))
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
@@ -115,44 +115,44 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     return step
 
 
-def ways_of(make: Callable[[], TransformerPair], noise: Tensor, recomputed: bool) -> Ways:
-    def theirs() -> Move:
+def ways_of(make: Callable[[], TransformerPair], noise: Tensor, checkpointed: bool) -> Ways:
+    def theirs() -> Step:
         pair = make()
-        if recomputed:
+        if checkpointed:
             pair.theirs.enable_gradient_checkpointing()
         return step_theirs(pair, noise)
 
-    def ours(how: Checkpointing = "none", *, average: bool = False) -> Move:
+    def ours(how: Checkpointing = "none", *, average: bool = False) -> Step:
         pair = make()
         parallelize(pair.ours, pair.ours.blocks, checkpointing=how)
         return step_ours(pair, noise, average=average)
 
-    if recomputed:
+    if checkpointed:
         return {"diffusers": theirs(), "cogvideox": ours("full"), "cogvideox, attention kept": ours("selective")}
     return {"diffusers": theirs(), "cogvideox": ours(), "cogvideox, with an average": ours(average=True)}
 
 
 def main() -> None:
-    parser = arguments(__doc__, "training", rounds=15, seconds=12)
-    options, presets = chosen(parser, PRESETS, TINY)
+    parser = option_parser(__doc__, "training", rounds=15, seconds=12)
+    options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
     for name, (what, config, size, batch) in presets.items():
         noise = torch.randn(batch, config.in_channels, *size, generator=torch.Generator().manual_seed(options.seed + 1))
-        for recomputed in (False, True):
-            ways = ways_of(lambda: trainable(config, size, batch, options.seed), noise, recomputed)  # noqa: B023
-            how = ", blocks computed again" if recomputed else ""
+        for checkpointed in (False, True):
+            ways = ways_of(lambda: trainable(config, size, batch, options.seed), noise, checkpointed)  # noqa: B023
+            how = ", activation checkpointing" if checkpointed else ""
             task = f"step, {name}: {what}, {batch} clips of {'x'.join(map(str, size))}{how}"
             found = {who: torch.stack([way() for _ in range(NUM_CHECKED)], dim=1) for who, way in ways.items()}
-            check_equal(f"norms of gradients, {task}", {who: norms for who, (_, norms) in found.items()})
+            check_equal(f"gradient norms, {task}", {who: norms for who, (_, norms) in found.items()})
             errors = check_equal(f"losses, {task}", {who: losses for who, (losses, _) in found.items()})
             losses = {who: losses.tolist() for who, (losses, _) in found.items()}
-            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0, clock=processor_clock)
-            rows.append(row(task, times, error=errors, losses=losses))
+            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0, clock=cpu_clock)
+            rows.append(make_row(task, times, error=errors, losses=losses))
             measured.append((rows[-1], ways))
     for one, ways in measured:
         add_peaks(one, ways)
-    finish("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+    write_report("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The transformer's forward here and in diffusers, on the CPU in float32, with equal random weights.
+"""Forward pass of the transformer, here and in diffusers, on the CPU in float32, with equal random weights.
 
 python benchmarks/transformer.py                            # all presets, about a minute and a half on two cores
 python benchmarks/transformer.py --preset official --rounds 3
-python benchmarks/transformer.py --compile                  # also compiled, one block for all, a minute more
+python benchmarks/transformer.py --compile                  # also with compiled blocks, one minute more
 
-"cogvideox" does what diffusers does in a call. "cogvideox, in a sampler" is given what depends on the timestep alone,
-as the sampler here computes it before the first step.
+"cogvideox" computes everything in the call, as diffusers does. "cogvideox, in a sampler" gets the modulation, which
+depends only on the timestep, as an input: the samplers here precompute it for all steps.
 """
 
 import time
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from common import Report, Ways, arguments, check_equal, chosen, finish, interleave, row
+from common import Report, Ways, check_equal, interleave, make_row, option_parser, parse_options, write_report
 from pairs import TransformerPair, compiled_blocks, transformers
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from cogvideox.transformer.model import Transformer
 _SMALL = {"num_attention_heads": 4, "num_layers": 8, "text_embed_dim": 64, "max_text_seq_length": 32}
 _TINY = {"num_attention_heads": 1, "num_layers": 2, "text_embed_dim": 16, "max_text_seq_length": 8}
 
-# What it is, its configuration, and the latents' frames, height and width, and how many of them.
+# Description, config, latent frames, height and width, and batch size.
 PRESETS: dict[str, tuple[str, TransformerConfig, tuple[int, int, int], int]] = {
     "small": ("width 256, 8 blocks, 352 tokens", replace(OFFICIAL["2b"](), **_SMALL), (5, 16, 16), 2),
     "small-rotary": ("width 256, 8 rotary blocks, 352 tokens", replace(OFFICIAL["5b"](), **_SMALL), (5, 16, 16), 2),
@@ -58,9 +58,9 @@ def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = arguments(__doc__, "transformer", rounds=15, seconds=25)
-    parser.add_argument("--compile", action="store_true", help="both compiled as well, block by block")
-    options, presets = chosen(parser, PRESETS, TINY)
+    parser = option_parser(__doc__, "transformer", rounds=15, seconds=25)
+    parser.add_argument("--compile", action="store_true", help="also compile the blocks of both")
+    options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
     for name, (what, config, size, batch) in presets.items():
         pair = transformers(config, size, batch=batch, seed=options.seed)
@@ -68,13 +68,13 @@ def main() -> None:
         task = f"forward, {name}: {what}"
         results, first = {}, {}
         for who, way in ways.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             results[who] = way()
-            first[who] = time.perf_counter() - began
+            first[who] = time.perf_counter() - start
         errors = check_equal(task, results)
         times = interleave(ways, options.rounds, seconds=options.seconds)
-        rows.append(row(task, times, error=errors, first_seconds=first))
-    finish("transformer", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+        rows.append(make_row(task, times, error=errors, first_seconds=first))
+    write_report("transformer", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,31 @@
-"""The VAE's decoding and encoding here and in diffusers, on the CPU in float32, with equal random weights: time and the
-most memory that a call takes beyond what there was before. Strips of rows are exact (see `cogvideox.vae.strips`).
+"""Time and peak memory of VAE decoding and encoding, here and in diffusers, on the CPU in float32, with equal random
+weights. Decoding in strips of rows is exact (see `cogvideox.vae.inference.sliced`).
 
 python benchmarks/vae.py                        # all presets, about two minutes on two cores
 python benchmarks/vae.py --preset small
 
-Memory is measured after all timing. What comes out counts too, a few MiB at most.
+Memory is measured after all times, beyond what was allocated before the call; it includes the output, a few MiB.
 """
 
 import torch
-from common import Report, Ways, add_peaks, arguments, check_equal, chosen, finish, interleave, row
+from common import (
+    Report,
+    Ways,
+    add_peaks,
+    check_equal,
+    interleave,
+    make_row,
+    option_parser,
+    parse_options,
+    write_report,
+)
 from diffusers import AutoencoderKLCogVideoX
 from pairs import vaes
 
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
-# What it is, its configuration, and the clip's frames, height and width.
+# Description, config, and frames, height and width of the clip.
 PRESETS: dict[str, tuple[str, VAEConfig, tuple[int, int, int]]] = {
     "small": ("a quarter of the widths", VAEConfig(block_out_channels=(32, 64, 64, 128)), (17, 64, 96)),
     "official": ("the official widths", VAEConfig(), (9, 64, 64)),
@@ -30,7 +40,7 @@ TINY = {
 
 
 def tasks_of(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int) -> dict[str, Ways]:
-    """Decoding and encoding a clip of that size."""
+    """Decoding and encoding of a clip."""
     generator = torch.Generator().manual_seed(seed + 1)
     t, h, w = size
     z = torch.randn(1, ours.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
@@ -51,8 +61,8 @@ def tasks_of(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, size: tuple[int, i
 
 @torch.inference_mode()
 def main() -> None:
-    parser = arguments(__doc__, "vae", rounds=9, seconds=14)
-    options, presets = chosen(parser, PRESETS, TINY)
+    parser = option_parser(__doc__, "vae", rounds=9, seconds=14)
+    options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
     for name, (what, config, size) in presets.items():
@@ -60,11 +70,13 @@ def main() -> None:
         for verb, ways in tasks_of(*networks, size, options.seed).items():
             task = f"{verb}, {name}: {what}, {'x'.join(map(str, size))}"
             errors = check_equal(task, {who: way() for who, way in ways.items()})
-            rows.append(row(task, interleave(ways, options.rounds, seconds=options.seconds, warmup=0), error=errors))
+            rows.append(
+                make_row(task, interleave(ways, options.rounds, seconds=options.seconds, warmup=0), error=errors)
+            )
             measured.append((rows[-1], ways))
     for one, ways in measured:
         add_peaks(one, ways)
-    finish("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
+    write_report("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measure the judge itself: how often it is right about clips whose truth is known, and about prompts of other clips.
+"""Accuracy of the judge on clips with known facts, and on clips with the prompts of other clips.
 
     python examples/judge_scores.py --grammar full --num-clips 1000
 
-prints, for each fact, the share of right answers on true renders, on renders with noise, and on shuffled prompts.
+prints, for each fact, the share of correct verdicts on renders, on renders with noise, and with shuffled prompts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--grammar", default="full", choices=("core", "full"))
     parser.add_argument("--num-clips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1_000_000, help="seed of the first scene")
-    parser.add_argument("--noise", type=float, default=0.03, help="standard deviation, of 1")
+    parser.add_argument("--noise", type=float, default=0.03, help="standard deviation, for pixels in 0..1")
     options = parser.parse_args()
 
     scenes = [sample_scene(options.seed + i, options.grammar) for i in range(options.num_clips)]

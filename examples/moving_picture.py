@@ -1,8 +1,8 @@
-"""Make the moving picture of the README: videos of the shipped model side by side, each under its prompt.
+"""Make the animation of the README: videos of the shipped model side by side, with their prompts.
 
     python examples/moving_picture.py --out docs/results/toybox.gif
 
-The prompts are the first ones of the page that `examples/toybox_page.py` makes: none was picked for its video.
+The prompts are the first ones of the page made by `examples/toybox_page.py`; none was selected for its video.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-prompts", type=int, default=12, help="at most 36")
     parser.add_argument("--columns", type=int, default=4)
-    parser.add_argument("--scale", type=int, default=3, help="pixels of the picture per pixel of a video")
+    parser.add_argument("--scale", type=int, default=3, help="pixels of the animation per pixel of a video")
     parser.add_argument("--out", type=Path, default=Path("toybox.gif"))
     options = parser.parse_args()
 
@@ -28,7 +28,7 @@ def main() -> None:
     videos = [pipe.generate(prompt, seed=seed).frames for seed, prompt in enumerate(prompts)]
     enlarged = np.stack(videos).repeat(options.scale, axis=2).repeat(options.scale, axis=3)
     frames = [side_by_side(enlarged[:, [i]], options.columns, prompts, font_size=14) for i in range(len(videos[0]))]
-    frames += frames[-1:] * 4  # half a second of rest before it starts again
+    frames += frames[-1:] * 4  # pause for half a second before it repeats
     Video(np.stack(frames), fps=8.0).save(options.out)
 
 

@@ -1,11 +1,11 @@
-"""Measure how far long videos of the shipped model jump where its windows meet.
+"""Discontinuities of long videos of the shipped model at the boundaries of windows.
 
     python examples/seams.py --num-seeds 2
     python examples/seams.py --num-seeds 2 --overlap 4
     python examples/seams.py --num-seeds 2 --chunk 23
 
-A jump is the mean difference of two frames, over the median of all such differences of its video. Windows meet between
-two latent frames, and there videos that were made at once jump too: their jumps are the measure of the others.
+A jump is the mean difference of two consecutive frames divided by the median of these differences in its video. Windows
+meet between two latent frames, where videos generated at once also have larger differences: they are the baseline.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PROMPTS = (
 
 
 def jumps(frames: np.ndarray) -> np.ndarray:
-    """How much each frame but the first differs from the one before, over the median of that."""
+    """The mean difference of each frame to the one before, divided by the median difference."""
     differences = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
     return differences / np.median(differences)
 
@@ -37,14 +37,14 @@ def main() -> None:
     parser.add_argument("--num-prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--num-seeds", type=int, default=1)
     parser.add_argument("--num-frames", type=int, default=89)
-    parser.add_argument("--overlap", type=int, default=8, choices=(4, 8), help="of windows of 9 frames")
-    parser.add_argument("--chunk", type=int, default=geometry.CHUNK, help="latent frames decoded in one piece; 23: all")
-    parser.add_argument("--num-inference-steps", type=int, help="the model's own unless given")
+    parser.add_argument("--overlap", type=int, default=8, choices=(4, 8), help="frames shared by windows of 9 frames")
+    parser.add_argument("--chunk", type=int, default=geometry.CHUNK, help="latent frames decoded at once; 23: all")
+    parser.add_argument("--num-inference-steps", type=int, help="default: the model's own")
     options = parser.parse_args()
 
     geometry.CHUNK = options.chunk
     pipe = CogVideoX.from_pretrained("toybox")
-    step = 12 - options.overlap  # from a window to the next: three latents are 12 frames, if they are not the first
+    step = 12 - options.overlap  # new frames per window: three latent frames are 12 frames, except at the start
     rows = {"at once": [], "in windows": []}
     for prompt in PROMPTS[: options.num_prompts]:
         for seed in range(options.num_seeds):

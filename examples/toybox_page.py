@@ -1,10 +1,10 @@
-"""Score the shipped model: prompts of compositions that training never saw, judged from the pixels.
+"""Score a toybox model on prompts that were withheld from training, judged from the pixels of its videos.
 
     python examples/toybox_page.py --num-prompts 36 --out build/page
     python examples/toybox_page.py --prompts examples/free_prompts.txt
 
-writes `page.png` (first, middle and last frame of every video, two videos in a row), `page.md` (each prompt and what
-was wrong) and `page.json` (the share of right answers per fact, with 95 % intervals).
+writes `page.png` (first, middle and last frame of every video, four videos per row), `page.md` (each prompt and its
+wrong facts) and `page.json` (the share of correct facts, with 95% intervals).
 """
 
 import argparse
@@ -27,19 +27,19 @@ COLUMNS = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="toybox", help="a shipped name or a folder")
+    parser.add_argument("--model", default="toybox", help="a shipped model or a model folder")
     parser.add_argument("--num-prompts", type=int, default=36)
-    parser.add_argument("--prompts", type=Path, help="a text file with a prompt on each line, instead of drawn ones")
-    parser.add_argument("--grammar", default="core", choices=("core", "full"), help="that prompts are drawn from")
+    parser.add_argument("--prompts", type=Path, help="a text file with one prompt per line, instead of sampled prompts")
+    parser.add_argument("--grammar", default="core", choices=("core", "full"), help="grammar of sampled prompts")
     parser.add_argument("--side", default="withheld", choices=("withheld", "training", "all"))
-    parser.add_argument("--seed", type=int, default=0, help="draws the prompts; video i has this seed plus i")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts; video i has seed + i")
     parser.add_argument("--out", type=Path, default=Path("build/page"))
     options = parser.parse_args()
     if options.prompts is not None:
         for name in ("num_prompts", "grammar", "side"):
             if getattr(options, name) != parser.get_default(name):
-                parser.error(f"--{name.replace('_', '-')} means nothing together with --prompts: leave one of them out")
-        options.grammar, options.side = "full", None  # what people write may be about anything
+                parser.error(f"--{name.replace('_', '-')} cannot be combined with --prompts: leave one of them out")
+        options.grammar, options.side = "full", None  # free prompts may describe anything
 
     pipe = CogVideoX.from_pretrained(options.model)
     if options.prompts is not None:
@@ -47,15 +47,15 @@ def main() -> None:
     else:
         drawn = sample_prompts(options.num_prompts, options.seed, split=options.side, grammar=options.grammar)
         prompts = [prompt for prompt, _ in drawn]
-    answers = [answer(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
+    results = [generate(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
     spec = pipe.settings
     black = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
-    videos = np.stack([black if video is None else video for video in answers])
-    asked = [parse_prompt(prompt, options.grammar) for prompt in prompts]
-    verdicts = judge_clips(torch.from_numpy(videos), asked, options.grammar)
-    # Without a video nothing is right, not even the black floor that the judge would see.
+    videos = np.stack([black if video is None else video for video in results])
+    scenes = [parse_prompt(prompt, options.grammar) for prompt in prompts]
+    verdicts = judge_clips(torch.from_numpy(videos), scenes, options.grammar)
+    # Without a video nothing is correct, not even the black background that the judge would see.
     verdicts = [
-        dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(answers, verdicts)
+        dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(results, verdicts)
     ]
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def main() -> None:
     sheet = side_by_side(videos[:, ends_and_middle(spec.num_frames)], COLUMNS, labels)
     Video(sheet[None], fps=1.0).save(options.out / "page.png")
     rows = [
-        f"| {i} | {prompt} | {wrong(verdict)} |"
+        f"| {i} | {prompt} | {wrong_facts(verdict)} |"
         for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), start=1)
     ]
     (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
@@ -77,8 +77,8 @@ def main() -> None:
         print(f"{fact:<12} {score.value:7.1%}  (95 %: {low:.1%} to {high:.1%})")
 
 
-def answer(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
-    """The model's video; None for a prompt that it refuses, such as one longer than its text."""
+def generate(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
+    """The model's video; None for a prompt that it rejects, such as one that is too long."""
     try:
         return pipe.generate(prompt, seed=seed).frames
     except UserError as error:
@@ -86,8 +86,8 @@ def answer(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
         return None
 
 
-def wrong(verdict: Mapping[str, bool]) -> str:
-    """What a page says of a video."""
+def wrong_facts(verdict: Mapping[str, bool]) -> str:
+    """The wrong facts of a video, for the page."""
     if not verdict:
         return "(nothing that the judge knows)"
     return ", ".join(fact for fact, right in verdict.items() if not right) or "all right"

@@ -1,9 +1,9 @@
-"""Score a model's VAE on clips it never saw: PSNR, and what the judge still reads from the reconstructions.
+"""Score a model's VAE on held-out clips: PSNR, and the judge's accuracy on reconstructions.
 
     python examples/vae_scores.py --num-clips 300
     python examples/vae_scores.py --num-clips 12 --num-frames 17
 
-A clip is encoded and decoded in chunks, each with norm statistics of its own, and once more decoded in one piece.
+A clip is encoded and decoded in chunks, each with its own norm statistics, and also decoded at once.
 """
 
 import argparse
@@ -25,25 +25,25 @@ from cogvideox.video.transform import to_frames
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="toybox", help="a shipped name or a folder")
+    parser.add_argument("--model", default="toybox", help="a shipped model or a model folder")
     parser.add_argument("--num-clips", type=int, default=300)
-    parser.add_argument("--num-frames", type=int, default=9, help="of each clip, 4k+1; a chunk has 9 at most")
+    parser.add_argument("--num-frames", type=int, default=9, help="frames per clip, 4k+1; a chunk has at most 9")
     options = parser.parse_args()
 
     vae = load(options.model, device=torch.device("cpu"), dtype=torch.float32).vae
     clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT, num_frames=options.num_frames)
-    decibels, in_one_piece, verdicts = [], [], []
+    psnrs, in_one_piece, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))
         video = render_clips(clips, indices)
         latents = vae.encode(video).mean
         reconstruction = vae.decode(latents)
-        decibels.append(psnr(reconstruction, video))
+        psnrs.append(psnr(reconstruction, video))
         if len(decode_chunks(latents.shape[2])) > 1:
             in_one_piece.append(psnr(vae.decoder(latents, ConvCache()), video))
         verdicts += judge_clips(to_frames(reconstruction), [clip_scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in fact_accuracies(verdicts).items()}
-    report = {"psnr": torch.cat(decibels)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
+    report = {"psnr": torch.cat(psnrs)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
     means = {name: round(values.mean().item(), 2) for name, values in report.items()}
     print(json.dumps(means | {"judged": scores}, indent=2))
 

@@ -1,10 +1,10 @@
-"""What the terms of the VAE's loss do, and what it does with more pixels and more frames than it was trained on.
+"""Ablation of the terms of the VAE's loss, and the VAE on more pixels and frames than in training.
 
     python examples/vae_training.py --num-steps 160 --long-steps 24 --out runs/vae-training
 
-From the shipped VAE, three runs of the same clips and steps: pixels and KL alone; looks added; a discriminator added.
-From the last one, a run on clips of 33 frames, as `toybox-vae-2` makes it. Then all of them on clips that none saw.
-A run that is in the folder already goes on, or is only measured.
+From the shipped VAE, three runs with the same clips and steps: L1 and KL only; with the perceptual loss; with the
+discriminator. From the last one, a run on clips of 33 frames with the recipe `toybox-vae-2`. Then all of them are
+measured on held-out clips. Existing runs in the folder are resumed, or only measured if they are complete.
 """
 
 import argparse
@@ -34,12 +34,12 @@ SIZES = {"9x64x64": (9, 64), "9x96x96": (9, 96), "9x128x128": (9, 128), "17x64x6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num-steps", type=int, default=160, help="of each of the three runs")
-    parser.add_argument("--long-steps", type=int, default=24, help="of the run on 33 frames; 0 leaves it out")
+    parser.add_argument("--num-steps", type=int, default=160, help="training steps of each of the three runs")
+    parser.add_argument("--long-steps", type=int, default=24, help="training steps of the run on 33 frames; 0 skips it")
     parser.add_argument(
-        "--num-clips", type=int, default=24, help="to measure on; a quarter of them, where they are large"
+        "--num-clips", type=int, default=24, help="clips to measure on; a quarter of them for larger sizes"
     )
-    parser.add_argument("--only", choices=[*TERMS, "long"], help="do one of the runs, and measure nothing")
+    parser.add_argument("--only", choices=[*TERMS, "long"], help="train one of the runs, and measure nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/vae-training"))
     options = parser.parse_args()
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
-    """Whole clips from the first step on, and the discriminator at work for most of them."""
+    """Full clips from the first step on, with the discriminator active for most steps."""
     fixed = {
         "start": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
         "disc_lead": num_steps // 4, "optim.lr": 3e-4, "optim.warmup_steps": 20, "run.num_steps": num_steps,
@@ -65,7 +65,7 @@ def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
 
 
 def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
-    """`toybox-vae-2`, cut short."""
+    """A shorter `toybox-vae-2`."""
     changes = {
         "start": str(start), "encoder_steps": num_steps, "disc_start": num_steps // 4, "disc_lead": num_steps // 4,
         "run.num_steps": num_steps, "run.save_interval": 10, "run.validate_interval": 0, "run.ema_decay": 0.95,
@@ -75,7 +75,7 @@ def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
 
 @torch.inference_mode()
 def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
-    """Markdown: PSNR in dB, detail and flicker as shares of the originals', for each VAE and size of clips."""
+    """Markdown table of PSNR in dB, and of detail and flicker relative to the originals, per VAE and clip size."""
     rows = ["| VAE | clips | PSNR | in one piece | detail | flicker |", "|---|---|---|---|---|---|"]
     for name, vae in vaes.items():
         for size, (num_frames, side) in SIZES.items():
@@ -91,8 +91,8 @@ def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
 
 
 def scores(vae: CausalVAE, video: torch.Tensor) -> list[torch.Tensor]:
-    """Three pairs: PSNR in the VAE's chunks, and with encoder and decoder on the whole clip at once; then detail, and
-    flicker, of what the chunks give and of the original."""
+    """Three pairs: PSNR in chunks and of the whole clip at once; detail of the reconstruction and of the original; and
+    flicker of both."""
     made = whole = vae.decode(vae.encode(video).mean)
     if len(encode_chunks(video.shape[2])) > 1:
         mean, _ = vae.encoder(video, ConvCache()).chunk(2, dim=1)

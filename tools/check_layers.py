@@ -1,7 +1,7 @@
-"""What the linters cannot see: who may import which library, and what an install without extras must be able to do.
+"""Rules that linters do not check: which package may import which library, and what works without the extras.
 
-Run by `make check` inside the environment that it checks. Prints one line per broken rule and exits 1, or one line per
-rule that holds.
+`make check` runs this in the environment that it checks. Prints one line per rule, and the violations of broken ones;
+the exit status is 1 if a rule is broken.
 """
 
 import ast
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cogvideox"
 
-# library -> the packages that may import it; a rule for `torch.distributed` covers what lies below it.
+# Library -> the packages that may import it, with its submodules.
 ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("parallel", "training"),
     "av": ("video",),
@@ -28,7 +28,7 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "diffusers": (),
     "torchvision": (),
 }
-LAZY = {"matplotlib", "transformers"}  # only inside functions: importing them takes a second or more
+LAZY = {"matplotlib", "transformers"}  # only imported inside functions, because it takes a second or more
 WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|settings|recipes|errors|geometry)\.py$")
 HELP_SECONDS = 1.0
 
@@ -45,7 +45,7 @@ def main() -> int:
     for rule in rules:
         problems = list(rule())
         broken += len(problems)
-        print(f"{'broken' if problems else 'holds '}  {rule.__doc__}")
+        print(f"{'broken' if problems else 'ok    '}  {rule.__doc__}")
         for problem in problems:
             print(f"        {problem}")
     return 1 if broken else 0
@@ -68,9 +68,9 @@ def libraries_stay_in_their_packages() -> Iterator[str]:
             for library, packages in ALLOWED_IN.items():
                 if is_within(name, library) and place.parts[0] not in packages:
                     allowed = " or ".join(packages) or "no package"
-                    yield f"cogvideox/{place}:{line} imports {name}; {library} is allowed in {allowed}"
+                    yield f"cogvideox/{place}:{line} imports {name}; {library} may be imported in {allowed}"
             if at_import_time and any(is_within(name, library) for library in LAZY):
-                yield f"cogvideox/{place}:{line} imports {name} when it is imported; do it inside the function"
+                yield f"cogvideox/{place}:{line} imports {name} at import time; import it inside the function"
 
 
 def is_within(name: str, library: str) -> bool:
@@ -78,7 +78,7 @@ def is_within(name: str, library: str) -> bool:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
-    """(line, full name, whether it runs when the module is imported) of every import, those for typing left out."""
+    """Yield (line, full name, whether it runs at import time) of every import, except those for typing."""
 
     def walk(node: ast.AST, at_import_time: bool) -> Iterator[tuple[int, str, bool]]:
         if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
@@ -114,12 +114,12 @@ def configs_need_no_torch() -> Iterator[str]:
 
 
 def failures(blocked: list[str], names: list[str]) -> Iterator[str]:
-    """Imports each name in one fresh interpreter that does not find the blocked libraries, as if not installed."""
+    """Import each module in a new interpreter that does not find the blocked libraries; yields the failures."""
     command = [sys.executable, "-c", IMPORTER, ",".join(blocked), *names]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     yield from run.stdout.splitlines()
     if run.returncode:
-        yield f"the interpreter ended with {run.returncode}: {run.stderr.strip().splitlines()[-1:]}"
+        yield f"the interpreter exited with {run.returncode}: {run.stderr.strip().splitlines()[-1:]}"
 
 
 IMPORTER = """
@@ -141,24 +141,24 @@ for name in sys.argv[2:]:
 
 
 def base_names() -> set[str]:
-    """Top-level modules of the package's own dependencies and of theirs, extras left out."""
+    """Top-level modules of the package's direct and indirect dependencies, without extras."""
     by_distribution: dict[str, set[str]] = {}
     for module, distributions in metadata.packages_distributions().items():
         for distribution in distributions:
             by_distribution.setdefault(canonical(distribution), set()).add(module)
     names: set[str] = set()
-    waiting, seen = ["cogvideox"], set()
-    while waiting:
-        distribution = waiting.pop()
+    pending, seen = ["cogvideox"], set()
+    while pending:
+        distribution = pending.pop()
         if distribution in seen:
             continue
         seen.add(distribution)
         names |= by_distribution.get(distribution, set())
         try:
             requirements = metadata.requires(distribution) or []
-        except metadata.PackageNotFoundError:  # a requirement of another platform
+        except metadata.PackageNotFoundError:  # a requirement for another platform
             continue
-        waiting += [canonical(re.split(r"[^\w.-]", line)[0]) for line in requirements if "extra ==" not in line]
+        pending += [canonical(re.split(r"[^\w.-]", line)[0]) for line in requirements if "extra ==" not in line]
     return names | {"cogvideox"}
 
 
@@ -178,27 +178,27 @@ def torch_is_the_pinned_one() -> Iterator[str]:
     if installed != pinned:
         yield f"torch {installed} is installed, {pinned} is pinned"
     if "torchvision" in {canonical(found.name) for found in metadata.distributions()}:
-        yield "torchvision is installed; it would tie this package to one torch"
+        yield "torchvision is installed; it requires one version of torch"
 
 
 def help_is_fast() -> Iterator[str]:
-    """`cogvideox --help` and `cogvideox generate --help` answer within a second and import no torch"""
+    """`cogvideox --help` and `cogvideox generate --help` take less than a second and import no torch"""
     for words in (["--help"], ["generate", "--help"]):
-        ask = f"import sys; from cogvideox.cli.main import main; sys.exit(main({words}))"
-        run = subprocess.run([sys.executable, "-X", "importtime", "-c", ask], capture_output=True, text=True, cwd=ROOT)
+        code = f"import sys; from cogvideox.cli.main import main; sys.exit(main({words}))"
+        run = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT)
         if run.returncode or "generate" not in run.stdout:
             yield f"{words} exits with {run.returncode} and prints {run.stdout[:80]!r}"
             continue
         if re.search(r"\|\s+torch$", run.stderr, re.MULTILINE):
             yield f"{words} imports torch"
-        # The least of three, because other work on the machine slows this down, and never speeds it up.
-        seconds = min(processor_seconds([sys.executable, "-c", ask]) for _ in range(3))
+        # The minimum of three, because other programs only slow it down.
+        seconds = min(processor_seconds([sys.executable, "-c", code]) for _ in range(3))
         if seconds >= HELP_SECONDS:
             yield f"{words} takes {seconds:.2f} s"
 
 
 def processor_seconds(command: list[str]) -> float:
-    """Measure the CPU time of a command, which other work on the machine hardly changes (0 on Windows)."""
+    """The CPU time of a command, which hardly depends on other programs (0 on Windows)."""
     before = os.times()
     subprocess.run(command, capture_output=True, cwd=ROOT)
     after = os.times()

@@ -1,4 +1,4 @@
-"""Hook of MkDocs: links from a page to files outside `docs` lead to the repository."""
+"""MkDocs hook: links from pages to files outside `docs` become links to the repository."""
 
 import posixpath
 import re

@@ -1,9 +1,9 @@
-"""Makes the shipped model again from nothing: its VAE, then its transformer, then its scores.
+"""Reproduce the shipped model from scratch: train its VAE and its transformer, and score it.
 
     python tools/toybox_model.py --out runs/toybox-model [--seconds-per-piece 500]
 
-Where there is a GPU, the recipes for one are taken. Whatever interrupts it (Ctrl-C, SIGTERM, the end of a piece, a
-crash), the same command goes on from the last checkpoint. Exit status 75 means stopped and saved.
+With a GPU, the recipes for GPUs are used. After an interruption (Ctrl-C, SIGTERM, the time limit, a crash) the same
+command resumes from the last checkpoint. Exit status 75 means that it stopped and saved.
 """
 
 import argparse
@@ -22,25 +22,27 @@ from cogvideox.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "cogvideox/models/toybox"
-SCORING = 0.5  # the share of a piece that scoring one model may take
+SCORING = 0.5  # part of the time limit needed to score one model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=Path("runs/toybox-model"), help="where everything goes")
-    parser.add_argument("--seconds-per-piece", type=float, metavar="S", help="save and stop before this time is over")
-    parser.add_argument("--num-prompts", type=int, default=120, metavar="N", help="how many prompts are judged")
-    parser.add_argument("--vae", nargs="*", default=[], metavar="KEY=VALUE", help="other settings for the VAE")
-    parser.add_argument("--transformer", nargs="*", default=[], metavar="KEY=VALUE", help="and for the transformer")
+    parser.add_argument("--out", type=Path, default=Path("runs/toybox-model"), help="output folder")
+    parser.add_argument("--seconds-per-piece", type=float, metavar="S", help="save and stop before this time limit")
+    parser.add_argument("--num-prompts", type=int, default=120, metavar="N", help="number of prompts to judge")
+    parser.add_argument("--vae", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the VAE training config")
+    parser.add_argument(
+        "--transformer", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the transformer training config"
+    )
     options = parser.parse_args(arguments)
     if options.num_prompts < 1:
-        parser.error(f"--num-prompts {options.num_prompts} is below the smallest legal value, 1")
-    began = time.monotonic()
+        parser.error(f"--num-prompts {options.num_prompts} must be at least 1")
+    start = time.monotonic()
 
     def left() -> float | None:
-        """Seconds of this piece; none of them means that there is no limit."""
+        """Seconds until the time limit; None without one."""
         limit = options.seconds_per_piece
-        return None if limit is None else max(0.0, limit - (time.monotonic() - began))
+        return None if limit is None else max(0.0, limit - (time.monotonic() - start))
 
     twin = "-gpu" if torch.cuda.is_available() else ""
     vae, run = options.out / "vae", options.out / "transformer"
@@ -61,48 +63,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         seconds = left()
         if seconds is not None and seconds < SCORING * options.seconds_per_piece:
-            return again("trained, and no time left for the scores")
+            return again("trained, but no time left to score")
         try:
             score(folder, page, options.num_prompts)
         except KeyboardInterrupt:
-            return again("trained, and not scored")
+            return again("trained, but not scored")
     ours, shipped = scores(pages / "new"), scores(pages / "shipped")
-    print(f"\n{'right':<12}{'new':>8}{'shipped':>10}")
+    print(f"\n{'correct':<12}{'new':>8}{'shipped':>10}")
     for fact in ours:
         print(f"{fact:<12}{ours[fact]:8.1%}{shipped[fact]:10.1%}")
-    print(f"\nThe model is {model}, and the videos that were judged are in {pages}.")
+    print(f"\nThe model is in {model}, the judged videos are in {pages}.")
     return 0
 
 
-def what(model: Path, num_prompts: int) -> str:
-    """What a page is the page of: a hash of all files of a model, and how many prompts."""
+def page_key(model: Path, num_prompts: int) -> str:
+    """The key of a page: a hash of all files of a model, and the number of prompts."""
     files = sorted(path for path in model.rglob("*") if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     return f"{digest[:16]}, {num_prompts} prompts\n"
 
 
 def is_scored(model: Path, page: Path, num_prompts: int) -> bool:
-    """Whether that was done in a piece before this one."""
-    return (page / "of.txt").is_file() and (page / "of.txt").read_text() == what(model, num_prompts)
+    """Whether the page of this model and number of prompts exists."""
+    return (page / "of.txt").is_file() and (page / "of.txt").read_text() == page_key(model, num_prompts)
 
 
 def score(model: Path, page: Path, num_prompts: int) -> None:
-    """Has a model's videos judged, on prompts of compositions that no training saw."""
+    """Generate and judge a model's videos on withheld prompts."""
     example = [sys.executable, str(ROOT / "examples/toybox_page.py"), "--model", str(model), "--out", str(page)]
     subprocess.run(
         [*example, "--num-prompts", str(num_prompts), "--seed", "100"], check=True, stdout=subprocess.DEVNULL
     )
-    (page / "of.txt").write_text(what(model, num_prompts))
+    (page / "of.txt").write_text(page_key(model, num_prompts))
 
 
 def scores(page: Path) -> dict[str, float]:
-    """The share of right answers per fact."""
+    """The share of correct videos per fact."""
     report = json.loads((page / "page.json").read_text())
     return {fact: score["value"] for fact, score in report["scores"].items()}
 
 
-def again(why: str) -> int:
-    print(f"{why}: run it again to go on", file=sys.stderr)
+def again(reason: str) -> int:
+    print(f"{reason}: run the same command again to continue", file=sys.stderr)
     return UNFINISHED
 
 

@@ -26,7 +26,7 @@ def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
 
     stopped = make("--seconds-per-piece", "0")
     assert stopped.returncode == 75, stopped.stderr
-    assert stopped.stderr.endswith("stopped and saved: run it again to go on\n")
+    assert stopped.stderr.endswith("stopped and saved: run the same command again to continue\n")
     assert not (tmp_path / "new/transformer").exists()
 
     done = make()

@@ -1,4 +1,4 @@
-"""What is aimed at on one card like an H100, beside diffusers in the same run, and how much of it reports show."""
+"""Performance goals on one GPU of the H100 class, relative to diffusers in the same run, and the measured values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Goal:
-    """`must` and `wish` are least values, or greatest ones where less is better."""
+    """A goal. `must` and `wish` are minimum values, or maximum values if `less` is better."""
 
     name: str
     what: str
@@ -22,16 +22,18 @@ class Goal:
     def line(self, reports: Reports) -> str:
         found = self.value(reports)
         if found is None:
-            told = "-         not measured"
+            result = "-         not measured"
         else:
-            reached = [found <= least if self.less else found >= least for least in (self.must, self.wish)]
-            told = f"{found:<9.3g} {'reached, and the wish' if all(reached) else 'reached' if reached[0] else 'missed'}"
+            reached = [found <= limit if self.less else found >= limit for limit in (self.must, self.wish)]
+            result = (
+                f"{found:<9.3g} {'reached, and the wish' if all(reached) else 'reached' if reached[0] else 'missed'}"
+            )
         sign = "<=" if self.less else ">="
-        return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} wish {self.wish:<6g} {told}"
+        return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} wish {self.wish:<6g} {result}"
 
 
 def ways(reports: Reports, piece: str, task: str) -> dict[str, Any]:
-    """The ways of the row of a piece whose task begins so, those that failed left out."""
+    """The ways of the row whose task starts with `task`, without failed ones."""
     for row in reports.get(piece, {}).get("rows", []):
         if row["task"].startswith(task):
             return {name: way for name, way in row["ways"].items() if "median" in way}
@@ -41,7 +43,7 @@ def ways(reports: Reports, piece: str, task: str) -> dict[str, Any]:
 def best(
     reports: Reports, piece: str, task: str, reference: str, *, exact: bool = True, word: str = "cogvideox"
 ) -> Value:
-    """How many times faster than the reference the fastest way of ours is; of the exact ones only, unless told."""
+    """The speed-up of our fastest way over the reference; only of exact ways if `exact`."""
     found = ways(reports, piece, task)
     ours = [
         way["median"] for name, way in found.items() if name.startswith(word) and (way.get("exact", True) or not exact)
@@ -50,7 +52,7 @@ def best(
 
 
 def seconds(reports: Reports, piece: str, *, steps: int = 50) -> Value:
-    """Of the fastest whole generation with all steps and nothing approximate."""
+    """Seconds of the fastest exact generation with all steps."""
     found = ways(reports, piece, "generation")
     plain = ("cogvideox", "cogvideox, compiled")
     ours = [way["median"] for name, way in found.items() if name in plain and way["num_steps"] == steps]
@@ -63,16 +65,16 @@ def share_of_floor(reports: Reports) -> Value:
     return max(ours, default=None)
 
 
-def least_memory(reports: Reports, scale: float | None = None) -> Value:
-    """Extra memory of the most frugal exact decode, over that of diffusers untiled, or over `scale` bytes."""
+def smallest_memory(reports: Reports, scale: float | None = None) -> Value:
+    """Smallest peak memory of an exact decode, relative to diffusers without tiling, or to `scale` bytes."""
     found = ways(reports, "vae", "decode")
     ours = [way["peak_extra_bytes"] for name, way in found.items() if name.startswith("cogvideox") and way.get("exact")]
     over = found["diffusers"]["peak_extra_bytes"] if scale is None and "diffusers" in found else scale
     return min(ours) / over if ours and over else None
 
 
-def beside_tiles(reports: Reports) -> Value:
-    """Speed of the fastest exact decode that takes no more memory than diffusers' tiles, over theirs."""
+def over_tiled(reports: Reports) -> Value:
+    """Speed-up of our fastest exact decode that needs no more memory than diffusers with tiling, over the latter."""
     found = ways(reports, "vae", "decode")
     tiled = found.get("diffusers, tiled")
     if tiled is None:
@@ -120,9 +122,9 @@ GOALS = [
         lambda r: best(r, "generate-5b", "generation", "diffusers", word="cogvideox, dpm++"),
     ),
     Goal("G9", "VAE decode, exact, over untiled", 2.5, 3.5, lambda r: best(r, "vae", "decode", "diffusers")),
-    Goal("G10", "VAE decode, exact: extra memory, of untiled", 0.35, 0.35, least_memory, less=True),
-    Goal("G10", "VAE decode, exact: extra memory (GB)", 4.2, 1.5, lambda r: least_memory(r, 1e9), less=True),
-    Goal("G11", "VAE decode, exact, no more memory than tiled, over tiled", 3.0, 5.0, beside_tiles),
+    Goal("G10", "VAE decode, exact: extra memory, of untiled", 0.35, 0.35, smallest_memory, less=True),
+    Goal("G10", "VAE decode, exact: extra memory (GB)", 4.2, 1.5, lambda r: smallest_memory(r, 1e9), less=True),
+    Goal("G11", "VAE decode, exact, no more memory than tiled, over tiled", 3.0, 5.0, over_tiled),
     Goal("G12", "VAE encode, exact, over untiled", 2.0, 3.0, lambda r: best(r, "vae", "encode", "diffusers")),
     Goal("G13", "2B training step: model FLOP/s of 989 TFLOP/s", 0.33, 0.38, mfu),
 ]

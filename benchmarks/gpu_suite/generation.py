@@ -1,4 +1,4 @@
-"""A whole generation in both libraries on one GPU, with random weights: a piece of `gpu.py`.
+"""End-to-end generation in both libraries on one GPU, with random weights: a piece of `gpu.py`.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, wait
+from common import ROOT, synchronize
 from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
-from gpu_run import Run
-from gpu_shapes import TINY_VAE, config_of
+from gpu_suite.run import Run
+from gpu_suite.shapes import TINY_VAE, config_of
 from pairs import transformers, twin, vaes
 from torch import Tensor
 
@@ -38,8 +38,10 @@ from cogvideox.vae.config import VAEConfig
 
 
 def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict[str, Any]]:
-    """Both pipelines of one model of random weights, and what theirs takes for a prompt: the same embeddings. In front
-    of both stands a T5 of one layer, for the real one takes no time to speak of."""
+    """Both pipelines with the same random weights, and the prompt embeddings that diffusers takes.
+
+    Both use a T5 with one layer, because the time of the real one is negligible.
+    """
     config, size = config_of(run, preset)
     where: dict[str, Any] = {"seed": run.seed, "device": run.device, "dtype": torch.bfloat16}
     pair = transformers(config, size, batch=1, **where)
@@ -67,22 +69,24 @@ PROMPT = "a red ball"
 
 
 class EveryOther(StepCache):
-    """Random weights tell nothing of how fast a velocity changes. So every other step is computed, which is what the
-    shipped model needs at a budget of 0.02 (docs/speed.md)."""
+    """Computes every other step, as with the shipped model at an error budget of 0.02 (docs/speed.md).
+
+    With random weights the real criterion, the change of the velocity, is meaningless.
+    """
 
     def _error_weight(self, i: int) -> float:
         return 0.0 if self.computed_at == i - 1 else math.inf
 
 
 def measure_generation(run: Run, preset: str) -> None:
-    """A whole generation, once each: 50 steps and the VAE, from embeddings to frames."""
+    """One generation per way: 50 steps and the VAE, from prompt embeddings to frames."""
     config, (t, h, w) = config_of(run, preset)
     ours, theirs, texts = pipelines(run, preset)
     size = {"num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w}
     steps = 3 if run.tiny else 50
 
     def by_theirs(num_steps: int) -> Tensor:
-        # The same noise as ours: drawn in bfloat16 it would be another.
+        # Drawn in float32 like ours; bfloat16 would give other noise.
         noise = torch.randn(1, t, config.out_channels, h, w, generator=torch.Generator().manual_seed(run.seed))
         values = {**size, **texts, "num_inference_steps": num_steps, "guidance_scale": 6.0}
         latents = noise.to(run.device, torch.bfloat16)
@@ -119,29 +123,29 @@ def measure_generation(run: Run, preset: str) -> None:
         "cogvideox, dpm++ in half the steps, compiled": (math.ceil(steps / 2), by(float8=False, sampler="dpm++")),
         "cogvideox": (steps, by_ours),
     }
-    told: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     reference: Tensor | None = None
     for name, (num_steps, make) in ways.items():
-        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1))  # compiles, and fills the caches
-        eager = told.get("diffusers", {}).get("median")
+        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1))  # compiles and fills caches
+        eager = results.get("diffusers", {}).get("median")
         if not why and eager is not None and run.left() < eager * num_steps / steps:
-            why = "there was no time left for it"
-        began = time.perf_counter()
+            why = "no time left"
+        start = time.perf_counter()
         frames, why = (None, why) if why else run.attempt(name, lambda make=make, n=num_steps: make(n))
-        wait(run.device)
+        synchronize(run.device)
         if frames is None:
-            told[name] = {"failed": why}
+            results[name] = {"failed": why}
         else:
             reference = frames if reference is None else reference
-            took = time.perf_counter() - began
-            told[name] = {"median": took, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
-            told[name] |= {} if eager is None else {"ratio": eager / took}
-        run.rows.clear()  # told anew after each way, so that what ends this process ends nothing that was found
-        run.add({"task": f"generation, {preset}", "reference": "diffusers", "ways": told})
+            took = time.perf_counter() - start
+            results[name] = {"median": took, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
+            results[name] |= {} if eager is None else {"ratio": eager / took}
+        run.rows.clear()  # written again after each way, so that a crash loses nothing
+        run.add({"task": f"generation, {preset}", "reference": "diffusers", "ways": results})
 
 
 def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
-    """With another transformer in its place."""
+    """Run `make` with another transformer in the pipeline."""
     plain, ours.bundle = ours.bundle, replace(ours.bundle, transformer=transformer)
     try:
         return make()
@@ -150,6 +154,6 @@ def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor])
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float | None:
-    """In dB, of frames in 0..1; None of equal ones."""
+    """PSNR in dB of frames in 0..1; None if they are equal."""
     error = (frames - reference).square().mean().item()
     return None if error == 0 else -10 * math.log10(error)

@@ -1,4 +1,4 @@
-"""What `gpu.py` measures: each piece is a function of a `Run`, and a way of doing a task is a row of a dict.
+"""The pieces of `gpu.py`: each is a function of a `Run` that compares ways of doing a task.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import wait
+from common import synchronize
 from diffusers import AutoencoderKLCogVideoX
-from gpu_floor import BACKENDS, floor
-from gpu_generation import measure_generation
-from gpu_run import Run, Way, compare
-from gpu_shapes import BATCH, LATENTS, PEAK, REDUCED, TINY, TINY_VAE, Size, clip_of, config_of
+from gpu_suite.generation import measure_generation
+from gpu_suite.roofline import BACKENDS, lower_bound
+from gpu_suite.run import Run, Way, compare
+from gpu_suite.shapes import BATCH, LATENTS, PEAK, REDUCED, TINY, TINY_VAE, Size, config_of, shape_of
 from pairs import TransformerPair, compiled_blocks, in_float32, transformers, twin, vaes
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
@@ -32,25 +32,25 @@ from cogvideox.vae.model import CausalVAE
 def forward_ways(
     pair: TransformerPair, *, every_backend: bool = False, max_autotune: bool = False
 ) -> dict[str, Callable[[], Way]]:
-    """A forward of the transformer; the first way is what the others are compared with."""
+    """Ways of a forward pass of the transformer; the first one is the reference."""
     config, device = pair.ours.config, pair.latents.device
-    tables = pair.ours.precompute_modulation(pair.timestep[:1])[0]
+    modulation = pair.ours.precompute_modulation(pair.timestep[:1])[0]
 
     def ours(network: nn.Module, attend: Attend = dense_attention) -> Way:
         values = (pair.latents, pair.text, None)
-        return lambda: network(*values, positions=pair.positions, modulation=tables, attend=attend)
+        return lambda: network(*values, positions=pair.positions, modulation=modulation, attend=attend)
 
     def theirs_compiled(mode: str | None = None) -> Way:
         return replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks", mode)).predict_theirs
 
     def ours_fast(*, compiled: bool = True, float8: bool = False) -> Way:
-        """As a generation does it: with the fastest attention that the card has for the shape."""
+        """With the fastest attention backend for the shape, as in generation."""
         network = twin(pair.ours)
         if float8:
             to_float8(network)
         if compiled:
             compile_blocks(network)
-        num_tokens = clip_of(config, tuple(pair.latents.shape[2:])).tokens(config)
+        num_tokens = shape_of(config, tuple(pair.latents.shape[2:])).tokens(config)
         shape = (config.num_attention_heads, num_tokens, len(pair.latents))
         kernel = fastest_backend(*shape, pair.latents.dtype, device, head_dim=config.attention_head_dim)
         print(f"attention: {kernel.name} of {kernel.milliseconds} ms", flush=True)
@@ -64,7 +64,7 @@ def forward_ways(
         "cogvideox, fastest attention": lambda: ours_fast(compiled=False),
         "cogvideox, fastest attention, compiled": ours_fast,
         "cogvideox, fp8, compiled": lambda: ours_fast(float8=True),
-        # What diffusers was measured with until cuDNN's attention became the default.
+        # The default in diffusers before cuDNN attention.
         "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
     }
     if max_autotune:
@@ -88,7 +88,7 @@ def under(backend: Any, way: Way) -> Way:
 
 
 def decode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, z: Tensor) -> dict[str, Callable[[], Way]]:
-    """Decoding latents."""
+    """Ways of decoding latents."""
 
     def tiled() -> Tensor:
         theirs.enable_tiling()
@@ -108,7 +108,7 @@ def decode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, z: Tensor) -> d
 
 
 def encode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, video: Tensor) -> dict[str, Callable[[], Way]]:
-    """Encoding a clip, to the mean of its latents."""
+    """Ways of encoding a clip to the mean of its latents."""
     return {
         "diffusers": lambda: lambda: theirs.encode(video).latent_dist.mean,
         "cogvideox": lambda: lambda: ours.encode(video).mean,
@@ -118,26 +118,26 @@ def encode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, video: Tensor) 
 
 @torch.inference_mode()
 def measure_floor(run: Run) -> None:
-    """Matrix products and attention at the real shapes of both models."""
+    """Time of matrix products and attention at the real shapes of both models."""
     for preset in ("2b", "5b"):
         config, size = config_of(run, preset)
-        run.note(**{preset: floor(run, config, clip_of(config, size))})
+        run.note(**{preset: lower_bound(run, config, shape_of(config, size))})
 
 
 @torch.inference_mode()
 def measure_forward(run: Run, preset: str) -> None:
-    """A forward of both halves of guidance at the real shape: time, error, memory, kernels, and the floor beside it."""
+    """Forward pass at the real shape with batch size 2: time, error, memory, kernels, and the lower bound."""
     config, size = config_of(run, preset)
-    floor_here = floor(run, config, clip_of(config, size))
-    run.note(preset=preset, latents=size, floor=floor_here)
+    bound = lower_bound(run, config, shape_of(config, size))
+    run.note(preset=preset, latents=size, floor=bound)
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     exact = in_float32(pair)
-    run.tidy()
+    run.free_memory()
     report = compare(run, f"forward, {preset}", forward_ways(pair, max_autotune=run.max_autotune), exact, warmup=1)
-    work = sum(transformer_flops(config, clip_of(config, size)))
+    work = sum(transformer_flops(config, shape_of(config, size)))
     for way in report["ways"].values():
         if "median" in way:
-            way["share_of_floor"] = floor_here["seconds"] / way["median"]
+            way["share_of_floor"] = bound["seconds"] / way["median"]
             way["mfu"] = work / way["median"] / PEAK
             way["50_steps_seconds"] = 50 * way["median"]
     run.rows[-1] |= {"ways": report["ways"]}
@@ -151,16 +151,16 @@ def measure_vae(run: Run) -> None:
 
 @torch.inference_mode()
 def measure_modes(run: Run) -> None:
-    """The error of every way beside float32 at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
+    """Errors of all ways to float32 at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
     size = TINY if run.tiny else REDUCED
     for preset in ("2b", "5b"):
-        torch._dynamo.reset()  # a second width would have it compile for any
+        torch._dynamo.reset()  # otherwise the second width causes dynamic compilation
         config, _ = config_of(run, preset)
         config = replace(config, num_layers=2 if run.tiny else 6)
         pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
         compare(run, f"forward, {preset}, reduced", forward_ways(pair, every_backend=True), in_float32(pair))
         del pair
-        run.tidy()
+        run.free_memory()
     _vae(run, size, "reduced")
 
 
@@ -178,29 +178,33 @@ def _vae(run: Run, size: Size, name: str) -> None:
     }
     for verb, (use, given, ways) in tasks.items():
         theirs.float()
-        exact, why = run.attempt(f"{verb} in float32", lambda use=use, given=given: affordable(run, use, given.float()))
+        exact, why = run.attempt(
+            f"{verb} in float32", lambda use=use, given=given: compute_if_fast(run, use, given.float())
+        )
         theirs.bfloat16()
-        run.tidy()
+        run.free_memory()
         if exact is None:
-            run.note(**{f"{verb} in float32": why or "would take too long"})
+            run.note(**{f"{verb} in float32": why or "takes too long"})
         compare(run, f"{verb}, {name}", ways(), exact, warmup=1)
 
 
-def affordable(run: Run, use: Callable[[Tensor], Tensor], given: Tensor) -> Tensor | None:
-    """What comes of it, unless a sixteenth of the picture shows that all of it would take over a quarter of the time
-    left: float32 convolutions are slow on a card, nobody knows how slow."""
+def compute_if_fast(run: Run, use: Callable[[Tensor], Tensor], given: Tensor) -> Tensor | None:
+    """The result, or None if it would take over a quarter of the time left, estimated on a sixteenth of the frame.
+
+    Convolutions in float32 are slow on a GPU.
+    """
     h, w = (side // 4 // 8 * 8 or side for side in given.shape[3:])
     part = given[..., :h, :w]
     for _ in range(2):
-        began = time.perf_counter()
+        start = time.perf_counter()
         use(part)
-        wait(run.device)
-    estimate = (time.perf_counter() - began) * given[0, 0, 0].numel() / part[0, 0, 0].numel()
+        synchronize(run.device)
+    estimate = (time.perf_counter() - start) * given[0, 0, 0].numel() / part[0, 0, 0].numel()
     return None if estimate > run.left() / 4 else use(given)
 
 
 def measure_training(run: Run) -> None:
-    """A whole step of the 2B on one clip: forward, backward and AdamW, all in bfloat16."""
+    """A training step of the 2B on one clip: forward, backward and AdamW in bfloat16."""
     config, size = config_of(run, "2b")
     pair = transformers(config, size, batch=1, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     target = torch.randn_like(pair.latents)
@@ -241,12 +245,12 @@ def measure_training(run: Run) -> None:
         None,
         warmup=1,
     )
-    clip = clip_of(config, size, batch=1)
-    work = 3 * sum(transformer_flops(config, clip))
+    shape = shape_of(config, size, batch=1)
+    work = 3 * sum(transformer_flops(config, shape))
     for way in report["ways"].values():
         if "median" in way:
             way["mfu"] = work / way["median"] / PEAK
-    run.note(tokens=clip.tokens(config), flops=work)
+    run.note(tokens=shape.tokens(config), flops=work)
 
 
 PIECES: dict[str, Callable[[Run], None]] = {
@@ -259,4 +263,4 @@ PIECES: dict[str, Callable[[Run], None]] = {
     "generate-5b": lambda run: measure_generation(run, "5b"),
     "train-2b": measure_training,
 }
-"""In the order in which they tell most for their time."""
+"""The most informative for their time first."""

@@ -1,4 +1,4 @@
-"""How fast this card multiplies and attends at the model's shapes: the least that a forward could take here.
+"""Measured speed of matrix products and attention at the model's shapes: a lower bound for the time of a forward pass.
 
 Axes: b batch, s tokens of the merged stream, d width, k heads of 64 channels.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import interleave
-from gpu_run import Run
+from gpu_suite.run import Run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_flops
@@ -24,10 +24,10 @@ BACKENDS = {
 }
 
 
-def floor(run: Run, config: TransformerConfig, clip: BatchShape) -> dict[str, Any]:
-    """Seconds of each matrix product and of attention in one block, and of all blocks: the fastest attention counts."""
-    batch, s, d = clip.batch_size, clip.tokens(config), config.width
-    linear, attention = transformer_flops(config, clip)
+def lower_bound(run: Run, config: TransformerConfig, shape: BatchShape) -> dict[str, Any]:
+    """Seconds of each matrix product and of attention in one block, and of all blocks with the fastest attention."""
+    batch, s, d = shape.batch_size, shape.tokens(config), config.width
+    linear, attention = transformer_flops(config, shape)
     products = {"qkv": (d, 3 * d), "out": (d, d), "up": (d, 4 * d), "down": (4 * d, d)}
     found: dict[str, Any] = {"tokens": s, "flops": linear + attention, "linear": {}, "attention": {}}
     for name, (k, n) in products.items():
@@ -36,9 +36,9 @@ def floor(run: Run, config: TransformerConfig, clip: BatchShape) -> dict[str, An
         fast = _measured(run, f"{name} in fp8", work, lambda k=k, n=n: _fp8_product(run, batch * s, k, n))
         found.setdefault("linear_fp8", {})[name] = fast
     work = attention / config.num_layers
-    shape = (batch, config.num_attention_heads, s, config.attention_head_dim)
+    heads = (batch, config.num_attention_heads, s, config.attention_head_dim)
     for name, backend in {"default": None, **BACKENDS}.items():
-        found["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, shape, backend))
+        found["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, heads, backend))
     attended = [one["seconds"] for one in found["attention"].values() if "seconds" in one]
     multiplied = [one.get("seconds", math.nan) for one in found["linear"].values()]
     found["seconds"] = config.num_layers * (sum(multiplied) + min(attended, default=math.nan))
@@ -51,7 +51,7 @@ def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[],
         return median(interleave({name: way}, 3 if run.tiny else 20, warmup=5, device=run.device)[name])
 
     seconds, why = run.attempt(name, measure)
-    run.tidy()
+    run.free_memory()
     return {"failed": why} if seconds is None else {"seconds": seconds, "tflops_per_second": work / seconds / 1e12}
 
 
@@ -66,7 +66,7 @@ def _product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
 
 
 def _fp8_product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
-    """Both sides already in 8 bits, with a scale for each row: what casting takes is not part of the floor."""
+    """A product of 8-bit matrices with a scale per row; the time of the cast is not included."""
     x, weight = (_random(run, *shape).to(torch.float8_e4m3fn) for shape in ((m, k), (n, k)))
     scale_x, scale_w = (torch.ones(shape, device=run.device) for shape in ((m, 1), (1, n)))
     return lambda: torch._scaled_mm(x, weight.t(), scale_x, scale_w, out_dtype=torch.bfloat16, use_fast_accum=True)

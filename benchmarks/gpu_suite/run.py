@@ -1,7 +1,6 @@
-"""One piece of `gpu.py` while it runs: ways that may fail, a budget of time, and a report that is written as it grows.
+"""A running piece of `gpu.py`: its time limit, its report, and comparisons of ways that may fail.
 
-Device time is scarce, so nothing that goes wrong ends a piece: a way that fails is a line in the report, and what was
-measured before it is already on the disk.
+GPU time is scarce, so a failure does not stop a piece: it is recorded in the report, and earlier results are on disk.
 """
 
 import gc
@@ -14,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, environment, gpu_state, interleave, peak_extra_bytes, print_row, row, wait, write_json
+from common import (
+    Report,
+    environment,
+    gpu_state,
+    interleave,
+    make_row,
+    peak_extra_bytes,
+    print_row,
+    synchronize,
+    write_json,
+)
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,7 +33,7 @@ _ATTENTION = re.compile(r"flash|fmha|sdpa|attention", re.IGNORECASE)
 
 @dataclass
 class Run:
-    """A piece: its name, where it runs, and what it found so far."""
+    """The settings and results of a piece."""
 
     name: str
     out: Path
@@ -36,48 +45,48 @@ class Run:
     max_autotune: bool = False
     rows: list[Report] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
 
     @property
     def file(self) -> Path:
         return self.out / f"{self.name}.json"
 
     def left(self) -> float:
-        """Seconds of the budget."""
-        return self.seconds - (time.perf_counter() - self.began)
+        """Seconds until the time limit."""
+        return self.seconds - (time.perf_counter() - self.start)
 
     def note(self, **notes: Any) -> None:
         self.notes |= notes
-        self.save(False)
+        self.save(complete=False)
 
     def add(self, one: Report) -> None:
-        """A row, with the state that the card is in right after it."""
+        """Add a row with the current state of the GPU."""
         self.rows.append(one | {"gpu": gpu_state() if self.device.startswith("cuda") else {}})
         show(one)
-        self.save(False)
+        self.save(complete=False)
 
-    def save(self, whole: bool) -> None:
-        """The report so far; `whole` once the piece is done, and needs no repetition."""
+    def save(self, *, complete: bool) -> None:
+        """Write the report. `complete` means that the piece need not be repeated."""
         what = {"seed": self.seed, "tiny": self.tiny, "weights": "random", "dtype": "bfloat16", **self.notes}
-        took = round(time.perf_counter() - self.began, 1)
-        report = {"benchmark": f"gpu {self.name}", "whole": whole, "took_seconds": took}
+        took = round(time.perf_counter() - self.start, 1)
+        report = {"benchmark": f"gpu {self.name}", "whole": complete, "took_seconds": took}
         write_json(self.file, report | {"environment": environment(self.device), "what": what, "rows": self.rows})
 
     def attempt(self, name: str, action: Callable[[], Any]) -> tuple[Any, str]:
-        """What an action gives, and why it gave nothing."""
+        """The result of an action, or None and the reason why it failed."""
         if self.left() < 0:
-            return None, "there was no time left for it"
+            return None, "no time left"
         try:
             return action(), ""
-        except Exception as error:  # whatever a kernel, a compiler or the memory has to say
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+        except Exception as error:  # of kernels, the compiler or memory allocation
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
             traceback.print_exception(error, limit=-2)
-        print(f"{self.name}, {name}: {said}", flush=True)
-        self.tidy()
-        return None, said
+        print(f"{self.name}, {name}: {reason}", flush=True)
+        self.free_memory()
+        return None, reason
 
-    def tidy(self) -> None:
-        """Memory that nothing holds any more goes back."""
+    def free_memory(self) -> None:
+        """Collect garbage and return cached GPU memory."""
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -91,16 +100,16 @@ def compare(
     *,
     warmup: int = 2,
 ) -> Report:
-    """A row of ways that are made, looked at one by one, and then timed in turn. The first is the reference.
+    """Build ways, inspect them one by one, time them interleaved, and add a row. The first way is the reference.
 
-    Each way gets its error beside the reference's (the distance from `exact`, which is in float32 and may hold only the
-    first elements of the batch), its memory, its kernels, and what the first call took, compiling included.
+    Each way gets its error (distance to `exact`, a float32 result that may cover only the first elements of the batch),
+    its peak memory, its kernels, and the time of the first call, including compilation.
     """
     ready: dict[str, Way] = {}
     facts: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for name, build in builders.items():
-        found, why = run.attempt(name, lambda build=build: _look(run, build, exact))
+        found, why = run.attempt(name, lambda build=build: _inspect(run, build, exact))
         if found is None:
             failed[name] = why
         else:
@@ -108,14 +117,14 @@ def compare(
     base = facts.get(next(iter(builders)), {}).get("error_l2")
     for known in facts.values():
         if base is not None:
-            # As near to float32 as the reference is, or the way is an approximation (or wrong).
+            # Otherwise the way is approximate (or wrong).
             known["exact"] = known["error_l2"] <= 1.1 * base
     times, why = run.attempt(
         f"{task}, in turn",
         lambda: interleave(ready, run.rounds, seconds=0.9 * run.left(), warmup=warmup, device=run.device),
     )
     one = (
-        row(task, times)
+        make_row(task, times)
         if times
         else {"task": task, "reference": "", "ways": {name: {"failed": why} for name in ready}}
     )
@@ -126,12 +135,12 @@ def compare(
     return one
 
 
-def _look(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
-    began = time.perf_counter()
+def _inspect(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
+    start = time.perf_counter()
     way = build()
     result = way()
-    wait(run.device)
-    facts: dict[str, Any] = {"first_seconds": round(time.perf_counter() - began, 2)}
+    synchronize(run.device)
+    facts: dict[str, Any] = {"first_seconds": round(time.perf_counter() - start, 2)}
     if exact is not None:
         facts["error_l2"] = relative_l2(result[: len(exact)], exact)
     del result
@@ -141,16 +150,16 @@ def _look(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way
 
 
 def relative_l2(result: Tensor, exact: Tensor) -> float:
-    """The distance over the length of what is exact."""
+    """The L2 distance divided by the norm of the exact result."""
     return ((result.float() - exact).norm() / exact.norm()).item()
 
 
 def kernels(way: Way, device: str) -> dict[str, Any]:
-    """The attention kernels and the five longest others, by name, with their shares of the time on the device."""
+    """The attention kernels and the five slowest others, by name, with their share of the device time."""
     on_gpu = device.startswith("cuda")
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         way()
-        wait(device)
+        synchronize(device)
     events = profiler.key_averages()
     if on_gpu:
         spent = {
@@ -169,7 +178,7 @@ def kernels(way: Way, device: str) -> dict[str, Any]:
 
 
 def show(one: Report) -> None:
-    """A row for people: of the kernels, the attention's name and share."""
+    """Print a row; of the kernels, only the name and share of attention."""
     ways = {}
     for name, way in one["ways"].items():
         ways[name] = {fact: value for fact, value in way.items() if fact != "kernels"}
