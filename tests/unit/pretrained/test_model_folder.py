@@ -225,3 +225,16 @@ def test_an_error_names_an_unsupported_config(model, tmp_path, file, values, mes
     change(path / file, **values)
     with pytest.raises(UserError, match=message):
         model_folder.load(path)
+
+
+def test_save_with_transformer_copies_the_other_components(model, tmp_path):
+    spec, other = model_spec.read_spec(model), tiny.model("5b").transformer
+    settings = replace(spec.settings, fps=3.0)
+    path = model_folder.save_with_transformer(spec, tmp_path / "m", other.state_dict(), other.config, settings)
+    loaded, base = model_folder.load(path), model_folder.load(model)
+    assert loaded.settings == settings and loaded.transformer.config == other.config
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(loaded.transformer.state_dict()[name], tensor)
+    loaded.transformer, base.transformer = other, other
+    base.settings = settings
+    assert_same(loaded, base)
