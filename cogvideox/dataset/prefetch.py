@@ -4,16 +4,22 @@ A batch depends on its key alone, and batches come in the order of their keys. S
 difference, and no worker holds state that a resumed run would have to restore.
 """
 
+import io
+import multiprocessing
 import os
+import pickle
 import signal
+import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.pin_memory import pin_memory as to_pinned_memory
+
+from cogvideox.errors import UserError
 
 Key = TypeVar("Key")
 Batch = TypeVar("Batch")
@@ -33,6 +39,9 @@ def prefetch(
     Args:
         workers: number of processes, limited to the number of CPU cores.
         pin_memory: with CUDA, put tensors in pinned memory, from which they are copied asynchronously.
+
+    Raises:
+        UserError: a worker was killed, or a batch does not fit in shared memory.
     """
     pin_memory = pin_memory and torch.cuda.is_available()
     if workers == 0:
@@ -48,11 +57,50 @@ def prefetch(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
-    for result in loader:
-        if isinstance(result, _Failure):
-            result.error.add_note(result.traceback)
-            raise result.error
-        yield result
+    others = set(multiprocessing.active_children())
+    results = _start(loader)
+    processes = set(multiprocessing.active_children()) - others
+    try:
+        for result in results:
+            if isinstance(result, _Failure):
+                result.error.add_note(result.traceback)
+                raise result.error
+            yield result
+    except (RuntimeError, OSError, EOFError) as error:
+        codes = [process.exitcode for process in processes if process.exitcode is not None]
+        if not any(codes):  # of `make_batch`, or of the caller
+            raise
+        raise UserError(_death(codes)) from error
+    finally:
+        del results  # ends the workers, also while a traceback holds this frame
+
+
+def _start(loader: DataLoader) -> Iterator[Any]:
+    """Start the workers, without torch's handler that raises in whatever code runs when a worker ends."""
+    in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
+    try:
+        return iter(loader)
+    except OSError as error:
+        raise UserError(_shared_memory(error)) from error
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _death(codes: Sequence[int]) -> str:
+    """The sentence for workers that ended with these exit codes."""
+    signals = [signal.Signals(-code).name for code in codes if code < 0]
+    reasons = {"SIGKILL": ", probably because memory ran out", "SIGBUS": ": /dev/shm is probably too small"}
+    reason = f" by {signals[0]}{reasons.get(signals[0], '')}" if signals else ""
+    return f"a worker process that makes batches was killed{reason}; use fewer of them, such as run.workers=0"
+
+
+def _shared_memory(error: Exception) -> str:
+    return (
+        f"the batches of workers do not fit in shared memory ({error}): make /dev/shm larger, in a container with "
+        "docker run --shm-size=1g, or set run.workers=0"
+    )
 
 
 def to_device(tensors: TensorTuple, device: torch.device) -> TensorTuple:
@@ -73,9 +121,24 @@ class _BatchDataset(Dataset, Generic[Key, Batch]):
 
     def __getitem__(self, key: Key) -> Batch | _Failure:
         try:
-            return self.make_batch(key)
+            batch = self.make_batch(key)
         except Exception as error:
             return _Failure(error, f"in a worker:\n{traceback.format_exc()}")
+        # The loader would do both in a thread, whose errors leave the main process waiting for the batch.
+        try:
+            _TensorSharer(io.BytesIO()).dump(batch)
+        except (RuntimeError, OSError) as error:
+            return _Failure(UserError(_shared_memory(error)), "")
+        except Exception as error:
+            return _Failure(TypeError(f"a batch that cannot be sent to another process: {error}"), "")
+        return batch
+
+
+class _TensorSharer(pickle.Pickler):
+    """Moves all tensors of an object to shared memory."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return None if not isinstance(obj, Tensor) else str(obj.share_memory_().data_ptr())
 
 
 def _identity(batch: Any) -> Any:

@@ -1,9 +1,11 @@
 import multiprocessing
 import os
+import resource
 import signal
+import threading
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -75,6 +77,46 @@ def test_workers_ignore_signals_and_end_when_the_iterator_is_closed():
     with closing(prefetch(signal_itself, range(100), workers=1)) as made:
         assert next(made) == next(made) != os.getpid()
         assert len(multiprocessing.active_children()) == before + 1
+    assert len(multiprocessing.active_children()) == before
+
+
+def fill_shared_memory(key: int) -> Pair:
+    """After the first batch, as if /dev/shm were full."""
+    if key == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    return Pair(torch.ones(10**6), torch.ones(1))
+
+
+def die(key: int, number: int) -> int:
+    if key == 1:
+        os.kill(os.getpid(), number)
+    return key
+
+
+def cannot_be_sent(key: int) -> Any:
+    return key if key == 0 else threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (fill_shared_memory, UserError, r"do not fit in shared memory .* --shm-size=1g, or set run\.workers=0"),
+        (partial(die, number=signal.SIGKILL), UserError, "killed by SIGKILL, probably because memory ran out"),
+        (partial(die, number=signal.SIGBUS), UserError, "killed by SIGBUS: /dev/shm is probably too small"),
+        (
+            partial(die, number=signal.SIGSEGV),
+            UserError,
+            r"killed by SIGSEGV; use fewer of them, .* run\.workers=0",
+        ),
+        (cannot_be_sent, TypeError, "cannot be sent to another process"),
+    ],
+    ids=["full", "killed", "bus error", "crash", "no pickle"],
+)
+def test_a_worker_that_fails_ends_the_run_with_its_reason(make, error, sentence):
+    before, handler = len(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    made = prefetch(make, range(100), workers=1)
+    with pytest.raises(error, match=sentence):
+        all(signal.getsignal(signal.SIGCHLD) == handler for _ in made)
     assert len(multiprocessing.active_children()) == before
 
 
