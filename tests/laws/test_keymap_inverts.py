@@ -1,4 +1,4 @@
-"""Law: a keymap translates to our names and back without changing a name or a number."""
+"""Law: conversion to internal names and back changes no name and no value."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_e
 
 @st.composite
 def keymaps_with_states(draw):
-    """Makers of rules over disjoint names, and a state dict of theirs in any order, with strangers in it."""
+    """Functions that make rules over disjoint names, and an external state dict in random order with unknown tensors."""
     makers, state = [], {}
     kinds = draw(st.lists(st.sampled_from(["rename", "reshape", "merge", "interleave"]), min_size=1, max_size=5))
     for index, kind in enumerate(kinds):
@@ -43,7 +43,7 @@ def keymaps_with_states(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(keymaps_with_states())
-def test_to_theirs_undoes_to_ours(case):
+def test_to_external_inverts_to_internal(case):
     makers, state = case
     rules = [make() for make in makers]
     ours = to_internal(state, rules)
