@@ -11,7 +11,7 @@ from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_e
 
 @st.composite
 def keymaps_with_states(draw):
-    """Functions that make rules over disjoint names, and an external state dict in random order with unknown tensors."""
+    """Makers of rules over disjoint names, and an external state dict in random order with unknown tensors."""
     makers, state = [], {}
     kinds = draw(st.lists(st.sampled_from(["rename", "reshape", "merge", "interleave"]), min_size=1, max_size=5))
     for index, kind in enumerate(kinds):
