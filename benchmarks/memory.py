@@ -24,7 +24,7 @@ import torch
 from common import ROOT, Report, apply_options, option_parser, reset_peak, resident_bytes, write_report
 
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation.memory import default_demand
+from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import build_network
@@ -138,7 +138,7 @@ def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, An
 def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
     hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     plan = estimate_plan(
-        profile_model(spec), default_demand(spec), hardware, PLACEMENTS[placement], VAEMemoryMode(strips)
+        profile_model(spec), default_workload(spec), hardware, PLACEMENTS[placement], VAEMemoryMode(strips)
     )
     return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
@@ -149,7 +149,7 @@ def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
     with tempfile.TemporaryDirectory() as root:
         path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
         spec = read_spec(path)
-        workload: Workload = default_demand(spec)
+        workload: Workload = default_workload(spec)
         ways: dict[str, Any] = {}
         for placement, strategies in PLACEMENTS.items():
             command = [

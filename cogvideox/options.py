@@ -40,6 +40,8 @@ class Option:
 
     name: of the field.
     type: of the field, without None.
+    choices: the legal values, if the type is a Literal.
+    repeated: whether the option takes any number of values.
     default: of the field; None where it has none, or depends on the model.
     """
 
@@ -55,17 +57,9 @@ class Option:
 
     name: str = ""
     type: Any = None
+    choices: tuple[str, ...] = ()
+    repeated: bool = False
     default: Any = None
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The legal values, where they are a list; otherwise empty."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the option takes any number of values."""
-        return get_origin(self.type) is tuple and get_args(self.type)[1:] == (...,)
 
 
 @cache
@@ -75,9 +69,16 @@ def list_options(cls: type) -> dict[str, Option]:
     for field in fields(cls):
         hint = hints[field.name]
         if get_origin(hint) is Annotated:
-            kind, option = get_args(hint)[:2]
-            default = None if field.default is MISSING else field.default
-            options[field.name] = replace(option, name=field.name, type=_without_none(kind), default=default)
+            declared, option = get_args(hint)[:2]
+            kind = _without_none(declared)
+            options[field.name] = replace(
+                option,
+                name=field.name,
+                type=kind,
+                choices=get_args(kind) if get_origin(kind) is Literal else (),
+                repeated=get_origin(kind) is tuple and get_args(kind)[1:] == (...,),
+                default=None if field.default is MISSING else field.default,
+            )
     return options
 
 

@@ -76,13 +76,14 @@ def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: b
         target.add_argument(*flags, **keywords)
 
 
-def parse_options(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked values of the options that are given, from the text of their arguments.
+def parse_options(parser: Parser, options: Mapping[str, Option], arguments: Sequence[str]) -> dict[str, Any]:
+    """Parse the arguments of a parser with declared options. Returns the checked values of those that are given.
 
     Raises:
-        UserError: a value of the wrong type or out of bounds.
+        UserError: an unknown flag; a value of the wrong type or out of bounds.
     """
-    return {name: parse_value(option, given[name]) for name, option in options.items() if given.get(name) is not None}
+    given = vars(parser.parse(arguments))
+    return {name: parse_value(option, given[name]) for name, option in options.items() if given[name] is not None}
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

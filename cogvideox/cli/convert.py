@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
 
     import torch  # it takes a second, so not before the arguments are known to be right
 
-    from cogvideox.cli.generate.outputs import check_folder
+    from cogvideox.cli.writable import check_writable
     from cogvideox.pretrained.conversion.convert import plan_conversion
     from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> None:
     for note in plan.notes:
         _say(note)
     names = [plan.choose(options.part)] if to_file else list(plan.components)
-    check_folder(target, sum(plan.components[name].num_bytes for name in names))
+    check_writable(target, sum(plan.components[name].num_bytes for name in names))
     if to_file:
         plan.write_file(target, options.part)
     else:
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list[str]) -> None:
-    from cogvideox.cli.generate.outputs import check_folder
+    from cogvideox.cli.writable import check_writable
     from cogvideox.pretrained.conversion.convert import convert_lora
 
     if of_models:
@@ -79,7 +79,7 @@ def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list
         raise UserError(f"{path} is a LoRA, and not for {flags}: they are for models")
     if target.suffix != ".safetensors":
         raise UserError(f"{path} is a LoRA, which becomes a file: the name of TARGET has to end in .safetensors")
-    check_folder(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
+    check_writable(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
     lora = convert_lora(path, target, dtype)
     if not lora.alpha_known:
         _say(

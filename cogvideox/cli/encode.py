@@ -67,9 +67,9 @@ def run(arguments: list[str]) -> None:
     if dry_run:
         return
 
-    from cogvideox.cli.generate.outputs import check_folder
+    from cogvideox.cli.writable import check_writable
 
-    check_folder(options.output / "index.parquet", plan.num_bytes)
+    check_writable(options.output / "index.parquet", plan.num_bytes)
     threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None
     start = time.perf_counter()
     result = encode_clips(

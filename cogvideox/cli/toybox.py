@@ -8,7 +8,7 @@ from typing import Any
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.cli.arguments import Parser
-from cogvideox.cli.generate.outputs import check_folder
+from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.grammar import FACTS, Scene
 
@@ -77,7 +77,7 @@ def render(
     """Writes each scene as a video with its caption in a text file beside it, and all of them on one sheet."""
     num_bytes = num_frames * height * width * 3 // 2 + 2**16
     for path in (*paths, *([sheet] if sheet else [])):
-        check_folder(path, num_bytes * len(paths))
+        check_writable(path, num_bytes * len(paths))
 
     import numpy as np
 

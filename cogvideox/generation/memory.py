@@ -11,40 +11,40 @@ from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 MAX_STRIPS = 32
 
 
-def num_denoised_frames(request: Request) -> int:
-    """Frames that are denoised at a time."""
-    return request.num_frames if request.window is None else min(request.window, request.num_frames)
+def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
+    """The work of the request with the most pixels per step, and among equals with the most pixels in all."""
+
+    def size(request: Request) -> tuple[int, int]:
+        pixels = request.height * request.width
+        return pixels * min(request.window or request.num_frames, request.num_frames), pixels * request.num_frames
+
+    return workload_of(max(requests, key=size), spec)
 
 
-def largest(requests: Sequence[Request]) -> Request:
-    """The request with the most pixels denoised at a time, and among equals the most pixels in all."""
-    return max(requests, key=lambda one: one.height * one.width * (1000 * num_denoised_frames(one) + one.num_frames))
-
-
-def demand_of(request: Request, spec: ModelSpec) -> Workload:
+def workload_of(request: Request, spec: ModelSpec) -> Workload:
     """The work of a request, for the memory planner."""
-    num_denoised = num_denoised_frames(request)
+    window_frames = min(request.window or request.num_frames, request.num_frames)
     chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
-        num_given = geometry.round_down_frames(request.overlap or request.num_frames)
+        num_input_frames = geometry.round_down_frames(request.overlap or request.num_frames)
     else:
-        num_given = int(request.image is not None)
+        num_input_frames = int(request.image is not None)
     sequential = request.guided and request.sequential_guidance
     return Workload(
-        num_frames=num_denoised if chained else request.num_frames,
+        num_frames=window_frames if chained else request.num_frames,
         height=request.height,
         width=request.width,
         num_inference_steps=request.num_steps,
-        window_frames=num_denoised,
+        window_frames=window_frames,
         # With `invert`, the input video is denoised in the same batch.
         batch_size=(2 if request.guided and not sequential else 1) * (2 if request.invert else 1),
         calls_per_step=2 if sequential else 1,
         num_prompts=2 if request.guided else 1,
-        num_input_frames=num_given,
+        num_input_frames=num_input_frames,
     )
 
 
-def default_demand(spec: ModelSpec) -> Workload:
+def default_workload(spec: ModelSpec) -> Workload:
     """The work of a request with the model's defaults."""
     settings = spec.settings
     num_texts = 1 if settings.guidance_scale == 1 else 2

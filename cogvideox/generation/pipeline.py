@@ -20,7 +20,7 @@ import torch
 from cogvideox.device import device_context, dtype_name, full_precision_convolutions
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
-from cogvideox.generation.memory import demand_of, next_setting
+from cogvideox.generation.memory import next_setting, workload_of
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import build_request, reopen_inputs, split_seeds
@@ -31,7 +31,7 @@ from cogvideox.generation.request.request import LoadOptions, Replay, Request
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.generation.runner import Runner
 from cogvideox.generation.sampling.conditioning import resize_inputs
-from cogvideox.generation.setup import RESIDENT_HINT, Setup, choose_setup, load_model
+from cogvideox.generation.setup import RESIDENT_HINT, choose_setup, load_model
 from cogvideox.options import check_values, takes_options
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import apply_ulysses
@@ -127,18 +127,14 @@ class CogVideoX:
         values = {
             "model": spec.name,
             "device": str(device),
-            "dtype": dtype_name(dtype),
+            "dtype": str(dtype),
             "memory": memory if placement is None else None,
             "weights": weights,
             "compile": compile,
             "float8": float8,
         }
         options = LoadOptions(**check_values(LoadOptions, values))
-        return cls.from_setup(spec, choose_setup(spec, options, placement=placement, ranks=ranks), ranks)
-
-    @classmethod
-    def from_setup(cls, spec: ModelSpec, setup: Setup, ranks: Ranks | None = None) -> "CogVideoX":
-        """Load a model that runs as decided by `setup.choose_setup`. Arguments and errors as for `from_pretrained`."""
+        setup = choose_setup(spec, options, placement=placement, ranks=ranks)
         return cls(spec, load_model(spec, setup), setup.device, setup.dtype, ranks)
 
     @takes_options(Request, except_for=("prompt",))
@@ -226,7 +222,7 @@ class CogVideoX:
                     output=output,
                     report=on_step or (lambda progress: None),
                     ranks=self.ranks,
-                    slicing=self.bundle.vae_mode(demand_of(request, self.spec)),
+                    slicing=self.bundle.vae_mode(workload_of(request, self.spec)),
                     checkpoint=None if latents_file is None else LatentsCheckpoint(latents_file, metadata),
                 )
                 frames = runner.run(request, inputs)

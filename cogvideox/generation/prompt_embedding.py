@@ -3,8 +3,7 @@
 Axes: b prompts (negative or null, then positive), n text tokens, d text width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -12,8 +11,6 @@ from torch import Tensor
 
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_folder import LoadedModel
-from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.text.tokenizer import Tokenizer
 
 _CACHE_SIZE = 8
 
@@ -30,13 +27,15 @@ class PromptEmbeddings:
     null: Float[Tensor, "1 n d"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
 class PromptEmbedder:
     """Embeds prompts with a model's text encoder. Recent embeddings are kept: the null prompt, and a prompt that is
     used with many seeds, are encoded once."""
 
-    def __init__(self, bundle: LoadedModel, device: torch.device, dtype: torch.dtype) -> None:
-        self._bundle, self._device, self._dtype = bundle, device, dtype
-        self._cache: dict[str, Tensor] = {}
+    model: LoadedModel
+    device: torch.device
+    dtype: torch.dtype
+    cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def embed_request(self, request: Request) -> PromptEmbeddings:
         """The embeddings that a request needs.
@@ -53,24 +52,14 @@ class PromptEmbedder:
 
     def embed(self, text: str) -> Float[Tensor, "1 n d"]:
         """The embedding of one text."""
-        if text not in self._cache:
-            if len(self._cache) >= _CACHE_SIZE:
-                self._cache.clear()
-            self._bundle.activate("text_encoder")
-            ids = self._bundle.tokenizer.encode([text], self._bundle.settings.text_length)
-            self._cache[text] = self._bundle.text_encoder(ids.to(self._device)).to(self._dtype)
-        return self._cache[text]
+        if text not in self.cache:
+            if len(self.cache) >= _CACHE_SIZE:
+                self.cache.clear()
+            self.model.activate("text_encoder")
+            ids = self.model.tokenizer.encode([text], self.model.settings.text_length)
+            self.cache[text] = self.model.text_encoder(ids.to(self.device)).to(self.dtype)
+        return self.cache[text]
 
     def _null(self, like: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
         """The embedding of the null prompt: zeros or that of the empty text, as the model was trained."""
-        return torch.zeros_like(like) if self._bundle.settings.null_text == "zero" else self.embed("")
-
-
-def check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
-    """Check the length of all prompts, before weights are loaded.
-
-    Raises:
-        UserError: a prompt has more tokens than the model's text length.
-    """
-    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
+        return torch.zeros_like(like) if self.model.settings.null_text == "zero" else self.embed("")

@@ -3,13 +3,14 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from cogvideox.device import choose_device, choose_dtype, dtype_name
 from cogvideox.errors import UserError, is_out_of_memory
-from cogvideox.generation.memory import default_demand, demand_of, next_setting
+from cogvideox.generation.memory import default_workload, largest_workload, next_setting
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -17,6 +18,7 @@ from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
 from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
+from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import multiplies_float8, to_float8
 
@@ -44,31 +46,32 @@ def choose_setup(
     spec: ModelSpec,
     options: LoadOptions,
     *,
-    request: Request | None = None,
+    requests: Sequence[Request] = (),
     placement: MemoryPlan | None = None,
     ranks: Ranks | None = None,
     benchmark: bool = False,
 ) -> Setup:
-    """Decide how a model runs. Reads the headers of its weight files only.
+    """Decide how a model runs, and check that it can. Reads the tokenizer and the headers of the weight files only.
 
     Args:
-        request: the video that has to fit; by default one of the model's own size.
+        requests: the videos to generate, all of which have to fit; by default one of the model's own size.
         placement: a memory plan that was made before, in place of `options.memory` and `options.weights`.
         ranks: the processes that share the work; the device is then that of this rank.
         benchmark: time the CPU for a tenth of a second, for a better estimate of the duration.
 
     Raises:
         UserError: the device or dtype is not available; no placement fits in memory; `compile` or `float8` is not
-            possible here.
+            possible here; a prompt is longer than the model's text length.
     """
     device = choose_device(options.device) if ranks is None else ranks.device
     dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
     if placement is None:
         machine = detect_hardware(device, dtype_name(dtype), measured=benchmark)
-        demand = default_demand(spec) if request is None else demand_of(request, spec)
-        placement = plan_memory(profile_model(spec), demand, machine, parse_memory(options.memory), options.weights)
+        workload = largest_workload(requests, spec) if requests else default_workload(spec)
+        placement = plan_memory(profile_model(spec), workload, machine, parse_memory(options.memory), options.weights)
     setup = Setup(device, dtype, placement, options.compile, options.float8)
     _check_acceleration(setup)
+    _check_prompts(requests, spec)
     return setup
 
 
@@ -109,3 +112,9 @@ def _check_acceleration(setup: Setup) -> None:
             "float8 needs a GPU with 8-bit floating-point arithmetic (NVIDIA Ada, Hopper or newer), and "
             f"{name} has none: leave it out (--no-float8)"
         )
+
+
+def _check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
+    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
+    if texts:
+        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.generation.memory import default_demand
+from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import build_network
@@ -115,7 +115,7 @@ def test_the_same_video_in_every_placement(strategies):
     spec = read_spec("toybox")
     device = torch.device("cuda")
     plan = planner.estimate_plan(
-        profile_model(spec), default_demand(spec), detect_hardware(device, "float32"), strategies, VAEMemoryMode()
+        profile_model(spec), default_workload(spec), detect_hardware(device, "float32"), strategies, VAEMemoryMode()
     )
     pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)

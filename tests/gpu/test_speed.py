@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.generation.sampling import bound_transformer
+from cogvideox.generation.sampling import denoiser
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import StreamLayout, dense_attention
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend
@@ -52,7 +52,7 @@ def test_recorded_steps_make_the_same_video(values, monkeypatch):
         return video.frames.astype(int)
 
     recorded = frames()
-    monkeypatch.setattr(bound_transformer, "MAX_GRAPH_FLOPS", 0)
+    monkeypatch.setattr(denoiser, "MAX_GRAPH_FLOPS", 0)
     assert np.abs(recorded - frames()).max() <= 1
 
 

@@ -53,24 +53,21 @@ def _run_on_ranks(arguments: Sequence[str]) -> None:
 
 def _generate(jobs: Jobs, ranks: "Ranks | None" = None) -> None:
     # Importing torch and rich takes seconds, so it waits until the arguments have been checked.
-    from cogvideox.generation.memory import largest
     from cogvideox.generation.pipeline import CogVideoX
-    from cogvideox.generation.prompt_embedding import check_prompts
-    from cogvideox.generation.setup import choose_setup
+    from cogvideox.generation.setup import choose_setup, load_model
     from cogvideox.transformer.lora.io import read_lora
 
     start, first = time.perf_counter(), ranks is None or ranks.rank == 0
     requests = [job.request for job in jobs.jobs]
     loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in jobs.loras]
-    check_prompts(requests, jobs.spec)
-    setup = choose_setup(jobs.spec, jobs.load, request=largest(requests), ranks=ranks, benchmark=first)
+    setup = choose_setup(jobs.spec, jobs.load, requests=requests, ranks=ranks, benchmark=first)
     if jobs.plan_only:
         if first:
             print(f"{setup.plan}\n{setup.plan.table()}")
         return
     if first and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")
-    pipe = CogVideoX.from_setup(jobs.spec, setup, ranks)
+    pipe = CogVideoX(jobs.spec, load_model(jobs.spec, setup), setup.device, setup.dtype, ranks)
     with _warnings_as_notes(first):
         for lora, adapter in loras:
             pipe.load_lora(lora, adapter.strength, merge=adapter.merged)

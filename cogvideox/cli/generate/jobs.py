@@ -1,6 +1,6 @@
 """Turn a command line of `cogvideox generate` into jobs, checking all that can be checked before torch is imported."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +80,10 @@ def build_jobs(arguments: Arguments) -> Jobs:
     jobs = [Job(request, inputs, output) for (request, inputs), output in zip(requests, outputs)]
     if many:
         made_by = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
-        jobs = [job for job in jobs if not is_complete(job.output, job.request, **made_by)]
+        jobs = [job for job in jobs if not is_complete(job.output, job.request, made_by)]
         if len(jobs) < len(requests):
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos exist already")
-    check_outputs([job.output for job in jobs], sum(_max_bytes(job.request, command.sheet) for job in jobs))
-    _check_inputs_are_kept(jobs)
+    check_outputs([job.output for job in jobs], [job.request for job in jobs])
     parse_memory(load.memory)
     warnings = (warning for request, _ in requests for warning in training_mismatches(request, spec))
     for warning in dict.fromkeys(warnings):
@@ -134,34 +133,6 @@ def _of_prompt_file(
                 yield one, None
         except UserError as error:
             raise UserError(f"line {line.number} of {file}: {error}") from error
-
-
-def _check_inputs_are_kept(jobs: Iterable[Job]) -> None:
-    """Check that no output would overwrite an input image or video.
-
-    Raises:
-        UserError: one would.
-    """
-    inputs = {
-        Path(source.path).resolve()
-        for job in jobs
-        for source in (job.request.image, job.request.video)
-        if source is not None and source.path is not None
-    }
-    for job in jobs:
-        for path in (job.output.video, job.output.sheet):
-            if path is not None and path.resolve() in inputs:
-                raise UserError(f"cannot write {path}: it is an input of this command; choose another -o")
-
-
-def _max_bytes(request: Request, sheet: bool) -> int:
-    """An upper bound of the size of a job's files, which noise would need.
-
-    The video codecs need at most half of the raw pixels even then, and PNG all of them. A sheet has at most 64 frames,
-    scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
-    """
-    video = request.num_frames * request.height * request.width * 7 // 4
-    return video + min(request.num_frames, 64) * 320**2 * 3 * sheet + 2**16
 
 
 def _read_replay(path: Path) -> Replay:

@@ -1,6 +1,5 @@
 """The flags of `cogvideox generate`, derived from the declared options."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,31 +65,20 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parse the arguments of `cogvideox generate`.
+    """Parse the arguments of `cogvideox generate`. `--help` lists the common options, `--help-all` all in groups.
 
     Raises:
         UserError: an unknown flag; a value of the wrong type or out of bounds.
     """
-    given = vars(parser().parse(arguments))
-    request, load, command = (parse_options(list_options(cls), given) for cls in (Request, LoadOptions, CommandOptions))
-    return Arguments(request, load, CommandOptions(**command))
-
-
-def parser(*, full_help: bool = False) -> Parser:
-    """The parser. Its help lists the common options, or with `full_help` all of them in groups."""
-    summary = (
-        "Generate a video from a prompt, an image or a video. Options that are not given have the model's defaults."
+    request, load, command = (list_options(cls) for cls in (Request, LoadOptions, CommandOptions))
+    options = {**request, **command, **load}
+    summary = "Generate a video from a prompt, an image or a video. The model's defaults hold for options left out."
+    parser = Parser("generate", '"PROMPT"', summary)
+    parser.add_argument("--help-all", action="help", help="show all options and exit")
+    add_options(parser, options, common_only="--help-all" not in arguments)
+    values = parse_options(parser, options, arguments)
+    return Arguments(
+        {name: value for name, value in values.items() if name in request},
+        {name: value for name, value in values.items() if name in load},
+        CommandOptions(**{name: value for name, value in values.items() if name in command}),
     )
-    p = Parser("generate", '"PROMPT"', summary)
-    p.add_argument("--help-all", action=_FullHelp, nargs=0, help="show all options and exit")
-    options: dict[str, Option] = {}
-    for declared in (Request, CommandOptions, LoadOptions):
-        options |= list_options(declared)
-    add_options(p, options, common_only=not full_help)
-    return p
-
-
-class _FullHelp(argparse.Action):
-    def __call__(self, p: argparse.ArgumentParser, *_: Any) -> None:
-        parser(full_help=True).print_help()
-        p.exit()

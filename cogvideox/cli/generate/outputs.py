@@ -1,27 +1,25 @@
-"""Output files of a command, and checks before the work starts that they can be written."""
+"""Output files of `cogvideox generate`: their names, whether they exist already, whether they can be written."""
 
 import errno
 import os
 import re
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from cogvideox import config
 from cogvideox.atomic_io import cannot_write
+from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
-from cogvideox.formatting import format_bytes
-from cogvideox.generation.request.provenance import Adapter
 from cogvideox.generation.request.request import Replay, Request
 
 
 @dataclass(frozen=True)
 class Output:
-    """The files of one video."""
+    """The files of one video; `sheet` is None unless one is requested."""
 
     video: Path
     sheet: Path | None
@@ -31,7 +29,7 @@ class Output:
         return self.video.with_suffix(".json")
 
 
-def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, many: bool = False) -> list[Output]:
+def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, *, many: bool = False) -> list[Output]:
     """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside each.
 
     If `output` is a folder or None, names are made of the prompt and the seed, with a number if two are equal.
@@ -63,71 +61,59 @@ def name_outputs(output: Path | None, requests: list[Request], sheet: bool, *, m
     return outputs
 
 
-def is_complete(
-    output: Output,
-    request: Request,
-    *,
-    model: str,
-    loras: tuple[Adapter, ...] = (),
-    weights: str = "exact",
-    float8: bool = False,
-) -> bool:
+def is_complete(output: Output, request: Request, made_by: Mapping[str, Any]) -> bool:
     """Whether the video of a request exists already. The sidecar is written last, so it proves that the files are
-    complete."""
+    complete.
+
+    Args:
+        made_by: other fields of the sidecar that have to be equal, such as the model.
+    """
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
     try:
         replay = config.load(Replay, output.sidecar)
     except UserError:
         return False
-    same_request = all(getattr(replay, field.name) == getattr(request, field.name) for field in fields(request))
-    same_model = (replay.model, replay.loras) == (model, loras)
-    return same_request and same_model and (replay.weights, replay.float8) == (weights, float8)
+    return all(getattr(replay, name) == value for name, value in {**vars(request), **made_by}.items())
 
 
-def check_outputs(outputs: Iterable[Output], num_bytes: int) -> None:
-    """Check that all files can be written: format, permission, `num_bytes` of free space, no unrelated sidecar.
+def check_outputs(outputs: Sequence[Output], requests: Sequence[Request]) -> None:
+    """Check that the files of all requests can be written: format, permission, free space, nothing else in the way.
 
     Raises:
-        UserError: one of them cannot.
+        UserError: one of them cannot; or it would overwrite an input image or video, or an unrelated sidecar.
     """
     from cogvideox.records import check_sidecar  # imports NumPy and PyAV, which `--help` does not need
     from cogvideox.video.io import check_format
 
+    num_bytes = sum(_max_bytes(output, request) for output, request in zip(outputs, requests))
+    sources = [source for request in requests for source in (request.image, request.video) if source is not None]
+    inputs = {Path(source.path).resolve() for source in sources if source.path is not None}
     for output in outputs:
-        video, sidecar = output.video, output.sidecar
-        check_format(video)
-        for path in (video, sidecar, output.sheet):
-            if path is not None:
-                check_folder(path, num_bytes)
-        check_sidecar(video, [field.name for field in fields(Replay)])
-        for path in (video, sidecar, output.sheet):
-            if path is not None and path.is_dir():
+        check_format(output.video)
+        files = [path for path in (output.video, output.sidecar, output.sheet) if path is not None]
+        for path in files:
+            check_writable(path, num_bytes)
+        check_sidecar(output.video, [field.name for field in fields(Replay)])
+        for path in files:
+            if path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+            if path.resolve() in inputs:
+                raise UserError(f"cannot write {path}: it is an input of this command; choose another -o")
 
 
-def check_folder(path: Path, num_bytes: int) -> None:
-    """Check that a file of `num_bytes` can be written at `path`. Its folders need not exist yet.
+def _max_bytes(output: Output, request: Request) -> int:
+    """An upper bound of the size of a request's files, which noise would need.
 
-    Raises:
-        UserError: no permission, too little free space, an illegal path.
+    The video codecs need at most half of the raw pixels even then, and PNG all of them. A sheet has at most 64 frames,
+    scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
     """
-    try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.lstat()  # raises another error if the name is too long
-        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parents
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    if free < num_bytes:
-        raise UserError(
-            f"cannot write {path}: it may need {format_bytes(num_bytes)}, and the disk has {format_bytes(free)} left"
-        )
+    video = request.num_frames * request.height * request.width * 7 // 4
+    sheet = 0 if output.sheet is None else min(request.num_frames, 64) * 320**2 * 3
+    return video + sheet + 2**16
 
 
 def _is_folder(path: Path) -> bool:
-    with suppress(OSError):  # for example a name that is too long, which `check_folder` reports
+    with suppress(OSError):  # for example a name that is too long, which `check_writable` reports
         return path.is_dir()
     return False

@@ -26,9 +26,9 @@ def check(request: Request, model: ModelSpec) -> None:
     check_range("num_inference_steps", request.num_inference_steps, 1, model.schedule.num_train_timesteps)
     if request.position_rule is not None and model.transformer.grid_rule is None:
         raise UserError(f"position_rule applies to rotary positions, which {model.name} does not have: leave it out")
-    _check_guidance(request)
     _check_task(request, model)
     _check_windows(request, model)
+    _check_guidance(request)
 
 
 def check_video(request: Request, num_given: int) -> None:

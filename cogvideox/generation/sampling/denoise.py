@@ -18,9 +18,14 @@ from cogvideox.errors import UserError
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.request import Request
-from cogvideox.generation.sampling.bound_transformer import BoundTransformer
 from cogvideox.generation.sampling.conditioning import Conditioning
-from cogvideox.generation.sampling.denoiser import Denoiser, VelocityModel, predict_sequentially, window_weights
+from cogvideox.generation.sampling.denoiser import (
+    BoundTransformer,
+    Denoiser,
+    VelocityModel,
+    predict_sequentially,
+    window_weights,
+)
 from cogvideox.generation.sampling.inversion import attend_to_reference, predict_with_reference
 from cogvideox.generation.sampling.step_cache import StepCache
 from cogvideox.parallel.cfg_parallel import parallelize_cfg
@@ -65,6 +70,8 @@ def denoise(
     padding = size[0] - geometry.latent_frames(num_frames)
     times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_steps :]
     windows = _windows(request, size[0], patch_t)
+    scale = _guidance_scale(request, len(times), schedule.num_train_timesteps)
+    guided_steps = range(*(round(fraction * len(times)) for fraction in request.guidance_interval))
     bind = partial(
         BoundTransformer,
         bundle.transformer,
@@ -97,12 +104,11 @@ def denoise(
     models = [model] * len(windows)
     if request.cache is not None:
         models = [StepCache(model, times, schedule, request.cache) for _ in windows]
-    first, last = (round(fraction * len(times)) for fraction in request.guidance_interval)
     denoiser = Denoiser(
         models,
         prompts.prompt,
-        _guidance(request, len(times), schedule.num_train_timesteps),
-        range(first, last),
+        scale,
+        guided_steps,
         windows,
         window_weights(windows, patch_t, device),
         None if conditioning.known is None else repeat_first_frame(conditioning.known, padding),
@@ -134,7 +140,7 @@ def _report_step(
     report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, padding:])))
 
 
-def _guidance(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:
+def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:
     if request.dynamic_guidance:
         return guidance.dynamic(request.guidance_scale, num_steps)
     if request.smooth_guidance:

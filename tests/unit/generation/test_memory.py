@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from cogvideox.errors import is_out_of_memory
-from cogvideox.generation.memory import default_demand, demand_of, smaller_slicing
+from cogvideox.generation.memory import default_workload, smaller_slicing, workload_of
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 
 
-def test_demand_of_a_request():
+def test_workload_of_a_request():
     spec = read_spec("toybox")
-    assert default_demand(spec) == demand_of(complete_request(spec, None, seed=0), spec)
+    assert default_workload(spec) == workload_of(complete_request(spec, None, seed=0), spec)
     long = complete_request(spec, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
-    demand = demand_of(long, spec)
-    assert (demand.window_frames, demand.num_frames, demand.batch_size, demand.num_prompts) == (9, 25, 1, 1)
-    halves = demand_of(complete_request(spec, "a ball", sequential_guidance=True, seed=0), spec)
+    workload = workload_of(long, spec)
+    assert (workload.window_frames, workload.num_frames, workload.batch_size, workload.num_prompts) == (9, 25, 1, 1)
+    halves = workload_of(complete_request(spec, "a ball", sequential_guidance=True, seed=0), spec)
     assert (halves.batch_size, halves.calls_per_step) == (1, 2)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.generation.memory import default_demand
+from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.progress import Cancelled
 from cogvideox.generation.request.builder import complete_request
@@ -32,7 +32,7 @@ TWO_STRIPS = VAEMemoryMode(2)
 def placed(spec, strategies, slicing=TWO_STRIPS):
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     return CogVideoX.from_pretrained(
-        spec, "cpu", memory=estimate_plan(profile_model(spec), default_demand(spec), machine, strategies, slicing)
+        spec, "cpu", memory=estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, slicing)
     )
 
 
@@ -222,7 +222,7 @@ def test_checkpointed_latents_are_not_denoised_again(pipes, tmp_path, monkeypatc
 def test_the_plan_depends_on_the_request(pipes):
     spec = pipes["2b"].spec
     requests = (complete_request(spec, PROMPT, num_frames=n, seed=0) for n in (5, 49))
-    small, large = (choose_setup(spec, LoadOptions(device="cpu"), request=request).plan for request in requests)
+    small, large = (choose_setup(spec, LoadOptions(device="cpu"), requests=[request]).plan for request in requests)
     assert small.peak < large.peak and small.placement == "resident"
     with pytest.raises(UserError, match="auto, speed, low"):
         choose_setup(spec, LoadOptions(device="cpu", memory="much"))

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cogvideox.cli.generate.outputs import check_folder
+from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.records import Video
 from cogvideox.transformer.model import Transformer
@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_no_files(run, model, here, monkeypatch):
 
 
 def test_too_little_disk_space_is_an_error_before_the_work_starts(here):
-    check_folder(here / "a/b/x.mp4", 1000)
+    check_writable(here / "a/b/x.mp4", 1000)
     with pytest.raises(UserError, match=r"the disk has [\d.]+ [kMGT]?B left"):
-        check_folder(here / "x.mp4", 10**18)
+        check_writable(here / "x.mp4", 10**18)
     assert names(here) == []

@@ -5,16 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from cogvideox import Video, config
-from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import reopen_inputs
 from cogvideox.generation.request.request import Replay
 from cogvideox.generation.sampling.conditioning import image_scale
-from cogvideox.generation.sampling.denoiser import Denoiser, window_weights
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
@@ -98,44 +95,6 @@ def test_an_image_is_extended_as_a_video_of_one_frame(pipes, clip, tmp_path):
     Image.fromarray(clip[0]).save(tmp_path / "x.png")
     frames = pipes["5b"].generate(PROMPT, video=tmp_path / "x.png", extend=True, num_frames=9, fit="stretch").frames
     assert frames.shape == (9, 32, 48, 3)
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_known_frames_are_the_result_and_the_network_sees_them_with_noise(pipes, sampler):
-    schedule, generator = pipes["5b"].bundle.schedule, torch.Generator().manual_seed(0)
-    known, noise = torch.randn(1, 4, 2, 3, 3), initial_noise((1, 4, 5, 3, 3), generator)
-    times, seen = [999, 600, 300, 50], []
-
-    def model(x, prompts, i):
-        seen.append((x[:, :, :2], schedule.alphas_cumprod[times[i]].item()))
-        return torch.zeros_like(x)
-
-    denoiser = Denoiser([model], torch.zeros(1, 1, 1), known=known, schedule=schedule)
-    end = SAMPLERS[sampler](denoiser, noise, times, schedule, generator=generator)
-    torch.testing.assert_close(end[:, :, :2], known, atol=1e-4, rtol=0)
-    if sampler == "ddim":  # adds no noise of its own
-        for x, abar in seen:
-            torch.testing.assert_close(x, abar**0.5 * known + (1 - abar) ** 0.5 * noise[:, :, :2], atol=1e-4, rtol=0)
-
-
-def test_windows_of_a_framewise_model_equal_the_whole():
-    """If the velocity of a frame depends on that frame only, windows change nothing, and cover every frame."""
-    x = torch.randn(1, 2, 10, 3, 3)
-    windows = [range(4), range(2, 6), range(5, 9), range(6, 10)]
-    models = [lambda x, prompts, i: torch.sin(x) + i] * 4
-    denoiser = Denoiser(models, torch.zeros(1, 1, 1), windows=windows, weights=window_weights(windows))
-    torch.testing.assert_close(denoiser(x, 0, 3), torch.sin(x) + 3)
-    assert torch.equal(Denoiser(models[:1], torch.zeros(1, 1, 1), windows=[range(10)])(x, 0, 3), torch.sin(x) + 3)
-
-
-@pytest.mark.parametrize(("patch_t", "second"), [(1, [0, 0, 1 / 2, 2 / 3, 1]), (2, [0, 0, 0, 2 / 3, 1])])
-def test_the_first_patch_of_later_windows_is_only_context(patch_t, second):
-    """The weight of the second of two windows for each frame."""
-    windows = [range(4), range(1, 5)]
-    models = [lambda x, prompts, i: torch.zeros_like(x), lambda x, prompts, i: torch.ones_like(x)]
-    weights = window_weights(windows, patch_t)
-    denoiser = Denoiser(models, torch.zeros(1, 1, 1), windows=windows, weights=weights)
-    assert denoiser(torch.zeros(1, 1, 5, 1, 1), 0, 0).flatten().tolist() == pytest.approx(second)
 
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"])

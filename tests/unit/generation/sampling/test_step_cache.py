@@ -7,7 +7,7 @@ import torch
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
-from cogvideox.generation.memory import default_demand
+from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.builder import complete_request
@@ -177,7 +177,7 @@ def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     strategies = ("group_offload", "group_offload")
-    plan = estimate_plan(profile_model(spec), default_demand(spec), machine, strategies, VAEMemoryMode())
+    plan = estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, VAEMemoryMode())
     resident, streamed = CogVideoX.from_pretrained(spec, "cpu"), CogVideoX.from_pretrained(spec, "cpu", memory=plan)
     found = []
     for pipe in (resident, streamed):
