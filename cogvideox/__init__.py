@@ -1,12 +1,12 @@
-"""CogVideoX in one package that can be read: models, generation and training of text-to-video diffusion.
+"""CogVideoX in one readable package: text-to-video diffusion models, generation and training.
 
-The public names are imported when they are first used, so that `import cogvideox` is instant:
+Public names are imported on first use, so that `import cogvideox` is fast:
 
-- `CogVideoX`: a model that is ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
-- `Video`: what it returns, and what can be saved;
-- `Cancelled`: what `on_step` raises to end a generation, with the videos that were done;
-- `UserError`: what every mistake of a caller raises, with one sentence that says what is wrong;
-- `presets`: the transformer's configurations of the five official models, by name.
+- `CogVideoX`: a model ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
+- `Video`: frames, frame rate and metadata, as `generate` returns them; `save` writes a file;
+- `Cancelled`: raised in `on_step` to cancel a generation; holds the finished videos;
+- `UserError`: an error of the caller, with a message of one sentence;
+- `presets`: transformer configurations of the five official models, by name.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancelled", "CogVideoX", "UserError", "Video", "__version__", "presets"]
 
-_HOMES = {
+_LOCATIONS = {
     "Cancelled": ("cogvideox.generation.progress", "Cancelled"),
     "CogVideoX": ("cogvideox.generation.pipeline", "CogVideoX"),
     "UserError": ("cogvideox.errors", "UserError"),
@@ -32,9 +32,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LOCATIONS:
         raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
+    module, attribute = _LOCATIONS[name]
     value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value

@@ -1,17 +1,17 @@
-"""The one exception that a user can cause, and recognition of out-of-memory errors. Imports no torch."""
+"""The exception for errors of the user, and detection of out-of-memory errors. Imports no torch."""
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used: a size, a name, a file, a folder.
+    """An error of the user: an illegal value, an unknown name, a missing or damaged file.
 
-    The message is one sentence that says what is wrong, why, and the nearest legal value. The command line prints it
-    without a traceback and exits with status 2; in Python it is an ordinary `ValueError`.
+    The message is one sentence: what is wrong, what is allowed, what to do. The command line prints it without a
+    traceback and exits with status 2; in Python it is an ordinary `ValueError`.
     """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of memory: a GPU's has a class of its own, a CPU's only a sentence."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # which only torch could import
+    """Whether an error means that memory ran out. On a CPU, torch raises a RuntimeError with only a message."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    messages = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in messages)

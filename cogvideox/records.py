@@ -1,4 +1,4 @@
-"""The nouns that travel between the rooms of the package."""
+"""The record types that travel between packages: `Clip`, `LatentSample`, `PackedBatch`, `Video`, `Score`."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -15,21 +15,21 @@ from cogvideox.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 else:
-    Tensor = Any  # torch takes a second to import, and shapes and types can be checked without it
+    Tensor = Any  # importing torch takes a second, and shapes and dtypes can be checked without it
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A piece of a video file, or an image, and what is known about it. The pixels stay in the file.
+    """A part of a video file, or an image, with its metadata. The pixels stay in the file.
 
-    id: a hash of the content: of the file's bytes and, of a piece, of where it begins and ends.
+    id: hash of the file's bytes and of start and end.
     source: the file.
-    start, end: seconds from the first frame; None is the beginning, or the end.
-    fps: frames a second of the file on average; of an image 0.
-    width, height: pixels of a frame as it is shown.
-    num_frames: how many frames of the file the piece has, as its header counts them; 1 is an image.
-    scores: what was measured or noted, by its name, for a policy to choose by.
-    provenance: where this comes from, for people.
+    start, end: in seconds from the first frame; None is the beginning and the end of the file.
+    fps: average frame rate of the file in frames per second; 0 for an image.
+    width, height: of the displayed frame, in pixels.
+    num_frames: frames of the clip, as the file's header counts them; 1 is an image.
+    scores: measurements and labels by name, for filter policies.
+    provenance: where the clip comes from, for people.
     """
 
     id: str
@@ -46,29 +46,29 @@ class Clip:
 
     @property
     def is_image(self) -> bool:
-        """Whether it has one frame only."""
+        """Whether the clip is a single frame."""
         return self.num_frames == 1
 
     @property
     def seconds(self) -> float:
-        """How long it lasts; an image 0."""
+        """Duration in seconds; 0 for an image."""
         return 0.0 if self.is_image else self.num_frames / self.fps
 
 
 @dataclass(frozen=True, eq=False)
 class LatentSample:
-    """What the VAE and the text encoder make of a clip and its caption.
+    """A clip and its caption, encoded by the VAE and the text encoder.
 
-    Axes: c latent channels, t h w latent frames, height and width, n tokens, d their width, k copies.
+    Axes: c latent channels, t h w latent frames, height and width, n tokens, d text width, k noise samples.
 
-    mean, logvar: the posterior of the latents, unscaled.
-    text: the caption's features at the fixed length of the model, padding included.
-    image_mean, image_logvar: the posterior of the first frame alone, k times under noise of its own, for models that
-        begin with an image; None where it was not encoded.
-    fps: frames a second that the clip was read at; of an image 0.
+    mean, logvar: posterior of the latents, unscaled.
+    text: caption embedding, padded to the model's text length.
+    image_mean, image_logvar: posterior of the first frame alone, encoded k times with different noise, for
+        image-to-video models; None if it was not encoded.
+    fps: frame rate that the clip was read at, in frames per second; 0 for an image.
     source_size: height and width of the file's frames, in pixels.
-    crop: top, left, height and width of what is seen of them, in pixels of the file.
-    vae, text_encoder: hashes of the weights that made this.
+    crop: top, left, height and width of the part that was encoded, in pixels of the file.
+    vae, text_encoder: hashes of the weights that encoded the clip.
     """
 
     clip_id: str
@@ -86,16 +86,16 @@ class LatentSample:
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """One row of a training step: clips of any size side by side, of which each attends to itself alone.
+    """A packed row of a training batch: clips of any size in one sequence, each attending only to itself.
 
-    Axes: c latent channels, t h w latent frames, height and width, of every clip its own; s clips, n text tokens of
-    each, d their width.
+    Axes: s clips, c latent channels, t h w latent frames, height and width (different for each clip), n text tokens,
+    d text width.
 
-    latents, noise: of each clip, the clean latents at the model's scale and the noise that is to be added.
-    text: features of each clip's caption, or of the null text where the caption was dropped.
+    latents, noise: of each clip, the clean latents at the model's scale and the noise to add.
+    text: caption embeddings; the null prompt's where the caption was dropped.
     timestep: of each clip.
-    image: for a model that takes one, of each clip the latents of the image that it begins with, and zeros in the later
-        frames; zeros alone where the image was dropped.
+    image: for image-to-video models, of each clip the latents of its first frame and zeros for the other frames; zeros
+        only where the image was dropped.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]
@@ -109,24 +109,25 @@ class PackedBatch:
         return len(self.clip_ids)
 
     def to(self, device: Any) -> "PackedBatch":
-        """The same on a device; from pinned memory, without waiting for it."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copy to a device, asynchronously from pinned memory."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "PackedBatch":
-        """The same in pinned memory."""
-        return self._each(lambda tensor: tensor.pin_memory())
+        """Copy to pinned memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
-    def _each(self, move: Callable[[Any], Any]) -> "PackedBatch":
-        latents, noise = (tuple(map(move, tensors)) for tensors in (self.latents, self.noise))
-        image = None if self.image is None else tuple(map(move, self.image))
-        return PackedBatch(latents, noise, move(self.text), move(self.timestep), self.clip_ids, image)
+    def _map(self, function: Callable[[Any], Any]) -> "PackedBatch":
+        latents, noise = (tuple(map(function, tensors)) for tensors in (self.latents, self.noise))
+        image = None if self.image is None else tuple(map(function, self.image))
+        return PackedBatch(latents, noise, function(self.text), function(self.timestep), self.clip_ids, image)
 
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames in RGB, as uint8 or as float32 in 0..1, at `fps` frames a second.
+    """RGB frames, uint8 or float32 in 0..1.
 
-    `metadata` says how the video came to be, as JSON values; of a generated one it is all that makes it again.
+    fps: frame rate in frames per second.
+    metadata: JSON values that describe the video; for a generated one, everything that reproduces it.
     """
 
     frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"] = field(repr=False)
@@ -134,16 +135,16 @@ class Video:
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes the video in the format that the name of `path` ends in, whole or not at all.
+        """Write the video atomically, in the format of the suffix of `path`.
 
-        `.mp4`: H.264 that every player opens. `.gif`: an endless loop. `.png`: all frames on one sheet, in reading
-        order; a single frame is that picture, pixel by pixel. With metadata, `x.json` is written beside `x.mp4`, over
-        that of an earlier video but over nothing else.
+        `.mp4`: H.264 that every player supports. `.gif`: an endless loop. `.png`: all frames on one sheet, in reading
+        order; a single frame as it is. Metadata is written as `x.json` beside `x.mp4`, replacing that of an earlier
+        video, but no other file.
 
         Raises:
-            UserError: another ending, no permission, a full disk, an `x.json` that is something else.
+            UserError: an unsupported suffix, no permission, a full disk, an unrelated file `x.json`.
         """
-        from cogvideox.video import io  # PyAV takes a moment to import, and most videos are never saved
+        from cogvideox.video import io  # importing PyAV takes a moment, and most videos are never saved
 
         path = Path(path)
         if not self.metadata:
@@ -152,7 +153,7 @@ class Video:
         sidecar = path.with_suffix(".json")
         if sidecar == path:
             raise UserError(
-                f"cannot write {path}: that name is for the metadata; a video ends in {', '.join(io.FORMATS)}"
+                f"cannot write {path}: the suffix .json is for metadata; use one of {', '.join(io.FORMATS)}"
             )
         check_sidecar(path, self.metadata)
         with atomic_write(sidecar) as temporary:
@@ -168,7 +169,7 @@ class Video:
         fps: float | None = None,
         max_frames: int | None = None,
     ) -> "Video":
-        """Reads a window of a video file at an even rate; see `video.io.read`, whose arguments and errors these are."""
+        """Read a part of a video file at a constant frame rate. Arguments and errors are those of `video.io.read`."""
         from cogvideox.video import io
 
         frames, rate = io.read(path, start, end, fps, max_frames)
@@ -176,11 +177,14 @@ class Video:
 
 
 def check_sidecar(video: Path, names: Iterable[str]) -> None:
-    """Whether metadata of these names may be written beside a video: there is no `x.json`, or it holds mostly what such
-    metadata hold; other tasks and versions say some things more or less.
+    """Check that metadata can be written beside a video: there is no `x.json`, or it is metadata, too.
+
+    Args:
+        names: keys of the metadata. At least half of the keys of an existing file have to be among them, because those
+            of other tasks and versions differ a little.
 
     Raises:
-        UserError: it is something else.
+        UserError: the existing file is something else.
     """
     sidecar = video.with_suffix(".json")
     try:
@@ -188,17 +192,17 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
         ours = 2 * len(keys & set(names)) >= len(keys)
     except (PermissionError, ValueError, AttributeError):
         ours = False
-    except OSError:  # there is none; or there can be none, which writing it puts into a sentence
+    except OSError:  # there is none; if it cannot be written either, writing it raises the error
         ours = True
     if not ours:
-        raise UserError(f"cannot write {video}: {sidecar}, which is to tell how it was made, is something else")
+        raise UserError(f"cannot write {video}: {sidecar} exists and is not metadata of a video; choose another name")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One measured number, with all that it takes to measure it again.
+    """A measured value and how to measure it again.
 
-    interval: within what bounds the value is known (95 %, unless the protocol says otherwise), or None.
+    interval: confidence interval (95 % unless the protocol says otherwise), or None.
     protocol: how it was measured, as JSON values.
     """
 

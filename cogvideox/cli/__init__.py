@@ -1,1 +1,1 @@
-"""The command line: `main` finds the verb, and every verb has one small file."""
+"""The command line: one module or folder per command; `main` runs them."""

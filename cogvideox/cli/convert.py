@@ -1,11 +1,11 @@
-"""`cogvideox convert SOURCE TARGET`: weights in any form into a diffusers folder or a single safetensors file."""
+"""`cogvideox convert SOURCE TARGET`: convert weights to a diffusers folder or a single safetensors file."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from cogvideox.cli.arguments import Parser
+from cogvideox.cli.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_bytes, pluralize
 from cogvideox.pretrained.model_settings import Variant
@@ -15,33 +15,35 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
-OTHERS = (".pt", ".pth", ".bin", ".ckpt", ".gguf", ".json")
-"""Endings of weights in forms that are not written, which nobody wants for a folder's name."""
-OF_MODELS = ("base", "variant", "part", "max_shard_gb")
-"""Options that mean nothing for a LoRA."""
-SHARD_GB = 5.0
+UNSUPPORTED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".gguf", ".json")
+"""Weight formats that are not written. As the suffix of a folder they are likely a mistake."""
+MODEL_OPTIONS = ("base", "variant", "part", "max_shard_gb")
+"""Options that do not apply to a LoRA."""
+DEFAULT_SHARD_GB = 5.0
 
 
 def run(arguments: list[str]) -> None:
-    """Reads the arguments, checks names, shapes and the disk, and only then moves weights."""
+    """Check names, shapes and free disk space, then convert."""
     options = parser().parse(arguments)
     if options.source is None or options.target is None:
-        raise UserError("convert takes two paths, what to convert and where to; see `cogvideox convert --help`")
+        raise UserError("convert needs two arguments, SOURCE and TARGET; see `cogvideox convert --help`")
     target: Path = options.target
     to_file = target.suffix.lower() == ".safetensors"
-    if target.suffix.lower() in OTHERS:
+    if target.suffix.lower() in UNSUPPORTED_SUFFIXES:
         raise UserError(
-            f"cannot write {target}: a single file ends in .safetensors, and a folder in no {target.suffix}"
+            f"cannot write {target}: use a name that ends in .safetensors for a single file, or a folder name"
         )
     if options.part is not None and not to_file:
-        raise UserError("--part chooses the network of a single file; a folder gets all of them")
+        raise UserError(
+            "--part chooses the network for a single file: leave it out, because a folder gets all networks"
+        )
     if options.max_shard_gb is not None and to_file:
-        raise UserError("--max-shard-gb is for the weights in a folder; a single file is never split")
-    shard_gb = SHARD_GB if options.max_shard_gb is None else options.max_shard_gb
+        raise UserError("--max-shard-gb applies to folders: leave it out, because a single file is never split")
+    shard_gb = DEFAULT_SHARD_GB if options.max_shard_gb is None else options.max_shard_gb
     if not 0 < shard_gb < float("inf"):
-        raise UserError(f"--max-shard-gb {shard_gb:g} is not a number above 0; the default is {SHARD_GB:g}")
+        raise UserError(f"--max-shard-gb {shard_gb:g} must be a number above 0; the default is {DEFAULT_SHARD_GB:g}")
 
-    import torch  # it takes a second, so not before the arguments are known to be right
+    import torch  # takes a second, so it waits until the arguments have been checked
 
     from cogvideox.cli.writable import check_writable
     from cogvideox.pretrained.conversion.convert import plan_conversion
@@ -49,13 +51,14 @@ def run(arguments: list[str]) -> None:
 
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
     start = time.perf_counter()
-    spec = detect_checkpoint(options.source, options.variant)
-    if spec.format == "LoRA":
-        _lora(spec.path, target, dtype, [name for name in OF_MODELS if getattr(options, name) is not None])
+    checkpoint = detect_checkpoint(options.source, options.variant)
+    if checkpoint.format == "LoRA":
+        given = [name for name in MODEL_OPTIONS if getattr(options, name) is not None]
+        _convert_lora(checkpoint.path, target, dtype, given)
         return
-    plan = plan_conversion(spec, base=options.base, variant=options.variant, dtype=dtype)
+    plan = plan_conversion(checkpoint, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
-        _say(note)
+        print_note(note)
     names = [plan.choose(options.part)] if to_file else list(plan.components)
     check_writable(target, sum(plan.components[name].num_bytes for name in names))
     if to_file:
@@ -63,53 +66,58 @@ def run(arguments: list[str]) -> None:
     else:
         plan.write_folder(target, max_shard_bytes=round(shard_gb * 1e9))
         if plan.missing:
-            _say(f"{target} is not a whole model yet: {', '.join(plan.missing)} missing; --base takes them from one")
+            missing = ", ".join(plan.missing)
+            print_note(f"{target} is not a complete model: it has no {missing}; --base MODEL takes them from a model")
     for name in names:
         part = plan.components[name]
         print(f"{name}: {part.num_parameters:,} parameters, {format_bytes(part.num_bytes)}, from {part.source.where}")
     print(f"{target}: written in {time.perf_counter() - start:.1f} s")
 
 
-def _lora(path: Path, target: Path, dtype: "torch.dtype | None", of_models: list[str]) -> None:
+def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_options: list[str]) -> None:
     from cogvideox.cli.writable import check_writable
     from cogvideox.pretrained.conversion.convert import convert_lora
 
-    if of_models:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_models)
-        raise UserError(f"{path} is a LoRA, and not for {flags}: they are for models")
+    if model_options:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in model_options)
+        raise UserError(f"{path} is a LoRA, and {flags} only applies to models: leave it out")
     if target.suffix != ".safetensors":
-        raise UserError(f"{path} is a LoRA, which becomes a file: the name of TARGET has to end in .safetensors")
+        raise UserError(f"{path} is a LoRA, which is written as a single file: TARGET must end in .safetensors")
     check_writable(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
     lora = convert_lora(path, target, dtype)
     if not lora.alpha_known:
-        _say(
-            f"{path} does not tell its alpha, so alpha = rank is taken, as by other programs; if it was trained with "
-            f"another, as by the official trainer, use {target} with a strength of alpha / rank"
+        print_note(
+            f"{path} does not store its alpha, so alpha = rank is assumed, as in other programs; if it was trained "
+            f"with another alpha, as by the official trainer, use {target} with a strength of alpha / rank"
         )
-    print(f"{target}: a LoRA for {pluralize(list(lora.layers), 'layer')}, in the names of diffusers, with alpha = rank")
+    print(f"{target}: a LoRA of {pluralize(list(lora.layers), 'layer')}, with diffusers' names and alpha = rank")
 
 
 def parser() -> Parser:
-    """The flags of the verb."""
+    """The argument parser."""
     p = Parser(
         "convert",
         "SOURCE TARGET",
         "Convert weights. SOURCE is a diffusers folder, a SAT checkpoint, a single file (.safetensors, .pt, .bin), a "
-        "LoRA, a shipped model or a name on the Hugging Face hub; TARGET a folder or a file that ends in .safetensors.",
+        "LoRA, a shipped model or a name on the Hugging Face hub; TARGET is a folder or a .safetensors file.",
     )
-    p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` says what it is")
-    p.add_argument("target", nargs="?", type=Path, metavar="TARGET", help="where to write; a model there is replaced")
-    p.add_argument("--dtype", choices=DTYPES, help="the type of the weights (default: as they are)")
-    p.add_argument("--base", metavar="MODEL", help="a model from which comes what SOURCE lacks")
-    p.add_argument("--variant", choices=get_args(Variant), help="what it is like, where tensors do not tell")
+    p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` identifies it")
+    p.add_argument(
+        "target", nargs="?", type=Path, metavar="TARGET", help="where to write; an existing model is replaced"
+    )
+    p.add_argument("--dtype", choices=DTYPES, help="dtype of the written weights (default: unchanged)")
+    p.add_argument("--base", metavar="MODEL", help="a model that provides the components that SOURCE lacks")
+    p.add_argument(
+        "--variant",
+        choices=get_args(Variant),
+        help="the official model that SOURCE is like, if its tensors do not show it",
+    )
     p.add_argument(
         "--part",
         choices=tuple(WEIGHT_STEMS),
-        help="the network that a single file gets (default: the transformer, if SOURCE has one)",
+        help="the network to write to a single file (default: the transformer, if SOURCE has one)",
     )
-    p.add_argument("--max-shard-gb", type=float, metavar="GB", help=f"larger weights are split (default: {SHARD_GB:g})")
+    p.add_argument(
+        "--max-shard-gb", type=float, metavar="GB", help=f"split larger weights (default: {DEFAULT_SHARD_GB:g})"
+    )
     return p
-
-
-def _say(text: str) -> None:
-    print(f"cogvideox: note: {text}", file=sys.stderr)

@@ -12,13 +12,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 PURPOSES = {
-    "hub": "models by their name on the Hugging Face hub",
+    "hub": "models from the Hugging Face hub",
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
-    "curate": "cutting, measuring and labelling of raw video",
+    "curate": "cutting, scoring and labelling raw video",
     "ray": "curation and encoding on a cluster",
-    "llm": "captions and longer prompts by a language model on this machine",
-    "serve": "the web pages and the HTTP API",
-    "quant": "weights of eight bits, in half the memory",
+    "llm": "captions and prompt enhancement by a local language model",
+    "serve": "web UI and HTTP API",
+    "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",
 }
 """What each extra is for."""
@@ -36,6 +36,7 @@ class Library:
 
     @property
     def fits(self) -> bool:
+        """Whether a version is installed that satisfies the requirement."""
         # Without suffixes: a vendor's 2.11.0a0+build counts as 2.11.0, and 5.0rc1 is not below 5.
         return self.version is not None and Version(self.version).base_version in SpecifierSet(self.wanted)
 
@@ -50,22 +51,22 @@ def libraries() -> dict[str, list[Library]]:
 
     They are read from `pyproject.toml` in a checkout, and otherwise from the metadata of the installed package.
     """
-    lines = _of_checkout() if _CHECKOUT.is_file() else _of_installation()
-    return {part: found for part, wanted in lines.items() if (found := _look_up(wanted))}
+    requirements = _from_checkout() if _CHECKOUT.is_file() else _from_installation()
+    return {extra: found for extra, lines in requirements.items() if (found := _look_up(lines))}
 
 
-def _of_checkout() -> dict[str, list[str]]:
+def _from_checkout() -> dict[str, list[str]]:
     project = tomllib.loads(_CHECKOUT.read_text(encoding="utf-8"))["project"]
     return {"": project["dependencies"], **project["optional-dependencies"]}
 
 
-def _of_installation() -> dict[str, list[str]]:
+def _from_installation() -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {"": []}
     try:
-        noted = metadata.requires("cogvideox") or []
-    except metadata.PackageNotFoundError:  # files that were copied from somewhere
+        requirements = metadata.requires("cogvideox") or []
+    except metadata.PackageNotFoundError:  # not installed, for example a copied folder
         return {}
-    for line in noted:
+    for line in requirements:
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
         lines.setdefault(extra[1] if extra else "", []).append(line.partition(";")[0])
     return lines

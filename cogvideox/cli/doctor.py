@@ -1,4 +1,4 @@
-"""`cogvideox doctor`: what this machine has, what is missing, and whether a video comes out in a few seconds."""
+"""`cogvideox doctor`: check the machine and the installation, and time a small generation."""
 
 import argparse
 import json
@@ -20,14 +20,19 @@ from cogvideox.pretrained.model_spec import WEIGHT_STEMS, read_spec, shipped_mod
 from cogvideox.pretrained.offload.hardware import main_memory
 from cogvideox.version import __version__
 
-PYTHON = (3, 11)
-STEPS = 8
-"""Of the generation that is timed: of the shipped model, on a CPU, a matter of seconds."""
+MIN_PYTHON = (3, 11)
+NUM_STEPS = 8
+"""Denoising steps of the timed generation, which takes a few seconds on a CPU."""
 
 
 @dataclass
 class Finding:
-    """One thing that was looked at: a line for people, facts for machines, and what is wrong with it, if anything."""
+    """The result of one check.
+
+    line: for people.
+    facts: for `--json`.
+    problem: what is wrong, if anything.
+    """
 
     line: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +40,11 @@ class Finding:
 
 
 def run(arguments: list[str]) -> None:
-    """Looks at everything, prints it, and raises if something that is needed is not there."""
+    """Run all checks and print their results.
+
+    Raises:
+        UserError: a check found a problem.
+    """
     options = parser().parse(arguments)
     findings: dict[str, Finding] = {}
 
@@ -45,7 +54,12 @@ def run(arguments: list[str]) -> None:
             print(f"{name:<12}{finding.line}", flush=True)
         return finding.problem is None
 
-    show("cogvideox", lambda: Finding(f"{__version__}, in {_home()}", {"version": __version__, "path": str(_home())}))
+    show(
+        "cogvideox",
+        lambda: Finding(
+            f"{__version__}, in {_package_folder()}", {"version": __version__, "path": str(_package_folder())}
+        ),
+    )
     show("python", _python)
     show("processor", _processor)
     show("memory", _memory)
@@ -62,26 +76,28 @@ def run(arguments: list[str]) -> None:
     problems = [finding.problem for finding in findings.values() if finding.problem is not None]
     if options.json:
         report = {name: finding.facts for name, finding in findings.items()}
-        print(json.dumps({"ok": not problems, "problems": problems, **report, "optional": _optional()}, indent=2))
+        print(json.dumps({"ok": not problems, "problems": problems, **report, "optional": _extras()}, indent=2))
     else:
-        _print_optional()
+        _print_extras()
     if problems:
-        raise UserError("not all that is needed is here: " + "; ".join(problems))
+        raise UserError("problems found: " + "; ".join(problems))
     if not options.json:
-        print("\nAll that is needed is here.")
+        print("\nNo problems found.")
 
 
 def parser() -> Parser:
-    """The flags of the verb."""
-    p = Parser("doctor", "", "Look at this machine and this installation, and time a small generation.")
-    p.add_argument("--json", action="store_true", help="print the findings as JSON")
-    on_or_off = argparse.BooleanOptionalAction
-    p.add_argument("--generation", action=on_or_off, default=True, help="time a video of the shipped model")
+    """The argument parser."""
+    p = Parser("doctor", "", "Check this machine and the installation, and time a small generation.")
+    p.add_argument("--json", action="store_true", help="print the results as JSON")
+    negatable = argparse.BooleanOptionalAction
+    p.add_argument(
+        "--generation", action=negatable, default=True, help="generate and time a video of the shipped model"
+    )
     return p
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:
-    """A finding even where looking fails: whatever is broken here is what the verb is asked to tell."""
+    """The result of a check; an exception becomes a problem, because finding those is the purpose of this command."""
     try:
         return check()
     except Exception as error:
@@ -89,15 +105,15 @@ def _checked(check: Callable[[], Finding]) -> Finding:
         return Finding(f"broken: {reason}", {"error": reason}, reason)
 
 
-def _home() -> Path:
+def _package_folder() -> Path:
     return Path(__file__).parent.parent
 
 
 def _python() -> Finding:
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     facts = {"version": version, "executable": sys.executable, "system": system}
-    old = sys.version_info[:2] < PYTHON
-    problem = f"Python {version} is older than {'.'.join(map(str, PYTHON))}" if old else None
+    old = sys.version_info[:2] < MIN_PYTHON
+    problem = f"Python {version} is older than {'.'.join(map(str, MIN_PYTHON))}" if old else None
     return Finding(f"{version} on {system}, {sys.executable}", facts, problem)
 
 
@@ -107,13 +123,13 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
-    """Of the machine, or of the container around us, which stops a process at a limit of its own."""
+    """Main memory of the machine, or the limit of the container."""
     total, free = main_memory()
     return Finding(f"{_gigabytes(total)}, {_gigabytes(free)} free", {"total_bytes": total, "free_bytes": free})
 
 
 def _disk() -> Finding:
-    """Whether a video can be written where the command is called, and how much."""
+    """Whether the current folder is writable, and its free space."""
     here = Path.cwd()
     facts: dict[str, Any] = {"path": str(here), "free_bytes": shutil.disk_usage(here).free}
     try:
@@ -122,21 +138,21 @@ def _disk() -> Finding:
     except OSError:
         facts["writable"] = False
     line = f"{_gigabytes(facts['free_bytes'])} free in {here}"
-    return Finding(line + ("" if facts["writable"] else ", which cannot be written to: say -o elsewhere"), facts)
+    return Finding(line + ("" if facts["writable"] else ", which is not writable: use -o with another folder"), facts)
 
 
 def _libraries() -> Finding:
     needed = libraries().get("", [])
-    short = [library.shortfall for library in needed if not library.fits]
+    missing = [library.shortfall for library in needed if not library.fits]
     line = ", ".join(f"{library.name} {library.version or '(missing)'}" for library in needed) or "unknown"
-    problem = f"install {', '.join(short)} (`pip install cogvideox` brings all that is needed)" if short else None
+    problem = f"install {', '.join(missing)} (`pip install cogvideox` installs all requirements)" if missing else None
     return Finding(line, {library.name: library.version for library in needed}, problem)
 
 
 def _torch() -> Finding:
     try:
         import torch
-    except Exception as error:  # a library of the system that is missing, as well as torch itself
+    except Exception as error:  # also if a system library is missing
         reason = " ".join(str(error).split())
         return Finding(f"cannot be imported: {reason}", {"error": reason}, f"torch cannot be imported ({reason})")
     cuda = torch.version.cuda or torch.version.hip
@@ -158,13 +174,15 @@ def _devices() -> Finding:
     ]
     if not gpus:
         lines = ["cpu"]
-        if shutil.which("nvidia-smi"):  # the driver is here: torch was built without CUDA, or for a newer driver
-            lines = ["cpu; there is an NVIDIA driver, but this torch cannot use it: install torch for its CUDA version"]
+        if shutil.which("nvidia-smi"):  # torch was built without CUDA, or for a newer driver
+            lines = [
+                "cpu; an NVIDIA driver is installed, but this torch cannot use it: install torch for its CUDA version"
+            ]
     return Finding("; ".join(lines), {"gpus": gpus})
 
 
 def _video() -> Finding:
-    """A clip is written as H.264 and read again."""
+    """Write a clip as H.264 and read it again."""
     import numpy as np
 
     from cogvideox.video import io
@@ -175,22 +193,24 @@ def _video() -> Finding:
         io.write(path, frames, 8.0)
         again, fps = io.read(path)
     if again.shape != frames.shape or fps != 8.0:
-        raise UserError(f"a video of 5 frames was written, and read as {len(again)} at {fps:g} a second")
-    return Finding("mp4 (H.264), gif and png are written; a clip was written and read", {"codec": "h264"})
+        raise UserError(f"a video of 5 frames at 8 fps was written, but read as {len(again)} frames at {fps:g} fps")
+    return Finding("mp4 (H.264), gif and png are supported; a clip was written and read", {"codec": "h264"})
 
 
 def _model() -> Finding:
-    """The shipped models: their settings can be read, and their weights are there, not pointers of Git LFS."""
+    """The shipped models: their settings can be read, and their weights are not Git LFS pointers."""
     models: dict[str, dict[str, Any]] = {}
     for name in shipped_models():
         spec = read_spec(name)
         files = [weights_file(spec.path / name, name) for name in WEIGHT_STEMS]
         size = sum(file.stat().st_size for file in files)
         if size < 100_000:
-            raise UserError(f"the weights of the model {name} were not fetched (git lfs pull)")
+            raise UserError(f"the weights of the model {name} are missing: run `git lfs pull`")
         models[name] = {"path": str(spec.path), "num_bytes": size}
     if not models:
-        raise UserError(f"no model is in {_home() / 'models'}: the installation is incomplete")
+        raise UserError(
+            f"there is no model in {_package_folder() / 'models'}: the installation is incomplete, install it again"
+        )
     return Finding(
         ", ".join(f"{name} ({m['num_bytes'] / 1e6:.0f} MB)" for name, m in models.items()), {"shipped": models}
     )
@@ -203,19 +223,20 @@ def _generation() -> Finding:
     start = time.perf_counter()
     pipe = CogVideoX.from_pretrained(shipped_models()[0])
     loaded = time.perf_counter()
-    video = pipe.run(complete_request(pipe.spec, None, num_inference_steps=STEPS, seed=0))
+    video = pipe.run(complete_request(pipe.spec, None, num_inference_steps=NUM_STEPS, seed=0))
     seconds = {"load_seconds": round(loaded - start, 2), "generate_seconds": round(time.perf_counter() - loaded, 2)}
     num_frames, height, width, _ = video.frames.shape
     if video.frames.std() < 1:
-        raise UserError(f"the model {shipped_models()[0]} made a video of one colour on {pipe.device}")
-    shape = f"{num_frames} frames of {width}x{height} in {STEPS} steps on {pipe.device}"
-    took = f"loaded in {seconds['load_seconds']:.1f} s, made in {seconds['generate_seconds']:.1f} s"
+        raise UserError(f"the model {shipped_models()[0]} generated a video of a single colour on {pipe.device}")
+    shape = f"{num_frames} frames of {width}x{height} in {NUM_STEPS} steps on {pipe.device}"
+    took = f"loaded in {seconds['load_seconds']:.1f} s, generated in {seconds['generate_seconds']:.1f} s"
     return Finding(
-        f"{shape}: {took}", {"model": shipped_models()[0], "device": str(pipe.device), "num_steps": STEPS, **seconds}
+        f"{shape}: {took}",
+        {"model": shipped_models()[0], "device": str(pipe.device), "num_steps": NUM_STEPS, **seconds},
     )
 
 
-def _optional() -> dict[str, Any]:
+def _extras() -> dict[str, Any]:
     report = {}
     for part, wanted in libraries().items():
         if part:
@@ -229,15 +250,15 @@ def _optional() -> dict[str, Any]:
     return report
 
 
-def _print_optional() -> None:
-    parts = _optional()
-    if parts:
-        print("\noptional parts")
-    for part, facts in parts.items():
+def _print_extras() -> None:
+    extras = _extras()
+    if extras:
+        print("\nextras")
+    for part, facts in extras.items():
         state = "installed" if facts["installed"] else f"not installed ({', '.join(facts['missing'])})"
         print(f"  {part:<10}{facts['purpose']}: {state}")
-    if any(not facts["installed"] for facts in parts.values()):
-        print("  `pip install 'cogvideox[NAME]'` installs one")
+    if any(not facts["installed"] for facts in extras.values()):
+        print("  `pip install 'cogvideox[NAME]'` installs an extra")
 
 
 def _gigabytes(num_bytes: int) -> str:

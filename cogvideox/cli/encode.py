@@ -1,4 +1,4 @@
-"""`cogvideox encode FOLDER -o STORE`: a folder of videos and captions as latents and features, made once."""
+"""`cogvideox encode FOLDER -o STORE`: encode videos and captions as latents and text embeddings, for training."""
 
 import argparse
 import re
@@ -16,37 +16,37 @@ from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow
 
-EVERY = 2.0  # seconds between two lines of progress
+PROGRESS_INTERVAL = 2.0  # seconds between progress lines
 
 
 def run(arguments: list[str]) -> None:
-    """Looks at the folder, says what is in it and what becomes of it, and encodes what is not in the store yet."""
+    """Scan the folder, print a summary, and encode what is not in the store yet."""
     options = parser().parse(arguments)
     if options.folder is None:
-        raise UserError("encode takes a folder of videos or images; see `cogvideox encode --help`")
+        raise UserError("encode needs a FOLDER of videos or images; see `cogvideox encode --help`")
     if options.output is None and options.sheet is None and not options.dry_run:
-        raise UserError("where to? -o STORE names a folder for the latents; --dry-run only looks")
+        raise UserError("missing -o/--output STORE, the folder for the latents; --dry-run prints a summary without one")
     if options.sheet is not None and options.sheet.suffix.lower() != ".png":
-        raise UserError(f"cannot write {options.sheet}: the name of a contact sheet ends in .png")
+        raise UserError(f"cannot write {options.sheet}: the name of a contact sheet must end in .png")
     if options.workers < 0:
-        raise UserError(f"--workers {options.workers} is below the smallest legal value, 0")
+        raise UserError(f"--workers {options.workers} must be 0 or more")
     shard = Shard() if options.shard is None else Shard.parse(options.shard)
     spec = read_spec(options.model)
-    target = target_of(options, spec)
+    target = clip_format(options, spec)
 
-    import torch  # it takes seconds, so not before the arguments are known to be right
+    import torch  # takes seconds, so it waits until the arguments have been checked
 
     from cogvideox.dataset.ingest.report import format_rejects, format_summary
     from cogvideox.dataset.ingest.scan import scan_folder
     from cogvideox.dataset.latents.encode import encode_clips
     from cogvideox.dataset.latents.encode_plan import plan_encoding
     from cogvideox.dataset.latents.encode_workers import EncodeDevice
-    from cogvideox.device import choose_device, choose_dtype
+    from cogvideox.device import choose_device, choose_dtype, dtype_name
     from cogvideox.formatting import format_bytes
 
     backend = "ray" if options.ray else "local"
     device = choose_device(options.device)
-    dtype = str(choose_dtype(options.dtype, device, spec.settings.dtype)).removeprefix("torch.")
+    dtype = dtype_name(choose_dtype(options.dtype, device, spec.settings.dtype))
     progress = Progress()
     folder = scan_folder(
         options.folder,
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
     print(format_summary(folder, plan.windows, target))
     dry_run = options.output is None or options.dry_run
     if dry_run and plan.windows:
-        print(f"  a store   takes about {format_bytes(plan.num_bytes)}")
+        print(f"  the store takes about {format_bytes(plan.num_bytes)}")
     if dry_run and plan.rejects:
         print(format_rejects(plan.rejects))
     if options.sheet is not None:
@@ -83,28 +83,30 @@ def run(arguments: list[str]) -> None:
     )
     if result.rejects:
         print(format_rejects(result.rejects))
-    new = f"{result.num_new_latents} clips and {result.num_new_texts} captions encoded now"
+    new = f"{result.num_new_latents} clips and {result.num_new_texts} captions newly encoded"
     if target.first_frames:
-        new = f"{new}, and the first frame of {result.num_new_first_frames}"
+        new = f"{new}, with the first frames of {result.num_new_first_frames}"
     print(f"{options.output}: {result.num_clips} clips, {new}, in {time.perf_counter() - start:.1f} s")
     if not result.complete:
-        print(f"this is shard {options.shard}; the index is written when the others are done too")
+        print(f"this is shard {options.shard}; the index is written when all shards are done")
 
 
-def target_of(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
-    """What clips become, by the options and else by the model's own defaults.
+def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
+    """The format of encoded clips: the given options, and the model's defaults for the rest.
 
     Raises:
-        UserError: as `Target`; a size that cannot be read.
+        UserError: a value that `ClipFormat` rejects; a malformed `--max-size`.
     """
     settings = spec.settings
     height, width, area = options.height, options.width, None
     if options.max_size is not None:
         if height is not None or width is not None:
-            raise UserError("--max-size keeps the shape of each clip, --height and --width give all the same: take one")
+            raise UserError(
+                "--max-size keeps the shape of each clip, --height and --width give all one size: leave one out"
+            )
         match = re.fullmatch(r"(\d+)x(\d+)", options.max_size)
         if match is None:
-            raise UserError(f"--max-size {options.max_size} is no size; write WIDTHxHEIGHT, such as 720x480")
+            raise UserError(f"--max-size {options.max_size} is not a size: write WIDTHxHEIGHT, such as 720x480")
         area = int(match[1]) * int(match[2])
     elif height is None and width is None:
         height, width = settings.height, settings.width
@@ -118,81 +120,95 @@ def target_of(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
         windows=options.windows,
         first_frames=options.first_frames or 0,
     )
-    begins_with_image = spec.transformer.takes_image and options.first_frames is None
-    return target.with_first_frames() if begins_with_image else target
+    needs_first_frames = spec.transformer.takes_image and options.first_frames is None
+    return target.with_first_frames() if needs_first_frames else target
 
 
 class Progress:
-    """A line on the error stream every now and then, and one at the end of what took longer."""
+    """Prints progress to the error stream at intervals, and at the end of stages that took longer than one."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + EVERY
-        self._told = ""
+        self._next = time.monotonic() + PROGRESS_INTERVAL
+        self._printed = ""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Notes that `done` of `total` are done."""
-        if time.monotonic() >= self._next or (done == total and what == self._told):
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-            self._next, self._told = time.monotonic() + EVERY, what
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report that `done` of `total` items of a stage are done."""
+        if time.monotonic() >= self._next or (done == total and stage == self._printed):
+            print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
+            self._next, self._printed = time.monotonic() + PROGRESS_INTERVAL, stage
 
 
-def _write_sheet(path: Path, views: "list[ClipWindow]") -> None:
+def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:
     from cogvideox.dataset.ingest.frame_reader import contact_sheet
     from cogvideox.records import Video
 
-    sheet, shown = contact_sheet(views)
-    told = [
+    sheet, shown = contact_sheet(windows)
+    clips = [
         {
-            "source": str(view.clip.source),
-            "start": view.clip.start,
-            "num_frames": view.num_frames,
-            "height": view.height,
-            "width": view.width,
-            "caption": view.clip.caption,
+            "source": str(window.clip.source),
+            "start": window.clip.start,
+            "num_frames": window.num_frames,
+            "height": window.height,
+            "width": window.width,
+            "caption": window.clip.caption,
         }
-        for view in shown
+        for window in shown
     ]
-    Video(sheet[None], fps=1.0, metadata={"clips": told}).save(path)
-    print(f"  {path} shows {len(shown)} of them, four frames each; {path.with_suffix('.json')} says which")
+    Video(sheet[None], fps=1.0, metadata={"clips": clips}).save(path)
+    print(f"  {path} shows four frames of {len(shown)} clips; {path.with_suffix('.json')} lists them")
 
 
 def parser() -> Parser:
-    """The flags of the verb."""
+    """The argument parser."""
     p = Parser(
         "encode",
         "FOLDER -o STORE",
-        "Encode videos, images and captions once, for training. FOLDER has a.mp4 + a.txt, prompts.txt + videos.txt, "
-        "videos/ + labels/, metadata.jsonl, .csv or .parquet, or images. What STORE already holds is not made again.",
+        "Encode videos, images and captions for training. FOLDER has a.mp4 + a.txt, prompts.txt + videos.txt, "
+        "videos/ + labels/, metadata.jsonl, .csv or .parquet, or images. Clips that are in STORE are skipped.",
     )
-    p.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="the data, or the table that names them")
-    p.add_argument("-o", "--output", type=Path, metavar="STORE", help="the folder for latents and features")
+    p.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="the data, or a table that lists the files")
+    p.add_argument("-o", "--output", type=Path, metavar="STORE", help="the folder for latents and text embeddings")
     p.add_argument(
-        "--model", default="toybox", metavar="NAME|PATH", help="whose VAE and text encoder (default: toybox)"
+        "--model",
+        default="toybox",
+        metavar="NAME|PATH",
+        help="the model whose VAE and text encoder to use (default: toybox)",
     )
-    p.add_argument("--sheet", type=Path, metavar="X.PNG", help="a picture of what the model will see")
-    p.add_argument("--dry-run", action="store_true", help="say what is in FOLDER and what becomes of it, and stop")
+    p.add_argument(
+        "--sheet", type=Path, metavar="X.PNG", help="write a contact sheet of the clips as the model sees them"
+    )
+    p.add_argument("--dry-run", action="store_true", help="print a summary of FOLDER and exit")
 
-    size = p.add_argument_group("what the model sees (default: the model's own size, frames and rate)")
-    size.add_argument("--max-size", metavar="WxH", help="keep each clip's shape, with at most so many pixels")
-    size.add_argument("--height", type=int, metavar="PIXELS", help="one size for all, filled and cut to its middle")
-    size.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 16")
-    size.add_argument("--fps", type=float, metavar="X", help="frames a second; slower clips are rejected")
-    size.add_argument("--num-frames", type=int, metavar="N", help="4k+1: longer clips are cut into windows of so many")
-    windows = "all windows of a long clip, or its first (default: all)"
-    first_frames = (
-        "encode each clip's first frame N times under noise too, to train an image model (default: 4 for one)"
+    size = p.add_argument_group("size and length of clips (default: those of the model)")
+    size.add_argument("--max-size", metavar="WxH", help="keep the shape of each clip, with at most this many pixels")
+    size.add_argument(
+        "--height",
+        type=int,
+        metavar="PIXELS",
+        help="height of all clips, a multiple of 16; clips are resized and center-cropped",
     )
+    size.add_argument("--width", type=int, metavar="PIXELS", help="width of all clips, a multiple of 16")
+    size.add_argument(
+        "--fps", type=float, metavar="X", help="frame rate in frames per second; clips with a lower rate are rejected"
+    )
+    size.add_argument(
+        "--num-frames", type=int, metavar="N", help="frames per clip, 4k+1; longer clips are split into windows"
+    )
+    windows = "encode all windows of a long clip or only the first (default: all)"
+    first_frames = "also encode each first frame with N noise samples, for an image-to-video model (default: 4 for one)"
     size.add_argument("--first-frames", type=int, metavar="N", help=first_frames)
     size.add_argument("--windows", choices=("all", "first"), default="all", help=windows)
 
     machine = p.add_argument_group("machine")
-    workers = "processes, each with the networks in memory (default: 0, which is this one)"
+    workers = "worker processes, each with its own copy of the networks (default: 0, no extra process)"
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
-    shard = "the part of job K of N, counted from 0; the last one that is done puts all together"
+    shard = "encode the part of job K of N, from 0; the last job to finish writes the index"
     machine.add_argument("--shard", metavar="K/N", help=shard)
-    machine.add_argument("--ray", action="store_true", help="on a Ray cluster, whose machines see the same disk")
-    machine.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="auto: CUDA where there is a GPU")
+    machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared disk")
     machine.add_argument(
-        "--dtype", default="auto", metavar="auto|float32|bfloat16|float16", help="auto: float32 on CPU"
+        "--device", default="auto", metavar="auto|cpu|cuda", help="where to run; auto is CUDA if there is a GPU"
+    )
+    machine.add_argument(
+        "--dtype", default="auto", metavar="auto|float32|bfloat16|float16", help="precision; auto is float32 on a CPU"
     )
     return p

@@ -1,4 +1,4 @@
-"""`cogvideox inspect PATH`: what it is, of which make, how large, and what is wrong with it."""
+"""`cogvideox inspect PATH`: identify weights, print their size and variant, and list problems."""
 
 import json
 from collections.abc import Iterator
@@ -13,40 +13,41 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Reads the arguments and prints what is found. Values of weights are read only with `--values`."""
+    """Print what the path contains. Tensors are read only with `--values`."""
     options = parser().parse(arguments)
     if options.path is None:
-        raise UserError("inspect takes a path; see `cogvideox inspect --help`")
+        raise UserError("inspect needs a PATH; see `cogvideox inspect --help`")
 
     from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
-    spec = detect_checkpoint(options.path)
-    if spec.format == "LoRA" and options.config:
-        raise UserError(f"{spec.path} is a LoRA, without a configuration of its own: leave --config out")
-    for line in _lora(spec) if spec.format == "LoRA" else _model(spec, options.config, options.values):
+    checkpoint = detect_checkpoint(options.path)
+    if checkpoint.format == "LoRA" and options.config:
+        raise UserError(f"{checkpoint.path} is a LoRA, which has no config: leave --config out")
+    is_lora = checkpoint.format == "LoRA"
+    for line in _lora_lines(checkpoint) if is_lora else _model_lines(checkpoint, options.config, options.values):
         print(line)
 
 
 def parser() -> Parser:
-    """The flags of the verb."""
+    """The argument parser."""
     p = Parser(
         "inspect",
         "PATH",
-        "Say what a file or folder of weights is: a model, a checkpoint, a single file or a LoRA.",
+        "Identify a file or folder of weights: a model, a checkpoint, a single file or a LoRA. Lists problems.",
     )
     p.add_argument("path", nargs="?", metavar="PATH", help="a path, a shipped model or a name on the Hugging Face hub")
-    p.add_argument("--config", action="store_true", help="also print the configuration of every part")
-    p.add_argument("--values", action="store_true", help="also read every tensor, and look for NaN and infinity")
+    p.add_argument("--config", action="store_true", help="also print the config of every network")
+    p.add_argument("--values", action="store_true", help="also read every tensor and check it for NaN and infinity")
     return p
 
 
-def _model(spec: "DetectedCheckpoint", with_config: bool, with_values: bool) -> Iterator[str]:
+def _model_lines(checkpoint: "DetectedCheckpoint", with_config: bool, with_values: bool) -> Iterator[str]:
     from cogvideox.pretrained.model_spec import component_config
 
-    like = f", like {spec.variant}" if spec.variant is not None else ""
-    yield f"{spec.path}: {spec.format}{like}"
-    problems = [f"belongs to no component: {name}" for name in spec.unknown_tensors]
-    for part in spec.components.values():
+    like = f", like {checkpoint.variant}" if checkpoint.variant is not None else ""
+    yield f"{checkpoint.path}: {checkpoint.format}{like}"
+    problems = [f"belongs to no component: {name}" for name in checkpoint.unknown_tensors]
+    for part in checkpoint.components.values():
         yield f"  {part.name:<13} {_size(part)}"
         if part.config is None:
             problems.append(f"the config of the {part.name} is unknown: {part.config_problem}")
@@ -55,29 +56,29 @@ def _model(spec: "DetectedCheckpoint", with_config: bool, with_values: bool) -> 
             yield from (
                 f"    {line}" for line in json.dumps(component_config(part.config), indent=2).splitlines()[1:-1]
             )
-        misfits = part.mismatches(part.config)
-        problems += [f"{part.name}: {misfit}" for misfit in misfits]
-        if with_values and not misfits:
-            problems += _values(part)
-    if spec.folder is not None:
-        problems += _rest(spec)
-    elif spec.tokenizer is not None:
-        yield f"  {'tokenizer':<13} {spec.tokenizer}"
+        mismatches = part.mismatches(part.config)
+        problems += [f"{part.name}: {mismatch}" for mismatch in mismatches]
+        if with_values and not mismatches:
+            problems += _value_problems(part)
+    if checkpoint.folder is not None:
+        problems += _other_problems(checkpoint)
+    elif checkpoint.tokenizer is not None:
+        yield f"  {'tokenizer':<13} {checkpoint.tokenizer}"
     yield from (f"problem: {problem}" for problem in problems)
     yield f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} found"
 
 
 def _size(part: "Component") -> str:
-    """`1,693,783,872 parameters, 3.39 GB, float16, names of SAT`."""
+    """For example `1,693,783,872 parameters, 3.39 GB, float16, SAT names`."""
     meta = part.state.meta.values()
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in meta})
     num_parameters = sum(tensor.numel() for tensor in meta)
     num_bytes = sum(tensor.nbytes for tensor in meta)
-    naming = ", names of SAT" if part.naming == "SAT" else ""
+    naming = ", SAT names" if part.naming == "SAT" else ""
     return f"{num_parameters:,} parameters, {format_bytes(num_bytes)}, {' and '.join(types)}{naming}"
 
 
-def _values(part: "Component") -> list[str]:
+def _value_problems(part: "Component") -> list[str]:
     from cogvideox.pretrained.components import build_network
     from cogvideox.state_dict.strict_load import convert_tensors
 
@@ -92,32 +93,32 @@ def _values(part: "Component") -> list[str]:
     return []
 
 
-def _rest(spec: "DetectedCheckpoint") -> list[str]:
-    """What is wrong with the rest of a diffusers folder: a part that is missing, a file that cannot be honoured."""
+def _other_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
+    """Problems of a diffusers folder besides its networks: missing components, unreadable files."""
     from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
 
-    assert spec.folder is not None
-    if not (spec.folder / INDEX_FILE).is_file():
-        missing = [name for name in WEIGHT_STEMS if name not in spec.components]
-        return [f"not a whole model: there is no {INDEX_FILE}{', no ' if missing else ''}{', no '.join(missing)}"]
+    assert checkpoint.folder is not None
+    if not (checkpoint.folder / INDEX_FILE).is_file():
+        missing = [name for name in WEIGHT_STEMS if name not in checkpoint.components]
+        return [f"not a complete model: there is no {INDEX_FILE}{', no ' if missing else ''}{', no '.join(missing)}"]
     try:
-        read_spec(spec.folder)
-        Tokenizer.from_folder(spec.folder / "tokenizer")
+        read_spec(checkpoint.folder)
+        Tokenizer.from_folder(checkpoint.folder / "tokenizer")
     except UserError as error:
         return [str(error)]
     return []
 
 
-def _lora(spec: "DetectedCheckpoint") -> Iterator[str]:
+def _lora_lines(checkpoint: "DetectedCheckpoint") -> Iterator[str]:
     from cogvideox.transformer.lora.io import read_lora
 
-    lora = read_lora(spec.path)
+    lora = read_lora(checkpoint.path)
     ranks = sorted({factors.rank for factors in lora.layers.values()})
     alphas = sorted({factors.alpha for factors in lora.layers.values()})
     kinds = sorted({layer.split(".", 2)[-1] for layer in lora.layers})
     num_parameters = sum(factors.down.numel() + factors.up.numel() for factors in lora.layers.values())
-    yield f"{spec.path}: LoRA"
+    yield f"{checkpoint.path}: LoRA"
     yield f"  rank          {', '.join(map(str, ranks))}"
     yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{'' if lora.alpha_known else ' (not stated)'}"
     yield f"  layers        {len(lora.layers)}: {', '.join(kinds)}"

@@ -1,4 +1,4 @@
-"""`cogvideox toybox [FACT=WORD ...]`: renders scenes of the built-in world, captions them, or judges a video."""
+"""`cogvideox toybox [FACT=WORD ...]`: render scenes of the built-in toy world, caption them, or judge a video."""
 
 import json
 from argparse import Namespace
@@ -12,36 +12,35 @@ from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.grammar import FACTS, Scene
 
-NAMES = FACTS["full"]
-LEAST_SIDE = 16
-"""Pixels below which a toy is no picture, to draw or to judge."""
-LEAST_FPS = 0.01
-LEAST = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": LEAST_SIDE, "width": LEAST_SIDE}
-FRAMES_JUDGED = 64
-"""Of a longer video the first ones are judged."""
-JUDGING = {"judge", "prompt"}
-CAPTIONING = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
-"""What has a meaning beside `--judge`, and beside `--caption`; all else would go unheard."""
-COLUMNS = 3
-"""Scenes in a row of a sheet."""
+FACT_NAMES = FACTS["full"]
+MIN_SIDE = 16
+"""Smallest height and width in pixels at which a toy can be recognised."""
+MIN_FPS, MAX_FPS = 0.01, 1000.0
+MINIMUM = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": MIN_SIDE, "width": MIN_SIDE}
+MAX_JUDGED_FRAMES = 64
+"""Only the first frames of a longer video are judged."""
+JUDGE_OPTIONS = {"judge", "prompt"}
+CAPTION_OPTIONS = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
+"""The options that have an effect with `--judge`, and with `--caption`. Others are an error."""
+SHEET_COLUMNS = 3
 
 
 def run(arguments: list[str]) -> None:
-    """Reads the arguments and does the one thing that they ask for."""
+    """Render scenes, print captions or judge a video, as the options say."""
     options = parser().parse(arguments)
     if options.judge is not None:
-        _refuse_others(options, JUDGING, "--judge")
+        _check_no_others(options, JUDGE_OPTIONS, "--judge")
         judge(options.judge, options.prompt)
         return
     if options.prompt is not None:
-        raise UserError("--prompt is what a video is judged by: say which with --judge")
+        raise UserError("--prompt needs a video to judge: give it with --judge VIDEO")
     if options.caption:
-        _refuse_others(options, CAPTIONING, "--caption")
-    for name, least in LEAST.items():
-        if getattr(options, name) < least:
-            raise UserError(f"{_flag(name)} {getattr(options, name)} is below the smallest legal value, {least}")
-    if not LEAST_FPS <= options.fps <= 1000:
-        raise UserError(f"--fps {options.fps:g} is not between {LEAST_FPS:g} and 1000; 16 is usual")
+        _check_no_others(options, CAPTION_OPTIONS, "--caption")
+    for name, minimum in MINIMUM.items():
+        if getattr(options, name) < minimum:
+            raise UserError(f"{_flag(name)} {getattr(options, name)} must be {minimum} or more")
+    if not MIN_FPS <= options.fps <= MAX_FPS:
+        raise UserError(f"--fps {options.fps:g} must be from {MIN_FPS:g} to {MAX_FPS:g}; 16 is usual")
 
     from cogvideox.toybox.captions.caption import caption_scene
     from cogvideox.toybox.captions.core import STYLES
@@ -74,7 +73,7 @@ def render(
     width: int,
     fps: float,
 ) -> None:
-    """Writes each scene as a video with its caption in a text file beside it, and all of them on one sheet."""
+    """Write each scene as a video with its caption in a text file beside it, and a sheet of all scenes."""
     num_bytes = num_frames * height * width * 3 // 2 + 2**16
     for path in (*paths, *([sheet] if sheet else [])):
         check_writable(path, num_bytes * len(paths))
@@ -94,74 +93,86 @@ def render(
         shown.append(frames[ends_and_middle(num_frames)])
         print(f"{path}: {text}")
     if sheet is not None:
-        Video(side_by_side(np.stack(shown), COLUMNS, captions)[None], 1.0).save(sheet)
-        print(f"{sheet}: all of them")
+        Video(side_by_side(np.stack(shown), SHEET_COLUMNS, captions)[None], 1.0).save(sheet)
+        print(f"{sheet}: all scenes")
 
 
 def judge(path: Path, prompt: str | None) -> None:
-    """Prints, for each fact that the prompt names, what was asked for and what is seen.
+    """Print, for each fact that the prompt states, its value in the prompt and in the video.
+
+    Args:
+        prompt: by default the one in the JSON or text file beside the video.
 
     Raises:
-        UserError: no prompt given or found beside the video, or one that names nothing of the toybox; no such video,
-            or one too small to tell.
+        UserError: there is no prompt; it states no fact of the toy world; there is no such video, or it is too small.
     """
-    prompt = prompt if prompt is not None else _prompt_of(path)
+    prompt = prompt if prompt is not None else _find_prompt(path)
 
     import torch
 
     from cogvideox.records import Video
     from cogvideox.toybox.judge.judge import judge_prompt
 
-    frames = Video.load(path, max_frames=FRAMES_JUDGED).frames
-    if min(frames.shape[1:3]) < LEAST_SIDE:
+    frames = Video.load(path, max_frames=MAX_JUDGED_FRAMES).frames
+    if min(frames.shape[1:3]) < MIN_SIDE:
         size = f"{frames.shape[1]}x{frames.shape[2]}"
-        raise UserError(f"{path} is {size}: the judge needs {LEAST_SIDE} pixels of height and width or more")
+        raise UserError(f"{path} is {size}: the judge needs a height and width of at least {MIN_SIDE} pixels")
     marks = judge_prompt(torch.from_numpy(frames), prompt)
     if not marks:
-        raise UserError(f"{prompt!r} names nothing of the toybox; it can say things like 'a red ball moves left'")
+        raise UserError(f"{prompt!r} states no fact of the toy world; write for example 'a red ball moves left'")
     print(prompt)
     for name, mark in marks.items():
-        verdict = "right" if mark.correct else f"wrong: {mark.observed or 'cannot be told'}"
+        verdict = "right" if mark.correct else f"wrong: {mark.observed or 'unclear'}"
         print(f"  {name:<12} {mark.expected:<12} {verdict}")
     print(f"{sum(mark.correct for mark in marks.values())} of {len(marks)} facts right")
 
 
 def parser() -> Parser:
-    """The flags of the verb."""
+    """The argument parser."""
     p = Parser(
         "toybox",
         "[FACT=WORD ...]",
-        "Render scenes of the built-in world, or show their captions, or judge a video. Facts such as color=red or "
-        "motion=left are fixed by name; the rest is drawn by seed.",
+        "Render scenes of the built-in toy world, print their captions, or judge a video. Facts such as color=red or "
+        "motion=left are fixed by name, the others are random.",
     )
-    p.add_argument("facts", nargs="*", metavar="FACT=WORD", help=f"of {', '.join(NAMES)}")
-    p.add_argument("-o", "--output", type=Path, metavar="FILE|FOLDER", help="where to (default: this folder)")
-    p.add_argument("--num-scenes", type=int, default=1, metavar="N", help="with seeds that follow each other")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same scene (default: 0)")
-    p.add_argument("--grammar", default="core", metavar="core|full", help="one toy, or all that the world can show")
-    p.add_argument("--style", default="plain", metavar="short|plain|dense", help="of the caption (default: plain)")
-    p.add_argument("--num-frames", type=int, default=17, metavar="N", help="1 for a picture (default: 17)")
-    p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="(default: 128)")
-    p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="(default: 128)")
-    p.add_argument("--fps", type=float, default=16.0, metavar="X", help="frames a second (default: 16)")
-    p.add_argument("--sheet", action="store_true", help="also all scenes on one picture, toybox-sheet.png")
-    p.add_argument("--caption", action="store_true", help="print captions in every style, and render nothing")
-    p.add_argument("--judge", type=Path, metavar="VIDEO", help="mark a video against its prompt, and render nothing")
-    p.add_argument("--prompt", metavar="TEXT", help="for --judge (default: that of the JSON or text file beside it)")
+    p.add_argument(
+        "facts", nargs="*", metavar="FACT=WORD", help=f"a fact of every scene; facts are {', '.join(FACT_NAMES)}"
+    )
+    p.add_argument(
+        "-o", "--output", type=Path, metavar="FILE|FOLDER", help="where to write (default: the current folder)"
+    )
+    p.add_argument("--num-scenes", type=int, default=1, metavar="N", help="number of scenes, with consecutive seeds")
+    p.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed; the same seed gives the same scene (default: 0)"
+    )
+    p.add_argument(
+        "--grammar", default="core", metavar="core|full", help="core: one toy; full: everything that the world has"
+    )
+    p.add_argument("--style", default="plain", metavar="short|plain|dense", help="caption style (default: plain)")
+    p.add_argument(
+        "--num-frames", type=int, default=17, metavar="N", help="number of frames; 1 renders a picture (default: 17)"
+    )
+    p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
+    p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
+    p.add_argument("--fps", type=float, default=16.0, metavar="X", help="frames per second (default: 16)")
+    p.add_argument("--sheet", action="store_true", help="also write all scenes as one picture, toybox-sheet.png")
+    p.add_argument("--caption", action="store_true", help="print captions in every style instead of rendering")
+    p.add_argument("--judge", type=Path, metavar="VIDEO", help="judge a video against its prompt instead of rendering")
+    p.add_argument(
+        "--prompt", metavar="TEXT", help="for --judge (default: from the JSON or text file beside the video)"
+    )
     return p
 
 
 def _paths(output: Path | None, seeds: Sequence[int], *, image: bool) -> list[Path]:
-    """`output` itself for one scene, when it is a file's name; else files in it that are named by seed."""
+    """The video of each scene: `output` if it is the name of one file, otherwise files in that folder named by seed."""
     if output is not None and output.suffix and not output.is_dir():
-        from cogvideox.video.io import check_format  # with PyAV, which `--help` has no use for
+        from cogvideox.video.io import check_format  # imports PyAV, which `--help` does not need
 
         check_format(output)
         if len(seeds) == 1:
             return [output]
-        raise UserError(
-            f"{output} is one file, and {len(seeds)} scenes need a folder: give its name, without an ending"
-        )
+        raise UserError(f"{output} is one file, but {len(seeds)} scenes need a folder: give a name without a suffix")
     return [(output or Path()) / f"toybox-{seed}{'.png' if image else '.mp4'}" for seed in seeds]
 
 
@@ -171,7 +182,7 @@ def _sheet(paths: Sequence[Path]) -> Path:
     )
 
 
-def _prompt_of(path: Path) -> str:
+def _find_prompt(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no video {path}")
     sidecar = path.with_suffix(".json")
@@ -181,27 +192,27 @@ def _prompt_of(path: Path) -> str:
         try:
             return path.with_suffix(".txt").read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            raise UserError(f"no prompt lies beside {path}: say with --prompt what it should show") from None
+            raise UserError(f"there is no prompt beside {path}: give it with --prompt") from None
 
 
 def _facts(texts: Sequence[str]) -> dict[str, str]:
     facts: dict[str, str] = {}
     for text in texts:
         name, equals, word = text.partition("=")
-        if not equals or name not in NAMES:
-            raise UserError(f"{text!r} fixes no fact; facts are {', '.join(NAMES)}, fixed like color=red")
+        if not equals or name not in FACT_NAMES:
+            raise UserError(f"{text!r} is not FACT=WORD, such as color=red; facts are {', '.join(FACT_NAMES)}")
         if facts.setdefault(name, word) != word:
-            raise UserError(f"{name} is fixed twice, as {facts[name]} and as {word}: a scene has one")
+            raise UserError(f"{name} is given twice, as {facts[name]} and as {word}: leave one out")
     return facts
 
 
-def _refuse_others(options: Namespace, heard: Collection[str], verb: str) -> None:
-    """Refuses options that have a meaning only where scenes are rendered."""
-    usual = vars(parser().parse([]))
+def _check_no_others(options: Namespace, allowed: Collection[str], mode: str) -> None:
+    """Check that no option is given that has no effect in a mode, `--judge` or `--caption`."""
+    defaults = vars(parser().parse([]))
     for name, value in vars(options).items():
-        if name not in heard and value != usual[name]:
-            what = value[0] if name == "facts" else _flag(name)
-            raise UserError(f"{what} means nothing together with {verb}, which renders no scene: leave one of them out")
+        if name not in allowed and value != defaults[name]:
+            option = value[0] if name == "facts" else _flag(name)
+            raise UserError(f"{option} has no effect with {mode}, which renders no scene: leave one out")
 
 
 def _flag(name: str) -> str:

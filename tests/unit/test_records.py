@@ -21,18 +21,18 @@ def names(folder):
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.gif", "x.png", "x.PNG"])
-def test_the_metadata_lies_beside_the_video(tmp_path, name):
+def test_metadata_is_written_beside_the_video(tmp_path, name):
     Video(FRAMES, 8.0, METADATA).save(tmp_path / "new" / name)
     assert names(tmp_path / "new") == sorted([name, "x.json"])
     assert json.loads((tmp_path / "new" / "x.json").read_text(encoding="utf-8")) == METADATA
 
 
-def test_without_metadata_there_is_only_the_video(tmp_path):
+def test_without_metadata_only_the_video_is_written(tmp_path):
     Video(FRAMES, 8.0).save(tmp_path / "x.mp4")
     assert names(tmp_path) == ["x.mp4"]
 
 
-def test_a_disk_that_is_full_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_earlier_files(tmp_path):
     Video(FRAMES[:1], 8.0, {"seed": 1}).save(tmp_path / "x.mp4")
     before = [(tmp_path / name).read_bytes() for name in ("x.mp4", "x.json")]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -47,16 +47,16 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path):
     assert [(tmp_path / name).read_bytes() for name in ("x.mp4", "x.json")] == before
 
 
-def test_the_name_of_the_metadata_is_no_name_for_a_video(tmp_path):
-    with pytest.raises(UserError, match=r"that name is for the metadata; a video ends in \.mp4"):
+def test_the_suffix_json_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"the suffix \.json is for metadata; use one of \.mp4"):
         Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.json")
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ['{"name": "mine"}', "[1]", "{", ""])
-def test_what_is_no_metadata_is_left_alone(tmp_path, content):
+def test_unrelated_json_files_are_not_overwritten(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=r"x\.json, which is to tell how it was made, is something else"):
+    with pytest.raises(UserError, match=r"x\.json exists and is not metadata of a video; choose another name"):
         Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.mp4")
     assert names(tmp_path) == ["x.json"]
     assert (tmp_path / "x.json").read_text() == content
@@ -75,7 +75,7 @@ def test_neither_torch_nor_av_is_imported():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_clip_lasts_as_long_as_its_frames():
+def test_the_duration_of_a_clip():
     clip = Clip("a", Path("a.mp4"), 1.0, 3.0, 8.0, 64, 48, 16, "a ball", {"flow": 0.5})
     assert clip.seconds == 2.0 and not clip.is_image
     image = replace(clip, start=None, end=None, fps=0.0, num_frames=1)
@@ -83,7 +83,7 @@ def test_a_clip_lasts_as_long_as_its_frames():
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 2, 3), torch.bfloat16), ((4, 2, 3, 3), torch.float32)])
-def test_latents_have_four_axes_and_one_type(shape, dtype):
+def test_latents_have_four_axes_and_are_bfloat16(shape, dtype):
     good, text = torch.zeros(4, 2, 3, 3, dtype=torch.bfloat16), torch.zeros(5, 8, dtype=torch.bfloat16)
     sample = LatentSample("a", good, good, text, 8.0, (48, 64), (0, 8, 48, 48), "v", "t")
     with pytest.raises(Exception, match="mean"):
@@ -97,7 +97,7 @@ def packed_batch(**changes):
 
 
 @pytest.mark.parametrize("image", [None, (torch.zeros(4, 1, 2, 2),) * 2])
-def test_a_packed_batch_moves_as_a_whole(image):
+def test_moving_a_packed_batch_moves_all_tensors(image):
     batch = packed_batch(image=image)
     moved = batch.to("meta")
     assert len(moved) == 2 and moved.clip_ids == ("a", "b")
@@ -106,8 +106,8 @@ def test_a_packed_batch_moves_as_a_whole(image):
     assert [tensor.shape for tensor in moved.latents] == [tensor.shape for tensor in batch.latents]
 
 
-def test_clips_of_a_packed_batch_differ_in_size_alone():
+def test_clips_of_a_packed_batch_may_differ_only_in_size():
     with pytest.raises(Exception, match="timestep"):
         packed_batch(timestep=torch.tensor([3, 7, 9]))
-    with pytest.raises(Exception, match="latents"):  # of a tuple one is looked at, whichever
+    with pytest.raises(Exception, match="latents"):  # one random element of a tuple is checked
         packed_batch(latents=(torch.zeros(4, 2, 2), torch.zeros(4, 3, 2)))

@@ -15,11 +15,11 @@ class Evil:
         return os.mkdir, ("trap",)
 
 
-def test_to_a_file_and_back_to_a_model(run, model, here):
+def test_converting_to_a_file_and_back_to_a_model(run, model, here):
     ran = run("convert", model, "one.safetensors", "--dtype", "bfloat16")
     assert ran.status == 0 and "transformer: " in ran.out and "one.safetensors: written in" in ran.out
     ran = run("convert", "one.safetensors", "part", "--dtype", "float32")
-    assert ran.status == 0 and "not a whole model yet: vae, text_encoder, tokenizer missing" in ran.err
+    assert ran.status == 0 and "is not a complete model: it has no vae, text_encoder, tokenizer" in ran.err
     ran = run("convert", "one.safetensors", "part", "--base", model)
     assert (ran.status, ran.err) == (0, "")
     assert model_spec.read_spec("part").transformer == model_spec.read_spec(model).transformer
@@ -27,7 +27,7 @@ def test_to_a_file_and_back_to_a_model(run, model, here):
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
 
 
-def test_inspect_says_what_it_is(run, model, here):
+def test_inspect_identifies_a_model(run, model, here):
     ran = run("inspect", model, "--values", "--config")
     assert ran.status == 0
     first, *rest = ran.out.splitlines()
@@ -37,7 +37,7 @@ def test_inspect_says_what_it_is(run, model, here):
     assert '      "num_layers": 2,' in rest
 
 
-def test_inspect_names_problems(run, model, here):
+def test_inspect_lists_problems(run, model, here):
     run("convert", model, "part.safetensors", "--part", "transformer")
     state = load_state("part.safetensors")
     state["extra"] = torch.ones(1)
@@ -70,15 +70,15 @@ def test_inspect_describes_a_lora(run, here):
     assert out.splitlines()[0].endswith("lora.safetensors: LoRA")
     assert out.splitlines()[1].split() == ["rank", "4"]
     assert read_lora("lora.safetensors").layers.keys() == {"transformer_blocks.0.attn1.to_q"}
-    assert "without a configuration" in run("inspect", "lora.safetensors", "--config").err
-    (here / "checkpoint").mkdir()  # as a trainer leaves it
+    assert "a LoRA, which has no config" in run("inspect", "lora.safetensors", "--config").err
+    (here / "checkpoint").mkdir()  # as a trainer writes it
     (here / "lora.safetensors").rename("checkpoint/pytorch_lora_weights.safetensors")
     torch.save({"step": 1}, "checkpoint/optimizer.bin")
     assert "rank          4" in run("inspect", "checkpoint").out
 
 
-def test_a_lora_becomes_one_of_diffusers(run, here):
-    """Of SAT, whose alpha is 1; beside it lies the frozen base, which stays behind."""
+def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
+    """Its alpha is 1. The frozen base weights in the same file are left out."""
     layer = "model.diffusion_model.transformer.layers.1.attention.dense"
     factors = {f"{layer}.matrix_A.0": torch.rand(4, 32), f"{layer}.matrix_B.0": torch.rand(32, 4)}
     (here / "trained/500").mkdir(parents=True)
@@ -88,23 +88,23 @@ def test_a_lora_becomes_one_of_diffusers(run, here):
         "trained/500/mp_rank_00_model_states.pt",
     )
     ran = run("convert", "trained", "style.safetensors", "--dtype", "bfloat16")
-    assert (ran.status, ran.err) == (0, "") and "a LoRA for 1 layer," in ran.out
+    assert (ran.status, ran.err) == (0, "") and "a LoRA of 1 layer," in ran.out
     state = load_state("style.safetensors")
     names = [f"transformer.transformer_blocks.1.attn1.to_out.0.lora_{part}.weight" for part in "AB"]
     down, up = (state[name] for name in names)
     assert torch.equal(down, factors[f"{layer}.matrix_A.0"].bfloat16()) and len(state) == 2
     assert torch.equal(up, factors[f"{layer}.matrix_B.0"].bfloat16() / 4)
     for arguments, message in (
-        (["style"], "the name of TARGET has to end in .safetensors"),
-        (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and not for --base, --part"),
+        (["style"], "TARGET must end in .safetensors"),
+        (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and --base, --part only applies to models"),
     ):
         ran = run("convert", "trained", *arguments)
         assert ran.status == 2 and message in ran.err
     save_state(state | {names[0]: down * 1e6}, "large.safetensors")
-    save_state(state, "untold.safetensors")
-    ran = run("convert", "untold.safetensors", "untold.safetensors")
-    assert ran.status == 0 and "use untold.safetensors with a strength of alpha / rank" in ran.err
-    (here / "untold.safetensors").unlink()
+    save_state(state, "no-alpha.safetensors")
+    ran = run("convert", "no-alpha.safetensors", "no-alpha.safetensors")
+    assert ran.status == 0 and "use no-alpha.safetensors with a strength of alpha / rank" in ran.err
+    (here / "no-alpha.safetensors").unlink()
     ran = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
     assert ran.status == 2 and "does not fit into float16: transformer_blocks.1.attn1.to_out.0" in ran.err
     assert sorted(path.name for path in here.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
@@ -113,31 +113,31 @@ def test_a_lora_becomes_one_of_diffusers(run, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convert"], "two paths"),
-        (["convert", "toybox"], "two paths"),
+        (["convert"], "needs two arguments, SOURCE and TARGET"),
+        (["convert", "toybox"], "needs two arguments, SOURCE and TARGET"),
         (["convert", "nowhere", "x"], "there is no model 'nowhere'"),
         (["convert", "", "x"], "there is no model ''"),
-        (["convert", "toybox", "x.pt"], "cannot write x.pt: a single file ends in .safetensors"),
+        (["convert", "toybox", "x.pt"], "cannot write x.pt: use a name that ends in .safetensors"),
         (["convert", "toybox", "x.GGUF"], "cannot write x.GGUF"),
         (["convert", "toybox", "x.SAFETENSORS"], "must end in .safetensors"),
         (["convert", "toybox", "/"], "it would replace the current folder"),
         (["convert", "toybox", "."], "it would replace the current folder"),
         (["convert", "toybox", "x", "--variant", "5b"], "is 2b, not 5b"),
-        (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network of a single file"),
+        (["convert", "toybox", "x", "--part", "vae"], "--part chooses the network for a single file"),
         (["convert", "toybox", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["convert", "toybox", "x", "--variant", "7b"], "invalid choice: '7b'"),
-        (["convert", "toybox", "x", "--max-shard-gb", "0"], "is not a number above 0"),
-        (["convert", "toybox", "x", "--max-shard-gb", "inf"], "is not a number above 0"),
+        (["convert", "toybox", "x", "--max-shard-gb", "0"], "must be a number above 0"),
+        (["convert", "toybox", "x", "--max-shard-gb", "inf"], "must be a number above 0"),
         (["convert", "toybox", "x.safetensors", "--max-shard-gb", "1"], "a single file is never split"),
         (["convert", "toybox", "thesis"], "not empty and not a model"),
         (["convert", "evil.pt", "x"], "is refused: reading it would run code"),
-        (["inspect"], "takes a path"),
+        (["inspect"], "needs a PATH"),
         (["inspect", ""], "there is no model ''"),
         (["inspect", "evil.pt"], "is refused: reading it would run code"),
         (["inspect", "thesis"], "contains no model"),
     ],
 )
-def test_mistakes_are_one_sentence(run, here, arguments, message):
+def test_errors_of_the_user(run, here, arguments, message):
     (here / "thesis").mkdir()
     (here / "thesis/one.txt").write_text("years of work")
     torch.save({"module": Evil()}, "evil.pt")

@@ -1,4 +1,4 @@
-"""`doctor`: what it says of a machine that has all, and of one that lacks something."""
+"""`cogvideox doctor` on a complete installation, and on incomplete ones."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from cogvideox.cli.dependencies import PURPOSES, Library, libraries
 
 
 def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
-    """The verb in an interpreter that does not find that library."""
+    """Run the command in an interpreter that cannot import a library."""
     code = (
         "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
         f"hide = lambda name, *more: None if name.partition('.')[0] == {library!r} else find(name, *more)\n"
@@ -22,7 +22,7 @@ def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
-def test_all_is_here(run):
+def test_a_complete_installation(run):
     ran = run("doctor", "--json")
     assert ran.status == 0 and ran.err == ""
     report = json.loads(ran.out)
@@ -35,12 +35,12 @@ def test_all_is_here(run):
 
     ran = run("doctor", "--no-generation")
     assert ran.status == 0
-    assert "generation" not in ran.out and "All that is needed is here." in ran.out
+    assert "generation" not in ran.out and "No problems found." in ran.out
     for part in libraries():
         assert not part or f"  {part} " in ran.out
 
 
-def test_a_library_is_missing_or_old(run, tmp_path: Path, monkeypatch):
+def test_missing_and_outdated_libraries(run, tmp_path: Path, monkeypatch):
     project = tmp_path / "pyproject.toml"
     project.write_text(
         '[project]\ndependencies = ["no-such-library>=2", "numpy>=99", "rich"]\n'
@@ -50,31 +50,31 @@ def test_a_library_is_missing_or_old(run, tmp_path: Path, monkeypatch):
     ran = run("doctor", "--no-generation")
     assert ran.status == 2 and ran.err.count("\n") == 1
     assert "install no-such-library, numpy>=99 (" in ran.err and "rich" not in ran.err
-    assert "the HTTP API: not installed (no-such-server)" in ran.out
-    assert "toybox" in ran.out  # what is wrong in one place keeps no one from looking at the others
+    assert "HTTP API: not installed (no-such-server)" in ran.out
+    assert "toybox" in ran.out  # one problem does not stop the other checks
 
 
-def test_no_torch(tmp_path: Path):
+def test_without_torch(tmp_path: Path):
     ran = without("torch", "--json")
     assert ran.returncode == 2, ran.stderr
-    assert ran.stderr.startswith("cogvideox: not all that is needed is here: torch cannot be imported")
+    assert ran.stderr.startswith("cogvideox: problems found: torch cannot be imported")
     assert ran.stderr.count("\n") == 1
     report = json.loads(ran.stdout)
     assert not report["ok"] and report["python"]["version"] and report["model"]["shipped"]
     assert "generation" not in report and "devices" not in report
 
 
-def test_help_needs_no_torch():
+def test_help_without_torch():
     assert without("torch", "--help").returncode == 0
 
 
-def test_every_optional_part_has_a_purpose():
+def test_every_extra_has_a_description():
     assert libraries().keys() - {""} <= PURPOSES.keys()
 
 
-def test_what_was_noted_at_installation():
-    noted = dependencies._of_installation()
-    assert any(line.startswith("torch") for line in noted[""]) and noted["dev"]
+def test_requirements_from_the_installed_metadata():
+    requirements = dependencies._from_installation()
+    assert any(line.startswith("torch") for line in requirements[""]) and requirements["dev"]
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ def test_what_was_noted_at_installation():
         (">=14", None, False),
     ],
 )
-def test_versions(wanted: str, version: str | None, fits: bool):
+def test_version_requirements(wanted: str, version: str | None, fits: bool):
     assert Library("x", wanted, version).fits is fits

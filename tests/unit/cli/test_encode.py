@@ -1,10 +1,10 @@
-"""`cogvideox encode`: what it says, what it leaves, and what it refuses."""
+"""`cogvideox encode`: its summary, its store, its errors."""
 
 import json
 
 import pytest
 
-from cogvideox.cli.encode import parser, target_of
+from cogvideox.cli.encode import clip_format, parser
 from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
@@ -19,7 +19,7 @@ def data(here):
     return here / "data"
 
 
-def test_a_folder_becomes_a_store(run, data, model, here):
+def test_a_folder_is_encoded_to_a_store(run, data, model, here):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--sheet", "see.png")
     assert ran.status == 0, ran.err
     for line in (
@@ -30,17 +30,17 @@ def test_a_folder_becomes_a_store(run, data, model, here):
         "  captions  3 words",
         "  the model sees 3 windows at 8 fps: 9 frames; 1 image",
         "  in sizes  48x32",
-        "store: 4 clips, 4 clips and 4 captions encoded now",
+        "store: 4 clips, 4 clips and 4 captions newly encoded",
     ):
         assert line in ran.out, line
     assert len(LatentStore(here / "store")) == 4
-    told = json.loads((here / "see.json").read_text())["clips"]
-    assert [clip["caption"] for clip in told] == ["a red ball", "a red ball", "a green cube", "one small thing"]
+    listed = json.loads((here / "see.json").read_text())["clips"]
+    assert [clip["caption"] for clip in listed] == ["a red ball", "a red ball", "a green cube", "one small thing"]
     again = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--windows", "first")
-    assert "store: 3 clips, 1 clips and 0 captions encoded now" in again.out
+    assert "store: 3 clips, 1 clips and 0 captions newly encoded" in again.out
 
 
-def test_rejects_are_listed_and_stop_nothing(run, data, model):
+def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
     reasons = clips.damaged(data)
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
     assert ran.status == 0 and f"{len(reasons)} rejected" in ran.out
@@ -51,34 +51,34 @@ def test_rejects_are_listed_and_stop_nothing(run, data, model):
 def test_a_dry_run_writes_nothing(run, data, model, here):
     clips.video(data / "d.mp4", "a ball", num_frames=2)
     ran = run("encode", data, "-o", "store", "--model", model, "--dry-run")
-    assert ran.status == 0 and "a store   takes about" in ran.out and "it is too short" in ran.out
+    assert ran.status == 0 and "the store takes about" in ran.out and "it is too short" in ran.out
     assert not (here / "store").exists()
 
 
-def test_a_dry_run_tells_of_captions_that_are_too_long(run, data, model):
+def test_a_dry_run_lists_captions_that_are_too_long(run, data, model):
     clips.video(data / "d.mp4", "a ball " * 500)
     ran = run("encode", data, "--model", model, "--dry-run", "--sheet", "see.png")
     assert ran.status == 0 and "1 rejected" in ran.out and "d.mp4: its caption cannot be used" in ran.out
-    assert "the model sees 3 windows" in ran.out and "see.png shows 4 of them" in ran.out
+    assert "the model sees 3 windows" in ran.out and "see.png shows four frames of 4 clips" in ran.out
 
 
-def test_where_nothing_can_be_shown_the_reasons_are_told(run, model, here):
+def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, here):
     clips.video(here / "bad/d.mp4", "a ball " * 500)
     ran = run("encode", here / "bad", "--model", model, "--sheet", "see.png")
     assert ran.status == 2 and "cannot make a contact sheet" in ran.err and "its caption cannot be used" in ran.out
 
 
-def test_jobs_put_their_parts_together(run, data, model, here):
+def test_the_last_job_writes_the_index(run, data, model, here):
     options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
     first = run("encode", data, *options, "--shard", "1/2")
-    assert "this is shard 1/2; the index is written when the others are done too" in first.out
+    assert "this is shard 1/2; the index is written when all shards are done" in first.out
     assert "store: 4 clips" in run("encode", data, *options, "--shard", "0/2").out
     assert len(LatentStore(here / "store")) == 4
 
 
 def test_first_frames_for_image_models(run, data, model, here):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
-    assert "4 clips and 4 captions encoded now, and the first frame of 4, in" in ran.out
+    assert "4 clips and 4 captions newly encoded, with the first frames of 4, in" in ran.out
     assert LatentStore(here / "store")[0].image_mean.shape[1] == 2
     image_model = read_spec(tiny.write(here / "image-model", "5b-i2v"))
     for options, wanted, spec in (
@@ -86,28 +86,28 @@ def test_first_frames_for_image_models(run, data, model, here):
         (["--first-frames", "0"], 0, image_model),
         ([], 0, read_spec(model)),
     ):
-        assert target_of(parser().parse(["data", *options]), spec).first_frames == wanted
+        assert clip_format(parser().parse(["data", *options]), spec).first_frames == wanted
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "encode takes a folder of videos or images"),
-        (["none"], "-o STORE names a folder"),
+        ([], "encode needs a FOLDER of videos or images"),
+        (["none"], "missing -o/--output STORE"),
         (["none", "-o", "s"], "none is not a folder or table of videos or images"),
         (["data", "-o", "s", "--model", "nothing"], "there is no model 'nothing'"),
         (["data", "-o", "s", "--shard", "2/2"], "shard 2/2 does not exist"),
-        (["data", "-o", "s", "--workers", "-1"], "--workers -1 is below"),
+        (["data", "-o", "s", "--workers", "-1"], "--workers -1 must be 0 or more"),
         (["data", "-o", "s", "--max-size", "64"], "write WIDTHxHEIGHT"),
-        (["data", "-o", "s", "--max-size", "64x64", "--height", "64"], "take one"),
+        (["data", "-o", "s", "--max-size", "64x64", "--height", "64"], "leave one out"),
         (["data", "-o", "s", "--height", "64"], "only one of them is set"),
         (["data", "-o", "s", "--height", "60", "--width", "64"], "height=60 is not a multiple of 16"),
         (["data", "-o", "s", "--num-frames", "8"], "the nearest: 5 or 9"),
         (["data", "-o", "s", "--first-frames", "-1"], "first_frames=-1 must be 0 or more"),
-        (["data", "-o", "s", "--sheet", "x.jpg"], "ends in .png"),
+        (["data", "-o", "s", "--sheet", "x.jpg"], "must end in .png"),
         (["data", "-o", "data/a.mp4"], "part of its path is a file"),
     ],
 )
-def test_what_is_refused(run, data, options, message):
+def test_errors_of_the_user(run, data, options, message):
     ran = run("encode", *options)
     assert ran.status == 2 and message in ran.err and ran.err.count("\n") == 1, ran.err
