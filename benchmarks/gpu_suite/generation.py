@@ -99,7 +99,7 @@ def measure_generation(run: Run, preset: str) -> None:
 
     @cache
     def other(float8: bool) -> Transformer:
-        network = twin(ours.bundle.transformer)
+        network = twin(ours.model.transformer)
         if float8:
             to_float8(network)
         compile_blocks(network)
@@ -150,7 +150,7 @@ def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor])
     try:
         return make()
     finally:
-        ours.bundle = plain
+        ours.model = plain
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float | None:

@@ -60,27 +60,27 @@ class CogVideoX:
     def __init__(
         self,
         spec: ModelSpec,
-        bundle: LoadedModel,
+        model: LoadedModel,
         device: torch.device,
         dtype: torch.dtype,
         ranks: Ranks | None = None,
     ) -> None:
         self.spec = spec
-        self.bundle = bundle
+        self.model = model
         self.device = device
         self.dtype = dtype
         self.ranks = ranks
         if ranks is not None:
-            apply_ulysses(bundle.transformer, ranks.sequence)
+            apply_ulysses(model.transformer, ranks.sequence)
         # Memory is planned for one video at a time, and offloaded weights are where that video needs them.
         self._lock = RLock()
-        self._embedder = PromptEmbedder(bundle, device, dtype)
+        self._embedder = PromptEmbedder(model, device, dtype)
         self._loras: dict[str, Adapter] = {}
 
     @property
     def settings(self) -> ModelSettings:
         """The model's own defaults and rules."""
-        return self.bundle.settings
+        return self.model.settings
 
     @property
     def loras(self) -> dict[str, float]:
@@ -214,7 +214,7 @@ class CogVideoX:
             metadata = self.replay(request).metadata()
             try:
                 runner = Runner(
-                    bundle=self.bundle,
+                    model=self.model,
                     prompts=self._embedder.embed_request(request),
                     generator=torch.Generator().manual_seed(request.seed),
                     device=self.device,
@@ -222,14 +222,14 @@ class CogVideoX:
                     output=output,
                     report=on_step or (lambda progress: None),
                     ranks=self.ranks,
-                    slicing=self.bundle.vae_mode(workload_of(request, self.spec)),
+                    slicing=self.model.vae_mode(workload_of(request, self.spec)),
                     checkpoint=None if latents_file is None else LatentsCheckpoint(latents_file, metadata),
                 )
                 frames = runner.run(request, inputs)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not isinstance(self.bundle, PlacedModel):
+                if not is_out_of_memory(error) or not isinstance(self.model, PlacedModel):
                     raise
-                out_of_memory = f"out of memory: {next_setting(self.bundle.plan, request)}"
+                out_of_memory = f"out of memory: {next_setting(self.model.plan, request)}"
             if frames is None:  # raised outside the handler: the traceback there keeps tensors alive
                 raise UserError(out_of_memory)
         if backends and backends != {"default"}:
@@ -246,8 +246,8 @@ class CogVideoX:
             cogvideox=__version__,
             torch=torch.__version__,
             loras=tuple(self._loras.values()),
-            weights=self.bundle.plan.weight_format if isinstance(self.bundle, PlacedModel) else "exact",
-            float8=is_float8(self.bundle.transformer),
+            weights=self.model.plan.weight_format if isinstance(self.model, PlacedModel) else "exact",
+            float8=is_float8(self.model.transformer),
         )
 
     def load_lora(
@@ -273,7 +273,7 @@ class CogVideoX:
         Raises:
             UserError: not a LoRA for this model; a name that is taken; `merge` with offloaded weights.
         """
-        if merge and isinstance(self.bundle, PlacedModel) and not self.bundle.plan.transformer_is_resident:
+        if merge and isinstance(self.model, PlacedModel) and not self.model.plan.transformer_is_resident:
             raise UserError(f"merge needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
         lora = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         source = Source(None, "") if lora.path is None else source_of_file(lora.path)
@@ -281,7 +281,7 @@ class CogVideoX:
             if name is None:
                 stem = lora.path.stem if lora.path is not None else "lora"
                 name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
-            inject.add_lora(self.bundle.transformer, lora, name, strength=float(strength), merge=merge)
+            inject.add_lora(self.model.transformer, lora, name, strength=float(strength), merge=merge)
             self._loras[name] = Adapter(source, float(strength), merge)
         if not lora.alpha_known:
             warnings.warn(
@@ -298,7 +298,7 @@ class CogVideoX:
             UserError: there is no LoRA of that name.
         """
         with self._lock:
-            inject.remove_lora(self.bundle.transformer, name)
+            inject.remove_lora(self.model.transformer, name)
             self._loras = {} if name is None else {n: adapter for n, adapter in self._loras.items() if n != name}
 
 

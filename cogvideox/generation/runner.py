@@ -48,7 +48,7 @@ class Runner:
     num_denoised: latent frames of each clip that was denoised so far.
     """
 
-    bundle: LoadedModel
+    model: LoadedModel
     prompts: PromptEmbeddings
     generator: torch.Generator
     device: torch.device
@@ -62,14 +62,14 @@ class Runner:
 
     def run(self, request: Request, inputs: Inputs) -> np.ndarray:
         """Generate the frames [t h w 3] of a request. The inputs have the request's height and width."""
-        if request.window is not None and self.bundle.transformer.config.takes_image:
+        if request.window is not None and self.model.transformer.config.takes_image:
             return self._run_chain(request, inputs)
         return self._extend(request, inputs) if request.extend else self._run_clip(request, inputs, self.report)
 
     def _run_clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
         """Generate one clip from the prompt, an image, or a video of at least as many frames."""
-        vae, picture, image = self.bundle.vae, inputs.image, None
-        if picture is None and inputs.video is not None and self.bundle.transformer.config.takes_image:
+        vae, picture, image = self.model.vae, inputs.image, None
+        if picture is None and inputs.video is not None and self.model.transformer.config.takes_image:
             picture = inputs.video[0]
         if picture is not None:
             image = self._encode(picture[None], image_scale(vae, request.image_latent_scale))
@@ -110,7 +110,7 @@ class Runner:
 
     def _encode(self, frames: np.ndarray, scale: float | None = None) -> Float[Tensor, "1 c t h w"]:
         """Latents of frames, multiplied by `scale` (default: the VAE's scaling factor)."""
-        vae = self.bundle.vae
+        vae = self.model.vae
         encode_sliced = partial(
             encode,
             vae,
@@ -120,7 +120,7 @@ class Runner:
             device=self.device,
             dtype=self.dtype,
         )
-        self.bundle.activate("vae")
+        self.model.activate("vae")
         return self._with_smaller_slices(encode_sliced, frames.shape[1] // vae.config.spatial_compression_ratio)
 
     def _denoise(
@@ -133,9 +133,9 @@ class Runner:
         if latents is not None:
             self.num_denoised.append(latents.shape[2])
             return latents.to(self.device)
-        self.bundle.activate("transformer")
+        self.model.activate("transformer")
         latents = denoise(
-            self.bundle,
+            self.model,
             request,
             num_frames,
             self.prompts,
@@ -152,7 +152,7 @@ class Runner:
         return latents
 
     def _decode(self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep) -> np.ndarray:
-        self.bundle.activate("vae")
+        self.model.activate("vae")
         decode_sliced = partial(self._decode_frames, latents, num_frames, report)
         return self._with_smaller_slices(decode_sliced, latents.shape[3])
 
@@ -181,7 +181,7 @@ class Runner:
     def _decode_frames(
         self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep, *, slicing: VAEMemoryMode
     ) -> np.ndarray:
-        vae = self.bundle.vae
+        vae = self.model.vae
         ratio = vae.config.spatial_compression_ratio
         height, width = (side * ratio for side in latents.shape[3:])
         frames = np.empty((num_frames, height, width, 3), dtype=np.uint8 if self.output == "uint8" else np.float32)

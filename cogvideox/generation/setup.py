@@ -81,19 +81,19 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
     Raises:
         UserError: a file is missing or damaged; out of memory.
     """
-    bundle = None
+    model = None
     try:
-        bundle = place_model(spec, setup.plan, setup.device, setup.dtype)
+        model = place_model(spec, setup.plan, setup.device, setup.dtype)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    if bundle is None:  # raised outside the handler: the traceback there keeps tensors alive
+    if model is None:  # raised outside the handler: the traceback there keeps tensors alive
         raise UserError(f"out of memory while loading the model: {next_setting(setup.plan)}")
     if setup.float8:
-        to_float8(bundle.transformer)
+        to_float8(model.transformer)
     if setup.compile:
-        compile_blocks(bundle.transformer)
-    return bundle
+        compile_blocks(model.transformer)
+    return model
 
 
 def _check_acceleration(setup: Setup) -> None:

@@ -22,7 +22,7 @@ STRENGTH = 0.8
 
 
 def build_request(
-    model: ModelSpec, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
+    spec: ModelSpec, prompt: str | None, *, image: Any = None, video: Any = None, **values: Any
 ) -> "tuple[Request, Inputs]":
     """Read the input image and video, and build the request.
 
@@ -41,22 +41,22 @@ def build_request(
     inputs = read_inputs(
         image,
         video,
-        fps=given.get("fps", model.settings.fps),
-        max_frames=None if given.get("extend") else max(given.get("num_frames", model.settings.num_frames), 1),
+        fps=given.get("fps", spec.settings.fps),
+        max_frames=None if given.get("extend") else max(given.get("num_frames", spec.settings.num_frames), 1),
     )
-    return complete_request(model, prompt, inputs=inputs, **given), inputs
+    return complete_request(spec, prompt, inputs=inputs, **given), inputs
 
 
-def complete_request(model: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
+def complete_request(spec: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
     """Build the request for inputs that have been read. Other arguments and errors as for `build_request`."""
     given = check_values(Request, {"prompt": prompt, **values})
     request = Request(
-        **{**_defaults(model, inputs, given), **given},
+        **{**_defaults(spec, inputs, given), **given},
         image=None if inputs is None else inputs.image_source,
         video=None if inputs is None else inputs.video_source,
     )
-    check(request, model)
-    request = _with_windows(request, model)
+    check(request, spec)
+    request = _with_windows(request, spec)
     if inputs is not None and inputs.video is not None:
         if "num_frames" not in given:
             request = replace(request, num_frames=_default_frames(request, len(inputs.video)))
@@ -89,15 +89,15 @@ def split_seeds(request: Request, num_videos: int) -> list[Request]:
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def _defaults(model: ModelSpec, inputs: "Inputs | None", given: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(spec: ModelSpec, inputs: "Inputs | None", given: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the fields that the caller left out, which depend on the model and on the fields that are given."""
     image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
-    settings, extend = model.settings, given.get("extend", False)
-    height, width = _default_size(model, image if image is not None or video is None else video[0], given)
+    settings, extend = spec.settings, given.get("extend", False)
+    height, width = _default_size(spec, image if image is not None or video is None else video[0], given)
     # At scale 1 there is no guidance, so there is no scale to vary over the steps.
     guided = given.get("guidance_scale", settings.guidance_scale) != 1
     return {
-        "prompt": given["prompt"] if "prompt" in given else _example_prompt(model),
+        "prompt": given["prompt"] if "prompt" in given else _example_prompt(spec),
         "negative_prompt": "",
         "num_frames": settings.num_frames,
         "height": height,
@@ -113,29 +113,29 @@ def _defaults(model: ModelSpec, inputs: "Inputs | None", given: Mapping[str, Any
     }
 
 
-def _example_prompt(model: ModelSpec) -> str:
-    if not model.settings.examples:
+def _example_prompt(spec: ModelSpec) -> str:
+    if not spec.settings.examples:
         raise UserError("there is no prompt: describe in a sentence, in quotes, what the video shows")
-    return model.settings.examples[0]
+    return spec.settings.examples[0]
 
 
-def _default_size(model: ModelSpec, picture: "np.ndarray | None", given: Mapping[str, Any]) -> tuple[int, int]:
+def _default_size(spec: ModelSpec, picture: "np.ndarray | None", given: Mapping[str, Any]) -> tuple[int, int]:
     """The model's height and width; if it was trained on many sizes, the size whose shape is nearest to the input's."""
-    defaults, trained = model.settings, model.settings.trained
+    defaults, trained = spec.settings, spec.settings.trained
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
-    one_size = one_size or model.transformer.use_learned_positional_embeddings
+    one_size = one_size or spec.transformer.use_learned_positional_embeddings
     if picture is None or "height" in given or "width" in given or one_size:
         return defaults.height, defaults.width
     return geometry.size_for_aspect(
-        picture.shape[0], picture.shape[1], trained.height, trained.width, model.size_multiple
+        picture.shape[0], picture.shape[1], trained.height, trained.width, spec.size_multiple
     )
 
 
-def _with_windows(request: Request, model: ModelSpec) -> Request:
+def _with_windows(request: Request, spec: ModelSpec) -> Request:
     """The request with the default overlap of windows, and without windows if one window covers all frames."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
-    if request.overlap is None and not model.transformer.takes_image:
+    if request.overlap is None and not spec.transformer.takes_image:
         return replace(request, overlap=long_video.default_overlap(request.window))
     return request
 

@@ -14,7 +14,7 @@ from cogvideox.options import check_range
 from cogvideox.pretrained.model_spec import ModelSpec
 
 
-def check(request: Request, model: ModelSpec) -> None:
+def check(request: Request, spec: ModelSpec) -> None:
     """Check that the model can generate what is requested.
 
     Raises:
@@ -22,12 +22,12 @@ def check(request: Request, model: ModelSpec) -> None:
     """
     if not request.prompt.strip():
         raise UserError("the prompt is empty: describe in a sentence what the video shows")
-    _check_size(request, model)
-    check_range("num_inference_steps", request.num_inference_steps, 1, model.schedule.num_train_timesteps)
-    if request.position_rule is not None and model.transformer.grid_rule is None:
-        raise UserError(f"position_rule applies to rotary positions, which {model.name} does not have: leave it out")
-    _check_task(request, model)
-    _check_windows(request, model)
+    _check_size(request, spec)
+    check_range("num_inference_steps", request.num_inference_steps, 1, spec.schedule.num_train_timesteps)
+    if request.position_rule is not None and spec.transformer.grid_rule is None:
+        raise UserError(f"position_rule applies to rotary positions, which {spec.name} does not have: leave it out")
+    _check_task(request, spec)
+    _check_windows(request, spec)
     _check_guidance(request)
 
 
@@ -50,9 +50,9 @@ def check_video(request: Request, num_given: int) -> None:
         )
 
 
-def training_mismatches(request: Request, model: ModelSpec) -> Iterator[str]:
+def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
     """One warning for each size that is legal but outside of the range that the model was trained on."""
-    trained, name = model.settings.trained, "num_frames" if request.window is None else "window"
+    trained, name = spec.settings.trained, "num_frames" if request.window is None else "window"
     n = request.num_frames if request.window is None else request.window
     low, high = trained.num_frames
     if not low <= n <= high or (n - 1) % trained.frame_step:
@@ -74,8 +74,8 @@ def _mismatch(name: str, value: int, rule: str) -> str:
     return f"{name}={value} is outside of what this model was trained on ({rule}), so quality may suffer"
 
 
-def _check_size(request: Request, model: ModelSpec) -> None:
-    transformer, ratio = model.transformer, model.vae.spatial_compression_ratio
+def _check_size(request: Request, spec: ModelSpec) -> None:
+    transformer, ratio = spec.transformer, spec.vae.spatial_compression_ratio
     geometry.check_frames(request.num_frames)
     geometry.check_size(request.height, request.width, ratio * transformer.patch_size)
     if not transformer.use_learned_positional_embeddings:
@@ -85,7 +85,7 @@ def _check_size(request: Request, model: ModelSpec) -> None:
         transformer.sample_width * ratio,
         transformer.sample_frames,
     )
-    reason = f"because {model.name} has learned positions for"
+    reason = f"because {spec.name} has learned positions for"
     if (request.height, request.width) != (height, width):
         raise UserError(
             f"height={request.height} and width={request.width} are not possible, {reason} one size only; "
@@ -121,15 +121,15 @@ def _check_guidance(request: Request) -> None:
         raise UserError(f"{used[0]} has no effect with guidance_scale=1, which turns guidance off: leave one out")
 
 
-def _check_task(request: Request, model: ModelSpec) -> None:
-    takes_image = model.transformer.takes_image
+def _check_task(request: Request, spec: ModelSpec) -> None:
+    takes_image = spec.transformer.takes_image
     if request.image is not None and not takes_image:
         raise UserError(
-            f"{model.name} is a text-to-video model and takes no image: use an image-to-video model, or continue the "
+            f"{spec.name} is a text-to-video model and takes no image: use an image-to-video model, or continue the "
             "image as a video of one frame (video and extend)"
         )
     if request.image is None and request.video is None and takes_image:
-        raise UserError(f"{model.name} is an image-to-video model and needs an image: give one with image")
+        raise UserError(f"{spec.name} is an image-to-video model and needs an image: give one with image")
     if request.video is None:
         for name in ("extend", "invert", "strength"):
             if getattr(request, name):
@@ -139,7 +139,7 @@ def _check_task(request: Request, model: ModelSpec) -> None:
     if request.image is not None and request.extend:
         raise UserError("image and extend exclude each other, because extend starts from the video's last frame")
     if request.invert and takes_image:
-        raise UserError(f"invert needs a text-to-video model, and {model.name} is an image-to-video model")
+        raise UserError(f"invert needs a text-to-video model, and {spec.name} is an image-to-video model")
     if request.strength is not None:
         if request.extend or request.invert:
             raise UserError("strength applies to a video that is regenerated, not with extend or invert: leave it out")
@@ -151,25 +151,25 @@ def _check_task(request: Request, model: ModelSpec) -> None:
     if request.fit is not None and request.image is None and request.video is None:
         raise UserError(f"fit={request.fit} needs an input image or video: leave it out")
     if request.image_latent_scale is not None and not takes_image:
-        raise UserError(f"image_latent_scale needs an image-to-video model, unlike {model.name}: leave it out")
+        raise UserError(f"image_latent_scale needs an image-to-video model, unlike {spec.name}: leave it out")
 
 
-def _check_windows(request: Request, model: ModelSpec) -> None:
+def _check_windows(request: Request, spec: ModelSpec) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:
             raise UserError("overlap is the number of frames that windows share: give window too, or leave overlap out")
         return
-    if request.invert or (request.task == "video" and model.transformer.takes_image):
+    if request.invert or (request.task == "video" and spec.transformer.takes_image):
         raise UserError("window is not possible for this task, which generates all frames at once: leave it out")
     geometry.check_frames(window, name="window")
-    shortest = geometry.video_frames((model.transformer.patch_size_t or 1) + 1)
+    shortest = geometry.video_frames((spec.transformer.patch_size_t or 1) + 1)
     if window < shortest:
         raise UserError(f"window={window} is too short to share frames with the next one; the nearest is {shortest}")
     if overlap is None:
         return
-    if model.transformer.takes_image:
-        raise UserError(f"overlap is always one frame with {model.name}, an image-to-video model: leave it out")
+    if spec.transformer.takes_image:
+        raise UserError(f"overlap is always one frame with {spec.name}, an image-to-video model: leave it out")
     if overlap % geometry.FRAME_RATIO or not 0 < overlap < window:
         nearest = min(max(round(overlap / geometry.FRAME_RATIO), 1) * geometry.FRAME_RATIO, window - 1)
         raise UserError(

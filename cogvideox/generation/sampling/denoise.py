@@ -36,7 +36,7 @@ from cogvideox.vae.model import CausalVAE
 
 
 def denoise(
-    bundle: LoadedModel,
+    model: LoadedModel,
     request: Request,
     num_frames: int,
     prompts: PromptEmbeddings,
@@ -63,8 +63,8 @@ def denoise(
     if request.cache is not None and ranks is not None:
         # Rounding could make ranks decide differently, and one would wait for another that skips the step.
         raise UserError("cache is not possible with several processes: leave it out, or run without torchrun")
-    config, schedule = bundle.transformer.config, bundle.schedule
-    patch_t, ratio = config.patch_size_t or 1, bundle.vae.config.spatial_compression_ratio
+    config, schedule = model.transformer.config, model.schedule
+    patch_t, ratio = config.patch_size_t or 1, model.vae.config.spatial_compression_ratio
     size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
     # The 1.5 models patch pairs of frames. Padding to whole pairs goes in front and is dropped at the end.
     padding = size[0] - geometry.latent_frames(num_frames)
@@ -74,36 +74,36 @@ def denoise(
     guided_steps = range(*(round(fraction * len(times)) for fraction in request.guidance_interval))
     bind = partial(
         BoundTransformer,
-        bundle.transformer,
+        model.transformer,
         times,
         (len(windows[0]), *size[1:]),
         num_text=prompts.prompt.shape[1],
-        rule=request.position_rule or bundle.settings.position_rule,
+        rule=request.position_rule or model.settings.position_rule,
         device=device,
         dtype=dtype,
     )
-    on_step = partial(_report_step, report, bundle.vae, padding)
+    on_step = partial(_report_step, report, model.vae, padding)
 
     x = initial_noise((1, config.out_channels, *size), generator, device)
     start = None if conditioning.start is None else repeat_first_frame(conditioning.start, padding)
-    model: VelocityModel
+    velocity_model: VelocityModel
     if start is not None and prompts.null is not None:
         unconditional = Denoiser([bind()], prompts.null)
         states = ddim_invert(unconditional, start, times, schedule, on_step=partial(on_step, "invert"))
-        model = partial(predict_with_reference, bind(attend=attend_to_reference), states)
+        velocity_model = partial(predict_with_reference, bind(attend=attend_to_reference), states)
     else:
         if start is not None:
             x = add_noise(start, x, torch.tensor(times[:1]), schedule)
         image = conditioning.image
-        model = bind(image=None if image is None else pad_image_latents(image, size[0]))
+        velocity_model = bind(image=None if image is None else pad_image_latents(image, size[0]))
     if ranks is not None:
-        model = parallelize_cfg(model, ranks.data)
+        velocity_model = parallelize_cfg(velocity_model, ranks.data)
     if request.sequential_guidance:
-        model = partial(predict_sequentially, model)
+        velocity_model = partial(predict_sequentially, velocity_model)
 
-    models = [model] * len(windows)
+    models = [velocity_model] * len(windows)
     if request.cache is not None:
-        models = [StepCache(model, times, schedule, request.cache) for _ in windows]
+        models = [StepCache(velocity_model, times, schedule, request.cache) for _ in windows]
     denoiser = Denoiser(
         models,
         prompts.prompt,

@@ -82,7 +82,7 @@ def test_each_option_changes_the_video(pipes):
 def test_the_null_prompt_is_the_models(pipes):
     pipe = pipes["2b"]
     empty = pipe.generate(PROMPT, seed=0).frames
-    bundle = replace(pipe.bundle, settings=replace(pipe.settings, null_text="zero"))
+    bundle = replace(pipe.model, settings=replace(pipe.settings, null_text="zero"))
     zero = CogVideoX(pipe.spec, bundle, pipe.device, pipe.dtype)
     assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
     # A negative prompt replaces it.
@@ -192,7 +192,7 @@ def test_half_precision_gives_nearly_the_same_video(pipes, folders, variant, dty
 
 def test_overflow_while_denoising_is_an_error(folders):
     pipe = CogVideoX.from_pretrained(folders["2b"])
-    pipe.bundle.transformer.final.linear.weight.fill_(float("inf"))
+    pipe.model.transformer.final.linear.weight.fill_(float("inf"))
     with pytest.raises(UserError, match=r"out of the range of torch.float32: use a smaller guidance_scale"):
         pipe.generate(PROMPT)
 
@@ -200,7 +200,7 @@ def test_overflow_while_denoising_is_an_error(folders):
 @pytest.mark.parametrize("output", ["uint8", "float"])
 def test_overflow_while_decoding_is_an_error(folders, output):
     pipe = CogVideoX.from_pretrained(folders["2b"])
-    pipe.bundle.vae.decoder.conv_out.weight.fill_(float("inf"))
+    pipe.model.vae.decoder.conv_out.weight.fill_(float("inf"))
     with pytest.raises(UserError, match=r"out of the range of torch.float32: use a smaller guidance_scale"):
         pipe.generate(PROMPT, output=output)
 

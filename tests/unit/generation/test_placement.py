@@ -73,7 +73,7 @@ def test_cancelling_does_not_change_the_next_video(pipes, strategies):
 def test_a_failure_in_a_block_does_not_change_the_next_video(pipes, monkeypatch):
     pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
-    for block in pipe.bundle.transformer.blocks:
+    for block in pipe.model.transformer.blocks:
         with monkeypatch.context() as broken:
             broken.setattr(block, "forward", lambda *args, **kwargs: 1 / 0)
             with pytest.raises(ZeroDivisionError):
@@ -108,7 +108,7 @@ def test_8_bit_weights_are_in_the_metadata(pipes):
 
 
 def test_a_lora_with_group_offloading(pipes):
-    adapter = inject.create_lora(pipes["2b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    adapter = inject.create_lora(pipes["2b"].model.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     frames = []
@@ -164,7 +164,7 @@ def test_out_of_memory_elsewhere_names_the_next_setting(pipes, monkeypatch):
         (placed(spec, STRATEGIES[-1]), {}, "sequential_guidance"),
         (placed(spec, STRATEGIES[-1]), {"sequential_guidance": True}, "fewer frames"),
     ):
-        monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
+        monkeypatch.setattr(pipe.model.transformer, "forward", full)
         with pytest.raises(UserError, match=words):
             pipe.generate(PROMPT, seed=1, **more)
 
@@ -190,7 +190,7 @@ def test_an_out_of_memory_error_keeps_no_tensors(pipes, monkeypatch):
         tf32.append(torch.backends.cudnn.allow_tf32)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(pipe.bundle.transformer, "forward", full)
+    monkeypatch.setattr(pipe.model.transformer, "forward", full)
     with pytest.raises(UserError, match="out of memory") as raised:
         pipe.generate(PROMPT, seed=1)
     assert raised.value.__context__ is None and tensors[0]() is None

@@ -37,7 +37,7 @@ def test_float8_is_recorded_in_the_metadata(pipes):
     """Emulated, as on any device without 8-bit arithmetic."""
     pipe = CogVideoX.from_pretrained(pipes["5b"].spec, "cpu")
     exact = pipe.generate("a red ball", seed=1)
-    to_float8(pipe.bundle.transformer)
+    to_float8(pipe.model.transformer)
     rounded = pipe.generate("a red ball", seed=1)
     assert "float8" not in exact.metadata and rounded.metadata["float8"] is True
     error = np.abs(exact.frames.astype(int) - rounded.frames)

@@ -68,7 +68,7 @@ def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, he
 
 def test_float8_is_replayed_unless_it_is_turned_off(run, model, here):
     video = CogVideoX.from_pretrained(model, "cpu")
-    to_float8(video.bundle.transformer)
+    to_float8(video.model.transformer)
     video.generate(PROMPT, seed=1).save(here / "x.mp4")
     assert "leave it out (--no-float8)" in run("generate", "--from", "x.json", "-o", "y.mp4").err
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--no-float8").status == 0

@@ -16,7 +16,7 @@ from tests import tiny
 
 
 def write_random_lora(pipe: CogVideoX, path: Path) -> Path:
-    one = inject.create_lora(pipe.bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    one = inject.create_lora(pipe.model.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in one.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     write_lora(one, path)
@@ -53,7 +53,7 @@ def test_loading_and_unloading(pipe: CogVideoX, tmp_path: Path):
 
 
 def test_a_file_without_alpha_is_a_warning(pipe: CogVideoX):
-    one = inject.create_lora(pipe.bundle.transformer, torch.Generator(), rank=1)
+    one = inject.create_lora(pipe.model.transformer, torch.Generator(), rank=1)
     with pytest.warns(UserWarning, match="use a strength of alpha / rank"):
         pipe.load_lora(inject.LoRA(one.layers, alpha_known=False))
     pipe.unload_lora("lora")

@@ -35,8 +35,8 @@ def test_the_two_scales_of_1_5_image_latents(pipes, clip):
     values = {"image": clip[0], "seed": 0, "output": "float"}
     sat = pipe.generate(PROMPT, **values).frames
     assert differ(pipe.generate(PROMPT, **values, image_latent_scale="diffusers").frames, sat)
-    assert (image_scale(pipe.bundle.vae, "sat"), image_scale(pipe.bundle.vae, "diffusers")) == (1.0, 1 / 0.7)
-    assert image_scale(pipes["5b-i2v"].bundle.vae, "sat") == image_scale(pipes["5b-i2v"].bundle.vae, "diffusers") == 0.7
+    assert (image_scale(pipe.model.vae, "sat"), image_scale(pipe.model.vae, "diffusers")) == (1.0, 1 / 0.7)
+    assert image_scale(pipes["5b-i2v"].model.vae, "sat") == image_scale(pipes["5b-i2v"].model.vae, "diffusers") == 0.7
 
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b", "5b-i2v"])

@@ -33,7 +33,7 @@ def test_blocks_with_hooks_are_not_recorded():
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 def test_known_frames_are_the_result_and_the_network_sees_them_with_noise(pipes, sampler):
-    schedule, generator = pipes["5b"].bundle.schedule, torch.Generator().manual_seed(0)
+    schedule, generator = pipes["5b"].model.schedule, torch.Generator().manual_seed(0)
     known, noise = torch.randn(1, 4, 2, 3, 3), initial_noise((1, 4, 5, 3, 3), generator)
     times, seen = [999, 600, 300, 50], []
 

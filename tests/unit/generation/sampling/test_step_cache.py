@@ -172,7 +172,7 @@ def test_windows_and_videos_do_not_share_a_cache(pipes, clip, variant, num_cache
 def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
     """And give the same video, wherever the weights are."""
     spec, values = pipes["5b"].spec, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
-    adapter = inject.create_lora(pipes["5b"].bundle.transformer, torch.Generator().manual_seed(0), rank=2)
+    adapter = inject.create_lora(pipes["5b"].model.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
@@ -198,5 +198,5 @@ def test_with_several_processes_it_is_an_error(pipes):
     values = {"device": pipe.device, "dtype": pipe.dtype, "report": print, "ranks": object.__new__(Ranks)}
     with pytest.raises(UserError, match="cache is not possible with several processes"):
         module.denoise(
-            pipe.bundle, request, 9, PromptEmbeddings(torch.zeros(1, 1, 1)), Conditioning(), torch.Generator(), **values
+            pipe.model, request, 9, PromptEmbeddings(torch.zeros(1, 1, 1)), Conditioning(), torch.Generator(), **values
         )
