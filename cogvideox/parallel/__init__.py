@@ -1,1 +1,1 @@
-"""Several processes as one: training and generation over ranks that `torchrun` has started (docs/parallel.md)."""
+"""Distributed training and generation over the ranks started by `torchrun` (docs/parallel.md)."""

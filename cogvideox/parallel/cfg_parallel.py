@@ -1,6 +1,8 @@
-"""Generation over ranks: the halves of guidance on two rows of them, the tokens of each half on the ranks of a row.
+"""CFG parallelism: the conditional and unconditional predictions of guidance on different ranks.
 
-Axes: b texts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
+Each of the two is further split by sequence parallelism (`ulysses`).
+
+Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
 
 from collections.abc import Callable
@@ -10,29 +12,29 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from cogvideox.errors import UserError
-from cogvideox.parallel.collectives import gather_equal
+from cogvideox.parallel.collectives import all_gather_stack
 
-# A state, the texts and the index of a step to the velocity under each of the texts.
-Network = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
+# State, prompt embeddings and step index to the velocity under each prompt.
+Denoiser = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
 
 
-def parallelize_cfg(net: Network, group: ProcessGroup) -> Network:
-    """The network with its texts shared among the ranks of a group; where they cannot be, each has them all."""
+def parallelize_cfg(net: Denoiser, group: ProcessGroup) -> Denoiser:
+    """Split the prompts of each call over the ranks of a group; a number that does not divide is not split."""
     size, rank = group.size(), group.rank()
 
-    def run(x: Tensor, texts: Tensor, i: int) -> Tensor:
-        if size == 1 or len(texts) % size:
-            return net(x, texts, i)
-        return gather_equal(net(x, texts.chunk(size)[rank], i), group).flatten(0, 1)
+    def run(x: Tensor, prompts: Tensor, i: int) -> Tensor:
+        if size == 1 or len(prompts) % size:
+            return net(x, prompts, i)
+        return all_gather_stack(net(x, prompts.chunk(size)[rank], i), group).flatten(0, 1)
 
     return run
 
 
 def sequence_degree(num_ranks: int, num_heads: int, *, guided: bool) -> int:
-    """How many ranks share the tokens of a clip: half of them where there is guidance, whose halves the others share.
+    """Number of ranks for sequence parallelism: all of them, or half of them with guidance (`guided`).
 
     Raises:
-        UserError: so many ranks cannot share the heads; the message has the numbers that can.
+        UserError: the attention heads cannot be split over that many ranks; the message has the legal numbers.
     """
     rows = 2 if guided and num_ranks % 2 == 0 else 1
     if num_heads % (num_ranks // rows) == 0:
@@ -40,6 +42,6 @@ def sequence_degree(num_ranks: int, num_heads: int, *, guided: bool) -> int:
     degrees = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
     legal = sorted({*degrees, *(2 * n for n in degrees)} if guided else degrees)
     raise UserError(
-        f"{num_ranks} processes cannot share this model's work, because it has {num_heads} attention heads"
-        f"{' and guidance two halves' if guided else ''}; {', '.join(map(str, legal))} can"
+        f"{num_ranks} processes cannot share this model's {num_heads} attention heads"
+        f"{' and the two predictions of guidance' if guided else ''}; {', '.join(map(str, legal))} can"
     )

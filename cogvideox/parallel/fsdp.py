@@ -1,13 +1,13 @@
-"""A network whose blocks are recomputed, compiled and sharded over ranks: it is called, and trained, as before.
+"""Activation checkpointing, torch.compile and FSDP2, applied to a network in place.
 
     wrap(transformer, transformer.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     optimizer = torch.optim.AdamW(transformer.parameters(), ...)
-    loss.backward()                                          # gradients: the mean over all ranks
+    loss.backward()                                          # gradients are the mean over all ranks
     norm = clip_gradients(transformer.parameters(), 1.0)
 
-FSDP2 keeps a share of every weight, of its gradient and of the optimizer's state on each rank, gathers the weights of a
-block when they are needed, and averages gradients over the ranks. A rank with k of the K clips of a step therefore
-counts them fully when it divides their summed loss by K and multiplies it by the number of data ranks.
+FSDP2 shards weights, gradients and optimizer states over the ranks, gathers the weights of a block when it runs, and
+averages gradients over the ranks. For a loss that is a mean over the K clips of a step, a rank therefore divides the
+summed loss of its clips by K and multiplies it by the number of data-parallel ranks.
 """
 
 import warnings
@@ -28,9 +28,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from cogvideox.parallel.mesh import Ranks
 
 Checkpointing = Literal["none", "full", "selective"]
-"""What a block keeps for its gradients: all of it, its input, or that and what attention gave.
+"""What a block keeps for the backward pass: all activations, its input only, or its input and the attention output.
 
-To attend once more costs the most of all that is recomputed, and its result is as small as any.
+Attention is the most expensive operation to recompute, and its output is as small as any activation.
 """
 
 _ATTENTIONS = {
@@ -54,33 +54,35 @@ def parallelize(
     compile: bool = False,
     precision: torch.dtype | None = None,
 ) -> None:
-    """Changes `model` in place, in the one order that works: recomputing inside, compiling around it, sharding outside.
+    """Apply activation checkpointing, torch.compile and FSDP2 to `model` in place, from inside to outside.
 
-    Names of parameters stay. Make the optimizer afterwards, because sharding replaces the parameters.
+    Parameter names do not change. Create the optimizer afterwards, because sharding replaces the parameters.
 
     Args:
-        blocks: the parts of the model that are recomputed, compiled and gathered one at a time.
-        ranks: whom to share with; None is this process alone, and no sharding.
-        precision: of weights and activations in use; the shards, gradients across ranks and results are float32. None
-            is the model's own. A process alone takes autocast instead.
+        blocks: the modules of the model that are recomputed, compiled and gathered one at a time.
+        ranks: ranks to shard over; None for a single process, without sharding.
+        checkpointing: see `Checkpointing`.
+        compile: compile each block.
+        precision: dtype of weights and activations in computation, if sharded; shards, gradient reduction and outputs
+            are float32. None keeps the model's dtype. A single process uses autocast instead.
     """
     blocks = list(blocks)
     for block in blocks:
         if checkpointing != "none":
-            block.forward = _recomputed(block.forward, checkpointing)
+            block.forward = _checkpointed(block.forward, checkpointing)
         if compile:
             block.forward = torch.compile(block.forward)
     if ranks is None:
         return
-    # Tables of positions are float32 and have to stay so; FSDP would cast whatever comes in. So what is cast are the
-    # latents and texts, where the model's own layers take them.
+    # Position tables must stay float32, but FSDP would cast all inputs. Instead, inputs of the model's own linear
+    # layers, latents and text, are cast by hooks.
     inner = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
     outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=ranks.world_mesh, mp_policy=inner)
-    # FSDP warns of changes in place of what a network returns as a view of a tensor; there are none here.
+    # FSDP warns against in-place changes of returned views; there are none here.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
-    # By default the outermost weights stay gathered after a pass without gradients, even when the shards then change.
+    # By default, the root's weights stay gathered after a pass without gradients, even if the shards change afterwards.
     fully_shard(model, mesh=ranks.world_mesh, mp_policy=outer, reshard_after_forward=True)
     for layer in model.children():
         if precision is not None and isinstance(layer, nn.Linear):
@@ -89,25 +91,25 @@ def parallelize(
         register_fsdp_forward_method(model, "forward_packed")
     for part, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
         if hasattr(part, name):
-            setattr(part, name, _between_passes(part, getattr(part, name)))
+            setattr(part, name, _gathering(part, getattr(part, name)))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Shortens the gradient, shared among ranks or not, to `max_norm`; returns its whole norm before, a scalar."""
+    """Clip the gradient norm, sharded or not, to `max_norm`; return the total norm before clipping, a scalar."""
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def local_shard(x: Tensor) -> Tensor:
-    """This rank's share of a tensor; the tensor itself where it is not sharded."""
+    """This rank's shard of a tensor, or the tensor itself if it is not sharded."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], group: ProcessGroup) -> None:
-    """The mean over all ranks of the gradients of a model that every rank has whole.
+    """Average the gradients of a replicated (not sharded) model over all ranks, in place.
 
-    A weight that some rank has no gradient for counts there as 0.
+    Missing gradients count as 0.
     """
     grads: list[Tensor] = []
     for parameter in parameters:
@@ -124,26 +126,26 @@ def average_gradients(parameters: Iterable[nn.Parameter], group: ProcessGroup) -
         grad.copy_(mean.view_as(grad))
 
 
-def _recomputed(forward: Callable[..., Any], how: Checkpointing) -> Callable[..., Any]:
+def _checkpointed(forward: Callable[..., Any], mode: Checkpointing) -> Callable[..., Any]:
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _keep_attention)}
-    return partial(checkpoint, forward, use_reentrant=False, **(contexts if how == "selective" else {}))
+    return partial(checkpoint, forward, use_reentrant=False, **(contexts if mode == "selective" else {}))
 
 
-def _between_passes(part: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that uses a part's own weights, called by itself, or in a forward pass, which has them already."""
+def _gathering(part: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that gathers the module's weights if it is called outside of a forward pass."""
 
-    def with_weights(*args: Any) -> Any:
+    def gathered(*args: Any) -> Any:
         if not isinstance(next(part.parameters()), DTensor):
             return method(*args)
         assert isinstance(part, FSDPModule)
-        assert not torch.is_grad_enabled()  # there would be no weights to differentiate by
+        assert not torch.is_grad_enabled()  # the gathered weights are freed before a backward pass
         part.unshard()
         try:
             return method(*args)
         finally:
             part.reshard()
 
-    return with_weights
+    return gathered
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -1,7 +1,7 @@
-"""The processes that `torchrun` has started, as a grid of data x sequence.
+"""The ranks started by `torchrun`, as a 2D mesh of data x sequence parallelism.
 
-Ranks of one row of `sequence` share the tokens (or the frames) of the same samples; ranks of one column of `data` have
-samples of their own.
+Ranks of a `sequence` group split the tokens (or frames) of the same samples; ranks of a `data` group have different
+samples.
 """
 
 import os
@@ -21,109 +21,113 @@ from cogvideox.errors import UserError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=30)
+_OBJECT_TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the others. Make one with `start`."""
+    """This process and its process groups. Created by `init_ranks`."""
 
     device: torch.device
-    """Of this process alone."""
+    """Device of this process."""
     mesh: DeviceMesh
-    """All ranks as data x sequence."""
+    """All ranks, as data x sequence."""
     world_mesh: DeviceMesh
-    """All ranks in a row."""
+    """All ranks, as one dimension."""
     object_group: ProcessGroup
-    """All ranks, for objects on the CPU, with patience: one may encode videos for hours while the others wait."""
+    """All ranks, for Python objects. Its timeout is long, because ranks may wait for hours while one encodes videos."""
 
     @property
     def rank(self) -> int:
+        """Global rank of this process."""
         return self.world_mesh.get_rank()
 
     @property
     def size(self) -> int:
+        """World size."""
         return self.world_mesh.size()
 
     @property
     def world(self) -> ProcessGroup:
+        """All ranks."""
         return self.world_mesh.get_group()
 
     @property
     def data(self) -> ProcessGroup:
-        """Ranks that work on other samples, and at the same place of them."""
+        """Data-parallel group: the ranks with the same part of other samples."""
         return self.mesh.get_group("data")
 
     @property
     def sequence(self) -> ProcessGroup:
-        """Ranks that share this rank's samples."""
+        """Sequence-parallel group: the ranks with other parts of the same samples."""
         return self.mesh.get_group("sequence")
 
     def regroup(self, sequence: int) -> "Ranks":
-        """The same ranks in another grid; called by all of them.
+        """The same ranks in a mesh with another sequence-parallel degree. Collective.
 
         Raises:
-            UserError: they are not whole groups of `sequence`.
+            UserError: `sequence` does not divide the world size.
         """
         check_divides(self.size, sequence)
         return replace(self, mesh=_mesh(self.device, self.size, sequence))
 
     def run_on_rank_zero(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, on every rank; the others do not make it. What it raises, all raise."""
-        answer: list[Any] = [None, None]
+        """Call `make` on rank 0 and return its result, or raise its exception, on every rank."""
+        result: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                answer[0] = make()
-            except Exception as error:  # told to the others, which would wait for ever
-                answer[1] = error
-        dist.broadcast_object_list(answer, src=0, group=self.object_group)
-        if answer[1] is not None:
-            raise answer[1]
-        return answer[0]
+                result[0] = make()
+            except Exception as error:  # raised on the other ranks too, which would otherwise hang
+                result[1] = error
+        dist.broadcast_object_list(result, src=0, group=self.object_group)
+        if result[1] is not None:
+            raise result[1]
+        return result[0]
 
     def run_on_all(self, make: Callable[[], T]) -> T:
-        """What every rank makes for itself, unless one of them fails: then none goes on.
+        """Call `make` on every rank and return its own result, unless it fails on any rank.
 
         Raises:
-            UserError: on every rank the first one that a rank met.
+            UserError: on every rank, the error of the first rank that failed.
         """
-        made, own = None, None
+        result, own = None, None
         try:
-            made = make()
+            result = make()
         except UserError as error:
             own = error
         for error in self.all_gather_objects(own):
             if error is not None:
                 raise error
-        return made  # pyrefly: ignore[bad-return]
+        return result  # pyrefly: ignore[bad-return]
 
     def all_gather_objects(self, own: T) -> list[T]:
-        """What each rank has, rank by rank, on all of them; any object that can be pickled."""
+        """The objects of all ranks, in the order of ranks. Objects are pickled."""
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, own, group=self.object_group)
         return found
 
 
 def world_size() -> int:
-    """How many processes `torchrun` has started; 1 without it."""
+    """Number of processes started by `torchrun`; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
-    """Joins the processes that `torchrun` has started, and leaves them at the end.
+    """Initialise `torch.distributed` and shut it down at the end.
 
     Args:
-        sequence: how many ranks share a sample.
-        device: "cuda" (by NCCL) or "cpu" (by Gloo); "auto" is CUDA where each process of this machine has a GPU.
+        sequence: sequence-parallel degree, the number of ranks that split a sample.
+        device: "cuda" (NCCL) or "cpu" (Gloo); "auto" is CUDA if there is a GPU for each process on this machine.
 
     Raises:
-        UserError: the process was not started by `torchrun`; too few GPUs; ranks that `sequence` does not divide.
+        UserError: the process was not started by `torchrun`, there are too few GPUs, or `sequence` does not divide the
+            world size.
     """
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UserError(
-            f"{' and '.join(missing)} are not set, so this is not one of several processes: start them with "
+            f"{' and '.join(missing)} are not set: start several processes with "
             "`torchrun --standalone --nproc-per-node 2 -m cogvideox ...`"
         )
     world = world_size()
@@ -134,18 +138,18 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         world_mesh = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
-        object_group = dist.new_group(timeout=_PATIENCE, backend="gloo")
+        object_group = dist.new_group(timeout=_OBJECT_TIMEOUT, backend="gloo")
         assert isinstance(object_group, ProcessGroup)
         yield Ranks(place, _mesh(place, world, sequence), world_mesh, object_group)
     except BaseException:
-        _leave(place, failed=True)
+        _shut_down(place, failed=True)
         raise
-    _leave(place, failed=False)
+    _shut_down(place, failed=False)
 
 
-def _leave(device: torch.device, *, failed: bool) -> None:
+def _shut_down(device: torch.device, *, failed: bool) -> None:
     if failed and device.type == "cuda":
-        # Destroying waits for collectives that are under way, and other ranks may wait in them for this one.
+        # Destroying would wait for pending collectives, in which other ranks may be waiting for this one.
         _abort_process_group()
     else:
         dist.destroy_process_group()
@@ -156,14 +160,14 @@ def _mesh(device: torch.device, world: int, sequence: int) -> DeviceMesh:
 
 
 def check_divides(world: int, sequence: int) -> None:
-    """Whether so many ranks are whole rows of `sequence`.
+    """Check that the sequence-parallel degree divides the world size.
 
     Raises:
-        UserError: they are not.
+        UserError: it does not.
     """
     if sequence < 1 or world % sequence:
         legal = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
-        raise UserError(f"{world} processes are not whole groups of sequence={sequence}; it can be one of {legal}")
+        raise UserError(f"sequence={sequence} must divide the number of processes, {world}: it can be {legal}")
 
 
 def _device(wanted: str) -> torch.device:
@@ -172,7 +176,7 @@ def _device(wanted: str) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and num_gpus < num_local):
         return torch.device("cpu")
     if wanted not in ("auto", "cuda"):
-        raise UserError(f"device={wanted!r} is not possible with several processes; it can be auto, cpu or cuda")
+        raise UserError(f"device={wanted!r} is not supported with several processes; it can be auto, cpu or cuda")
     if num_gpus < num_local:
-        raise UserError(f"{num_local} processes on this machine need a GPU each, and it has {num_gpus}")
+        raise UserError(f"{num_local} processes on this machine need {num_local} GPUs, but it has {num_gpus}")
     return torch.device("cuda", local)

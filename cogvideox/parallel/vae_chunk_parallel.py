@@ -1,7 +1,7 @@
-"""Decoding without gradients, a chunk of time on each rank: the frames of one process, to the bit.
+"""Chunk-parallel decoding without gradients: each rank decodes a chunk, with results identical to a single process.
 
-A layer needs of the chunk before its own only the last two frames that go into it, and norms pool over one chunk. So
-the ranks work at the same layer at the same time, each on its chunk, and hand those frames on.
+Of the previous chunk, a layer needs only the last two frames of its input, and norms pool over one chunk. So all ranks
+compute the same layer at the same time, each for its own chunk, and send those frames to the next rank.
 
 Axes: b batch, z latent channels, lt lh lw latent frames, height and width; c channels, t frames, h w height and width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from cogvideox import geometry
-from cogvideox.parallel.collectives import exchange, gather
+from cogvideox.parallel.collectives import all_gather, all_to_all
 from cogvideox.vae.inference import sliced
 from cogvideox.vae.inference.host_memory import DiskTensor
 from cogvideox.vae.inference.sliced_cache import SlicedCache, Strip
@@ -30,7 +30,7 @@ def decode_stream(
     strips: int = 1,
     offload: bool = False,
 ) -> Iterator[Float[Tensor, "b c t h w"]]:
-    """What `CausalVAE.decode_stream` yields. Every rank has all of z, and gets all frames."""
+    """As `CausalVAE.decode_stream`: every rank passes all of z and gets all frames."""
     chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
     if len(chunks) == 1:
         yield from vae.decode_stream(z, strips=strips, offload=offload)
@@ -38,14 +38,14 @@ def decode_stream(
     size, rank = group.size(), group.rank()
     conv_cache = ChunkParallelCache(group, len(chunks), strips, offload)
     for first in range(0, len(chunks), size):
-        turn = chunks[first : first + size]
-        # A rank that has no chunk left takes part with any other, which nobody gets.
-        made = sliced.decode(vae.decoder, turn[rank] if rank < len(turn) else chunks[-1], conv_cache)
-        frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in turn]
+        current = chunks[first : first + size]
+        # A rank without a chunk takes part in the collectives with another one, whose result is dropped.
+        decoded = sliced.decode(vae.decoder, current[rank] if rank < len(current) else chunks[-1], conv_cache)
+        frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in current]
         if first == 0:
             frames[0] -= geometry.FRAME_RATIO - 1
-        lengths = frames + [0] * (size - len(turn))
-        yield from gather(made[:, :, : lengths[rank]], lengths, 2, group).split(frames, dim=2)
+        lengths = frames + [0] * (size - len(current))
+        yield from all_gather(decoded[:, :, : lengths[rank]], lengths, 2, group).split(frames, dim=2)
         conv_cache.advance()
 
 
@@ -74,14 +74,14 @@ class ChunkParallelCache(SlicedCache):
     def _exchange(self, last: Strip, conv: nn.Module) -> Strip:
         """Send the last frames to the rank with the next chunk; return those of the chunk before this rank's."""
         size, rank = self._group.size(), self._group.rank()
-        # Who gives to whom; a rank without a chunk gives nothing.
-        gives = {r: r + 1 for r in range(min(self._num_left, size) - 1)}
+        # Destination of each rank's frames; ranks without a chunk send nothing.
+        receiver = {r: r + 1 for r in range(min(self._num_left, size) - 1)}
         if self._num_left > size:
-            gives[size - 1] = 0
+            receiver[size - 1] = 0
         nothing = last[:, :, :0]
-        parts = [last if gives.get(rank) == r else nothing for r in range(size)]
-        shapes = [last.shape if gives.get(r) == rank else nothing.shape for r in range(size)]
-        received = torch.cat(exchange(parts, shapes, self._group), dim=2)
+        parts = [last if receiver.get(rank) == r else nothing for r in range(size)]
+        shapes = [last.shape if receiver.get(r) == rank else nothing.shape for r in range(size)]
+        received = torch.cat(all_to_all(parts, shapes, self._group), dim=2)
         if rank > 0:
             return received if received.shape[2] else last
         before = self._for_next.pop(conv, last)

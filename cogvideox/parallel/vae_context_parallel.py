@@ -1,17 +1,17 @@
-"""The VAE with time cut over ranks (paper section 2.1, "context parallelism"), forward and backward.
+"""Context parallelism of the VAE: frames split over ranks, forward and backward (paper section 2.1).
 
-Every rank has a stretch of the frames. `HaloCache` is the `conv_cache` that fetches the frames before a stretch from
-the ranks that have them and pools the norms' statistics over all ranks, so that the ranks together compute
-what one would compute of the whole:
+Each rank holds a contiguous part of the frames. `HaloCache` is the `conv_cache` (see `vae.conv_cache`) that gets the
+frames before this part from the ranks that hold them (halo exchange) and computes norm statistics over all ranks, so
+that results equal those of a single process:
 
-    lengths = latent_shares(num_latents, ranks.size)
-    video = local_frames(video, frame_shares(lengths), ranks.rank)
-    moments = vae.encoder(video, HaloCache(ranks.world, frame_shares(lengths)))
+    lengths = latents_per_rank(num_latents, ranks.size)
+    video = local_frames(video, frames_per_rank(lengths), ranks.rank)
+    moments = vae.encoder(video, HaloCache(ranks.world, frames_per_rank(lengths)))
     video = vae.decoder(z, HaloCache(ranks.world, lengths))
 
-Each network's pass needs a `HaloCache` of its own. The gradients are those of the sum of all ranks' losses: average
-them over the ranks (`fsdp.average_gradients`), and a rank's loss counts as the sum over its frames times the number of
-ranks over the number of all frames.
+Each pass through a network needs a new `HaloCache`. Gradients are those of the sum of all ranks' losses: average them
+over the ranks (`fsdp.average_gradients`). For a loss that is a mean over all frames, each rank sums the loss of its own
+frames, multiplied by the number of ranks and divided by the number of all frames.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
@@ -27,45 +27,47 @@ from torch.distributed import ProcessGroup
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
-from cogvideox.parallel.collectives import exchange, gather_equal
+from cogvideox.parallel.collectives import all_gather_stack, all_to_all
 from cogvideox.vae.conv_cache import ConvCache
 
 Lengths = tuple[int, ...]
+"""Number of frames of each rank."""
 
 
 def latents_per_rank(num_latents: int, num_ranks: int) -> Lengths:
-    """Latent frames of each rank. The first one of the video comes on top of rank 0's; the others are shared evenly.
+    """Number of latent frames of each rank: rank 0 has the first one of the video, and the others are split evenly.
 
     Raises:
-        UserError: fewer latent frames after the first than ranks.
+        UserError: there are fewer latent frames after the first than ranks.
     """
     rest = num_latents - 1
     if rest < num_ranks and num_ranks > 1:
         needed = geometry.video_frames(num_ranks + 1)
         raise UserError(
             f"{geometry.format_frames(geometry.video_frames(num_latents))} are too few for {num_ranks} processes "
-            f"in time: each needs {geometry.FRAME_RATIO} frames after the first one, "
-            f"so take {needed} frames or fewer processes"
+            f"in time, each of which needs {geometry.FRAME_RATIO} frames after the first one: "
+            f"use {needed} frames or fewer processes"
         )
     return tuple((r == 0) + rest * (r + 1) // num_ranks - rest * r // num_ranks for r in range(num_ranks))
 
 
 def frames_per_rank(latents: Lengths) -> Lengths:
-    """Frames of each rank, given its latent frames: (3, 2) -> (9, 8)."""
+    """Number of frames of each rank, from its latent frames: (3, 2) -> (9, 8)."""
     return tuple(geometry.FRAME_RATIO * n - (geometry.FRAME_RATIO - 1) * (r == 0) for r, n in enumerate(latents))
 
 
 def local_frames(x: Float[Tensor, "b c t h w"], lengths: Lengths, rank: int) -> Float[Tensor, "b c _t h w"]:
-    """The stretch of this rank."""
+    """This rank's part of the frames."""
     return x.split(lengths, dim=2)[rank]
 
 
 class HaloCache(ConvCache):
-    """A stretch of time between those of other ranks.
+    """The conv_cache of one rank's part of the frames, with halo exchange.
 
     Args:
-        rounds: the lengths of all ranks, of what goes into the network: of the whole video, or of one piece of it after
-            the other, with `advance()` between them. Rank 0 has the first frame and at least one latent frame more.
+        rounds: for each piece of the video that is passed through the network (usually one, the whole video), the
+            number of input frames of each rank. Call `advance()` between pieces. Rank 0 has the first frame and at
+            least one more latent frame.
     """
 
     def __init__(self, group: ProcessGroup, *rounds: Lengths) -> None:
@@ -73,31 +75,32 @@ class HaloCache(ConvCache):
         self._group = group
         self._rank = group.rank()
         self._rounds = list(rounds)
-        self._tails: dict[nn.Module, Tensor] = {}
-        self._begins = True  # the first round, with the video's first frame
+        self._frames: dict[nn.Module, Tensor] = {}
+        self._is_first_round = True
 
-    def prepend(self, layer: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+    def prepend(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         lengths = self._lengths(x)
         ends = list(accumulate(lengths))
-        # Counted from the beginning of this round: the frames that a rank can give, and those that it lacks.
+        # For each rank, the frames that it holds and the frames that it needs, counted from the start of this round.
         has = [range(end - n, end) for end, n in zip(ends, lengths)]
         has[0] = range(-num_frames, lengths[0])
-        lacks = [range(own.start - num_frames, own.start) for own in has]
-        # Rank 0 begins the next round, after the end of this one.
-        lacks[0] = range(ends[-1] - num_frames, ends[-1]) if len(self._rounds) > 1 else range(0)
+        needs = [range(own.start - num_frames, own.start) for own in has]
+        # Rank 0 needs the end of this round for the start of the next one.
+        needs[0] = range(ends[-1] - num_frames, ends[-1]) if len(self._rounds) > 1 else range(0)
 
         known, own = x, has[self._rank]
         if self._rank == 0:
-            before = x[:, :, :1].expand(-1, -1, num_frames, -1, -1) if self._begins else self._tails.pop(layer)
+            before = x[:, :, :1].expand(-1, -1, num_frames, -1, -1) if self._is_first_round else self._frames.pop(conv)
             known = torch.cat([before, x], dim=2)
-        parts = [known[:, :, part.start - own.start : part.stop - own.start] for part in (_both(own, r) for r in lacks)]
-        counts = [len(_both(theirs, lacks[self._rank])) for theirs in has]
+        sent = [_overlap(own, theirs) for theirs in needs]
+        parts = [known[:, :, part.start - own.start : part.stop - own.start] for part in sent]
+        counts = [len(_overlap(theirs, needs[self._rank])) for theirs in has]
         shapes = [(*x.shape[:2], count, *x.shape[3:]) for count in counts]
-        received = torch.cat(exchange(parts, shapes, self._group), dim=2)
+        received = torch.cat(all_to_all(parts, shapes, self._group), dim=2)
         if self._rank == 0 and len(self._rounds) > 1:
-            self._tails[layer] = received
+            self._frames[conv] = received
             return known
-        # Rank 0 has received nothing, but what it gave away is differentiated with what it received.
+        # Rank 0 receives nothing here, but the concatenation keeps the frames that it sends in the graph.
         return torch.cat([received, known], dim=2)
 
     def group_norm(
@@ -105,7 +108,8 @@ class HaloCache(ConvCache):
     ) -> Float[Tensor, "b c t h w"]:
         exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         groups = rearrange(exact, "b (g c) t h w -> b g (c t h w)", g=num_groups)
-        variances, means = gather_equal(torch.stack(torch.var_mean(groups, -1, correction=0)), self._group).unbind(1)
+        own = torch.stack(torch.var_mean(groups, -1, correction=0))
+        variances, means = all_gather_stack(own, self._group).unbind(1)
         lengths = self._lengths(x)
         shares = [n / sum(lengths) for n in lengths]
         mean = torch.stack([share * m for share, m in zip(shares, means)]).sum(0)
@@ -115,24 +119,24 @@ class HaloCache(ConvCache):
         mean, inverse = (m.repeat_interleave(each, dim=1) for m in (mean, (variance + eps).rsqrt()))
         scale = weight * inverse
         shift = bias - mean * scale
-        # One multiplication and addition: no other feature map is kept for the way back.
+        # A single multiply-add keeps no other feature map for the backward pass.
         return torch.addcmul(shift[..., None, None, None], exact, scale[..., None, None, None]).to(x.dtype)
 
     def advance(self, *, is_last: bool = False) -> None:
-        """The next round follows."""
+        """Continue with the next round."""
         self._rounds.pop(0)
-        self._begins = self.is_first = False
+        self._is_first_round = self.is_first = False
 
     def _lengths(self, x: Float[Tensor, "b c t h w"]) -> Lengths:
-        """The lengths of all ranks at the frame rate of x: layers halve and double time, but for the first frame."""
+        """Number of frames of each rank at the frame rate of x: layers halve or double time, except the first frame."""
         lengths = self._rounds[0]
-        firsts = [int(self._begins and r == 0) for r in range(len(lengths))]
+        firsts = [int(self._is_first_round and r == 0) for r in range(len(lengths))]
         first = firsts[self._rank]
         rate = Fraction(x.shape[2] - first, lengths[self._rank] - first)
         return tuple(int((n - one) * rate) + one for n, one in zip(lengths, firsts))
 
 
-def _both(one: range, other: range) -> range:
-    """The frames of two stretches; nothing, at the beginning of the first, where they do not meet."""
+def _overlap(one: range, other: range) -> range:
+    """The frames in both ranges; an empty range at the start of the first if there are none."""
     start, stop = max(one.start, other.start), min(one.stop, other.stop)
     return range(start, stop) if start < stop else range(one.start, one.start)

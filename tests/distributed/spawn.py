@@ -1,7 +1,7 @@
-"""Several processes that run one function: `on_ranks(2, check, ...)` runs `check(ranks, ...)` in each of two.
+"""Run a function on several ranks: `on_ranks(2, check, ...)` runs `check(ranks, ...)` in two processes.
 
-What a process raises is raised here, with its traceback. Functions are found by their name, so they stand at the top of
-a test file.
+Exceptions of a process are raised here, with their traceback. Functions are pickled by name, so they must be defined at
+the top level of a test file.
 """
 
 import os
@@ -18,20 +18,20 @@ from cogvideox.parallel import mesh
 
 
 def on_ranks(world: int, function: Callable[..., None], *args: Any, sequence: int = 1) -> None:
-    as_torchrun(world, _joined, sequence, function, args)
+    as_torchrun(world, _with_ranks, sequence, function, args)
 
 
 def as_torchrun(world: int, function: Callable[..., None], *args: Any) -> None:
-    """Runs `function(*args)` in processes that have not joined yet, as a command that `torchrun` starts."""
-    # A server that has torch already forks each process in a moment; forking this one would copy its threads' locks.
+    """Run `function(*args)` in processes with the environment of `torchrun`, before `init_process_group`."""
+    # Forking from a server that has imported torch is fast. Forking this process would copy its threads' locks.
     mp.get_context("forkserver").set_forkserver_preload([__name__])
-    # As `torchrun` does: the store is there before the processes are, so that no other program can get its port.
+    # As in `torchrun`, the store exists before the processes, so that no other program can take its port.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     mp.start_processes(_run, (world, store.port, function, args), nprocs=world, start_method="forkserver", join=True)
 
 
 def torchrun(*words: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
-    """`torchrun -m cogvideox WORDS`, by a port that it chooses itself."""
+    """Run `torchrun -m cogvideox WORDS` on a free port."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
     command = [sys.executable, *launch, "-m", "cogvideox", *words]
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
@@ -52,6 +52,6 @@ def _run(rank: int, world: int, port: int, function: Callable[..., None], args: 
     function(*args)
 
 
-def _joined(sequence: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _with_ranks(sequence: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     with mesh.init_ranks(sequence=sequence, device="cpu") as ranks:
         function(ranks, *args)

@@ -1,4 +1,4 @@
-"""Stages of training over ranks: the weights that one process makes, and checkpoints that any number goes on from."""
+"""Diffusion training on several ranks equals that of one process and resumes on any number of ranks."""
 
 import json
 from dataclasses import replace
@@ -58,8 +58,8 @@ def run(settings: DiffusionTraining, out: Path, stops: bool = False) -> None:
 
 
 @pytest.mark.parametrize("way", CHANGES)
-def test_two_are_one(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
-    """Samples on the way, of more prompts than ranks, are the same and disturb no step."""
+def test_two_ranks_equal_one_process(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
+    """Validation samples, of more prompts than ranks, are the same too and do not affect training."""
     changed = replace(settings, samples=SAMPLES, **CHANGES[way])
     as_torchrun(2, run, changed, tmp_path / "two")
     run(replace(changed, sequence=1), tmp_path / "one")
@@ -69,10 +69,10 @@ def test_two_are_one(settings: DiffusionTraining, way: str, tmp_path: Path) -> N
     for step in (1, 2, 3):
         sheet = f"samples/step-{step:08d}.png"
         ours, theirs = (read_image(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
-        assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # a level, where rounding decides
+        assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # rounding
 
 
-def test_optimizers_for_one_process(
+def test_single_process_optimizers_are_refused(
     settings: DiffusionTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -87,7 +87,7 @@ def _losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("way", ["all", "lora"])
-def test_two_then_one_then_two(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
+def test_resumes_on_two_then_one_then_two_ranks(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
     changed = replace(settings, **CHANGES[way])
     run(changed, tmp_path / "whole")
     as_torchrun(2, run, changed, tmp_path / "pieces", True)
@@ -96,7 +96,7 @@ def test_two_then_one_then_two(settings: DiffusionTraining, way: str, tmp_path: 
     close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
 
 
-def test_all_ranks_measure_and_one_writes(settings: DiffusionTraining, tmp_path: Path) -> None:
+def test_all_ranks_validate_and_one_writes_metrics(settings: DiffusionTraining, tmp_path: Path) -> None:
     changed = replace(settings, validation=settings.data[0].store)
     changed = replace(changed, run=replace(changed.run, num_steps=2, validate_interval=1))
     as_torchrun(2, run, changed, tmp_path / "two")
@@ -104,7 +104,7 @@ def test_all_ranks_measure_and_one_writes(settings: DiffusionTraining, tmp_path:
     assert ["validation/loss" in line for line in lines] == [False, True, False, True]
 
 
-def test_all_stop_while_one_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
+def test_all_ranks_stop_while_one_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
     clips = Path(settings.model).parent / "clips"
     as_torchrun(2, run, replace(settings, data=(DataSource(str(clips)),)), tmp_path, True)
     assert not (tmp_path / "checkpoints").exists()
@@ -115,9 +115,7 @@ def refused(settings: DiffusionTraining, out: Path) -> None:
         train(settings, out)
 
 
-def test_heads_that_cannot_be_shared_are_told_before_anything_is_encoded(
-    settings: DiffusionTraining, tmp_path: Path
-) -> None:
+def test_heads_are_checked_before_anything_is_encoded(settings: DiffusionTraining, tmp_path: Path) -> None:
     data = (DataSource(str(Path(settings.model).parent / "clips")),)
     as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)
     assert not (tmp_path / "stores").exists()

@@ -1,4 +1,4 @@
-"""Steps over ranks are steps of one process: FSDP2, recomputing, compiling, clipping, and averaged weights."""
+"""FSDP2 training steps equal those of one process, with checkpointing, compilation, clipping and EMA."""
 
 from dataclasses import replace
 
@@ -36,8 +36,11 @@ def whole(x: torch.Tensor) -> torch.Tensor:
 
 
 def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], torch.Tensor, dict[str, torch.Tensor]]:
-    """After steps on this process's clips: gradient norms; outputs of the average after each step, as samplers ask for
-    them, then of the weights, of their average and of the weights again; the weights."""
+    """Train on this process's clips; return gradient norms, outputs and weights.
+
+    Outputs are those of the EMA after each step (with precomputed modulation, as in sampling), then those of the
+    weights, of the EMA and of the weights again.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3, fused=True)
     ema, norms, outputs = EMA({"model": model}, 0.5), [], []
     for step in range(NUM_STEPS):
@@ -68,9 +71,9 @@ def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
     model = make()
     parallelize(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
     apply_ulysses(model, ranks.sequence)
-    row, num_rows = ranks.data.rank(), ranks.data.size()
-    each = NUM_CLIPS // num_rows
-    norms, outputs, weights = train(model, slice(row * each, (row + 1) * each), num_rows)
+    rank, num_ranks = ranks.data.rank(), ranks.data.size()
+    each = NUM_CLIPS // num_ranks
+    norms, outputs, weights = train(model, slice(rank * each, (rank + 1) * each), num_ranks)
     close(torch.tensor(norms), torch.tensor(wanted_norms), "norms")
     close(outputs, wanted_outputs, "outputs")
     assert weights.keys() == wanted.keys()
@@ -96,21 +99,21 @@ def check_precision(ranks: Ranks) -> None:
 
 @pytest.mark.parametrize(("world", "sequence"), [(2, 1), (4, 1), (2, 2), (4, 2)])
 @pytest.mark.parametrize("checkpointing", ["none", "full", "selective"])
-def test_steps(world, sequence, checkpointing):
+def test_steps_equal_those_of_one_process(world, sequence, checkpointing):
     on_ranks(world, check, checkpointing, False, sequence=sequence)
 
 
 @pytest.mark.parametrize("sequence", [1, 2])
-def test_compiled_steps(sequence):
+def test_compiled_steps_equal_those_of_one_process(sequence):
     on_ranks(2, check, "selective", True, sequence=sequence)
 
 
-def test_bfloat16():
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
     on_ranks(2, check_precision)
 
 
 class Attentions(TorchDispatchMode):
-    """Counts how often attention is really computed."""
+    """Counts computations of attention."""
 
     count = 0
 
@@ -120,8 +123,8 @@ class Attentions(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
-def test_what_is_computed_twice(checkpointing, times):
-    """And a process alone gets the same gradients, whatever is recomputed."""
+def test_checkpointing_recomputes_attention_only_if_full(checkpointing, times):
+    """Gradients are identical in all modes."""
     plain, model = make(), make()
     parallelize(model, model.blocks, checkpointing=checkpointing)
     x, text, t = torch.randn(1, 4, 3, 4, 6), torch.randn(1, tiny.TEXT_LENGTH, 32), torch.tensor([500])

@@ -1,4 +1,4 @@
-"""Several processes make the video that one makes."""
+"""Generation on several ranks gives the video of one process."""
 
 import json
 from pathlib import Path
@@ -20,13 +20,13 @@ CLIP = np.random.default_rng(1).integers(255, size=(17, 32, 48, 3), dtype=np.uin
 
 
 def check(ranks: Ranks, folder: Path, requests: list[dict]) -> None:
-    alone, together = CogVideoX.from_pretrained(folder, "cpu"), CogVideoX.from_pretrained(folder, ranks=ranks)
+    single, several = CogVideoX.from_pretrained(folder, "cpu"), CogVideoX.from_pretrained(folder, ranks=ranks)
     for request in requests:
-        one, ours = (pipe.generate("a ball", seed=3, output="float", **request).frames for pipe in (alone, together))
+        one, ours = (pipe.generate("a ball", seed=3, output="float", **request).frames for pipe in (single, several))
         assert np.abs(one - ours).max() <= 1e-5, f"{request.keys()}: {np.abs(one - ours).max():.1e}"
 
 
-WAYS = {
+REQUESTS = {
     "2b": [
         {},
         {"guidance_scale": 1.0, "num_frames": 13},
@@ -41,33 +41,33 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("variant", WAYS)
+@pytest.mark.parametrize("variant", REQUESTS)
 @pytest.mark.parametrize(("world", "sequence"), [(2, 1), (2, 2), (4, 2)])
-def test_the_same_video(world, sequence, variant, tmp_path):
-    on_ranks(world, check, tiny.write(tmp_path / "model", variant), WAYS[variant], sequence=sequence)
+def test_several_ranks_give_the_same_video(world, sequence, variant, tmp_path):
+    on_ranks(world, check, tiny.write(tmp_path / "model", variant), REQUESTS[variant], sequence=sequence)
 
 
-def test_command_line(tmp_path):
-    """With a seed that is drawn by the first process alone, so that they have to agree on it."""
+def test_command_line_gives_the_same_video(tmp_path):
+    """The seed is drawn by rank 0 and broadcast."""
     words = ["generate", "a red ball", "--num-inference-steps", "3", "-o"]
     ours, one = tmp_path / "ours.mp4", tmp_path / "one.mp4"
     done = torchrun(*words, str(ours))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ours.mp4") == 1
     seed = json.loads(ours.with_suffix(".json").read_text())["seed"]
-    # One half of guidance after the other, as the ranks have them: both in a batch are rounded in another way.
+    # Sequential guidance, as on the ranks: a batch of both predictions rounds differently.
     assert main([*words, str(one), "--seed", str(seed), "--sequential-guidance"]) == 0
     assert np.array_equal(read(ours)[0], read(one)[0])
 
 
-def test_errors_of_the_command_line_are_said_once(tmp_path):
+def test_errors_of_the_command_line_are_printed_once(tmp_path):
     done = torchrun("generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4"))
     assert done.returncode != 0
     assert done.stderr.count("num_frames=8 is not allowed") == 1
     assert "Traceback" not in done.stderr.split("torch")[0]
 
 
-def test_how_ranks_are_laid_out():
+def test_sequence_degree_depends_on_guidance_and_heads():
     assert sequence_degree(2, 5, guided=True) == 1
     assert sequence_degree(4, 30, guided=True) == 2
     assert sequence_degree(3, 30, guided=True) == 3

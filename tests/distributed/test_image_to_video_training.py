@@ -1,4 +1,4 @@
-"""A text model that learns to begin with an image, over two ranks: the weights that one process makes."""
+"""Image-to-video training from a text model on two ranks equals that of one process."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ def run(settings: DiffusionTraining, out: Path) -> None:
     assert train(settings, out) is not None
 
 
-def test_two_are_one(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     text = tiny_runs.diffusion_run(tmp_path)
     settings = replace(text, data=(DataSource(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
     as_torchrun(2, run, settings, tmp_path / "two")

@@ -1,4 +1,4 @@
-"""How processes find each other, and what is said when they cannot."""
+"""Ranks: process groups, collectives on objects, and errors."""
 
 from datetime import timedelta
 
@@ -13,39 +13,38 @@ from cogvideox.parallel.mesh import Ranks
 from tests.distributed.spawn import on_ranks
 
 
-def check_places(ranks: Ranks) -> None:
+def check_groups(ranks: Ranks) -> None:
     assert (ranks.size, ranks.data.size(), ranks.sequence.size()) == (4, 2, 2)
     assert (ranks.data.rank(), ranks.sequence.rank()) == divmod(ranks.rank, 2)
     assert ranks.device.type == "cpu"
-    assert ranks.object_group._get_backend(ranks.device).options._timeout > timedelta(
-        days=1
-    )  # what one of them makes takes time
+    # Long, because one rank may work for hours while the others wait.
+    assert ranks.object_group._get_backend(ranks.device).options._timeout > timedelta(days=1)
 
 
-def check_agreement(ranks: Ranks) -> None:
-    assert ranks.run_on_rank_zero(lambda: ["made by", ranks.rank]) == ["made by", 0]
+def check_objects(ranks: Ranks) -> None:
+    assert ranks.run_on_rank_zero(lambda: ["from", ranks.rank]) == ["from", 0]
 
     def refuse() -> None:
         raise UserError("rank 0 cannot")
 
     with pytest.raises(UserError, match="rank 0 cannot"):
         ranks.run_on_rank_zero(refuse)
-    with pytest.raises(ZeroDivisionError):  # nor is anyone left to wait by another error
+    with pytest.raises(ZeroDivisionError):  # on every rank, so none waits
         ranks.run_on_rank_zero(lambda: 1 // 0)
 
-    def only_one_can() -> int:
+    def fail_on_rank_1() -> int:
         if ranks.rank == 1:
             raise UserError("rank 1 cannot")
         return ranks.rank
 
     with pytest.raises(UserError, match="rank 1 cannot"):
-        ranks.run_on_all(only_one_can)
+        ranks.run_on_all(fail_on_rank_1)
     assert ranks.run_on_all(lambda: ranks.rank) == ranks.rank
     assert ranks.all_gather_objects("ab"[ranks.rank]) == ["a", "b"]
 
 
 def check_timesteps(ranks: Ranks) -> None:
-    """The slots of a step are shared by the data ranks: together they are one process's, whatever the number."""
+    """The timesteps of all data-parallel ranks together are those of one process."""
     mine = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
     found = ranks.all_gather_objects(mine.tolist())
     rows = [t for row in found[:: ranks.sequence.size()] for t in row]
@@ -53,37 +52,37 @@ def check_timesteps(ranks: Ranks) -> None:
     assert found[ranks.rank] == found[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
 
 
-def test_places():
-    on_ranks(4, check_places, sequence=2)
+def test_data_and_sequence_groups():
+    on_ranks(4, check_groups, sequence=2)
 
 
-def test_agreement():
-    on_ranks(2, check_agreement)
+def test_objects_and_errors_reach_all_ranks():
+    on_ranks(2, check_objects)
 
 
 @pytest.mark.parametrize(("world", "sequence"), [(2, 1), (4, 2)])
-def test_timesteps(world, sequence):
+def test_explicit_uniform_timesteps_over_ranks(world, sequence):
     on_ranks(world, check_timesteps, sequence=sequence)
 
 
-def test_processes_that_are_no_whole_groups():
-    with pytest.raises(UserError, match=r"6 processes are not whole groups of sequence=4; it can be one of 1, 2, 3, 6"):
+def test_sequence_must_divide_the_world_size():
+    with pytest.raises(UserError, match=r"sequence=4 must divide the number of processes, 6: it can be 1, 2, 3, 6"):
         mesh.check_divides(6, 4)
 
 
-def test_a_process_alone(monkeypatch):
+def test_init_without_torchrun_is_refused(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert mesh.world_size() == 1
     with pytest.raises(UserError, match="torchrun"), mesh.init_ranks():
         pass
 
 
-def test_no_gpus(monkeypatch):
+def test_missing_gpus_and_unknown_devices_are_refused(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "999", "LOCAL_WORLD_SIZE": "999"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(UserError, match="need a GPU each"), mesh.init_ranks(device="cuda"):
+    with pytest.raises(UserError, match=r"need \d+ GPUs"), mesh.init_ranks(device="cuda"):
         pass
     with pytest.raises(UserError, match="auto, cpu or cuda"), mesh.init_ranks(device="tpu"):
         pass
@@ -95,20 +94,22 @@ def test_a_rank_that_fails_does_not_wait_for_the_others(device, abort, monkeypat
     calls = []
     monkeypatch.setattr(mesh, "_abort_process_group", lambda: calls.append("abort"))
     monkeypatch.setattr(mesh.dist, "destroy_process_group", lambda: calls.append("destroy"))
-    mesh._leave(torch.device(device), failed=True)
-    mesh._leave(torch.device(device), failed=False)
+    mesh._shut_down(torch.device(device), failed=True)
+    mesh._shut_down(torch.device(device), failed=False)
     assert calls == ["abort" if abort else "destroy", "destroy"]
 
 
-def test_leaving_by_an_error(monkeypatch):
+def test_groups_are_shut_down_after_an_error(monkeypatch):
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     for name, value in {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
         monkeypatch.setenv(name, value)
-    left, leave = [], mesh._leave
-    monkeypatch.setattr(mesh, "_leave", lambda device, failed: left.append(failed) or leave(device, failed=failed))
+    calls, actual = [], mesh._shut_down
+    monkeypatch.setattr(
+        mesh, "_shut_down", lambda device, failed: calls.append(failed) or actual(device, failed=failed)
+    )
     with mesh.init_ranks(device="cpu"):
         pass
     with pytest.raises(KeyboardInterrupt), mesh.init_ranks(device="cpu"):
         raise KeyboardInterrupt
-    assert left == [False, True] and not dist.is_initialized()
+    assert calls == [False, True] and not dist.is_initialized()

@@ -1,5 +1,4 @@
-"""A run that goes on with another number of ranks ends as one that was left alone, to 1e-6: its weights, their averages
-and what the optimizer remembers."""
+"""Sharded checkpoints: a run resumed on another number of ranks equals an uninterrupted one, to 1e-6."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ class Counter:
 
 
 def train(ranks: Ranks | None, out: Path, until: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Goes on to step `until` and saves; returns the weights, their averages and what the optimizer keeps of them."""
+    """Resume, train to step `until` and save; return the weights, the EMA and the optimizer state."""
     torch.manual_seed(0)
     model = Transformer(replace(tiny.transformer("5b"), num_attention_heads=4))
     parallelize(model, model.blocks, ranks)
@@ -106,15 +105,15 @@ def check_not_finite(ranks: Ranks, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Path:
-    """Six steps of one process, and what came of them."""
+    """The state after six steps of one process."""
     out = tmp_path_factory.mktemp("uninterrupted")
     torch.save(train(None, out, 6), out / "expected.pt")
     return out / "expected.pt"
 
 
 @pytest.mark.parametrize("worlds", [(2, 1, 2), (2, None, 2), (None, 2, 4)], ids=str)
-def test_another_number_of_ranks(worlds, uninterrupted, tmp_path):
-    """None is a process that `torchrun` did not start, with files of the other form."""
+def test_resumes_on_another_number_of_ranks(worlds, uninterrupted, tmp_path):
+    """None is a single process without `torchrun`, whose checkpoint has another format."""
     for i, world in enumerate(worlds):
         last = i == len(worlds) - 1
         if world is None:
@@ -123,7 +122,7 @@ def test_another_number_of_ranks(worlds, uninterrupted, tmp_path):
             on_ranks(world, check, tmp_path, 2 * i + 2, uninterrupted if last else None)
 
 
-def test_files_are_safetensors(tmp_path):
+def test_shards_are_safetensors(tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     files = sorted((tmp_path / "checkpoints/step-00000001").iterdir())
     assert sorted(file.suffix for file in files) == [".json", ".safetensors", ".safetensors"]
@@ -131,11 +130,11 @@ def test_files_are_safetensors(tmp_path):
     assert "model.text_in.weight" in names[0] & names[1]
 
 
-def test_what_is_not_finite_on_one_rank_is_saved_by_none(tmp_path):
+def test_nonfinite_weights_on_one_rank_are_not_saved(tmp_path):
     on_ranks(2, check_not_finite, tmp_path)
 
 
-def test_a_damaged_shard(uninterrupted, tmp_path):
+def test_damaged_shard_is_refused(uninterrupted, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     shard = next((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
@@ -144,7 +143,7 @@ def test_a_damaged_shard(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_missing_shard(which, tmp_path):
+def test_missing_shard_is_refused(which, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     shard = sorted((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))[which]
     shard.unlink()

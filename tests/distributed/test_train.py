@@ -1,11 +1,11 @@
-"""`torchrun -m cogvideox train`: a run of several processes from the command line."""
+"""`torchrun -m cogvideox train`: training on several ranks from the command line."""
 
 from pathlib import Path
 
 from tests.distributed.spawn import torchrun
 
 
-def test_vae(tmp_path: Path):
+def test_vae_training(tmp_path: Path):
     out = tmp_path / "run"
     small = ["run.num_steps=2", "run.batch_size=2", "crop_steps=0", "image_interval=0", "validation.num_clips=2"]
     done = torchrun("train", "toybox-vae-1", "--out", str(out), "start=toybox", "run.device=cpu", "loss.gan=0", *small)

@@ -1,4 +1,4 @@
-"""The transformer with tokens and heads over ranks is the transformer of one process, forward and backward."""
+"""The transformer with Ulysses sequence parallelism equals that of one process, forward and backward."""
 
 from dataclasses import replace
 
@@ -50,21 +50,21 @@ def check(ranks: Ranks, variant: str, packed: bool) -> None:
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b"])
 @pytest.mark.parametrize("world", [2, 4])
-def test_one_clip(world, variant):
+def test_one_clip_equals_one_process(world, variant):
     on_ranks(world, check, variant, False, sequence=world)
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_packed_clips(world):
+def test_packed_clips_equal_one_process(world):
     on_ranks(world, check, "5b", True, sequence=world)
 
 
-def test_stretches():
+def test_layout_of_each_rank():
     parts = [local_layout(StreamLayout((3, 4, 3, 1)), rank, 4) for rank in range(4)]
     assert [part.spans for part in parts] == [(2, 0, 0, 0), (1, 2, 0, 0), (0, 2, 1, 0), (0, 0, 2, 1)]
     assert parts[0].lengths == (2, 3, 3, 3)
 
 
-def test_heads_that_do_not_divide():
+def test_heads_must_divide():
     with pytest.raises(UserError, match=r"4 processes cannot share the 30 attention heads.*; 1, 2, 3, 5, 6, 10"):
         check_heads(30, 4)

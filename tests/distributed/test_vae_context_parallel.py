@@ -1,4 +1,4 @@
-"""The VAE with time over ranks is the VAE of one process, forward and backward."""
+"""The VAE with frames split over ranks equals that of one process, forward and backward."""
 
 from itertools import accumulate
 
@@ -26,7 +26,7 @@ def make_vae() -> CausalVAE:
     vae, generator = CausalVAE(CONFIG), torch.Generator().manual_seed(0)
     init_weights(vae, generator)
     with torch.no_grad():
-        for parameter in vae.parameters():  # away from the tidy initial values
+        for parameter in vae.parameters():  # away from zeros and identities
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return vae
 
@@ -36,7 +36,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
-    """One pass over the whole clip, by one process and by all: outputs, gradients of the input and of every weight."""
+    """One pass over the whole clip: outputs, and gradients of the input and of every weight."""
     vae = make_vae()
     x = noise(2, 3, sum(frames_per_rank(lengths)), 16, 24) if name == "encoder" else noise(2, 4, sum(lengths), 2, 3)
     into, out = frames_per_rank(lengths), lengths
@@ -46,7 +46,7 @@ def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
 
     whole = x.clone().requires_grad_()
     expected = network(whole, ConvCache())
-    weight = noise(*expected.shape)  # a loss that no symmetry makes easy
+    weight = noise(*expected.shape)  # a loss without symmetries
     ((expected * weight).sum() / weight.numel()).backward()
     wanted = take_gradients(vae)
 
@@ -61,7 +61,7 @@ def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
 
 
 def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None:
-    """A long clip in pieces, each cut over the ranks, is what `Stream` makes of the same pieces."""
+    """A long clip in pieces, each split over the ranks, equals `StreamingCache` with the same pieces."""
     vae = make_vae()
     total = sum(map(sum, rounds))
     x = noise(1, 3, total, 16, 16) if name == "encoder" else noise(1, 4, total, 2, 2)
@@ -118,7 +118,7 @@ def check_decode_stream(ranks: Ranks, num_latents: int) -> None:
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 @pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (2, 1), (5, 1), (2, 1, 3, 1), (3, 2, 2, 2)], ids=str)
-def test_one_pass(name, lengths):
+def test_one_pass_equals_one_process(name, lengths):
     on_ranks(len(lengths), check_network, name, lengths)
 
 
@@ -126,20 +126,20 @@ def test_one_pass(name, lengths):
     ("name", "rounds"),
     [("decoder", [(2, 1), (1, 1), (1, 2)]), ("encoder", [(5, 8), (4, 4)]), ("decoder", [(2, 1, 1, 1), (1, 1, 1, 1)])],
 )
-def test_pieces_over_ranks(name, rounds):
+def test_pieces_equal_streaming(name, rounds):
     on_ranks(len(rounds[0]), check_rounds, name, rounds)
 
 
-def test_discriminator():
+def test_discriminator_equals_one_process():
     on_ranks(2, check_discriminator, (2, 3))
 
 
 @pytest.mark.parametrize(("world", "num_latents"), [(2, 1), (2, 3), (2, 6), (2, 7), (4, 5), (4, 13)])
-def test_decoding_chunks_over_ranks(world, num_latents):
+def test_chunk_parallel_decoding_equals_one_process(world, num_latents):
     on_ranks(world, check_decode_stream, num_latents)
 
 
-def test_shares():
+def test_frames_are_split_evenly():
     assert latents_per_rank(13, 4) == (4, 3, 3, 3)
     assert frames_per_rank((4, 3, 3, 3)) == (13, 12, 12, 12)
     assert latents_per_rank(6, 4) == (2, 1, 1, 2)
@@ -148,5 +148,5 @@ def test_shares():
         shares = latents_per_rank(num_latents, size)
         assert sum(shares) == num_latents
         assert sum(frames_per_rank(shares)) == geometry.video_frames(num_latents)
-    with pytest.raises(UserError, match=r"9 frames are too few for 4 processes.*take 17 frames"):
+    with pytest.raises(UserError, match=r"9 frames are too few for 4 processes.*use 17 frames"):
         latents_per_rank(3, 4)

@@ -1,4 +1,4 @@
-"""A VAE run over several processes, in clips, in time or in both, is the run of one process."""
+"""VAE training on several ranks, split over clips, frames or both, equals that of one process."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ SETTINGS = replace(
     perceptual_frames=3,
     disc_start=2,
     disc_lead=2,
-    optim=replace(TINY.optim, lr=1e-6),  # small steps: where a gradient is 0 but for rounding, Adam follows its sign
+    optim=replace(TINY.optim, lr=1e-6),
     disc_optim=replace(TINY.disc_optim, lr=1e-6),
 )
 
@@ -41,19 +41,19 @@ def alone(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("world", "sequence"), [(2, 2), (2, 1), (4, 2)])
-def test_several_processes_are_one(world, sequence, alone, tmp_path):
-    """Losses, norms of gradients and the discriminator's pull, in steps of clips (13 frames: unevenly) and images."""
+def test_several_ranks_equal_one_process(world, sequence, alone, tmp_path):
+    """Losses, gradient norms and the discriminator's weight, for clips (13 frames, split unevenly) and images."""
     out = tmp_path / "run"
     as_torchrun(world, run, replace(SETTINGS, context_parallel=sequence), out)
     for ours, theirs in zip(history(out), history(alone), strict=True):
         assert ours.keys() == theirs.keys()
         for name in theirs.keys() - {"ms_per_step", "samples_per_second"}:
-            # The features of the perceptual term have kinks, and a last digit may lie on the other side of one.
+            # The perceptual features have kinks, and rounding may cross one.
             assert ours[name] == pytest.approx(theirs[name], rel=5e-4, abs=1e-5), (ours["step"], name)
     assert (out / "vae/config.json").is_file()
 
 
-def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
+def test_resumes_on_another_number_of_ranks(alone, tmp_path):
     out, first = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
     first = replace(first, optim=replace(first.optim, schedule="constant"))
     rest = replace(SETTINGS, optim=first.optim)
