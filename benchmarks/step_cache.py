@@ -137,7 +137,7 @@ def main() -> None:
     denoise.StepCache = CountingCache
     until = time.perf_counter() + options.seconds
     pipes = {is_float8: CogVideoX.from_pretrained("toybox") for is_float8 in (False, True)}
-    to_float8(pipes[True].bundle.transformer)
+    to_float8(pipes[True].model.transformer)
     prompts = PROMPTS[: 2 if options.tiny else options.prompts]
     seeds = range(options.seed, options.seed + (1 if options.tiny else options.rounds))
     wanted = [(prompt, seed) for prompt in prompts for seed in seeds]

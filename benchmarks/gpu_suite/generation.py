@@ -146,7 +146,7 @@ def measure_generation(run: Run, preset: str) -> None:
 
 def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
     """Run `make` with another transformer in the pipeline."""
-    plain, ours.bundle = ours.bundle, replace(ours.bundle, transformer=transformer)
+    plain, ours.model = ours.model, replace(ours.model, transformer=transformer)
     try:
         return make()
     finally:
