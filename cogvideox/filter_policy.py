@@ -1,7 +1,7 @@
-"""Which rows count, at which step: bounds on columns of scores. Rows are never deleted for their scores.
+"""Filtering of clips by their scores, as a function of the training step. Rows are never deleted for their scores.
 
-A policy is plain settings, and what it keeps is a function of the columns and the step alone, so that every rank keeps
-the same rows and a resumed run goes on with them. Imports no torch.
+A policy is plain configuration. The rows that it keeps depend on the columns and the step alone, so every rank keeps
+the same rows, and so does a resumed run. Imports no torch.
 """
 
 import difflib
@@ -16,24 +16,24 @@ from cogvideox.errors import UserError
 
 Column = Sequence[float | int | str | None] | np.ndarray
 Columns = Mapping[str, Column]
-"""A table of clips by the names of its columns. None, NaN and, among texts, "" are scores that were not measured."""
+"""Columns of a table of clips by name. None, NaN and "" (in a column of strings) are missing scores."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What one column has to be, from one step to another.
+    """A condition on one column, in a range of steps.
 
-    column: its name. `text` columns have `among`; the others are for numbers.
-    at_least, at_most: the smallest and the largest value that is kept.
-    best: the share of rows that is kept, those with the largest values among all that have one: 0.2 is the best fifth.
-        Rows that tie with the last of them are kept too.
-    among: the values that are kept.
-    keep_missing: whether a row without the score is kept, as images have no score of motion.
-    from_step, to_step: the bound holds from the one on until before the other; None is for ever. So a bound that
-        becomes stricter is two.
+    Attributes:
+        column: name of the column.
+        at_least, at_most: range of the numbers that are kept.
+        best: share of the rows that is kept, those with the largest numbers: 0.2 keeps the best 20%. Rows that are tied
+            with the last of them are kept too. Rows without a score do not count.
+        among: the strings that are kept.
+        keep_missing: whether rows without the score are kept, such as images without a motion score.
+        from_step, to_step: the condition applies from `from_step` until before `to_step` (None: until the end).
 
     Raises:
-        UserError: nothing that it asks for, or what no row can satisfy.
+        UserError: there is no condition, or one that no row can satisfy.
     """
 
     column: str
@@ -46,24 +46,24 @@ class Bound:
     to_step: int | None = None
 
     def __post_init__(self) -> None:
-        of_numbers = [value for value in (self.at_least, self.at_most, self.best) if value is not None]
-        if bool(of_numbers) == bool(self.among) or any(map(math.isnan, of_numbers)):
-            raise UserError(f"the bound on {self.column} needs at_least, at_most or best, or, for texts, among")
+        numeric = [value for value in (self.at_least, self.at_most, self.best) if value is not None]
+        if bool(numeric) == bool(self.among) or any(map(math.isnan, numeric)):
+            raise UserError(f"the bound on {self.column} needs at_least, at_most or best (numbers) or among (strings)")
         if self.best is not None and not 0 < self.best <= 1:
-            raise UserError(f"best={self.best} of the bound on {self.column} is not in (0, 1]; 0.2 is the best fifth")
+            raise UserError(f"best={self.best} of the bound on {self.column} must be in (0, 1]; 0.2 keeps the best 20%")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise UserError(f"nothing is at least {self.at_least} and at most {self.at_most}, as {self.column} should")
+            raise UserError(f"the bound on {self.column} has at_least={self.at_least} above at_most={self.at_most}")
         if self.from_step < 0 or (self.to_step is not None and self.to_step <= self.from_step):
-            raise UserError(f"the bound on {self.column} never holds: from_step={self.from_step} to {self.to_step}")
+            raise UserError(f"the bound on {self.column} never applies: from_step={self.from_step} to {self.to_step}")
 
-    def holds_at(self, step: int) -> bool:
+    def applies_at(self, step: int) -> bool:
         return self.from_step <= step and (self.to_step is None or step < self.to_step)
 
-    def keeps(self, values: Column) -> Bool[np.ndarray, " rows"]:
-        """Which rows of the column are kept.
+    def mask(self, values: Column) -> Bool[np.ndarray, " rows"]:
+        """Return a mask of the rows that are kept.
 
         Raises:
-            UserError: texts where there should be numbers.
+            UserError: the column has strings, but the condition is for numbers.
         """
         if self.among:
             missing = np.array([value in (None, "") for value in values], dtype=bool)
@@ -82,41 +82,41 @@ class Bound:
         try:
             return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
         except ValueError:
-            raise UserError(f"{self.column} holds texts, which have no order: bound it by among") from None
+            raise UserError(f"the column {self.column} has strings: use among for its bound") from None
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Bounds that a row has to satisfy all. Without any, every row is kept."""
+    """Bounds that a row must satisfy to be kept. Without bounds every row is kept."""
 
     bounds: tuple[Bound, ...] = ()
 
-    def check(self, columns: Iterable[str]) -> None:
-        """Whether every bound is on a column that there is.
+    def check_columns(self, columns: Iterable[str]) -> None:
+        """Check that the columns of all bounds exist.
 
         Raises:
-            UserError: it is not; the message has the nearest name.
+            UserError: a column does not exist; the message has the nearest name.
         """
         names = sorted(set(columns))
         for bound in self.bounds:
             if bound.column not in names:
                 close = difflib.get_close_matches(bound.column, names, n=1)
-                instead = f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"
-                raise UserError(f"there is no column {bound.column} to bound; {instead}")
+                instead = f"did you mean {close[0]}?" if close else f"available: {', '.join(names) or 'none'}"
+                raise UserError(f"there is no column {bound.column} for a bound; {instead}")
 
-    def phase(self, step: int) -> int:
-        """The step since which what is kept has not changed."""
+    def last_change(self, step: int) -> int:
+        """Return the last step up to `step` at which the set of applicable bounds changed."""
         changes = {step for bound in self.bounds for step in (bound.from_step, bound.to_step) if step is not None}
         return max((change for change in changes if change <= step), default=0)
 
-    def keeps(self, columns: Columns, num_rows: int, step: int) -> Bool[np.ndarray, " rows"]:
-        """Which rows of a table are kept at a step. A column that the table lacks was measured for none of its rows.
+    def mask(self, columns: Columns, num_rows: int, step: int) -> Bool[np.ndarray, " rows"]:
+        """Return a mask of the rows that are kept at a step. Scores of a column that does not exist are missing.
 
         Raises:
-            UserError: texts where there should be numbers.
+            UserError: a column has strings, but its bound is for numbers.
         """
         kept = np.ones(num_rows, dtype=bool)
         for bound in self.bounds:
-            if bound.holds_at(step):
-                kept &= bound.keeps(columns.get(bound.column, [None] * num_rows))
+            if bound.applies_at(step):
+                kept &= bound.mask(columns.get(bound.column, [None] * num_rows))
         return kept

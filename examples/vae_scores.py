@@ -16,7 +16,7 @@ from cogvideox.dataset.latents.toybox_latents import clip_scene, render_clips
 from cogvideox.geometry import decode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
-from cogvideox.training.recipes import HELD_OUT
+from cogvideox.training.recipes import HELD_OUT_SEED
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
 
     vae = load(options.model, device=torch.device("cpu"), dtype=torch.float32).vae
-    clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT, num_frames=options.num_frames)
+    clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT_SEED, num_frames=options.num_frames)
     psnrs, in_one_piece, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))

@@ -18,7 +18,7 @@ from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.geometry import encode_chunks
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_spec import find_model
-from cogvideox.training.recipes import HELD_OUT, RECIPES
+from cogvideox.training.recipes import HELD_OUT_SEED, RECIPES
 from cogvideox.training.vae import trainer
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.metrics import detail, flicker, psnr
@@ -80,7 +80,7 @@ def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
     for name, vae in vaes.items():
         for size, (num_frames, side) in SIZES.items():
             few = num_clips if size == "9x64x64" else max(1, num_clips // 4)
-            clips = ToyboxClips(few, first_seed=HELD_OUT, num_frames=num_frames, height=side, width=side)
+            clips = ToyboxClips(few, first_seed=HELD_OUT_SEED, num_frames=num_frames, height=side, width=side)
             psnrs, detailed, flickering = zip(*(scores(vae, render_clips(clips, [index])) for index in range(few)))
             chunks, whole = torch.stack(psnrs).mean(0).tolist()
             ratios = [

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.cli.train import UNFINISHED, split, train
+from cogvideox.cli.train import UNFINISHED, parse_overrides, train
 from cogvideox.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for recipe, out, changes in stages:
         print(f"{recipe}, in {out}", flush=True)
         try:
-            done = train(recipe, split(changes), out=out, resume=True, max_seconds=left())
+            done = train(recipe, parse_overrides(changes), out=out, resume=True, max_seconds=left())
         except UserError as error:
             print(f"toybox-model: {error}", file=sys.stderr)
             return 2

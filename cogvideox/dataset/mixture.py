@@ -192,7 +192,7 @@ class Mixture:
                     f"row_tokens={settings.row_tokens} is too small for a clip of {longest} tokens in {source}; "
                     f"use at least {longest}"
                 )
-        settings.policy.check({name for table in tables.values() for name in table.columns})
+        settings.policy.check_columns({name for table in tables.values() for name in table.columns})
         if settings.image_share is not None:
             for kind, share in (("image", settings.image_share), ("video", 1 - settings.image_share)):
                 if share > 0 and not any(_kind(lane) == kind for lane in self.lanes):
@@ -282,9 +282,9 @@ class Mixture:
     def _masks(self, step: int) -> dict[str, np.ndarray]:
         """The clips of each source that the policy keeps."""
         policy = self.settings.policy
-        phase = policy.phase(step)
+        phase = policy.last_change(step)
         if self._phase is None or self._phase[0] != phase:
-            masks = {name: policy.keeps(table.columns, len(table.lengths), step) for name, table in self.tables.items()}
+            masks = {name: policy.mask(table.columns, len(table.lengths), step) for name, table in self.tables.items()}
             self._phase = phase, masks
         return self._phase[1]
 

@@ -1,1 +1,1 @@
-"""Training: typed recipes and two honest loops, one for the VAE and one for the transformer."""
+"""Training of the VAE, the transformer and the toybox model, and what they share."""

@@ -1,4 +1,4 @@
-"""Every run that has a name: a function that returns its whole settings. Imports no torch."""
+"""Training recipes: named functions that return a complete config. Imports no torch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +11,15 @@ from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
-# Seeds from here on are never trained on.
-HELD_OUT = 1_000_000_000
+# Scenes with seeds from here on are used for validation only.
+HELD_OUT_SEED = 1_000_000_000
 
 
 def toybox_vae() -> VAETraining:
-    """The shipped model's VAE: the official architecture at small widths, less than an hour on two CPU cores.
+    """The shipped model's VAE: the official architecture with few channels, less than an hour on two CPU cores.
 
-    The first 3,500 steps see crops of 32x32 pixels. The norms pool over a chunk, so the encoder's last 3,500 see whole
-    clips of 9 frames, one official chunk; then the latents are final and the decoder goes on alone.
+    The first 3,500 steps use crops of 32x32 pixels. Group norms pool over a chunk, so the encoder's last 3,500 steps
+    use whole clips of 9 frames, one chunk of the official VAE. Then the encoder is frozen.
     """
     return VAETraining(
         model=VAEConfig(
@@ -31,7 +31,7 @@ def toybox_vae() -> VAETraining:
             scaling_factor=1.0,
         ),
         clips=ToyboxClips(num_clips=100_000),
-        validation=ToyboxClips(num_clips=64, first_seed=HELD_OUT),
+        validation=ToyboxClips(num_clips=64, first_seed=HELD_OUT_SEED),
         optim=OptimSettings(lr=2e-3, betas=(0.9, 0.99), final_lr=0.02),
         run=RunSettings(num_steps=10_000, batch_size=2, log_interval=50, save_interval=500, validate_interval=500),
         loss=LossWeights(l1=1.0, l2=1.0, kl=2e-4),
@@ -47,9 +47,9 @@ def toybox_vae() -> VAETraining:
 def toybox() -> ToyboxTraining:
     """The shipped model's transformer: 64x64, 9 frames, about an hour on two CPU cores.
 
-    After CogVideoX-2B, a twelfth as wide and a fifth as deep, with a small text encoder instead of T5-XXL. That
-    encoder stays as it is drawn: random features keep words apart, and what they mean is learned by the transformer.
-    Toys are a few cells of a latent and can be seen through much noise, hence the shift of the schedule.
+    Like CogVideoX-2B with 1/12 of the width and 1/5 of the depth, and a small text encoder instead of T5-XXL. The text
+    encoder keeps its random initial weights: its features distinguish words, and the transformer learns their meaning.
+    The noise schedule is shifted, because toys remain visible in a latent with much noise.
     """
     text_dim = 128
     return ToyboxTraining(
@@ -65,7 +65,7 @@ def toybox() -> ToyboxTraining:
             relative_attention_max_distance=32,
         ),
         clips=ToyboxClips(num_clips=15_360),
-        validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT),
+        validation=ToyboxClips(num_clips=160, first_seed=HELD_OUT_SEED),
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=200, final_lr=0.05),
         run=RunSettings(num_steps=14_000, batch_size=32, ema_decay=0.999),
         sampling=ToyboxSampling(num_inference_steps=25, guidance_scale=4.0),
@@ -81,10 +81,10 @@ def toybox() -> ToyboxTraining:
 
 
 def toybox_vae_gpu() -> VAETraining:
-    """`toybox-vae` for a GPU: the same network, 14 times the clips, planned for ten minutes of one H200.
+    """`toybox-vae` for a GPU: the same network, 14 times the clips, about ten minutes on one H200.
 
-    Every step sees whole clips. Not compiled: four graphs, of clips and of images, with the encoder's gradient and
-    without, would take a good part of the ten minutes.
+    All steps use whole clips. Not compiled: compiling four graphs (clips and images, with and without the encoder's
+    gradient) would take a large part of the time.
     """
     base = toybox_vae()
     return replace(
@@ -107,7 +107,7 @@ def toybox_vae_gpu() -> VAETraining:
 
 
 def toybox_gpu() -> ToyboxTraining:
-    """`toybox` for a GPU: twice the weights, 18 times the samples, planned for ten minutes of one H200."""
+    """`toybox` for a GPU: twice the parameters, 18 times the samples, about ten minutes on one H200."""
     base = toybox()
     return replace(
         base,
@@ -132,17 +132,17 @@ def toybox_gpu() -> ToyboxTraining:
 
 
 def vae_1() -> VAETraining:
-    """Stage 1 of the paper's VAE: clips of 17 frames at 256x256, 8 or 16 frames a second, images between.
+    """Stage 1 of the paper's VAE: clips of 17 frames at 256x256 and 8 or 16 fps, mixed with images.
 
-    Section 2.1; sizes and frame rates are the paper's, and that a discriminator joins after a few thousand steps.
-    Weights of the terms, learning rates, batch and length are not published, and these are untried at this size.
+    From section 2.1: sizes, frame rates, and a GAN loss after a few thousand steps. Loss weights, learning rates, batch
+    size and number of steps are not published; the values here are not tested at this size.
     """
     clips = ToyboxClips(num_clips=10_000_000, num_frames=17, height=256, width=256)
     return VAETraining(
         model=VAEConfig(scaling_factor=1.0, sample_height=256, sample_width=256),
         data="data",
         clips=clips,
-        validation=replace(clips, num_clips=64, first_seed=HELD_OUT),
+        validation=replace(clips, num_clips=64, first_seed=HELD_OUT_SEED),
         optim=OptimSettings(lr=1e-4, betas=(0.9, 0.99), warmup_steps=1_000, final_lr=0.1),
         run=RunSettings(
             num_steps=200_000,
@@ -167,7 +167,7 @@ def vae_1() -> VAETraining:
 
 
 def vae_2() -> VAETraining:
-    """Stage 2 of the paper's VAE: goes on from `vae-1` with clips of 161 frames, whose time may be cut over ranks."""
+    """Stage 2 of the paper's VAE: from `vae-1`, on clips of 161 frames, with context parallelism over all ranks."""
     base = vae_1()
     return replace(
         base,
@@ -184,7 +184,7 @@ def vae_2() -> VAETraining:
 
 
 def toybox_vae_1() -> VAETraining:
-    """`vae-1` in small, on the toybox and two CPU cores: as `toybox-vae`, with looks and a discriminator at the end."""
+    """A small `vae-1` on toybox clips for two CPU cores: `toybox-vae` with perceptual and GAN losses."""
     base = toybox_vae()
     return replace(
         base,
@@ -198,7 +198,7 @@ def toybox_vae_1() -> VAETraining:
 
 
 def toybox_vae_2() -> VAETraining:
-    """`vae-2` in small: goes on from `toybox-vae-1` with clips of 33 frames, some hundred steps."""
+    """A small `vae-2`: from `toybox-vae-1`, a few hundred steps on clips of 33 frames."""
     base = toybox_vae_1()
     return replace(
         base,
@@ -217,20 +217,20 @@ def toybox_vae_2() -> VAETraining:
 Recipe = Callable[[], VAETraining | ToyboxTraining | DiffusionTraining]
 
 GROUPS: dict[str, dict[str, Recipe]] = {
-    "Your own videos and captions": {**FINE_TUNING},
-    "The paper's stages, one after the other": {**PRETRAINING},
-    "The VAE as the paper trains it": {
+    "Fine-tuning on your videos": {**FINE_TUNING},
+    "The paper's pretraining stages": {**PRETRAINING},
+    "The paper's VAE training": {
         "vae-1": vae_1,
         "vae-2": vae_2,
         "toybox-vae-1": toybox_vae_1,
         "toybox-vae-2": toybox_vae_2,
     },
-    "The shipped model, from nothing": {
+    "The shipped model from scratch": {
         "toybox-vae": toybox_vae,
         "toybox": toybox,
         "toybox-vae-gpu": toybox_vae_gpu,
         "toybox-gpu": toybox_gpu,
     },
 }
-"""By what they are for."""
+"""Recipes by purpose."""
 RECIPES: dict[str, Recipe] = {name: make for group in GROUPS.values() for name, make in group.items()}

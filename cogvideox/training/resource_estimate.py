@@ -1,8 +1,7 @@
-"""What a run will take, before anything is loaded: tokens of a step, parameters, memory of each process, time.
+"""Estimate of a run before anything is loaded: tokens per step, parameters, memory of each process, time.
 
-Parameters are exact. What activations take is counted: the network runs on the meta device, which computes nothing, and
-tells what the gradients need kept. The rest is arithmetic. Allocators' gaps and what kernels need for a moment are not
-in it.
+The number of parameters is exact. Activation memory is the size of the tensors that autograd saves in a forward pass on
+the meta device. The rest is arithmetic. Fragmentation and temporary buffers of kernels are not included.
 """
 
 import math
@@ -40,17 +39,19 @@ from cogvideox.vae.losses.discriminator import Discriminator
 from cogvideox.vae.model import CausalVAE
 
 FLOAT32 = 4
-"""Bytes of a number in weights, gradients, averages and moments, whatever products are computed in."""
+"""Bytes of an element of weights, gradients, EMA and optimizer state, which are float32 in mixed precision too."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run takes.
+class ResourceEstimate:
+    """The resources that a run needs.
 
-    step: what is in one, in words.
-    trained: those of the parameters that learn.
-    memory: bytes of each process, by what they are for.
-    seconds: of a step; None where nobody knows.
+    Attributes:
+        step: description of the content of a step.
+        parameters: number of parameters of the model, without a LoRA.
+        trained: number of trainable parameters.
+        memory: bytes of each process by purpose.
+        seconds: duration of a step; None if unknown.
     """
 
     step: str
@@ -62,71 +63,83 @@ class Estimate:
 
 def estimate(
     settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Hardware | None, num_ranks: int = 1
-) -> Estimate | None:
-    """Of a run over so many processes, each on such a machine; None where the model that it begins with is not known
-    before it is there."""
+) -> ResourceEstimate | None:
+    """Estimate a run.
+
+    Args:
+        machine: the hardware of each process; None if unknown.
+        num_ranks: number of processes.
+
+    Returns:
+        The estimate, or None if the base model is not available and not an official one.
+    """
     if isinstance(settings, VAETraining):
-        return _of_vae(settings, machine, num_ranks)
+        return _estimate_vae(settings, machine, num_ranks)
     if isinstance(settings, ToyboxTraining):
-        return _of_toybox(settings, machine)
-    return _of_stage(settings, machine, num_ranks)
+        return _estimate_toybox(settings, machine)
+    return _estimate_diffusion(settings, machine, num_ranks)
 
 
-def told(found: Estimate | None, num_steps: int, machine: Hardware | None, num_ranks: int) -> list[str]:
-    """An estimate for people."""
+def format_estimate(
+    found: ResourceEstimate | None, num_steps: int, machine: Hardware | None, num_ranks: int
+) -> list[str]:
+    """Format an estimate as lines for the terminal."""
     if found is None:
-        return ["what it takes is known once the model that it begins with is there"]
+        return ["the resources of this run are unknown until its base model is available"]
     parts = " + ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in found.memory.items())
     lines = [
-        f"steps       {num_steps:,}, of {found.step}",
-        f"parameters  {found.parameters:,}, of which {found.trained:,} learn",
+        f"steps       {num_steps:,} of {found.step}",
+        f"parameters  {found.parameters:,}, {found.trained:,} of them trained",
         f"memory      about {format_bytes(sum(found.memory.values()))} = {parts}",
     ]
     if num_ranks > 1:
-        lines[-1] += f", in each of {num_ranks} processes"
+        lines[-1] += f" for each of {num_ranks} processes"
     if machine is not None:
-        lines[-1] += f"; {format_bytes(machine.free_bytes)} are free"
+        lines[-1] += f"; {format_bytes(machine.free_bytes)} free"
     if found.seconds is not None and machine is not None:
-        whole = format_duration(num_steps * found.seconds)
-        lines.append(f"time        about {found.seconds:.2g} s a step, {whole} in all, on {machine.name}")
+        total = format_duration(num_steps * found.seconds)
+        lines.append(f"time        about {found.seconds:.2g} s/step, {total} in total, on {machine.name}")
     return lines
 
 
-def _of_stage(settings: DiffusionTraining, machine: Hardware | None, num_ranks: int) -> Estimate | None:
-    config, run = _transformer_of(settings), settings.run
+def _estimate_diffusion(
+    settings: DiffusionTraining, machine: Hardware | None, num_ranks: int
+) -> ResourceEstimate | None:
+    config, run = _transformer_config(settings), settings.run
     if config is None:
         return None
-    clips = [(_largest(target, config), target) for target in _targets(settings)]
-    one, target = max(clips, key=lambda pair: pair[0].tokens(config))
-    per_row = max(1, settings.row_tokens // one.tokens(config))
-    row = [one] * per_row
+    clips = [(_largest_clip(target, config), target) for target in _clip_formats(settings)]
+    clip, target = max(clips, key=lambda pair: pair[0].tokens(config))
+    row = [clip] * max(1, settings.row_tokens // clip.tokens(config))
     all_weights, dtype = settings.lora is None, run.precision
     parameters = transformer_parameters(config)
-    trained = parameters.total if all_weights else _factors(config, settings)
-    activations = _kept_by_transformer(config, row, dtype, settings.checkpointing, all_weights=all_weights)
-    memory = _of_weights(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
+    trained = parameters.total if all_weights else _lora_parameters(config, settings)
+    activations = _transformer_activations(config, row, dtype, settings.checkpointing, all_weights=all_weights)
+    memory = _weight_bytes(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
     block = parameters.block_matrices + parameters.block_modulation
     memory["weights"] += 0 if all_weights else FLOAT32 * parameters.total
     memory = {name: num_bytes // num_ranks for name, num_bytes in memory.items()}
-    if dtype != "float32" and num_ranks > 1:  # a copy of the blocks that are in use
+    if dtype != "float32" and num_ranks > 1:  # bfloat16 copies of the blocks that FSDP has gathered
         memory["weights"] += 2 * ITEMSIZE[dtype] * block
-    elif dtype != "float32":  # a copy of what learns; what does not is in this type itself
+    elif dtype != "float32":  # a bfloat16 copy of trained weights; frozen ones are bfloat16 themselves
         frozen = 0 if all_weights else parameters.num_blocks * block
         memory["weights"] += ITEMSIZE[dtype] * trained - (FLOAT32 - ITEMSIZE[dtype]) * frozen
     memory["activations"] = activations // settings.sequence
-    again = {"none": (0, 0), "full": (1, 1), "selective": (1, 0)}[settings.checkpointing]
+    recomputed = {"none": (0, 0), "full": (1, 1), "selective": (1, 0)}[settings.checkpointing]
     linear, attention = step_flops(config, row * run.batch_size, all_weights=all_weights)
-    linear *= 1 + again[0] / (3 if all_weights else 2)
-    attention *= 1 + again[1] / 3
-    shape = f"clips of at most {target.num_frames} frames of {one.width * PIXEL_RATIO}x{one.height * PIXEL_RATIO}"
+    linear *= 1 + recomputed[0] / (3 if all_weights else 2)
+    attention *= 1 + recomputed[1] / 3
+    shape = f"clips of at most {target.num_frames} frames of {clip.width * PIXEL_RATIO}x{clip.height * PIXEL_RATIO}"
     if target.max_area is not None:
         shape = f"clips of at most {target.num_frames} frames and {target.max_area:,} pixels"
     rows = f"{run.batch_size:,} {'row' if run.batch_size == 1 else 'rows'} of {settings.row_tokens:,}"
     step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
-    return Estimate(step, parameters.total, trained, memory, _seconds(machine, dtype, linear, attention, num_ranks))
+    return ResourceEstimate(
+        step, parameters.total, trained, memory, _step_seconds(machine, dtype, linear, attention, num_ranks)
+    )
 
 
-def _of_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Estimate:
+def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> ResourceEstimate:
     config, run, clips = settings.transformer, settings.run, settings.clips
     latents = latent_shape(clips.num_frames, clips.height, clips.width, patch_t=config.patch[0])
     batch = BatchShape(run.batch_size, *latents, config.max_text_seq_length)
@@ -134,54 +147,55 @@ def _of_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Estimate:
     text = build_network(settings.text_encoder)
     encoder = sum(weight.numel() for weight in text.parameters())
     trained = parameters.total + (encoder if settings.train_text_encoder else 0)
-    memory = _of_weights(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
+    memory = _weight_bytes(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
     memory["weights"] = FLOAT32 * (parameters.total + encoder)
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * trained
-    of_one = _kept_by_transformer(config, [replace(batch, batch_size=1)], run.precision, "none")
-    memory["activations"] = run.batch_size * of_one
+    per_clip = _transformer_activations(config, [replace(batch, batch_size=1)], run.precision, "none")
+    memory["activations"] = run.batch_size * per_clip
     tokens = batch.tokens(config)
     step = f"{run.batch_size * tokens:,} tokens in {run.batch_size} clips of {tokens}"
-    seconds = _seconds(machine, run.precision, *step_flops(config, [batch]), 1)
-    return Estimate(step, parameters.total + encoder, trained, memory, seconds)
+    seconds = _step_seconds(machine, run.precision, *step_flops(config, [batch]), 1)
+    return ResourceEstimate(step, parameters.total + encoder, trained, memory, seconds)
 
 
-def _of_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> Estimate:
+def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> ResourceEstimate:
     run, clips, config = settings.run, settings.clips, settings.model
-    sharing = settings.context_parallel or num_ranks  # processes that share a clip
-    of_vae = vae_parameters(config)
+    sharing = settings.context_parallel or num_ranks  # ranks that share a clip
+    vae_size = vae_parameters(config)
     discriminator = None
     if settings.loss.gan > 0:
         with torch.device("meta"):
             discriminator = Discriminator(settings.discriminator)
-    parameters = of_vae + sum(weight.numel() for weight in (discriminator.parameters() if discriminator else ()))
-    memory = _of_weights(parameters, 0, settings.optim) | {"weights": FLOAT32 * parameters}
-    memory["average"] = FLOAT32 * of_vae
+    parameters = vae_size + sum(weight.numel() for weight in (discriminator.parameters() if discriminator else ()))
+    memory = _weight_bytes(parameters, 0, settings.optim) | {"weights": FLOAT32 * parameters}
+    memory["EMA"] = FLOAT32 * vae_size
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * parameters
     batch = max(1, run.batch_size * sharing // num_ranks)
     shape = (clips.num_frames, clips.height, clips.width)
-    activations = batch * _kept_by_vae(settings, shape, discriminator)
+    activations = batch * _vae_activations(settings, shape, discriminator)
     memory["activations"] = activations // sharing
     latents = latent_shape(*shape, ratio=config.spatial_compression_ratio)
     flops = sum(vae_flops(config, *latents, decoder=decoder) for decoder in (False, True))
     seconds = None
-    if machine is not None and _knows(machine, run.precision):
+    if machine is not None and _has_rates(machine, run.precision):
         seconds = 3 * run.batch_size * flops / machine.rates.convolution / num_ranks
     of = "clip" if run.batch_size == 1 else "clips"
     step = f"{run.batch_size} {of} of {clips.num_frames} frames of {clips.width}x{clips.height}"
-    return Estimate(step, parameters, parameters, memory, seconds)
+    return ResourceEstimate(step, parameters, parameters, memory, seconds)
 
 
-def _transformer_of(settings: DiffusionTraining) -> TransformerConfig | None:
-    """Of the model that learns. One that another stage is yet to make is that stage's; an official one is known."""
+def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None:
+    """Return the config of the trained transformer: of a model that exists, of the recipe that will export it (such as
+    `runs/pretrain-256/model`), or of an official model; None if unknown."""
     config = settings.transformer
     parts = Path(settings.model).parts
     official = settings.model.lower().rpartition("cogvideox")[2].lstrip("-")
     if config is None and (settings.model in shipped_models() or Path(settings.model).exists()):
         config = read_spec(settings.model).transformer
     elif config is None and len(parts) == 3 and parts[0] == "runs" and parts[1] in STAGES:
-        config = _transformer_of(STAGES[parts[1]]())
+        config = _transformer_config(STAGES[parts[1]]())
     elif config is None and official in PRESETS:
         config = PRESETS[official]()
     if config is not None and settings.add_image and not config.takes_image:
@@ -189,17 +203,16 @@ def _transformer_of(settings: DiffusionTraining) -> TransformerConfig | None:
     return config
 
 
-def _targets(settings: DiffusionTraining) -> list[ClipFormat]:
-    """What the clips of each source have become, where it is a store; of other sources, what they will."""
+def _clip_formats(settings: DiffusionTraining) -> list[ClipFormat]:
+    """Return the clip format of each data source: that of a store, or the one that a folder will be encoded in."""
     indices = [Path(source.store) / INDEX for source in settings.data]
-    return [read_settings(index).target if index.is_file() else settings.target for index in indices] or [
-        settings.target
-    ]
+    formats = [read_settings(index).target if index.is_file() else settings.target for index in indices]
+    return formats or [settings.target]
 
 
-def _largest(target: ClipFormat, config: TransformerConfig) -> BatchShape:
-    """The largest clip that data become, as the transformer takes it. Where only the area is bound it is a square one,
-    or of the one size that learned positions are made for."""
+def _largest_clip(target: ClipFormat, config: TransformerConfig) -> BatchShape:
+    """Return the largest clip of a format. If only its area is limited, it is square, or of the one size that learned
+    position embeddings support."""
     height, width = target.height, target.width
     if config.use_learned_positional_embeddings and target.max_area is not None:
         height, width = PIXEL_RATIO * config.sample_height, PIXEL_RATIO * config.sample_width
@@ -209,101 +222,101 @@ def _largest(target: ClipFormat, config: TransformerConfig) -> BatchShape:
     return BatchShape(1, frames, h, w, config.max_text_seq_length)
 
 
-def _factors(config: TransformerConfig, settings: DiffusionTraining) -> int:
-    """Parameters of the LoRA: those of one block, in every block."""
+def _lora_parameters(config: TransformerConfig, settings: DiffusionTraining) -> int:
+    """Return the number of parameters of the LoRA, counted in one block."""
     assert settings.lora is not None
     network = build_network(replace(config, num_layers=1))
     assert isinstance(network, Transformer)
-    chosen = settings.lora
-    factors = inject.create_lora(
-        network, torch.Generator(), rank=chosen.rank, alpha=chosen.alpha, targets=chosen.targets
-    )
+    lora = settings.lora
+    factors = inject.create_lora(network, torch.Generator(), rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
     return config.num_layers * sum(of.down.numel() + of.up.numel() for of in factors.layers.values())
 
 
-def _of_weights(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:
-    """Bytes of what belongs to the weights that learn, of which `hidden` are matrices of blocks."""
-    by_muon = hidden if optim.name == "muon" else 0  # which has one moment where AdamW has two
-    of_moment = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # a byte, and the scale of each block
+def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:
+    """Return the bytes of trained weights, gradients, optimizer state and EMA; `hidden` weights are block matrices."""
+    by_muon = hidden if optim.name == "muon" else 0  # which has one moment, AdamW two
+    of_moment = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # one byte, and block scales
     return {
         "weights": FLOAT32 * trained,
         "gradients": FLOAT32 * trained,
         "optimizer": FLOAT32 * by_muon + round(2 * of_moment * (trained - by_muon)),
-        "average": FLOAT32 * trained,
+        "EMA": FLOAT32 * trained,
     }
 
 
-def _kept_by_transformer(
+def _transformer_activations(
     config: TransformerConfig, row: list[BatchShape], dtype: str, checkpointing: str, *, all_weights: bool = True
 ) -> int:
-    """Bytes that the gradients of a row of clips need kept: of one block and of two, and so of all."""
+    """Return the bytes of saved activations of a row of clips, extrapolated from one block and two."""
     tokens = sum(clip.tokens(config) for clip in row)
-    one, two = (_kept_in_row(replace(config, num_layers=k), row, dtype, all_weights) for k in (1, 2))
+    one, two = (_row_activations(replace(config, num_layers=k), row, dtype, all_weights) for k in (1, 2))
     block, stream = two - one, tokens * config.width * ITEMSIZE[dtype]
     if checkpointing == "none":
         return one + (config.num_layers - 1) * block
     of_each = stream if checkpointing == "full" else 2 * stream + tokens * config.num_attention_heads * FLOAT32
-    return one + config.num_layers * of_each  # `one` has the block that is being computed again
+    return one + config.num_layers * of_each  # `one` includes the block that is being recomputed
 
 
-def _kept_in_row(config: TransformerConfig, row: list[BatchShape], dtype: str, all_weights: bool) -> int:
+def _row_activations(config: TransformerConfig, row: list[BatchShape], dtype: str, all_weights: bool) -> int:
     network = build_network(config)
     assert isinstance(network, Transformer)
     network.to(getattr(torch, dtype)).requires_grad_(all_weights)
     for block in network.blocks if not all_weights else ():
         for weight in block.attention.parameters():  # pyrefly: ignore[missing-attribute]
-            weight.requires_grad_(weight.ndim == 2)  # a LoRA beside it needs the same input kept
+            weight.requires_grad_(weight.ndim == 2)  # a LoRA saves the same input
     make = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
     latents = [make(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
     text = make(len(row), row[0].text_length, config.text_embed_dim)
     times = torch.empty(len(row), device="meta")
-    with _kept(network) as kept:
-        out = network.forward_packed(latents, text, times, ofs=config.ofs, attend=_as_kernels)
-    return kept() + sum(tensor.nbytes for tensor in out)
+    with _saved_tensors(network) as saved:
+        out = network.forward_packed(latents, text, times, ofs=config.ofs, attend=_fused_attention)
+    return saved() + sum(tensor.nbytes for tensor in out)
 
 
-def _kept_by_vae(settings: VAETraining, shape: tuple[int, int, int], discriminator: Discriminator | None) -> int:
-    """Bytes that the gradients of one clip need kept."""
+def _vae_activations(settings: VAETraining, shape: tuple[int, int, int], discriminator: Discriminator | None) -> int:
+    """Return the bytes of saved activations of one clip."""
     vae, dtype = build_network(settings.model), getattr(torch, settings.run.precision)
     assert isinstance(vae, CausalVAE)
     vae.to(dtype)
     make = partial(torch.empty, device="meta", dtype=dtype)
     latents = latent_shape(*shape, ratio=settings.model.spatial_compression_ratio)
     conv_cache = (ConvCache, ConvCache) if settings.whole_clips else ()
-    with _kept(vae) as kept:
-        made, _, _ = reconstruct(
+    with _saved_tensors(vae) as saved:
+        output, _, _ = reconstruct(
             vae, make(1, 3, *shape), make(1, settings.model.latent_channels, *latents), *conv_cache
         )
-    total = kept()
+    total = saved()
     if discriminator is not None:
         discriminator.to(dtype)
-        with _kept(discriminator) as kept:
-            discriminator(made)
-        total += kept()
+        with _saved_tensors(discriminator) as saved:
+            discriminator(output)
+        total += saved()
     return total
 
 
 @contextmanager
-def _kept(network: nn.Module) -> Iterator[Callable[[], int]]:
-    """`with _kept(network) as kept:` around a forward pass; then `kept()` is what autograd keeps of it, in bytes. Two
-    views of one storage count once, and the weights not at all."""
+def _saved_tensors(network: nn.Module) -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the bytes that autograd has saved in the block.
+
+    Views of one storage count once, and weights are not counted.
+    """
     own = {weight.untyped_storage()._cdata for weight in network.parameters()}
     found: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         found[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor):
         yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in found.items() if key not in own)
 
 
-def _as_kernels(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Attention as the kernels for long rows do it, which keep what they got and gave, and no scores."""
-    return _Kernel.apply(q, k, v)
+def _fused_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+    """Attention that saves the same tensors as fused kernels: inputs and output, but no scores."""
+    return _FusedAttention.apply(q, k, v)
 
 
-class _Kernel(torch.autograd.Function):
+class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = torch.empty_like(v)
@@ -311,14 +324,16 @@ class _Kernel(torch.autograd.Function):
         return out
 
 
-def _knows(machine: Hardware | None, precision: str) -> bool:
-    """Whether the machine's rates are known in this precision. A CPU's are measured, in float32; a GPU's are listed."""
+def _has_rates(machine: Hardware | None, precision: str) -> bool:
+    """Return whether the machine's compute rates are known: measured for a CPU in float32, listed for GPUs."""
     if machine is None:
         return False
     return precision == "float32" if machine.device_type == "cpu" else machine.rates.peak is not None
 
 
-def _seconds(machine: Hardware | None, precision: str, linear: float, attention: float, num_ranks: int) -> float | None:
-    if machine is None or not _knows(machine, precision):
+def _step_seconds(
+    machine: Hardware | None, precision: str, linear: float, attention: float, num_ranks: int
+) -> float | None:
+    if machine is None or not _has_rates(machine, precision):
         return None
     return (linear / machine.rates.linear + attention / machine.rates.attention) / num_ranks

@@ -10,7 +10,7 @@ def test_vae_training(tmp_path: Path):
     small = ["run.num_steps=2", "run.batch_size=2", "crop_steps=0", "image_interval=0", "validation.num_clips=2"]
     done = torchrun("train", "toybox-vae-1", "--out", str(out), "start=toybox", "run.device=cpu", "loss.gan=0", *small)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("what was trained is in") == 1
+    assert done.stdout.count("trained: ") == 1
     assert (out / "vae/config.json").exists()
     assert (out / "checkpoints/latest").read_text().strip() == "step-00000002"
 

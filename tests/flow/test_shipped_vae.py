@@ -13,7 +13,7 @@ from cogvideox.geometry import decode_chunks, encode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.toybox.scenes.grammar import FACTS
-from cogvideox.training.recipes import HELD_OUT, toybox_vae
+from cogvideox.training.recipes import HELD_OUT_SEED, toybox_vae
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
@@ -21,7 +21,7 @@ from cogvideox.video.transform import to_frames
 
 @torch.inference_mode()
 def test_the_judge_reads_reconstructions():
-    clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT)
+    clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT_SEED)
     vae = load("toybox", device=torch.device("cpu"), dtype=torch.float32).vae
     videos = [to_frames(vae.decode(vae.encode(render_clips(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
     score = fact_accuracies(judge_clips(torch.cat(videos), [clip_scene(clips, index) for index in range(24)]))
@@ -33,7 +33,7 @@ def test_the_judge_reads_reconstructions():
 def test_chunks_lose_nothing():
     """17 frames in chunks are as good as in one piece, and nearly as good as the 9 frames of the training."""
     bundle = load("toybox", device=torch.device("cpu"), dtype=torch.float32)
-    vae, clips = bundle.vae, ToyboxClips(num_clips=4, first_seed=HELD_OUT, num_frames=17)
+    vae, clips = bundle.vae, ToyboxClips(num_clips=4, first_seed=HELD_OUT_SEED, num_frames=17)
     assert bundle.settings.norm_statistics == "chunk"
     assert encode_chunks(toybox_vae().clips.num_frames) == [9] and encode_chunks(17) == [9, 8]
     assert decode_chunks(3) == [3] and decode_chunks(5) == [3, 2]

@@ -44,14 +44,14 @@ FULL = Run(
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
 @pytest.mark.parametrize("run", [FULL, Run(1, "x")])
-def test_a_file_gives_the_same_settings(tmp_path, suffix, run):
+def test_save_and_load_are_inverse(tmp_path, suffix, run):
     path = tmp_path / f"settings{suffix}"
     config.save(run, path)
     assert config.load(Run, path) == run
     assert config.from_dict(Run, config.to_dict(run)) == run
 
 
-def test_an_integer_is_also_a_number():
+def test_an_integer_is_converted_to_a_float():
     run = config.from_dict(Run, {"steps": 1, "name": "x", "limit": 3})
     assert run.limit == 3.0
     assert type(run.limit) is float
@@ -79,14 +79,14 @@ def test_an_integer_is_also_a_number():
         ({"seed": 1.5}, "seed must be an integer or a string, got 1.5"),
     ],
 )
-def test_what_does_not_fit_is_named(change, words):
+def test_invalid_values_are_named(change, words):
     with pytest.raises(UserError) as caught:
         config.from_dict(Run, {"steps": 1, "name": "x", **change}, where="run.yaml")
     assert str(caught.value).startswith("run.yaml: ")
     assert words in str(caught.value)
 
 
-def test_settings_by_their_dotted_names():
+def test_dotted_and_override_are_inverse():
     before, after = Run(steps=1, name="x"), Run(steps=2, name="x", optim=Optim(lr=0.5))
     old, new = (config.dotted(config.to_dict(one)) for one in (before, after))
     changes = {name: value for name, value in new.items() if value != old[name]}
@@ -111,7 +111,7 @@ def test_missing_settings_are_named():
         ("x.yaml", "a: !!python/object/apply:os.system [true]", "cannot read"),
     ],
 )
-def test_a_file_that_is_no_settings_is_one_sentence(tmp_path, name, text, words):
+def test_an_invalid_file_is_reported_in_one_line(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError) as caught:
         config.load(Run, tmp_path / name)
@@ -128,7 +128,7 @@ def test_a_missing_or_binary_file_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["3e-4", "3.0e-4", "3E-04", ".3e-3", "0.0003", "+3e-4"])
-def test_yaml_reads_numbers_as_people_write_them(tmp_path, number):
+def test_yaml_accepts_common_float_formats(tmp_path, number):
     (tmp_path / "x.yaml").write_text(f"lr: {number}")
     assert config.load(Optim, tmp_path / "x.yaml").lr == 3e-4
 
@@ -170,16 +170,16 @@ def test_override(name, value, expected):
         ({"device": "cud"}, "must be one of cpu, cuda, got 'cud'; did you mean cuda?"),
     ],
 )
-def test_an_override_that_does_not_fit_is_named(changes, words):
+def test_invalid_overrides_are_named(changes, words):
     with pytest.raises(UserError) as caught:
         config.override(Run(1, "x"), changes)
     assert words in str(caught.value)
 
 
-def test_the_digest_follows_the_values_and_nothing_else():
+def test_the_digest_depends_on_the_values_alone():
     assert config.digest(Run(1, "x")) == config.digest(Run(1, "x", notes={}))
     assert config.digest(FULL) != config.digest(config.override(FULL, {"optim.lr": 1e-5}))
-    # A run is recognised by it after a restart, so it must not change from version to version.
+    # Digests are stored in exported models, so they must not change between versions.
     assert config.digest(Optim()) == "0100bd706bbe76b2"
 
 

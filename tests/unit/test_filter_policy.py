@@ -17,7 +17,7 @@ COLUMNS = {
 
 
 def kept(*bounds: Bound, step: int = 0) -> list[int]:
-    return np.flatnonzero(Policy(bounds).keeps(COLUMNS, 5, step)).tolist()
+    return np.flatnonzero(Policy(bounds).mask(COLUMNS, 5, step)).tolist()
 
 
 def test_bounds():
@@ -32,32 +32,32 @@ def test_bounds():
     assert kept(Bound("unmeasured", at_least=0.0, keep_missing=True)) == [0, 1, 2, 3, 4]
 
 
-def test_the_best_share_is_of_those_that_have_a_score():
+def test_the_best_share_is_of_the_rows_with_a_score():
     assert kept(Bound("aesthetic", best=0.25)) == [4]
     assert kept(Bound("aesthetic", best=0.5)) == [2, 4]
     assert kept(Bound("aesthetic", best=1.0)) == [0, 1, 2, 4]
-    tied = Policy((Bound("score", best=0.2),)).keeps({"score": [1, 2, 2, 2, 0]}, 5, 0)
+    tied = Policy((Bound("score", best=0.2),)).mask({"score": [1, 2, 2, 2, 0]}, 5, 0)
     assert tied.tolist() == [False, True, True, True, False]
 
 
-def test_bounds_change_with_the_step():
+def test_bounds_apply_in_a_range_of_steps():
     policy = Policy((Bound("aesthetic", at_least=4.5, to_step=10), Bound("aesthetic", at_least=5.5, from_step=10)))
     assert [kept(*policy.bounds, step=step) for step in (0, 9, 10, 99)] == [[1, 2, 4], [1, 2, 4], [4], [4]]
-    assert [policy.phase(step) for step in (0, 9, 10, 99)] == [0, 0, 10, 10]
-    assert Policy().phase(5) == 0
+    assert [policy.last_change(step) for step in (0, 9, 10, 99)] == [0, 0, 10, 10]
+    assert Policy().last_change(5) == 0
 
 
-def test_a_policy_is_plain_settings():
+def test_a_policy_is_plain_configuration():
     policy = Policy((Bound("flow", at_least=0.2), Bound("label", among=("sport",), from_step=3)))
     assert from_dict(Policy, to_dict(policy)) == policy
 
 
-def test_columns_that_there_are_not():
-    Policy((Bound("flow", at_least=1.0),)).check(COLUMNS)
-    with pytest.raises(UserError, match=r"no column flows to bound; did you mean flow\?"):
-        Policy((Bound("flows", at_least=1.0),)).check(COLUMNS)
-    with pytest.raises(UserError, match="there are aesthetic, flow, label"):
-        Policy((Bound("x", at_least=1.0),)).check(COLUMNS)
+def test_unknown_columns_are_rejected():
+    Policy((Bound("flow", at_least=1.0),)).check_columns(COLUMNS)
+    with pytest.raises(UserError, match=r"no column flows for a bound; did you mean flow\?"):
+        Policy((Bound("flows", at_least=1.0),)).check_columns(COLUMNS)
+    with pytest.raises(UserError, match="available: aesthetic, flow, label"):
+        Policy((Bound("x", at_least=1.0),)).check_columns(COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -66,18 +66,18 @@ def test_columns_that_there_are_not():
         ({}, "needs at_least, at_most or best"),
         ({"at_least": 1.0, "among": ("a",)}, "needs at_least, at_most or best"),
         ({"at_least": math.nan}, "needs at_least, at_most or best"),
-        ({"best": 0.0}, r"best=0.0 of the bound on x is not in \(0, 1\]"),
-        ({"at_least": 2.0, "at_most": 1.0}, "nothing is at least 2.0 and at most 1.0"),
-        ({"at_most": 1.0, "from_step": 5, "to_step": 5}, "never holds"),
+        ({"best": 0.0}, r"best=0.0 of the bound on x must be in \(0, 1\]"),
+        ({"at_least": 2.0, "at_most": 1.0}, "at_least=2.0 above at_most=1.0"),
+        ({"at_most": 1.0, "from_step": 5, "to_step": 5}, "never applies"),
     ],
 )
-def test_refusals(bound, says):
+def test_invalid_bounds_are_rejected(bound, says):
     with pytest.raises(UserError, match=says):
         Bound("x", **bound)
 
 
-def test_texts_have_no_order():
-    with pytest.raises(UserError, match="label holds texts"):
+def test_numeric_bounds_on_strings_are_rejected():
+    with pytest.raises(UserError, match="label has strings"):
         kept(Bound("label", at_least=1.0))
 
 

@@ -34,7 +34,7 @@ class LoRASettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UserError(f"lora.rank={self.rank} is below the minimum, 1")
+            raise UserError(f"lora.rank={self.rank} must be at least 1")
         if not self.targets:
             raise UserError("lora.targets is empty; the default is to_q, to_k, to_v, to_out.0")
 
@@ -56,10 +56,10 @@ class SampleSettings:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("interval", 0), ("num_inference_steps", 1)):
+        for name, minimum in (("interval", 0), ("num_inference_steps", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"samples.{name}={value} is below the minimum, {least}")
+            if value is not None and value < minimum:
+                raise UserError(f"samples.{name}={value} must be at least {minimum}")
         if self.num_frames is not None:
             check_frames(self.num_frames, "samples.num_frames")
         for name, side in (("height", self.height), ("width", self.width)):
@@ -109,7 +109,7 @@ class DiffusionTraining:
         if self.lora is not None and self.add_image:
             raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
         if self.sequence < 1:
-            raise UserError(f"sequence={self.sequence} is below the minimum, 1")
+            raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.data:
             self.mixture()
 

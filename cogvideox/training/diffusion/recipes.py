@@ -1,7 +1,8 @@
-"""The stages of the paper (appendix A, table 5), fine-tuning on a user's clips, and small twins. Imports no torch.
+"""Recipes of the paper's training stages (appendix A, table 5) and of fine-tuning, each with a small version for a CPU.
 
-Sizes, durations, sequence lengths, samples of a step and numbers of steps are the paper's: rows of a step are so many
-that these samples fill them. Its learning rates are not published, and these are untried at full size.
+Sizes, durations, sequence lengths, samples per step and numbers of steps are the paper's; the batch size in rows is
+chosen to fit its samples per step. Learning rates are not published; the values here are not tested at full size.
+Imports no torch.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ TOY_PROMPTS = (
 
 
 def pretrain_256() -> DiffusionTraining:
-    """Stage 1 of the paper, from nothing: up to 256x384 and 6 s, images mixed in; rows of 25k tokens."""
+    """Stage 1 of the paper, from scratch: up to 256x384 and 6 s, mixed with images; rows of 25k tokens."""
     return DiffusionTraining(
         model=BASE,
         transformer=PRESETS["5b"](),
@@ -38,7 +39,7 @@ def pretrain_256() -> DiffusionTraining:
 
 
 def pretrain_480() -> DiffusionTraining:
-    """Stage 2: goes on from `pretrain-256` at up to 480x720; rows of 75k tokens. Positions extrapolate."""
+    """Stage 2: from `pretrain-256`, at up to 480x720; rows of 75k tokens. Positions are extrapolated."""
     return replace(
         pretrain_256(),
         model="runs/pretrain-256/model",
@@ -51,7 +52,7 @@ def pretrain_480() -> DiffusionTraining:
 
 
 def pretrain_768() -> DiffusionTraining:
-    """Stage 3: goes on from `pretrain-480` at up to 768x1360 and 10 s; rows of 700k tokens, shared by ranks."""
+    """Stage 3: from `pretrain-480`, at up to 768x1360 and 10 s; rows of 700k tokens, sequence parallel."""
     return replace(
         pretrain_480(),
         model="runs/pretrain-480/model",
@@ -65,7 +66,7 @@ def pretrain_768() -> DiffusionTraining:
 
 
 def quality() -> DiffusionTraining:
-    """The last stage: the fifth of the data with the best `quality` score, which takes subtitles and watermarks out."""
+    """Last stage: the 20% of the data with the highest `quality` score, against subtitles and watermarks."""
     return replace(
         pretrain_768(),
         model="runs/pretrain-768/model",
@@ -76,7 +77,7 @@ def quality() -> DiffusionTraining:
 
 
 def sft() -> DiffusionTraining:
-    """All weights of an official model, on a user's clips at its own size."""
+    """Full fine-tuning of an official model on your clips, at its native size."""
     return DiffusionTraining(
         model=BASE,
         row_tokens=18_000,
@@ -88,7 +89,7 @@ def sft() -> DiffusionTraining:
 
 
 def lora() -> DiffusionTraining:
-    """A LoRA for an official model, on a user's clips at its own size."""
+    """LoRA training of an official model on your clips, at its native size."""
     return replace(
         sft(),
         lora=LoRASettings(),
@@ -98,7 +99,7 @@ def lora() -> DiffusionTraining:
 
 
 def i2v() -> DiffusionTraining:
-    """Appendix D: a text-to-video model learns to begin with an image, whose latents stand beside the noise."""
+    """Image-to-video training of a text-to-video model (appendix D): image latents are concatenated to the noise."""
     return replace(
         sft(),
         add_image=True,
@@ -109,7 +110,7 @@ def i2v() -> DiffusionTraining:
 
 
 def toy_transformer() -> TransformerConfig:
-    """The shipped model's: after the 2B, a twelfth as wide and a fifth as deep."""
+    """Config of the shipped model's transformer: the 2B model with 1/12 of its width and 1/5 of its depth."""
     return TransformerConfig(
         num_attention_heads=5,
         attention_head_dim=32,
@@ -126,7 +127,7 @@ def toy_transformer() -> TransformerConfig:
 
 
 def toybox_pretrain_256() -> DiffusionTraining:
-    """`pretrain-256` in small: the shipped model's transformer from nothing, on clips of at most 48x48."""
+    """A small `pretrain-256`: the shipped model's transformer from scratch, on clips of at most 48x48."""
     return DiffusionTraining(
         model="toybox",
         transformer=toy_transformer(),
@@ -141,7 +142,7 @@ def toybox_pretrain_256() -> DiffusionTraining:
 
 
 def toybox_pretrain_480() -> DiffusionTraining:
-    """`pretrain-480` in small: goes on from `toybox-pretrain-256` at 64x64."""
+    """A small `pretrain-480`: from `toybox-pretrain-256`, at 64x64."""
     return replace(
         toybox_pretrain_256(),
         model="runs/toybox-pretrain-256/model",
@@ -155,7 +156,7 @@ def toybox_pretrain_480() -> DiffusionTraining:
 
 
 def toybox_quality() -> DiffusionTraining:
-    """`quality` in small: goes on from `toybox-pretrain-480` with the best fifth of its clips."""
+    """A small `quality`: from `toybox-pretrain-480`, on the best 20% of its clips."""
     return replace(
         toybox_pretrain_480(),
         model="runs/toybox-pretrain-480/model",
@@ -166,7 +167,7 @@ def toybox_quality() -> DiffusionTraining:
 
 
 def toybox_sft() -> DiffusionTraining:
-    """`sft` in small: the shipped model, some hundred steps on a user's clips."""
+    """A small `sft`: the shipped model, a few hundred steps on your clips."""
     return replace(
         toybox_pretrain_480(),
         model="toybox",
@@ -178,7 +179,7 @@ def toybox_sft() -> DiffusionTraining:
 
 
 def toybox_i2v() -> DiffusionTraining:
-    """`i2v` in small: the shipped model learns to begin with an image, on a user's clips."""
+    """A small `i2v`: image-to-video training of the shipped model on your clips."""
     return replace(
         toybox_sft(),
         add_image=True,
@@ -190,7 +191,7 @@ def toybox_i2v() -> DiffusionTraining:
 
 
 def toybox_lora() -> DiffusionTraining:
-    """`lora` in small: a LoRA for the shipped model on a user's clips, a minute on two CPU cores."""
+    """A small `lora`: LoRA training of the shipped model on your clips, a minute on two CPU cores."""
     return replace(
         toybox_sft(),
         lora=LoRASettings(rank=16),

@@ -1,4 +1,4 @@
-"""What is said of a run before it begins is what then happens."""
+"""Resource estimates agree with the run."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import build_transformer
 from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
-from cogvideox.training.resource_estimate import _kept_by_transformer, estimate, told
+from cogvideox.training.resource_estimate import _transformer_activations, estimate, format_estimate
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
@@ -23,15 +23,15 @@ from tests import tiny, tiny_runs
 H100 = hypothetical_gpu("H100", 80)
 
 
-def kept(network: torch.nn.Module, run) -> int:
-    """Bytes that autograd keeps of a forward pass that is really done."""
+def saved(network: torch.nn.Module, run) -> int:
+    """Return the bytes that autograd saves in a forward pass."""
     own, found = {weight.untyped_storage()._cdata for weight in network.parameters()}, {}
 
-    def keep(tensor):
+    def save(tensor):
         found[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor):
         out = run()
     del out
     return sum(tensor.untyped_storage().nbytes() for key, tensor in found.items() if key not in own)
@@ -41,11 +41,11 @@ def test_activations_of_a_packed_row():
     config = replace(tiny.transformer("5b"), num_layers=5)
     row, model = [BatchShape(1, 3, 4, 6, 12), BatchShape(1, 3, 4, 6, 12)], Transformer(config)
     latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
-    measured = kept(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
-    expected = {how: _kept_by_transformer(config, row, "float32", how) for how in ("none", "selective", "full")}
+    measured = saved(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
+    expected = {mode: _transformer_activations(config, row, "float32", mode) for mode in ("none", "selective", "full")}
     assert expected["none"] == pytest.approx(measured, rel=0.15)
     assert expected["full"] < expected["selective"] < 0.6 * expected["none"]
-    assert _kept_by_transformer(config, row, "float32", "none", all_weights=False) < expected["none"]
+    assert _transformer_activations(config, row, "float32", "none", all_weights=False) < expected["none"]
 
 
 @pytest.mark.parametrize("whole_clips", [False, True])
@@ -53,14 +53,14 @@ def test_activations_of_a_vae(whole_clips):
     settings = replace(tiny_runs.vae_run(), whole_clips=whole_clips)
     vae, shape = CausalVAE(settings.model), (settings.clips.num_frames, settings.clips.height, settings.clips.width)
     noise = torch.randn(1, 4, 2, 2, 2)
-    measured = kept(vae, lambda: reconstruct(vae, torch.randn(1, 3, *shape), noise))
+    measured = saved(vae, lambda: reconstruct(vae, torch.randn(1, 3, *shape), noise))
     found = estimate(settings, None)
     assert found.memory["activations"] == pytest.approx(settings.run.batch_size * measured, rel=0.15)
     assert found.parameters == sum(weight.numel() for weight in vae.parameters())
 
 
 @pytest.mark.parametrize("name", ["toybox-lora", "toybox-sft", "toybox-pretrain-256"])
-def test_weights_and_moments_are_those_of_the_run(name):
+def test_weights_and_optimizer_state_are_those_of_the_run(name):
     from cogvideox.pretrained.model_spec import read_spec
 
     settings = RECIPES[name]()
@@ -77,63 +77,64 @@ def test_weights_and_moments_are_those_of_the_run(name):
     states = [state for part in getattr(one, "optimizers", [one]) for state in part.state.values()]
     moments = sum(value.nbytes for state in states for value in state.values() if value.ndim > 0)
     assert found.memory["optimizer"] == moments
-    assert found.memory["gradients"] == found.memory["average"] == sum(weight.nbytes for weight in trained)
+    assert found.memory["gradients"] == found.memory["EMA"] == sum(weight.nbytes for weight in trained)
 
 
 def test_a_lora_of_an_official_model():
     found = estimate(RECIPES["lora"](), H100)
     assert found.parameters == 5_570_283_072 and found.trained == 42 * 4 * 64 * (3072 + 3072)
-    lines = told(found, 1_000, H100, 1)
+    lines = format_estimate(found, 1_000, H100, 1)
     assert "72,000 tokens in 4 rows of 18,000" in lines[0]
-    assert "66,060,288 learn" in lines[1]
-    assert lines[2].endswith("85.2 GB are free") and lines[3].endswith("on H100")
+    assert "66,060,288 of them trained" in lines[1]
+    assert lines[2].endswith("85.2 GB free") and lines[3].endswith("on H100")
 
 
-def test_learned_positions_have_one_size_whatever_the_area():
+def test_learned_positions_determine_the_clip_size():
     settings = replace(RECIPES["lora"](), model="cogvideox-5b-i2v")
     area = replace(settings.target, height=None, width=None, max_area=480 * 720)
     found = estimate(replace(settings, target=area), None)
     assert found.memory == estimate(settings, None).memory and "345,600 pixels" in found.step
 
 
-def test_a_store_says_itself_what_its_clips_are(tmp_path):
-    """Not the target of the run, which is for what is not encoded yet."""
+def test_the_clip_format_of_a_store_takes_precedence(tmp_path):
+    """`settings.target` is for folders that are not encoded yet."""
     settings = RECIPES["toybox-sft"]()
     of_store = replace(settings.target, num_frames=17, height=96, width=64)
     store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, "empty", of_store)
     write_index(tmp_path / "store" / INDEX, store, [])
     (tmp_path / "videos").mkdir()
-    for names, said in (
+    for names, expected in (
         (["store"], "17 frames of 64x96"),
         (["videos"], "9 frames of 64x64"),
         (["videos", "store"], "17"),
     ):
         data = tuple(DataSource(str(tmp_path / name)) for name in names)
-        assert f"clips of at most {said}" in estimate(replace(settings, data=data), None).step
+        assert f"clips of at most {expected}" in estimate(replace(settings, data=data), None).step
 
 
-def test_what_several_processes_share():
-    """The model is that of the stage before, which need not be there."""
+def test_several_processes_share_memory_and_time():
+    """The base model is that of the previous stage, which need not exist."""
     settings = RECIPES["pretrain-768"]()
     one, eight = (estimate(replace(settings, checkpointing="none"), H100, num_ranks) for num_ranks in (1, 8))
     assert one.parameters == 5_570_283_072
-    for part in ("gradients", "optimizer", "average"):
+    for part in ("gradients", "optimizer", "EMA"):
         assert eight.memory[part] == one.memory[part] // 8
     assert eight.seconds == pytest.approx(one.seconds / 8)
-    assert "in each of 8 processes" in told(eight, 10, H100, 8)[2]
+    assert "for each of 8 processes" in format_estimate(eight, 10, H100, 8)[2]
 
 
-def test_what_is_not_known_is_not_told():
+def test_unknown_models_and_hardware():
     settings = RECIPES["sft"]()
     assert estimate(replace(settings, model="my/other-model"), H100) is None
-    assert told(None, 10, H100, 1) == ["what it takes is known once the model that it begins with is there"]
-    cpu, unheard_of = (Hardware(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
-    assert [estimate(settings, machine).seconds for machine in (cpu, unheard_of, None)] == [None] * 3
-    assert len(told(estimate(settings, None), 10, None, 1)) == 3
+    assert format_estimate(None, 10, H100, 1) == [
+        "the resources of this run are unknown until its base model is available"
+    ]
+    cpu, unknown_gpu = (Hardware(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
+    assert [estimate(settings, machine).seconds for machine in (cpu, unknown_gpu, None)] == [None] * 3
+    assert len(format_estimate(estimate(settings, None), 10, None, 1)) == 3
 
 
-def test_a_lora_in_bfloat16_is_half_as_large():
-    """On a card of 24 GB, then, with the defaults."""
+def test_lora_training_of_the_5b_model_fits_in_24_gb():
     found = estimate(RECIPES["lora"](), H100)
     assert found.memory["weights"] == pytest.approx(2 * found.parameters + 6 * found.trained, rel=0.05)
     assert sum(found.memory.values()) < 22e9
