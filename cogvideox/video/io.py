@@ -4,9 +4,10 @@ png.
 Axes: `t` frames, `h w` height and width in pixels.
 """
 
+import errno
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,8 +21,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from cogvideox.atomic_io import atomic_write, cannot_read
+from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
+from cogvideox.untrusted import check_limit, limit, reading
 from cogvideox.video.sheet import contact_sheet
 
 Frames = UInt8[np.ndarray, "t h w 3"]
@@ -70,6 +72,7 @@ def probe(path: str | Path) -> VideoInfo:
             seconds = float(stream.duration * stream.time_base)
         else:
             seconds = (container.duration or 0) / av.time_base
+        check_limit("VIDEO_SECONDS", seconds, f"cannot read {path}: its length of {seconds:,.0f} s")
         num_frames = stream.frames or max(1, round(seconds * fps))
         height, width = _rotated_size(frame, (frame.height, frame.width))
         return VideoInfo(num_frames, fps, seconds or num_frames / fps, height, width, stream.codec_context.name)
@@ -112,12 +115,12 @@ def read(
     with _open(path) as (container, stream):
         fps = fps or _rate(stream)
         sampled = _resample(container, stream, start, end, fps, max_frames)
-        frames = list(sampled if transform is None else map(transform, sampled))
-    if not frames:
+        frames = _collect(path, sampled if transform is None else map(transform, sampled))
+    if frames is None:
         raise NoFrameError(
             f"{path} has no frame between {start:g} s and {end:g} s: it is {probe(path).seconds:g} s long"
         )
-    return np.stack(frames), fps
+    return frames, fps
 
 
 def read_image(path: str | Path) -> Frame:
@@ -162,20 +165,25 @@ def check_format(path: Path) -> None:
 def _open(
     path: str | Path, kind: str = "video"
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    try:
-        # An absolute path, because FFmpeg interprets names like "http:..." and "concat:...".
-        with av.open(str(Path(path).absolute())) as container:
-            if not container.streams.video:
-                raise UserError(f"cannot read {path}: it contains no {kind}")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except av.error.FFmpegError as error:
-        raise UserError(
-            f"cannot read {path}: it is damaged or not {'an' if kind == 'image' else 'a'} {kind} ({error.strerror})"
-        ) from error
+    # Without these options, a small file can make FFmpeg allocate frames of any size.
+    options = {"max_pixels": str(limit("PIXELS"))}
+    with reading(path, f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"):
+        try:
+            # An absolute path, because FFmpeg interprets names like "http:..." and "concat:...".
+            with av.open(str(Path(path).absolute()), options=options) as container:
+                if not container.streams.video:
+                    raise UserError(f"cannot read {path}: it contains no {kind}")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                stream.codec_context.options = options
+                _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
+                yield container, stream
+        except av.error.FFmpegError as error:
+            _check_pixels(path, *_size_in_header(path))
+            if error.errno == errno.EINVAL:  # which is all that FFmpeg says
+                most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
+                raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
+            raise error
 
 
 def _rate(stream: av.video.stream.VideoStream) -> float:
@@ -206,6 +214,9 @@ def _resample(
             image = None
             # The previous frame is the nearest up to halfway to this one, and the last frame up to its own end.
             until = time - 0.01 / fps if frame is None else (previous[0] + time) / 2
+            if target < min(until, end):
+                gap = min(time, end) - max(previous[0], start)
+                check_limit("FRAME_GAP", gap, f"cannot read {container.name}: the gap of {gap:g} s between two frames")
             while target < min(until, end):
                 size = size or (previous[1].height, previous[1].width)
                 image = _to_rgb(previous[1], size) if image is None else image
@@ -218,6 +229,40 @@ def _resample(
                 return
         if frame is not None:
             previous = time, frame
+
+
+def _collect(path: str | Path, frames: Iterable[Frame]) -> Frames | None:
+    """The frames in one array, whose memory grows with them; None if there are none.
+
+    Raises:
+        UserError: they are too many, or differ in size.
+    """
+    pixels, shape = bytearray(), None
+    for frame in frames:
+        if shape not in (None, frame.shape):
+            raise UserError(f"cannot read {path}: its frames differ in size, {shape[:2]} and {frame.shape[:2]}")
+        shape = frame.shape
+        pixels += np.ascontiguousarray(frame).data.cast("B")
+        check_limit("VIDEO_PIXELS", len(pixels) // 3, f"cannot read {path}: the number of pixels in all its frames")
+    return None if shape is None else np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape)
+
+
+def _check_pixels(path: str | Path, width: int, height: int) -> None:
+    check_limit("PIXELS", width * height, f"cannot read {path}: its size of {width}x{height} pixels")
+
+
+def _size_in_header(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image, without decoding it; zeros for what is no image."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return image.size
+    except Image.DecompressionBombError:  # above Pillow's own limit, twice ours by default
+        most = limit("PIXELS")
+        raise UserError(
+            f"cannot read {path}: its number of pixels is above the limit of {most:,}; COGVIDEOX_MAX_PIXELS raises it"
+        ) from None
+    except Exception:
+        return 0, 0
 
 
 def _timed_frames(
