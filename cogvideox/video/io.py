@@ -239,7 +239,7 @@ def _collect(path: str | Path, frames: Iterable[Frame]) -> Frames | None:
     """
     pixels, shape = bytearray(), None
     for frame in frames:
-        if shape not in (None, frame.shape):
+        if shape is not None and frame.shape != shape:
             raise UserError(f"cannot read {path}: its frames differ in size, {shape[:2]} and {frame.shape[:2]}")
         shape = frame.shape
         pixels += np.ascontiguousarray(frame).data.cast("B")
