@@ -1,9 +1,9 @@
-"""Linear layers, by the faster of the two libraries that PyTorch brings for products of matrices on a CPU.
+"""Linear layers that use oneDNN on x86 CPUs, with an optional fused GELU. Results differ by rounding only.
 
-`nn.Linear` asks MKL, which on AMD's processors leaves AVX-512 unused. oneDNN, which computes PyTorch's convolutions,
-uses it, and applies a GELU to the product before that leaves the cache. What comes out differs by rounding alone.
+`nn.Linear` uses MKL, which does not use AVX-512 on AMD processors. oneDNN does, and it applies GELU while the product
+is in cache.
 
-Axes: n tokens or whatever else the layer is applied to; d_in, d_out its inputs and outputs.
+Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _X86 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capab
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, with GELU (its tanh form) after it where it is asked for."""
+    """`nn.Linear`, optionally followed by GELU (tanh form)."""
 
     def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         return linear(x, self.weight, self.bias, gelu=gelu)
@@ -31,7 +31,7 @@ def linear(
     *,
     gelu: bool = False,
 ) -> Float[Tensor, "*n d_out"]:
-    """x @ weight.T + bias, and GELU of that."""
+    """x @ weight.T + bias, optionally followed by GELU (tanh form)."""
     if not (_X86 and _plain(x) and _plain(weight)) or torch.is_autocast_enabled("cpu"):
         out = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
@@ -42,7 +42,7 @@ def linear(
 
 
 def _plain(x: Tensor) -> bool:
-    """A tensor of float32 on the CPU with numbers in it, and no subclass that PyTorch would have to ask how it adds."""
+    """Whether x is a non-empty float32 tensor on the CPU and not of a tensor subclass."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, nn.Parameter) and x.numel() > 0
 
 
@@ -53,7 +53,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False)
 
 @library.custom_op("cogvideox::linear", mutates_args=())
 def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-    """The same for the compiler, which would look into oneDNN's and take it only with weights in oneDNN's own order."""
+    """`_product` as an opaque operator for the compiler, which supports oneDNN's only with prepacked weights."""
     return _product(x, weight, bias, gelu)
 
 

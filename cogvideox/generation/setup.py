@@ -20,7 +20,7 @@ from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.compile_blocks import compile_blocks
-from cogvideox.transformer.float8 import multiplies_float8, to_float8
+from cogvideox.transformer.float8 import has_float8_arithmetic, to_float8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
 """How to keep the transformer's weights on the device, unchanged."""
@@ -106,7 +106,7 @@ def _check_acceleration(setup: Setup) -> None:
         raise UserError(
             f"compile needs a C++ compiler on a CPU, and {compiler!r} is not installed: install it or set CXX"
         )
-    if setup.float8 and not multiplies_float8(device):
+    if setup.float8 and not has_float8_arithmetic(device):
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device={str(device)!r}"
         raise UserError(
             "float8 needs a GPU with 8-bit floating-point arithmetic (NVIDIA Ada, Hopper or newer), and "

@@ -1,1 +1,1 @@
-"""The expert transformer: noised latents and a text embedding to the velocity prediction (paper section 2.2)."""
+"""The expert transformer: noised latents and a prompt embedding to the predicted velocity (paper section 2.2)."""

@@ -1,4 +1,4 @@
-"""Joint attention of text and video over one merged stream (paper section 2.2), with queries and keys normalised.
+"""3D full attention over the merged stream of text and video, with QK norm (paper section 2.2).
 
 Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 """
@@ -21,30 +21,30 @@ Heads = Float[Tensor, "b n k c"]
 
 @dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`
 class StreamLayout:
-    """The lengths of the runs of the merged stream, text and video in turn. Each text and the video after it are a
-    segment; several clips packed into one row are several segments (paper section 3.1)."""
+    """The layout of the merged stream. A clip's text and video tokens are a segment; packed rows have several."""
 
     spans: Spans
+    """Number of tokens of each text and video, alternating."""
     span_of_token: Int[Tensor, " n"] | None = field(default=None, compare=False)
-    """Of a packed row: the span of each token. Compiled blocks read it instead of `spans`, so that one graph
+    """For packed rows: the index of each token's span. Used in place of `spans` by compiled blocks, so that one graph
     serves all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
-    """Of a packed row, on a device with the varlen kernel: start of each segment and end of the last, int32."""
+    """For packed rows on a device with the varlen kernel: start of each segment, and end of the last, int32."""
     longest: int = field(default=0, compare=False)
-    """Of a packed row: the most tokens of a segment."""
+    """For packed rows: number of tokens of the longest segment."""
 
     @property
     def segments(self) -> tuple[int, ...]:
-        """Tokens of each clip."""
+        """Number of tokens of each clip, text and video."""
         return tuple(text + video for text, video in zip(self.spans[::2], self.spans[1::2]))
 
 
 def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -> StreamLayout:
     """The layout of a packed row of clips with `lengths` video tokens each.
 
-    Lengths are copied to the device here, once for each row, and not in every block.
+    Lengths are copied to the device here, once for each row and not in every block.
     """
-    layout = StreamLayout(tuple(run for length in lengths for run in (num_text, length)))
+    layout = StreamLayout(tuple(span for length in lengths for span in (num_text, length)))
     spans = torch.tensor(layout.spans, pin_memory=device.type == "cuda").to(device, non_blocking=True)
     index = torch.arange(len(spans), device=device).repeat_interleave(spans, output_size=sum(layout.spans))
     offsets = None
@@ -54,30 +54,32 @@ def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -
 
 
 def has_varlen_kernel(device: torch.device) -> bool:
-    """Whether the device has a kernel for attention within segments: Nvidia GPUs from Ampere on (sm80), and AMD's."""
+    """Whether the device has the varlen attention kernel: Nvidia GPUs since Ampere (sm80), and AMD GPUs."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 Attend = Callable[[Heads, Heads, Heads, StreamLayout], Heads]
-"""Softmax attention: queries, keys and values of the stream, and its layout, to the attended values."""
+"""An attention function: queries, keys, values and the layout of the stream to the attended values."""
 
 
 def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Every token attends to every token of its row, whatever the layout. Padding of the text is no exception: the
-    official weights were trained without a mask."""
+    """Attention of every token to every token of its row, text padding included.
+
+    There is no mask, because the official weights were trained without one.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Every token attends to its own segment: what is computed is what each clip alone would compute.
+    """Attention within segments, so that every clip gets the result that it gets alone (paper section 3.1).
 
-    Never through a mask over the row, which costs what a single clip of the row's length would. Where the layout has no
-    offsets, or for float32, segments are attended one after the other, or as a batch if they are equally long.
+    No mask is used: masked attention over the whole row would cost as much as a single clip of that length. Without
+    offsets in the layout, or in float32, segments are computed one by one, or as a batch if their lengths are equal.
     """
     if layout.offsets is None or v.dtype not in (torch.float16, torch.bfloat16):
         segments = layout.segments
-        if len(set(segments)) == 1:  # a batch, and nothing has to be joined
+        if len(set(segments)) == 1:  # as a batch, without concatenation
             q, k, v = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(segments)) for x in (q, k, v))
             return rearrange(dense_attention(q, k, v, layout), "(b s) n k c -> b (s n) k c", s=len(segments))
         pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
@@ -86,14 +88,16 @@ def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Head
     from torch.nn.attention.varlen import varlen_attn
 
     offsets, longest = layout.offsets, layout.longest
-    # Under autocast, norms return float32, and autocast does not know this kernel.
+    # Under autocast, norms return float32, and autocast does not cover this kernel.
     rows = [x.to(v.dtype).squeeze(0) for x in (q, k, v)]
     tokens = varlen_attn(rows[0], rows[1], rows[2], offsets, offsets, longest, longest)
     assert isinstance(tokens, Tensor)  # a tuple only if auxiliary outputs are requested
     return tokens[None]
 
 
-class Attention(nn.Module):
+class JointAttention(nn.Module):
+    """Self-attention over the merged stream, with LayerNorm of queries and keys and optional rotary positions."""
+
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads

@@ -1,7 +1,7 @@
-"""Attention by the fastest kernel that a GPU has for the shape at hand. What comes out differs by rounding alone.
+"""Selection of the fastest attention kernel for a shape. Results differ by rounding only.
 
-PyTorch chooses by rules of its own, which changed from version to version, and leaves out FlashAttention 3 and 4, which
-are packages of their own and have to be switched on. So what is there is timed, once for each shape.
+PyTorch selects kernels by rules that change between versions, and does not use FlashAttention 3 and 4, which are
+separate packages that have to be activated. So the available kernels are timed, once for each shape.
 
 Axes: b batch, n tokens, k heads of c channels.
 """
@@ -25,24 +25,27 @@ _BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 
-_WARM_UP = 0.1  # seconds
+_WARM_UP = 0.1
+"""Seconds of warm-up, which are not measured."""
 _ROUNDS = 7
+"""Measurements of each kernel."""
 
-# What FlashAttention can be beside PyTorch's own, which is 2, by the major number of the card, the better one first.
+# Versions of FlashAttention other than PyTorch's own (FA2), by major compute capability, the faster one first.
 _PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """The kernel that was chosen, and how long each of them took. "default" is PyTorch's own choice."""
+    """The selected kernel and the time of each. "default" is the choice of PyTorch."""
 
     name: str
     milliseconds: dict[str, float]
     flash: str = "FA2"
-    """What "flash" was."""
+    """The FlashAttention version of "flash"."""
 
     @property
     def attend(self) -> Attend:
+        """Dense attention with this kernel."""
         return attend_with(self.name) if self.name in _BACKENDS else dense_attention
 
     def __str__(self) -> str:
@@ -66,9 +69,9 @@ def record_backends() -> Iterator[set[str]]:
 def fastest_backend(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
 ) -> AttentionBackend:
-    """The fastest kernel for one shape; timed at the first call, which waits for the GPU, and remembered.
+    """The fastest kernel for a shape. The first call for a shape measures the kernels, synchronising with the GPU.
 
-    Kernels that the card, the version or the shape rule out are left out. On a CPU it is "default".
+    Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU it is "default".
     """
     backend = _fastest(num_heads, num_tokens, batch, dtype, device, head_dim)
     if (names := _recorded.get(None)) is not None:
@@ -90,9 +93,9 @@ def _fastest(
     return AttentionBackend(min(found, key=found.__getitem__, default="default"), found, flash)
 
 
-@lru_cache  # one function for each, which the compiler knows again
+@lru_cache  # always the same function, so that the compiler does not recompile
 def attend_with(name: str) -> Attend:
-    """`dense` attention by the kernel of that name; a RuntimeError where it cannot."""
+    """Dense attention with the named kernel. It raises RuntimeError for unsupported inputs."""
 
     def attend(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
         with sdpa_kernel(_BACKENDS[name]):
@@ -103,7 +106,7 @@ def attend_with(name: str) -> Attend:
 
 @lru_cache(maxsize=1)
 def _activate(card: int) -> str:
-    """Makes the best FlashAttention that is installed for the card what PyTorch's "flash" is, for this process."""
+    """Activate the fastest installed FlashAttention as PyTorch's "flash" in this process; return its version."""
     for name in _PACKAGES.get(card, ()):
         if name in list_flash_attention_impls():
             try:
@@ -115,8 +118,11 @@ def _activate(card: int) -> str:
 
 
 def median_times(calls: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """The median time of each call, which returns its own. The calls take turns, so that changes of the GPU's clock
-    affect all of them, and those of the first `_WARM_UP` seconds, in which it rises, do not count."""
+    """The median of the times that each call returns.
+
+    Calls are interleaved, so that changes of the GPU's clock affect all of them. The first `_WARM_UP` seconds, in which
+    the clock rises, do not count.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     began = perf_counter()
     while calls and perf_counter() - began < _WARM_UP:

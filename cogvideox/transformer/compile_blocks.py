@@ -1,8 +1,7 @@
-"""`torch.compile` for a transformer, block by block.
+"""`torch.compile` of a transformer block by block.
 
-Blocks are alike, so that one compilation serves them all and takes seconds where that of the whole model takes minutes.
-The compiler keeps its results on disk (in `TORCHINDUCTOR_CACHE_DIR`, or else the folder for temporary files), and the
-next process finds them there.
+All blocks share one compilation, which takes seconds instead of minutes for the whole model. The compiler caches its
+results on disk (in `TORCHINDUCTOR_CACHE_DIR`, by default the temporary folder) for other processes.
 """
 
 import torch
@@ -11,10 +10,10 @@ from cogvideox.transformer.model import Transformer
 
 
 def compile_blocks(model: Transformer) -> None:
-    """Compiles the blocks in place, at their first call in each shape. Names and weights stay what they are.
+    """Compile the blocks in place, at the first call for each shape. Names and weights do not change.
 
-    What hangs on a block, such as hooks that bring its weights, is left outside. When a LoRA comes or goes, blocks are
-    compiled anew at the next call.
+    Hooks of a block, such as those of group offloading, are not compiled. After a LoRA is added or removed, blocks are
+    recompiled at the next call.
     """
     for block in model.blocks:
         block.forward = torch.compile(block.forward)

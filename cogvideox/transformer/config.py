@@ -1,4 +1,4 @@
-"""The transformer's configuration, field for field what diffusers stores in `transformer/config.json`.
+"""Configuration of the transformer, with the fields of `transformer/config.json` in diffusers.
 
 Imports no torch.
 """
@@ -13,13 +13,13 @@ from cogvideox.errors import UserError
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
 
 GridRule = Literal["resize_crop", "slice"]
-"""How rotary coordinates follow the size of the clip.
+"""How rotary coordinates depend on the size of the clip. Both rules are the same at the base size.
 
-"resize_crop" (1.0): the clip's grid is stretched to fit inside the base grid and centred there, so that coordinates
-stay in the range seen in training. "slice" (1.5): patches are simply counted from 0. The same at the base size.
+"resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centred there, so that coordinates stay
+in the range seen in training. "slice" (1.5): patches are counted from 0.
 """
 
-# Keys of the diffusers file that carry no choice here, with the only value the architecture has.
+# Keys of the diffusers file with a single supported value.
 _FIXED: dict[str, Any] = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -33,98 +33,100 @@ _FIXED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and positions of the transformer. The defaults are CogVideoX-2B, 1.69 B parameters.
+    """Sizes and kinds of positions of the transformer. The defaults are those of CogVideoX-2B, 1.69 B parameters.
 
     Raises:
-        UserError: a size below 1, or sizes that do not fit together; the message names the rule.
+        UserError: a size below 1, or sizes that do not fit together; the message has the rule.
     """
 
     num_attention_heads: int = 30
     attention_head_dim: int = 64
     num_layers: int = 30
     in_channels: int = 16
-    """Latent channels that come in: 16, or 32 where an image is given (noise first, image second)."""
+    """Input channels: 16, or 32 for image-to-video (noised latents first, then image latents)."""
     out_channels: int = 16
     time_embed_dim: int = 512
     ofs_embed_dim: int | None = None
-    """Width of the embedding of `ofs`, a scalar that 1.5-5B-I2V takes beside the timestep; None where there is none."""
+    """Width of the embedding of `ofs`, a second scalar condition of 1.5-5B-I2V; None in all other models."""
     text_embed_dim: int = 4096
     max_text_seq_length: int = 226
     patch_size: int = 2
     patch_size_t: int | None = None
-    """Latent frames per patch; None is the 1.0 family, with one frame per patch."""
+    """Latent frames per patch in the 1.5 family; None in the 1.0 family, with one frame per patch."""
     patch_bias: bool = True
-    """Whether the patch projection has a bias. 1.5 has one whatever this says: its official files say false."""
+    """Whether the patch projection has a bias. Ignored by 1.5, which has one although its official files say false."""
     norm_eps: float = 1e-5
     sample_height: int = 60
-    """Base height in latent pixels. With the width it is the size that "resize_crop" rotary positions are fitted into,
-    and the only one that learned positions know."""
+    """Base height in latent pixels. "resize_crop" rotary positions and learned positions refer to the base size."""
     sample_width: int = 90
+    """Base width in latent pixels."""
     sample_frames: int = 49
-    """Base length in video frames, not latent ones."""
+    """Base length in video frames (not latent frames)."""
     temporal_compression_ratio: int = 4
     """Video frames per latent frame after the first."""
     spatial_interpolation_scale: float = 1.875
-    """Sinusoidal positions divide height and width by this, and time by the next."""
+    """Divisor of height and width in sinusoidal positions."""
     temporal_interpolation_scale: float = 1.0
+    """Divisor of time in sinusoidal positions."""
     use_rotary_positional_embeddings: bool = False
-    """Rotary positions; otherwise fixed sinusoidal ones are added."""
+    """Use 3D RoPE instead of sinusoidal positions."""
     use_learned_positional_embeddings: bool = False
-    """A table of learned positions is added beside the rotary ones (5B-I2V)."""
+    """Add learned positions, in addition to RoPE (5B-I2V)."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-                raise UserError(f"{name}={value} of the transformer has to be positive")
+                raise UserError(f"{name}={value} of the transformer must be positive")
         if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
-            raise UserError("learned positions exist only beside rotary ones: set use_rotary_positional_embeddings too")
+            raise UserError("use_learned_positional_embeddings requires use_rotary_positional_embeddings: set both")
         rotary = self.use_rotary_positional_embeddings
         name, size = ("attention_head_dim", self.attention_head_dim) if rotary else ("the width", self.width)
         if size % 16:
-            # A quarter of the channels for time and three eighths for each of height and width, in pairs.
+            # 1/4 of the channels for time and 3/8 for each of height and width, in pairs.
             raise UserError(
-                f"{name}={size} of the transformer has to be a multiple of 16, so that its channels divide among time, "
-                f"height and width; the nearest is {max(16, round(size / 16) * 16)}"
+                f"{name}={size} of the transformer must be a multiple of 16, so that its channels can be split into "
+                f"time, height and width; the nearest is {max(16, round(size / 16) * 16)}"
             )
         if self.ofs_embed_dim not in (None, self.time_embed_dim):
             raise UserError(
-                f"ofs_embed_dim={self.ofs_embed_dim} of the transformer has to equal "
-                f"time_embed_dim={self.time_embed_dim}, because the two are added"
+                f"ofs_embed_dim={self.ofs_embed_dim} of the transformer must equal "
+                f"time_embed_dim={self.time_embed_dim}, because the embeddings are added"
             )
         for name, size in (("sample_height", self.sample_height), ("sample_width", self.sample_width)):
             if size % self.patch_size:
                 raise UserError(
-                    f"{name}={size} of the transformer has to be a multiple of patch_size={self.patch_size}; "
+                    f"{name}={size} of the transformer must be a multiple of patch_size={self.patch_size}; "
                     f"the nearest is {max(1, round(size / self.patch_size)) * self.patch_size}"
                 )
 
     @property
     def takes_image(self) -> bool:
-        """Whether videos are made from an image, whose latents then stand beside the noise on the channel axis."""
+        """Whether this is an image-to-video model, with image latents as additional input channels."""
         return self.in_channels != self.out_channels
 
     @property
     def ofs(self) -> float | None:
-        """The one value of `ofs` that the official models were given; None for a model that takes none."""
+        """The value of `ofs` in the official models; None for models without it."""
         return None if self.ofs_embed_dim is None else 2.0
 
     @property
     def width(self) -> int:
-        """Channels of a token (D)."""
+        """Channels of a token (d)."""
         return self.num_attention_heads * self.attention_head_dim
 
     @property
     def patch(self) -> tuple[int, int, int]:
-        """Latent frames, height and width of one patch."""
+        """Latent frames, height and width of a patch."""
         return (self.patch_size_t or 1, self.patch_size, self.patch_size)
 
     @property
     def patch_volume(self) -> int:
+        """Number of latent pixels of a patch."""
         return (self.patch_size_t or 1) * self.patch_size**2
 
     @property
     def base_grid(self) -> tuple[int, int, int]:
-        """Tokens along time, height and width at the base size."""
+        """Number of tokens in time, height and width at the base size."""
         latent_frames = (self.sample_frames - 1) // self.temporal_compression_ratio + 1
         frames_per_patch = self.patch_size_t or 1
         return (
@@ -135,17 +137,17 @@ class TransformerConfig:
 
     @property
     def grid_rule(self) -> GridRule | None:
-        """What the official pipelines do: 1.0 stretches, 1.5 counts. None without rotary positions."""
+        """The rule of the official pipelines: "resize_crop" for 1.0, "slice" for 1.5, None without RoPE."""
         if not self.use_rotary_positional_embeddings:
             return None
         return "resize_crop" if self.patch_size_t is None else "slice"
 
     @classmethod
     def from_diffusers(cls, data: dict[str, Any]) -> "TransformerConfig":
-        """Read the content of a `transformer/config.json`. Keys that start with an underscore are the library's notes.
+        """Parse the content of a `transformer/config.json`. Keys that start with an underscore are ignored.
 
         Raises:
-            UserError: an unknown key, or a value that this architecture cannot honour.
+            UserError: an unknown key or an unsupported value.
         """
         chosen = {key: value for key, value in data.items() if not key.startswith("_")}
         for key, only in _FIXED.items():
@@ -163,7 +165,7 @@ def _5b() -> TransformerConfig:
 
 
 def _1_5_5b() -> TransformerConfig:
-    # The base grid is larger than any clip: it was the size of a table from which rotary positions were cut.
+    # The base grid is larger than any clip: it is the size of a table from which rotary positions are sliced.
     return replace(_5b(), patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
 
 

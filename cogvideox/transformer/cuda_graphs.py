@@ -1,7 +1,7 @@
-"""CUDA graphs: a function of tensors is recorded once for each shape, and then replayed by one launch.
+"""CUDA graphs: record a function of tensors once for each shape, and replay it with a single launch.
 
-Where kernels are shorter than it takes to launch them, as in small models and clips, a GPU waits for the program most
-of the time, and a replay does not.
+For small models and clips, kernels are shorter than the time to launch them, so without graphs the GPU is idle most of
+the time.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ Function = Callable[..., Tensor]
 
 
 class GraphedFunction:
-    """A function of tensors, by graphs. Outside of CUDA it is the function itself.
+    """A function of tensors that is replayed as a CUDA graph; on other devices the function itself.
 
-    The function must do the same whenever it is called with tensors of the same shapes, read no tensor on the host and
-    change none that it did not make. Tensors that it holds on to, such as weights, are read where they lay when it was
-    recorded, so that it has to be dropped when they are replaced.
+    The function must be the same for equal shapes, must not read tensors on the host, and must not modify its inputs.
+    Captured tensors, such as weights, are read at the addresses that they had when it was recorded: create a new
+    `GraphedFunction` after they have been replaced.
     """
 
     def __init__(self, function: Function) -> None:
@@ -37,7 +37,7 @@ class GraphedFunction:
 class _Recorded:
     def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
-        # First calls allocate and choose algorithms, which must not be recorded.
+        # The first calls allocate memory and select algorithms, which must not be recorded.
         device = inputs[0].device
         current, side = torch.cuda.current_stream(device), _capture_stream(device)
         side.wait_stream(current)
@@ -50,13 +50,13 @@ class _Recorded:
             self.output = function(*self.inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        # In rows, so that strides of dimensions of size 1 do not keep PyTorch from copying all of them in one launch.
+        # Flattened, because differing strides of dimensions of size 1 would prevent a copy in one launch.
         torch._foreach_copy_([x.view(-1) for x in self.inputs], [x.reshape(-1) for x in inputs])
         self.graph.replay()
-        return self.output.clone()  # the next replay writes where this one did
+        return self.output.clone()  # the next replay overwrites the output
 
 
 @lru_cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream per device. PyTorch's default is one for the process, on the device that was captured first."""
+    """One capture stream for each device; PyTorch has one for the process, on the first device that is captured."""
     return torch.cuda.Stream(device)

@@ -1,14 +1,14 @@
-"""The blocks' linear layers in 8-bit floating point: an approximation, for GPUs that multiply these twice as fast.
+"""Float8 linear layers in the blocks: an approximation for GPUs that multiply float8 twice as fast.
 
-Each row of a weight and each token has a scale of its own (row-wise scaling), so that its largest number becomes 448,
-the largest of float8_e4m3. Weights are rounded once, tokens whenever they come. Products are summed in float32. What
-enters and leaves the network, and what the timestep makes of the norms, stays as it was: it costs nothing there, and
-errors would go everywhere.
+Scaling is row-wise: each row of a weight and each token has a scale, such that its maximum becomes 448, the largest
+value of float8_e4m3. Weights are rounded once, and activations at each call. Products are accumulated in float32. The
+first and last layers and the modulation keep their precision: they cost little, and their errors would affect all
+tokens.
 
-A device without such arithmetic multiplies the same rounded numbers, more slowly than without them: that is for
-measuring the error.
+Devices without float8 arithmetic compute with the rounded values in the original dtype, which is slower but shows the
+error.
 
-Axes: n tokens or whatever else the layer is applied to; d_in, d_out its inputs and outputs.
+Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
 
 import torch
@@ -18,62 +18,65 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import linear
-from cogvideox.transformer.lora.layers import LowRankLinear
+from cogvideox.transformer.lora.layers import LoRALinear
 from cogvideox.transformer.model import Transformer
 
 LAYERS = ("attention.qkv", "attention.out", "mlp.out")
-"""Of each block. `mlp.hidden`, a third of the arithmetic, stays: it hurts the shipped model as much as these three."""
+"""The float8 layers of each block. `mlp.hidden`, a third of the FLOPs, would add as much error as these three."""
 
 _FLOAT8 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_FLOAT8).max
 _CHUNK = 1 << 26
-"""Numbers that are rounded at once: their float32 copies are what rounding takes beside its result."""
+"""Number of elements that are rounded at once, which limits the size of temporary float32 copies."""
 
 
 def to_float8(model: Transformer) -> None:
-    """Rounds the blocks' linear layers to 8 bits, which halves their memory. Their originals are gone.
+    """Replace the blocks' linear layers by float8 ones, in place. This halves their memory and cannot be undone.
 
-    LoRAs that lie beside the weights stay there, in full; merged ones belong to the weights from now on.
+    Unmerged LoRAs keep their precision and remain removable; merged ones become part of the weights.
 
     Raises:
-        UserError: weights that are elsewhere.
+        UserError: the weights of the blocks are offloaded.
     """
     for layer in model.modules():
-        if isinstance(layer, LowRankLinear):
-            layer.settle()
+        if isinstance(layer, LoRALinear):
+            layer.make_merged_permanent()
     for block in model.blocks:
         for name in LAYERS:
             layer = block.get_submodule(name)
             assert isinstance(layer, nn.Linear)
             if layer.weight.numel() == 0:
-                raise UserError("blocks that are streamed cannot be kept in float8: choose a plan that holds them all")
+                raise UserError(
+                    "float8 needs all blocks on the device, but they are offloaded: choose another memory plan"
+                )
             block.set_submodule(name, Float8Linear(layer))
 
 
 def is_float8(model: Transformer) -> bool:
+    """Whether `to_float8` was applied to the model."""
     return any(isinstance(layer, Float8Linear) for layer in model.modules())
 
 
-class Float8Linear(LowRankLinear):
-    """A linear layer whose weight is in float8, and the LoRAs beside it."""
+class Float8Linear(LoRALinear):
+    """A linear layer with a float8 weight, and its LoRAs."""
 
     can_merge = False
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
-        # Asked once: the compiler need not look into it.
-        self.is_quick = multiplies_float8(layer.weight.device)
+        # Determined once, outside of compiled code.
+        self.has_float8 = has_float8_arithmetic(layer.weight.device)
         weight, scale = round_rows(layer.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("scale", scale)
-        if isinstance(layer, LowRankLinear):
+        if isinstance(layer, LoRALinear):
             self.loras = layer.loras
 
-    def alone(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
+    def base_forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         rows = x.reshape(-1, x.shape[-1])
         rounded, scale = round_rows(rows)
-        if self.is_quick:
-            # Scales of rows are known only to a product that ends in bfloat16.
+        if self.has_float8:
+            # Row-wise scales are supported only with bfloat16 outputs.
             out = torch._scaled_mm(
                 rounded,
                 self.weight.t(),
@@ -84,18 +87,18 @@ class Float8Linear(LowRankLinear):
             ).to(x.dtype)
             out = out if self.bias is None else out + self.bias
         else:
-            out = linear(_restored(rounded, scale, x.dtype), _restored(self.weight, self.scale, x.dtype), self.bias)
+            out = linear(_dequantize(rounded, scale, x.dtype), _dequantize(self.weight, self.scale, x.dtype), self.bias)
         out = F.gelu(out, approximate="tanh") if gelu else out
         return out.unflatten(0, x.shape[:-1])
 
-    def plain(self) -> "Float8Linear":
-        """The layer itself: what it was before is gone."""
+    def without_loras(self) -> "Float8Linear":
+        """The layer itself: its original weight no longer exists."""
         return self
 
 
 def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
-    """Round rows to float8; returns them and the factor that restores each."""
-    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # the compiler makes one pass without copies
+    """Round rows to float8; return them with the scale of each row."""
+    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # compiled, it is a single pass without copies
         return _round(x)
     rounded = torch.empty(x.shape, dtype=_FLOAT8, device=x.device)
     scale = torch.empty(len(x), 1, device=x.device)
@@ -112,10 +115,10 @@ def _round(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
     return (x.float() / scale).clamp_(-_LARGEST, _LARGEST).to(_FLOAT8), scale
 
 
-def multiplies_float8(device: torch.device) -> bool:
-    """Whether the device has arithmetic for it: Nvidia's since Ada and Hopper."""
+def has_float8_arithmetic(device: torch.device) -> bool:
+    """Whether the device has float8 arithmetic: Nvidia GPUs since Ada and Hopper."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def _restored(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def _dequantize(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (rows.float() * scale).to(dtype)

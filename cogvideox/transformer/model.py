@@ -1,10 +1,10 @@
 """The expert transformer (paper section 2.2).
 
-Text and video are one stream of tokens from the first projection to the last norm: one matrix product, one norm and one
-attention per layer for both, and only the modulation by the timestep knows which is which.
+Text and video are one stream of tokens from the first projection to the last norm, with the same matrices, norms and
+attention for both. Only the modulation by the timestep distinguishes them (expert adaptive LayerNorm).
 
 Axes: b batch; c t h w latent channels, frames, height, width; n tokens, text first, then video with time slowest;
-d width; e time embedding; s steps, or clips of a packed row.
+d width; e time embedding; s timesteps, or clips of a packed row.
 """
 
 import math
@@ -21,7 +21,7 @@ from cogvideox.errors import UserError
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import (
     Attend,
-    Attention,
+    JointAttention,
     StreamLayout,
     dense_attention,
     packed_attention,
@@ -48,7 +48,7 @@ Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
 
 
 class Transformer(nn.Module):
-    """Noised latents, a text embedding and a timestep to the prediction of v."""
+    """The expert transformer: predicts the velocity from noised latents, a prompt embedding and a timestep."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -78,20 +78,20 @@ class Transformer(nn.Module):
         modulation: Modulation | None = None,
         attend: Attend = dense_attention,
     ) -> Float[Tensor, "b c_out t h w"]:
-        """One prediction.
+        """Predict the velocity of a batch of clips of one size.
 
         Args:
-            latents: noised latents at the VAE's scale; with an image, its latents follow on the channel axis.
+            latents: noised latents times the scaling factor; image latents, if any, follow on the channel axis.
             text: the text encoder's output, padding included.
-            timestep: diffusion time of each sample, 0 to 999.
+            timestep: timestep of each sample, 0 to 999.
             ofs: the second scalar condition of 1.5-5B-I2V (2.0 in the official pipelines).
-            positions: `positions_for` this size; computed here when not given.
-            modulation: what `self.modulation` made of `timestep` and `ofs` before; the two are then not read, and
-                `timestep` may be None.
-            attend: how the tokens attend to each other, see `attention`.
+            positions: `positions_for` this size, if precomputed.
+            modulation: `precompute_modulation` of `timestep` and `ofs`, which are then ignored; `timestep` may be None.
+            attend: the attention function, see `attention`.
 
         Raises:
-            UserError: a size that patches do not divide or learned positions do not know; a condition too many or few.
+            UserError: the size is not a multiple of the patch size or does not fit the learned positions; or `timestep`
+                or `ofs` is missing, or `ofs` is not a condition of this model.
         """
         config, num_text = self.config, text.shape[1]
         grid = token_grid(config, *latents.shape[2:])
@@ -114,27 +114,27 @@ class Transformer(nn.Module):
         rule: GridRule | None = None,
         attend: Attend = packed_attention,
     ) -> list[Float[Tensor, "c_out _t _h _w"]]:
-        """Predictions for clips of any sizes that stand side by side in one row (frame pack, paper section 3.1).
+        """Predict the velocities of clips of any sizes, packed into one row without padding (frame pack, section 3.1).
 
-        Each clip has its own text, timestep and positions, and attends to itself alone, so that its prediction is the
-        one that `forward` makes of it. There is no padding: the row is as long as its clips.
+        Each clip has its own text, timestep and positions, and attends only to itself, so its prediction equals that of
+        `forward`.
 
         Args:
-            latents: of each clip, as in `forward`.
-            text, timestep, ofs: as in `forward`, of each clip.
-            rule: how rotary positions follow the size of a clip; the config's own unless given.
+            latents: noised latents of each clip, as in `forward`.
+            text, timestep, ofs: conditions of each clip, as in `forward`.
+            rule: how rotary positions depend on the size of a clip, by default the config's `grid_rule`.
 
         Raises:
-            UserError: as `forward`.
+            UserError: as in `forward`.
         """
         config, num_text = self.config, text.shape[1]
         sizes = [tuple(clip.shape[1:]) for clip in latents]
         grids = [token_grid(config, *size) for size in sizes]
         lengths = tuple(math.prod(grid) for grid in grids)
         layout = packed_layout(num_text, lengths, text.device)
-        where = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
-        places = {size: where(*size) for size in set(sizes)}
-        positions = concatenate_positions([places[size] for size in sizes])
+        of_size = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
+        tables = {size: of_size(*size) for size in set(sizes)}
+        positions = concatenate_positions([tables[size] for size in sizes])
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
         emb = self.embed_timestep(timestep, ofs)
@@ -151,9 +151,10 @@ class Transformer(nn.Module):
         emb: Float[Tensor, "_s e"] | None,
         modulation: Modulation | None,
     ) -> Float[Tensor, "b n patch_out"]:
-        """Patches of noised latents to patches of the prediction: what both forwards share.
+        """The body of both forwards: patches of noised latents to patches of the prediction.
 
-        Exactly one of `emb` and `modulation` is given. Callers hold no stream of tokens, so that one copy is alive.
+        Exactly one of `emb` and `modulation` is given. The stream of tokens is created here and not by the callers, so
+        that only one copy of it is in memory.
         """
         lengths = layout.spans[1::2]
         x = _interleave(self.text_in(text).chunk(len(lengths)), self.patch_in(patches).split(lengths, dim=1))
@@ -170,10 +171,10 @@ class Transformer(nn.Module):
         return self.final(x, emb=emb, modulation=own, spans=lengths)
 
     def precompute_modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
-        """The modulation of many timesteps at once: it depends on nothing else, so that a sampler computes it once.
+        """Compute the modulation of all timesteps of a sampler at once; it depends on nothing else.
 
-        `tables = model.precompute_modulation(times)`, then `model(..., modulation=tables[i])` at step i. Without the
-        index, element s of the batch is at timestep s.
+        Use `tables = model.precompute_modulation(timesteps)`, then `model(..., modulation=tables[i])` at step i.
+        Without the index, element s of the batch has timestep s.
         """
         emb = self.embed_timestep(timestep, ofs)
         # pyrefly: ignore[not-callable]
@@ -183,25 +184,27 @@ class Transformer(nn.Module):
     def embed_timestep(
         self, timestep: Timestep | None, ofs: float | Float[Tensor, " s"] | None = None
     ) -> Float[Tensor, "s e"]:
-        """What every modulation is a linear function of.
+        """The time embedding, of which all modulation is a linear function.
 
         Raises:
-            UserError: no timestep; `ofs` missing where the model takes it, or given where it does not.
+            UserError: `timestep` or `ofs` is missing, or `ofs` is not a condition of this model.
         """
         if timestep is None:
-            raise UserError("the transformer needs a timestep, or the modulation that was made of it")
+            raise UserError("the transformer needs a timestep or a precomputed modulation")
         emb = self.time_embed(timestep)
         if self.config.ofs_embed_dim is not None:
             if ofs is None:
-                raise UserError("this transformer takes ofs beside the timestep; the official value is 2.0")
+                raise UserError("this transformer needs ofs; the official value is 2.0")
             emb = emb + self.ofs_embed(torch.as_tensor(ofs, device=timestep.device).expand(len(timestep)))
         elif ofs is not None:
-            raise UserError(f"ofs={ofs} is given to a transformer without ofs_embed_dim; leave it out")
+            raise UserError(
+                f"ofs={ofs} is not a condition of this transformer, which has no ofs_embed_dim: leave it out"
+            )
         return F.silu(emb)
 
 
 class ScalarEmbedding(nn.Module):
-    """A number, such as the timestep, to a vector: cosines and sines of falling frequency, then two linear layers."""
+    """Embedding of a scalar such as the timestep: cosines and sines of falling frequencies, then an MLP."""
 
     def __init__(self, num_waves: int, width: int) -> None:
         super().__init__()
@@ -213,19 +216,19 @@ class ScalarEmbedding(nn.Module):
         half = self.num_waves // 2
         frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=number.device))
         angle = number[:, None].float() * frequency
-        waves = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32: bfloat16 cannot tell 999 from 1000
+        waves = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32, because bfloat16 cannot represent 999
         return self.out(F.silu(self.hidden(waves.to(self.hidden.bias.dtype))))
 
 
 class TransformerBlock(nn.Module):
-    """Joint attention, then a feed-forward layer, both modulated per modality and added behind a gate."""
+    """Joint attention, then an MLP, each with an adaptive norm and a gated residual connection for each modality."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
         self.modulation = Linear(config.time_embed_dim, 12 * width)
         self.norm1 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.attention = Attention(width, config.num_attention_heads)
+        self.attention = JointAttention(width, config.num_attention_heads)
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
         self.mlp = FeedForward(width)
 
@@ -245,12 +248,12 @@ class TransformerBlock(nn.Module):
         layout: StreamLayout,
         attend: Attend,
     ) -> Float[Tensor, "b n d"]:
-        """One block.
+        """Apply the block to the stream.
 
         Args:
-            emb: the time embedding, a row for each segment of each row of x. Used if there is no `modulation`, which is
-                then computed here, where wrappers that gather or recompute one block at a time have its weights.
-            modulation: `self.compute_modulation(emb)`, computed before.
+            emb: the time embedding, with a row for each segment of each row of x. Used if `modulation` is None: it is
+                then computed here, because wrappers may gather or recompute the weights of one block at a time.
+            modulation: `compute_modulation(emb)`, if precomputed.
         """
         if modulation is None:
             assert emb is not None
@@ -264,6 +267,8 @@ class TransformerBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """MLP with GELU (tanh form) and 4 times the width."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.hidden = Linear(width, 4 * width)
@@ -274,7 +279,7 @@ class FeedForward(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Video tokens to patches of the prediction. Two norms in a row, as in the official weights."""
+    """Final norms and projection of video tokens to patches. Two norms in a row, as in the official weights."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -297,7 +302,7 @@ class FinalLayer(nn.Module):
         modulation: FinalModulation | None,
         spans: Spans,
     ) -> Float[Tensor, "b n patch"]:
-        """Project video tokens to patches. `spans` are the lengths of the videos; the rest is as in the blocks."""
+        """Project video tokens to patches. `spans` has the length of each video, see also `TransformerBlock`."""
         if modulation is None:
             assert emb is not None
             modulation = FinalModulation._make(_by_row(self.compute_modulation(emb), len(x)))
@@ -315,7 +320,7 @@ def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tens
 
 
 def patchify(latents: Float[Tensor, "b c t h w"], config: TransformerConfig) -> Float[Tensor, "b n patch"]:
-    """Cut latents into patches, in the order of the weights: channel slowest, then time, height, width."""
+    """Split latents into patches, in the order of the weights: channel slowest, then time, height, width."""
     pt, ph, pw = config.patch
     return rearrange(latents, "b c (t pt) (h ph) (w pw) -> b (t h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
 
@@ -323,6 +328,6 @@ def patchify(latents: Float[Tensor, "b c t h w"], config: TransformerConfig) -> 
 def unpatchify(
     patches: Float[Tensor, "b n patch"], grid: tuple[int, int, int], config: TransformerConfig
 ) -> Float[Tensor, "b c t h w"]:
-    """Lay patches out as latents; the inverse of `patchify`."""
+    """Reassemble latents from patches; the inverse of `patchify`."""
     (t, h, w), (pt, ph, pw) = grid, config.patch
     return rearrange(patches, "b (t h w) (c pt ph pw) -> b c (t pt) (h ph) (w pw)", t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)

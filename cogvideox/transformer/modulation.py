@@ -1,9 +1,9 @@
 """Expert adaptive LayerNorm (paper section 2.2): text and video share every weight but not their modulation.
 
-The timestep gives each of the two modalities a shift, a scale and a gate for each sub-layer. The merged stream is cut
-into runs of one modality, so that modulating it is to multiply and add one vector per run.
+From the timestep, each modality gets a shift, a scale and a gate for attention and for the MLP. The merged stream
+consists of spans of one modality, each of which is multiplied by one vector and added to another.
 
-Axes: b batch, n tokens, r runs, d width, s steps (or batch elements), e time embedding.
+Axes: b batch, n tokens, r spans, d width, s timesteps (or batch elements), e time embedding.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Spans = tuple[int, ...]
-"""Lengths of the stretches of one modality that the stream consists of, in order: (text, video)."""
+"""Number of tokens of each span of one modality, in order: (text, video), or more in packed rows."""
 
 SpanOfToken = Int[Tensor, " n"]
+"""Index of each token's span."""
 Stream = Float[Tensor, "b n d"]
 Table = Float[Tensor, "#b r d"]
 
@@ -75,31 +76,31 @@ class Modulation:
 
 
 class AdaptiveNorm(nn.LayerNorm):
-    """LayerNorm(x) * (1 + scale) + shift, with one shift and scale per run.
+    """LayerNorm(x) * (1 + scale) + shift, with one shift and scale for each span.
 
-    The norm's own weight and bias are folded into the tables first: the stream is then scaled once instead of twice,
-    and their gradients need no sums over tokens of their own.
+    The norm's weight and bias are first folded into shift and scale, so that the stream is scaled once instead of
+    twice, and their gradients need no separate sums over tokens.
     """
 
     def fold(self, shift: Table, scale: Table) -> tuple[Table, Table]:
-        """Rewrite (x̂ * weight + bias) * (1 + scale) + shift as x̂ * scale' + shift'; returns (shift', scale')."""
+        """Rewrite (x̂ * weight + bias) * (1 + scale) + shift as x̂ * scale' + shift' and return (shift', scale')."""
         return torch.addcmul(self.bias + shift, self.bias, scale), torch.addcmul(self.weight, self.weight, scale)
 
     def forward(self, x: Stream, shift: Table, scale: Table, spans: Spans | SpanOfToken) -> Stream:
-        """Normalise and modulate with *folded* tables. Under the compiler, `spans` may be the run of each token."""
+        """Normalise and modulate with *folded* shift and scale. In compiled code, `spans` may be a `SpanOfToken`."""
         normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
         return _multiply_add(shift, 1, normalised, scale, spans)
 
 
 def add_gated(x: Stream, update: Stream, gate: Table, spans: Spans | SpanOfToken) -> Stream:
-    """x + gate * update, with one gate per run."""
+    """x + gate * update, with one gate for each span."""
     return _multiply_add(x, spans, update, gate, spans)
 
 
 def _multiply_add(
     base: Tensor, base_spans: int | Spans | SpanOfToken, x: Stream, scale: Table, spans: Spans | SpanOfToken
 ) -> Stream:
-    """base + x * scale, where `base` is a stream (`base_runs` = `runs`) or, like `scale`, a table (`base_runs` = 1)."""
+    """base + x * scale. `base` is a stream (`base_spans` = `spans`) or, like `scale`, per span (`base_spans` = 1)."""
     if isinstance(spans, Tensor):
         base = base if base_spans is spans else _Gather.apply(base, spans)
         return torch.addcmul(base, x, _Gather.apply(scale, spans))
@@ -111,10 +112,10 @@ def _multiply_add(
 
 
 class _MultiplyAdd(torch.autograd.Function):
-    """The sum above without a copy: every run is written where it belongs, forward and backward.
+    """`_multiply_add` without copies: each span is written directly into the result, forward and backward.
 
-    Plain PyTorch would compute the runs apart and concatenate them, a pass more over the stream in each direction. The
-    compiler fuses that pass away, but does not know how to write into a part of a tensor.
+    Plain PyTorch would concatenate the spans, an additional pass over the stream in each direction. The compiler fuses
+    this pass, but does not support writing into a part of a tensor.
     """
 
     @staticmethod
@@ -146,8 +147,8 @@ class _MultiplyAdd(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """The vector of each token's run. The gradient is a matrix product, because summing by index on a GPU would let all
-    tokens of a run wait for each other, and add them in any order."""
+    """The vector of each token's span. The gradient is a matrix product, because index-add on a GPU would serialise the
+    tokens of a span and add them in random order."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, span_of_token: Tensor) -> Tensor:

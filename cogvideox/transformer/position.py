@@ -1,11 +1,11 @@
-"""Where a token lies in time, height and width, in the three ways of the CogVideoX family (paper section 2.2).
+"""Positions of tokens in time, height and width: the three kinds of the CogVideoX family (paper section 2.2).
 
-- 3D rotary positions (every 5B): each head's channels are split among time (1/4), height (3/8) and width (3/8), in this
-  order; inside a share, channels 2i and 2i+1 turn by the angle coordinate * 10000^(-2i/share).
-- Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 of it for time, 3/8 for width, then height.
-- Learned positions (5B-I2V, beside the rotary ones): a weight of the model, made for one size only.
+- 3D RoPE (all 5B models): the channels of each head are split into time (1/4), height (3/8) and width (3/8), in this
+  order. In a part of size s, channels 2i and 2i+1 are rotated by coordinate * 10000^(-2i/s).
+- Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 for time, 3/8 for width, then 3/8 for height.
+- Learned positions (5B-I2V, in addition to RoPE): a parameter of the model, for one size only.
 
-Axes: n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels,
+Axes: b batch; n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels,
 which are p pairs.
 """
 
@@ -26,10 +26,10 @@ _THETA = 10_000.0
 
 @dataclass(frozen=True)
 class Positions:
-    """What the transformer needs to know of positions, computed once per size and used in every block of every step.
+    """Position tables, computed once for each size and used in all blocks and steps.
 
-    rope: cosine and sine of the angle of each pair of channels, in float32; text tokens do not turn (1, 0), so that one
-        multiplication rotates the whole stream. None without rotary positions.
+    rope: cosine and sine of the angle of each pair of channels, in float32. Text tokens have angle 0, so that one
+        multiplication rotates the whole stream. None without RoPE.
     sincos: vectors added to the stream, zero for text. None without sinusoidal positions.
     """
 
@@ -47,15 +47,15 @@ def positions_for(
     rule: GridRule | None = None,
     device: torch.device | str | None = None,
 ) -> Positions:
-    """The positions of a clip of `num_frames` latent frames of `height` x `width` latent pixels.
+    """Position tables of a clip of `num_frames` latent frames of `height` x `width` latent pixels.
 
     Args:
-        num_text: text tokens before the video (default: the config's `max_text_seq_length`).
-        rule: how rotary coordinates follow the size (default: the config's `grid_rule`).
+        num_text: number of text tokens before the video, by default the config's `max_text_seq_length`.
+        rule: how rotary coordinates depend on the size, by default the config's `grid_rule`.
 
     Raises:
-        UserError: a size that patches do not divide, or another than learned positions are made for; a rule without
-            rotary positions.
+        UserError: the size is not a multiple of the patch size or does not fit the learned positions; or `rule` is
+            given for a model without RoPE.
     """
     num_text = config.max_text_seq_length if num_text is None else num_text
     grid = token_grid(config, num_frames, height, width)
@@ -63,23 +63,25 @@ def positions_for(
         check_learned_positions(config, grid, num_text)
     if config.grid_rule is None:
         if rule is not None:
-            raise UserError(f"the grid rule {rule!r} is for rotary positions, and this model adds sinusoidal ones")
+            raise UserError(
+                f"the grid rule {rule!r} is for rotary positions, but this model has sinusoidal ones: leave it out"
+            )
         return Positions(None, _sincos(config, grid, num_text, device))
     return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
 
 
 def concatenate_positions(clips: Sequence[Positions]) -> Positions:
-    """The positions of clips that follow each other in one row, each counted anew."""
+    """Position tables of a packed row, in which each clip has its own positions."""
     ropes = [clip.rope for clip in clips if clip.rope is not None]
     sincos = [clip.sincos for clip in clips if clip.sincos is not None]
     return Positions(torch.cat(ropes) if ropes else None, torch.cat(sincos) if sincos else None)
 
 
 def token_grid(config: TransformerConfig, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """How many tokens a latent clip has along time, height and width.
+    """Number of tokens of a latent clip in time, height and width.
 
     Raises:
-        UserError: a size that the patch size does not divide.
+        UserError: the size is not a multiple of the patch size.
     """
     names, sizes = ("frames", "height", "width"), (num_frames, height, width)
     for name, size, patch in zip(names, sizes, config.patch):
@@ -91,43 +93,43 @@ def token_grid(config: TransformerConfig, num_frames: int, height: int, width: i
 
 
 def check_learned_positions(config: TransformerConfig, grid: tuple[int, int, int], num_text: int) -> None:
-    """Learned positions know one height, width and text length, and no longer clip than they were made for.
+    """Check that a clip fits the learned positions: one height, width and text length, and a maximum number of frames.
 
-    A shorter clip is the beginning of the table, whose slowest axis is time.
+    Shorter clips use the start of the table, whose slowest axis is time.
 
     Args:
         grid: `token_grid` of the clip.
 
     Raises:
-        UserError: another size; the message gives the legal one, in latent frames and pixels.
+        UserError: the clip does not fit; the message has the legal size in latent frames and pixels.
     """
     base_t, base_h, base_w = config.base_grid
     t, h, w = grid
     if (h, w) != (base_h, base_w) or t > base_t:
         pt, ph, pw = config.patch
         raise UserError(
-            f"a latent clip of {t * pt} frames, {h * ph}x{w * pw}, does not fit this model's learned positions: they "
-            f"are made for {base_h * ph}x{base_w * pw} and at most {base_t * pt} latent frames"
+            f"a latent clip of {t * pt} frames, {h * ph}x{w * pw}, does not fit this model's learned positions, which "
+            f"are for {base_h * ph}x{base_w * pw} and at most {base_t * pt} latent frames"
         )
     if num_text != config.max_text_seq_length:
         raise UserError(
-            f"a text of {num_text} tokens does not fit this model's learned positions: they are made for "
+            f"a text of {num_text} tokens does not fit this model's learned positions, which are for "
             f"{config.max_text_seq_length}"
         )
 
 
 def rotate(x: Float[Tensor, "b n k c"], rope: Float[Tensor, "n p 2"]) -> Float[Tensor, "b n k c"]:
-    """Turn each pair of channels (2i, 2i+1) of queries or keys by its token's angle, in float32."""
+    """Apply RoPE: rotate each pair of channels (2i, 2i+1) of queries or keys by its token's angle, in float32."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    turn = rope[:, None]
+    rotation = rope[:, None]
     if torch.compiler.is_compiling():
-        # The compiler writes one pass from real arithmetic and none from complex numbers.
-        (real, imag), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)
-        turned = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
+        # The compiler fuses real arithmetic into one pass, but does not support complex numbers.
+        (real, imag), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+        rotated = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
     else:
-        # Without it one complex product is one pass over memory where real arithmetic takes six.
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turn))
-    return turned.flatten(-2).to(x.dtype)
+        # In eager mode, a complex product is one pass over memory, and real arithmetic would be six.
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
+    return rotated.flatten(-2).to(x.dtype)
 
 
 def _rope(
@@ -138,22 +140,22 @@ def _rope(
     device: torch.device | str | None,
 ) -> Float[Tensor, "n p 2"]:
     t, h, w = grid
-    # In tokens: where the first row and column lie, and how many rows and columns the clip is stretched over.
+    # In tokens: the clip's first row and column, and the number of rows and columns it is stretched over.
     if rule == "resize_crop":
         (top, left), (rows, columns) = _fit(h, w, *config.base_grid[1:])
     else:
         (top, left), (rows, columns) = (0, 0), (h, w)
-    counts = {"device": device, "dtype": torch.float32}
+    options = {"device": device, "dtype": torch.float32}
     coordinates = (
-        torch.arange(t, **counts),
-        torch.linspace(top, (top + rows) * (h - 1) / h, h, **counts),
-        torch.linspace(left, (left + columns) * (w - 1) / w, w, **counts),
+        torch.arange(t, **options),
+        torch.linspace(top, (top + rows) * (h - 1) / h, h, **options),
+        torch.linspace(left, (left + columns) * (w - 1) / w, w, **options),
     )
     head_dim = config.attention_head_dim
-    shares = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
+    sizes = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
     angles = [
-        torch.outer(x, 1.0 / _THETA ** (torch.arange(0, share, 2, **counts) / share))
-        for x, share in zip(coordinates, shares)
+        torch.outer(x, 1.0 / _THETA ** (torch.arange(0, size, 2, **options) / size))
+        for x, size in zip(coordinates, sizes)
     ]
     angle = torch.cat(
         (
@@ -168,7 +170,7 @@ def _rope(
 
 
 def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Corner and size of an h x w grid that is scaled to just fit into the base grid and centred there, in integers."""
+    """Corner and size of an h x w grid scaled to fit inside the base grid and centred there, in integers."""
     if h / w > base_h / base_w:
         rows, columns = base_h, round(base_h / h * w)
     else:
@@ -184,9 +186,9 @@ def _sincos(
 
     def vectors(count: int, scale: float, channels: int) -> Float[Tensor, "count channels"]:
         half = channels // 2
-        counts = {"device": "cpu", "dtype": torch.float64}  # not every device has float64
-        frequency = torch.exp(-math.log(_THETA) / half * torch.arange(half, **counts))
-        angle = torch.outer(torch.arange(count, **counts) / scale, frequency)
+        options = {"device": "cpu", "dtype": torch.float64}  # not every device has float64
+        frequency = torch.exp(-math.log(_THETA) / half * torch.arange(half, **options))
+        angle = torch.outer(torch.arange(count, **options) / scale, frequency)
         return torch.cat((angle.sin(), angle.cos()), dim=1).float().to(device)
 
     space = config.spatial_interpolation_scale

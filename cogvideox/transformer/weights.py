@@ -1,4 +1,4 @@
-"""The transformer's weights: how diffusers' and SAT's files call them, and what they are before training."""
+"""The transformer's weights: key maps to diffusers and SAT, initialisation, and extra input channels."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from cogvideox.transformer.model import Transformer
 _BLOCK = "transformer_blocks.{n}"
 _SAT_LAYER = "transformer.layers.{n}"
 
-# Ours, diffusers' and SAT's names of what is one tensor in all three.
+# Names here, in diffusers and in SAT, of tensors that are the same in all three.
 _NAMES = [
     ("patch_in.bias", "patch_embed.proj.bias", "mixins.patch_embed.proj.bias"),
     ("text_in.*", "patch_embed.text_proj.*", "mixins.patch_embed.text_proj.*"),
@@ -36,7 +36,7 @@ _NAMES = [
 
 
 def keymap(config: TransformerConfig) -> list[Rule]:
-    """diffusers' names and ours, as an invertible table (see `state_dict.keymap`)."""
+    """Key map to diffusers, invertible (see `state_dict.keymap`)."""
     return [
         *(Rename(theirs, ours) for ours, theirs, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
@@ -46,7 +46,7 @@ def keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def sat_keymap(config: TransformerConfig) -> list[Rule]:
-    """The names of the original code, SAT, and ours, as an invertible table. SAT fuses q, k and v as we do."""
+    """Key map to SAT, the original code, invertible. SAT fuses q, k and v as here."""
     return [
         *(Rename(theirs, ours) for ours, _, theirs in _NAMES),
         _patch_rule("mixins.patch_embed.proj.weight", config),
@@ -56,8 +56,11 @@ def sat_keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def _modulation_rule() -> Rule:
-    """Their two matrices each make shift, scale and gate of video, then those of text. Ours makes text and video of the
-    first shift, then of the first scale, and so on, so that a table for the merged stream is a slice of its result."""
+    """The rule for the modulation in diffusers, which has one matrix for each of attention and MLP.
+
+    Each has the rows of shift, scale and gate for video, then for text. Here, one matrix has text and video rows of the
+    first shift, then of the first scale, and so on, so that text and video are adjacent for the merged stream.
+    """
     video, text = 0, 3
     order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
     theirs = [f"{_BLOCK}.norm{layer}.linear.*" for layer in (1, 2)]
@@ -65,7 +68,7 @@ def _modulation_rule() -> Rule:
 
 
 def _sat_modulation_rule() -> Rule:
-    """SAT's one matrix makes shift, scale and gate of both layers for video, then the same six for text."""
+    """The rule for the modulation in SAT: one matrix with shift, scale and gate of both for video, then for text."""
     video, text = 0, 6
     order = [(0, modality + 3 * layer + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
     return Interleave(["mixins.adaln_layer.adaLN_modulations.{n}.1.*"], "blocks.{n}.modulation.*", order, num_chunks=12)
@@ -75,19 +78,19 @@ def _patch_rule(theirs: str, config: TransformerConfig) -> Rule:
     ours = "patch_in.weight"
     if config.patch_size_t is not None:
         return Rename(theirs, ours)
-    # 1.0 stores a convolution whose stride is its kernel: a linear layer of patches, channel slowest.
+    # 1.0 stores a convolution with stride = kernel size: a linear layer on patches, channel slowest.
     kernel = (config.in_channels, config.patch_size, config.patch_size)
     return Reshape(theirs, ours, lambda weight: weight.flatten(1), lambda weight: weight.unflatten(1, kernel))
 
 
 @torch.no_grad()
 def init_weights(model: Transformer, generator: torch.Generator) -> None:
-    """Initial values, adaLN-Zero (Peebles and Xie 2022, section 3.2): each block is the identity, the prediction 0.
+    """Initialise the weights as adaLN-Zero (Peebles and Xie 2022, section 3.2): blocks are identities, outputs 0.
 
     | part                           | weight                                          | bias |
     |--------------------------------|-------------------------------------------------|------|
     | modulations, last projection   | 0                                               | 0    |
-    | queries, keys, values          | Xavier-uniform, each as a matrix of its own     | 0    |
+    | queries, keys, values          | Xavier-uniform, each as a separate matrix       | 0    |
     | other matrices                 | Xavier-uniform                                  | 0    |
     | norms                          | 1                                               | 0    |
     | learned positions              | 0                                               |      |
@@ -111,10 +114,10 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def add_image_channels(model: Transformer) -> Transformer:
-    """A model of text alone as one that takes an image too, from which it learns on (paper, appendix D).
+    """Turn a text-to-video model into an image-to-video model, for fine-tuning (paper, appendix D).
 
-    What the first projection makes of the image's channels is zero, so that the new model begins as the old one; they
-    share all other weights.
+    The patch projection has zero weights for the image channels, so predictions are unchanged at first. All other
+    weights are shared between the two models.
     """
     with torch.device("meta"):
         wide = Transformer(replace(model.config, in_channels=2 * model.config.out_channels))

@@ -10,7 +10,7 @@ from cogvideox.linear import Linear
 from cogvideox.transformer.attention import StreamLayout, dense_attention
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend
 from cogvideox.transformer.cuda_graphs import GraphedFunction
-from cogvideox.transformer.float8 import Float8Linear, multiplies_float8
+from cogvideox.transformer.float8 import Float8Linear, has_float8_arithmetic
 
 CUDA = torch.device("cuda")
 PROMPT = "a red ball moves right on a white floor"
@@ -82,7 +82,7 @@ def test_nothing_waits_for_the_gpu_once_it_is_recorded():
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_float8_is_what_the_cpu_makes_of_it(gelu):
-    if not multiplies_float8(CUDA):
+    if not has_float8_arithmetic(CUDA):
         pytest.skip("this GPU has no arithmetic for float8")
     torch.manual_seed(0)
     layer, x = Linear(256, 512), torch.randn(2, 40, 256)
@@ -94,7 +94,7 @@ def test_float8_is_what_the_cpu_makes_of_it(gelu):
 
 
 def test_a_video_in_float8():
-    if not multiplies_float8(CUDA):
+    if not has_float8_arithmetic(CUDA):
         pytest.skip("this GPU has no arithmetic for float8")
     values = {"device": "cuda", "dtype": "bfloat16"}
     exact, rounded = (CogVideoX.from_pretrained("toybox", **values, float8=on) for on in (False, True))

@@ -1,4 +1,4 @@
-"""Packed = separate: clips that share a row give the predictions, losses and gradients that each alone would give."""
+"""Packed = separate: packed clips have the predictions, losses and gradients that each has alone."""
 
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ from cogvideox.transformer.attention import StreamLayout, dense_attention, packe
 from cogvideox.transformer.model import Transformer
 from tests.tiny import TEXT_LENGTH, transformer
 
-# Two images and four clips, of four heights and widths, in latent pixels; frames are doubled where patches take two.
+# Two images and four clips in latent frames and pixels. Frames are doubled for patches of two frames.
 SIZES = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (4, 2, 8), (2, 4, 6)]
 MODELS = ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"]
 
 
-def a_model(variant: str) -> Transformer:
-    """Weights that are nowhere zero, as after training."""
+def random_model(variant: str) -> Transformer:
+    """A model without zero weights, as after training."""
     torch.manual_seed(0)
     model = Transformer(transformer(variant))
     for parameter in model.parameters():
@@ -28,7 +28,7 @@ def a_model(variant: str) -> Transformer:
     return model
 
 
-def a_batch(model: Transformer) -> PackedBatch:
+def random_batch(model: Transformer) -> PackedBatch:
     config = model.config
     base = config.sample_height, config.sample_width
     sizes = [(t, *base) if config.use_learned_positional_embeddings else (t, h, w) for t, h, w in SIZES]
@@ -58,7 +58,7 @@ def part(batch: PackedBatch, clips: slice) -> PackedBatch:
 
 
 def separate_losses(model: Transformer, batch: PackedBatch, schedule: Schedule) -> torch.Tensor:
-    """One call of `forward` for each clip."""
+    """Losses from one call of `forward` for each clip."""
     losses = []
     for i in range(len(batch)):
         x0, noise, t = batch.latents[i][None], batch.noise[i][None], batch.timestep[i][None]
@@ -75,36 +75,36 @@ def gradients(model: Transformer, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 def distance(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """The largest difference, over the largest value of its tensor. Some gradients are zero but for rounding, such as
-    that of a bias of all keys: they are measured by the others."""
+    """The largest relative difference. Gradients that are zero up to rounding, such as that of the bias of the keys,
+    are compared with the largest value of all tensors."""
     least = 1e-3 * max(b.abs().max().item() for b in expected)
     return max(((a - b).abs().max() / b.abs().max().clamp(min=least)).item() for a, b in zip(found, expected))
 
 
 @pytest.mark.parametrize("variant", MODELS)
-def test_packed_is_separate(variant):
-    """In one row and in two, whose clips are counted together."""
-    model, schedule = a_model(variant), Schedule()
-    batch = a_batch(model)
+def test_packed_equals_separate(variant):
+    """In one row, and in two rows whose losses are added."""
+    model, schedule = random_model(variant), Schedule()
+    batch = random_batch(model)
 
     def losses(batch: PackedBatch) -> torch.Tensor:
         return clip_losses(lambda *given: model.forward_packed(*given, **ofs_of(model)), batch, schedule)
 
-    alone = separate_losses(model, batch, schedule)
-    expected = gradients(model, alone.sum() / len(batch))
+    separate = separate_losses(model, batch, schedule)
+    expected = gradients(model, separate.sum() / len(batch))
     one_row = losses(batch)
     rows = [losses(part(batch, clips)) for clips in (slice(0, 2), slice(2, None))]
     in_two = [sum(pair) for pair in zip(*(gradients(model, row.sum() / len(batch)) for row in rows))]
 
-    assert distance([one_row, torch.cat(rows)], [alone, alone]) <= 1e-5
+    assert distance([one_row, torch.cat(rows)], [separate, separate]) <= 1e-5
     assert distance(gradients(model, one_row.sum() / len(batch)), expected) <= 1e-5
     assert distance(in_two, expected) <= 1e-5
 
 
-def test_clips_do_not_see_each_other():
-    """Nor does anything else of a row reach a clip: not its text, its timestep or its order."""
-    model = a_model("5b")
-    batch = a_batch(model)
+def test_packed_clips_are_independent():
+    """A clip depends on no other clip of the row, nor on their texts, timesteps and order."""
+    model = random_model("5b")
+    batch = random_batch(model)
     expected = model.forward_packed(batch.latents, batch.text, batch.timestep)
     order = [4, 2, 0, 5, 1, 3]
     mixed = model.forward_packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
@@ -119,8 +119,8 @@ def test_clips_do_not_see_each_other():
 
 @pytest.mark.parametrize("spans", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_attention_in_segments_is_attention_under_a_mask(rows, spans):
-    """The mask, which has a number for each pair of tokens of the row, is what packing must not need."""
+def test_packed_attention_equals_masked_attention(rows, spans):
+    """Packing must not need such a mask, which has an element for each pair of tokens of the row."""
     layout = StreamLayout(spans)
     q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))
@@ -133,15 +133,15 @@ def test_attention_in_segments_is_attention_under_a_mask(rows, spans):
         torch.testing.assert_close(a, b)
 
 
-def test_one_segment_is_dense():
+def test_one_segment_equals_dense_attention():
     q, k, v = torch.randn(3, 1, 9, 2, 4).unbind(0)
     assert torch.equal(packed_attention(q, k, v, StreamLayout((4, 5))), dense_attention(q, k, v, StreamLayout((4, 5))))
 
 
-def test_a_clip_weighs_as_much_as_an_image():
-    """The mean over clips, not over elements."""
-    model = a_model("2b")
-    batch = replace(a_batch(model), latents=tuple(map(torch.zeros_like, a_batch(model).latents)))
+def test_clips_and_images_have_equal_weight():
+    """The loss is a mean over clips, not over elements."""
+    model = random_model("2b")
+    batch = replace(random_batch(model), latents=tuple(map(torch.zeros_like, random_batch(model).latents)))
     ones = replace(batch, noise=tuple(map(torch.ones_like, batch.noise)))
     losses = clip_losses(lambda latents, text, timestep: [torch.zeros_like(x) for x in latents], ones, Schedule())
     torch.testing.assert_close(losses, Schedule().alphas_cumprod[batch.timestep].float())

@@ -178,8 +178,8 @@ def test_gradients_of_the_factors(tmp_path: Path) -> None:
     seen = 0
     modules = dict(theirs.named_modules())
     for _, layer in inject._all_adapted(ours):
-        for share in layer.each():
-            for name, (down, up) in zip(share.layers, share.pairs()):
+        for share in layer.lora_modules():
+            for name, (down, up) in zip(share.layers, share.factor_pairs()):
                 their = modules[name]
                 assert relative_error(down.grad, their.lora_A["default"].weight.grad) <= 10 * TOLERANCE
                 assert relative_error(up.grad, their.lora_B["default"].weight.grad) <= 10 * TOLERANCE

@@ -1,1 +1,1 @@
-"""LoRA: injection, merging, and the files of all common trainers."""
+"""LoRA: injection, merging, and reading the files of all common trainers."""

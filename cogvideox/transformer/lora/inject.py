@@ -1,10 +1,10 @@
-"""LoRAs over a transformer: several at once with strengths, beside its weights or merged into them, and off again.
+"""Add LoRAs to a transformer, merged or not, change their strengths, remove and extract them.
 
-A `LoRA` speaks of layers by diffusers' names, as its files do (`lora_files`), while a layer of ours may join several of
-theirs. Where their rows go is asked of the table of names, so that there is one account of it.
+A `LoRA` names layers as diffusers does, while a linear layer here may combine several layers of diffusers. The key map
+(`transformer.weights.keymap`) is the single source of which rows belong to which.
 
-The model's own file knows nothing of this: a linear layer is replaced by one that holds the same weights and the LoRAs
-with them (`low_rank`), and put back when its last LoRA is gone.
+The model itself has no LoRA code: linear layers are replaced by `LoRALinear`, which has the same weights, and restored
+when their last LoRA is removed.
 """
 
 import math
@@ -20,42 +20,42 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
 from cogvideox.state_dict.keymap import external_names, to_external, to_internal
-from cogvideox.transformer.lora.layers import Factors, LowRank, LowRankLinear
+from cogvideox.transformer.lora.layers import Factors, LoRALinear, LoRAModule
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import keymap
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""The layers that the official trainer and finetrainers adapt."""
+"""The default target layers, those of the official trainer and finetrainers."""
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """Changes of a transformer by the name of each layer in diffusers, such as "transformer_blocks.0.attn1.to_q"."""
+    """A LoRA: factors by the name of each layer in diffusers, such as "transformer_blocks.0.attn1.to_q"."""
 
     layers: dict[str, Factors]
     base_model: str | None = None
     trigger: str | None = None
-    """What a prompt has to say for it to show."""
+    """Trigger words that a prompt should contain."""
     alpha_known: bool = True
-    """False where the file did not tell, and alpha = rank was assumed, as everywhere."""
+    """False if the file has no alpha, so alpha = rank is assumed, as in other programs."""
     path: Path | None = None
-    """The file that it was read from."""
+    """The file it was read from."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a layer of theirs lies in a transformer of ours."""
+class LoRATarget:
+    """The location of a layer of diffusers in a transformer."""
 
     module: str
-    d_in: tuple[int, ...]  # theirs: more than one number for a convolution, whose kernel is flattened here
+    d_in: tuple[int, ...]  # several numbers for a convolution, whose kernel is flattened here
     d_out: int
-    rows: Int[Tensor, " d_out"] | None  # its rows in our matrix; None where that is all of them, in order
+    rows: Int[Tensor, " d_out"] | None  # its rows in the module's weight; None for all of them, in order
 
 
-def sites(model: Transformer) -> dict[str, Site]:
-    """Every linear layer of the model by its name in diffusers."""
+def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
+    """The location of every linear layer of the model, by its name in diffusers."""
     rules = keymap(model.config)
-    found: dict[str, Site] = {}
+    found: dict[str, LoRATarget] = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear):
             continue
@@ -63,12 +63,12 @@ def sites(model: Transformer) -> dict[str, Site]:
         names = external_names(weight, rules)
         shapes = to_external({weight: torch.empty(module.out_features, module.in_features, device="meta")}, rules)
         rows: Sequence[Tensor | None] = [None]
-        if len(names) > 1:  # number their rows, let the table place them, and see where each has gone
+        if len(names) > 1:  # number the rows and apply the key map to find where each goes
             numbered = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
             rows = to_internal(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
         for name, own in zip(names, rows):
             d_out, *d_in = shapes[name].shape
-            found[name.removesuffix(".weight")] = Site(path, tuple(d_in), d_out, own)
+            found[name.removesuffix(".weight")] = LoRATarget(path, tuple(d_in), d_out, own)
     return found
 
 
@@ -81,76 +81,76 @@ def add_lora(
     merge: bool = False,
     trainable: bool = False,
 ) -> None:
-    """Lays a LoRA over the model, beside those that are there already.
+    """Add a LoRA to the model, in place.
 
     Args:
-        name: what `remove`, `set_strength` and `extract` call it.
-        strength: a factor on all of it; 0 is no change, and a negative one is the opposite change.
-        merge: add it to the weights, which costs no time in use but a copy of them in main memory, from which removing
-            restores them to the bit. Otherwise its small products are computed beside the layers'.
-        trainable: make its factors parameters; then it is not merged.
+        name: its name in `remove_lora`, `set_strength` and `extract_lora`.
+        strength: factor on the whole LoRA; 0 has no effect, and negative values are allowed.
+        merge: add it to the weights. This makes inference faster, but keeps a copy of the original weights in CPU
+            memory, from which `remove_lora` restores them exactly.
+        trainable: make its factors parameters; cannot be merged.
 
     Raises:
-        UserError: a layer that the model does not have, or in another shape, all named; a name that is taken; weights
-            into which nothing can be merged.
+        UserError: the model has no such layers, or with other shapes; the name is taken; the strength is not finite; or
+            the weights are float8 and cannot be merged into.
     """
     if merge and trainable:
-        raise ValueError("a LoRA in training is not merged")
+        raise ValueError("a trainable LoRA cannot be merged: pass one of merge and trainable")
     if merge and not all(layer.can_merge for _, layer in _all_adapted(model)):
-        raise UserError("a LoRA cannot be merged into weights in float8: leave merge out, so that it lies beside them")
+        raise UserError("a LoRA cannot be merged into float8 weights: leave merge out")
     _check_strength(strength)
     if name in lora_strengths(model):
-        raise UserError(f"a LoRA called {name!r} is loaded already: choose another name, or remove that one first")
-    places = sites(model)
-    _check_fit(model, lora, places)
+        raise UserError(f"a LoRA called {name!r} is already loaded: choose another name, or remove that one first")
+    available = lora_targets(model)
+    _check_fit(model, lora, available)
     parts: dict[str, list[tuple[str, Factors, Tensor | None]]] = {}
     for layer, factors in lora.layers.items():
-        site = places[layer]
-        parts.setdefault(site.module, []).append((layer, factors, site.rows))
+        target = available[layer]
+        parts.setdefault(target.module, []).append((layer, factors, target.rows))
     for path, pieces in parts.items():
         layer = _adapted(model, path)
-        layer.loras.append(LowRank(name, pieces, layer, strength, trainable=trainable, merged=merge))
+        layer.loras.append(LoRAModule(name, pieces, layer, strength, trainable=trainable, merged=merge))
         if merge:
-            layer.rebuild()
+            layer.update_weight()
 
 
 def remove_lora(model: Transformer, name: str | None = None) -> None:
-    """Takes one LoRA off the model, or all: the weights are then what they were, to the bit.
+    """Remove one LoRA (or all, without a name) from the model, in place. Weights are restored exactly.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no LoRA of that name.
     """
     if name is not None:
         _check_name(model, name)
     for path, layer in _all_adapted(model):
-        kept = [lora for lora in layer.each() if name is not None and lora.name != name]
-        gone = [lora for lora in layer.each() if lora not in kept]
+        kept = [lora for lora in layer.lora_modules() if name is not None and lora.name != name]
+        removed = [lora for lora in layer.lora_modules() if lora not in kept]
         layer.loras = nn.ModuleList(kept)
-        if any(lora.merged for lora in gone):
-            layer.rebuild()
+        if any(lora.merged for lora in removed):
+            layer.update_weight()
         if not kept:
-            model.set_submodule(path, layer.plain())
+            model.set_submodule(path, layer.without_loras())
 
 
 def set_strength(model: Transformer, name: str, strength: float) -> None:
-    """Changes how much of a LoRA is in effect.
+    """Change the strength of a LoRA.
 
     Raises:
-        UserError: there is none of that name, or the strength is no number.
+        UserError: there is no LoRA of that name, or the strength is not finite.
     """
     _check_name(model, name)
     _check_strength(strength)
     for _, layer in _all_adapted(model):
-        for lora in layer.each():
+        for lora in layer.lora_modules():
             if lora.name == name:
                 lora.strength = float(strength)
                 if lora.merged:
-                    layer.rebuild()
+                    layer.update_weight()
 
 
 def lora_strengths(model: Transformer) -> dict[str, float]:
-    """The LoRAs on the model, in the order in which they were added."""
-    return {lora.name: lora.strength for _, layer in _all_adapted(model) for lora in layer.each()}
+    """Strength of each LoRA of the model by name, in the order in which they were added."""
+    return {lora.name: lora.strength for _, layer in _all_adapted(model) for lora in layer.lora_modules()}
 
 
 def create_lora(
@@ -163,95 +163,95 @@ def create_lora(
     base_model: str | None = None,
     trigger: str | None = None,
 ) -> LoRA:
-    """A LoRA that changes nothing yet: `up` is 0, and `down` is drawn as peft does, uniform within 1 / sqrt(d_in).
+    """Create a LoRA for training: `up` is 0, and `down` is uniform in +-1 / sqrt(d_in), as in peft.
 
     Args:
-        alpha: the rank unless given, which makes the scale 1.
-        targets: layers by the end of their name in diffusers, such as "to_q" or "ff.net.2".
+        alpha: the scale is alpha / rank; by default alpha = rank.
+        targets: ends of the names of target layers in diffusers, such as "to_q" or "ff.net.2".
 
     Raises:
-        UserError: a target that no layer's name ends with; a rank below 1.
+        UserError: no layer's name ends with a target, or the rank is below 1.
     """
     if rank < 1:
         raise UserError(f"rank={rank} of a LoRA must be 1 or more")
-    places = sites(model)
+    available = lora_targets(model)
     layers: dict[str, Factors] = {}
-    for target in targets:
-        matching = {name: site for name, site in places.items() if f".{name}".endswith(f".{target}")}
+    for end in targets:
+        matching = {name: target for name, target in available.items() if f".{name}".endswith(f".{end}")}
         if not matching:
-            ends = sorted({re.sub(r"^transformer_blocks\.\d+\.", "", name) for name in places})
-            raise UserError(f"no layer's name ends with {target!r}; the layers are {', '.join(ends)}")
-        for name, site in matching.items():
-            down = torch.rand(rank, *site.d_in, generator=generator) * 2 - 1
+            ends = sorted({re.sub(r"^transformer_blocks\.\d+\.", "", name) for name in available})
+            raise UserError(f"no layer's name ends with {end!r}; the layers are {', '.join(ends)}")
+        for name, target in matching.items():
+            down = torch.rand(rank, *target.d_in, generator=generator) * 2 - 1
             factors = Factors(
-                down / math.prod(site.d_in) ** 0.5,
-                torch.zeros(site.d_out, rank),
+                down / math.prod(target.d_in) ** 0.5,
+                torch.zeros(target.d_out, rank),
                 float(rank if alpha is None else alpha),
             )
             layers[name] = factors
-    ordered = {name: layers[name] for name in places if name in layers}
+    ordered = {name: layers[name] for name in available if name in layers}
     return LoRA(ordered, base_model=base_model, trigger=trigger)
 
 
 def extract_lora(model: Transformer, name: str = "lora") -> LoRA:
-    """The LoRA of that name as it is on the model now, to be written to a file. Its strength is not part of it.
+    """The current factors of a LoRA of the model, without its strength, for `write_lora`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no LoRA of that name.
     """
     _check_name(model, name)
-    places = sites(model)
+    available = lora_targets(model)
     layers: dict[str, Factors] = {}
     for _, module in _all_adapted(model):
-        for lora in module.each():
+        for lora in module.lora_modules():
             if lora.name == name:
-                for layer, (down, up), alpha in zip(lora.layers, lora.pairs(), lora.alphas):
-                    shaped = down.detach().cpu().unflatten(1, places[layer].d_in)
+                for layer, (down, up), alpha in zip(lora.layers, lora.factor_pairs(), lora.alphas):
+                    shaped = down.detach().cpu().unflatten(1, available[layer].d_in)
                     layers[layer] = Factors(shaped, up.detach().cpu(), alpha)
-    return LoRA({layer: layers[layer] for layer in places if layer in layers})
+    return LoRA({layer: layers[layer] for layer in available if layer in layers})
 
 
 def lora_parameters(model: Transformer) -> nn.ModuleList:
-    """The factors of all LoRAs on the model: what learns of a transformer that itself stays as it is."""
-    return nn.ModuleList(lora for _, layer in _all_adapted(model) for lora in layer.each())
+    """The factors of all LoRAs of the model, the trainable parameters of LoRA fine-tuning."""
+    return nn.ModuleList(lora for _, layer in _all_adapted(model) for lora in layer.lora_modules())
 
 
-def _adapted(model: Transformer, path: str) -> LowRankLinear:
+def _adapted(model: Transformer, path: str) -> LoRALinear:
     layer = model.get_submodule(path)
-    if isinstance(layer, LowRankLinear):
+    if isinstance(layer, LoRALinear):
         return layer
     assert isinstance(layer, nn.Linear)
-    model.set_submodule(path, adapted := LowRankLinear(layer))
+    model.set_submodule(path, adapted := LoRALinear(layer))
     return adapted
 
 
-def _all_adapted(model: Transformer) -> list[tuple[str, LowRankLinear]]:
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, LowRankLinear)]
+def _all_adapted(model: Transformer) -> list[tuple[str, LoRALinear]]:
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, LoRALinear)]
 
 
 def _check_name(model: Transformer, name: str) -> None:
-    if name not in (there := lora_strengths(model)):
-        raise UserError(f"there is no LoRA called {name!r} on the model; there is {', '.join(there) or 'none'}")
+    if name not in (names := lora_strengths(model)):
+        raise UserError(f"the model has no LoRA called {name!r}; it has {', '.join(names) or 'none'}")
 
 
 def _check_strength(strength: float) -> None:
     if not math.isfinite(strength):
-        raise UserError(f"strength={strength} of a LoRA must be a number, such as 1.0")
+        raise UserError(f"strength={strength} of a LoRA must be a finite number, such as 1.0")
 
 
-def _check_fit(model: Transformer, lora: LoRA, places: dict[str, Site]) -> None:
-    unknown = [layer for layer in lora.layers if layer not in places]
-    misshapen = []
+def _check_fit(model: Transformer, lora: LoRA, available: dict[str, LoRATarget]) -> None:
+    unknown = [layer for layer in lora.layers if layer not in available]
+    wrong_shapes = []
     for layer, factors in lora.layers.items():
-        if layer in places and (
-            tuple(factors.down.shape[1:]) != places[layer].d_in or len(factors.up) != places[layer].d_out
+        if layer in available and (
+            tuple(factors.down.shape[1:]) != available[layer].d_in or len(factors.up) != available[layer].d_out
         ):
             theirs = f"{_size(factors.down.shape[1:])} to {len(factors.up)}"
-            misshapen.append(f"{layer} goes from {theirs}, not {_size(places[layer].d_in)} to {places[layer].d_out}")
+            wrong_shapes.append(f"{layer} is {theirs}, not {_size(available[layer].d_in)} to {available[layer].d_out}")
     problems = []
-    if misshapen:
+    if wrong_shapes:
         problems.append(
-            f"{len(misshapen)} of its {len(lora.layers)} layers have another shape ({abbreviate(misshapen)})"
+            f"{len(wrong_shapes)} of its {len(lora.layers)} layers have another shape ({abbreviate(wrong_shapes)})"
         )
     if unknown:
         problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({abbreviate(unknown)})")

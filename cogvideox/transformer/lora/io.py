@@ -1,7 +1,7 @@
-"""LoRA files: those of all programs are read (`lora_names` knows them), ours are written in the names of diffusers.
+"""Reading LoRA files of all common programs (`key_formats`), and writing them with diffusers' names.
 
-Alpha is a tensor beside the factors, or in the metadata, or in peft's `adapter_config.json`; a checkpoint of SAT is of
-alpha 1, its trainer's default. A file that does not tell is taken as alpha = rank, as by every other program.
+Alpha is a tensor of the file, or in its metadata, or in peft's `adapter_config.json`. SAT checkpoints have alpha 1, the
+default of SAT's trainer. Without any alpha, alpha = rank is assumed, as in other programs.
 """
 
 import json
@@ -24,15 +24,15 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 from cogvideox.transformer.lora.peft_alphas import PeftAlphas
 from cogvideox.untrusted import parse_json, reading
 
-_ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers: peft's configuration, every key with the part's name before it
+_ADAPTER_METADATA = "lora_adapter_metadata"  # in diffusers: peft's configuration, keys prefixed with the component
 
 
 def read_lora(path: str | Path) -> LoRA:
-    """Reads a LoRA: a `.safetensors` or pickled file (which runs no code), or the folder that a trainer wrote it to.
+    """Read a LoRA from a `.safetensors` or pickle file, or from the folder of a trainer. Pickles never execute code.
 
     Raises:
-        UserError: no such file, or not one of tensors; not a LoRA for CogVideoX, with what it seems to be; tensors that
-            have no place in a LoRA, half a pair, factors that do not fit each other, NaN or infinity, all by name.
+        UserError: the file does not exist or has no tensors; it is not a LoRA for CogVideoX (the message says what it
+            seems to be); or it has unknown tensors, incomplete pairs, shapes that do not match, NaN or infinity.
     """
     path = resolve_lora_file(path)
     with reading(path, "damaged or not a LoRA"):
@@ -57,30 +57,30 @@ def read_lora(path: str | Path) -> LoRA:
 
 
 def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype: torch.dtype | None = None) -> None:
-    """Writes a LoRA as `pytorch_lora_weights.safetensors` of diffusers, whose `load_lora_weights` reads it.
+    """Write a LoRA in the format of diffusers' `load_lora_weights`.
 
-    Rank and alpha of each layer are in the metadata as peft's configuration, and for people as `rank`, `alpha`,
-    `trained_alpha`, `base_model` and `trigger`. Many programs do not read metadata and take alpha = rank, diffusers'
-    own `load_lora_adapter` among them unless it is told to; so `up` is multiplied by alpha / rank, which makes that
-    true, and the change the same everywhere.
+    The metadata has rank and alpha of each layer as peft's configuration, and `rank`, `alpha`, `trained_alpha`,
+    `base_model` and `trigger` for people. Many programs ignore metadata and assume alpha = rank, diffusers'
+    `load_lora_adapter` among them by default. Therefore `up` is multiplied by alpha / rank, which makes alpha = rank
+    true and the effect the same in all programs.
 
     Args:
-        path: ends in `.safetensors`.
-        keep_alpha: write the factors as they are, for programs that read alpha in the metadata.
-        dtype: of the factors; None keeps each as it is.
+        path: must end in `.safetensors`.
+        keep_alpha: write the original factors, for programs that read alpha from the metadata.
+        dtype: dtype of the factors; None keeps the dtype of each.
 
     Raises:
-        UserError: the file cannot be written; numbers that the type of the factors cannot hold.
+        UserError: the file cannot be written, or values overflow the dtype.
     """
     state, ranks, alphas, large = {}, {}, {}, []
     for layer, factors in lora.layers.items():
         down, up = factors.down.to(dtype), factors.up
-        if not keep_alpha:  # rounded once
+        if not keep_alpha:  # in float32, so that it is rounded once
             up = up.to(torch.promote_types(up.dtype, torch.float32)) * factors.scale
         up = up.to(factors.up.dtype if dtype is None else dtype)
         if not (down.isfinite().all() and up.isfinite().all()):
             large.append(layer)
-        kernel = (1,) * (factors.down.ndim - 2)  # peft's change of a convolution ends in one of 1x1
+        kernel = (1,) * (factors.down.ndim - 2)  # in peft, `up` of a convolution is a 1x1 convolution
         state[f"transformer.{layer}.lora_A.weight"] = down
         state[f"transformer.{layer}.lora_B.weight"] = up.reshape(*up.shape, *kernel)
         ranks[layer] = factors.rank
@@ -94,7 +94,7 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
         "base_model_name_or_path": lora.base_model,
         "r": rank,
         "lora_alpha": alpha,
-        # "^" keeps peft from taking a name for the end of a longer one.
+        # Without "^", peft would also match longer names that end with this one.
         "rank_pattern": {f"^{layer}": own for layer, own in ranks.items() if own != rank},
         "alpha_pattern": {f"^{layer}": own for layer, own in alphas.items() if own != alpha},
         "target_modules": list(lora.layers),
@@ -111,39 +111,39 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
 
 
 def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
-    """Every tensor of the file to its layer: (down and up, alpha) by layer, or an error that names the strangers."""
-    places = {name: parse_key(name) for name in state}
-    # Beside the factors, a checkpoint of SAT holds the whole base, which was frozen.
-    is_sat = any(place is not None and place.is_sat for place in places.values())
-    strangers = [name for name, place in places.items() if place is None and not (is_sat and is_base_weight(name))]
+    """Assign the tensors of a file to layers: {"down": ..., "up": ...} and alpha by layer."""
+    keys = {name: parse_key(name) for name in state}
+    # SAT checkpoints also contain the frozen base model.
+    is_sat = any(key is not None and key.is_sat for key in keys.values())
+    unknown = [name for name, key in keys.items() if key is None and not (is_sat and is_base_weight(name))]
     pairs: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
-    for name, place in places.items():
-        if place is None:
+    for name, key in keys.items():
+        if key is None:
             continue
-        if place.role == "alpha":
+        if key.role == "alpha":
             if state[name].numel() != 1:
-                raise UserError(f"{name} in {path} is an alpha of {state[name].numel()} numbers, not of one")
-            alphas[place.layer] = state[name].item()
+                raise UserError(f"alpha {name} in {path} has {state[name].numel()} values, but must have 1")
+            alphas[key.layer] = state[name].item()
             continue
-        if place.is_sat:
-            alphas[place.layer] = 1.0
-        if place.role in (pair := pairs.setdefault(place.layer, {})):
-            raise UserError(f"{path} holds more than one LoRA: {name} is a second {place.role} of {place.layer}")
-        pair[place.role] = state[name]
+        if key.is_sat:
+            alphas[key.layer] = 1.0
+        if key.role in (pair := pairs.setdefault(key.layer, {})):
+            raise UserError(f"{path} has more than one LoRA: {name} is a second {key.role} of {key.layer}")
+        pair[key.role] = state[name]
 
     if not pairs:
         raise UserError(
-            f"{path} holds no LoRA for CogVideoX: it seems to be {guess_contents(state) or _described(state)}"
+            f"{path} has no LoRA for CogVideoX: it seems to be {guess_contents(state) or _described(state)}"
         )
-    if strangers:
-        kind = f"; it seems to be {what}" if (what := guess_contents(strangers)) else ""
-        share = f"{len(strangers)} of {pluralize(list(state), 'tensor')}"
-        raise UserError(f"{share} in {path} have no place in a LoRA for CogVideoX{kind}: {abbreviate(strangers)}")
+    if unknown:
+        kind = f"; it seems to be {what}" if (what := guess_contents(unknown)) else ""
+        share = f"{len(unknown)} of {pluralize(list(state), 'tensor')}"
+        raise UserError(f"{share} in {path} do not belong to a LoRA for CogVideoX{kind}: {abbreviate(unknown)}")
     if halves := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:
-        raise UserError(f"pairs of factors are incomplete in {path}: {abbreviate(halves)}")
-    if lonely := [layer for layer in alphas if layer not in pairs]:
-        raise UserError(f"{path} has an alpha, but no factors, of {abbreviate(lonely)}")
+        raise UserError(f"pairs of factors in {path} are incomplete: {abbreviate(halves)}")
+    if alone := [layer for layer in alphas if layer not in pairs]:
+        raise UserError(f"{path} has alpha but no factors of {abbreviate(alone)}")
     return pairs, alphas
 
 
@@ -152,25 +152,25 @@ def _factors(layer: str, down: Tensor, up: Tensor, alpha: float | None, alpha_of
     if up.ndim == 4 and up.shape[2:] == (1, 1):
         up = up.flatten(1)
     if down.ndim < 2 or up.ndim != 2 or not 0 < len(down) == up.shape[1]:
-        raise UserError(f"the factors of {where} do not fit each other: {list(down.shape)} and {list(up.shape)}")
+        raise UserError(f"the shapes of the factors of {where} do not match: {list(down.shape)} and {list(up.shape)}")
     if not (down.is_floating_point() and up.is_floating_point()):
-        raise UserError(f"the factors of {where} are {down.dtype} and {up.dtype}, not floating-point numbers")
-    # There is no arithmetic for numbers of 8 bits; bfloat16 holds them exactly.
+        raise UserError(f"the factors of {where} are {down.dtype} and {up.dtype}, not floating-point")
+    # 8-bit floats have no arithmetic; bfloat16 represents them exactly.
     down, up = (tensor.bfloat16() if tensor.itemsize < 2 else tensor for tensor in (down, up))
     if not (down.isfinite().all() and up.isfinite().all()):
-        raise UserError(f"the factors of {where} are damaged: they hold NaN or infinity")
+        raise UserError(f"the factors of {where} are damaged: they contain NaN or infinity")
     if alpha is None:
         try:
             alpha = alpha_of(layer, len(down))
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError(f"the configuration in {path} does not tell an alpha for {layer} ({error})") from error
+            raise UserError(f"the configuration in {path} has no valid alpha for {layer} ({error})") from error
     if not math.isfinite(alpha):
-        raise UserError(f"alpha={alpha} of {where} is not a number")
+        raise UserError(f"alpha={alpha} of {where} must be a finite number")
     return Factors(down, up, alpha)
 
 
 def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """peft's configuration of the file, wherever its program keeps it: in the metadata, or in a file beside it."""
+    """peft's configuration, from the metadata or from `adapter_config.json` in the same folder."""
     text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
     beside = path.with_name("adapter_config.json")
     if text is None and path.name.startswith("adapter_model") and beside.is_file():
@@ -180,11 +180,11 @@ def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError(f"it is a {type(config).__name__}")
     except ValueError as error:
-        raise UserError(f"cannot read the configuration of the LoRA {path}: it is no JSON object") from error
+        raise UserError(f"cannot read the configuration of the LoRA {path}: it is not a JSON object") from error
     config = {key.removeprefix("transformer."): value for key, value in config.items()}
     if config.get("peft_type") not in (None, "LORA") or config.get("use_dora"):
         kind = "DORA" if config.get("use_dora") else config["peft_type"]
-        raise UserError(f"{path} is a {kind} adapter of peft; only LORA can be loaded")
+        raise UserError(f"{path} is a {kind} adapter of peft, but only LORA is supported")
     return config
 
 

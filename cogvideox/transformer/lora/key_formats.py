@@ -1,6 +1,6 @@
-"""What other programs call the tensors of a LoRA, and what a file without one for CogVideoX seems to be.
+"""The tensor names of LoRA files by program, and a guess at the content of files that are not LoRAs for CogVideoX.
 
-A name without the parts that wrappers and programs put before it, for queries of the first block:
+Names for the queries of the first block, without the prefixes of programs and wrappers:
 
 | written by                                          | name                                                         |
 |-----------------------------------------------------|--------------------------------------------------------------|
@@ -9,7 +9,7 @@ A name without the parts that wrappers and programs put before it, for queries o
 | older diffusers                                     | `transformer_blocks.0.attn1.to_q.lora.down.weight`           |
 | diffusers before peft                               | `transformer_blocks.0.attn1.processor.to_q_lora.down.weight` |
 | kohya's programs, VideoX-Fun                        | `transformer_blocks_0_attn1_to_q.lora_down.weight`           |
-| SAT, beside the weights of the base                 | `layers.0.attention.query_key_value.matrix_A.0`              |
+| SAT, with the weights of the base model             | `layers.0.attention.query_key_value.matrix_A.0`              |
 """
 
 import re
@@ -25,10 +25,10 @@ _FACTOR = re.compile(r"(?P<layer>.+?)[._](?:lora|lora_linear_layer)[._](?P<role>
 _ALPHA = re.compile(r"(?P<layer>.+?)(?:\.lora(?:_A|_B|_down|_up)?)?\.alpha")
 _SAT_FACTOR = re.compile(r"(?:.*\.)?layers\.(?P<n>\d+)\.(?P<layer>.+)\.matrix_(?P<role>[AB])\.(?P<index>\d+)")
 
-_BEFORE = re.compile(
+_PREFIX = re.compile(
     r"(?:base_model\.model|model|module|pipe|dit|diffusion_model|transformer)\.|lora_(?:unet|transformer)_+"
 )
-_WITHIN = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|processor)\.")
+_WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|processor)\.")
 
 _SAT_LAYERS = {
     "attention.query_key_value": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
@@ -37,12 +37,12 @@ _SAT_LAYERS = {
     "mlp.dense_4h_to_h": ("ff.net.2",),
 }
 
-# The first pattern that some name fits says what the file seems to be.
-_SEEMS = {
-    r"lora_magnitude_vector|dora_scale": "a DoRA, which scales whole rows beside its low-rank part",
-    r"lokr_|hada_": "a LoKr or LoHa, which is another kind of change than a low-rank one",
+# The first pattern that matches any name gives the guess.
+_GUESSES = {
+    r"lora_magnitude_vector|dora_scale": "a DoRA, which also scales whole rows",
+    r"lokr_|hada_": "a LoKr or LoHa, which is not a low-rank adapter",
     r"lora_te|text_encoder|text_model": "a LoRA of a text encoder",
-    r"[qkvo]_proj": "a language model's, or a LoRA for one",
+    r"[qkvo]_proj": "a language model, or a LoRA for one",
     r"[._](?:self_attn|cross_attn)[._][qkvo][._]": "a LoRA for Wan",
     r"single_(?:transformer_)?blocks|double_blocks": "a LoRA for Flux or HunyuanVideo",
     r"attn2[._].*(?:lora|alpha)": "a LoRA for Stable Diffusion, LTX-Video or another model with cross-attention",
@@ -54,7 +54,7 @@ _SEEMS = {
 
 @dataclass(frozen=True)
 class LoRAKey:
-    """Whose tensor it is: the layer's name in diffusers, and what it is to the layer."""
+    """A parsed tensor name: the layer's name in diffusers, and the tensor's role."""
 
     layer: str
     role: Literal["down", "up", "alpha"]
@@ -62,7 +62,7 @@ class LoRAKey:
 
 
 def parse_key(name: str) -> LoRAKey | None:
-    """The place of a tensor in a LoRA for CogVideoX, from its name in a file; None where it has none."""
+    """Parse the name of a tensor in a LoRA for CogVideoX; None if it is not one."""
     if found := _SAT_FACTOR.fullmatch(name):
         layers, index = _SAT_LAYERS.get(found["layer"], ()), int(found["index"])
         if index >= len(layers):
@@ -78,29 +78,29 @@ def parse_key(name: str) -> LoRAKey | None:
 
 
 def is_base_weight(name: str) -> bool:
-    """Whether a tensor in a checkpoint of SAT is a weight of the base, and not one of what was laid over it."""
+    """Whether a tensor of a SAT checkpoint belongs to the base model and not to the LoRA."""
     return re.search(r"\.matrix_[AB]\.|lora", name) is None
 
 
 def guess_contents(names: Iterable[str]) -> str | None:
-    """What a file with tensors of these names seems to be, in words; None where nothing is known of them."""
+    """Describe what a file with these tensor names seems to be; None if unknown."""
     names = list(names)
-    for pattern, is_a in _SEEMS.items():
+    for pattern, is_a in _GUESSES.items():
         if any(re.search(pattern, name) for name in names):
             return is_a
     return None
 
 
-def _role(word: str) -> Literal["down", "up"]:
-    return "down" if word in ("A", "down") else "up"
+def _role(name: str) -> Literal["down", "up"]:
+    return "down" if name in ("A", "down") else "up"
 
 
 def _layer(name: str) -> str | None:
-    """diffusers' name of a layer of CogVideoX; None where there is none of that name."""
-    name = _WITHIN.sub("", name)
-    while found := _BEFORE.match(name):
+    """diffusers' name of a layer of CogVideoX; None if there is no such layer."""
+    name = _WRAPPER.sub("", name)
+    while found := _PREFIX.match(name):
         name = name[found.end() :]
-    if name.endswith("attn1.to_out"):  # before it was a sequence, whose second element was dropout
+    if name.endswith("attn1.to_out"):  # the name before `to_out` became a sequence with dropout
         name += ".0"
     for dotted, underscored, template in _layers():
         if found := dotted.fullmatch(name) or underscored.fullmatch(name):
@@ -110,9 +110,9 @@ def _layer(name: str) -> str | None:
 
 @lru_cache
 def _layers() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
-    """All that has a weight, as the table of names calls it: with dots, with underscores in their place, to fill in.
+    """Every layer with a weight: patterns of its name with dots and with underscores, and a template of its name.
 
-    Norms are among them, of which there can be no LoRA; laying one over a model then says so.
+    Norms are included; `add_lora` refuses LoRAs of norms.
     """
     names = [name for rule in keymap(TransformerConfig()) for name in rule.external if name.endswith((".*", ".weight"))]
     layers = []

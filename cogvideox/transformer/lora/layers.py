@@ -1,9 +1,9 @@
-"""A linear layer with low-rank changes beside it or in it (Hu et al. 2021, section 4.1).
+"""A linear layer with LoRAs, merged into its weight or computed beside it (Hu et al. 2021, section 4.1).
 
-W becomes W + strength * alpha / rank * up @ down. A layer of ours may join several of theirs (queries, keys and values,
-or two modulations with their rows interleaved), so that a change may be one of some of its rows.
+W becomes W + strength * alpha / rank * up @ down. One layer here may combine several layers of diffusers (queries, keys
+and values, or two modulations with interleaved rows), so a LoRA may change only some of its rows.
 
-Axes: r rank; d_in, d_out the layer's inputs and outputs; n tokens or whatever else the layer is applied to.
+Axes: r rank; d_in, d_out inputs and outputs of the layer; n tokens or any other leading dimensions.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,25 @@ from cogvideox.linear import Linear, linear
 
 @dataclass(frozen=True)
 class Factors:
-    """The change of one layer of theirs."""
+    """The low-rank factors of one layer in diffusers."""
 
-    down: Float[Tensor, "r *d_in"]  # [r d], or [r c kh kw] where theirs is a convolution over patches
+    down: Float[Tensor, "r *d_in"]  # [r d], or [r c kh kw] for the patch convolution
     up: Float[Tensor, "d_out r"]
     alpha: float
 
     @property
     def rank(self) -> int:
+        """Rank of the factors."""
         return self.up.shape[1]
 
     @property
     def scale(self) -> float:
+        """alpha / rank, the factor of up @ down."""
         return self.alpha / self.rank
 
 
-class LowRank(nn.Module):
-    """One LoRA's share of one layer of ours: a pair of factors for each layer of theirs that it changes in it."""
+class LoRAModule(nn.Module):
+    """One LoRA in one linear layer: a pair of factors for each layer of diffusers that the linear layer combines."""
 
     def __init__(
         self,
@@ -58,33 +60,32 @@ class LowRank(nn.Module):
                 tensor = tensor.to(device)
                 if trainable:
                     self.register_parameter(key, nn.Parameter(tensor.clone()))
-                else:  # not of the model's state: a folder that is written of it holds the model alone
+                else:  # not in the state dict, so that saved models contain no LoRA
                     self.register_buffer(key, tensor, persistent=False)
             self.register_buffer(f"rows{i}", None if rows is None else rows.to(device), persistent=False)
 
-    def pairs(self) -> list[tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_part r"]]]:
-        """(down, up) of each layer of theirs."""
+    def factor_pairs(self) -> list[tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_part r"]]]:
+        """(down, up) for each layer of diffusers."""
         return [(getattr(self, f"down{i}"), getattr(self, f"up{i}")) for i in range(len(self.layers))]
 
-    def matrices(self) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
-        """One pair for the whole layer: ranks one after another, each up in its own rows, with all scales in it.
+    def combined_factors(self) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
+        """One pair of factors for the whole layer, scaled: ranks concatenated, each `up` in its own rows.
 
-        Beside the tokens these are small, and one pair of products over them costs less than one for every part, and
-        then bringing their results together.
+        The factors are small compared with the tokens, so one pair of products is faster than one for each part.
         """
         ups = []
-        for i, (_, up) in enumerate(self.pairs()):
+        for i, (_, up) in enumerate(self.factor_pairs()):
             rows = getattr(self, f"rows{i}")
             placed = up if rows is None else up.new_zeros(self.d_out, up.shape[1]).index_copy(0, rows, up)
             ups.append(placed.float() * (self.strength * self.alphas[i] / up.shape[1]))
-        return torch.cat([down for down, _ in self.pairs()]), torch.cat(ups, dim=1)
+        return torch.cat([down for down, _ in self.factor_pairs()]), torch.cat(ups, dim=1)
 
 
-class LowRankLinear(Linear):
-    """A linear layer and the LoRAs on it. Its weight and bias are those of the layer that it stands for."""
+class LoRALinear(Linear):
+    """A linear layer with LoRAs. It shares weight and bias with the layer that it replaces."""
 
     can_merge = True
-    """Whether a LoRA can be added to the weight."""
+    """Whether LoRAs can be merged into the weight."""
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -95,29 +96,30 @@ class LowRankLinear(Linear):
         self.train(layer.training)
 
     def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
-        apart = [lora.matrices() for lora in self.each() if not lora.merged]
-        if not apart:
-            return self.alone(x, gelu=gelu)
-        down = torch.cat([down for down, _ in apart]).to(x.dtype)
-        up = torch.cat([up for _, up in apart], dim=1).to(x.dtype)
-        out = self.alone(x) + linear(linear(x, down), up)
+        unmerged = [lora.combined_factors() for lora in self.lora_modules() if not lora.merged]
+        if not unmerged:
+            return self.base_forward(x, gelu=gelu)
+        down = torch.cat([down for down, _ in unmerged]).to(x.dtype)
+        up = torch.cat([up for _, up in unmerged], dim=1).to(x.dtype)
+        out = self.base_forward(x) + linear(linear(x, down), up)
         return F.gelu(out, approximate="tanh") if gelu else out
 
-    def alone(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
-        """The weight's own product, without what lies beside it."""
+    def base_forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
+        """The linear layer itself, without unmerged LoRAs."""
         return super().forward(x, gelu=gelu)
 
-    def each(self) -> list[LowRank]:
-        return [lora for lora in self.loras if isinstance(lora, LowRank)]
+    def lora_modules(self) -> list[LoRAModule]:
+        """The LoRAs of this layer, in the order in which they were added."""
+        return [lora for lora in self.loras if isinstance(lora, LoRAModule)]
 
     @torch.no_grad()
-    def rebuild(self) -> None:
-        """The weight anew from the original and whatever is merged: summed in float32, rounded once."""
+    def update_weight(self) -> None:
+        """Recompute the weight from the original and the merged LoRAs: summed in float32 and rounded once."""
         weight = self.weight.data if self.original is None else self.original.to(self.weight)
-        merged = [lora.matrices() for lora in self.each() if lora.merged]
+        merged = [lora.combined_factors() for lora in self.lora_modules() if lora.merged]
         self.original = None
         if merged:
-            # On a GPU the copy would take room that a model may not leave; there and back, no bit is lost.
+            # In CPU memory, because the GPU may have no space for a copy.
             self.original = weight.cpu()
             total = weight.float()
             for down, up in merged:
@@ -125,13 +127,13 @@ class LowRankLinear(Linear):
             weight = total.to(weight.dtype)
         self.weight.data = weight
 
-    def settle(self) -> None:
-        """What is merged belongs to the weight from now on."""
+    def make_merged_permanent(self) -> None:
+        """Forget the original weight: merged LoRAs can no longer be removed."""
         self.original = None
-        self.loras = nn.ModuleList(lora for lora in self.each() if not lora.merged)
+        self.loras = nn.ModuleList(lora for lora in self.lora_modules() if not lora.merged)
 
-    def plain(self) -> Linear:
-        """The layer without the LoRAs."""
+    def without_loras(self) -> Linear:
+        """The linear layer without LoRAs."""
         layer = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight, layer.bias = self.weight, self.bias
         return layer.train(self.training)

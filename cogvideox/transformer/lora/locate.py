@@ -1,4 +1,4 @@
-"""Which file a LoRA is in. Imports no torch, so that a command can look before it loads anything."""
+"""Find the LoRA file in a folder. Imports no torch, so that commands can check paths early."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ _NAMES = (
 
 
 def find_lora_file(folder: Path) -> Path | None:
-    """The file in a folder that has one of the names that trainers give to a LoRA; None where there is none."""
+    """The file in a folder with one of the usual names of LoRA files; None if there is none."""
     return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
 
 
 def resolve_lora_file(path: str | Path) -> Path:
-    """The file itself, or in a folder the one that trainers write there, or its only `.safetensors`.
+    """The path itself if it is a file; in a folder, the file with a usual name or the only `.safetensors` file.
 
     Raises:
-        UserError: there are several, or none.
+        UserError: the folder has several such files, or none.
     """
     path = Path(path)
     if not path.is_dir():
@@ -31,6 +31,6 @@ def resolve_lora_file(path: str | Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UserError(f"the folder {path} has no .safetensors file: give the file of the LoRA, if it is another")
+        raise UserError(f"the folder {path} has no .safetensors file: pass the path of the LoRA file")
     choice = ", ".join(file.name for file in found[:4])
-    raise UserError(f"which LoRA in the folder {path} is meant is unclear: give one of {choice}")
+    raise UserError(f"the folder {path} has several LoRA files: pass one of {choice}")

@@ -1,7 +1,7 @@
-"""Alpha of each layer in peft's configuration, whose patterns are regular expressions from somebody else's file.
+"""Alpha of each layer in peft's configuration, whose patterns are regular expressions from an untrusted file.
 
-Python's `re` can take for ever on a few characters, so a pattern is a name or the simple kind of expression that people
-write: characters, `.`, `\\d` and sets, at most three of them repeated, and groups of alternatives.
+Python's `re` can take exponential time, so patterns must be names or simple expressions: characters, `.`, `\\d` and
+sets, at most three of them repeated, and groups of alternatives.
 """
 
 import re
@@ -16,10 +16,10 @@ _SIMPLE = re.compile(r"\^?(?:[\w-]|(?:\\?\.|\\d|\[[\w-]+\])[*+]?|\((?:\?:)?(?:[\
 
 
 class PeftAlphas:
-    """Returns alpha of a layer, by its name and rank.
+    """Alpha of a layer, by its name and rank.
 
-    A pattern of `alpha_pattern` matches the end of a name, from a dot on; the first that matches counts. Layers that
-    none matches have `lora_alpha` or, without one, alpha = rank.
+    A pattern of `alpha_pattern` matches the end of a name, starting after a dot; the first match counts. Layers without
+    a match have `lora_alpha`, or alpha = rank if there is none.
 
     Raises:
         ValueError: a pattern is not simple, or there are too many.
@@ -30,7 +30,7 @@ class PeftAlphas:
 
     @cached_property
     def _patterns(self) -> tuple[dict[str, tuple[int, Any]], list[tuple[int, re.Pattern[str], Any]]]:
-        """Alpha by name, and by expression, each with its place in the order of the file."""
+        """Alpha by name and by expression, each with its position in the file."""
         names, expressions = {}, []
         for order, (pattern, alpha) in enumerate((self._config.get("alpha_pattern") or {}).items()):
             name = pattern.replace("\\.", ".")
@@ -48,7 +48,7 @@ class PeftAlphas:
         ends = (f"^{layer}", *(layer[start:] for start in starts))
         found = [names[end] for end in ends if end in names]
         for order, pattern, value in expressions:
-            if any(pattern.fullmatch(layer, start) for start in starts):  # where "^" matches at the real start alone
+            if any(pattern.fullmatch(layer, start) for start in starts):  # "^" matches at the real start only
                 found.append((order, value))
         first = min(found, key=lambda one: one[0])[1] if found else self._config.get("lora_alpha", rank)
         # With use_rslora the scale is alpha / sqrt(rank).

@@ -1,4 +1,4 @@
-"""Packed attention by the varlen kernel, and where it is used."""
+"""Packed attention with the varlen kernel."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def loss_and_gradients(model: Transformer) -> list[torch.Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
 
-def test_varlen_is_attention_clip_by_clip():
+def test_varlen_equals_attention_clip_by_clip():
     expected = loss_and_gradients(make())
     with varlen_on_cpu():
         found = loss_and_gradients(make())

@@ -12,7 +12,7 @@ from cogvideox.transformer.attention_backends import attend_with, fastest_backen
 from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _Recorded
 
 
-def test_on_a_cpu_there_is_one_kernel_and_no_graph():
+def test_cpu_has_the_default_backend_and_no_graphs():
     kernel = fastest_backend(2, 16, 1, torch.float32, torch.device("cpu"))
     assert kernel.attend is dense_attention and str(kernel) == "default" and kernel.milliseconds == {}
 
@@ -23,7 +23,7 @@ def test_on_a_cpu_there_is_one_kernel_and_no_graph():
     assert torch.equal(graphed(torch.ones(3)), torch.full((3,), 2.0)) and not graphed.recorded
 
 
-def test_a_kernel_is_dense_attention():
+def test_named_backend_equals_dense_attention():
     heads = [torch.randn(1, 6, 2, 16) for _ in range(3)]
     assert attend_with("flash") is attend_with("flash")
     torch.testing.assert_close(
@@ -31,8 +31,8 @@ def test_a_kernel_is_dense_attention():
     )
 
 
-def test_cold_calls_do_not_choose(monkeypatch):
-    """The first calls are slow for whoever comes first, and then the clock drifts, here upwards."""
+def test_warm_up_is_not_measured(monkeypatch):
+    """The first calls are slow, and then times drift, here upwards."""
     monkeypatch.setattr(attention_backends, "_WARM_UP", 0.02)
     count, began = itertools.count(), time.perf_counter()
 

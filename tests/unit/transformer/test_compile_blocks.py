@@ -1,7 +1,7 @@
-"""What `torch.compile` makes of a transformer, whole and block by block, and of one whose LoRAs come and go.
+"""`torch.compile` of the whole transformer, block by block, with LoRAs and with packed rows.
 
-Compiled, it takes another path through rotation and modulation, because the compiler fuses what eager code cannot. Each
-comparison runs in a process of its own: the compiler cannot look into the shape checks that pytest adds here.
+Compiled code has its own implementations of rotation and modulation. Each comparison runs in a separate process,
+because the compiler does not support the shape checks that pytest adds here.
 """
 
 import os
@@ -24,11 +24,11 @@ from cogvideox.transformer.position import positions_for
 from tests import tiny
 from tests.varlen import varlen_on_cpu
 
-GIVEN = (1, 4, 2, 4, 6), (1, 12, 32)
+SHAPES = (1, 4, 2, 4, 6), (1, 12, 32)
 """Shapes of latents and text for the tiny model."""
 
 
-def a_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
+def random_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
     one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
     for factors in one.layers.values():
         factors.up.normal_()
@@ -36,7 +36,7 @@ def a_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
 
 
 def whole() -> None:
-    """One graph without a break. The last backend, which writes the kernels, is the compiler's own affair."""
+    """One graph without breaks, with the backend that does not generate kernels."""
     config = replace(
         PRESETS["5b"](),
         num_attention_heads=2,
@@ -62,11 +62,11 @@ def whole() -> None:
 
 
 def with_loras() -> None:
-    """A model that was compiled before is compiled again, to one graph, when they come and go."""
+    """A compiled model is recompiled, to one graph, when LoRAs are added and removed."""
     model = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
-    given = *(torch.randn(shape) for shape in GIVEN), torch.tensor([500])
+    given = *(torch.randn(shape) for shape in SHAPES), torch.tensor([500])
     positions = positions_for(model.config, 2, 4, 6)
-    one = a_lora(model, [*inject.TARGETS, "norm1.linear"])
+    one = random_lora(model, [*inject.TARGETS, "norm1.linear"])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     before = compiled(*given, positions=positions)
     for trainable in (False, True):
@@ -80,12 +80,12 @@ def with_loras() -> None:
 
 @torch.inference_mode()
 def block_by_block() -> None:
-    """Once for all blocks and all steps, and anew when a LoRA comes or goes; by the usual backend, as users have it."""
+    """One compilation for all blocks and steps, and again when a LoRA is added or removed; with the default backend."""
     plain = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
     model = Transformer(plain.config).requires_grad_(False)
     model.load_state_dict(plain.state_dict())
     compile_blocks(model)
-    latents, text = (torch.randn(shape) for shape in GIVEN)
+    latents, text = (torch.randn(shape) for shape in SHAPES)
     positions, tables = positions_for(plain.config, 2, 4, 6), plain.precompute_modulation(torch.tensor([900, 500, 100]))
 
     def same() -> None:
@@ -97,7 +97,7 @@ def block_by_block() -> None:
     same()
     assert counters["stats"]["unique_graphs"] == 1
     assert model.state_dict().keys() == plain.state_dict().keys()
-    one = a_lora(plain, list(inject.TARGETS))
+    one = random_lora(plain, list(inject.TARGETS))
     for each in (model, plain):
         inject.add_lora(each, one)
     same()
@@ -134,12 +134,12 @@ def packed_rows() -> None:
     assert counters["stats"]["unique_graphs"] == 2, counters
 
 
-WAYS = {way.__name__: way for way in (whole, with_loras, block_by_block, packed_rows)}
+CASES = {way.__name__: way for way in (whole, with_loras, block_by_block, packed_rows)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_compiled_is_eager(way):
+@pytest.mark.parametrize("way", CASES)
+def test_compiled_equals_eager(way):
     root = Path(__file__).parents[3]
     command, environment = [sys.executable, __file__, way], {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True)
@@ -148,4 +148,4 @@ def test_compiled_is_eager(way):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    WAYS[sys.argv[1]]()
+    CASES[sys.argv[1]]()

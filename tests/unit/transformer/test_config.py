@@ -1,4 +1,4 @@
-"""The transformer's configuration: the official presets, diffusers' JSON, and what is refused."""
+"""The transformer's configuration: official presets, diffusers' JSON, and errors."""
 
 import json
 from dataclasses import replace
@@ -10,13 +10,12 @@ from cogvideox.transformer.config import PRESETS, TransformerConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_their_json(name):
+def test_presets_survive_json(name):
     config = PRESETS[name]()
     assert TransformerConfig.from_diffusers(json.loads(json.dumps(config.to_diffusers()))) == config
 
 
-def test_what_the_presets_are():
-    """Facts of the official models that users of a config ask for."""
+def test_properties_of_the_official_models():
     assert {name: preset().width for name, preset in PRESETS.items()} == {
         "2b": 1920,
         "5b": 3072,
@@ -37,7 +36,7 @@ def test_what_the_presets_are():
     }
 
 
-def test_notes_of_the_library_are_passed_over():
+def test_keys_with_underscores_are_ignored():
     data = {"_class_name": "CogVideoXTransformer3DModel", "_diffusers_version": "0.42.1", "num_layers": 3}
     assert TransformerConfig.from_diffusers(data) == TransformerConfig(num_layers=3)
 
@@ -57,12 +56,12 @@ def test_notes_of_the_library_are_passed_over():
         ({"use_learned_positional_embeddings": True}, "use_rotary_positional_embeddings"),
     ],
 )
-def test_refusals(data, says):
+def test_invalid_configs_are_refused(data, says):
     with pytest.raises(UserError, match=r"transformer/config\.json") as error:
         TransformerConfig.from_diffusers(data)
     assert says in str(error.value)
 
 
-def test_refused_when_made_in_python_too():
+def test_invalid_configs_are_refused_in_python():
     with pytest.raises(UserError, match="positive"):
         replace(PRESETS["2b"](), patch_size=0)

@@ -1,4 +1,4 @@
-"""Linear layers in float8: how much is lost, and what they go together with."""
+"""Float8 linear layers: errors, memory and LoRAs."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def predict(model: Transformer) -> torch.Tensor:
     return model(latents, text, torch.tensor([500]))
 
 
-def test_rows_keep_three_bits_after_the_first():
+def test_rounded_rows_have_3_mantissa_bits():
     x = torch.randn(5, 64) * torch.tensor([1e-3, 1.0, 1e3, 1e5, 0.0])[:, None]
     rounded, scale = round_rows(x)
     largest = x.abs().amax(dim=1, keepdim=True)
@@ -54,7 +54,7 @@ def test_wide_activations_are_rounded_in_chunks(monkeypatch):
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-def test_a_layer_is_off_by_a_few_per_cent(gelu):
+def test_error_of_a_layer_is_a_few_percent(gelu):
     torch.manual_seed(0)
     layer, x = Linear(64, 48), torch.randn(2, 3, 64)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_a_layer_is_off_by_a_few_per_cent(gelu):
     assert 1e-3 < (found - expected).norm() / expected.norm() < 0.06
 
 
-def test_a_model_in_a_quarter_of_the_memory(model):
+def test_model_has_float8_weights_in_its_blocks_only(model):
     before = predict(model)
     to_float8(model)
     found = predict(model)
@@ -84,8 +84,8 @@ def adapter(model) -> inject.LoRA:
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_loras_from_before(model, adapter, merge):
-    """What lies beside the weights can be taken off afterwards, and what is merged cannot."""
+def test_loras_added_before(model, adapter, merge):
+    """Unmerged LoRAs can be removed afterwards, and merged ones cannot."""
     inject.add_lora(model, adapter, merge=merge)
     with_it = predict(model)
     to_float8(model)
@@ -97,7 +97,7 @@ def test_loras_from_before(model, adapter, merge):
         assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
 
 
-def test_loras_from_after(model, adapter):
+def test_loras_added_afterwards(model, adapter):
     to_float8(model)
     before = predict(model)
     with pytest.raises(UserError, match="leave merge out"):
@@ -112,7 +112,7 @@ def test_loras_from_after(model, adapter):
     assert inject.extract_lora(model).layers.keys() == adapter.layers.keys()
 
 
-def test_blocks_whose_weights_are_elsewhere(model):
+def test_offloaded_blocks_are_refused(model):
     model.blocks[1].attention.qkv.weight.data = torch.empty(0)
-    with pytest.raises(UserError, match="streamed"):
+    with pytest.raises(UserError, match="offloaded"):
         to_float8(model)

@@ -1,4 +1,4 @@
-"""The transformer: where training starts, the order of patches, its seams, and what it refuses."""
+"""The transformer: initialisation, patches, precomputed inputs, attention functions and errors."""
 
 from dataclasses import replace
 from functools import partial
@@ -27,20 +27,20 @@ SMALL = {
 }
 
 
-def small(preset: str):
+def small_config(preset: str):
     official = PRESETS[preset]()
     return replace(official, **SMALL, ofs_embed_dim=official.ofs_embed_dim and SMALL["time_embed_dim"])
 
 
-def started(preset: str) -> Transformer:
-    model = Transformer(small(preset))
+def initialised(preset: str) -> Transformer:
+    model = Transformer(small_config(preset))
     init_weights(model, torch.Generator().manual_seed(0))
     return model
 
 
-def trained(preset: str) -> Transformer:
-    """Weights that are nowhere zero, as after training."""
-    model = started(preset)
+def random_model(preset: str) -> Transformer:
+    """A model without zero weights, as after training."""
+    model = initialised(preset)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
@@ -56,16 +56,15 @@ def inputs(model: Transformer, batch: int = 2):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_initial_weights(preset):
-    """From a model without memory every weight is set, and the first prediction is zero but can be learned from."""
+def test_initialisation_sets_every_weight_and_predicts_zero(preset):
     with torch.device("meta"):
-        model = Transformer(small(preset))
+        model = Transformer(small_config(preset))
     model.to_empty(device="cpu")
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, float("nan"))
     init_weights(model, torch.Generator().manual_seed(0))
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    again = started(preset).state_dict()
+    again = initialised(preset).state_dict()
     assert all(torch.equal(again[name], parameter) for name, parameter in model.state_dict().items())
 
     positional, named = inputs(model)
@@ -77,16 +76,16 @@ def test_initial_weights(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_weight_learns(preset):
-    model = trained(preset)
+def test_every_weight_has_a_gradient(preset):
+    model = random_model(preset)
     positional, named = inputs(model)
     model(*positional, **named).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_starts_to_learn_in_a_few_steps():
-    """Five small steps along the signs of the gradient, much like Adam's first, halve the error of a constant."""
-    model = started("5b")
+def test_a_few_steps_reduce_the_loss():
+    """Five small steps along the sign of the gradient, like Adam's first ones, halve the error of a constant."""
+    model = initialised("5b")
     positional, _ = inputs(model)
     losses = []
     for _ in range(6):
@@ -100,7 +99,7 @@ def test_starts_to_learn_in_a_few_steps():
 
 
 def test_patches_are_in_the_order_of_the_weights():
-    config = small("1.5-5b")
+    config = small_config("1.5-5b")
     latents = torch.arange(16 * 4 * 4 * 6).view(1, 16, 4, 4, 6).float()
     patches = patchify(latents, config)
     assert patches.shape == (1, 2 * 2 * 3, 16 * 2 * 2 * 2)
@@ -111,8 +110,8 @@ def test_patches_are_in_the_order_of_the_weights():
 
 @pytest.mark.parametrize("preset", ["2b", "5b-i2v", "1.5-5b-i2v"])
 @torch.no_grad()
-def test_what_is_computed_before_changes_nothing(preset):
-    model = trained(preset)
+def test_precomputed_positions_and_modulation_change_nothing(preset):
+    model = random_model(preset)
     (latents, text, timestep), named = inputs(model)
     expected = model(latents, text, timestep, **named)
     positions = positions_for(model.config, *latents.shape[2:])
@@ -126,41 +125,41 @@ def test_what_is_computed_before_changes_nothing(preset):
 
 
 def test_a_sample_does_not_depend_on_its_batch():
-    model = trained("5b")
+    model = random_model("5b")
     (latents, text, timestep), _ = inputs(model, batch=3)
     together = model(latents, text, timestep)
     for i in range(3):
         torch.testing.assert_close(model(latents[i : i + 1], text[i : i + 1], timestep[i : i + 1])[0], together[i])
 
 
-def test_attention_is_what_the_caller_gives():
-    """The seam sees each block's heads and where text and video lie."""
-    model = trained("5b")
+def test_attention_function_can_be_replaced():
+    """It gets the heads and the layout of every block."""
+    model = random_model("5b")
     positional, _ = inputs(model)
     seen = []
 
-    def by_hand(q, k, v, layout):
+    def plain_attention(q, k, v, layout):
         seen.append(layout.spans)
         scores = torch.einsum("bnkc,bmkc->bknm", q, k) / q.shape[-1] ** 0.5
         return torch.einsum("bknm,bmkc->bnkc", scores.softmax(-1), v)
 
-    torch.testing.assert_close(model(*positional, attend=by_hand), model(*positional, attend=dense_attention))
+    torch.testing.assert_close(model(*positional, attend=plain_attention), model(*positional, attend=dense_attention))
     assert seen == [(5, 2 * 2 * 3)] * 2
 
 
 def test_text_may_be_shorter_without_learned_positions():
     for preset in ("2b", "5b"):
-        model = trained(preset)
+        model = random_model(preset)
         (latents, text, timestep), _ = inputs(model)
         assert model(latents, text[:, :3], timestep).isfinite().all()
-    (latents, text, timestep), _ = inputs(trained("5b-i2v"))
+    (latents, text, timestep), _ = inputs(random_model("5b-i2v"))
     with pytest.raises(UserError, match="text of 3 tokens"):
-        trained("5b-i2v")(latents, text[:, :3], timestep)
+        random_model("5b-i2v")(latents, text[:, :3], timestep)
 
 
-def test_blocks_can_be_recomputed():
-    """Activation checkpointing wraps a block from outside and leaves prediction and gradients as they are."""
-    model = trained("5b")
+def test_activation_checkpointing_changes_nothing():
+    """Applied to a block from outside; predictions and gradients are identical."""
+    model = random_model("5b")
     positional, _ = inputs(model)
     expected = model(*positional)
     expected.sum().backward()
@@ -179,16 +178,16 @@ def test_blocks_can_be_recomputed():
 @pytest.mark.parametrize(
     ("preset", "changes", "says"),
     [
-        ("1.5-5b-i2v", {"ofs": None}, "takes ofs"),
+        ("1.5-5b-i2v", {"ofs": None}, "needs ofs"),
         ("5b", {"ofs": 2.0}, "leave it out"),
         ("5b", {"timestep": None}, "needs a timestep"),
         ("5b", {"latents": torch.zeros(2, 16, 2, 5, 6)}, "latent height 5"),
         ("1.5-5b", {"latents": torch.zeros(2, 16, 3, 4, 6)}, "latent frames 3"),
-        ("5b-i2v", {"latents": torch.zeros(2, 32, 3, 6, 4)}, "made for 4x6"),
+        ("5b-i2v", {"latents": torch.zeros(2, 32, 3, 6, 4)}, "are for 4x6"),
     ],
 )
-def test_refusals(preset, changes, says):
-    model = trained(preset)
+def test_invalid_inputs_are_refused(preset, changes, says):
+    model = random_model(preset)
     (latents, text, timestep), named = inputs(model)
     given = {"latents": latents, "text": text, "timestep": timestep} | named | changes
     with pytest.raises(UserError, match=says):

@@ -1,4 +1,4 @@
-"""The modulated norm and the gated sum: equal to their formulas, with gradients, whatever the runs."""
+"""The adaptive norm and the gated sum equal their formulas, with gradients, for any spans."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch.nn.functional as F
 
 from cogvideox.transformer.modulation import AdaptiveNorm, BlockModulation, FinalModulation, Modulation, add_gated
 
-RUNS = [(3, 5), (1, 7), (8,), (0, 8), (2, 1, 3, 2)]
+SPANS = [(3, 5), (1, 7), (8,), (0, 8), (2, 1, 3, 2)]
 
 
 def spread(table, spans):
-    """A table with a vector per run as one with a vector per token."""
+    """Expand vectors per span to vectors per token."""
     return table.repeat_interleave(torch.tensor(spans), dim=1)
 
 
@@ -30,9 +30,9 @@ def draw(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("spans", RUNS, ids=str)
+@pytest.mark.parametrize("spans", SPANS, ids=str)
 @pytest.mark.parametrize("table_batch", [1, 2])
-def test_values_and_gradients(spans, table_batch):
+def test_values_and_gradients_equal_the_formula(spans, table_batch):
     norm = random_norm(6)
     x, update = draw(2, 8, 6), draw(2, 8, 6)
     shift, scale, gate = (draw(table_batch, len(spans), 6) for _ in range(3))
@@ -49,8 +49,7 @@ def test_values_and_gradients(spans, table_batch):
         torch.testing.assert_close(got, expected)
 
 
-def test_frozen_tables_and_frozen_stream():
-    """What needs no gradient gets none, and the rest keeps its own."""
+def test_gradients_with_frozen_inputs():
     x, update = draw(1, 8, 6), draw(1, 8, 6)
     gate = torch.randn(1, 2, 6, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(add_gated(x.detach(), update, gate, (3, 5)).sum(), [update])
@@ -58,7 +57,7 @@ def test_frozen_tables_and_frozen_stream():
 
 
 def test_mixed_dtypes_promote():
-    """As under autocast: the stream in float32, what a matrix product made in bfloat16."""
+    """As under autocast: the stream in float32, the output of a matrix product in bfloat16."""
     x, update, gate = torch.randn(1, 8, 6), torch.randn(1, 8, 6).bfloat16(), torch.randn(1, 2, 6).bfloat16()
     x.requires_grad_()
     update.requires_grad_()
@@ -67,7 +66,7 @@ def test_mixed_dtypes_promote():
     assert (total.dtype, x.grad.dtype, update.grad.dtype) == (torch.float32, torch.float32, torch.bfloat16)
 
 
-def test_tables_of_one_step():
+def test_modulation_of_one_timestep():
     blocks = tuple(BlockModulation(*(torch.randn(5, 2, 4),) * 6) for _ in range(3))
     tables = Modulation(blocks, FinalModulation(*(torch.randn(5, 1, 4),) * 2))
     assert len(tables) == 5
@@ -78,7 +77,7 @@ def test_tables_of_one_step():
         tables[5]
 
 
-def test_tables_in_one_row_and_back():
+def test_from_flat_inverts_flat():
     tables = [torch.randn(1, 2, 4) for _ in range(14)]
     blocks = BlockModulation(*tables[:6]), BlockModulation(*tables[6:12])
     modulation = Modulation(blocks, FinalModulation(*tables[12:]))

@@ -1,4 +1,4 @@
-"""Positions: what the tables mean, and which sizes are refused. Their values are compared in tests/parity."""
+"""Properties of positions, and errors. Values are compared in tests/parity."""
 
 from dataclasses import replace
 
@@ -20,8 +20,8 @@ def test_the_grid_rules_agree_at_the_base_size():
     )
 
 
-def test_scores_depend_on_distance_alone():
-    """The property that rotary positions are made for: shift query and key alike, and their product stays."""
+def test_rotary_scores_depend_on_relative_position_only():
+    """The defining property of RoPE: shifting query and key equally does not change their product."""
     config = replace(PRESETS["5b"](), attention_head_dim=32)
     rope = positions_for(config, 4, 8, 12, num_text=0, rule="slice").rope
     q, k = torch.randn(2, 1, 1, 1, 32).expand(2, 1, len(rope), 1, 32)
@@ -33,22 +33,22 @@ def test_scores_depend_on_distance_alone():
     assert not torch.allclose(scores[0, 0, 0, 0, 0, 0], scores[0, 0, 0, 1, 1, 1])
 
 
-def test_rotation_keeps_length_and_text():
+def test_rotation_keeps_norms_and_text():
     rope = positions_for(replace(PRESETS["5b"](), max_text_seq_length=5), 1, 4, 4).rope
     x = torch.randn(2, len(rope), 3, 64)
-    turned = rotate(x, rope)
-    assert torch.equal(turned[:, :5], x[:, :5])
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    rotated = rotate(x, rope)
+    assert torch.equal(rotated[:, :5], x[:, :5])
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1))
     assert rotate(x.bfloat16(), rope).dtype == torch.bfloat16
 
 
-def test_sinusoidal_vectors_tell_every_token_from_every_other():
+def test_sinusoidal_vectors_of_all_tokens_differ():
     sincos = positions_for(replace(PRESETS["2b"](), max_text_seq_length=3), 5, 8, 12).sincos
     assert not sincos[:3].any()
     assert torch.cdist(sincos[3:], sincos[3:]).add(10 * torch.eye(5 * 24)).min() > 0.1
 
 
-def test_any_size_that_patches_divide():
+def test_any_multiple_of_the_patch_size_has_positions():
     for preset, frames in (("5b", 7), ("2b", 7), ("1.5-5b", 8)):
         config = replace(PRESETS[preset](), num_attention_heads=1)
         for height, width in ((2, 2), (2, 400), (302, 2), (62, 88)):
@@ -66,21 +66,21 @@ def test_any_size_that_patches_divide():
         ("5b", (3, 60, 1), "latent width 1 "),
         ("1.5-5b", (3, 60, 90), "latent frames 3 "),
         ("5b", (0, 60, 90), "latent frames 0 "),
-        ("5b-i2v", (13, 62, 90), "made for 60x90 and at most 13 latent frames"),
-        ("5b-i2v", (14, 60, 90), "made for 60x90 and at most 13 latent frames"),
+        ("5b-i2v", (13, 62, 90), "are for 60x90 and at most 13 latent frames"),
+        ("5b-i2v", (14, 60, 90), "are for 60x90 and at most 13 latent frames"),
     ],
 )
-def test_refusals(preset, size, says):
+def test_invalid_sizes_are_refused(preset, size, says):
     with pytest.raises(UserError, match=says):
         positions_for(PRESETS[preset](), *size)
 
 
-def test_a_rule_without_rotary_positions_is_not_ignored():
+def test_grid_rule_without_rotary_positions_is_refused():
     with pytest.raises(UserError, match="'slice' is for rotary positions"):
         positions_for(PRESETS["2b"](), 1, 2, 2, rule="slice")
 
 
-def test_learned_positions_know_one_text_length_and_shorter_clips():
+def test_learned_positions_allow_shorter_clips_but_one_text_length():
     config = PRESETS["5b-i2v"]()
     check_learned_positions(config, (4, 30, 45), 226)
     with pytest.raises(UserError, match="text of 224 tokens"):

@@ -1,4 +1,4 @@
-"""LoRAs over a transformer: what they leave alone, what they are refused for, and where one starts."""
+"""Adding, merging, extracting and removing LoRAs, and errors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
 from cogvideox.transformer.lora import inject
-from cogvideox.transformer.lora.layers import Factors, LowRankLinear
+from cogvideox.transformer.lora.layers import Factors, LoRALinear
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.weights import init_weights
 from tests import tiny
@@ -27,7 +27,7 @@ def model() -> Transformer:
     return model.eval().requires_grad_(False)
 
 
-def drawn(model: Transformer, **options) -> inject.LoRA:
+def random_lora(model: Transformer, **options) -> inject.LoRA:
     generator = torch.Generator().manual_seed(1)
     one = inject.create_lora(model, generator, **({"rank": 3, "targets": LINEAR} | options))
     for factors in one.layers.values():
@@ -42,19 +42,19 @@ def predict(model: Transformer) -> Tensor:
     return model(latents.to(dtype), text.to(dtype), torch.tensor([500]))
 
 
-def test_every_layer_of_theirs_has_rows_of_its_own(model):
-    """The rows of the layers that a matrix of ours joins cover it, each once."""
+def test_targets_partition_the_rows_of_every_matrix(model):
+    """The layers of diffusers that a matrix combines cover each of its rows once."""
     covered: dict[str, list[Tensor]] = {}
-    for site in inject.sites(model).values():
-        rows = torch.arange(site.d_out) if site.rows is None else site.rows
-        covered.setdefault(site.module, []).append(rows)
+    for target in inject.lora_targets(model).values():
+        rows = torch.arange(target.d_out) if target.rows is None else target.rows
+        covered.setdefault(target.module, []).append(rows)
     linear = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert covered.keys() == linear.keys()
     for path, rows in covered.items():
         assert torch.equal(torch.cat(rows).sort().values, torch.arange(linear[path].out_features))
 
 
-def test_a_fresh_one_changes_nothing_and_has_the_given_scale(model):
+def test_new_lora_has_no_effect_and_the_given_scale(model):
     before = predict(model)
     one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
     assert len(one.layers) == 4 * model.config.num_layers
@@ -64,8 +64,8 @@ def test_a_fresh_one_changes_nothing_and_has_the_given_scale(model):
     assert all(name.split(".")[-1][:-1] in ("down", "up") for name, p in model.named_parameters() if p.requires_grad)
 
 
-def test_what_is_extracted_is_what_was_added(model):
-    one = drawn(model)
+def test_extract_returns_what_was_added(model):
+    one = random_lora(model)
     for options in ({"trainable": True}, {"merge": True}, {}):
         inject.add_lora(model, one, strength=0.3, **options)
         again = inject.extract_lora(model)
@@ -77,29 +77,29 @@ def test_what_is_extracted_is_what_was_added(model):
         inject.remove_lora(model)
 
 
-def test_the_models_state_is_its_own(model):
-    """What is written of a model with a LoRA beside its weights is the model, with one merged the sum."""
+def test_state_dict_has_no_lora(model):
+    """The state dict is that of the base model, or of the sum if the LoRA is merged."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    inject.add_lora(model, drawn(model))
+    inject.add_lora(model, random_lora(model))
     state = model.state_dict()
     assert state.keys() == before.keys() and all(torch.equal(state[name], before[name]) for name in before)
-    apart = predict(model)
+    unmerged = predict(model)
     inject.remove_lora(model)
-    inject.add_lora(model, drawn(model), merge=True)
-    fresh = Transformer(model.config).eval()
-    fresh.load_state_dict(model.state_dict())
-    torch.testing.assert_close(predict(fresh), apart, rtol=1e-5, atol=1e-5)
+    inject.add_lora(model, random_lora(model), merge=True)
+    loaded = Transformer(model.config).eval()
+    loaded.load_state_dict(model.state_dict())
+    torch.testing.assert_close(predict(loaded), unmerged, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_is_rounded_once_and_restored_to_the_bit(model):
+def test_bfloat16_is_rounded_once_and_restored_exactly(model):
     model.bfloat16()
     linear = model.blocks[0].attention.qkv
     before = linear.weight.clone()
-    first, second = drawn(model), drawn(model, rank=2)
+    first, second = random_lora(model), random_lora(model, rank=2)
     inject.add_lora(model, first, "first", strength=1 / 3, merge=True)
     inject.add_lora(model, second, "second", strength=-0.7, merge=True)
     changed = model.blocks[0].attention.qkv
-    assert isinstance(changed, LowRankLinear)
+    assert isinstance(changed, LoRALinear)
     exact = before.double()
     for one, strength in ((first, 1 / 3), (second, -0.7)):
         parts = [one.layers[f"transformer_blocks.0.attn1.to_{part}"] for part in "qkv"]
@@ -115,16 +115,16 @@ def test_bfloat16_is_rounded_once_and_restored_to_the_bit(model):
     assert torch.equal(restored.weight, before)
 
 
-def test_a_model_in_training_keeps_its_mode(model):
+def test_training_mode_is_kept(model):
     model.train()
-    inject.add_lora(model, drawn(model))
+    inject.add_lora(model, random_lora(model))
     assert model.blocks[0].attention.qkv.training
     inject.remove_lora(model)
     assert model.blocks[0].attention.qkv.training
 
 
-def test_refusals(model):
-    one = drawn(model)
+def test_invalid_loras_and_names_are_refused(model):
+    one = random_lora(model)
     key, none = "transformer_blocks.1.attn1.to_q", "transformer_blocks.9.attn1.to_q"
     wide = replace(one.layers[key], down=torch.zeros(3, 33))
     other = replace(one, path=Path("x.safetensors"), layers={key: wide, none: one.layers[key]})
@@ -132,7 +132,7 @@ def test_refusals(model):
         inject.add_lora(model, other)
     for part in (
         "x.safetensors does not fit this transformer of 2 blocks and width 32",
-        "1 of its 2 layers have another shape (transformer_blocks.1.attn1.to_q goes from 33 to 32, not 32 to 32)",
+        "1 of its 2 layers have another shape (transformer_blocks.1.attn1.to_q is 33 to 32, not 32 to 32)",
         "1 of its 2 layers are not in the model (transformer_blocks.9.attn1.to_q)",
     ):
         assert part in str(error.value)
@@ -142,10 +142,10 @@ def test_refusals(model):
         inject.add_lora(model, norm)
 
     inject.add_lora(model, one, "style")
-    with pytest.raises(UserError, match="'style' is loaded already"):
+    with pytest.raises(UserError, match="'style' is already loaded"):
         inject.add_lora(model, one, "style")
     for call in (inject.remove_lora, inject.extract_lora, lambda model, name: inject.set_strength(model, name, 1.0)):
-        with pytest.raises(UserError, match="no LoRA called 'stile' on the model; there is style"):
+        with pytest.raises(UserError, match="no LoRA called 'stile'; it has style"):
             call(model, "stile")
     for strength in (float("nan"), float("inf")):
         with pytest.raises(UserError, match="strength="):
@@ -154,5 +154,5 @@ def test_refusals(model):
         inject.create_lora(model, torch.Generator(), targets=["to_x"])
     with pytest.raises(UserError, match="rank=0"):
         inject.create_lora(model, torch.Generator(), rank=0)
-    with pytest.raises(ValueError, match="not merged"):
+    with pytest.raises(ValueError, match="cannot be merged"):
         inject.add_lora(model, one, "other", merge=True, trainable=True)

@@ -1,4 +1,4 @@
-"""LoRA files in every program's names, what is refused and why, and our own."""
+"""LoRA files: the names of all programs, alpha, writing and errors."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ State = dict[str, Tensor]
 
 @pytest.fixture
 def factors() -> dict[str, tuple[Tensor, Tensor]]:
-    """(down, up) of each layer: what every file below is made of."""
+    """(down, up) of each layer: the content of every file below."""
     return {layer: (torch.randn(RANK, WIDTH), torch.randn(WIDTH, RANK)) for layer in LAYERS}
 
 
@@ -70,7 +70,7 @@ def check(lora: LoRA, factors: dict[str, tuple[Tensor, Tensor]], alpha: float) -
 
 
 @pytest.mark.parametrize("program", NAMES)
-def test_names_of_each_program(program: str, factors, tmp_path: Path) -> None:
+def test_names_of_every_program_are_read(program: str, factors, tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     save_file(named(NAMES[program], factors), file)
     lora = read_lora(file)
@@ -79,7 +79,7 @@ def test_names_of_each_program(program: str, factors, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["kohya", "diffusers"])
-def test_alpha_beside_the_factors(program: str, factors, tmp_path: Path) -> None:
+def test_alpha_tensors_are_read(program: str, factors, tmp_path: Path) -> None:
     state = named(NAMES[program], factors)
     state |= {NAMES[program](layer, "A").rpartition(".lora_")[0] + ".alpha": torch.tensor(5.0) for layer in LAYERS}
     save_file(state, tmp_path / "x.safetensors")
@@ -99,7 +99,7 @@ def test_alpha_beside_the_factors(program: str, factors, tmp_path: Path) -> None
     ],
     ids=["finetrainers", "pipeline", "model"],
 )
-def test_alpha_in_the_metadata(metadata: dict, factors, tmp_path: Path) -> None:
+def test_alpha_in_metadata_is_read(metadata: dict, factors, tmp_path: Path) -> None:
     header = {key: json.dumps(value) for key, value in metadata.items()}
     save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
     check(read_lora(tmp_path), factors, alpha=5)
@@ -108,17 +108,17 @@ def test_alpha_in_the_metadata(metadata: dict, factors, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "config", [{"lora_alpha": None}, {"alpha_pattern": {"(": 1}}, {"alpha_pattern": 3}, {"lora_alpha": "much"}], ids=str
 )
-def test_metadata_without_sense(config: dict, factors, tmp_path: Path) -> None:
+def test_invalid_metadata_is_refused(config: dict, factors, tmp_path: Path) -> None:
     header = {"lora_adapter_metadata": json.dumps(config)}
     save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
-    with pytest.raises(UserError, match="does not tell an alpha for transformer_blocks"):
+    with pytest.raises(UserError, match="has no valid alpha for transformer_blocks"):
         read_lora(tmp_path)
     save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata={"lora_config": "[]"})
-    with pytest.raises(UserError, match="no JSON object"):
+    with pytest.raises(UserError, match="not a JSON object"):
         read_lora(tmp_path)
 
 
-def test_a_folder_of_peft(factors, tmp_path: Path) -> None:
+def test_peft_folder_is_read(factors, tmp_path: Path) -> None:
     save_file(named(NAMES["peft"], factors), tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "lora_alpha": 4, "use_rslora": True, "base_model_name_or_path": "THUDM/CogVideoX-5b"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -130,8 +130,8 @@ def test_a_folder_of_peft(factors, tmp_path: Path) -> None:
         read_lora(tmp_path)
 
 
-def test_a_checkpoint_of_sat(factors, tmp_path: Path) -> None:
-    """It holds the frozen base as well; its trainer's alpha is 1."""
+def test_sat_checkpoint_is_read(factors, tmp_path: Path) -> None:
+    """It contains the frozen base model as well, and SAT's alpha is 1."""
     base = {
         "model.diffusion_model.transformer.layers.0.attention.query_key_value.original.weight": torch.ones(3, 3),
         "first_stage_model.encoder.conv_in.weight": torch.ones(2),
@@ -141,14 +141,14 @@ def test_a_checkpoint_of_sat(factors, tmp_path: Path) -> None:
     lora = read_lora(file)
     check(lora, factors, alpha=1)
     assert lora.alpha_known
-    for stranger in ("layers.0.attention.dense.matrix_A.1", "layers.0.attention.gate.matrix_B.0", "x.lora_A.weight"):
-        name = f"model.diffusion_model.transformer.{stranger}"
+    for unknown in ("layers.0.attention.dense.matrix_A.1", "layers.0.attention.gate.matrix_B.0", "x.lora_A.weight"):
+        name = f"model.diffusion_model.transformer.{unknown}"
         torch.save({"module": base | named(sat_name, factors) | {name: torch.ones(2, 2)}}, file)
-        with pytest.raises(UserError, match=f"1 of 19 tensors .* have no place in a LoRA for CogVideoX: {name}"):
+        with pytest.raises(UserError, match=f"1 of 19 tensors .* do not belong to a LoRA for CogVideoX: {name}"):
             read_lora(file)
 
 
-def test_pickles_run_no_code(tmp_path: Path) -> None:
+def test_pickles_execute_no_code(tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "harm",))
@@ -172,28 +172,28 @@ def test_pickles_run_no_code(tmp_path: Path) -> None:
         ("anything.else", "something else, with tensors such as anything.else"),
     ],
 )
-def test_files_of_something_else(name: str, what: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_with_a_guess(name: str, what: str, tmp_path: Path) -> None:
     save_file({name: torch.ones(2, 2)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match=f"holds no LoRA for CogVideoX: it seems to be .*{what}"):
+    with pytest.raises(UserError, match=f"has no LoRA for CogVideoX: it seems to be .*{what}"):
         read_lora(tmp_path)
 
 
-def test_what_has_no_place_is_named(factors, tmp_path: Path) -> None:
+def test_invalid_tensors_are_named(factors, tmp_path: Path) -> None:
     state = named(NAMES["diffusers"], factors)
     first = next(iter(state))
     for extra, message in {
         "transformer.transformer_blocks.0.attn1.to_q.lora_magnitude_vector": "1 of 17 tensors .* a DoRA.*magnitude",
         "text_encoder.encoder.block.0.layer.0.lora_A.weight": "a LoRA of a text encoder: text_encoder.enc",
-        "transformer.transformer_blocks.0.attn1.to_q.lora_B.bias": "no place in .*: .*to_q.lora_B.bias",
+        "transformer.transformer_blocks.0.attn1.to_q.lora_B.bias": "do not belong to .*: .*to_q.lora_B.bias",
         "transformer.transformer_blocks.0.attn1.to_q.lora_A.second.weight": "more than one LoRA",
-        "transformer.transformer_blocks.3.attn1.to_q.lora_A.weight": "incomplete in .*_blocks.3.* has only down",
-        "transformer.transformer_blocks.3.attn1.to_q.alpha": "no factors, of transformer_blocks.3.attn1.to_q",
+        "transformer.transformer_blocks.3.attn1.to_q.lora_A.weight": "are incomplete: .*_blocks.3.* has only down",
+        "transformer.transformer_blocks.3.attn1.to_q.alpha": "no factors of transformer_blocks.3.attn1.to_q",
     }.items():
         save_file(state | {extra: torch.ones(1)}, tmp_path / "x.safetensors")
         with pytest.raises(UserError, match=message):
             read_lora(tmp_path)
     for message, broken in {
-        "do not fit each other": torch.ones(3, WIDTH),
+        "do not match": torch.ones(3, WIDTH),
         "damaged": torch.full((RANK, WIDTH), torch.nan),
         "torch.int64": torch.ones(RANK, WIDTH, dtype=torch.int64),
     }.items():
@@ -202,11 +202,11 @@ def test_what_has_no_place_is_named(factors, tmp_path: Path) -> None:
             read_lora(tmp_path)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     for path, message in {
         tmp_path / "x.safetensors": "there is no such file",
         tmp_path / "x.pt": "there is no such file",
-        tmp_path: "has no .safetensors file: give the file",
+        tmp_path: "has no .safetensors file: pass the path",
     }.items():
         with pytest.raises(UserError, match=message):
             read_lora(path)
@@ -218,8 +218,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_lora(tmp_path / "x.bin")
 
 
-def test_ours(factors, tmp_path: Path) -> None:
-    """Rank, alpha and base model are in the metadata; written with its alpha, it is read to the bit."""
+def test_written_files_are_read_back(factors, tmp_path: Path) -> None:
+    """Rank, alpha and base model are in the metadata; with `keep_alpha`, factors are identical."""
     layers = {layer: Factors(*pair, alpha=8.0) for layer, pair in factors.items()}
     layers[LAYERS[0]] = Factors(torch.randn(3, WIDTH), torch.randn(WIDTH, 3), alpha=1.0)
     lora = LoRA(layers, base_model="toybox", trigger="in the style of x")
@@ -240,8 +240,8 @@ def test_ours(factors, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_factors_of_8_bits(kind: torch.dtype, factors, tmp_path: Path) -> None:
-    """There is no arithmetic for them: they become bfloat16, which holds their numbers, and damage is still seen."""
+def test_8_bit_factors_become_bfloat16(kind: torch.dtype, factors, tmp_path: Path) -> None:
+    """8-bit floats have no arithmetic; bfloat16 represents them exactly, and NaN is still detected."""
     state = {name: tensor.to(kind) for name, tensor in named(NAMES["diffusers"], factors).items()}
     save_file(state, tmp_path / "x.safetensors")
     read = read_lora(tmp_path / "x.safetensors")
@@ -255,8 +255,8 @@ def test_factors_of_8_bits(kind: torch.dtype, factors, tmp_path: Path) -> None:
         read_lora(tmp_path / "x.safetensors")
 
 
-def test_numbers_that_do_not_fit(factors, tmp_path: Path) -> None:
-    """With alpha / rank in it, and only then rounded to the type of the file."""
+def test_values_that_overflow_are_refused(factors, tmp_path: Path) -> None:
+    """After multiplication by alpha / rank, which comes before rounding to the dtype of the file."""
     down, up = factors[LAYERS[0]]
     large = LoRA({LAYERS[0]: Factors(down.half(), (up * 2e4 / up.abs().max()).half(), alpha=32.0)})
     for dtype in (None, torch.float16):
