@@ -66,7 +66,7 @@ def main() -> None:
         f"| {i} | {prompt} | {wrong_facts(verdict)} |"
         for i, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), start=1)
     ]
-    (options.out / "page.md").write_text("\n".join(["| | prompt | wrong |", "|---|---|---|", *rows]) + "\n")
+    (options.out / "page.md").write_text("\n".join(["| | prompt | wrong facts |", "|---|---|---|", *rows]) + "\n")
     scores = fact_accuracies(verdicts)
     report = {name: str(value) for name, value in vars(options).items() if value is not None}
     report |= {"num_prompts": len(prompts)}
@@ -89,8 +89,8 @@ def generate(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
 def wrong_facts(verdict: Mapping[str, bool]) -> str:
     """The wrong facts of a video, for the page."""
     if not verdict:
-        return "(nothing that the judge knows)"
-    return ", ".join(fact for fact, right in verdict.items() if not right) or "all right"
+        return "(no fact that the judge knows)"
+    return ", ".join(fact for fact, right in verdict.items() if not right) or "none"
 
 
 if __name__ == "__main__":

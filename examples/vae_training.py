@@ -26,7 +26,7 @@ from cogvideox.vae.model import CausalVAE
 
 TERMS = {
     "pixels": {"loss.perceptual": 0.0, "loss.gan": 0.0},
-    "looks": {"loss.gan": 0.0},
+    "perceptual": {"loss.gan": 0.0},
     "gan": {},
 }
 SIZES = {"9x64x64": (9, 64), "9x96x96": (9, 96), "9x128x128": (9, 128), "17x64x64": (17, 64), "33x64x64": (33, 64)}
@@ -76,7 +76,7 @@ def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
 @torch.inference_mode()
 def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
     """Markdown table of PSNR in dB, and of detail and flicker relative to the originals, per VAE and clip size."""
-    rows = ["| VAE | clips | PSNR | in one piece | detail | flicker |", "|---|---|---|---|---|---|"]
+    rows = ["| VAE | clips | PSNR | PSNR, one chunk | detail | flicker |", "|---|---|---|---|---|---|"]
     for name, vae in vaes.items():
         for size, (num_frames, side) in SIZES.items():
             few = num_clips if size == "9x64x64" else max(1, num_clips // 4)
