@@ -1,10 +1,11 @@
-"""What holds for every test: one thread, nothing fetched, the same random numbers, and which rooms are quick.
+"""Settings of all tests: one thread, no downloads, fixed random numbers, shape checks, and marks by folder.
 
-`make test` runs what is not marked `slow`; tests outside the quick rooms are marked so here, by where they lie.
-Shapes in signatures are checked at run time by jaxtyping and beartype. Both beartype and hypothesis may be missing, so
-that the tests for GPUs run on a machine with little more than PyTorch.
+`make test` runs the tests that are not marked `slow`. Tests outside `QUICK_FOLDERS` are marked here. Shapes in
+signatures are checked at run time by jaxtyping and beartype. beartype and hypothesis may be missing, so that the GPU
+tests run on a machine with little more than PyTorch.
 """
 
+import importlib
 import os
 import sys
 from importlib.util import find_spec
@@ -13,15 +14,19 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# Read when torch is first imported, so before any test module is. Two workers with one thread each use two cores best.
+# Read when torch is imported, so set before any test module. Two workers use two cores best with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+if os.environ.get("CI"):
+    # All optional packages are installed in CI, so a missing one is an error there. Elsewhere it skips the test.
+    pytest.importorskip = lambda name, *args, **options: importlib.import_module(name)
+
 HERE = Path(__file__).parent
-QUICK_ROOMS = {"unit", "laws", "parity", "flow"}
+QUICK_FOLDERS = {"unit", "laws", "parity", "flow"}
 
 if find_spec("beartype"):
     install_import_hook("cogvideox", "beartype.beartype")
@@ -29,31 +34,31 @@ if find_spec("beartype"):
 if find_spec("hypothesis"):
     import hypothesis
 
-    # The same examples every time, and no time limit: the first call of a function pays for its imports.
+    # The same examples every time. No time limit, because the first call of a function includes its imports.
     hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        room = item.path.relative_to(HERE).parts[0]
-        if room not in QUICK_ROOMS:
+        folder = item.path.relative_to(HERE).parts[0]
+        if folder not in QUICK_FOLDERS:
             item.add_marker(pytest.mark.slow)
-        if room == "gpu":
+        if folder == "gpu":
             item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_here(tmp_path_factory):
-    """What the compiler kept on disk for other instructions of the processor is not taken up.
+def _fresh_compiler_cache(tmp_path_factory):
+    """Compile kernels anew in each session.
 
-    PyTorch's cache does not ask for which instructions a kernel was written; taken up under others, it gave NaN.
+    PyTorch's cache does not record the CPU instructions of a kernel; reused with other instructions, kernels gave NaN.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(autouse=True)
-def _same_random_numbers():
-    """A test gives the same result alone, in any order and on any worker."""
+def _seed_torch():
+    """Make results independent of the order of tests and of the worker."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)

@@ -1,4 +1,4 @@
-"""Whole models of a few thousand random parameters, in the five official makes, to test what joins parts."""
+"""Complete models with a few thousand random parameters, in the five official variants, to test whole pipelines."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -97,7 +97,7 @@ def settings(variant: str = "2b") -> ModelSettings:
 
 
 def model(variant: str = "2b") -> LoadedModel:
-    """Fresh random networks, the same each time."""
+    """Return newly initialized networks, with the same weights each time."""
     torch.manual_seed(0)
     return LoadedModel(
         transformer=Transformer(transformer(variant)).eval(),
@@ -110,5 +110,5 @@ def model(variant: str = "2b") -> LoadedModel:
 
 
 def write(path: Path, variant: str = "2b") -> Path:
-    """The model of that make as a folder."""
+    """Write a model of a variant as a folder."""
     return model_folder.save(model(variant), path)

@@ -1,7 +1,7 @@
-"""Reads the Markdown pages: their links, their code blocks and what was said about each block.
+"""Parser of the Markdown pages: links, code blocks, and which blocks are not run.
 
-A `bash` or `python` block is run by the tests as it stands, in an empty folder, unless the line above it is a comment
-that gives a reason: `<!-- not run: takes two hours -->`. Its commands must exist all the same.
+The tests run every `bash` and `python` block in an empty folder, unless a comment in the line above gives a reason not
+to: `<!-- not run: takes two hours -->`. The commands of such a block must exist nevertheless.
 """
 
 import re
@@ -30,7 +30,7 @@ class Block:
 
 
 def blocks(*languages: str) -> list[Block]:
-    """Every block of the pages in one of these languages, in order."""
+    """Return all blocks of the pages in one of these languages, in order."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def commands() -> list[tuple[Block, list[str]]]:
-    """Every command of every `bash` block, as its words; continued lines are one command, comments none."""
+    """Return all commands of `bash` blocks, split into words; continued lines are joined and comments dropped."""
     found = []
     for block in blocks("bash"):
         for line in block.code.replace("\\\n", " ").splitlines():
@@ -53,13 +53,13 @@ def commands() -> list[tuple[Block, list[str]]]:
 
 
 def links(page: Path) -> list[str]:
-    """Targets of a page's links and pictures, code left out."""
+    """Return the targets of a page's links and images, outside of code."""
     text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return [one or other for one, other in _LINK.findall(text)]
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link can have after its `#`: the headings of a page, as GitHub names them."""
+    """Return the anchors of a page: its headings, as GitHub names them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

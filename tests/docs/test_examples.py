@@ -1,4 +1,4 @@
-"""Every example runs, with arguments that make it quick, and every recipe is run by a page."""
+"""Every example runs, with arguments that make it short, and every recipe is used on a page."""
 
 import subprocess
 import sys
@@ -29,6 +29,6 @@ def test_example_runs(example: Path, tmp_path: Path):
     assert run.returncode == 0, run.stderr[-2000:]
 
 
-def test_every_recipe_is_run_by_a_page():
+def test_every_recipe_is_used_on_a_page():
     trained = {words[2] for block, words in commands() if words[:2] == ["cogvideox", "train"] and block.reason is None}
     assert set(RECIPES) <= trained

@@ -1,4 +1,4 @@
-"""What the pages say is so: links lead somewhere, commands and options exist, the tree is the tree, and blocks run."""
+"""The pages are correct: links have targets, commands and options exist, the directory tree is true, and blocks run."""
 
 import os
 import re
@@ -15,7 +15,7 @@ RUNNABLE = [block for block in blocks("bash", "python") if block.reason is None]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path):
+def test_links_have_targets(page: Path):
     for target in links(page):
         if not re.match(r"\w+:", target):
             file, _, anchor = target.partition("#")
@@ -24,7 +24,7 @@ def test_links_lead_somewhere(page: Path):
             assert not anchor or anchor in anchors(found), target
 
 
-def test_every_page_is_reached_from_the_first():
+def test_every_page_is_reachable_from_the_readme():
     reached, waiting = set(), [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
@@ -60,13 +60,13 @@ def help_of(verb: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_tree_is_the_tree():
+def test_the_directory_tree_matches_the_package():
     tree = next(block.code for block in blocks("text") if block.code.startswith("cogvideox/"))
     shown = set(re.findall(r"^  ([\w./]+)", tree, re.MULTILINE))
     for name in shown:
         assert (ROOT / "cogvideox" / name).exists(), name
-    rooms = {room.name for room in (ROOT / "cogvideox").iterdir() if room.is_dir() and room.name != "__pycache__"}
-    assert rooms <= {name.rstrip("/").partition("/")[0] for name in shown}
+    packages = {path.name for path in (ROOT / "cogvideox").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert packages <= {name.rstrip("/").partition("/")[0] for name in shown}
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.name)

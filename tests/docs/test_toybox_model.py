@@ -1,4 +1,4 @@
-"""`make toybox-model` with a run of seconds: stopped in its VAE, taken up again, and scored."""
+"""`make toybox-model` with runs of a few seconds: interrupted during VAE training, resumed, and scored."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def words(make_settings, recipe: str, **run) -> list[str]:
     return [word for word in tiny_runs.overrides(recipe, make_settings(**run)) if not word.startswith("vae=")]
 
 
-def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
+def test_an_interrupted_run_is_resumed_and_scored(tmp_path: Path):
     vae = words(tiny_runs.vae_run, "toybox-vae", num_steps=3)
     transformer = words(lambda **run: tiny_runs.toybox_run(tmp_path, **run), "toybox", num_steps=3)
     command = [*TOOL, "--out", "new", "--num-prompts", "2", "--vae", *vae, "--transformer", *transformer]
@@ -41,7 +41,7 @@ def test_from_nothing_to_scores_in_pieces(tmp_path: Path):
     assert again.returncode == 0 and facts == [
         line.split()[0] for line in again.stdout.splitlines() if line.endswith("%")
     ]
-    assert times == [page.stat().st_mtime_ns for page in pages]  # what is scored is not scored again
+    assert times == [page.stat().st_mtime_ns for page in pages]  # existing scores are kept
 
     for wrong, says in (
         (["--vae", "run.num_steps=0"], "run.num_steps=0"),

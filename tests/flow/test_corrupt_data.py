@@ -1,4 +1,4 @@
-"""A folder as users have them: training goes to its end on what can be used, and says why it cannot use the rest."""
+"""Training on a realistic folder finishes with the usable clips, and reports why the others are rejected."""
 
 import json
 import os
@@ -17,14 +17,14 @@ SETTINGS = [
 ]
 
 
-def test_a_corrupt_folder_trains_to_the_end(tmp_path, monkeypatch, capsys):
+def test_training_on_a_folder_with_damaged_files_finishes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data"
     data.mkdir()
     for i, (name, size) in enumerate(SIZES.items()):
         io.write(data / f"{name}.mp4", clips.pixels(17, *size, seed=i), 8.0)
         (data / f"{name}.txt").write_text(f"a {name} video")
-    clips.image(data / "picture.png", size=(33, 47))
+    clips.image(data / "image.png", size=(33, 47))
     reasons = clips.damaged(data)
 
     assert main(("train", "toybox-lora", "--data", "data", "--out", "run", *SETTINGS)) == os.EX_OK
@@ -32,10 +32,10 @@ def test_a_corrupt_folder_trains_to_the_end(tmp_path, monkeypatch, capsys):
     assert read_lora(tmp_path / "run/pytorch_lora_weights.safetensors").layers
     steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
-    (at,) = (tmp_path / "run/stores").iterdir()
-    store = LatentStore(at)
-    assert {Path(row.source).stem for row in store.rows} == {*SIZES, "picture"}
-    told = capsys.readouterr().err.splitlines()
+    (folder,) = (tmp_path / "run/stores").iterdir()
+    store = LatentStore(folder)
+    assert {Path(row.source).stem for row in store.rows} == {*SIZES, "image"}
+    lines = capsys.readouterr().err.splitlines()
     for name, reason in reasons.items():
-        assert any(name in line and reason in line for line in told), name
+        assert any(name in line and reason in line for line in lines), name
     assert {Path(source).name for source, _ in store.rejects} == set(reasons)

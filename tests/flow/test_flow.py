@@ -1,7 +1,7 @@
-"""The whole way on the command line: clips, a VAE, a transformer, a folder, a video, and what the judge reads in it.
+"""The whole pipeline on the command line: train a VAE and a transformer on clips, generate a video, and judge it.
 
-Everything is real and a few steps long, so the video is noise; what counts is that each stage takes what the one before
-left. How good a trained model is, is measured where there is one.
+Every stage is real but only a few steps long, so the video is noise. The test checks that each stage accepts the output
+of the previous one; the quality of trained models is measured elsewhere.
 """
 
 import json
@@ -41,6 +41,6 @@ def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     verdict = judge_clip(torch.from_numpy(video.frames), parse_prompt(PROMPT))
     assert set(verdict) == {"color", "shape", "motion", "background"}
 
-    # The folder that a run leaves is one like any other.
+    # The model folder of a run can be loaded like any other.
     frames = CogVideoX.from_pretrained("run/model").generate(PROMPT, seed=0, num_frames=5).frames
     assert frames.shape == (5, 32, 32, 3)

@@ -1,7 +1,7 @@
-"""What the shipped VAE keeps of clips, also of ones longer than the single chunk of 9 frames that it was trained on.
+"""Reconstruction quality of the shipped VAE, also on clips longer than the 9 frames that it was trained on.
 
-Its norms pool over a chunk, as in the official weights (`norm_statistics` of the folder), so a longer clip is encoded
-and decoded in chunks of the trained length, each with statistics of its own.
+Its norms compute statistics over a chunk, as in the official weights (`norm_statistics` of the folder), so a longer
+clip is encoded and decoded in chunks of the trained length, each with its own statistics.
 """
 
 import pytest
@@ -20,18 +20,18 @@ from cogvideox.video.transform import to_frames
 
 
 @torch.inference_mode()
-def test_the_judge_reads_reconstructions():
+def test_reconstructions_are_judged_correct():
     clips = ToyboxClips(num_clips=24, first_seed=HELD_OUT_SEED)
     vae = load("toybox", device=torch.device("cpu"), dtype=torch.float32).vae
     videos = [to_frames(vae.decode(vae.encode(render_clips(clips, range(k, k + 8))).mean)) for k in (0, 8, 16)]
     score = fact_accuracies(judge_clips(torch.cat(videos), [clip_scene(clips, index) for index in range(24)]))
-    right = [score[fact].value for fact in FACTS["core"]]
-    assert sum(right) / len(right) >= 0.97, score
+    accuracies = [score[fact].value for fact in FACTS["core"]]
+    assert sum(accuracies) / len(accuracies) >= 0.97, score
 
 
 @torch.inference_mode()
-def test_chunks_lose_nothing():
-    """17 frames in chunks are as good as in one piece, and nearly as good as the 9 frames of the training."""
+def test_chunked_decoding_loses_no_quality():
+    """17 frames in chunks have the quality of one chunk, and nearly that of the 9 frames of training."""
     bundle = load("toybox", device=torch.device("cpu"), dtype=torch.float32)
     vae, clips = bundle.vae, ToyboxClips(num_clips=4, first_seed=HELD_OUT_SEED, num_frames=17)
     assert bundle.settings.norm_statistics == "chunk"
@@ -44,7 +44,7 @@ def test_chunks_lose_nothing():
     beginning = vae.decode(vae.encode(video[:, :, :9]).mean)
     assert psnr(chunked, video).mean() > psnr(at_once, video).mean() - 0.05
     assert psnr(chunked, video).mean() > psnr(beginning, video[:, :, :9]).mean() - 0.5
-    # The first chunk is the training's own, whatever follows.
+    # The first chunk does not depend on the following ones.
     torch.testing.assert_close(chunked[:, :, :9], beginning)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(at_once[:, :, :9], beginning)

@@ -1,4 +1,4 @@
-"""Everything in this room needs CUDA: `make test-gpu` runs it, and without a device it is skipped."""
+"""All tests in this folder need CUDA. `make test-gpu` runs them; without a device they are skipped."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _on_a_gpu(monkeypatch):
-    """Skips without a device. Convolutions are those of float32, not of TF32, which has 10 bits like float16."""
+    """Skip without a device, and turn off TF32, which has a mantissa of 10 bits like float16."""
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
 
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import read_lora, write_lora
 from cogvideox.transformer.model import Transformer
 from tests.parity.test_transformer import TOLERANCE, inputs, pair, reference, relative_error, small
+
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 ALL = [

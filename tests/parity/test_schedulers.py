@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 from einops import rearrange
 
 from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER
@@ -11,6 +10,10 @@ from cogvideox.diffusion.objective import add_noise, v_target
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
+
+pytest.importorskip("diffusers")
+
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 
 THEIRS = {"ddim": CogVideoXDDIMScheduler, "dpm++": CogVideoXDPMScheduler}
 SHAPE = (2, 4, 3, 6, 8)  # b c t h w

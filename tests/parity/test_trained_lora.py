@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import pytest
 import torch
-from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file
 
 from cogvideox.cli.toybox import run as toybox
@@ -13,6 +13,10 @@ from cogvideox.pretrained.model_spec import find_model
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import read_lora
 from tests.parity.test_transformer import inputs, reference, relative_error
+
+pytest.importorskip("diffusers")
+
+from diffusers import CogVideoXTransformer3DModel
 
 
 def test_from_videos_to_diffusers(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLCogVideoX
 
 from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.vae.config import PRESETS, VAEConfig
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.weights import KEYMAP
+
+pytest.importorskip("diffusers")
+
+from diffusers import AutoencoderKLCogVideoX
 
 SMALL = VAEConfig(
     block_out_channels=(8, 16, 16, 32),

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import diffusers
 import pytest
 import torch
-import transformers
 from torch import Tensor
 
 from cogvideox.pretrained import model_folder
@@ -15,6 +13,9 @@ from cogvideox.pretrained.model_spec import WEIGHT_STEMS
 from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state
 from tests import tiny
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
 
 THEIRS = {
     "transformer": diffusers.CogVideoXTransformer3DModel,

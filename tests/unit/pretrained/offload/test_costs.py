@@ -20,7 +20,7 @@ from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
 from cogvideox.vae.config import VAEConfig
 from tests import tiny
-from tests.live import Live
+from tests.peak_memory import PeakMemory
 
 
 def is_tight_bound(expected: int, measured: int) -> bool:
@@ -65,7 +65,7 @@ def test_activations_of_the_transformer(preset, size, dtype):
     def attend(q, k, v, layout):  # like fused kernels, which store no scores
         return torch.empty_like(v)
 
-    with torch.inference_mode(), Live(*model.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*model.parameters()) as live:
         modulation = model.precompute_modulation(torch.empty(50, device="meta"))
         positions = positions_for(config, *size, num_text=226, device="meta")
         model(latents, text, None, positions=positions, modulation=modulation[0], attend=attend)
@@ -77,7 +77,7 @@ def test_activations_of_the_transformer(preset, size, dtype):
 def test_activations_of_the_text_encoder(dtype):
     model = build_network(replace(T5Config(), num_layers=2)).to(dtype)
     ids = torch.zeros(1, 226, device="meta", dtype=torch.long)
-    with torch.inference_mode(), Live(*model.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*model.parameters()) as live:
         model(ids)
     expected = text_activations(model.config, 226, str(dtype).removeprefix("torch."))
     assert expected == pytest.approx(live.peak, rel=0.1)
@@ -88,7 +88,7 @@ def test_activations_of_the_text_encoder(dtype):
 def test_activations_of_decoding(num_latents, strips):
     vae = build_network(VAEConfig())
     z = torch.empty(1, 16, num_latents, 24, 32, device="meta")
-    with torch.inference_mode(), Live(*vae.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
         for _ in vae.decode_stream(z, strips=strips):
             pass
     numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAEMemoryMode(strips), decoder=True)
@@ -100,7 +100,7 @@ def test_activations_of_decoding(num_latents, strips):
 def test_activations_of_encoding(num_frames, strips):
     vae = build_network(VAEConfig())
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
-    with torch.inference_mode(), Live(*vae.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
         vae.encode(video, strips=strips)
     numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAEMemoryMode(strips), decoder=False)
     assert is_tight_bound(numbers * 4, live.peak + video.nbytes)

@@ -55,6 +55,7 @@ def test_an_8bit_state_is_rejected_by_a_float32_optimizer():
         optimizer.load_state_dict(state)
 
 
+@pytest.mark.slow  # compiles the optimizer
 def test_8bit_moments_train_like_float32_take_a_quarter_and_resume_bit_exactly(tmp_path: Path):
     pytest.importorskip("torchao")
     exact, exactly = build(FLOAT)

@@ -12,7 +12,7 @@ from cogvideox.vae.inference.group_stats import group_moments
 from cogvideox.vae.inference.sliced_cache import SlicedCache
 from cogvideox.vae.layers import Downsample, Upsample
 from cogvideox.vae.model import CausalVAE
-from tests.live import Live
+from tests.peak_memory import PeakMemory
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
 
@@ -80,7 +80,7 @@ def test_strips_and_offloading_reduce_peak_memory():
     latents = torch.randn(1, 16, 5, 6, 4)
 
     def peak(**options) -> int:
-        with Live(latents, *vae.parameters(), device="cpu") as live:
+        with PeakMemory(latents, *vae.parameters(), device="cpu") as live:
             if options:
                 vae.decode(latents, **options)
             else:

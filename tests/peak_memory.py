@@ -1,4 +1,4 @@
-"""Counts the bytes of tensors that are alive, as operations make them and they are let go."""
+"""Measurement of the peak memory of tensors, by tracking when operations create them and when they are freed."""
 
 import weakref
 from collections import Counter
@@ -8,16 +8,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Live(TorchDispatchMode):
-    """While it is entered. On the meta device this measures models of any size: nothing is computed or held.
+class PeakMemory(TorchDispatchMode):
+    """Tracks tensor memory while the context is active. On the meta device, models of any size can be measured.
+
+    Args:
+        inputs: tensors that do not count, such as parameters.
 
     Attributes:
-        peak: the most bytes at once of what was made on `device` since, parameters and other inputs apart.
+        peak: maximum number of bytes alive at once, of tensors created on `device`.
     """
 
     def __init__(self, *inputs: torch.Tensor, device: str = "meta") -> None:
         super().__init__()
-        self.peak = self._now = 0
+        self.peak = self._current = 0
         self._device = device
         self._uses: Counter[int] = Counter()
         self._inputs = {tensor.untyped_storage()._cdata for tensor in inputs}
@@ -26,21 +29,21 @@ class Live(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.device.type == self._device:
-                self._made(tensor)
+                self._created(tensor)
         return out
 
-    def _made(self, tensor: torch.Tensor) -> None:
+    def _created(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._inputs:
             return
         if self._uses[key] == 0:
-            self._now += size
-            self.peak = max(self.peak, self._now)
+            self._current += size
+            self.peak = max(self.peak, self._current)
         self._uses[key] += 1
-        weakref.finalize(tensor, self._gone, key, size)
+        weakref.finalize(tensor, self._freed, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         self._uses[key] -= 1
         if self._uses[key] == 0:
-            self._now -= size
+            self._current -= size
