@@ -1,19 +1,19 @@
-# Every goal does its own set-up, in .venv beside this file. Nothing else on the machine is touched.
+# Every target installs what it needs into .venv in this folder, and changes nothing else on the machine.
 #
-#   make demo          generate a video with the shipped model; PROMPT="..." to say what, OUT=x.mp4 to say where
-#   make toybox-model  train the shipped model again, from nothing, and score it. Stopped at any time, it goes on when
-#                      run again; SECONDS_PER_PIECE=500 stops it by itself, RUNS= says where, and VAE_OVERRIDES= and
-#                      OVERRIDES= change single settings
-#   make test          the quick tests: unit, laws, parity with diffusers, a short flow; from Python 3.12 on with coverage
-#   make test-long     the rest: documentation, several processes, long runs
-#   make test-gpu      the tests that need a GPU
-#   make coverage      the quick tests with line coverage, on any Python
-#   make check         style, types, layers, and what an install without extras must be able to do
-#   make docs          the documentation site, in build/docs; a broken link is an error
-#   make dist          sdist and wheel in dist; the wheel is installed into an empty environment and generates a video
-#   make setup         everything the goals above install
+#   make demo          generate a video with the shipped model; PROMPT="..." sets the prompt, OUT=x.mp4 the output file
+#   make toybox-model  train the shipped model from scratch and score it; after an interruption, run it again to continue.
+#                      SECONDS_PER_PIECE=500 stops after this time, RUNS= sets the folder, VAE_OVERRIDES= and OVERRIDES=
+#                      change settings of the recipes
+#   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage from Python 3.12 on
+#   make test-long     slow tests: documentation, several processes, long runs
+#   make test-gpu      tests that need a GPU
+#   make coverage      quick tests with line coverage, on any Python version
+#   make check         style, types, layers, and what must work without extras
+#   make docs          build the documentation site in build/docs; broken links are errors
+#   make dist          build sdist and wheel in dist, install the wheel into an empty environment and generate a video
+#   make setup         install everything that the targets above need
 #   make format        format the code
-#   make clean         remove .venv and what the goals made
+#   make clean         delete .venv and all build outputs
 
 SHELL  := bash
 VENV   := .venv
@@ -30,11 +30,11 @@ NUM_PROMPTS       ?= 120
 VAE_OVERRIDES     ?=
 OVERRIDES         ?=
 
-# The first Python that is new enough and can make an environment; PYTHON=/path/to/python to choose another.
+# The first Python >= 3.11 that can create a virtual environment; PYTHON=/path/to/python overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-# pytest: one thread a worker, and whatever is left over once a worker has nothing to do goes to it.
+# pytest: one thread per worker; idle workers take tests from busy ones.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help setup demo toybox-model test test-long test-gpu coverage check docs dist format clean
@@ -45,36 +45,36 @@ help:
 
 setup: $(VENV)/.dev
 
-# Stamps, so that a goal installs only what is missing or has changed. Torch comes first, at the pinned version and under
-# the same constraints as everything after it, so that nothing can replace it.
+# Stamp files, so that a target installs only what is missing or changed. Torch is installed first, at the pinned version,
+# and all installs use the same constraints, so nothing can replace it.
 $(VENV)/.torch:
-	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv was found: install one, or name it with 'make PYTHON=/path/to/python'." >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version); the first time, a few minutes go into downloads."
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv found: install one, or set it with 'make PYTHON=/path/to/python'." >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version); the first time, downloads take a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0
 	@touch $@
 
 $(VENV)/.base: $(VENV)/.torch pyproject.toml constraints.txt
-	@echo "Installing the package and what generating needs."
+	@echo "Installing the package and its dependencies."
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
-	@echo "Installing what the tests and checks need."
+	@echo "Installing the dependencies of tests and checks."
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.base
 	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet
-	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all its frames on one picture are $${out%.*}-sheet.png"
+	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all frames as one picture: $${out%.*}-sheet.png"
 
-# Exit status 75 of the tool: stopped and saved. Make itself then ends with 2, as it does for every failed goal.
+# The tool exits with 75 if it was stopped and saved; make then exits with 2, as for every failed target.
 toybox-model: $(VENV)/.base
 	$(BIN)/python tools/toybox_model.py --out "$(RUNS)" --num-prompts $(NUM_PROMPTS) \
 		$(if $(SECONDS_PER_PIECE),--seconds-per-piece $(SECONDS_PER_PIECE)) \
 		$(if $(VAE_OVERRIDES),--vae $(VAE_OVERRIDES)) $(if $(OVERRIDES),--transformer $(OVERRIDES))
 
-# Coverage costs a few percent where Python has sys.monitoring (3.12), and more than half of the time before.
+# Coverage costs a few percent of the time with sys.monitoring (Python 3.12), and more than half of it before.
 MONITORING = $(shell $(BIN)/python -c 'import sys; print(*["--cov"] * hasattr(sys, "monitoring"))')
 
 test: $(VENV)/.dev
