@@ -24,17 +24,17 @@ import torch
 from common import ROOT, Report, apply_options, option_parser, reset_peak, resident_bytes, write_report
 
 from cogvideox.diffusion.schedule import Schedule
-from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.generation.workload import default_workload
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import build_network
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.model_settings import ModelSettings
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.memory_planner import estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
 from cogvideox.pretrained.offload.plan import Workload
-from cogvideox.pretrained.offload.planner import estimate_plan
 from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.config import T5Config

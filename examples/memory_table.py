@@ -9,8 +9,8 @@ memory. Times are estimates.
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_gib
 from cogvideox.pretrained.offload.hardware import hypothetical_gpu
+from cogvideox.pretrained.offload.memory_planner import plan_memory
 from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
-from cogvideox.pretrained.offload.planner import plan_memory
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES

@@ -21,8 +21,8 @@ from cogvideox.training.recipes import RECIPES
 from cogvideox.training.rng import torch_generator
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 from tests import tiny
 
 VAE = VAEConfig(

@@ -29,8 +29,8 @@ from cogvideox.pretrained.model_settings import official_settings
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
+from cogvideox.text.init_weights import init_weights
 from cogvideox.text.tokenizer import Tokenizer
-from cogvideox.text.weights import init_weights
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import to_float8
 from cogvideox.transformer.model import Transformer

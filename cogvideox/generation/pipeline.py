@@ -20,7 +20,6 @@ import torch
 from cogvideox.device import device_context, dtype_name, full_precision_convolutions
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
-from cogvideox.generation.memory import next_setting, workload_of
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import build_request, reopen_inputs, split_seeds
@@ -32,6 +31,7 @@ from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.generation.runner import Runner
 from cogvideox.generation.sampling.conditioning import resize_inputs
 from cogvideox.generation.setup import RESIDENT_HINT, choose_setup, load_model
+from cogvideox.generation.workload import next_setting, workload_of
 from cogvideox.options import check_values, takes_options
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import apply_ulysses
@@ -107,7 +107,7 @@ class CogVideoX:
             device: "auto" (CUDA if there is a GPU, otherwise the CPU) or any torch device.
             dtype: "auto" (float32 on a CPU, which is slow in 16 bits, otherwise the model's own), "float32",
                 "bfloat16" or "float16".
-            memory: where weights lie, so that a video of the model's own size fits (`pretrained.offload.planner`):
+            memory: weight placement, sized for the model's default video (`pretrained.offload.memory_planner`):
                 "auto" is the fastest placement that fits in free memory, "12GB" or a number of bytes limits it, "speed"
                 keeps everything on the device, "low" uses as little as possible; or a plan made before. All of them
                 generate the same video.

@@ -17,13 +17,13 @@ from torch import Tensor
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.generation import long_video
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
-from cogvideox.generation.memory import smaller_slicing
 from cogvideox.generation.progress import OnStep, Progress, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import Request
 from cogvideox.generation.sampling.conditioning import Conditioning, encode, image_scale
 from cogvideox.generation.sampling.denoise import check_finite, denoise
+from cogvideox.generation.workload import smaller_slicing
 from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel

@@ -10,14 +10,14 @@ import torch
 
 from cogvideox.device import choose_device, choose_dtype, dtype_name
 from cogvideox.errors import UserError, is_out_of_memory
-from cogvideox.generation.memory import default_workload, largest_workload, next_setting
 from cogvideox.generation.request.request import LoadOptions, Request
+from cogvideox.generation.workload import default_workload, largest_workload, next_setting
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
 from cogvideox.pretrained.offload.plan import MemoryPlan
-from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import has_float8_arithmetic, to_float8

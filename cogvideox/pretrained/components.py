@@ -24,13 +24,13 @@ from cogvideox.state_dict.keymap import Rule
 from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
-from cogvideox.text import weights as text_weights
+from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.transformer import weights as transformer_weights
+from cogvideox.transformer import key_map as transformer_key_map
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
-from cogvideox.vae import weights as vae_weights
+from cogvideox.vae import key_map as vae_key_map
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
@@ -86,11 +86,11 @@ def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
     """The keymap between diffusers' names (transformers' for the text encoder) and those of the network."""
     match config:
         case TransformerConfig():
-            return transformer_weights.keymap(config)
+            return transformer_key_map.keymap(config)
         case VAEConfig():
-            return vae_weights.KEYMAP
+            return vae_key_map.KEYMAP
         case T5Config():
-            return text_weights.KEYMAP
+            return text_key_map.KEYMAP
 
 
 def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDict, Path]:
@@ -104,7 +104,7 @@ def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDic
     """
     file = weights_file(folder, component)
     state = open_weights(file)
-    return (text_weights.merge_shared_embedding(state) if component == "text_encoder" else state), file
+    return (text_key_map.merge_shared_embedding(state) if component == "text_encoder" else state), file
 
 
 @overload

@@ -13,9 +13,9 @@ from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.conv_cache import ConvCache, StreamingCache
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.discriminator import Discriminator, DiscriminatorConfig
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 from tests.distributed.compare import close, close_all, take_gradients
 from tests.distributed.spawn import on_ranks
 

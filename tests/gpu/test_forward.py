@@ -12,8 +12,8 @@ from cogvideox import CogVideoX
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.toybox.trainer import build_model
 from cogvideox.transformer.model import Transformer
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
 from tests.tiny import TEXT_LENGTH, TRANSFORMERS
 

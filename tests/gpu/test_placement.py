@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
+from cogvideox.generation.workload import default_workload
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import build_network
 from cogvideox.pretrained.model_spec import read_spec
-from cogvideox.pretrained.offload import planner
+from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
 from cogvideox.pretrained.offload.plan import Workload
@@ -50,7 +50,9 @@ def placed(spec, strategies, weight_format="exact", host=None):
         machine = replace(machine, host_free_bytes=host)
     return place_model(
         spec,
-        planner.estimate_plan(profile_model(spec), WORKLOAD, machine, strategies, VAEMemoryMode(), weight_format),
+        memory_planner.estimate_plan(
+            profile_model(spec), WORKLOAD, machine, strategies, VAEMemoryMode(), weight_format
+        ),
         device,
         torch.bfloat16,
     )
@@ -77,25 +79,25 @@ def predictions(run):
 
 
 @pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
-@pytest.mark.parametrize("strategies", planner.STRATEGIES[1:])
+@pytest.mark.parametrize("strategies", memory_planner.STRATEGIES[1:])
 def test_every_placement_gives_the_same_numbers(spec, strategies, host):
-    expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
+    expected, _ = predictions(placed(spec, memory_planner.STRATEGIES[0]))
     found, _ = predictions(placed(spec, strategies, host=host))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("strategies", [planner.STRATEGIES[0], planner.STRATEGIES[-1]])
+@pytest.mark.parametrize("strategies", [memory_planner.STRATEGIES[0], memory_planner.STRATEGIES[-1]])
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 def test_one_byte_storage_is_near(spec, strategies, weight_format):
-    expected, _ = predictions(placed(spec, planner.STRATEGIES[0]))
+    expected, _ = predictions(placed(spec, memory_planner.STRATEGIES[0]))
     found, _ = predictions(placed(spec, strategies, weight_format))
     assert (found[1] - expected[1]).norm() < 0.1 * expected[1].norm()
 
 
 def test_streaming_takes_little_memory(spec):
-    _, resident = predictions(placed(spec, planner.STRATEGIES[0]))
-    run = placed(spec, planner.STRATEGIES[-1])
+    _, resident = predictions(placed(spec, memory_planner.STRATEGIES[0]))
+    run = placed(spec, memory_planner.STRATEGIES[-1])
     _, streamed = predictions(run)
     assert streamed <= 0.35 * resident
     assert run.plan.transformer == "group_offload" and run.plan.weight_location == "host"
@@ -105,16 +107,16 @@ def test_the_estimate_is_what_is_allocated(spec):
     """Of the resident model, whose weights are most of it."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    run = placed(spec, planner.STRATEGIES[0])
+    run = placed(spec, memory_planner.STRATEGIES[0])
     _, peak = predictions(run)
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.1)
 
 
-@pytest.mark.parametrize("strategies", planner.STRATEGIES)
+@pytest.mark.parametrize("strategies", memory_planner.STRATEGIES)
 def test_the_same_video_in_every_placement(strategies):
     spec = read_spec("toybox")
     device = torch.device("cuda")
-    plan = planner.estimate_plan(
+    plan = memory_planner.estimate_plan(
         profile_model(spec), default_workload(spec), detect_hardware(device, "float32"), strategies, VAEMemoryMode()
     )
     pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]

@@ -25,10 +25,10 @@ from cogvideox.training.toybox import trainer as toybox_trainer
 from cogvideox.training.toybox.data import ToyboxData
 from cogvideox.training.vae import clip_sources, data
 from cogvideox.training.vae import trainer as vae_trainer
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
 
 CUDA = torch.device("cuda")

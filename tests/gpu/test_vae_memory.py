@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cogvideox.vae.config import PRESETS, VAEConfig
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 
 GB = 1e9
 

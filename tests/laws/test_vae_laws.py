@@ -9,9 +9,9 @@ import torch
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.inference.tiled import Tiling
+from cogvideox.vae.init_weights import init_weights, rescale_latents
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.weights import init_weights, rescale_latents
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, layers_per_block=1, latent_channels=4)
 

@@ -14,7 +14,7 @@ from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.conversion.convert import plan_conversion
 from cogvideox.pretrained.conversion.detect import detect_checkpoint
 from cogvideox.state_dict.keymap import to_external, to_internal
-from cogvideox.text.weights import KEYMAP
+from cogvideox.text.key_map import KEYMAP
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 from tests.parity import sat_transformer, sat_vae

@@ -10,7 +10,8 @@ import torch
 
 from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.state_dict.safetensors_io import save_state
-from cogvideox.text import weights
+from cogvideox.text import init_weights as text_init
+from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
@@ -49,7 +50,9 @@ def reference(config: T5Config):
 def ours_of(model, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
         ours = T5Encoder(config)
-    ours.load_state_dict(to_internal(weights.merge_shared_embedding(model.state_dict()), weights.KEYMAP), assign=True)
+    ours.load_state_dict(
+        to_internal(text_key_map.merge_shared_embedding(model.state_dict()), text_key_map.KEYMAP), assign=True
+    )
     return ours
 
 
@@ -92,7 +95,7 @@ def test_gradients():
     ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
     (ours(ids) * direction).sum().backward()
     (theirs(ids).last_hidden_state * direction).sum().backward()
-    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, weights.KEYMAP)
+    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, text_key_map.KEYMAP)
     for name, parameter in ours.named_parameters():
         assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
 
@@ -257,12 +260,12 @@ def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
     tokenizer = Tokenizer.from_folder(toy)
     config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     encoder = T5Encoder(config)
-    weights.init_weights(encoder, torch.Generator().manual_seed(0))
+    text_init.init_weights(encoder, torch.Generator().manual_seed(0))
 
     tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config.to_transformers()))
-    state = to_external(encoder.state_dict(), weights.KEYMAP)
+    state = to_external(encoder.state_dict(), text_key_map.KEYMAP)
     save_state(state, tmp_path / "text_encoder" / "model.safetensors")
     index = {
         "_class_name": "CogVideoXPipeline",

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.key_map import keymap
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
-from cogvideox.transformer.weights import keymap
 
 pytest.importorskip("diffusers")
 

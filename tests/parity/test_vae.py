@@ -6,8 +6,8 @@ import torch
 from cogvideox.state_dict.keymap import to_external, to_internal
 from cogvideox.vae.config import PRESETS, VAEConfig
 from cogvideox.vae.inference.tiled import Tiling
+from cogvideox.vae.key_map import KEYMAP
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import KEYMAP
 
 pytest.importorskip("diffusers")
 

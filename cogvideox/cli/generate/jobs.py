@@ -16,7 +16,7 @@ from cogvideox.generation.request.provenance import Adapter, parse_adapter
 from cogvideox.generation.request.request import LoadOptions, Replay, Request
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
-from cogvideox.pretrained.offload.planner import parse_memory
+from cogvideox.pretrained.offload.memory_planner import parse_memory
 from cogvideox.version import __version__
 
 if TYPE_CHECKING:

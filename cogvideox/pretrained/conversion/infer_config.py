@@ -18,11 +18,11 @@ from cogvideox.pretrained.components import diffusers_keymap
 from cogvideox.pretrained.model_settings import Variant
 from cogvideox.pretrained.model_spec import ComponentName, NetworkConfig
 from cogvideox.state_dict.keymap import Rule, external_names
-from cogvideox.text import weights as text_weights
+from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
-from cogvideox.transformer import weights as transformer_weights
+from cogvideox.transformer import key_map as transformer_key_map
 from cogvideox.transformer.config import PRESETS, TransformerConfig
-from cogvideox.vae import weights as vae_weights
+from cogvideox.vae import key_map as vae_key_map
 from cogvideox.vae.config import PRESETS as VAE_PRESETS
 from cogvideox.vae.config import VAEConfig
 
@@ -61,9 +61,9 @@ def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
     """The keymap from the names of the file to those of the network."""
     match config, naming:
         case TransformerConfig(), "SAT":
-            return transformer_weights.sat_keymap(config)
+            return transformer_key_map.sat_keymap(config)
         case VAEConfig(), "SAT":
-            return vae_weights.sat_keymap(config)
+            return vae_key_map.sat_keymap(config)
     return diffusers_keymap(config)
 
 
@@ -158,7 +158,7 @@ def text_config(meta: Mapping[str, Tensor]) -> T5Config:
     """
     if "encoder.block.0.layer.1.DenseReluDense.wi.weight" in meta:
         raise ConfigUnknown("it is a T5 before version 1.1; only version 1.1 is supported")
-    shape = _shape_reader(meta, text_weights.KEYMAP)
+    shape = _shape_reader(meta, text_key_map.KEYMAP)
     vocab_size, d_model = shape("embed.weight")
     num_buckets, num_heads = shape("position_bias.weight")
     return T5Config(

@@ -25,8 +25,8 @@ from cogvideox.pretrained.components import (
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS, ComponentName, ModelSpec, NetworkConfig
 from cogvideox.pretrained.offload.group_offload import BlockHooks, OffloadGroups, clear_parameters, set_parameters
+from cogvideox.pretrained.offload.memory_planner import replan_vae
 from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
-from cogvideox.pretrained.offload.planner import replan_vae
 from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy, WeightLocation
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore, QuantizedDiskStore, WeightStore

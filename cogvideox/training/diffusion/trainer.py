@@ -41,9 +41,9 @@ from cogvideox.training.optim.adamw_8bit import import_torchao_adamw
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.init_weights import add_image_channels, init_weights
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.weights import add_image_channels, init_weights
 
 
 def train(

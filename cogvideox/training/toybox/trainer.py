@@ -31,7 +31,7 @@ from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
-from cogvideox.text import weights as text_weights
+from cogvideox.text import init_weights as text_init
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import ToyboxTraining
 from cogvideox.training.ema import EMA
@@ -43,7 +43,7 @@ from cogvideox.training.run import Run, training_run
 from cogvideox.training.toybox.data import ToyboxBatch, ToyboxData
 from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.training.toybox.validation import validation_loss, write_samples
-from cogvideox.transformer import weights as transformer_weights
+from cogvideox.transformer import init_weights as transformer_init
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 
@@ -128,8 +128,8 @@ def build_model(settings: ToyboxTraining) -> TextToVideo:
     """Build both networks with initial weights on the CPU, where a seed gives the same numbers on every machine."""
     generator = torch_generator("weights", settings.run.seed)
     model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
-    transformer_weights.init_weights(model.transformer, generator)
-    text_weights.init_weights(model.text_encoder, generator)
+    transformer_init.init_weights(model.transformer, generator)
+    text_init.init_weights(model.text_encoder, generator)
     model.text_encoder.requires_grad_(settings.train_text_encoder)
     return model
 

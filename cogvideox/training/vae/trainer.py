@@ -31,11 +31,11 @@ from cogvideox.training.vae.context_parallel import MakeCache, mean_over_ranks, 
 from cogvideox.training.vae.data import Latents, make_batch, step_batch_size
 from cogvideox.training.vae.gan import DiscriminatorTrainer
 from cogvideox.training.vae.validation import normalize_latents, validate
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.perceptual import LPIPS, PerceptualLoss, RandomFeatures
 from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
-from cogvideox.vae.weights import init_weights
 
 SHAPE_FIELDS = (
     "in_channels",

@@ -11,9 +11,9 @@ import torch
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.vae.clip_sources import ClipSource
+from cogvideox.vae.init_weights import rescale_latents
 from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import rescale_latents
 from cogvideox.video.transform import to_frames
 
 NUM_MEASURED = 256

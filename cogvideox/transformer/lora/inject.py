@@ -1,7 +1,7 @@
 """Add LoRAs to a transformer, merged or not, change their strengths, remove and extract them.
 
 A `LoRA` names layers as diffusers does, while a linear layer here may combine several layers of diffusers. The key map
-(`transformer.weights.keymap`) is the single source of which rows belong to which.
+(`transformer.key_map.keymap`) is the single source of which rows belong to which.
 
 The model itself has no LoRA code: linear layers are replaced by `LoRALinear`, which has the same weights, and restored
 when their last LoRA is removed.
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
 from cogvideox.state_dict.keymap import external_names, to_external, to_internal
+from cogvideox.transformer.key_map import keymap
 from cogvideox.transformer.lora.layers import Factors, LoRALinear, LoRAModule
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.weights import keymap
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The default target layers, those of the official trainer and finetrainers."""

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Literal
 
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.weights import keymap
+from cogvideox.transformer.key_map import keymap
 
 _FACTOR = re.compile(r"(?P<layer>.+?)[._](?:lora|lora_linear_layer)[._](?P<role>A|B|down|up)(?:(?:\.[\w-]+)?\.weight)?")
 _ALPHA = re.compile(r"(?P<layer>.+?)(?:\.lora(?:_A|_B|_down|_up)?)?\.alpha")

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.progress import Cancelled
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.request import LoadOptions
 from cogvideox.generation.setup import choose_setup
+from cogvideox.generation.workload import default_workload
 from cogvideox.pretrained.offload import placement
 from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.memory_planner import STRATEGIES, estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.planner import STRATEGIES, estimate_plan
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.pretrained.offload.weight_store import DiskStore
 from cogvideox.transformer.lora import inject

@@ -5,7 +5,8 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.state_dict.keymap import to_external, to_internal
-from cogvideox.text import weights
+from cogvideox.text import init_weights as text_init
+from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder, position_buckets
 
@@ -14,7 +15,7 @@ SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_h
 
 def initialised(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
     encoder = T5Encoder(config)
-    weights.init_weights(encoder, torch.Generator().manual_seed(seed))
+    text_init.init_weights(encoder, torch.Generator().manual_seed(seed))
     return encoder
 
 
@@ -92,25 +93,25 @@ def test_every_weight_of_an_empty_model_is_initialised():
     encoder.to_empty(device="cpu")
     for parameter in encoder.parameters():
         parameter.fill_(float("nan"))
-    weights.init_weights(encoder, torch.Generator().manual_seed(0))
+    text_init.init_weights(encoder, torch.Generator().manual_seed(0))
     output = encoder(torch.randint(99, (2, 10)))
     assert 0.5 < output.std() < 2  # because of the last norm
 
 
 def test_key_map_inverts():
     state = initialised().state_dict()
-    theirs = to_external(state, weights.KEYMAP)
+    theirs = to_external(state, text_key_map.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    again = to_internal(theirs, weights.KEYMAP)
+    again = to_internal(theirs, text_key_map.KEYMAP)
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
 def test_token_embedding_may_have_either_name_or_both():
     state = initialised().state_dict()
-    first = to_external(state, weights.KEYMAP)
+    first = to_external(state, text_key_map.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):
-        assert to_internal(weights.merge_shared_embedding(theirs), weights.KEYMAP).keys() == state.keys()
+        assert to_internal(text_key_map.merge_shared_embedding(theirs), text_key_map.KEYMAP).keys() == state.keys()
     with pytest.raises(UserError, match="they differ"):
-        weights.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})
+        text_key_map.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

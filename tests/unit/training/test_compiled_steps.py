@@ -19,8 +19,8 @@ from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.config import ToyboxTraining, VAETraining
 from cogvideox.training.toybox import trainer as toybox_trainer
 from cogvideox.training.vae import trainer as vae_trainer
+from cogvideox.vae.init_weights import init_weights as vae_init
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights as vae_init
 from tests import tiny_runs
 
 Make = Callable[..., VAETraining | ToyboxTraining]

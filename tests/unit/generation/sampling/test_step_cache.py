@@ -7,17 +7,17 @@ import torch
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.errors import UserError
-from cogvideox.generation.memory import default_workload
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.sampling import denoise as module
 from cogvideox.generation.sampling.conditioning import Conditioning
 from cogvideox.generation.sampling.step_cache import StepCache
+from cogvideox.generation.workload import default_workload
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.memory_planner import estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.planner import estimate_plan
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.transformer.lora import inject
 from tests import tiny

@@ -14,7 +14,7 @@ from cogvideox.pretrained.conversion.detect import CONFIG_KEY, detect_checkpoint
 from cogvideox.pretrained.conversion.infer_config import VARIANTS
 from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
-from cogvideox.transformer.weights import sat_keymap
+from cogvideox.transformer.key_map import sat_keymap
 from tests import tiny
 
 TINY_VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]

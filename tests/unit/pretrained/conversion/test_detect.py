@@ -15,8 +15,8 @@ from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
-from cogvideox.transformer.weights import sat_keymap
-from cogvideox.vae import weights as vae_weights
+from cogvideox.transformer.key_map import sat_keymap
+from cogvideox.vae import key_map as vae_key_map
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny
 
@@ -52,7 +52,7 @@ def test_configs_of_official_transformers_are_inferred_from_shapes(variant):
 def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(naming):
     for variant, make in VAES.items():
         config = make()
-        rules = vae_weights.sat_keymap(config) if naming == "SAT" else None
+        rules = vae_key_map.sat_keymap(config) if naming == "SAT" else None
         assert infer_config.classify_component(shapes(config, rules)) == ("vae", naming)
         assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
     assert infer_config.text_config(shapes(T5Config())) == T5Config()

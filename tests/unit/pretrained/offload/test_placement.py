@@ -8,7 +8,7 @@ import torch
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.model_spec import read_spec
-from cogvideox.pretrained.offload import planner
+from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
 from cogvideox.pretrained.offload.plan import Workload
@@ -30,7 +30,9 @@ def spec(request, tmp_path_factory):
 
 
 def placed(spec, strategies, weight_format="exact", weight_location=None):
-    plan = planner.estimate_plan(profile_model(spec), WORKLOAD, HARDWARE, strategies, VAEMemoryMode(), weight_format)
+    plan = memory_planner.estimate_plan(
+        profile_model(spec), WORKLOAD, HARDWARE, strategies, VAEMemoryMode(), weight_format
+    )
     plan = plan if weight_location is None else replace(plan, weight_location=weight_location)
     return place_model(spec, plan, CPU, torch.float32)
 
@@ -55,7 +57,7 @@ def outputs(run, calls=2):
     return results
 
 
-@pytest.mark.parametrize("strategies", planner.STRATEGIES)
+@pytest.mark.parametrize("strategies", memory_planner.STRATEGIES)
 def test_every_placement_gives_the_same_outputs(spec, strategies):
     expected = outputs(model_folder.load(spec))
     for found, wanted in zip(outputs(placed(spec, strategies)), expected, strict=True):
@@ -65,7 +67,7 @@ def test_every_placement_gives_the_same_outputs(spec, strategies):
 def test_group_offload_from_main_memory_gives_the_same_outputs(spec):
     expected = outputs(model_folder.load(spec), calls=1)
     for found, wanted in zip(
-        outputs(placed(spec, planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
+        outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
     ):
         assert torch.equal(found, wanted)
 
@@ -73,12 +75,12 @@ def test_group_offload_from_main_memory_gives_the_same_outputs(spec):
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 def test_quantized_weights_are_close_and_equal_in_every_placement(spec, weight_format):
     expected = outputs(model_folder.load(spec), calls=1)
-    found = outputs(placed(spec, planner.STRATEGIES[0], weight_format), calls=1)
+    found = outputs(placed(spec, memory_planner.STRATEGIES[0], weight_format), calls=1)
     assert not torch.equal(found[1], expected[1])
     error = (found[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if weight_format == "int8" else 0.08)
     for weight_location in ("disk", "host"):
-        streamed = outputs(placed(spec, planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
+        streamed = outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
         assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
 
 
@@ -94,7 +96,7 @@ def test_model_offload_keeps_one_network_in_memory(spec):
     assert sizes() == [0, 0]
 
 
-@pytest.mark.parametrize("strategies", [planner.STRATEGIES[2], planner.STRATEGIES[4]])
+@pytest.mark.parametrize("strategies", [memory_planner.STRATEGIES[2], memory_planner.STRATEGIES[4]])
 def test_an_unmerged_lora_works_in_every_placement(spec, strategies):
     """Added before the first use, and removed again."""
 

@@ -18,7 +18,7 @@ from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.image_conditioning import pad_image_latents
-from cogvideox.transformer.weights import add_image_channels
+from cogvideox.transformer.init_weights import add_image_channels
 from tests import tiny
 
 

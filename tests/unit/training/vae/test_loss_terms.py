@@ -16,11 +16,11 @@ from cogvideox.training.vae.data import VAEBatch, make_batch
 from cogvideox.training.vae.gan import DiscriminatorTrainer
 from cogvideox.training.vae.trainer import build_vae, perceptual_loss, reconstruct, train
 from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.perceptual import RandomFeatures
 from cogvideox.vae.losses.vae_loss import select_frames
 from cogvideox.vae.metrics import detail, flicker
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
 
 SETTINGS = tiny_runs.vae_gan_run()

@@ -16,9 +16,9 @@ from cogvideox.training.vae.clip_sources import ToyboxSource
 from cogvideox.training.vae.data import make_batch
 from cogvideox.training.vae.trainer import train
 from cogvideox.training.vae.validation import normalize_latents
+from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.metrics import psnr as psnr_of
 from cogvideox.vae.model import CausalVAE
-from cogvideox.vae.weights import init_weights
 from tests import tiny_runs
 
 SETTINGS = tiny_runs.vae_run()

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
+from cogvideox.transformer.init_weights import init_weights
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.layers import Factors, LoRALinear
 from cogvideox.transformer.model import Transformer
-from cogvideox.transformer.weights import init_weights
 from tests import tiny
 
 LINEAR = (*inject.TARGETS, "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear", "proj_out", "patch_embed.proj")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cogvideox.errors import is_out_of_memory
-from cogvideox.generation.memory import default_workload, smaller_slicing, workload_of
 from cogvideox.generation.request.builder import complete_request
+from cogvideox.generation.workload import default_workload, smaller_slicing, workload_of
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 

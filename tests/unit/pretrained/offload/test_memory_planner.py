@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.pretrained.offload import planner
+from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware, hypothetical_gpu
+from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.plan import ModelProfile, Workload
-from cogvideox.pretrained.offload.planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
@@ -34,7 +34,7 @@ def test_more_free_memory_gives_a_faster_plan():
         assert chosen.peak <= chosen.hardware.free_bytes and chosen.weight_format == "exact"
         order.append(
             (
-                planner.STRATEGIES.index((chosen.text_encoder, chosen.transformer)),
+                memory_planner.STRATEGIES.index((chosen.text_encoder, chosen.transformer)),
                 chosen.vae_mode.offload,
                 chosen.vae_mode.strips,
             )
@@ -109,7 +109,7 @@ def test_a_cpu_offloads_to_disk():
 def test_replanning_changes_only_the_vae_mode():
     gpu = hypothetical_gpu("RTX 4090", 16)
     before = plan_memory(model("5b"), replace(WORKLOAD, num_frames=9, window_frames=9), gpu)
-    after = planner.replan_vae(model("5b"), WORKLOAD, before)
+    after = memory_planner.replan_vae(model("5b"), WORKLOAD, before)
     assert (after.text_encoder, after.transformer) == (before.text_encoder, before.transformer)
     assert after.vae_mode.strips >= before.vae_mode.strips and after.workload == WORKLOAD
 

@@ -1,0 +1,68 @@
+"""Key maps of the VAE to diffusers' and SAT's state dicts."""
+
+from cogvideox.state_dict.keymap import Merge, Rename, Rule
+from cogvideox.vae.config import VAEConfig
+
+_RESNETS = {
+    "encoder.down_blocks.{n}.resnets.{m}": "encoder.levels.{n}.resnets.{m}",
+    "encoder.mid_block.resnets.{m}": "encoder.mid.resnets.{m}",
+    "decoder.mid_block.resnets.{m}": "decoder.mid.resnets.{m}",
+    "decoder.up_blocks.{n}.resnets.{m}": "decoder.levels.{n}.resnets.{m}",
+}
+
+
+def _latent_norm(theirs: str, ours: str) -> list[Rule]:
+    """Rules of a decoder norm, whose two 1x1x1 convolutions of the latents are one tensor here."""
+    return [
+        Rename(f"{theirs}.norm_layer.*", f"{ours}.norm.*"),
+        Merge((f"{theirs}.conv_y.conv.*", f"{theirs}.conv_b.conv.*"), f"{ours}.modulation.*", dim=0),
+    ]
+
+
+def _resnet(theirs: str, ours: str, shortcut: str) -> list[Rule]:
+    rules: list[Rule] = []
+    for i in (1, 2):
+        rules.append(Rename(f"{theirs}.conv{i}.conv.*", f"{ours}.conv{i}.*"))
+        if ours.startswith("decoder"):
+            rules += _latent_norm(f"{theirs}.norm{i}", f"{ours}.norm{i}")
+        else:
+            rules.append(Rename(f"{theirs}.norm{i}.*", f"{ours}.norm{i}.*"))
+    return [*rules, Rename(f"{theirs}.{shortcut}.*", f"{ours}.conv_shortcut.*")]
+
+
+def _ends() -> list[Rule]:
+    """Rules of the first and last layers, whose names are the same in diffusers and SAT."""
+    names = [f"{half}.{name}" for half in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
+    norm = _latent_norm("decoder.norm_out", "decoder.norm_out")
+    return [*(Rename(f"{name}.conv.*", f"{name}.*") for name in names), *norm]
+
+
+def _keymap() -> list[Rule]:
+    return [
+        *(rule for theirs, ours in _RESNETS.items() for rule in _resnet(theirs, ours, "conv_shortcut")),
+        Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"),
+        Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"),
+        *_ends(),
+    ]
+
+
+KEYMAP = _keymap()
+"""Key map to diffusers (see `state_dict.keymap`)."""
+
+
+def sat_keymap(config: VAEConfig) -> list[Rule]:
+    """Key map to SAT, the original code, which numbers the decoder's levels from the pixels."""
+    rules = [
+        *_resnet("encoder.down.{n}.block.{m}", "encoder.levels.{n}.resnets.{m}", "nin_shortcut"),
+        Rename("encoder.down.{n}.downsample.conv.*", "encoder.levels.{n}.resample.conv.*"),
+        *_ends(),
+    ]
+    for half in ("encoder", "decoder"):
+        for i in (1, 2):
+            rules += _resnet(f"{half}.mid.block_{i}", f"{half}.mid.resnets.{i - 1}", "nin_shortcut")
+    num_levels = len(config.block_out_channels)
+    for i in range(num_levels):
+        theirs, ours = f"decoder.up.{num_levels - 1 - i}", f"decoder.levels.{i}"
+        rules += _resnet(theirs + ".block.{m}", ours + ".resnets.{m}", "nin_shortcut")
+        rules.append(Rename(f"{theirs}.upsample.conv.*", f"{ours}.resample.conv.*"))
+    return rules
