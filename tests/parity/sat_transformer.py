@@ -1,8 +1,8 @@
-"""The transformer as the original code, SAT, has it: its names, its files, its order of everything. For tests alone.
+"""A reference implementation of the transformer in the layout of SAT, the original code. For tests only.
 
-Written from what is known of the checkpoints, on a flat state dict: query, key and value are one matrix; one matrix
-makes twelve modulations, all six of the video before those of the text; video latents come as [b t c h w]. Files of the
-1.0 family also hold the position tables, the rotary ones as [tokens, head channels].
+Written from the checkpoints, on a flat state dict: query, key and value are one matrix; one matrix has all modulation,
+six parts for video, then six for text; video latents are [b t c h w]. Files of the 1.0 family also contain position
+tables, the rotary ones as [tokens, head channels].
 """
 
 import math
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 def state(config: TransformerConfig, generator: torch.Generator) -> State:
-    """Random weights under SAT's names, with the tables that the files of this family hold."""
+    """Random weights with SAT's names, and the position tables of this family's files."""
     d, e, c = config.width, config.time_embed_dim, config.in_channels
     head, p = config.attention_head_dim, config.patch_size
     in_time = config.patch_size_t is not None
@@ -78,7 +78,7 @@ def state(config: TransformerConfig, generator: torch.Generator) -> State:
 def predict(
     state: State, latents: Tensor, text: Tensor, timestep: Tensor, *, num_heads: int, eps: float, ofs: float | None
 ) -> Tensor:
-    """Latents [b t c h w] to the prediction [b t c h w], at the size that the tables of the file are for."""
+    """Predict [b t c h w] from latents [b t c h w] of the size of the position tables."""
     linear, norm = layers(state)
     d = state["mixins.patch_embed.text_proj.weight"].shape[0]
     num_layers = sum(name.endswith("attention.dense.weight") for name in state)
@@ -139,7 +139,7 @@ def predict(
 
 
 def layers(state: State) -> tuple[Callable[[str, Tensor], Tensor], Callable[[str, Tensor, float], Tensor]]:
-    """A linear layer and a layer norm of the state, by name."""
+    """Functions that apply a linear layer and a layer norm of the state dict, by name."""
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -157,7 +157,7 @@ def modulated(x: Tensor, num_text: int, of_video: tuple[Tensor, ...], of_text: t
 
 
 def turned(x: Tensor, num_text: int, table: tuple[Tensor, ...] | None) -> Tensor:
-    """Rotary positions on the video tokens: neighbouring channels are a pair."""
+    """Apply rotary positions to the video tokens; adjacent channels are a pair."""
     if table is None:
         return x
     cos, sin = table

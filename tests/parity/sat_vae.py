@@ -1,7 +1,7 @@
-"""The VAE as the original code, SAT, has it: its names and its order of levels. For tests alone.
+"""A reference implementation of the VAE in the layout of SAT, the original code. For tests only.
 
-Written from what is known of `3d-vae.pt`, on a flat state dict and for one chunk that holds the first frame. The
-decoder's levels are counted from the pixels, so that they run backwards.
+Written from `3d-vae.pt`, on a flat state dict, for one chunk with the first frame. The decoder's levels are numbered
+from the pixels.
 """
 
 import torch
@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 
 
 def state(config: VAEConfig, generator: torch.Generator) -> State:
-    """Random weights under SAT's names."""
+    """Random weights with SAT's names."""
     widths, z, m = config.block_out_channels, config.latent_channels, config.layers_per_block
     weights: State = {}
 
@@ -61,7 +61,7 @@ def state(config: VAEConfig, generator: torch.Generator) -> State:
 
 
 class VAE:
-    """Encoding and decoding of one chunk that begins with the first frame of the video."""
+    """Encodes and decodes one chunk that starts with the first frame of the video."""
 
     def __init__(self, state: State, num_groups: int) -> None:
         self.state = state
@@ -102,7 +102,7 @@ class VAE:
     def norm(self, name: str, x: Tensor, z: Tensor | None) -> Tensor:
         if z is None:
             return F.group_norm(x, self.num_groups, self.state[f"{name}.weight"], self.state[f"{name}.bias"], 1e-6)
-        if x.shape[2] > 1:  # the first frame belongs to the first latent, the rest to the rest
+        if x.shape[2] > 1:  # the first latent is for the first frame
             first = F.interpolate(z[:, :, :1], (1, *x.shape[3:]))
             rest = F.interpolate(z[:, :, 1:], (x.shape[2] - 1, *x.shape[3:]))
             z = torch.cat((first, rest), dim=2)

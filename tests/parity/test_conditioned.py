@@ -1,6 +1,6 @@
-"""Image and video to video in whole, against diffusers' pipelines with the same weights, pixels and seed.
+"""Image-to-video and video-to-video equal diffusers' pipelines with the same weights, pixels and seed.
 
-Claimed where both do the same thing: odd numbers of latent frames, steps that divide 1000, pixels that need no resize.
+For cases in which both do the same: odd numbers of latent frames, step counts that divide 1000, and no resizing.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ COMMON = {"prompt": tiny.CAPTIONS[0], "num_inference_steps": 5, "guidance_scale"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Learned positions know one size, so there are two models with them."""
+    """Learned positions are for one size, so there are two such models."""
     root = tmp_path_factory.mktemp("theirs")
     portrait = {"sample_height": 6, "sample_width": 4, "sample_frames": 9}
     models = [("2b", {}), ("5b", {}), ("5b-i2v", {}), ("1.5-5b-i2v", {})]
@@ -46,7 +46,7 @@ def pixels(num_frames: int, height: int, width: int) -> np.ndarray:
     ],
     ids=["5b-i2v", "5b-i2v portrait", "1.5-5b-i2v", "1.5-5b-i2v portrait"],
 )
-def test_image_to_video(folders, model, size, sampler):
+def test_image_to_video_equals_diffusers(folders, model, size, sampler):
     pipe = CogVideoX.from_pretrained(folders[model])
     values = {**COMMON, **size, "image": pixels(**size)[0], "sampler": sampler, "seed": 7}
     values["dynamic_guidance"] = sampler == "dpm++"
@@ -56,13 +56,13 @@ def test_image_to_video(folders, model, size, sampler):
     assert theirs.std() > 0.02
     assert psnr(ours, theirs) >= 90
     if model.startswith("1.5"):
-        assert psnr(pipe.generate(**values, output="float").frames, theirs) < 60  # the official scale is another
+        assert psnr(pipe.generate(**values, output="float").frames, theirs) < 60  # the official scale differs
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 @pytest.mark.parametrize("size", [LANDSCAPE, PORTRAIT], ids=["landscape", "portrait"])
 @pytest.mark.parametrize("variant", ["2b", "5b"])
-def test_video_to_video(folders, variant, size, sampler):
+def test_video_to_video_equals_diffusers(folders, variant, size, sampler):
     pipe = CogVideoX.from_pretrained(folders[variant])
     values = {**COMMON, **size, "video": pixels(**size), "strength": 0.6, "sampler": sampler, "seed": 7}
     values["dynamic_guidance"] = sampler == "dpm++"

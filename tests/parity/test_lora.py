@@ -1,4 +1,4 @@
-"""LoRAs against peft on diffusers' `CogVideoXTransformer3DModel`: the same change here, and back there."""
+"""LoRAs equal peft's on diffusers' `CogVideoXTransformer3DModel`, in both directions."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ Theirs = CogVideoXTransformer3DModel
 
 
 def adapt(theirs: Theirs, targets: list[str], name: str = "default", **config) -> None:
-    """Adds a LoRA with both factors at random, and strong enough to be seen."""
+    """Add a LoRA with random factors that are large enough to have an effect."""
     config = {"r": 4, "lora_alpha": 6, **config}
     theirs.add_adapter(LoraConfig(target_modules=targets, init_lora_weights=False, **config), adapter_name=name)
 
@@ -48,7 +48,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("merge", [False, True], ids=["apart", "merged"])
+@pytest.mark.parametrize("merge", [False, True], ids=["unmerged", "merged"])
 @pytest.mark.parametrize(
     ("preset", "targets", "config"),
     [
@@ -62,7 +62,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     ids=lambda value: f"{len(value)}" if not isinstance(value, str) else value,
 )
 @torch.no_grad()
-def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: bool, tmp_path: Path) -> None:
+def test_predictions_with_peft_loras_are_equal(
+    preset: str, targets: list[str], config: dict, merge: bool, tmp_path: Path
+) -> None:
     ours, theirs = pair(small(preset, base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)
     before, plain = weights(ours), ours(**given)
@@ -74,7 +76,7 @@ def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: boo
     assert relative_error(ours(**given), expected) <= TOLERANCE
     assert same(weights(ours), before) != merge
 
-    # What depends on the timestep alone is changed in the same way where it is computed beforehand.
+    # Precomputed modulation includes the LoRA.
     tables = ours.precompute_modulation(given["timestep"], 2.0 if "ofs" in given else None)
     one = ours(given["latents"], given["text"], None, modulation=tables[0])
     assert relative_error(one[0], expected[0]) <= TOLERANCE
@@ -86,7 +88,7 @@ def test_loras_of_peft(preset: str, targets: list[str], config: dict, merge: boo
 
 @pytest.mark.parametrize("merge", [(False, False), (True, True), (True, False)], ids=str)
 @torch.no_grad()
-def test_several_with_strengths(merge: tuple[bool, bool], tmp_path: Path) -> None:
+def test_several_loras_with_strengths_are_equal(merge: tuple[bool, bool], tmp_path: Path) -> None:
     ours, theirs = pair(small("5b", base=(9, 8, 12)))
     given, before = inputs(ours.config, SIZE), weights(ours)
     adapt(theirs, ATTENTION, "style")
@@ -107,8 +109,8 @@ def test_several_with_strengths(merge: tuple[bool, bool], tmp_path: Path) -> Non
 
 
 @torch.no_grad()
-def test_files_of_the_pipeline_and_of_peft(tmp_path: Path) -> None:
-    """What the official trainer calls, with metadata and without, and peft's own folder: the same factors."""
+def test_files_of_diffusers_and_peft_have_equal_factors(tmp_path: Path) -> None:
+    """Files written as in the official trainer, with and without metadata, and peft's folder."""
     _, theirs = pair(small("2b", base=(9, 8, 12)))
     layers = ["to_q", "to_out.0", "patch_embed.proj"]
     wrapped = get_peft_model(theirs, LoraConfig(r=4, lora_alpha=2, target_modules=layers, init_lora_weights=False))
@@ -131,8 +133,8 @@ def test_files_of_the_pipeline_and_of_peft(tmp_path: Path) -> None:
             assert factors.alpha == (4 if one is read["old"] else 2)
 
 
-def drawn(model: Transformer, rank: int, targets: list[str], **more) -> inject.LoRA:
-    """A LoRA of ours with nothing at zero."""
+def random_lora(model: Transformer, rank: int, targets: list[str], **more) -> inject.LoRA:
+    """A LoRA without zero factors."""
     generator = torch.Generator().manual_seed(rank)
     one = inject.create_lora(model, generator, rank=rank, targets=targets, **more)
     for factors in one.layers.values():
@@ -143,10 +145,10 @@ def drawn(model: Transformer, rank: int, targets: list[str], **more) -> inject.L
 @pytest.mark.parametrize("keep_alpha", [False, True])
 @torch.no_grad()
 def test_our_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
-    """Of several ranks and alphas, by the pipeline and by the model; without alpha, also where metadata is not read."""
+    """With several ranks and alphas; files with alpha = rank also load without metadata."""
     ours, theirs = pair(small("2b", base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)
-    wide, narrow = drawn(ours, 4, ALL, alpha=2.0), drawn(ours, 2, ["to_q", "proj_out"], alpha=3.0)
+    wide, narrow = random_lora(ours, 4, ALL, alpha=2.0), random_lora(ours, 2, ["to_q", "proj_out"], alpha=3.0)
     inject.add_lora(ours, inject.LoRA({**wide.layers, **narrow.layers}))
     expected = ours(**given)
     file = tmp_path / "ours.safetensors"
@@ -161,12 +163,11 @@ def test_our_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
     theirs.load_lora_adapter(str(file), use_safetensors=True)
     check()
     if not keep_alpha:
-        theirs.load_lora_adapter(str(file))  # which then reads no metadata
+        theirs.load_lora_adapter(str(file))  # ignores metadata
         check()
 
 
-def test_gradients_of_the_factors(tmp_path: Path) -> None:
-    """A LoRA in training gets the gradients of peft's, and the base none."""
+def test_gradients_of_the_factors_equal_those_of_peft(tmp_path: Path) -> None:
     ours, theirs = pair(small("5b", base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)
     adapt(theirs, ["to_q", "to_v", "to_out.0", "norm1.linear"])

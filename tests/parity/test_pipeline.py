@@ -1,7 +1,7 @@
-"""Text to video in whole, against `diffusers.CogVideoXPipeline` with the same weights and the same seed.
+"""Text-to-video equals `diffusers.CogVideoXPipeline` with the same weights and seed.
 
-Claimed where both do the same thing: odd numbers of latent frames (diffusers decodes an even one to other frames than
-the 4k+1 asked for) and numbers of steps that divide 1000.
+For cases in which both do the same: odd numbers of latent frames (diffusers decodes even numbers to other than 4k+1
+frames) and step counts that divide 1000.
 """
 
 import json
@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
 
 
 def compare(path: Path, **values) -> float:
-    """PSNR of our video against theirs. A picture of one colour would prove nothing, so theirs must not be one."""
+    """PSNR of our video against theirs, which must not be a single colour."""
     pipe = CogVideoX.from_pretrained(path)
     frames = their_frames("CogVideoXPipeline", path, text_length=pipe.settings.text_length, **values)
     assert frames.std() > 0.02
@@ -41,9 +41,9 @@ def compare(path: Path, **values) -> float:
 @pytest.mark.parametrize("dynamic_guidance", [False, True], ids=["constant", "dynamic"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
-def test_same_video(folders, variant, sampler, dynamic_guidance):
+def test_video_equals_diffusers(folders, variant, sampler, dynamic_guidance):
     values = {"prompt": PROMPT, "sampler": sampler, "dynamic_guidance": dynamic_guidance, "seed": 7}
-    # 1.5 patches time in pairs: its 3 latent frames are padded to 4.
+    # 1.5 has patches of two frames, so its 3 latent frames are padded to 4.
     assert compare(folders[variant], **values, **tiny.SIZE, num_inference_steps=5, guidance_scale=6.0) >= 90
 
 
@@ -57,12 +57,12 @@ def test_same_video(folders, variant, sampler, dynamic_guidance):
     ],
     ids=["longer", "portrait", "image"],
 )
-def test_same_video_at_other_sizes(folders, variant, size):
+def test_video_equals_diffusers_at_other_sizes(folders, variant, size):
     values = {"prompt": PROMPT, "sampler": "dpm++", "dynamic_guidance": True, "seed": 3}
     assert compare(folders[variant], **values, **size, num_inference_steps=4, guidance_scale=4.0) >= 90
 
 
-def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
+def test_negative_prompt_and_no_guidance_equal_diffusers(folders):
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 0, "num_inference_steps": 4}
     negative = {"negative_prompt": tiny.CAPTIONS[1], "guidance_scale": 3.0, "dynamic_guidance": False}
     assert compare(folders["5b"], **values, **negative) >= 90
@@ -74,14 +74,14 @@ def test_same_video_with_a_negative_prompt_and_without_guidance(folders):
     [{}, {"dtype": torch.float16}, {"dtype": torch.bfloat16}, {"max_shard_bytes": 20_000}],
     ids=["float32", "float16", "bfloat16", "shards"],
 )
-def test_our_folder_loads_there(tmp_path, form):
-    """diffusers loads what `model_folder.save` writes, scheduler and tokenizer included, as the same model."""
+def test_saved_folder_loads_in_diffusers(tmp_path, form):
+    """Scheduler and tokenizer included."""
     path = model_folder.save(tiny.model("5b"), tmp_path / "model", **form)
     values = {**tiny.SIZE, "prompt": PROMPT, "sampler": "ddim", "seed": 2, "num_inference_steps": 4}
     assert compare(path, **values, guidance_scale=6.0, dynamic_guidance=False) >= 90
 
 
-def test_the_shipped_model_is_the_same_video_there():
+def test_shipped_model_gives_the_same_video_in_diffusers():
     spec = model_spec.read_spec("toybox")
     settings = spec.settings
     values = {

@@ -1,7 +1,7 @@
-"""Checkpoints of SAT: converted and loaded, they predict, encode and decode what SAT's own layout computes of them.
+"""Converted SAT checkpoints predict, encode and decode as the reference implementations in SAT's layout.
 
-What tensors do not tell (these models are smaller than the official ones) comes from a diffusers folder of the same
-make, whose weights are others.
+Settings that are not in the tensors come from a diffusers folder with other weights, because these models are smaller
+than the official ones.
 """
 
 from pathlib import Path
@@ -29,9 +29,9 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[str, dict[str, Tensor]]:
-    """Writes a SAT checkpoint as the official ones lie on a disk; `whole` as full fine-tuning leaves it, in one file.
+    """Write a SAT checkpoint with the files of the official ones, or in one file as after full fine-tuning (`whole`).
 
-    Returns the weights by part, in SAT's names.
+    Returns the weights by component, with SAT's names.
     """
     generator = torch.Generator().manual_seed(3)
     parts = {
@@ -54,7 +54,7 @@ def checkpoint(path: Path, config: TransformerConfig, *, whole: bool) -> dict[st
 
 @pytest.mark.parametrize("variant", CONFIGS)
 @torch.no_grad()
-def test_same_prediction(tmp_path: Path, variant: str) -> None:
+def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str) -> None:
     config = CONFIGS[variant]
     parts = checkpoint(tmp_path / "sat", config, whole=False)
     spec = detect_checkpoint(tmp_path / "sat")
@@ -70,7 +70,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
     text = torch.randn(2, config.max_text_seq_length, config.text_embed_dim, generator=generator)
     timestep = torch.tensor([7, 901])
     ofs = 2.0 if config.ofs_embed_dim else None
-    # SAT's norms have eps 1e-6; the official conversion takes 1e-5 for all but those of queries and keys, and so do we.
+    # SAT's norms have eps 1e-6. The official conversion uses 1e-5 for all but those of queries and keys, as here.
     expected = sat_transformer.predict(
         parts["model.diffusion_model."],
         latents,
@@ -85,7 +85,7 @@ def test_same_prediction(tmp_path: Path, variant: str) -> None:
 
 
 @torch.no_grad()
-def test_same_vae(tmp_path: Path) -> None:
+def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path) -> None:
     parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
     ours = model_folder.load(plan.write_folder(tmp_path / "model")).vae
@@ -99,8 +99,8 @@ def test_same_vae(tmp_path: Path) -> None:
     assert relative_error(ours.decode(mean), theirs.decode(mean)) <= TOLERANCE
 
 
-def test_one_file_with_everything(tmp_path: Path) -> None:
-    """Full fine-tuning stores T5 and VAE beside the transformer; the three are told apart, and nothing is left over."""
+def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:
+    """Full fine-tuning stores transformer, VAE and T5 in one file; every tensor is assigned to one of them."""
     variant = "1.5-5b"
     parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
     spec = detect_checkpoint(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")

@@ -1,4 +1,4 @@
-"""Schedules and samplers against diffusers' CogVideoXDDIMScheduler and CogVideoXDPMScheduler."""
+"""Schedules and samplers equal diffusers' CogVideoXDDIMScheduler and CogVideoXDPMScheduler."""
 
 import pytest
 import torch
@@ -33,12 +33,12 @@ def relative_error(ours, theirs):
 
 
 def velocity(x, t):
-    """A prediction that depends on state and time and is the same in both layouts."""
+    """A prediction that depends on state and timestep, and not on the layout."""
     return torch.sin(1.5 * x + t / 150) - 0.3 * x
 
 
 def their_run(sampler, schedule, num_steps, generator, first=0):
-    """diffusers' loop: the states before each step and the last one, and the estimates of the clean data."""
+    """diffusers' loop: the states before each step and the final one, and the predictions of x0."""
     scheduler = THEIRS[sampler].from_config(schedule.to_diffusers(sampler))
     scheduler.set_timesteps(num_steps)
     timesteps = scheduler.timesteps[first:]
@@ -84,14 +84,14 @@ def seeded(seed=5):
 @pytest.mark.parametrize("rescale", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_schedule(sampler, scale, rescale):
+def test_schedules_are_equal(sampler, scale, rescale):
     schedule = Schedule(snr_shift_scale=scale, rescale_betas_zero_snr=rescale)
     theirs = THEIRS[sampler].from_config(schedule.to_diffusers(sampler))
     torch.testing.assert_close(schedule.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_config_file_of_diffusers(sampler, tmp_path):
+def test_config_saved_by_diffusers_is_read(sampler, tmp_path):
     THEIRS[sampler](
         prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, snr_shift_scale=1.0
     ).save_pretrained(tmp_path)
@@ -101,7 +101,7 @@ def test_config_file_of_diffusers(sampler, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_config_file_of_ours_leaves_nothing_to_defaults(sampler):
+def test_config_for_diffusers_sets_every_key(sampler):
     config = Schedule().to_diffusers(sampler)
     theirs = THEIRS[sampler].from_config(config)
     assert {key: value for key, value in theirs.config.items() if not key.startswith("_")} == {
@@ -109,7 +109,7 @@ def test_config_file_of_ours_leaves_nothing_to_defaults(sampler):
     }
 
 
-def test_noising_and_target():
+def test_noise_and_targets_are_equal():
     schedule, theirs = Schedule(), CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers("ddim"))
     x0, noise, t = torch.randn(SHAPE), torch.randn(SHAPE), torch.tensor([999, 317])
     assert relative_error(add_noise(x0, noise, t, schedule), theirs.add_noise(x0, noise, t)) < TOLERANCE
@@ -118,13 +118,13 @@ def test_noising_and_target():
     assert relative_error(v_target(x0, noise, t, schedule), theirs.get_velocity(x0, noise, t)) < TOLERANCE
 
 
-def test_trailing_timesteps():
+def test_trailing_timesteps_are_equal():
     theirs = CogVideoXDDIMScheduler.from_config(Schedule().to_diffusers("ddim"))
     for num_steps in range(1, 1001):
         theirs.set_timesteps(num_steps)
-        # numpy's arange over a float step now and then makes a timestep too many, which is then -1
+        # numpy's arange with a float step sometimes returns an additional timestep, -1
         expected = [t for t in theirs.timesteps.tolist() if t >= 0]
-        # and its rounding errors decide which way a point half way between two timesteps falls
+        # and its rounding errors decide ties between two timesteps
         ties = {left for left in range(1, num_steps + 1) if 2 * 1000 * left % (2 * num_steps) == num_steps}
         for i, (ours, their) in enumerate(zip(trailing(num_steps), expected, strict=True)):
             assert ours == their or (abs(ours - their) == 1 and num_steps - i in ties)
@@ -133,7 +133,7 @@ def test_trailing_timesteps():
 @pytest.mark.parametrize("num_steps", [1, 2, 4, 10, 50, 125])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_step_by_step(sampler, scale, num_steps):
+def test_every_step_is_equal(sampler, scale, num_steps):
     schedule, ours_from, theirs_from = Schedule(snr_shift_scale=scale), seeded(), seeded()
     ours, our_estimates = our_run(sampler, schedule, trailing(num_steps), ours_from)
     theirs, their_estimates = their_run(sampler, schedule, num_steps, theirs_from)
@@ -144,8 +144,8 @@ def test_step_by_step(sampler, scale, num_steps):
 
 
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_from_the_middle(sampler):
-    """The last 6 of 10 steps, as video-to-video takes them: the first of them is of first order."""
+def test_partial_runs_are_equal(sampler):
+    """The last 6 of 10 steps, as in video-to-video; the first of them is of first order."""
     schedule = Schedule(snr_shift_scale=1.0)
     ours, _ = our_run(sampler, schedule, trailing(10)[4:], seeded())
     theirs, _ = their_run(sampler, schedule, 10, seeded(), first=4)
@@ -153,7 +153,7 @@ def test_from_the_middle(sampler):
 
 
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_a_generator_for_each_sample(sampler):
+def test_a_generator_for_each_sample_is_equal(sampler):
     ours, _ = our_run(sampler, Schedule(), trailing(5), [seeded(1), seeded(2)])
     theirs, _ = their_run(sampler, Schedule(), 5, [seeded(1), seeded(2)])
     assert relative_error(ours[-1], our_layout(theirs[-1])) < TOLERANCE
@@ -161,7 +161,7 @@ def test_a_generator_for_each_sample(sampler):
 
 @pytest.mark.parametrize("use_dynamic", [False, True])
 @pytest.mark.parametrize("sampler", THEIRS)
-def test_loop_of_the_pipeline(sampler, use_dynamic):
+def test_pipeline_loops_are_equal(sampler, use_dynamic):
     """Initial noise, guidance and sampler together, around diffusers' own transformer."""
     schedule, num_steps, scale = Schedule(snr_shift_scale=1.0), 8, 6.0
     transformer = CogVideoXTransformer3DModel(

@@ -1,4 +1,4 @@
-"""The T5 encoder and its tokenizer against transformers, and both together inside a diffusers pipeline."""
+"""The T5 encoder and its tokenizer equal those of transformers, also in a diffusers pipeline."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ LENGTHS = (1, 16, 224, 226, 300)
 
 
 def reference(config: T5Config):
-    """transformers' encoder with every parameter random, the norms and the position bias too."""
+    """transformers' encoder with all parameters random, norms and position bias included."""
     model = transformers.T5EncoderModel(transformers.T5Config(**config.to_transformers())).eval()
     for name, parameter in model.named_parameters():
         fan_in = parameter.shape[1] if parameter.ndim == 2 and ".layer." in name and "bias" not in name else 1
@@ -62,7 +62,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_embeddings(name):
+def test_embeddings_are_equal(name):
     config = CONFIGS[name]
     theirs = reference(config)
     ours = ours_of(theirs, config)
@@ -74,7 +74,7 @@ def test_embeddings(name):
 
 
 @torch.no_grad()
-def test_bfloat16_is_no_further_from_float32_than_theirs():
+def test_bfloat16_error_is_not_larger():
     config = CONFIGS["deep"]
     theirs = reference(config)
     ours = ours_of(theirs, config)
@@ -86,7 +86,7 @@ def test_bfloat16_is_no_further_from_float32_than_theirs():
     assert (our_half - exact).square().mean() <= (their_half - exact).square().mean()
 
 
-def test_gradients():
+def test_gradients_are_equal():
     config = CONFIGS["plain"]
     theirs = reference(config)
     ours = ours_of(theirs, config)
@@ -130,7 +130,7 @@ TEXTS = [
 
 
 def odd_texts(number: int) -> list[str]:
-    """Random strings of plain words, odd spaces, accents, signs of many alphabets."""
+    """Random strings with spaces, accents and characters of many alphabets."""
     draw = random.Random(0)
     alphabet = "abc ABC  \t\n.,;-'\"!?éÉß½ﬁ…漢字жЖ\u0301\u200d\u00a0👍1２"
     return ["".join(draw.choices(alphabet, k=draw.randrange(1, 40))) for _ in range(number)]
@@ -138,7 +138,7 @@ def odd_texts(number: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def t5_like(tmp_path_factory) -> Path:
-    """A folder with only `spiece.model`, trained with the settings of T5's own."""
+    """A folder with only `spiece.model`, trained with T5's settings."""
     sentencepiece = pytest.importorskip("sentencepiece")
     folder = tmp_path_factory.mktemp("t5")
     sentencepiece.SentencePieceTrainer.train(
@@ -170,23 +170,23 @@ def assert_same_ids(ours: Tokenizer, theirs) -> None:
         assert torch.equal(ours.encode(text, 226), expected), repr(text)
 
 
-def test_spiece_model(t5_like):
+def test_ids_from_spiece_model_are_equal(t5_like):
     assert_same_ids(Tokenizer.from_folder(t5_like), transformers.T5Tokenizer.from_pretrained(t5_like))
 
 
-def test_spiece_model_as_sentencepiece_reads_it(t5_like):
-    """The library that T5 was trained with is the ground truth for plain text."""
+def test_ids_equal_sentencepiece(t5_like):
+    """For plain text; SentencePiece does not know special tokens."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(t5_like / "spiece.model"))
     ours = Tokenizer.from_folder(t5_like)
     for text in TEXTS:
-        if "<" not in text and "▁" not in text:  # markers have no meaning to it
+        if "<" not in text and "▁" not in text:  # no special tokens or space symbols
             expected = [*processor.encode(text), 1]
             assert ours.encode(text, 226)[0, : len(expected)].tolist() == expected, repr(text)
 
 
-def test_number_of_sentinels_is_read_from_the_settings(t5_like, tmp_path):
+def test_number_of_sentinels_is_read_from_the_config(t5_like, tmp_path):
     (tmp_path / "spiece.model").write_bytes((t5_like / "spiece.model").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 7}')
     ours, theirs = Tokenizer.from_folder(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path)
@@ -195,8 +195,8 @@ def test_number_of_sentinels_is_read_from_the_settings(t5_like, tmp_path):
     assert ours.encode(text, 12).tolist() == [theirs(text, padding="max_length", max_length=12).input_ids]
 
 
-def test_tokenizer_json_of_transformers_4(t5_like, tmp_path):
-    """Its files spell the treatment of spaces in another way."""
+def test_tokenizer_json_of_transformers_4_is_read(t5_like, tmp_path):
+    """Its files describe the handling of spaces differently."""
     ours = Tokenizer.from_folder(t5_like)
     ours.save(tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -215,7 +215,7 @@ def test_tokenizer_json_of_transformers_4(t5_like, tmp_path):
 
 @pytest.mark.parametrize("kind", ["t5_like", "toy"])
 @pytest.mark.parametrize("file", ["tokenizer.json", "spiece.model"])
-def test_saved_folder_reads_back_everywhere(kind, file, request, tmp_path):
+def test_saved_folder_is_read_by_all_libraries(kind, file, request, tmp_path):
     ours = Tokenizer.from_folder(request.getfixturevalue(kind))
     ours.save(tmp_path)
     (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[file]).unlink()
@@ -228,19 +228,19 @@ def test_saved_folder_reads_back_everywhere(kind, file, request, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["t5_like", "toy"])
-def test_folder_saved_by_transformers(kind, request, tmp_path):
+def test_folder_saved_by_transformers_is_read(kind, request, tmp_path):
     theirs = transformers.T5Tokenizer.from_pretrained(request.getfixturevalue(kind))
     theirs.save_pretrained(tmp_path)
     assert_same_ids(Tokenizer.from_folder(tmp_path), theirs)
 
 
-def test_tokenizer_json_stands_alone(toy):
-    """Readers that take the file as it is (transformers 4, the tokenizers library) see the same tokenizer."""
+def test_tokenizer_json_is_self_contained(toy):
+    """Libraries that read the file without other settings (transformers 4, tokenizers) get the same ids."""
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(toy / "tokenizer.json"), pad_token="<pad>")
     assert_same_ids(Tokenizer.from_folder(toy), theirs)
 
 
-def test_saved_spiece_model_is_one_that_sentencepiece_reads(toy):
+def test_saved_spiece_model_is_read_by_sentencepiece(toy):
     sentencepiece = pytest.importorskip("sentencepiece")
     processor = sentencepiece.SentencePieceProcessor(model_file=str(toy / "spiece.model"))
     assert (processor.pad_id(), processor.eos_id(), processor.unk_id(), processor.bos_id()) == (0, 1, 2, -1)
@@ -255,7 +255,7 @@ def test_saved_spiece_model_is_one_that_sentencepiece_reads(toy):
 
 
 @torch.no_grad()
-def test_prompt_embeddings_of_a_diffusers_pipeline(toy, tmp_path):
+def test_prompt_embeddings_equal_a_diffusers_pipeline(toy, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     tokenizer = Tokenizer.from_folder(toy)
     config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)

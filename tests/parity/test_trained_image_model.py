@@ -1,4 +1,4 @@
-"""An image model from a folder of videos, by one command, makes in diffusers the videos that it makes here."""
+"""An image-to-video model trained by one command from a folder of videos gives the same videos in diffusers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from tests.parity.pipelines import psnr, their_frames
 
 
-def test_from_videos_to_diffusers(tmp_path: Path) -> None:
+def test_trained_image_model_equals_diffusers(tmp_path: Path) -> None:
     size = {"num_frames": 9, "height": 64, "width": 64}
     options = ["--num-frames", "9", "--height", "64", "--width", "64", "--fps", "8"]
     toybox(["-o", str(tmp_path / "clips"), "--num-scenes", "4", *options])

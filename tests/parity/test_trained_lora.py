@@ -1,4 +1,4 @@
-"""A LoRA from a folder of videos, by one command, does in diffusers what it does here."""
+"""A LoRA trained by one command from a folder of videos gives the same predictions in diffusers."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ pytest.importorskip("diffusers")
 from diffusers import CogVideoXTransformer3DModel
 
 
-def test_from_videos_to_diffusers(tmp_path: Path) -> None:
+def test_trained_lora_equals_diffusers(tmp_path: Path) -> None:
     size = ["--num-frames", "9", "--height", "64", "--width", "64", "--fps", "8"]
     toybox(["-o", str(tmp_path / "clips"), "--num-scenes", "6", *size])
     settings = {"run.num_steps": "4", "optim.lr": "0.02", "optim.warmup_steps": "0", "samples.prompts": "[]"}

@@ -1,4 +1,4 @@
-"""The transformer against diffusers' `CogVideoXTransformer3DModel`: same weights, same inputs, in float32."""
+"""The transformer equals diffusers' `CogVideoXTransformer3DModel` with the same weights and inputs, in float32."""
 
 from dataclasses import dataclass, replace
 
@@ -63,7 +63,7 @@ def small(preset: str, base: tuple[int, int, int]) -> TransformerConfig:
 
 
 def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Every weight at random, also those that training starts at zero or one, such that signals keep their size."""
+    """Random values for all weights, also those initialised as zero or one, such that activations keep their scale."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(name: str, tensor: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def inputs(config: TransformerConfig, size: tuple[int, int, int], batch: int = 2
 
 
 def their_rope(theirs: CogVideoXTransformer3DModel, num_frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rotary tables for a latent size, as their pipeline makes them."""
+    """Rotary tables for a latent size, from diffusers' pipeline."""
     pipeline = CogVideoXPipeline(None, None, None, theirs, CogVideoXDDIMScheduler())
     return pipeline._prepare_rotary_positional_embeddings(8 * height, 8 * width, num_frames, torch.device("cpu"))
 
@@ -118,7 +118,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @torch.no_grad()
-def test_prediction(case: Case) -> None:
+def test_predictions_are_equal(case: Case) -> None:
     config = small(case.preset, case.base)
     ours, theirs = pair(config)
     given = inputs(config, case.size)
@@ -126,7 +126,7 @@ def test_prediction(case: Case) -> None:
 
     assert relative_error(ours(**given), expected) <= TOLERANCE
 
-    # The same from what a sampler computes before its first step.
+    # The same with precomputed positions and modulation, as in sampling.
     positions = positions_for(config, *case.size)
     for i, time in enumerate(given["timestep"]):
         times = torch.stack((time, 999 - time))
@@ -136,8 +136,8 @@ def test_prediction(case: Case) -> None:
 
 
 @pytest.mark.parametrize("preset", ["5b", "1.5-5b-i2v"])
-def test_gradients(preset: str) -> None:
-    """Of every weight, for a loss that weighs all outputs differently."""
+def test_gradients_are_equal(preset: str) -> None:
+    """For every weight, with a loss that weights all outputs differently."""
     config = small(preset, base=(9, 8, 12))
     ours, theirs = pair(config)
     given = inputs(config, size=(2, 8, 12))
@@ -150,14 +150,14 @@ def test_gradients(preset: str) -> None:
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     gradients = to_external(gradients, keymap(config))
     for name, parameter in theirs.named_parameters():
-        # The keys' bias shifts every score of a query alike, so that its gradient is rounding: no error relative to it.
+        # The bias of keys shifts all scores of a query equally, so its gradient is zero up to rounding.
         if "norm_k.bias" not in name and "to_k.bias" not in name:
             assert relative_error(gradients[name], parameter.grad) <= 10 * TOLERANCE, name
 
 
 @pytest.mark.parametrize("preset", ["2b", "1.5-5b"])
 @torch.no_grad()
-def test_bfloat16_is_as_near_to_float32_as_theirs(preset: str) -> None:
+def test_bfloat16_error_is_not_larger(preset: str) -> None:
     config = small(preset, base=(9, 8, 12))
     ours, theirs = pair(config)
     given = inputs(config, size=(2, 8, 12))
@@ -167,7 +167,7 @@ def test_bfloat16_is_as_near_to_float32_as_theirs(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["5b", "1.5-5b"])
-def test_rotary_positions_at_any_size(preset: str) -> None:
+def test_rotary_positions_are_equal_at_any_size(preset: str) -> None:
     """Landscape, portrait, square, smaller and larger than the base grid, a single row or column."""
     base = (49, 60, 90) if preset == "5b" else (81, 300, 300)
     config = small(preset, base)
@@ -182,7 +182,7 @@ def test_rotary_positions_at_any_size(preset: str) -> None:
             torch.testing.assert_close(video, torch.stack((cos[:, ::2], sin[:, ::2]), -1), rtol=0, atol=2e-5)
 
 
-def test_sinusoidal_positions_at_any_size() -> None:
+def test_sinusoidal_positions_are_equal_at_any_size() -> None:
     config = small("2b", base=(49, 60, 90))
     theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).patch_embed
     for num_frames, height, width in [(13, 60, 90), (3, 90, 60), (1, 2, 2), (7, 32, 46)]:
@@ -201,7 +201,7 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_names_and_shapes_of_the_official_models(preset: str) -> None:
+def test_names_and_shapes_of_official_models_are_equal(preset: str) -> None:
     config = PRESETS[preset]()
     with torch.device("meta"):
         theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
@@ -215,8 +215,8 @@ def test_names_and_shapes_of_the_official_models(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_configs_are_theirs(preset: str) -> None:
-    """Every key that they store is one of ours, and back."""
+def test_configs_are_equal(preset: str) -> None:
+    """Every stored key is read and written."""
     config = small(preset, base=(9, 8, 12))
     theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers())
     stored = dict(theirs.config)
@@ -228,8 +228,8 @@ def test_configs_are_theirs(preset: str) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_the_real_2b_on_one_latent_frame() -> None:
-    """1.7 billion random weights in float32, 6.8 GB: one model at a time, both on the same tensors."""
+def test_full_size_2b_is_equal_on_one_latent_frame() -> None:
+    """1.7 billion random weights in float32, 6.8 GB: one model at a time, with the same tensors."""
     config = PRESETS["2b"]()
     with torch.device("meta"):
         theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
@@ -238,7 +238,7 @@ def test_the_real_2b_on_one_latent_frame() -> None:
 
     state = randomise(theirs.state_dict())
     theirs.load_state_dict(state, assign=True)
-    # Not a weight, so not in the state: the fixed positions have to be made for real.
+    # The fixed positions are not in the state dict.
     theirs.patch_embed.pos_embedding = theirs.patch_embed._get_positional_embeddings(60, 90, 49)
     expected = reference(theirs, given)
     del theirs

@@ -1,4 +1,4 @@
-"""The VAE against diffusers' AutoencoderKLCogVideoX on the same random weights, in float32."""
+"""The VAE equals diffusers' AutoencoderKLCogVideoX with the same random weights, in float32."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 @pytest.mark.parametrize("num_frames", [1, 5, 9, 13, 17, 21, 25])
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @torch.no_grad()
-def test_encode(pair, num_frames, size):
+def test_posteriors_are_equal(pair, num_frames, size):
     ours, theirs = pair
     video = torch.rand(2, 3, num_frames, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     posterior, expected = ours.encode(video), theirs.encode(video).latent_dist
@@ -54,14 +54,14 @@ def test_encode(pair, num_frames, size):
     assert relative_error(posterior.logvar, expected.logvar) <= 1e-5
     sample = posterior.sample(torch.Generator().manual_seed(2))
     assert relative_error(sample, expected.sample(torch.Generator().manual_seed(2))) <= 1e-5
-    # diffusers leaves the width out of the sum
+    # diffusers does not sum over the width
     assert relative_error(posterior.kl(), expected.kl().sum(1)) <= 1e-5
 
 
 @pytest.mark.parametrize("num_latents", [1, 3, 5, 7])
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)])
 @torch.no_grad()
-def test_decode(pair, num_latents, size):
+def test_decoded_videos_are_equal(pair, num_latents, size):
     ours, theirs = pair
     latents = torch.randn(2, 4, num_latents, *size, generator=torch.Generator().manual_seed(3))
     assert relative_error(ours.decode(latents), theirs.decode(latents).sample) <= 1e-5
@@ -69,8 +69,8 @@ def test_decode(pair, num_latents, size):
 
 @pytest.mark.parametrize("num_latents", [1, 3, 5])
 @torch.no_grad()
-def test_tiled(pair, num_latents):
-    """Tiles of the official proportions: half of the sample size, overlaps of 1/6 and 1/5."""
+def test_tiling_is_equal(pair, num_latents):
+    """With tiles of the official proportions: half of the sample size, overlaps of 1/6 and 1/5."""
     ours, theirs = pair
     tiling = Tiling(SMALL.sample_height // 2, SMALL.sample_width // 2)
     latents = torch.randn(1, 4, num_latents, 12, 20, generator=torch.Generator().manual_seed(4))
@@ -86,14 +86,14 @@ def test_tiled(pair, num_latents):
     assert relative_error(ours.decode(latents), expected) > 1e-3, "the test would pass without tiling"
 
 
-def test_names_are_those_of_diffusers(pair):
+def test_key_map_gives_the_names_of_diffusers(pair):
     ours, theirs = pair
     back = to_external(ours.state_dict(), KEYMAP)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], value) for name, value in theirs.state_dict().items())
 
 
-def test_official_size():
+def test_official_sizes_are_equal():
     with torch.device("meta"):
         vae = CausalVAE(PRESETS["2b"]())
         theirs = AutoencoderKLCogVideoX()
@@ -104,6 +104,6 @@ def test_official_size():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_config_round_trip(name):
+def test_config_survives_diffusers(name):
     config = PRESETS[name]()
     assert VAEConfig.from_diffusers(dict(AutoencoderKLCogVideoX.from_config(config.to_diffusers()).config)) == config

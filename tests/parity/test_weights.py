@@ -1,4 +1,4 @@
-"""Weights on the disk: what diffusers and transformers save is read here, and the reverse, to the bit."""
+"""Weight files: exchange with diffusers and transformers in both directions is exact."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """The same tensors in the same type; the second name that T5 has for its embedding does not count."""
+    """Equal names, dtypes and values, except the second name of T5's embedding."""
     a, b = ({name: one[name] for name in one if name != "encoder.embed_tokens.weight"} for one in (a, b))
     return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
 
@@ -36,7 +36,7 @@ def theirs(path: Path, part: str, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant: str) -> None:
+def test_weights_survive_a_round_trip_through_diffusers(tmp_path: Path, variant: str) -> None:
     bundle = tiny.model(variant)
     here = model_folder.save(bundle, tmp_path / "here")
     for part in WEIGHT_STEMS:
@@ -55,8 +55,8 @@ def test_saved_here_loaded_there_saved_there_loaded_here(tmp_path: Path, variant
         assert same(load_state(tmp_path / "back" / part), to_external(state, diffusers_keymap(network.config)))
 
 
-def test_a_converted_single_file_is_a_state_dict_of_theirs(tmp_path: Path) -> None:
-    """What programs that take one file read: the names and shapes of diffusers, nothing before or beside them."""
+def test_converted_single_file_is_a_state_dict_of_diffusers(tmp_path: Path) -> None:
+    """With the names and shapes of diffusers and no prefixes, as programs that read single files expect."""
     here = tiny.write(tmp_path / "here", "5b")
     file = plan_conversion(here, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
     assert same(load_state(file), theirs(here, "transformer", torch.float16).state_dict())
