@@ -16,7 +16,7 @@ Function = Callable[..., Tensor]
 class GraphedFunction:
     """A function of tensors that is replayed as a CUDA graph; on other devices the function itself.
 
-    The function must be the same for equal shapes, must not read tensors on the host, and must not modify its inputs.
+    The function must run the same operations for equal shapes, not read tensors on the host, and not modify its inputs.
     Captured tensors, such as weights, are read at the addresses that they had when it was recorded: create a new
     `GraphedFunction` after they have been replaced.
     """

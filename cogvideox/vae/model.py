@@ -30,9 +30,9 @@ from cogvideox.vae.posterior import Posterior
 class CausalVAE(nn.Module):
     """The VAE, with the official chunking in time. Latents are unscaled: the transformer's are times `scaling_factor`.
 
-    Three options save memory in space. All can be combined, and the first two need no gradients (`torch.no_grad()`):
+    Three options of its methods reduce peak memory and can be combined. The first two require `torch.no_grad()`.
     strips: number of strips of rows in which a chunk is computed; exact.
-    offload: strips that are not in use, and frames for the next chunk, wait in CPU memory (`SlicedCache`); exact.
+    offload: keep strips that are not in use, and frames for the next chunk, in CPU memory (`SlicedCache`); exact.
     tiling: overlapping tiles in which a chunk is computed; approximate.
     """
 
@@ -84,7 +84,7 @@ class CausalVAE(nn.Module):
 def _forward_pass(
     network: Encoder | Decoder, sliced_pass: Callable[..., Tensor], strips: int, offload: bool
 ) -> tuple[Callable[[Tensor, Any], Tensor], Callable[..., StreamingCache | SlicedCache]]:
-    """The forward pass of one chunk, given the chunk and its conv_cache, and what creates that cache."""
+    """The forward pass of one chunk, a function of the chunk and its conv_cache, and the constructor of that cache."""
     if not torch.is_grad_enabled():
         return partial(sliced_pass, network), partial(SlicedCache, strips, offload=offload)
     if strips != 1 or offload:
@@ -103,7 +103,7 @@ def _run(
     *,
     pixels_in: bool,
 ) -> Iterator[Tensor]:
-    """Run the chunks in order; with tiling tile by tile, each tile with a conv_cache of its own."""
+    """Run the chunks in order. With tiling, each tile has its own conv_cache."""
     scale_in, scale_out = (ratio, 1) if pixels_in else (1, ratio)
     plan = None if tiling is None else tiling.plan(ratio)
     if plan is not None and plan.covers(chunks[0], scale_in):

@@ -55,6 +55,7 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
     def forward(self, video: Pixels, conv_cache: ConvCache) -> Float[Tensor, "b zz lt lh lw"]:
+        """Encode a clip, or the next chunk of it, to mean and log-variance."""
         x = self.conv_in(video, conv_cache)
         for level in self.levels:
             x = level(x, None, conv_cache)
@@ -85,6 +86,7 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
     def forward(self, z: Latents, conv_cache: ConvCache) -> Pixels:
+        """Decode the latents of a clip, or the next chunk of them."""
         x = self.conv_in(z, conv_cache)
         x = self.mid(x, z, conv_cache)
         for level in self.levels:

@@ -172,9 +172,9 @@ def _factors(layer: str, down: Tensor, up: Tensor, alpha: float | None, alpha_of
 def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     """peft's configuration, from the metadata or from `adapter_config.json` in the same folder."""
     text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
-    beside = path.with_name("adapter_config.json")
-    if text is None and path.name.startswith("adapter_model") and beside.is_file():
-        text = beside.read_text(encoding="utf-8")
+    config_file = path.with_name("adapter_config.json")
+    if text is None and path.name.startswith("adapter_model") and config_file.is_file():
+        text = config_file.read_text(encoding="utf-8")
     try:
         config = parse_json(text) if text else {}
         if not isinstance(config, dict):

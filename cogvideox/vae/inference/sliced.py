@@ -32,11 +32,11 @@ Norm = GroupNorm | LatentNorm
 ScaleShift = tuple[Strip, Strip]
 
 _FREED = torch.empty(0, 0, 0, 0, 0)
-"""Takes the place of a strip that is no longer needed."""
+"""Placeholder of a strip that is no longer needed."""
 
 _LARGE = 2**24
-"""Bytes of feature maps from which freed CPU memory is returned to the system after a convolution. Allocating it again
-takes time, a quarter more for small pictures, where there is little to return."""
+"""Size of feature maps in bytes from which freed CPU memory is returned to the system after a convolution. Allocating
+it again takes time, a quarter more for small pictures."""
 
 
 def encode(encoder: Encoder, video: Pixels, conv_cache: SlicedCache) -> Float[Tensor, "b zz lt lh lw"]:
@@ -161,7 +161,7 @@ def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: Sli
 
 
 def _scale_and_shift(x: list[Strip], norm: Norm, latents: Latents | None, conv_cache: SlicedCache) -> ScaleShift:
-    """Scale and shift that norm and modulation amount to, at the size of the latents or of one pixel."""
+    """Norm and modulation as one scale and shift, at the size of the latents or of one pixel."""
     inner = norm.norm if isinstance(norm, LatentNorm) else norm
     mean, variance = group_moments((conv_cache.load(strip) for strip in x), inner.num_groups)
     per_group = inner.num_channels // inner.num_groups
@@ -173,7 +173,7 @@ def _scale_and_shift(x: list[Strip], norm: Norm, latents: Latents | None, conv_c
     if latents is None or isinstance(norm, GroupNorm):
         return scale, shift
     frames = source_frames(x[0].shape[2], latents.shape[2], conv_cache.is_first, latents.device)
-    spread = rearrange(latents, "b z t h w -> b t h w z")[:, frames]  # small, and a layout that suits the product
+    spread = rearrange(latents, "b z t h w -> b t h w z")[:, frames]  # small, and in the layout of the product
     own_scale, own_shift = norm.modulation(rearrange(spread, "b t h w z -> b z t h w")).chunk(2, dim=1)
     return scale * own_scale, torch.addcmul(own_shift, own_scale, shift)
 
@@ -228,8 +228,10 @@ def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> 
 
 
 def _with_neighbours(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
-    """The rows of strip i with one more above and below: where each part goes, the strip it comes from (None beyond the
-    picture), and which rows of that strip."""
+    """The rows of strip i with one more above and below, in three parts.
+
+    Each part has its rows in the result, the strip that it is copied from (None beyond the picture), and its rows there.
+    """
     above, below = (k if 0 <= k < num_strips else None for k in (i - 1, i + 1))
     return [
         (slice(0, 1), above, slice(-1, None)),
@@ -239,7 +241,7 @@ def _with_neighbours(i: int, num_strips: int, height: int) -> list[tuple[slice, 
 
 
 def _finished(i: int, num_strips: int) -> range:
-    """The strips that were needed until strip i and its neighbours were read, and no longer are."""
+    """The strips that are no longer needed after strip i and its neighbours were read."""
     return range(max(i - 1, 0), num_strips if i + 1 == num_strips else i)
 
 

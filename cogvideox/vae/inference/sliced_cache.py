@@ -16,13 +16,12 @@ Strip = Float[Tensor, "_b _c _t _h _w"]
 
 
 class SlicedCache:
-    """Chunks of one video in order, each in strips of rows. Call `advance()` between chunks.
+    """Cache for chunks of one video in order, each in strips of rows. Call `advance()` between chunks.
 
     Args:
-        num_strips: at most the number of latent rows; larger numbers count as that.
-        offload: keep what has to wait outside of the device: the frames that the next chunk needs, and the strips of
-            feature maps that are not in use. They wait in the CPU's memory, pinned for CUDA; on the CPU itself only
-            the frames are moved, to temporary files.
+        num_strips: number of strips; at most the number of latent rows are used.
+        offload: move strips that are not in use, and frames for the next chunk, from the device to CPU memory, pinned
+            for CUDA. On the CPU, only the frames are moved, to temporary files.
         is_last: the first chunk is also the last one, so no frames have to be kept.
 
     Raises:
@@ -31,7 +30,7 @@ class SlicedCache:
 
     def __init__(self, num_strips: int = 1, *, offload: bool = False, is_last: bool = False) -> None:
         if num_strips < 1:
-            raise UserError(f"strips={num_strips} is not possible: it has to be 1 (the whole picture) or more")
+            raise UserError(f"strips={num_strips} must be 1 or more; 1 is the whole picture")
         self.is_first = True
         self.is_last = is_last
         self.device = torch.device("cpu")
