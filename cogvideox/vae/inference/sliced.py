@@ -230,7 +230,7 @@ def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> 
 def _with_neighbours(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
     """The rows of strip i with one more above and below, in three parts.
 
-    Each part has its rows in the result, the strip that it is copied from (None beyond the picture), and its rows there.
+    Each part has its rows in the result, the strip it is copied from (None beyond the picture), and its rows there.
     """
     above, below = (k if 0 <= k < num_strips else None for k in (i - 1, i + 1))
     return [
