@@ -1,4 +1,4 @@
-"""Training runs of a few seconds: every part real, and as small as it can be."""
+"""Configs of training runs that take a few seconds, with real components of minimal size."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ RUN = RunSettings(
 
 
 def write_vae(folder: Path) -> Path:
-    """A VAE with fresh weights, as a VAE run leaves it."""
+    """Write a VAE with initial weights in the layout of a VAE run."""
     vae = CausalVAE(VAE)
     init_weights(vae, torch_generator("weights", 0))
     save_vae(vae, folder)
@@ -102,7 +102,7 @@ def vae_run(**run) -> VAETraining:
 
 
 def vae_gan_run(**run) -> VAETraining:
-    """A VAE run with every term: looks, and a discriminator that learns from step 2 on and is heard from step 4 on."""
+    """A VAE run with all losses: the discriminator trains from step 2, and the GAN loss starts at step 4."""
     return replace(
         vae_run(**run),
         loss=LossWeights(l1=1.0, l2=0.0, perceptual=0.5, kl=1e-4, gan=0.5),
@@ -114,7 +114,7 @@ def vae_gan_run(**run) -> VAETraining:
 
 
 def diffusion_run(at: Path) -> DiffusionTraining:
-    """A stage of three steps on clips of several lengths and images, which lie in a store already. All in `at`."""
+    """A diffusion run of three steps on a store of clips of several lengths and images. All files are in `at`."""
     model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
     clips.mkdir()
     for i in range(6):
@@ -122,23 +122,23 @@ def diffusion_run(at: Path) -> DiffusionTraining:
         name = f"{i}.mp4" if len(frames) > 1 else f"{i}.png"
         Video(frames, fps=8.0).save(clips / name)
         (clips / f"{i}.txt").write_text(f"a red ball {i}")
-    usual = DiffusionTraining(
+    base = DiffusionTraining(
         model=str(model),
         data=(DataSource(str(clips)),),
         row_tokens=64,
-        # Gradients that are next to nothing decide about a whole step of Adam's where eps is small.
+        # With a small eps, gradients near zero would change the weights by a full step.
         optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
         run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
         target=ClipFormat(fps=8.0, num_frames=9, height=32, width=32),
         stored_as="float32",
     )
-    trainer.train(usual, at / "encoding")
+    trainer.train(base, at / "encoding")
     (store,) = (at / "encoding/stores").iterdir()
-    return replace(usual, data=(DataSource(str(store)),), run=replace(usual.run, num_steps=3))
+    return replace(base, data=(DataSource(str(store)),), run=replace(base.run, num_steps=3))
 
 
 def overrides(recipe: str, settings: ToyboxTraining | VAETraining | DiffusionTraining) -> list[str]:
-    """The words that make `cogvideox train RECIPE` a run with these settings."""
+    """Return the arguments that make `cogvideox train RECIPE` a run with these settings."""
     data, settings = _data(settings)
     before, after = (config.dotted(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
     changed = {name: value for name, value in after.items() if value != before[name]}
@@ -147,7 +147,7 @@ def overrides(recipe: str, settings: ToyboxTraining | VAETraining | DiffusionTra
 
 
 def _data(settings: ToyboxTraining | VAETraining | DiffusionTraining) -> tuple[list[str], Any]:
-    """The words that name a stage's data, and its settings without them."""
+    """Return the `--data` arguments of a diffusion run, and its settings without data."""
     if not isinstance(settings, DiffusionTraining):
         return [], settings
     return [word for source in settings.data for word in ("--data", source.store)], replace(settings, data=())

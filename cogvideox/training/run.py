@@ -5,9 +5,9 @@ with training_run(settings, out) as run:
     run.restore({"model": model, ...}, num_samples)
     for step, batch in run.steps(batches):
         ...                                          # forward and backward
-        if run.is_finite(loss=loss, grad_norm=grad_norm):
+        if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
             ...                                      # optimizer step, EMA
-        run.log(scalars, work)
+        run.tracker.step(run.done, scalars, work)
         with run.tracker.pause():
             ...                                      # validation and samples, if run.due(interval)
             run.save()
@@ -18,24 +18,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from cogvideox.dataset.prefetch import prefetch
 from cogvideox.device import choose_device, deterministic_algorithms
 from cogvideox.parallel import mesh
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Stateful, restore_run
-from cogvideox.training.config import due
 from cogvideox.training.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from cogvideox.training.fault_tolerance.preemption import PreemptionHandler, TrainingStopped
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 from cogvideox.training.metrics import throughput
-from cogvideox.training.metrics.tracker import Scalar, StepWork, Tracker, print_above_heartbeat
+from cogvideox.training.metrics.tracker import Tracker, print_above_heartbeat
 
 Batch = TypeVar("Batch")
 
 
-class Run:
+class TrainingRun:
     """A training run in the folder `out`, opened by `training_run`.
 
     Attributes:
@@ -44,6 +41,7 @@ class Run:
         start: optimizer steps done when this process started or resumed the run.
         done: optimizer steps done, including the current one.
         tracker: writes metrics on rank 0.
+        guard: tells whether the optimizer may step.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class Run:
             silent=not self.is_main,
         )
         self._stack.callback(self.tracker.close)
-        self._guard = NonFiniteGuard(self.tracker, self.checkpoints, config.max_skipped)
+        self.guard = NonFiniteGuard(self.tracker, self.checkpoints, config.max_skipped)
 
     def prefetch(self, make: Callable[[int], Batch]) -> Generator[Batch, None, None]:
         """Prefetch the batches `make(step)` of the remaining steps (0-based) in `config.workers` processes."""
@@ -102,17 +100,10 @@ class Run:
             if self.config.compile and step == self.start:
                 self.preemption.reset_timing()  # the step that compiles takes longer than any other
 
-    def is_finite(self, **values: Tensor) -> bool:
-        """Whether the loss and the gradient norm are finite, so that the optimizer may step (`nonfinite_guard`)."""
-        return self._guard.check(self.done, **values)
-
-    def log(self, scalars: Mapping[str, Scalar], work: StepWork) -> None:
-        """Add the current step to the metrics."""
-        self.tracker.step(self.done, scalars, work)
-
     def due(self, interval: int, *, at_end: bool = True) -> bool:
         """Return whether an action taken every `interval` steps (0: never), and after the last one, is due now."""
-        return due(self.done, interval) or (at_end and self.done == self.config.num_steps)
+        every = interval > 0 and self.done % interval == 0
+        return every or (at_end and self.done == self.config.num_steps)
 
     @property
     def sample_path(self) -> Path:
@@ -144,7 +135,7 @@ class Run:
 @contextmanager
 def training_run(
     settings: Any, out: str | Path, *, resume: bool = False, max_seconds: float | None = None, sequence: int = 1
-) -> Iterator[Run]:
+) -> Iterator[TrainingRun]:
     """Open the run in the folder `out`: lock it, join the processes of `torchrun`, handle SIGINT and SIGTERM.
 
     `TrainingStopped` raised in the block is printed and suppressed, so the code after the block handles a stopped run.
@@ -165,7 +156,7 @@ def training_run(
             stack.enter_context(deterministic_algorithms())
         several, device = mesh.world_size() > 1, settings.run.device
         ranks = stack.enter_context(mesh.init_ranks(sequence=sequence, device=device)) if several else None
-        run = Run(settings, Path(out), resume=resume, preemption=preemption, ranks=ranks, stack=stack)
+        run = TrainingRun(settings, Path(out), resume=resume, preemption=preemption, ranks=ranks, stack=stack)
         run.on_rank_zero(lambda: stack.enter_context(run_lock(out)))
         try:
             yield run

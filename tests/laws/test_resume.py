@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends with the same state, to the bit, as one that was left alone."""
+"""A resumed run ends with the same state, bit by bit, as an uninterrupted one (on a CPU)."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from cogvideox.training.toybox import trainer as toybox_trainer
 from cogvideox.training.vae import trainer as vae_trainer
 from tests import tiny_runs
 
-Train = Callable[..., Path | None]  # (out, workers, resume, max_seconds) -> the result, or None when it was stopped
-NUM_KILLS = {"stage": 10, "transformer": 5, "vae": 5}
+Train = Callable[..., Path | None]  # (out, workers, resume, max_seconds) -> the result, or None if it was stopped
+NUM_KILLS = {"diffusion": 10, "toybox": 5, "vae": 5}
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,18 @@ def stage(tmp_path_factory):
     return tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
 
 
-@pytest.fixture(scope="module", params=["transformer", "stage", "vae", "vae with a discriminator"])
+@pytest.fixture(scope="module", params=["toybox", "diffusion", "vae", "vae with GAN loss"])
 def train(request, vae, stage) -> Train:
-    if request.param == "stage":
-        return lambda out, workers=0, **how: diffusion_trainer.train(
-            replace(stage, run=replace(stage.run, num_steps=8, workers=workers)), out, **how
+    if request.param == "diffusion":
+        return lambda out, workers=0, **options: diffusion_trainer.train(
+            replace(stage, run=replace(stage.run, num_steps=8, workers=workers)), out, **options
         )
-    if request.param != "transformer":
+    if request.param != "toybox":
         make = tiny_runs.vae_run if request.param == "vae" else tiny_runs.vae_gan_run
-        return lambda out, workers=0, **how: vae_trainer.train(make(workers=workers), out, **how)
-    return lambda out, workers=0, **how: toybox_trainer.train(tiny_runs.toybox_run(vae, workers=workers), out, **how)
+        return lambda out, workers=0, **options: vae_trainer.train(make(workers=workers), out, **options)
+    return lambda out, workers=0, **options: toybox_trainer.train(
+        tiny_runs.toybox_run(vae, workers=workers), out, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def uninterrupted(train, tmp_path_factory) -> Path:
     return out
 
 
-def state(out: Path) -> dict[str, bytes]:
-    """Every byte that a run's result consists of: its last checkpoint and the model it left."""
+def result(out: Path) -> dict[str, bytes]:
+    """Return the bytes of all result files of a run: its last checkpoint and the exported model."""
     checkpoints = Checkpoints(out)
     last = checkpoints.folder / f"step-{checkpoints.latest():08d}"
     files = [*last.iterdir(), *out.glob("model/**/*.safetensors"), *out.glob("vae/*")]
@@ -61,24 +63,24 @@ def state(out: Path) -> dict[str, bytes]:
 
 
 def history(out: Path) -> list[dict]:
-    """What was logged, without the times."""
+    """Return the metrics of a run without times."""
     timing = ("ms_per_step", "samples_per_second", "tokens_per_second")
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name not in timing} for line in lines]
 
 
-def in_a_process(train: Train, out: Path, *, terminated_at: int | None = None) -> int:
-    """Starts the run in a process of its own, which gets SIGTERM right after it saved that step."""
+def start_in_a_process(train: Train, out: Path, *, terminated_at: int | None = None) -> int:
+    """Start the run in a child process, which gets SIGTERM right after it saved step `terminated_at`."""
     child = os.fork()
     if child == 0:
         code, save = 1, Checkpoints.save
 
-        def save_and_be_terminated(self, step, *given, **named):
+        def save_and_terminate(self, step, *given, **named):
             save(self, step, *given, **named)
             if step == terminated_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        Checkpoints.save = save_and_be_terminated
+        Checkpoints.save = save_and_terminate
         try:
             code = 0 if train(out, resume=True) is not None else 75
         finally:
@@ -93,54 +95,53 @@ def wait_for_step(out: Path, step: int) -> None:
         time.sleep(0.002)
 
 
-def test_killed(train, uninterrupted, tmp_path):
+def test_a_killed_run_resumes_exactly(train, uninterrupted, tmp_path):
     out = tmp_path / "run"
     for step in (1, 3, 6):
-        child = in_a_process(train, out)
+        child = start_in_a_process(train, out)
         wait_for_step(out, step)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert train(out, resume=True) is not None
-    assert state(out) == state(uninterrupted)
+    assert result(out) == result(uninterrupted)
     assert history(out) == history(uninterrupted)
 
 
-def test_terminated(train, uninterrupted, tmp_path):
+def test_a_terminated_run_saves_and_resumes_exactly(train, uninterrupted, tmp_path):
     out = tmp_path / "run"
-    child = in_a_process(train, out, terminated_at=2)
+    child = start_in_a_process(train, out, terminated_at=2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
-    assert Checkpoints(out).latest() == 3  # the running step is finished and saved
+    assert Checkpoints(out).latest() == 3  # the current step is finished and saved
     assert train(out, resume=True) is not None
-    assert state(out) == state(uninterrupted)
+    assert result(out) == result(uninterrupted)
 
 
-def test_in_pieces(train, uninterrupted, tmp_path):
-    """However short the pieces are, each does something."""
+def test_a_run_with_a_time_limit_progresses_and_resumes_exactly(train, uninterrupted, tmp_path):
+    """Each piece makes at least one step, even with a time limit of 0."""
     out, pieces = tmp_path / "run", 1
     while train(out, resume=True, max_seconds=0.0) is None:
         pieces += 1
         assert pieces < 20
     assert pieces > 4
-    assert state(out) == state(uninterrupted)
+    assert result(out) == result(uninterrupted)
     assert history(out) == history(uninterrupted)
 
 
-def test_with_batches_made_ahead(train, uninterrupted, tmp_path):
-    """However many processes make the batches."""
+def test_prefetch_workers_do_not_change_the_result(train, uninterrupted, tmp_path):
     out = tmp_path / "run"
     assert train(out, workers=2) is not None
-    assert state(out) == state(uninterrupted)
+    assert result(out) == result(uninterrupted)
 
 
-@pytest.fixture(params=["transformer", "stage", "vae"])
+@pytest.fixture(params=["toybox", "diffusion", "vae"])
 def start(request, vae, stage) -> Callable[..., subprocess.Popen]:
-    """Starts or resumes a run in a folder, with the command that a user would type."""
+    """Return a function that starts or resumes a run with the command line."""
 
     def start(out: Path, **run) -> subprocess.Popen:
         name, settings = {
             "vae": ("toybox-vae", tiny_runs.vae_run(**run)),
-            "transformer": ("toybox", tiny_runs.toybox_run(vae, **run)),
-            "stage": ("toybox-sft", replace(stage, run=replace(stage.run, **run))),
+            "toybox": ("toybox", tiny_runs.toybox_run(vae, **run)),
+            "diffusion": ("toybox-sft", replace(stage, run=replace(stage.run, **run))),
         }[request.param]
         command = [sys.executable, "-m", "cogvideox", "train", name, "--out", str(out), "--resume"]
         return subprocess.Popen([*command, *tiny_runs.overrides(name, settings)], start_new_session=True)
@@ -149,9 +150,9 @@ def start(request, vae, stage) -> Callable[..., subprocess.Popen]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(start, tmp_path, request):
+def test_a_run_killed_at_random_times_resumes_exactly(start, tmp_path, request):
     seed = int(os.environ.get("KILL_SEED", "0"))
-    print(f"times of the kills drawn with KILL_SEED={seed}")
+    print(f"kill times are drawn with KILL_SEED={seed}")
     rng = random.Random(seed)
     whole, pieces = tmp_path / "whole/run", tmp_path / "pieces/run"
     assert start(whole, num_steps=16).wait() == 0
@@ -162,13 +163,13 @@ def test_killed_at_random_moments(start, tmp_path, request):
         process.kill()
         process.wait()
     assert start(pieces, num_steps=16).wait() == 0
-    assert state(pieces) == state(whole)
+    assert result(pieces) == result(whole)
     assert history(pieces) == history(whole)
 
 
 @pytest.mark.slow
-def test_terminated_with_its_workers(start, tmp_path):
-    """A signal to every process of the run, as a terminal or a cluster sends it, stops it as one to the first does."""
+def test_a_signal_to_all_processes_stops_the_run(start, tmp_path):
+    """A signal to all processes of a run, as a terminal or cluster sends it, stops it like one to the main process."""
     out, too_many = tmp_path / "run", 10**5
     process = start(out, workers=2, num_steps=too_many)
     wait_for_step(out, 2)

@@ -19,7 +19,7 @@ from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.errors import UserError
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.run import Run
+from cogvideox.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class TrainingStores:
     null_text: Float[Tensor, "n d"]
 
 
-def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_image: bool = False) -> TrainingStores:
+def open_stores(
+    settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun, takes_image: bool = False
+) -> TrainingStores:
     """Open the stores. Rank 0 first encodes folders of videos, images and captions into `out/stores/`.
 
     Args:
@@ -88,7 +90,7 @@ def open_stores(settings: DiffusionTraining, spec: ModelSpec, run: Run, takes_im
     )
 
 
-def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: Run) -> Path:
+def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: TrainingRun) -> Path:
     """Return the path of a store: `path`, or the store that the folder `path` is encoded into."""
     if (path / INDEX).is_file():
         return path

@@ -14,7 +14,7 @@ from cogvideox.pretrained.model_folder import save_with_transformer
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.run import Run
+from cogvideox.training.run import TrainingRun
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
 from cogvideox.transformer.lora.layers import Factors
@@ -23,7 +23,9 @@ from cogvideox.transformer.model import Transformer
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def export(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: Run, loader: PackedLoader) -> Path:
+def export(
+    model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: TrainingRun, loader: PackedLoader
+) -> Path:
     """Write the trained LoRA as a file, or the trained transformer in a copy of the model folder `spec`.
 
     Called by all ranks.

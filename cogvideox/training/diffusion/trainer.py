@@ -99,7 +99,7 @@ def train(
         for index, step in run.steps(batches):
             loss, scalars = accumulate_gradients(model, step, schedule, device, ranks, rule, autocast)
             grad_norm = optimizers.clip_grad_norm(optimizer, settings.optim)
-            if run.is_finite(loss=loss, grad_norm=grad_norm):
+            if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
                 lr = optimizers.optimizer_step(optimizer, index, run.config.num_steps, settings.optim)
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
@@ -110,7 +110,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             shapes = throughput.batch_shapes(step.batches)
             flops = sum(throughput.step_flops(model.config, shapes, all_weights=settings.lora is None))
-            run.log(scalars, StepWork(step.num_clips, step.num_tokens, flops / settings.sequence))
+            run.tracker.step(run.done, scalars, StepWork(step.num_clips, step.num_tokens, flops / settings.sequence))
 
             held_out = stores.validation if run.due(run.config.validate_interval) else None
             sampling = settings.samples.prompts and run.due(settings.samples.interval)

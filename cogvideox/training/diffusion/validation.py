@@ -17,7 +17,7 @@ from cogvideox.records import Video
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
-from cogvideox.training.run import Run
+from cogvideox.training.run import TrainingRun
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.transformer.config import GridRule
 from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
@@ -62,7 +62,7 @@ def validation_loss(
 
 
 @torch.no_grad()
-def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: Run) -> None:
+def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: TrainingRun) -> None:
     """Generate videos for `settings.samples.prompts` and write them as a sheet (`sample_sheet`).
 
     VAE and text encoder are loaded for this call alone. Data-parallel ranks generate different videos.

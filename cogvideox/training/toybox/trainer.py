@@ -39,7 +39,7 @@ from cogvideox.training.metrics import throughput, timestep_bins
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim import optimizers
 from cogvideox.training.rng import torch_generator
-from cogvideox.training.run import Run, training_run
+from cogvideox.training.run import TrainingRun, training_run
 from cogvideox.training.toybox.data import ToyboxBatch, ToyboxData
 from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.training.toybox.validation import validation_loss, write_samples
@@ -97,7 +97,7 @@ def train(
             loss = losses.mean()
             loss.backward()
             grad_norm, scalars = optimizers.clip_grad_norm(optimizer, settings.optim), {}
-            if run.is_finite(loss=loss, grad_norm=grad_norm):
+            if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
                 lr = optimizers.optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
                 sums = timestep_bins.bin_losses(losses.cpu(), batch.timestep, schedule.num_train_timesteps)
@@ -106,7 +106,7 @@ def train(
             (b, _, t, h, w), n = batch.latents.shape, batch.ids.shape[1]
             shape = BatchShape(b, t, h, w, n)
             flops = sum(throughput.step_flops(settings.transformer, [shape]))
-            run.log(scalars, StepWork(b, b * shape.tokens(settings.transformer), flops))
+            run.tracker.step(run.done, scalars, StepWork(b, b * shape.tokens(settings.transformer), flops))
 
             with run.tracker.pause():
                 if run.due(run.config.validate_interval, at_end=False):
@@ -192,7 +192,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
     )
 
 
-def _encode_clips(vae: CausalVAE, clips: ToyboxClips, run: Run) -> LatentTable:
+def _encode_clips(vae: CausalVAE, clips: ToyboxClips, run: TrainingRun) -> LatentTable:
     def on_progress(done: int, total: int) -> None:
         print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
         run.preemption.check()

@@ -110,14 +110,14 @@ def train(
             if ranks is not None:
                 average_gradients(vae.parameters(), ranks.world)
             loss, grad_norm, scalars = mean(loss), clip_grad_norm(optimizer, settings.optim), {}
-            if run.is_finite(loss=loss, grad_norm=grad_norm):
+            if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
                 lr = optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
                 if discriminator is not None and step >= discriminator.start:
                     terms |= discriminator.train_step(shard, step, output)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
-            run.log(scalars, StepWork(len(full_batch.pixels)))
+            run.tracker.step(run.done, scalars, StepWork(len(full_batch.pixels)))
 
             with run.tracker.pause():
                 with ema.swapped():
