@@ -7,6 +7,7 @@
 #   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage from Python 3.12 on
 #   make test-long     slow tests: documentation, several processes, long runs
 #   make test-gpu      tests that need a GPU
+#   make fuzz          read damaged files of every kind; N=10000 sets the number of cases, SEED= chooses others
 #   make coverage      quick tests with line coverage, on any Python version
 #   make check         style, types, layers, and what must work without extras
 #   make docs          build the documentation site in build/docs; broken links are errors
@@ -21,6 +22,8 @@ SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN    := $(VENV)/$(SCRIPTS)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 2
+N      ?= 300
+SEED   ?= 0
 PROMPT ?=
 OUT    ?= demo.mp4
 RUNS   ?= runs/toybox-model
@@ -37,7 +40,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 # pytest: one thread per worker; idle workers take tests from busy ones.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help setup demo toybox-model test test-long test-gpu coverage check docs dist format clean
+.PHONY: help setup demo toybox-model test test-long test-gpu fuzz coverage check docs dist format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -85,6 +88,10 @@ coverage: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(PYTEST) -m 'slow and not gpu' --durations=10 tests
+
+# One thread a process, because the cases are forked.
+fuzz: $(VENV)/.dev
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.hostile.test_fuzz $(N) --seed $(SEED) --jobs $(JOBS)
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --durations=10 tests

@@ -1,0 +1,203 @@
+"""Damage that keeps the structure of a file: JSON, pickles, safetensors, archives, containers of media, words.
+
+Every function takes a random generator, so that a case can be made again from its seed.
+"""
+
+import io
+import json
+import pickletools
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+HUGE = "@huge@"
+"""Stands for an integer of 5000 digits, which Python's own `json` does not write."""
+
+WORDS = (
+    *("", " ", "0", "-1", "1e400", "nan", "inf", "-0.0", "1e-320", "9" * 30, "9" * 5000, "0x" + "f" * 4000, "½", "٣"),
+    *("none", "true", "yes", "~", "[]", "{}", "[" * 3000, "{a: " * 200, "[[1]]", "{a: 1, a: 2}", "a: b: c", "- ", "|"),
+    *("&a [*a]", "*a", "? [a]", "!!int x", "!!timestamp x", "!!binary x", "!!set x", "!!python/name:os.system"),
+    *("2001-99-99", "1:99:99", ".inf", "<<", "=", "%", "@", "\\", "'", '"', "\n", "\t", "\x07", "\udcff", "\U0001f388"),
+    *("../../..", "/dev/zero", "/proc/self/mem", "file:///etc/passwd", "a" * 300, "a/" * 2000, "~nobody/x", "%d.png"),
+    *(
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]",
+        ".",
+        "/",
+        "x" * 100_000,
+        "--",
+        "-",
+        "1,2",
+        "auto",
+        "cuda:99",
+        "0/0",
+    ),
+)
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    2,
+    3.5,
+    10**9,
+    10**18,
+    2**63,
+    HUGE,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\0",
+    "\ud800",
+)
+VALUES = (*VALUES, "../x", "x" * 2000, [], {}, [[]], [None] * 50, {"x": 1}, {"": {}}, [0, 0], [1, 2, 3], "NaN", "1")
+
+
+def damage_bytes(data: bytes, rng: Random) -> bytes:
+    """Bits flipped, a part cut out, repeated or replaced, a number of 4 bytes at its extremes, or the end missing."""
+    if not data:
+        return rng.randbytes(8)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at, size = rng.randrange(len(data)), rng.choice((1, 4, 16, 200))
+        new = rng.choice(
+            (
+                bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 : at + size],
+                b"",
+                data[at : at + size] * rng.choice((2, 50)),
+                rng.randbytes(size),
+                struct.pack(rng.choice("<>") + "I", rng.choice((0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1))),
+                bytes(size),
+            )
+        )
+        data = data[:at] + new + data[at + max(size, len(new)) :] if rng.random() < 0.5 else data[:at] + new + data[at:]
+        data = data or b"\0"
+    return data[: rng.randrange(len(data))] if rng.random() < 0.15 else data
+
+
+def walk(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) of JSON."""
+    keys = range(len(value)) if isinstance(value, list) else list(value) if isinstance(value, dict) else ()
+    return [pair for key in keys for pair in [(value, key), *walk(value[key])]]
+
+
+def damage_json(value: Any, rng: Random) -> str:
+    """The text of JSON in which some values, or keys, are others, gone, repeated or deep; sometimes no JSON at all."""
+    value = json.loads(json.dumps(value))
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        places = walk(value)
+        if not places:
+            break
+        container, key = rng.choice(places)
+        action = rng.randrange(6)
+        if action == 0:
+            del container[key]
+        elif action == 1 and isinstance(container, dict):
+            container[rng.choice(("", "x", "\0", key + "x", key * 50))] = container.pop(key)
+        elif action == 2 and isinstance(container, list):
+            container += [container[key]] * rng.choice((1, 1000))
+        elif action == 3:
+            other, name = rng.choice(places)
+            container[key] = json.loads(
+                json.dumps(other[name] if name in (other if isinstance(other, dict) else range(len(other))) else None)
+            )
+        else:
+            container[key] = rng.choice(VALUES)
+    text = json.dumps(value).replace(json.dumps(HUGE), "9" * 5000)
+    if rng.random() < 0.1:
+        depth = rng.choice((70, 990, 100_000))
+        text = text.replace(":", ":" + '[{"a":' * depth + "1" + "}]" * depth, 1) if rng.random() < 0.5 else "[" * depth
+    if rng.random() < 0.1:
+        text = damage_bytes(text.encode(), rng).decode("utf-8", "surrogateescape")
+    return text
+
+
+def write_text(text: str) -> bytes:
+    """Bytes of a text with anything in it."""
+    return text.encode(
+        "utf-8", "surrogatepass" if re.search("[\ud800-\udc7f\udd00-\udfff]", text) else "surrogateescape"
+    )
+
+
+def damage_safetensors(data: bytes, rng: Random) -> bytes:
+    """The header changed as JSON, with its length right; or any bytes."""
+    size = int.from_bytes(data[:8], "little")
+    if rng.random() < 0.25:
+        return damage_bytes(data, rng)
+    header = json.loads(data[8 : 8 + size])
+    metadata = header.get("__metadata__", {})
+    if metadata and rng.random() < 0.5:  # documents within the document
+        key = rng.choice([*metadata])
+        try:
+            metadata[key] = damage_json(json.loads(metadata[key]), rng)
+        except ValueError:
+            metadata[key] = rng.choice(WORDS)
+        text = json.dumps(header)
+    else:
+        text = damage_json(header, rng)
+    new = write_text(text)
+    return len(new).to_bytes(8, "little") + new + data[8 + size :]
+
+
+def damage_pickle(data: bytes, rng: Random) -> bytes:
+    """An operation removed, repeated, moved or with another argument; or any bytes."""
+    try:
+        operations = [(operation, at) for operation, _, at in pickletools.genops(data)]
+    except Exception:
+        return damage_bytes(data, rng)
+    ends = [at for _, at in operations[1:]] + [len(data)]
+    parts = [data[at:end] for (_, at), end in zip(operations, ends, strict=True)]
+    for _ in range(rng.choice((1, 1, 2, 6))):
+        at = rng.randrange(len(parts))
+        if (action := rng.randrange(5)) == 0:
+            parts[at] = b""
+        elif action == 1:
+            parts[at] *= rng.choice((2, 100))
+        elif action == 2:
+            parts.insert(rng.randrange(len(parts)), parts[at])
+        elif action == 3:
+            parts[at] = rng.choice(
+                (b"N", b"]", b"}", b")", b"K\xff", b"\x8a\x08" + b"\x7f" * 8, b"cos\nsystem\n", b"0", b"\x86")
+            )
+        else:
+            parts[at] = parts[at][:1] + damage_bytes(parts[at][1:], rng)
+    return b"".join(parts)
+
+
+def rewrite_archive(archive: bytes, name: str, change: Callable[[bytes], bytes], *, compress: bool = False) -> bytes:
+    """The archive with another content of the files whose names end in `name`, and right checksums."""
+    new = io.BytesIO()
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(new, "w", method) as file:
+        for entry in old.namelist():
+            content = old.read(entry)
+            file.writestr(entry, change(content) if entry.endswith(name) else content)
+    return new.getvalue()
+
+
+def damage_media(data: bytes, name: str, rng: Random) -> bytes:
+    """Sizes in the headers of images, numbers in those of containers, or any bytes, sparing the pixels."""
+    if name.endswith(".png") and rng.random() < 0.5:
+        width, height = (rng.choice((0, 1, 17, 4000, 30_000, 2**31 - 1)) for _ in range(2))
+        header = struct.pack(">II", width, height) + data[24:29]
+        return data[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + data[33:]
+    if name.endswith(".jpg") and (at := data.find(b"\xff\xc0")) >= 0 and rng.random() < 0.5:
+        return (
+            data[: at + 5]
+            + struct.pack(">HH", *(rng.choice((0, 1, 20_000, 65_535)) for _ in range(2)))
+            + data[at + 9 :]
+        )
+    if name.endswith(".gif") and rng.random() < 0.5:
+        return data[:6] + struct.pack("<HH", *(rng.choice((0, 1, 20_000, 65_535)) for _ in range(2))) + data[10:]
+    boxes = [
+        found.start() for found in re.finditer(rb"tkhd|mdhd|mvhd|stsd|stts|stsz|stco|elst|avcC|avih|strh|strf", data)
+    ]
+    for _ in range(rng.choice((1, 1, 3)) if boxes else 0):
+        at = rng.choice(boxes) + 4 * rng.randrange(-1, 24)
+        number = rng.choice((0, 1, 2**16, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)))
+        data = data[:at] + struct.pack(rng.choice("<>") + "I", number) + data[at + 4 :]
+    return data if boxes and rng.random() < 0.8 else damage_bytes(data, rng)

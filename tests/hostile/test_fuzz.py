@@ -1,0 +1,268 @@
+"""Run hostile cases (`tests.hostile.cases`), each in a forked process with time and memory limits.
+
+    python -m tests.hostile.test_fuzz 300 --seed 0 --jobs 2     run cases 0 to 299; status 1 if one is a finding
+    python -m tests.hostile.test_fuzz --only 17 --keep out      run case 17 alone, and keep its folder
+
+A finding is a traceback, a hang, a memory blow-up, a left-over or lost file, or damage that is not noticed. To fuzz
+another version of the package, put its folder before this one in PYTHONPATH, and pass a corpus of this version.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import pkgutil
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.hostile import cases
+from tests.hostile.corpus import Case, Corpus, build_corpus
+
+SECONDS = 20  # of processor time; of wall time, `WAIT` times as many
+WAIT = 6
+MEMORY = 1200  # MB more than the process has when it is forked
+STATUSES = {0, 2, 75}  # done, refused in a sentence, stopped early
+TEMPORARY = re.compile(r"\.tmp|\.partial$|\.(new|old)$|^\.lock|^tmp\w{8}$")
+
+
+Build = Callable[[Corpus], Case]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a case did wrong."""
+
+    index: int
+    name: str
+    kind: str
+    argv: list[str]
+    detail: str
+
+    def __str__(self) -> str:
+        words = " ".join(word if len(word) < 60 else f"{word[:57]}..." for word in self.argv)
+        return f"case {self.index} ({self.name}): {self.kind}: cogvideox {words!r}\n    {self.detail}"
+
+
+def fuzz(
+    indices: range,
+    corpus: Path,
+    *,
+    seed: int = 0,
+    jobs: int = 2,
+    names: list[str] | None = None,
+    keep: Path | None = None,
+) -> list[Finding]:
+    """Run the cases with these numbers, of the classes in `names` or of all, and print each finding as it is made."""
+    weights = {build: weight for build, weight in cases.WEIGHTS.items() if names is None or build.__name__ in names}
+    _import_everything()
+    findings: list[Finding] = []
+    baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as place:
+        waiting, running = list(reversed(indices)), {}
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                index = waiting.pop()
+                rng = Random(f"{seed}:{index}")
+                build = rng.choices([*weights], [*weights.values()])[0]
+                case = _Running(index, build, rng, corpus, Path(place), baseline)
+                running[case.pid] = case
+            time.sleep(0.01)
+            for pid, case in list(running.items()):
+                if not case.poll():
+                    continue
+                del running[pid]
+                if (finding := case.finding()) is not None:
+                    findings.append(finding)
+                    print(finding, flush=True)
+                if keep is not None:
+                    shutil.copytree(case.folder, keep, symlinks=True, dirs_exist_ok=True)
+                shutil.rmtree(case.folder)
+    return findings
+
+
+class _Running:
+    """A case in a process of its own."""
+
+    def __init__(self, index: int, build: Build, rng: Random, corpus: Path, place: Path, baseline: int) -> None:
+        self.index, self.folder, self.limit = index, place / str(index), baseline + 1024 * MEMORY
+        self.start, self.peak, self.killed, self.status = time.monotonic(), 0, "", 0
+        self.build = build
+        (self.folder / "here").mkdir(parents=True)
+        (self.folder / "tmp").mkdir()
+        if (pid := os.fork()) == 0:
+            _run(self.build, rng, corpus, self.folder)
+        self.pid = pid
+
+    def poll(self) -> bool:
+        """Whether it has ended; ends it where it takes too much."""
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self.peak = int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())[0])
+            if self.peak > self.limit:
+                self.killed = "memory"
+            elif time.monotonic() - self.start > WAIT * SECONDS:
+                self.killed = "hang"
+            if self.killed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # its workers
+        self.status, self.peak = status, max(self.peak, usage.ru_maxrss)
+        return True
+
+    def finding(self) -> Finding | None:
+        error = (self.folder / "err").read_text(errors="replace") if (self.folder / "err").exists() else ""
+        report = json.loads((self.folder / "report").read_text()) if (self.folder / "report").exists() else {}
+        code, last = os.waitstatus_to_exitcode(self.status), " ".join(error.strip().splitlines()[-1:])[:300]
+        kind, detail = "", ""
+        if self.killed or code == -signal.SIGXCPU:
+            kind, detail = self.killed or "hang", f"{self.peak // 1024} MB, {time.monotonic() - self.start:.0f} s"
+        elif self.peak > self.limit:
+            kind, detail = "memory", f"{self.peak // 1024} MB"
+        elif code not in STATUSES or "Traceback" in error:
+            kind, detail = "traceback", f"status {code}: {last}"
+        elif code == 2 and "cogvideox: " not in error:
+            kind, detail = "no sentence", last
+        elif report.get("problem"):
+            kind, detail = report["problem"]
+        elif report.get("expected") not in (None, code != 2):
+            kind, detail = "unexpected", f"status {code}: {last}"
+        return Finding(self.index, self.build.__name__, kind, report.get("argv", []), detail) if kind else None
+
+
+def _run(build: Build, rng: Random, corpus: Path, folder: Path) -> None:
+    """In the forked process: build the case, run the command, compare the folder before and after."""
+    os.setpgid(0, 0)
+    status = 70
+    try:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
+        os.chdir(here := folder / "here")
+        case = build(Corpus(corpus, here, rng))
+        report = {"argv": case.argv, "expected": case.expected}
+        (folder / "report").write_text(json.dumps(report))
+        case.prepare()
+        before = _snapshot(folder)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
+        descriptor = os.open(folder / "err", os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 2)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        from cogvideox.cli.main import main
+
+        status = main(case.argv)
+        (folder / "report").write_text(
+            json.dumps({**report, "problem": _compare(before, _snapshot(folder), case, status)})
+        )
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _snapshot(folder: Path) -> dict[str, str]:
+    """Every path below a folder, with its content, the target of a link, or "" for a folder."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.parent == folder and name in ("err", "report"):
+                continue
+            content = "" if path.is_dir() else hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "?"
+            found[str(path.relative_to(folder))] = f"link to {path.readlink()}" if path.is_symlink() else content
+    return found
+
+
+def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: int) -> tuple[str, str] | None:
+    """The first file that is lost, changed or left over: (kind, name)."""
+
+    def may_change(name: str) -> bool:
+        parts = Path(name).parts
+        return parts[0] == "here" and parts[1:2] != () and parts[1] in case.writes and "mine" not in parts[-1]
+
+    for name, content in before.items():
+        if after.get(name) != content and not may_change(name):
+            if (content.startswith("link") or content == "?") and status == 0:
+                continue  # a link of ours is replaced by a file
+            return ("lost" if name not in after else "changed"), name
+    for name in after.keys() - before.keys():
+        last = Path(name).name
+        if (
+            (TEMPORARY.search(last) and "mine" not in last)
+            or name.startswith("tmp/")
+            or (status == 2 and not may_change(name))
+        ):
+            return "left over", name
+    return None
+
+
+def _import_everything() -> None:
+    """Import the package and what it imports lazily, so that the forked processes start at once."""
+    import cogvideox
+
+    for name in (
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.backends.backend_svg",
+        "PIL.Image",
+    ):
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(cogvideox.__path__, "cogvideox."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def test_300_cases(tmp_path):
+    assert fuzz(range(300), build_corpus(tmp_path / "corpus")) == []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run hostile cases.")
+    parser.add_argument("number", nargs="?", type=int, default=300, help="how many cases")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, metavar="INDEX", help="number of the first case")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="run this case alone")
+    parser.add_argument(
+        "--class", dest="names", action="append", metavar="NAME", choices=[b.__name__ for b in cases.WEIGHTS]
+    )
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--corpus", type=Path, help="a folder with the undamaged files, made if it does not exist")
+    parser.add_argument("--keep", type=Path, help="copy the folders of the cases there")
+    options = parser.parse_args()
+    first, number = (options.first, options.number) if options.only is None else (options.only, 1)
+    with tempfile.TemporaryDirectory() as place:
+        corpus = options.corpus or Path(place) / "corpus"
+        if not corpus.exists():
+            build_corpus(corpus)
+        start = time.monotonic()
+        indices = range(first, first + number)
+        found = fuzz(
+            indices, corpus.resolve(), seed=options.seed, jobs=options.jobs, names=options.names, keep=options.keep
+        )
+    kinds = Counter(f"{finding.name}: {finding.kind}" for finding in found)
+    print(
+        f"{number} cases in {time.monotonic() - start:.0f} s: {len(found)} findings", *sorted(kinds.items()), sep="\n  "
+    )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
