@@ -90,7 +90,7 @@ def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[F
     def decorate(function: Function) -> Function:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
         keywords = [
-            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=one.type)
+            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_optional(one))
             for one in options
         ]
         function.__signature__ = inspect.Signature([*own, *keywords])  # type: ignore[attr-defined]
@@ -182,6 +182,11 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
         rule = f"{high} or less" if low == -math.inf else f"from {low} to {high}"
     note = f" ({hint})" if hint else ""
     raise UserError(f"{name}={value} must be {rule}{note}; the nearest is {min(max(value, low), high)}")
+
+
+def _optional(option: Option) -> Any:
+    """The annotation of a keyword. What is given as text or path in one place may be an object in Python."""
+    return Any if option.text is not None else option.type | None
 
 
 def _without_none(kind: Any) -> Any:

@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see `{self.prog} --help`")
+        full_help = "--help-all" if "--help-all" in self._option_string_actions else "--help"
+        raise UserError(f"{message}; see `{self.prog} {full_help}`")
 
 
 def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: bool) -> None:
