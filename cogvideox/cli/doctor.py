@@ -54,12 +54,7 @@ def run(arguments: list[str]) -> None:
             print(f"{name:<12}{finding.line}", flush=True)
         return finding.problem is None
 
-    show(
-        "cogvideox",
-        lambda: Finding(
-            f"{__version__}, in {_package_folder()}", {"version": __version__, "path": str(_package_folder())}
-        ),
-    )
+    show("cogvideox", _package)
     show("python", _python)
     show("processor", _processor)
     show("memory", _memory)
@@ -107,6 +102,11 @@ def _checked(check: Callable[[], Finding]) -> Finding:
 
 def _package_folder() -> Path:
     return Path(__file__).parent.parent
+
+
+def _package() -> Finding:
+    facts = {"version": __version__, "path": str(_package_folder())}
+    return Finding(f"{__version__}, in {_package_folder()}", facts)
 
 
 def _python() -> Finding:

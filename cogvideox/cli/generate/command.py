@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox import geometry
-from cogvideox.cli.generate.jobs import Job, Jobs, build_jobs
+from cogvideox.cli.generate.jobs import Job, JobBatch, build_jobs
 from cogvideox.cli.generate.options import parse
 from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
@@ -26,9 +26,9 @@ def run(arguments: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return
-    jobs = build_jobs(parse(arguments))
-    if jobs.jobs:
-        _generate(jobs)
+    batch = build_jobs(parse(arguments))
+    if batch.jobs:
+        _generate(batch)
 
 
 def _run_on_ranks(arguments: Sequence[str]) -> None:
@@ -40,42 +40,42 @@ def _run_on_ranks(arguments: Sequence[str]) -> None:
     try:
         parsed = parse(arguments)
         with mesh.init_ranks(device=parsed.load.get("device", "auto")) as ranks:
-            jobs = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
-            if jobs.jobs:
-                guided = any(job.request.guided for job in jobs.jobs)
-                degree = sequence_degree(ranks.size, jobs.spec.transformer.num_attention_heads, guided=guided)
-                _generate(jobs, ranks.regroup(degree))
+            batch = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
+            if batch.jobs:
+                guided = any(job.request.guided for job in batch.jobs)
+                degree = sequence_degree(ranks.size, batch.spec.transformer.num_attention_heads, guided=guided)
+                _generate(batch, ranks.regroup(degree))
     except UserError:
         if os.environ.get("RANK") == "0":
             raise
         raise SystemExit(2) from None  # rank 0 prints the message
 
 
-def _generate(jobs: Jobs, ranks: "Ranks | None" = None) -> None:
+def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> None:
     # Importing torch and rich takes seconds, so it waits until the arguments have been checked.
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.generation.setup import choose_setup, load_model
     from cogvideox.transformer.lora.io import read_lora
 
     start, first = time.perf_counter(), ranks is None or ranks.rank == 0
-    requests = [job.request for job in jobs.jobs]
-    loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in jobs.loras]
-    setup = choose_setup(jobs.spec, jobs.load, requests=requests, ranks=ranks, benchmark=first)
-    if jobs.plan_only:
+    requests = [job.request for job in batch.jobs]
+    loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in batch.loras]
+    setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=first)
+    if batch.plan_only:
         if first:
             print(f"{setup.plan}\n{setup.plan.table()}")
         return
     if first and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")
-    pipe = CogVideoX(jobs.spec, load_model(jobs.spec, setup), setup.device, setup.dtype, ranks)
+    pipe = CogVideoX(batch.spec, load_model(batch.spec, setup), setup.device, setup.dtype, ranks)
     with _warnings_as_notes(first):
         for lora, adapter in loras:
             pipe.load_lora(lora, adapter.strength, merge=adapter.merged)
-    for number, job in enumerate(jobs.jobs, start=1):
+    for number, job in enumerate(batch.jobs, start=1):
         if not first:
             pipe.run(job.request, inputs=job.inputs)
             continue
-        _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", jobs.seed)
+        _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", batch.seed)
         print(_summary(job, time.perf_counter() - start), flush=True)
         start = time.perf_counter()
 

@@ -43,7 +43,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Jobs:
+class JobBatch:
     """The videos of one command line and the model that generates them.
 
     seed: the seed with which the same command generates the same videos.
@@ -58,7 +58,7 @@ class Jobs:
     plan_only: bool
 
 
-def build_jobs(arguments: Arguments) -> Jobs:
+def build_jobs(arguments: Arguments) -> JobBatch:
     """The videos that are still to be generated. Prints notes about unusual requests to the error stream.
 
     Raises:
@@ -83,12 +83,13 @@ def build_jobs(arguments: Arguments) -> Jobs:
         jobs = [job for job in jobs if not is_complete(job.output, job.request, made_by)]
         if len(jobs) < len(requests):
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos exist already")
-    check_outputs([job.output for job in jobs], [job.request for job in jobs])
+    inputs = [source for request, _ in requests for source in (request.image, request.video) if source is not None]
+    check_outputs([job.output for job in jobs], [job.request for job in jobs], inputs)
     parse_memory(load.memory)
     warnings = (warning for request, _ in requests for warning in training_mismatches(request, spec))
     for warning in dict.fromkeys(warnings):
         print_note(warning)
-    return Jobs(jobs, spec, load, loras, requests[0][0].seed, command.plan)
+    return JobBatch(jobs, spec, load, loras, requests[0][0].seed, command.plan)
 
 
 def _with_replay(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[Adapter, ...]]:

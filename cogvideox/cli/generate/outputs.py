@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +14,7 @@ from cogvideox import config
 from cogvideox.atomic_io import cannot_write
 from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
+from cogvideox.generation.request.provenance import Source
 from cogvideox.generation.request.request import Replay, Request
 
 
@@ -77,18 +78,20 @@ def is_complete(output: Output, request: Request, made_by: Mapping[str, Any]) ->
     return all(getattr(replay, name) == value for name, value in {**vars(request), **made_by}.items())
 
 
-def check_outputs(outputs: Sequence[Output], requests: Sequence[Request]) -> None:
+def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[Source]) -> None:
     """Check that the files of all requests can be written: format, permission, free space, nothing else in the way.
 
+    Args:
+        inputs: input images and videos, which must not be overwritten.
+
     Raises:
-        UserError: one of them cannot; or it would overwrite an input image or video, or an unrelated sidecar.
+        UserError: one of the files cannot be written, or would overwrite an input or an unrelated sidecar.
     """
     from cogvideox.records import check_sidecar  # imports NumPy and PyAV, which `--help` does not need
     from cogvideox.video.io import check_format
 
     num_bytes = sum(_max_bytes(output, request) for output, request in zip(outputs, requests))
-    sources = [source for request in requests for source in (request.image, request.video) if source is not None]
-    inputs = {Path(source.path).resolve() for source in sources if source.path is not None}
+    input_paths = {Path(source.path).resolve() for source in inputs if source.path is not None}
     for output in outputs:
         check_format(output.video)
         files = [path for path in (output.video, output.sidecar, output.sheet) if path is not None]
@@ -98,7 +101,7 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request]) -> Non
         for path in files:
             if path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-            if path.resolve() in inputs:
+            if path.resolve() in input_paths:
                 raise UserError(f"cannot write {path}: it is an input of this command; choose another -o")
 
 

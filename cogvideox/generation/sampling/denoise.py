@@ -107,12 +107,12 @@ def denoise(
     denoiser = Denoiser(
         models,
         prompts.prompt,
-        scale,
-        guided_steps,
-        windows,
-        window_weights(windows, patch_t, device),
-        None if conditioning.known is None else repeat_first_frame(conditioning.known, padding),
-        schedule,
+        scale=scale,
+        guided_steps=guided_steps,
+        windows=windows,
+        weights=window_weights(windows, patch_t, device),
+        known=None if conditioning.known is None else repeat_first_frame(conditioning.known, padding),
+        schedule=schedule,
     )
     options = {} if request.eta is None else {"eta": request.eta}
     latents = SAMPLERS[request.sampler](
