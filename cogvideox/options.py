@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Request:
-        num_frames: Annotated[int, Option("number of frames, 4k+1", group="size", metavar="N", common=True)]
+        num_frames: Annotated[int, Option("number of frames, 4k+1", "size", common=True)]
 
 Whatever offers an option derives it from `list_options(Request)`: command-line flags and their help, keyword arguments,
 the JSON sidecar of a video, HTTP fields and form controls. To add an option, add a field.
@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from cogvideox.errors import UserError
 
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -30,8 +32,8 @@ class Option:
 
     help: what the option does, in one line. A name in backticks refers to another option.
     group: the heading that it is listed under.
+    metavar: the placeholder for its value, or for each of its values; by default its choices or its type.
     common: whether the short help lists it.
-    metavar: the placeholder for its value, one for each value that it takes.
     low, high: bounds of a number, both included.
     hint: what the bounds mean, for the error message.
     flags: command-line flags, where they are not `--name`.
@@ -47,8 +49,8 @@ class Option:
 
     help: str
     group: str = ""
+    metavar: str | tuple[str, ...] = ""
     common: bool = False
-    metavar: str | tuple[str, ...] | None = None
     low: int | float | None = None
     high: int | float | None = None
     hint: str = ""
@@ -71,11 +73,13 @@ def list_options(cls: type) -> dict[str, Option]:
         if get_origin(hint) is Annotated:
             declared, option = get_args(hint)[:2]
             kind = _without_none(declared)
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
             options[field.name] = replace(
                 option,
                 name=field.name,
                 type=kind,
-                choices=get_args(kind) if get_origin(kind) is Literal else (),
+                choices=choices,
+                metavar=option.metavar or "|".join(choices) or _METAVARS.get(option.text or kind, ""),
                 repeated=get_origin(kind) is tuple and get_args(kind)[1:] == (...,),
                 default=None if field.default is MISSING else field.default,
             )
@@ -130,7 +134,7 @@ def check_value(option: Option, value: Any) -> Any:
     if kind is bool:
         return bool(value)
     if kind is str and not isinstance(value, str):
-        raise UserError(f"{name} must be a string, got {_with_article(type(value).__name__)}")
+        raise UserError(f"{name} must be a string, got {type(value).__name__}")
     if kind == tuple[float, float]:
         return _pair(name, value)
     if kind is int or kind is float:
@@ -219,7 +223,3 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
     except (TypeError, ValueError):
         raise UserError(f"{name}={value!r} must be two numbers, such as 0.2 0.8") from None
     return _number(name, first), _number(name, second)
-
-
-def _with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

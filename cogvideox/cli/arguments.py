@@ -58,7 +58,7 @@ def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: b
         if option.type is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         else:
-            keywords["metavar"] = option.metavar or "|".join(option.choices) or None
+            keywords["metavar"] = option.metavar
         if isinstance(option.metavar, tuple):
             keywords["nargs"] = len(option.metavar)
         elif option.repeated:

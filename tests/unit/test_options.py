@@ -44,7 +44,7 @@ def test_given_values_are_converted_and_none_is_left_out():
         ({"sugar": -1}, "sugar=-1.0 must be 0 or more; the nearest is 0"),
         ({"sugar": float("nan")}, "sugar=nan must be a finite number"),
         ({"icing": "butter"}, "icing='butter' must be one of none, chocolate"),
-        ({"name": 3}, "name must be a string, got an int"),
+        ({"name": 3}, "name must be a string, got int"),
     ],
 )
 def test_illegal_values_are_errors(values, message):

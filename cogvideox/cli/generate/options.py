@@ -17,10 +17,9 @@ class CommandOptions:
     output: Annotated[
         Path | None,
         Option(
-            "x.mp4, x.gif or x.png, written with an x.json beside it (default: named after the prompt)",
+            "x.mp4, x.gif or x.png, with an x.json beside it (default: named after the prompt)",
             "files",
             common=True,
-            metavar="FILE",
             flags=("-o", "--output"),
         ),
     ] = None
@@ -28,28 +27,22 @@ class CommandOptions:
     replay: Annotated[
         Path | None,
         Option(
-            "repeat the video of this JSON file; other options change it",
+            "repeat the video of a JSON file; other options change it",
             "files",
+            "X.JSON",
             common=True,
-            metavar="X.JSON",
             flags=("--from",),
         ),
     ] = None
     prompts: Annotated[
         Path | None,
-        Option(
-            "generate a video for each line of this file into the folder `output`; run again, it continues where it "
-            "stopped",
-            "files",
-            metavar="FILE",
-        ),
+        Option("a video for each line of this file, into the folder `output`; run again, it continues", "files"),
     ] = None
-    num_videos: Annotated[int, Option("number of videos, with consecutive seeds", "sampling", metavar="N", low=1)] = 1
+    num_videos: Annotated[int, Option("number of videos, with consecutive seeds", "sampling", low=1)] = 1
     lora: Annotated[
-        tuple[str, ...],
-        Option("apply a LoRA; may be repeated", "model and device", common=True, metavar="FILE[:STRENGTH]"),
+        tuple[str, ...], Option("apply a LoRA; may be repeated", "model", "FILE[:STRENGTH]", common=True)
     ] = ()
-    plan: Annotated[bool, Option("print the memory plan and exit", "model and device")] = False
+    plan: Annotated[bool, Option("print the memory plan and exit", "model")] = False
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,23 @@ class RequestKeywords(TypedDict, total=False):
     guidance_scale: float | None
     """how closely to follow the prompt; 1 turns guidance off and halves the time"""
     dynamic_guidance: bool | None
-    """vary the guidance scale over the steps as the official DPM++ samples do"""
+    """vary the scale over the steps like the official DPM++ samples"""
     sampler: Literal["ddim", "dpm++"] | None
     """ddim (first order) or dpm++ (2M, second order)"""
     seed: int | None
-    """random seed; the same seed gives the same video (default: a random one)"""
+    """the same seed gives the same video (default: random)"""
     fps: float | None
-    """frame rate in frames per second; `video` is read at this rate"""
+    """frames per second; `video` is read at this rate"""
     eta: float | None
-    """noise added in each step, 0 to 1 (default: 0 for ddim, 1 for dpm++)"""
+    """noise added in each step (default: 0 for ddim, 1 for dpm++)"""
     smooth_guidance: bool | None
-    """raise the guidance scale over the steps from 1 to 1 + `guidance_scale`"""
+    """raise the scale over the steps from 1 to 1 + `guidance_scale`"""
     guidance_interval: tuple[float, float] | None
-    """apply guidance only between these fractions of the steps, such as 0.1 0.7; the other steps take half the time"""
+    """guidance only between these fractions of the steps, such as 0.1 0.7: faster"""
     sequential_guidance: bool | None
     """run the two halves of guidance one after the other: less memory, the same video"""
     cache: float | None
-    """skip steps whose velocity can be extrapolated with this error, such as 0.02: faster, but another video"""
+    """skip steps that can be extrapolated within this error, such as 0.02: faster, another video"""
     position_rule: Literal["resize_crop", "slice"] | None
     """how rotary positions follow the size: stretched over it, or counted from 0"""
     image: Any
@@ -43,7 +43,7 @@ class RequestKeywords(TypedDict, total=False):
     video: Any
     """video to regenerate, continue (`extend`) or edit (`invert`)"""
     strength: float | None
-    """how much of `video` to regenerate, above 0 and at most 1 (default: 0.8)"""
+    """fraction of `video` to regenerate, above 0 (default: 0.8)"""
     extend: bool | None
     """continue `video`; `num_frames` counts its frames too"""
     invert: bool | None
@@ -51,8 +51,8 @@ class RequestKeywords(TypedDict, total=False):
     window: int | None
     """generate a long video in windows of this many frames, 4k+1"""
     overlap: int | None
-    """frames that neighbouring windows share, a multiple of 4 (default: half a window)"""
+    """frames that windows share, a multiple of 4 (default: half)"""
     fit: Literal["cover", "contain", "stretch"] | None
-    """crop, letterbox or stretch `image` and `video` to another shape (default: cover, which crops)"""
+    """crop (cover, the default), letterbox or stretch `image` and `video` to another shape"""
     image_latent_scale: Literal["sat", "diffusers"] | None
-    """scale image latents of 1.5 models like the official code (default: sat) or like diffusers"""
+    """scale of image latents in 1.5 models: official (sat) or diffusers"""

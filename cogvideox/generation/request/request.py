@@ -29,25 +29,14 @@ class Request:
     """
 
     prompt: Annotated[
-        str,
-        Option(
-            "what the video shows (default: the model's example)",
-            "prompt",
-            common=True,
-            metavar="PROMPT",
-            flags=("prompt",),
-        ),
+        str, Option("what the video shows (default: the model's example)", "prompt", "PROMPT", True, flags=("prompt",))
     ]
-    negative_prompt: Annotated[str, Option("what guidance steers away from", "guidance", common=True, metavar="TEXT")]
-    num_frames: Annotated[
-        int, Option("number of frames, 4k+1 such as 9 or 49", "size and length", common=True, metavar="N")
-    ]
-    height: Annotated[
-        int, Option("height in pixels, a multiple of 16", "size and length", common=True, metavar="PIXELS")
-    ]
-    width: Annotated[int, Option("width in pixels, a multiple of 16", "size and length", common=True, metavar="PIXELS")]
+    negative_prompt: Annotated[str, Option("what guidance steers away from", "guidance", common=True)]
+    num_frames: Annotated[int, Option("number of frames, 4k+1 such as 9 or 49", "size", common=True)]
+    height: Annotated[int, Option("height in pixels, a multiple of 16", "size", common=True)]
+    width: Annotated[int, Option("width in pixels, a multiple of 16", "size", common=True)]
     num_inference_steps: Annotated[
-        int, Option("denoising steps; more are slower and finer", "sampling", common=True, metavar="N", low=1)
+        int, Option("denoising steps; more are slower and finer", "sampling", common=True, low=1)
     ]
     guidance_scale: Annotated[
         float,
@@ -55,57 +44,32 @@ class Request:
             "how closely to follow the prompt; 1 turns guidance off and halves the time",
             "guidance",
             common=True,
-            metavar="X",
             low=1,
             hint="1 is no guidance",
         ),
     ]
     dynamic_guidance: Annotated[
-        bool, Option("vary the guidance scale over the steps as the official DPM++ samples do", "guidance")
+        bool, Option("vary the scale over the steps like the official DPM++ samples", "guidance")
     ]
     sampler: Annotated[Sampler, Option("ddim (first order) or dpm++ (2M, second order)", "sampling")]
     seed: Annotated[
         int,
-        Option(
-            "random seed; the same seed gives the same video (default: a random one)",
-            "sampling",
-            common=True,
-            metavar="N",
-            low=0,
-            high=2**63 - 1,
-        ),
+        Option("the same seed gives the same video (default: random)", "sampling", common=True, low=0, high=2**63 - 1),
     ]
-    fps: Annotated[
-        float,
-        Option(
-            "frame rate in frames per second; `video` is read at this rate",
-            "size and length",
-            metavar="X",
-            low=1,
-            high=240,
-        ),
-    ]
+    fps: Annotated[float, Option("frames per second; `video` is read at this rate", "size", low=1, high=240)]
     eta: Annotated[
         float | None,
         Option(
-            "noise added in each step, 0 to 1 (default: 0 for ddim, 1 for dpm++)",
-            "sampling",
-            metavar="X",
-            low=0,
-            high=1,
-            hint="0 adds no noise",
+            "noise added in each step (default: 0 for ddim, 1 for dpm++)", "sampling", low=0, high=1, hint="0 is none"
         ),
     ] = None
     smooth_guidance: Annotated[
-        bool, Option("raise the guidance scale over the steps from 1 to 1 + `guidance_scale`", "guidance")
+        bool, Option("raise the scale over the steps from 1 to 1 + `guidance_scale`", "guidance")
     ] = False
     guidance_interval: Annotated[
         tuple[float, float],
         Option(
-            "apply guidance only between these fractions of the steps, such as 0.1 0.7; the other steps take half the "
-            "time",
-            "guidance",
-            metavar=("FROM", "TO"),
+            "guidance only between these fractions of the steps, such as 0.1 0.7: faster", "guidance", ("FROM", "TO")
         ),
     ] = (0.0, 1.0)
     sequential_guidance: Annotated[
@@ -114,59 +78,36 @@ class Request:
     cache: Annotated[
         float | None,
         Option(
-            "skip steps whose velocity can be extrapolated with this error, such as 0.02: faster, but another video",
+            "skip steps that can be extrapolated within this error, such as 0.02: faster, another video",
             "sampling",
-            metavar="X",
             low=0,
             high=1,
-            hint="the relative error that skipped steps may add; 0.02 is usual",
+            hint="a relative error; 0.02 is usual",
         ),
     ] = None
     position_rule: Annotated[
-        GridRule | None,
-        Option("how rotary positions follow the size: stretched over it, or counted from 0", "size and length"),
+        GridRule | None, Option("how rotary positions follow the size: stretched over it, or counted from 0", "size")
     ] = None
     image: Annotated[
-        Source | None,
-        Option("image to animate, with an image-to-video model", "input", common=True, metavar="FILE", text=Path),
+        Source | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)
     ] = None
     video: Annotated[
         Source | None,
-        Option(
-            "video to regenerate, continue (`extend`) or edit (`invert`)",
-            "input",
-            common=True,
-            metavar="FILE",
-            text=Path,
-        ),
+        Option("video to regenerate, continue (`extend`) or edit (`invert`)", "input", common=True, text=Path),
     ] = None
     strength: Annotated[
-        float | None,
-        Option("how much of `video` to regenerate, above 0 and at most 1 (default: 0.8)", "input", metavar="X", high=1),
+        float | None, Option("fraction of `video` to regenerate, above 0 (default: 0.8)", "input", high=1)
     ] = None
     extend: Annotated[bool, Option("continue `video`; `num_frames` counts its frames too", "input")] = False
     invert: Annotated[bool, Option("edit `video` by DDIM inversion, keeping layout and motion", "input")] = False
-    window: Annotated[
-        int | None,
-        Option("generate a long video in windows of this many frames, 4k+1", "size and length", metavar="N"),
-    ] = None
-    overlap: Annotated[
-        int | None,
-        Option(
-            "frames that neighbouring windows share, a multiple of 4 (default: half a window)",
-            "size and length",
-            metavar="N",
-        ),
-    ] = None
+    window: Annotated[int | None, Option("generate a long video in windows of this many frames, 4k+1", "size")] = None
+    overlap: Annotated[int | None, Option("frames that windows share, a multiple of 4 (default: half)", "size")] = None
     fit: Annotated[
         geometry.FitMode | None,
-        Option(
-            "crop, letterbox or stretch `image` and `video` to another shape (default: cover, which crops)", "input"
-        ),
+        Option("crop (cover, the default), letterbox or stretch `image` and `video` to another shape", "input"),
     ] = None
     image_latent_scale: Annotated[
-        ImageLatentScale | None,
-        Option("scale image latents of 1.5 models like the official code (default: sat) or like diffusers", "input"),
+        ImageLatentScale | None, Option("scale of image latents in 1.5 models: official (sat) or diffusers", "input")
     ] = None
 
     @property
@@ -193,43 +134,30 @@ class LoadOptions:
 
     model: Annotated[
         str,
-        Option(
-            "a shipped model (toybox), a folder in the diffusers layout or a name on the Hugging Face hub",
-            "model and device",
-            common=True,
-            metavar="NAME|PATH",
-        ),
+        Option("a shipped model (toybox), a model folder or a Hugging Face hub name", "model", "MODEL", common=True),
     ] = "toybox"
-    device: Annotated[
-        str, Option("where to run; auto is CUDA if there is a GPU", "model and device", metavar="auto|cpu|cuda")
-    ] = "auto"
+    device: Annotated[str, Option("where to run; auto is CUDA if there is a GPU", "model", "auto|cpu|cuda")] = "auto"
     dtype: Annotated[
         str,
-        Option(
-            "precision of the networks; auto is float32 on a CPU, otherwise the model's own",
-            "model and device",
-            metavar="auto|float32|bfloat16|float16",
-        ),
+        Option("precision; auto is float32 on a CPU, otherwise the model's own", "model", "auto|float32|bfloat16|..."),
     ] = "auto"
     memory: Annotated[
         int | str,
         Option(
-            "auto: the fastest placement that fits; low: the smallest; speed: everything on the device; or a limit",
-            "model and device",
+            "auto: the fastest placement that fits; low: the smallest; speed: all on the device; or a limit",
+            "model",
+            "auto|low|speed|12GB",
             common=True,
-            metavar="auto|speed|low|12GB",
         ),
     ] = "auto"
     weights: Annotated[
-        WeightFormat,
-        Option("store weights in 8 bits: half the memory of bfloat16, but another video", "model and device"),
+        WeightFormat, Option("store weights in 8 bits: half the memory of bfloat16, but another video", "model")
     ] = "exact"
     compile: Annotated[
-        bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model and device")
+        bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model")
     ] = False
     float8: Annotated[
-        bool,
-        Option("multiply large matrices in 8 bits, on GPUs that can: faster, but another video", "model and device"),
+        bool, Option("multiply large matrices in 8 bits, on GPUs that can: faster, but another video", "model")
     ] = False
 
 

@@ -58,8 +58,8 @@ def test_given_values_override_the_defaults(spec):
         ("fps", 2, "2.0"),
         ("fps", "high", "fps='high' must be a number"),
         ("prompt", "a ball", '"a ball"'),
-        ("prompt", ["a ball"], "prompt must be a string, got a list"),
-        ("prompt", None, "prompt must be a string, got a NoneType"),
+        ("prompt", ["a ball"], "prompt must be a string, got list"),
+        ("prompt", None, "prompt must be a string, got NoneType"),
     ],
 )
 def test_values_are_converted_to_what_json_holds_or_named_in_an_error(name, value, expected):
