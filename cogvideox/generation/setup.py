@@ -66,9 +66,9 @@ def choose_setup(
     device = choose_device(options.device) if ranks is None else ranks.device
     dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
     if placement is None:
-        machine = detect_hardware(device, dtype_name(dtype), measured=benchmark)
+        hardware = detect_hardware(device, dtype_name(dtype), measured=benchmark)
         workload = largest_workload(requests, spec) if requests else default_workload(spec)
-        placement = plan_memory(profile_model(spec), workload, machine, parse_memory(options.memory), options.weights)
+        placement = plan_memory(profile_model(spec), workload, hardware, parse_memory(options.memory), options.weights)
     setup = Setup(device, dtype, placement, options.compile, options.float8)
     _check_acceleration(setup)
     _check_prompts(requests, spec)
