@@ -54,7 +54,7 @@ def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: b
     groups: dict[str, Any] = {}
     for option in options.values():
         flags = option.flags or (_flag(option.name),)
-        keywords: dict[str, Any] = {"help": _help(option, options)}
+        keywords: dict[str, Any] = {"help": _help(option)}
         if option.type is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         else:
@@ -97,8 +97,8 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _help(option: Option, options: Mapping[str, Option]) -> str:
-    """The help text, in which names of other options are replaced by their flags."""
+def _help(option: Option) -> str:
+    """The help text, with option names in backticks replaced by flags."""
     return re.sub(r"`(\w+)`", lambda found: _flag(found[1]), option.help).replace("%", "%%")
 
 
