@@ -176,13 +176,12 @@ def reconstruct(
 ) -> tuple[Pixels, Latents, Latents]:
     """Encode pixels, sample latents with the given noise, and decode them.
 
+    Args:
+        pixel_cache, latent_cache: create the convolution caches of the encoder and the decoder (`vae.conv_cache`).
+            None splits clips into the VAE's own chunks, with gradients across chunks.
+
     Returns:
         The reconstruction, and the mean and log-variance of the latents.
-
-    Args:
-        pixel_cache, latent_cache: what the encoder and the decoder are told of the frames before these
-            (`vae.conv_cache`).
-            None cuts time into the VAE's own chunks, and the gradient goes from chunk to chunk.
     """
     if pixel_cache is None or latent_cache is None:
         posterior = vae.encode(pixels)
