@@ -12,25 +12,25 @@ from cogvideox.state_dict.lazy import LazyStateDict, read_transient
 
 # The token embedding has two names in transformers; files contain either or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
-_THEIRS = "encoder.block.{n}.layer"
+_EXTERNAL = "encoder.block.{n}.layer"
 
 # For state dicts returned by `merge_shared_embedding`.
 KEYMAP = [
     Rename(_EMBEDDING, "embed.weight"),
     # Shared by all layers; transformers stores it in the first.
     Rename("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "position_bias.weight"),
-    Rename(f"{_THEIRS}.0.layer_norm.weight", "blocks.{n}.attention_norm.weight"),
+    Rename(f"{_EXTERNAL}.0.layer_norm.weight", "blocks.{n}.attention_norm.weight"),
     Merge(
-        tuple(f"{_THEIRS}.0.SelfAttention.{part}.weight" for part in "qkv"), "blocks.{n}.attention.qkv.weight", dim=0
+        tuple(f"{_EXTERNAL}.0.SelfAttention.{part}.weight" for part in "qkv"), "blocks.{n}.attention.qkv.weight", dim=0
     ),
-    Rename(f"{_THEIRS}.0.SelfAttention.o.weight", "blocks.{n}.attention.out.weight"),
-    Rename(f"{_THEIRS}.1.layer_norm.weight", "blocks.{n}.mlp_norm.weight"),
+    Rename(f"{_EXTERNAL}.0.SelfAttention.o.weight", "blocks.{n}.attention.out.weight"),
+    Rename(f"{_EXTERNAL}.1.layer_norm.weight", "blocks.{n}.mlp_norm.weight"),
     Merge(
-        tuple(f"{_THEIRS}.1.DenseReluDense.{part}.weight" for part in ("wi_0", "wi_1")),
+        tuple(f"{_EXTERNAL}.1.DenseReluDense.{part}.weight" for part in ("wi_0", "wi_1")),
         "blocks.{n}.mlp.wi.weight",
         dim=0,
     ),
-    Rename(f"{_THEIRS}.1.DenseReluDense.wo.weight", "blocks.{n}.mlp.wo.weight"),
+    Rename(f"{_EXTERNAL}.1.DenseReluDense.wo.weight", "blocks.{n}.mlp.wo.weight"),
     Rename("encoder.final_layer_norm.weight", "norm.weight"),
 ]
 

@@ -32,7 +32,7 @@ _NAMES = [
 def keymap(config: TransformerConfig) -> list[Rule]:
     """Key map to diffusers, invertible (see `state_dict.keymap`)."""
     return [
-        *(Rename(theirs, ours) for ours, theirs, _ in _NAMES),
+        *(Rename(external, internal) for internal, external, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
         Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
         _modulation_rule(),
@@ -42,7 +42,7 @@ def keymap(config: TransformerConfig) -> list[Rule]:
 def sat_keymap(config: TransformerConfig) -> list[Rule]:
     """Key map to SAT, the original code, invertible. SAT fuses q, k and v as here."""
     return [
-        *(Rename(theirs, ours) for ours, _, theirs in _NAMES),
+        *(Rename(external, internal) for internal, _, external in _NAMES),
         _patch_rule("mixins.patch_embed.proj.weight", config),
         Rename(f"{_SAT_LAYER}.attention.query_key_value.*", "blocks.{n}.attention.qkv.*"),
         _sat_modulation_rule(),
@@ -57,8 +57,8 @@ def _modulation_rule() -> Rule:
     """
     video, text = 0, 3
     order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
-    theirs = [f"{_BLOCK}.norm{layer}.linear.*" for layer in (1, 2)]
-    return Interleave(theirs, "blocks.{n}.modulation.*", order, num_chunks=6)
+    external = [f"{_BLOCK}.norm{layer}.linear.*" for layer in (1, 2)]
+    return Interleave(external, "blocks.{n}.modulation.*", order, num_chunks=6)
 
 
 def _sat_modulation_rule() -> Rule:
@@ -68,10 +68,10 @@ def _sat_modulation_rule() -> Rule:
     return Interleave(["mixins.adaln_layer.adaLN_modulations.{n}.1.*"], "blocks.{n}.modulation.*", order, num_chunks=12)
 
 
-def _patch_rule(theirs: str, config: TransformerConfig) -> Rule:
-    ours = "patch_in.weight"
+def _patch_rule(external: str, config: TransformerConfig) -> Rule:
+    internal = "patch_in.weight"
     if config.patch_size_t is not None:
-        return Rename(theirs, ours)
+        return Rename(external, internal)
     # 1.0 stores a convolution with stride = kernel size: a linear layer on patches, channel slowest.
     kernel = (config.in_channels, config.patch_size, config.patch_size)
-    return Reshape(theirs, ours, lambda weight: weight.flatten(1), lambda weight: weight.unflatten(1, kernel))
+    return Reshape(external, internal, lambda weight: weight.flatten(1), lambda weight: weight.unflatten(1, kernel))

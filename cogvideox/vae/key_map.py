@@ -11,23 +11,23 @@ _RESNETS = {
 }
 
 
-def _latent_norm(theirs: str, ours: str) -> list[Rule]:
+def _latent_norm(external: str, internal: str) -> list[Rule]:
     """Rules of a decoder norm, whose two 1x1x1 convolutions of the latents are one tensor here."""
     return [
-        Rename(f"{theirs}.norm_layer.*", f"{ours}.norm.*"),
-        Merge((f"{theirs}.conv_y.conv.*", f"{theirs}.conv_b.conv.*"), f"{ours}.modulation.*", dim=0),
+        Rename(f"{external}.norm_layer.*", f"{internal}.norm.*"),
+        Merge((f"{external}.conv_y.conv.*", f"{external}.conv_b.conv.*"), f"{internal}.modulation.*", dim=0),
     ]
 
 
-def _resnet(theirs: str, ours: str, shortcut: str) -> list[Rule]:
+def _resnet(external: str, internal: str, shortcut: str) -> list[Rule]:
     rules: list[Rule] = []
     for i in (1, 2):
-        rules.append(Rename(f"{theirs}.conv{i}.conv.*", f"{ours}.conv{i}.*"))
-        if ours.startswith("decoder"):
-            rules += _latent_norm(f"{theirs}.norm{i}", f"{ours}.norm{i}")
+        rules.append(Rename(f"{external}.conv{i}.conv.*", f"{internal}.conv{i}.*"))
+        if internal.startswith("decoder"):
+            rules += _latent_norm(f"{external}.norm{i}", f"{internal}.norm{i}")
         else:
-            rules.append(Rename(f"{theirs}.norm{i}.*", f"{ours}.norm{i}.*"))
-    return [*rules, Rename(f"{theirs}.{shortcut}.*", f"{ours}.conv_shortcut.*")]
+            rules.append(Rename(f"{external}.norm{i}.*", f"{internal}.norm{i}.*"))
+    return [*rules, Rename(f"{external}.{shortcut}.*", f"{internal}.conv_shortcut.*")]
 
 
 def _ends() -> list[Rule]:
@@ -39,7 +39,7 @@ def _ends() -> list[Rule]:
 
 def _keymap() -> list[Rule]:
     return [
-        *(rule for theirs, ours in _RESNETS.items() for rule in _resnet(theirs, ours, "conv_shortcut")),
+        *(rule for external, internal in _RESNETS.items() for rule in _resnet(external, internal, "conv_shortcut")),
         Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"),
         Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"),
         *_ends(),
@@ -62,7 +62,7 @@ def sat_keymap(config: VAEConfig) -> list[Rule]:
             rules += _resnet(f"{half}.mid.block_{i}", f"{half}.mid.resnets.{i - 1}", "nin_shortcut")
     num_levels = len(config.block_out_channels)
     for i in range(num_levels):
-        theirs, ours = f"decoder.up.{num_levels - 1 - i}", f"decoder.levels.{i}"
-        rules += _resnet(theirs + ".block.{m}", ours + ".resnets.{m}", "nin_shortcut")
-        rules.append(Rename(f"{theirs}.upsample.conv.*", f"{ours}.resample.conv.*"))
+        external, internal = f"decoder.up.{num_levels - 1 - i}", f"decoder.levels.{i}"
+        rules += _resnet(external + ".block.{m}", internal + ".resnets.{m}", "nin_shortcut")
+        rules.append(Rename(f"{external}.upsample.conv.*", f"{internal}.resample.conv.*"))
     return rules

@@ -246,8 +246,8 @@ def _check_fit(model: Transformer, lora: LoRA, available: dict[str, LoRATarget])
         if layer in available and (
             tuple(factors.down.shape[1:]) != available[layer].d_in or len(factors.up) != available[layer].d_out
         ):
-            theirs = f"{_size(factors.down.shape[1:])} to {len(factors.up)}"
-            wrong_shapes.append(f"{layer} is {theirs}, not {_size(available[layer].d_in)} to {available[layer].d_out}")
+            found = f"{_size(factors.down.shape[1:])} to {len(factors.up)}"
+            wrong_shapes.append(f"{layer} is {found}, not {_size(available[layer].d_in)} to {available[layer].d_out}")
     problems = []
     if wrong_shapes:
         problems.append(

@@ -105,9 +105,9 @@ class LPIPS(nn.Module):
     def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
         """The distance of each image of x to that of y: 0 for equal images, about 1 for unrelated ones."""
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
-        ours, theirs = (self.trunk((images - shift) / scale) for images in (x, y))
+        features_x, features_y = (self.trunk((images - shift) / scale) for images in (x, y))
         weights = [weight.flatten() for weight in self.heads.parameters()]
-        return unit_distance(ours, theirs, weights)
+        return unit_distance(features_x, features_y, weights)
 
 
 class RandomFeatures(nn.Module):
@@ -129,8 +129,8 @@ class RandomFeatures(nn.Module):
 
     def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
         """The distance of each image of x to that of y: 0 for equal images."""
-        ours, theirs = self._features(x), self._features(y)
-        return unit_distance(ours, theirs, [x.new_ones(width) for width in RANDOM_WIDTHS])
+        features_x, features_y = self._features(x), self._features(y)
+        return unit_distance(features_x, features_y, [x.new_ones(width) for width in RANDOM_WIDTHS])
 
     def _features(self, x: Images) -> list[Float[Tensor, "n _c _h _w"]]:
         found = []
@@ -141,13 +141,13 @@ class RandomFeatures(nn.Module):
 
 
 def unit_distance(
-    ours: Sequence[Float[Tensor, "n _c _h _w"]],
-    theirs: Sequence[Float[Tensor, "n _c _h _w"]],
+    features_x: Sequence[Float[Tensor, "n _c _h _w"]],
+    features_y: Sequence[Float[Tensor, "n _c _h _w"]],
     weights: Sequence[Float[Tensor, " _c"]],
 ) -> Float[Tensor, " n"]:
     """LPIPS, equation 1: weighted squared differences of normalised features, mean over space, sum over depths."""
     distances = []
-    for x, y, weight in zip(ours, theirs, weights, strict=True):
+    for x, y, weight in zip(features_x, features_y, weights, strict=True):
         difference = (_unit(x) - _unit(y)).square().mean((2, 3))
         distances.append(difference @ weight)
     return torch.stack(distances).sum(0)

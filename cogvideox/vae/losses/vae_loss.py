@@ -58,8 +58,8 @@ def vae_loss(
     if perceptual is not None:
         term = error.new_zeros(())
         if frames is None or len(frames):
-            ours, theirs = (select_frames(video, frames) for video in (reconstruction, target))
-            term = shares.frames * perceptual.distance(ours, theirs).mean()
+            reconstructed, original = (select_frames(video, frames) for video in (reconstruction, target))
+            term = shares.frames * perceptual.distance(reconstructed, original).mean()
         terms[perceptual.name] = term
         total = total + weights.perceptual * term
     return total, terms
