@@ -1,1 +1,1 @@
-"""From a prompt to a video."""
+"""Video generation: the pipeline, its requests and the denoising loop."""

@@ -1,6 +1,6 @@
-"""Frame arithmetic of videos that are longer than the model generates at once. Imports no torch.
+"""Frame counts of videos longer than one window of the model. Imports no torch.
 
-Counts are video frames. A window has 4k+1 frames; an overlap is a multiple of 4 frames, whole latent frames.
+Counts are in video frames. A window has 4k+1 frames; an overlap is a multiple of 4 frames (whole latent frames).
 """
 
 from cogvideox import geometry
@@ -8,18 +8,18 @@ from cogvideox.geometry import FRAME_RATIO
 
 
 def default_overlap(window: int) -> int:
-    """Half a window in whole latent frames, so that each frame is near the middle of some window: 49 -> 28."""
+    """Return half a window, rounded up to latent frames, so that each frame is near a window's middle: 49 -> 28."""
     latents = geometry.latent_frames(window)
     return (latents - latents // 2) * FRAME_RATIO
 
 
 def num_context_frames(num_given: int, overlap: int) -> int:
-    """How many of a clip's last frames a text-to-video model is given when it extends the clip: 49, 28 -> 25."""
+    """Return how many of a clip's last frames condition a text-to-video model that extends the clip: 49, 28 -> 25."""
     return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_given))
 
 
 def default_extension(num_given: int, window: int, overlap: int | None) -> int:
-    """Total frames of a clip that is extended by one window: 49, 49, 28 -> 73.
+    """Return the total frames of a clip after extending it by one window: 49, 49, 28 -> 73.
 
     Args:
         overlap: None for an image-to-video model, which continues from the last frame: 49, 49 -> 97.
@@ -29,21 +29,21 @@ def default_extension(num_given: int, window: int, overlap: int | None) -> int:
 
 
 def num_extension_frames(num_given: int, num_frames: int, overlap: int) -> int:
-    """Frames that a text-to-video model generates to extend a clip to `num_frames`, its context included:
+    """Return the frames that a text-to-video model generates, context included, to extend a clip to `num_frames`:
     49, 73, 28 -> 49."""
     num_context = num_context_frames(num_given, overlap)
     return num_context - (num_given - num_frames) // FRAME_RATIO * FRAME_RATIO
 
 
 def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:
-    """Frames of each clip of a chain, in which every clip starts with the last frame of the one before:
+    """Return the frames of each clip of a chain, in which every clip starts with the last frame of the previous one:
     97, 49 -> [49, 49].
 
-    The last clip is as short as possible, so the chain may have up to three frames too many.
+    The last clip is as short as possible; the chain may exceed `num_frames` by up to three frames.
 
     Args:
-        num_frames: total frames, without those of a clip that the chain continues.
-        continued: whether the first clip, too, starts with a frame that exists already.
+        num_frames: total new frames; the frames of a clip that the chain continues do not count.
+        continued: whether the first clip also starts with an existing frame.
     """
     lengths, missing = [], num_frames
     while missing > 0:

@@ -4,8 +4,8 @@
     image, video -> VAE encoder ----+-> sampler over the transformer -> latents -> VAE, chunk by chunk -> frames
     noise [1 c t h w] --------------+                                                                    [t h w 3]
 
-`setup` decides how a model runs and loads it, `request` builds and checks the request, `runner` generates its video
-clip by clip, and `sampling.denoise` denoises one clip.
+`setup` chooses device, dtype and memory plan and loads the model, `request` builds and validates the request, `runner`
+generates the video clip by clip, and `sampling.denoise` denoises one clip.
 """
 
 import warnings
@@ -52,9 +52,9 @@ __all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
 
 
 class CogVideoX:
-    """A model on its device, ready to generate. Create one with `from_pretrained`.
+    """A loaded model, ready to generate. Create it with `from_pretrained`.
 
-    Threads may share one; it generates one video at a time.
+    It is thread-safe and generates one video at a time.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class CogVideoX:
         self.ranks = ranks
         if ranks is not None:
             apply_ulysses(model.transformer, ranks.sequence)
-        # Memory is planned for one video at a time, and offloaded weights are where that video needs them.
+        # The memory plan covers one video at a time, and offloading moves weights for the video being generated.
         self._lock = RLock()
         self._embedder = PromptEmbedder(model, device, dtype)
         self._loras: dict[str, Adapter] = {}
 
     @property
     def settings(self) -> ModelSettings:
-        """The model's own defaults and rules."""
+        """The model's default values and constraints."""
         return self.model.settings
 
     @property
@@ -104,23 +104,24 @@ class CogVideoX:
 
         Args:
             model: a shipped model's name, a folder in the diffusers layout, or a name on the Hugging Face hub.
-            device: "auto" (CUDA if there is a GPU, otherwise the CPU) or any torch device.
-            dtype: "auto" (float32 on a CPU, which is slow in 16 bits, otherwise the model's own), "float32",
-                "bfloat16" or "float16".
+            device: "auto" (CUDA if a GPU is available, otherwise the CPU) or any torch device.
+            dtype: "auto" (the model's dtype; float32 on a CPU, where 16-bit types are slow), "float32", "bfloat16" or
+                "float16".
             memory: weight placement, sized for the model's default video (`pretrained.offload.memory_planner`):
-                "auto" is the fastest placement that fits in free memory, "12GB" or a number of bytes limits it, "speed"
-                keeps everything on the device, "low" uses as little as possible; or a plan made before. All of them
-                generate the same video.
-            weights: "int8" and "fp8" store matrices in 8 bits, which changes the video.
-            compile: compile the transformer's blocks with `torch.compile`: some seconds at the first step of each size,
-                then faster steps.
-            float8: multiply the blocks' large matrices in 8 bits, on GPUs that can: faster, but another video.
-            ranks: processes that generate each video together (`parallel.mesh.init_ranks`). Every rank makes the same
-                calls with the same values, seeds included, and gets the video; the device is that of the rank.
+                "auto" picks the fastest placement that fits in free memory, "12GB" or a number of bytes sets a limit,
+                "speed" keeps all weights on the device, "low" minimizes peak memory; or an existing `MemoryPlan`. The
+                video is the same with each of them.
+            weights: "int8" and "fp8" store weight matrices in 8 bits, which changes the output.
+            compile: compile the transformer's blocks with `torch.compile`. The first step at each size takes some
+                seconds longer; later steps are faster.
+            float8: run the blocks' large matrix multiplications in FP8, on GPUs with FP8 support: faster, but the
+                output changes.
+            ranks: processes that generate each video together (`parallel.mesh.init_ranks`). Every rank must make the
+                same calls with the same arguments, including seeds; each returns the video. The device is the rank's.
 
         Raises:
-            UserError: no such model; an incomplete or damaged folder; a device or dtype that is not available; no
-                placement that fits; `compile` or `float8` is not possible here; `ranks` cannot share the heads.
+            UserError: unknown model; incomplete or damaged folder; device or dtype not available; no placement fits in
+                memory; `compile` or `float8` not supported here; attention heads not divisible among the `ranks`.
         """
         spec = model if isinstance(model, ModelSpec) else read_spec(model)
         placement = memory if isinstance(memory, MemoryPlan) else None
@@ -147,25 +148,25 @@ class CogVideoX:
         on_step: OnStep | None = None,
         **options: Unpack[RequestKeywords],
     ) -> Video | list[Video]:
-        """Generate a video from a prompt, and from an image or a video where one is given.
+        """Generate a video from a prompt, optionally conditioned on an image or a video.
 
         Args:
-            prompt: what the video shows; None is the model's example.
-            num_videos: more than 1 returns a list. Video i has seed `seed + i` and equals the video that this seed
-                gives alone.
-            output: frames as uint8, or as float32 in 0..1.
-            on_step: called with a `Progress` after each step. An exception that it raises ends the generation; if it is
-                `Cancelled`, its `videos` are those that were finished.
-            options: the other fields of `Request`, below. None means the default, which where none is named is the
-                model's own (`settings`). `image` is a path, an array [h w 3] or a PIL image; `video` a path, a `Video`
-                or an array [t h w 3], see `generation.request.inputs.read_inputs`.
+            prompt: description of the video; None uses the model's example prompt.
+            num_videos: if above 1, a list is returned. Video i uses seed `seed + i` and is identical to a single-video
+                run with that seed.
+            output: "uint8" frames, or "float" for float32 in 0..1.
+            on_step: called with a `Progress` after each step. Raising an exception in it stops the generation; raise
+                `Cancelled` to get the finished videos in its `videos`.
+            options: the other fields of `Request`, listed below. None means the default, which is the model's
+                (`settings`) unless stated otherwise. `image` is a path, an array [h w 3] or a PIL image; `video` is a
+                path, a `Video` or an array [t h w 3], see `generation.request.inputs.read_inputs`.
 
         Returns:
-            A `Video` with frames [t h w 3], or a list of them if `num_videos` is above 1.
+            A `Video` with frames [t h w 3], or a list of `Video`s if `num_videos` is above 1.
 
         Raises:
-            TypeError: an unknown option.
-            UserError: a value that the model does not support, with the nearest that it does; out of memory.
+            TypeError: unknown option.
+            UserError: unsupported value (the message names the nearest supported one); out of memory.
         """
         if output not in ("uint8", "float"):
             raise UserError(f"output={output!r} must be 'uint8' or 'float'")
@@ -196,12 +197,13 @@ class CogVideoX:
         """Generate the video of a complete request (`generation.request.builder`).
 
         Args:
-            inputs: the request's image and video, if they have been read already.
-            latents_file: where to keep the denoised latents, in case decoding or saving fails. If the file holds those
-                of the same request, they are not denoised again. The caller removes it.
+            inputs: the request's image and video, if they have already been read.
+            latents_file: file for the denoised latents, in case decoding or saving fails. If it already contains the
+                latents of this request, denoising is skipped. The caller deletes the file.
 
         Raises:
-            UserError: out of memory, with the setting to try next; an input that has changed or cannot be read.
+            UserError: out of memory (the message names the setting to try next); an input that has changed or cannot
+                be read.
         """
         inputs = resize_inputs(reopen_inputs(request) if inputs is None else inputs, request)
         frames, out_of_memory = None, ""
@@ -230,14 +232,14 @@ class CogVideoX:
                 if not is_out_of_memory(error) or not isinstance(self.model, PlacedModel):
                     raise
                 out_of_memory = f"out of memory: {next_setting(self.model.plan, request)}"
-            if frames is None:  # raised outside the handler: the traceback there keeps tensors alive
+            if frames is None:  # raised outside the except block, whose traceback would keep tensors alive
                 raise UserError(out_of_memory)
         if backends and backends != {"default"}:
             metadata["attention"] = ", ".join(sorted(backends))
         return Video(frames, fps=request.fps, metadata=metadata)
 
     def replay(self, request: Request) -> Replay:
-        """What reproduces a request's video with this model: the content of its metadata."""
+        """Return the metadata needed to reproduce the request's video with this model."""
         return Replay(
             **{field.name: getattr(request, field.name) for field in fields(Request)},
             model=self.spec.name,
@@ -258,20 +260,20 @@ class CogVideoX:
         name: str | None = None,
         merge: bool = False,
     ) -> str:
-        """Add a LoRA to the transformer, beside those that are loaded already, until `unload_lora`.
+        """Apply a LoRA to the transformer, in addition to those already loaded, until `unload_lora` is called.
 
         Args:
-            file: a LoRA file of any trainer (`transformer.lora.io`), the folder of one, or a LoRA that was read.
-            strength: 1 is as trained, 0 no effect.
-            name: how to refer to it; by default the file's name.
-            merge: add it to the weights: no extra time per step, but a copy of the weights in main memory until it is
-                unloaded.
+            file: a LoRA file in any supported format (`transformer.lora.io`), its folder, or a `LoRA`.
+            strength: multiplier of the LoRA's effect; 1 is as trained, 0 has no effect.
+            name: name of the LoRA in `loras` and `unload_lora`; defaults to the file's name.
+            merge: merge it into the weights. This costs no time per step, but keeps a copy of the changed weights in
+                main memory until the LoRA is unloaded.
 
         Returns:
-            Its name.
+            The name of the LoRA.
 
         Raises:
-            UserError: not a LoRA for this model; a name that is taken; `merge` with offloaded weights.
+            UserError: not a LoRA for this model; the name is already in use; `merge` with offloaded weights.
         """
         if merge and isinstance(self.model, PlacedModel) and not self.model.plan.transformer_is_resident:
             raise UserError(f"merge needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
@@ -292,10 +294,10 @@ class CogVideoX:
         return name
 
     def unload_lora(self, name: str | None = None) -> None:
-        """Remove one LoRA, or all of them. The weights are then bit for bit what they were before.
+        """Remove one LoRA, or all LoRAs if `name` is None. The original weights are bit-exactly restored.
 
         Raises:
-            UserError: there is no LoRA of that name.
+            UserError: no LoRA has that name.
         """
         with self._lock:
             inject.remove_lora(self.model.transformer, name)
@@ -303,7 +305,7 @@ class CogVideoX:
 
 
 def _for_video(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:
-    """`on_step` with the index of the current video in its `Progress`."""
+    """Wrap `on_step` so that its `Progress` has the index of the current video."""
     if on_step is None:
         return None
     return lambda progress: on_step(replace(progress, video=video, num_videos=num_videos))

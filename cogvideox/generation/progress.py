@@ -1,6 +1,6 @@
-"""Progress of a generation, previews of it, and how to cancel it.
+"""Progress reports, previews and cancellation of a generation.
 
-Axes: z latent channels, lt lh lw latent frames, height and width; t h w pictures, height and width in pixels.
+Axes: z latent channels, lt lh lw latent frames, height and width; t h w frames, height and width in pixels.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ Stage = Literal["invert", "denoise", "decode"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a generation has come: passed to `on_step` after each denoising step and each decoded chunk.
+    """The progress of a generation, passed to `on_step` after each denoising step and each decoded chunk.
 
-    done, total: steps while inverting and denoising, frames while decoding.
-    video, num_videos: the index of the current video, from 0, and how many there are.
+    done, total: in steps while inverting or denoising, in frames while decoding.
+    video, num_videos: the index of the current video, from 0, and the number of videos.
     render_preview: see `preview`.
     """
 
@@ -41,13 +41,13 @@ class Progress:
     render_preview: Callable[[int, int], Pictures] | None = field(default=None, repr=False, compare=False)
 
     def preview(self, num_pictures: int = 1, max_side: int = 256) -> Pictures:
-        """Small pictures of the current estimate of the video, at evenly spaced times from the first frame on.
+        """Decode the current estimate of the video at low resolution, at evenly spaced times from the first frame on.
 
-        Decoded on demand, in a fraction of the time of a step.
+        Decoding takes a fraction of the time of a step.
 
         Args:
-            num_pictures: at most one for each latent frame.
-            max_side: upper limit of the longer side, in pixels.
+            num_pictures: number of frames, limited to one per latent frame.
+            max_side: maximum length of the longer side, in pixels.
 
         Raises:
             ValueError: this object was not passed to `on_step`.
@@ -61,7 +61,7 @@ OnStep = Callable[[Progress], None]
 
 
 class Cancelled(Exception):
-    """Raise it in `on_step` to cancel a generation. `generate` passes it on with the videos that were finished."""
+    """Raise this in `on_step` to cancel a generation. `generate` re-raises it with the finished videos."""
 
     def __init__(self) -> None:
         super().__init__("the generation was cancelled")
@@ -71,10 +71,9 @@ class Cancelled(Exception):
 def preview(
     vae: CausalVAE, latents: Float[Tensor, "1 z lt lh lw"], num_pictures: int = 1, max_side: int = 256
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Decode some latent frames as small pictures: downscaled in latent space and decoded one by one.
+    """Decode some latent frames at low resolution: downscale them in latent space and decode each by itself.
 
-    A latent frame by itself decodes to one picture instead of four. That is fast, but differs a little from the frames
-    of the video.
+    A single latent frame decodes to one frame instead of four. That is fast, but slightly inexact.
 
     Args:
         latents: at the transformer's scale.

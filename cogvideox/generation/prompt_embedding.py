@@ -1,4 +1,4 @@
-"""Embed the prompts of a request, with a small cache.
+"""Prompt embeddings of a request, with a small cache.
 
 Axes: b prompts (negative or null, then positive), n text tokens, d text width.
 """
@@ -19,8 +19,8 @@ _CACHE_SIZE = 8
 class PromptEmbeddings:
     """Embedded prompts of one request.
 
-    prompt: [1 n d] without guidance; with guidance [2 n d], what it steers away from and then the prompt.
-    null: the unconditional embedding [1 n d]; only for a request with `invert`.
+    prompt: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
+    null: the unconditional embedding [1 n d]; only for requests with `invert`.
     """
 
     prompt: Float[Tensor, "b n d"]
@@ -29,7 +29,7 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedder:
-    """Embeds prompts with a model's text encoder. Recent embeddings are kept: the null prompt, and a prompt that is
+    """Embeds prompts with a model's text encoder. Recent embeddings are cached, so that the null prompt, and a prompt
     used with many seeds, are encoded once."""
 
     model: LoadedModel
@@ -38,7 +38,7 @@ class PromptEmbedder:
     cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def embed_request(self, request: Request) -> PromptEmbeddings:
-        """The embeddings that a request needs.
+        """Return the embeddings for a request.
 
         Raises:
             UserError: a prompt has more tokens than the model's text length.
@@ -51,7 +51,7 @@ class PromptEmbedder:
         return PromptEmbeddings(torch.cat([negative, prompt]), null)
 
     def embed(self, text: str) -> Float[Tensor, "1 n d"]:
-        """The embedding of one text."""
+        """Return the embedding [1 n d] of a text."""
         if text not in self.cache:
             if len(self.cache) >= _CACHE_SIZE:
                 self.cache.clear()
@@ -61,5 +61,5 @@ class PromptEmbedder:
         return self.cache[text]
 
     def _null(self, like: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
-        """The embedding of the null prompt: zeros or that of the empty text, as the model was trained."""
+        """Return the null prompt embedding used in training: zeros or the embedding of the empty text."""
         return torch.zeros_like(like) if self.model.settings.null_text == "zero" else self.embed("")

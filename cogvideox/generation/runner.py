@@ -1,4 +1,4 @@
-"""Generate one video: a single clip, the continuation of a clip, or a chain of clips.
+"""Generate one video: a single clip, an extension of a clip, or a chain of clips.
 
 Axes: c latent channels, t frames or latent frames, h w height and width in pixels or latents.
 """
@@ -36,16 +36,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """What stays the same while one video is generated.
+    """Generates one video with a fixed model, prompts and settings.
 
-    generator: the source of all random numbers, drawn in the order of diffusers: the posterior sample of the image, of
-        the input video, the initial noise, the sampler's noise.
-    output: the type of the frames: "uint8", or "float", which is float32 in 0..1.
+    generator: the source of all random numbers. They are sampled in diffusers' order: the posterior of the image, the
+        posterior of the input video, the initial noise, the sampler's noise.
+    output: frame type: "uint8", or "float" for float32 in 0..1.
     report: called with the progress.
-    ranks: the processes that generate the video together, each holding everything that `parallel` does not split.
+    ranks: the processes that generate the video together; each has a full copy of whatever `parallel` does not split.
     slicing: how the VAE splits a chunk to save memory.
-    checkpoint: keeps denoised latents until the video is written.
-    num_denoised: latent frames of each clip that was denoised so far.
+    checkpoint: saves denoised latents until the video is written.
+    num_denoised: latent frames of each clip denoised so far.
     """
 
     model: LoadedModel
@@ -61,13 +61,13 @@ class Runner:
     num_denoised: list[int] = field(default_factory=list)
 
     def run(self, request: Request, inputs: Inputs) -> np.ndarray:
-        """Generate the frames [t h w 3] of a request. The inputs have the request's height and width."""
+        """Generate the frames [t h w 3] of a request. The inputs must have the request's height and width."""
         if request.window is not None and self.model.transformer.config.takes_image:
             return self._run_chain(request, inputs)
         return self._extend(request, inputs) if request.extend else self._run_clip(request, inputs, self.report)
 
     def _run_clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
-        """Generate one clip from the prompt, an image, or a video of at least as many frames."""
+        """Generate one clip from the prompt, an image, or a video that is at least as long."""
         vae, picture, image = self.model.vae, inputs.image, None
         if picture is None and inputs.video is not None and self.model.transformer.config.takes_image:
             picture = inputs.video[0]
@@ -78,8 +78,8 @@ class Runner:
         return self._decode(latents, request.num_frames, report)
 
     def _extend(self, request: Request, inputs: Inputs) -> np.ndarray:
-        """Continue a clip with a text-to-video model: its last frames are the known beginning of a new clip. The input
-        frames themselves are returned unchanged."""
+        """Extend a clip with a text-to-video model: its last frames are the known first frames of a new clip. The input
+        frames are returned unchanged."""
         if inputs.video is None or request.overlap is None:
             raise UserError("a request to extend needs a video and an overlap: build it with `builder.build_request`")
         num_context = long_video.num_context_frames(len(inputs.video), request.overlap)
@@ -90,7 +90,7 @@ class Runner:
         return np.concatenate([self._as_output(inputs.video), frames[num_context:]])[: request.num_frames]
 
     def _run_chain(self, request: Request, inputs: Inputs) -> np.ndarray:
-        """Generate clip after clip with an image-to-video model, each from the last frame of the one before."""
+        """Generate clip after clip with an image-to-video model, each from the last frame of the previous one."""
         parts, last = [], inputs.image
         if request.extend and inputs.video is not None:
             parts, last = [self._as_output(inputs.video)], inputs.video[-1]
@@ -104,12 +104,12 @@ class Runner:
         return np.concatenate(parts)[: request.num_frames]
 
     def _report_clip(self, number: int, num_clips: int, progress: Progress) -> None:
-        """Report the progress of one of several clips as part of the whole."""
+        """Report the progress of one of several clips as progress of the whole video."""
         done = number * progress.total + progress.done
         self.report(replace(progress, done=done, total=num_clips * progress.total))
 
     def _encode(self, frames: np.ndarray, scale: float | None = None) -> Float[Tensor, "1 c t h w"]:
-        """Latents of frames, multiplied by `scale` (default: the VAE's scaling factor)."""
+        """Encode frames to latents multiplied by `scale` (default: the VAE's scaling factor)."""
         vae = self.model.vae
         encode_sliced = partial(
             encode,
@@ -126,7 +126,7 @@ class Runner:
     def _denoise(
         self, request: Request, num_frames: int, conditioning: Conditioning, report: OnStep
     ) -> Float[Tensor, "1 c t h w"]:
-        """Latents of the next clip, from the checkpoint if it has them."""
+        """Denoise the next clip, or load its latents from the checkpoint."""
         clip, latents = len(self.num_denoised), None
         if self.checkpoint is not None:
             latents = self.checkpoint.get(clip, self.generator)
@@ -157,10 +157,10 @@ class Runner:
         return self._with_smaller_slices(decode_sliced, latents.shape[3])
 
     def _with_smaller_slices(self, work: Callable[..., Result], num_rows: int) -> Result:
-        """The result of `work(slicing=...)`. Out of memory, it starts again with smaller slices, which give the same.
+        """Return `work(slicing=...)`; on out of memory, retry with smaller slices, which give the same result.
 
         Args:
-            num_rows: height of the latents, which limits the number of strips.
+            num_rows: height of the latents, the maximum number of strips.
         """
         slicing: VAEMemoryMode | None = self.slicing
         while slicing is not None:
@@ -169,7 +169,7 @@ class Runner:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.ranks is not None:
                     raise
-            # Not inside the handler: the exception keeps the tensors of the failed attempt alive.
+            # Retry outside the except block: the exception keeps the tensors of the failed attempt alive.
             slicing = smaller_slicing(slicing, num_rows)
             free_cached_memory(self.device)
             if slicing is not None:

@@ -1,4 +1,4 @@
-"""Decide how a model runs (device, dtype, memory placement, acceleration) before any weight is read, then load it."""
+"""Choose device, dtype, memory plan and acceleration before any weight is read, then load the model."""
 
 import os
 import shutil
@@ -23,15 +23,15 @@ from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import has_float8_arithmetic, to_float8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
-"""How to keep the transformer's weights on the device, unchanged."""
+"""Advice on how to keep the transformer's weights on the device without quantization."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model runs.
+    """Device, dtype, memory plan and acceleration of a model.
 
-    dtype: the precision that the networks compute in.
-    plan: where the weights lie, and what the VAE is split into, so that the model fits.
+    dtype: the networks' compute dtype.
+    plan: placement of the weights and slicing of the VAE, such that the model fits in memory.
     compile, float8: see `LoadOptions`.
     """
 
@@ -51,17 +51,17 @@ def choose_setup(
     ranks: Ranks | None = None,
     benchmark: bool = False,
 ) -> Setup:
-    """Decide how a model runs, and check that it can. Reads the tokenizer and the headers of the weight files only.
+    """Choose how to run a model and check that it is possible. Reads only the tokenizer and the weight files' headers.
 
     Args:
-        requests: the videos to generate, all of which have to fit; by default one of the model's own size.
-        placement: a memory plan that was made before, in place of `options.memory` and `options.weights`.
-        ranks: the processes that share the work; the device is then that of this rank.
-        benchmark: time the CPU for a tenth of a second, for a better estimate of the duration.
+        requests: the videos to generate, all of which have to fit in memory; defaults to one of the model's size.
+        placement: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
+        ranks: the processes that generate together; the device is then this rank's.
+        benchmark: time the CPU for a tenth of a second, to improve the estimated duration.
 
     Raises:
-        UserError: the device or dtype is not available; no placement fits in memory; `compile` or `float8` is not
-            possible here; a prompt is longer than the model's text length.
+        UserError: device or dtype not available; no placement fits in memory; `compile` or `float8` not supported
+            here; a prompt is longer than the model's text length.
     """
     device = choose_device(options.device) if ranks is None else ranks.device
     dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
@@ -76,7 +76,7 @@ def choose_setup(
 
 
 def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
-    """Load a model's networks as decided.
+    """Load a model's networks according to a setup.
 
     Raises:
         UserError: a file is missing or damaged; out of memory.
@@ -87,7 +87,7 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    if model is None:  # raised outside the handler: the traceback there keeps tensors alive
+    if model is None:  # raised outside the except block, whose traceback would keep tensors alive
         raise UserError(f"out of memory while loading the model: {next_setting(setup.plan)}")
     if setup.float8:
         to_float8(model.transformer)

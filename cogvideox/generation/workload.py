@@ -1,4 +1,4 @@
-"""What a request means for the memory planner, and what to try when memory runs out. Imports no torch."""
+"""Workload of a request for the memory planner, and fallbacks after an out-of-memory error. Imports no torch."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ MAX_STRIPS = 32
 
 
 def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
-    """The work of the request with the most pixels per step, and among equals with the most pixels in all."""
+    """Return the workload of the request with the most pixels per step; ties are broken by total pixels."""
 
     def size(request: Request) -> tuple[int, int]:
         pixels = request.height * request.width
@@ -22,7 +22,7 @@ def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
 
 
 def workload_of(request: Request, spec: ModelSpec) -> Workload:
-    """The work of a request, for the memory planner."""
+    """Return the workload of a request."""
     window_frames = min(request.window or request.num_frames, request.num_frames)
     chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
@@ -45,7 +45,7 @@ def workload_of(request: Request, spec: ModelSpec) -> Workload:
 
 
 def default_workload(spec: ModelSpec) -> Workload:
-    """The work of a request with the model's defaults."""
+    """Return the workload of a request with the model's defaults."""
     settings = spec.settings
     num_texts = 1 if settings.guidance_scale == 1 else 2
     return Workload(
@@ -61,10 +61,10 @@ def default_workload(spec: ModelSpec) -> Workload:
 
 
 def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
-    """Advice for when memory ran out in spite of the plan.
+    """Suggest a setting after an out-of-memory error.
 
     Args:
-        request: what was generated; None if the model was being loaded.
+        request: the request being generated; None while the model was loading.
     """
     if plan.placement != "group_offload":
         return "load the model with memory='low' (--memory low)"
@@ -76,8 +76,8 @@ def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
 
 
 def smaller_slicing(slicing: VAEMemoryMode, num_rows: int) -> VAEMemoryMode | None:
-    """The next way of running the VAE that takes less memory: strips of half the height, down to one row of latents,
-    then offloading. None if there is none."""
+    """Return the next VAE memory mode that uses less memory: strips of half the height, down to one row of latents,
+    then offloading; None if there is none."""
     if slicing.strips < num_rows and slicing.strips < MAX_STRIPS:
         return VAEMemoryMode(min(2 * slicing.strips, num_rows), slicing.offload)
     return None if slicing.offload else VAEMemoryMode(slicing.strips, True)

@@ -1,1 +1,1 @@
-"""What is to be generated: the request, its validation, its input files."""
+"""Generation requests: options, defaults, validation and input files."""

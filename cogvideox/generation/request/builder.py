@@ -1,4 +1,4 @@
-"""Build complete requests from the caller's values and the model's defaults, and check them. Imports no torch."""
+"""Build complete requests from the caller's values and the model's defaults, and validate them. Imports no torch."""
 
 import secrets
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ def build_request(
     """Read the input image and video, and build the request.
 
     Args:
-        prompt: None is the model's first example.
+        prompt: None uses the model's first example prompt.
         image, video: see `inputs.read_inputs`.
-        values: the other fields of `Request`. None means the model's default, and for `seed` a random one.
+        values: the other fields of `Request`. None means the model's default, or a random value for `seed`.
 
     Raises:
-        TypeError: there is no field of that name.
-        UserError: a value that the model does not support, with the nearest one that it does; an unreadable input.
+        TypeError: unknown field.
+        UserError: unsupported value (the message names the nearest supported one); unreadable input.
     """
     from cogvideox.generation.request.inputs import read_inputs  # imports numpy, which `--help` does not need
 
@@ -48,7 +48,7 @@ def build_request(
 
 
 def complete_request(spec: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
-    """Build the request for inputs that have been read. Other arguments and errors as for `build_request`."""
+    """Build the request for inputs that have already been read. Other arguments and errors: see `build_request`."""
     given = check_values(Request, {"prompt": prompt, **values})
     request = Request(
         **{**_defaults(spec, inputs, given), **given},
@@ -68,7 +68,7 @@ def reopen_inputs(request: Request) -> "Inputs":
     """Read the input image and video of a request again.
 
     Raises:
-        UserError: an input was given in memory, has changed since or cannot be read.
+        UserError: an input was given in memory, has changed, or cannot be read.
     """
     from cogvideox.generation.request.inputs import read_inputs
 
@@ -77,7 +77,7 @@ def reopen_inputs(request: Request) -> "Inputs":
 
 
 def split_seeds(request: Request, num_videos: int) -> list[Request]:
-    """One request per video, with consecutive seeds, so that each video can be generated again by itself.
+    """Return one request per video, with consecutive seeds, so that each video can be reproduced by itself.
 
     Raises:
         UserError: `num_videos` is below 1, or the last seed would be too large.
@@ -90,11 +90,11 @@ def split_seeds(request: Request, num_videos: int) -> list[Request]:
 
 
 def _defaults(spec: ModelSpec, inputs: "Inputs | None", given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for the fields that the caller left out, which depend on the model and on the fields that are given."""
+    """Return default values for missing fields; they depend on the model and on the given fields."""
     image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
     settings, extend = spec.settings, given.get("extend", False)
     height, width = _default_size(spec, image if image is not None or video is None else video[0], given)
-    # At scale 1 there is no guidance, so there is no scale to vary over the steps.
+    # At scale 1 guidance is off, so dynamic guidance does not apply.
     guided = given.get("guidance_scale", settings.guidance_scale) != 1
     return {
         "prompt": given["prompt"] if "prompt" in given else _example_prompt(spec),
@@ -120,7 +120,7 @@ def _example_prompt(spec: ModelSpec) -> str:
 
 
 def _default_size(spec: ModelSpec, picture: "np.ndarray | None", given: Mapping[str, Any]) -> tuple[int, int]:
-    """The model's height and width; if it was trained on many sizes, the size whose shape is nearest to the input's."""
+    """Return the model's size, or, for a model trained on many sizes, the size nearest to the input's aspect ratio."""
     defaults, trained = spec.settings, spec.settings.trained
     one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
     one_size = one_size or spec.transformer.use_learned_positional_embeddings
@@ -132,7 +132,7 @@ def _default_size(spec: ModelSpec, picture: "np.ndarray | None", given: Mapping[
 
 
 def _with_windows(request: Request, spec: ModelSpec) -> Request:
-    """The request with the default overlap of windows, and without windows if one window covers all frames."""
+    """Set the default window overlap, or remove the windows if one window covers all frames."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
     if request.overlap is None and not spec.transformer.takes_image:
@@ -141,8 +141,8 @@ def _with_windows(request: Request, spec: ModelSpec) -> Request:
 
 
 def _default_frames(request: Request, num_given: int) -> int:
-    """Frames of a video that is made from one of `num_given` frames: the model's default, or the input's if fewer; if
-    it is extended, the input's and those of one window."""
+    """Return the default number of frames for an input video of `num_given` frames: the model's default, limited to
+    the input's length, or, if the input is extended, its length plus one window."""
     if request.extend and request.window is not None:
         return long_video.default_extension(num_given, request.window, request.overlap)
     return min(request.num_frames, geometry.round_down_frames(num_given))

@@ -19,7 +19,7 @@ from cogvideox.records import Video
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """An image and a video in their own size, each None if there is none, and where they come from."""
+    """The input image and video at their original size, with their sources; None if not given."""
 
     image: UInt8[np.ndarray, "h w 3"] | None = None
     video: UInt8[np.ndarray, "t h w 3"] | None = None
@@ -33,12 +33,12 @@ def read_inputs(image: Any, video: Any, *, fps: float, max_frames: int | None = 
     Args:
         image: the path of an image file, an array [h w 3] (uint8, or float in 0..1), a PIL image, a `Source`, or None.
         video: the path of a video file, a `Video`, an array [t h w 3], a `Source`, or None. Files and `Video`s are
-            resampled to `fps`, so that motion keeps its speed; arrays are used frame by frame.
-        max_frames: upper limit of the frames that are read.
+            resampled to `fps`, so that motion keeps its speed; arrays are not resampled.
+        max_frames: maximum number of frames to read.
 
     Raises:
-        UserError: the file does not exist or cannot be read; an array of another shape or range; a `Source` whose file
-            has changed, or that was in memory.
+        UserError: the file does not exist or cannot be read; an array has the wrong shape or range; a `Source` has
+            changed or was given in memory.
     """
     pixels, image_source = (None, None) if image is None else _read_image(image)
     frames, video_source = (None, None) if video is None else _read_video(video, fps, max_frames)
@@ -49,7 +49,7 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
     if isinstance(image, Source):
         image = checked_path(image, "image")
     if isinstance(image, str | Path):
-        from cogvideox.video import io  # importing PyAV takes a moment, and most requests have no input
+        from cogvideox.video import io  # importing PyAV is slow, and most requests have no input
 
         return io.read_image(image), source_of_file(image)
     if hasattr(image, "getexif"):  # a PIL image: apply its rotation, drop transparency and palette
@@ -69,7 +69,7 @@ def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[n
         return io.read(video, fps=fps, max_frames=max_frames)[0], source_of_file(video)
     if isinstance(video, Video):
         pixels = _to_uint8("video", video.frames, "[t h w 3]", 4)
-        # The frame nearest to each time, as when a file is read.
+        # Nearest-frame resampling, as for files.
         count = max(1, math.ceil(len(pixels) / video.fps * fps - 0.01))
         nearest = (np.arange(count) * video.fps / fps + 0.5).astype(int).clip(max=len(pixels) - 1)
         frames = pixels if video.fps == fps else pixels[nearest]

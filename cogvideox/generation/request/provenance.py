@@ -1,4 +1,4 @@
-"""Files that a video was made from, as recorded in its metadata: path and digest. Imports neither torch nor numpy."""
+"""Path and digest of a video's input files, as recorded in its metadata. Imports neither torch nor numpy."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of an image, a video or a LoRA.
+    """The path and digest of an image, a video or a LoRA.
 
     path: absolute path of the file; None if it was given in memory.
     digest: hash of the file, or of the pixels.
@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA that is applied to the model. Merged into the weights it rounds differently."""
+    """A LoRA applied to the model. Rounding differs between merged and unmerged LoRAs."""
 
     source: Source
     strength: float = 1.0
@@ -32,10 +32,10 @@ class Adapter:
 
 
 def source_of_file(path: str | Path) -> Source:
-    """The `Source` of a file.
+    """Return the `Source` of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     path = Path(path).absolute()
     try:
@@ -46,13 +46,13 @@ def source_of_file(path: str | Path) -> Source:
 
 
 def checked_path(source: Source, name: str) -> str:
-    """The path of a source whose file is unchanged.
+    """Return the path of a source, after checking that the file is unchanged.
 
     Args:
-        name: what it is, for messages.
+        name: "image", "video" and so on, for error messages.
 
     Raises:
-        UserError: it was in memory; the file has changed or cannot be read.
+        UserError: the source was given in memory; the file has changed or cannot be read.
     """
     if source.path is None:
         raise UserError(f"the {name} was given in memory and only its digest is recorded: give it again")
@@ -62,10 +62,10 @@ def checked_path(source: Source, name: str) -> str:
 
 
 def parse_adapter(text: str) -> Adapter:
-    """Parse `FILE` or `FILE:STRENGTH`, as the command line takes a LoRA; FILE may be the folder that a trainer wrote.
+    """Parse the `--lora` argument, `FILE` or `FILE:STRENGTH`; FILE may be a trainer's output folder.
 
     Raises:
-        UserError: no file is named, it does not exist, or the strength is not a number.
+        UserError: FILE is empty or does not exist, or STRENGTH is not a number.
     """
     path, colon, number = text.rpartition(":")
     if not (path if colon else text):

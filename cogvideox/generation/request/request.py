@@ -1,6 +1,6 @@
-"""What to generate (`Request`), with which model and where (`LoadOptions`), and what repeats it (`Replay`). No torch.
+"""Options of a video (`Request`) and of the model (`LoadOptions`), and the metadata to reproduce a video (`Replay`).
 
-These dataclasses are the only place where an option of `cogvideox generate` and of `CogVideoX` is declared.
+Every option of `cogvideox generate` and of `CogVideoX` is declared in these dataclasses only. Imports no torch.
 """
 
 from dataclasses import dataclass, fields
@@ -16,16 +16,16 @@ from cogvideox.transformer.config import GridRule
 
 Task = Literal["text", "image", "video", "extend", "invert"]
 ImageLatentScale = Literal["sat", "diffusers"]
-"""How image latents are scaled where the VAE's configuration sets `invert_scale_latents`, as in the 1.5 image-to-video
-model: not at all, as in the official sampling code, or divided by the scaling factor, as in diffusers (darker)."""
+"""Scaling of image latents if the VAE's config sets `invert_scale_latents`, as in the 1.5 image-to-video model: "sat"
+leaves them unscaled, like the official sampling code; "diffusers" divides them by the scaling factor (darker)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One video to generate. Complete: `builder.build_request` fills in the model's defaults.
+    """One video to generate, with all defaults filled in by `builder.build_request`.
 
     Each field is a keyword of `CogVideoX.generate`, a flag of `cogvideox generate` and a key of the JSON sidecar. The
-    sidecar omits fields that have a default here and hold it.
+    sidecar omits fields that equal their default here.
     """
 
     prompt: Annotated[
@@ -112,14 +112,14 @@ class Request:
 
     @property
     def task(self) -> Task:
-        """The kind of generation."""
+        """The generation task."""
         if self.video is not None:
             return "extend" if self.extend else "invert" if self.invert else "video"
         return "image" if self.image is not None else "text"
 
     @property
     def num_steps(self) -> int:
-        """Denoising steps that are run: the share `strength` of `num_inference_steps`, rounded down."""
+        """The denoising steps actually run: `num_inference_steps` times `strength`, rounded down."""
         return int(self.num_inference_steps * (1.0 if self.strength is None else self.strength))
 
     @property
@@ -130,7 +130,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """Which model to load, where and how to run it: the arguments of `CogVideoX.from_pretrained`."""
+    """Which model to load, on which device, and how to run it: the arguments of `CogVideoX.from_pretrained`."""
 
     model: Annotated[
         str,
@@ -163,7 +163,7 @@ class LoadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Request):
-    """A request and where it was run, which reproduces the frames: the content of the `x.json` beside an `x.mp4`."""
+    """A request with its model, device and settings, which reproduces the video: the content of the JSON sidecar."""
 
     model: str
     device: str
@@ -173,9 +173,9 @@ class Replay(Request):
     loras: tuple[Adapter, ...] = ()
     weights: WeightFormat = "exact"
     float8: bool = False
-    attention: str = "default"  # the kernels that were the fastest on the GPU; a replay chooses again
+    attention: str = "default"  # the fastest kernels on the GPU; not reused in a replay
 
     def metadata(self) -> dict[str, Any]:
-        """JSON values, without fields that hold their default. `config.from_dict(Replay, ...)` is the inverse."""
+        """Return JSON values, without fields equal to their default. `config.from_dict(Replay, ...)` is the inverse."""
         values = config.to_dict(self)
         return {field.name: values[field.name] for field in fields(self) if getattr(self, field.name) != field.default}

@@ -1,7 +1,7 @@
-"""Check a request against a model: what it cannot do is an error, what it was not trained on a warning. No torch.
+"""Validate a request against a model: unsupported values are errors, untrained sizes are warnings. Imports no torch.
 
-Types and fixed bounds of single values are checked before (`cogvideox.options`); here are the rules that depend on the
-model or on several values.
+Types and fixed bounds of single values are checked earlier (`cogvideox.options`); this module checks rules that depend
+on the model or on several values.
 """
 
 import math
@@ -18,7 +18,7 @@ def check(request: Request, spec: ModelSpec) -> None:
     """Check that the model can generate what is requested.
 
     Raises:
-        UserError: it cannot; the message has the rule and, for numbers, the nearest legal value.
+        UserError: it cannot; the message names the rule and, for numbers, the nearest legal value.
     """
     if not request.prompt.strip():
         raise UserError("the prompt is empty: describe in a sentence what the video shows")
@@ -32,10 +32,13 @@ def check(request: Request, spec: ModelSpec) -> None:
 
 
 def check_video(request: Request, num_given: int) -> None:
-    """Check that the input video, of `num_given` frames, has enough frames, or fewer than the video that extends it.
+    """Check that the input video has enough frames, or, if it is to be extended, fewer frames than the output.
+
+    Args:
+        num_given: frames of the input video.
 
     Raises:
-        UserError: it does not; the message has the nearest `num_frames`.
+        UserError: it does not; the message names the nearest legal `num_frames`.
     """
     frames = f"{geometry.format_frames(num_given)} at {request.fps:g} fps"
     if request.extend and request.num_frames <= num_given:
@@ -51,7 +54,7 @@ def check_video(request: Request, num_given: int) -> None:
 
 
 def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
-    """One warning for each size that is legal but outside of the range that the model was trained on."""
+    """Yield a warning for each size that is legal but outside the model's training range."""
     trained, name = spec.settings.trained, "num_frames" if request.window is None else "window"
     n = request.num_frames if request.window is None else request.window
     low, high = trained.num_frames

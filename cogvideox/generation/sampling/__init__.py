@@ -1,1 +1,1 @@
-"""The denoising loop: guidance, step caching, windows, conditioning."""
+"""Denoising of one clip: guidance, step caching, windows and conditioning."""

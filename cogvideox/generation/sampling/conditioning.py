@@ -1,4 +1,4 @@
-"""Latents of input images and videos.
+"""Latents of input images and videos, which condition the generation.
 
 Axes: z latent channels, lt lh lw latent frames, height and width; t h w frames, height and width in pixels.
 """
@@ -22,11 +22,11 @@ Latents = Float[Tensor, "1 z lt lh lw"]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Latents that a clip is generated from, at the transformer's scale. Each is None if the task does not use it.
+    """Latents that condition a clip, at the transformer's scale. Those that the task does not use are None.
 
-    image: [1 z 1 lh lw], the first frame for an image-to-video model.
-    start: all frames, to which noise is added, or which are inverted.
-    known: the first frames, which the clip continues.
+    image: [1 z 1 lh lw], the first frame, for an image-to-video model.
+    start: all frames of the input video, to be noised or inverted.
+    known: the first frames of the clip, if it extends a video.
     """
 
     image: Float[Tensor, "1 z 1 lh lw"] | None = None
@@ -35,7 +35,7 @@ class Conditioning:
 
 
 def resize_inputs(inputs: Inputs, request: Request) -> Inputs:
-    """The inputs in the height and width of the request, fitted as its `fit` says."""
+    """Resize the inputs to the request's height and width, according to its `fit`."""
     return Inputs(
         image=None if inputs.image is None else _resize(inputs.image[None], request)[0],
         video=None if inputs.video is None else _resize(inputs.video, request),
@@ -54,19 +54,19 @@ def encode(
     dtype: torch.dtype,
     slicing: VAEMemoryMode = UNSLICED,
 ) -> Latents:
-    """Sample the posterior of 4k+1 frames: float32 latents, multiplied by `scale`."""
+    """Encode 4k+1 frames and sample the posterior; returns float32 latents multiplied by `scale`."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)
     posterior = vae.encode(video[None], strips=slicing.strips, offload=slicing.offload)
     return posterior.sample(generator).float() * scale
 
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
-    """The factor of an image's latents, see `ImageLatentScale`."""
+    """Return the scale of image latents, see `ImageLatentScale`."""
     if choice == "diffusers" and vae.config.invert_scale_latents:
         return 1 / vae.config.scaling_factor
     return vae.config.image_scaling_factor
 
 
 def _resize(frames: Frames, request: Request) -> UInt8[np.ndarray, "t new_h new_w 3"]:
-    copy = torch.from_numpy(np.array(frames))  # torch takes neither read-only arrays nor negative strides
+    copy = torch.from_numpy(np.array(frames))  # torch supports neither read-only arrays nor negative strides
     return resize(copy, request.height, request.width, request.fit or "cover").numpy()

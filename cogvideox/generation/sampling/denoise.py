@@ -1,4 +1,4 @@
-"""Denoise one clip: from noise to latents, with everything that a request says about it.
+"""Denoise one clip from noise to latents, with the options of a request.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -51,22 +51,21 @@ def denoise(
     """Generate the latents of a clip, at the transformer's scale, in float32.
 
     Args:
-        num_frames: frames of the clip, which may be a part of the request's.
-        dtype: what the transformer computes in.
+        num_frames: frames of this clip; the request may consist of several clips.
+        dtype: the transformer's compute dtype.
         report: called with the progress after each step.
-        ranks: processes that split the prompts of guidance; all of them get the latents.
+        ranks: processes that split the two prompts of guidance; every rank returns the latents.
 
     Raises:
-        UserError: a size that the model does not support; values out of the range of `dtype`; a step cache with
-            `ranks`.
+        UserError: unsupported size; values out of the range of `dtype`; a step cache with `ranks`.
     """
     if request.cache is not None and ranks is not None:
-        # Rounding could make ranks decide differently, and one would wait for another that skips the step.
+        # Rounding could make ranks decide differently; one would then wait forever for another that skips the step.
         raise UserError("cache is not possible with several processes: leave it out, or run without torchrun")
     config, schedule = model.transformer.config, model.schedule
     patch_t, ratio = config.patch_size_t or 1, model.vae.config.spatial_compression_ratio
     size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
-    # The 1.5 models patch pairs of frames. Padding to whole pairs goes in front and is dropped at the end.
+    # The 1.5 models patchify pairs of frames. Padding to whole pairs is added in front and dropped at the end.
     padding = size[0] - geometry.latent_frames(num_frames)
     times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_steps :]
     windows = _windows(request, size[0], patch_t)
@@ -123,10 +122,10 @@ def denoise(
 
 
 def check_finite(x: Tensor, dtype: torch.dtype) -> None:
-    """Check for NaN and infinity, which would become black or arbitrary pixels.
+    """Check for NaN and infinity, which would decode to black or arbitrary pixels.
 
     Raises:
-        UserError: there are some; the network has left the range of `dtype`.
+        UserError: the tensor contains some; activations exceeded the range of `dtype`.
     """
     if not torch.isfinite(x).all():
         wider = "dtype float32 or bfloat16, or " if dtype == torch.float16 else ""
@@ -136,7 +135,7 @@ def check_finite(x: Tensor, dtype: torch.dtype) -> None:
 def _report_step(
     report: OnStep, vae: CausalVAE, padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
 ) -> None:
-    """Report a finished step. The first arguments are bound, the others are those of `diffusion.samplers.OnStep`."""
+    """Report a finished step. The arguments from `i` on are those of `diffusion.samplers.OnStep`."""
     report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, padding:])))
 
 
@@ -149,7 +148,7 @@ def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> gui
 
 
 def _windows(request: Request, num_latents: int, patch_t: int) -> list[range]:
-    """The latent frames of each window, in whole patches."""
+    """Return the latent frames of each window, aligned to patches."""
     if request.window is None or request.overlap is None:
         return [range(num_latents)]
     window = -(-geometry.latent_frames(request.window) // patch_t)

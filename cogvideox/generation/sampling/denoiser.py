@@ -1,4 +1,4 @@
-"""The model as a sampler calls it: the transformer bound to one run, guidance, windows of a long clip, known frames.
+"""The prediction function of a sampler: the transformer bound to one run, guidance, windows and known frames.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -21,32 +21,32 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
 from cogvideox.transformer.position import positions_for, token_grid
 
-# Multiply-adds in one block's linear layers, for one clip, up to which a CUDA graph is recorded. A GPU of 400 TFLOP/s
-# spends half a millisecond on such a block, and launching its kernels one by one takes about as long.
+# A CUDA graph is recorded up to this many multiply-adds in one block's linear layers, for one clip. A 400 TFLOP/s GPU
+# spends half a millisecond on such a block, about as long as it takes to launch its kernels one by one.
 MAX_GRAPH_FLOPS = 2e11
 
-# Maps a state, prompts and the index of a step to the velocity under each prompt.
+# Maps a noisy state, prompt embeddings and a step index to the velocity for each prompt.
 VelocityModel = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
 
 
 class BoundTransformer:
-    """A `VelocityModel`: the transformer for clips of one size and the timesteps of one sampler run.
+    """A `VelocityModel`: the transformer for one clip size and the timesteps of one sampler run.
 
-    What stays the same over the steps is computed once. On a GPU, attention uses the fastest kernel for the shape, and
-    where kernels are shorter than their launch, the forward pass is replayed as a CUDA graph. Neither changes the
-    result. Use it for one run only: a graph reads the weights where they were when it was recorded.
+    Values that do not depend on the step are computed once. On a GPU, attention uses the fastest kernel for the shape,
+    and if kernels run shorter than they take to launch, the forward pass is replayed as a CUDA graph. Neither changes
+    the result. Use it for one run only: a graph reads the weights at the addresses at which it was recorded.
 
     Args:
         times: the sampler's timesteps.
         size: latent frames, height and width.
-        num_text: text tokens of a prompt.
-        rule: how rotary positions follow the size; None for the model's own rule.
-        dtype: what the transformer computes in.
-        image: image latents of an image-to-video model, concatenated to the input on the channel axis.
-        attend: the attention function; the fastest dense one by default.
+        num_text: text tokens per prompt.
+        rule: how rotary positions are computed for the size; defaults to the model's rule.
+        dtype: the transformer's compute dtype.
+        image: image latents for an image-to-video model, concatenated to the input along the channel axis.
+        attend: the attention function; defaults to the fastest dense one.
 
     Raises:
-        UserError: a size that the model's positions do not cover.
+        UserError: the model's position embeddings do not cover the size.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class BoundTransformer:
     def __call__(
         self, x: Float[Tensor, "s c t h w"], prompts: Float[Tensor, "b n d"], i: int
     ) -> Float[Tensor, "b out t h w"]:
-        """The velocity at step `i` under each prompt, from one state for all prompts or one for each."""
+        """Return the velocity at step `i` for each prompt, from one shared state or one state per prompt."""
         if self.image is not None:
             image = self.image.to(self.dtype).expand(len(x), -1, -1, -1, -1)
             x = torch.cat((x.to(self.dtype), image), dim=1)
@@ -96,15 +96,15 @@ class BoundTransformer:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """The prediction that a sampler calls, `denoiser(x, t, i)`, see `diffusion.samplers`.
+    """The sampler's prediction function, `denoiser(x, t, i)`, see `diffusion.samplers`.
 
-    models: one for each window; they differ only in their step caches.
-    prompts: the prompt [1 n d] without guidance; with it [2 n d], what it steers away from and then the prompt.
+    models: one per window; they differ only in their step caches.
+    prompts: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
     scale: the guidance scale at each timestep; None without guidance.
-    guided_steps: steps with guidance (Kynkaanniemi et al. 2024); the others run the prompt alone, in half the time.
-    windows: latent frames of each window; None is the whole clip at once.
+    guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps run the prompt only, in half the time.
+    windows: latent frames of each window; None processes the whole clip at once.
     weights: see `window_weights`.
-    known, schedule: latents of the first frames, if they are known, and the noise schedule that they need.
+    known, schedule: latents of the known first frames, if any, and the noise schedule to noise them with.
     """
 
     models: Sequence[VelocityModel]
@@ -127,15 +127,15 @@ class Denoiser:
         return v if self.known is None else self._with_known_frames(x, v, t)
 
     def _guided(self, model: VelocityModel, x: Tensor, t: int, i: int) -> Float[Tensor, "1 c t h w"]:
-        """The velocity under classifier-free guidance."""
+        """Return the velocity with classifier-free guidance."""
         if self.scale is None or len(self.prompts) == 1 or i not in self.guided_steps:
             return model(x, self.prompts[-1:], i)
         uncond, cond = model(x, self.prompts, i).chunk(2)
         return combine(cond, uncond, self.scale(t))
 
     def _with_known_frames(self, x: Tensor, v: Tensor, t: int) -> Float[Tensor, "1 c t h w"]:
-        """The velocity with that of the known frames replaced by the one that leads to them from their current state:
-        any sampler then ends there, and on the way the network sees the known frames with noise."""
+        """Replace the velocity of the known frames by one that leads from their current state to their latents.
+        Any sampler then ends at these latents, and the network sees the noised known frames at every step."""
         assert self.known is not None
         assert self.schedule is not None
         count, abar = self.known.shape[2], self.schedule.alphas_cumprod[t].item()
@@ -146,12 +146,12 @@ class Denoiser:
 def window_weights(
     windows: Sequence[range], patch_t: int = 1, device: torch.device | str = "cpu"
 ) -> list[Float[Tensor, "_t 1 1"]]:
-    """The weights with which windows of one clip that share frames are averaged (Wang et al. 2023, "Gen-L-Video").
+    """Return the weights for averaging overlapping windows of a clip (Wang et al. 2023, "Gen-L-Video").
 
-    Every step predicts each window as a clip of its own and averages the shared frames, so the windows stay one video
-    throughout and have no seams. Weights rise linearly from the ends of a window to its middle, and sum to 1 over the
-    windows of a frame. The first `patch_t` frames of every window but the first have weight 0 and are only context:
-    there the network expects the latents of a single frame.
+    Every step predicts each window as a separate clip and averages the shared frames, so the video has no seams between
+    windows. Weights rise linearly from the ends of a window to its middle, and sum to 1 over the windows that contain a
+    frame. The first `patch_t` frames of every window but the first have weight 0 and serve as context only, because the
+    network expects the latents of a single frame there.
     """
     length = len(windows[0])
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
@@ -161,16 +161,16 @@ def window_weights(
     total = torch.zeros(windows[-1].stop, 1, 1)
     for window, weight in zip(windows, weights):
         total[window.start : window.stop] += weight
-    # Moved to the device once: moving them in every step would synchronize with it.
+    # Moved to the device once: a copy in every step would synchronize with the GPU.
     return [(weight / total[w.start : w.stop]).to(device) for w, weight in zip(windows, weights)]
 
 
 def predict_sequentially(model: VelocityModel, x: Tensor, prompts: Tensor, i: int) -> Float[Tensor, "b c t h w"]:
-    """Run the prompts one after the other instead of as a batch, which takes less memory."""
+    """Run the prompts one after the other instead of as a batch, to save memory."""
     return torch.cat([model(x, prompt, i) for prompt in prompts.split(1)])
 
 
 def fits_graph(model: Transformer, num_tokens: int) -> bool:
-    """Whether a forward pass is short and all weights stay in place: hooks that load weights cannot be replayed."""
+    """Whether a forward pass is short enough for a CUDA graph and has no hooks, which a graph cannot replay."""
     hooked = any(block._forward_pre_hooks for block in model.blocks)
     return not hooked and 24 * num_tokens * model.config.width**2 <= MAX_GRAPH_FLOPS

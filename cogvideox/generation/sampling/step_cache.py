@@ -1,16 +1,16 @@
-"""Skip steps whose velocity can be extrapolated: faster, but another video.
+"""Skip steps whose velocity can be extrapolated: faster, but the output changes.
 
-Each computed step shows how far off the extrapolated velocity was, and so how fast the prediction error grows at this
-time. Assuming that it keeps growing at this rate, a skipped step has a known error relative to the latents, and steps
-are skipped as long as the sum of these errors stays within a budget. This is close to EasyCache (Zhou et al. 2025),
-which measures along the path of the state instead of the noise schedule and reuses the last velocity.
+The prediction error at each computed step estimates the error growth rate. Assuming a constant rate, the relative error
+that a skipped step adds to the latents can be estimated, and steps are skipped while the sum of these errors stays
+within a budget. This resembles EasyCache (Zhou et al. 2025), which measures along the trajectory of the state instead
+of the noise schedule and reuses the last velocity.
 
-The velocity is extrapolated linearly from the last two computed ones (like features in TaylorSeer, Liu et al. 2025),
-scaled by the share of the change that proved true the last time: nearly all of it on the smooth path of DDIM, almost
-none where a sampler adds noise, so that there the last velocity is reused.
+The velocity is extrapolated linearly from the last two computed ones (like features in TaylorSeer, Liu et al. 2025).
+The slope is scaled by the fraction that continued last time: nearly 1 on the smooth trajectory of DDIM, nearly 0 if the
+sampler adds noise, in which case the last velocity is reused.
 
-The cache wraps the model and does not depend on how its blocks are compiled, recorded or offloaded; a skipped step
-costs nothing. The decision reads one number from the device per computed step.
+The cache wraps the model and works with compilation, CUDA graphs and offloading; a skipped step costs nothing. The
+decision reads one number from the device per computed step.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -29,25 +29,25 @@ from cogvideox.generation.sampling.denoiser import VelocityModel
 class StepCache:
     """A `VelocityModel` that extrapolates some steps instead of computing them, for one sampler run over one window.
 
-    The two halves of guidance have separate velocities, so the guidance scale may change from step to step. Both are
-    computed or neither, so it makes no difference whether they run as a batch or one after the other. Where the prompt
-    runs alone (outside of the guidance interval), its velocity is the last one.
+    The two halves of guidance have separate velocities, so the guidance scale may change from step to step. Either both
+    or neither are computed, so batched and sequential guidance give the same result. Outside the guidance interval only
+    the prompt's velocity (the last of the batch) is computed.
 
     Args:
         times: the sampler's timesteps, descending.
-        budget: upper limit of the summed error of consecutive skipped steps, relative to the latents.
+        budget: maximum summed error of consecutive skipped steps, relative to the latents.
     """
 
     def __init__(self, model: VelocityModel, times: Sequence[int], schedule: Schedule, budget: float) -> None:
         self.model = model
         self.budget = budget
         abar = [float(schedule.alphas_cumprod[t]) for t in times]
-        # Denoising moves along a quarter circle: the angle of each step, from pure noise (pi / 2) to data (0).
+        # The angle of each step on a quarter circle, from pure noise (pi / 2) to data (0).
         self.angles = [*(math.atan2(math.sqrt(1 - a), math.sqrt(a)) for a in abar), 0.0]
         self.velocity: Tensor | None = None  # of the last computed step
-        self.computed_at = 0  # the index of that step
+        self.computed_at = 0  # index of the last computed step
         self.slope: Tensor | None = None  # change of the velocity per radian between the last two computed steps
-        self.confidence = torch.zeros(())  # share of the previous slope that continued
+        self.confidence = torch.zeros(())  # fraction of the previous slope that continued
         self.error_rate = math.inf  # relative error of the extrapolation per radian
         self.spent = 0.0  # summed error of the steps skipped since `computed_at`
         self.num_computed = 0
@@ -68,7 +68,7 @@ class StepCache:
         return velocity
 
     def _extrapolate(self, i: int, num_prompts: int) -> Float[Tensor, "b c t h w"]:
-        """The velocity at step `i` under the last `num_prompts` prompts."""
+        """Return the extrapolated velocity at step `i` for the last `num_prompts` prompts."""
         assert self.velocity is not None
         velocity = self.velocity[-num_prompts:]
         if self.slope is None or len(self.slope) < num_prompts:
@@ -76,7 +76,7 @@ class StepCache:
         return velocity + self.confidence * self._angle_to(i) * self.slope[-num_prompts:]
 
     def _update(self, velocity: Float[Tensor, "b c t h w"], i: int) -> None:
-        """Update error rate, slope and confidence from a computed velocity, for the prompts it shares with the last."""
+        """Update error rate, slope and confidence from a computed velocity, for the prompts computed both times."""
         assert self.velocity is not None
         angle, both = self._angle_to(i), min(len(velocity), len(self.velocity))
         before, now = self.velocity[-both:].float(), velocity[-both:].float()
@@ -89,17 +89,17 @@ class StepCache:
         self.slope = slope
 
     def _angle_to(self, i: int) -> float:
-        """The angle from the last computed step to step `i`."""
+        """Return the angle from the last computed step to step `i`."""
         return self.angles[self.computed_at] - self.angles[i]
 
     def _error_weight(self, i: int) -> float:
-        """The error of the latents after step `i` per unit of `error_rate`: the angle since the last computed step
-        times the angle of this step, relative to the signal, so that errors under much noise weigh more."""
+        """Return the error of the latents after step `i` per unit of `error_rate`: the angle since the last computed
+        step times the angle of this step, divided by the signal level, so that errors at high noise count more."""
         here, after = self.angles[i], self.angles[i + 1]
         return self._angle_to(i) * (here - after) / math.cos(after)
 
 
 def _relative_error(found: Float[Tensor, "b c t h w"], expected: Float[Tensor, "b c t h w"]) -> float:
-    """The largest relative error over the prompts."""
+    """Return the largest relative error over the prompts."""
     found, expected = found.flatten(1), expected.flatten(1)
     return ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
