@@ -1,6 +1,6 @@
 """The two grammars (which words a scene may use), `Toy` and `Scene`, and the rule that withholds compositions.
 
-Units: lengths are fractions of the frame's shorter side, with the origin at the centre of the frame, x to the right
+Units: lengths are fractions of the frame's shorter side, with the origin at the center of the frame, x to the right
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
 
 **The withheld rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
