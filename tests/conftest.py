@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+HERE = Path(__file__).parent
+
 # Read when torch is imported, so set before any test module. Two workers use two cores best with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HOME"] = str(HERE.parent / "build/no-cache")  # models and tokens of the user do not count
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -25,7 +28,6 @@ if os.environ.get("CI"):
     # All optional packages are installed in CI, so a missing one is an error there. Elsewhere it skips the test.
     pytest.importorskip = lambda name, *args, **options: importlib.import_module(name)
 
-HERE = Path(__file__).parent
 QUICK_FOLDERS = {"unit", "laws", "parity", "flow"}
 
 if find_spec("beartype"):
