@@ -31,21 +31,21 @@ def main() -> None:
     parser.add_argument("--num-prompts", type=int, default=36)
     parser.add_argument("--prompts", type=Path, help="a text file with one prompt per line, instead of sampled prompts")
     parser.add_argument("--grammar", default="core", choices=("core", "full"), help="grammar of sampled prompts")
-    parser.add_argument("--side", default="withheld", choices=("withheld", "training", "all"))
+    parser.add_argument("--split", default="withheld", choices=("withheld", "training", "all"))
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts; video i has seed + i")
     parser.add_argument("--out", type=Path, default=Path("build/page"))
     options = parser.parse_args()
     if options.prompts is not None:
-        for name in ("num_prompts", "grammar", "side"):
+        for name in ("num_prompts", "grammar", "split"):
             if getattr(options, name) != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} cannot be combined with --prompts: leave one of them out")
-        options.grammar, options.side = "full", None  # free prompts may describe anything
+        options.grammar, options.split = "full", None  # free prompts may describe anything
 
     pipe = CogVideoX.from_pretrained(options.model)
     if options.prompts is not None:
         prompts = [line for line in options.prompts.read_text().splitlines() if line.strip()]
     else:
-        drawn = sample_prompts(options.num_prompts, options.seed, split=options.side, grammar=options.grammar)
+        drawn = sample_prompts(options.num_prompts, options.seed, split=options.split, grammar=options.grammar)
         prompts = [prompt for prompt, _ in drawn]
     results = [generate(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
     spec = pipe.settings

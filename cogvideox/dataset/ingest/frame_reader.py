@@ -1,4 +1,4 @@
-"""Reading of a clip window's frames, and a contact sheet of some windows."""
+"""Reading of the frames of a clip window, and a preview of many windows on one sheet."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from cogvideox.geometry import FRAME_RATIO, round_down_frames
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
-NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a contact sheet
+NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a preview sheet
 CELL_SIDE = 160  # longer side of a frame on the sheet, in pixels, about
 
 
@@ -42,7 +42,7 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
     return frames[: round_down_frames(len(frames))]
 
 
-def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
+def preview_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
     """Show four frames each of up to 16 windows, evenly spaced over the list, two windows per row.
 
     Frames keep their aspect ratio, on black. Windows that cannot be read are left out.
@@ -69,6 +69,6 @@ def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w
         cells.append(resize_pad(torch.from_numpy(few), *size).numpy())
         shown.append(windows[index])
     if not cells:
-        raise UserError("cannot make a contact sheet: no clip can be read")
+        raise UserError("cannot make a preview sheet: no clip can be read")
     labels = [f"{window.clip.source.name}: {window.clip.caption}" for window in shown]
     return side_by_side(np.stack(cells), columns=2, labels=labels), shown

@@ -75,10 +75,8 @@ def white_balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None
     color = torch.tensor([BACKGROUND_COLORS[name] for name, _ in chosen]).view(-1, 1, 3, 1, 1)
     white = video / tint
     brightness = (white * color).sum(dim=2) / color.square().sum(dim=2)
-    maximum = torch.tensor([MAX_BRIGHTNESS_BLACK if name == "black" else MAX_BRIGHTNESS for name, _ in chosen]).view(
-        -1, 1, 1, 1
-    )
-    return white, torch.minimum(brightness.clamp_(min=MIN_BRIGHTNESS), maximum), found
+    maxima = torch.tensor([MAX_BRIGHTNESS_BLACK if name == "black" else MAX_BRIGHTNESS for name, _ in chosen])
+    return white, torch.minimum(brightness.clamp_(min=MIN_BRIGHTNESS), maxima.view(-1, 1, 1, 1)), found
 
 
 def read_scene_facts(

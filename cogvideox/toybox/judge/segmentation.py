@@ -77,15 +77,15 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
         (components.view(b * t, -1) + size * torch.arange(b * t)[:, None]).flatten(), minlength=b * t * size
     )
     num_pixels.view(b * t, size)[:, 0] = 0
-    kept = ((num_pixels > AREA_RANGE[0] * unit**2) & (num_pixels < AREA_RANGE[1] * unit**2)).nonzero()[:, 0]
+    selected = ((num_pixels > AREA_RANGE[0] * unit**2) & (num_pixels < AREA_RANGE[1] * unit**2)).nonzero()[:, 0]
     index = torch.full((b * t * size,), -1, dtype=torch.long)
-    index[kept] = torch.arange(len(kept))
+    index[selected] = torch.arange(len(selected))
     component = index[label]  # [n pixels], -1 on the background
     on = component >= 0
     which = component[on]
 
     def total(values: Tensor) -> Float[Tensor, " p"]:
-        return torch.zeros(len(kept)).index_add_(0, which, values)
+        return torch.zeros(len(selected)).index_add_(0, which, values)
 
     distance_on = distance.view(b * t, -1)[on]
     # Typical distance of a toy's interior from the floor; the toy's edge is at half of it, blurred or not.
@@ -104,13 +104,13 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
 
     reference = color.clamp(min=MIN_COLOR)
     shade = (pixels * reference[which]).sum(dim=-1) / reference.square().sum(dim=-1)[which]
-    planes = torch.zeros(len(kept), 2, h * w)
+    planes = torch.zeros(len(selected), 2, h * w)
     where = on.nonzero()[:, 1]
     planes[which, 0, where] = mask
     planes[which, 1, where] = mask * shade
     patches = _patches(planes.view(-1, 2, h, w), x, y, area)
     blobs: list[list[list[Blob]]] = [[[] for _ in range(t)] for _ in range(b)]
-    for p, frame in enumerate((kept // size).tolist()):
+    for p, frame in enumerate((selected // size).tolist()):
         blobs[frame // t][frame % t].append(Blob(float(x[p]), float(y[p]), float(area[p]), color[p], patches[p]))
     covered = max_pool2d(on.view(b * t, 1, h, w).float(), 3, stride=1, padding=1) > 0
     return blobs, covered.view(b, t, h, w)

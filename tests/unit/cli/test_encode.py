@@ -65,7 +65,7 @@ def test_a_dry_run_lists_captions_that_are_too_long(run, data, model):
 def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, here):
     clips.video(here / "bad/d.mp4", "a ball " * 500)
     ran = run("encode", here / "bad", "--model", model, "--sheet", "see.png")
-    assert ran.status == 2 and "cannot make a contact sheet" in ran.err and "its caption cannot be used" in ran.out
+    assert ran.status == 2 and "cannot make a preview sheet" in ran.err and "its caption cannot be used" in ran.out
 
 
 def test_the_last_job_writes_the_index(run, data, model, here):

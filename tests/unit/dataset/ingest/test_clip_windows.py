@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import clip_windows
-from cogvideox.dataset.ingest.frame_reader import contact_sheet, read_window
+from cogvideox.dataset.ingest.frame_reader import preview_sheet, read_window
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.errors import UserError
 from cogvideox.geometry import cover
@@ -113,7 +113,7 @@ def test_a_truncated_file_is_trimmed_or_rejected(tmp_path):
         read_window(replace(window, num_frames=17))
 
 
-def test_the_contact_sheet_shows_the_windows(tmp_path):
+def test_the_preview_sheet_shows_the_windows(tmp_path):
     clips.video(tmp_path / "a.mp4")
     clips.image(tmp_path / "b.png", size=(48, 32))
     damaged = clips.damaged(tmp_path)
@@ -121,8 +121,8 @@ def test_the_contact_sheet_shows_the_windows(tmp_path):
     for clip in scan_folder(tmp_path).clips:
         with suppress(UserError):
             windows += clip_windows(clip, target)
-    sheet, shown = contact_sheet(windows)
+    sheet, shown = preview_sheet(windows)
     assert [window.clip.source.name for window in shown] == ["a.mp4", "b.png"]
     assert "half.mp4" in damaged and sheet.shape[2] == 3 and sheet.max() > 200
-    with pytest.raises(UserError, match="cannot make a contact sheet"):
-        contact_sheet([window for window in windows if window.clip.source.name == "half.mp4"])
+    with pytest.raises(UserError, match="cannot make a preview sheet"):
+        preview_sheet([window for window in windows if window.clip.source.name == "half.mp4"])
