@@ -7,7 +7,6 @@ tokenizer/          tokenizer.json or spiece.model
 scheduler/          scheduler_config.json
 """
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from cogvideox.errors import UserError
 from cogvideox.pretrained.model_settings import ModelSettings, official_settings
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
+from cogvideox.untrusted import parse_json, reading
 from cogvideox.vae.config import VAEConfig
 
 INDEX_FILE = "model_index.json"
@@ -175,12 +175,10 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, unreadable or not a JSON object.
     """
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"the model folder is incomplete: {file} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from error
+    if not file.exists():
+        raise UserError(f"the model folder is incomplete: {file} is missing")
+    with reading(file, "damaged or not JSON"):
+        data = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
         raise UserError(f"cannot read {file}: it contains a {type(data).__name__} instead of a JSON object")
     return data

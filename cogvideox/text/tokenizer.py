@@ -19,13 +19,15 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from cogvideox.atomic_io import cannot_read, write_text
+from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
 from cogvideox.text import normalization, sentencepiece_model
+from cogvideox.untrusted import parse_json, reading
 
 # The same in every T5 vocabulary.
 SPECIAL = ("<pad>", "</s>", "<unk>")
 PAD_ID, EOS_ID, UNK_ID = range(3)
+MAX_SENTINELS = 1000  # T5 has 100
 _SPACE = "▁"  # starts the first piece of every word
 
 
@@ -67,8 +69,11 @@ class Tokenizer:
             # The file does not contain the sentinels of T5's pre-training; the settings have their number.
             settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
             sentinels = settings.get("extra_ids", 100)
-            if not isinstance(sentinels, int):
-                raise UserError(f"{folder / 'tokenizer_config.json'}: extra_ids must be an integer, got {sentinels!r}")
+            where = folder / "tokenizer_config.json"
+            if type(sentinels) is not int:
+                raise UserError(f"{where}: extra_ids must be an integer, got {sentinels!r}")
+            if not 0 <= sentinels <= MAX_SENTINELS:
+                raise UserError(f"{where}: extra_ids must be from 0 to {MAX_SENTINELS}, got {sentinels}")
             return cls([*pieces, *_sentinels(sentinels)], charsmap)
         raise UserError(f"the tokenizer folder {folder} has neither tokenizer.json nor spiece.model")
 
@@ -167,12 +172,8 @@ def _sentinels(number: int) -> list[sentencepiece_model.Piece]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not JSON") from error
+    with reading(path, "damaged or not JSON"):
+        content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object")
     return content
@@ -181,15 +182,13 @@ def _load(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     """Pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favour of T5's."""
     content = _load(path)
-    try:
+    with reading(path, "damaged or not a tokenizer"):
         model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
         kind = "bytes" if model.get("byte_fallback") else model.get("type", "Unigram")
-        pieces = [(text, float(score)) for text, score in model["vocab"]] if kind == "Unigram" else []
+        pieces = [(str(text), float(score)) for text, score in model["vocab"]] if kind == "Unigram" else []
         added = [token["content"] for token in content["added_tokens"] if token["id"] >= len(pieces)]
         steps = {step["type"]: step for step in normalizer.get("normalizers", [normalizer])}
         charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap") or "")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or not a tokenizer") from error
     if kind != "Unigram":
         raise UserError(f"{path} is not a T5 tokenizer: its model is {kind}, but T5 uses Unigram")
     if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces

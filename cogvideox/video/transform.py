@@ -7,6 +7,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cogvideox import geometry
+from cogvideox.errors import UserError
+
+_MAX_PIXELS = 2**24  # of the frames that are converted to float at once
 
 
 def to_model(frames: UInt8[Tensor, "*b t h w 3"]) -> Float[Tensor, "*b 3 t h w"]:
@@ -56,6 +59,19 @@ def resize(
 def _resize(frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int) -> UInt8[Tensor, "t {height} {width} 3"]:
     if (height, width) == frames.shape[1:3]:
         return frames
+    old_height, old_width = frames.shape[1:3]
+    if height * width > max(_MAX_PIXELS, 16 * old_height * old_width):
+        raise UserError(
+            f"frames of {old_width}x{old_height} pixels cannot be enlarged to {width}x{height}: choose a size whose "
+            "shape is more like theirs"
+        )
+    num_frames = max(1, _MAX_PIXELS // max(height * width, old_height * old_width))
+    return torch.cat([_resize_floats(some, height, width) for some in frames.split(num_frames)])
+
+
+def _resize_floats(
+    frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
+) -> UInt8[Tensor, "t {height} {width} 3"]:
     pixels = rearrange(frames, "t h w c -> t c h w").float()
     pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
     return rearrange(pixels.round().clamp(0, 255).to(torch.uint8), "t c h w -> t h w c")

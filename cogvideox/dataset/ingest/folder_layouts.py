@@ -20,6 +20,7 @@ from typing import Any
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError
+from cogvideox.untrusted import reading
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -154,7 +155,7 @@ def _prompt(path: Path) -> str | None:
     """The prompt in the metadata beside a video; None if there is no such file or prompt."""
     try:
         prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return " ".join(prompt.split()) if isinstance(prompt, str) else None
 
@@ -182,7 +183,7 @@ def _table(path: Path) -> FolderContents:
         ignored |= {name for name in scores if not isinstance(row[name], bool | int | float | str)}
         try:
             start, end = (_seconds(row.get(name)) for name in ("start", "end"))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rejects.append((file, f"row {number} of {path.name}: its start or end is not a number"))
             continue
         scores = {name: score for name, score in scores.items() if score is not None}
@@ -196,40 +197,47 @@ def _table(path: Path) -> FolderContents:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """The rows of a table with their numbers, from 1; for a row that cannot be read, the reason instead."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            from pyarrow import ArrowException, parquet
-
-            try:
-                yield from enumerate(parquet.read_table(path).to_pylist(), start=1)
-            except ArrowException as error:
-                raise UserError(f"cannot read {path}: it is damaged or not a Parquet file ({error})") from error
-            return
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        with reading(path, "damaged or not a Parquet file"):
+            yield from enumerate(_parquet_rows(path), start=1)
+        return
+    with reading(path, "damaged"):
         text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    if path.suffix.lower() == ".csv":
-        try:
+    if suffix == ".csv":
+        with reading(path, "not a CSV file"):
             for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
                 too_long = "it has more values than there are columns: put texts with commas in quotes"
                 yield number, too_long if None in row else row
-        except csv.Error as error:
-            raise UserError(f"cannot read {path}: it is not a CSV file ({error})") from error
         return
-    if path.suffix.lower() == ".json":
-        try:
+    if suffix == ".json":
+        with reading(path, "not a JSON file"):
             document = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"cannot read {path}: it is not a JSON file ({error})") from error
         lines = document if isinstance(document, list) else [document]
     else:
         lines = [line for line in text.split("\n") if line.strip()]
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if isinstance(line, str) else line
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         yield number, row if isinstance(row, dict) else "it is not a JSON object"
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file. Columns of types that are neither numbers nor texts have empty lists as values."""
+    from pyarrow import parquet, types
+
+    def is_plain(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            return is_plain(kind.value_type)
+        checks = (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string)
+        return any(check(kind) for check in checks)
+
+    table = parquet.read_table(path)
+    usable = [field.name for field in table.schema if is_plain(field.type)]
+    other: dict[str, Any] = {name: [] for name in table.column_names if name not in usable}
+    return [{**row, **other} for row in table.select(usable).to_pylist()]
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -244,11 +252,12 @@ def _seconds(value: Any) -> float | None:
 
 def _score(value: Any) -> float | str | None:
     """A number (also as a text in a CSV file) or a text; None for missing values and other types."""
-    if isinstance(value, bool | int | float):
-        return float(value) if math.isfinite(value) else None
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, bool | int | float | str) or value == "":
         return None
     try:
-        return float(value) if math.isfinite(float(value)) else None
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
     except ValueError:
         return value
+    return number if math.isfinite(number) else None

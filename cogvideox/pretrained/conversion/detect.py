@@ -6,7 +6,6 @@ single file            .safetensors, .pt, .pth, .bin or .ckpt, with the names of
 LoRA                   only recognized here, and read by `transformer.lora.io`
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +45,7 @@ from cogvideox.text.key_map import merge_shared_embedding
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
 from cogvideox.transformer.lora.key_formats import guess_contents, parse_key
 from cogvideox.transformer.lora.locate import find_lora_file
+from cogvideox.untrusted import parse_json
 from cogvideox.vae.config import DIFFUSERS_CLASS as VAE_CLASS
 from cogvideox.vae.config import VAEConfig
 
@@ -230,7 +230,7 @@ def _infer_component(
     """A component of a single file, with the config in the file's metadata or else inferred from its tensors."""
     if CONFIG_KEY in state.metadata:
         try:
-            config = _parse_config(name, json.loads(state.metadata[CONFIG_KEY]))
+            config = _parse_config(name, parse_json(state.metadata[CONFIG_KEY]))
         except ValueError as error:
             raise UserError(f"the config in {where} cannot be used: {error}") from error
         return Component(name, naming, state, where, config, config_is_stated=True)

@@ -194,6 +194,10 @@ def test_invalid_number_of_sentinels_is_refused(toy, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
     with pytest.raises(UserError, match="extra_ids must be an integer, got 'many'"):
         Tokenizer.from_folder(tmp_path)
+    for number in (-1, 1001, 10**8, 10**300):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"extra_ids": {number}}}')
+        with pytest.raises(UserError, match=f"extra_ids must be from 0 to 1000, got {number}"):
+            Tokenizer.from_folder(tmp_path)
 
 
 def test_other_sentencepiece_models_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cogvideox.errors import UserError
 from cogvideox.video.transform import resize, resize_crop, to_frames, to_model, to_unit
 
 
@@ -51,3 +52,16 @@ def test_resize_modes():
     assert contained.shape == (2, 32, 32, 3)
     assert (contained[:, 8:24] == 255).all() and (contained[:, :8] == 0).all() and (contained[:, 24:] == 0).all()
     assert torch.equal(resize(white, 20, 40), white)
+
+
+def test_many_frames_are_resized_as_few():
+    """They are converted to floats some at a time, which changes no value."""
+    frames = torch.randint(0, 256, (70, 200, 300, 3), dtype=torch.uint8)
+    assert torch.equal(resize_crop(frames, 512, 512)[66:68], resize_crop(frames[66:68], 512, 512))
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (30_000, 2)])
+def test_a_line_is_not_enlarged_to_a_picture(size):
+    frames = torch.zeros((1, *size, 3), dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"cannot be enlarged to .* choose a size whose shape is more like theirs"):
+        resize_crop(frames, 480, 720)

@@ -166,6 +166,52 @@ def test_missing_scores_are_allowed_and_rows_without_a_file_rejected(media):
     assert row == "metadata.csv, row 4" and "names no file" in reason
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1e400", "-1e400", "NaN", "9" * 5000])
+def test_numbers_of_any_size_are_values_or_none(media, number):
+    """A score that is no finite number is left out, a time rejects its row."""
+    row = '{"video": "videos/a.mp4", "text": "x", "%s": %s}'
+    (media / "metadata.jsonl").write_text(
+        "\n".join(row % (name, number) for name in ("score", "end")) + "\n" + row % ("score", 3)
+    )
+    found = scan_folder(media)
+    assert [clip.scores for clip in found.clips][-1] == {"score": 3.0}
+    assert all(clip.scores == {} for clip in found.clips[:-1]) and len(found.clips) + len(found.rejects) == 3
+
+
+@pytest.mark.parametrize("depth", [100, 900, 100_000])
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.jsonl", "videos/a.json"])
+def test_json_of_any_depth_is_a_row_or_a_reject(media, depth, name):
+    nested = '{"video": "videos/a.mp4", "text": "x", "tags": ' + "[" * depth + "1" + "]" * depth + "}"
+    good = '{"video": "videos/b.mp4", "text": "x"}'
+    (media / name).write_text(f"[{nested}, {good}]" if name == "metadata.json" else f"{nested}\n{good}")
+    if name == "metadata.json" and depth == 100_000:
+        with pytest.raises(UserError, match=r"cannot read .*metadata\.json: it is not a JSON file"):
+            scan_folder(media)
+    elif name == "videos/a.json":
+        assert {reason for _, reason in scan_folder(media / "videos").rejects} == {"it has no caption"}
+    else:
+        assert [clip.source.name for clip in scan_folder(media).clips][-1] == "b.mp4"
+
+
+def test_parquet_columns_of_any_type_are_read_or_left_out(media):
+    rows = {
+        "video": pa.array(["videos/a.mp4"] * 2).dictionary_encode(),
+        "text": pa.array(["x"] * 2, pa.large_string()),
+        "score": pa.array([1, 2], pa.uint64()),
+        **{f"t{unit}": pa.array([1, None], pa.timestamp(unit)) for unit in ("s", "ms", "us", "ns")},
+        "duration": pa.array([1, 2], pa.duration("ns")),
+        "time": pa.array([1, 2], pa.time64("ns")),
+        "blob": [b"\xff", None],
+        "tags": [["a"], []],
+        "struct": [{"a": 1}, None],
+        "decimal": pa.array([1, 2]).cast(pa.decimal128(30, 2)),
+    }
+    parquet.write_table(pa.table(rows), media / "metadata.parquet")
+    found = scan_folder(media)
+    assert [clip.scores for clip in found.clips] == [{"score": 1.0}, {"score": 2.0}] and not found.rejects
+    assert "blob, decimal, duration, struct, tags, time, tms, tns, ts, tus" in found.notes[0]
+
+
 def test_a_single_json_object_is_one_row(media):
     (media / "metadata.json").write_text(json.dumps({"video": "videos/a.mp4", "text": "x"}, indent=2))
     assert [clip.caption for clip in scan_folder(media).clips] == ["x"]
