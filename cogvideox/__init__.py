@@ -4,8 +4,8 @@ Public names are imported on first use, so that `import cogvideox` is fast:
 
 - `CogVideoX`: a model ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
 - `Video`: frames, frame rate and metadata, as `generate` returns them; `save` writes a file;
-- `Cancelled`: raised in `on_step` to cancel a generation; holds the finished videos;
-- `UserError`: an error of the caller, with a message of one sentence;
+- `Cancelled`: raise it in `on_step` to cancel a generation; it contains the finished videos;
+- `UserError`: invalid input or settings, reported in a one-sentence message;
 - `presets`: transformer configurations of the five official models, by name.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m cogvideox` is `cogvideox`."""
+"""Entry point of `python -m cogvideox`, the same as the `cogvideox` command."""
 
 import sys
 

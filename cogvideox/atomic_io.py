@@ -25,19 +25,19 @@ _REASONS = {
     errno.ELOOP: "it is a symbolic link, which is not followed",
 }
 
-# No other program gives such names, so files that match are temporary files of `atomic_write`.
+# No other program uses such names, so files that match are temporary files of `atomic_write`.
 _MARK = "cogvideox-tmp"
 _TEMPORARY = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{8}}\.{_MARK}(\.[^.]*)?", re.DOTALL)
 
 
 def cannot_write(path: str | Path, error: OSError) -> UserError:
-    """The `UserError` for a failed write of `path`."""
+    """Return the `UserError` to raise when writing `path` failed."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     return UserError(f"cannot write {path}: {reason.format(folder=Path(path).absolute().parent)}")
 
 
 def cannot_read(path: str | Path, error: OSError) -> UserError:
-    """The `UserError` for a failed read of `path`."""
+    """Return the `UserError` to raise when reading `path` failed."""
     reasons = {
         errno.ENOENT: "there is no such file",
         errno.EACCES: "no permission",
@@ -51,15 +51,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to `path` to write to, and rename it to `path` when the block succeeds.
 
     Parent folders are created. If the block fails (Ctrl-C included), the temporary file is removed and the file at
-    `path` stays as it was. The temporary name keeps the suffix of `path`, because writers choose the format by it, and
-    is unique, so that of several concurrent writers the last one wins.
+    `path` is unchanged. The temporary name keeps the suffix of `path`, because writers choose the format by it, and
+    is unique; if several processes write concurrently, the last one wins.
 
     Raises:
         UserError: the file cannot be written (permissions, full disk, a file in place of a folder).
     """
     path = Path(path)
-    # Not a process id, which threads share, and containers that write to one disk. The stem is cut because names are
-    # limited in bytes, and a character may take four.
+    # Not the process ID: threads share it, and so may containers that write to the same disk. The stem is truncated
+    # because file names are limited in bytes and a character may take four.
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.{_MARK}{path.suffix}")
     try:
         if path.is_dir():
@@ -70,13 +70,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # After the rename this name is gone; otherwise it is the incomplete file.
+        # The file still exists only if the rename did not happen; it is incomplete then.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def remove_stale_files(*folders: str | Path, idle: float = 0.0) -> None:
-    """Remove temporary files of `atomic_write` that killed processes left in `folders`, but not in folders below them.
+    """Remove temporary files of `atomic_write` that killed processes left in `folders`; subfolders are not searched.
 
     Args:
         idle: seconds since the last write before a file counts as stale; 0 if no other process writes to the folders.
@@ -89,6 +89,6 @@ def remove_stale_files(*folders: str | Path, idle: float = 0.0) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically. Raises UserError as `atomic_write`."""
+    """Write `text` to `path` atomically as UTF-8. Raises the same errors as `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Line charts as SVG or PNG files, drawn by matplotlib (extra `train`), which is imported when a chart is drawn."""
+"""Line charts as SVG or PNG files. matplotlib (extra `train`) is imported when the first chart is drawn."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ Point = tuple[float, float]
 
 COLORS = ("#1f6fb4", "#d1603d", "#2a7f62", "#8a5aa8", "#b58a1a", "#5f6b7a")
 LOG_SCALE_RATIO = 20
-"""The y axis is logarithmic where its largest value is more than this many times its smallest."""
+"""The y axis is logarithmic if the ratio of its largest to its smallest value exceeds this."""
 MAX_POINTS = 400
-"""Longer curves are drawn as the means of equal groups of points."""
+"""Longer curves are downsampled by averaging groups of consecutive points."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -36,8 +36,8 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "savefig.dpi": 200,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "cogvideox",  # the same chart gives the same file
+    "svg.fonttype": "none",  # keep text as text, not as outlines
+    "svg.hashsalt": "cogvideox",  # deterministic element ids, for reproducible files
     "text.parse_math": False,  # a run's name may contain dollar signs
     "xtick.color": "#555555",
     "ytick.color": "#555555",
@@ -46,14 +46,14 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Points in the order of their x. Points that are not finite are left out."""
+    """A curve of points in ascending x. Non-finite points are skipped."""
 
     points: Sequence[Point]
     color: str
     dashed: bool = False
 
     def drawn(self) -> list[Point]:
-        """The finite points, or the means of groups of them if there are more than `MAX_POINTS`."""
+        """Return the finite points, downsampled by averaging if there are more than `MAX_POINTS`."""
         points = [point for point in self.points if all(map(math.isfinite, point))]
         size = max(1, -(-len(points) // MAX_POINTS))
         groups = [points[start : start + size] for start in range(0, len(points), size)]
@@ -62,12 +62,12 @@ class Curve:
 
 @contextmanager
 def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """Yields an empty figure of a size in inches, and writes it to `path` when the block ends without an error.
+    """Yield an empty figure (size in inches), and write it to `path` if the block succeeds.
 
-    The format is that of the file name, `.svg` or `.png`. The same chart always gives the same bytes.
+    The suffix, `.svg` or `.png`, determines the format. Output is deterministic: the same chart gives the same bytes.
 
     Raises:
-        UserError: another file name ending, matplotlib is not installed, or the file cannot be written.
+        UserError: unsupported suffix, matplotlib is not installed, or the file cannot be written.
     """
     if path.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"cannot write {path}: the file name of a chart ends in .svg or .png")
@@ -76,7 +76,7 @@ def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("drawing charts needs matplotlib: pip install 'cogvideox[train]'") from error
-    # A Figure without pyplot needs no display: savefig takes the Agg or the SVG backend.
+    # A Figure created without pyplot needs no display: savefig uses the Agg or SVG backend.
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -85,9 +85,9 @@ def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
 
 
 def draw(axes: "Axes", title: str, curves: Sequence[Curve], *, integer_x: bool = False) -> None:
-    """Draws curves under a title. A curve of a single point is a dot.
+    """Draw curves and a title. A curve with a single point is drawn as a dot.
 
-    integer_x: whether x counts something, such as steps, so that its ticks are whole numbers.
+    integer_x: whether to place x ticks at integers only, for example for steps.
     """
     axes.set_title(title)
     lines = [(curve, points) for curve in curves if (points := curve.drawn())]
@@ -110,7 +110,7 @@ def draw(axes: "Axes", title: str, curves: Sequence[Curve], *, integer_x: bool =
 
 
 def legend(figure: "Figure", entries: Sequence[tuple[str, Curve]], *, columns: int = 1) -> None:
-    """Puts a legend above all axes: a label for the color and dashes of each (empty) curve."""
+    """Add a legend above all axes, with one entry for the line style of each (empty) curve."""
     from matplotlib.lines import Line2D
 
     handles = [

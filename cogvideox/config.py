@@ -1,9 +1,9 @@
-"""Frozen dataclasses as configuration: strict reading from YAML, JSON and the command line. Imports no torch.
+"""Configuration as frozen dataclasses, with strict parsing of YAML, JSON and the command line. Does not import torch.
 
 A field may be a bool, int, float, str, Path, Literal, Any, an optional or a union of these, a tuple, list or dict of
-them, or another dataclass. Tuples are lists in a file. Nothing is coerced except an int to a float and a list to a
-tuple. An unknown key, a missing key or a value of the wrong type raises `UserError` with the key's dotted name, what is
-allowed, and the nearest match.
+them, or another dataclass. Files store tuples as lists. The only coercions are int to float and list to tuple. An
+unknown key, a missing key or a value of the wrong type raises `UserError`; the message gives the key's dotted name, the
+allowed values and the nearest match.
 """
 
 import difflib
@@ -48,19 +48,19 @@ def to_dict(obj: Any) -> Any:
 
 
 def load(cls: type[T], path: str | Path) -> T:
-    """Read a file (JSON if its name ends in `.json`, YAML otherwise) as an instance of `cls`.
+    """Read an instance of `cls` from a file (JSON if its name ends in `.json`, otherwise YAML).
 
     Raises:
-        UserError: the file cannot be read, or as for `from_dict`.
+        UserError: the file cannot be read, or its content is invalid (see `from_dict`).
     """
     return _build(cls, read_data(path), f"{path}: ", "")
 
 
 def read_data(path: str | Path) -> Any:
-    """Read the plain data in a file: JSON if its name ends in `.json`, YAML otherwise.
+    """Read plain data from a file: JSON if its name ends in `.json`, otherwise YAML.
 
     Raises:
-        UserError: the file cannot be read, or is above a limit of `untrusted.LIMITS`.
+        UserError: the file cannot be read, or exceeds a limit in `untrusted.LIMITS`.
     """
     path = Path(path)
     is_json = path.suffix == ".json"
@@ -70,7 +70,7 @@ def read_data(path: str | Path) -> Any:
 
 
 def save(obj: Any, path: str | Path) -> None:
-    """Write a dataclass to a file (JSON or YAML, by its suffix) atomically.
+    """Write a dataclass to a file atomically, as JSON or YAML depending on the suffix.
 
     Raises:
         UserError: the file cannot be written.
@@ -84,13 +84,13 @@ def save(obj: Any, path: str | Path) -> None:
 
 
 def override(obj: T, changes: Mapping[str, Any]) -> T:
-    """Copy a dataclass with some values changed, each given by its dotted name: `{"optim.lr": "3e-4"}`.
+    """Return a copy of a dataclass with some values changed, each given by dotted name: `{"optim.lr": "3e-4"}`.
 
-    Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. A class validates its
-    values once, after all changes.
+    Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. Validation runs once,
+    after all changes are applied.
 
     Raises:
-        UserError: as for `from_dict`.
+        UserError: see `from_dict`.
     """
     data = to_dict(obj)
     for name, value in changes.items():
@@ -105,7 +105,7 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
 
 
 def dotted(data: Any, name: str = "") -> dict[str, Any]:
-    """Flatten nested plain data, as returned by `to_dict`, to its values by dotted name."""
+    """Flatten nested plain data, as returned by `to_dict`, to a dict of values by dotted name."""
     if not isinstance(data, Mapping):
         return {name: data}
     values: dict[str, Any] = {}
@@ -115,17 +115,17 @@ def dotted(data: Any, name: str = "") -> dict[str, Any]:
 
 
 def digest(obj: Any, type_name: str | None = None) -> str:
-    """Return a short hash of a dataclass and all its values, equal in every process and on every machine.
+    """Return a short hash of a dataclass and all its values, stable across processes and machines.
 
     Args:
-        type_name: hashed in place of the class's name, so that a renamed class keeps its digests.
+        type_name: hashed instead of the class name, so that digests survive renaming the class.
     """
     text = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _Word(str):
-    """A word of the command line, not parsed yet."""
+    """An unparsed command-line value."""
 
 
 def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
@@ -157,7 +157,7 @@ def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
 
 
 def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
-    """Return `value` as type `kind`."""
+    """Validate `value` and convert it to type `kind`."""
     if is_dataclass(kind):
         return value if isinstance(value, kind) else _build(kind, value, where, f"{name}.")  # type: ignore[arg-type]
     if isinstance(value, _Word):
@@ -191,7 +191,7 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
 
 
 def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
-    """Return `value` as the first member type that accepts it."""
+    """Convert `value` to the first member type that accepts it."""
     members = [member for member in get_args(union) if member is not NoneType]
     if value is None and NoneType in get_args(union):
         return None
@@ -206,7 +206,7 @@ def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
 
 
 def _parse(text: str, kind: Any) -> Any:
-    """Parse a word of the command line for a field of type `kind`."""
+    """Parse a command-line value for a field of type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if NoneType in arguments and text.lower() in ("none", "null"):
@@ -224,7 +224,7 @@ def _parse(text: str, kind: Any) -> Any:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be in a path: no NUL, and surrogates only where they stand for a byte that is not UTF-8."""
+    """Return whether a path may contain `value`: no NUL, and surrogates only for bytes that are not valid UTF-8."""
     try:
         return b"\0" not in value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -252,6 +252,6 @@ def _nearest(word: Any, choices: Iterable[str], prefix: str = "") -> str:
 def _show(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # an integer of too many digits
+    except ValueError:  # an integer with too many digits
         text = f"a large {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

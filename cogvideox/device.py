@@ -1,4 +1,4 @@
-"""Choose the device that a model runs on and the dtype that it computes in."""
+"""Selection of a model's device and compute dtype."""
 
 import os
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is CUDA if there is a GPU, otherwise the CPU.
+    """Return the device with this name; "auto" selects CUDA if there is a GPU, otherwise the CPU.
 
     Raises:
-        UserError: there is no such device; the message lists those that there are.
+        UserError: there is no such device; the message lists the available ones.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # fails on "meta", which allocates tensors without values
-    except (RuntimeError, AssertionError):  # AssertionError: CUDA requested of a torch built without it
+    except (RuntimeError, AssertionError):  # AssertionError: torch was built without CUDA
         available = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise UserError(f"device {str(name)!r} is not available; use one of {available}") from None
     return device
@@ -36,9 +36,9 @@ def device_context(device: torch.device) -> AbstractContextManager:
 
 @contextmanager
 def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
-    """A context in which cuDNN computes float32 convolutions in float32.
+    """Disable TF32 in float32 cuDNN convolutions within the context.
 
-    By default it rounds their inputs to TF32, which has a mantissa of 10 bits, like float16.
+    By default cuDNN rounds the inputs to TF32, which has a 10-bit mantissa, like float16.
     """
     cudnn: Any = torch.backends.cudnn
     if dtype != torch.float32 or cudnn.conv.fp32_precision != "tf32":
@@ -52,14 +52,14 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
 
 
 def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:
-    """The dtype that a model computes in on a device.
+    """Return a model's compute dtype on a device.
 
     Args:
         name: "float32", "bfloat16", "float16" or "auto", which is float32 on a CPU, otherwise `default`.
         default: the model's own dtype.
 
     Raises:
-        UserError: an unknown dtype, or a 16-bit one on a CPU, which is slow in them.
+        UserError: unknown dtype, or a 16-bit dtype on a CPU, where it is slow.
     """
     name = dtype_name(name)
     if name == "auto":
@@ -72,25 +72,25 @@ def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) ->
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs, which have no float64."""
+    """Return float64, or float32 on Apple GPUs, which do not support float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def dtype_name(dtype: torch.dtype | str) -> str:
-    """The name of a dtype without "torch.", such as float32."""
+    """Return the name of a dtype without "torch.", such as "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """A context in which a GPU repeats its results exactly, more slowly. PyTorch warns of kernels that cannot."""
-    # cuBLAS reads it when it is first used.
+    """Use deterministic, slower GPU kernels within the context. PyTorch warns about kernels without such a variant."""
+    # cuBLAS reads this variable on first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     more: Any = torch.utils.deterministic
     fill = more.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    more.fill_uninitialized_memory = False  # takes time, and only finds bugs
+    more.fill_uninitialized_memory = False  # slow, and only useful for debugging
     try:
         yield
     finally:

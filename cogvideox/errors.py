@@ -1,8 +1,8 @@
-"""The exception for errors of the user, and detection of out-of-memory errors. Imports no torch."""
+"""The exception for invalid user input, and detection of out-of-memory errors. Does not import torch."""
 
 
 class UserError(ValueError):
-    """An error of the user: an illegal value, an unknown name, a missing or damaged file.
+    """Invalid user input: an illegal value, an unknown name, a missing or damaged file.
 
     The message is one sentence: what is wrong, what is allowed, what to do. The command line prints it without a
     traceback and exits with status 2; in Python it is an ordinary `ValueError`.
@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out. On a CPU, torch raises a RuntimeError with only a message."""
+    """Return whether an error is an out-of-memory error. On a CPU, torch raises a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
     messages = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")

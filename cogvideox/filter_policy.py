@@ -1,7 +1,7 @@
-"""Filtering of clips by their scores, as a function of the training step. Rows are never deleted for their scores.
+"""Filtering of clips by score, as a function of the training step. Filtered rows are never deleted.
 
-A policy is plain configuration. The rows that it keeps depend on the columns and the step alone, so every rank keeps
-the same rows, and so does a resumed run. Imports no torch.
+A policy is plain configuration. The rows it keeps depend only on the columns and the step, so all ranks and resumed
+runs keep the same rows. Does not import torch.
 """
 
 import difflib
@@ -21,16 +21,16 @@ Columns = Mapping[str, Column]
 
 @dataclass(frozen=True)
 class Bound:
-    """A condition on one column, in a range of steps.
+    """A condition on one column that applies in a range of steps.
 
     Attributes:
         column: name of the column.
-        at_least, at_most: range of the numbers that are kept.
-        best: share of the rows that is kept, those with the largest numbers: 0.2 keeps the best 20%. Rows that are tied
-            with the last of them are kept too. Rows without a score do not count.
-        among: the strings that are kept.
-        keep_missing: whether rows without the score are kept, such as images without a motion score.
-        from_step, to_step: the condition applies from `from_step` until before `to_step` (None: until the end).
+        at_least, at_most: range of numbers to keep.
+        best: fraction of rows with the highest scores to keep: 0.2 keeps the best 20%. Rows tied with the last one are
+            kept too. Rows without a score are ignored when computing the fraction.
+        among: allowed strings.
+        keep_missing: whether to keep rows without the score, such as images without a motion score.
+        from_step, to_step: the condition applies from `from_step` up to but excluding `to_step` (None: until the end).
 
     Raises:
         UserError: there is no condition, or one that no row can satisfy.
@@ -95,7 +95,7 @@ class Policy:
         """Check that the columns of all bounds exist.
 
         Raises:
-            UserError: a column does not exist; the message has the nearest name.
+            UserError: a column does not exist; the message names the nearest existing one.
         """
         names = sorted(set(columns))
         for bound in self.bounds:
@@ -110,7 +110,7 @@ class Policy:
         return max((change for change in changes if change <= step), default=0)
 
     def mask(self, columns: Columns, num_rows: int, step: int) -> Bool[np.ndarray, " rows"]:
-        """Return a mask of the rows that are kept at a step. Scores of a column that does not exist are missing.
+        """Return a mask of the rows that are kept at a step. A column that does not exist counts as missing scores.
 
         Raises:
             UserError: a column has strings, but its bound is for numbers.

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 
 def pluralize(items: Sequence[str], noun: str) -> str:
-    """The number of items with the noun: "1 tensor", "3 tensors"."""
+    """Format the number of items with a noun: "1 tensor", "3 tensors"."""
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def abbreviate(items: Sequence[str], limit: int = 4) -> str:
-    """The first `limit` items, followed by dots if there are more."""
+    """List the first `limit` items, followed by dots if there are more."""
     return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
 
 
 def format_bytes(num_bytes: int) -> str:
-    """A size in decimal units: "3.39 GB"."""
+    """Format a size in decimal units: "3.39 GB"."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if num_bytes >= unit:
             return f"{num_bytes / unit:.3g} {name}"
@@ -22,12 +22,12 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def format_gib(num_bytes: int) -> str:
-    """A memory size in GiB, or MiB if it is less than one: "11.5 GB", "300 MB"."""
+    """Format a memory size in GiB, or in MiB below 1 GiB: "11.5 GB", "300 MB"."""
     return f"{num_bytes / 2**30:.1f} GB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MB"
 
 
 def format_duration(seconds: float | int) -> str:
-    """A duration in seconds, minutes or hours: "45 s", "12 min", "1.5 h"."""
+    """Format a duration in seconds, minutes or hours: "45 s", "12 min", "1.5 h"."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 5400:

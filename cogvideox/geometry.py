@@ -1,4 +1,4 @@
-"""Size arithmetic: frames and pixels to latents, legal sizes, chunks of the VAE, resizing. Imports no torch.
+"""Size arithmetic: frames and pixels to latents, legal sizes, VAE chunks, resizing. Does not import torch.
 
 The VAE compresses `FRAME_RATIO` frames into each latent frame after the first, which holds a single frame, so a video
 has 4k+1 frames. In space it compresses `PIXEL_RATIO` x `PIXEL_RATIO` pixels into one latent (paper section 2.1), and
@@ -13,41 +13,41 @@ from cogvideox.errors import UserError
 FRAME_RATIO = 4
 PIXEL_RATIO = 8
 
-# Latent frames that the official weights decode at once. The VAE's group norms pool over a chunk, so this is
-# part of the model; other values are reported to look worse.
+# Latent frames per decoder chunk with the official weights. The VAE's group norms pool over a chunk, so the chunk size
+# is part of the model; other values are reported to look worse.
 CHUNK = 2
 
 FitMode = Literal["cover", "contain", "stretch"]
-"""How a frame fills another shape: center crop, black bars (letterbox), or a change of the aspect ratio."""
+"""How a frame is fitted to another aspect ratio: center crop, black bars (letterbox), or stretching."""
 
 
 def latent_frames(num_frames: int) -> int:
     """The number of latent frames of a video: 49 -> 13.
 
     Raises:
-        UserError: as `check_frames`.
+        UserError: see `check_frames`.
     """
     check_frames(num_frames)
     return (num_frames - 1) // FRAME_RATIO + 1
 
 
 def video_frames(num_latents: int) -> int:
-    """The number of frames that latent frames decode to: 13 -> 49."""
+    """Return the number of frames that `num_latents` latent frames decode to: 13 -> 49."""
     return (num_latents - 1) * FRAME_RATIO + 1
 
 
 def latent_padding(num_latents: int, patch_t: int) -> int:
-    """Latent frames to add at the FRONT for whole patches in time: 21 latent frames with patches of 2 -> 1."""
+    """Return how many latent frames to pad at the FRONT so that temporal patches fit: 21 with patches of 2 -> 1."""
     return -num_latents % patch_t
 
 
 def latent_shape(
     num_frames: int, height: int, width: int, *, patch_t: int = 1, ratio: int = PIXEL_RATIO
 ) -> tuple[int, int, int]:
-    """Latent frames (padded), height and width of the transformer's input: 49x480x720 -> (13, 60, 90).
+    """Return the (padded) latent frames, height and width of the transformer's input: 49x480x720 -> (13, 60, 90).
 
     Raises:
-        UserError: an illegal frame count, height or width.
+        UserError: illegal frame count, height or width.
     """
     check_size(height, width, ratio)
     num_latents = latent_frames(num_frames)
@@ -55,7 +55,7 @@ def latent_shape(
 
 
 def check_frames(num_frames: int, name: str = "num_frames") -> None:
-    """Check that a frame count is 4k+1. `name` is the option's name in the message.
+    """Check that a frame count is 4k+1. `name` is the option's name in the error message.
 
     Raises:
         UserError: it is not; the message gives the nearest legal counts.
@@ -74,12 +74,12 @@ def nearest_frames(num_frames: int) -> list[int]:
 
 
 def format_frames(num_frames: int) -> str:
-    """A frame count for messages: "1 frame", "17 frames"."""
+    """Format a frame count for messages: "1 frame", "17 frames"."""
     return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
 
 
 def round_down_frames(num_frames: int) -> int:
-    """The largest legal frame count up to a number: 48 -> 45."""
+    """Round down to a legal frame count: 48 -> 45."""
     return nearest_frames(num_frames)[0]
 
 
@@ -107,7 +107,7 @@ def nearest_sizes(size: int, multiple: int) -> list[int]:
 
 
 def encode_chunks(num_frames: int) -> list[int]:
-    """Frames in each chunk of the encoder: 49 -> [9, 8, 8, 8, 8, 8].
+    """Return the number of frames in each encoder chunk: 49 -> [9, 8, 8, 8, 8, 8].
 
     The first chunk includes the remainder: 13 -> [13], 21 -> [13, 8].
     """
@@ -115,7 +115,7 @@ def encode_chunks(num_frames: int) -> list[int]:
 
 
 def decode_chunks(num_latents: int) -> list[int]:
-    """Latent frames in each chunk of the decoder: 13 -> [3, 2, 2, 2, 2, 2].
+    """Return the number of latent frames in each decoder chunk: 13 -> [3, 2, 2, 2, 2, 2].
 
     An even number starts with a chunk of 2, whose first latent frame still decodes to a single frame, so that every
     count decodes to 4k+1 frames (4 -> [2, 2] -> 13 frames).
@@ -142,13 +142,13 @@ def size_for_aspect(
 
 
 def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
-    """The legal size of at most `max_area` pixels that shows most of an image of `height` x `width`.
+    """Return the best legal size of at most `max_area` pixels for an image of `height` x `width`.
 
-    It is not larger than the image in either direction: 480x720 in 65536 pixels, multiple 16 -> 208x304. Of all such
-    sizes it maximizes the area times the share of the image that a center crop (`cover`) keeps.
+    The size never exceeds the image's height or width: 480x720 in 65536 pixels, multiple 16 -> 208x304. It maximizes
+    the area times the fraction of the image that a center crop (`cover`) keeps.
 
     Raises:
-        UserError: there is none, because the image or the area is too small.
+        UserError: no legal size exists, because the image or the area is too small.
     """
     best, best_score = None, 0.0
     for h in range(multiple, height + 1, multiple):
@@ -166,7 +166,7 @@ def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tupl
 
 
 def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
-    """Windows of `window` latent frames that cover `num_latents`, with neighbours that share `overlap` latent frames.
+    """Return windows of `window` latent frames that cover `num_latents`; consecutive windows overlap by `overlap`.
 
     The last overlap may be larger: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10).
     """
@@ -177,8 +177,8 @@ def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
 
 
 class FitBox(NamedTuple):
-    """The size of a resized frame and its offset: where the crop starts in it (`cover`), or where the frame starts in
-    the target (`contain`)."""
+    """The size of a resized frame and its offset: the start of the crop in the resized frame (`cover`), or of the
+    resized frame in the target (`contain`)."""
 
     height: int
     width: int
@@ -187,8 +187,8 @@ class FitBox(NamedTuple):
 
 
 def cover(height: int, width: int, target_height: int, target_width: int) -> FitBox:
-    """The smallest resize that covers the target at the same aspect ratio, and the offset of the center crop."""
-    # Compare products of integers: the side that fits exactly must not lose a pixel to rounding.
+    """Return the smallest size of the same aspect ratio that covers the target, and the offset of the center crop."""
+    # Compare integer products, so that the side that fits exactly does not lose a pixel to rounding.
     if target_height * width >= target_width * height:
         resized = target_height, max(target_width, round(width * target_height / height))
     else:
@@ -197,7 +197,7 @@ def cover(height: int, width: int, target_height: int, target_width: int) -> Fit
 
 
 def contain(height: int, width: int, target_height: int, target_width: int) -> FitBox:
-    """The largest resize that fits in the target at the same aspect ratio, and its offset when centered."""
+    """Return the largest size of the same aspect ratio that fits in the target, and its offset when centered."""
     if target_height * width <= target_width * height:
         resized = target_height, min(target_width, max(1, round(width * target_height / height)))
     else:
@@ -206,7 +206,7 @@ def contain(height: int, width: int, target_height: int, target_width: int) -> F
 
 
 def _nearest_steps(size: int, step: int, minimum: int) -> Sequence[int]:
-    """The whole numbers of steps below and above `size`, at least `minimum`."""
+    """Return the numbers of steps just below and just above `size`, at least `minimum`."""
     below = size // step
     if below < minimum:
         return [minimum]

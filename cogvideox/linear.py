@@ -1,7 +1,7 @@
-"""Linear layers that use oneDNN on x86 CPUs, with an optional fused GELU. Results differ by rounding only.
+"""Linear layers that use oneDNN on x86 CPUs, with an optional fused GELU. Results equal `nn.Linear` up to rounding.
 
 `nn.Linear` uses MKL, which does not use AVX-512 on AMD processors. oneDNN does, and it applies GELU while the product
-is in cache.
+is still in cache.
 
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
@@ -31,7 +31,7 @@ def linear(
     *,
     gelu: bool = False,
 ) -> Float[Tensor, "*n d_out"]:
-    """x @ weight.T + bias, optionally followed by GELU (tanh form)."""
+    """Compute x @ weight.T + bias, optionally followed by GELU (tanh form)."""
     if not (_X86 and _plain(x) and _plain(weight)) or torch.is_autocast_enabled("cpu"):
         out = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
@@ -42,7 +42,7 @@ def linear(
 
 
 def _plain(x: Tensor) -> bool:
-    """Whether x is a non-empty float32 tensor on the CPU and not of a tensor subclass."""
+    """Return whether x is a non-empty float32 CPU tensor and not an instance of a tensor subclass."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, nn.Parameter) and x.numel() > 0
 
 
@@ -53,7 +53,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False)
 
 @library.custom_op("cogvideox::linear", mutates_args=())
 def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-    """`_product` as an opaque operator for the compiler, which supports oneDNN's only with prepacked weights."""
+    """`_product` as an opaque operator: the compiler supports oneDNN's operator only with prepacked weights."""
     return _product(x, weight, bias, gelu)
 
 

@@ -1,11 +1,11 @@
-"""Options declared once, as annotated fields of dataclasses. Imports no torch.
+"""Options declared once, as annotated fields of dataclasses. Does not import torch.
 
     @dataclass(frozen=True, kw_only=True)
     class Request:
         num_frames: Annotated[int, Option("number of frames, 4k+1", "size", common=True)]
 
-Whatever offers an option derives it from `list_options(Request)`: command-line flags and their help, keyword arguments,
-the JSON sidecar of a video, HTTP fields and form controls. To add an option, add a field.
+Every interface is derived from `list_options(Request)`: command-line flags and their help, keyword arguments, the JSON
+sidecar of a video, HTTP fields and form controls. To add an option, add a field.
 """
 
 import inspect
@@ -28,23 +28,23 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Option:
-    """Describes a field to users. The declaration gives the first block of fields, `list_options` fills in the second.
+    """User-facing description of a field. The declaration sets the first attributes, `list_options` the second group.
 
     help: what the option does, in one line. A name in backticks refers to another option.
-    group: the heading that it is listed under.
-    metavar: the placeholder for its value, or for each of its values; by default its choices or its type.
-    common: whether the short help lists it.
-    low, high: bounds of a number, both included.
-    hint: what the bounds mean, for the error message.
-    flags: command-line flags, where they are not `--name`.
-    text: the type that is given as text, where it is not that of the field, such as `Path` for a file that the field
-        holds the digest of.
+    group: heading under which the option is listed.
+    metavar: placeholder of the value in the help, one per value; defaults to the choices or the type.
+    common: whether the option appears in the short help.
+    low, high: inclusive bounds of a number.
+    hint: explanation of the bounds, for the error message.
+    flags: command-line flags, if not `--name`.
+    text: type of the textual value if it differs from the field's type, such as `Path` for a file whose digest is
+        stored in the field.
 
-    name: of the field.
-    type: of the field, without None.
-    choices: the legal values, if the type is a Literal.
-    repeated: whether the option takes any number of values.
-    default: of the field; None where it has none, or depends on the model.
+    name: name of the field.
+    type: type of the field, without None.
+    choices: allowed values, if the type is a Literal.
+    repeated: whether the option accepts any number of values.
+    default: default of the field; None if it has none or depends on the model.
     """
 
     help: str
@@ -66,7 +66,7 @@ class Option:
 
 @cache
 def list_options(cls: type) -> dict[str, Option]:
-    """The options that a dataclass declares, by name, in the order of its fields."""
+    """Return the options declared by a dataclass, by name, in field order."""
     hints, options = get_type_hints(cls, include_extras=True), {}
     for field in fields(cls):
         hint = hints[field.name]
@@ -87,8 +87,8 @@ def list_options(cls: type) -> dict[str, Option]:
 
 
 def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Decorator of a function with `**options`: show the options of `cls` in its signature and docstring at run time,
-    for `help()` and notebooks."""
+    """Decorate a function with `**options` to show the options of `cls` in its signature and docstring at run time, for
+    `help()` and notebooks."""
     options = [option for name, option in list_options(cls).items() if name not in except_for]
 
     def decorate(function: Function) -> Function:
@@ -106,11 +106,11 @@ def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[F
 
 
 def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are given (not None), each checked and converted to its option's type.
+    """Check the values that are not None and convert each to its option's type.
 
     Raises:
-        TypeError: no option of that name.
-        UserError: a value of the wrong type or out of bounds.
+        TypeError: unknown option name.
+        UserError: a value has the wrong type or is out of bounds.
     """
     options = list_options(cls)
     for name in values:
@@ -123,10 +123,10 @@ def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def check_value(option: Option, value: Any) -> Any:
     """Convert a value to the option's type, for example a NumPy integer to an int, and check its bounds.
 
-    Values of other types than bool, int, float, str, Literal and a pair of floats are returned as they are.
+    Values of types other than bool, int, float, str, Literal and pairs of floats are returned unchanged.
 
     Raises:
-        UserError: the wrong type, not one of the choices, or out of bounds.
+        UserError: the value has the wrong type, is not one of the choices, or is out of bounds.
     """
     name, kind = option.name, option.type
     if option.choices and value not in option.choices:
@@ -149,13 +149,13 @@ def check_value(option: Option, value: Any) -> Any:
 
 
 def parse_value(option: Option, text: str | list[str] | bool) -> Any:
-    """Read a value from text, such as a command-line argument, and check it.
+    """Parse a value from text, such as a command-line argument, and check it.
 
     Args:
-        text: a list for an option with several values, a bool for a flag.
+        text: a list if the option takes several values, a bool if it is a flag.
 
     Raises:
-        UserError: as `check_value`; an empty path.
+        UserError: see `check_value`; also if a path is empty.
     """
     kind = option.type if option.text is None else option.text
     if kind is Path:
@@ -173,10 +173,10 @@ def parse_value(option: Option, text: str | list[str] | bool) -> Any:
 
 
 def check_range(name: str, value: int | float, low: int | float, high: int | float, hint: str = "") -> None:
-    """Check that a number lies in a range, both ends included.
+    """Check that a number is in an inclusive range.
 
     Raises:
-        UserError: it does not; the message has the nearest value that does.
+        UserError: the number is out of range; the message gives the nearest allowed value.
     """
     if low <= value <= high:
         return

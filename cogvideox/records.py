@@ -1,4 +1,4 @@
-"""The record types that travel between packages: `Clip`, `LatentSample`, `PackedBatch`, `Video`, `Score`."""
+"""Record types shared between packages: `Clip`, `LatentSample`, `PackedBatch`, `Video`, `Score`."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -20,16 +20,16 @@ else:
 
 @dataclass(frozen=True)
 class Clip:
-    """A part of a video file, or an image, with its metadata. The pixels stay in the file.
+    """A segment of a video file, or an image, with its metadata but not its pixels.
 
-    id: hash of the file's bytes and of start and end.
-    source: the file.
-    start, end: in seconds from the first frame; None is the beginning and the end of the file.
+    id: hash of the file's bytes, start and end.
+    source: path of the file.
+    start, end: seconds from the first frame; None means the beginning or end of the file.
     fps: average frame rate of the file in frames per second; 0 for an image.
     width, height: of the displayed frame, in pixels.
-    num_frames: frames of the clip, as the file's header counts them; 1 is an image.
+    num_frames: number of frames in the clip according to the file's header; 1 for an image.
     scores: measurements and labels by name, for filter policies.
-    provenance: where the clip comes from, for people.
+    provenance: free-text origin of the clip.
     """
 
     id: str
@@ -65,9 +65,9 @@ class LatentSample:
     text: caption embedding, padded to the model's text length.
     image_mean, image_logvar: posterior of the first frame alone, encoded k times with different noise, for
         image-to-video models; None if it was not encoded.
-    fps: frame rate that the clip was read at, in frames per second; 0 for an image.
+    fps: frame rate at which the clip was read; 0 for an image.
     source_size: height and width of the file's frames, in pixels.
-    crop: top, left, height and width of the part that was encoded, in pixels of the file.
+    crop: top, left, height and width of the encoded region, in source pixels.
     vae, text_encoder: hashes of the weights that encoded the clip.
     """
 
@@ -86,16 +86,16 @@ class LatentSample:
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """A packed row of a training batch: clips of any size in one sequence, each attending only to itself.
+    """A packed sequence of a training batch: clips of any size, each attending only to itself.
 
     Axes: s clips, c latent channels, t h w latent frames, height and width (different for each clip), n text tokens,
     d text width.
 
-    latents, noise: of each clip, the clean latents at the model's scale and the noise to add.
-    text: caption embeddings; the null prompt's where the caption was dropped.
-    timestep: of each clip.
-    image: for image-to-video models, of each clip the latents of its first frame and zeros for the other frames; zeros
-        only where the image was dropped.
+    latents, noise: scaled clean latents of each clip, and the noise to add.
+    text: caption embeddings, or those of the null prompt where the caption was dropped.
+    timestep: timestep of each clip.
+    image: for image-to-video models, the latents of each clip's first frame, padded with zeros to all frames; all zeros
+        where the image was dropped.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]
@@ -127,7 +127,7 @@ class Video:
     """RGB frames, uint8 or float32 in 0..1.
 
     fps: frame rate in frames per second.
-    metadata: JSON values that describe the video; for a generated one, everything that reproduces it.
+    metadata: JSON values that describe the video; for a generated video, everything needed to reproduce it.
     """
 
     frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"] = field(repr=False)
@@ -135,14 +135,14 @@ class Video:
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Write the video atomically, in the format of the suffix of `path`.
+        """Write the video atomically, in the format given by the suffix of `path`.
 
-        `.mp4`: H.264 that every player supports. `.gif`: an endless loop. `.png`: all frames on one sheet, in reading
-        order; a single frame as it is. Metadata is written as `x.json` beside `x.mp4`, replacing that of an earlier
-        video, but no other file.
+        `.mp4`: widely supported H.264. `.gif`: an endless loop. `.png`: a contact sheet of all frames in reading order,
+        or the frame itself if there is only one. Metadata is written to `x.json` next to `x.mp4`; an existing metadata
+        file is overwritten, any other file is not.
 
         Raises:
-            UserError: an unsupported suffix, no permission, a full disk, an unrelated file `x.json`.
+            UserError: unsupported suffix, no permission, full disk, or an unrelated file named `x.json`.
         """
         from cogvideox.video import io  # importing PyAV takes a moment, and most videos are never saved
 
@@ -169,7 +169,7 @@ class Video:
         fps: float | None = None,
         max_frames: int | None = None,
     ) -> "Video":
-        """Read a part of a video file at a constant frame rate. Arguments and errors are those of `video.io.read`."""
+        """Read a segment of a video file at a constant frame rate. See `video.io.read` for arguments and errors."""
         from cogvideox.video import io
 
         frames, rate = io.read(path, start, end, fps, max_frames)
@@ -177,14 +177,14 @@ class Video:
 
 
 def check_sidecar(video: Path, names: Iterable[str]) -> None:
-    """Check that metadata can be written beside a video: there is no `x.json`, or it is metadata, too.
+    """Check that metadata can be written next to a video: `x.json` does not exist, or is a metadata file.
 
     Args:
-        names: keys of the metadata. At least half of the keys of an existing file have to be among them, because those
-            of other tasks and versions differ a little.
+        names: keys of the metadata. An existing file counts as metadata if these include at least half of its keys,
+            because keys differ slightly between tasks and versions.
 
     Raises:
-        UserError: the existing file is something else.
+        UserError: the existing file is not a metadata file.
     """
     sidecar = video.with_suffix(".json")
     try:
@@ -192,7 +192,7 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
         ours = 2 * len(keys & set(names)) >= len(keys)
     except (PermissionError, ValueError, AttributeError):
         ours = False
-    except OSError:  # there is none; if it cannot be written either, writing it raises the error
+    except OSError:  # missing or unreadable; if it cannot be written either, writing it raises the error
         ours = True
     if not ours:
         raise UserError(f"cannot write {video}: {sidecar} exists and is not metadata of a video; choose another name")
@@ -200,10 +200,10 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """A measured value and how to measure it again.
+    """A measured value and the protocol to reproduce it.
 
     interval: confidence interval (95 % unless the protocol says otherwise), or None.
-    protocol: how it was measured, as JSON values.
+    protocol: measurement settings, as JSON values.
     """
 
     metric: str

@@ -1,7 +1,7 @@
-"""Files from other people: limits on what they may take, and readers whose errors are all `UserError`.
+"""Safe reading of untrusted files: resource limits, and readers that raise `UserError` for any malformed input.
 
-A limit is overridden by an environment variable, `COGVIDEOX_MAX_` and its name: `COGVIDEOX_MAX_PIXELS=400000000`.
-Worker processes inherit it.
+Override a limit with an environment variable, `COGVIDEOX_MAX_` followed by its name, such as
+`COGVIDEOX_MAX_PIXELS=400000000`. Worker processes inherit it.
 """
 
 import json
@@ -19,24 +19,24 @@ from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError, is_out_of_memory
 
 LIMITS = {
-    "PIXELS": 100_000_000,  # of a picture, or of one frame of a video
-    "VIDEO_PIXELS": 500_000_000,  # of all frames that are read from a video at once, at the size at which they are kept
-    "VIDEO_SECONDS": 24 * 3600,  # from the first frame of a video to its end
-    "FRAME_GAP": 60,  # seconds between two frames of a video
-    "SETTINGS": 200_000,  # characters of a YAML file, and values in it when every alias is written out
-    "METRICS": 200,  # names in the metrics.jsonl of a run
+    "PIXELS": 100_000_000,  # per image or video frame
+    "VIDEO_PIXELS": 500_000_000,  # total over all frames read from a video at once, after resizing
+    "VIDEO_SECONDS": 24 * 3600,  # duration of a video
+    "FRAME_GAP": 60,  # seconds between two consecutive frames of a video
+    "SETTINGS": 200_000,  # characters in a YAML file, and values in it with all aliases expanded
+    "METRICS": 200,  # metric names in a run's metrics.jsonl
 }
-"""Largest values that are accepted (docs/limits.md)."""
+"""Largest accepted values (docs/limits.md)."""
 
 MAX_DEPTH = 64
-"""Levels of nested lists and objects in a JSON or YAML file."""
+"""Maximum nesting depth of lists and objects in a JSON or YAML file."""
 
 
 def limit(name: str) -> int:
-    """The limit of that name in `LIMITS`, or the value that its environment variable sets.
+    """Return the limit with this name: the value of its environment variable if set, otherwise that in `LIMITS`.
 
     Raises:
-        UserError: the environment variable is not a number above 0.
+        UserError: the environment variable is not a positive number.
     """
     variable = f"COGVIDEOX_MAX_{name}"
     text = os.environ.get(variable)
@@ -52,13 +52,13 @@ def limit(name: str) -> int:
 
 
 def check_limit(name: str, value: float | int, what: str) -> None:
-    """Refuse a `value` above a limit.
+    """Raise an error if `value` exceeds a limit.
 
     Args:
-        what: what has the value, as the start of a sentence: "a frame of 20000x20000 pixels".
+        what: description of the value, used to start the message: "a frame of 20000x20000 pixels".
 
     Raises:
-        UserError: the message has `what`, the limit, and how to raise it.
+        UserError: the value exceeds the limit; the message gives `what`, the limit, and how to raise it.
     """
     if value > (most := limit(name)):
         raise UserError(f"{what} is above the limit of {most:,}; COGVIDEOX_MAX_{name} raises it")
@@ -66,12 +66,12 @@ def check_limit(name: str, value: float | int, what: str) -> None:
 
 @contextmanager
 def reading(path: str | Path, problem: str) -> Iterator[None]:
-    """Raise a `UserError` that names `path` for whatever a reader raises in the block.
+    """Convert any exception raised in the block to a `UserError` that names `path`.
 
-    A file from somebody else can hold anything, so parsers fail in more ways than can be listed.
+    An untrusted file can contain anything, so parsers fail in more ways than can be listed.
 
     Args:
-        problem: what is wrong if the parser fails, such as "damaged or not a PyTorch file".
+        problem: description of a parser failure, such as "damaged or not a PyTorch file".
     """
     try:
         yield
@@ -94,10 +94,10 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
 
 
 def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Parse JSON that is at most `MAX_DEPTH` levels deep, so that code may recurse into it.
+    """Parse JSON of at most `MAX_DEPTH` levels, so that recursion over it is safe.
 
     Raises:
-        ValueError: it is not JSON, or too deep.
+        ValueError: invalid JSON, or nested too deeply.
     """
     try:
         data = json.loads(text, object_pairs_hook=pairs_hook)
@@ -113,11 +113,11 @@ def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], 
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML in which `3e-4` is a number and a duplicate key is an error, and whose aliases are few.
+    """Parse YAML, reading `3e-4` as a number, rejecting duplicate keys and limiting the expansion of aliases.
 
     Raises:
-        UserError: it is above a limit of `LIMITS`.
-        ValueError: it is not YAML, or nested too deeply.
+        UserError: a limit in `LIMITS` is exceeded.
+        ValueError: invalid YAML, or nested too deeply.
     """
     check_limit("SETTINGS", len(text), f"YAML of {len(text):,} characters")
     try:
@@ -126,12 +126,12 @@ def parse_yaml(text: str) -> Any:
         raise
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except Exception as error:  # a tag such as !!timestamp fails in its own way on a text that is something else
+    except Exception as error:  # a tag such as !!timestamp raises its own exceptions for invalid text
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Build a mapping of a file; a duplicate key is an error, because one of its values would be ignored."""
+    """Build a dict, rejecting duplicate keys, because one of their values would be silently ignored."""
     try:
         mapping = dict(pairs)
     except TypeError:
@@ -144,10 +144,10 @@ def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that contains one JSON object.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or does not contain a JSON object.
     """
     with reading(path, "damaged or not JSON"):
         data = parse_json(Path(path).read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """See `parse_yaml`. YAML 1.1 requires 3.0e-4 where people write 3e-4."""
+    """YAML loader of `parse_yaml` that also reads 3e-4 as a number; YAML 1.1 requires 3.0e-4."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -173,7 +173,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _size_of(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
-    """The number of values in a node, and how deep they are nested. A node with several aliases counts for each."""
+    """Return the number of values in a node and their nesting depth. A node counts once per alias."""
     if isinstance(node, yaml.ScalarNode):
         return 1, 1
     if node not in known:
