@@ -1,1 +1,1 @@
-"""Model folders: the diffusers layout, read and written, with `cogvideox.json` for the settings of a model."""
+"""Loading and saving of model folders in the diffusers layout, plus `cogvideox.json` for the settings of a model."""

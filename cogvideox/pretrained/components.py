@@ -1,4 +1,4 @@
-"""The networks of a model: building them without memory, loading and saving them in the diffusers layout."""
+"""Networks of a model: building on the meta device, loading and saving in the diffusers layout."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ def build_network(config: T5Config) -> T5Encoder: ...
 @overload
 def build_network(config: NetworkConfig) -> Network: ...
 def build_network(config: NetworkConfig) -> Network:
-    """Build the network of a config on the meta device (no memory, no values), in evaluation mode."""
+    """Build the network described by a config on the meta device, in evaluation mode."""
     with torch.device("meta"), _SkipInit():
         match config:
             case TransformerConfig():
@@ -60,7 +60,7 @@ def build_network(config: NetworkConfig) -> Network:
 
 
 class _SkipInit(TorchFunctionMode):
-    """Skips `torch.nn.init`, which on the meta device imports torch's compiler and takes a second."""
+    """Skip `torch.nn.init`, which on the meta device imports torch's compiler and takes a second."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,7 +72,7 @@ class _SkipInit(TorchFunctionMode):
 
 
 def component_name(config: NetworkConfig) -> ComponentName:
-    """The component of a model that a config belongs to."""
+    """Return the name of the component that a config belongs to."""
     match config:
         case TransformerConfig():
             return "transformer"
@@ -83,7 +83,7 @@ def component_name(config: NetworkConfig) -> ComponentName:
 
 
 def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
-    """The keymap between diffusers' names (transformers' for the text encoder) and those of the network."""
+    """Return the keymap from diffusers' names (transformers' for the text encoder) to this package's names."""
     match config:
         case TransformerConfig():
             return transformer_key_map.keymap(config)
@@ -94,7 +94,7 @@ def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
 
 
 def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDict, Path]:
-    """Open the weights in the folder of a component without reading values.
+    """Open the weights in a component's folder without reading values.
 
     Returns:
         The state dict with diffusers' names, and its file.
@@ -126,7 +126,7 @@ def load_network(
 def load_network(
     folder: str | Path, config: NetworkConfig, *, device: Device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Network:
-    """Load the network of a config from a model folder, in evaluation mode and without gradients.
+    """Load the network described by a config from a model folder, in evaluation mode and without gradients.
 
     Raises:
         UserError: the weights are missing, damaged, or do not match the config.
@@ -138,7 +138,7 @@ def load_network(
 
 
 def load_vae(folder: str | Path) -> CausalVAE:
-    """Load the VAE in `folder/vae/`, of a model folder or a VAE training run (see `load_network`)."""
+    """Load the VAE from `folder/vae/`, where `folder` is a model folder or a VAE training run (see `load_network`)."""
     return load_network(folder, VAEConfig.from_diffusers(read_json(Path(folder) / "vae" / "config.json")))
 
 
@@ -153,8 +153,8 @@ def save_network(
     """Write the config and the state dict of a network to its subfolder of a model folder.
 
     Args:
-        dtype: dtype of the weights; None keeps that of each tensor.
-        max_shard_bytes: larger weights are split into shards; None never splits.
+        dtype: dtype of the weights; None keeps the dtype of each tensor.
+        max_shard_bytes: weights larger than this are split into shards; None never splits.
 
     Raises:
         UserError: a file cannot be written.
@@ -172,6 +172,6 @@ def save_network(
 
 
 def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
-    """Write `folder/vae/`, with another scaling factor if one is given (see `save_network`)."""
+    """Write the VAE to `folder/vae/`, overriding its scaling factor if one is given (see `save_network`)."""
     config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
     save_network(vae.state_dict(), config, folder)

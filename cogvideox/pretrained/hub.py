@@ -4,17 +4,18 @@ from pathlib import Path
 
 from cogvideox.errors import UserError
 
-# The diffusers and SAT layouts. Other formats of the same weights are not downloaded.
+# Files of the diffusers and SAT layouts. Other formats of the same weights are not downloaded.
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.pt", "*latest"]
 
 
 def download(name: str) -> Path:
     """Download a model to the shared Hugging Face cache and return its folder.
 
-    Cached files are not downloaded again; without a network the cache is used as it is.
+    Cached files are not downloaded again. Offline, the cache is used without checking for updates.
 
     Raises:
-        UserError: `huggingface_hub` is not installed, there is no network, no such model, or no access to it.
+        UserError: `huggingface_hub` is not installed, the network is unavailable, or the model does not exist or is not
+            accessible.
     """
     try:
         from huggingface_hub import errors, snapshot_download
@@ -33,6 +34,6 @@ def download(name: str) -> Path:
         reason, cause = "it is not a valid name", error
     except errors.LocalEntryNotFoundError as error:
         reason, cause = "it is not in the cache, and the Hub cannot be reached", error
-    except Exception as error:  # of the network libraries, which change with the version of huggingface_hub
+    except Exception as error:  # exception types of network libraries vary with the version of huggingface_hub
         reason, cause = f"{type(error).__name__}: {str(error).split(chr(10))[0]}", error
     raise UserError(f"there is no folder {name}, and no download from the Hugging Face Hub: {reason}") from cause

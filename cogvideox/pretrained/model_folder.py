@@ -1,4 +1,4 @@
-"""Loading of model folders, and saving in the layout that diffusers loads."""
+"""Loading and saving of model folders in the diffusers layout."""
 
 import json
 import secrets
@@ -41,7 +41,7 @@ from cogvideox.vae.model import CausalVAE
 
 @dataclass
 class LoadedModel:
-    """A model in memory. As `load` returns them, networks are in evaluation mode and without gradients."""
+    """A model in memory. `load` returns its networks in evaluation mode and without gradients."""
 
     transformer: Transformer
     vae: CausalVAE
@@ -51,19 +51,19 @@ class LoadedModel:
     settings: ModelSettings
 
     def activate(self, component: str) -> None:
-        """Prepare a network for use. Here all are resident; `offload.placement` loads and offloads them by a plan."""
+        """Prepare a network for use. Does nothing here, as all are resident; `offload.placement` overrides it."""
 
     def vae_mode(self, workload: Workload) -> VAEMemoryMode:
-        """How the VAE processes a request: here without slicing."""
+        """Return how the VAE processes a request: here without slicing."""
         return VAEMemoryMode()
 
 
 def load(model: str | Path | ModelSpec, *, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """Load a model: a shipped name, a folder, a name on the Hugging Face Hub, or a spec.
+    """Load a model, given by a shipped name, a folder, a Hugging Face Hub name, or a spec.
 
     Raises:
-        UserError: no such model; a missing or damaged file; weights that do not match their config; components that do
-            not match each other.
+        UserError: the model does not exist, a file is missing or damaged, weights do not match their config, or
+            components do not match each other.
     """
     spec = model if isinstance(model, ModelSpec) else read_spec(model)
     return LoadedModel(
@@ -80,7 +80,7 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """Load the tokenizer of a model.
 
     Raises:
-        UserError: it is missing, damaged, or has more tokens than the text encoder.
+        UserError: the tokenizer is missing or damaged, or has more tokens than the text encoder.
     """
     tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
     if len(tokenizer) > spec.text_encoder.vocab_size:
@@ -98,16 +98,16 @@ def save(
     dtype: torch.dtype | None = None,
     max_shard_bytes: int | None = 5 * 10**9,
 ) -> Path:
-    """Write a folder that `load` and `diffusers.CogVideoXPipeline.from_pretrained` read, atomically.
+    """Write a model folder atomically, readable by `load` and `diffusers.CogVideoXPipeline.from_pretrained`.
 
-    A model at `path` is replaced; a folder with anything else in it is left alone.
+    An existing model at `path` is replaced; a folder with other content is never overwritten.
 
     Args:
-        dtype: dtype of the weights; None keeps that of each tensor.
-        max_shard_bytes: larger weights are split into shards; None never splits.
+        dtype: dtype of the weights; None keeps the dtype of each tensor.
+        max_shard_bytes: weights larger than this are split into shards; None never splits.
 
     Raises:
-        UserError: something other than a model is at `path`, or the folder cannot be written.
+        UserError: `path` exists and is not a model, or the folder cannot be written.
     """
     sampler = model.settings.sampler
     files = {
@@ -132,9 +132,9 @@ def save_with_transformer(
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a copy of the model folder `spec` with another transformer and other settings, atomically.
+    """Write a copy of the model folder `spec` with a new transformer and new settings, atomically.
 
-    The other components are copied as files. Arguments and errors are those of `save`.
+    The other components are copied as files. See `save` for arguments and errors.
     """
     sampler = SAMPLER_OF_SCHEDULER[read_json(spec.path / SCHEDULER_FILE)["_class_name"]]
     copied = ("vae", "text_encoder", "tokenizer", "scheduler")
@@ -148,7 +148,7 @@ def save_with_transformer(
 
 
 def write_json_files(folder: Path, files: dict[str, Any]) -> None:
-    """Write JSON files, given as content by relative path, and their parent folders."""
+    """Write JSON files, given as a dict from relative path to content. Creates parent folders."""
     for name, content in files.items():
         write_text(folder / name, json.dumps(content, indent=2) + "\n")
 
@@ -157,19 +157,19 @@ def write_json_files(folder: Path, files: dict[str, Any]) -> None:
 def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder next to `path` to write to, and move it to `path` when the block succeeds.
 
-    A model at `path` is replaced if all of its components are written and its folder contains nothing else. If the
-    block fails, it stays as it was.
+    An existing model at `path` is replaced if the block writes all of its components and its folder contains nothing
+    else. If the block fails, it is unchanged.
 
     Args:
         contents: files and folders that the block will write, as paths relative to the folder.
 
     Raises:
-        UserError: something at `path` would be lost, or it cannot be written.
+        UserError: existing files at `path` would be lost, or it cannot be written.
     """
-    target = path.resolve()  # the target of a symbolic link
+    target = path.resolve()  # follow symbolic links
     if target.exists():
         _check_replaceable(path, {name.partition("/")[0] for name in contents})
-    # Random names: after a crash, another process may have the same process id.
+    # Random names: after a crash, another process may get the same process ID.
     new, old = (target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.{end}") for end in ("new", "old"))
     try:
         new.mkdir(parents=True)
@@ -188,9 +188,9 @@ def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]
 
 
 def _check_replaceable(path: Path, names: Collection[str]) -> None:
-    """Raise UserError unless `path` is empty or a model folder of which all entries are in `names`.
+    """Raise UserError unless `path` is empty or a model folder whose entries are all in `names`.
 
-    A SAT checkpoint has folders of the same names, but no `config.json` in them.
+    SAT checkpoints have folders with the same names, but without `config.json`.
     """
     current = Path.cwd()
     if path.resolve() in (current, *current.parents):

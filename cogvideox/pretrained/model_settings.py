@@ -1,8 +1,8 @@
-"""`cogvideox.json`: default sampling settings and rules of a model folder. Imports no torch.
+"""`cogvideox.json`: default sampling settings of a model folder. Does not import torch.
 
-The diffusers layout stores networks and leaves their use to the caller: frame rate, size, number of steps, the null
-prompt. `cogvideox.json` stores it. Without the file, and for keys that it omits, the official values of the variant
-apply, which follows from the transformer's config.
+The diffusers layout stores networks but not how to use them: frame rate, size, number of steps, null prompt. These are
+in `cogvideox.json`. Omitted keys, or all of them if the file is missing, default to the official values of the variant,
+which is inferred from the transformer's config.
 """
 
 from dataclasses import dataclass, field
@@ -18,29 +18,29 @@ Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
 
 @dataclass(frozen=True)
 class TrainedRange:
-    """Sizes seen in training, both ends included. A request outside of it gets a warning."""
+    """Inclusive ranges of sizes seen in training. Requests outside of them cause a warning."""
 
     num_frames: tuple[int, int]
-    frame_step: int  # frame counts were frame_step * N + 1
+    frame_step: int  # frame counts in training were frame_step * N + 1
     height: tuple[int, int]  # pixels
     width: tuple[int, int]  # pixels
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Default sampling settings and rules of one model.
+    """Default sampling settings of a model.
 
     Attributes:
         fps, height, width, num_frames, num_inference_steps, guidance_scale, dynamic_guidance, sampler: defaults of a
-            request; sizes in pixels.
-        null_text: the embedding of the null prompt in guidance: that of `""`, or zeros.
-        text_length: tokens that every prompt is padded to; padding is attended to.
-        position_rule: how rotary positions follow the size (see `transformer.position`); None for additive positions.
-        norm_statistics: what the VAE's group norms pool over; the official weights need chunks in time.
-        dtype: dtype of training, and the default on a GPU.
+            request; height and width in pixels.
+        null_text: embedding of the null prompt in guidance: that of `""`, or zeros.
+        text_length: number of tokens to which prompts are padded; padding is not masked in attention.
+        position_rule: how rotary positions depend on size (see `transformer.position`); None for additive positions.
+        norm_statistics: axes that the VAE's group norms pool over; the official weights require temporal chunks.
+        dtype: training dtype, and the default on GPUs.
         trained: sizes seen in training.
-        examples: prompts that show what the model can do; the first is the default prompt.
-        provenance: origin of the weights, for people.
+        examples: example prompts; the first is the default prompt.
+        provenance: free-text origin of the weights.
     """
 
     fps: float
@@ -62,7 +62,7 @@ class ModelSettings:
 
 
 def variant_of(config: TransformerConfig) -> Variant:
-    """The official model whose architecture a transformer has."""
+    """Return the official model with the same transformer architecture."""
     takes_image = config.in_channels != config.out_channels
     if config.patch_size_t is not None:
         return "1.5-5b-i2v" if takes_image else "1.5-5b"
@@ -72,11 +72,11 @@ def variant_of(config: TransformerConfig) -> Variant:
 
 
 def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> ModelSettings:
-    """Settings of the official model of the same variant, for a folder without its own.
+    """Return the settings of the official model of the same variant, for a folder without `cogvideox.json`.
 
-    Sizes follow the transformer's `sample_*`, so that a small model of the same variant gets a size it supports. In the
-    1.5 models these are the extent of the position table, an upper bound; the official size is 768x1360. The official
-    samples use dynamic guidance with DPM++ and constant guidance with DDIM.
+    Sizes are derived from the transformer's `sample_*`, so that a small model of the same variant gets a supported
+    size. In the 1.5 models `sample_*` is the extent of the position table, an upper bound; the official size is
+    768x1360. The official samples use dynamic guidance with DPM++ and constant guidance with DDIM.
     """
     ratio = vae.spatial_compression_ratio
     height, width = transformer.sample_height * ratio, transformer.sample_width * ratio

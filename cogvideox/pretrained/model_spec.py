@@ -1,6 +1,6 @@
-"""The layout of a model folder, and what is known without loading its weights. Imports no torch.
+"""The layout of a model folder, and its configs and settings, read without loading weights. Does not import torch.
 
-model_index.json    the diffusers class of every component
+model_index.json    diffusers class of every component
 cogvideox.json      sampling settings (`model_settings`); optional
 transformer/  vae/  text_encoder/      config.json and safetensors, one file or shards
 tokenizer/          tokenizer.json or spiece.model
@@ -33,14 +33,14 @@ WEIGHT_STEMS: dict[ComponentName, str] = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-"""The weights file of each component, without the suffix (`.safetensors`, or `.safetensors.index.json` for shards)."""
+"""Weights file of each component, without the suffix (`.safetensors`, or `.safetensors.index.json` for shards)."""
 
 _SHIPPED = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All configs and settings of a model folder. `name` is that of a shipped model, or the folder's absolute path."""
+    """All configs and settings of a model folder. `name` is a shipped model name or the folder's absolute path."""
 
     name: str
     path: Path
@@ -57,23 +57,23 @@ class ModelSpec:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models in this package."""
+    """List the names of the models shipped with this package."""
     return sorted(index.parent.name for index in _SHIPPED.glob(f"*/{INDEX_FILE}"))
 
 
 def find_model(model: str | Path) -> tuple[str, Path]:
-    """The name and path of a model: a shipped name, a path, or a name on the Hugging Face Hub, which is downloaded.
+    """Resolve a shipped name, a path, or a Hugging Face Hub name to a name and a path. Hub models are downloaded.
 
-    `./toybox` is always a path. The content at the path is not checked.
+    `./toybox` is always interpreted as a path. The content at the path is not checked.
 
     Raises:
-        UserError: there is no such model (the message lists the names), or it cannot be downloaded.
+        UserError: there is no such model (the message lists the shipped names), or it cannot be downloaded.
     """
     names = shipped_models()
     if str(model) in names:
         return str(model), _SHIPPED / str(model)
     path = Path(model)
-    with suppress(RuntimeError):  # "~name" without a user of that name
+    with suppress(RuntimeError):  # "~name" for an unknown user
         path = path.expanduser()
     if str(model) and path.exists():
         return str(path.resolve()), path
@@ -96,7 +96,7 @@ def read_spec(model: str | Path) -> ModelSpec:
     """Read all configs of a model (see `find_model`) and none of its weights.
 
     Raises:
-        UserError: no such model, a missing file, an unsupported config, components that do not match.
+        UserError: the model does not exist, a file is missing, a config is unsupported, or components do not match.
     """
     name, path = find_model(model)
     if not (path / INDEX_FILE).is_file():
@@ -119,10 +119,10 @@ def read_spec(model: str | Path) -> ModelSpec:
 
 
 def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encoder: T5Config, *, where: str) -> None:
-    """Check that the networks fit together.
+    """Check that the networks are compatible.
 
     Raises:
-        UserError: the width of the text encoder or the latent channels of the VAE are not those of the transformer.
+        UserError: the text encoder's width or the VAE's latent channels do not match the transformer.
     """
     for what, one, other in (
         ("d_model of the text encoder", text_encoder.d_model, transformer.text_embed_dim),
@@ -135,7 +135,7 @@ def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encode
 
 
 def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
-    """The content of `model_index.json`: library and class of every component."""
+    """Return the content of `model_index.json`: library and class of every component."""
     takes_image = transformer.in_channels != transformer.out_channels
     return {
         "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
@@ -151,16 +151,16 @@ def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, A
 def component_config(config: NetworkConfig) -> dict[str, Any]:
     """The content of a component's `config.json`."""
     if isinstance(config, T5Config):
-        # Without a dtype, transformers uses that of the file, while diffusers loads the other components as float32.
+        # Without a dtype, transformers keeps the file's dtype, while diffusers loads the other components as float32.
         return {**config.to_transformers(), "dtype": "float32"}
     return config.to_diffusers()
 
 
 def weights_file(folder: Path, component: ComponentName) -> Path:
-    """The weights in the folder of a component: a safetensors file, the index of its shards, or a PyTorch file.
+    """Find the weights in a component's folder: a safetensors file, a shard index, or a PyTorch file.
 
     Raises:
-        UserError: there is none of them.
+        UserError: the folder contains no weights.
     """
     stem = folder / WEIGHT_STEMS[component]
     for suffix in (".safetensors", ".safetensors.index.json", ".bin"):
@@ -170,10 +170,10 @@ def weights_file(folder: Path, component: ComponentName) -> Path:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read the object in a JSON file of a model folder.
+    """Read a JSON file of a model folder that contains one object.
 
     Raises:
-        UserError: the file is missing, unreadable or not a JSON object.
+        UserError: the file is missing, unreadable, or does not contain a JSON object.
     """
     if not file.exists():
         raise UserError(f"the model folder is incomplete: {file} is missing")

@@ -1,1 +1,1 @@
-"""Conversion of SAT checkpoints, diffusers folders and single files: detect, plan, write."""
+"""Conversion of SAT checkpoints, diffusers folders and single files: detection, planning and writing."""

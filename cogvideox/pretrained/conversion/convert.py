@@ -1,8 +1,8 @@
-"""Conversion of weights in any format that `detect` knows to a diffusers folder or a safetensors file.
+"""Conversion of weights in any format supported by `detect` to a diffusers folder or a safetensors file.
 
-`plan_conversion` decides what is written and checks names and shapes; `ConversionPlan.write_folder` and `write_file`
-convert one tensor at a time, so memory does not depend on the size of the model (a LoRA is loaded whole). What the
-source lacks, such as a tokenizer or the text encoder, comes from a base model if one is given.
+`plan_conversion` decides what to write and checks names and shapes; `ConversionPlan.write_folder` and `write_file`
+convert one tensor at a time, so memory use does not depend on the size of the model (a LoRA is loaded at once). Missing
+components, such as the tokenizer or the text encoder, are taken from a base model if one is given.
 """
 
 import json
@@ -58,7 +58,7 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class PlannedComponent:
-    """A network that will be written: the source of its tensors, its config, and the dtype in the file."""
+    """A network to write: the source of its tensors, its config, and the dtype in the output file."""
 
     source: Component
     config: NetworkConfig
@@ -66,12 +66,12 @@ class PlannedComponent:
 
     @cached_property
     def meta(self) -> dict[str, Tensor]:
-        """The network's tensors before the cast, on the meta device."""
+        """The network's tensors before casting, on the meta device."""
         return to_internal(self.source.state.meta, self.source.rules(self.config))
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the weights in the file."""
+        """Size of the weights in the output file, in bytes."""
         written = external_meta(self.meta, diffusers_keymap(self.config), self.dtype)
         return sum(tensor.nbytes for tensor in written.values())
 
@@ -86,7 +86,7 @@ class PlannedComponent:
         check_matches(self.source.state, expected, where=self.source.where, rules=self.source.rules(self.config))
 
     def write(self, file: Path, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None) -> None:
-        """Write the weights with diffusers' names; arguments and errors as `state_dict.export.save_external`."""
+        """Write the weights with diffusers' names. See `state_dict.export.save_external` for arguments and errors."""
         tensors = convert_tensors(
             self.source.state,
             self.meta,
@@ -108,15 +108,15 @@ class PlannedComponent:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What a conversion will write. Names and shapes have been checked, values have not.
+    """Plan of a conversion, with names and shapes already checked. Values are checked while writing.
 
     Attributes:
-        source: what was detected.
-        components: the networks to write.
-        tokenizer: folder of the tokenizer to copy.
+        source: the detected checkpoint.
+        components: networks to write.
+        tokenizer: tokenizer folder to copy.
         schedule: content of `scheduler_config.json`.
         settings: content of `cogvideox.json`, if the source or the base has one.
-        notes: remarks for the user, one sentence each.
+        notes: messages for the user, one sentence each.
     """
 
     source: DetectedCheckpoint
@@ -128,21 +128,22 @@ class ConversionPlan:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all weights that will be written."""
+        """Total size of the weights to write, in bytes."""
         return sum(component.num_bytes for component in self.components.values())
 
     @property
     def missing(self) -> list[str]:
-        """What a complete model has in addition."""
+        """Parts of a complete model that are missing from the plan."""
         missing: list[str] = [name for name in WEIGHT_STEMS if name not in self.components]
         missing += ["tokenizer"] if self.tokenizer is None else []
         return missing + (["scheduler"] if self.schedule is None else [])
 
     def write_folder(self, target: str | Path, *, max_shard_bytes: int | None = 5 * 10**9) -> Path:
-        """Write a diffusers folder with the model or the components there are, atomically.
+        """Write a diffusers folder with the planned components, atomically.
 
         Raises:
-            UserError: something at `target` would be lost, it cannot be written, or a tensor has NaN or infinity.
+            UserError: existing files at `target` would be lost, it cannot be written, or a tensor contains NaN or
+                infinity.
         """
         files: dict[str, Any] = {
             f"{name}/config.json": component_config(component.config) for name, component in self.components.items()
@@ -170,10 +171,10 @@ class ConversionPlan:
         """Write one network as a safetensors file with its config in the metadata, atomically.
 
         Args:
-            component: which network; by default the transformer if the source has one, else its first.
+            component: network to write; defaults to the transformer if the source has one, otherwise to its first.
 
         Raises:
-            UserError: there is no such component, the file cannot be written, or a tensor has NaN or infinity.
+            UserError: there is no such component, the file cannot be written, or a tensor contains NaN or infinity.
         """
         target = Path(target)
         if target.suffix != ".safetensors":
@@ -183,7 +184,7 @@ class ConversionPlan:
         return target
 
     def choose(self, component: ComponentName | None = None) -> ComponentName:
-        """The component that `write_file` writes. Raises UserError if there is no such component."""
+        """Return the component that `write_file` writes. Raises UserError if there is no such component."""
         own = [name for name in self.components if name in self.source.components]
         name = component or (own or [*self.components])[0]
         if name not in self.components:
@@ -198,17 +199,17 @@ def plan_conversion(
     variant: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> ConversionPlan:
-    """Decide what a conversion of `source` writes, and check names and shapes.
+    """Plan the conversion of `source`, and check names and shapes.
 
     Args:
         source: a path or model name, or the result of `detect_checkpoint` with the same variant.
-        base: a model that provides components the source lacks, and configs that tensors do not determine.
-        variant: resolves configs that tensors leave open if there is no base (see `detect_checkpoint`).
-        dtype: dtype of the weights; None keeps that of each tensor.
+        base: model that provides components missing from the source, and configs that cannot be inferred from tensors.
+        variant: resolves ambiguous configs if there is no base (see `detect_checkpoint`).
+        dtype: dtype of the weights; None keeps the dtype of each tensor.
 
     Raises:
-        UserError: as `detect_checkpoint`; also a LoRA, a source without components, weights that do not match their
-            config, an unknown config, or a transformer of another variant.
+        UserError: see `detect_checkpoint`; also if the source is a LoRA or has no components, weights do not match
+            their config, a config is unknown, or the transformer is of another variant.
     """
     wanted = next((known for known in VARIANTS if known == variant), None)
     if variant is not None and wanted is None:
@@ -249,16 +250,16 @@ def plan_conversion(
 
 
 def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = None) -> LoRA:
-    """Write a LoRA of any supported trainer with diffusers' names and alpha = rank (`transformer.lora.io.write_lora`).
+    """Convert a LoRA file from any supported trainer to diffusers' names with alpha = rank.
 
     Args:
-        dtype: dtype of the factors; None keeps that of each.
+        dtype: dtype of the LoRA factors; None keeps the dtype of each.
 
     Returns:
         The LoRA that was read.
 
     Raises:
-        UserError: as `read_lora` and `write_lora`.
+        UserError: see `transformer.lora.io.read_lora` and `write_lora`.
     """
     lora = read_lora(path)
     write_lora(lora, target, dtype=dtype)
@@ -266,7 +267,7 @@ def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = Non
 
 
 def _config(component: Component, of_base: Component | None) -> NetworkConfig:
-    """The config of a component: stated in a file, or that of the base if the tensors match it, or inferred."""
+    """Return a component's config: read from a file, or the base's if the tensors match it, or inferred."""
     if not component.config_is_stated and of_base is not None and of_base is not component and of_base.config:
         agrees = component.config is None or _uses_rotary(component.config) == _uses_rotary(of_base.config)
         if agrees and not component.mismatches(of_base.config):
@@ -291,9 +292,9 @@ def _variant(components: Mapping[ComponentName, PlannedComponent]) -> Variant | 
 def _rescale_vae(
     vae: PlannedComponent, base: DetectedCheckpoint | None, variant: Variant, notes: list[str]
 ) -> PlannedComponent:
-    """Give the VAE of a base of another variant the scaling factor of the transformer's variant.
+    """Set the scaling factor for the transformer's variant if the VAE is from a base of another variant.
 
-    The official VAEs have equal weights and differ in the scaling factor.
+    The official VAEs share their weights and differ only in the scaling factor.
     """
     base_variant = None if base is None else base.variant
     if base_variant is None or base_variant == variant:
@@ -311,7 +312,7 @@ def _rescale_vae(
 def _schedule_and_settings(
     detected: DetectedCheckpoint, base: DetectedCheckpoint | None, variant: Variant | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Those of the source's folder, or of a base of the same variant, or the official schedule without settings."""
+    """Return schedule and settings of the source's folder or a base of the same variant, else the official schedule."""
     folder = detected.folder
     if folder is None and base is not None and base.variant == variant:
         folder = base.folder

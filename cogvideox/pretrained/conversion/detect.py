@@ -1,9 +1,9 @@
-"""Detection of the format and the components of CogVideoX weights; reads names and shapes, not values.
+"""Detection of the format and components of CogVideoX weights from names and shapes, without reading values.
 
-diffusers folder       a whole model, some components of one, or a single component
+diffusers folder       a complete model, some of its components, or a single component
 SAT checkpoint         a folder with `latest`, or its `.pt`: the transformer; after full fine-tuning also T5 and VAE
-single file            .safetensors, .pt, .pth, .bin or .ckpt, with the names of diffusers or SAT
-LoRA                   only recognized here, and read by `transformer.lora.io`
+single file            .safetensors, .pt, .pth, .bin or .ckpt, with diffusers' or SAT's names
+LoRA                   only detected here; read by `transformer.lora.io`
 """
 
 from collections.abc import Mapping
@@ -62,12 +62,12 @@ class Component:
     """One network on disk.
 
     Attributes:
-        naming: the code base whose names the tensors have.
-        state: the tensors without name prefixes; the token embedding, which T5 files store twice, once.
-        where: the file, for messages.
-        config: None if neither the tensors nor a file determine it.
+        naming: code base whose tensor names the file uses.
+        state: the tensors without name prefixes. The token embedding, stored twice in T5 files, is included once.
+        where: path of the file, for messages.
+        config: None if it is neither in a file nor determined by the tensors.
         config_is_stated: whether the config was read from a file, not inferred from tensors.
-        config_problem: why there is no config; the end of a sentence about the component.
+        config_problem: why there is no config, phrased as the end of a sentence about the component.
     """
 
     name: ComponentName
@@ -79,11 +79,11 @@ class Component:
     config_problem: str = ""
 
     def rules(self, config: NetworkConfig) -> list[Rule]:
-        """The keymap from the names of the file to those of the network."""
+        """Return the keymap from the names in the file to those of the network."""
         return keymap_for(self.naming, config)
 
     def mismatches(self, config: NetworkConfig) -> list[str]:
-        """Differences between the tensors and the network of a config; [] if they match."""
+        """List the differences between the tensors and the network of a config; empty if they match."""
         try:
             return find_mismatches(self.state, build_network(config).state_dict(), rules=self.rules(config))
         except UserError as error:
@@ -92,11 +92,11 @@ class Component:
 
 @dataclass(frozen=True)
 class DetectedCheckpoint:
-    """What is at `path`.
+    """Result of detecting the checkpoint at `path`.
 
     Attributes:
-        folder: the diffusers folder with schedule and settings; None for other formats.
-        tokenizer: the folder of the tokenizer.
+        folder: diffusers folder with schedule and settings; None for other formats.
+        tokenizer: tokenizer folder.
         unknown_tensors: names of tensors that belong to no component.
     """
 
@@ -109,19 +109,19 @@ class DetectedCheckpoint:
 
     @property
     def variant(self) -> Variant | None:
-        """The official model whose architecture the transformer has; None without a transformer or its config."""
+        """Official model with the transformer's architecture; None without a transformer or its config."""
         return _variant(self.components)
 
 
 def detect_checkpoint(path: str | Path, variant: Variant | None = None) -> DetectedCheckpoint:
-    """Detect the format and components of weights at a path, a shipped name, or a name on the Hugging Face Hub.
+    """Detect the format and components of weights, given by a path, a shipped name, or a Hugging Face Hub name.
 
     Args:
-        variant: resolves what tensors leave open: the scaling factor of a VAE without config, and the positions of a
+        variant: resolves ambiguities: the scaling factor of a VAE without config, and the position embedding of a
             transformer whose width is not official.
 
     Raises:
-        UserError: nothing is there, it is not CogVideoX, or a file is damaged or would execute code.
+        UserError: the path does not exist, is not a CogVideoX checkpoint, is damaged, or would execute code.
     """
     _, path = find_model(path)
     if not path.is_dir():
@@ -168,7 +168,7 @@ def _detect_model_folder(path: Path) -> DetectedCheckpoint:
 
 
 def _detect_component_folder(path: Path) -> DetectedCheckpoint:
-    """The folder of a single component, as training scripts save it."""
+    """Detect the folder of a single component, as saved by training scripts."""
     config = read_json(path / "config.json")
     classes: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
     found = str(config.get("_class_name", config.get("model_type")))
@@ -199,11 +199,11 @@ def _detect_sat_folder(path: Path, files: sat_layout.SATFiles, variant: Variant 
 def _split_components(
     state: LazyStateDict, where: str, variant: Variant | None
 ) -> tuple[dict[ComponentName, Component], list[str]]:
-    """The components in one state dict, and the names of tensors that belong to none."""
+    """Split a state dict into components, and list the names of tensors that belong to none."""
     components: dict[ComponentName, Component] = {}
     unknown: list[str] = []
     groups = sat_layout.group_by_prefix(state)
-    # The transformer first, because the VAE's config depends on its variant.
+    # Infer the transformer first: the VAE's config depends on its variant.
     for _, names in sorted(groups.items(), key=lambda item: "diffusion_model" not in item[0]):
         found = classify_component(names)
         if found is None or found[0] in components:
@@ -227,7 +227,7 @@ def _infer_component(
     where: str,
     variant: Variant | None,
 ) -> Component:
-    """A component of a single file, with the config in the file's metadata or else inferred from its tensors."""
+    """Return a component of a single file, with the config from the file's metadata or inferred from its tensors."""
     if CONFIG_KEY in state.metadata:
         try:
             config = _parse_config(name, parse_json(state.metadata[CONFIG_KEY]))
@@ -250,7 +250,7 @@ def _infer_component(
 
 
 def _read_component(name: ComponentName, folder: Path) -> Component:
-    """A component with a `config.json`."""
+    """Read a component that has a `config.json`."""
     state, file = open_component(folder, name)
     config = _parse_config(name, read_json(folder / "config.json"))
     return Component(name, "diffusers", state, str(file), config, config_is_stated=True)

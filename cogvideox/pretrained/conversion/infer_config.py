@@ -1,8 +1,8 @@
 """Inference of a network's config from the names and shapes of its tensors, without reading values.
 
-Tensors determine all sizes but the following: the base size in pixels and frames, the VAE's scaling factor, and the
-kind of positions of a 1.0 transformer with diffusers' names. These are those of the official model with the same
-architecture; if that is ambiguous too, `ConfigUnknown` is raised.
+Tensors determine all settings except the base size in pixels and frames, the VAE's scaling factor, and the position
+embedding type of a 1.0 transformer with diffusers' names. These default to the official model with the same
+architecture; if that is also ambiguous, `ConfigUnknown` is raised.
 """
 
 import re
@@ -27,11 +27,11 @@ from cogvideox.vae.config import PRESETS as VAE_PRESETS
 from cogvideox.vae.config import VAEConfig
 
 Naming = Literal["diffusers", "SAT"]
-"""The code base whose names the tensors have; "diffusers" includes transformers' names of the text encoder."""
+"""Code base whose tensor names a file uses; "diffusers" includes transformers' names for the text encoder."""
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
-# A name with one of these prefixes occurs in no other component or naming.
+# Each of these prefixes identifies one component and naming.
 _PREFIXES: dict[str, tuple[ComponentName, Naming]] = {
     "transformer_blocks.": ("transformer", "diffusers"),
     "mixins.": ("transformer", "SAT"),
@@ -40,16 +40,16 @@ _PREFIXES: dict[str, tuple[ComponentName, Naming]] = {
     "encoder.block.": ("text_encoder", "diffusers"),
 }
 
-_FREQUENCIES = "mixins.pos_embed.freqs_cos"  # SAT stores the table of rotary frequencies, which is not a weight
+_FREQUENCIES = "mixins.pos_embed.freqs_cos"  # SAT stores the rotary frequency table, which is not a weight
 _ADDED_POSITIONS = "mixins.pos_embed.pos_embedding"
 
 
 class ConfigUnknown(Exception):
-    """The tensors do not determine the config. The message is the end of a sentence about the file."""
+    """Raised if the tensors do not determine the config. The message is the end of a sentence about the file."""
 
 
 def classify_component(names: Iterable[str]) -> tuple[ComponentName, Naming] | None:
-    """The component and naming of a group of tensors; None for anything else."""
+    """Return the component and naming of a group of tensors; None if they are not recognized."""
     for name in names:
         for prefix, found in _PREFIXES.items():
             if name.startswith(prefix):
@@ -58,7 +58,7 @@ def classify_component(names: Iterable[str]) -> tuple[ComponentName, Naming] | N
 
 
 def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
-    """The keymap from the names of the file to those of the network."""
+    """Return the keymap from the names in the file to those of the network."""
     match config, naming:
         case TransformerConfig(), "SAT":
             return transformer_key_map.sat_keymap(config)
@@ -68,29 +68,29 @@ def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
 
 
 def unused_tensors(names: Iterable[str], component: ComponentName, naming: Naming) -> list[str]:
-    """Names of tensors in SAT's files that are not weights: computed tables, and parts of the training loss."""
+    """List tensors in SAT files that are not weights of the network: precomputed tables and parts of the loss."""
     names = list(names)
     if naming != "SAT":
         return []
     if component == "vae":
         return [name for name in names if name.startswith("loss.")]
     unused = ["mixins.pos_embed.freqs_", "transformer.word_embeddings.", "transformer.position_embeddings."]
-    if _FREQUENCIES not in names:  # without rotary positions (2B), the added ones are fixed sinusoids
+    if _FREQUENCIES not in names:  # without rotary positions (2B), the additive position embedding is a fixed sinusoid
         unused.append(_ADDED_POSITIONS)
     return [name for name in names if name.startswith(tuple(unused)) or "embed_tokens" in name]
 
 
 def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> TransformerConfig:
-    """The config of a transformer. `variant` resolves what the tensors leave open.
+    """Infer the config of a transformer. `variant` resolves ambiguities.
 
     Raises:
-        ConfigUnknown: the tensors do not determine it.
+        ConfigUnknown: the tensors do not determine the config.
     """
     shape = _shape_reader(meta, keymap_for(naming, TransformerConfig()))
     width, text_embed_dim = shape("text_in.weight")
     patch = shape("patch_in.weight")
     head_dim = shape("blocks.0.attention.norm_q.weight")[0]
-    patches_time = len(patch) == 2  # 1.5 has a linear layer over 2x2x2 patches, 1.0 a convolution
+    patches_time = len(patch) == 2  # 1.5 embeds 2x2x2 patches with a linear layer, 1.0 uses a convolution
     sizes = {
         "num_attention_heads": width // head_dim,
         "attention_head_dim": head_dim,
@@ -126,10 +126,10 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Vari
 
 
 def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> VAEConfig:
-    """The config of a VAE. `variant` determines the scaling factor, which is not in the tensors.
+    """Infer the config of a VAE. `variant` determines the scaling factor, which is not in the tensors.
 
     Raises:
-        ConfigUnknown: the tensors do not determine it.
+        ConfigUnknown: the tensors do not determine the config.
     """
     num_levels = _count(r"encoder\.(?:down|down_blocks)\.(\d+)\.", meta)
     default = VAEConfig(block_out_channels=(32,) * max(num_levels, 3))
@@ -151,10 +151,10 @@ def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | No
 
 
 def text_config(meta: Mapping[str, Tensor]) -> T5Config:
-    """The config of a T5 encoder.
+    """Infer the config of a T5 encoder.
 
     Raises:
-        ConfigUnknown: the tensors do not determine it.
+        ConfigUnknown: the tensors do not determine the config.
     """
     if "encoder.block.0.layer.1.DenseReluDense.wi.weight" in meta:
         raise ConfigUnknown("it is a T5 before version 1.1; only version 1.1 is supported")
@@ -175,7 +175,7 @@ def text_config(meta: Mapping[str, Tensor]) -> T5Config:
 def _variant_1_0(
     meta: Mapping[str, Tensor], naming: Naming, sizes: Mapping[str, int], has_added: bool, variant: Variant | None
 ) -> Variant:
-    """The variant of a transformer without patches in time, which determines the kind of its positions."""
+    """Return the variant of a transformer without temporal patches, which determines its position embedding type."""
     if naming == "SAT" and has_added and _FREQUENCIES not in meta:
         return "2b"
     if sizes["in_channels"] != sizes["out_channels"]:
@@ -192,7 +192,7 @@ def _variant_1_0(
 
 
 def _shape_reader(meta: Mapping[str, Tensor], rules: Sequence[Rule]) -> Callable[..., tuple[int, ...]]:
-    """A function from an internal name to the shape of the first external tensor that it is made of."""
+    """Return a function that maps an internal name to the shape of the first external tensor it is built from."""
 
     def shape(internal: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         name = external_names(internal, rules)[0]
@@ -206,5 +206,5 @@ def _shape_reader(meta: Mapping[str, Tensor], rules: Sequence[Rule]) -> Callable
 
 
 def _count(pattern: str, names: Iterable[str]) -> int:
-    """One more than the largest number that the pattern matches at the start of a name."""
+    """Return one plus the largest number matched by the pattern at the start of a name."""
     return max((int(found[1]) + 1 for name in names if (found := re.match(pattern, name))), default=0)

@@ -1,12 +1,12 @@
-"""Checkpoints of SAT, the original training code: the location of files and the prefixes of tensor names.
+"""Layout of checkpoints of SAT, the original training code: file locations and tensor name prefixes.
 
-    transformer/latest              (or transformer_t2v, transformer_i2v) the name of the latest subfolder
+    transformer/latest              (or transformer_t2v, transformer_i2v) contains the name of the latest subfolder
     transformer/1000/mp_rank_00_model_states.pt
     vae/3d-vae.pt
-    t5-v1_1-xxl/                    T5 and its tokenizer, in the format of transformers
+    t5-v1_1-xxl/                    T5 and its tokenizer, in the transformers format
 
-The output folder of a fine-tuning run corresponds to `transformer/` here. After full fine-tuning, the single `.pt` also
-contains T5 and the VAE.
+The output folder of a fine-tuning run corresponds to `transformer/`. After full fine-tuning, the `.pt` also contains T5
+and the VAE.
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from cogvideox.errors import UserError
 
-# Prefixes of SAT's names, by component; single files with diffusers' names may have the same prefixes.
+# Prefixes of SAT tensor names, by component. Single files with diffusers' names may use the same prefixes.
 _PREFIXES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.transformer.", "module.")
 
 NO_WEIGHTS = ("denoiser.", "loss_fn.", "sampler.")
-"""Prefixes of other modules of SAT's training engine, which contain only constants of the noise schedule."""
+"""Prefixes of other modules in SAT's training engine; they contain only noise schedule constants."""
 
 _LATEST = "latest"
 _RANK_FILE = "mp_rank_{:02d}_model_states.pt"
@@ -27,7 +27,7 @@ _RANK_FILE = "mp_rank_{:02d}_model_states.pt"
 
 @dataclass(frozen=True)
 class SATFiles:
-    """The files of a SAT checkpoint; None for those that are absent. The text encoder is a folder."""
+    """Paths in a SAT checkpoint, None if absent. The text encoder is a folder."""
 
     transformer: Path | None
     vae: Path | None
@@ -35,10 +35,10 @@ class SATFiles:
 
 
 def find_files(folder: Path) -> SATFiles | None:
-    """Find the files of a SAT checkpoint; None if the folder is not one.
+    """Find the files of a SAT checkpoint. Returns None if the folder is not a SAT checkpoint.
 
     Raises:
-        UserError: the checkpoint is incomplete, ambiguous, or split over several ranks.
+        UserError: the checkpoint is incomplete, ambiguous, or sharded over several ranks.
     """
     folders = [folder, *sorted(folder.glob("transformer*"))]
     with_latest = [candidate for candidate in folders if (candidate / _LATEST).is_file()]
@@ -66,7 +66,7 @@ def find_files(folder: Path) -> SATFiles | None:
 
 
 def group_by_prefix(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Group tensor names by SAT's prefixes ("" for none); each group maps names without the prefix to full names."""
+    """Group tensor names by SAT prefix ("" for none). Each group maps names without the prefix to full names."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
         prefix, bare = "", name

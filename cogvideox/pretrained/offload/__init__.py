@@ -1,1 +1,1 @@
-"""Memory plans, and offloading of weights: whole networks, or blocks with prefetch."""
+"""Memory planning and weight offloading: whole networks, or groups of blocks with prefetch."""

@@ -1,11 +1,11 @@
-"""Group offloading with prefetch: the matrices of a block are loaded just before it runs and dropped after it.
+"""Group offloading with prefetch: the matrices of a block are loaded just before it runs and dropped afterwards.
 
-The network itself is unchanged: it is built without weights, and hooks on its blocks set their parameters. The matrices
-of the next block are fetched while one runs. Vectors and parameters outside of blocks are small and stay resident. The
-matrices for the timestep modulation are loaded separately, because they are used once for all steps, and only some rows
-of a large embedding table are read.
+The network's code is unchanged: it is built without weights, and hooks on its blocks set their parameters. The matrices
+of the next block are prefetched while the current one runs. Vectors and parameters outside of blocks are small and stay
+resident. The timestep modulation matrices are loaded separately, because they are used once for all steps, and only the
+required rows of a large embedding table are read.
 
-A LoRA can be added to the network (not merged), because parameters are set by name.
+Unmerged LoRAs are supported, because parameters are set by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +30,19 @@ def set_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def clear_parameters(network: nn.Module, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
-    """Replace parameters by empty tensors of the given dtype and device, which frees their memory."""
+    """Replace parameters with empty tensors of the given dtype and device to free their memory."""
     with torch.inference_mode(False):
         empty = torch.empty(0, dtype=dtype, device=device)
     set_parameters(network, dict.fromkeys(names, empty))
 
 
 class OffloadGroups:
-    """Names of the tensors that are loaded and dropped together.
+    """Names of tensors that are loaded and dropped together.
 
     Attributes:
         blocks: for each block, the matrices of its forward pass.
         modulation: for each block, the matrix that computes its modulation; empty if there is none.
-        resident: all others but the embedding table.
+        resident: all other tensors except the embedding table.
     """
 
     def __init__(self, expected: Mapping[str, Tensor]) -> None:
@@ -65,9 +65,9 @@ class BlockHooks:
 
     Args:
         network: built on the meta device, with its resident parameters already set.
-        expected: names and shapes of its tensors.
-        store: where the matrices come from.
-        disk: where the rows of the embedding table come from.
+        expected: names and shapes of the network's tensors.
+        store: source of the matrices.
+        disk: source of the embedding table's rows.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class BlockHooks:
             network.embed.forward = lambda input: disk.lookup_rows(EMBEDDING, input)
 
     def reset(self) -> None:
-        """Drop prefetched matrices. The next call of the network loads them again."""
+        """Drop prefetched matrices. The network's next forward pass loads them again."""
         self._prefetcher.reset()
 
     def _before(self, i: int) -> Callable[..., None]:

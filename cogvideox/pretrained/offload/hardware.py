@@ -1,7 +1,7 @@
-"""The hardware that a memory plan depends on: free memory and approximate speed. Imports no torch at import time.
+"""Hardware properties for memory planning: free memory and approximate speed. Does not import torch at import time.
 
-Rates are estimates. Those of GPUs are half of the data sheet or less, from published times of these models; that of a
-CPU is measured for 0.1 s.
+Rates are estimates. GPU rates are based on published generation times of these models and are at most half of the data
+sheet values; the CPU's rate is measured for 0.1 s.
 """
 
 import re
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 TERA = 1e12
 
 DISK_BANDWIDTH = 1.0e9
-"""Bytes per second of an average SSD, without the page cache."""
+"""Read bandwidth of an average SSD without the page cache, in bytes per second."""
 
 CUDA_CONTEXT = 700 * 2**20
-"""Bytes of GPU memory used by CUDA itself and the display."""
+"""GPU memory used by the CUDA context and the display, in bytes."""
 
 _NO_LIMIT = 2**60
-"""Control groups v1 report a number near 2**63 for no limit."""
+"""cgroup v1 reports a number near 2**63 if there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Rates:
 
     Attributes:
         linear, attention, convolution: FLOP/s.
-        transfer: bytes per second from main memory to the device; on a CPU, of the cast to float32.
-        peak: FLOP/s of dense bfloat16 matrix products in the data sheet; None if unknown.
+        transfer: bytes per second from host memory to the device; on a CPU, of the cast to float32.
+        peak: dense bfloat16 FLOP/s according to the data sheet; None if unknown.
     """
 
     linear: float
@@ -43,7 +43,7 @@ class Rates:
     peak: float | None = None
 
 
-# For bfloat16 or float16 without compilation. The first key that occurs in the device's name, not followed by a digit.
+# Rates in bfloat16 or float16 without compilation. The first key in the device name that no digit follows applies.
 GPUS: dict[str, Rates] = {
     "B200": Rates(900 * TERA, 500 * TERA, 400 * TERA, 50e9, 2250 * TERA),
     "GH200": Rates(450 * TERA, 300 * TERA, 200 * TERA, 100e9, 989 * TERA),
@@ -66,14 +66,14 @@ UNKNOWN_CPU = Rates(0.03 * TERA, 0.02 * TERA, 0.03 * TERA, 1.5e9)
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and the memory of its machine.
+    """A device and its host's memory.
 
     Attributes:
         device_type: "cpu", "cuda", ...
-        name: of the device, for messages.
-        free_bytes: free memory of the device.
-        host_free_bytes: free main memory; the same on a CPU.
-        dtype: dtype in which networks compute.
+        name: name of the device, for messages.
+        free_bytes: free device memory.
+        host_free_bytes: free host memory; equals `free_bytes` on a CPU.
+        dtype: compute dtype of the networks.
     """
 
     device_type: str
@@ -85,13 +85,13 @@ class Hardware:
 
 
 def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
-    """The hardware of this machine. Unless `measured`, a CPU gets the rates of a slow one."""
+    """Detect this machine's hardware. Unless `measured`, the rates of a slow CPU are assumed for a CPU."""
     import torch
 
     _, host_free = main_memory()
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        # Plus memory that torch has cached and will reuse.
+        # Include memory cached by torch's allocator, which it reuses.
         free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         name = torch.cuda.get_device_name(device)
         return Hardware("cuda", name, free_bytes, host_free, dtype, gpu_rates(name, dtype))
@@ -102,13 +102,13 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
 def hypothetical_gpu(
     name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64
 ) -> Hardware:
-    """A GPU that may be absent, with all of its memory (GiB) free."""
+    """Describe a GPU that need not be present, with all of its memory (GiB) free."""
     free_bytes = int(gigabytes * 2**30) - CUDA_CONTEXT
     return Hardware("cuda", name, free_bytes, int(host_gigabytes * 2**30), dtype, gpu_rates(name, dtype))
 
 
 def gpu_rates(name: str, dtype: str) -> Rates:
-    """The rates of a GPU by name, or those of a small GPU if it is unknown; an eighth of them for float32."""
+    """Return the rates of a GPU by name, or of a small GPU if the name is unknown; one eighth of them for float32."""
     known = next((rates for part, rates in GPUS.items() if re.search(rf"{part}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
         return known
@@ -116,7 +116,7 @@ def gpu_rates(name: str, dtype: str) -> Rates:
 
 
 def main_memory() -> tuple[int, int]:
-    """Total and free bytes of main memory, within the limits of the container if there is one."""
+    """Return total and free host memory in bytes, respecting container limits."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -131,13 +131,13 @@ def main_memory() -> tuple[int, int]:
 
 
 def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Yield the memory limit and the free bytes of every control group of a process that limits memory.
+    """Yield the memory limit and free bytes of each of a process's control groups that has a memory limit.
 
     Page cache is reclaimable, so it counts as free.
 
     Args:
-        groups: content of the process's `/proc/*/cgroup`. In a container its paths may be those of the host.
-        folder: mount point of the control groups, v1 or v2.
+        groups: content of the process's `/proc/*/cgroup`. In a container it may contain paths of the host.
+        folder: mount point of cgroup v1 or v2.
     """
     for line in groups.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -159,7 +159,7 @@ def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _read_number(file: Path, prefix: str = "") -> int | None:
-    """The number in a file, or in its line with a prefix; None if there is none."""
+    """Read the number in a file, or in its line with the given prefix; None if there is no number."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -169,7 +169,7 @@ def _read_number(file: Path, prefix: str = "") -> int | None:
 
 
 def _measure_cpu() -> Rates:
-    """Rates from float32 matrix products, repeated for 0.1 s."""
+    """Measure float32 matrix products for 0.1 s and derive the CPU's rates."""
     import torch
 
     matrix = torch.ones(512, 512)

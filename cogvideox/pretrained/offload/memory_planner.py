@@ -1,11 +1,10 @@
-"""Memory planning: the fastest placement of a model's networks that fits in free memory. Imports no torch.
+"""Memory planning: chooses the fastest placement of a model's networks that fits in free memory. Does not import torch.
 
-A plan is made from the model's configs, the size of the request and the free memory, before anything is loaded. Its
-choices are exact (the same video, up to rounding); only quantization changes values, and it is never chosen
-automatically.
+A plan is computed from the model's configs, the size of the request and the free memory, before loading anything. It
+does not change the output beyond rounding, except for quantization, which is never chosen automatically.
 
-The text encoder and the transformer are resident, loaded when they are used (model offload), or loaded block by block
-with prefetch (group offload). The VAE is small and resident; its activations are large, and reduced by processing
+The text encoder and the transformer are resident, loaded when used (model offload), or loaded block by block with
+prefetch (group offload). The VAE is small and always resident; its activations are large and are reduced by processing
 strips of rows (`vae.inference.sliced`).
 """
 
@@ -35,7 +34,7 @@ from cogvideox.pretrained.offload.transformer_cost import (
 from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode, vae_activations, vae_flops, vae_parameters
 
 MemoryBudget = Literal["auto", "speed", "low"] | int
-"""A preference, or the maximum in bytes."""
+"""A preference, or a limit in bytes."""
 
 # (text encoder, transformer), fastest first. A text encoder is used once per prompt, so offloading it is cheap.
 STRATEGIES: tuple[tuple[OffloadStrategy, OffloadStrategy], ...] = (
@@ -47,7 +46,7 @@ STRATEGIES: tuple[tuple[OffloadStrategy, OffloadStrategy], ...] = (
 )
 _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _CPU_OVERHEAD, _CPU_TEXT_OVERHEAD = 32 * 2**20, 8 * 2**20
-"""Bytes that torch allocates on a CPU besides tensors (kernels for the shapes, stacks); less for a short prompt."""
+"""Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks); less for a short prompt."""
 
 
 def plan_memory(
@@ -60,11 +59,11 @@ def plan_memory(
     """Choose the fastest plan that fits.
 
     Args:
-        memory: "auto" uses free memory; a number of bytes at most that many; "speed" keeps everything resident without
-            checking that it fits; "low" chooses the smallest plan.
+        memory: "auto" uses free memory; a number is a limit in bytes; "speed" keeps everything resident without
+            checking that it fits; "low" minimizes memory.
 
     Raises:
-        UserError: nothing fits. The message gives the memory needed and the nearest request that would fit.
+        UserError: no plan fits. The message gives the required memory and the nearest request that would fit.
     """
     if memory == "speed":
         return estimate_plan(model, workload, hardware, ("resident", "resident"), UNSLICED, weight_format)
@@ -90,9 +89,10 @@ def plan_memory(
 
 
 def replan_vae(model: ModelProfile, workload: Workload, plan: MemoryPlan) -> MemoryPlan:
-    """The plan for another request to a model that is already placed: only the VAE's mode is chosen again.
+    """Adapt an existing MemoryPlan to a new request on a placed model: only the VAE's mode is chosen again.
 
-    If nothing fits it is the smallest mode, because an estimate is no reason to reject a request to a loaded model.
+    If no mode fits, the one with the lowest memory is used: a request to a loaded model is not rejected because of an
+    estimate.
     """
     if workload == plan.workload:
         return plan
@@ -116,8 +116,8 @@ def estimate_plan(
     """Estimate memory and time of one placement.
 
     Args:
-        strategies: of the text encoder and the transformer.
-        budget: bytes; None is free memory, with a margin.
+        strategies: offload strategies of the text encoder and the transformer.
+        budget: limit in bytes; None means free memory, minus a margin.
     """
     rates, size, on_cpu = hardware.rates, ITEMSIZE[hardware.dtype], hardware.device_type == "cpu"
     text = WeightFootprint.of(
@@ -183,7 +183,7 @@ def estimate_plan(
 
 
 def _shapes(model: ModelProfile, workload: Workload) -> tuple[BatchShape, int, int]:
-    """The transformer's input, latent frames of the whole video, and latent frames of an input image or video."""
+    """Return the transformer's input shape and the latent frames of the whole video and of an input image or video."""
     frames, height, width = geometry.latent_shape(
         workload.window_frames,
         workload.height,
@@ -205,7 +205,7 @@ def _candidates(
 
 
 def _vae_modes(model: ModelProfile, workload: Workload) -> list[VAEMemoryMode]:
-    """From fastest to smallest."""
+    """List the possible VAE modes, from the fastest to the one with the lowest memory."""
     rows = workload.height // model.vae.spatial_compression_ratio
     modes = [VAEMemoryMode(strips) for strips in _STRIPS if strips <= rows]
     return modes + [replace(mode, offload=True) for mode in modes if mode.strips > 1]
@@ -214,7 +214,7 @@ def _vae_modes(model: ModelProfile, workload: Workload) -> list[VAEMemoryMode]:
 def _suggest(
     model: ModelProfile, workload: Workload, hardware: Hardware, weight_format: WeightFormat, budget: int
 ) -> str:
-    """The nearest change of the request that fits: sequential guidance, fewer frames, or a smaller size."""
+    """Suggest the smallest change to the request that fits: sequential guidance, fewer frames, or a smaller size."""
 
     def fits(other: Workload) -> bool:
         smallest_mode = _vae_modes(model, other)[-1]
@@ -238,10 +238,10 @@ def _suggest(
 
 
 def parse_memory(text: str | int) -> MemoryBudget:
-    """Parse `auto`, `speed`, `low`, or a size such as 12GB or 800MB (GiB, MiB); an integer is a number of bytes.
+    """Parse `auto`, `speed`, `low`, a size such as 12GB or 800MB (GiB, MiB), or a number of bytes.
 
     Raises:
-        UserError: anything else.
+        UserError: the text has another format.
     """
     if text in ("auto", "speed", "low"):
         return text

@@ -1,4 +1,4 @@
-"""CPU tensors in page-locked memory, from which a GPU copies while it computes."""
+"""CPU tensors in page-locked memory, for asynchronous copies to a GPU."""
 
 import mmap
 import weakref
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 256
-"""Bytes. Every tensor starts at a multiple of it, as torch's own allocations do."""
+"""Alignment of tensors in bytes, the same as torch's."""
 
 
 class PinnedBuffer:
-    """Copies of tensors in one page-locked buffer, which has to outlive their use.
+    """Copies of tensors in one page-locked buffer, which must outlive their use.
 
-    torch's own pinned memory is rounded up to powers of two, which wastes up to half of it. Tensors registered one by
-    one share pages, which the driver refuses. So all of them lie in one buffer of whole pages.
+    torch rounds pinned allocations up to powers of two, which wastes up to half of the memory. Registering tensors one
+    by one fails, because the driver rejects registered pages that overlap. So one buffer of whole pages is registered.
 
-    Where the driver refuses anyway, copies are slower, and nothing else changes.
+    If registration fails anyway, copies are slower but otherwise unaffected.
     """
 
     def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
@@ -37,7 +37,7 @@ class PinnedBuffer:
             ]
         runtime: Any = torch.cuda.cudart()
         if int(runtime.cudaHostRegister(pages.data_ptr(), size, 0)) == 0:
-            # Not at exit, when the driver may be gone.
+            # Skip at interpreter exit, when the driver may already be shut down.
             unregister = weakref.finalize(self._memory, runtime.cudaHostUnregister, pages.data_ptr())
             unregister.atexit = False  # pyrefly: ignore[missing-attribute]
         else:
@@ -45,7 +45,7 @@ class PinnedBuffer:
 
 
 def clear_last_error(device: torch.device) -> None:
-    """Clears CUDA's last error, which the next kernel launch would raise otherwise."""
+    """Clear CUDA's last error, which the next kernel launch would raise otherwise."""
     with suppress(RuntimeError):  # this launch raises the error, which clears it
         torch.ones(1, device=device)
 

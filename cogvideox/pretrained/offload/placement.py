@@ -1,11 +1,11 @@
-"""Execution of a memory plan: each network of a model is on the device when it is used.
+"""Execution of a memory plan: each network of a model is moved to the device before it is used.
 
     plan = plan_memory(profile_model(spec), workload, detect_hardware(device, "bfloat16"))
     model = place_model(spec, plan, device, torch.bfloat16)
-    model.activate("text_encoder")    # before it is used, and likewise "transformer" and "vae"
+    model.activate("text_encoder")    # before using it; likewise for "transformer" and "vae"
 
-All networks exist from the start, and LoRAs can be added to the transformer at any time; the parameters of a network
-that is offloaded are empty while it is not in use.
+All network modules exist from the start, and LoRAs can be added to the transformer at any time. An offloaded network's
+parameters are empty while it is not in use.
 """
 
 from collections import Counter
@@ -36,17 +36,17 @@ from cogvideox.vae.inference.host_memory import release_memory
 
 @dataclass
 class PlacedModel(LoadedModel):
-    """A model placed on its device by a memory plan."""
+    """A model placed on its device according to a memory plan."""
 
     profile: ModelProfile
     plan: MemoryPlan
     offloaders: "dict[str, ModelOffload | GroupOffload]" = field(default_factory=dict, repr=False)
 
     def activate(self, component: str) -> None:
-        """Load a network before its use, after the others were offloaded.
+        """Offload the other networks, then load this one.
 
         Raises:
-            UserError: its weights are damaged, which is found when they are read.
+            UserError: the weights are damaged (detected on reading).
         """
         for other, offloader in self.offloaders.items():
             if other != component:
@@ -55,12 +55,12 @@ class PlacedModel(LoadedModel):
             self.offloaders[component].onload()
 
     def vae_mode(self, workload: Workload) -> VAEMemoryMode:
-        """How the VAE processes a request, which may differ from that of the plan."""
+        """Return how the VAE processes a request, which may differ from the request that was planned."""
         return replan_vae(self.profile, workload, self.plan).vae_mode
 
 
 def profile_model(spec: ModelSpec) -> ModelProfile:
-    """The properties of a model that a plan depends on. Reads only headers of weights.
+    """Return the properties of a model that a plan depends on. Reads only the headers of weights files.
 
     Raises:
         UserError: weights are missing or damaged.
@@ -75,10 +75,10 @@ def profile_model(spec: ModelSpec) -> ModelProfile:
 
 
 def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: torch.dtype) -> PlacedModel:
-    """Load what stays on the device, and prepare offloading of the rest.
+    """Load the resident networks, and prepare offloading of the others.
 
     Raises:
-        UserError: as `model_folder.load`; for networks that are loaded later, only what their headers show.
+        UserError: see `model_folder.load`; for networks that are loaded later, only errors in the file headers.
     """
     tokenizer = load_tokenizer(spec)
     networks: dict[str, Network] = {}
@@ -110,7 +110,7 @@ def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: 
 
 
 class ModelOffload:
-    """Loads a whole network when it is used, and drops its weights when another one is."""
+    """Loads a whole network when it is used, and drops its weights when another network is used."""
 
     def __init__(self, spec: ModelSpec, config: NetworkConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.network = build_network(config).requires_grad_(False)
@@ -134,7 +134,7 @@ class ModelOffload:
                 )
                 for name, tensor in tensors:
                     set_parameters(self.network, {name: tensor})
-        except BaseException:  # do not keep half of a network in memory
+        except BaseException:  # do not keep a partially loaded network in memory
             self._clear()
             raise
         self._is_loaded = True
@@ -151,9 +151,9 @@ class ModelOffload:
 
 
 class GroupOffload:
-    """Loads the blocks of a network one at a time (`group_offload`), set up when it is first used.
+    """Loads the blocks of a network one at a time (`group_offload`). Hooks are set up on first use.
 
-    Also used for quantized weights that stay on the device, which are dequantized block by block.
+    Also used for resident quantized weights, which are dequantized block by block.
     """
 
     def __init__(
@@ -171,16 +171,16 @@ class GroupOffload:
         is_text = component == "text_encoder"
         self._location: WeightLocation = "device"
         if (plan.text_encoder if is_text else plan.transformer) == "group_offload":
-            # A prompt is encoded once, so reading the text encoder from disk costs nothing more.
+            # A prompt is encoded once, so reading the text encoder from disk has no extra cost.
             self._location = "disk" if is_text else plan.weight_location
         clear_parameters(self.network, list(self._expected), dtype, device)
         self._hooks: BlockHooks | None = None
 
     def onload(self) -> None:
-        """Set up the hooks before the first use; the hooks load the blocks."""
+        """Set up the hooks, which load the blocks, before the first use."""
         if self._hooks is None:
             resident = self._disk.fetch(self._groups.resident)
-            # Cloned, because a view keeps a part of the mapped file in memory.
+            # Cloned, because a view would keep part of the mapped file in memory.
             set_parameters(self.network, {name: tensor.clone() for name, tensor in resident.items()})
             self._hooks = BlockHooks(
                 self.network,
@@ -209,7 +209,7 @@ class GroupOffload:
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Return unused memory that torch or the C library caches to the device."""
+    """Free unused memory cached by torch or the C library."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:

@@ -1,4 +1,4 @@
-"""The inputs of memory planning (model, workload) and its result, a memory plan. Imports no torch."""
+"""The inputs (model, workload) and the result (`MemoryPlan`) of memory planning. Does not import torch."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
 MEMORY_MARGIN = 0.94
-"""The share of free memory that a plan may use: allocators round up and leave gaps."""
+"""Fraction of free memory that a plan may use, as a margin for allocator rounding and fragmentation."""
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """The properties of a model that a plan depends on. `itemsizes`: bytes per value in the files of each component."""
+    """Properties of a model that a plan depends on. `itemsizes`: bytes per value in each component's files."""
 
     name: str
     transformer: TransformerConfig
@@ -29,15 +29,15 @@ class ModelProfile:
 
 @dataclass(frozen=True)
 class Workload:
-    """The properties of a request that a plan depends on.
+    """Properties of a request that a plan depends on.
 
     Attributes:
-        num_frames: frames of the whole video, which are decoded.
-        window_frames: frames that are denoised at once; fewer than `num_frames` for a long video.
-        batch_size: of the transformer: 2 with guidance, 1 without it or with sequential guidance.
+        num_frames: number of frames to decode: those of the whole video.
+        window_frames: frames denoised at once; fewer than `num_frames` for a long video.
+        batch_size: batch size of the transformer: 2 with guidance, 1 without it or with sequential guidance.
         calls_per_step: transformer calls per denoising step.
-        num_prompts: prompts that are encoded.
-        num_input_frames: frames of an input image or video that are encoded first.
+        num_prompts: number of prompts to encode.
+        num_input_frames: number of frames of an input image or video to encode.
     """
 
     num_frames: int
@@ -53,13 +53,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How the components of a model are placed, and estimates of memory and time.
+    """Placement of a model's components, with estimates of memory and time.
 
     Attributes:
-        budget: bytes of device memory that the plan may use.
-        text_encoder, transformer: their offload strategies. The VAE is resident.
-        weight_location: where group-offloaded matrices are kept.
-        bytes_*: peak device memory of each phase; `bytes_host` is main memory, if the device is not the CPU.
+        budget: device memory that the plan may use, in bytes.
+        text_encoder, transformer: offload strategies. The VAE is always resident.
+        weight_location: where group-offloaded matrices are stored.
+        bytes_*: peak device memory of each phase; `bytes_host` is host memory, if the device is not the CPU.
         seconds_*: estimated time of each phase.
     """
 
@@ -83,29 +83,29 @@ class MemoryPlan:
 
     @property
     def placement(self) -> OffloadStrategy:
-        """The strategy of the model as a whole."""
+        """Offload strategy of the whole model."""
         if self.transformer == "group_offload":
             return "group_offload"
         return "resident" if (self.text_encoder, self.transformer) == ("resident", "resident") else "model_offload"
 
     @property
     def transformer_is_resident(self) -> bool:
-        """Whether the transformer's weights stay on the device, not quantized."""
+        """Whether the transformer's weights stay on the device, unquantized."""
         return self.transformer == "resident" and self.weight_format == "exact"
 
     @property
     def peak(self) -> int:
-        """Peak bytes of device memory."""
+        """Peak device memory in bytes."""
         return max(self.bytes_text, self.bytes_encode, self.bytes_denoise, self.bytes_decode)
 
     @property
     def seconds(self) -> float:
-        """Estimated time of all phases."""
+        """Estimated total time in seconds."""
         return self.seconds_load + self.seconds_text + self.seconds_denoise + self.seconds_decode
 
     @property
     def fits(self) -> bool:
-        """Whether it stays within the budget and, for a GPU, within free main memory."""
+        """Whether the plan stays within the budget and, for a GPU, within free host memory."""
         if self.hardware.device_type == "cpu":
             return self.peak <= self.budget
         return self.peak <= self.budget and self.bytes_host <= MEMORY_MARGIN * self.hardware.host_free_bytes
@@ -117,7 +117,7 @@ class MemoryPlan:
         return is_default and self.peak < 2**30 and self.seconds < 60
 
     def __str__(self) -> str:
-        """A one-sentence summary."""
+        """Summarize the plan in one sentence."""
         return (
             f"{self._describe_weights()}{self._describe_vae()}; peak about {format_gib(self.peak)} of "
             f"{format_gib(self.hardware.free_bytes)} free, about {format_duration(self.seconds)} on "
@@ -144,7 +144,7 @@ class MemoryPlan:
         return strips + (f" with activations offloaded to {target}" if self.vae_mode.offload else "")
 
     def table(self) -> str:
-        """Memory and time of each phase, one line per phase."""
+        """Format memory and time of each phase, one line per phase."""
         phases = (
             ("load", None, self.seconds_load),
             ("text", self.bytes_text, self.seconds_text),

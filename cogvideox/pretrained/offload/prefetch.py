@@ -1,4 +1,4 @@
-"""Prefetching of the weights of blocks, which are used in order and, after the last one, from the first again."""
+"""Prefetching of block weights. Blocks are used cyclically: the first block follows the last."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ from cogvideox.vae.inference.host_memory import release_memory
 def make_prefetcher(
     groups: list[list[str]], store: WeightStore, meta: Mapping[str, Tensor], device: torch.device
 ) -> "DirectFetch | ThreadPrefetch | CudaStreamPrefetch":
-    """The fastest prefetcher for a weight store.
+    """Create the fastest prefetcher for a weight store.
 
     Args:
         groups: names of the tensors of each block.
@@ -27,24 +27,24 @@ def make_prefetcher(
 
 
 class DirectFetch:
-    """Fetches each block when it is used: tensors on the device are only dequantized."""
+    """Fetches each block when it is used, without prefetch; tensors on the device are only dequantized."""
 
     def __init__(self, groups: list[list[str]], store: MemoryStore) -> None:
         self._groups, self._store = groups, store
 
     def get(self, i: int) -> Mapping[str, Tensor]:
-        """The tensors of block i. Other prefetchers also start to fetch those of the next block."""
+        """Return the tensors of block i. Other prefetchers also start fetching the next block."""
         return self._store.fetch(self._groups[i])
 
     def done(self) -> None:
         """Allow the tensors of the last `get` to be overwritten."""
 
     def reset(self) -> None:
-        """Drop prefetched tensors and buffers, until the next `get`."""
+        """Drop prefetched tensors and buffers; the next `get` allocates them again."""
 
 
 class ThreadPrefetch:
-    """Reads and casts the next block in a thread while one is used, alternating between two buffers."""
+    """Reads and casts the next block in a thread while the current one is used (double buffering)."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ThreadPrefetch:
         if self._pending is None or self._pending[0] != i:
             self._start(i)
         assert self._pending is not None
-        future, self._pending = self._pending[1], None  # an error is raised once
+        future, self._pending = self._pending[1], None  # raise an error only once
         tensors = future.result()
         self._start((i + 1) % len(self._groups))
         return tensors
@@ -73,7 +73,7 @@ class ThreadPrefetch:
 
     def reset(self) -> None:
         if self._pending is not None:
-            self._pending[1].exception()  # waits; the error of a block that is not used is ignored
+            self._pending[1].exception()  # wait; ignore errors of a block that is not used
         self._buffers, self._pending = [], None
         trim_host_memory(self._device)
 
@@ -90,22 +90,22 @@ class ThreadPrefetch:
         buffer = self._buffers[self._num_started % 2]
         self._num_started += 1
         out = {name: buffer[_name_in_block(name)] for name in self._groups[i]}
-        # On a GPU kernels may still be queued: copies in the same stream overwrite a buffer only after they ran.
+        # GPU kernels may still be queued: copy in the same stream, so that a buffer is overwritten only after they ran.
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         self._pending = (i, self._thread.submit(self._fill, self._groups[i], out, stream))
 
     def _fill(self, names: list[str], out: dict[str, Tensor], stream: torch.cuda.Stream | None) -> dict[str, Tensor]:
-        with torch.cuda.stream(stream), torch.no_grad():  # without a stream this does nothing
+        with torch.cuda.stream(stream), torch.no_grad():  # no-op without a stream
             self._store.fill(names, out)
         trim_host_memory(self._device)
         return out
 
 
 class CudaStreamPrefetch:
-    """Copies the next block to the GPU on a separate stream while one is computed, alternating between two buffers.
+    """Copies the next block to the GPU on a separate stream during the current block's computation (double buffering).
 
-    Nothing is allocated per block. Events order the streams: a block is computed after it was copied, and a buffer is
-    overwritten after its block was computed; the CPU waits for neither.
+    Nothing is allocated per block. Events synchronize the streams without blocking the CPU: computation waits for the
+    copy of its block, and a copy waits until its buffer is no longer in use.
     """
 
     def __init__(self, groups: list[list[str]], store: MemoryStore) -> None:
@@ -143,7 +143,7 @@ class CudaStreamPrefetch:
             self._buffers = [
                 {name: _DeviceBuffer(tensor, self._store) for name, tensor in tensors.items()} for _ in range(2)
             ]
-            # Kernels that used this memory before must have finished.
+            # Wait for kernels that used this memory before.
             self._stream.wait_stream(torch.cuda.current_stream(self._store.device))
         buffer = self._num_started % 2
         self._num_started += 1
@@ -156,7 +156,7 @@ class CudaStreamPrefetch:
 
 
 class _DeviceBuffer:
-    """GPU memory for one matrix and, if it is stored quantized, for its quantized values."""
+    """GPU buffer for one matrix and, if it is stored quantized, for its quantized values."""
 
     def __init__(self, like: Tensor | QuantizedMatrix, store: MemoryStore) -> None:
         values = like.values if isinstance(like, QuantizedMatrix) else like
@@ -166,7 +166,7 @@ class _DeviceBuffer:
             self._values = torch.empty_like(values, device=store.device) if is_quantized else self.matrix
 
     def fill(self, stored: Tensor | QuantizedMatrix) -> None:
-        """Copy asynchronously, and dequantize."""
+        """Copy a matrix asynchronously, and dequantize it."""
         with torch.inference_mode(False), torch.no_grad():
             if isinstance(stored, QuantizedMatrix):
                 self._values.copy_(stored.values, non_blocking=True)
@@ -176,11 +176,11 @@ class _DeviceBuffer:
 
 
 def trim_host_memory(device: torch.device) -> None:
-    """On a CPU, return freed memory to the system; glibc keeps it if it lies between memory that is in use."""
+    """On a CPU, return freed memory to the system; glibc keeps freed blocks that are between blocks in use."""
     if device.type == "cpu":
         release_memory()
 
 
 def _name_in_block(name: str) -> str:
-    """The name without "blocks.N.": all blocks have the same tensors."""
+    """Strip "blocks.N." from a name: all blocks have the same tensors."""
     return name.split(".", 2)[2]

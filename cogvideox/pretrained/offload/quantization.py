@@ -1,4 +1,4 @@
-"""Row-wise quantization of weight matrices to one byte per value: half the memory of bfloat16, but not exact.
+"""Row-wise, lossy quantization of weight matrices to one byte per value: half the memory of bfloat16.
 
 Weights are stored quantized and dequantized block by block before use; matrix products run in the network's dtype.
 
@@ -13,12 +13,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 QuantizedFormat = Literal["int8", "fp8"]
-"""int8: error up to 1/254 of the row's largest value. fp8 (e4m3): error up to 1/16 of each value."""
+"""int8: error of at most 1/254 of the row's largest value. fp8 (e4m3): error of at most 1/16 of each value."""
 
 _DTYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _MAX_VALUE: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}
 _CHUNK_ROWS = 256
-"""Rows quantized at once; their float32 copy is the only temporary memory."""
+"""Number of rows quantized at once; their float32 copy is the only temporary memory."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class QuantizedMatrix:
             rows = slice(start, start + _CHUNK_ROWS)
             chunk = matrix[rows].float()
             largest = chunk.abs().amax(dim=1, keepdim=True)
-            # The minimum avoids a division by zero for rows of zeros or denormals.
+            # Clamp to avoid division by zero for rows of zeros or denormals.
             scale[rows] = (largest / _MAX_VALUE[format]).clamp(min=torch.finfo(scale.dtype).tiny)
             chunk = chunk / scale[rows]
             values[rows] = chunk.round_() if format == "int8" else chunk
@@ -45,15 +45,15 @@ class QuantizedMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of values and scales."""
+        """Size of values and scales in bytes."""
         return self.values.nbytes + self.scale.nbytes
 
     def to(self, device: torch.device) -> "QuantizedMatrix":
-        """A copy on the device."""
+        """Copy to a device."""
         return QuantizedMatrix(self.values.to(device), self.scale.to(device))
 
     def dequantize(self, dtype: torch.dtype) -> Float[Tensor, "o i"]:
-        """The matrix in `dtype`. bfloat16 represents the values of both formats exactly."""
+        """Dequantize to `dtype`. bfloat16 represents the quantized values of both formats exactly."""
         return self.values.to(dtype).mul_(self.scale)
 
 

@@ -1,7 +1,7 @@
-"""Memory and FLOPs of the transformer and the text encoder, computed from their configs. Imports no torch.
+"""Memory and FLOPs of the transformer and the text encoder, computed from their configs. Does not import torch.
 
-Parameter counts are exact. Activations are the tensors alive at the peak of a forward pass, derived from the code of
-the networks and verified by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and
+Parameter counts are exact. Activation memory is that of the tensors alive at the peak of a forward pass, derived from
+the networks' code and verified by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and
 tracks every tensor.
 """
 
@@ -14,26 +14,26 @@ from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 
 OffloadStrategy = Literal["resident", "model_offload", "group_offload"]
-"""resident: always on the device. model_offload: the whole network is loaded when it is used and dropped when another
-one is. group_offload: its blocks are loaded one at a time, with prefetch."""
+"""resident: always on the device. model_offload: the whole network is loaded when used and dropped when another network
+is used. group_offload: blocks are loaded one at a time, with prefetch."""
 WeightLocation = Literal["disk", "host", "device"]
-"""Where the matrices of a group-offloaded network are kept."""
+"""Where the matrices of a group-offloaded network are stored."""
 WeightFormat = Literal["exact", "int8", "fp8"]
-"""How matrices are kept: in the network's dtype, or quantized row-wise (`quantization`)."""
+"""How matrices are stored: in the network's dtype, or quantized row-wise (`quantization`)."""
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes per value, by dtype of the computation."""
+"""Bytes per value, by compute dtype."""
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a network by how group offloading treats them.
+    """Parameter counts of a network, grouped by how group offloading treats them.
 
     Attributes:
-        block_matrices: of one block, the matrices of its forward pass.
-        block_modulation: of one block, the matrix that computes its timestep modulation, once for all steps.
-        embedding: the embedding table, of which some rows are read from disk.
-        other: all others, including vectors of blocks; resident.
+        block_matrices: matrices in the forward pass of one block.
+        block_modulation: matrix of one block that computes the timestep modulation, once for all steps.
+        embedding: embedding table, of which only the required rows are read from disk.
+        other: all other parameters, including the vectors of blocks; resident.
     """
 
     num_blocks: int
@@ -44,21 +44,21 @@ class ParameterCounts:
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """Total number of parameters."""
         return self.num_blocks * (self.block_matrices + self.block_modulation) + self.embedding + self.other
 
 
 @dataclass(frozen=True)
 class WeightFootprint:
-    """Bytes of a network's weights under an offload strategy.
+    """Size of a network's weights under an offload strategy, in bytes.
 
     Attributes:
-        location: where offloaded matrices are kept.
-        active: on the device while the network is used.
-        idle: on the device while another network is used.
-        host: in main memory, if the device is not the CPU.
-        loaded: read from the files before the first use.
-        transferred: moved to the device in one forward pass.
+        location: where offloaded matrices are stored.
+        active: bytes on the device while the network is used.
+        idle: bytes on the device while another network is used.
+        host: bytes in host memory, if the device is not the CPU.
+        loaded: bytes read from files before the first use.
+        transferred: bytes moved to the device in one forward pass.
     """
 
     location: WeightLocation
@@ -77,7 +77,7 @@ class WeightFootprint:
         weight_format: WeightFormat,
         file_itemsize: int,
     ) -> "WeightFootprint":
-        """The footprint of a network. `file_itemsize`: bytes per value in its files."""
+        """Compute the footprint of a network. `file_itemsize`: bytes per value in its files."""
         itemsize, is_exact = ITEMSIZE[hardware.dtype], weight_format == "exact"
         in_files = parameters.total * file_itemsize
         if is_exact and strategy != "group_offload":
@@ -87,13 +87,13 @@ class WeightFootprint:
         stored *= itemsize if is_exact else 1
         resident = parameters.other * itemsize
         block = parameters.block_matrices * itemsize
-        if strategy != "group_offload":  # quantized on the device, dequantized block by block
+        if strategy != "group_offload":  # stored quantized on the device, dequantized block by block
             return cls("device", resident + stored + block, resident + stored, 0, in_files, 0)
         fits_host = hardware.device_type == "cuda" and stored <= 0.8 * hardware.host_free_bytes
-        if fits_host and parameters.block_modulation:  # the transformer, which is used in every step
+        if fits_host and parameters.block_modulation:  # the transformer, used in every step
             buffers = 2 * block + (0 if is_exact else 2 * parameters.block_matrices)
             return cls("host", resident + buffers, resident, stored, 0, stored)
-        # On a CPU the mapped part of the file counts too, with the tensor at its end.
+        # On a CPU, the mapped part of the file, including the tensor at its end, counts too.
         mapped = 0
         if hardware.device_type == "cpu":
             mapped = max(in_files // 50, 4 * 2**20) + parameters.block_matrices // 3 * file_itemsize
@@ -102,7 +102,7 @@ class WeightFootprint:
 
 
 def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
-    """Parameters of the transformer."""
+    """Count the parameters of the transformer."""
     d, e = config.width, config.time_embed_dim
     vectors = 12 * d + 3 * d + d + 4 * config.attention_head_dim + 4 * d + 4 * d + d
     patch_in, patch_out = config.in_channels * config.patch_volume, config.out_channels * config.patch_volume
@@ -117,7 +117,7 @@ def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
 
 
 def text_parameters(config: T5Config) -> ParameterCounts:
-    """Parameters of the text encoder."""
+    """Count the parameters of the text encoder."""
     d, inner = config.d_model, config.num_heads * config.d_kv
     rest = config.relative_attention_num_buckets * config.num_heads + d + config.num_layers * 2 * d
     return ParameterCounts(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, rest)
@@ -134,15 +134,15 @@ class BatchShape:
     text_length: int
 
     def tokens(self, config: TransformerConfig) -> int:
-        """Tokens of one clip, text included."""
+        """Return the number of tokens of one clip, including text."""
         return self.text_length + self.frames * self.height * self.width // config.patch_volume
 
 
 def transformer_activations(config: TransformerConfig, shape: BatchShape, num_steps: int, dtype: str) -> int:
-    """Peak bytes of activations in one forward pass, including the modulation of all steps.
+    """Estimate the peak activation memory of one forward pass in bytes, including the modulation of all steps.
 
     The peak is in the feed-forward layer of a block: its input before and after attention, the normalized input, and
-    the hidden layer (four times as wide) before and after GELU. With rotary positions in a 2-byte dtype it is in
+    the hidden layer (four times as wide) before and after GELU. With rotary positions in a 2-byte dtype, the peak is in
     attention, where queries and keys are rotated in float32.
     """
     size, d, tokens = ITEMSIZE[dtype], config.width, shape.tokens(config)
@@ -158,13 +158,13 @@ def transformer_activations(config: TransformerConfig, shape: BatchShape, num_st
 
 
 def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:
-    """FLOPs of one forward pass in linear layers and in attention. A multiply-add counts as two."""
+    """Count the FLOPs of linear layers and of attention in one forward pass. A multiply-add counts as two."""
     tokens, d, layers = shape.tokens(config), config.width, config.num_layers
     return shape.batch_size * layers * 24.0 * tokens * d * d, shape.batch_size * layers * 4.0 * tokens**2 * d
 
 
 def text_activations(config: T5Config, text_length: int, dtype: str) -> int:
-    """Peak bytes of activations while one prompt is encoded. The residual stream is float32 in any dtype."""
+    """Estimate the peak activation memory of encoding one prompt, in bytes. The residual stream is always float32."""
     size, n = ITEMSIZE[dtype], text_length
     live = n * (4 * config.d_ff * size + 3 * config.d_model * max(size, 4)) + config.num_heads * n * n * size
     if dtype == "float16":  # the last matrix product of a block runs in float32, with float32 weights
@@ -173,7 +173,7 @@ def text_activations(config: T5Config, text_length: int, dtype: str) -> int:
 
 
 def text_flops(config: T5Config, text_length: int) -> float:
-    """FLOPs of encoding one prompt."""
+    """Count the FLOPs of encoding one prompt."""
     return 2.0 * text_length * config.num_layers * text_parameters(config).block_matrices
 
 

@@ -1,9 +1,9 @@
-"""Memory and FLOPs of the VAE, computed from its config. Imports no torch.
+"""Memory and FLOPs of the VAE, computed from its config. Does not import torch.
 
-Nearly all memory of a chunk is feature maps at full resolution: the input and output of a ResNet block and the one in
-between, the padded input of a convolution, and the two frames that each convolution caches for the next chunk. In
-strips of rows (`vae.inference.sliced`) the padded input and the newest outputs exist one strip at a time; with
-`offload`, feature maps that are not in use are moved to main memory.
+Nearly all memory of a chunk is used by feature maps at full resolution: the input, intermediate and output feature maps
+of a ResNet block, the padded input of a convolution, and the two frames that each convolution caches for the next
+chunk. With strips of rows (`vae.inference.sliced`), the padded input and the newest outputs exist one strip at a time;
+with `offload`, feature maps that are not in use are moved to host memory.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from cogvideox.vae.config import VAEConfig
 
 
 def vae_parameters(config: VAEConfig) -> int:
-    """Parameters of encoder and decoder."""
+    """Count the parameters of encoder and decoder."""
     convs = [*_convolutions(config, decoder=False), *_convolutions(config, decoder=True)]
     return sum((conv.inputs * conv.taps + 1) * conv.outputs for conv in convs) + _norms(config)
 
 
 def vae_flops(config: VAEConfig, frames: int, height: int, width: int, *, decoder: bool) -> float:
-    """FLOPs of encoding or decoding a clip; sizes in latents."""
+    """Count the FLOPs of encoding or decoding a clip; sizes in latents."""
     return sum(
         2.0 * conv.inputs * conv.outputs * conv.taps * conv.positions(frames, height, width)
         for conv in _convolutions(config, decoder=decoder)
@@ -35,7 +35,7 @@ class VAEMemoryMode:
 
     Attributes:
         strips: number of strips of rows.
-        offload: whether feature maps that are not in use are moved to main memory or, on a CPU, to temporary files.
+        offload: whether to move feature maps that are not in use to host memory or, on a CPU, to temporary files.
     """
 
     strips: int = 1
@@ -56,10 +56,10 @@ def vae_activations(
     decoder: bool,
     on_cpu: bool = False,
 ) -> tuple[int, int]:
-    """Peak number of values alive while a clip is decoded or encoded, on the device and offloaded to the host.
+    """Estimate the peak number of live values while decoding or encoding a clip, on the device and on the host.
 
     Args:
-        frames, height, width: of the clip, in latents.
+        frames, height, width: size of the clip in latents.
         on_cpu: whether the device is a CPU, where only the cache for the next chunk is offloaded.
     """
     num_frames = geometry.video_frames(frames)
@@ -73,7 +73,7 @@ def vae_activations(
         tracker = _PeakTracker(mode, on_cpu, cached=cached, growth=growth)
         _track_chunk(tracker, layers, geometry.CHUNK, decoder=decoder, single_frames=0)
         peak, host = max(peak, tracker.peak), max(host, tracker.host)
-    # Besides feature maps: the clip, and in the decoder the scales and shifts of the norms.
+    # In addition to feature maps: the clip, and in the decoder the scales and shifts of the norms.
     small = 1.015 if decoder else 1.0
     clip = frames * config.latent_channels if decoder else num_frames * config.in_channels * layers[0].space ** 2
     return int(height * width * (peak * small + clip)), int(height * width * host)
@@ -82,7 +82,7 @@ def vae_activations(
 def _track_chunk(
     tracker: "_PeakTracker", layers: "list[Convolution]", frames: int, *, decoder: bool, single_frames: int = 1
 ) -> None:
-    """Track one chunk of latent frames, of which the first `single_frames` stand for one frame each."""
+    """Track one chunk of latent frames; each of the first `single_frames` corresponds to a single frame."""
     i = 0
     while i < len(layers):
         conv = layers[i]
@@ -100,7 +100,7 @@ def _track_chunk(
 
 
 def _is_resnet(convolutions: "list[Convolution]", i: int) -> bool:
-    """Whether a ResNet block starts here: two convolutions, the second with as many outputs as inputs."""
+    """Return whether a ResNet block starts at i: two convolutions, the second with as many outputs as inputs."""
     if i + 1 >= len(convolutions) or i == 0:
         return False
     one, two = convolutions[i], convolutions[i + 1]
@@ -111,7 +111,7 @@ class _PeakTracker:
     """Tracks live values layer by layer, in the order of `vae.inference.sliced`. Sizes are per latent pixel.
 
     Args:
-        cached: values that convolutions have cached from the chunk before.
+        cached: values that convolutions have cached from the previous chunk.
         growth: change of the cache: 1 in the first of several chunks (grows), 0 (constant), -1 in the last (shrinks).
     """
 
@@ -120,24 +120,24 @@ class _PeakTracker:
         self.peak = self.host = 0.0
 
     def resnet(self, c_in: int, c_out: int, frames: int, two: int) -> None:
-        """`two`: the size of the two cached frames of one channel."""
+        """Track a ResNet block. `two`: size of the two cached frames of one channel."""
         s = self.mode.strips
         before, after = c_in * frames, c_out * frames
         padded = c_in * (frames + two) / s
         self._update(before + after + padded, after + padded + before / s, before, c_in * two)
         padded = c_out * (frames + two) / s
         second = after + padded if s == 1 else (2 * after) / s + padded
-        # In strips: while the second output is made, the input of the first is still alive.
+        # With strips, the first convolution's input is still alive while the second output is computed.
         self._update(before + after + second, after + padded + (before + 2 * after) / s, before, c_out * two)
 
     def convolution(self, c_in: int, c_out: int, frames: int, two: int) -> None:
-        """A convolution outside of ResNet blocks."""
+        """Track a convolution outside of ResNet blocks."""
         s = self.mode.strips
         before, after, padded = c_in * frames, c_out * frames, c_in * (frames + two) / s
         self._update(before + after + padded, after + padded + before / s, before, c_in * two)
 
     def resample(self, channel_frames: int, before: int, after: int, *, decoder: bool) -> None:
-        """`channel_frames`: channels times frames of the input of the convolution."""
+        """Track a resampling layer. `channel_frames`: channels times frames of the convolution's input."""
         s = self.mode.strips
         source, result = channel_frames * before, channel_frames * after
         if decoder:  # the source, all four phases, and the frames assembled from them
@@ -146,7 +146,7 @@ class _PeakTracker:
             self._update(source + result + source / s, (2 * source + result) / s, source + result, 0)
 
     def _update(self, total: float | int, on_device: float | int, offloaded: float | int, tail: int) -> None:
-        """Update the peaks: all live values, those on the device and on the host with `offload`, new cached values."""
+        """Update the peaks of all live values, of those on device and host with `offload`, and of new cached values."""
         is_streaming = self.growth or self.cached
         own = tail * min(1.0, 2 / self.mode.strips) if is_streaming and self.growth >= 0 else 0.0
         if self.mode.offload and self.on_cpu:
@@ -160,7 +160,7 @@ class _PeakTracker:
 
 
 class Convolution(NamedTuple):
-    """A convolution of the VAE. Its output is `space` times as high and wide as the latents, with `time` frames per
+    """A convolution of the VAE. Its output has `space` times the height and width of the latents, and `time` frames per
     latent frame."""
 
     inputs: int
@@ -170,12 +170,12 @@ class Convolution(NamedTuple):
     time: int
 
     def positions(self, frames: int, height: int, width: int) -> int:
-        """Outputs per channel for latents of this size. The first latent frame holds a single frame."""
+        """Return the outputs per channel for latents of this size. The first latent frame is a single frame."""
         return ((frames - 1) * self.time + 1) * height * width * self.space**2
 
 
 def _convolutions(config: VAEConfig, *, decoder: bool) -> Iterator[Convolution]:
-    """All convolutions of the encoder or decoder but those of the norms, which have the latents' size."""
+    """Yield all convolutions of the encoder or decoder except those in the norms, which have the latents' size."""
     widths, z = config.block_out_channels, config.latent_channels
     top, deepest = len(widths) - 1, widths[-1]
     coarsening = [max(geometry.FRAME_RATIO >> level, 1) for level in range(len(widths))]
@@ -215,7 +215,7 @@ def _convolutions(config: VAEConfig, *, decoder: bool) -> Iterator[Convolution]:
 
 
 def _norms(config: VAEConfig) -> int:
-    """Parameters of all norms; each of those in the decoder also has two convolutions of the latents."""
+    """Count the parameters of all norms; each norm in the decoder also has two convolutions over the latents."""
     widths, deepest = config.block_out_channels, config.block_out_channels[-1]
 
     def of_levels(order: tuple[int, ...], num_resnets: int) -> int:

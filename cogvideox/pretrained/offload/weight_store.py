@@ -1,7 +1,7 @@
-"""Weight stores of an offloaded network: they return its tensors by name, from disk or from memory.
+"""Weight stores of an offloaded network, which return tensors by name from disk or memory.
 
-From disk, tensors are read, cast and joined every time. In memory they are kept in the network's dtype or quantized
-(`quantization`), in page-locked memory if they are copied to a GPU.
+The disk store reads, casts and joins tensors on every access. The memory store keeps them in the network's dtype or
+quantized (`quantization`), in page-locked memory if they are copied to a GPU.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ class DiskStore:
     """Reads tensors from the weights file. Thread-safe.
 
     Args:
-        expected: names and shapes of the network's tensors, as its `state_dict()` before loading.
-        where: the file, for messages.
+        expected: names and shapes of the network's tensors: its `state_dict()` before loading.
+        where: path of the file, for messages.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class DiskStore:
         self._lock = Lock()
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Read tensors to the device, checked and cast.
+        """Read tensors to the device, check and cast them.
 
         Raises:
-            UserError: a tensor is damaged or does not fit in the dtype.
+            UserError: a tensor is damaged or its values are too large for the dtype.
         """
         expected, state = {name: self._expected[name] for name in names}, self._select(names)
         with self._lock, torch.inference_mode(False), torch.no_grad():
@@ -62,35 +62,35 @@ class DiskStore:
         return tensors
 
     def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
-        """Read tensors into existing ones, one after the other, without temporary memory. Raises as `fetch`."""
+        """Read tensors into existing ones, one at a time, without temporary memory. Raises like `fetch`."""
         with self._lock, torch.inference_mode(False), torch.no_grad():
             convert_into(self._select(names), out, where=self._where, rules=self._rules)
 
     def lookup_rows(self, name: str, indices: Tensor) -> Tensor:
-        """Read some rows of a table that the file stores under one name, cast; other rows are not read."""
+        """Read and cast the given rows of a table stored under a single name, without reading the other rows."""
         (source,) = source_names(name, self._state, self._rules)
         return self._state[source][indices.to("cpu")].to(self._device, self._dtype)
 
     def _select(self, names: Sequence[str]) -> LazyStateDict:
-        """The tensors of the file from which these are made."""
+        """Select the tensors in the file from which the named ones are built."""
         sources = [source for name in names for source in source_names(name, self._state, self._rules)]
         return self._state.select({name: name for name in sources})
 
 
 class QuantizedDiskStore:
-    """A disk store whose tensors are rounded to a quantized format, for the same results as quantized in memory."""
+    """A disk store that rounds tensors to a quantized format, for the same results as a quantized memory store."""
 
     def __init__(self, disk: DiskStore, format: QuantizedFormat) -> None:
         self._disk, self._format = disk, format
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """As `DiskStore.fetch`."""
+        """See `DiskStore.fetch`."""
         tensors = self._disk.fetch(names)
         self._round(tensors.values())
         return tensors
 
     def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
-        """As `DiskStore.fill`."""
+        """See `DiskStore.fill`."""
         self._disk.fill(names, out)
         self._round(out[name] for name in names)
 
@@ -104,11 +104,11 @@ class MemoryStore:
     """Reads tensors once and keeps them in memory.
 
     Args:
-        source: where they are read from.
-        groups: names that are read together, one group after the other.
-        location: the device that keeps them: that of the network, or the CPU.
-        device, dtype: those of the network.
-        format: quantized format; None is the dtype of the network.
+        source: disk store to read from.
+        groups: names of tensors that are read together, one group at a time.
+        location: device that stores the tensors: the network's device, or the CPU.
+        device, dtype: device and dtype of the network.
+        format: quantized format; None keeps the network's dtype.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class MemoryStore:
                     self.tensors[name] = QuantizedMatrix(values, matrix.scale)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """The tensors on the device of the network, in its dtype."""
+        """Return tensors on the network's device, in its dtype."""
         return {name: self._load(self.tensors[name]) for name in names}
 
     def _load(self, stored: Tensor | QuantizedMatrix) -> Tensor:
@@ -143,7 +143,7 @@ class MemoryStore:
         return stored.dequantize(self.dtype) if isinstance(stored, QuantizedMatrix) else stored
 
     def _move(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The tensors of a group at `location`; in page-locked memory if that is the CPU and a GPU uses them."""
+        """Move a group's tensors to `location`; to page-locked memory if they are on the CPU for use by a GPU."""
         if self.location.type != "cpu" or self.device.type != "cuda":
             return [tensor.to(self.location) for tensor in tensors]
         self._buffers.append(PinnedBuffer(tensors, self.device))
