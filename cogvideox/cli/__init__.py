@@ -1,1 +1,1 @@
-"""The command line: one module or folder per command; `main` runs them."""
+"""Command-line interface: one module or folder per command; `main` dispatches to them."""

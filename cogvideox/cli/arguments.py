@@ -1,4 +1,4 @@
-"""The argument parser of every command: argparse, with errors raised as a `UserError` of one sentence."""
+"""The argument parser shared by all commands: argparse, with errors raised as one-sentence `UserError`s."""
 
 import argparse
 import re
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         """Parse command-line arguments.
 
         Raises:
-            UserError: an unknown flag, a value of the wrong type, a missing value.
+            UserError: unknown flag, value of the wrong type, or missing value.
         """
         known, unknown = self.parse_known_intermixed_args(list(arguments))
         if unknown:
@@ -45,11 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: bool) -> None:
-    """Add the flags of declared options. Values stay text, for `parse_options`; what is not given is None.
+    """Add the flags of declared options. Values stay text, for `parse_options`; missing options are None.
 
     Args:
-        common_only: leave options that are not common out of the help text; they are parsed all the same. The common
-            ones are then listed without groups.
+        common_only: show only common options in the help text, without groups. All options are still parsed.
     """
     groups: dict[str, Any] = {}
     for option in options.values():
@@ -78,17 +77,17 @@ def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: b
 
 
 def parse_options(parser: Parser, options: Mapping[str, Option], arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse the arguments of a parser with declared options. Returns the checked values of those that are given.
+    """Parse arguments with declared options and return the validated values of the given ones.
 
     Raises:
-        UserError: an unknown flag; a value of the wrong type or out of bounds.
+        UserError: unknown flag; value of the wrong type or out of bounds.
     """
     given = vars(parser.parse(arguments))
     return {name: parse_value(option, given[name]) for name, option in options.items() if given[name] is not None}
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """` (did you mean x?)` for the choice that is nearest to an unknown word; empty if none is near."""
+    """Return ` (did you mean x?)` for the choice nearest to an unknown word; empty if none is similar."""
     close = get_close_matches(word, list(choices), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -98,12 +97,12 @@ def _flag(name: str) -> str:
 
 
 def _help(option: Option) -> str:
-    """The help text, with option names in backticks replaced by flags."""
+    """Return the help text, with option names in backticks replaced by flags."""
     return re.sub(r"`(\w+)`", lambda found: _flag(found[1]), option.help).replace("%", "%%")
 
 
 def _path(text: str) -> Path:
-    """A path; an empty one, such as an unset shell variable, would mean the current folder."""
+    """Parse a path. Empty text, such as from an unset shell variable, is an error: it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: name a file or folder")
     return Path(text)

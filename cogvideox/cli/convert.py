@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 UNSUPPORTED_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".gguf", ".json")
-"""Weight formats that are not written. As the suffix of a folder they are likely a mistake."""
+"""Weight formats that cannot be written. A target folder with such a suffix is probably a mistake."""
 MODEL_OPTIONS = ("base", "variant", "part", "max_shard_gb")
 """Options that do not apply to a LoRA."""
 DEFAULT_SHARD_GB = 5.0
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
     if not 0 < shard_gb < float("inf"):
         raise UserError(f"--max-shard-gb {shard_gb:g} must be a number above 0; the default is {DEFAULT_SHARD_GB:g}")
 
-    import torch  # takes a second, so it waits until the arguments have been checked
+    import torch  # takes a second, so imported after the arguments have been checked
 
     from cogvideox.cli.writable import check_writable
     from cogvideox.pretrained.conversion.convert import plan_conversion
@@ -94,7 +94,7 @@ def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_o
 
 
 def parser() -> Parser:
-    """The argument parser."""
+    """Return the argument parser."""
     p = Parser(
         "convert",
         "SOURCE TARGET",

@@ -1,4 +1,4 @@
-"""The libraries that the package requires, and which of them are installed, from metadata alone: none is imported."""
+"""Required libraries and their installed versions, read from metadata without importing them."""
 
 import re
 import tomllib
@@ -21,14 +21,14 @@ PURPOSES = {
     "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",
 }
-"""What each extra is for."""
+"""The purpose of each extra."""
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 
 @dataclass(frozen=True)
 class Library:
-    """A required library and the installed version; None if it is not installed."""
+    """A required library and its installed version, None if it is not installed."""
 
     name: str
     wanted: str
@@ -36,20 +36,20 @@ class Library:
 
     @property
     def fits(self) -> bool:
-        """Whether a version is installed that satisfies the requirement."""
-        # Without suffixes: a vendor's 2.11.0a0+build counts as 2.11.0, and 5.0rc1 is not below 5.
+        """Whether the installed version satisfies the requirement."""
+        # Compare without suffixes: a vendor's 2.11.0a0+build counts as 2.11.0, and 5.0rc1 as 5.0.
         return self.version is not None and Version(self.version).base_version in SpecifierSet(self.wanted)
 
     @property
     def shortfall(self) -> str:
-        """`numpy`, or `numpy>=2 (1.26 is installed)`."""
+        """The unmet requirement for messages: `numpy`, or `numpy>=2 (1.26 is installed)`."""
         return self.name if self.version is None else f"{self.name}{self.wanted} ({self.version} is installed)"
 
 
 def libraries() -> dict[str, list[Library]]:
-    """The required libraries, under "", and those of each extra that adds any.
+    """Return the required libraries, under "", and those of each extra that adds some.
 
-    They are read from `pyproject.toml` in a checkout, and otherwise from the metadata of the installed package.
+    They are read from `pyproject.toml` in a checkout, otherwise from the metadata of the installed package.
     """
     requirements = _from_checkout() if _CHECKOUT.is_file() else _from_installation()
     return {extra: found for extra, lines in requirements.items() if (found := _look_up(lines))}
@@ -64,7 +64,7 @@ def _from_installation() -> dict[str, list[str]]:
     lines: dict[str, list[str]] = {"": []}
     try:
         requirements = metadata.requires("cogvideox") or []
-    except metadata.PackageNotFoundError:  # not installed, for example a copied folder
+    except metadata.PackageNotFoundError:  # not installed, for example in a copy of the package folder
         return {}
     for line in requirements:
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)

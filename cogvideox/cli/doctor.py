@@ -1,4 +1,4 @@
-"""`cogvideox doctor`: check the machine and the installation, and time a small generation."""
+"""`cogvideox doctor`: check the machine and the installation, and benchmark a small generation."""
 
 import argparse
 import json
@@ -22,16 +22,16 @@ from cogvideox.version import __version__
 
 MIN_PYTHON = (3, 11)
 NUM_STEPS = 8
-"""Denoising steps of the timed generation, which takes a few seconds on a CPU."""
+"""Denoising steps of the benchmark, which takes a few seconds on a CPU."""
 
 
 @dataclass
 class Finding:
     """The result of one check.
 
-    line: for people.
-    facts: for `--json`.
-    problem: what is wrong, if anything.
+    line: human-readable result.
+    facts: values for `--json`.
+    problem: error message; empty if there is no problem.
     """
 
     line: str
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> None:
 
 
 def parser() -> Parser:
-    """The argument parser."""
+    """Return the argument parser."""
     p = Parser("doctor", "", "Check this machine and the installation, and time a small generation.")
     p.add_argument("--json", action="store_true", help="print the results as JSON")
     negatable = argparse.BooleanOptionalAction
@@ -92,7 +92,7 @@ def parser() -> Parser:
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:
-    """The result of a check; an exception becomes a problem, because finding those is the purpose of this command."""
+    """Run a check. An exception becomes a problem, because finding problems is the purpose of this command."""
     try:
         return check()
     except Exception as error:
@@ -123,13 +123,13 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
-    """Main memory of the machine, or the limit of the container."""
+    """Report the machine's main memory, or the container's limit."""
     total, free = main_memory()
     return Finding(f"{_gigabytes(total)}, {_gigabytes(free)} free", {"total_bytes": total, "free_bytes": free})
 
 
 def _disk() -> Finding:
-    """Whether the current folder is writable, and its free space."""
+    """Check that the current folder is writable, and report its free space."""
     here = Path.cwd()
     facts: dict[str, Any] = {"path": str(here), "free_bytes": shutil.disk_usage(here).free}
     try:
@@ -152,7 +152,7 @@ def _libraries() -> Finding:
 def _torch() -> Finding:
     try:
         import torch
-    except Exception as error:  # also if a system library is missing
+    except Exception as error:  # for example a missing system library
         reason = " ".join(str(error).split())
         return Finding(f"cannot be imported: {reason}", {"error": reason}, f"torch cannot be imported ({reason})")
     cuda = torch.version.cuda or torch.version.hip
@@ -174,7 +174,7 @@ def _devices() -> Finding:
     ]
     if not gpus:
         lines = ["cpu"]
-        if shutil.which("nvidia-smi"):  # torch was built without CUDA, or for a newer driver
+        if shutil.which("nvidia-smi"):  # torch was built without CUDA or needs a newer driver
             lines = [
                 "cpu; an NVIDIA driver is installed, but this torch cannot use it: install torch for its CUDA version"
             ]
@@ -182,7 +182,7 @@ def _devices() -> Finding:
 
 
 def _video() -> Finding:
-    """Write a clip as H.264 and read it again."""
+    """Write a clip as H.264 and read it back."""
     import numpy as np
 
     from cogvideox.video import io
@@ -198,7 +198,7 @@ def _video() -> Finding:
 
 
 def _model() -> Finding:
-    """The shipped models: their settings can be read, and their weights are not Git LFS pointers."""
+    """Check the shipped models: settings are readable, and weights are not Git LFS pointers."""
     models: dict[str, dict[str, Any]] = {}
     for name in shipped_models():
         spec = read_spec(name)

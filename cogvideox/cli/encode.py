@@ -1,4 +1,4 @@
-"""`cogvideox encode FOLDER -o STORE`: encode videos and captions as latents and text embeddings, for training."""
+"""`cogvideox encode FOLDER -o STORE`: encode videos and captions to latents and prompt embeddings, for training."""
 
 import argparse
 import re
@@ -20,7 +20,7 @@ PROGRESS_INTERVAL = 2.0  # seconds between progress lines
 
 
 def run(arguments: list[str]) -> None:
-    """Scan the folder, print a summary, and encode what is not in the store yet."""
+    """Scan the folder, print a summary, and encode the clips that are not in the store yet."""
     options = parser().parse(arguments)
     if options.folder is None:
         raise UserError("encode needs a FOLDER of videos or images; see `cogvideox encode --help`")
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> None:
     spec = read_spec(options.model)
     target = clip_format(options, spec)
 
-    import torch  # takes seconds, so it waits until the arguments have been checked
+    import torch  # takes seconds, so imported after the arguments have been checked
 
     from cogvideox.dataset.ingest.report import format_rejects, format_summary
     from cogvideox.dataset.ingest.scan import scan_folder
@@ -92,10 +92,10 @@ def run(arguments: list[str]) -> None:
 
 
 def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
-    """The format of encoded clips: the given options, and the model's defaults for the rest.
+    """Return the format of encoded clips: the given options, with the model's defaults for the rest.
 
     Raises:
-        UserError: a value that `ClipFormat` rejects; a malformed `--max-size`.
+        UserError: invalid value for `ClipFormat`; malformed `--max-size`.
     """
     settings = spec.settings
     height, width, area = options.height, options.width, None
@@ -125,14 +125,14 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
 
 
 class Progress:
-    """Prints progress to the error stream at intervals, and at the end of stages that took longer than one."""
+    """Prints progress to stderr at intervals, and at the end of stages that took longer than one interval."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
         self._printed = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report that `done` of `total` items of a stage are done."""
+        """Report `done` of `total` items of a stage."""
         if time.monotonic() >= self._next or (done == total and stage == self._printed):
             print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
             self._next, self._printed = time.monotonic() + PROGRESS_INTERVAL, stage
@@ -159,7 +159,7 @@ def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:
 
 
 def parser() -> Parser:
-    """The argument parser."""
+    """Return the argument parser."""
     p = Parser(
         "encode",
         "FOLDER -o STORE",

@@ -1,4 +1,4 @@
-"""`cogvideox inspect PATH`: identify weights, print their size and variant, and list problems."""
+"""`cogvideox inspect PATH`: identify a checkpoint, print its size and variant, and list problems."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Print what the path contains. Tensors are read only with `--values`."""
+    """Describe the checkpoint at the path. Tensor values are read only with `--values`."""
     options = parser().parse(arguments)
     if options.path is None:
         raise UserError("inspect needs a PATH; see `cogvideox inspect --help`")
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> None:
 
 
 def parser() -> Parser:
-    """The argument parser."""
+    """Return the argument parser."""
     p = Parser(
         "inspect",
         "PATH",
@@ -69,7 +69,7 @@ def _model_lines(checkpoint: "DetectedCheckpoint", with_config: bool, with_value
 
 
 def _size(part: "Component") -> str:
-    """For example `1,693,783,872 parameters, 3.39 GB, float16, SAT names`."""
+    """Format a component's size, such as `1,693,783,872 parameters, 3.39 GB, float16, SAT names`."""
     meta = part.state.meta.values()
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in meta})
     num_parameters = sum(tensor.numel() for tensor in meta)
@@ -94,7 +94,7 @@ def _value_problems(part: "Component") -> list[str]:
 
 
 def _other_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
-    """Problems of a diffusers folder besides its networks: missing components, unreadable files."""
+    """List problems of a diffusers folder other than its networks: missing components, unreadable files."""
     from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
 

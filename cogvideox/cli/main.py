@@ -1,7 +1,7 @@
-"""`cogvideox COMMAND ...`: run a command, and turn errors of the user into one sentence and an exit status.
+"""`cogvideox COMMAND ...`: run a command, and report user errors as one sentence and an exit status.
 
-A command is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported on demand, and
-imports heavy libraries only after its arguments have been parsed, so that `--help` is fast.
+A command is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported lazily, and
+imports heavy libraries only after parsing its arguments, so that `--help` is fast.
 """
 
 import errno
@@ -28,15 +28,15 @@ COMMANDS = {
 
 _MODULES = {"generate": "cogvideox.cli.generate.command"}
 
-# Errors of the file system that are not bugs, for code that does not report them itself.
+# File system errors that are not bugs, for code that does not handle them itself.
 _DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
-# Exit statuses. Bugs end with a traceback and Python's own status, 1.
+# Exit statuses. A bug ends with a traceback and Python's exit status 1.
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 2 (an error of the user) or 130 (Ctrl-C)."""
+    """Run the command line and return the exit status: 0, 2 (user error) or 130 (Ctrl-C)."""
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ncogvideox: interrupted; no incomplete files were left", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has ended (`cogvideox ... | head`), so the buffer cannot be flushed.
+        # The reader of the pipe has exited (`cogvideox ... | head`), so the buffer cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         return _print_error(f"{error.filename or 'the disk'}: {error.strerror}")
-    except SystemExit as exit:  # argparse ends --help and --version this way
+    except SystemExit as exit:  # raised by argparse for --help and --version
         return exit.code if isinstance(exit.code, int) else DONE
     return DONE
 
@@ -90,5 +90,5 @@ def _overview() -> str:
 
 
 def _print_error(sentence: str) -> int:
-    print_message(" ".join(sentence.split()))  # in one line
+    print_message(" ".join(sentence.split()))  # join into one line
     return USER_ERROR

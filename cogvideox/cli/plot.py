@@ -1,4 +1,4 @@
-"""`cogvideox plot RUN [RUN ...]`: the curves of runs side by side, from what they wrote down."""
+"""`cogvideox plot RUN [RUN ...]`: plot the logged metrics of training runs for comparison."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,7 +9,7 @@ from cogvideox.errors import UserError
 
 
 def run(arguments: list[str]) -> None:
-    """Reads the runs and writes one picture."""
+    """Read the runs' metrics and write one chart."""
     options = parser().parse(arguments)
     if not options.runs:
         raise UserError("which runs? plot takes their folders, such as runs/toybox")

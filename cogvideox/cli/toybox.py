@@ -14,19 +14,19 @@ from cogvideox.toybox.scenes.grammar import FACTS, Scene
 
 FACT_NAMES = FACTS["full"]
 MIN_SIDE = 16
-"""Smallest height and width in pixels at which a toy can be recognised."""
+"""Minimum height and width in pixels at which a toy can be recognised."""
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 MINIMUM = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": MIN_SIDE, "width": MIN_SIDE}
 MAX_JUDGED_FRAMES = 64
-"""Only the first frames of a longer video are judged."""
+"""Maximum number of frames that are judged, from the start of the video."""
 JUDGE_OPTIONS = {"judge", "prompt"}
 CAPTION_OPTIONS = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
-"""The options that have an effect with `--judge`, and with `--caption`. Others are an error."""
+"""Options allowed with `--judge` and with `--caption`; others are rejected."""
 SHEET_COLUMNS = 3
 
 
 def run(arguments: list[str]) -> None:
-    """Render scenes, print captions or judge a video, as the options say."""
+    """Render scenes, print captions or judge a video, depending on the options."""
     options = parser().parse(arguments)
     if options.judge is not None:
         _check_no_others(options, JUDGE_OPTIONS, "--judge")
@@ -73,7 +73,7 @@ def render(
     width: int,
     fps: float,
 ) -> None:
-    """Write each scene as a video with its caption in a text file beside it, and a sheet of all scenes."""
+    """Write each scene as a video with a caption file, and optionally a contact sheet of all scenes."""
     num_bytes = num_frames * height * width * 3 // 2 + 2**16
     for path in (*paths, *([sheet] if sheet else [])):
         check_writable(path, num_bytes * len(paths))
@@ -101,10 +101,10 @@ def judge(path: Path, prompt: str | None) -> None:
     """Print, for each fact that the prompt states, its value in the prompt and in the video.
 
     Args:
-        prompt: by default the one in the JSON or text file beside the video.
+        prompt: defaults to the prompt in the JSON or text file beside the video.
 
     Raises:
-        UserError: there is no prompt; it states no fact of the toy world; there is no such video, or it is too small.
+        UserError: no prompt; a prompt without facts of the toy world; a video that does not exist or is too small.
     """
     prompt = prompt if prompt is not None else _find_prompt(path)
 
@@ -128,7 +128,7 @@ def judge(path: Path, prompt: str | None) -> None:
 
 
 def parser() -> Parser:
-    """The argument parser."""
+    """Return the argument parser."""
     p = Parser(
         "toybox",
         "[FACT=WORD ...]",
@@ -165,7 +165,7 @@ def parser() -> Parser:
 
 
 def _paths(output: Path | None, seeds: Sequence[int], *, image: bool) -> list[Path]:
-    """The video of each scene: `output` if it is the name of one file, otherwise files in that folder named by seed."""
+    """Return the path of each scene's video: `output` if it is a file name, otherwise files in that folder by seed."""
     if output is not None and output.suffix and not output.is_dir():
         from cogvideox.video.io import check_format  # imports PyAV, which `--help` does not need
 
@@ -207,7 +207,7 @@ def _facts(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _check_no_others(options: Namespace, allowed: Collection[str], mode: str) -> None:
-    """Check that no option is given that has no effect in a mode, `--judge` or `--caption`."""
+    """Reject options that have no effect in a mode, `--judge` or `--caption`."""
     defaults = vars(parser().parse([]))
     for name, value in vars(options).items():
         if name not in allowed and value != defaults[name]:

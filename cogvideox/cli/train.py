@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
     Settings = VAETraining | ToyboxTraining | DiffusionTraining
 
 UNFINISHED = 75
-"""Exit status of a run that was saved and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of a run that was checkpointed and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
 
 
 def run(arguments: list[str]) -> None:
-    """Parse the arguments and train. Exits with status 75 if the run was saved and stopped before its last step."""
+    """Parse the arguments and train. Exits with status 75 if the run was checkpointed before its last step."""
     options = parser().parse(arguments)
     if options.list:
         print(list_recipes())
@@ -59,21 +59,21 @@ def train(
     max_seconds: float | None = None,
     dry_run: bool = False,
 ) -> bool:
-    """Train a recipe with some settings changed.
+    """Train a recipe, with optional overrides of its settings.
 
     Args:
-        overrides: values by dotted name, `{"optim.lr": "3e-4"}`.
-        data: training data in place of the recipe's: folders of clips, or latent stores.
-        out: the run folder; `runs/RECIPE` by default.
-        resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
-        dry_run: print the settings and the estimated resources, and do not train.
+        overrides: values by dotted name, such as `{"optim.lr": "3e-4"}`.
+        data: training data that replaces the recipe's: folders of clips, or latent stores.
+        out: the run folder; defaults to `runs/RECIPE`.
+        resume: resume from the newest checkpoint, if there is one.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
+        dry_run: print the settings and the estimated resources without training.
 
     Returns:
         Whether the run is complete.
 
     Raises:
-        UserError: there is no such recipe or setting, a value is invalid, or as for the trainers.
+        UserError: unknown recipe or setting; invalid value; or as raised by the trainer.
     """
     from cogvideox.training.diffusion.config import DiffusionTraining
 
@@ -108,7 +108,7 @@ def _trainer(settings: "Settings") -> Any:
 
 
 def resolve_settings(recipe: str, overrides: Mapping[str, str]) -> "Settings":
-    """Return the config of a recipe with some settings changed.
+    """Return the config of a recipe with overrides applied.
 
     Raises:
         UserError: as for `train`.
@@ -121,7 +121,7 @@ def resolve_settings(recipe: str, overrides: Mapping[str, str]) -> "Settings":
 
 
 def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
-    """Return the config with other training data.
+    """Return the config with its training data replaced.
 
     Raises:
         UserError: the recipe renders its own clips, or supports only one folder.
@@ -142,7 +142,7 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
 
 
 def list_recipes() -> str:
-    """Return a list of all recipes by purpose, with the first line of their docstrings."""
+    """Format all recipes by purpose, with the first line of their docstrings."""
     from cogvideox.training.recipes import GROUPS, RECIPES
 
     width = max(map(len, RECIPES))
@@ -154,7 +154,7 @@ def list_recipes() -> str:
 
 
 def resource_summary(settings: "Settings") -> list[str]:
-    """Return lines with the estimated steps, parameters, memory and time of a run."""
+    """Return the estimated steps, parameters, memory and time of a run, one line each."""
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.resource_estimate import estimate, format_estimate
@@ -192,10 +192,10 @@ def parser() -> Parser:
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
-    """Parse words such as `optim.lr=3e-4` to values by dotted name.
+    """Parse overrides such as `optim.lr=3e-4` to values by dotted name.
 
     Raises:
-        UserError: a word is not KEY=VALUE, or a key has two values.
+        UserError: an override is not KEY=VALUE, or a key is given twice.
     """
     changes: dict[str, str] = {}
     for text in texts:

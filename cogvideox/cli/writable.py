@@ -1,4 +1,4 @@
-"""Check that output files can be written, before the work on them starts."""
+"""Check that output files can be written before starting the work."""
 
 import shutil
 import tempfile
@@ -14,11 +14,11 @@ def check_writable(path: Path, num_bytes: int) -> None:
     """Check that a file of `num_bytes` can be written at `path`. Its folders need not exist yet.
 
     Raises:
-        UserError: no permission, too little free space, an illegal path.
+        UserError: no permission, too little free space, or an illegal path.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
-            path.lstat()  # raises another error if the name is too long
+            path.lstat()  # raises a different error if the name is too long
         folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parents
         with tempfile.TemporaryFile(dir=folder):
             pass

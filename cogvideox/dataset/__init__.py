@@ -1,1 +1,1 @@
-"""Datasets: folders of clips (`ingest/`), encoded latents (`latents/`), and batches for training from them."""
+"""Datasets: folders of clips (`ingest/`), encoded latents (`latents/`), and training batches."""

@@ -1,4 +1,4 @@
-"""Content-based cache keys: hashes of everything that an encoded tensor depends on, and of nothing else.
+"""Content-based cache keys: hashes of exactly the inputs that an encoded tensor depends on.
 
 Imports no torch.
 """
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow
     from cogvideox.state_dict.lazy import LazyStateDict
 
-# A weights hash covers this many samples of each tensor, of this many bytes, spread over it. Training changes every
-# number, and reading all of T5 (10 GB) would take longer than everything else before a run.
+# A weights hash covers this many evenly spaced samples of each tensor, of this many bytes. Training changes all
+# weights, so samples suffice; reading all of T5 (10 GB) would dominate the start-up time.
 NUM_SAMPLES, SAMPLE_BYTES = 16, 2**14
-VERSION = 1  # of the way frames are read and resized; change it when the latents change
+VERSION = 1  # version of frame reading and resizing; increase it when the latents change
 
 
 def hash_values(*values: Any) -> str:
@@ -24,7 +24,7 @@ def hash_values(*values: Any) -> str:
 
 
 def window_id(content_id: str, start: float | None, end: float | None) -> str:
-    """Return the id of a window, in seconds, of something whose own id is `content_id`; of all of it, that id."""
+    """Return the id of a time window (in seconds) of a file with id `content_id`; for the whole file, that id."""
     return content_id if start is None and end is None else hash_values(content_id, start, end)
 
 
@@ -40,12 +40,12 @@ def latents_key(window: "ClipWindow", vae: str) -> str:
 
 
 def first_frames_key(window: "ClipWindow", num_copies: int, vae: str) -> str:
-    """Return the key of a window's first frame, encoded `num_copies` times under noise."""
+    """Return the key of a window's noise-augmented first frame, encoded `num_copies` times."""
     return hash_values("images", VERSION, window.clip.id, num_copies, window.height, window.width, vae)
 
 
 def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:
-    """Return a hash of plain settings and of some tensors of a file: names, shapes, dtypes, and samples of bytes."""
+    """Return a hash of settings and of the named tensors of a file: names, shapes, dtypes, and samples of bytes."""
     import torch
 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""Which clips a run trains on, and the format they are converted to. Imports no torch."""
+"""Configs of training clips and of latent stores. Imports no torch."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,15 +8,15 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import check_frames, check_size
 
 DEFAULT_FIRST_FRAMES = 4
-"""Encodings of each clip's first frame for image-to-video models: cheap beside 13 latent frames, and varied enough."""
+"""Noise-augmented encodings per first frame for image-to-video models: varied, yet cheap beside 13 latent frames."""
 
 
 @dataclass(frozen=True)
 class ToyboxClips:
-    """A set of toybox clips. Clip i shows the scene of seed `first_seed + i`; withheld compositions never occur.
+    """A set of toybox clips. Clip i shows the scene of seed `first_seed + i`; held-out compositions never occur.
 
-    Two sets whose seeds do not overlap share no scene. Clips of one frame are images: nothing moves, and captions name
-    no motion.
+    Sets with disjoint seeds share no scene. Clips of one frame are images: nothing moves, and captions mention no
+    motion.
 
     Attributes:
         num_frames: 4k+1 frames per clip.
@@ -45,7 +45,7 @@ class ToyboxClips:
 
     @property
     def seconds(self) -> float:
-        """Time from the first to the last frame, during which toys move."""
+        """Time from the first to the last frame."""
         return (self.num_frames - 1) / self.fps
 
 
@@ -54,18 +54,18 @@ class ClipFormat:
     """The format that clips are converted to before the VAE: frame rate, length and size.
 
     Attributes:
-        fps: frames per second. Clips below three quarters of it are rejected, because frames would be repeated.
-        num_frames: 4k+1. Longer clips are cut into windows of this length, shorter ones to the largest 4k+1.
+        fps: frames per second. Clips below three quarters of this rate are rejected, because frames would be repeated.
+        num_frames: 4k+1. Longer clips are cut into windows of this length; shorter ones are trimmed to 4k+1 frames.
         height, width: a fixed size; every clip is resized to cover it and center-cropped.
-        max_area: instead of a fixed size, the maximum number of pixels; each clip keeps about its aspect ratio, and
-            none is enlarged.
-        multiple: heights and widths are multiples of this: the VAE's compression ratio times the transformer's patch.
+        max_area: maximum number of pixels, instead of a fixed size; clips approximately keep their aspect ratio and
+            are never enlarged.
+        multiple: divisor of height and width: the VAE's compression ratio times the transformer's patch size.
         windows: use all windows of a long clip, or only the first.
-        first_frames: how often the first frame of each clip is encoded alone, with new noise each time, for
+        first_frames: number of separate encodings of each clip's first frame, with new noise each time, for
             image-to-video models.
 
     Raises:
-        UserError: an illegal size, or not exactly one of fixed size and `max_area`.
+        UserError: illegal size, or not exactly one of fixed size and `max_area`.
     """
 
     fps: float
@@ -94,21 +94,21 @@ class ClipFormat:
             raise UserError(f"first_frames={self.first_frames} must be 0 or more")
 
     def with_first_frames(self) -> "ClipFormat":
-        """The format for an image-to-video model: with first frames, `DEFAULT_FIRST_FRAMES` unless set."""
+        """Return the format for an image-to-video model: `first_frames` defaults to `DEFAULT_FIRST_FRAMES`."""
         return replace(self, first_frames=self.first_frames or DEFAULT_FIRST_FRAMES)
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How a latent store was made, and what training needs to know about it without loading the networks.
+    """Encoding settings of a latent store, with the model properties that training needs without loading the networks.
 
     Attributes:
         model: folder or name of the model whose networks encoded the clips.
         vae, text_encoder: hashes of their weights.
-        scaling_factor: latents are multiplied by it before the transformer.
+        scaling_factor: multiplier of the latents before the transformer.
         ratio: spatial compression ratio of the VAE.
         text_length, text_width: tokens and feature width of a prompt embedding.
-        null_text: the unconditional prompt is the embedding of "" or zeros.
+        null_text: whether the unconditional prompt is the embedding of "" or zeros.
         target: the format of the clips.
     """
 

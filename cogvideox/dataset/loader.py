@@ -1,6 +1,6 @@
 """Data loader: the packed batches of each training step, read from stores of encoded clips.
 
-Everything random about a clip (noise, timestep, dropout) depends on the seed and its position in the sequence of all
+All random values of a clip (noise, timestep, dropout) depend only on the seed and its position in the sequence of all
 samples, and every process plans the same steps (`dataset.mixture`). So a step trains on the same data for any number of
 ranks, and a resumed run continues bit-exactly.
 
@@ -31,7 +31,7 @@ from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_f
 from cogvideox.transformer.position import check_learned_positions, token_grid
 from cogvideox.vae.posterior import Posterior
 
-_SAMPLE_STREAM = 0x73616D70  # separates these random numbers from other uses of the seed
+_SAMPLE_STREAM = 0x73616D70  # separates this random stream from other uses of the seed
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class ClipStore(Protocol):
     """Random access to encoded clips, as `dataset.latents.latent_store.LatentStore` provides it.
 
     Attributes:
-        columns: for filter policies.
+        columns: columns for filter policies.
         shapes: latent frames, height and width of each clip.
     """
 
@@ -53,14 +53,14 @@ class ClipStore(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StepBatches:
-    """This process's share of an optimizer step, and numbers about the whole step.
+    """This rank's batches of an optimizer step, with statistics of the whole step.
 
     Attributes:
         batches: the packed rows of this process, for gradient accumulation.
-        num_clips: over all processes; the loss is the mean over this many clips.
-        num_tokens: over all processes, text and video.
-        packing_efficiency: share of the rows' token budget that is used.
-        kept_shares: for each source, the share of its clips that the policy keeps.
+        num_clips: clips over all processes; the loss is the mean over this many clips.
+        num_tokens: text and video tokens over all processes.
+        packing_efficiency: fraction of the rows' token budget that is used.
+        kept_shares: fraction of each source's clips that the policy keeps.
         state_after: the state of the mixture after this step.
     """
 
@@ -77,21 +77,21 @@ class StepBatches:
 
 
 class PackedLoader:
-    """Endless steps of packed batches. Its state is part of a checkpoint.
+    """An infinite sequence of training steps of packed batches. Its state is part of a checkpoint.
 
     Args:
         stores: the clips of each source in the settings.
-        transformer: config of the model; clips that do not fit its patches or positions are an error. If it takes an
-            image, the stores must hold first frames.
-        scaling_factor: latents are multiplied by it.
-        image_scaling_factor: first frames are multiplied by it.
-        null_text: embedding of the unconditional prompt; all prompt embeddings have its length.
-        num_timesteps: of the noise schedule.
-        rank, num_ranks: data-parallel rank and number of ranks. Ranks that share clips, as in sequence parallelism,
-            have the same rank here.
+        transformer: config of the model; clips that do not fit its patches or positions are an error. For an
+            image-to-video model, the stores must contain first frames.
+        scaling_factor: multiplier of the latents.
+        image_scaling_factor: multiplier of the first frames' latents.
+        null_text: embedding of the unconditional prompt; all prompt embeddings have the same length.
+        num_timesteps: timesteps of the noise schedule.
+        rank, num_ranks: data-parallel rank and world size. Ranks that process the same clips, as in sequence
+            parallelism, have the same `rank`.
 
     Raises:
-        UserError: as `Mixture`; a clip that does not divide into patches; rows that do not divide among the ranks.
+        UserError: as for `Mixture`; clip not divisible into patches; rows not divisible among the ranks.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class PackedLoader:
         balance_rows([0] * settings.num_rows, num_ranks)  # raises if the rows cannot be divided among the ranks
 
     def steps(self, until: int, *, workers: int = 0, pin_memory: bool = False) -> Generator[StepBatches, None, None]:
-        """Yield the steps before number `until`, prefetched by `workers` processes (`dataset.prefetch`).
+        """Yield the steps up to but excluding `until`, prefetched by `workers` processes (`dataset.prefetch`).
 
-        When a step is yielded, `state` is the state after it.
+        When a step is yielded, `state` is already the state after that step.
         """
         for step in prefetch(self.load_step, self._plans(until), workers=workers, pin_memory=pin_memory):
             self.state = step.state_after
@@ -131,17 +131,17 @@ class PackedLoader:
         return to_dict(self.state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state.
+        """Restore the state from a checkpoint.
 
         Raises:
-            UserError: the state belongs to other sources.
+            UserError: the state belongs to different sources.
         """
         restored = from_dict(MixtureState, state, where="the state of the data loader")
         self.mixture.check(restored)
         self.state = restored
 
     def load_step(self, plan: StepPlan) -> StepBatches:
-        """Read this process's share of a planned step, and draw its random numbers."""
+        """Read this rank's rows of a planned step, and sample their noise and timesteps."""
         own_rows, timesteps = plan.rows_by_rank(self.num_ranks)[self.rank], self._timesteps(plan)
         starts = np.cumsum([0, *map(len, plan.rows)])
         budget = self.settings.row_tokens * self.settings.num_rows
@@ -162,7 +162,7 @@ class PackedLoader:
             yield plan
 
     def _timesteps(self, plan: StepPlan) -> Int[Tensor, " clips"]:
-        """The timesteps of all clips of a step, row by row."""
+        """Sample the timesteps of all clips of a step, row by row."""
         arguments = self.seed, plan.state_after.step - 1, plan.num_clips, self.num_timesteps
         if self.settings.strata == "random":
             return random_uniform(*arguments)
@@ -183,7 +183,7 @@ class PackedLoader:
         )
 
     def _load_clip(self, sample: Sample) -> "_ClipTensors":
-        """Read a clip, and draw its posterior sample, noise, dropout and image."""
+        """Read a clip, and sample its latents, noise, dropout and image."""
         stored = self.stores[sample.source][sample.index]
         rng = np.random.default_rng((_SAMPLE_STREAM, self.seed, sample.position))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
@@ -198,7 +198,7 @@ class PackedLoader:
     def _image(
         self, stored: LatentSample, num_latents: int, rng: np.random.Generator, generator: torch.Generator
     ) -> Tensor:
-        """The image latents of a clip: one encoded copy of its first frame, then zeros; with dropout, zeros alone.
+        """Return the image latents of a clip: one encoding of its first frame, then zeros; all zeros on dropout.
 
         Raises:
             UserError: the store has no first frames.
@@ -224,7 +224,7 @@ class _ClipTensors(NamedTuple):
 
 
 def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, text_length: int) -> ClipTable:
-    """What the mixture needs to know about a store."""
+    """Build the mixture's table of a store."""
     shapes, shape_of_clip = np.unique(store.shapes, axis=0, return_inverse=True)
     num_tokens = []
     for t, h, w in shapes.tolist():

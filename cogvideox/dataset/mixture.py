@@ -1,9 +1,9 @@
-"""Data mixture: plans which clips each training step contains, from weighted sources of images and videos, with
-shuffling, a filter policy, and packing.
+"""Data mixture: plans the clips of each training step from weighted sources of images and videos, with shuffling, a
+filter policy, and packing.
 
-All samples of a run form one sequence. Which clip is at a position depends on the seed, the settings and the samples
-before it, but not on the number of processes: every process plans the same steps and takes its share of the rows. The
-next step depends on the `MixtureState` after the last one, a few numbers, so a resumed run continues bit-exactly.
+All samples of a run form one sequence. The clip at a position depends on the seed, the settings and the previous
+samples, but not on the number of processes: every process plans the same steps and takes its share of the rows. The
+next step depends only on the small `MixtureState` after the last one, so a resumed run continues bit-exactly.
 
 Imports no torch.
 """
@@ -22,10 +22,10 @@ from cogvideox.dataset.packing import balance_rows, first_fit_decreasing
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Columns, Policy
 
-# Separate the random numbers of different uses of one seed.
+# Separate random streams for different uses of one seed.
 _LANE_STREAM, _ORDER_STREAM = 0x63686F69, 0x6F726465
 
-# A step packs from this share more tokens than its rows hold. More does not pack better.
+# A step packs from a pool with this fraction more tokens than its rows can hold. A larger pool does not pack better.
 _LOOKAHEAD = 0.5
 
 
@@ -34,7 +34,7 @@ class DataSource:
     """A latent store (`dataset.latents.latent_store`) and its sampling weight.
 
     Raises:
-        UserError: a weight that is not above 0.
+        UserError: the weight is not positive.
     """
 
     store: str
@@ -47,21 +47,21 @@ class DataSource:
 
 @dataclass(frozen=True)
 class MixtureSettings:
-    """What the rows of a step consist of.
+    """Settings of the mixture and of the rows of a step.
 
     Attributes:
-        sources: where samples come from, by weight.
-        row_tokens: maximum number of tokens in a row, text and video of its clips together.
+        sources: the data sources with their sampling weights.
+        row_tokens: maximum number of text and video tokens in a row.
         num_rows: rows per optimizer step, over all processes and gradient accumulation steps.
-        image_share: share of images among the samples; None takes images and videos as they come.
-        policy: which clips are used at which step.
+        image_share: fraction of samples that are images; None samples images and videos in their natural proportion.
+        policy: the filter policy, which may change with the step.
         text_dropout: probability of replacing a caption by the unconditional prompt, for classifier-free guidance.
-        image_dropout: for image-to-video models, probability of replacing the image by zeros.
+        image_dropout: probability of replacing the image by zeros, for image-to-video models.
         strata: how timesteps are stratified over the clips of a step (`diffusion.timesteps`): one interval per clip
-            ("slots"), per rank as in the paper ("ranks"), or not at all ("random").
+            ("slots"), per rank as in the paper ("ranks"), or none ("random").
 
     Raises:
-        UserError: a value outside its range, no source, or a repeated source.
+        UserError: value out of range, no source, or duplicate source.
     """
 
     sources: tuple[DataSource, ...]
@@ -88,11 +88,11 @@ class MixtureSettings:
 
 @dataclass(frozen=True)
 class ClipTable:
-    """What the mixture knows about the clips of a source without reading them.
+    """Properties of a source's clips that the mixture uses without reading the clips.
 
     Attributes:
-        lengths: tokens of each clip, text and video.
-        is_image: which clips are images.
+        lengths: text and video tokens of each clip.
+        is_image: whether each clip is an image.
         columns: scores and other columns for the filter policy.
     """
 
@@ -103,7 +103,7 @@ class ClipTable:
 
 @dataclass(frozen=True)
 class Sample:
-    """One use of a clip in training. Its position in the sequence of all samples seeds everything random about it."""
+    """One use of a clip in training. Its position in the sequence of all samples seeds its random values."""
 
     position: int
     lane: str
@@ -116,15 +116,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class MixtureState:
-    """The state of the sample sequence after some steps, as plain numbers for a checkpoint.
+    """The state of the sample sequence after a number of steps, as plain values for a checkpoint.
 
     A lane is the images or the videos of one source, named "<source> images" or "<source> videos".
 
     Attributes:
-        cursors: how many clips of each lane have been visited, including those that the policy skipped.
-        seen: how many samples of each lane have been trained on.
-        waiting: samples that were drawn but did not fit in a row yet.
-        sizes: number of clips in each lane, to detect a source that has changed.
+        cursors: number of clips visited in each lane, including those skipped by the policy.
+        seen: number of samples of each lane that have been trained on.
+        waiting: samples that were selected but have not fitted in a row yet.
+        sizes: number of clips in each lane, to detect changed sources.
     """
 
     step: int = 0
@@ -141,8 +141,8 @@ class StepPlan:
 
     Attributes:
         rows: the samples of each row.
-        lengths: their lengths in tokens.
-        kept_shares: for each source, the share of its clips that the policy keeps.
+        lengths: the samples' lengths in tokens.
+        kept_shares: fraction of each source's clips that the policy keeps.
         state_after: the state after this step.
     """
 
@@ -160,7 +160,7 @@ class StepPlan:
         return sum(map(sum, self.lengths))
 
     def rows_by_rank(self, num_ranks: int) -> list[list[int]]:
-        """The rows of each rank, balanced by the sum of squared clip lengths, which attention costs.
+        """Return the rows of each rank, balanced by the cost of attention: the sum of squared clip lengths.
 
         Raises:
             UserError: the number of rows is not a multiple of `num_ranks`.
@@ -175,8 +175,8 @@ class Mixture:
         tables: the clips of each source in the settings.
 
     Raises:
-        UserError: a source without clips, no images or videos although the settings require them, a clip longer than
-            a row, or a policy on a column that no source has.
+        UserError: source without clips; no images or videos although the settings require them; clip longer than a
+            row; policy on a column that no source has.
     """
 
     def __init__(self, tables: Mapping[str, ClipTable], settings: MixtureSettings, seed: int) -> None:
@@ -203,7 +203,7 @@ class Mixture:
 
     @cached_property
     def lanes(self) -> dict[str, np.ndarray]:
-        """The indices of the clips of each lane; empty lanes are left out."""
+        """The clip indices of each lane; empty lanes are omitted."""
         lanes = {}
         for source, table in self.tables.items():
             for kind, mask in (("image", table.is_image), ("video", ~table.is_image)):
@@ -220,7 +220,7 @@ class Mixture:
         """Check that a state belongs to these sources.
 
         Raises:
-            UserError: it belongs to other sources, or a source has changed.
+            UserError: the state belongs to different sources, or a source has changed.
         """
         for lane, size in state.sizes.items():
             current = len(self.lanes.get(lane, ()))
@@ -236,7 +236,7 @@ class Mixture:
             )
 
     def plan_step(self, state: MixtureState) -> StepPlan:
-        """Plan the step after a state. The plan depends on the state alone.
+        """Plan the step after a state. The plan depends only on the state.
 
         Raises:
             UserError: the policy keeps no clips.
@@ -280,7 +280,7 @@ class Mixture:
         return int(self.tables[sample.source].lengths[sample.index])
 
     def _masks(self, step: int) -> dict[str, np.ndarray]:
-        """The clips of each source that the policy keeps."""
+        """Return a mask of the clips of each source that the policy keeps."""
         policy = self.settings.policy
         phase = policy.last_change(step)
         if self._phase is None or self._phase[0] != phase:
@@ -289,7 +289,7 @@ class Mixture:
         return self._phase[1]
 
     def _lane_probabilities(self, masks: Mapping[str, np.ndarray], step: int) -> tuple[list[str], np.ndarray]:
-        """The lanes, and the probability that each provides the next sample."""
+        """Return the lanes and the probability of sampling from each."""
         settings, weights = self.settings, {source.store: source.weight for source in self.settings.sources}
         lanes = list(self.lanes)
         num_kept = np.array([masks[_source(lane)][clips].sum() for lane, clips in self.lanes.items()])
@@ -312,7 +312,7 @@ class Mixture:
         return lanes, p / p.sum()
 
     def _next_clip(self, lane: str, cursor: int, kept: np.ndarray) -> tuple[int, int]:
-        """The next clip of a lane that the policy keeps, and the cursor after it."""
+        """Return the next clip of a lane that the policy keeps, and the cursor after it."""
         size = len(self.lanes[lane])
         while True:
             index = self._order(lane, cursor // size)[cursor % size]
@@ -321,7 +321,7 @@ class Mixture:
                 return int(index), cursor
 
     def _order(self, lane: str, epoch: int) -> np.ndarray:
-        """The clips of a lane in an order shuffled anew for each epoch."""
+        """Return the clips of a lane, reshuffled for each epoch."""
         cached = self._orders.get(lane)
         if cached is None or cached[0] != epoch:
             rng = np.random.default_rng((_ORDER_STREAM, self.seed, zlib.crc32(lane.encode()), epoch))

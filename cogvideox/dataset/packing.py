@@ -1,8 +1,8 @@
 """Frame packing (paper section 3.1): clips of different lengths share rows of a fixed token budget. For comparison,
-also batches padded to their longest clip, and buckets of similar lengths.
+also padded batches and length buckets.
 
-Lengths are in tokens, text and video together. Everything here is arithmetic on lengths, identical on every rank.
-Imports no torch.
+Lengths are in tokens, text plus video. All functions are deterministic in the lengths, so every rank gets the same
+result. Imports no torch.
 """
 
 from bisect import bisect_left
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cogvideox.errors import UserError
 
 PackedRow = tuple[int, ...]
-"""Indices of the clips that are computed together."""
+"""Indices of the clips in one row."""
 
 
 def first_fit_decreasing(
@@ -21,8 +21,8 @@ def first_fit_decreasing(
 
     Args:
         num_rows: maximum number of rows; clips that do not fit are left out.
-        first: this many clips at the front are placed before all others, and the very first one before those, so that
-            no clip is left out forever.
+        first: number of clips at the front of the list to place before all later clips; clip 0 is placed before the
+            rest of these, so that no clip is left out forever.
 
     Raises:
         UserError: a clip is longer than a row.
@@ -48,12 +48,12 @@ def first_fit_decreasing(
 
 
 def padded_batches(lengths: Sequence[int], batch_size: int) -> list[PackedRow]:
-    """Batches of consecutive clips, each to be padded to its longest clip."""
+    """Split clips into batches of consecutive clips, to be padded to the longest clip of each batch."""
     return [tuple(range(start, min(start + batch_size, len(lengths)))) for start in range(0, len(lengths), batch_size)]
 
 
 def bucketed_batches(lengths: Sequence[int], edges: Sequence[int], budget: int) -> list[PackedRow]:
-    """Batches of clips from one bucket each, in the order in which they fill; the last of each bucket may be smaller.
+    """Batch clips by length bucket, in the order in which batches fill; a bucket's last batch may be smaller.
 
     Args:
         edges: maximum length of each bucket, ascending. Clips are padded to the edge of their bucket.
@@ -80,18 +80,18 @@ def bucketed_batches(lengths: Sequence[int], edges: Sequence[int], budget: int) 
 
 
 def packing_efficiency(rows: Sequence[PackedRow], lengths: Sequence[int], row_lengths: Sequence[int]) -> float:
-    """Share of tokens that are not padding; `row_lengths` are the lengths of the rows, padding included."""
+    """Return the fraction of tokens that are not padding; `row_lengths` include padding."""
     return sum(lengths[i] for row in rows for i in row) / sum(row_lengths)
 
 
 def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Assign rows to ranks: the same number for each, at about the same cost; returns the rows of each rank in order.
+    """Assign the same number of rows to each rank at similar total cost. Returns the rows of each rank in order.
 
-    Rows are assigned in rounds, most expensive first, because ranks wait for each other in every round. In a round, the
-    rank with the lowest total so far gets the most expensive row.
+    Rows are assigned in rounds, most expensive first, because ranks wait for each other in every round. In each round,
+    the rank with the lowest total so far gets the most expensive row.
 
     Args:
-        costs: of each row. Attention costs the sum of the squared lengths of its clips.
+        costs: cost of each row; for attention, the sum of the squared lengths of its clips.
 
     Raises:
         UserError: the number of rows is not a multiple of `num_ranks`.

@@ -1,7 +1,7 @@
-"""Prefetch: batches are made by worker processes while the device works on earlier ones.
+"""Prefetch batches in worker processes while the device works on earlier ones.
 
-A batch depends on its key alone, and batches come in the order of their keys. So the number of workers makes no
-difference, and no worker holds state that a resumed run would have to restore.
+A batch depends only on its key, and batches are yielded in the order of their keys. So the result does not depend on
+the number of workers, and workers have no state that a resumed run would have to restore.
 """
 
 import io
@@ -29,16 +29,16 @@ TensorTuple = TypeVar("TensorTuple", bound=tuple[Tensor, ...])
 def prefetch(
     make_batch: Callable[[Key], Batch], keys: Iterable[Key], *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
-    """Yield `make_batch(key)` for every key, in order; each worker makes up to two batches ahead.
+    """Yield `make_batch(key)` for every key, in order; each worker prefetches up to two batches.
 
-    Keys are consumed in this process, as they are needed. With `workers` = 0, batches are made here, on demand. Else
-    `make_batch` and its result must be picklable. Errors of `make_batch` are raised here when their batch is due, with
-    the worker's traceback as a note. Workers ignore Ctrl-C and SIGTERM, which this process handles; they end with the
+    Keys are consumed lazily in this process. With `workers` = 0, batches are made on demand in this process; otherwise
+    `make_batch` and its result must be picklable. Errors in `make_batch` are raised here when their batch is due, with
+    the worker's traceback as a note. Workers ignore Ctrl-C and SIGTERM, which this process handles; they exit with the
     iterator, or soon after this process.
 
     Args:
         workers: number of processes, limited to the number of CPU cores.
-        pin_memory: with CUDA, put tensors in pinned memory, from which they are copied asynchronously.
+        pin_memory: with CUDA, put tensors in pinned memory for asynchronous copies.
 
     Raises:
         UserError: a worker was killed, or a batch does not fit in shared memory.
@@ -76,7 +76,7 @@ def prefetch(
 
 
 def _start(loader: DataLoader) -> Iterator[Any]:
-    """Start the workers, without torch's handler that raises in whatever code runs when a worker ends."""
+    """Start the workers without torch's signal handler, which raises in arbitrary code when a worker exits."""
     in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
     try:
@@ -89,7 +89,7 @@ def _start(loader: DataLoader) -> Iterator[Any]:
 
 
 def _death(codes: Sequence[int]) -> str:
-    """The sentence for workers that ended with these exit codes."""
+    """Return the error message for workers that exited with these codes."""
     signals = [signal.Signals(-code).name for code in codes if code < 0]
     reasons = {"SIGKILL": ", probably because memory ran out", "SIGBUS": ": /dev/shm is probably too small"}
     reason = f" by {signals[0]}{reasons.get(signals[0], '')}" if signals else ""
@@ -104,7 +104,7 @@ def _shared_memory(error: Exception) -> str:
 
 
 def to_device(tensors: TensorTuple, device: torch.device) -> TensorTuple:
-    """Copy the tensors of a named tuple to a device; from pinned memory, asynchronously."""
+    """Copy the tensors of a named tuple to a device, asynchronously if they are in pinned memory."""
     return type(tensors)(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
@@ -114,7 +114,7 @@ class _Failure(NamedTuple):
 
 
 class _BatchDataset(Dataset, Generic[Key, Batch]):
-    """Batches by key. Errors are returned instead of raised, because the data loader would change their messages."""
+    """Batches by key. Returns errors instead of raising them, because the data loader changes their messages."""
 
     def __init__(self, make_batch: Callable[[Key], Batch]) -> None:
         self.make_batch = make_batch

@@ -1,4 +1,4 @@
-"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar that reproduces it."""
+"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar to reproduce it."""
 
 import os
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Check everything that can be checked early, then load the model and generate."""
+    """Validate the arguments before anything slow, then load the model and generate."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return
@@ -32,8 +32,8 @@ def run(arguments: list[str]) -> None:
 
 
 def _run_on_ranks(arguments: Sequence[str]) -> None:
-    """Run as one of several processes that `torchrun` started: rank 0 checks the arguments, all ranks generate each
-    video together, and rank 0 writes it."""
+    """Run as one of several processes started by `torchrun`: rank 0 validates the arguments, all ranks generate each
+    video together, and rank 0 writes the files."""
     from cogvideox.parallel import mesh
     from cogvideox.parallel.cfg_parallel import sequence_degree
 
@@ -52,7 +52,7 @@ def _run_on_ranks(arguments: Sequence[str]) -> None:
 
 
 def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> None:
-    # Importing torch and rich takes seconds, so it waits until the arguments have been checked.
+    # Importing torch and rich takes seconds, so they are imported after the arguments have been checked.
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.generation.setup import choose_setup, load_model
     from cogvideox.transformer.lora.io import read_lora
@@ -97,7 +97,7 @@ def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
 
 @contextmanager
 def _keeping_latents(file: Path, seed: int) -> Iterator[None]:
-    """Remove the latents checkpoint once the video is written, or tell the user about it if it is not."""
+    """Delete the latents checkpoint once the video is written; on failure, print where it is."""
     try:
         yield
     except BaseException:
@@ -109,7 +109,7 @@ def _keeping_latents(file: Path, seed: int) -> Iterator[None]:
 
 @contextmanager
 def _warnings_as_notes(show: bool = True) -> Iterator[None]:
-    """Print warnings as notes, for example that the file format does not support the frame rate."""
+    """Print Python warnings as notes, for example about a frame rate that the file format does not support."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught if show else ():

@@ -1,4 +1,4 @@
-"""Turn a command line of `cogvideox generate` into jobs, checking all that can be checked before torch is imported."""
+"""Build the jobs of a `cogvideox generate` command, with as much validation as possible before importing torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ from cogvideox.version import __version__
 if TYPE_CHECKING:
     from cogvideox.generation.request.inputs import Inputs
 
-# Options of guidance, with the values that they have without it.
+# Guidance options, with their values when guidance is off.
 _WITHOUT_GUIDANCE: dict[str, Any] = {
     "negative_prompt": "",
     "dynamic_guidance": False,
@@ -34,8 +34,8 @@ _WITHOUT_GUIDANCE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One video to generate and the files to write. `inputs` is None if they are to be read when the job runs, so that
-    the images of a prompt file are not all in memory."""
+    """One video to generate and its output files. `inputs` is None if they are read when the job runs, so that the
+    images of a prompt file are not all in memory at once."""
 
     request: Request
     inputs: "Inputs | None"
@@ -44,10 +44,10 @@ class Job:
 
 @dataclass(frozen=True)
 class JobBatch:
-    """The videos of one command line and the model that generates them.
+    """The jobs of one command and the model to run them with.
 
-    seed: the seed with which the same command generates the same videos.
-    plan_only: print the memory plan and generate nothing.
+    seed: the seed to repeat the command with.
+    plan_only: print the memory plan without generating.
     """
 
     jobs: list[Job]
@@ -59,10 +59,10 @@ class JobBatch:
 
 
 def build_jobs(arguments: Arguments) -> JobBatch:
-    """The videos that are still to be generated. Prints notes about unusual requests to the error stream.
+    """Return the jobs that are not done yet. Prints notes about unusual requests to stderr.
 
     Raises:
-        UserError: an illegal option, an unreadable input file, an output that cannot be written.
+        UserError: invalid option, unreadable input file, or unwritable output.
     """
     command = arguments.command
     if command.prompts is not None and "prompt" in arguments.request:
@@ -93,14 +93,14 @@ def build_jobs(arguments: Arguments) -> JobBatch:
 
 
 def _with_replay(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[Adapter, ...]]:
-    """The given options, over those of the sidecar that `--from` names, if any."""
+    """Return the given options, which override those of the `--from` sidecar, if any."""
     given, file = arguments.request, arguments.command.replay
     if file is None:
         return given, LoadOptions(**arguments.load), ()
     replay = _read_replay(file)
     earlier = {field.name: getattr(replay, field.name) for field in fields(Request)}
     load = {field.name: getattr(replay, field.name) for field in fields(LoadOptions) if hasattr(replay, field.name)}
-    # What the sidecar says about options that the given ones exclude no longer counts.
+    # Drop sidecar options that conflict with the given ones.
     if given.get("guidance_scale") == 1:
         earlier |= _WITHOUT_GUIDANCE
     for one, other in (("smooth_guidance", "dynamic_guidance"), ("dynamic_guidance", "smooth_guidance")):
@@ -111,7 +111,7 @@ def _with_replay(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tup
     if given.get("extend") or given.get("invert"):
         earlier["strength"] = None
     if given.get("extend") and not replay.extend:
-        earlier["num_frames"] = None  # did not count the frames that are now extended
+        earlier["num_frames"] = None  # did not include the frames of the video to extend
     return {**earlier, **given}, LoadOptions(**{**load, **arguments.load}), replay.loras
 
 
@@ -124,7 +124,7 @@ def _of_prompt(spec: ModelSpec, values: dict[str, Any], num_videos: int) -> "Ite
 def _of_prompt_file(
     spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int
 ) -> "Iterator[tuple[Request, Inputs | None]]":
-    """The default seed is 0 instead of a random one, so that running the command again continues it."""
+    """Yield the requests of a prompt file. The default seed is 0, not random, so that repeating the command resumes."""
     for line in read_prompts(file):
         given: dict[str, Any] = {"seed": 0, **values, "prompt": line.prompt}
         given["image"] = line.image or values.get("image")

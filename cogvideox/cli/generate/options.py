@@ -12,7 +12,7 @@ from cogvideox.options import Option, list_options
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
-    """Options that only the command line has: which files to read and write, how many videos."""
+    """Options of the command line only: input and output files, number of videos."""
 
     output: Annotated[
         Path | None,
@@ -47,9 +47,9 @@ class CommandOptions:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The options given on a command line, parsed and checked one by one.
+    """The options given on a command line, parsed and validated individually.
 
-    request, load: fields of `Request` and `LoadOptions`, without those that were not given.
+    request, load: the given fields of `Request` and `LoadOptions`.
     """
 
     request: dict[str, Any]
@@ -58,10 +58,10 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parse the arguments of `cogvideox generate`. `--help` lists the common options, `--help-all` all in groups.
+    """Parse the arguments of `cogvideox generate`. `--help` lists the common options, `--help-all` all by group.
 
     Raises:
-        UserError: an unknown flag; a value of the wrong type or out of bounds.
+        UserError: unknown flag; value of the wrong type or out of bounds.
     """
     request, load, command = (list_options(cls) for cls in (Request, LoadOptions, CommandOptions))
     options = {**request, **command, **load}

@@ -1,4 +1,4 @@
-"""Output files of `cogvideox generate`: their names, whether they exist already, whether they can be written."""
+"""Output files of `cogvideox generate`: naming, detection of finished videos, and checks before writing."""
 
 import errno
 import os
@@ -31,15 +31,15 @@ class Output:
 
 
 def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, *, many: bool = False) -> list[Output]:
-    """The files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, and `x-sheet.png` beside each.
+    """Name the files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, each with its `x-sheet.png`.
 
-    If `output` is a folder or None, names are made of the prompt and the seed, with a number if two are equal.
+    If `output` is a folder or None, names consist of the prompt and the seed, and duplicates are numbered.
 
     Args:
         many: the requests come from a prompt file; `output` is then a folder, which need not exist yet.
 
     Raises:
-        UserError: `many` with an `output` that names a video file.
+        UserError: `many`, but `output` is a video file.
     """
     from cogvideox.video.io import FORMATS  # imports PyAV, which `--help` does not need
 
@@ -50,7 +50,7 @@ def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, 
         if output is None or many or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = plain = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
-            while names[video]:  # a numbered name may also be that of another prompt
+            while names[video]:  # a numbered name may collide with that of another prompt
                 names[plain] += 1
                 video = plain.with_stem(f"{plain.stem}-{names[plain]}")
             names[video] = 1
@@ -63,11 +63,11 @@ def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, 
 
 
 def is_complete(output: Output, request: Request, made_by: Mapping[str, Any]) -> bool:
-    """Whether the video of a request exists already. The sidecar is written last, so it proves that the files are
+    """Whether the video of a request already exists. The sidecar is written last, so if it exists, the other files are
     complete.
 
     Args:
-        made_by: other fields of the sidecar that have to be equal, such as the model.
+        made_by: other sidecar fields that must match, such as the model.
     """
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
@@ -79,7 +79,7 @@ def is_complete(output: Output, request: Request, made_by: Mapping[str, Any]) ->
 
 
 def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[Source]) -> None:
-    """Check that the files of all requests can be written: format, permission, free space, nothing else in the way.
+    """Check that the files of all requests can be written: format, permission, free space, name conflicts.
 
     Args:
         inputs: input images and videos, which must not be overwritten.
@@ -106,10 +106,10 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
 
 
 def _max_bytes(output: Output, request: Request) -> int:
-    """An upper bound of the size of a request's files, which noise would need.
+    """Return an upper bound on the size of a request's files: the size for pure noise.
 
-    The video codecs need at most half of the raw pixels even then, and PNG all of them. A sheet has at most 64 frames,
-    scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
+    Even then, video codecs need at most half the size of the raw pixels; PNG needs all of it. A sheet has at most 64
+    frames, scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
     """
     video = request.num_frames * request.height * request.width * 7 // 4
     sheet = 0 if output.sheet is None else min(request.num_frames, 64) * 320**2 * 3
@@ -117,6 +117,6 @@ def _max_bytes(output: Output, request: Request) -> int:
 
 
 def _is_folder(path: Path) -> bool:
-    with suppress(OSError):  # for example a name that is too long, which `check_writable` reports
+    with suppress(OSError):  # for example a name that is too long; `check_writable` reports it
         return path.is_dir()
     return False

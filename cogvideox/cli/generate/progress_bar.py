@@ -1,4 +1,4 @@
-"""The progress bar of a generation, on the error stream if that is a terminal."""
+"""Progress bar of a generation on stderr, if it is a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _LABELS = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
 
 @contextmanager
 def progress_bar(title: str = "") -> Iterator[OnStep]:
-    """Show a line per stage, with elapsed and remaining time. Yields the pipeline's `on_step`."""
+    """Show a progress bar per stage, with elapsed and remaining time. Yields the pipeline's `on_step`."""
     console = Console(stderr=True)
     columns = (
         rich_progress.TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Read files of prompts: one prompt per line, optionally followed by `@@` and an image, as in the official code."""
+"""Read prompt files: one prompt per line, optionally followed by `@@` and an image path, as in the official code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from cogvideox.errors import UserError
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A prompt, its image if there is one, and its line number in the file, from 1."""
+    """A prompt with its optional image and its line number, from 1."""
 
     number: int
     prompt: str
@@ -20,7 +20,7 @@ def read_prompts(file: Path) -> list[PromptLine]:
     """Read the prompts of a file. Empty lines are skipped; image paths are relative to the file's folder.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, or has no prompt.
+        UserError: the file cannot be read, is not UTF-8, or contains no prompt.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark

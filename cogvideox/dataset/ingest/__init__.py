@@ -1,1 +1,1 @@
-"""A user's folder of videos and captions: its layout, its clips, the windows cut from them, and their frames."""
+"""Reading of user folders with videos and captions: layout detection, scan, clip windows, frames."""

@@ -1,4 +1,4 @@
-"""Clip windows: which frames of a clip the VAE encodes, and at which size."""
+"""Clip windows: the frames of a clip that the VAE encodes, and their size."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ MIN_FPS_RATIO = 0.75
 
 @dataclass(frozen=True)
 class ClipWindow:
-    """A window of a clip as the VAE sees it.
+    """A window of a clip in the format that the VAE encodes.
 
     Attributes:
-        clip: the part of the file, with `start` and `end` if it is not all of it.
-        fps: frame rate that it is read at; 0 for an image.
+        clip: the part of the file, with `start` and `end` unless it is the whole file.
+        fps: frame rate at which it is read; 0 for an image.
         num_frames: number of frames at that rate, 4k+1.
-        height, width: size that the frames are resized and cropped to.
-        crop: top, left, height and width of the visible part of the file's frames, in their own pixels.
+        height, width: size to which the frames are resized and cropped.
+        crop: top, left, height and width of the visible region, in pixels of the source frames.
     """
 
     clip: Clip
@@ -37,7 +37,7 @@ class ClipWindow:
 def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
     """Cut a clip into consecutive windows of `target.num_frames` frames.
 
-    The remainder becomes a window of 4k+1 frames, or is dropped if it has fewer than 5.
+    The remainder becomes a window of 4k+1 frames, or is dropped if it has fewer than 5 frames.
 
     Raises:
         UserError: the clip is too small or too short, or its frame rate is too low.
@@ -48,7 +48,7 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
         return [ClipWindow(clip, 0.0, 1, *size)]
     if clip.fps < MIN_FPS_RATIO * target.fps:
         raise UserError(f"its frame rate of {clip.fps:g} fps is too low for {target.fps:g} fps")
-    total = math.ceil(clip.seconds * target.fps - 0.01)  # `video.io.read` does not count a frame of 1 % duration either
+    total = math.ceil(clip.seconds * target.fps - 0.01)  # ignores a frame of 1 % duration, like `video.io.read`
     minimum = min(FRAME_RATIO + 1, target.num_frames)
     if total < minimum:
         raise UserError(f"it is too short: {format_frames(total)} at {target.fps:g} fps, and the minimum is {minimum}")
@@ -65,7 +65,7 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
 
 
 def _part(clip: Clip, first: int, num_frames: int, fps: float) -> Clip:
-    """The part of a clip from frame `first` on, counted at `fps`."""
+    """Return the part of a clip that starts at frame `first`, counted at `fps`."""
     offset = clip.start or 0.0
     start, end = offset + first / fps, offset + (first + num_frames) / fps
     num_source_frames = max(1, round(num_frames / fps * clip.fps))

@@ -1,4 +1,4 @@
-"""Folder layouts of videos with captions. Reads file names and texts only, no pixels.
+"""Folder layouts of videos with captions. Reads file names and text only, no pixels.
 
     metadata.jsonl, .json, .csv, .parquet    a row per clip: its file, its caption, any scores
     prompts.txt + videos.txt (images.txt)    line k of one file belongs to line k of the other
@@ -26,10 +26,10 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wm
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".json", ".csv", ".parquet")
 
-# Usual column names in such tables; the first that a row has is used.
+# Common column names; the first one in a row is used.
 _FILE = ("file_name", "file_path", "video", "video_path", "image", "image_path", "path", "source")
 _CAPTION = ("caption", "text", "prompt")
-# Read from the file itself, so ignored in tables.
+# Measured from the file itself, so ignored in tables.
 _MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 
 
@@ -38,8 +38,8 @@ class FolderEntry:
     """A file with its caption and scores.
 
     Attributes:
-        caption: None if there is none.
-        start, end: the part of the file in seconds; None is its beginning or end.
+        caption: None if the file has no caption.
+        start, end: the part of the file in seconds; None means its beginning or end.
     """
 
     source: Path
@@ -51,7 +51,7 @@ class FolderEntry:
 
 @dataclass(frozen=True)
 class FolderContents:
-    """The entries of a folder in order, its layout for people, and (file or row, reason) of invalid entries."""
+    """The entries of a folder in order, a description of its layout, and (file or row, reason) for invalid entries."""
 
     layout: str
     entries: list[FolderEntry]
@@ -63,7 +63,7 @@ def list_folder(path: str | Path) -> FolderContents:
     """Detect the layout of a folder, or read a table, and list its entries.
 
     Raises:
-        UserError: no such folder, an unknown layout, or lists of different lengths.
+        UserError: no such folder, unknown layout, or lists of different lengths.
     """
     path = Path(path)
     if path.is_file() and path.suffix.lower() in TABLES:
@@ -137,7 +137,7 @@ def _contents(
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """All files below a folder with one of the suffixes, sorted by name, without hidden files and folders."""
+    """Return all files below a folder with one of the suffixes, sorted by name, without hidden files and folders."""
     files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
@@ -152,7 +152,7 @@ def _text(path: Path) -> str | None:
 
 
 def _prompt(path: Path) -> str | None:
-    """The prompt in the metadata beside a video; None if there is no such file or prompt."""
+    """Return the prompt in a JSON sidecar; None if the file or the prompt does not exist."""
     try:
         prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -161,7 +161,7 @@ def _prompt(path: Path) -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file, without empty lines at its end."""
+    """Return the lines of a text file, without trailing empty lines."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace").rstrip()
     except OSError as error:
@@ -196,7 +196,7 @@ def _table(path: Path) -> FolderContents:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a table with their numbers, from 1; for a row that cannot be read, the reason instead."""
+    """Yield the rows of a table with their numbers, from 1; an unreadable row is replaced by the reason."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         with reading(path, "damaged or not a Parquet file"):
@@ -245,13 +245,13 @@ def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """A time in a table; None for empty values and for NaN, as some programs write. Raises TypeError or ValueError."""
+    """Parse a time in a table; None for empty values and NaN. Raises TypeError or ValueError."""
     seconds = None if value in (None, "") else float(value)
     return None if seconds is None or math.isnan(seconds) else seconds
 
 
 def _score(value: Any) -> float | str | None:
-    """A number (also as a text in a CSV file) or a text; None for missing values and other types."""
+    """Parse a number (in CSV files, from text) or text; None for missing values and other types."""
     if not isinstance(value, bool | int | float | str) or value == "":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reading of the frames of a clip window, and a preview of many windows on one sheet."""
+"""Read the frames of clip windows, and draw preview sheets."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
 NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a preview sheet
-CELL_SIDE = 160  # longer side of a frame on the sheet, in pixels, about
+CELL_SIDE = 160  # approximate longer side of a frame on the sheet, in pixels
 
 
 def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
     """Read the frames of a window, resized to cover its size and center-cropped.
 
-    A file may hold slightly fewer frames than its header says; then the result has fewer, still 4k+1.
+    If the file has slightly fewer frames than its header says, the result is trimmed to 4k+1 frames.
 
     Raises:
-        UserError: the file cannot be read, or holds far fewer frames than its header says.
+        UserError: the file cannot be read, or has far fewer frames than its header says.
     """
-    from cogvideox.video import io  # with PyAV, which encoded clips do not need
+    from cogvideox.video import io  # imports PyAV, which training on encoded clips does not need
 
     clip = window.clip
 
@@ -43,12 +43,12 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
 
 
 def preview_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
-    """Show four frames each of up to 16 windows, evenly spaced over the list, two windows per row.
+    """Draw four frames each of up to 16 windows, evenly spaced over the list, two windows per row.
 
-    Frames keep their aspect ratio, on black. Windows that cannot be read are left out.
+    Frames keep their aspect ratio, on a black background. Unreadable windows are omitted.
 
     Returns:
-        The sheet, and the windows on it in reading order.
+        The sheet, and its windows in reading order.
 
     Raises:
         UserError: no window can be read.

@@ -1,4 +1,4 @@
-"""Text reports: what a folder holds, what a model will see of it, and what was rejected."""
+"""Text reports on a scanned folder: its clips, the windows cut from them, and rejected files."""
 
 import statistics
 from collections import Counter
@@ -9,7 +9,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.dataset.ingest.scan import ScannedFolder
 
-NUM_VALUES = 5  # sizes and frame rates that are listed
+NUM_VALUES = 5  # number of sizes and frame rates to list
 NUM_REJECTS = 20
 
 
@@ -34,7 +34,7 @@ def format_summary(folder: ScannedFolder, windows: Sequence[ClipWindow], target:
 
 
 def format_rejects(rejects: Sequence[tuple[str, str]]) -> str:
-    """List rejected files with their reasons, each pair once."""
+    """List rejected files with their reasons, without duplicates."""
     unique = list(dict.fromkeys(rejects))
     lines = [f"{len(unique)} rejected", *(f"  {source}: {reason}" for source, reason in unique[:NUM_REJECTS])]
     return "\n".join(lines + [f"  and {len(unique) - NUM_REJECTS} more"] * (len(unique) > NUM_REJECTS))
@@ -61,7 +61,7 @@ def _captions(captions: Sequence[str]) -> str:
 
 
 def _range(numbers: Sequence[float | int]) -> str:
-    """Minimum, maximum and median."""
+    """Format minimum, maximum and median."""
     low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {middle:.4g})"
 

@@ -1,4 +1,4 @@
-"""Scan of a folder of clips: every file is opened once, and every unusable file is rejected with a reason."""
+"""Scan a folder of clips: every file is opened once, and unusable files are rejected with a reason."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from cogvideox.executor.base import Backend, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.records import Clip
 
-BATCH_SIZE = 16  # files per task of a worker
+BATCH_SIZE = 16  # files per worker task
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files done and the total."""
@@ -21,13 +21,13 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ScannedFolder:
-    """The usable clips of a folder, and what was rejected.
+    """The usable clips and the rejects of a folder.
 
     Attributes:
-        layout: how the folder is laid out, for people.
-        rejects: (file or row, reason) of what cannot be used.
-        notes: what was ignored, for people.
-        content_hash: a hash of all entries of the folder, the same for every job of a job array.
+        layout: human-readable description of the folder layout.
+        rejects: (file or row, reason) for unusable entries.
+        notes: human-readable notes on ignored files.
+        content_hash: a hash of all entries of the folder, identical for every job of a job array.
     """
 
     layout: str
@@ -49,15 +49,15 @@ def scan_folder(
     """List the clips and images of a folder (`folder_layouts`) in a deterministic order.
 
     Every file is opened, decoded up to its first frame, and hashed. Files that are damaged, empty, without a caption or
-    of another type than their name says become rejects; no content of a file stops the scan.
+    of a type that does not match their suffix are rejected; file contents never stop the scan.
 
     Args:
-        captions: reject files without a caption. Training on pixels alone needs none.
+        captions: reject files without a caption. Training on pixels alone needs no captions.
         shard: scan only the entries of this job.
-        workers: number of processes; 0 is this one.
+        workers: number of worker processes; 0 scans in this process.
 
     Raises:
-        UserError: no such folder, an unknown layout, or lists of different lengths.
+        UserError: no such folder, unknown layout, or lists of different lengths.
     """
     found = list_folder(path)
     shard = shard or Shard()
@@ -77,7 +77,7 @@ def scan_folder(
 
 @dataclass(frozen=True)
 class ProbeFiles:
-    """The task that opens files: entries in; for each entry a clip out, or the reason why it is unusable."""
+    """Batch task that opens files: maps each entry to a clip, or to the reason why it is unusable."""
 
     captions: bool = True
 
@@ -93,11 +93,11 @@ class ProbeFiles:
             raise
         except UserError as error:
             return str(error).removeprefix(f"cannot read {entry.source}: ")
-        except Exception as error:  # no content of a file may stop the scan
+        except Exception as error:  # file contents must not stop the scan
             return f"it cannot be read ({type(error).__name__}: {error})"
 
     def _clip(self, entry: FolderEntry) -> Clip:
-        from cogvideox.video import io  # PyAV takes a moment to import
+        from cogvideox.video import io  # importing PyAV is slow
 
         if not entry.source.is_file():
             raise UserError("there is no such file")

@@ -1,1 +1,1 @@
-"""Encoding of clips and captions, and storage of the results."""
+"""Encode clips and captions, and store the results."""

@@ -1,11 +1,11 @@
-"""Encoding of clips and captions into a latent store, so that training needs neither the VAE nor T5.
+"""Encode clips and captions into a latent store, so that training needs neither the VAE nor T5.
 
     captions     -> T5  -> text shards  --+
     windows      -> VAE -> latent shards -+-> index.parquet
     first frames -> VAE -> image shards --+      (for image-to-video models)
 
-Tensors that a shard of the store already holds are not encoded again: an interruption costs only the unfinished shards,
-a second run encodes only what is new, and a changed caption costs only its text.
+Tensors already in the store are not encoded again: an interruption loses only the unfinished shards, a second run
+encodes only new clips, and a changed caption re-encodes only its text.
 """
 
 import math
@@ -35,20 +35,20 @@ from cogvideox.executor.job_array import Shard
 from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
 
-MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits what an interruption can cost each process
-IDLE = 600.0  # seconds without a write after which a temporary file belongs to a killed process
+MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits the work that each process loses when interrupted
+IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What an encoding run did.
+    """The result of an encoding run.
 
     Attributes:
-        num_new_latents, num_new_texts, num_new_first_frames: encoded by this run.
-        num_clips, rejects: in the index if `complete`, else those of this job.
-        complete: whether the index is written; of a job array, the last job does it.
+        num_new_latents, num_new_texts, num_new_first_frames: number of tensors encoded by this run.
+        num_clips, rejects: those in the index if `complete`, otherwise those of this job.
+        complete: whether the index was written; in a job array, the last job writes it.
     """
 
     num_new_latents: int
@@ -69,16 +69,16 @@ def encode_clips(
     backend: Backend = "local",
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> EncodeResult:
-    """Encode the planned clips into the store at `folder`, as far as they are not in it yet.
+    """Encode the planned clips that are not yet in the store at `folder`.
 
-    The index then lists exactly these clips. Tensors of other clips stay in the shards and are found again.
+    The index then lists exactly these clips. Tensors of other clips stay in the shards and can be reused later.
 
     Args:
-        plan: made from the part of the folder that belongs to this job (`scan_folder` with the same `shard`).
-        device: device, dtype and threads of the networks; by default the CPU in float32.
-        shard: this job of a job array; the last job that finishes writes the index.
-        workers: number of processes, each with its own copy of the networks; 0 is this process.
-        on_progress: called with "captions", "clips" or "first frames", the number done, and the total.
+        plan: the plan for this job's part of the folder (`scan_folder` with the same `shard`).
+        device: device, dtype and threads of the networks; defaults to the CPU in float32.
+        shard: this job of a job array; the job that finishes last writes the index.
+        workers: number of processes, each with its own copy of the networks; 0 encodes in this process.
+        on_progress: called with the stage ("captions", "clips" or "first frames"), the number done, and the total.
 
     Raises:
         UserError: the store cannot be read or written.
@@ -89,7 +89,7 @@ def encode_clips(
     errors: dict[str, str | None] = {}
 
     def encode_missing(what: str, task: BatchTask, items: Mapping[str, tuple[Any, int]]) -> int:
-        """Encode the items (with their size on disk) that are not stored, and return how many are new."""
+        """Encode the items (given with their size on disk) that are not stored yet, and return their number."""
         missing = {key: item for key, item in items.items() if key not in stored}
         if not missing:  # do not load the network
             return 0
@@ -136,7 +136,7 @@ def _items_per_shard(num_bytes: int) -> int:
 
 
 def _batches(items: Sequence[T], size: int, workers: int) -> list[Sequence[T]]:
-    """Batches of at most `size` items, one per shard, and at least one batch per worker."""
+    """Split items into batches of at most `size`, one per shard, with at least one batch per worker."""
     size = max(1, min(size, math.ceil(len(items) / max(workers, 1))))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
@@ -154,7 +154,7 @@ def _row(planned: PlannedWindow, stored: Mapping[str, TensorLocation], errors: M
         start=clip.start,
         end=clip.end,
         fps=window.fps,
-        num_frames=video_frames(stored[latents].shape[1]),  # a file may hold fewer frames than its header says
+        num_frames=video_frames(stored[latents].shape[1]),  # a file may have fewer frames than its header says
         height=window.height,
         width=window.width,
         source_fps=clip.fps,

@@ -1,6 +1,6 @@
-"""Plan of an encoding run: the windows to encode, their cache keys, and the clips that cannot be used.
+"""Plan of an encoding run: the windows to encode, their cache keys, and unusable clips.
 
-A plan is made once per folder. Reports, size estimates, contact sheets and the run itself all read it.
+Each folder is planned once. Reports, size estimates, contact sheets and the encoding itself all use this plan.
 """
 
 import math
@@ -26,7 +26,7 @@ class PlannedWindow:
 
     Attributes:
         first_frames_key: None if first frames are not encoded.
-        latents_bytes, first_frames_bytes: size on disk, mean and log-variance in bfloat16.
+        latents_bytes, first_frames_bytes: size on disk of mean and log-variance in bfloat16.
     """
 
     window: ClipWindow
@@ -39,16 +39,16 @@ class PlannedWindow:
 
 @dataclass(frozen=True)
 class EncodePlan:
-    """What an encoding run will do.
+    """The plan of an encoding run.
 
     Attributes:
         spec: the model whose VAE and text encoder are used.
         settings: the settings of the latent store.
         planned: the windows to encode.
-        captions: every distinct caption by its cache key, including the empty one for classifier-free guidance.
+        captions: all distinct captions by cache key, including the empty caption for classifier-free guidance.
         text_bytes: size on disk of one prompt embedding.
         unusable_clips: clips that cannot be encoded, with the reason.
-        scan_rejects: (file or row, reason) of what was rejected before.
+        scan_rejects: (file or row, reason) for entries rejected by the scan.
         content_hash: see `ScannedFolder`.
     """
 
@@ -67,12 +67,12 @@ class EncodePlan:
 
     @property
     def rejects(self) -> list[tuple[str, str]]:
-        """(file or row, reason) of everything in the folder that cannot be used."""
+        """(file or row, reason) for all unusable entries of the folder."""
         return [*self.scan_rejects, *((str(clip.source), reason) for clip, reason in self.unusable_clips)]
 
     @property
     def num_bytes(self) -> int:
-        """Size on disk if nothing has been encoded yet."""
+        """Size on disk of the whole store, including tensors that exist already."""
         of_windows = sum(planned.latents_bytes + planned.first_frames_bytes for planned in self.planned)
         return of_windows + len(self.captions) * self.text_bytes
 
@@ -80,10 +80,10 @@ class EncodePlan:
 def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) -> EncodePlan:
     """Cut the clips of a folder into windows, check their captions, and compute cache keys.
 
-    Of the model's weights, samples are read to hash them.
+    Reads samples of the model's weights to hash them.
 
     Raises:
-        UserError: sizes that do not fit the model, missing weights, or a tokenizer that cannot be read.
+        UserError: sizes that do not fit the model, missing weights, or unreadable tokenizer.
     """
     windows: list[ClipWindow] = []
     unusable: list[tuple[Clip, str]] = []
@@ -109,7 +109,7 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
 
 
 def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
-    """Return the settings of a latent store for a model; samples of the weights are read to hash them.
+    """Return the settings of a latent store for a model. Reads samples of the weights to hash them.
 
     Raises:
         UserError: the target's sizes are not multiples of the model's patches, or weights are missing.
@@ -157,7 +157,7 @@ def _caption_key(caption: str, settings: StoreSettings) -> str:
 
 
 def _caption_errors(windows: Sequence[ClipWindow], spec: ModelSpec) -> dict[str, str]:
-    """The captions that the tokenizer rejects, with the reason."""
+    """Return the reason for each caption that the tokenizer rejects."""
     tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
     errors: dict[str, str] = {}
     for caption in {window.clip.caption for window in windows}:

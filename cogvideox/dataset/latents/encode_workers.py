@@ -1,7 +1,7 @@
-"""The tasks of encoding: captions through T5 and clip windows through the VAE, one shard per batch.
+"""Batch tasks for encoding: captions with T5 and clip windows with the VAE, one shard per batch.
 
-Every item goes through the networks alone, so the result does not depend on the batch or on how the work is split over
-processes and machines.
+Items are encoded one at a time, so the result does not depend on the batch or on how the work is split over processes
+and machines.
 """
 
 from collections import deque
@@ -26,10 +26,10 @@ from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
 
-READ_AHEAD = 3  # windows that are read while one is encoded
-STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size, with the same result
+READ_AHEAD = 3  # windows to prefetch while one is encoded
+STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size; the result is the same
 
-# Noise on the first frames of image-to-video training: mean and standard deviation of the log of its scale. It keeps
+# Noise augmentation of first frames for image-to-video: mean and standard deviation of the log of its scale. It keeps
 # the model from copying the image into every frame (paper, appendix D; the numbers are those of the official code).
 LOG_SCALE_MEAN, LOG_SCALE_STD = -3.0, 0.5
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result for one item: where its tensor is stored, or why it could not be encoded."""
+    """The result for one item: the location of its tensor, or the reason why it could not be encoded."""
 
     key: str
     location: TensorLocation | None
@@ -47,14 +47,14 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class EncodeDevice:
-    """Where networks run: a device, a torch dtype by name, and a number of threads (None: torch's default)."""
+    """Device, dtype name and number of threads (None: torch's default) of the networks."""
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
 
     def open(self, worker: int) -> tuple[torch.device, torch.dtype]:
-        """Set the threads of this process, and return its device and dtype; workers are spread over the GPUs."""
+        """Set this process's number of threads and return its device and dtype; workers are spread over the GPUs."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device
@@ -65,7 +65,7 @@ class EncodeDevice:
 
 @dataclass(frozen=True)
 class EncodeCaptions:
-    """The task that makes text shards: (key, caption) in, `TaskResult` out."""
+    """Batch task that writes text shards: maps (key, caption) to `TaskResult`."""
 
     model: str
     folder: Path
@@ -95,10 +95,10 @@ class EncodeCaptions:
 
 @dataclass(frozen=True)
 class EncodeWindows:
-    """The task that makes shards of latents, or of first frames: (key, window) in, `TaskResult` out.
+    """Batch task that writes shards of latents or of first frames: maps (key, window) to `TaskResult`.
 
     Attributes:
-        first_frames: None encodes all frames of a window; a number encodes the first frame alone that many times, with
+        first_frames: None encodes all frames of a window; a number encodes only the first frame, that many times, with
             new noise each time.
     """
 
@@ -146,15 +146,15 @@ class EncodeWindows:
 def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
     """Return noisy copies of an image in -1..1 (paper, appendix D), for image-to-video training.
 
-    The noise is normal, with a log-normal scale for each copy. `key` seeds the random numbers.
+    The noise is Gaussian, with a log-normal scale per copy. `key` is the random seed.
     """
-    generator = torch.Generator().manual_seed(int(key[:8], 16))  # torch uses 32 bits of a seed
+    generator = torch.Generator().manual_seed(int(key[:8], 16))  # torch uses only 32 bits of the seed
     scale = (LOG_SCALE_MEAN + LOG_SCALE_STD * torch.randn(num, generator=generator)).exp()
     return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 
 
 def _read(window: ClipWindow) -> Tensor | str:
-    """The pixels [t h w 3] of a window, or why they cannot be read; no content of a file may stop the run."""
+    """Read the pixels [t h w 3] of a window, or return the reason why not; file contents must not stop the run."""
     try:
         return torch.from_numpy(read_window(window))
     except MemoryError:
@@ -166,7 +166,7 @@ def _read(window: ClipWindow) -> Tensor | str:
 
 
 def _read_ahead(read: Callable[[ClipWindow], T], windows: Sequence[ClipWindow]) -> Iterator[T]:
-    """Yield `read` of each window in order; threads read the next few windows in the meantime."""
+    """Yield `read(window)` for each window in order; threads prefetch the next few windows."""
     with ThreadPoolExecutor(READ_AHEAD) as pool:
         waiting = deque(pool.submit(read, window) for window in windows[:READ_AHEAD])
         for window in [*windows[READ_AHEAD:], *[None] * READ_AHEAD]:
@@ -177,10 +177,10 @@ def _read_ahead(read: Callable[[ClipWindow], T], windows: Sequence[ClipWindow]) 
 
 
 def _to_storage(network: str, x: Tensor) -> Tensor:
-    """The tensor in bfloat16 on the CPU.
+    """Move a tensor to the CPU in bfloat16.
 
     Raises:
-        UserError: it has infinite or NaN values.
+        UserError: the tensor has infinite or NaN values.
     """
     if not bool(x.isfinite().all()):
         raise UserError(f"the {network} computed infinite or NaN values for it; try another --dtype, such as float32")

@@ -1,13 +1,13 @@
 """Latent store: encoded clips as tensors in safetensors shards, and one index that locates them.
 
-    index.parquet                 a row for every clip and every reject; the settings are in its metadata
-    latents-<hash>.safetensors    <key>.mean and <key>.logvar [c t h w] of some clips, bfloat16, unscaled
-    images-<hash>.safetensors     the same [c k h w] of their first frames alone, encoded k times under noise
-    text-<hash>.safetensors       <key> [n d] of some captions, bfloat16
-    parts-<hash>/                 while the jobs of a job array run: the rows of finished jobs
+    index.parquet                 one row per clip and per reject; the settings are in its metadata
+    latents-<hash>.safetensors    <key>.mean and <key>.logvar [c t h w] of clips, bfloat16, unscaled
+    images-<hash>.safetensors     the same [c k h w] for first frames, noise-augmented and encoded k times
+    text-<hash>.safetensors       <key> [n d] of captions, bfloat16
+    parts-<hash>/                 index rows of finished jobs, while a job array is running
 
-Shards are only added, written atomically, and named by the keys in them. A key is a hash of everything that a tensor
-depends on (`cache_keys`), so a shard stays valid whatever else is encoded into the store.
+Shards are append-only, written atomically, and named by a hash of their keys. A key is a hash of everything that a
+tensor depends on (`cache_keys`), so a shard stays valid whatever else is encoded into the store.
 """
 
 import json
@@ -36,7 +36,7 @@ from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
 
 INDEX = "index.parquet"
-MAX_OPEN_SHARDS = 64  # shards that a reader keeps mapped into memory
+MAX_OPEN_SHARDS = 64  # shards that a reader keeps memory-mapped
 
 _SCORE_PREFIX = "score."
 _SETTINGS_KEY = b"cogvideox"
@@ -47,11 +47,11 @@ class IndexRow:
     """One row of the index: an encoded clip window, or a reject with its reason in `error`.
 
     Attributes:
-        fps, num_frames, height, width: as encoded.
-        source_fps, source_height, source_width: of the file.
+        fps, num_frames, height, width: values as encoded.
+        source_fps, source_height, source_width: values of the file.
         start, end: the window in the file, in seconds.
-        crop: top, left, height and width of the visible part of the file's frames, in their pixels.
-        latents, images, text: cache keys of the tensors, and `*_file` the shards that hold them; "" without images.
+        crop: top, left, height and width of the visible region, in pixels of the source frames.
+        latents, images, text: cache keys of the tensors; `*_file` are their shards. "" if there are no images.
         scores: scores and labels for filter policies.
     """
 
@@ -78,7 +78,7 @@ class IndexRow:
     scores: Mapping[str, float | str] = field(default_factory=dict)
 
     def sort_key(self) -> tuple[str, float, str]:
-        """The order of rows in the index: by file and time, whichever job wrote them."""
+        """Sort key of the index: by file and time, independent of the job that wrote the row."""
         return self.source, self.start or 0.0, self.caption
 
 
@@ -97,10 +97,10 @@ _COLUMN_TYPES = {
 
 
 class LatentStore:
-    """Random access to the encoded clips of a store, in the order of their files. Rejects are not included.
+    """Random access to the encoded clips of a store, ordered by file. Rejects are not included.
 
     Attributes:
-        settings: how the store was made.
+        settings: encoding settings.
         rows: the index row of each clip.
         rejects: (file, reason) of clips that could not be encoded.
         columns: [clips] arrays by name, for filter policies: num_frames, height, width, fps, source_fps and every
@@ -122,11 +122,11 @@ class LatentStore:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # each worker maps the files itself
+        return {**self.__dict__, "_open": OrderedDict()}  # each worker maps the files separately
 
     @property
     def shapes(self) -> Int[np.ndarray, "n 3"]:
-        """Latent frames, height and width of each clip."""
+        """Latent frames, latent height and latent width of each clip."""
         ratio = self.settings.ratio
         sizes = zip(*(self.columns[name].tolist() for name in ("num_frames", "height", "width")))
         return np.array([latent_shape(*size, ratio=ratio) for size in sizes], dtype=int).reshape(-1, 3)
@@ -135,7 +135,7 @@ class LatentStore:
         """Read one clip from disk.
 
         Raises:
-            UserError: its shard is missing or damaged.
+            UserError: the clip's shard is missing or damaged.
         """
         row = self.rows[index]
         return LatentSample(
@@ -195,7 +195,7 @@ def save_shard(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """The shard that holds a tensor, and its shape: latents [c t h w], first frames [c k h w], text [n d]."""
+    """A tensor's shard and shape: latents [c t h w], first frames [c k h w], text [n d]."""
 
     file: str
     shape: tuple[int, ...]
@@ -243,12 +243,12 @@ def write_index(path: Path, settings: StoreSettings, rows: Iterable[IndexRow]) -
 
 
 def _storable(value: Any) -> Any:
-    """A value without characters that UTF-8 cannot encode, which file names and captions may contain."""
+    """Replace characters that UTF-8 cannot encode, which file names and captions may contain."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def read_settings(path: Path) -> StoreSettings:
-    """Read the settings of an index without its rows. Raises `UserError` as `read_index` does."""
+    """Read the settings of an index without its rows. Raises `UserError` like `read_index`."""
     with _index_errors(path):
         return _settings(parquet.read_schema(path), path)
 
@@ -257,7 +257,7 @@ def read_index(path: Path) -> tuple[StoreSettings, list[IndexRow]]:
     """Read an index file.
 
     Raises:
-        UserError: there is no such file, or it is not an index.
+        UserError: the file does not exist or is not an index.
     """
     with _index_errors(path):
         table = parquet.read_table(path)
@@ -277,7 +277,7 @@ def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
 
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Raise errors of reading an index as `UserError`."""
+    """Convert errors of reading an index to `UserError`."""
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Latents of toybox clips: rendered, encoded by the VAE once, and cached in safetensors shards.
+"""Latents of toybox clips, rendered, encoded once and cached in safetensors shards.
 
 Axes: `b` clips, `c` channels, `t` frames, `h w` pixels or latent positions. Latents are unscaled.
 """
@@ -29,20 +29,20 @@ from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
 
-SHARD_SIZE = 512  # clips per file: what an interruption can cost
-IDLE = 600.0  # seconds without a write after which a temporary file belongs to a killed process
+SHARD_SIZE = 512  # clips per file: the most that an interruption can lose
+IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
 
 OnProgress = Callable[[int, int], None]
-"""Called after each newly encoded shard with the number of clips done and the total."""
+"""Called after each new shard with the number of clips done and the total."""
 
 
 def clip_scene(clips: ToyboxClips, index: int) -> Scene:
-    """Return the scene that clip `index` shows."""
+    """Return the scene of clip `index`."""
     return sample_scene(clips.first_seed + index, clips.grammar, split="training", seconds=clips.seconds)
 
 
 def render_clips(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b 3 t h w"]:
-    """Render some clips, in [-1, 1]."""
+    """Render the clips at `indices`, with values in [-1, 1]."""
     frames = render_scenes(
         [clip_scene(clips, index) for index in indices],
         num_frames=clips.num_frames,
@@ -54,7 +54,7 @@ def render_clips(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b
 
 
 class LatentTable:
-    """The posteriors of all clips of a set, in memory.
+    """The VAE posteriors of all clips of a set, in memory.
 
     Attributes:
         mean, logvar: [clips c t h w], bfloat16.
@@ -67,7 +67,7 @@ class LatentTable:
         return len(self.mean)
 
     def posterior(self, indices: Sequence[int]) -> Posterior:
-        """Return the posteriors of some clips, [b c t h w], in float32."""
+        """Return the posteriors of the clips at `indices`, [b c t h w], in float32."""
         rows = torch.as_tensor(indices)
         return Posterior(self.mean[rows].float(), self.logvar[rows].float())
 
@@ -81,16 +81,16 @@ def encode_toybox(
     workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> LatentTable:
-    """Return the latents of clips, from a cache as far as they are in it.
+    """Return the latents of clips, from the cache where available.
 
-    The cache has a folder per encoder and clip settings, named by `fingerprint`, with shards of 512 clips, each written
-    atomically. So nothing is encoded twice, an interruption costs one shard, a larger set reuses a smaller one,
-    decoder training keeps the cache valid, and latents of another encoder or renderer are never mixed in. Temporary
-    files of killed processes are removed.
+    The cache has one folder per encoder and clip settings, named by `fingerprint`, with atomically written shards of
+    512 clips. So nothing is encoded twice, an interruption loses one shard, a larger set reuses the shards of a smaller
+    one, decoder training keeps the cache valid, and latents of different encoders or renderers are never mixed.
+    Temporary files of killed processes are removed.
 
     Args:
-        cache: the folder of the cache.
-        workers: processes that render clips ahead (`dataset.prefetch`).
+        cache: the cache folder.
+        workers: processes that render clips in advance (`dataset.prefetch`).
 
     Raises:
         UserError: the cache cannot be read or written.
@@ -117,7 +117,7 @@ def encode_toybox(
 
 
 def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
-    """Return a hash of all that a clip's latents depend on: not the decoder, the scale or the number of clips."""
+    """Return a hash of everything that a clip's latents depend on; excludes decoder, scale and number of clips."""
     settings = to_dict(vae.config) | {"scaling_factor": None}, to_dict(clips) | {"num_clips": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(render_clips(clips, [0]).numpy().tobytes())
@@ -139,7 +139,7 @@ def _encode_shard(vae: CausalVAE, rendered: Iterator[Tensor]) -> dict[str, Tenso
 
 
 def _read_shard(path: Path, min_clips: int) -> dict[str, Tensor] | None:
-    """A shard, or None if it is missing, damaged or has too few clips, and must be encoded again."""
+    """Read a shard; None if it is missing, damaged or has too few clips, and must be encoded again."""
     try:
         shard = load_file(path)
         return shard if len(shard["mean"]) >= min_clips else None
