@@ -7,6 +7,8 @@
 #   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage from Python 3.12 on
 #   make test-long     slow tests: documentation, several processes, long runs
 #   make test-gpu      tests that need a GPU
+#   make gpu-check     check and measure one GPU in ten minutes; OUT=DIR sets the folder of the report. Installs nothing:
+#                      without .venv, GPU_PYTHON=python3 needs PyTorch (docs/benchmarks.md)
 #   make fuzz          read damaged files of every kind; N=10000 sets the number of cases, SEED= chooses others
 #   make coverage      quick tests with line coverage, on any Python version
 #   make check         style, types, layers, and what must work without extras
@@ -27,6 +29,7 @@ SEED   ?= 0
 PROMPT ?=
 OUT    ?= demo.mp4
 RUNS   ?= runs/toybox-model
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
 SECONDS_PER_PIECE ?=
 NUM_PROMPTS       ?= 120
@@ -40,7 +43,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 # pytest: one thread per worker; idle workers take tests from busy ones.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help setup demo toybox-model test test-long test-gpu fuzz coverage check docs dist format clean
+.PHONY: help setup demo toybox-model test test-long test-gpu gpu-check fuzz coverage check docs dist format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -95,6 +98,9 @@ fuzz: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu --durations=10 tests
+
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu_check.py --out "$(if $(filter file,$(origin OUT)),build/gpu,$(OUT))"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

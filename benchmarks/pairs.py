@@ -8,24 +8,22 @@ Axes: b batch, c latent channels, t latent frames, h w latent size.
 
 import copy
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
-from diffusers import (
-    AutoencoderKLCogVideoX,
-    CogVideoXDDIMScheduler,
-    CogVideoXPipeline,
-    CogVideoXTransformer3DModel,
-)
 from torch import Tensor, nn
 
 from cogvideox.pretrained.components import build_network, diffusers_keymap
+from cogvideox.state_dict.keymap import to_external
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import Positions, positions_for
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
+
+HAS_DIFFUSERS = find_spec("diffusers") is not None
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,7 +33,7 @@ class TransformerPair:
     """Both transformers and one input: latents [b c t h w], prompt embeddings [b n d] and timesteps [b]."""
 
     ours: Transformer
-    theirs: CogVideoXTransformer3DModel
+    theirs: Any  # None without diffusers
     latents: Tensor
     text: Tensor
     timestep: Tensor
@@ -63,11 +61,9 @@ def transformers(
 ) -> TransformerPair:
     """Both transformers of a config, and inputs for latents of `size` (frames, height, width)."""
     generator = torch.Generator(device).manual_seed(seed)
-    with torch.device("meta"):
-        shapes = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
-    state = randomize(shapes, generator, dtype)
-    theirs = _theirs(config, size, state)
     ours = build_network(config).requires_grad_(False)
+    state = randomize(to_external(ours.state_dict(), diffusers_keymap(config)), generator, dtype)
+    theirs = _theirs(config, size, state) if HAS_DIFFUSERS else None
     load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
 
     def draw(*shape: int) -> Tensor:
@@ -80,19 +76,23 @@ def transformers(
         draw(batch, config.max_text_seq_length, config.text_embed_dim),
         torch.full((batch,), 500, device=device),
         positions_for(config, *size, device=device),
-        _their_rope(theirs, size, device),
+        None if theirs is None else _their_rope(theirs, size, device),
     )
 
 
 def vaes(
     config: VAEConfig, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[CausalVAE, AutoencoderKLCogVideoX]:
-    """Both VAEs of a config."""
-    with torch.device("meta"):
-        theirs = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
-    state = randomize(theirs.state_dict(), torch.Generator(device).manual_seed(seed), dtype)
-    theirs.load_state_dict(state, assign=True)
-    ours = build_network(config).requires_grad_(False)
+) -> tuple[CausalVAE, Any]:
+    """Both VAEs of a config; that of diffusers is None without diffusers."""
+    ours, theirs = build_network(config).requires_grad_(False), None
+    shapes = to_external(ours.state_dict(), diffusers_keymap(config))
+    state = randomize(shapes, torch.Generator(device).manual_seed(seed), dtype)
+    if HAS_DIFFUSERS:
+        from diffusers import AutoencoderKLCogVideoX
+
+        with torch.device("meta"):
+            theirs = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
+        theirs.load_state_dict(state, assign=True)
     load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
     return ours, theirs
 
@@ -135,16 +135,22 @@ def _compiled(block: nn.Module, mode: str | None) -> nn.Module:
 
 
 def in_float32(pair: TransformerPair) -> Tensor:
-    """Diffusers' prediction in float32 for the first input of the batch."""
-    state = {name: value.float() for name, value in pair.theirs.state_dict().items()}
+    """The prediction of diffusers, or else of this package, in float32 for the first input of the batch."""
+    first: dict[str, Any] = {name: getattr(pair, name)[:1].float() for name in ("latents", "text")}
+    first["timestep"] = pair.timestep[:1]
+    network = pair.ours if pair.theirs is None else pair.theirs
+    state = {name: value.float() for name, value in network.state_dict().items()}
+    if pair.theirs is None:
+        ours = build_network(pair.ours.config).requires_grad_(False)
+        ours.load_state_dict(state, assign=True)
+        return replace(pair, ours=ours, **first).predict_ours()
     theirs = _theirs(pair.ours.config, tuple(pair.latents.shape[2:]), state)
-    first = {name: getattr(pair, name)[:1].float() for name in ("latents", "text")}
-    return replace(pair, theirs=theirs, timestep=pair.timestep[:1], **first).predict_theirs()
+    return replace(pair, theirs=theirs, **first).predict_theirs()
 
 
-def _theirs(
-    config: TransformerConfig, size: tuple[int, int, int], state: dict[str, Tensor]
-) -> CogVideoXTransformer3DModel:
+def _theirs(config: TransformerConfig, size: tuple[int, int, int], state: dict[str, Tensor]) -> Any:
+    from diffusers import CogVideoXTransformer3DModel
+
     with torch.device("meta"):
         theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
     theirs.load_state_dict(state, assign=True)
@@ -156,11 +162,11 @@ def _theirs(
     return theirs
 
 
-def _their_rope(
-    theirs: CogVideoXTransformer3DModel, size: tuple[int, int, int], device: str
-) -> tuple[Tensor, Tensor] | None:
+def _their_rope(theirs: Any, size: tuple[int, int, int], device: str) -> tuple[Tensor, Tensor] | None:
     if not theirs.config.use_rotary_positional_embeddings:
         return None
     t, h, w = size
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
+
     pipeline = CogVideoXPipeline(None, None, None, theirs, CogVideoXDDIMScheduler())
     return pipeline._prepare_rotary_positional_embeddings(8 * h, 8 * w, t, torch.device(device))

@@ -1,4 +1,4 @@
-"""End-to-end generation in both libraries on one GPU, with random weights: a piece of `gpu.py`.
+"""End-to-end generation in both libraries on one GPU, with random weights: a part of `gpu_check.py`.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from common import ROOT, synchronize
-from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
 from gpu_suite.run import Run
 from gpu_suite.shapes import TINY_VAE, config_of
-from pairs import transformers, twin, vaes
+from pairs import HAS_DIFFUSERS, transformers, twin, vaes
 from torch import Tensor
 
 from cogvideox import CogVideoX
@@ -37,7 +36,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae.config import VAEConfig
 
 
-def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict[str, Any]]:
+def pipelines(run: Run, preset: str) -> tuple[CogVideoX, Any, dict[str, Any]]:
     """Both pipelines with the same random weights, and the prompt embeddings that diffusers takes.
 
     Both use a T5 with one layer, because the time of the real one is negligible.
@@ -55,9 +54,13 @@ def pipelines(run: Run, preset: str) -> tuple[CogVideoX, CogVideoXPipeline, dict
     spec = ModelSpec("random", Path(), config, vae.config, text.config, schedule, settings)
     bundle = LoadedModel(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
     ours = CogVideoX(spec, bundle, torch.device(run.device), torch.bfloat16)
-    scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
-    theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)
-    theirs.set_progress_bar_config(disable=True)
+    theirs = None
+    if HAS_DIFFUSERS:
+        from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
+
+        scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
+        theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)
+        theirs.set_progress_bar_config(disable=True)
 
     def embed(prompt: str) -> Tensor:
         return text(tokenizer.encode([prompt], settings.text_length).to(run.device))
@@ -83,7 +86,7 @@ def measure_generation(run: Run, preset: str) -> None:
     config, (t, h, w) = config_of(run, preset)
     ours, theirs, texts = pipelines(run, preset)
     size = {"num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w}
-    steps = 3 if run.tiny else 50
+    steps = 3 if run.tiny else run.options.steps
 
     def by_theirs(num_steps: int) -> Tensor:
         # Drawn in float32 like ours; bfloat16 would give other noise.
@@ -123,15 +126,15 @@ def measure_generation(run: Run, preset: str) -> None:
         "cogvideox, dpm++ in half the steps, compiled": (math.ceil(steps / 2), by(float8=False, sampler="dpm++")),
         "cogvideox": (steps, by_ours),
     }
+    if not HAS_DIFFUSERS:
+        del ways["diffusers"]
+    limit = run.limit / 3
     results: dict[str, dict[str, Any]] = {}
     reference: Tensor | None = None
     for name, (num_steps, make) in ways.items():
-        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1))  # compiles and fills caches
-        eager = results.get("diffusers", {}).get("median")
-        if not why and eager is not None and run.left() < eager * num_steps / steps:
-            why = "no time left"
+        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1), limit)  # compiles and fills caches
         start = time.perf_counter()
-        frames, why = (None, why) if why else run.attempt(name, lambda make=make, n=num_steps: make(n))
+        frames, why = (None, why) if why else run.attempt(name, lambda make=make, n=num_steps: make(n), limit)
         synchronize(run.device)
         if frames is None:
             results[name] = {"failed": why}
@@ -139,9 +142,10 @@ def measure_generation(run: Run, preset: str) -> None:
             reference = frames if reference is None else reference
             took = time.perf_counter() - start
             results[name] = {"median": took, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
-            results[name] |= {} if eager is None else {"ratio": eager / took}
+            if eager := results.get("diffusers", {}).get("median"):
+                results[name]["ratio"] = eager / took
         run.rows.clear()  # written again after each way, so that a crash loses nothing
-        run.add({"task": f"generation, {preset}", "reference": "diffusers", "ways": results})
+        run.add({"task": f"generation, {preset}", "reference": next(iter(ways)), "ways": results})
 
 
 def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:

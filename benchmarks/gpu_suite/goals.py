@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Reports = dict[str, dict[str, Any]]  # by piece
+Reports = dict[str, dict[str, Any]]  # by part
 Value = float | None
 
 
@@ -19,7 +19,18 @@ class Goal:
     value: Callable[[Reports], Value]
     less: bool = False
 
+    def result(self, reports: Reports) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "name": self.name,
+            "what": self.what,
+            "at_most" if self.less else "at_least": self.must,
+            "wish": self.wish,
+            "found": self.value(reports),
+        }
+
     def line(self, reports: Reports) -> str:
+        """For the terminal."""
         found = self.value(reports)
         if found is None:
             result = "-         not measured"
@@ -32,28 +43,28 @@ class Goal:
         return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} wish {self.wish:<6g} {result}"
 
 
-def ways(reports: Reports, piece: str, task: str) -> dict[str, Any]:
+def ways(reports: Reports, part: str, task: str) -> dict[str, Any]:
     """The ways of the row whose task starts with `task`, without failed ones."""
-    for row in reports.get(piece, {}).get("rows", []):
+    for row in reports.get(part, {}).get("rows", []):
         if row["task"].startswith(task):
             return {name: way for name, way in row["ways"].items() if "median" in way}
     return {}
 
 
 def best(
-    reports: Reports, piece: str, task: str, reference: str, *, exact: bool = True, word: str = "cogvideox"
+    reports: Reports, part: str, task: str, reference: str, *, exact: bool = True, word: str = "cogvideox"
 ) -> Value:
     """The speed-up of our fastest way over the reference; only of exact ways if `exact`."""
-    found = ways(reports, piece, task)
+    found = ways(reports, part, task)
     ours = [
         way["median"] for name, way in found.items() if name.startswith(word) and (way.get("exact", True) or not exact)
     ]
     return found[reference]["median"] / min(ours) if ours and reference in found else None
 
 
-def seconds(reports: Reports, piece: str, *, steps: int = 50) -> Value:
+def seconds(reports: Reports, part: str, *, steps: int = 50) -> Value:
     """Seconds of the fastest exact generation with all steps."""
-    found = ways(reports, piece, "generation")
+    found = ways(reports, part, "generation")
     plain = ("cogvideox", "cogvideox, compiled")
     ours = [way["median"] for name, way in found.items() if name in plain and way["num_steps"] == steps]
     return min(ours, default=None)

@@ -48,7 +48,9 @@ def lower_bound(run: Run, config: TransformerConfig, shape: BatchShape) -> dict[
 def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[], object]]) -> dict[str, Any]:
     def measure() -> float:
         way = build()
-        return median(interleave({name: way}, 3 if run.tiny else 20, warmup=5, device=run.device)[name])
+        return median(
+            interleave({name: way}, 3 if run.tiny else 20, warmup=1 if run.tiny else 5, device=run.device)[name]
+        )
 
     seconds, why = run.attempt(name, measure)
     run.free_memory()

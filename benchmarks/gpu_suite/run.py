@@ -1,29 +1,23 @@
-"""A running piece of `gpu.py`: its time limit, its report, and comparisons of ways that may fail.
+"""A part of `gpu_check.py` while it runs: ways that may fail, time limits, and a report that grows.
 
-GPU time is scarce, so a failure does not stop a piece: it is recorded in the report, and earlier results are on disk.
+GPU time is scarce, so nothing that goes wrong ends a part: a way that fails is a line in the report, and what was
+measured before it is on disk already.
 """
 
 import gc
 import re
+import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import (
-    Report,
-    environment,
-    gpu_state,
-    interleave,
-    make_row,
-    peak_extra_bytes,
-    print_row,
-    synchronize,
-    write_json,
-)
+from common import Report, gpu_state, interleave, make_row, peak_extra_bytes, print_row, synchronize, write_json
+from gpu_suite.parts import Options
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -31,65 +25,102 @@ Way = Callable[[], Tensor]
 _ATTENTION = re.compile(r"flash|fmha|sdpa|attention", re.IGNORECASE)
 
 
+class OutOfTime(Exception):
+    """A way took longer than its limit."""
+
+
 @dataclass
 class Run:
-    """The settings and results of a piece."""
+    """A part: its name, its limit in seconds, the file of its report, and what it has found so far."""
 
     name: str
-    out: Path
-    device: str
-    tiny: bool
-    rounds: int
-    seconds: float
-    seed: int
-    max_autotune: bool = False
+    file: Path
+    limit: float
+    options: Options
     rows: list[Report] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    start: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=time.perf_counter)
 
     @property
-    def file(self) -> Path:
-        return self.out / f"{self.name}.json"
+    def device(self) -> str:
+        return self.options.device
+
+    @property
+    def tiny(self) -> bool:
+        return self.options.tiny
+
+    @property
+    def seed(self) -> int:
+        return self.options.seed
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
 
     def left(self) -> float:
-        """Seconds until the time limit."""
-        return self.seconds - (time.perf_counter() - self.start)
+        """Seconds until the limit."""
+        return self.limit - (time.perf_counter() - self.began)
 
     def note(self, **notes: Any) -> None:
+        """Add figures to the report."""
+        for name, value in notes.items():
+            print(f"{name}: {value}", flush=True)
         self.notes |= notes
-        self.save(complete=False)
+        self.save()
 
     def add(self, one: Report) -> None:
-        """Add a row with the current state of the GPU."""
-        self.rows.append(one | {"gpu": gpu_state() if self.device.startswith("cuda") else {}})
+        """Add a row, with the state of the GPU right after it."""
+        self.rows.append(one | {"gpu": gpu_state() if self.on_gpu else {}})
         show(one)
-        self.save(complete=False)
+        self.save()
 
-    def save(self, *, complete: bool) -> None:
-        """Write the report. `complete` means that the piece need not be repeated."""
-        what = {"seed": self.seed, "tiny": self.tiny, "weights": "random", "dtype": "bfloat16", **self.notes}
-        took = round(time.perf_counter() - self.start, 1)
-        report = {"benchmark": f"gpu {self.name}", "whole": complete, "took_seconds": took}
-        write_json(self.file, report | {"environment": environment(self.device), "what": what, "rows": self.rows})
+    def save(self) -> None:
+        write_json(self.file, {**self.notes, "rows": self.rows})
 
-    def attempt(self, name: str, action: Callable[[], Any]) -> tuple[Any, str]:
-        """The result of an action, or None and the reason why it failed."""
-        if self.left() < 0:
+    def attempt(self, name: str, action: Callable[[], Any], seconds: float | None = None) -> tuple[Any, str]:
+        """Return what an action returns, or None and why it failed.
+
+        Args:
+            seconds: its limit; that of the part in any case.
+        """
+        seconds = self.left() if seconds is None else min(seconds, self.left())
+        if seconds <= 0:
             return None, "no time left"
         try:
-            return action(), ""
-        except Exception as error:  # of kernels, the compiler or memory allocation
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-            traceback.print_exception(error, limit=-2)
-        print(f"{self.name}, {name}: {reason}", flush=True)
+            with time_limit(seconds):
+                return action(), ""
+        except Exception as error:  # of a kernel, the compiler, or memory
+            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+            traceback.print_exception(error, limit=-4)
+        print(f"{self.name}, {name}: {why}", flush=True)
         self.free_memory()
-        return None, reason
+        return None, why
+
+    def figure(self, name: str, action: Callable[[], Any]) -> None:
+        """Note the result of an action under its name, or why it failed."""
+        found, why = self.attempt(name, action)
+        self.note(**{name: {"failed": why} if why else found})
 
     def free_memory(self) -> None:
-        """Collect garbage and return cached GPU memory."""
         gc.collect()
-        if self.device.startswith("cuda"):
+        if self.on_gpu:
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block after so many seconds, between two steps of Python."""
+
+    def stop(*_: object) -> None:
+        raise OutOfTime(f"more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def compare(
@@ -98,18 +129,21 @@ def compare(
     builders: Mapping[str, Callable[[], Way]],
     exact: Tensor | None,
     *,
-    warmup: int = 2,
+    warmup: int = 1,
 ) -> Report:
-    """Build ways, inspect them one by one, time them interleaved, and add a row. The first way is the reference.
+    """A row of ways, first examined one by one, then timed in turn. The first is the reference.
 
-    Each way gets its error (distance to `exact`, a float32 result that may cover only the first elements of the batch),
-    its peak memory, its kernels, and the time of the first call, including compilation.
+    Each way gets its error (the distance from `exact`, which is float32 and may hold only the first elements of the
+    batch), its memory, its kernels, and the seconds of its first call, compilation included. The most important ways
+    come first: two fifths of the time left are kept for the timing, and a way may take half of what is left then.
     """
     ready: dict[str, Way] = {}
     facts: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+    kept = 0.4 * run.left()
     for name, build in builders.items():
-        found, why = run.attempt(name, lambda build=build: _inspect(run, build, exact))
+        limit = (run.left() - kept) / 2
+        found, why = run.attempt(name, lambda build=build: _examine(run, build, exact), limit)
         if found is None:
             failed[name] = why
         else:
@@ -117,11 +151,11 @@ def compare(
     base = facts.get(next(iter(builders)), {}).get("error_l2")
     for known in facts.values():
         if base is not None:
-            # Otherwise the way is approximate (or wrong).
+            # As close to float32 as the reference, or else an approximation.
             known["exact"] = known["error_l2"] <= 1.1 * base
+    rounds, seconds = run.options.rounds, 0.8 * run.left()
     times, why = run.attempt(
-        f"{task}, in turn",
-        lambda: interleave(ready, run.rounds, seconds=0.9 * run.left(), warmup=warmup, device=run.device),
+        f"{task}, timing", lambda: interleave(ready, rounds, seconds=seconds, warmup=warmup, device=run.device)
     )
     one = (
         make_row(task, times)
@@ -135,12 +169,12 @@ def compare(
     return one
 
 
-def _inspect(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
-    start = time.perf_counter()
+def _examine(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
+    began = time.perf_counter()
     way = build()
     result = way()
     synchronize(run.device)
-    facts: dict[str, Any] = {"first_seconds": round(time.perf_counter() - start, 2)}
+    facts: dict[str, Any] = {"first_seconds": round(time.perf_counter() - began, 2)}
     if exact is not None:
         facts["error_l2"] = relative_l2(result[: len(exact)], exact)
     del result
@@ -150,12 +184,12 @@ def _inspect(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[
 
 
 def relative_l2(result: Tensor, exact: Tensor) -> float:
-    """The L2 distance divided by the norm of the exact result."""
+    """The distance over the length of the exact result."""
     return ((result.float() - exact).norm() / exact.norm()).item()
 
 
-def kernels(way: Way, device: str) -> dict[str, Any]:
-    """The attention kernels and the five slowest others, by name, with their share of the device time."""
+def kernels(way: Callable[[], object], device: str) -> dict[str, Any]:
+    """The attention kernels and the five longest others, by name, with their shares of the time on the device."""
     on_gpu = device.startswith("cuda")
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         way()
@@ -178,7 +212,7 @@ def kernels(way: Way, device: str) -> dict[str, Any]:
 
 
 def show(one: Report) -> None:
-    """Print a row; of the kernels, only the name and share of attention."""
+    """Print a row: of the kernels, the name and share of attention."""
     ways = {}
     for name, way in one["ways"].items():
         ways[name] = {fact: value for fact, value in way.items() if fact != "kernels"}

@@ -5,9 +5,10 @@ Axes: b batch, t latent frames, h w latent size.
 
 from dataclasses import replace
 
+import torch
 from gpu_suite.run import Run
 
-from cogvideox.pretrained.offload.hardware import GPUS
+from cogvideox.pretrained.offload.hardware import GPUS, gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.vae.config import VAEConfig
@@ -21,7 +22,6 @@ _TINY_WIDTHS = {"num_attention_heads": 2, "num_layers": 2, "text_embed_dim": 16,
 _TINY_SIZE = {"sample_frames": 9, "sample_height": 4, "sample_width": 6}
 TINY_VAE = VAEConfig(block_out_channels=(4, 8, 8, 8), norm_num_groups=2, layers_per_block=1)
 BATCH = 2  # conditional and unconditional
-PEAK = GPUS["H100"].peak
 
 
 def config_of(run: Run, preset: str) -> tuple[TransformerConfig, Size]:
@@ -33,3 +33,9 @@ def config_of(run: Run, preset: str) -> tuple[TransformerConfig, Size]:
 def shape_of(config: TransformerConfig, size: Size, batch: int = BATCH) -> BatchShape:
     """The input of a forward pass."""
     return BatchShape(batch, *size, config.max_text_seq_length)
+
+
+def peak_flops(run: Run) -> float:
+    """Peak of the card in bfloat16, or that of an H100 if the card is unknown."""
+    peak = gpu_rates(torch.cuda.get_device_name(run.device), "bfloat16").peak if run.on_gpu else None
+    return peak or GPUS["H100"].peak

@@ -131,21 +131,40 @@ def test_the_results_make_pictures(tmp_path: Path):
     assert (tmp_path / "curves.svg").read_text().count("stroke-dasharray") >= 2 * len(caches)
 
 
-def test_pieces_of_the_gpu_benchmark_without_a_gpu(tmp_path: Path):
-    """Attention kernels that only a GPU has are failed ways, and end nothing."""
-    pieces = ["floor", "vae", "generate-5b"]
-    out = str(tmp_path / "gpu")
-    shown = run("gpu.py", *pieces, "--device", "cpu", "--tiny", "--rounds", "3", "--out", out).stdout
-    reports = {piece: json.loads((tmp_path / "gpu" / f"{piece}.json").read_text()) for piece in pieces}
-    for report in reports.values():
-        assert report["whole"] and "ended" not in report["what"]
-    for row in reports["vae"]["rows"]:
+def test_the_gpu_check_without_a_gpu(tmp_path: Path):
+    """All parts end well, in two files. What fails for want of a GPU, such as its attention kernels, ends nothing."""
+    options = ["--device", "cpu", "--tiny", "--rounds", "3", "--out", str(tmp_path)]
+    shown = run("gpu_check.py", *options).stdout
+    assert {file.name for file in tmp_path.iterdir()} == {"gpu-check.json", "gpu-check.log"}
+    report = json.loads((tmp_path / "gpu-check.json").read_text())
+    parts = report["parts"]
+    assert len(parts) >= 13 and {part["status"] for part in parts.values()} == {"done"}
+    assert parts["tests"]["counts"] == {"skipped": 2}
+    assert len(parts["compiled"]["compiled"]["again_seconds"]) == 3
+    for row in parts["vae"]["rows"]:
         assert all(way["error_l2"] < 0.05 and "peak_extra_bytes" in way for way in row["ways"].values())
-    generated = reports["generate-5b"]["rows"][0]["ways"]
-    assert len(generated) == 6
-    assert not {name: way["failed"] for name, way in generated.items() if "failed" in way}
+    assert parts["floor"]["5b"]["seconds"] > 0
+    assert parts["checkpointing"]["selective"]["distance"] < 0.1
+    assert {goal["name"] for goal in report["goals"]} == {f"G{number}" for number in range(1, 14)}
+    assert all(f"G{number} " in shown for number in range(1, 14))
+
+
+def test_more_parts_of_the_gpu_check(tmp_path: Path):
+    """Into the same report. A part that its limit cuts off leaves what it had found, and the next one runs."""
+    options = ["--device", "cpu", "--tiny", "--rounds", "3", "--out", str(tmp_path)]
+    run("gpu_check.py", *options, "--parts", "machine", "generate-5b", "--steps", "20")
+    cut = run("gpu_check.py", *options, "--parts", "modes", "buckets", "--limit", "3", fails=True).stdout
+    assert "modes          out of time" in cut
+    parts = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
+    assert {name: part["status"] for name, part in parts.items()} == {
+        "machine": "done",
+        "generate-5b": "done",
+        "modes": "out of time",
+        "buckets": "done",
+    }
+    (row,) = parts["generate-5b"]["rows"]
+    assert len(row["ways"]) == 6
+    assert not {name: way["failed"] for name, way in row["ways"].items() if "failed" in way}
     # Of equal weights and noise, in bfloat16; those of other noise are 7 dB alike.
-    assert generated["cogvideox"]["psnr_db"] > 20 and generated["cogvideox, compiled"]["psnr_db"] > 20
-    assert reports["floor"]["what"]["5b"]["seconds"] > 0
-    assert all(f"G{number}" in shown for number in range(1, 14))
-    assert "cogvideox" in run("gpu.py", "--table", "--out", out).stdout
+    assert row["ways"]["cogvideox"]["psnr_db"] > 20 and row["ways"]["cogvideox, compiled"]["psnr_db"] > 20
+    assert "generate-5b" in run("gpu_check.py", "--table", "--out", str(tmp_path), fails=True).stdout

@@ -1,4 +1,4 @@
-"""The pieces of `gpu.py`: each is a function of a `Run` that compares ways of doing a task.
+"""Both models beside diffusers, where it is installed: forward, VAE, training step, and errors at a reduced size.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -11,12 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import synchronize
-from diffusers import AutoencoderKLCogVideoX
-from gpu_suite.generation import measure_generation
 from gpu_suite.roofline import BACKENDS, lower_bound
 from gpu_suite.run import Run, Way, compare
-from gpu_suite.shapes import BATCH, LATENTS, PEAK, REDUCED, TINY, TINY_VAE, Size, config_of, shape_of
-from pairs import TransformerPair, compiled_blocks, in_float32, transformers, twin, vaes
+from gpu_suite.shapes import BATCH, LATENTS, REDUCED, TINY, TINY_VAE, Size, config_of, peak_flops, shape_of
+from pairs import HAS_DIFFUSERS, TransformerPair, compiled_blocks, in_float32, transformers, twin, vaes
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
@@ -29,9 +27,7 @@ from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
 
-def forward_ways(
-    pair: TransformerPair, *, every_backend: bool = False, max_autotune: bool = False
-) -> dict[str, Callable[[], Way]]:
+def forward_ways(pair: TransformerPair, *, all_ways: bool = False) -> dict[str, Callable[[], Way]]:
     """Ways of a forward pass of the transformer; the first one is the reference."""
     config, device = pair.ours.config, pair.latents.device
     modulation = pair.ours.precompute_modulation(pair.timestep[:1])[0]
@@ -59,24 +55,27 @@ def forward_ways(
     ways: dict[str, Callable[[], Way]] = {
         "diffusers": lambda: pair.predict_theirs,
         "cogvideox": lambda: ours(pair.ours),
-        "diffusers, compiled": theirs_compiled,
-        "cogvideox, compiled": lambda: ours(compiled_blocks(pair.ours, "blocks")),
-        "cogvideox, fastest attention": lambda: ours_fast(compiled=False),
         "cogvideox, fastest attention, compiled": ours_fast,
+        "diffusers, compiled": theirs_compiled,
         "cogvideox, fp8, compiled": lambda: ours_fast(float8=True),
-        # The default in diffusers before cuDNN attention.
-        "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
     }
-    if max_autotune:
-        mode = "max-autotune-no-cudagraphs"
-        ways["diffusers, max-autotune"] = lambda: theirs_compiled(mode)
-        ways["cogvideox, max-autotune"] = lambda: ours(compiled_blocks(pair.ours, "blocks", mode))
-    if every_backend:
-        ways["cogvideox, all in the call"] = lambda: pair.predict_ours
-        ways["cogvideox, fp8"] = lambda: ours_fast(compiled=False, float8=True)
+    if all_ways:
+        ways |= {
+            "cogvideox, compiled": lambda: ours(compiled_blocks(pair.ours, "blocks")),
+            "cogvideox, fastest attention": lambda: ours_fast(compiled=False),
+            "cogvideox, fp8": lambda: ours_fast(compiled=False, float8=True),
+            "cogvideox, all in the call": lambda: pair.predict_ours,
+            # The default in diffusers before cuDNN attention.
+            "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
+        }
         for name, backend in BACKENDS.items():
             ways[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, ours(pair.ours))
-    return ways
+    return available(ways)
+
+
+def available(ways: dict[str, Callable[[], Way]]) -> dict[str, Callable[[], Way]]:
+    """Leave out the ways of diffusers where it is not installed."""
+    return {name: way for name, way in ways.items() if HAS_DIFFUSERS or not name.startswith("diffusers")}
 
 
 def under(backend: Any, way: Way) -> Way:
@@ -87,7 +86,7 @@ def under(backend: Any, way: Way) -> Way:
     return attend
 
 
-def decode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, z: Tensor) -> dict[str, Callable[[], Way]]:
+def decode_ways(ours: CausalVAE, theirs: Any, z: Tensor) -> dict[str, Callable[[], Way]]:
     """Ways of decoding latents."""
 
     def tiled() -> Tensor:
@@ -97,23 +96,25 @@ def decode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, z: Tensor) -> d
         finally:
             theirs.disable_tiling()
 
-    return {
+    ways = {
         "diffusers": lambda: lambda: theirs.decode(z).sample,
-        "diffusers, tiled": lambda: tiled,
         "cogvideox": lambda: lambda: ours.decode(z),
-        "cogvideox, 4 strips": lambda: lambda: ours.decode(z, strips=4),
+        "diffusers, tiled": lambda: tiled,
         "cogvideox, 15 strips": lambda: lambda: ours.decode(z, strips=15),
-        "cogvideox, 15 strips, the rest on the host": lambda: lambda: ours.decode(z, strips=15, offload=True),
+        "cogvideox, 4 strips": lambda: lambda: ours.decode(z, strips=4),
+        "cogvideox, 15 strips, offload": lambda: lambda: ours.decode(z, strips=15, offload=True),
     }
+    return available(ways)
 
 
-def encode_ways(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, video: Tensor) -> dict[str, Callable[[], Way]]:
+def encode_ways(ours: CausalVAE, theirs: Any, video: Tensor) -> dict[str, Callable[[], Way]]:
     """Ways of encoding a clip to the mean of its latents."""
-    return {
+    ways = {
         "diffusers": lambda: lambda: theirs.encode(video).latent_dist.mean,
         "cogvideox": lambda: lambda: ours.encode(video).mean,
         "cogvideox, 15 strips": lambda: lambda: ours.encode(video, strips=15).mean,
     }
+    return available(ways)
 
 
 @torch.inference_mode()
@@ -133,12 +134,12 @@ def measure_forward(run: Run, preset: str) -> None:
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     exact = in_float32(pair)
     run.free_memory()
-    report = compare(run, f"forward, {preset}", forward_ways(pair, max_autotune=run.max_autotune), exact, warmup=1)
+    report = compare(run, f"forward, {preset}", forward_ways(pair, all_ways=run.options.all_ways), exact)
     work = sum(transformer_flops(config, shape_of(config, size)))
     for way in report["ways"].values():
         if "median" in way:
             way["share_of_floor"] = bound["seconds"] / way["median"]
-            way["mfu"] = work / way["median"] / PEAK
+            way["mfu"] = work / way["median"] / peak_flops(run)
             way["50_steps_seconds"] = 50 * way["median"]
     run.rows[-1] |= {"ways": report["ways"]}
 
@@ -158,7 +159,7 @@ def measure_modes(run: Run) -> None:
         config, _ = config_of(run, preset)
         config = replace(config, num_layers=2 if run.tiny else 6)
         pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-        compare(run, f"forward, {preset}, reduced", forward_ways(pair, every_backend=True), in_float32(pair))
+        compare(run, f"forward, {preset}, reduced", forward_ways(pair, all_ways=True), in_float32(pair))
         del pair
         run.free_memory()
     _vae(run, size, "reduced")
@@ -171,21 +172,24 @@ def _vae(run: Run, size: Size, name: str) -> None:
     z = torch.randn(1, config.latent_channels, *size, generator=generator, device=run.device).bfloat16()
     video = torch.rand(1, 3, 4 * t - 3, 8 * h, 8 * w, generator=generator, device=run.device).bfloat16() * 2 - 1
     ours, theirs = vaes(config, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-    decode, encode = (lambda x: theirs.decode(x).sample), (lambda x: theirs.encode(x).latent_dist.mean)
+    reference, decode, encode = ours, ours.decode, lambda x: ours.encode(x).mean
+    if theirs is not None:
+        reference, decode = theirs, lambda x: theirs.decode(x).sample
+        encode = lambda x: theirs.encode(x).latent_dist.mean  # noqa: E731
     tasks = {
         "decode": (decode, z, lambda: decode_ways(ours, theirs, z)),
         "encode": (encode, video, lambda: encode_ways(ours, theirs, video)),
     }
     for verb, (use, given, ways) in tasks.items():
-        theirs.float()
+        reference.float()
         exact, why = run.attempt(
             f"{verb} in float32", lambda use=use, given=given: compute_if_fast(run, use, given.float())
         )
-        theirs.bfloat16()
+        reference.bfloat16()
         run.free_memory()
         if exact is None:
             run.note(**{f"{verb} in float32": why or "takes too long"})
-        compare(run, f"{verb}, {name}", ways(), exact, warmup=1)
+        compare(run, f"{verb}, {name}", ways(), exact)
 
 
 def compute_if_fast(run: Run, use: Callable[[Tensor], Tensor], given: Tensor) -> Tensor | None:
@@ -236,31 +240,19 @@ def measure_training(run: Run) -> None:
     report = compare(
         run,
         "training step, 2b",
-        {
-            "diffusers, checkpointed": stepping(pair.theirs, checkpointed),
-            "diffusers": stepping(pair.theirs, pair.predict_theirs),
-            "cogvideox": stepping(pair.ours, pair.predict_ours),
-            "cogvideox, compiled": stepping(compiled.ours, compiled.predict_ours),
-        },
+        available(
+            {
+                "diffusers, checkpointed": stepping(pair.theirs, checkpointed),
+                "cogvideox": stepping(pair.ours, pair.predict_ours),
+                "cogvideox, compiled": stepping(compiled.ours, compiled.predict_ours),
+                "diffusers": stepping(pair.theirs, pair.predict_theirs),
+            }
+        ),
         None,
-        warmup=1,
     )
     shape = shape_of(config, size, batch=1)
     work = 3 * sum(transformer_flops(config, shape))
     for way in report["ways"].values():
         if "median" in way:
-            way["mfu"] = work / way["median"] / PEAK
+            way["mfu"] = work / way["median"] / peak_flops(run)
     run.note(tokens=shape.tokens(config), flops=work)
-
-
-PIECES: dict[str, Callable[[Run], None]] = {
-    "floor": measure_floor,
-    "modes": measure_modes,
-    "vae": measure_vae,
-    "forward-2b": lambda run: measure_forward(run, "2b"),
-    "forward-5b": lambda run: measure_forward(run, "5b"),
-    "generate-2b": lambda run: measure_generation(run, "2b"),
-    "generate-5b": lambda run: measure_generation(run, "5b"),
-    "train-2b": measure_training,
-}
-"""The most informative for their time first."""

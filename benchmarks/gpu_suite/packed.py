@@ -1,0 +1,120 @@
+"""Training steps on packed rows as in `training.diffusion`: what they recompute, keep in memory, and compile."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from common import synchronize
+from gpu_suite.run import Run
+from gpu_suite.shapes import config_of
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.profiler import profile
+
+from cogvideox.parallel.fsdp import parallelize
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.weights import init_weights
+
+# Latent sizes of an image and of clips, and rows of them.
+SIZES = [(1, 60, 90), (3, 60, 90), (4, 40, 60), (2, 30, 44), (5, 30, 44)]
+ROWS = [(1, 0), (2, 2, 3), (0, 3, 3, 4), (4, 2, 0, 3, 3), (1, 3)]
+NUM_LAYERS = 6
+
+
+class Packed:
+    """A 2B of a few blocks, and one step on a row of clips."""
+
+    def __init__(self, run: Run, checkpointing: Any, *, compile: bool = False) -> None:
+        self.run, self.config = run, _config(run)
+        torch.manual_seed(run.seed)
+        self.model = Transformer(self.config)
+        init_weights(self.model, torch.Generator().manual_seed(run.seed))
+        for parameter in self.model.parameters():  # gates that start at zero would hide gradients
+            parameter.data.add_(0.02 * torch.randn_like(parameter))
+        self.model.to(run.device)
+        parallelize(self.model, self.model.blocks, checkpointing=checkpointing, compile=compile)
+
+    def step(self, row: tuple[int, ...], *, packed: bool = True) -> list[Tensor]:
+        """The loss and all gradients."""
+        run, config = self.run, self.config
+        generator = torch.Generator(run.device).manual_seed(run.seed)
+        draw = lambda *shape: torch.randn(shape, generator=generator, device=run.device)  # noqa: E731
+        sizes = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (2, 2, 6)] if run.tiny else SIZES
+        clips = [draw(config.in_channels, *sizes[i]) for i in row]
+        text = draw(len(row), config.max_text_seq_length, config.text_embed_dim)
+        timestep = torch.linspace(3, 999, len(row), device=run.device).long()
+        with torch.autocast(torch.device(run.device).type, torch.bfloat16):
+            if packed:
+                found = self.model.forward_packed(clips, text, timestep)
+            else:
+                each = zip(clips, text, timestep)
+                found = [self.model(clip[None], one[None], t[None])[0] for clip, one, t in each]
+            loss = torch.stack([v.float().square().mean() for v in found]).sum()
+        loss.backward()
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self.model.zero_grad(set_to_none=True)
+        return [loss.detach(), *gradients]
+
+
+def measure_checkpointing(run: Run) -> None:
+    """How often packed attention is computed, and memory, by what is recomputed; gradients beside clips one by one."""
+    expected = Packed(run, "none").step(ROWS[1], packed=False)
+    for checkpointing in ("none", "selective", "full"):
+
+        def step(checkpointing: str = checkpointing) -> dict[str, Any]:
+            packed = Packed(run, checkpointing)
+            found = packed.step(ROWS[1])
+            # Some gradients are zero but for rounding, such as that of the keys' bias.
+            least = 0.01 * max(gradient.norm() for gradient in expected[1:])
+            distance = max(((a - b).norm() / b.norm().clamp(min=least)).item() for a, b in zip(found, expected))
+            peak = _peak(run, lambda: packed.step(ROWS[1]))
+            with profile() as profiler:
+                packed.step(ROWS[1])
+            calls = sum(event.count for event in profiler.key_averages() if event.key in _ATTENTION)
+            return {"attention_per_block": calls / len(packed.model.blocks), "distance": distance, "peak_bytes": peak}
+
+        run.figure(checkpointing, step)
+
+
+_ATTENTION = {"aten::_flash_attention_forward", "aten::_scaled_dot_product_flash_attention_for_cpu"}
+
+
+def measure_compiled(run: Run) -> None:
+    """Steps on rows of different clips, compiled and not: seconds of each, and how many graphs were compiled."""
+    rows = ROWS[:3] if run.tiny else ROWS
+    for compile in (True, False):
+
+        def steps(compile: bool = compile) -> dict[str, Any]:
+            packed, graphs = Packed(run, "selective", compile=compile), counters["stats"]["unique_graphs"]
+            first, again = ([_seconds(run, packed, row) for row in rows] for _ in range(2))
+            return {
+                "graphs": counters["stats"]["unique_graphs"] - graphs,
+                "first_seconds": first,
+                "again_seconds": again,
+                "rows": len(rows),
+            }
+
+        run.figure("compiled" if compile else "eager", steps)
+
+
+def _config(run: Run) -> TransformerConfig:
+    config, _ = config_of(run, "2b")
+    return replace(config, num_layers=2 if run.tiny else NUM_LAYERS)
+
+
+def _seconds(run: Run, packed: Packed, row: tuple[int, ...]) -> float:
+    synchronize(run.device)
+    began = time.perf_counter()
+    packed.step(row)
+    synchronize(run.device)
+    return round(time.perf_counter() - began, 4)
+
+
+def _peak(run: Run, action: Any) -> int | None:
+    if not run.on_gpu:
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    action()
+    return torch.cuda.max_memory_allocated()

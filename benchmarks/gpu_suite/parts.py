@@ -1,0 +1,83 @@
+"""The parts of `gpu_check.py`, and how the process of a part runs it. Imports PyTorch in that process only."""
+
+import functools
+import importlib
+import os
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line sets for all parts."""
+
+    device: str
+    tiny: bool
+    rounds: int
+    steps: int
+    seed: int
+    all_ways: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured, by which function of which module, and its limit in seconds.
+
+    first: whether it belongs to the first run, that of no `--parts`.
+    """
+
+    what: str
+    module: str
+    function: str
+    limit: float
+    arguments: tuple[Any, ...] = ()
+    first: bool = True
+
+
+PARTS: dict[str, Part] = {
+    "machine": Part("hardware and versions", "probes", "measure_machine", 20),
+    "conv3d": Part("the VAE's convolutions in both memory formats", "probes", "measure_conv3d", 25),
+    "registration": Part("page-locked memory, and a refusal of it", "probes", "measure_registration", 20),
+    "buckets": Part("T5's position buckets by the device's logarithm", "probes", "measure_buckets", 10),
+    "checkpointing": Part("what packed rows recompute", "packed", "measure_checkpointing", 25),
+    "float8": Part("row-wise float8 products", "probes", "measure_float8", 20),
+    "attention": Part("the fastest attention of a 5B and 2B forward", "probes", "measure_attention", 25),
+    "tests": Part("tests/gpu", "probes", "measure_tests", 150),
+    "floor": Part("a forward's matrix products and attention alone", "models", "measure_floor", 40),
+    "vae": Part("VAE decode and encode beside diffusers", "models", "measure_vae", 90),
+    "forward-5b": Part("5B forward beside diffusers", "models", "measure_forward", 150, ("5b",)),
+    "train-2b": Part("2B training step beside diffusers", "models", "measure_training", 65),
+    "compiled": Part("compiled steps on packed rows", "packed", "measure_compiled", 60),
+    "modes": Part("errors of all ways at a reduced size", "models", "measure_modes", 300, (), False),
+    "forward-2b": Part("2B forward beside diffusers", "models", "measure_forward", 150, ("2b",), False),
+    "generate-2b": Part("2B generation beside diffusers", "generation", "measure_generation", 300, ("2b",), False),
+    "generate-5b": Part("5B generation beside diffusers", "generation", "measure_generation", 540, ("5b",), False),
+}
+"""In the order in which they run."""
+
+
+def run_part(name: str, options: Options, limit: float, file: Path, log: Path) -> None:
+    """Run a part in this process, which ends with it. Output goes to the end of `log`, the report to `file`."""
+    os.setsid()  # so that what the part starts can be ended with it
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    import torch
+    import torch._dynamo
+    from gpu_suite.run import Run
+
+    torch.backends.cudnn.allow_tf32 = False  # exact float32
+    torch._dynamo.config.recompile_limit = 64  # several models share the code of a block
+    if options.tiny:
+        torch.set_num_threads(1)
+        torch.compile = functools.partial(torch.compile, backend="aot_eager")  # writing kernels would take minutes
+    part, run = PARTS[name], Run(name, file, limit, options)
+    try:
+        measure = getattr(importlib.import_module(f"gpu_suite.{part.module}"), part.function)
+        measure(run, *part.arguments)
+    except Exception as error:
+        traceback.print_exc()
+        run.note(failed=f"{type(error).__name__}: {str(error)[:300]}")
+    run.note(processor_seconds=round(sum(os.times()[:4]), 1))
