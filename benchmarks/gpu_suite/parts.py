@@ -1,6 +1,7 @@
 """The parts of `gpu_check.py`, and how the process of a part runs it. Imports PyTorch in that process only."""
 
 import functools
+import gc
 import importlib
 import os
 import traceback
@@ -68,6 +69,7 @@ def run_part(name: str, options: Options, limit: float, file: Path, log: Path) -
     import torch._dynamo
     from gpu_suite.run import Run
 
+    gc.freeze()  # so that collecting garbage does not look through what was imported
     torch.backends.cudnn.allow_tf32 = False  # exact float32
     torch._dynamo.config.recompile_limit = 64  # several models share the code of a block
     if options.tiny:

@@ -24,7 +24,7 @@ from cogvideox.text.encoder import position_buckets
 from cogvideox.transformer import attention_backends
 from cogvideox.transformer.attention import StreamLayout, dense_attention, has_varlen_kernel
 from cogvideox.transformer.attention_backends import attend_with
-from cogvideox.transformer.float8 import Float8Linear, multiplies_float8
+from cogvideox.transformer.float8 import Float8Linear, has_float8_arithmetic
 
 PACKAGES = (
     "av",
@@ -50,7 +50,7 @@ def measure_machine(run: Run) -> None:
             "processors": properties.multi_processor_count,
             "flash_attention": list_flash_attention_impls(),
             "varlen": has_varlen_kernel(torch.device(run.device)),
-            "float8": multiplies_float8(torch.device(run.device)),
+            "float8": has_float8_arithmetic(torch.device(run.device)),
         }
     run.note(machine=found, environment=environment(run.device), kernel=platform.release())
 
@@ -152,7 +152,7 @@ def measure_float8(run: Run) -> None:
             x = _random(run, 2, tokens, d_in)
             rounded, work = Float8Linear(layer), 2.0 * 2 * tokens * d_in * d_out
             found = {name: _timed(run, lambda f=f: f(x), work) for name, f in (("bfloat16", layer), ("fp8", rounded))}
-            return found | {"error_l2": relative_l2(rounded(x), layer(x).float()), "hardware": rounded.is_quick}
+            return found | {"error_l2": relative_l2(rounded(x), layer(x).float()), "hardware": rounded.has_float8}
 
         run.figure(name, products)
 

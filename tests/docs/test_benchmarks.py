@@ -144,7 +144,11 @@ def test_the_gpu_check_without_a_gpu(tmp_path: Path):
     for row in parts["vae"]["rows"]:
         assert all(way["error_l2"] < 0.05 and "peak_extra_bytes" in way for way in row["ways"].values())
     assert parts["floor"]["5b"]["seconds"] > 0
+    # Three clips, one by one where there is no kernel for segments.
+    calls = {name: parts["checkpointing"][name]["attention_per_block"] for name in ("none", "selective", "full")}
+    assert calls == {"none": 3, "selective": 3, "full": 6}
     assert parts["checkpointing"]["selective"]["distance"] < 0.1
+    assert not [figure for figure in parts["float8"].values() if isinstance(figure, dict) and "failed" in figure]
     assert {goal["name"] for goal in report["goals"]} == {f"G{number}" for number in range(1, 14)}
     assert all(f"G{number} " in shown for number in range(1, 14))
 
