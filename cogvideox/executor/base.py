@@ -11,13 +11,13 @@ Result = TypeVar("Result", covariant=True)
 
 @runtime_checkable
 class BatchTask(Protocol[Row, Result]):
-    """A small picklable description of the work, opened in the process that does it."""
+    """A small picklable task description, opened in each worker process."""
 
     def open(self, worker: int) -> Callable[[Sequence[Row]], Result]:
-        """Load what the work needs, once per process, and return the function that processes one batch.
+        """Load the required resources, once per process, and return the function that processes one batch.
 
         Args:
-            worker: index of this process in the machine's pool, from 0, to choose a device.
+            worker: 0-based index of this process in the machine's pool, used to select a device.
         """
         ...
 
@@ -28,12 +28,12 @@ def run(
     """Yield the result of every batch, in input order, as soon as it is available.
 
     Args:
-        workers: number of processes; 0 is this process, or one worker per GPU (else CPU) of a Ray cluster.
-        backend: "local" is this machine; "ray" is the cluster at `RAY_ADDRESS` or, without one, this machine.
+        workers: number of processes; 0 means this process or, with Ray, one worker per GPU (or CPU if there is none).
+        backend: "local" runs on this machine; "ray" on the cluster at `RAY_ADDRESS`, or this machine if it is not set.
 
     Raises:
-        UserError: a worker process was killed, or Ray is not installed. Errors of the task are re-raised with their
-            traceback as a note.
+        UserError: a worker process was killed, or Ray is not installed. Errors raised by the task are re-raised with
+            their traceback as a note.
     """
     if backend == "ray":
         from cogvideox.executor import ray

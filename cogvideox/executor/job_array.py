@@ -1,7 +1,7 @@
-"""One job of a job array: several jobs that share rows without communicating, on a cluster or in several shells.
+"""Job arrays: several jobs split rows without communicating, on a cluster or in several shells.
 
-Job `rank` of `world` processes every `world`-th row. It writes its result to one file, atomically, which also marks it
-as done; any job that finds the files of all of them can merge the results.
+Job `rank` of `world` processes every `world`-th row. It writes its result atomically to one file, which also marks the
+job as done; any job that finds the result files of all jobs can merge them.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Shard:
         """Parse "K/N": "3/8" is the fourth of eight jobs.
 
         Raises:
-            UserError: the text has another form, or there is no such job.
+            UserError: the text has another format, or K is out of range.
         """
         rank, slash, world = text.partition("/")
         if not (slash and rank.isdecimal() and world.isdecimal()):
@@ -43,14 +43,14 @@ class Shard:
         return cls(int(rank), int(world))
 
     def of(self, rows: Sequence[T]) -> Sequence[T]:
-        """The rows of this job."""
+        """Select the rows of this job."""
         return rows[self.rank :: self.world]
 
     def file(self, folder: Path, suffix: str) -> Path:
-        """The result file of this job in a folder shared by all jobs."""
+        """Return the path of this job's result file in a folder shared by all jobs."""
         return folder / f"{self.rank:05d}-of-{self.world:05d}{suffix}"
 
     def all_done(self, folder: Path, suffix: str) -> list[Path] | None:
-        """The result files of all jobs in order, or None while one is missing."""
+        """Return the result files of all jobs in order, or None if any is missing."""
         files = [Shard(rank, self.world).file(folder, suffix) for rank in range(self.world)]
         return files if all(file.is_file() for file in files) else None

@@ -21,7 +21,7 @@ _KILLED = (
     "a worker process was killed, probably because memory ran out: use fewer workers (--workers) and run this again"
 )
 
-# State of a worker process: the function that processes a batch, and whether it is running.
+# State of a worker process: the function that processes a batch, and whether a batch is running.
 _work: Callable[[Sequence[Any]], Any]
 _busy = False
 
@@ -31,7 +31,7 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
     if workers == 0:
         yield from map(task.open(0), batches)
         return
-    # Not fork: a copy of a process with threads or a GPU context may hang.
+    # Not fork: forking a process with threads or a GPU context may deadlock.
     context = multiprocessing.get_context("spawn")
     indices = context.SimpleQueue()
     for index in range(workers):
@@ -40,7 +40,7 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
     try:
         pending: deque[Future[Any]] = deque()
         batches = iter(batches)
-        # Two per worker: the batch it processes and the next one.
+        # Queue two batches per worker: the current one and the next one.
         pending.extend(pool.submit(_process, batch) for batch in islice(batches, 2 * workers))
         while pending:
             result = pending.popleft().result()

@@ -1,4 +1,4 @@
-"""The Ray backend. All machines of the cluster must see the files under the same paths."""
+"""The Ray backend. Files must have the same paths on all machines of the cluster."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ class Worker:
     """A Ray actor that processes batches."""
 
     def __init__(self, task: BatchTask[Any, Any]) -> None:
-        self.work = task.open(0)  # Ray shows each actor only its own GPU
+        self.work = task.open(0)  # Ray makes only the actor's own GPU visible to it
 
     def process(self, batch: Sequence[Any]) -> Any:
-        """The result of one batch."""
+        """Process one batch."""
         return self.work(batch)
 
 
 def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
-    """See `base.run`. Each worker takes one GPU if the cluster has GPUs, else one CPU."""
+    """See `base.run`. Each worker uses one GPU if the cluster has GPUs, otherwise one CPU."""
     try:
         import ray
         from ray.util import ActorPool

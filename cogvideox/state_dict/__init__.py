@@ -1,1 +1,1 @@
-"""State dicts: reading and writing of weights files, strict loading, and renaming between code bases."""
+"""State dicts: reading and writing weights files, strict loading, and key renaming between code bases."""

@@ -1,4 +1,4 @@
-"""Export of tensors under another code base's names: split, cast and written one at a time."""
+"""Export of state dicts with another code base's names. Tensors are split, cast and written one at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def save_external(
         dtype: dtype in the file; None keeps the dtype of each tensor. Integers are never cast.
 
     Raises:
-        UserError: as `safetensors_io.save_state`, and whatever the iterator of tensors raises.
+        UserError: see `safetensors_io.save_state`; also anything that the iterator of tensors raises.
     """
     write_state(
         external_meta(meta, rules, dtype),
@@ -41,7 +41,7 @@ def save_external(
 def external_meta(
     meta: Mapping[str, Tensor], rules: Sequence[Rule], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """Shapes and dtypes that the file will have, as tensors on the meta device."""
+    """Return the shapes and dtypes of the tensors in the file, as tensors on the meta device."""
     return {
         name: torch.empty(tensor.shape, dtype=_dtype_of(tensor, dtype), device="meta")
         for name, tensor in to_external(meta, rules).items()

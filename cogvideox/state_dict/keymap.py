@@ -1,7 +1,7 @@
 """Invertible renaming of state dicts between another code base (external names) and this package (internal names).
 
 A keymap is a list of rules; the first rule whose pattern matches a name applies. In a pattern, `{n}` matches an integer
-and a final `.*` matches the rest of the name, so one rule covers every block, weight and bias:
+and a trailing `.*` matches the rest of the name, so one rule covers the weights and biases of all blocks:
 
     KEYMAP = [
         Rename("transformer_blocks.{n}.attn1.to_out.0.*", "blocks.{n}.attention.out.*"),
@@ -10,7 +10,7 @@ and a final `.*` matches the rest of the name, so one rule covers every block, w
 
 Both sides of a rule have the same placeholders and its two tensor functions are inverses, so
 `to_external(to_internal(state, rules), rules)` equals `state` (tests/laws/test_keymap_inverts.py). Names that match no
-rule, and tensors that lack the others of their merge, pass through unchanged: strict loading then reports them.
+rule, and tensors of an incomplete merge, pass through unchanged: strict loading then reports them.
 """
 
 import re
@@ -31,13 +31,13 @@ class Rule:
     Attributes:
         external: name patterns of the external tensors.
         internal: name pattern of the internal tensor.
-        join: makes the internal tensor from the external ones, given in the order of `external`.
+        join: builds the internal tensor from the external ones, passed in the order of `external`.
         split: the inverse of `join`.
-        join_copies: whether `join` allocates memory; otherwise it returns a view of its input.
+        join_copies: whether `join` allocates memory rather than returning a view of its input.
         split_is_view: whether `split` returns views of its input.
 
     Raises:
-        ValueError: the patterns differ in their placeholders, so the rule cannot be inverted.
+        ValueError: the patterns have different placeholders, so the rule cannot be inverted.
     """
 
     external: tuple[str, ...]
@@ -55,14 +55,14 @@ class Rule:
 
 
 def Rename(external: str, internal: str) -> Rule:
-    """The same tensor under another name."""
+    """Rename a tensor."""
     return Rule((external,), internal, join=lambda parts: parts[0], split=lambda whole: (whole,), join_copies=False)
 
 
 def Reshape(
     external: str, internal: str, to_internal: Callable[[Tensor], Tensor], to_external: Callable[[Tensor], Tensor]
 ) -> Rule:
-    """The same tensor in another layout; the two functions return views and are inverses."""
+    """Rename a tensor and change its layout; the two functions return views and are inverses."""
     return Rule(
         (external,),
         internal,
@@ -73,7 +73,7 @@ def Reshape(
 
 
 def Merge(external: Sequence[str], internal: str, dim: int = 0) -> Rule:
-    """Several tensors of equal shape concatenated along `dim` in the given order, such as q, k and v."""
+    """Concatenate several tensors of equal shape along `dim` in the given order, such as q, k and v."""
     return Rule(
         tuple(external),
         internal,
@@ -86,10 +86,10 @@ def Merge(external: Sequence[str], internal: str, dim: int = 0) -> Rule:
 def Interleave(
     external: Sequence[str], internal: str, order: Sequence[tuple[int, int]], num_chunks: int, dim: int = 0
 ) -> Rule:
-    """Several tensors of equal shape, each split into `num_chunks` along `dim`, and all chunks concatenated in `order`.
+    """Split tensors of equal shape into `num_chunks` each along `dim`, and concatenate all chunks in `order`.
 
     Args:
-        order: for each chunk of the internal tensor, (index of the external tensor, index of its chunk).
+        order: for each chunk of the internal tensor, (index of the external tensor, index of the chunk in it).
 
     Raises:
         ValueError: `order` omits or repeats a chunk.
@@ -115,7 +115,7 @@ def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     """Convert an external state dict to internal names. The tensors may be views of the input.
 
     Raises:
-        UserError: the shapes of tensors that are joined do not match; two tensors get the same name.
+        UserError: tensors to join have mismatched shapes, or two tensors map to the same name.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -131,7 +131,7 @@ def to_external(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     """Convert an internal state dict to external names, the inverse of `to_internal`. Tensors may be views.
 
     Raises:
-        UserError: a tensor cannot be split; two tensors get the same name.
+        UserError: a tensor cannot be split, or two tensors map to the same name.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -145,12 +145,12 @@ def to_external(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
 
 
 def external_names(name: str, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The external names of an internal tensor."""
+    """Return the external names of an internal tensor."""
     return _match_internal(name, rules)[1]
 
 
 def join_tensor(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Tensor:
-    """Make the internal tensor `name` from external tensors in the order of `external_names`.
+    """Build the internal tensor `name` from external tensors in the order of `external_names`.
 
     Raises:
         UserError: the shapes of the parts do not match.
@@ -160,7 +160,7 @@ def join_tensor(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Te
 
 
 def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], out: Tensor) -> None:
-    """Write the internal tensor `name` into `out`, casting while copying; a merge needs no temporary tensor.
+    """Write the internal tensor `name` into `out`, casting while copying. Merging needs no temporary tensor.
 
     Raises:
         UserError: the shapes of the parts do not match.
@@ -175,13 +175,13 @@ def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], out: Te
 
 
 def join_copies(name: str, rules: Sequence[Rule]) -> bool:
-    """Whether `join_tensor` allocates memory for the internal tensor `name`."""
+    """Return whether `join_tensor` allocates memory for the internal tensor `name`."""
     rule, _ = _match_internal(name, rules)
     return rule is not None and rule.join_copies
 
 
 def _match_external(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
-    """The first rule that matches an external name, all external names of the rule, and its internal name."""
+    """Find the first rule that matches an external name; return it, all of its external names and its internal name."""
     for rule in rules:
         for pattern in rule.external:
             if (fields := _match(pattern, name)) is not None:
@@ -190,7 +190,7 @@ def _match_external(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tupl
 
 
 def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
-    """The first rule that matches an internal name, and all external names of the rule."""
+    """Find the first rule that matches an internal name; return it and all of its external names."""
     for rule in rules:
         if (fields := _match(rule.internal, name)) is not None:
             return rule, tuple(_fill(pattern, fields) for pattern in rule.external)
@@ -198,7 +198,7 @@ def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tupl
 
 
 def _chunk(tensor: Tensor, num_chunks: int, dim: int) -> tuple[Tensor, ...]:
-    """Equal chunks; `Tensor.chunk` alone silently returns fewer or unequal ones."""
+    """Split into equal chunks; `Tensor.chunk` alone may silently return fewer or unequal chunks."""
     if tensor.shape[dim] % num_chunks:
         raise ValueError(f"{tensor.shape[dim]} is not a multiple of {num_chunks}")
     return tensor.chunk(num_chunks, dim)
@@ -232,7 +232,7 @@ def _apply(function: Callable, tensors: Tensor | list[Tensor], names: Sequence[s
         raise UserError(f"the shapes of these weights do not match this model: {listed}") from error
 
 
-# `{n}`, or the `.*` at the end of a pattern.
+# Matches `{n}`, or `.*` at the end of a pattern.
 _PLACEHOLDER = re.compile(r"\{(\w+)\}|\.\*$")
 
 

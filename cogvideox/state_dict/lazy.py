@@ -1,7 +1,7 @@
-"""State dicts that stay on disk: names, shapes and dtypes are known at once, values are read when they are needed.
+"""Lazy state dicts: names, shapes and dtypes are available immediately, values are read on demand.
 
-Every page read through a mapped file counts as memory of the process until the file is unmapped. So a tensor that is
-kept is a view of a persistent mapping (`state[name]`, no copy), and a tensor that is only cast, joined or copied comes
+Every page read from a memory-mapped file counts towards the process's memory until the file is unmapped. So tensors to
+keep are views of a persistent mapping (`state[name]`, no copy), and tensors that are only cast, joined or copied come
 from a transient mapping, which is reopened after a number of bytes (`state.read_transient(name)`).
 """
 
@@ -13,11 +13,11 @@ TensorReader = Callable[[str], Tensor]
 
 
 class MappedFile:
-    """One file of tensors, mapped into memory.
+    """A memory-mapped file of tensors.
 
     Args:
-        open: maps the file again and returns the function that reads from this mapping.
-        limit: bytes that are read from the transient mapping before it is reopened.
+        open: creates a new mapping of the file and returns the function that reads from it.
+        limit: bytes to read from the transient mapping before reopening it.
     """
 
     def __init__(self, open: Callable[[], TensorReader], limit: int) -> None:
@@ -28,13 +28,13 @@ class MappedFile:
         self._num_read = 0
 
     def read_persistent(self, key: str) -> Tensor:
-        """A view of the file that stays valid."""
+        """Return a view of the file that stays valid."""
         if self._persistent is None:
             self._persistent = self._open()
         return self._persistent(key)
 
     def read_transient(self, key: str) -> Tensor:
-        """A view of the file that the caller must drop before it reads the next tensors."""
+        """Return a view of the file that the caller must drop before reading the next tensor."""
         if self._transient is None or self._num_read > self._limit:
             self._transient = None  # unmap before mapping again
             self._transient, self._num_read = self._open(), 0
@@ -77,7 +77,7 @@ class LazyStateDict(Mapping[str, Tensor]):
         return len(self.meta)
 
     def read_transient(self, name: str) -> Tensor:
-        """The tensor, to be copied and not kept: it is valid only until the next call."""
+        """Return a tensor that is valid only until the next call; the caller must copy it to keep it."""
         file, key = self._locations[name]
         if self._last is not None and self._last is not file:
             self._last.release()
@@ -85,12 +85,12 @@ class LazyStateDict(Mapping[str, Tensor]):
         return file.read_transient(key)
 
     def release(self) -> None:
-        """Unmap the transient mapping, which frees the pages read through it."""
+        """Unmap the transient mapping, which frees the pages read from it."""
         if self._last is not None:
             self._last.release()
 
     def select(self, names: Mapping[str, str]) -> "LazyStateDict":
-        """A subset of the tensors under new names. `names` maps each new name to the present one."""
+        """Select a subset of the tensors under new names. `names` maps new names to current ones."""
         return LazyStateDict(
             {new: self.meta[old] for new, old in names.items()},
             {new: self._locations[old] for new, old in names.items()},
@@ -99,12 +99,12 @@ class LazyStateDict(Mapping[str, Tensor]):
 
 
 def meta_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Shape and dtype of every tensor, on the meta device. Reads no values."""
+    """Return every tensor's shape and dtype as a tensor on the meta device. Reads no values."""
     if isinstance(state, LazyStateDict):
         return state.meta
     return {name: tensor.to("meta") for name, tensor in state.items()}
 
 
 def read_transient(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """One tensor, to be copied and not kept."""
+    """Return a tensor that is valid only until the next call; the caller must copy it to keep it."""
     return state.read_transient(name) if isinstance(state, LazyStateDict) else state[name]

@@ -21,7 +21,7 @@ from cogvideox.untrusted import parse_json, reading
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
 
-# dtype names of the safetensors format.
+# dtype names in the safetensors format.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -38,7 +38,7 @@ _DTYPES = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-# Mapping a file takes about a millisecond, so at least this many bytes are read before it is mapped again.
+# Mapping a file takes about a millisecond, so at least this many bytes are read before remapping.
 _MIN_READ = 4 * 2**20
 
 
@@ -62,10 +62,10 @@ def open_state(path: str | Path) -> LazyStateDict:
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """Load a state dict (see `open_state`) as views of the memory-mapped files.
 
-    Pages are read when they are first used; writing to a tensor in place does not change the file.
+    Pages are read on first use; in-place changes to a tensor do not modify the file.
 
     Raises:
-        UserError: as `open_state`.
+        UserError: see `open_state`.
     """
     return dict(open_state(path))
 
@@ -79,8 +79,8 @@ def save_state(
 ) -> None:
     """Write a state dict to `path` (`x.safetensors`) atomically.
 
-    Above `max_shard_bytes` it is split into `x-00001-of-00003.safetensors`, ... and `x.safetensors.index.json`, the
-    layout of diffusers and transformers. Files of the other layout that an earlier save left are removed.
+    Above `max_shard_bytes` it is split into `x-00001-of-00003.safetensors`, ... and `x.safetensors.index.json`, as in
+    diffusers and transformers. Files of the other layout from an earlier save are removed.
 
     Raises:
         UserError: the file cannot be written (permissions, full disk, a file in place of a folder).
@@ -96,14 +96,14 @@ def write_state(
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
 ) -> None:
-    """`save_state` for an iterator of tensors in any order, so that only one is in memory at a time.
+    """Write a state dict from an iterator of tensors in any order, so that only one is in memory at a time.
 
     Args:
         meta: shapes and dtypes of all tensors, on the meta device.
 
     Raises:
-        UserError: as `save_state`, and whatever the iterator raises.
-        ValueError: the tensors are not those of `meta`.
+        UserError: see `save_state`; also anything that the iterator raises.
+        ValueError: the tensors do not match `meta`.
     """
     path = Path(path)
     if path.suffix != _SUFFIX:
@@ -168,7 +168,7 @@ def _open_shards(index: Path) -> LazyStateDict:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
-    """Shapes and dtypes of a file's tensors (on the meta device), the reader of its values, and its metadata."""
+    """Return a file's tensors on the meta device (shapes and dtypes), the reader of its values, and its metadata."""
     with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")
@@ -201,7 +201,7 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
 def _write_header(
     file: BinaryIO, meta: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> dict[str, tuple[BinaryIO, int]]:
-    """Write the header of a safetensors file; returns the file and byte offset of each tensor.
+    """Write the header of a safetensors file, and return the file and the byte offset of each tensor.
 
     Tensors with wide dtypes come first, so that every tensor is aligned.
     """
@@ -224,7 +224,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _split_shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
-    """Tensors in order, with a new shard wherever the next tensor would exceed `max_bytes`."""
+    """Split tensors into shards in order, starting a new shard if the next tensor would exceed `max_bytes`."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in state.items():
@@ -237,7 +237,7 @@ def _split_shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[di
 
 
 def _remove_other_layout(path: Path, written: Sequence[str]) -> None:
-    """After writing a single file remove old shards and their index, or the reverse, so that readers find only one."""
+    """After writing a single file, remove old shards and their index, or vice versa, so that readers find only one."""
     shard = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}\.safetensors")
     for other in path.parent.iterdir():
         is_index = other.name == path.stem + _INDEX_SUFFIX and len(written) == 1

@@ -1,7 +1,7 @@
-"""Strict loading of state dicts: every expected tensor with its shape, finite values, and nothing else.
+"""Strict loading of state dicts: names and shapes must match exactly, and all values must be finite.
 
-The network is built on the meta device. Each tensor is made from those of the file (`keymap`), cast and checked before
-the next one is read, so that memory holds the finished tensors and at most one unfinished one.
+The network is built on the meta device. Each tensor is built from those in the file (`keymap`), cast and checked before
+the next one is read, so that at most one unfinished tensor is in memory at a time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,17 +27,17 @@ def load_strict(
 ) -> None:
     """Load `state` into `module`, which may be on the meta device, without copying tensors that need no conversion.
 
-    A tensor of a file that is used as it is remains a view of the mapped file.
+    Tensors that need no conversion remain views of the mapped file.
 
     Args:
-        where: the file, for error messages.
+        where: path of the file, for error messages.
         rules: keymap from the names of `state` (external) to those of the module (internal).
-        dtype: dtype of the parameters; None keeps that of the file. Integers are never cast.
-        device: device of the parameters; None keeps that of `state`.
+        dtype: dtype of the parameters; None keeps the file's dtypes. Integers are never cast.
+        device: device of the parameters; None keeps the device of `state`.
 
     Raises:
-        UserError: tensors are missing, unexpected, have another shape, contain NaN or infinity, or values too large for
-            `dtype`. The message lists them.
+        UserError: tensors are missing, unexpected, have the wrong shape, or contain NaN, infinity or values too large
+            for `dtype`. The message lists them.
     """
     tensors = convert_tensors(state, module.state_dict(), where=where, rules=rules, dtype=dtype, device=device)
     module.load_state_dict(dict(tensors), assign=True)
@@ -56,16 +56,16 @@ def convert_tensors(
     device: torch.device | str | None = None,
     keep: bool = True,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of `expected`, made from those of `state`, in the order of the file.
+    """Yield the tensors of `expected`, converted from those of `state`, in file order.
 
     Args:
-        expected: a state dict with the wanted names and shapes; its values are ignored.
-        keep: whether the caller keeps the tensors; if not, each one is valid only until the next.
+        expected: a state dict with the expected names and shapes; its values are ignored.
+        keep: whether the caller keeps the tensors; if not, each is valid only until the next one is yielded.
 
-    The other arguments are those of `load_strict`.
+    See `load_strict` for the other arguments.
 
     Raises:
-        UserError: as `load_strict`; mismatches before any value is read, bad values after the last tensor.
+        UserError: see `load_strict`. Mismatches are raised before reading values, invalid values after the last tensor.
     """
     check_matches(state, expected, where=where, rules=rules)
     non_finite: list[str] = []
@@ -85,10 +85,10 @@ def convert_into(
 ) -> None:
     """Fill the tensors of `out`, which keep their dtype and device, from those of `state`.
 
-    Casts and merges happen while copying, without temporary tensors.
+    Tensors are cast and merged while copying, without temporary tensors.
 
     Raises:
-        UserError: as `load_strict`; bad values after the last tensor.
+        UserError: see `load_strict`. Invalid values are raised after the last tensor.
     """
     check_matches(state, out, where=where, rules=rules)
     non_finite: list[str] = []
@@ -102,7 +102,7 @@ def convert_into(
         if not all(_is_finite(part, target.dtype) for part in checked):
             overflows, dtype = all(_is_finite(part) for part in checked), target.dtype
             (too_large if overflows else non_finite).append(" + ".join(external_names(name, rules)))
-        if not is_8_bit:  # copy after the check: a copy to a GPU waits for the kernels that are running
+        if not is_8_bit:  # copy after the check: a copy to a GPU waits for running kernels
             join_into(name, rules, parts, target)
     _check_values(non_finite, too_large, where, dtype)
 
@@ -113,7 +113,7 @@ def check_matches(
     """Check that `state` has exactly the names and shapes of `expected`.
 
     Raises:
-        UserError: it has not; the message lists missing and unexpected tensors and those of another shape.
+        UserError: they do not match; the message lists missing, unexpected and misshapen tensors.
     """
     if mismatches := find_mismatches(state, expected, rules=rules):
         raise UserError(f"the weights in {where} do not match their config: {'; '.join(mismatches)}")
@@ -122,10 +122,10 @@ def check_matches(
 def find_mismatches(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, rules: Sequence[Rule] = ()
 ) -> list[str]:
-    """Differences in names and shapes, one phrase per kind, with the names of the file. Reads no values.
+    """List differences in names and shapes, one phrase per kind, using the file's names. Reads no values.
 
     Raises:
-        UserError: the shapes of tensors that are joined do not match.
+        UserError: tensors to join have mismatched shapes.
     """
     found = to_internal(meta_tensors(state), rules)
     mismatches = []
@@ -145,7 +145,7 @@ def find_mismatches(
 
 
 def source_names(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:
-    """The tensors of `state` that make up an internal tensor, or `name` itself if `state` has internal names."""
+    """Return the names in `state` that make up an internal tensor, or `name` itself if `state` has internal names."""
     sources = external_names(name, rules)
     return sources if all(part in state for part in sources) else (name,)
 
@@ -165,14 +165,14 @@ def _convert(
     if keep and not join_copies(name, rules) and kind == stored[0].dtype and str(device or "cpu") == "cpu":
         parts = [state[part] for part in sources]
     else:
-        # Move before the cast, because a GPU casts faster; cast before the join, so that no temporary tensor is larger
+        # Move before casting, because a GPU casts faster; cast before joining, so that no temporary tensor is larger
         # than the result.
         parts = [read_transient(state, part).to(device=device).to(dtype=kind) for part in sources]
     return join_tensor(name, rules, parts).contiguous()
 
 
 def _in_file_order(expected: Iterable[str], state: Mapping[str, Tensor], rules: Sequence[Rule]) -> list[str]:
-    """Names in the order of the file, one file after the other, for sequential reads."""
+    """Sort names by file and position in the file, for sequential reads."""
     at = {name: i for i, name in enumerate(state)}
     return sorted(expected, key=lambda name: at[source_names(name, state, rules)[0]])
 
@@ -192,7 +192,7 @@ def _check_values(non_finite: Sequence[str], too_large: Sequence[str], where: st
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether all values are finite, also after a cast to `dtype`; in one pass over memory, without a mask tensor."""
+    """Return whether all values are finite, including after a cast to `dtype`; one pass, without a mask tensor."""
     if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
         return True
     return all(bool(extreme.to(dtype).isfinite()) for extreme in torch.aminmax(tensor))

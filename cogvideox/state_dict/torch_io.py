@@ -1,9 +1,9 @@
-"""State dicts in PyTorch's own file format (`.pt`, `.pth`, `.bin`, `.ckpt`), read without executing code.
+"""State dicts in PyTorch's file format (`.pt`, `.pth`, `.bin`, `.ckpt`), read without executing code.
 
-These files are pickles, programs that may call any function. Torch's `weights_only` reader allows a short list of
-harmless functions; added here are those used by SAT and DeepSpeed checkpoints: settings (`argparse.Namespace`) and the
-state of random generators (numpy arrays and scalars). The state dict may be nested under `model`, `module` or
-`state_dict`, as SAT, DeepSpeed and Lightning store it.
+These files are pickles, which may call any function. Torch's `weights_only` reader allows a short list of harmless
+functions; this module adds those used by SAT and DeepSpeed checkpoints: settings (`argparse.Namespace`) and RNG states
+(numpy arrays and scalars). The state dict may be nested under `model`, `module` or `state_dict`, as in SAT, DeepSpeed
+and Lightning checkpoints.
 """
 
 import argparse
@@ -31,24 +31,24 @@ _WRAPPERS = ("model", "module", "state_dict")
 
 
 def open_weights(path: str | Path) -> LazyStateDict:
-    """Open a weights file in PyTorch's format (`open_pickle`) or safetensors (`open_state`), by its suffix."""
+    """Open a weights file in PyTorch's format (`open_pickle`) or safetensors (`open_state`), based on its suffix."""
     return open_pickle(path) if str(path).endswith(SUFFIXES) else open_state(path)
 
 
 def open_pickle(path: str | Path) -> LazyStateDict:
     """Open the state dict in a file written by `torch.save`; other content of the file is ignored.
 
-    The tensors stay in the file, which is memory-mapped. Files from PyTorch before 1.6 are read into memory.
+    The file is memory-mapped. Files from PyTorch versions before 1.6 are read into memory.
 
     Raises:
-        UserError: the file is missing, truncated, not a PyTorch file, has no state dict, or would execute code.
+        UserError: the file is missing, truncated or not a PyTorch file, contains no state dict, or would execute code.
     """
     path = Path(path)
     with reading(path, _PROBLEM):
         content = _find_state(_load(path), path)
         meta = {name: tensor.to("meta") for name, tensor in content.items()}
         size, is_mapped = path.stat().st_size, zipfile.is_zipfile(path)
-    # Tied weights count twice; a view that repeats its values can have any size.
+    # Tied weights count twice; an expanded view can have any size.
     if (total := sum(tensor.nbytes for tensor in meta.values())) > 4 * size + 2**26:
         raise UserError(f"cannot read {path}: its tensors have {total:,} bytes, but the file has {size:,}")
     if empty := [name for name, tensor in content.items() if tensor.numel() == 0]:
@@ -57,7 +57,7 @@ def open_pickle(path: str | Path) -> LazyStateDict:
             "ZeRO-3 checkpoints; merge the checkpoint with DeepSpeed's zero_to_fp32.py first"
         )
     if is_mapped:
-        del content  # unmaps the file; reading the pickle again takes a tenth of a second
+        del content  # unmap the file; reading the pickle again takes 0.1 s
         file = MappedFile(lambda: _find_state(_load(path), path).__getitem__, max(size // 20, 2**26))
     else:
         file = MappedFile(lambda: content.__getitem__, size)
@@ -80,7 +80,7 @@ def _load(path: Path) -> Any:
 
 
 def _check_records(path: Path) -> None:
-    """Refuse records that are larger in memory than in the file; `torch.save` stores them as they are."""
+    """Reject compressed archives, and records larger than the file in total; `torch.save` never compresses."""
     with zipfile.ZipFile(path) as file:
         records = file.infolist()
     compressed = [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]
@@ -92,17 +92,17 @@ def _check_records(path: Path) -> None:
 
 
 def _calls(path: Path, message: str) -> list[str]:
-    """The functions that a refused pickle would call."""
+    """List the functions that a rejected pickle would call."""
     if zipfile.is_zipfile(path):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     return re.findall(r"GLOBAL ([\w.]+)", message)[:1]
 
 
 def _safe_globals() -> list[Any]:
-    """Functions allowed in addition to torch's list: they create plain values and have no side effects."""
+    """List the functions allowed in addition to torch's: they create plain values and have no side effects."""
     rebuild, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(name)) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
-    # numpy 2 moved these functions, so files refer to them by two names.
+    # numpy 2 moved these functions, so files may refer to them by either name.
     both_names = [
         (function, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")

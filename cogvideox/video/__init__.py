@@ -1,1 +1,1 @@
-"""Videos as files and as tensors."""
+"""Video file I/O, and conversion between frames and tensors."""

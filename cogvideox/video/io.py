@@ -1,5 +1,4 @@
-"""Video files with PyAV: reading of any part of a video at a constant frame rate; writing of mp4, gif and, with Pillow,
-png.
+"""Video file I/O with PyAV: reading segments at a constant frame rate, and writing mp4, gif and (with Pillow) png.
 
 Axes: `t` frames, `h w` height and width in pixels.
 """
@@ -29,14 +28,14 @@ from cogvideox.video.sheet import contact_sheet
 Frames = UInt8[np.ndarray, "t h w 3"]
 Frame = UInt8[np.ndarray, "h w 3"]
 
-# Accurate rounding needs full chroma: alone it darkens every image by two levels.
+# Accurate rounding requires the full-chroma flags: on its own it darkens every image by two levels.
 _ACCURATE = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
 
 
 class NoFrameError(UserError):
-    """A video has no frame in the requested part."""
+    """Raised if a video has no frames in the requested segment."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class VideoInfo:
     """Properties of a video file, from its header.
 
     Attributes:
-        num_frames: from the header, else an estimate.
-        fps: average frame rate; the frames of some files are not evenly spaced.
-        height, width: of a frame as it is shown, in pixels, after rotation.
+        num_frames: number of frames according to the header, or an estimate.
+        fps: average frame rate; some files have a variable frame rate.
+        height, width: displayed frame size in pixels, after rotation.
     """
 
     num_frames: int
@@ -58,7 +57,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read the properties of a video; decodes one frame.
+    """Read the properties of a video by decoding one frame.
 
     Raises:
         UserError: the file is missing, damaged or not a video.
@@ -88,20 +87,20 @@ def read(
 ) -> tuple[Frames, float]:
     """Read the frames of a video between two times, at a constant frame rate.
 
-    Frame k is the one nearest to `start + k / fps`. So files with a variable frame rate keep their pace, a lower frame
-    rate drops frames, and a higher one repeats them.
+    Frame k is the one nearest to `start + k / fps`. So files with a variable frame rate keep their timing, a lower
+    frame rate drops frames, and a higher one repeats them.
 
     Args:
         start, end: seconds from the first frame; by default the whole video. `end` is exclusive.
-        fps: frame rate of the result; by default the average frame rate of the file, which gives every frame.
+        fps: frame rate of the result; defaults to the average frame rate of the file, which returns every frame.
         max_frames: maximum number of frames.
-        transform: applied to each frame as it is decoded, such as a resize, so that full-size frames are not kept.
+        transform: function applied to each decoded frame, such as a resize, so that full-size frames are not kept.
 
     Returns:
         The frames and their frame rate.
 
     Raises:
-        UserError: the file is missing, damaged or not a video, or has no frame in this part (`NoFrameError`).
+        UserError: the file is missing, damaged or not a video, or has no frames in this segment (`NoFrameError`).
     """
     start, end = start or 0.0, math.inf if end is None else end
     if not 0 <= start < end:
@@ -124,7 +123,7 @@ def read(
 
 
 def read_image(path: str | Path) -> Frame:
-    """Read an image, upright and at its own size, or the first frame of a video.
+    """Read an image (upright, at its original size), or the first frame of a video.
 
     Raises:
         UserError: the file is missing, damaged or not an image.
@@ -137,10 +136,10 @@ def read_image(path: str | Path) -> Frame:
 
 
 def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps: float) -> None:
-    """Write frames, as uint8 or in 0..1, atomically, in the format given by the suffix of `path`.
+    """Write uint8 frames, or float frames in 0..1, atomically, in the format given by the suffix of `path`.
 
     Raises:
-        UserError: an unknown suffix, no permission, or a full disk.
+        UserError: unsupported suffix, no permission, or full disk.
     """
     path = Path(path)
     check_format(path)
@@ -152,10 +151,10 @@ def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps
 
 
 def check_format(path: Path) -> None:
-    """Check that the suffix of `path` is a format that can be written.
+    """Check that the suffix of `path` is a supported output format.
 
     Raises:
-        UserError: it is not; the message lists the formats.
+        UserError: unsupported suffix; the message lists the supported formats.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"cannot write {path}: the name of a video must end in {', '.join(FORMATS)}")
@@ -169,7 +168,7 @@ def _open(
     options = {"max_pixels": str(limit("PIXELS"))}
     with reading(path, f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"):
         try:
-            # An absolute path, because FFmpeg interprets names like "http:..." and "concat:...".
+            # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
             with av.open(str(Path(path).absolute()), options=options) as container:
                 if not container.streams.video:
                     raise UserError(f"cannot read {path}: it contains no {kind}")
@@ -180,15 +179,15 @@ def _open(
                 yield container, stream
         except av.error.FFmpegError as error:
             _check_pixels(path, *_size_in_header(path))
-            if error.errno == errno.EINVAL:  # which is all that FFmpeg says
+            if error.errno == errno.EINVAL:  # the only information FFmpeg provides
                 most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
                 raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
             raise error
 
 
 def _rate(stream: av.video.stream.VideoStream) -> float:
-    """Average frame rate. Some headers only guess it from the first frames, so it is computed from the duration."""
-    # Streams without any timing are still images and raw streams, for which FFmpeg assumes 25 fps.
+    """Return the average frame rate, computed from the duration because some headers guess it from the first frames."""
+    # Still images and raw streams have no timing; FFmpeg assumes 25 fps for them.
     from_header = float(stream.average_rate or stream.guessed_rate or 25)
     if not (stream.frames and stream.duration and stream.time_base):
         return from_header
@@ -204,7 +203,7 @@ def _resample(
     fps: float,
     max_frames: int | None,
 ) -> Iterator[Frame]:
-    """The frames nearest to start, start + 1/fps, ... before `end`, each decoded once."""
+    """Yield the frames nearest to start, start + 1/fps, ... before `end`, decoding each frame once."""
     num_frames = 0
     target = start
     size: tuple[int, int] | None = None
@@ -212,7 +211,7 @@ def _resample(
     for time, frame in _timed_frames(container, stream, start):
         if previous is not None:
             image = None
-            # The previous frame is the nearest up to halfway to this one, and the last frame up to its own end.
+            # The previous frame is the nearest until halfway to this one; the last frame is until its own end.
             until = time - 0.01 / fps if frame is None else (previous[0] + time) / 2
             if target < min(until, end):
                 gap = min(time, end) - max(previous[0], start)
@@ -232,10 +231,10 @@ def _resample(
 
 
 def _collect(path: str | Path, frames: Iterable[Frame]) -> Frames | None:
-    """The frames in one array, whose memory grows with them; None if there are none.
+    """Collect frames into one array that grows as needed; None if there are no frames.
 
     Raises:
-        UserError: they are too many, or differ in size.
+        UserError: there are too many frames, or their sizes differ.
     """
     pixels, shape = bytearray(), None
     for frame in frames:
@@ -252,11 +251,11 @@ def _check_pixels(path: str | Path, width: int, height: int) -> None:
 
 
 def _size_in_header(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image, without decoding it; zeros for what is no image."""
+    """Return width and height of an image without decoding it; zeros if the file is not an image."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return image.size
-    except Image.DecompressionBombError:  # above Pillow's own limit, twice ours by default
+    except Image.DecompressionBombError:  # above Pillow's own limit, by default twice the limit of this package
         most = limit("PIXELS")
         raise UserError(
             f"cannot read {path}: its number of pixels is above the limit of {most:,}; COGVIDEOX_MAX_PIXELS raises it"
@@ -268,7 +267,7 @@ def _size_in_header(path: str | Path) -> tuple[int, int]:
 def _timed_frames(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, start: float
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """Frames from `start` or shortly before it, with their times in seconds; then None with the end of the last one."""
+    """Yield frames and times in seconds from `start` or shortly before it, then None and the last frame's end time."""
     origin, tick, rate = stream.start_time or 0, stream.time_base or Fraction(1), _rate(stream)
 
     def seconds(frame: av.VideoFrame, number: int) -> float:
@@ -279,7 +278,7 @@ def _timed_frames(
         container.seek(origin + int(start / tick), stream=stream)
         first = next(frames := container.decode(stream), None)
         if first is None or first.pts is None or seconds(first, 0) > start:
-            # The seek went too far, or the frames have no times: decode from the beginning.
+            # The seek overshot, or the frames have no timestamps: decode from the beginning.
             container.seek(origin, stream=stream)
             frames = container.decode(stream)
         else:
@@ -294,7 +293,7 @@ def _timed_frames(
 
 
 def _to_rgb(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
-    """A decoded frame in RGB, upright, at the size (before rotation) of the first frame."""
+    """Convert a decoded frame to upright RGB at the size (before rotation) of the first frame."""
     matrix = frame.colorspace
     if matrix == 2 and frame.height >= 720:  # unspecified: players assume BT.709 for HD and BT.601 for smaller videos
         matrix = Colorspace.ITU709
@@ -324,7 +323,7 @@ def _check_fps(fps: float) -> None:
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
-    """Write H.264 in yuv420p with the index at the start of the file, which every browser and player opens.
+    """Write H.264 in yuv420p with the index at the start of the file, for compatibility with browsers and players.
 
     yuv420p halves the color resolution, so an odd height or width is padded by one row or column.
     """
@@ -334,11 +333,11 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        # Small videos are viewed enlarged and cost little, so their quality is higher. mbtree is off: its AVX-512 code
-        # reads uninitialized memory at widths that are not a multiple of 128, so equal frames could give other files.
+        # Small videos are viewed enlarged and are cheap to store, so they get higher quality. mbtree is off: its
+        # AVX-512 code reads uninitialized memory at widths that are not a multiple of 128, so its output may vary.
         quality = "12" if height * width <= 256 * 256 else "15"
         stream.options = {"crf": quality, "preset": "medium", "mbtree": "0"}
-        # Written to the file, because players assume different defaults.
+        # Store the color space in the file, because players assume different defaults.
         codec = stream.codec_context
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -356,7 +355,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
 
 
 def _write_gif(path: Path, frames: Frames, fps: float) -> None:
-    """Write an endless loop, with one palette of 256 colors computed from this video."""
+    """Write an endlessly looping GIF with one palette of 256 colors for the whole video."""
     if fps > 50:
         warnings.warn("gif files have at most 50 fps, so this one plays slower than requested", stacklevel=4)
         fps = 50

@@ -1,4 +1,4 @@
-"""Pictures that show many frames: a contact sheet of one video, or several videos side by side with labels.
+"""Contact sheets of one video, and labelled frame rows of several videos side by side.
 
 Axes: `n` videos, `k` frames of each that are shown, `t` frames, `h w` height and width in pixels.
 """
@@ -12,18 +12,18 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 MAX_FRAMES = 64
-"""A contact sheet of more frames shows this many of them, evenly spaced."""
+"""Maximum number of frames on a contact sheet; longer videos are sampled at even spacing."""
 GAP = 4  # pixels between labelled videos, and between the frames of a contact sheet
 MAX_LINES = 3
-"""Longer labels end in dots."""
+"""Maximum number of lines of a label; longer labels are truncated."""
 
 Sheet = UInt8[np.ndarray, "sheet_h sheet_w 3"]
 
 
 def contact_sheet(frames: UInt8[np.ndarray, "t h w 3"]) -> Sheet:
-    """Returns the frames of a video in reading order on a white picture; a single frame is returned as it is.
+    """Lay out the frames of a video in reading order on white; a single frame is returned unchanged.
 
-    Small frames are enlarged and large ones reduced, to between 192 and 320 pixels on the longer side.
+    Frames are resized so that the longer side is between 192 and 320 pixels.
     """
     if len(frames) == 1:
         return frames[0]
@@ -33,7 +33,7 @@ def contact_sheet(frames: UInt8[np.ndarray, "t h w 3"]) -> Sheet:
     longest = max(height, width)
     scale = max(1, 192 // longest) if longest <= 320 else 320 / longest
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    # One row where it stays legible, else about three wide to two high.
+    # One row if it stays legible, otherwise an aspect ratio of about 3:2.
     columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
     rows = math.ceil(len(frames) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), "white")
@@ -44,7 +44,7 @@ def contact_sheet(frames: UInt8[np.ndarray, "t h w 3"]) -> Sheet:
 
 
 def ends_and_middle(num_frames: int) -> list[int]:
-    """Indices of the first, the middle and the last frame, without repeats: 9 -> [0, 4, 8], 1 -> [0]."""
+    """Return the indices of the first, middle and last frame, without repeats: 9 -> [0, 4, 8], 1 -> [0]."""
     return sorted({0, num_frames // 2, num_frames - 1})
 
 
@@ -54,10 +54,10 @@ def side_by_side(
     labels: Sequence[str] | None = None,
     font_size: int | None = None,
 ) -> Sheet:
-    """Returns the frames of each video in a row, at most `columns` videos beside each other, on black.
+    """Show the frames of each video in a row, with at most `columns` videos side by side, on black.
 
-    labels: a text above each video, such as its prompt.
-    font_size: of the labels, in pixels; by default a sixth of the height of a frame, in 11 to 32.
+    labels: text above each video, such as its prompt.
+    font_size: font size of the labels in pixels; defaults to one sixth of the frame height, clamped to 11..32.
     """
     columns = min(columns, len(shown))
     tiles = rearrange(shown, "n k h w c -> n h (k w) c")
@@ -70,7 +70,7 @@ def side_by_side(
 
 
 def _labels(texts: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarray, "n label_h w 3"]:
-    """White text on black for each label, all of the height of the longest."""
+    """Render each label as white text on black, all with the height of the tallest."""
     font = ImageFont.load_default(font_size)
     wrapped = [_wrapped(text, font, width - 2 * GAP) for text in texts]
     height = round(1.25 * font_size) * max(map(len, wrapped)) + GAP
@@ -85,7 +85,7 @@ def _labels(texts: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarra
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """The words of a text in at most `MAX_LINES` lines that fit the width; dots for those that are left out."""
+    """Wrap a text into at most `MAX_LINES` lines that fit the width; the omitted rest is marked by dots."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".lstrip()

@@ -1,4 +1,4 @@
-"""Conversion between frames, uint8 [... t h w 3], and model videos, float [... 3 t h w] in [-1, 1]. Resizing."""
+"""Resizing, and conversion between frames (uint8 [... t h w 3]) and model videos (float [... 3 t h w] in [-1, 1])."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def to_model(frames: UInt8[Tensor, "*b t h w 3"]) -> Float[Tensor, "*b 3 t h w"]
 
 
 def to_unit(video: Float[Tensor, "*b 3 t h w"]) -> Float[Tensor, "*b t h w 3"]:
-    """Convert a model video to float frames, clipped to 0..1."""
+    """Convert a model video to float frames clipped to 0..1."""
     return (rearrange(video, "... c t h w -> ... t h w c").float() / 2 + 0.5).clamp(0, 1)
 
 

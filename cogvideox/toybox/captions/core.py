@@ -18,7 +18,7 @@ from cogvideox.toybox.captions.vocabulary import (
 from cogvideox.toybox.scenes.grammar import CORE, CORE_COLORS, Scene
 
 MAX_WORDS = 19
-"""Number of words of the longest caption."""
+"""Number of words in the longest caption."""
 
 # The first word of each row is the fact's own name and is used most; the others are synonyms. Colors, sizes and
 # backgrounds share the vocabulary of the full grammar, so a new synonym there would change these frozen captions too.
@@ -121,7 +121,7 @@ def _omitted_facts(style: str, rng: np.random.Generator) -> set[str]:
 
 def _word(name: str, value: str, rng: np.random.Generator) -> str:
     words = SYNONYMS[name][value]
-    # Both numbers are always drawn, so that the words of one fact do not change the random numbers of the next.
+    # Both numbers are always sampled, so that the words of one fact do not change the random numbers of the next.
     u, which = rng.random(), rng.random()
     if len(words) == 1 or u >= SYNONYM_PROBABILITY + 0.2 * (name == "motion"):
         return words[0]
@@ -129,7 +129,7 @@ def _word(name: str, value: str, rng: np.random.Generator) -> str:
 
 
 def _phrases(table: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, str]]:
-    """Every phrase that names a fact: those of `SYNONYMS`, and others that people type."""
+    """Return every phrase that names a fact: those in `SYNONYMS`, and others that users type."""
     phrases = {
         phrase: (name, value) for name, values in table.items() for value, words in values.items() for phrase in words
     }

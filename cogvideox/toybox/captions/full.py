@@ -18,9 +18,9 @@ from cogvideox.toybox.scenes.grammar import COUNTS, MOTIONS, ZOOMS, Scene
 T = TypeVar("T")
 
 FULL_MAX_WORDS = 38
-"""Number of words of the longest caption."""
+"""Number of words in the longest caption."""
 DEFAULT_FACT_PROBABILITY = 0.2
-"""How often daylight, a plain floor or a fixed camera is named."""
+"""Probability of naming daylight, a plain floor or a fixed camera."""
 
 
 def caption_full_scene(scene: Scene, style: str, rng: np.random.Generator, *, image: bool, complete: bool) -> str:
@@ -81,7 +81,7 @@ def _clauses(
     participle: bool,
     brief: bool,
 ) -> str:
-    """The toys with their motions: "a ball moves left" or, as participles, "a ball moving left"."""
+    """Describe the toys and their motions: "a ball moves left" or, as participles, "a ball moving left"."""
     motions = [kind[3] for kind in kinds]
     if len(set(motions)) == 1:
         several = len(names) > 1 or counts[0] > 1
@@ -94,7 +94,7 @@ def _clauses(
 
 
 def _verb(motion: str, rng: np.random.Generator, form: int, *, brief: bool) -> str:
-    """A verb for a motion; `form` is an index into `vocabulary.Verb`."""
+    """Choose a verb for a motion; `form` is an index into `vocabulary.Verb`."""
     if motion not in MOTIONS:
         return _word(vocabulary.MOTION_VERBS[motion], rng)[form]
     if motion == "still":

@@ -152,7 +152,7 @@ class _Parser:
 
 
 def _rows() -> Iterable[tuple[str, str, str]]:
-    """Every known phrase, with the name and value of what it says."""
+    """Yield every known phrase with the name and value of the fact it states."""
     tables = {
         "hue": vocabulary.COLORS,
         "size": vocabulary.SIZES,

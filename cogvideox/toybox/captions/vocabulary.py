@@ -102,5 +102,5 @@ def article(phrase: str) -> str:
 
 
 def pick(options: Sequence[T], rng: np.random.Generator) -> T:
-    """Return one of the options, all with equal probability."""
+    """Choose one of the options uniformly at random."""
     return options[int(rng.integers(len(options)))]

@@ -1,4 +1,4 @@
-"""Background, light, pattern and camera of a full-grammar scene, read from pixels. Used by `judge.full` alone.
+"""Reads background, light, pattern and camera of a full-grammar scene from pixels. Used only by `judge.full`.
 
 - background and light: of all backgrounds under all lights, the one closest to the pixels; shadows and toys are few
   enough pixels not to matter.
@@ -25,7 +25,7 @@ from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, FULL
 Video = Float[Tensor, "b t 3 h w"]
 Map = Float[Tensor, "b t h w"]
 
-MAX_PIXEL_DISTANCE = 0.15  # color distances are clipped here: beyond, a pixel is not floor at all
+MAX_PIXEL_DISTANCE = 0.15  # color distances are clipped here; pixels beyond it are not floor
 MAX_MEAN_DISTANCE = 0.10  # mean color distance above which no background of the grammar is recognized
 MIN_BRIGHTNESS = 0.28  # of a floor's color under shadow, pattern and falloff together
 MAX_BRIGHTNESS = 1.12
@@ -85,7 +85,7 @@ def read_scene_facts(
     """Read the facts of each scene from the results of `white_balance`, using the pixels that no toy covers.
 
     Args:
-        is_floor: which pixels those are.
+        is_floor: mask of these pixels.
     """
     h, w = brightness.shape[-2:]
     kinds = [kind or ("gray", "day") for kind in found]
@@ -145,7 +145,7 @@ def _camera(
 def _distance(
     pixels: Video, color: Float[Tensor, "3"], lit_floor: Float[Tensor, "h w"], background: str
 ) -> Float[Tensor, " b"]:
-    """Mean distance of pixels from a lit and patterned floor, each clipped to `MAX_PIXEL_DISTANCE`."""
+    """Return the mean distance of pixels from a lit and patterned floor, each clipped to `MAX_PIXEL_DISTANCE`."""
     floor = color.view(3, 1, 1) * lit_floor
     low, high = sorted(shades(background))
     share = ((pixels * floor).sum(dim=2) / floor.square().sum(dim=0)).clamp_(low, high)

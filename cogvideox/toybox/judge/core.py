@@ -94,7 +94,7 @@ def _measure(video: Float[Tensor, "b t 3 h w"]) -> Measurement:
 
 @functools.cache
 def _reference_measurements() -> tuple[list[tuple[str, str, str]], Float[Tensor, "m 3"]]:
-    """For every shape, color and background: measured area at radius 1, and offset of the measured center."""
+    """Measure area at radius 1 and offset of the measured center for every shape, color and background."""
     radius = 0.15
     kinds = list(itertools.product(CORE.shapes, CORE.colors, CORE.backgrounds))
     clips = render_scenes([_still_scene(*kind, 0.0, 0.0, radius) for kind in kinds], num_frames=1)
@@ -134,7 +134,7 @@ def _shapes(
     colors: Int[Tensor, " b"],
     floors: Int[Tensor, " b"],
 ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-    """The shape whose rendering is closest to the pixels, and the radius that it needs."""
+    """Return the shape whose rendering is closest to the pixels, and its radius for the observed area."""
     b, t, _, h, w = video.shape
     kinds, references = _reference_measurements()
     index_of = {kind: index for index, kind in enumerate(kinds)}
@@ -177,7 +177,7 @@ def _motion(x: Float[Tensor, " t"], y: Float[Tensor, " t"]) -> str | None:
 
 
 def _toy_colors(observed: Float[Tensor, "b 3"], floor: Float[Tensor, "b 3"]) -> Int[Tensor, " b"]:
-    """The nearest palette color, under some light and with some of the floor's color mixed in."""
+    """Return the nearest palette color under any light, allowing for some of the floor's color mixed in."""
     palette = torch.tensor(list(CORE_COLORS.values()))
     best = torch.full((len(observed), len(palette)), torch.inf)
     for mixed, light in itertools.product((0.0, 0.15, 0.3, 0.45), (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)):

@@ -94,7 +94,7 @@ def _read_toy(track: Track, scene: SceneFacts, background: str) -> ObservedFacts
 
 
 def _color(observed: Float[Tensor, "3"], background: str) -> str:
-    """The nearest palette color, under some brightness and with some of the floor's color mixed in."""
+    """Return the nearest palette color at any brightness, allowing for some of the floor's color mixed in."""
     floor = torch.tensor(BACKGROUND_COLORS[background])
     guesses = _palette()
     mixed = torch.tensor([0.0, 0.12, 0.25]).view(-1, 1, 1, 1)
@@ -109,7 +109,7 @@ def _palette() -> Float[Tensor, "levels colors 3"]:
 
 
 def _shape(blobs: list[Blob], color: str, light: str, *, rotated: bool) -> tuple[str | None, float | None]:
-    """The shape with the closest reference patch, and the radius it needs; if `rotated`, at any rotation angle."""
+    """Return the shape with the closest reference patch, at any angle if `rotated`, and its radius."""
     names, angles, references, areas = _reference_patches(color if color in ("white", "black") else "blue", light)
     chosen = [blobs[i] for i in sorted({0, len(blobs) // 4, len(blobs) // 2, 3 * len(blobs) // 4, len(blobs) - 1})]
     patches = torch.stack([blob.patch for blob in chosen])
@@ -129,7 +129,7 @@ def _shape(blobs: list[Blob], color: str, light: str, *, rotated: bool) -> tuple
 def _reference_patches(
     color: str, light: str
 ) -> tuple[list[str], list[int], Float[Tensor, "m 2 s s"], Float[Tensor, " m"]]:
-    """Every shape, small and large, at several rotation angles: shape, angle, patch and area at radius 1 of each."""
+    """Render every shape, small and large, at several angles: shape, angle, patch and area at radius 1 of each."""
     background = {"white": "brown", "black": "white"}.get(color, "white")
     names, angles, scenes = [], [], []
     for shape, radius in itertools.product(FULL.shapes, SIZES.values()):

@@ -75,7 +75,7 @@ def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, Fac
     """Judge one clip against a free-form prompt by the full grammar, which includes the core grammar.
 
     Returns:
-        A check for each fact that the prompt names; empty if it names nothing of the toybox.
+        A check for each fact that the prompt names; empty if it names no toybox facts.
     """
     expected = parse_prompt(prompt, "full")
     observed = _match_toys(read_scenes(frames[None])[0], expected)
@@ -97,7 +97,7 @@ def fact_accuracies(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
 
 
 def _accuracy(name: str, correct: Sequence[bool]) -> Score:
-    """A proportion with its 95 % interval (Wilson 1927)."""
+    """Return a proportion with its 95% Wilson score interval (Wilson 1927)."""
     z, total = 1.96, len(correct)
     share = sum(correct) / total
     center = (share + z * z / (2 * total)) / (1 + z * z / total)
@@ -111,7 +111,7 @@ def _accuracy(name: str, correct: Sequence[bool]) -> Score:
 
 
 def _match_toys(reading: SceneReading, expected: Mapping[str, str]) -> ObservedFacts:
-    """The observed value of each expected fact, under the best assignment of observed toys to expected toys."""
+    """Return the observed value of each expected fact, under the best assignment of observed to expected toys."""
     count = 0
     while any(fact_name(name, count + 1) in expected for name in TOY_FACTS):
         count += 1

@@ -44,7 +44,7 @@ def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tenso
 
     Args:
         white: the video in white light.
-        floor: what it would show without toys.
+        floor: the same video without toys.
     """
     b, t = white.shape[:2]
     distance = (white - floor).square_().sum(dim=2).sqrt_()
@@ -142,7 +142,7 @@ def _without_nested(blobs: list[Blob]) -> list[Blob]:
 
 
 def _track(frames: list[list[Blob]]) -> list[Track]:
-    """Link blobs of successive frames, greedily by position and color; drops short tracks."""
+    """Link blobs of successive frames greedily by position and color, and drop short tracks."""
     tracks: list[Track] = []
     for frame, blobs in enumerate(frames):
         pairs = []

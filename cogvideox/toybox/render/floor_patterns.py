@@ -28,12 +28,12 @@ WAVES = {
 
 
 def shades(background: str) -> tuple[float, float]:
-    """The two brightness levels of a patterned floor, as multiples of its color."""
+    """Return the two brightness levels of a patterned floor, as multiples of its color."""
     return (1.0, SHADE_OF_BLACK) if background == "black" else (1.0, SHADE)
 
 
 def frequencies(pattern: str) -> Float[Tensor, "waves 2"]:
-    """The strongest waves of a pattern, in cycles per frame side along x and y."""
+    """Return the strongest waves of a pattern, in cycles per frame side along x and y."""
     return torch.tensor(WAVES[pattern]) / PERIODS[pattern] / torch.tensor([1.0, CELL_ASPECT])
 
 
@@ -45,7 +45,7 @@ def brightness(
     shade: Float[Tensor, "n 1 1"],
     edge: float | Float[Tensor, "n 1 1"],
 ) -> Float[Tensor, "n y x"]:
-    """The factor on the floor's color at positions on the floor.
+    """Compute the factor on the floor's color at positions on the floor.
 
     Args:
         phase: offset of the pattern of each frame, in periods along x and y.

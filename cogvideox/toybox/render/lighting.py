@@ -39,7 +39,7 @@ class LightSource:
         return normalize(self.direction + TOWARDS_CAMERA, dim=0)
 
     def floor_brightness(self, x: Float[Tensor, "*x"], y: Float[Tensor, "*y"]) -> Float[Tensor, "*xy"]:
-        """Brightness of the floor at positions in the frame, a little lower away from the light."""
+        """Compute the floor's brightness at positions in the frame; it decreases away from the light."""
         return self.brightness - self.falloff * ((x - self.center[0]) ** 2 + (y - self.center[1]) ** 2)
 
 

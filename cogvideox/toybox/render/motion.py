@@ -43,7 +43,7 @@ class Poses:
 
 
 def toy_poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[Tensor, "b 1"]) -> Poses:
-    """The poses of one toy per row at `times`, in seconds and at most `seconds`."""
+    """Compute the poses of one toy per row at `times`, in seconds; they must not exceed `seconds`."""
 
     def column(values: Sequence[float]) -> Float[Tensor, "b 1"]:
         return torch.tensor(values).view(-1, 1)
@@ -73,7 +73,7 @@ def toy_poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[T
 
 
 def swept_box(toy: Toy, seconds: float) -> Box:
-    """The bounding box of everything that a toy covers during a clip."""
+    """Return the bounding box of the region that a toy covers during a clip."""
     left = right = toy.x
     top = bottom = toy.y
     radius = toy.radius

@@ -2,7 +2,7 @@
 
 Everything is analytic: a silhouette is a signed distance (anti-aliased over about one pixel), a surface is shaded from
 its normal, and a shadow is a soft ellipse on the floor. Nothing is sampled, so the image is the same at every size
-except for the width of edges. Scenes are rendered in batches; scenes with the same kinds of things share a batch.
+except for the width of edges. Scenes with the same `RenderGroup` are rendered in one batch.
 
 Axes: `n` frames of all clips of a group, concatenated; `y x` pixels; `b t h w` clips, frames, height and width.
 """
@@ -25,7 +25,7 @@ PIXELS_PER_BATCH = 1 << 18  # keeps the intermediate planes in the processor's c
 
 @dataclass(frozen=True)
 class RenderGroup:
-    """What scenes must have in common to be rendered in one batch."""
+    """Properties that scenes must share to be rendered in one batch."""
 
     shapes: tuple[str, ...]
     spinning: tuple[bool, ...]
@@ -35,7 +35,7 @@ class RenderGroup:
 
     @classmethod
     def of(cls, scene: Scene) -> "RenderGroup":
-        """The group of a scene."""
+        """Return the group of a scene."""
         spinning = tuple(toy.motion == "spin" for toy in scene.toys)
         return cls(tuple(toy.shape for toy in scene.toys), spinning, scene.pattern, scene.light, scene.camera)
 
@@ -64,7 +64,7 @@ def render_scene(
 
 
 def pixel_grid(h: int, w: int) -> tuple[Float[Tensor, " w"], Float[Tensor, "h 1"]]:
-    """The x and y coordinates of pixel centers, in scene units."""
+    """Return the x and y coordinates of pixel centers, in scene units."""
     unit = min(h, w)
     return (torch.arange(w) + 0.5 - w / 2) / unit, ((torch.arange(h) + 0.5 - h / 2) / unit)[:, None]
 
@@ -103,7 +103,7 @@ def _render_group(
             shadow_y = shadow_y + pose.height.reshape(-1, 1, 1) / radius  # the shadow stays on the floor
         visible_floor = visible_floor * (1.0 - _shadow(x, y, shadow_y, shadow_scale, light))
         surfaces.append((toys, coverage, shade * coverage, highlight * coverage))
-    # All shadows lie on the floor, so they are applied before the first toy is composited.
+    # All shadows are on the floor, so they are applied before the first toy is composited.
     for number, (toys, coverage, shade, highlight) in enumerate(surfaces):
         color = torch.tensor([TOY_COLORS[toy.color] for toy in toys]).repeat_interleave(num_frames, dim=0)
         keep = (1.0 - coverage) if number else visible_floor * (1.0 - coverage)
@@ -123,7 +123,7 @@ class CameraPose:
 
 
 def _camera_pose(scenes: Sequence[Scene], u: Float[Tensor, "b t"]) -> CameraPose:
-    """Camera poses of scenes with the same camera motion; `u` is the elapsed share of each scene's time."""
+    """Compute camera poses of scenes with the same camera motion; `u` is the elapsed fraction of each scene's time."""
     extent = torch.tensor([scene.camera_extent for scene in scenes]).view(-1, 1)
     dx, dy = PANS.get(scenes[0].camera, (0.0, 0.0))
     zoom = torch.ones_like(u)
@@ -142,7 +142,7 @@ def _pattern(
     num_frames: int,
     pixel: float,
 ) -> ImagePlane:
-    """The brightness factor of the floor pattern as the camera sees it."""
+    """Compute the brightness factor of the floor pattern as seen by the camera."""
     shade = torch.tensor([shades(scene.background)[1] for scene in scenes]).repeat_interleave(num_frames)
     phase = [scene.pattern_phase for scene in scenes for _ in range(num_frames)]
     edge: float | Tensor = 1.2 * pixel
@@ -152,7 +152,7 @@ def _pattern(
 
 
 def _shadow(x: XCoords, y: YCoords, center_y: float | Tensor, scale: float, light: LightSource) -> ImagePlane:
-    """Share of the floor's light that a toy blocks: a soft ellipse, offset away from the light."""
+    """Compute the fraction of the floor's light that a toy blocks: a soft ellipse, offset away from the light."""
     (offset_x, offset_y), (radius_x, radius_y) = light.shadow_offset, light.shadow_radii
     r = ((x - offset_x) / (radius_x * scale)).square() + ((y - center_y - offset_y) / (radius_y * scale)).square()
     return light.shadow_strength * (1.0 - r).clamp_(0.0, 1.0).square()

@@ -19,8 +19,8 @@ TRAVEL = (0.33, 0.42)
 
 
 def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: dict[str, str]) -> Scene:
-    """Sample a scene of the core grammar; `fixed` holds facts that are given."""
-    # One number is drawn per fact even when it is fixed, so that fixing one fact does not change the others.
+    """Sample a scene of the core grammar; `fixed` contains given facts."""
+    # One number is sampled per fact even if it is fixed, so that fixing one fact does not change the others.
     words = {name: getattr(CORE, f"{name}s") for name in FACTS["core"]}
     facts = {name: options[int(rng.integers(len(options)))] for name, options in words.items()} | fixed
     return _place(facts, rng, seconds)

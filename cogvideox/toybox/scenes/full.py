@@ -47,7 +47,7 @@ EXTENT_RANGES = {
 GROWTH_RANGE = (1.6, 1.72)
 ZOOM_RANGE = (1.36, 1.44)
 SCENE_ATTEMPTS, TOY_ATTEMPTS = 20, 16
-"""How often a set of toys, and the place of one toy, is sampled before giving up."""
+"""Maximum number of attempts to sample a set of toys, and to place one toy."""
 
 Uniform = Iterator[float]
 """Random numbers in [0, 1)."""
@@ -105,7 +105,7 @@ def _sample_scene_facts(uniform: Uniform, fixed: Mapping[str, str]) -> dict[str,
 
 
 def _sample_toy_facts(uniform: Uniform, scene: Mapping[str, str], fixed: Mapping[str, str]) -> list[ToyFacts] | None:
-    """Color, shape, size and motion of every toy; None if `fixed` contradicts them."""
+    """Sample color, shape, size and motion of every toy; None if `fixed` contradicts them."""
     count = 1 + FULL.counts.index(scene["count"])
     identical = next(uniform) < IDENTICAL_TOYS_PROBABILITY
     toys: list[ToyFacts] = []
@@ -131,24 +131,24 @@ def _sample_toy_facts(uniform: Uniform, scene: Mapping[str, str], fixed: Mapping
 
 
 def patterns_for(camera: str) -> tuple[str, ...]:
-    """The floor patterns that make a camera motion visible."""
+    """Return the floor patterns that make a camera motion visible."""
     if camera in PANS:
         return ("checkered", "dotted")
     return FULL.patterns if camera == "still" else FULL.patterns[1:]
 
 
 def backgrounds_for(light: str) -> tuple[str, ...]:
-    """The backgrounds that show a light."""
+    """Return the backgrounds on which a light is visible."""
     return tuple(name for name in FULL.backgrounds if name not in UNLIT_BACKGROUNDS[light])
 
 
 def colors_for(background: str) -> tuple[str, ...]:
-    """The toy colors that stand out from a background."""
+    """Return the toy colors that can be distinguished from a background."""
     return tuple(color for color in FULL.colors if color not in CLASHING_COLORS[background])
 
 
 def motions_for(shape: str, camera: str) -> tuple[str, ...]:
-    """The motions that are visible for a shape and a camera motion."""
+    """Return the motions that are visible for a shape and a camera motion."""
     if camera != "still":
         return ("still",)
     return FULL.motions if shape in SPIN_TURNS else tuple(motion for motion in FULL.motions if motion != "spin")
@@ -157,7 +157,7 @@ def motions_for(shape: str, camera: str) -> tuple[str, ...]:
 def _place(
     facts: Sequence[ToyFacts], camera: str, camera_extent: float, seconds: float, uniform: Uniform
 ) -> tuple[Toy, ...] | None:
-    """Toys that stay inside the frame and apart, large ones placed first; None if one of them does not fit."""
+    """Place toys inside the frame without contact, large ones first; None if one of them does not fit."""
     toys: dict[int, Toy] = {}
     boxes: list[Box] = []
     for index in sorted(range(len(facts)), key=lambda i: facts[i][2] != "large"):
@@ -178,7 +178,7 @@ def _place(
 def _place_toy(
     facts: ToyFacts, camera: str, camera_extent: float, count: str, seconds: float, uniform: Uniform
 ) -> Toy | None:
-    """A toy at a random place within the limits that its motion and the camera's leave; None if there is no place."""
+    """Place a toy at random within the limits set by its own and the camera's motion; None if it does not fit."""
     color, shape, size, motion = facts
     radius = SIZES[size] * (1.0 + SIZE_JITTER * (2.0 * next(uniform) - 1.0))
     distance = _lerp(EXTENT_RANGES.get(motion, (0.0, 0.0)), next(uniform)) * EXTENT_SCALE[count]
@@ -200,7 +200,7 @@ def _place_toy(
 
 
 def _position_limits(box: Box, camera: str, camera_extent: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Lowest and highest (x, y) of a toy whose bounding box at the origin is `box`."""
+    """Return the minimum and maximum (x, y) of a toy whose bounding box at the origin is `box`."""
     left, top, right, bottom = box
     edge = 0.5 - MARGIN
     if camera in ZOOMS:

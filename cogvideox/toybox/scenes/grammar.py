@@ -187,15 +187,15 @@ class Scene:
 
 
 def fact_name(name: str, toy: int) -> str:
-    """The name of a fact of toy number `toy`, from 1: `color` for the first, `color 2` for the second."""
+    """Return the name of a fact of toy number `toy`, from 1: `color` for the first, `color 2` for the second."""
     return name if toy == 1 else f"{name} {toy}"
 
 
 def is_withheld_triple(color: str, shape: str, motion: str) -> bool:
-    """Whether a composition is withheld from training (the rule is at the top of this file)."""
+    """Return whether a composition is withheld from training (the rule is at the top of this file)."""
     return zlib.crc32(f"toybox 39 {color} {shape} {motion}".encode()) % 10 == 0
 
 
 def is_withheld(scene: Scene) -> bool:
-    """Whether any toy of the scene is a withheld composition."""
+    """Return whether any toy of the scene is a withheld composition."""
     return any(is_withheld_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)
