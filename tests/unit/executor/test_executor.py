@@ -37,17 +37,17 @@ class Squares:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_results_come_in_input_order(workers):
+def test_results_keep_input_order(workers):
     assert list(run(Squares(), BATCHES, workers=workers)) == [[1, 4], [9], [], [16, 25, 36], [49]]
 
 
 @pytest.mark.parametrize("task", [Squares(bad=3), Squares(closed=True)])
-def test_an_error_in_a_worker_is_raised_in_the_parent(task):
+def test_worker_error_is_raised_in_parent(task):
     with pytest.raises(UserError, match=r"3 is bad|the model is missing"):
         list(run(task, BATCHES, workers=1))
 
 
-def test_a_killed_worker_raises_a_user_error():
+def test_killed_worker_raises_user_error():
     with pytest.raises(UserError, match="a worker process was killed"):
         list(run(Squares(kill=4), BATCHES, workers=1))
 
@@ -84,14 +84,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_ray_gives_the_same_results():
+def test_ray_results_match_local():
     pytest.importorskip("ray")
     assert list(run(Squares(), BATCHES, workers=2, backend="ray")) == list(run(Squares(), BATCHES))
     with pytest.raises(UserError, match="3 is bad"):
         list(run(Squares(bad=3), BATCHES, workers=1, backend="ray"))
 
 
-def test_an_error_says_that_ray_is_missing(monkeypatch):
+def test_missing_ray_raises_user_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed: pip install 'cogvideox\[ray\]'"):
         list(run(Squares(), BATCHES, backend="ray"))
@@ -112,7 +112,7 @@ def test_all_done_requires_the_file_of_every_shard(tmp_path):
     assert Shard(0, 3).all_done(tmp_path, ".txt") is None
 
 
-def test_parsing_of_shards():
+def test_parse_shard():
     assert Shard.parse("3/8") == Shard(3, 8)
     for text in ("8/8", "1/0"):
         with pytest.raises(UserError, match="does not exist: shards are numbered 0/"):

@@ -12,7 +12,7 @@ REVISION = "0" * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache of huggingface_hub, which is offline in tests."""
+    """Create an empty huggingface_hub cache (the hub is offline in tests)."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path

@@ -67,7 +67,7 @@ def test_sharded_weights_are_loaded_unchanged(tmp_path):
     assert_same(model_folder.load(path), saved)
 
 
-def test_saving_in_another_dtype(tmp_path):
+def test_save_casts_to_given_dtype(tmp_path):
     saved = tiny.model()
     path = model_folder.save(saved, tmp_path / "m", dtype=torch.bfloat16)
     weight = model_folder.load(path).transformer.text_in.weight
@@ -76,8 +76,8 @@ def test_saving_in_another_dtype(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_leftovers_of_a_killed_process_do_not_block_a_save(model, tmp_path, monkeypatch):
-    """Also if the next process has the same id, as in containers."""
+def test_stale_temporary_folders_do_not_block_save(model, tmp_path, monkeypatch):
+    """Includes the case that the next process has the same PID, as in containers."""
     if (process := os.fork()) == 0:
         with model_folder.atomic_model_folder(tmp_path / "m", ["vae/config.json"]):
             os._exit(1)

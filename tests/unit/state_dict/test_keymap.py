@@ -41,7 +41,7 @@ def test_merge_concatenates_in_the_order_of_the_rule():
 
 
 def test_interleave_reorders_the_chunks():
-    # The twelve parts of the expert adaLN as two code bases hold them: two linears of six, one linear of twelve.
+    # The twelve parts of the expert adaLN as stored in two code bases: two linears of six, one linear of twelve.
     order = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
     rules = [Interleave(("norm1.*", "norm2.*"), "modulation.*", order, num_chunks=6)]
     state = {"norm1.bias": torch.arange(6), "norm2.bias": torch.arange(6, 12)}
@@ -50,7 +50,7 @@ def test_interleave_reorders_the_chunks():
     assert same(to_external(ours, rules), state)
 
 
-def test_reshape():
+def test_reshape_round_trip():
     rules = [Reshape("proj.weight", "patch.weight", lambda w: w.flatten(1), lambda w: w.unflatten(1, (4, 2, 2)))]
     state = {"proj.weight": torch.randn(3, 4, 2, 2)}
     ours = to_internal(state, rules)

@@ -27,7 +27,7 @@ def same(a, b):
 
 
 class Evil:
-    """Its pickle calls a function when it is loaded."""
+    """An object whose pickle calls a function when loaded."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -63,7 +63,7 @@ def test_training_state_next_to_the_weights_is_ignored(tmp_path, state):
     assert same(open_pickle(tmp_path / "x.pt"), state)
 
 
-def test_files_of_old_torch_versions_are_read(tmp_path, state):
+def test_read_files_from_old_torch_versions(tmp_path, state):
     torch.save({"module": state}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     assert same(open_pickle(tmp_path / "x.pt"), state)
 
@@ -133,8 +133,8 @@ def test_tensors_that_are_larger_than_their_file_are_rejected(tmp_path, state, n
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
-def test_any_damage_is_one_sentence(tmp_path, state, new):
-    """Bytes changed, removed and repeated anywhere in the pickle."""
+def test_corrupted_pickles_raise_one_sentence_errors(tmp_path, state, new):
+    """Change, remove and repeat bytes anywhere in the pickle."""
     torch.save({"module": state, "lr": np.float64(0.1)}, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
     whole, rng, num_errors = (tmp_path / "x.pt").read_bytes(), random.Random(0), 0
     for _ in range(200):
@@ -154,7 +154,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def rewrite_pickle(archive: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """The archive with another `data.pkl` and right checksums."""
+    """Return the archive with a modified `data.pkl` and valid checksums."""
     new = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(new, "w") as file:
         for name in old.namelist():

@@ -14,12 +14,12 @@ COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (30, 60, 200), (
 
 
 def flat(colors=COLORS, height=64, width=64):
-    """A video with frames of one color each."""
+    """Return a video whose frames are each a solid color."""
     return np.stack([np.full((height, width, 3), color, dtype=np.uint8) for color in colors])
 
 
 def smooth(num_frames=9, height=64, width=64):
-    """A smooth moving pattern, which codecs preserve well."""
+    """Return a smooth moving pattern, which codecs preserve well."""
     t, y, x = np.mgrid[0:num_frames, 0:height, 0:width]
     waves = [np.sin(x / 12 + t / 3 + c) + np.cos(y / 15 - t / 4 + 2 * c) for c in range(3)]
     return ((np.stack(waves, -1) + 2) * 63).astype(np.uint8)
@@ -55,7 +55,7 @@ def test_mp4_is_compatible_with_every_player(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.gif", "x.png"])
 def test_equal_frames_give_equal_files(tmp_path, name):
-    """Whatever uninitialized memory the encoder gets. For mp4 this can only fail on CPUs with AVX-512."""
+    """Output must not depend on uninitialized memory. For mp4 this can only fail on CPUs with AVX-512."""
     fill = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if fill is None:
         pytest.skip("mallopt is not available to fill memory")
@@ -109,14 +109,14 @@ def test_odd_and_tiny_sizes_are_written(tmp_path, height, width):
 
 
 @pytest.mark.parametrize("fps", [0.5, 7.5, 23.976, 29.97, 30.0, 60.0])
-def test_mp4_frame_rates(tmp_path, fps):
+def test_mp4_stores_frame_rate(tmp_path, fps):
     Video(smooth(7), fps=fps).save(tmp_path / "x.mp4")
     video = Video.load(tmp_path / "x.mp4")
     assert video.fps == pytest.approx(fps, rel=1e-4)
     assert len(video.frames) == 7
 
 
-def test_one_frame_is_a_video(tmp_path):
+def test_single_frame_mp4(tmp_path):
     for suffix in (".mp4", ".gif"):
         Video(smooth(1), fps=8.0).save(tmp_path / f"x{suffix}")
         assert Video.load(tmp_path / f"x{suffix}").frames.shape == (1, 64, 64, 3)
@@ -168,7 +168,7 @@ def numbers(video):
     return [round(float(frame.mean()) / 3) for frame in video.frames]
 
 
-def test_a_part_of_a_video(counting):
+def test_read_segment_of_video(counting):
     assert numbers(Video.load(counting)) == list(range(72))
     assert numbers(Video.load(counting, start=1.0, end=1.25)) == [24, 25, 26, 27, 28, 29]
     assert numbers(Video.load(counting, start=2.75)) == list(range(66, 72))
@@ -176,7 +176,7 @@ def test_a_part_of_a_video(counting):
     assert numbers(Video.load(counting, start=1.0, max_frames=2)) == [24, 25]
 
 
-def test_another_frame_rate_takes_the_nearest_frames(counting):
+def test_resampling_selects_nearest_frames(counting):
     eight = Video.load(counting, fps=8.0)
     assert eight.fps == 8
     assert numbers(eight) == list(range(0, 72, 3))
@@ -191,7 +191,7 @@ def test_another_frame_rate_takes_the_nearest_frames(counting):
     ]  # halfway between two frames, the later one
 
 
-def test_a_variable_frame_rate_keeps_its_pace(tmp_path):
+def test_variable_frame_rate_keeps_timing(tmp_path):
     path = tmp_path / "x.mkv"
     times = [0, 40, 80, 500, 1000, 1040, 1080, 1900]  # milliseconds
     with av.open(str(path), "w") as container:
@@ -243,13 +243,13 @@ def test_rotated_videos_are_read_upright(tmp_path):
         ({"max_frames": 0}, "max_frames=0 must be 1 or more"),
     ],
 )
-def test_an_invalid_part_is_a_user_error(counting, options, message):
+def test_invalid_segment_raises_user_error(counting, options, message):
     with pytest.raises(UserError) as caught:
         Video.load(counting, **options)
     assert message in str(caught.value)
 
 
-def test_unreadable_files_are_user_errors(tmp_path, counting):
+def test_unreadable_files_raise_user_errors(tmp_path, counting):
     cases = {
         tmp_path / "none.mp4": "there is no such file",
         tmp_path: "it is a folder",
@@ -294,7 +294,7 @@ def test_an_interrupted_save_leaves_no_files(tmp_path, monkeypatch, suffix):
 
 
 @pytest.mark.parametrize("name", ["x.avi", "x", "x.MP5"])
-def test_an_unknown_suffix_is_a_user_error(tmp_path, name):
+def test_unknown_suffix_raises_user_error(tmp_path, name):
     with pytest.raises(UserError, match=r"the name of a video must end in \.mp4, \.gif, \.png"):
         Video(smooth(), fps=8.0).save(tmp_path / name)
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Small files that claim much: many pixels, long durations, gaps. Limits are checked before memory is taken."""
+"""Small files that declare many pixels, long durations or gaps. Limits are checked before allocating memory."""
 
 import resource
 import struct
@@ -19,7 +19,7 @@ VIDEOS = ["x.mp4", "x.mkv", "x.avi", "x.webm", "x.mov"]
 
 
 def write_video(path: Path, times: list[float], size: int = 64) -> Path:
-    """A video with frames at these times in seconds."""
+    """Write a video with frames at the given times, in seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx" if path.suffix == ".webm" else "mpeg4", rate=25)
         stream.height = stream.width = size
@@ -32,7 +32,7 @@ def write_video(path: Path, times: list[float], size: int = 64) -> Path:
 
 
 def write_large_png(path: Path, width: int, height: int) -> Path:
-    """A PNG of a few bytes whose header has this size."""
+    """Write a PNG of a few bytes whose header declares this size."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -44,7 +44,7 @@ def write_large_png(path: Path, width: int, height: int) -> Path:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_images_above_the_limit_are_refused(tmp_path, monkeypatch, name):
+def test_images_above_limit_are_rejected(tmp_path, monkeypatch, name):
     Image.new("RGB", (40, 30)).save(tmp_path / name)
     assert io.read_image(tmp_path / name).shape == (30, 40, 3)
     monkeypatch.setenv("COGVIDEOX_MAX_PIXELS", "1199")
@@ -53,7 +53,7 @@ def test_images_above_the_limit_are_refused(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-def test_videos_above_the_limit_are_refused(tmp_path, monkeypatch, name):
+def test_videos_above_limit_are_rejected(tmp_path, monkeypatch, name):
     path = write_video(tmp_path / name, [0.0, 0.04, 0.08])
     assert io.read(path)[0].shape[1:] == (64, 64, 3)
     monkeypatch.setenv("COGVIDEOX_MAX_PIXELS", "4095")
@@ -72,7 +72,7 @@ def test_a_large_image_takes_no_memory(tmp_path, width, height):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
-def test_all_frames_together_are_limited(tmp_path, monkeypatch):
+def test_total_pixels_are_limited(tmp_path, monkeypatch):
     path = write_video(tmp_path / "x.mkv", [k / 25 for k in range(9)])
     monkeypatch.setenv("COGVIDEOX_MAX_VIDEO_PIXELS", str(5 * 64 * 64))
     with pytest.raises(UserError, match="the number of pixels in all its frames is above the limit of 20,480"):
@@ -82,7 +82,7 @@ def test_all_frames_together_are_limited(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("gap", [61, 10_000, 40_000])
-def test_gaps_are_limited(tmp_path, monkeypatch, gap):
+def test_frame_gaps_are_limited(tmp_path, monkeypatch, gap):
     path = write_video(tmp_path / "x.mkv", [0.0, 0.04, gap, gap + 0.04])
     with pytest.raises(UserError, match=r"between two frames is above the limit of 60; .*_FRAME_GAP raises it"):
         io.read(path, fps=8.0)
@@ -92,7 +92,7 @@ def test_gaps_are_limited(tmp_path, monkeypatch, gap):
     assert len(io.read(path, fps=8.0, max_frames=20)[0]) == 20
 
 
-def test_the_length_is_limited(tmp_path, monkeypatch):
+def test_video_duration_is_limited(tmp_path, monkeypatch):
     path = write_video(tmp_path / "x.mkv", [0.0, 24 * 3600.0])
     with pytest.raises(UserError, match=r"its length of 86,400 s is above the limit of 86,400; .*VIDEO_SECONDS"):
         io.probe(path)

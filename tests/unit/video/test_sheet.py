@@ -16,7 +16,7 @@ COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (30, 60, 200), (
         ((161, 16, 16), (7 * 196 + 4, 10 * 196 + 4)),  # never more than 64
     ],
 )
-def test_contact_sheet(shape, sheet):
+def test_contact_sheet_size(shape, sheet):
     assert contact_sheet(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*sheet, 3)
 
 
@@ -27,14 +27,14 @@ def test_contact_sheet_shows_the_frames_in_reading_order():
 
 
 @pytest.mark.parametrize(("num_frames", "shown"), [(1, [0]), (2, [0, 1]), (9, [0, 4, 8]), (10, [0, 5, 9])])
-def test_the_ends_and_the_middle_each_once(num_frames, shown):
+def test_ends_and_middle_has_no_repeats(num_frames, shown):
     assert ends_and_middle(num_frames) == shown
 
 
 @pytest.mark.parametrize(
     ("num_videos", "columns", "rows", "across"), [(1, 3, 1, 1), (4, 3, 2, 3), (6, 2, 3, 2), (5, 1, 5, 1)]
 )
-def test_videos_are_in_reading_order_and_the_rest_is_black(num_videos, columns, rows, across):
+def test_side_by_side_reading_order_and_black_padding(num_videos, columns, rows, across):
     shown = np.arange(1, num_videos * 3 + 1, dtype=np.uint8).reshape(num_videos, 3, 1, 1, 1).repeat(3, axis=-1)
     sheet = side_by_side(shown.repeat(2, axis=2).repeat(4, axis=3), columns)
     assert sheet.shape == (2 * rows, 3 * 4 * across, 3)
@@ -44,7 +44,7 @@ def test_videos_are_in_reading_order_and_the_rest_is_black(num_videos, columns, 
 
 
 def labelled(*labels):
-    """The rows of pixels above gray videos of one column, 64 high and 192 wide, under each label."""
+    """Return the label pixels above single-column gray videos, 64 high and 192 wide, for each label."""
     sheet = side_by_side(np.full((len(labels), 3, 64, 64, 3), 128, dtype=np.uint8), 1, labels)
     assert sheet.shape[1] == 192 + GAP
     tiles = np.split(sheet, len(labels))
@@ -60,7 +60,7 @@ def test_a_label_is_drawn_above_each_video():
     assert not np.array_equal(one, with_accents)
 
 
-def test_long_labels_are_wrapped_and_then_cut():
+def test_long_labels_are_wrapped_and_truncated():
     heights = [len(labelled("word " * num_words)[0]) for num_words in (1, 12, 30, 1000)]
     assert heights[0] < heights[1] < heights[2] == heights[3]
     line = heights[1] - heights[0]

@@ -1,4 +1,4 @@
-"""Conversion is lossless in both directions, takes missing components from the base, and reports errors."""
+"""Conversion is lossless in both directions, uses a base model for missing components, and reports errors."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def states(path):
 
 
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
-def test_a_converted_folder_is_unchanged(models, tmp_path, variant):
+def test_folder_conversion_is_lossless(models, tmp_path, variant):
     copy = plan_conversion(models[variant]).write_folder(tmp_path / "copy", max_shard_bytes=20_000)
     assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
     whole = plan_conversion(copy).write_folder(tmp_path / "whole")
@@ -50,7 +50,7 @@ def test_a_converted_folder_is_unchanged(models, tmp_path, variant):
 
 
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
-def test_a_single_file_contains_its_config_and_converts_back(models, tmp_path, variant):
+def test_single_file_includes_config_and_round_trips(models, tmp_path, variant):
     file = plan_conversion(models[variant]).write_file(tmp_path / "x.safetensors")
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()[CONFIG_KEY])["_class_name"] == "CogVideoXTransformer3DModel"
@@ -67,7 +67,7 @@ def test_a_single_file_contains_its_config_and_converts_back(models, tmp_path, v
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_are_cast(models, tmp_path, dtype):
+def test_dtype_casts_weights(models, tmp_path, dtype):
     model = plan_conversion(models["5b"], dtype=dtype).write_folder(tmp_path / "model")
     for part, state in states(models["5b"]).items():
         assert same(states(model)[part], {name: tensor.to(dtype) for name, tensor in state.items()})
@@ -110,7 +110,7 @@ def test_without_a_base_only_the_given_components_are_written(models, tmp_path):
     assert model_spec.read_spec(path).transformer == tiny.TRANSFORMERS["1.5-5b"]
 
 
-def test_the_vae_of_a_base_of_another_variant_is_rescaled(models, tmp_path):
+def test_vae_from_base_of_another_variant_is_rescaled(models, tmp_path):
     plan = plan_conversion(models["5b"] / "transformer", base=models["2b"])
     assert plan.notes == ["the base is 2b, the transformer is 5b: the VAE gets the scaling factor of 5b"]
     spec = model_spec.read_spec(plan.write_folder(tmp_path / "model"))
@@ -119,14 +119,14 @@ def test_the_vae_of_a_base_of_another_variant_is_rescaled(models, tmp_path):
     assert spec.settings.sampler == "dpm++"
 
 
-def test_a_sat_checkpoint_is_not_replaced(models, tmp_path):
+def test_sat_checkpoint_is_not_overwritten(models, tmp_path):
     (tmp_path / "sat/transformer/1").mkdir(parents=True)
     (tmp_path / "sat/vae").mkdir()
     with pytest.raises(UserError, match="not empty and not a model"):
         plan_conversion(models["5b"]).write_folder(tmp_path / "sat")
 
 
-def test_a_model_is_not_replaced_by_one_of_its_components(models, tmp_path):
+def test_model_is_not_overwritten_by_single_component(models, tmp_path):
     path = plan_conversion(models["5b"]).write_folder(tmp_path / "model")
     before = sorted(path.rglob("*"))
     for part in (path / "transformer", models["5b"] / "vae"):
@@ -135,7 +135,7 @@ def test_a_model_is_not_replaced_by_one_of_its_components(models, tmp_path):
     assert sorted(path.rglob("*")) == before
 
 
-def test_unknown_tensors_are_noted(models, tmp_path):
+def test_unknown_tensors_are_listed_in_notes(models, tmp_path):
     state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
     torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
     assert plan_conversion(tmp_path / "x.pt", variant="5b").notes == [
@@ -160,7 +160,7 @@ def test_the_error_lists_missing_unexpected_and_misshapen_tensors(models, tmp_pa
     )
 
 
-def test_other_errors_are_one_sentence(models, tmp_path):
+def test_invalid_input_raises_one_sentence_error(models, tmp_path):
     shapeless = tmp_path / "x.safetensors"
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow/model_index.json").write_text("{}")

@@ -60,7 +60,7 @@ def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(nam
         infer_config.vae_config(shapes(VAES["5b"]()), "diffusers")
 
 
-def test_an_ambiguous_config_is_unknown():
+def test_ambiguous_config_raises_config_unknown():
     meta = shapes(tiny.TRANSFORMERS["5b"])
     with pytest.raises(infer_config.ConfigUnknown, match="sinusoidal"):
         infer_config.transformer_config(meta, "diffusers")
@@ -75,7 +75,7 @@ def test_an_ambiguous_config_is_unknown():
         infer_config.transformer_config(meta, "diffusers")
 
 
-def test_folders_are_detected(model, tmp_path):
+def test_detect_folders(model, tmp_path):
     spec = detect_checkpoint(model)
     assert (spec.format, spec.variant, spec.folder) == ("diffusers folder", "5b", model)
     assert list(spec.components) == ["transformer", "vae", "text_encoder"]
@@ -90,7 +90,7 @@ def test_folders_are_detected(model, tmp_path):
     assert detect_checkpoint("toybox").variant == "2b"
 
 
-def test_files_are_detected(model, tmp_path):
+def test_detect_single_files(model, tmp_path):
     weights = model / "transformer/diffusion_pytorch_model.safetensors"
     spec = detect_checkpoint(weights)
     assert (spec.format, list(spec.components)) == ("single file", ["transformer"])
@@ -113,7 +113,7 @@ def test_files_are_detected(model, tmp_path):
         "model.diffusion_model.transformer.layers.0.attention.query_key_value.matrix_A.0",
     ],
 )
-def test_a_lora_is_detected(tmp_path, name):
+def test_detect_lora(tmp_path, name):
     save_state({name: torch.ones(2, 4)}, tmp_path / "x.safetensors")
     assert detect_checkpoint(tmp_path / "x.safetensors").format == "LoRA"
 
@@ -154,7 +154,7 @@ def test_an_error_names_an_incomplete_or_split_sat_checkpoint(tmp_path):
         detect_checkpoint(tmp_path / "two")
 
 
-def test_other_errors_are_one_sentence(tmp_path):
+def test_invalid_input_raises_one_sentence_error(tmp_path):
     save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
     save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {

@@ -1,4 +1,4 @@
-"""Computed parameters, FLOPs and activations against the networks, run on the meta device at the official sizes."""
+"""Parameter, FLOP and activation estimates match the networks, run on the meta device at the official sizes."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from tests.peak_memory import PeakMemory
 
 
 def is_tight_bound(expected: int, measured: int) -> bool:
-    """Whether an estimate is sufficient and at most 30% too large."""
+    """Return whether an estimate is an upper bound and at most 30% too large."""
     return 0.95 * measured <= expected <= 1.3 * measured
 
 
@@ -33,16 +33,16 @@ def num_parameters(config) -> int:
 
 
 @pytest.mark.parametrize("config", [*(make() for make in PRESETS.values()), tiny.transformer("1.5-5b-i2v")])
-def test_parameters_of_the_transformer(config):
+def test_transformer_parameter_count(config):
     assert transformer_parameters(config).total == num_parameters(config)
 
 
 @pytest.mark.parametrize("config", [VAEConfig(), tiny.vae_config("2b")])
-def test_parameters_of_the_vae(config):
+def test_vae_parameter_count(config):
     assert vae_parameters(config) == num_parameters(config)
 
 
-def test_parameters_of_the_text_encoder():
+def test_text_encoder_parameter_count():
     assert text_parameters(T5Config()).total == num_parameters(T5Config())
 
 
@@ -56,7 +56,7 @@ def test_flops_match_torchs_counter():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("preset", "size"), [("2b", (13, 60, 90)), ("5b", (13, 60, 90)), ("1.5-5b", (22, 96, 170))])
-def test_activations_of_the_transformer(preset, size, dtype):
+def test_transformer_activation_memory(preset, size, dtype):
     config = replace(PRESETS[preset](), num_layers=2)
     model = build_network(config).to(dtype)
     latents = torch.empty(2, config.in_channels, *size, device="meta", dtype=dtype)
@@ -74,7 +74,7 @@ def test_activations_of_the_transformer(preset, size, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_activations_of_the_text_encoder(dtype):
+def test_text_encoder_activation_memory(dtype):
     model = build_network(replace(T5Config(), num_layers=2)).to(dtype)
     ids = torch.zeros(1, 226, device="meta", dtype=torch.long)
     with torch.inference_mode(), PeakMemory(*model.parameters()) as live:
@@ -85,7 +85,7 @@ def test_activations_of_the_text_encoder(dtype):
 
 @pytest.mark.parametrize("strips", [1, 2, 8])
 @pytest.mark.parametrize("num_latents", [1, 3, 5, 7])
-def test_activations_of_decoding(num_latents, strips):
+def test_vae_decoder_activation_memory(num_latents, strips):
     vae = build_network(VAEConfig())
     z = torch.empty(1, 16, num_latents, 24, 32, device="meta")
     with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
@@ -97,7 +97,7 @@ def test_activations_of_decoding(num_latents, strips):
 
 @pytest.mark.parametrize("strips", [1, 4])
 @pytest.mark.parametrize("num_frames", [1, 9, 17, 25])
-def test_activations_of_encoding(num_frames, strips):
+def test_vae_encoder_activation_memory(num_frames, strips):
     vae = build_network(VAEConfig())
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
     with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:

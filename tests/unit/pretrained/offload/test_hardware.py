@@ -27,14 +27,14 @@ def test_a_cgroup_path_of_the_host_falls_back_to_the_root(tmp_path):
     assert list(cgroup_limits("0::/docker/0123\n", tmp_path)) == [(8 * GB, 0)]  # more is used than allowed
 
 
-def test_cgroups_v1(tmp_path):
+def test_cgroup_v1_limits(tmp_path):
     write_cgroup(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
     write_cgroup(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
     text = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
     assert list(cgroup_limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
 
 
-def test_missing_or_invalid_files_are_no_limit(tmp_path):
+def test_missing_or_invalid_cgroup_files_mean_no_limit(tmp_path):
     write_cgroup(tmp_path / "odd", "much", "more", "most")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/memory.max").write_text(str(GB))

@@ -51,7 +51,7 @@ def test_small_gpus_offload_and_large_ones_keep_everything_resident():
     assert large.placement == "resident" and large.vae_mode == VAEMemoryMode()
 
 
-def test_memory_preferences():
+def test_speed_and_low_preferences():
     gpu = hypothetical_gpu("RTX 4090", 24)
     fast, low = (plan_memory(model("2b"), WORKLOAD, gpu, preference) for preference in ("speed", "low"))
     assert fast.placement == "resident" and fast.vae_mode == VAEMemoryMode()

@@ -39,7 +39,7 @@ def placed(spec, strategies, weight_format="exact", weight_location=None):
 
 @torch.inference_mode()
 def outputs(run, calls=2):
-    """Outputs of text encoder and transformer, in the order of a generation, `calls` times."""
+    """Run text encoder and transformer in the order of a generation, `calls` times, and return their outputs."""
     config, results = run.transformer.config, []
     for _ in range(calls):
         run.activate("text_encoder")
@@ -98,7 +98,7 @@ def test_model_offload_keeps_one_network_in_memory(spec):
 
 @pytest.mark.parametrize("strategies", [memory_planner.STRATEGIES[2], memory_planner.STRATEGIES[4]])
 def test_an_unmerged_lora_works_in_every_placement(spec, strategies):
-    """Added before the first use, and removed again."""
+    """The LoRA is added before the first forward pass and removed afterwards."""
 
     def results(run):
         model = run.transformer

@@ -73,7 +73,7 @@ def test_identical_toys_are_counted_and_equal_motions_share_a_verb():
     assert len(re.findall(r"\b(?:stay|stand|remain)\b", caption_scene(resting, "plain", 3))) == 1
 
 
-def test_words_of_each_grammar():
+def test_caption_words_of_each_grammar():
     assert caption_words("core") == CORE_WORDS and caption_words("full") == FULL_WORDS
     with pytest.raises(UserError, match="choose one of core, full"):
         caption_words("grand")

@@ -87,7 +87,7 @@ def test_missing_and_surplus_toys_count_as_wrong():
     assert judge_prompt(render_scene(scene), "five red balls")["count"] == FactCheck("five", "one")
 
 
-def test_other_videos_have_no_facts():
+def test_unrelated_videos_have_no_facts():
     nothing = torch.full((9, 64, 64, 3), 0, dtype=torch.uint8)
     nothing[..., 1] = 255
     (reading,) = read_scenes(nothing[None])

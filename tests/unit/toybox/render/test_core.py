@@ -43,7 +43,7 @@ def test_toys_are_never_cut_off_at_the_frame_edge():
             assert left.std(dim=(0, 1)).max() < 8.0  # only slow changes of light and shadow
 
 
-def test_renders_match_those_that_the_shipped_model_was_trained_on():
+def test_renders_match_training_data_of_shipped_model():
     clips = render_scenes([sample_scene(seed) for seed in range(6)], num_frames=2).float()
     means = [
         (142.1, 131.7, 122.2),

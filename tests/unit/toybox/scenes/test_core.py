@@ -53,7 +53,7 @@ def test_fixed_facts_do_not_change_the_other_facts():
 
 
 def test_scenes_of_single_frames():
-    """With 0 seconds nothing moves; otherwise the scene equals that of a longer clip."""
+    """With 0 seconds nothing moves; everything else equals a longer clip's scene."""
     for seed in range(20):
         image, clip = sample_scene(seed, seconds=0.0), sample_scene(seed)
         assert image.toy.speed == 0.0

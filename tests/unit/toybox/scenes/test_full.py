@@ -81,7 +81,7 @@ def test_a_spin_does_not_end_at_its_symmetry_angle():
 
 
 def boxes(scene: Scene, steps: int = 33) -> torch.Tensor:
-    """Left, top, right and bottom of every toy in the image, over time: [toys steps 4]."""
+    """Return left, top, right and bottom of every toy in the image over time: [toys steps 4]."""
     u = torch.linspace(0.0, 1.0, steps)
     n = len(scene.toys)
     pose = toy_poses(scene.toys, (u * scene.seconds).expand(n, -1), torch.full((n, 1), scene.seconds))
