@@ -1,4 +1,4 @@
-"""Errors of the user: exit status 2, one sentence on stderr, no files written."""
+"""User errors: exit status 2, one sentence on stderr, no files written."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 PROMPT = "a red ball moves to the right on a blue floor"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
-# Arguments after `cogvideox generate PROMPT -o x.mp4 --model MODEL`, and a part of the error message.
+# Arguments after `cogvideox generate PROMPT -o x.mp4 --model MODEL`, and part of the error message.
 VALUES = {
     "a height that patches do not divide": (["--height", "40"], "multiple of 16"),
     "a width of 0": (["--width", "0"], "16"),
@@ -85,7 +85,7 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-64])
 
 
-# Damage to the model folder, and a part of the error message.
+# Damage to the model folder, and part of the error message.
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda m: (m / "model_index.json").unlink(), "model_index.json"),
     "no weights": (lambda m: (m / TRANSFORMER).unlink(), "missing"),

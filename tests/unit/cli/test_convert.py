@@ -137,7 +137,7 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
         (["inspect", "thesis"], "contains no model"),
     ],
 )
-def test_errors_of_the_user(run, here, arguments, message):
+def test_invalid_arguments_are_rejected(run, here, arguments, message):
     (here / "thesis").mkdir()
     (here / "thesis/one.txt").write_text("years of work")
     torch.save({"module": Evil()}, "evil.pt")

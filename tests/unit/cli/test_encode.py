@@ -108,6 +108,6 @@ def test_first_frames_for_image_models(run, data, model, here):
         (["data", "-o", "data/a.mp4"], "part of its path is a file"),
     ],
 )
-def test_errors_of_the_user(run, data, options, message):
+def test_invalid_arguments_are_rejected(run, data, options, message):
     ran = run("encode", *options)
     assert ran.status == 2 and message in ran.err and ran.err.count("\n") == 1, ran.err

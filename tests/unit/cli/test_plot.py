@@ -1,4 +1,4 @@
-"""`cogvideox plot`: from what runs wrote to a picture."""
+"""`cogvideox plot`: charts from the metrics of runs."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def write(folder, *, num_steps=40, scale=1.0):
     return folder
 
 
-def test_two_runs_on_one_picture(tmp_path, capsys):
+def test_two_runs_are_plotted_in_one_chart(tmp_path, capsys):
     one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2.0)
     assert main(["plot", str(one), str(two), "-o", str(tmp_path / "curves.svg")]) == 0
     drawn = (tmp_path / "curves.svg").read_text()
@@ -36,7 +36,7 @@ def test_two_runs_on_one_picture(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / "curves.svg"), str(tmp_path / "curves.png")]
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_with_the_same_name_get_distinct_labels(tmp_path):
     runs = [str(write(tmp_path / parent / "run")) for parent in "ab"]
     assert main(["plot", *runs, "-o", str(tmp_path / "curves.svg")]) == 0
     assert all(run in (tmp_path / "curves.svg").read_text() for run in runs)

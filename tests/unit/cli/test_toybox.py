@@ -68,7 +68,7 @@ def test_a_video_is_judged_by_the_prompt_beside_it(run, here):
         (["shape=ball", "motion=spin", "--grammar", "full"], "excludes it"),
     ],
 )
-def test_errors_of_the_user(run, here, arguments, sentence):
+def test_invalid_arguments_are_rejected(run, here, arguments, sentence):
     ran = run("toybox", *arguments)
     assert ran.status == 2 and sentence in ran.err and ran.err.count("\n") == 1
     assert not list(here.iterdir())

@@ -27,7 +27,7 @@ def image(path: Path, caption: str | None = "a cube", *, size: tuple[int, int] =
 
 
 def damaged(folder: Path) -> dict[str, str]:
-    """Write unusable files, most with captions; returns a part of the expected reason for each name."""
+    """Write unusable files, most with captions; returns part of the expected reason by file name."""
     whole = video(folder / "whole.mp4", num_frames=17).read_bytes()
     (folder / "whole.mp4").unlink()
     (folder / "whole.txt").unlink()

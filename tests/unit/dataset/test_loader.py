@@ -110,7 +110,7 @@ def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
     assert all_same(list(found.steps(3, workers=workers)), list(expected.steps(3)))
 
 
-def test_posterior_noise_and_dropout_are_drawn_anew_for_each_sample():
+def test_posterior_noise_and_dropout_are_sampled_for_each_use_of_a_clip():
     stores = {"a": MemoryStore("a", 7, logvar=0.0), "b": MemoryStore("b", 3, logvar=0.0)}
     rows = [batch for step in loader(stores=stores).steps(20) for batch in step.batches]
     uses = [(x, noise) for row in rows for x, noise, i in zip(row.latents, row.noise, row.clip_ids) if i == "a2"]
@@ -137,7 +137,7 @@ def test_timesteps_are_stratified_over_a_step():
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
-def test_ranks_together_have_the_batches_of_one_rank(num_ranks):
+def test_batches_do_not_depend_on_the_number_of_ranks(num_ranks):
     alone = list(loader().steps(4))
     shared = [list(loader(rank=rank, num_ranks=num_ranks).steps(4)) for rank in range(num_ranks)]
     for k, step in enumerate(alone):
@@ -149,8 +149,8 @@ def test_ranks_together_have_the_batches_of_one_rank(num_ranks):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
-def test_resumed_equals_uninterrupted(num_ranks):
-    """Through JSON, as in a checkpoint, also on another number of ranks."""
+def test_resumed_batches_equal_uninterrupted_batches(num_ranks):
+    """The state is saved as JSON, as in a checkpoint, and may be resumed with a different number of ranks."""
     whole = list(loader(num_ranks=num_ranks).steps(6))
     first = loader()
     for step in first.steps(6):
@@ -174,7 +174,7 @@ def test_prefetching_changes_nothing():
 
 
 def test_patches_of_two_frames_repeat_the_first_frame():
-    """Missing frames are added in front, with noise of their own."""
+    """Padding frames are added in front, with independent noise."""
     step = next(loader("1.5-5b", {"a": MemoryStore("a", 9, logvar=0.0), "b": STORES["b"]}).steps(1))
     odd = [(x, n) for row in step.batches for x, n, i in zip(row.latents, row.noise, row.clip_ids) if i[0] == "a"]
     assert odd and all(x.shape[1] % 2 == 0 for x, _ in odd)
@@ -183,9 +183,9 @@ def test_patches_of_two_frames_repeat_the_first_frame():
 
 
 @pytest.mark.parametrize("variant", ["5b", "1.5-5b"])
-def test_batches_of_an_image_to_video_model(variant):
-    """Each clip has one copy of its first frame in the first latent frame, or zeros. All else equals the batches of a
-    text-to-video model."""
+def test_image_to_video_batches_contain_first_frames(variant):
+    """Each clip has one encoding of its first frame in the first latent frame, or zeros. Everything else equals the
+    batches of a text-to-video model."""
     stores = {name: MemoryStore(name, len(clips), first_frames=3) for name, clips in STORES.items()}
     own = transformer(variant)
     text = list(loader(variant, stores).steps(30))

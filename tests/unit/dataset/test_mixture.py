@@ -1,4 +1,4 @@
-"""Which clips are sampled in which order, and that the order depends on the seed alone."""
+"""The order in which clips are sampled, and that it depends only on the seed."""
 
 import json
 import subprocess
@@ -82,7 +82,7 @@ def test_sources_follow_their_weights_and_images_their_share():
 
 
 def test_resumed_plans_equal_uninterrupted_plans():
-    """Through JSON, as in a checkpoint, and with a new mixture."""
+    """The state is saved as JSON, as in a checkpoint, and resumed with a new mixture."""
     planned = plans(mixture(), 12)
     state = from_dict(MixtureState, json.loads(json.dumps(to_dict(planned[4].state_after))))
     assert plans(mixture(), 7, state) == planned[5:]

@@ -48,7 +48,7 @@ def test_all_rows_are_used_if_there_are_enough_clips(lengths, num_rows):
 
 @given(lengths)
 def test_clips_at_the_front_are_packed_first(lengths):
-    """The very first is always packed, and so are the others if they all fit."""
+    """Clip 0 is always packed, and so are the others if they all fit."""
     assert first_fit_decreasing(lengths, 50, num_rows=1, first=1)[0][0] == 0
     rows = first_fit_decreasing(lengths, 50, num_rows=2, first=len(lengths))
     if sum(lengths) <= 50:

@@ -81,7 +81,7 @@ def test_workers_ignore_signals_and_end_when_the_iterator_is_closed():
 
 
 def fill_shared_memory(key: int) -> Pair:
-    """After the first batch, as if /dev/shm were full."""
+    """Simulate a full /dev/shm after the first batch."""
     if key == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     return Pair(torch.ones(10**6), torch.ones(1))

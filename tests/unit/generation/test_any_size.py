@@ -1,4 +1,4 @@
-"""Forty sizes and lengths: each is generated exactly, or is an error with the nearest legal values."""
+"""Forty sizes and lengths: each is generated exactly or rejected with the nearest legal values."""
 
 import re
 
@@ -82,7 +82,7 @@ def test_illegal_sizes_are_errors_with_the_nearest_legal_ones(pipes, size, neare
 
 
 def test_a_model_trained_on_many_sizes_follows_the_shape_of_the_image(pipes):
-    """By default, within the sizes of training: 32 to 64 pixels here."""
+    """The default size stays within the training range, here 32 to 64 pixels."""
     for shape, expected in (((100, 100, 3), (32, 32)), ((100, 150, 3), (32, 48)), ((400, 100, 3), (64, 32))):
         picture = np.zeros(shape, np.uint8)
         video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=picture, num_frames=1)

@@ -1,4 +1,4 @@
-"""Latents checkpoints are used by the request that they belong to, and by no other."""
+"""Latents checkpoints are used only for the request that they belong to."""
 
 import pytest
 import torch

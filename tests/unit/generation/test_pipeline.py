@@ -42,7 +42,7 @@ def test_float_output_is_the_same_video(pipes):
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_each_of_several_videos_equals_the_one_its_seed_gives_alone(pipes, sampler):
+def test_each_of_several_videos_equals_a_single_video_run_with_its_seed(pipes, sampler):
     videos = pipes["2b"].generate(PROMPT, seed=5, num_videos=2, sampler=sampler)
     assert [video.metadata["seed"] for video in videos] == [5, 6]
     for video in videos:
@@ -88,7 +88,7 @@ def test_the_null_prompt_is_the_models(pipes):
     bundle = replace(pipe.model, settings=replace(pipe.settings, null_text="zero"))
     zero = CogVideoX(pipe.spec, bundle, pipe.device, pipe.dtype)
     assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
-    # A negative prompt replaces it.
+    # A negative prompt replaces the null prompt.
     negative = {"seed": 0, "negative_prompt": "one small thing"}
     assert np.array_equal(zero.generate(PROMPT, **negative).frames, pipe.generate(PROMPT, **negative).frames)
 
@@ -113,7 +113,7 @@ def test_cancelling_keeps_the_finished_videos(pipes):
     assert [video.metadata["seed"] for video in caught.value.videos] == [5, 6]
 
 
-def test_previews(pipes):
+def test_previews_show_the_current_estimate(pipes):
     """Small pictures of the current estimate; at the end, of the video itself."""
     previews = []
 
@@ -172,7 +172,7 @@ def test_guidance_interval(pipes):
     }
     assert np.array_equal(frames[0.0, 1.0], pipes["5b"].generate(PROMPT, **values).frames)
     assert not np.array_equal(frames[0.5, 1.0], frames[0.0, 1.0])
-    # A tenth of four steps rounds to none.
+    # A tenth of four steps rounds down to zero steps.
     assert np.allclose(frames[0.0, 0.1], pipes["5b"].generate(PROMPT, **values, guidance_scale=1.0).frames, atol=1e-6)
 
 
@@ -184,7 +184,7 @@ def test_sizes_outside_of_training_are_a_warning(pipes):
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_gives_nearly_the_same_video(pipes, folders, variant, dtype):
-    """As on a GPU. The constructor accepts it on a CPU too, where `from_pretrained` does not."""
+    """Half precision is for GPUs; on a CPU the constructor accepts it, but `from_pretrained` does not."""
     exact, cpu = pipes[variant], torch.device("cpu")
     half = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
     for values in ({}, {"guidance_scale": 1.0}):

@@ -1,4 +1,4 @@
-"""The same video in every placement, and what happens when memory runs out."""
+"""All placements generate the same video; handling of out-of-memory errors."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def test_the_same_video_in_every_placement(pipes, clip, variant, strategies):
 
 
 def test_threads_that_share_a_model_take_turns(pipes):
-    """Otherwise each would find the blocks of the other on the device."""
+    """Without a lock, threads would offload each other's blocks."""
     pipe = placed(pipes["2b"].spec, STRATEGIES[-1])
     alone = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
     with ThreadPoolExecutor(3) as threads:
@@ -125,7 +125,7 @@ def test_a_lora_with_group_offloading(pipes):
 
 
 def run_out_of_memory_below(monkeypatch, method, num_strips):
-    """Make a method of the VAE run out of memory in fewer strips."""
+    """Make a method of the VAE run out of memory below a number of strips."""
     whole = getattr(CausalVAE, method)
 
     def limited(self, x, *, strips=1, offload=False):

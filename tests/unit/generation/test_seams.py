@@ -1,4 +1,4 @@
-"""Long videos of the shipped model have no seams between windows. Tiny models take real clips and photographs."""
+"""Long videos of the shipped model have no seams between windows; tiny models accept real clips and photographs."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_no_seams_between_windows(toybox):
 
 
 def test_no_seam_where_a_clip_is_extended(toybox):
-    """On average: single videos of so small a model have jumps anywhere."""
+    """Averaged over seeds, because single videos of such a small model jump anywhere."""
     prompt, seams = toybox.settings.examples[0], []
     for seed in range(3):
         clip = toybox.generate(prompt, seed=seed)

@@ -1,4 +1,4 @@
-"""How a model runs is decided before weights are read: unavailable acceleration is an error."""
+"""The setup is chosen before weights are read; unavailable acceleration is an error."""
 
 import inspect
 from dataclasses import fields
@@ -34,7 +34,7 @@ def test_float8_needs_a_gpu_and_unchanged_weights(pipes):
 
 
 def test_float8_is_recorded_in_the_metadata(pipes):
-    """Emulated, as on any device without 8-bit arithmetic."""
+    """FP8 is emulated, as on any device without FP8 support."""
     pipe = CogVideoX.from_pretrained(pipes["5b"].spec, "cpu")
     exact = pipe.generate("a red ball", seed=1)
     to_float8(pipe.model.transformer)

@@ -1,4 +1,4 @@
-"""The work of a request for the memory planner, and the settings to try when memory runs out."""
+"""Workload of a request for the memory planner, and fallbacks after an out-of-memory error."""
 
 import pytest
 import torch

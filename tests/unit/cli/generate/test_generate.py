@@ -1,4 +1,4 @@
-"""`cogvideox generate`: the files it writes, and reproducing them."""
+"""`cogvideox generate`: its output files, and reproducing them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_video_and_its_sidecar(run, model, here):
+def test_generate_writes_a_video_and_its_sidecar(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
     assert ran.status == 0, ran.err
     assert names(here) == ["x.json", "x.mp4"]
@@ -30,7 +30,7 @@ def test_a_video_and_its_sidecar(run, model, here):
     assert ran.out.count("\n") == 1 and ran.out.startswith("x.mp4") and " kB" in ran.out and " s" in ran.out
 
 
-def test_replay(run, model, here):
+def test_from_reproduces_the_video(run, model, here):
     run("generate", PROMPT, "-o", "x.png", "--model", model, "--sampler", "dpm++", "--num-inference-steps", 3)
     assert run("generate", "--from", "x.json", "-o", "again.png").status == 0
     assert (here / "again.png").read_bytes() == (here / "x.png").read_bytes()
@@ -40,7 +40,7 @@ def test_replay(run, model, here):
 
 
 @pytest.mark.parametrize("ending", ["mp4", "gif", "png"])
-def test_formats(run, model, here, ending):
+def test_each_format_is_written(run, model, here, ending):
     assert run("generate", PROMPT, "-o", f"a/b/x.{ending}", "--model", model, "--num-frames", 5).status == 0
     assert names(here / "a/b") == sorted(["x.json", f"x.{ending}"])
 
@@ -54,7 +54,7 @@ def test_several_videos_with_sheets(run, model, here):
     assert (here / "again.png").read_bytes() == (here / "x-2-sheet.png").read_bytes()
 
 
-def test_the_default_name_is_made_of_the_prompt(run, model, here):
+def test_the_default_name_comes_from_the_prompt(run, model, here):
     assert run("generate", "A red, RED ball!", "--model", model, "--seed", 9).status == 0
     assert names(here) == ["a-red-red-ball-9.json", "a-red-red-ball-9.mp4"]
     (here / "videos").mkdir()
@@ -67,7 +67,7 @@ def test_the_default_prompt_is_the_models_example(run, model, here):
     assert json.loads((here / "x.json").read_text())["prompt"] == PROMPT
 
 
-def test_fps(run, model, here):
+def test_fps_is_written_to_the_video(run, model, here):
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 12).status == 0
     assert Video.load(here / "x.mp4").fps == 12
 

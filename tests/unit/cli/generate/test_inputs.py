@@ -19,7 +19,7 @@ def image_model(tmp_path_factory):
 
 @pytest.fixture
 def inputs(here):
-    """An image of 40x60 and a video of 17 frames of it sliding by."""
+    """A 40x60 image, and a 17-frame video in which it moves sideways."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(here / "in.png")
     Video(np.stack([np.roll(pixels, shift, axis=1) for shift in range(17)]), 8.0).save(here / "in.mp4")
@@ -36,7 +36,7 @@ def test_image_to_video_and_its_replay(run, image_model, here, inputs):
     assert sidecar["image"]["path"] == str(here / "in.png") and sidecar["fit"] == "contain"
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
     assert (here / "y.png").read_bytes() == (here / "x.png").read_bytes()
-    # The image has changed: to use the new one, it has to be given.
+    # The image has changed; the new one must be given explicitly.
     Image.new("RGB", (60, 40)).save(here / "in.png")
     refused = run("generate", "--from", "x.json", "-o", "z.png")
     assert refused.status == 2 and "has changed since" in refused.err and not (here / "z.png").exists()
@@ -59,7 +59,7 @@ def test_videos_from_a_video(run, model, here, inputs, options, num_frames):
     assert ran.status == 0, ran.err
     assert Video.load(here / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
-    # Not the videos: x264 does not always write the same file for the same frames.
+    # Compare the sheets, not the videos: x264 is not deterministic.
     assert (here / "y.png").read_bytes() == (here / "x-sheet.png").read_bytes()
 
 
@@ -120,7 +120,7 @@ def test_a_prompt_file_continues_where_it_stopped(run, model, here):
     assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos exist already" in ran.err
     assert names(here / "out", ".mp4") == made
     assert all((here / "out" / name).stat().st_mtime_ns == times[name] for name in made[1:])
-    # Nothing is left to do; with other options, all videos are generated again.
+    # All videos exist; with different options, they are generated again.
     assert run(*options).out == ""
     assert run(*options, "--guidance-scale", 2).out.count("\n") == 6
 

@@ -102,8 +102,8 @@ def test_a_second_run_encodes_only_what_is_new(make, data, tmp_path):
     assert before.items() <= after.items()
 
 
-def test_first_frames_are_encoded_under_noise(make, model, tmp_path):
-    """Several times, with noise seeded by the clip; adding them to a store does not encode its latents again."""
+def test_first_frames_are_noise_augmented(make, model, tmp_path):
+    """Noise is seeded by the clip; adding first frames to a store does not encode its latents again."""
     target = replace(TARGET, first_frames=3)
     assert new(make()) == (4, 4)
     assert LatentStore(tmp_path / "store")[0].image_mean is None

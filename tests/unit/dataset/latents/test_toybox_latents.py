@@ -32,7 +32,7 @@ def test_a_clip_depends_only_on_its_seed():
     torch.testing.assert_close(render_clips(CLIPS, [5, 6]), render_clips(shifted, [1, 2]), rtol=0, atol=0)
 
 
-def test_no_clip_is_withheld():
+def test_no_clip_is_a_held_out_composition():
     assert not any(is_withheld(clip_scene(CLIPS, index)) for index in range(200))
 
 

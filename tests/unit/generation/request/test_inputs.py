@@ -1,4 +1,4 @@
-"""The same pixels from a file and from memory."""
+"""Inputs from files and from memory have the same pixels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""LoRAs on a whole model: loaded, recorded in the metadata, unloaded."""
+"""Loading, recording and unloading LoRAs with the pipeline."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def pipe(tmp_path_factory) -> CogVideoX:
     return CogVideoX.from_pretrained(read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny")), device="cpu")
 
 
-def test_loading_and_unloading(pipe: CogVideoX, tmp_path: Path):
+def test_loras_add_up_and_unloading_restores_the_video(pipe: CogVideoX, tmp_path: Path):
     file = write_random_lora(pipe, tmp_path / "style.safetensors")
     generate = lambda: pipe.generate("a ball", seed=1, output="float")  # noqa: E731
     plain = generate()
@@ -39,14 +39,14 @@ def test_loading_and_unloading(pipe: CogVideoX, tmp_path: Path):
     assert np.allclose(generate().frames, plain.frames, atol=1e-4)
 
     pipe.unload_lora("style-2")
-    beside = generate()
-    assert np.abs(beside.frames - plain.frames).max() > 0.01
-    assert [one["strength"] for one in beside.metadata["loras"]] == [0.5]
-    assert beside.metadata["loras"][0]["source"]["path"] == str(file)
+    unmerged = generate()
+    assert np.abs(unmerged.frames - plain.frames).max() > 0.01
+    assert [one["strength"] for one in unmerged.metadata["loras"]] == [0.5]
+    assert unmerged.metadata["loras"][0]["source"]["path"] == str(file)
     pipe.unload_lora()
     assert pipe.load_lora(file, 0.5, name="merged", merge=True) == "merged"
     merged = generate()
-    assert np.allclose(merged.frames, beside.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
+    assert np.allclose(merged.frames, unmerged.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
     pipe.unload_lora()
     again = generate()
     assert np.array_equal(again.frames, plain.frames) and again.metadata == plain.metadata
@@ -61,7 +61,7 @@ def test_a_file_without_alpha_is_a_warning(pipe: CogVideoX):
         pipe.unload_lora("lora")
 
 
-def test_parsing_a_lora_of_the_command_line(tmp_path: Path):
+def test_parse_the_lora_argument(tmp_path: Path):
     odd = tmp_path / "a:0.5"
     for file in (tmp_path / "x.safetensors", odd):
         file.write_bytes(b"x")

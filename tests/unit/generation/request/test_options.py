@@ -39,7 +39,7 @@ def test_every_field_is_described(cls):
 
 
 def test_a_field_added_in_one_place_becomes_a_flag_a_keyword_and_a_key_of_the_sidecar(tmp_path):
-    """The package is copied, and one field is added to `Request`."""
+    """Copy the package and add one field to `Request`."""
     models = PACKAGE / "models"
     shutil.copytree(PACKAGE, tmp_path / "cogvideox", ignore=shutil.ignore_patterns("models", "__pycache__"))
     (tmp_path / "cogvideox/models").symlink_to(models)

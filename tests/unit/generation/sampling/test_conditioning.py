@@ -1,4 +1,4 @@
-"""Videos from images and videos on tiny random models: what is kept, what is new, and that it can be reproduced."""
+"""Image- and video-conditioned generation on tiny random models: preserved frames, new frames, reproducibility."""
 
 import json
 from dataclasses import replace
@@ -98,7 +98,7 @@ def test_an_image_is_extended_as_a_video_of_one_frame(pipes, clip, tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"])
-def test_a_long_video_in_windows(pipes, clip, variant):
+def test_windows_generate_long_videos(pipes, clip, variant):
     values = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     seen = []
     pipe = pipes[variant]
@@ -106,19 +106,19 @@ def test_a_long_video_in_windows(pipes, clip, variant):
     assert len(video.frames) == 41
     totals = {p.total for p in seen if p.stage == "denoise"}
     assert len(totals) == 1 and [p.done for p in seen if p.stage == "denoise"][-1] == totals.pop()
-    # A video that fits into one window is the same without.
+    # If the video fits in one window, `window` has no effect.
     short, plain = (pipe.generate(PROMPT, **values, num_frames=9, seed=0, **more) for more in ({"window": 9}, {}))
     assert not differ(short.frames, plain.frames) and short.metadata == plain.metadata
 
 
-def test_regenerating_a_video_in_windows(pipes, clip):
+def test_windows_can_regenerate_a_video(pipes, clip):
     frames = pipes["5b"].generate(PROMPT, video=clip, num_frames=17, window=9, overlap=4).frames
     assert frames.shape == (17, 32, 48, 3)
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_inverting_a_video(pipes, clip, variant, guidance_scale):
+def test_inversion_depends_on_the_input_video(pipes, clip, variant, guidance_scale):
     seen = []
     values = {"video": clip, "invert": True, "seed": 0, "num_inference_steps": 3, "guidance_scale": guidance_scale}
     video = pipes[variant].generate(PROMPT, **values, on_step=seen.append)

@@ -12,7 +12,7 @@ from tests import tiny
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("variant", ["2b", "5b"])
-def test_it_equals_the_plain_transformer(variant, small, monkeypatch):
+def test_bound_transformer_equals_the_transformer(variant, small, monkeypatch):
     monkeypatch.setattr(module, "MAX_GRAPH_FLOPS", 2e11 if small else 0)
     torch.manual_seed(0)
     model = Transformer(tiny.TRANSFORMERS[variant]).requires_grad_(False)

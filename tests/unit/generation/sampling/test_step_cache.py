@@ -120,8 +120,8 @@ def caches(monkeypatch):
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_a_generation(pipes, clip, variant, sampler, caches):
-    """With a budget of 0 all steps are computed, with more of it fewer; sequential guidance gives the same video."""
+def test_larger_budgets_skip_more_steps_in_a_generation(pipes, clip, variant, sampler, caches):
+    """A budget of 0 computes all steps, a larger one fewer; sequential guidance does not change the video."""
     image = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     values = {**image, "num_frames": 9, "num_inference_steps": 8, "sampler": sampler, "seed": 0}
     pipe = pipes[variant]
@@ -150,7 +150,7 @@ def test_a_generation(pipes, clip, variant, sampler, caches):
     ],
 )
 def test_windows_and_videos_do_not_share_a_cache(pipes, clip, variant, num_caches, values, caches):
-    """Each sampler run over each window has its own cache, so every video equals the one that its seed gives alone."""
+    """Each window of each sampler run has its own cache, so every video equals a single-video run with its seed."""
     given = {"image": clip[0], "video": clip[:9]}
     values = {name: given.get(name, value) for name, value in values.items()}
     values = {"num_frames": 9, "num_inference_steps": 6, **values}
@@ -170,7 +170,7 @@ def test_windows_and_videos_do_not_share_a_cache(pipes, clip, variant, num_cache
 
 
 def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
-    """And give the same video, wherever the weights are."""
+    """The video does not depend on the placement of the weights."""
     spec, values = pipes["5b"].spec, {"num_inference_steps": 6, "seed": 0, "cache": 1.0}
     adapter = inject.create_lora(pipes["5b"].model.transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in adapter.layers.values():
@@ -192,7 +192,7 @@ def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
     assert computed[:3] == computed[3:] and max(computed) < 6
 
 
-def test_with_several_processes_it_is_an_error(pipes):
+def test_a_step_cache_with_several_processes_is_an_error(pipes):
     pipe = pipes["2b"]
     request = complete_request(pipe.spec, PROMPT, cache=0.1)
     values = {"device": pipe.device, "dtype": pipe.dtype, "report": print, "ranks": object.__new__(Ranks)}
