@@ -19,9 +19,9 @@ FORKS = """
 import os, sys, time
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 with run_lock(sys.argv[1]):
-    if (worker := os.fork()) == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # by the child, when its handlers of `os.fork` have run
         time.sleep(60)
-    print(worker, flush=True)
     sys.stdin.read()
 """
 

@@ -87,7 +87,7 @@ def test_random_features_are_deterministic_and_closer_for_similar_frames():
 def test_without_lpips_files_the_loss_uses_random_features():
     assert perceptual_loss(SETTINGS, CPU).name == "perceptual"
     assert perceptual_loss(tiny_runs.vae_run(), CPU) is None
-    with pytest.raises(UserError, match=r"give both or none"):
+    with pytest.raises(UserError, match=r"set both or none"):
         replace(SETTINGS, lpips_trunk="vgg16.pth")
 
 
@@ -152,12 +152,12 @@ def test_detail_and_flicker():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"disc_lead": 5}, "disc_lead=5 begins before the run"),
-        ({"context_parallel": 2}, "it needs whole_clips=true"),
+        ({"disc_lead": 5}, "disc_lead=5 must be at most disc_start=4"),
+        ({"context_parallel": 2}, "set whole_clips=true"),
         ({"perceptual_frames": -1}, "perceptual_frames=-1"),
         ({"frame_rates": (8.0, 0.0)}, "frame_rates"),
-        ({"lpips_trunk": "a", "lpips_heads": "b"}, "16 are the least"),
-        ({"run": replace(SETTINGS.run, compile=True)}, "run.compile with loss.gan"),
+        ({"lpips_trunk": "a", "lpips_heads": "b"}, "at least 16 pixels"),
+        ({"run": replace(SETTINGS.run, compile=True)}, "run.compile does not support loss.gan"),
         ({"disc_optim": replace(SETTINGS.optim, name="muon")}, "disc_optim.name=muon"),
     ],
 )
