@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -23,6 +23,7 @@ from PIL import Image
 from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
 from cogvideox.untrusted import check_limit, limit, reading
+from cogvideox.video import limits
 from cogvideox.video.sheet import contact_sheet
 
 Frames = UInt8[np.ndarray, "t h w 3"]
@@ -75,6 +76,21 @@ def probe(path: str | Path) -> VideoInfo:
         num_frames = stream.frames or max(1, round(seconds * fps))
         height, width = _rotated_size(frame, (frame.height, frame.width))
         return VideoInfo(num_frames, fps, seconds or num_frames / fps, height, width, stream.codec_context.name)
+
+
+def check_gaps(path: str | Path, seconds: float) -> None:
+    """Check that the frames of a video follow each other closely up to its end, without decoding them.
+
+    Args:
+        seconds: length of the video.
+
+    Raises:
+        UserError: the file cannot be read, or has a gap above the limit.
+    """
+    with _open(path) as (container, stream):
+        times = [float(packet.dts * stream.time_base) for packet in container.demux(stream) if packet.dts is not None]
+    for time, following in pairwise([*times, times[0] + seconds] if times else []):
+        limits.check_gap(path, following - time)
 
 
 def read(
@@ -175,10 +191,10 @@ def _open(
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 stream.codec_context.options = options
-                _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
+                limits.check_pixels(path, stream.codec_context.width, stream.codec_context.height)
                 yield container, stream
         except av.error.FFmpegError as error:
-            _check_pixels(path, *_size_in_header(path))
+            limits.check_pixels(path, *limits.size_in_header(path))
             if error.errno == errno.EINVAL:  # the only information FFmpeg provides
                 most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
                 raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
@@ -214,8 +230,7 @@ def _resample(
             # The previous frame is the nearest until halfway to this one; the last frame is until its own end.
             until = time - 0.01 / fps if frame is None else (previous[0] + time) / 2
             if target < min(until, end):
-                gap = min(time, end) - max(previous[0], start)
-                check_limit("FRAME_GAP", gap, f"cannot read {container.name}: the gap of {gap:g} s between two frames")
+                limits.check_gap(container.name, min(time, end) - max(previous[0], start))
             while target < min(until, end):
                 size = size or (previous[1].height, previous[1].width)
                 image = _to_rgb(previous[1], size) if image is None else image
@@ -244,24 +259,6 @@ def _collect(path: str | Path, frames: Iterable[Frame]) -> Frames | None:
         pixels += np.ascontiguousarray(frame).data.cast("B")
         check_limit("VIDEO_PIXELS", len(pixels) // 3, f"cannot read {path}: the number of pixels in all its frames")
     return None if shape is None else np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape)
-
-
-def _check_pixels(path: str | Path, width: int, height: int) -> None:
-    check_limit("PIXELS", width * height, f"cannot read {path}: its size of {width}x{height} pixels")
-
-
-def _size_in_header(path: str | Path) -> tuple[int, int]:
-    """Return width and height of an image without decoding it; zeros if the file is not an image."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return image.size
-    except Image.DecompressionBombError:  # above Pillow's own limit, by default twice the limit of this package
-        most = limit("PIXELS")
-        raise UserError(
-            f"cannot read {path}: its number of pixels is above the limit of {most:,}; COGVIDEOX_MAX_PIXELS raises it"
-        ) from None
-    except Exception:
-        return 0, 0
 
 
 def _timed_frames(

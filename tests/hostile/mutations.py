@@ -3,6 +3,7 @@
 Every function takes a random generator, so that a case can be made again from its seed.
 """
 
+import copy
 import io
 import json
 import pickletools
@@ -106,7 +107,7 @@ def damage_json(value: Any, rng: Random) -> str:
                 json.dumps(other[name] if name in (other if isinstance(other, dict) else range(len(other))) else None)
             )
         else:
-            container[key] = rng.choice(VALUES)
+            container[key] = copy.deepcopy(rng.choice(VALUES))
     text = json.dumps(value).replace(json.dumps(HUGE), "9" * 5000)
     if rng.random() < 0.1:
         depth = rng.choice((70, 990, 100_000))

@@ -12,6 +12,7 @@ from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend, run
 from cogvideox.executor.job_array import Shard
 from cogvideox.records import Clip
+from cogvideox.untrusted import limit
 
 BATCH_SIZE = 16  # files per worker task
 
@@ -109,6 +110,8 @@ class ProbeFiles:
             raise UserError("its caption is empty")
         info = io.probe(entry.source)
         is_image = entry.source.suffix.lower() in IMAGES or info.num_frames == 1
+        if info.seconds > limit("FRAME_GAP"):  # its pieces would be read one by one, until each is rejected
+            io.check_gaps(entry.source, info.seconds)
         start, end = entry.start, entry.end
         if is_image:
             start = end = None

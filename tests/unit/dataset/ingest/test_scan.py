@@ -199,7 +199,7 @@ def test_parquet_columns_of_any_type_are_read_or_left_out(media):
         "text": pa.array(["x"] * 2, pa.large_string()),
         "score": pa.array([1, 2], pa.uint64()),
         **{f"t{unit}": pa.array([1, None], pa.timestamp(unit)) for unit in ("s", "ms", "us", "ns")},
-        "duration": pa.array([1, 2], pa.duration("ns")),
+        "length": pa.array([1, 2], pa.duration("ns")),
         "time": pa.array([1, 2], pa.time64("ns")),
         "blob": [b"\xff", None],
         "tags": [["a"], []],
@@ -209,7 +209,7 @@ def test_parquet_columns_of_any_type_are_read_or_left_out(media):
     parquet.write_table(pa.table(rows), media / "metadata.parquet")
     found = scan_folder(media)
     assert [clip.scores for clip in found.clips] == [{"score": 1.0}, {"score": 2.0}] and not found.rejects
-    assert "blob, decimal, duration, struct, tags, time, tms, tns, ts, tus" in found.notes[0]
+    assert "blob, decimal, length, struct, tags, time, tms, tns, ts, tus" in found.notes[0]
 
 
 def test_a_single_json_object_is_one_row(media):
