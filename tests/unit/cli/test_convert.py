@@ -78,7 +78,7 @@ def test_inspect_describes_a_lora(run, here):
 
 
 def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
-    """Its alpha is 1. The frozen base weights in the same file are left out."""
+    """Alpha is 1, and the frozen base weights in the same file are dropped."""
     layer = "model.diffusion_model.transformer.layers.1.attention.dense"
     factors = {f"{layer}.matrix_A.0": torch.rand(4, 32), f"{layer}.matrix_B.0": torch.rand(32, 4)}
     (here / "trained/500").mkdir(parents=True)

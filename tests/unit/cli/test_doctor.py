@@ -1,4 +1,4 @@
-"""`cogvideox doctor` on a complete installation, and on incomplete ones."""
+"""`cogvideox doctor` with complete and incomplete installations."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
-def test_a_complete_installation(run):
+def test_a_complete_installation_has_no_problems(run):
     ran = run("doctor", "--json")
     assert ran.status == 0 and ran.err == ""
     report = json.loads(ran.out)
@@ -40,7 +40,7 @@ def test_a_complete_installation(run):
         assert not part or f"  {part} " in ran.out
 
 
-def test_missing_and_outdated_libraries(run, tmp_path: Path, monkeypatch):
+def test_missing_and_outdated_libraries_are_reported(run, tmp_path: Path, monkeypatch):
     project = tmp_path / "pyproject.toml"
     project.write_text(
         '[project]\ndependencies = ["no-such-library>=2", "numpy>=99", "rich"]\n'
@@ -54,7 +54,7 @@ def test_missing_and_outdated_libraries(run, tmp_path: Path, monkeypatch):
     assert "toybox" in ran.out  # one problem does not stop the other checks
 
 
-def test_without_torch(tmp_path: Path):
+def test_missing_torch_is_reported(tmp_path: Path):
     ran = without("torch", "--json")
     assert ran.returncode == 2, ran.stderr
     assert ran.stderr.startswith("cogvideox: problems found: torch cannot be imported")
@@ -64,7 +64,7 @@ def test_without_torch(tmp_path: Path):
     assert "generation" not in report and "devices" not in report
 
 
-def test_help_without_torch():
+def test_help_works_without_torch():
     assert without("torch", "--help").returncode == 0
 
 
@@ -72,7 +72,7 @@ def test_every_extra_has_a_description():
     assert libraries().keys() - {""} <= PURPOSES.keys()
 
 
-def test_requirements_from_the_installed_metadata():
+def test_requirements_are_read_from_the_installed_metadata():
     requirements = dependencies._from_installation()
     assert any(line.startswith("torch") for line in requirements[""]) and requirements["dev"]
 
@@ -89,5 +89,5 @@ def test_requirements_from_the_installed_metadata():
         (">=14", None, False),
     ],
 )
-def test_version_requirements(wanted: str, version: str | None, fits: bool):
+def test_version_requirements_ignore_suffixes(wanted: str, version: str | None, fits: bool):
     assert Library("x", wanted, version).fits is fits

@@ -1,4 +1,4 @@
-"""`cogvideox encode`: its summary, its store, its errors."""
+"""`cogvideox encode`: summary, store and errors."""
 
 import json
 
@@ -76,7 +76,7 @@ def test_the_last_job_writes_the_index(run, data, model, here):
     assert len(LatentStore(here / "store")) == 4
 
 
-def test_first_frames_for_image_models(run, data, model, here):
+def test_first_frames_are_encoded_for_image_to_video_models(run, data, model, here):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
     assert "4 clips and 4 captions newly encoded, with the first frames of 4, in" in ran.out
     assert LatentStore(here / "store")[0].image_mean.shape[1] == 2

@@ -48,7 +48,7 @@ def test_generate_help_lists_the_common_options_and_help_all_the_rest(run):
 
 
 def test_a_bug_keeps_its_traceback():
-    """Only errors that a user can cause are printed as one sentence."""
+    """Only user errors are printed as one sentence."""
     code = "from cogvideox.cli import main; main.COMMANDS['bug'] = 'no such module'; main.main(['bug'])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1 and "Traceback" in ran.stderr
