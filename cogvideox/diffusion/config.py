@@ -76,7 +76,7 @@ class ScheduleConfig:
         Raises:
             UserError: another scheduler, an unknown key, or an unsupported value.
         """
-        if data.get("_class_name") not in SAMPLER_OF_SCHEDULER:
+        if data.get("_class_name") not in tuple(SAMPLER_OF_SCHEDULER):  # a tuple: the value may be unhashable
             known = " or ".join(SAMPLER_OF_SCHEDULER)
             raise UserError(
                 f"the scheduler config is for {data.get('_class_name')!r}, but CogVideoX models use {known}"

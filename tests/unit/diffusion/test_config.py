@@ -54,6 +54,7 @@ def test_config_survives_diffusers_format(sampler):
     [
         ({"_class_name": "DDIMScheduler"}, ["'DDIMScheduler'", "CogVideoXDPMScheduler"]),
         ({"_class_name": None}, ["None", "CogVideoXDDIMScheduler"]),
+        ({"_class_name": {"name": "CogVideoXDDIMScheduler"}}, ["name", "CogVideoXDDIMScheduler"]),
         ({"prediction_type": "epsilon"}, ["prediction_type='epsilon'", "'v_prediction'"]),
         ({"timestep_spacing": "leading"}, ["timestep_spacing='leading'", "'trailing'"]),
         ({"beta_schedule": "linear"}, ["beta_schedule='linear'", "'scaled_linear'"]),
