@@ -186,7 +186,7 @@ def measure_attention(run: Run) -> None:
 
 def measure_tests(run: Run) -> None:
     """The tests of tests/gpu, by name. Those that the limit cuts off are missing."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rs", "--durations=10"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rsP", "--durations=10"]
     command.append("tests/gpu/test_samplers.py" if run.tiny else "tests/gpu")
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
     results: dict[str, list[str]] = {}

@@ -61,6 +61,7 @@ def test_float32(network):
     model, forward = network
     expected = forward(model, torch.device("cpu"))
     found = forward(copy.deepcopy(model).cuda(), torch.device("cuda"))
+    print(f"largest difference: {(found.cpu() - expected).abs().max() / expected.abs().max():.2g} of the largest value")
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
@@ -70,7 +71,9 @@ def test_bfloat16(network):
     expected = forward(model, torch.device("cpu"))
     with torch.autocast("cuda", torch.bfloat16):
         found = forward(copy.deepcopy(model).cuda(), torch.device("cuda"))
-    assert (found.cpu().float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
+    error = ((found.cpu().float() - expected).norm() / expected.norm()).item()
+    print(f"relative error in bfloat16: {error:.2g}")
+    assert error < 0.05
 
 
 def test_packed_clips_are_separate_clips():
@@ -86,8 +89,9 @@ def test_packed_clips_are_separate_clips():
         loss = sum(v.float().square().mean() for v in predicted)
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     largest = max(expected.abs().max() for expected in results[1][1:])
-    for found, expected in zip(*results):
-        assert (found - expected).abs().max() < 0.05 * max(expected.abs().max(), 0.1 * largest)
+    errors = [((a - b).abs().max() / max(b.abs().max(), 0.1 * largest)).item() for a, b in zip(*results)]
+    print(f"packed and separate clips: loss {errors[0]:.2g}, gradients {max(errors[1:]):.2g}")
+    assert max(errors) < 0.05
 
 
 def test_a_seed_means_the_same_video():
@@ -98,4 +102,5 @@ def test_a_seed_means_the_same_video():
         return pipe.generate("a red ball moves right on a white floor", seed=0, num_inference_steps=5).frames
 
     difference = np.abs(frames("cuda").astype(int) - frames("cpu").astype(int))
+    print(f"levels of 0 to 255: largest difference {difference.max()}, mean {difference.mean():.2g}")
     assert difference.max() <= 8 and difference.mean() < 0.1

