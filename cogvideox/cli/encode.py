@@ -139,10 +139,10 @@ class Progress:
 
 
 def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:
-    from cogvideox.dataset.ingest.frame_reader import preview_sheet
+    from cogvideox.dataset.ingest.frame_reader import contact_sheet
     from cogvideox.records import Video
 
-    sheet, shown = preview_sheet(windows)
+    sheet, shown = contact_sheet(windows)
     clips = [
         {
             "source": str(window.clip.source),

@@ -42,7 +42,7 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
     return frames[: round_down_frames(len(frames))]
 
 
-def preview_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
+def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:
     """Draw four frames each of up to 16 windows, evenly spaced over the list, two windows per row.
 
     Frames keep their aspect ratio, on a black background. Unreadable windows are omitted.

@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import clip_windows
-from cogvideox.dataset.ingest.frame_reader import preview_sheet, read_window
+from cogvideox.dataset.ingest.frame_reader import contact_sheet, read_window
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.errors import UserError
 from cogvideox.geometry import cover
@@ -121,8 +121,8 @@ def test_the_preview_sheet_shows_the_windows(tmp_path):
     for clip in scan_folder(tmp_path).clips:
         with suppress(UserError):
             windows += clip_windows(clip, target)
-    sheet, shown = preview_sheet(windows)
+    sheet, shown = contact_sheet(windows)
     assert [window.clip.source.name for window in shown] == ["a.mp4", "b.png"]
     assert "half.mp4" in damaged and sheet.shape[2] == 3 and sheet.max() > 200
     with pytest.raises(UserError, match="cannot make a preview sheet"):
-        preview_sheet([window for window in windows if window.clip.source.name == "half.mp4"])
+        contact_sheet([window for window in windows if window.clip.source.name == "half.mp4"])
