@@ -88,7 +88,8 @@ def check_gaps(path: str | Path, seconds: float) -> None:
         UserError: the file cannot be read, or has a gap above the limit.
     """
     with _open(path) as (container, stream):
-        times = [float(packet.dts * stream.time_base) for packet in container.demux(stream) if packet.dts is not None]
+        unit = stream.time_base or 0
+        times = [float(packet.dts * unit) for packet in container.demux(stream) if packet.dts is not None]
     for time, following in pairwise([*times, times[0] + seconds] if times else []):
         limits.check_gap(path, following - time)
 
