@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu_suite.goals import GOALS
-from gpu_suite.parts import PARTS, Options, run_part
+from gpu_suite.options import Options
+from gpu_suite.parts import PARTS, run_part
 
 ROOT = Path(__file__).parent.parent
 RESERVE = 3.0  # seconds at the end

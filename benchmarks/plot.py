@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import Report
 
-from cogvideox.charts import Curve, chart, draw, legend
+from cogvideox.training.metrics.charts import Curve, chart, draw, legend
 
 COLORS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or not
 FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}

@@ -23,7 +23,7 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "PIL": ("generation", "video"),
     "fastapi": ("serving",),
     "gradio": ("serving",),
-    "matplotlib": ("charts.py",),
+    "matplotlib": ("training",),
     "ray": ("executor", "serving"),
     "diffusers": (),
     "torchvision": (),

@@ -9,17 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line sets for all parts."""
-
-    device: str
-    tiny: bool
-    rounds: int
-    steps: int
-    seed: int
-    all_ways: bool
+from gpu_suite.options import Options
 
 
 @dataclass(frozen=True)

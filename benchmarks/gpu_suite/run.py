@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from common import Report, gpu_state, interleave, make_row, peak_extra_bytes, print_row, synchronize, write_json
-from gpu_suite.parts import Options
+from gpu_suite.options import Options
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

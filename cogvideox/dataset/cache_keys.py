@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cogvideox.dataset.ingest.clip_windows import ClipWindow
     from cogvideox.state_dict.lazy import LazyStateDict
 
 # A weights hash covers this many evenly spaced samples of each tensor, of this many bytes. Training changes all
@@ -33,15 +32,14 @@ def text_key(caption: str, length: int, text_encoder: str) -> str:
     return hash_values("text", VERSION, caption, length, text_encoder)
 
 
-def latents_key(window: "ClipWindow", vae: str) -> str:
-    """Return the key of a window's latents; `vae` is the hash of the encoder."""
-    size = window.num_frames, window.height, window.width
-    return hash_values("latents", VERSION, window.clip.id, window.fps, *size, vae)
+def latents_key(window_id: str, fps: float, size: tuple[int, int, int], vae: str) -> str:
+    """Return the key of a window's latents; `size` is frames, height and width, `vae` the hash of the encoder."""
+    return hash_values("latents", VERSION, window_id, fps, *size, vae)
 
 
-def first_frames_key(window: "ClipWindow", num_copies: int, vae: str) -> str:
-    """Return the key of a window's noise-augmented first frame, encoded `num_copies` times."""
-    return hash_values("images", VERSION, window.clip.id, num_copies, window.height, window.width, vae)
+def first_frames_key(window_id: str, num_copies: int, size: tuple[int, int], vae: str) -> str:
+    """Return the key of a window's noise-augmented first frame (height, width), encoded `num_copies` times."""
+    return hash_values("images", VERSION, window_id, num_copies, *size, vae)
 
 
 def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:

@@ -9,8 +9,9 @@ from cogvideox.atomic_io import cannot_read
 from cogvideox.dataset.cache_keys import hash_values, window_id
 from cogvideox.dataset.ingest.folder_layouts import IMAGES, FolderEntry, list_folder
 from cogvideox.errors import UserError
-from cogvideox.executor.base import Backend, run
+from cogvideox.executor.base import Backend
 from cogvideox.executor.job_array import Shard
+from cogvideox.executor.run import run
 from cogvideox.records import Clip
 from cogvideox.untrusted import limit
 

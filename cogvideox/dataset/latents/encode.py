@@ -30,8 +30,9 @@ from cogvideox.dataset.latents.latent_store import (
     read_index,
     write_index,
 )
-from cogvideox.executor.base import Backend, BatchTask, run
+from cogvideox.executor.base import Backend, BatchTask
 from cogvideox.executor.job_array import Shard
+from cogvideox.executor.run import run
 from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
 

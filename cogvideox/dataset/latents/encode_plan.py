@@ -142,11 +142,12 @@ def _plan_window(window: ClipWindow, settings: StoreSettings) -> PlannedWindow:
         shape = latent_shape(num_frames, window.height, window.width, ratio=settings.ratio)
         return 4 * settings.latent_channels * math.prod(shape)
 
+    clip_id, size = window.clip.id, (window.height, window.width)
     return PlannedWindow(
         window=window,
         text_key=_caption_key(window.clip.caption, settings),
-        latents_key=latents_key(window, settings.vae),
-        first_frames_key=first_frames_key(window, copies, settings.vae) if copies else None,
+        latents_key=latents_key(clip_id, window.fps, (window.num_frames, *size), settings.vae),
+        first_frames_key=first_frames_key(clip_id, copies, size, settings.vae) if copies else None,
         latents_bytes=num_bytes(window.num_frames),
         first_frames_bytes=copies * num_bytes(1),
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvideox.charts import COLORS, Curve, Point, chart, draw, legend
 from cogvideox.errors import UserError
+from cogvideox.training.metrics.charts import COLORS, Curve, Point, chart, draw, legend
 from cogvideox.untrusted import check_limit, reading
 
 FIRST = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")

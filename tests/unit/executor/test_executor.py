@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.executor.base import run
 from cogvideox.executor.job_array import Shard
+from cogvideox.executor.run import run
 
 BATCHES = [[1, 2], [3], [], [4, 5, 6], [7]]
 
@@ -61,7 +61,7 @@ class Work:
         Path(os.environ["NOTE"]).write_text(str(os.getpid()))
         return lambda batch: batch
 if __name__ == "__main__":
-    from cogvideox.executor.base import run
+    from cogvideox.executor.run import run
     results = run(Work(), [[1]] * 100, workers=1)
     next(results)
     os.kill(os.getpid(), signal.SIGKILL)

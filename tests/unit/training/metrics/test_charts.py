@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cogvideox.charts import MAX_POINTS, Curve, chart, draw, legend
 from cogvideox.errors import UserError
+from cogvideox.training.metrics.charts import MAX_POINTS, Curve, chart, draw, legend
 from cogvideox.video.io import read_image
 
 RED = "#ff0000"
