@@ -100,7 +100,7 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
             group = group.setdefault(part, {})  # an unknown name is reported by `from_dict`
             if not isinstance(group, dict):
                 raise UserError(f"there is no setting {name}, because {'.'.join(groups[: i + 1])} is a single value")
-        group[key] = _Word(value) if isinstance(value, str) else value
+        group[key] = _RawValue(value) if isinstance(value, str) else value
     return from_dict(type(obj), data)
 
 
@@ -124,21 +124,21 @@ def digest(obj: Any, type_name: str | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class _Word(str):
+class _RawValue(str):
     """An unparsed command-line value."""
 
 
 def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
     known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
-    if isinstance(data, _Word):
+    if isinstance(data, _RawValue):
         inside = ", ".join(prefix + name for name in known)
         raise UserError(f"{where}{prefix[:-1]} is a group of settings; change one of {inside}")
     if not isinstance(data, Mapping):
-        what = f"{prefix[:-1]} must be" if prefix else "it must hold"
-        raise UserError(f"{where}{what} a group of settings, got {_show(data)}")
+        what = f"{prefix[:-1]} must be a group of settings" if prefix else "the file must contain a mapping"
+        raise UserError(f"{where}{what}, got {_show(data)}")
     for key in data:
         if key not in known:
-            others = f"; there are {', '.join(prefix + other for other in known)}"
+            others = f"; available: {', '.join(prefix + other for other in known)}"
             key = str(key) if len(str(key)) <= 60 else f"{str(key)[:57]}..."
             raise UserError(f"{where}there is no setting {prefix}{key}{_nearest(key, known, prefix) or others}")
     missing = [
@@ -160,7 +160,7 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
     """Validate `value` and convert it to type `kind`."""
     if is_dataclass(kind):
         return value if isinstance(value, kind) else _build(kind, value, where, f"{name}.")  # type: ignore[arg-type]
-    if isinstance(value, _Word):
+    if isinstance(value, _RawValue):
         value = _parse(str(value), kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -170,7 +170,7 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
     if type(value) is int and abs(value) >= 2**63:
         raise UserError(f"{where}{name} is an integer of more than 64 bits")
     if isinstance(value, str) and not _is_text(value):
-        raise UserError(f"{where}{name} has characters that are not text: {_show(value)}")
+        raise UserError(f"{where}{name} has invalid characters: {_show(value)}")
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):

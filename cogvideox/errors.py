@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Invalid user input: an illegal value, an unknown name, a missing or damaged file.
+    """Invalid user input: an invalid value, an unknown name, a missing or damaged file.
 
     The message is one sentence: what is wrong, what is allowed, what to do. The command line prints it without a
     traceback and exits with status 2; in Python it is an ordinary `ValueError`.

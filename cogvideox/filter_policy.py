@@ -82,7 +82,9 @@ class Bound:
         try:
             return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
         except ValueError:
-            raise UserError(f"the column {self.column} has strings: use among for its bound") from None
+            raise UserError(
+                f"the bound on {self.column} needs numbers, but the column has strings: use 'among'"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Policy:
             if bound.column not in names:
                 close = difflib.get_close_matches(bound.column, names, n=1)
                 instead = f"did you mean {close[0]}?" if close else f"available: {', '.join(names) or 'none'}"
-                raise UserError(f"there is no column {bound.column} for a bound; {instead}")
+                raise UserError(f"bound on unknown column {bound.column}; {instead}")
 
     def last_change(self, step: int) -> int:
         """Return the last step up to `step` at which the set of applicable bounds changed."""
@@ -110,7 +112,8 @@ class Policy:
         return max((change for change in changes if change <= step), default=0)
 
     def mask(self, columns: Columns, num_rows: int, step: int) -> Bool[np.ndarray, " rows"]:
-        """Return a mask of the rows that are kept at a step. A column that does not exist counts as missing scores.
+        """Return a mask of the rows that are kept at a step. A column that does not exist is treated as having no
+        scores.
 
         Raises:
             UserError: a column has strings, but its bound is for numbers.

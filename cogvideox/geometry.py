@@ -1,4 +1,4 @@
-"""Size arithmetic: frames and pixels to latents, legal sizes, VAE chunks, resizing. Does not import torch.
+"""Size arithmetic: frames and pixels to latents, valid sizes, VAE chunks, resizing. Does not import torch.
 
 The VAE compresses `FRAME_RATIO` frames into each latent frame after the first, which holds a single frame, so a video
 has 4k+1 frames. In space it compresses `PIXEL_RATIO` x `PIXEL_RATIO` pixels into one latent (paper section 2.1), and
@@ -47,7 +47,7 @@ def latent_shape(
     """Return the (padded) latent frames, height and width of the transformer's input: 49x480x720 -> (13, 60, 90).
 
     Raises:
-        UserError: illegal frame count, height or width.
+        UserError: invalid frame count, height or width.
     """
     check_size(height, width, ratio)
     num_latents = latent_frames(num_frames)
@@ -58,7 +58,7 @@ def check_frames(num_frames: int, name: str = "num_frames") -> None:
     """Check that a frame count is 4k+1. `name` is the option's name in the error message.
 
     Raises:
-        UserError: it is not; the message gives the nearest legal counts.
+        UserError: it is not; the message gives the nearest valid counts.
     """
     nearest = nearest_frames(num_frames)
     if num_frames not in nearest:
@@ -69,7 +69,7 @@ def check_frames(num_frames: int, name: str = "num_frames") -> None:
 
 
 def nearest_frames(num_frames: int) -> list[int]:
-    """The nearest legal frame counts below and above a number, or the number itself if it is legal."""
+    """The nearest valid frame counts below and above a number, or the number itself if it is valid."""
     return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
 
 
@@ -79,7 +79,7 @@ def format_frames(num_frames: int) -> str:
 
 
 def round_down_frames(num_frames: int) -> int:
-    """Round down to a legal frame count: 48 -> 45."""
+    """Round down to a valid frame count: 48 -> 45."""
     return nearest_frames(num_frames)[0]
 
 
@@ -87,18 +87,18 @@ def check_size(height: int, width: int, multiple: int) -> None:
     """Check that height and width, in pixels, are multiples of `multiple`.
 
     Raises:
-        UserError: they are not; the message gives the nearest legal sizes.
+        UserError: they are not; the message gives the nearest valid sizes.
     """
-    illegal = [
+    invalid = [
         (name, size)
         for name, size in (("height", height), ("width", width))
         if size not in nearest_sizes(size, multiple)
     ]
-    if illegal:
-        given = " and ".join(f"{name}={size}" for name, size in illegal)
-        verb = "is not a multiple" if len(illegal) == 1 else "are not multiples"
-        legal = ", ".join(f"{name}={_or(nearest_sizes(size, multiple))}" for name, size in illegal)
-        raise UserError(f"{given} {verb} of {multiple} pixels, as this model requires; the nearest: {legal}")
+    if invalid:
+        given = " and ".join(f"{name}={size}" for name, size in invalid)
+        verb = "is not a multiple" if len(invalid) == 1 else "are not multiples"
+        valid = ", ".join(f"{name}={_or(nearest_sizes(size, multiple))}" for name, size in invalid)
+        raise UserError(f"{given} {verb} of {multiple} pixels, as this model requires; the nearest: {valid}")
 
 
 def nearest_sizes(size: int, multiple: int) -> list[int]:
@@ -126,7 +126,7 @@ def decode_chunks(num_latents: int) -> list[int]:
 def size_for_aspect(
     height: int, width: int, heights: tuple[int, int], widths: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
-    """The legal size closest in aspect ratio to an image of `height` x `width`.
+    """The valid size closest in aspect ratio to an image of `height` x `width`.
 
     The short side is the minimum of its range (both ends included) and the long side follows from the aspect ratio:
     1200x900 with ranges 768..1360 -> 1024x768.
@@ -142,13 +142,13 @@ def size_for_aspect(
 
 
 def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tuple[int, int]:
-    """Return the best legal size of at most `max_area` pixels for an image of `height` x `width`.
+    """Return the best valid size of at most `max_area` pixels for an image of `height` x `width`.
 
     The size never exceeds the image's height or width: 480x720 in 65536 pixels, multiple 16 -> 208x304. It maximizes
     the area times the fraction of the image that a center crop (`cover`) keeps.
 
     Raises:
-        UserError: no legal size exists, because the image or the area is too small.
+        UserError: no valid size exists, because the image or the area is too small.
     """
     best, best_score = None, 0.0
     for h in range(multiple, height + 1, multiple):

@@ -1,4 +1,4 @@
-"""Score a toybox model on prompts that were withheld from training, judged from the pixels of its videos.
+"""Score a toybox model on prompts that were held out from training, judged from the pixels of its videos.
 
     python examples/toybox_page.py --num-prompts 36 --out build/page
     python examples/toybox_page.py --prompts examples/free_prompts.txt

@@ -89,7 +89,7 @@ def is_scored(model: Path, page: Path, num_prompts: int) -> bool:
 
 
 def score(model: Path, page: Path, num_prompts: int) -> None:
-    """Generate and judge a model's videos on withheld prompts."""
+    """Generate and judge a model's videos on held-out prompts."""
     example = [sys.executable, str(ROOT / "examples/toybox_page.py"), "--model", str(model), "--out", str(page)]
     subprocess.run(
         [*example, "--num-prompts", str(num_prompts), "--seed", "100"], check=True, stdout=subprocess.DEVNULL

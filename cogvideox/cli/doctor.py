@@ -227,7 +227,7 @@ def _generation() -> Finding:
     seconds = {"load_seconds": round(loaded - start, 2), "generate_seconds": round(time.perf_counter() - loaded, 2)}
     num_frames, height, width, _ = video.frames.shape
     if video.frames.std() < 1:
-        raise UserError(f"the model {shipped_models()[0]} generated a video of a single colour on {pipe.device}")
+        raise UserError(f"the model {shipped_models()[0]} generated a video of a single color on {pipe.device}")
     shape = f"{num_frames} frames of {width}x{height} in {NUM_STEPS} steps on {pipe.device}"
     took = f"loaded in {seconds['load_seconds']:.1f} s, generated in {seconds['generate_seconds']:.1f} s"
     return Finding(

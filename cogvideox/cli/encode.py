@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
     print(format_summary(folder, plan.windows, target))
     dry_run = options.output is None or options.dry_run
     if dry_run and plan.windows:
-        print(f"  the store takes about {format_bytes(plan.num_bytes)}")
+        print(f"  estimated store size: {format_bytes(plan.num_bytes)}")
     if dry_run and plan.rejects:
         print(format_rejects(plan.rejects))
     if options.sheet is not None:
@@ -102,7 +102,7 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
     if options.max_size is not None:
         if height is not None or width is not None:
             raise UserError(
-                "--max-size keeps the shape of each clip, --height and --width give all one size: leave one out"
+                "--max-size keeps each clip's aspect ratio, --height and --width set one size for all: use only one"
             )
         match = re.fullmatch(r"(\d+)x(\d+)", options.max_size)
         if match is None:
@@ -180,7 +180,7 @@ def parser() -> Parser:
     p.add_argument("--dry-run", action="store_true", help="print a summary of FOLDER and exit")
 
     size = p.add_argument_group("size and length of clips (default: those of the model)")
-    size.add_argument("--max-size", metavar="WxH", help="keep the shape of each clip, with at most this many pixels")
+    size.add_argument("--max-size", metavar="WxH", help="keep each clip's aspect ratio, with at most this many pixels")
     size.add_argument(
         "--height",
         type=int,
@@ -195,14 +195,14 @@ def parser() -> Parser:
         "--num-frames", type=int, metavar="N", help="frames per clip, 4k+1; longer clips are split into windows"
     )
     windows = "encode all windows of a long clip or only the first (default: all)"
-    first_frames = "also encode each first frame with N noise samples, for an image-to-video model (default: 4 for one)"
+    first_frames = "also encode each first frame with N noise samples (default: 4 for image-to-video models)"
     size.add_argument("--first-frames", type=int, metavar="N", help=first_frames)
     size.add_argument("--windows", choices=("all", "first"), default="all", help=windows)
 
     machine = p.add_argument_group("machine")
     workers = "worker processes, each with its own copy of the networks (default: 0, no extra process)"
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
-    shard = "encode the part of job K of N, from 0; the last job to finish writes the index"
+    shard = "encode shard K of N (0-based); the last job to finish writes the index"
     machine.add_argument("--shard", metavar="K/N", help=shard)
     machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared disk")
     machine.add_argument(

@@ -12,14 +12,14 @@ def run(arguments: list[str]) -> None:
     """Read the runs' metrics and write one chart."""
     options = parser().parse(arguments)
     if not options.runs:
-        raise UserError("which runs? plot takes their folders, such as runs/toybox")
+        raise UserError("missing RUN: give one or more run folders, such as runs/toybox")
 
     from cogvideox.training.metrics.curves import Run, save
 
     runs = [Run.read(folder) for folder in options.runs]
-    of_the_name = Counter(run.name for run in runs)
+    name_counts = Counter(run.name for run in runs)
     runs = [
-        replace(run, name=str(folder)) if of_the_name[run.name] > 1 else run for run, folder in zip(runs, options.runs)
+        replace(run, name=str(folder)) if name_counts[run.name] > 1 else run for run, folder in zip(runs, options.runs)
     ]
     save(runs, options.output)
     print(options.output)
@@ -29,7 +29,7 @@ def parser() -> Parser:
     p = Parser(
         "plot",
         "RUN [RUN ...]",
-        "Draw the curves of runs: losses, learning rate, speed and whatever else their metrics.jsonl have.",
+        "Plot the curves of runs: losses, learning rate, speed and any other metrics in metrics.jsonl.",
     )
     p.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="the folder of a run, finished or not")
     p.add_argument(

@@ -14,7 +14,7 @@ from cogvideox.toybox.scenes.grammar import FACTS, Scene
 
 FACT_NAMES = FACTS["full"]
 MIN_SIDE = 16
-"""Minimum height and width in pixels at which a toy can be recognised."""
+"""Minimum height and width in pixels at which a toy can be recognized."""
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 MINIMUM = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": MIN_SIDE, "width": MIN_SIDE}
 MAX_JUDGED_FRAMES = 64
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> None:
         if getattr(options, name) < minimum:
             raise UserError(f"{_flag(name)} {getattr(options, name)} must be {minimum} or more")
     if not MIN_FPS <= options.fps <= MAX_FPS:
-        raise UserError(f"--fps {options.fps:g} must be from {MIN_FPS:g} to {MAX_FPS:g}; 16 is usual")
+        raise UserError(f"--fps {options.fps:g} must be from {MIN_FPS:g} to {MAX_FPS:g}; a typical value is 16")
 
     from cogvideox.toybox.captions.caption import caption_scene
     from cogvideox.toybox.captions.core import STYLES
@@ -117,14 +117,14 @@ def judge(path: Path, prompt: str | None) -> None:
     if min(frames.shape[1:3]) < MIN_SIDE:
         size = f"{frames.shape[1]}x{frames.shape[2]}"
         raise UserError(f"{path} is {size}: the judge needs a height and width of at least {MIN_SIDE} pixels")
-    marks = judge_prompt(torch.from_numpy(frames), prompt)
-    if not marks:
+    results = judge_prompt(torch.from_numpy(frames), prompt)
+    if not results:
         raise UserError(f"{prompt!r} states no fact of the toy world; write for example 'a red ball moves left'")
     print(prompt)
-    for name, mark in marks.items():
-        verdict = "right" if mark.correct else f"wrong: {mark.observed or 'unclear'}"
-        print(f"  {name:<12} {mark.expected:<12} {verdict}")
-    print(f"{sum(mark.correct for mark in marks.values())} of {len(marks)} facts right")
+    for name, result in results.items():
+        verdict = "right" if result.correct else f"wrong: {result.observed or 'unclear'}"
+        print(f"  {name:<12} {result.expected:<12} {verdict}")
+    print(f"{sum(result.correct for result in results.values())} of {len(results)} facts right")
 
 
 def parser() -> Parser:
@@ -146,7 +146,10 @@ def parser() -> Parser:
         "--seed", type=int, default=0, metavar="N", help="random seed; the same seed gives the same scene (default: 0)"
     )
     p.add_argument(
-        "--grammar", default="core", metavar="core|full", help="core: one toy; full: everything that the world has"
+        "--grammar",
+        default="core",
+        metavar="core|full",
+        help="core: one toy; full: several toys, patterns, lighting and camera motion",
     )
     p.add_argument("--style", default="plain", metavar="short|plain|dense", help="caption style (default: plain)")
     p.add_argument(

@@ -14,7 +14,7 @@ def check_writable(path: Path, num_bytes: int) -> None:
     """Check that a file of `num_bytes` can be written at `path`. Its folders need not exist yet.
 
     Raises:
-        UserError: no permission, too little free space, or an illegal path.
+        UserError: no permission, too little free space, or an invalid path.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -8,7 +8,7 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import check_frames, check_size
 
 DEFAULT_FIRST_FRAMES = 4
-"""Noise-augmented encodings per first frame for image-to-video models: varied, yet cheap beside 13 latent frames."""
+"""Number of encodings stored per first frame; their cost is small next to 13 latent frames."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ToyboxClips:
             if getattr(self, name) < minimum:
                 raise UserError(f"{name}={getattr(self, name)} of the toybox clips must be {minimum} or more")
         if not 0 < self.fps < math.inf:
-            raise UserError(f"fps={self.fps} of the toybox clips must be above 0; 8 is usual")
+            raise UserError(f"fps={self.fps} of the toybox clips must be above 0; a typical value is 8")
         check_frames(self.num_frames)
 
     @property
@@ -58,14 +58,14 @@ class ClipFormat:
         num_frames: 4k+1. Longer clips are cut into windows of this length; shorter ones are trimmed to 4k+1 frames.
         height, width: a fixed size; every clip is resized to cover it and center-cropped.
         max_area: maximum number of pixels, instead of a fixed size; clips approximately keep their aspect ratio and
-            are never enlarged.
+            are never upscaled.
         multiple: divisor of height and width: the VAE's compression ratio times the transformer's patch size.
         windows: use all windows of a long clip, or only the first.
         first_frames: number of separate encodings of each clip's first frame, with new noise each time, for
             image-to-video models.
 
     Raises:
-        UserError: illegal size, or not exactly one of fixed size and `max_area`.
+        UserError: invalid size, or not exactly one of fixed size and `max_area`.
     """
 
     fps: float
@@ -79,7 +79,7 @@ class ClipFormat:
 
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
-            raise UserError(f"fps={self.fps} must be above 0; 8 and 16 are usual")
+            raise UserError(f"fps={self.fps} must be above 0; typical values are 8 and 16")
         check_frames(self.num_frames)
         if (self.height is None) != (self.width is None):
             raise UserError("a fixed size needs both height and width, but only one of them is set")

@@ -1,4 +1,4 @@
-"""Data loader: the packed batches of each training step, read from stores of encoded clips.
+"""Data loader: reads the clips that the mixture chose from open stores, drops captions at random, and builds batches.
 
 All random values of a clip (noise, timestep, dropout) depend only on the seed and its position in the sequence of all
 samples, and every process plans the same steps (`dataset.mixture`). So a step trains on the same data for any number of

@@ -1,5 +1,6 @@
-"""Data mixture: plans the clips of each training step from weighted sources of images and videos, with shuffling, a
-filter policy, and packing.
+"""Data mixture: chooses the clips of each training step from weighted sources, shuffles, filters and packs them.
+
+It neither opens stores (`training.diffusion.data`) nor reads clips and drops captions (`dataset.loader`).
 
 All samples of a run form one sequence. The clip at a position depends on the seed, the settings and the previous
 samples, but not on the number of processes: every process plans the same steps and takes its share of the rows. The
@@ -103,7 +104,13 @@ class ClipTable:
 
 @dataclass(frozen=True)
 class Sample:
-    """One use of a clip in training. Its position in the sequence of all samples seeds its random values."""
+    """One use of a clip in training.
+
+    Attributes:
+        position: in the sequence of all samples; it seeds the sample's random values.
+        lane: the images or the videos of one source, named "<source> images" or "<source> videos".
+        index: of the clip in its source.
+    """
 
     position: int
     lane: str
@@ -118,12 +125,10 @@ class Sample:
 class MixtureState:
     """The state of the sample sequence after a number of steps, as plain values for a checkpoint.
 
-    A lane is the images or the videos of one source, named "<source> images" or "<source> videos".
-
     Attributes:
-        cursors: number of clips visited in each lane, including those skipped by the policy.
+        cursors: number of clips visited in each lane (`Sample.lane`), including those skipped by the policy.
         seen: number of samples of each lane that have been trained on.
-        waiting: samples that were selected but have not fitted in a row yet.
+        waiting: samples that were selected but did not fit into a row yet.
         sizes: number of clips in each lane, to detect changed sources.
     """
 

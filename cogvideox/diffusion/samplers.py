@@ -2,7 +2,7 @@
 
 `predict(x, t, i)` returns the velocity at the state `x` [b c t h w], timestep `t` and step index `i` (for tables with a
 row per step), guidance included. `timesteps` descend; the step from the last one ends at clean data. Coefficients are
-Python floats (float64), and the state is float32 whatever dtype the network uses. The loops never synchronise with the
+Python floats (float64), and the state is float32 whatever dtype the network uses. The loops never synchronize with the
 device.
 
 Axes: b batch, c latent channels, t latent frames, h w latent height and width.
@@ -47,7 +47,7 @@ def initial_noise(
     noise = rearrange(noise, "b t c h w -> b c t h w").contiguous()
     device = torch.device(device) if device is not None else noise.device
     if device.type == "cuda" and noise.device.type == "cpu":
-        return noise.pin_memory().to(device, non_blocking=True)  # a copy from pageable memory would synchronise
+        return noise.pin_memory().to(device, non_blocking=True)  # a copy from pageable memory would synchronize
     return noise.to(device)
 
 

@@ -14,7 +14,7 @@ from cogvideox.diffusion.config import ScheduleConfig
 
 
 class Schedule(ScheduleConfig):
-    """A noise schedule. Schedules with equal parameters are equal and hash alike."""
+    """A noise schedule. Schedules with equal parameters are equal and have the same hash."""
 
     @cached_property
     def alphas_cumprod(self) -> Float64[Tensor, "timesteps"]:

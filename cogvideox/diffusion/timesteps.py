@@ -16,15 +16,17 @@ _STREAM = 0x74696D65
 def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     """Evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
 
-    A sampler's step from the last of them ends at clean data. `num_steps` need not divide `num_timesteps`, because
+    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because
     samplers take the list and never compute the next timestep from a step size.
 
     Raises:
-        UserError: `num_steps` is not in 1 to `num_timesteps`.
+        UserError: `num_steps` is not between 1 and `num_timesteps`.
     """
     if not 1 <= num_steps <= num_timesteps:
         nearest = min(max(num_steps, 1), num_timesteps)
-        raise UserError(f"num_inference_steps={num_steps} is not in 1 to {num_timesteps}; the nearest is {nearest}")
+        raise UserError(
+            f"num_inference_steps={num_steps} must be between 1 and {num_timesteps}; the nearest is {nearest}"
+        )
     return [round(num_timesteps * left / num_steps) - 1 for left in range(num_steps, 0, -1)]
 
 
@@ -34,16 +36,15 @@ def explicit_uniform(
     """Explicit uniform sampling (paper section 3.3): stratified timesteps for one optimizer step.
 
     The range is split into `num_slots` equal intervals, one for each sample of the step (ranks x accumulation x batch),
-    and one timestep is drawn from each. The assignment of intervals to slots is shuffled at every step, so no rank and
-    no position in the data order keeps the same noise level. The result depends on the arguments only: each rank takes
-    its slice of it, and a step has the same timesteps for any number of ranks.
+    and one timestep is drawn from each. The assignment of intervals to slots is shuffled at every step, so no rank or
+    batch position is tied to one noise level. The result depends on the arguments only: each rank takes its slice of
+    it, and a step has the same timesteps for any number of ranks.
 
     Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are multiples of 1 / num_slots, so that all
     timesteps have the same probability even if `num_slots` does not divide `num_timesteps`.
 
     Args:
-        ranks: the rank that computes each slot. There is then one interval for each rank, as in the paper, from which
-            all of its slots draw.
+        ranks: rank of each slot. If given, one interval per rank, shared by its slots, as in the paper.
 
     Returns:
         The timestep of each slot, 0 to `num_timesteps` - 1.

@@ -62,7 +62,7 @@ def _start_worker(task: bytes, indices: Any) -> None:
     try:
         _work = pickle.loads(task).open(indices.get())
     except Exception as error:
-        # An error in the initializer breaks the pool without its message; raise it with the first batch instead.
+        # An error in the initializer breaks the pool and its message is lost; raise it with the first batch instead.
         _work = _raise(error)
 
 

@@ -1,4 +1,4 @@
-"""Save denoised latents until the video is written, so that a failure to decode or save does not repeat the denoising.
+"""Save denoised latents until the video is written, so that denoising is not rerun if decoding or saving fails.
 
 For each clip of a request, the file contains the latents at the transformer's scale and the state of the random
 generator after that clip, so that the remaining clips are unchanged.
@@ -50,4 +50,4 @@ class LatentsCheckpoint:
         try:
             save_state(self._tensors, self.path, metadata={"request": self._request})
         except UserError as error:
-            warnings.warn(f"the denoised latents are not kept: {error}", stacklevel=2)
+            warnings.warn(f"could not save the denoised latents: {error}", stacklevel=2)

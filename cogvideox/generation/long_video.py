@@ -13,26 +13,26 @@ def default_overlap(window: int) -> int:
     return (latents - latents // 2) * FRAME_RATIO
 
 
-def num_context_frames(num_given: int, overlap: int) -> int:
+def num_context_frames(num_input_frames: int, overlap: int) -> int:
     """Return how many of a clip's last frames condition a text-to-video model that extends the clip: 49, 28 -> 25."""
-    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_given))
+    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_input_frames))
 
 
-def default_extension(num_given: int, window: int, overlap: int | None) -> int:
+def default_extension(num_input_frames: int, window: int, overlap: int | None) -> int:
     """Return the total frames of a clip after extending it by one window: 49, 49, 28 -> 73.
 
     Args:
         overlap: None for an image-to-video model, which continues from the last frame: 49, 49 -> 97.
     """
-    num_new = window - (1 if overlap is None else num_context_frames(num_given, overlap))
-    return geometry.round_down_frames(num_given + num_new)
+    num_new = window - (1 if overlap is None else num_context_frames(num_input_frames, overlap))
+    return geometry.round_down_frames(num_input_frames + num_new)
 
 
-def num_extension_frames(num_given: int, num_frames: int, overlap: int) -> int:
+def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -> int:
     """Return the frames that a text-to-video model generates, context included, to extend a clip to `num_frames`:
     49, 73, 28 -> 49."""
-    num_context = num_context_frames(num_given, overlap)
-    return num_context - (num_given - num_frames) // FRAME_RATIO * FRAME_RATIO
+    num_context = num_context_frames(num_input_frames, overlap)
+    return num_context - (num_input_frames - num_frames) // FRAME_RATIO * FRAME_RATIO
 
 
 def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:

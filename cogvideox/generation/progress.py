@@ -20,7 +20,7 @@ from cogvideox.video.transform import to_frames
 if TYPE_CHECKING:
     from cogvideox.records import Video
 
-Pictures = UInt8[np.ndarray, "t h w 3"]
+Frames = UInt8[np.ndarray, "t h w 3"]
 Stage = Literal["invert", "denoise", "decode"]
 
 
@@ -38,23 +38,23 @@ class Progress:
     total: int
     video: int = 0
     num_videos: int = 1
-    render_preview: Callable[[int, int], Pictures] | None = field(default=None, repr=False, compare=False)
+    render_preview: Callable[[int, int], Frames] | None = field(default=None, repr=False, compare=False)
 
-    def preview(self, num_pictures: int = 1, max_side: int = 256) -> Pictures:
+    def preview(self, num_frames: int = 1, max_side: int = 256) -> Frames:
         """Decode the current estimate of the video at low resolution, at evenly spaced times from the first frame on.
 
-        Decoding takes a fraction of the time of a step.
+        Decoding takes much less time than a denoising step.
 
         Args:
-            num_pictures: number of frames, limited to one per latent frame.
+            num_frames: number of frames, limited to one per latent frame.
             max_side: maximum length of the longer side, in pixels.
 
         Raises:
             ValueError: this object was not passed to `on_step`.
         """
         if self.render_preview is None:
-            raise ValueError("there is no preview: only a Progress that was passed to on_step has one")
-        return self.render_preview(num_pictures, max_side)
+            raise ValueError("no preview available: only a Progress that was passed to on_step has one")
+        return self.render_preview(num_frames, max_side)
 
 
 OnStep = Callable[[Progress], None]
@@ -69,9 +69,9 @@ class Cancelled(Exception):
 
 
 def preview(
-    vae: CausalVAE, latents: Float[Tensor, "1 z lt lh lw"], num_pictures: int = 1, max_side: int = 256
+    vae: CausalVAE, latents: Float[Tensor, "1 z lt lh lw"], num_frames: int = 1, max_side: int = 256
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Decode some latent frames at low resolution: downscale them in latent space and decode each by itself.
+    """Decode some latent frames at low resolution: downscale them in latent space and decode each independently.
 
     A single latent frame decodes to one frame instead of four. That is fast, but slightly inexact.
 
@@ -79,13 +79,13 @@ def preview(
         latents: at the transformer's scale.
     """
     config = vae.config
-    num_pictures = min(max(num_pictures, 1), latents.shape[2])
-    times = torch.linspace(0, latents.shape[2] - 1, num_pictures).round().long()
+    num_frames = min(max(num_frames, 1), latents.shape[2])
+    times = torch.linspace(0, latents.shape[2] - 1, num_frames).round().long()
     chosen = rearrange(latents[:, :, times.to(latents.device)], "1 c t h w -> t c h w")
     limit = max(max_side // config.spatial_compression_ratio, 1)
     scale = min(1.0, limit / max(chosen.shape[2:]))
     size = [max(1, round(side * scale)) for side in chosen.shape[2:]]
     chosen = F.interpolate(chosen.float() / config.scaling_factor, size, mode="area")
     with torch.inference_mode():
-        pictures = vae.decode(rearrange(chosen, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
-    return to_frames(rearrange(pictures, "t c 1 h w -> c t h w")).cpu().numpy()
+        frames = vae.decode(rearrange(chosen, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
+    return to_frames(rearrange(frames, "t c 1 h w -> c t h w")).cpu().numpy()

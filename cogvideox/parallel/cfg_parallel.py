@@ -34,14 +34,14 @@ def sequence_degree(num_ranks: int, num_heads: int, *, guided: bool) -> int:
     """Number of ranks for sequence parallelism: all of them, or half of them with guidance (`guided`).
 
     Raises:
-        UserError: the attention heads cannot be split over that many ranks; the message has the legal numbers.
+        UserError: the attention heads cannot be split over that many ranks; the message has the valid numbers.
     """
     rows = 2 if guided and num_ranks % 2 == 0 else 1
     if num_heads % (num_ranks // rows) == 0:
         return num_ranks // rows
     degrees = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
-    legal = sorted({*degrees, *(2 * n for n in degrees)} if guided else degrees)
+    valid = sorted({*degrees, *(2 * n for n in degrees)} if guided else degrees)
     raise UserError(
         f"{num_ranks} processes cannot share this model's {num_heads} attention heads"
-        f"{' and the two predictions of guidance' if guided else ''}; {', '.join(map(str, legal))} can"
+        f"{' and the two predictions of guidance' if guided else ''}; {', '.join(map(str, valid))} can"
     )

@@ -114,7 +114,7 @@ def world_size() -> int:
 
 @contextmanager
 def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
-    """Initialise `torch.distributed` and shut it down at the end.
+    """Initialize `torch.distributed` and shut it down at the end.
 
     Args:
         sequence: sequence-parallel degree, the number of ranks that split a sample.
@@ -166,8 +166,8 @@ def check_divides(world: int, sequence: int) -> None:
         UserError: it does not.
     """
     if sequence < 1 or world % sequence:
-        legal = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
-        raise UserError(f"sequence={sequence} must divide the number of processes, {world}: it can be {legal}")
+        valid = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
+        raise UserError(f"sequence={sequence} must divide the number of processes, {world}: it can be {valid}")
 
 
 def _device(wanted: str) -> torch.device:

@@ -103,12 +103,12 @@ def check_heads(num_heads: int, num_ranks: int) -> None:
     """Check that the number of ranks divides the number of heads.
 
     Raises:
-        UserError: it does not; the message has the legal numbers.
+        UserError: it does not; the message has the valid numbers.
     """
     if num_heads % num_ranks:
-        legal = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
+        valid = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
         raise UserError(
-            f"{num_ranks} processes cannot share the {num_heads} attention heads of this model equally; {legal} can"
+            f"{num_ranks} processes cannot share the {num_heads} attention heads of this model equally; {valid} can"
         )
 
 

@@ -37,11 +37,11 @@ class T5Config:
             if name != "layer_norm_epsilon" and value < 1:
                 raise UserError(f"{name}={value} of the T5 config must be 1 or more")
         if self.relative_attention_num_buckets % 4:
-            legal = max(4, round(self.relative_attention_num_buckets / 4) * 4)
+            valid = max(4, round(self.relative_attention_num_buckets / 4) * 4)
             raise UserError(
                 f"relative_attention_num_buckets={self.relative_attention_num_buckets} of the T5 config must be a "
                 "multiple of 4 (for two directions, half of the buckets exact and half logarithmic); "
-                f"the nearest is {legal}"
+                f"the nearest is {valid}"
             )
         exact = self.relative_attention_num_buckets // 4
         if self.relative_attention_max_distance <= exact:

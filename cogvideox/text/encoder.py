@@ -2,7 +2,7 @@
 
 CogVideoX pads prompts to a fixed length and attends to the padding, here and in the transformer, so there is no
 attention mask. Positions enter as a learned bias on the attention scores, shared by all layers. Scores are not divided
-by sqrt(d); the initialisation accounts for it.
+by sqrt(d); the initialization accounts for it.
 
 Axes: b batch, n tokens, d width, k heads.
 """

@@ -1,4 +1,4 @@
-"""Initialisation of the T5 encoder's weights."""
+"""Initialization of the T5 encoder's weights."""
 
 import torch
 
@@ -7,7 +7,7 @@ from cogvideox.text.encoder import RMSNorm, T5Attention, T5Encoder, T5FeedForwar
 
 @torch.no_grad()
 def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
-    """Initialise the weights with the scales of T5, which keep the unscaled attention scores of order one.
+    """Initialize the weights with the scales of T5, which keep the unscaled attention scores of order one.
 
     | part                                | weight                                 |
     |-------------------------------------|----------------------------------------|

@@ -1,4 +1,4 @@
-"""Text normalisation of the small vocabulary: lower case, no accents, ASCII where possible, punctuation as words.
+"""Text normalization of the small vocabulary: lower case, no accents, ASCII where possible, punctuation as words.
 
 "A RED ball—rolling" and "a red ball - rolling" become the same text. The rules are compiled into the table of character
 replacements of SentencePiece models, so that every library that reads such a model applies them.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cogvideox.text import sentencepiece_model
 
-# Typographic characters and their ASCII equivalents, for those that Unicode normalisation does not map.
+# Typographic characters and their ASCII equivalents, for those that Unicode normalization does not map.
 _PLAIN = {
     "'": "‘’‚‛′´`ʼ",
     '"': "“”„‟″«»「」『』",

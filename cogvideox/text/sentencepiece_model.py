@@ -14,7 +14,7 @@ from cogvideox.errors import UserError
 
 Piece = tuple[str, float]
 
-# Field numbers: of the message, of a piece, of the trainer's and of the normaliser's settings.
+# Field numbers: of the message, of a piece, of the trainer's and of the normalizer's settings.
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _VOCAB_SIZE, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3, 4, 40, 41, 42, 43

@@ -114,14 +114,14 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
-        """The normalised text of ids, without special tokens."""
+        """The normalized text of ids, without special tokens."""
         return self._backend.decode(ids.tolist())
 
 
 def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     """Build a small vocabulary in which every word of the captions is one piece and other words are spelled in letters.
 
-    Text is normalised first (`normalization.fold`): case, accents and kinds of quotes do not matter, and punctuation is
+    Text is normalized first (`normalization.fold`): case, accents and kinds of quotes do not matter, and punctuation is
     separate. A word that starts with a known word ("redder") becomes that word and the remaining letters. Letters of
     other alphabets are `<unk>`.
 
@@ -139,7 +139,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     # Words have log-probability -1 and letters -10, so the most likely split is unique: the one with the longest words.
     base = [(text, 0.0) for text in SPECIAL]
     base += [(letter, -10.0) for letter in (_SPACE, *letters)]
-    base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalisation makes each sign a word
+    base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalization makes each sign a word
     if vocab_size <= len(base):
         raise UserError(f"vocab_size={vocab_size} is too small for any word; it must be {len(base) + 1} or more")
     frequent = sorted(counts.keys() - {*string.punctuation}, key=lambda word: (-counts[word], word))
@@ -180,7 +180,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
-    """Pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favour of T5's."""
+    """Pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favor of T5's."""
     content = _load(path)
     with reading(path, "damaged or not a tokenizer"):
         model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
@@ -192,7 +192,7 @@ def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     if kind != "Unigram":
         raise UserError(f"{path} is not a T5 tokenizer: its model is {kind}, but T5 uses Unigram")
     if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces
-        raise UserError(f"{path} is not a T5 tokenizer: it normalises text by {', '.join(sorted(foreign))}")
+        raise UserError(f"{path} is not a T5 tokenizer: it normalizes text by {', '.join(sorted(foreign))}")
     # The sentinels of T5's pre-training do not occur in prompts. Other added tokens would change how text is split.
     if own := [text for text in added if not text.startswith("<extra_id_")]:
         raise UserError(f"{path} is not a plain T5 tokenizer: {own[0]!r} was added to its vocabulary")

@@ -69,7 +69,7 @@ def record_backends() -> Iterator[set[str]]:
 def fastest_backend(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
 ) -> AttentionBackend:
-    """The fastest kernel for a shape. The first call for a shape measures the kernels, synchronising with the GPU.
+    """The fastest kernel for a shape. The first call for a shape measures the kernels, synchronizing with the GPU.
 
     Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU it is "default".
     """

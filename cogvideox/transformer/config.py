@@ -15,7 +15,7 @@ DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
 GridRule = Literal["resize_crop", "slice"]
 """How rotary coordinates depend on the size of the clip. Both rules are the same at the base size.
 
-"resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centred there, so that coordinates stay
+"resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centered there, so that coordinates stay
 in the range seen in training. "slice" (1.5): patches are counted from 0.
 """
 

@@ -1,4 +1,4 @@
-"""Initialisation of the transformer's weights, and extra input channels for image-to-video."""
+"""Initialization of the transformer's weights, and extra input channels for image-to-video."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from cogvideox.transformer.model import Transformer
 
 @torch.no_grad()
 def init_weights(model: Transformer, generator: torch.Generator) -> None:
-    """Initialise the weights as adaLN-Zero (Peebles and Xie 2022, section 3.2): blocks are identities, outputs 0.
+    """Initialize the weights as adaLN-Zero (Peebles and Xie 2022, section 3.2): blocks are identities, outputs 0.
 
     | part                           | weight                                          | bias |
     |--------------------------------|-------------------------------------------------|------|

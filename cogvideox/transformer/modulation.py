@@ -87,9 +87,9 @@ class AdaptiveNorm(nn.LayerNorm):
         return torch.addcmul(self.bias + shift, self.bias, scale), torch.addcmul(self.weight, self.weight, scale)
 
     def forward(self, x: Stream, shift: Table, scale: Table, spans: Spans | SpanOfToken) -> Stream:
-        """Normalise and modulate with *folded* shift and scale. In compiled code, `spans` may be a `SpanOfToken`."""
-        normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
-        return _multiply_add(shift, 1, normalised, scale, spans)
+        """Normalize and modulate with *folded* shift and scale. In compiled code, `spans` may be a `SpanOfToken`."""
+        normalized = F.layer_norm(x, self.normalized_shape, eps=self.eps)
+        return _multiply_add(shift, 1, normalized, scale, spans)
 
 
 def add_gated(x: Stream, update: Stream, gate: Table, spans: Spans | SpanOfToken) -> Stream:
@@ -147,7 +147,7 @@ class _MultiplyAdd(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """The vector of each token's span. The gradient is a matrix product, because index-add on a GPU would serialise the
+    """The vector of each token's span. The gradient is a matrix product, because index-add on a GPU would serialize the
     tokens of a span and add them in random order."""
 
     @staticmethod

@@ -86,8 +86,8 @@ def token_grid(config: TransformerConfig, num_frames: int, height: int, width: i
     names, sizes = ("frames", "height", "width"), (num_frames, height, width)
     for name, size, patch in zip(names, sizes, config.patch):
         if size < 1 or size % patch:
-            legal = max(patch, round(size / patch) * patch)
-            raise UserError(f"latent {name} {size} is not a multiple of the patch size {patch}; the nearest is {legal}")
+            valid = max(patch, round(size / patch) * patch)
+            raise UserError(f"latent {name} {size} is not a multiple of the patch size {patch}; the nearest is {valid}")
     t, h, w = (size // patch for size, patch in zip(sizes, config.patch))
     return t, h, w
 
@@ -101,7 +101,7 @@ def check_learned_positions(config: TransformerConfig, grid: tuple[int, int, int
         grid: `token_grid` of the clip.
 
     Raises:
-        UserError: the clip does not fit; the message has the legal size in latent frames and pixels.
+        UserError: the clip does not fit; the message has the valid size in latent frames and pixels.
     """
     base_t, base_h, base_w = config.base_grid
     t, h, w = grid
@@ -170,7 +170,7 @@ def _rope(
 
 
 def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Corner and size of an h x w grid scaled to fit inside the base grid and centred there, in integers."""
+    """Corner and size of an h x w grid scaled to fit inside the base grid and centered there, in integers."""
     if h / w > base_h / base_w:
         rows, columns = base_h, round(base_h / h * w)
     else:

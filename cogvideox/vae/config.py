@@ -67,10 +67,10 @@ class VAEConfig:
                 raise UserError(f"{name}={size} of the VAE must be 1 or more")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
-                legal = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups
+                valid = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups
                 raise UserError(
                     f"the width {width} in block_out_channels of the VAE must be a multiple of "
-                    f"norm_num_groups={self.norm_num_groups}; the nearest is {legal}"
+                    f"norm_num_groups={self.norm_num_groups}; the nearest is {valid}"
                 )
         if self.temporal_compression_ratio != FRAME_RATIO:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Initialisation of the VAE's weights, and rescaling of its latents."""
+"""Initialization of the VAE's weights, and rescaling of its latents."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from cogvideox.vae.model import CausalVAE
 
 @torch.no_grad()
 def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> None:
-    """Initialise the weights, such that a small VAE learns from its first hundred steps on.
+    """Initialize the weights, such that a small VAE learns from its first hundred steps on.
 
     | part                    | weight                                       | bias                               |
     |-------------------------|----------------------------------------------|------------------------------------|

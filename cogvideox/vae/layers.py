@@ -77,7 +77,7 @@ def source_frames(
     """The latent frame that each of `num_frames` feature frames belongs to.
 
     The first frame of a video has a latent frame of its own; all other latent frames stand for equally many frames.
-    Computed on the device, because copying a list there would synchronise.
+    Computed on the device, because copying a list there would synchronize.
     """
     frame = torch.arange(num_frames, device=device)
     if not is_first or num_latents == 1:

@@ -17,7 +17,7 @@ def psnr(reconstruction: Pixels, target: Pixels) -> Float[Tensor, " b"]:
 
 
 def detail(video: Pixels) -> Float[Tensor, " b"]:
-    """Fine detail of each clip: the mean absolute Laplacian, |4 p - its four neighbours|, over pixels and channels.
+    """Fine detail of each clip: the mean absolute Laplacian, |4 p - its four neighbors|, over pixels and channels.
 
     A reconstruction with less detail than the original is blurred; one with more is noisy.
     """

@@ -317,7 +317,7 @@ def _to_av_frame(image: Frame) -> av.VideoFrame:
 
 def _check_fps(fps: float) -> None:
     if not 0 < fps < math.inf:
-        raise UserError(f"fps={fps:g} must be above 0; 8 and 16 are usual")
+        raise UserError(f"fps={fps:g} must be above 0; typical values are 8 and 16")
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float) -> None:

@@ -1,4 +1,4 @@
-"""Contact sheets of one video, and labelled frame rows of several videos side by side.
+"""Contact sheets of one video, and labeled frame rows of several videos side by side.
 
 Axes: `n` videos, `k` frames of each that are shown, `t` frames, `h w` height and width in pixels.
 """
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MAX_FRAMES = 64
 """Maximum number of frames on a contact sheet; longer videos are sampled at even spacing."""
-GAP = 4  # pixels between labelled videos, and between the frames of a contact sheet
+GAP = 4  # pixels between labeled videos, and between the frames of a contact sheet
 MAX_LINES = 3
 """Maximum number of lines of a label; longer labels are truncated."""
 

@@ -93,13 +93,13 @@ def check(ranks: Ranks, out: Path, until: int, expected: Path | None) -> None:
 def check_not_finite(ranks: Ranks, out: Path) -> None:
     model = Transformer(tiny.transformer("5b"))
     parallelize(model, model.blocks, ranks)
-    if ranks.rank == 1:  # in a shard that only one of them has
+    if ranks.rank == 1:  # only rank 1's shard contains NaN
         with torch.no_grad():
             model.text_in.weight.to_local().fill_(torch.nan)
     with pytest.raises(UserError, match=r"model.text_in.weight is not finite"):
         Checkpoints(out, ranks=ranks).save(1, {"model": model})
     assert Checkpoints(out).latest() is None
-    if ranks.rank == 0:  # who made it
+    if ranks.rank == 0:  # rank 0 creates the folder
         assert not list(out.glob("checkpoints/*"))
 
 

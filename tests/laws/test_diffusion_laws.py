@@ -88,8 +88,8 @@ def gaussian(schedule, mean, std):
     def predict(x, t, i):
         abar = schedule.alphas_cumprod[t].item()
         alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
-        centred = (x - alpha * mean) / (abar * std**2 + 1 - abar)
-        x0, eps = mean + alpha * std**2 * centred, sigma * centred
+        centered = (x - alpha * mean) / (abar * std**2 + 1 - abar)
+        x0, eps = mean + alpha * std**2 * centered, sigma * centered
         return alpha * eps - sigma * x0
 
     return predict

@@ -1,4 +1,4 @@
-"""Packed = separate: packed clips have the predictions, losses and gradients that each has alone."""
+"""Packed = separate: each clip's predictions, losses and gradients match an unpacked run."""
 
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ from cogvideox.transformer.attention import StreamLayout, dense_attention, packe
 from cogvideox.transformer.model import Transformer
 from tests.tiny import TEXT_LENGTH, transformer
 
-# Two images and four clips in latent frames and pixels. Frames are doubled for patches of two frames.
+# Two images and four clips in latent frames and pixels. Frame counts are doubled for patch_size_t=2.
 SIZES = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (4, 2, 8), (2, 4, 6)]
 MODELS = ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"]
 
 
 def random_model(variant: str) -> Transformer:
-    """A model without zero weights, as after training."""
+    """A model with all weights random, so no zero-initialized layer hides an error."""
     torch.manual_seed(0)
     model = Transformer(transformer(variant))
     for parameter in model.parameters():
@@ -51,10 +51,10 @@ def ofs_of(model: Transformer) -> dict[str, float]:
     return {} if model.config.ofs_embed_dim is None else {"ofs": 2.0}
 
 
-def part(batch: PackedBatch, clips: slice) -> PackedBatch:
+def select_clips(batch: PackedBatch, clips: slice) -> PackedBatch:
     image = batch.image and batch.image[clips]
-    of_clips = batch.latents[clips], batch.noise[clips], batch.text[clips], batch.timestep[clips], batch.clip_ids[clips]
-    return PackedBatch(*of_clips, image)
+    fields = batch.latents[clips], batch.noise[clips], batch.text[clips], batch.timestep[clips], batch.clip_ids[clips]
+    return PackedBatch(*fields, image)
 
 
 def separate_losses(model: Transformer, batch: PackedBatch, schedule: Schedule) -> torch.Tensor:
@@ -74,11 +74,11 @@ def gradients(model: Transformer, loss: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
-def distance(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+def distance(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     """The largest relative difference. Gradients that are zero up to rounding, such as that of the bias of the keys,
     are compared with the largest value of all tensors."""
-    least = 1e-3 * max(b.abs().max().item() for b in expected)
-    return max(((a - b).abs().max() / b.abs().max().clamp(min=least)).item() for a, b in zip(found, expected))
+    scale_floor = 1e-3 * max(b.abs().max().item() for b in expected)
+    return max(((a - b).abs().max() / b.abs().max().clamp(min=scale_floor)).item() for a, b in zip(actual, expected))
 
 
 @pytest.mark.parametrize("variant", MODELS)
@@ -93,16 +93,16 @@ def test_packed_equals_separate(variant):
     separate = separate_losses(model, batch, schedule)
     expected = gradients(model, separate.sum() / len(batch))
     one_row = losses(batch)
-    rows = [losses(part(batch, clips)) for clips in (slice(0, 2), slice(2, None))]
-    in_two = [sum(pair) for pair in zip(*(gradients(model, row.sum() / len(batch)) for row in rows))]
+    rows = [losses(select_clips(batch, clips)) for clips in (slice(0, 2), slice(2, None))]
+    grads_two_rows = [sum(pair) for pair in zip(*(gradients(model, row.sum() / len(batch)) for row in rows))]
 
     assert distance([one_row, torch.cat(rows)], [separate, separate]) <= 1e-5
     assert distance(gradients(model, one_row.sum() / len(batch)), expected) <= 1e-5
-    assert distance(in_two, expected) <= 1e-5
+    assert distance(grads_two_rows, expected) <= 1e-5
 
 
 def test_packed_clips_are_independent():
-    """A clip depends on no other clip of the row, nor on their texts, timesteps and order."""
+    """A clip's prediction does not depend on the other clips in its row, their prompts, timesteps or order."""
     model = random_model("5b")
     batch = random_batch(model)
     expected = model.forward_packed(batch.latents, batch.text, batch.timestep)
@@ -120,16 +120,16 @@ def test_packed_clips_are_independent():
 @pytest.mark.parametrize("spans", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_packed_attention_equals_masked_attention(rows, spans):
-    """Packing must not need such a mask, which has an element for each pair of tokens of the row."""
+    """Matches SDPA with a block-diagonal mask, which packing avoids (quadratic memory)."""
     layout = StreamLayout(spans)
     q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))
     mask = segment[:, None] == segment[None, :]
     expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask).transpose(1, 2)
-    found = packed_attention(q, k, v, layout)
-    torch.testing.assert_close(found, expected)
-    weights = torch.randn_like(found)
-    for a, b in zip(torch.autograd.grad(found, (q, k, v), weights), torch.autograd.grad(expected, (q, k, v), weights)):
+    actual = packed_attention(q, k, v, layout)
+    torch.testing.assert_close(actual, expected)
+    weights = torch.randn_like(actual)
+    for a, b in zip(torch.autograd.grad(actual, (q, k, v), weights), torch.autograd.grad(expected, (q, k, v), weights)):
         torch.testing.assert_close(a, b)
 
 

@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
 
 
 def compare(path: Path, **values) -> float:
-    """PSNR of our video against theirs, which must not be a single colour."""
+    """PSNR of our video against theirs, which must not be a single color."""
     pipe = CogVideoX.from_pretrained(path)
     frames = their_frames("CogVideoXPipeline", path, text_length=pipe.settings.text_length, **values)
     assert frames.std() > 0.02

@@ -63,7 +63,7 @@ def small(preset: str, base: tuple[int, int, int]) -> TransformerConfig:
 
 
 def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Random values for all weights, also those initialised as zero or one, such that activations keep their scale."""
+    """Random values for all weights, also those initialized as zero or one, such that activations keep their scale."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(name: str, tensor: Tensor) -> Tensor:

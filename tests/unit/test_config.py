@@ -61,8 +61,8 @@ def test_an_integer_is_converted_to_a_float():
     ("change", "words"),
     [
         ({"step": 1}, "there is no setting step; did you mean steps?"),
-        ({"zzz": 1}, "there is no setting zzz; there are steps, name"),
-        ({"optim": {"learn": 1}}, "there is no setting optim.learn; there are optim.lr, optim.betas"),
+        ({"zzz": 1}, "there is no setting zzz; available: steps, name"),
+        ({"optim": {"learn": 1}}, "there is no setting optim.learn; available: optim.lr, optim.betas"),
         ({"optim": {"lr": "fast"}}, "optim.lr must be a number, got 'fast'"),
         ({"optim": {"betas": [0.9]}}, "optim.betas must be a list of 2 (a number, a number), got [0.9]"),
         ({"optim": {"betas": [0.9, "b"]}}, "optim.betas[1] must be a number, got 'b'"),
@@ -102,12 +102,12 @@ def test_missing_settings_are_named():
     ("name", "text", "words"),
     [
         ("x.json", "{", "cannot read"),
-        ("x.json", "[1]", "it must hold a group of settings"),
+        ("x.json", "[1]", "the file must contain a mapping"),
         ("x.json", '{"steps": 1, "steps": 2}', "the key steps occurs twice"),
         ("x.yaml", "steps: 1\nsteps: 2", "the key steps occurs twice"),
         ("x.yaml", "? [1]\n: 2", "a key must be a word or a number"),
         ("x.yaml", "a: [", "cannot read"),
-        ("x.yaml", "", "it must hold a group of settings, got None"),
+        ("x.yaml", "", "the file must contain a mapping, got None"),
         ("x.yaml", "a: !!python/object/apply:os.system [true]", "cannot read"),
     ],
 )

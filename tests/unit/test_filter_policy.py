@@ -54,7 +54,7 @@ def test_a_policy_is_plain_configuration():
 
 def test_unknown_columns_are_rejected():
     Policy((Bound("flow", at_least=1.0),)).check_columns(COLUMNS)
-    with pytest.raises(UserError, match=r"no column flows for a bound; did you mean flow\?"):
+    with pytest.raises(UserError, match=r"bound on unknown column flows; did you mean flow\?"):
         Policy((Bound("flows", at_least=1.0),)).check_columns(COLUMNS)
     with pytest.raises(UserError, match="available: aesthetic, flow, label"):
         Policy((Bound("x", at_least=1.0),)).check_columns(COLUMNS)
@@ -77,7 +77,7 @@ def test_invalid_bounds_are_rejected(bound, says):
 
 
 def test_numeric_bounds_on_strings_are_rejected():
-    with pytest.raises(UserError, match="label has strings"):
+    with pytest.raises(UserError, match="bound on label needs numbers"):
         kept(Bound("label", at_least=1.0))
 
 

@@ -32,9 +32,9 @@ def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(fra
 @given(st.integers(-10, 2000))
 def test_nearest_frames_are_legal_and_nearest(frames):
     nearest = geometry.nearest_frames(frames)
-    for legal in nearest:
-        geometry.check_frames(legal)
-    assert min(abs(legal - frames) for legal in nearest) <= (2 if frames > 0 else 1 - frames)
+    for valid in nearest:
+        geometry.check_frames(valid)
+    assert min(abs(valid - frames) for valid in nearest) <= (2 if frames > 0 else 1 - frames)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ def format_summary(folder: ScannedFolder, windows: Sequence[ClipWindow], target:
         lines.append(f"  captions  {_captions([clip.caption for clip in folder.clips])}")
     if windows:
         lines += _windows(windows, target)
-    enlarged = sum(window.height > window.clip.height or window.width > window.clip.width for window in windows)
-    if enlarged:
-        lines.append(f"  {enlarged} of these are enlarged, which blurs them; use --max-size to enlarge none")
+    upscaled = sum(window.height > window.clip.height or window.width > window.clip.width for window in windows)
+    if upscaled:
+        lines.append(f"  {upscaled} of these are upscaled, which blurs them; use --max-size to avoid upscaling")
     return "\n".join([*lines, *(f"  note: {note}" for note in folder.notes)])
 
 
@@ -41,13 +41,13 @@ def format_rejects(rejects: Sequence[tuple[str, str]]) -> str:
 
 
 def _windows(windows: Sequence[ClipWindow], target: ClipFormat) -> list[str]:
-    of_videos = [window for window in windows if not window.clip.is_image]
+    video_windows = [window for window in windows if not window.clip.is_image]
     parts = []
-    if of_videos:
-        frames = _most_common(geometry.format_frames(window.num_frames) for window in of_videos)
-        parts.append(f"{_count(len(of_videos), 'window')} at {target.fps:g} fps: {frames}")
-    if len(windows) > len(of_videos):
-        parts.append(_count(len(windows) - len(of_videos), "image"))
+    if video_windows:
+        frames = _most_common(geometry.format_frames(window.num_frames) for window in video_windows)
+        parts.append(f"{_count(len(video_windows), 'window')} at {target.fps:g} fps: {frames}")
+    if len(windows) > len(video_windows):
+        parts.append(_count(len(windows) - len(video_windows), "image"))
     sizes = _most_common(f"{window.width}x{window.height}" for window in windows)
     return [f"  the model sees {'; '.join(parts)}", f"  in sizes  {sizes}"]
 
@@ -57,7 +57,7 @@ def _captions(captions: Sequence[str]) -> str:
     missing = sum(not num for num in words)
     if not any(words):
         return "none"
-    return f"{_range(words)} words" + (f", {missing} without" if missing else "")
+    return f"{_range(words)} words" + (f", {missing} missing" if missing else "")
 
 
 def _range(numbers: Sequence[float | int]) -> str:

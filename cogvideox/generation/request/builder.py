@@ -140,9 +140,9 @@ def _with_windows(request: Request, spec: ModelSpec) -> Request:
     return request
 
 
-def _default_frames(request: Request, num_given: int) -> int:
-    """Return the default number of frames for an input video of `num_given` frames: the model's default, limited to
+def _default_frames(request: Request, num_input_frames: int) -> int:
+    """Return the default number of frames for an input of `num_input_frames` frames: the model's default, limited to
     the input's length, or, if the input is extended, its length plus one window."""
     if request.extend and request.window is not None:
-        return long_video.default_extension(num_given, request.window, request.overlap)
-    return min(request.num_frames, geometry.round_down_frames(num_given))
+        return long_video.default_extension(num_input_frames, request.window, request.overlap)
+    return min(request.num_frames, geometry.round_down_frames(num_input_frames))

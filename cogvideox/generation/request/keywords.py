@@ -35,7 +35,7 @@ class RequestKeywords(TypedDict, total=False):
     sequential_guidance: bool | None
     """run the two halves of guidance one after the other: less memory, the same video"""
     cache: float | None
-    """skip steps that can be extrapolated within this error, such as 0.02: faster, another video"""
+    """skip steps that can be extrapolated within this error, such as 0.02: faster, but the output changes"""
     position_rule: Literal["resize_crop", "slice"] | None
     """how rotary positions follow the size: stretched over it, or counted from 0"""
     image: Any

@@ -78,11 +78,11 @@ class Request:
     cache: Annotated[
         float | None,
         Option(
-            "skip steps that can be extrapolated within this error, such as 0.02: faster, another video",
+            "skip steps that can be extrapolated within this error, such as 0.02: faster, but the output changes",
             "sampling",
             low=0,
             high=1,
-            hint="a relative error; 0.02 is usual",
+            hint="a relative error; a typical value is 0.02",
         ),
     ] = None
     position_rule: Annotated[
@@ -151,13 +151,13 @@ class LoadOptions:
         ),
     ] = "auto"
     weights: Annotated[
-        WeightFormat, Option("store weights in 8 bits: half the memory of bfloat16, but another video", "model")
+        WeightFormat, Option("store weights in 8 bits: half the memory of bfloat16, but the output changes", "model")
     ] = "exact"
     compile: Annotated[
         bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model")
     ] = False
     float8: Annotated[
-        bool, Option("multiply large matrices in 8 bits, on GPUs that can: faster, but another video", "model")
+        bool, Option("multiply large matrices in 8 bits, on GPUs that can: faster, but the output changes", "model")
     ] = False
 
 

@@ -18,7 +18,7 @@ def check(request: Request, spec: ModelSpec) -> None:
     """Check that the model can generate what is requested.
 
     Raises:
-        UserError: it cannot; the message names the rule and, for numbers, the nearest legal value.
+        UserError: it cannot; the message names the rule and, for numbers, the nearest valid value.
     """
     if not request.prompt.strip():
         raise UserError("the prompt is empty: describe in a sentence what the video shows")
@@ -31,30 +31,30 @@ def check(request: Request, spec: ModelSpec) -> None:
     _check_guidance(request)
 
 
-def check_video(request: Request, num_given: int) -> None:
+def check_video(request: Request, num_input_frames: int) -> None:
     """Check that the input video has enough frames, or, if it is to be extended, fewer frames than the output.
 
     Args:
-        num_given: frames of the input video.
+        num_input_frames: frames of the input video.
 
     Raises:
-        UserError: it does not; the message names the nearest legal `num_frames`.
+        UserError: it does not; the message names the nearest valid `num_frames`.
     """
-    frames = f"{geometry.format_frames(num_given)} at {request.fps:g} fps"
-    if request.extend and request.num_frames <= num_given:
+    frames = f"{geometry.format_frames(num_input_frames)} at {request.fps:g} fps"
+    if request.extend and request.num_frames <= num_input_frames:
         raise UserError(
             f"num_frames={request.num_frames} includes the frames of the video that is extended, which has {frames}; "
-            f"the nearest is {geometry.nearest_frames(num_given + 1)[-1]}"
+            f"the nearest is {geometry.nearest_frames(num_input_frames + 1)[-1]}"
         )
-    if not request.extend and request.num_frames > num_given:
+    if not request.extend and request.num_frames > num_input_frames:
         raise UserError(
             f"the video has {frames}, too few for num_frames={request.num_frames}; "
-            f"the nearest is {geometry.round_down_frames(num_given)}"
+            f"the nearest is {geometry.round_down_frames(num_input_frames)}"
         )
 
 
 def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
-    """Yield a warning for each size that is legal but outside the model's training range."""
+    """Yield a warning for each size that is valid but outside the model's training range."""
     trained, name = spec.settings.trained, "num_frames" if request.window is None else "window"
     n = request.num_frames if request.window is None else request.window
     low, high = trained.num_frames

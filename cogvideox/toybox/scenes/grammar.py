@@ -1,12 +1,12 @@
-"""The two grammars (which words a scene may use), `Toy` and `Scene`, and the rule that withholds compositions.
+"""The two grammars (which words a scene may use), `Toy` and `Scene`, and the rule that holds out compositions.
 
 Units: lengths are fractions of the frame's shorter side, with the origin at the center of the frame, x to the right
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
 
-**The withheld rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
+**The held-out rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
 excluded from training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`is_withheld_triple`); 39 is a salt that
-spreads the withheld triples evenly. In the core grammar that is 10 of 90 triples: at most 2 per color, 4 per shape and
-3 per motion, so every word and every pair of words is frequent in training. A scene is withheld when any of its toys
+spreads the held-out triples evenly. In the core grammar that is 10 of 90 triples: at most 2 per color, 4 per shape and
+3 per motion, so every word and every pair of words is frequent in training. A scene is held out when any of its toys
 is. The size of a toy and the scene's own facts (background, light, ...) do not matter.
 """
 
@@ -192,10 +192,10 @@ def fact_name(name: str, toy: int) -> str:
 
 
 def is_withheld_triple(color: str, shape: str, motion: str) -> bool:
-    """Return whether a composition is withheld from training (the rule is at the top of this file)."""
+    """Return whether a composition is held out from training (the rule is at the top of this file)."""
     return zlib.crc32(f"toybox 39 {color} {shape} {motion}".encode()) % 10 == 0
 
 
 def is_withheld(scene: Scene) -> bool:
-    """Return whether any toy of the scene is a withheld composition."""
+    """Return whether any toy of the scene is a held-out composition."""
     return any(is_withheld_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)

@@ -1,4 +1,4 @@
-"""Sampling of scenes from a seed, in either grammar. The words, `Toy`, `Scene` and the withheld rule are in `grammar`.
+"""Sampling of scenes from a seed, in either grammar. The words, `Toy`, `Scene` and the held-out rule are in `grammar`.
 
 **What the full grammar excludes**, because pixels could not distinguish it from something else:
 
@@ -42,7 +42,7 @@ def sample_scene(
 
     Args:
         grammar: `core` or `full`.
-        split: restricts to one side of the withheld rule.
+        split: restricts to one side of the held-out rule.
         seconds: how long toys move: the length of the clip, (num_frames - 1) / fps; 0 for a single frame.
         **fixed: facts set by name (`color`, `shape`, `size`, `motion`, `background`; in the full grammar those of the
             first toy, and `count`, `pattern`, `camera`, `light`). The rest is sampled.
@@ -64,7 +64,7 @@ def sample_scene(
     facts = ", ".join(f"{name}={word}" for name, word in fixed.items())
     if possible:
         raise UserError(
-            f"no {split} scene with {facts} was found: the withheld rule puts these scenes in the other split; "
+            f"no {split} scene with {facts} was found: the held-out rule puts these scenes in the other split; "
             "change the facts or the split"
         )
     raise UserError(

@@ -64,9 +64,9 @@ class SampleSettings:
             check_frames(self.num_frames, "samples.num_frames")
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and side not in (nearest := nearest_sizes(side, SAMPLE_MULTIPLE)):
-                legal = " or ".join(map(str, nearest))
+                valid = " or ".join(map(str, nearest))
                 raise UserError(
-                    f"samples.{name}={side} is not a multiple of {SAMPLE_MULTIPLE} pixels; the nearest are {legal}"
+                    f"samples.{name}={side} is not a multiple of {SAMPLE_MULTIPLE} pixels; the nearest are {valid}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Training data of a diffusion run: latent stores, or folders of videos, which are first encoded into stores."""
+"""Opens the latent stores of a diffusion run. Folders of videos are first encoded into stores."""
 
 import hashlib
 import os

@@ -59,5 +59,5 @@ def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b 
         variance = (square - mean.square()).clamp_min(0)
     else:
         variance, mean = torch.var_mean(x, (2, 3, 4), correction=0)
-    # Created on the device, because copying a number there would synchronise.
+    # Created on the device, because copying a number there would synchronize.
     return torch.full((1,), count, dtype=widest_float(x.device), device=x.device), mean[None], variance[None]

@@ -2,7 +2,7 @@
 
 `vae.networks` is the forward pass with gradients; the results are equal up to rounding, for any number of strips.
 Every feature map is a list of strips, cut along the latent rows (one strip is the whole picture). Layer by layer the
-strips are computed from top to bottom, each with one row of its neighbours above and below, and a strip is freed as
+strips are computed from top to bottom, each with one row of its neighbors above and below, and a strip is freed as
 soon as no other needs it. Norm statistics are computed over all strips first.
 
 Why it is fast:
@@ -135,7 +135,7 @@ def _padded_input(
     """The input of a convolution for strip i: normed, two frames more in front, one row more above and below."""
     b, c, t, h, w = x[i].shape
     padded = conv_cache.empty(x[i], (b, c, t + 2, h + 2, w))
-    for into, k, rows in _with_neighbours(i, len(x), h):
+    for into, k, rows in _with_neighbors(i, len(x), h):
         if k is None:
             padded[..., into, :] = 0
             continue
@@ -184,7 +184,7 @@ def _upsampled(layer: Upsample, x: list[Strip], conv_cache: SlicedCache) -> Iter
     for i in range(len(x)):
         b, c, t, h, w = x[i].shape
         padded = conv_cache.empty(x[i], (b, c, t, h + 2, w))
-        for into, k, rows in _with_neighbours(i, len(x), h):
+        for into, k, rows in _with_neighbors(i, len(x), h):
             padded[..., into, :] = 0 if k is None else x[k][..., rows, :]
         for k in _finished(i, len(x)):
             x[k] = _FREED
@@ -210,7 +210,7 @@ def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> 
         num_single = int(conv_cache.is_first) if layer.compress_time else t
         padded = conv_cache.empty(x[i], (b, c, num_single + (t - num_single) // 2, h + 1, w + 1))
         padded[..., w:] = 0
-        for into, k, rows in _with_neighbours(i, len(x), h)[1:]:
+        for into, k, rows in _with_neighbors(i, len(x), h)[1:]:
             out = padded[..., slice(into.start - 1, into.stop - 1), :w]
             if k is None:
                 out.zero_()
@@ -227,7 +227,7 @@ def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> 
         yield rearrange(strip, "(b t) c h w -> b c t h w", b=b)
 
 
-def _with_neighbours(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
+def _with_neighbors(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
     """The rows of strip i with one more above and below, in three parts.
 
     Each part has its rows in the result, the strip it is copied from (None beyond the picture), and its rows there.
@@ -241,7 +241,7 @@ def _with_neighbours(i: int, num_strips: int, height: int) -> list[tuple[slice, 
 
 
 def _finished(i: int, num_strips: int) -> range:
-    """The strips that are no longer needed after strip i and its neighbours were read."""
+    """The strips that are no longer needed after strip i and its neighbors were read."""
     return range(max(i - 1, 0), num_strips if i + 1 == num_strips else i)
 
 
@@ -257,7 +257,7 @@ def _write_activated(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
 def _filters_before_upsampling(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "_o c 2 2"]:
     """3x3 filters that follow nearest upsampling as 2x2 filters before it, one for each of the 2x2 output pixels.
 
-    Of three neighbouring pixels after upsampling, two are the same before: taps 0 | 1 + 2 for the first pixel of a
+    Of three neighboring pixels after upsampling, two are the same before: taps 0 | 1 + 2 for the first pixel of a
     pair, 0 + 1 | 2 for the second.
     """
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once

@@ -85,5 +85,5 @@ class SlicedCache:
         return DiskTensor(x) if self._offload and x.device.type == "cpu" else self.offload(x)
 
     def empty(self, like: Tensor, shape: tuple[int, ...]) -> Strip:
-        """An uninitialised tensor on the device, channels last in memory."""
+        """An uninitialized tensor on the device, channels last in memory."""
         return torch.empty(shape, dtype=like.dtype, device=self.device, memory_format=torch.channels_last_3d)

@@ -70,7 +70,7 @@ class TilePlan:
         ]
 
     def join(self, rows: list[list[Tile]], scale: int) -> Cells:
-        """Blend each tile with its (already blended) upper and left neighbours, then concatenate them."""
+        """Blend each tile with its (already blended) upper and left neighbors, then concatenate them."""
         (height, width), (down, right) = self._scaled(scale)
         rows = [list(row) for row in rows]
         for i, row in enumerate(rows):

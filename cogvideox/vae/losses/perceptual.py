@@ -1,7 +1,7 @@
 """Perceptual distances of images: LPIPS, and random features for use without its weight files (paper section 2.1).
 
 LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1, on VGG16) compares the features of both images at five depths:
-features are normalised over the channels, and squared differences are summed with a learned weight for each channel.
+features are normalized over the channels, and squared differences are summed with a learned weight for each channel.
 Weights are loaded from two files: torchvision's VGG16 (trunk) and the original implementation's `vgg.pth` (heads).
 
 `RandomFeatures` is the same distance in a small network with fixed random weights. It separates edges and textures well
@@ -120,7 +120,7 @@ class RandomFeatures(nn.Module):
         for before, width in zip((3, *RANDOM_WIDTHS), RANDOM_WIDTHS):
             conv = nn.Conv2d(before, width, 3, padding=1)
             weight = torch.randn(conv.weight.shape, generator=generator)
-            # Subtracting half of the mean gives edges more weight; biases keep the features of flat grey nonzero.
+            # Subtracting half of the mean gives edges more weight; biases keep the features of flat gray nonzero.
             weight -= 0.5 * weight.mean((2, 3), keepdim=True)
             conv.weight.data = weight * (2 / weight[0].numel()) ** 0.5
             conv.bias = nn.Parameter(0.3 * torch.randn(width, generator=generator))
@@ -145,7 +145,7 @@ def unit_distance(
     features_y: Sequence[Float[Tensor, "n _c _h _w"]],
     weights: Sequence[Float[Tensor, " _c"]],
 ) -> Float[Tensor, " n"]:
-    """LPIPS, equation 1: weighted squared differences of normalised features, mean over space, sum over depths."""
+    """LPIPS, equation 1: weighted squared differences of normalized features, mean over space, sum over depths."""
     distances = []
     for x, y, weight in zip(features_x, features_y, weights, strict=True):
         difference = (_unit(x) - _unit(y)).square().mean((2, 3))

@@ -52,7 +52,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         folder.mkdir()
         (folder / "metrics.jsonl").write_text(text)
     cases = {
-        "which runs?": [],
+        "missing RUN": [],
         "is no run": [str(tmp_path)],
         "has no metrics yet": [str(empty)],
         "no metrics have been logged yet by skipped (1 step skipped)": [str(skipped)],

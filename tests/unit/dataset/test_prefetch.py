@@ -35,7 +35,7 @@ def fail_on_two(key: int) -> int:
     return key
 
 
-def signal_itself(key: int) -> int:
+def send_signals_to_self(key: int) -> int:
     """Send SIGINT and SIGTERM to this process, and return its id."""
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(os.getpid(), number)
@@ -43,39 +43,38 @@ def signal_itself(key: int) -> int:
 
 
 @with_and_without_workers
-def test_batches_come_in_the_order_of_their_keys(workers):
+def test_batches_are_yielded_in_key_order(workers):
     keys = [5, 3, 8, 1, 9]
-    made = list(prefetch(pair, keys, workers=workers))
-    for key, (values, transposed) in zip(keys, made, strict=True):
+    batches = list(prefetch(pair, keys, workers=workers))
+    for key, (values, transposed) in zip(keys, batches, strict=True):
         assert torch.equal(values, pair(key).values) and torch.equal(transposed, pair(key).transposed)
-        assert (
-            transposed.stride() == pair(key).transposed.stride()
-        )  # kernels depend on the layout, down to the last bits
+        # Results are bit-identical only with equal strides.
+        assert transposed.stride() == pair(key).transposed.stride()
 
 
 def test_tensors_are_pinned_without_workers_as_well(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
-    made = list(prefetch(pair, [5, 3], pin_memory=True))
-    assert [tuple(one) for one in made] == [tuple(pinned[:2]), tuple(pinned[2:])]
+    batches = list(prefetch(pair, [5, 3], pin_memory=True))
+    assert [tuple(one) for one in batches] == [tuple(pinned[:2]), tuple(pinned[2:])]
     list(prefetch(pair, [5], pin_memory=False))
     assert len(pinned) == 4
 
 
 @with_and_without_workers
 def test_an_error_is_raised_when_its_batch_is_due(workers):
-    made = prefetch(fail_on_two, range(5), workers=workers)
-    assert next(made) == 0 and next(made) == 1
+    batches = prefetch(fail_on_two, range(5), workers=workers)
+    assert next(batches) == 0 and next(batches) == 1
     with pytest.raises(UserError, match="batch 2 failed") as error:
-        next(made)
+        next(batches)
     assert workers == 0 or "fail_on_two" in error.value.__notes__[0]
 
 
 def test_workers_ignore_signals_and_end_when_the_iterator_is_closed():
     before = len(multiprocessing.active_children())
-    with closing(prefetch(signal_itself, range(100), workers=1)) as made:
-        assert next(made) == next(made) != os.getpid()
+    with closing(prefetch(send_signals_to_self, range(100), workers=1)) as batches:
+        assert next(batches) == next(batches) != os.getpid()
         assert len(multiprocessing.active_children()) == before + 1
     assert len(multiprocessing.active_children()) == before
 
@@ -93,12 +92,12 @@ def die(key: int, number: int) -> int:
     return key
 
 
-def cannot_be_sent(key: int) -> Any:
+def return_unpicklable(key: int) -> Any:
     return key if key == 0 else threading.Lock()
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "sentence"),
+    ("make", "error", "message"),
     [
         (fill_shared_memory, UserError, r"do not fit in shared memory .* --shm-size=1g, or set run\.workers=0"),
         (partial(die, number=signal.SIGKILL), UserError, "killed by SIGKILL, probably because memory ran out"),
@@ -108,26 +107,26 @@ def cannot_be_sent(key: int) -> Any:
             UserError,
             r"killed by SIGSEGV; use fewer of them, .* run\.workers=0",
         ),
-        (cannot_be_sent, TypeError, "cannot be sent to another process"),
+        (return_unpicklable, TypeError, "cannot be sent to another process"),
     ],
     ids=["full", "killed", "bus error", "crash", "no pickle"],
 )
-def test_a_worker_that_fails_ends_the_run_with_its_reason(make, error, sentence):
+def test_failed_worker_raises_its_error(make, error, message):
     before, handler = len(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
-    made = prefetch(make, range(100), workers=1)
-    with pytest.raises(error, match=sentence):
-        all(signal.getsignal(signal.SIGCHLD) == handler for _ in made)
+    batches = prefetch(make, range(100), workers=1)
+    with pytest.raises(error, match=message):
+        all(signal.getsignal(signal.SIGCHLD) == handler for _ in batches)
     assert len(multiprocessing.active_children()) == before
 
 
 def test_without_workers_batches_are_made_on_demand():
-    made: list[int] = []
-    iterator = prefetch(partial(_note, made), range(3))
-    assert made == [] and next(iterator) == 0 and made == [0]
+    batches: list[int] = []
+    iterator = prefetch(partial(_note, batches), range(3))
+    assert batches == [] and next(iterator) == 0 and batches == [0]
 
 
-def _note(made: list[int], key: int) -> int:
-    made.append(key)
+def _note(batches: list[int], key: int) -> int:
+    batches.append(key)
     return key
 
 

@@ -1,4 +1,4 @@
-"""Forty sizes and lengths: each is generated exactly or rejected with the nearest legal values."""
+"""Forty sizes and lengths: each is generated exactly or rejected with the nearest valid values."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
-LEGAL = [
+VALID = [
     # frames, height, width
     *[(n, 32, 48) for n in (1, 5, 9, 13, 17, 21, 29, 33)],
     *[(5, h, w) for h, w in ((16, 16), (16, 96), (96, 16), (48, 32), (64, 64), (80, 48), (32, 112), (128, 32))],
@@ -19,7 +19,7 @@ LEGAL = [
     (17, 16, 16),
     (25, 16, 32),
 ]
-ILLEGAL = [
+INVALID = [
     ((10, 32, 48), "num_frames 9 13"),
     ((0, 32, 48), "num_frames 1"),
     ((2, 32, 48), "num_frames 1 5"),
@@ -50,14 +50,14 @@ def sizes(num_frames, height, width):
 
 
 def test_there_are_forty_cases():
-    assert len(LEGAL) + len(ILLEGAL) + len(LEARNED) + 1 == 40
+    assert len(VALID) + len(INVALID) + len(LEARNED) + 1 == 40
 
 
-@pytest.mark.parametrize("size", LEGAL, ids=str)
+@pytest.mark.parametrize("size", VALID, ids=str)
 def test_legal_sizes_are_generated_exactly(pipes, clip, size):
     """The variants alternate, so that each is tested with many sizes."""
     variants = ["2b", "5b", "1.5-5b", "1.5-5b-i2v"]
-    variant = variants[LEGAL.index(size) % len(variants)]
+    variant = variants[VALID.index(size) % len(variants)]
     image = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
     frames = pipes[variant].generate(tiny.CAPTIONS[0], **sizes(*size), **image).frames
     assert frames.shape == (*size, 3)
@@ -69,9 +69,9 @@ def test_learned_positions_allow_shorter_clips(pipes, clip, num_frames):
     assert frames.shape == (num_frames, 32, 48, 3)
 
 
-@pytest.mark.parametrize(("size", "nearest"), ILLEGAL + LEARNED, ids=str)
+@pytest.mark.parametrize(("size", "nearest"), INVALID + LEARNED, ids=str)
 def test_illegal_sizes_are_errors_with_the_nearest_legal_ones(pipes, size, nearest):
-    """The message has each name with its nearest legal values."""
+    """The message has each name with its nearest valid values."""
     learned = (size, nearest) in LEARNED
     image = {"image": np.zeros((8, 8, 3), np.uint8)} if learned else {}
     with pytest.raises(UserError) as caught:

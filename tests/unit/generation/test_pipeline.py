@@ -118,14 +118,14 @@ def test_previews_show_the_current_estimate(pipes):
     previews = []
 
     def on_step(progress: Progress) -> None:
-        previews.append((progress.stage, progress.preview(), progress.preview(num_pictures=9, max_side=24)))
+        previews.append((progress.stage, progress.preview(), progress.preview(num_frames=9, max_side=24)))
 
     video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=on_step)
     assert {stage for stage, _, _ in previews} == {"denoise", "decode"}
     assert all(one.shape == (1, 32, 48, 3) and one.dtype == np.uint8 for _, one, _ in previews)
     assert all(many.shape == (4, 16, 24, 3) for _, _, many in previews)
     assert np.abs(previews[-1][1][0].astype(float) - video.frames[0]).mean() < 40
-    with pytest.raises(ValueError, match="there is no preview"):
+    with pytest.raises(ValueError, match="no preview available"):
         Progress("denoise", 1, 2).preview()
 
 

@@ -38,5 +38,5 @@ def test_slices_get_smaller_until_none_is_left():
         (KeyError("memory"), False),
     ],
 )
-def test_out_of_memory_errors_are_recognised(error, expected):
+def test_out_of_memory_errors_are_recognized(error, expected):
     assert is_out_of_memory(error) is expected

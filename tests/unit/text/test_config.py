@@ -1,4 +1,4 @@
-"""The text encoder's configuration: legal sizes and transformers' JSON."""
+"""The text encoder's configuration: valid sizes and transformers' JSON."""
 
 from dataclasses import asdict, replace
 

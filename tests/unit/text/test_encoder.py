@@ -1,4 +1,4 @@
-"""The T5 encoder: position buckets, sizes, half precision, initialisation and key map."""
+"""The T5 encoder: position buckets, sizes, half precision, initialization and key map."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from cogvideox.text.encoder import T5Encoder, position_buckets
 SMALL = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
 
 
-def initialised(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
+def initialized(config: T5Config = SMALL, seed: int = 0) -> T5Encoder:
     encoder = T5Encoder(config)
     text_init.init_weights(encoder, torch.Generator().manual_seed(seed))
     return encoder
@@ -42,7 +42,7 @@ def test_buckets_do_not_depend_on_the_context_length():
 
 @torch.no_grad()
 def test_rows_of_a_batch_are_independent():
-    encoder, ids = initialised(), torch.randint(99, (3, 12))
+    encoder, ids = initialized(), torch.randint(99, (3, 12))
     together = encoder(ids)
     apart = torch.cat([encoder(row[None]) for row in ids])
     torch.testing.assert_close(together, apart)
@@ -50,7 +50,7 @@ def test_rows_of_a_batch_are_independent():
 
 @torch.no_grad()
 def test_padding_is_attended_to():
-    encoder = initialised()
+    encoder = initialized()
     ids = torch.tensor([[5, 6, 1, 0, 0, 0]])
     assert (encoder(ids)[:, :3] - encoder(ids[:, :3])).abs().max() > 1e-3
 
@@ -58,7 +58,7 @@ def test_padding_is_attended_to():
 @torch.no_grad()
 def test_float16_does_not_overflow():
     """In XXL, feed-forward projections exceed 65504 by far; embeddings must equal those of float32."""
-    encoder = initialised().eval()
+    encoder = initialized().eval()
     for block in encoder.blocks:
         block.mlp.wo.weight.mul_(3e4)
     ids = torch.randint(99, (2, 20))
@@ -75,19 +75,19 @@ def test_float16_does_not_overflow():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_output_has_the_dtype_of_the_weights(dtype):
-    assert initialised().to(dtype)(torch.randint(99, (1, 4))).dtype == dtype
+    assert initialized().to(dtype)(torch.randint(99, (1, 4))).dtype == dtype
 
 
 @torch.no_grad()
 def test_initial_weights_depend_on_the_generator_only():
-    one, same, other = initialised(seed=1), initialised(seed=1), initialised(seed=2)
+    one, same, other = initialized(seed=1), initialized(seed=1), initialized(seed=2)
     for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters()):
         assert torch.equal(a, b), name
         assert "norm" in name or not torch.equal(a, c), name
 
 
 @torch.no_grad()
-def test_every_weight_of_an_empty_model_is_initialised():
+def test_every_weight_of_an_empty_model_is_initialized():
     with torch.device("meta"):
         encoder = T5Encoder(SMALL)
     encoder.to_empty(device="cpu")
@@ -99,7 +99,7 @@ def test_every_weight_of_an_empty_model_is_initialised():
 
 
 def test_key_map_inverts():
-    state = initialised().state_dict()
+    state = initialized().state_dict()
     theirs = to_external(state, text_key_map.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
     again = to_internal(theirs, text_key_map.KEYMAP)
@@ -108,7 +108,7 @@ def test_key_map_inverts():
 
 
 def test_token_embedding_may_have_either_name_or_both():
-    state = initialised().state_dict()
+    state = initialized().state_dict()
     first = to_external(state, text_key_map.KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):

@@ -77,11 +77,11 @@ def test_undecodable_bytes_are_refused(toy):
 
 def test_words_of_the_captions_are_single_tokens(toy):
     for caption in CAPTIONS:
-        words = normalised_words(caption)
+        words = normalized_words(caption)
         assert split(toy, caption) == [*(f"▁{word}" for word in words), "</s>"]
 
 
-def normalised_words(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
     return "".join(map(normalization.fold, text)).split()
 
 
@@ -126,7 +126,7 @@ def test_vocabulary_is_deterministic(toy):
     assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
 
 
-def test_decode_gives_normalised_text(toy):
+def test_decode_gives_normalized_text(toy):
     assert toy.decode(toy.encode("A RED ball, kite", 12)[0]) == "a red ball , kite"
 
 
@@ -172,7 +172,7 @@ def test_truncated_files_are_refused(toy, tmp_path, name, part):
     ("change", "message"),
     [
         ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, "T5 uses Unigram"),
-        ({"normalizer": {"type": "Lowercase"}}, "normalises text by Lowercase"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizes text by Lowercase"),
         ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "eHg="}}, "replacements is damaged"),
         ({"model": {"vocab": [["<s>", 0.0], ["a", -1.0]]}, "added_tokens": []}, "first pieces"),
         ({"added_tokens": [{"id": 9999, "content": "<mine>"}]}, "'<mine>' was added"),

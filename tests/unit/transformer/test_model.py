@@ -1,4 +1,4 @@
-"""The transformer: initialisation, patches, precomputed inputs, attention functions and errors."""
+"""The transformer: initialization, patches, precomputed inputs, attention functions and errors."""
 
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ def small_config(preset: str):
     return replace(official, **SMALL, ofs_embed_dim=official.ofs_embed_dim and SMALL["time_embed_dim"])
 
 
-def initialised(preset: str) -> Transformer:
+def initialized(preset: str) -> Transformer:
     model = Transformer(small_config(preset))
     init_weights(model, torch.Generator().manual_seed(0))
     return model
@@ -40,7 +40,7 @@ def initialised(preset: str) -> Transformer:
 
 def random_model(preset: str) -> Transformer:
     """A model without zero weights, as after training."""
-    model = initialised(preset)
+    model = initialized(preset)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
@@ -56,7 +56,7 @@ def inputs(model: Transformer, batch: int = 2):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_initialisation_sets_every_weight_and_predicts_zero(preset):
+def test_initialization_sets_every_weight_and_predicts_zero(preset):
     with torch.device("meta"):
         model = Transformer(small_config(preset))
     model.to_empty(device="cpu")
@@ -64,7 +64,7 @@ def test_initialisation_sets_every_weight_and_predicts_zero(preset):
         torch.nn.init.constant_(parameter, float("nan"))
     init_weights(model, torch.Generator().manual_seed(0))
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    again = initialised(preset).state_dict()
+    again = initialized(preset).state_dict()
     assert all(torch.equal(again[name], parameter) for name, parameter in model.state_dict().items())
 
     positional, named = inputs(model)
@@ -85,7 +85,7 @@ def test_every_weight_has_a_gradient(preset):
 
 def test_a_few_steps_reduce_the_loss():
     """Five small steps along the sign of the gradient, like Adam's first ones, halve the error of a constant."""
-    model = initialised("5b")
+    model = initialized("5b")
     positional, _ = inputs(model)
     losses = []
     for _ in range(6):

@@ -15,8 +15,8 @@ def spread(table, spans):
 
 
 def norm_by_formula(norm, x, shift, scale, spans):
-    normalised = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-    return normalised * (1 + spread(scale, spans)) + spread(shift, spans)
+    normalized = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    return normalized * (1 + spread(scale, spans)) + spread(shift, spans)
 
 
 def random_norm(width):

@@ -40,7 +40,7 @@ def test_the_table_holds_the_posteriors_of_the_vae(vae, small_shards, tmp_path):
     table = encode_toybox(vae, CLIPS, tmp_path, batch_size=2)
     assert len(table) == 7
     expected, found = vae.encode(render_clips(CLIPS, [6, 1])), table.posterior([6, 1])
-    # bfloat16 keeps 8 bits.
+    # bfloat16 has 8 bits of precision.
     torch.testing.assert_close(found.mean, expected.mean, rtol=2**-8, atol=1e-6)
     torch.testing.assert_close(found.logvar, expected.logvar, rtol=2**-8, atol=1e-6)
 
@@ -62,7 +62,7 @@ def test_only_missing_shards_are_encoded(vae, small_shards, tmp_path):
     assert encoded[3:] == [(3, 8), (8, 8)] and torch.equal(more.mean[:7], first.mean)
 
 
-def test_an_interruption_costs_one_shard(vae, small_shards, tmp_path):
+def test_interrupted_encoding_resumes_after_last_shard(vae, small_shards, tmp_path):
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -77,10 +77,10 @@ def test_temporary_files_of_killed_processes_are_removed(vae, small_shards, tmp_
     encode_toybox(vae, CLIPS, tmp_path)
     shard, temporary = min(tmp_path.glob("*/*.safetensors")), []
     for _ in range(2):
-        with atomic_write(shard) as half:
-            half.write_bytes(shard.read_bytes())
-        half.touch()  # as if the process had been killed inside the block
-        temporary.append(half)
+        with atomic_write(shard) as partial_file:
+            partial_file.write_bytes(shard.read_bytes())
+        partial_file.touch()  # as if the process had been killed inside the block
+        temporary.append(partial_file)
     old, new = temporary
     os.utime(old, (0, 0))
     encode_toybox(vae, CLIPS, tmp_path)

@@ -1,4 +1,4 @@
-"""Requests: defaults, errors with the nearest legal value, warnings about sizes the model was not trained on."""
+"""Requests: defaults, errors with the nearest valid value, warnings about sizes the model was not trained on."""
 
 import json
 from dataclasses import asdict, replace

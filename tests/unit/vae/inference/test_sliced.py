@@ -47,7 +47,7 @@ def test_moments_of_other_dtypes_are_accurate(dtype):
 @pytest.mark.parametrize("is_first", [False, True])
 @torch.no_grad()
 def test_resampling_in_strips_is_exact(layer, compress_time, is_first):
-    """With 2x2 filters before upsampling for 3x3 filters after it, and neighbouring rows around each strip."""
+    """With 2x2 filters before upsampling for 3x3 filters after it, and neighboring rows around each strip."""
     torch.manual_seed(1)
     layer, in_slices, whole = layer(4, compress_time), SlicedCache(3), ConvCache()
     in_slices.is_first = whole.is_first = is_first

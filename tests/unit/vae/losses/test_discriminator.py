@@ -44,7 +44,7 @@ def test_chunks_with_a_streaming_cache_equal_one_call(discriminator):
     torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
 
 
-def test_initial_logits_are_of_the_order_of_the_hinge(discriminator):
+def test_initial_logits_are_near_the_hinge_margin(discriminator):
     net = Discriminator(DiscriminatorConfig(width=8))
     init_weights(net, torch.Generator().manual_seed(0))
     assert 0.05 < net(torch.rand(2, 3, 9, 32, 32) * 2 - 1).std() < 2.0
@@ -72,8 +72,8 @@ def test_learns_to_separate_sharp_from_blurred(discriminator):
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-def test_adaptive_weight_equalises_gradient_norms(size):
-    """For any size of the adversarial gradient, up to the maximum weight."""
+def test_adaptive_weight_equalizes_gradient_norms(size):
+    """For any magnitude of the adversarial gradient, up to the maximum weight."""
     layer, x = nn.Conv3d(4, 3, 1), torch.randn(1, 4, 2, 3, 3)
     reconstruction = layer(x)
     reconstruction_grad, adversarial = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * size
@@ -97,6 +97,6 @@ def test_adaptive_weight_of_zero_gradients_is_zero():
 
 
 @pytest.mark.parametrize("sizes", [{"width": 0}, {"num_levels": 0}, {"num_temporal_levels": 3}, {"num_levels": 1}])
-def test_invalid_sizes_are_refused(sizes):
+def test_invalid_sizes_are_rejected(sizes):
     with pytest.raises(UserError, match=r"of the discriminator"):
         DiscriminatorConfig(**sizes)
