@@ -1,4 +1,4 @@
-"""Opens the latent stores of a diffusion run. Folders of videos are first encoded into stores."""
+"""Open the latent stores of a diffusion run. Folders of videos are first encoded into stores."""
 
 import hashlib
 import os
