@@ -71,7 +71,7 @@ def _dispatch(arguments: list[str]) -> None:
         import_module(_MODULES.get(command, f"cogvideox.cli.{command}")).run(arguments[1:])
     else:
         raise UserError(
-            f"there is no command {command!r}{nearest(command, COMMANDS)}; the commands are {', '.join(COMMANDS)}"
+            f"there is no command {command!r}{nearest(command, COMMANDS)}; available: {', '.join(COMMANDS)}"
         )
 
 

@@ -149,7 +149,7 @@ def parser() -> Parser:
         "--grammar",
         default="core",
         metavar="core|full",
-        help="core: one toy; full: several toys, patterns, lighting and camera motion",
+        help="core: one toy; full: several toys, patterns, lighting and camera motion (default: core)",
     )
     p.add_argument("--style", default="plain", metavar="short|plain|dense", help="caption style (default: plain)")
     p.add_argument(

@@ -2,7 +2,7 @@
 
 `predict(x, t, i)` returns the velocity at the state `x` [b c t h w], timestep `t` and step index `i` (for tables with a
 row per step), guidance included. `timesteps` descend; the step from the last one ends at clean data. Coefficients are
-Python floats (float64), and the state is float32 whatever dtype the network uses. The loops never synchronize with the
+Python floats (float64), and the state is float32 whichever dtype the network uses. The loops never synchronize with the
 device.
 
 Axes: b batch, c latent channels, t latent frames, h w latent height and width.
@@ -67,7 +67,7 @@ def ddim(
         generator: source of noise, used only if `eta` > 0.
 
     Raises:
-        ValueError: `eta` is not in 0 to 1, `generator` is missing, or `timesteps` do not descend.
+        ValueError: `eta` is not between 0 and 1, `generator` is missing, or `timesteps` do not descend.
     """
     steps, x = _steps(timesteps, schedule), x.float()
     _check_eta(eta, generator)
@@ -105,7 +105,7 @@ def dpmpp_2m(
         generator: source of noise, used only if `eta` > 0.
 
     Raises:
-        ValueError: `eta` is not in 0 to 1, `generator` is missing, or `timesteps` do not descend.
+        ValueError: `eta` is not between 0 and 1, `generator` is missing, or `timesteps` do not descend.
     """
     steps, x = _steps(timesteps, schedule), x.float()
     _check_eta(eta, generator)
@@ -169,7 +169,7 @@ def ddim_invert(
 
 def _check_eta(eta: float, generator: Generators | None) -> None:
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta} is not in 0 (deterministic) to 1 (fully stochastic).")
+        raise ValueError(f"eta={eta} must be between 0 (deterministic) and 1 (fully stochastic).")
     if eta > 0 and generator is None:
         raise ValueError(f"eta={eta} adds noise at each step: pass a generator.")
 

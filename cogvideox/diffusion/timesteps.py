@@ -16,8 +16,8 @@ _STREAM = 0x74696D65
 def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     """Evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
 
-    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because
-    samplers take the list and never compute the next timestep from a step size.
+    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because samplers take the list and
+    never compute the next timestep from a step size.
 
     Raises:
         UserError: `num_steps` is not between 1 and `num_timesteps`.

@@ -19,7 +19,7 @@ class Shard:
     """Job `rank` (from 0) of `world`.
 
     Raises:
-        UserError: `rank` is not in 0..world-1.
+        UserError: `rank` is not between 0 and world - 1.
     """
 
     rank: int = 0

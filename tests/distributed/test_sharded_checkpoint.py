@@ -134,7 +134,7 @@ def test_nonfinite_weights_on_one_rank_are_not_saved(tmp_path):
     on_ranks(2, check_not_finite, tmp_path)
 
 
-def test_damaged_shard_is_refused(uninterrupted, tmp_path):
+def test_damaged_shard_is_rejected(uninterrupted, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     shard = next((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
@@ -143,7 +143,7 @@ def test_damaged_shard_is_refused(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_missing_shard_is_refused(which, tmp_path):
+def test_missing_shard_is_rejected(which, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     shard = sorted((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))[which]
     shard.unlink()

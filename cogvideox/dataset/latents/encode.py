@@ -202,7 +202,7 @@ def _write_index(folder: Path, plan: EncodePlan, rows: list[IndexRow], shard: Sh
 
 
 def _reject_duplicates(rows: Sequence[IndexRow]) -> list[IndexRow]:
-    """Keep one row per clip and caption, whatever their files are called."""
+    """Keep one row per clip and caption, regardless of file names."""
     first_source: dict[tuple[str | None, str | None], str] = {}
     unique = []
     for row in rows:

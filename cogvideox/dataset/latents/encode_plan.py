@@ -73,8 +73,8 @@ class EncodePlan:
     @property
     def num_bytes(self) -> int:
         """Size on disk of the whole store, including tensors that exist already."""
-        of_windows = sum(planned.latents_bytes + planned.first_frames_bytes for planned in self.planned)
-        return of_windows + len(self.captions) * self.text_bytes
+        window_bytes = sum(planned.latents_bytes + planned.first_frames_bytes for planned in self.planned)
+        return window_bytes + len(self.captions) * self.text_bytes
 
 
 def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) -> EncodePlan:

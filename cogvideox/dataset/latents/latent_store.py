@@ -7,7 +7,7 @@
     parts-<hash>/                 index rows of finished jobs, while a job array is running
 
 Shards are append-only, written atomically, and named by a hash of their keys. A key is a hash of everything that a
-tensor depends on (`cache_keys`), so a shard stays valid whatever else is encoded into the store.
+tensor depends on (`cache_keys`), so encoding more clips into the store does not invalidate its shards.
 """
 
 import json

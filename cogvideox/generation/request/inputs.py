@@ -84,7 +84,9 @@ def _to_uint8(name: str, pixels: np.ndarray, shape: str, ndim: int) -> np.ndarra
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating) or not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise UserError(f"{name} must be uint8, or floating point in 0 to 1, got {pixels.dtype} outside of that range")
+        raise UserError(
+            f"{name} must be uint8, or floating point between 0 and 1, got {pixels.dtype} outside of that range"
+        )
     return (pixels * 255).round().astype(np.uint8)
 
 

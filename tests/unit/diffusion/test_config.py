@@ -71,7 +71,7 @@ def test_config_survives_diffusers_format(sampler):
         ({"rescale_betas_zero_snr": "yes"}, ["rescale_betas_zero_snr", "true or false", "'yes'"]),
     ],
 )
-def test_unsupported_values_are_refused(change, words):
+def test_unsupported_values_are_rejected(change, words):
     with pytest.raises(UserError) as caught:
         ScheduleConfig.from_diffusers({**OFFICIAL, **change})
     assert all(word in str(caught.value) for word in words)

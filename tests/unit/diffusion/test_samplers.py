@@ -60,7 +60,7 @@ def test_eta_of_ddim_adds_noise():
     assert not torch.equal(run("ddim", 0, eta=0.5), run("ddim", 0))
     with pytest.raises(ValueError, match=r"eta=0.5 .* generator"):
         ddim(velocity, initial_noise(SHAPE, seeded()), trailing(3), SCHEDULE, eta=0.5)
-    with pytest.raises(ValueError, match=r"eta=1.5 is not in 0"):
+    with pytest.raises(ValueError, match=r"eta=1.5 must be between 0"):
         run("ddim", 0, eta=1.5)
 
 

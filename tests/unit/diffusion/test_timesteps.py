@@ -22,7 +22,7 @@ def test_trailing_is_even_for_any_number_of_steps():
 
 
 @pytest.mark.parametrize(("num_steps", "nearest"), [(0, 1), (-3, 1), (1001, 1000)])
-def test_number_of_steps_out_of_range_is_refused(num_steps, nearest):
+def test_number_of_steps_out_of_range_is_rejected(num_steps, nearest):
     with pytest.raises(UserError, match=f"num_inference_steps={num_steps} .* nearest is {nearest}"):
         trailing(num_steps)
 

@@ -56,7 +56,7 @@ def test_integers_stored_as_floats_are_read():
         ({"down_block_types": ["DownEncoderBlock3D"] * 4}, "only ['CogVideoXDownBlock3D', "),
     ],
 )
-def test_invalid_configs_are_refused(data, says):
+def test_invalid_configs_are_rejected(data, says):
     with pytest.raises(UserError, match=r"^vae/config\.json: ") as error:
         VAEConfig.from_diffusers(data)
     assert says in str(error.value)

@@ -76,7 +76,7 @@ CASES = [
     ("5b", {"video": CLIP, "image_latent_scale": "sat"}, "image_latent_scale needs an image-to-video model"),
     ("5b-i2v", {"image": PICTURE, "image_latent_scale": "hf"}, "must be one of sat, diffusers"),
     ("5b-i2v", {"image": PICTURE[..., :2]}, r"image must be the path of a file or an array \[h w 3\]"),
-    ("5b-i2v", {"image": PICTURE + 0.5 * 5}, "image must be uint8, or floating point in 0 to 1"),
+    ("5b-i2v", {"image": PICTURE + 0.5 * 5}, "image must be uint8, or floating point between 0 and 1"),
     ("5b-i2v", {"image": CLIP}, r"got an array of shape \(17, 8, 8, 3\)"),
     ("5b", {"video": CLIP[:0]}, r"got an array of shape \(0, 8, 8, 3\)"),
     ("5b", {"video": Source(None, "abc")}, "given in memory"),

@@ -51,12 +51,12 @@ def test_image_steps_have_images_per_clip_images(settings, table, tmp_path):
     assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
 
 
-def test_image_steps_do_not_change_the_order_of_clips(settings, table):
+def test_image_steps_do_not_change_the_order_clip_latents(settings, table):
     deterministic = LatentTable(table.mean, torch.full_like(table.logvar, -30.0))
     mixed, plain = (ToyboxData(replace(settings, image_interval=interval)) for interval in (3, 0))
-    of_clips = [mixed.make_batch(deterministic, deterministic, step).latents for step in range(7) if (step + 1) % 3]
+    clip_latents = [mixed.make_batch(deterministic, deterministic, step).latents for step in range(7) if (step + 1) % 3]
     torch.testing.assert_close(
-        torch.stack(of_clips), torch.stack([plain.make_batch(deterministic, None, k).latents for k in range(5)])
+        torch.stack(clip_latents), torch.stack([plain.make_batch(deterministic, None, k).latents for k in range(5)])
     )
 
 

@@ -94,7 +94,7 @@ def test_strips_and_offloading_reduce_peak_memory():
     assert offloaded <= 0.45 * layer_by_layer
 
 
-def test_invalid_strips_are_refused():
+def test_invalid_strips_are_rejected():
     vae = CausalVAE(SMALL)
     ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
     with torch.no_grad(), pytest.raises(UserError, match="strips=0"):

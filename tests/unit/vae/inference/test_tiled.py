@@ -23,7 +23,7 @@ def test_default_tiles_in_latent_cells():
     assert plan.covers(torch.zeros(1, 1, 1, 240, 360), 8)
 
 
-def test_invalid_tiles_are_refused():
+def test_invalid_tiles_are_rejected():
     with pytest.raises(UserError, match="0x360 pixels are empty"):
         Tiling(height=0)
     with pytest.raises(UserError, match=r"overlap of 1.0 must be in \[0, 1\)"):

@@ -93,7 +93,7 @@ def test_names_and_shapes_are_those_of_torchvision():
 
 
 @pytest.mark.parametrize("broken", ["trunk", "heads"])
-def test_incomplete_or_missing_files_are_refused(broken, trunk, heads, tmp_path):
+def test_incomplete_or_missing_files_are_rejected(broken, trunk, heads, tmp_path):
     states = {"trunk": dict(trunk), "heads": dict(heads)}
     lost = {"trunk": "features.28.bias", "heads": "lin4.model.1.weight"}[broken]
     del states[broken][lost]
