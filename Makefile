@@ -110,7 +110,7 @@ check: $(VENV)/.dev
 	$(BIN)/python tools/check_layers.py
 
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open build/docs/index.html"
 
 WHEEL_VENV := build/wheel-venv

@@ -132,6 +132,8 @@ def check_value(option: Option, value: Any) -> Any:
     if option.choices and value not in option.choices:
         raise UserError(f"{name}={value!r} must be one of {', '.join(option.choices)}")
     if kind is bool:
+        if type(value).__name__ not in ("bool", "bool_"):  # NumPy's, too
+            raise UserError(f"{name}={value!r} must be True or False")
         return bool(value)
     if kind is str and not isinstance(value, str):
         raise UserError(f"{name} must be a string, got {type(value).__name__}")

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import _abort_process_group
 
 from cogvideox.errors import UserError
 
@@ -150,6 +149,8 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
 def _shut_down(device: torch.device, *, failed: bool) -> None:
     if failed and device.type == "cuda":
         # Destroying would wait for pending collectives, in which other ranks may be waiting for this one.
+        from torch.distributed.distributed_c10d import _abort_process_group  # private, so imported only when needed
+
         _abort_process_group()
     else:
         dist.destroy_process_group()

@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -29,7 +30,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
-from cogvideox.training.checksums import check_files, check_signature, checksums, signed
+from cogvideox.training.checksums import check_exist, check_files, check_signature, checksums, signed
 from cogvideox.untrusted import parse_json, reading
 
 _TENSOR_FILE = "tensors.safetensors"
@@ -140,11 +141,11 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self.folder} contains no checkpoint to resume from")
         source = self.path(step)
+        # On every rank, as the checks that follow are collective.
+        read = partial(_read_document, source)
+        document = read() if self.ranks is None else self.ranks.run_on_all(read)
+        trees = document["parts"]
         with _reading(source):
-            text = (source / "state.json").read_text(encoding="utf-8")
-            document = parse_json(text)
-            check_signature(text, document)
-            trees = document["parts"]
             check_files(source, document.get("files", [_TENSOR_FILE]), self.ranks)
             single = self.ranks is None and (source / _TENSOR_FILE).exists()
             tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
@@ -173,6 +174,16 @@ class Checkpoints:
         complete = [path for path in folders if path.suffix == "" and _step_of(path.name) <= latest]
         for path in set(folders) - set(complete[-self.keep :]):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_document(source: Path) -> dict[str, Any]:
+    """Read the `state.json` of a checkpoint, and check that the files it names exist."""
+    with _reading(source):
+        text = (source / "state.json").read_text(encoding="utf-8")
+        document = parse_json(text)
+        check_signature(text, document)
+        check_exist(source, document.get("files", [_TENSOR_FILE]))
+        return {**document, "parts": document["parts"]}
 
 
 def restore_run(

@@ -6,7 +6,7 @@ this entry. Older checkpoints have none.
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,26 @@ def check_signature(text: str, document: dict[str, Any]) -> None:
 
 
 def check_files(folder: Path, files: dict[str, int] | Sequence[str], ranks: Ranks | None) -> None:
-    """Check that the files exist, and that their checksums are those in `files`, if it has any.
+    """Check that the checksums of existing files are those in `files`, if it has any.
 
     Raises:
-        UserError: a file is missing or damaged; raised on every rank.
+        UserError: a file is damaged; raised on every rank.
     """
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{missing[0]} is missing")
     if isinstance(files, dict):
         found = checksums(folder, sorted(files), ranks)
         if damaged := [name for name in files if found[name] != files[name]]:
             raise UserError(f"{damaged[0]} is damaged: its checksum differs")
+
+
+def check_exist(folder: Path, names: Iterable[str]) -> None:
+    """Check that files exist.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing")
 
 
 def _crc(path: Path) -> int:

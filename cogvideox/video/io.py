@@ -88,7 +88,9 @@ def check_gaps(path: str | Path, seconds: float) -> None:
         UserError: the file cannot be read, or has a gap above the limit.
     """
     with _open(path) as (container, stream):
-        unit = stream.time_base or 0
+        unit = stream.time_base
+        if unit is None:  # no timestamps to compare
+            return
         times = [float(packet.dts * unit) for packet in container.demux(stream) if packet.dts is not None]
     for time, following in pairwise([*times, times[0] + seconds] if times else []):
         limits.check_gap(path, following - time)

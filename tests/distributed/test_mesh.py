@@ -92,7 +92,7 @@ def test_missing_gpus_and_unknown_devices_are_refused(monkeypatch):
 def test_a_rank_that_fails_does_not_wait_for_the_others(device, abort, monkeypatch):
     """With NCCL, destroying the groups would wait for collectives that the others never finish."""
     calls = []
-    monkeypatch.setattr(mesh, "_abort_process_group", lambda: calls.append("abort"))
+    monkeypatch.setattr("torch.distributed.distributed_c10d._abort_process_group", lambda: calls.append("abort"))
     monkeypatch.setattr(mesh.dist, "destroy_process_group", lambda: calls.append("destroy"))
     mesh._shut_down(torch.device(device), failed=True)
     mesh._shut_down(torch.device(device), failed=False)

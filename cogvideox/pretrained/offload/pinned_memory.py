@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cogvideox.device import device_context
+
 _ALIGNMENT = 256
 """Alignment of tensors in bytes, the same as torch's."""
 
@@ -36,7 +38,9 @@ class PinnedBuffer:
                 for start, tensor in zip(starts, tensors)
             ]
         runtime: Any = torch.cuda.cudart()
-        if int(runtime.cudaHostRegister(pages.data_ptr(), size, 0)) == 0:
+        with device_context(device):
+            failed = int(runtime.cudaHostRegister(pages.data_ptr(), size, 0))
+        if not failed:
             # Skip at interpreter exit, when the driver may already be shut down.
             unregister = weakref.finalize(self._memory, runtime.cudaHostUnregister, pages.data_ptr())
             unregister.atexit = False  # pyrefly: ignore[missing-attribute]

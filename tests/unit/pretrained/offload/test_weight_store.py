@@ -1,6 +1,7 @@
 """Weights in main memory: page-locked for CUDA, and copied when used for other devices."""
 
 import mmap
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ def store(device: str, **values) -> MemoryStore:
 def driver(request, monkeypatch) -> Driver:
     driver = Driver(request.param)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    monkeypatch.setattr(pinned_memory, "device_context", lambda device: nullcontext())
     return driver
 
 
