@@ -31,7 +31,7 @@ def test_an_interrupted_run_is_resumed_and_scored(tmp_path: Path):
 
     done = make()
     assert done.returncode == 0, done.stderr
-    assert "The model is new/transformer/model" in done.stdout
+    assert "The model is in new/transformer/model" in done.stdout
     facts = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("%")]
     assert {"color", "shape", "motion", "all"} <= set(facts)
 
