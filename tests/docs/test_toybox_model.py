@@ -45,7 +45,7 @@ def test_an_interrupted_run_is_resumed_and_scored(tmp_path: Path):
 
     for wrong, says in (
         (["--vae", "run.num_steps=0"], "run.num_steps=0"),
-        (["--vae", "lr"], "'lr' is no setting"),
+        (["--vae", "lr"], "'lr' is not KEY=VALUE"),
         (["--num-prompts", "0"], "--num-prompts 0"),
     ):
         refused = make(*wrong)
