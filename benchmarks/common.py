@@ -237,8 +237,11 @@ def write_report(name: str, what: Mapping[str, Any], rows: list[Report], out: Pa
 
 
 def write_json(file: Path, content: object) -> None:
+    """Write JSON to a temporary file and rename it, so that an interruption leaves the earlier file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
 
 
 def print_row(one: Report) -> None:

@@ -60,7 +60,9 @@ def main() -> int:
                 _run(name, settings, limit, out / f"{name}.json", log) if limit > 1 else {"status": "no time"}
             )
             content = _report(options, results, time.perf_counter() - began)
-            report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            partial = report.with_suffix(".partial")  # renamed, so that an interruption leaves the earlier report
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            partial.replace(report)
     print(f"\n{_summary(results)}\n{report}")
     return 0 if all(result["status"] == "done" for result in results.values()) else 1
 

@@ -39,7 +39,7 @@ PARTS: dict[str, Part] = {
     "floor": Part("a forward's matrix products and attention alone", "models", "measure_floor", 35),
     "vae": Part("VAE decode and encode beside diffusers", "models", "measure_vae", 75),
     "forward-5b": Part("5B forward beside diffusers", "models", "measure_forward", 120, ("5b",)),
-    "train-2b": Part("2B training step beside diffusers", "models", "measure_training", 65),
+    "train-2b": Part("2B training step beside diffusers", "models", "measure_training", 60),
     "compiled": Part("compiled steps on packed rows", "packed", "measure_compiled", 60),
     "modes": Part("errors of all ways at a reduced size", "models", "measure_modes", 300, (), False),
     "forward-2b": Part("2B forward beside diffusers", "models", "measure_forward", 150, ("2b",), False),
