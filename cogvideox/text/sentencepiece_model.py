@@ -75,7 +75,7 @@ def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The field numbers and values of a message: integers for varints, raw bytes for everything else."""
+    """Yield the field numbers and values of a message: integers for varints, raw bytes for all other types."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)

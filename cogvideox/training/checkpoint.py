@@ -143,10 +143,9 @@ class Checkpoints:
         source = self.path(step)
         # On every rank, as the checks that follow are collective.
         read = partial(_read_document, source)
-        document = read() if self.ranks is None else self.ranks.run_on_all(read)
-        trees = document["parts"]
+        trees, files = read() if self.ranks is None else self.ranks.run_on_all(read)
         with _reading(source):
-            check_files(source, document.get("files", [_TENSOR_FILE]), self.ranks)
+            check_files(source, files, self.ranks)
             single = self.ranks is None and (source / _TENSOR_FILE).exists()
             tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
         if trees.keys() != parts.keys():
@@ -176,14 +175,19 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _read_document(source: Path) -> dict[str, Any]:
-    """Read the `state.json` of a checkpoint, and check that the files it names exist."""
+def _read_document(source: Path) -> tuple[dict[str, Any], dict[str, int] | list[str]]:
+    """Read the `state.json` of a checkpoint, and check that its files exist.
+
+    Returns:
+        The trees of the parts, and the files: with their checksums, or names alone if the checkpoint has none.
+    """
     with _reading(source):
         text = (source / "state.json").read_text(encoding="utf-8")
         document = parse_json(text)
         check_signature(text, document)
-        check_exist(source, document.get("files", [_TENSOR_FILE]))
-        return {**document, "parts": document["parts"]}
+        files = document.get("files", [_TENSOR_FILE])
+        check_exist(source, files)
+        return document["parts"], files
 
 
 def restore_run(

@@ -55,7 +55,7 @@ class Modulation:
         return len(self.final.shift)
 
     def __getitem__(self, step: int) -> "Modulation":
-        """The modulation of one timestep, for every element of a batch."""
+        """Return the modulation of one timestep, shared by all samples of a batch."""
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} of a modulation for {len(self)} timesteps")
         one = slice(step % len(self), step % len(self) + 1)
