@@ -1,8 +1,7 @@
-"""The training objective: velocity prediction (Salimans & Ho 2022, appendix D; paper section 3).
+"""Velocity prediction (Salimans & Ho 2022, appendix D; paper section 3): training target, loss and conversions.
 
-With x_t = alpha x0 + sigma eps and v = alpha eps - sigma x0, the pair (x_t, v) is a rotation of (x0, eps), which the
-samplers invert: x0 = alpha x_t - sigma v and eps = sigma x_t + alpha v. Timesteps are [b], one for each sample. Results
-are float32, or float64 for float64 inputs.
+With x_t = alpha x0 + sigma eps and v = alpha eps - sigma x0, the pair (x_t, v) is a rotation of (x0, eps), so either
+pair can be computed from the other.
 
 Axes: b batch; dims any other dimensions of a sample.
 """
@@ -12,11 +11,14 @@ from torch import Tensor
 
 from cogvideox.diffusion.schedule import Schedule
 
+Level = float | Float[Tensor, "b *_ones"]
+"""alpha or sigma: one value, or one per sample as returned by `Schedule.signal_and_noise`."""
+
 
 def add_noise(
     x0: Float[Tensor, "b *dims"], noise: Float[Tensor, "b *dims"], t: Int[Tensor, "b"], schedule: Schedule
 ) -> Float[Tensor, "b *dims"]:
-    """Forward process: the noisy sample x_t = alpha x0 + sigma noise."""
+    """Forward process: the noisy sample x_t = alpha x0 + sigma noise, in float32 (or float64 for float64 inputs)."""
     alpha, sigma = schedule.signal_and_noise(t, like=x0)
     return alpha * x0 + sigma * noise
 
@@ -24,14 +26,35 @@ def add_noise(
 def v_target(
     x0: Float[Tensor, "b *dims"], noise: Float[Tensor, "b *dims"], t: Int[Tensor, "b"], schedule: Schedule
 ) -> Float[Tensor, "b *dims"]:
-    """Training target: the velocity v = alpha noise - sigma x0."""
+    """Training target: the velocity v = alpha noise - sigma x0, with the dtype of `add_noise`."""
     alpha, sigma = schedule.signal_and_noise(t, like=x0)
     return alpha * noise - sigma * x0
 
 
-def loss_per_sample(predicted_v: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"]) -> Float[Tensor, "b"]:
-    """Mean squared error of the velocity for each sample, in float32.
+def v_to_x0(
+    v: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], alpha: Level, sigma: Level
+) -> Float[Tensor, "b *dims"]:
+    """Convert a velocity prediction at the state x_t to a prediction of the clean sample: x0 = alpha x_t - sigma v."""
+    return alpha * x - sigma * v
 
-    Equal to the loss of the official code, the squared error of x0 weighted by 1 / (1 - abar).
+
+def v_to_eps(
+    v: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], alpha: Level, sigma: Level
+) -> Float[Tensor, "b *dims"]:
+    """Convert a velocity prediction at the state x_t to a prediction of the noise: eps = sigma x_t + alpha v."""
+    return sigma * x + alpha * v
+
+
+def x0_to_v(
+    x0: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], alpha: Level, sigma: Level
+) -> Float[Tensor, "b *dims"]:
+    """Convert a prediction of the clean sample to a velocity prediction, the inverse of `v_to_x0`."""
+    return (alpha * x - x0) / sigma
+
+
+def loss_per_sample(predicted_v: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"]) -> Float[Tensor, "b"]:
+    """Mean squared error of the velocity of each sample, in float32.
+
+    This equals the loss of the official code: the squared error of x0, weighted by 1 / (1 - abar).
     """
     return (predicted_v.float() - v.float()).square().flatten(1).mean(1)

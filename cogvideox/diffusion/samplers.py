@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from cogvideox.diffusion.objective import v_to_eps, v_to_x0
 from cogvideox.diffusion.schedule import Schedule
 
 Predict = Callable[[Tensor, int, int], Tensor]
@@ -73,7 +74,7 @@ def ddim(
     _check_eta(eta, generator)
     for i, (t, alpha, sigma, alpha_next, sigma_next) in enumerate(steps):
         v = predict(x, t, i).float()
-        x0, eps = alpha * x - sigma * v, sigma * x + alpha * v
+        x0, eps = v_to_x0(v, x, alpha, sigma), v_to_eps(v, x, alpha, sigma)
         sigma_up = eta * (sigma_next / sigma) * math.sqrt(1 - (alpha / alpha_next) ** 2)
         x = alpha_next * x0 + math.sqrt(sigma_next**2 - sigma_up**2) * eps
         if sigma_up > 0 and generator is not None:
@@ -112,7 +113,7 @@ def dpmpp_2m(
     x0_prev, h_prev = x, math.inf
     for i, (t, alpha, sigma, alpha_next, sigma_next) in enumerate(steps):
         v = predict(x, t, i).float()
-        x0 = alpha * x - sigma * v
+        x0 = v_to_x0(v, x, alpha, sigma)
         exp_neg_h = (alpha * sigma_next) / (sigma * alpha_next)  # 0 from pure noise and to clean data
         h = -math.log(exp_neg_h) if exp_neg_h > 0 else math.inf
         extrapolated = x0
@@ -159,7 +160,7 @@ def ddim_invert(
     steps, x, states = _steps(timesteps, schedule), x.float(), []
     for i, (t, alpha, sigma, alpha_prev, sigma_prev) in reversed(list(enumerate(steps))):
         v = predict(x, t, i).float()
-        x0, eps = alpha_prev * x - sigma_prev * v, sigma_prev * x + alpha_prev * v
+        x0, eps = v_to_x0(v, x, alpha_prev, sigma_prev), v_to_eps(v, x, alpha_prev, sigma_prev)
         x = alpha * x0 + sigma * eps
         states.append(x)
         if on_step is not None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target, v_to_eps, v_to_x0
 from cogvideox.diffusion.samplers import SAMPLERS, ddim, ddim_invert, dpmpp_2m, initial_noise
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform, trailing
@@ -57,8 +57,8 @@ def test_velocity_is_an_invertible_rotation(t, seed, scale):
     x0, noise = torch.randn(2, 2, 3, 4, generator=seeded(seed), dtype=torch.float64)
     x, v = add_noise(x0, noise, timesteps, schedule), v_target(x0, noise, timesteps, schedule)
     alpha, sigma = schedule.signal_and_noise(timesteps, like=x)
-    torch.testing.assert_close(alpha * x - sigma * v, x0)
-    torch.testing.assert_close(sigma * x + alpha * v, noise)
+    torch.testing.assert_close(v_to_x0(v, x, alpha, sigma), x0)
+    torch.testing.assert_close(v_to_eps(v, x, alpha, sigma), noise)
     torch.testing.assert_close(x**2 + v**2, x0**2 + noise**2)  # a rotation keeps lengths
 
 
@@ -74,7 +74,7 @@ def test_velocity_loss_is_the_weighted_x0_loss(t):
     x0, noise, error = torch.randn(3, 1, 4, 4, generator=seeded(t))
     x, v = add_noise(x0, noise, timesteps, schedule), v_target(x0, noise, timesteps, schedule)
     alpha, sigma = schedule.signal_and_noise(timesteps, like=x)
-    estimate = alpha * x - sigma * (v + error)
+    estimate = v_to_x0(v + error, x, alpha, sigma)
     weight = 1 / (1 - schedule.alphas_cumprod[timesteps].float())
     torch.testing.assert_close(loss_per_sample(v + error, v), weight * loss_per_sample(estimate, x0), rtol=2e-3, atol=0)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.diffusion.guidance import Guidance, combine
+from cogvideox.diffusion.objective import x0_to_v
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.transformer.attention import Attend
 from cogvideox.transformer.attention_backends import fastest_backend
@@ -139,8 +140,8 @@ class Denoiser:
         assert self.known is not None
         assert self.schedule is not None
         count, abar = self.known.shape[2], self.schedule.alphas_cumprod[t].item()
-        to_known = (math.sqrt(abar) * x[:, :, :count] - self.known) / math.sqrt(1 - abar)
-        return torch.cat((to_known, v.float()[:, :, count:]), dim=2)
+        known_v = x0_to_v(self.known, x[:, :, :count], math.sqrt(abar), math.sqrt(1 - abar))
+        return torch.cat((known_v, v.float()[:, :, count:]), dim=2)
 
 
 def window_weights(

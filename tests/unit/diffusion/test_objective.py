@@ -1,6 +1,6 @@
 import torch
 
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target, v_to_x0, x0_to_v
 from cogvideox.diffusion.schedule import Schedule
 
 SCHEDULE = Schedule()
@@ -30,3 +30,8 @@ def test_loss_is_the_mean_of_each_sample():
     torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))
     loss.sum().backward()
     torch.testing.assert_close(predicted.grad, 2 * predicted.detach() / 24)
+
+
+def test_x0_to_v_inverts_v_to_x0():
+    v, x = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    torch.testing.assert_close(x0_to_v(v_to_x0(v, x, 0.6, 0.8), x, 0.6, 0.8), v)
