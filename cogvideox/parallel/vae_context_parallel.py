@@ -78,7 +78,7 @@ class HaloCache(ConvCache):
         self._frames: dict[nn.Module, Tensor] = {}
         self._is_first_round = True
 
-    def prepend(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+    def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         lengths = self._lengths(x)
         ends = list(accumulate(lengths))
         # For each rank, the frames that it holds and the frames that it needs, counted from the start of this round.

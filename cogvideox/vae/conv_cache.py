@@ -1,14 +1,15 @@
-"""The `conv_cache` of the VAE: what a chunk of video needs of the frames before it (paper section 2.1).
+"""Causal padding in time for the VAE: the frames that a convolution needs before a chunk (paper section 2.1).
 
-Every layer that depends on time takes a `conv_cache` as its last argument and reads three things from it:
+Every layer that depends on time takes a `conv_cache` as its last argument and uses three members of it:
 
-    conv_cache.prepend(conv, x, n)    x with the n frames before it in front; the last n frames of x are kept
+    conv_cache.pad_time(conv, x, n)   causal padding: x with the n previous frames in front of it
     conv_cache.is_first               whether the chunk starts with the first frame of the video
-    conv_cache.group_norm(x, ...)     GroupNorm over all elements whose statistics belong together
+    conv_cache.group_norm(x, ...)     GroupNorm with statistics over the whole chunk or clip
 
-`ConvCache` is for a clip in one piece, `StreamingCache` for chunks of one video in order, and
-`parallel.vae_context_parallel.HaloCache` for a clip whose frames are split over ranks. The forward pass without
-gradients has a cache of its own (`inference.sliced_cache`).
+The caches differ in the frames that they pad with. `ConvCache` is for a whole clip: copies of its first frame.
+`StreamingCache` is for consecutive chunks of one video: the last frames of the previous chunk.
+`parallel.vae_context_parallel.HaloCache` is for a clip whose frames are split over ranks: the last frames of the
+previous rank (halo exchange). The forward pass without gradients has its own cache (`inference.sliced_cache`).
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 
 
 class ConvCache:
-    """A clip in one piece: its first frame is repeated in front of it, and norms pool over the whole clip."""
+    """Cache for a whole clip: pads with copies of the first frame, and norms pool over the whole clip."""
 
     is_first = True
 
-    def prepend(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+    def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         """Put `num_frames` frames in front of x, the input of `conv`."""
         first = x[:, :, :1].expand(-1, -1, num_frames, -1, -1)
         return torch.cat([first, x], dim=2)
@@ -37,10 +38,10 @@ class ConvCache:
 
 
 class StreamingCache(ConvCache):
-    """Chunks of one video in order, with `advance()` called between chunks.
+    """Cache for consecutive chunks of one video, with `advance()` called between chunks.
 
     Args:
-        is_last: the first chunk is also the last one, so nothing has to be kept.
+        is_last: the first chunk is also the last one, so no frames are kept.
     """
 
     def __init__(self, *, is_last: bool = False) -> None:
@@ -48,16 +49,16 @@ class StreamingCache(ConvCache):
         self.is_last = is_last
         self._frames: dict[nn.Module, Tensor] = {}
 
-    def prepend(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+    def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         if self.is_first:
-            extended = super().prepend(conv, x, num_frames)
+            padded = super().pad_time(conv, x, num_frames)
         else:
-            extended = torch.cat([self._frames.pop(conv), x], dim=2)
+            padded = torch.cat([self._frames.pop(conv), x], dim=2)
         if not self.is_last:
             # A copy: a view would keep the whole chunk in memory until the next one.
-            self._frames[conv] = extended[:, :, -num_frames:].clone()
-        return extended
+            self._frames[conv] = padded[:, :, -num_frames:].clone()
+        return padded
 
     def advance(self, *, is_last: bool = False) -> None:
-        """Continue with the next chunk. After the last one nothing follows."""
+        """Continue with the next chunk."""
         self.is_first, self.is_last = False, is_last

@@ -18,13 +18,14 @@ Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels,
 
 
 class CausalConv3d(nn.Conv3d):
-    """3x3x3 convolution with stride 1, causal in time: two earlier frames in front, zero padding in space."""
+    """3x3x3 convolution, causal in time: `conv_cache.pad_time` puts the two previous frames in front of the input (at
+    the start of a video, copies of its first frame). Zero padding in space."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
 
     def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
-        return super().forward(conv_cache.prepend(self, x, 2))
+        return super().forward(conv_cache.pad_time(self, x, 2))
 
 
 class PointwiseConv3d(nn.Conv3d):
