@@ -34,8 +34,8 @@ from diffusers import CogVideoXDDIMScheduler
 from pairs import TransformerPair, transformers
 from torch import Tensor, nn
 
-from cogvideox.dataset.loader import StepBatches
 from cogvideox.dataset.mixture import MixtureState
+from cogvideox.dataset.packed_loader import StepBatches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform
 from cogvideox.parallel.fsdp import Checkpointing, parallelize

@@ -25,9 +25,9 @@ def latent_frames(num_frames: int) -> int:
     """The number of latent frames of a video: 49 -> 13.
 
     Raises:
-        UserError: see `check_frames`.
+        UserError: see `check_frame_count`.
     """
-    check_frames(num_frames)
+    check_frame_count(num_frames)
     return (num_frames - 1) // FRAME_RATIO + 1
 
 
@@ -54,13 +54,13 @@ def latent_shape(
     return num_latents + latent_padding(num_latents, patch_t), height // ratio, width // ratio
 
 
-def check_frames(num_frames: int, name: str = "num_frames") -> None:
+def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
     """Check that a frame count is 4k+1. `name` is the option's name in the error message.
 
     Raises:
         UserError: it is not; the message gives the nearest valid counts.
     """
-    nearest = nearest_frames(num_frames)
+    nearest = nearest_frame_counts(num_frames)
     if num_frames not in nearest:
         raise UserError(
             f"{name}={num_frames} is not allowed: a video must have {FRAME_RATIO}k+1 frames "
@@ -68,19 +68,19 @@ def check_frames(num_frames: int, name: str = "num_frames") -> None:
         )
 
 
-def nearest_frames(num_frames: int) -> list[int]:
+def nearest_frame_counts(num_frames: int) -> list[int]:
     """The nearest valid frame counts below and above a number, or the number itself if it is valid."""
     return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
 
 
-def format_frames(num_frames: int) -> str:
+def format_frame_count(num_frames: int) -> str:
     """Format a frame count for messages: "1 frame", "17 frames"."""
     return f"{num_frames} frame{'' if num_frames == 1 else 's'}"
 
 
-def round_down_frames(num_frames: int) -> int:
+def round_down_frame_count(num_frames: int) -> int:
     """Round down to a valid frame count: 48 -> 45."""
-    return nearest_frames(num_frames)[0]
+    return nearest_frame_counts(num_frames)[0]
 
 
 def check_size(height: int, width: int, multiple: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cogvideox.errors import UserError
-from cogvideox.geometry import check_frames, check_size
+from cogvideox.geometry import check_frame_count, check_size
 
 DEFAULT_FIRST_FRAMES = 4
 """Number of encodings stored per first frame; their cost is small next to 13 latent frames."""
@@ -41,7 +41,7 @@ class ToyboxClips:
                 raise UserError(f"{name}={getattr(self, name)} of the toybox clips must be {minimum} or more")
         if not 0 < self.fps < math.inf:
             raise UserError(f"fps={self.fps} of the toybox clips must be above 0; a typical value is 8")
-        check_frames(self.num_frames)
+        check_frame_count(self.num_frames)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +80,7 @@ class ClipFormat:
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
             raise UserError(f"fps={self.fps} must be above 0; typical values are 8 and 16")
-        check_frames(self.num_frames)
+        check_frame_count(self.num_frames)
         if (self.height is None) != (self.width is None):
             raise UserError("a fixed size needs both height and width, but only one of them is set")
         if (self.height is None) == (self.max_area is None):

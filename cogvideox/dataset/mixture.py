@@ -1,6 +1,6 @@
-"""Data mixture: chooses the clips of each training step from weighted sources, shuffles, filters and packs them.
+"""Data mixture: choose the clips of each training step from weighted sources, shuffle, filter and pack them.
 
-It neither opens stores (`training.diffusion.data`) nor reads clips and drops captions (`dataset.loader`).
+Only plans steps: `training.diffusion.latent_stores` opens the stores, and `dataset.packed_loader` reads the clips.
 
 All samples of a run form one sequence. The clip at a position depends on the seed, the settings and the previous
 samples, but not on the number of processes: every process plans the same steps and takes its share of the rows. The

@@ -15,7 +15,7 @@ def default_overlap(window: int) -> int:
 
 def num_context_frames(num_input_frames: int, overlap: int) -> int:
     """Return how many of a clip's last frames condition a text-to-video model that extends the clip: 49, 28 -> 25."""
-    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frames(num_input_frames))
+    return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frame_count(num_input_frames))
 
 
 def default_extension(num_input_frames: int, window: int, overlap: int | None) -> int:
@@ -25,7 +25,7 @@ def default_extension(num_input_frames: int, window: int, overlap: int | None) -
         overlap: None for an image-to-video model, which continues from the last frame: 49, 49 -> 97.
     """
     num_new = window - (1 if overlap is None else num_context_frames(num_input_frames, overlap))
-    return geometry.round_down_frames(num_input_frames + num_new)
+    return geometry.round_down_frame_count(num_input_frames + num_new)
 
 
 def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -> int:
@@ -48,6 +48,6 @@ def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]
     lengths, missing = [], num_frames
     while missing > 0:
         shared = 1 if lengths or continued else 0
-        lengths.append(min(window, geometry.nearest_frames(missing + shared)[-1]))
+        lengths.append(min(window, geometry.nearest_frame_counts(missing + shared)[-1]))
         missing -= lengths[-1] - shared
     return lengths

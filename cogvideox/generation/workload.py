@@ -26,7 +26,7 @@ def workload_of(request: Request, spec: ModelSpec) -> Workload:
     window_frames = min(request.window or request.num_frames, request.num_frames)
     chained = request.window is not None and spec.transformer.takes_image
     if request.video is not None:
-        num_input_frames = geometry.round_down_frames(request.overlap or request.num_frames)
+        num_input_frames = geometry.round_down_frame_count(request.overlap or request.num_frames)
     else:
         num_input_frames = int(request.image is not None)
     sequential = request.guided and request.sequential_guidance

@@ -44,7 +44,7 @@ def latents_per_rank(num_latents: int, num_ranks: int) -> Lengths:
     if rest < num_ranks and num_ranks > 1:
         needed = geometry.video_frames(num_ranks + 1)
         raise UserError(
-            f"{geometry.format_frames(geometry.video_frames(num_latents))} are too few for {num_ranks} processes "
+            f"{geometry.format_frame_count(geometry.video_frames(num_latents))} are too few for {num_ranks} processes "
             f"in time, each of which needs {geometry.FRAME_RATIO} frames after the first one: "
             f"use {needed} frames or fewer processes"
         )

@@ -1,4 +1,4 @@
-"""Inputs of image-to-video models: padding of image latents and of frames (paper section 2.2, appendix D).
+"""Image conditioning: noise on the image, padding of image latents and of frames (paper section 2.2, appendix D).
 
 Axes, after any others: c latent channels, t h w latent frames, height and width.
 """
@@ -6,6 +6,23 @@ Axes, after any others: c latent channels, t h w latent frames, height and width
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+# Mean and standard deviation of the log of the noise scale; the values are those of the official code.
+IMAGE_NOISE_LOG_MEAN, IMAGE_NOISE_LOG_STD = -3.0, 0.5
+
+
+def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
+    """Return noisy copies of a conditioning image in -1..1, for image-to-video training (paper, appendix D).
+
+    The noise is Gaussian, with a log-normal scale per copy. It keeps the model from copying the image into every frame.
+
+    Args:
+        num: number of copies.
+        key: hexadecimal random seed.
+    """
+    generator = torch.Generator().manual_seed(int(key[:8], 16))  # torch uses only 32 bits of the seed
+    scale = (IMAGE_NOISE_LOG_MEAN + IMAGE_NOISE_LOG_STD * torch.randn(num, generator=generator)).exp()
+    return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 
 
 def pad_image_latents(image: Float[Tensor, "*batch c 1 h w"], num_latents: int) -> Float[Tensor, "*batch c t h w"]:

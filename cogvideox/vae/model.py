@@ -51,7 +51,7 @@ class CausalVAE(nn.Module):
             UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or strips or
                 offload are used with gradients.
         """
-        geometry.check_frames(video.shape[2])
+        geometry.check_frame_count(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
         chunks = video.split(geometry.encode_chunks(video.shape[2]), dim=2)

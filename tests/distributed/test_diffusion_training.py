@@ -12,8 +12,9 @@ from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.training.config import OptimSettings
-from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import train
+from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
 from cogvideox.video.io import read_image
 from tests import tiny_runs

@@ -21,7 +21,7 @@ def test_frames_and_latents(frames, latents):
     [(0, "1"), (-3, "1"), (2, "1 or 5"), (4, "1 or 5"), (12, "9 or 13"), (48, "45 or 49"), (50, "49 or 53")],
 )
 def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(frames, nearest):
-    for function in (geometry.check_frames, geometry.latent_frames):
+    for function in (geometry.check_frame_count, geometry.latent_frames):
         with pytest.raises(UserError) as caught:
             function(frames)
         assert str(caught.value) == (
@@ -31,9 +31,9 @@ def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(fra
 
 @given(st.integers(-10, 2000))
 def test_nearest_frames_are_legal_and_nearest(frames):
-    nearest = geometry.nearest_frames(frames)
+    nearest = geometry.nearest_frame_counts(frames)
     for valid in nearest:
-        geometry.check_frames(valid)
+        geometry.check_frame_count(valid)
     assert min(abs(valid - frames) for valid in nearest) <= (2 if frames > 0 else 1 - frames)
 
 
@@ -157,7 +157,7 @@ def test_size_for_aspect():
 
 
 def test_round_down_frames():
-    assert [geometry.round_down_frames(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
+    assert [geometry.round_down_frame_count(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
 
 
 @pytest.mark.parametrize(

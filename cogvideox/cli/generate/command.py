@@ -118,7 +118,7 @@ def _warnings_as_notes(show: bool = True) -> Iterator[None]:
 
 def _summary(job: Job, seconds: float) -> str:
     request, output = job.request, job.output
-    size = f"{geometry.format_frames(request.num_frames)} of {request.width}x{request.height}"
+    size = f"{geometry.format_frame_count(request.num_frames)} of {request.width}x{request.height}"
     sheet = f", {output.sheet}" if output.sheet is not None else ""
     kilobytes = output.video.stat().st_size / 1000
     return f"{output.video}{sheet}: {size}, {kilobytes:.1f} kB, seed {request.seed}, in {seconds:.1f} s"

@@ -7,7 +7,7 @@ from cogvideox import geometry
 from cogvideox.dataset.cache_keys import window_id
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
-from cogvideox.geometry import FRAME_RATIO, format_frames, round_down_frames
+from cogvideox.geometry import FRAME_RATIO, format_frame_count, round_down_frame_count
 from cogvideox.records import Clip
 
 MIN_FPS_RATIO = 0.75
@@ -51,10 +51,12 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
     total = math.ceil(clip.seconds * target.fps - 0.01)  # ignores a frame of 1 % duration, like `video.io.read`
     minimum = min(FRAME_RATIO + 1, target.num_frames)
     if total < minimum:
-        raise UserError(f"it is too short: {format_frames(total)} at {target.fps:g} fps, and the minimum is {minimum}")
+        raise UserError(
+            f"it is too short: {format_frame_count(total)} at {target.fps:g} fps, and the minimum is {minimum}"
+        )
     windows = []
     for first in range(0, total, target.num_frames):
-        num_frames = round_down_frames(min(target.num_frames, total - first))
+        num_frames = round_down_frame_count(min(target.num_frames, total - first))
         if num_frames >= minimum:
             windows.append((first, num_frames))
     if target.windows == "first":

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.errors import UserError
-from cogvideox.geometry import FRAME_RATIO, round_down_frames
+from cogvideox.geometry import FRAME_RATIO, round_down_frame_count
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
@@ -39,7 +39,7 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
         raise UserError(f"it is truncated: it has no frame from {clip.start or 0:g} s on") from None
     if len(frames) < window.num_frames - FRAME_RATIO:
         raise UserError(f"it is truncated: it has {len(frames)} of {window.num_frames} frames")
-    return frames[: round_down_frames(len(frames))]
+    return frames[: round_down_frame_count(len(frames))]
 
 
 def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w 3"], list[ClipWindow]]:

@@ -44,7 +44,7 @@ def _windows(windows: Sequence[ClipWindow], target: ClipFormat) -> list[str]:
     video_windows = [window for window in windows if not window.clip.is_image]
     parts = []
     if video_windows:
-        frames = _most_common(geometry.format_frames(window.num_frames) for window in video_windows)
+        frames = _most_common(geometry.format_frame_count(window.num_frames) for window in video_windows)
         parts.append(f"{_count(len(video_windows), 'window')} at {target.fps:g} fps: {frames}")
     if len(windows) > len(video_windows):
         parts.append(_count(len(windows) - len(video_windows), "image"))

@@ -23,15 +23,12 @@ from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.transformer.image_conditioning import add_image_noise
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
 
 READ_AHEAD = 3  # windows to prefetch while one is encoded
 STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size; the result is the same
-
-# Noise augmentation of first frames for image-to-video: mean and standard deviation of the log of its scale. It keeps
-# the model from copying the image into every frame (paper, appendix D; the numbers are those of the official code).
-LOG_SCALE_MEAN, LOG_SCALE_STD = -3.0, 0.5
 
 T = TypeVar("T")
 
@@ -141,16 +138,6 @@ class EncodeWindows:
             return [TaskResult(key, stored.get(f"{key}.mean"), errors.get(key)) for key, _ in batch]
 
         return encode_batch
-
-
-def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
-    """Return noisy copies of an image in -1..1 (paper, appendix D), for image-to-video training.
-
-    The noise is Gaussian, with a log-normal scale per copy. `key` is the random seed.
-    """
-    generator = torch.Generator().manual_seed(int(key[:8], 16))  # torch uses only 32 bits of the seed
-    scale = (LOG_SCALE_MEAN + LOG_SCALE_STD * torch.randn(num, generator=generator)).exp()
-    return image + scale[:, None, None, None, None] * torch.randn(num, *image.shape, generator=generator)
 
 
 def _read(window: ClipWindow) -> Tensor | str:

@@ -145,4 +145,4 @@ def _default_frames(request: Request, num_input_frames: int) -> int:
     the input's length, or, if the input is extended, its length plus one window."""
     if request.extend and request.window is not None:
         return long_video.default_extension(num_input_frames, request.window, request.overlap)
-    return min(request.num_frames, geometry.round_down_frames(num_input_frames))
+    return min(request.num_frames, geometry.round_down_frame_count(num_input_frames))

@@ -40,16 +40,16 @@ def check_video(request: Request, num_input_frames: int) -> None:
     Raises:
         UserError: it does not; the message names the nearest valid `num_frames`.
     """
-    frames = f"{geometry.format_frames(num_input_frames)} at {request.fps:g} fps"
+    frames = f"{geometry.format_frame_count(num_input_frames)} at {request.fps:g} fps"
     if request.extend and request.num_frames <= num_input_frames:
         raise UserError(
             f"num_frames={request.num_frames} includes the frames of the video that is extended, which has {frames}; "
-            f"the nearest is {geometry.nearest_frames(num_input_frames + 1)[-1]}"
+            f"the nearest is {geometry.nearest_frame_counts(num_input_frames + 1)[-1]}"
         )
     if not request.extend and request.num_frames > num_input_frames:
         raise UserError(
             f"the video has {frames}, too few for num_frames={request.num_frames}; "
-            f"the nearest is {geometry.round_down_frames(num_input_frames)}"
+            f"the nearest is {geometry.round_down_frame_count(num_input_frames)}"
         )
 
 
@@ -79,7 +79,7 @@ def _mismatch(name: str, value: int, rule: str) -> str:
 
 def _check_size(request: Request, spec: ModelSpec) -> None:
     transformer, ratio = spec.transformer, spec.vae.spatial_compression_ratio
-    geometry.check_frames(request.num_frames)
+    geometry.check_frame_count(request.num_frames)
     geometry.check_size(request.height, request.width, ratio * transformer.patch_size)
     if not transformer.use_learned_positional_embeddings:
         return
@@ -165,7 +165,7 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
         return
     if request.invert or (request.task == "video" and spec.transformer.takes_image):
         raise UserError("window is not possible for this task, which generates all frames at once: leave it out")
-    geometry.check_frames(window, name="window")
+    geometry.check_frame_count(window, name="window")
     shortest = geometry.video_frames((spec.transformer.patch_size_t or 1) + 1)
     if window < shortest:
         raise UserError(f"window={window} is too short to share frames with the next one; the nearest is {shortest}")

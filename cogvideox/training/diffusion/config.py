@@ -11,32 +11,13 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
-from cogvideox.geometry import check_frames, nearest_sizes
+from cogvideox.geometry import check_frame_count, nearest_sizes
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.transformer.config import GridRule, TransformerConfig
+from cogvideox.transformer.lora.config import LoRASettings
 
 SAMPLE_MULTIPLE = 16
 """Heights and widths are multiples of this many pixels: the VAE's compression ratio times the patch size."""
-
-
-@dataclass(frozen=True)
-class LoRASettings:
-    """Low-rank adaptation (Hu et al. 2021): train low-rank factors and freeze the model.
-
-    Raises:
-        UserError: the rank is below 1, or there are no targets.
-    """
-
-    rank: int = 64
-    alpha: float | None = None  # None: equal to the rank
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # suffixes of diffusers' layer names
-    trigger: str | None = None  # trigger word of the prompts; stored as metadata only
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"lora.rank={self.rank} must be at least 1")
-        if not self.targets:
-            raise UserError("lora.targets is empty; the default is to_q, to_k, to_v, to_out.0")
 
 
 @dataclass(frozen=True)
@@ -61,7 +42,7 @@ class SampleSettings:
             if value is not None and value < minimum:
                 raise UserError(f"samples.{name}={value} must be at least {minimum}")
         if self.num_frames is not None:
-            check_frames(self.num_frames, "samples.num_frames")
+            check_frame_count(self.num_frames, "samples.num_frames")
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and side not in (nearest := nearest_sizes(side, SAMPLE_MULTIPLE)):
                 valid = " or ".join(map(str, nearest))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from cogvideox import config
-from cogvideox.dataset.loader import PackedLoader
+from cogvideox.dataset.packed_loader import PackedLoader
 from cogvideox.pretrained.model_folder import save_with_transformer
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.model_spec import ModelSpec

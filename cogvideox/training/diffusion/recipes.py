@@ -11,8 +11,9 @@ from dataclasses import replace
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.lora.config import LoRASettings
 
 BASE = "THUDM/CogVideoX-5b"
 TOY_PROMPTS = (

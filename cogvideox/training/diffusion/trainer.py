@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cogvideox.dataset.loader import PackedLoader, StepBatches
+from cogvideox.dataset.packed_loader import PackedLoader, StepBatches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import parallelize
@@ -29,8 +29,8 @@ from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.diffusion.data import TrainingStores, open_stores
 from cogvideox.training.diffusion.export import export
+from cogvideox.training.diffusion.latent_stores import TrainingStores, open_stores
 from cogvideox.training.diffusion.loss import clip_losses
 from cogvideox.training.diffusion.validation import validation_loss, write_samples
 from cogvideox.training.ema import EMA

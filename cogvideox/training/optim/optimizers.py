@@ -1,11 +1,10 @@
-"""Optimizers and parameter groups, gradient clipping, and the learning-rate schedule as a function of the step.
+"""Optimizers, parameter groups and gradient clipping.
 
 Hyperparameters: CogVideoX, appendix A, table 6 (AdamW, betas 0.9 / 0.95, eps 1e-8, weight decay 1e-4, gradient clipping
 1.0, cosine decay). The peak learning rate and the warm-up are not published; each recipe sets them. Muon is not from
 the paper: with it the shipped model trains in fewer steps.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import clip_gradients
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim.adamw_8bit import adamw_8bit, reject_8bit_state
+from cogvideox.training.optim.lr_schedule import learning_rate
 from cogvideox.training.optim.muon import Muon
 
 
@@ -114,21 +114,6 @@ def build_adamw(
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
     optimizer.register_load_state_dict_pre_hook(reject_8bit_state)
     return optimizer
-
-
-def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
-    """Return the learning rate of optimizer step `step` (0-based) of `num_steps`.
-
-    Linear warm-up over `warmup_steps`, from `lr / warmup_steps` in the first step; then constant, or cosine decay to
-    `final_lr * lr` in the last step.
-    """
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.lr
-    progress = (step - settings.warmup_steps) / max(1, num_steps - 1 - settings.warmup_steps)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-    return settings.lr * (settings.final_lr + (1.0 - settings.final_lr) * cosine)
 
 
 def clip_grad_norm(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:

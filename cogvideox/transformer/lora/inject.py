@@ -21,11 +21,9 @@ from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
 from cogvideox.state_dict.keymap import external_names, to_external, to_internal
 from cogvideox.transformer.key_map import keymap
+from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.lora.layers import Factors, LoRALinear, LoRAModule
 from cogvideox.transformer.model import Transformer
-
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""The default target layers, those of the official trainer and finetrainers."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,9 @@ def create_lora(
     model: Transformer,
     generator: torch.Generator,
     *,
-    rank: int = 128,
+    rank: int,
     alpha: float | None = None,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] = DEFAULT_TARGETS,
     base_model: str | None = None,
     trigger: str | None = None,
 ) -> LoRA:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cogvideox.pretrained.model_spec import read_spec
-from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import accumulate_gradients, build_transformer, cast_frozen_weights, train
+from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
 from tests.laws.test_resume import history

@@ -19,6 +19,7 @@ from cogvideox.parallel.fsdp import parallelize
 from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 from tests import tiny
@@ -66,7 +67,7 @@ def with_loras() -> None:
     model = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
     given = *(torch.randn(shape) for shape in SHAPES), torch.tensor([500])
     positions = positions_for(model.config, 2, 4, 6)
-    one = random_lora(model, [*inject.TARGETS, "norm1.linear"])
+    one = random_lora(model, [*DEFAULT_TARGETS, "norm1.linear"])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     before = compiled(*given, positions=positions)
     for trainable in (False, True):
@@ -97,7 +98,7 @@ def block_by_block() -> None:
     same()
     assert counters["stats"]["unique_graphs"] == 1
     assert model.state_dict().keys() == plain.state_dict().keys()
-    one = random_lora(plain, list(inject.TARGETS))
+    one = random_lora(plain, list(DEFAULT_TARGETS))
     for each in (model, plain):
         inject.add_lora(each, one)
     same()

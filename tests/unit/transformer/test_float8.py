@@ -10,6 +10,7 @@ from cogvideox.linear import Linear
 from cogvideox.transformer import float8
 from cogvideox.transformer.float8 import LAYERS, Float8Linear, round_rows, to_float8
 from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.model import Transformer
 from tests import tiny
 
@@ -76,7 +77,7 @@ def test_model_has_float8_weights_in_its_blocks_only(model):
 @pytest.fixture
 def adapter(model) -> inject.LoRA:
     one = inject.create_lora(
-        model, torch.Generator().manual_seed(0), rank=2, targets=[*inject.TARGETS, "ff.net.0.proj"]
+        model, torch.Generator().manual_seed(0), rank=2, targets=[*DEFAULT_TARGETS, "ff.net.0.proj"]
     )
     for factors in one.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))

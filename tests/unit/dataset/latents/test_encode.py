@@ -16,13 +16,13 @@ from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents import encode as module
 from cogvideox.dataset.latents.encode import EncodeResult, encode_clips
 from cogvideox.dataset.latents.encode_plan import plan_encoding, store_settings
-from cogvideox.dataset.latents.encode_workers import add_image_noise
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore, read_index, write_index
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_folder import load
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.state_dict.torch_io import open_weights
+from cogvideox.transformer.image_conditioning import add_image_noise
 from cogvideox.video.transform import to_model
 from tests import tiny
 from tests.unit.dataset import clips
@@ -122,16 +122,6 @@ def test_first_frames_are_noise_augmented(make, model, tmp_path):
         assert not torch.equal(sample.image_mean[:, 0], sample.image_mean[:, 1])
     assert make(target).num_new_first_frames == 0
     assert make(replace(target, first_frames=1)).num_new_first_frames == 4
-
-
-def test_image_noise_is_log_normal_and_seeded_by_the_key():
-    """The log of the scale has mean -3 and standard deviation 0.5."""
-    image = torch.zeros(3, 1, 16, 16)
-    copies = add_image_noise(image, 1000, "0123456789abcdef")
-    scales = copies.flatten(1).std(1).log()
-    assert scales.mean() == pytest.approx(-3.0, abs=0.05) and scales.std() == pytest.approx(0.5, abs=0.05)
-    assert torch.equal(copies[:2], add_image_noise(image, 1000, "0123456789abcdef")[:2])
-    assert not torch.equal(copies[:2], add_image_noise(image, 1000, "1123456789abcdef")[:2])
 
 
 def test_damaged_clips_are_rejected_with_a_reason(make, data, tmp_path):

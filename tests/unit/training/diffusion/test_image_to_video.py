@@ -15,10 +15,11 @@ from cogvideox.errors import UserError
 from cogvideox.pretrained import model_folder
 from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.init_weights import add_image_channels
+from cogvideox.transformer.lora.config import LoRASettings
 from tests import tiny
 
 

@@ -15,9 +15,10 @@ from cogvideox.filter_policy import Bound, Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.training.diffusion.config import DiffusionTraining, LoRASettings, SampleSettings
+from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import train
 from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny
 

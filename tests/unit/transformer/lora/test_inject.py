@@ -11,11 +11,12 @@ from cogvideox.errors import UserError
 from cogvideox.linear import Linear
 from cogvideox.transformer.init_weights import init_weights
 from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.lora.layers import Factors, LoRALinear
 from cogvideox.transformer.model import Transformer
 from tests import tiny
 
-LINEAR = (*inject.TARGETS, "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear", "proj_out", "patch_embed.proj")
+LINEAR = (*DEFAULT_TARGETS, "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear", "proj_out", "patch_embed.proj")
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_invalid_loras_and_names_are_refused(model):
         with pytest.raises(UserError, match="strength="):
             inject.set_strength(model, "style", strength)
     with pytest.raises(UserError, match=r"'to_x'; the layers are attn1.to_k, .*proj_out"):
-        inject.create_lora(model, torch.Generator(), targets=["to_x"])
+        inject.create_lora(model, torch.Generator(), rank=1, targets=["to_x"])
     with pytest.raises(UserError, match="rank=0"):
         inject.create_lora(model, torch.Generator(), rank=0)
     with pytest.raises(ValueError, match="cannot be merged"):

@@ -13,9 +13,10 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.report import format_rejects, format_summary
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents.encode import encode_clips
-from cogvideox.dataset.latents.encode_plan import plan_encoding, store_settings
+from cogvideox.dataset.latents.encode_plan import plan_encoding
 from cogvideox.dataset.latents.encode_workers import EncodeDevice
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
+from cogvideox.dataset.stale_latents import check_latents
 from cogvideox.errors import UserError
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
@@ -68,17 +69,7 @@ def open_stores(
 
     stores = [LatentStore(path) for path in run.on_rank_zero(encode_missing)]
     for store in stores:
-        ours = store_settings(spec, store.settings.target)
-        if (store.settings.vae, store.settings.text_encoder) != (ours.vae, ours.text_encoder):
-            raise UserError(
-                f"{store.folder} was encoded with the VAE or text encoder of {store.settings.model}, whose weights "
-                f"differ from those of {settings.model}: encode the clips again, or train that model"
-            )
-        if takes_image and not store.settings.target.first_frames:
-            raise UserError(
-                f"{store.folder} lacks the encoded first frames that image-to-video training needs: "
-                "encode into it again with --first-frames 4"
-            )
+        check_latents(store, spec, needs_first_frames=takes_image)
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")
     return TrainingStores(

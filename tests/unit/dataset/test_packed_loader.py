@@ -9,8 +9,8 @@ import torch
 
 from cogvideox.dataset.config import ClipFormat, StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, IndexRow, LatentStore, save_shard, write_index
-from cogvideox.dataset.loader import PackedLoader, StepBatches
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
+from cogvideox.dataset.packed_loader import PackedLoader, StepBatches
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.records import LatentSample, PackedBatch
