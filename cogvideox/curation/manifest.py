@@ -1,0 +1,111 @@
+"""The manifest: a Parquet table with a row per clip, and a row per file that could not be split.
+
+Its schema has the columns below, then those that the stages declare. The schema's metadata records the version, and the
+version, parameters, weights and fingerprint of every stage.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.atomic_io import atomic_write
+from cogvideox.curation.stage import Column
+from cogvideox.errors import UserError
+from cogvideox.untrusted import reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 1
+MANIFEST = "manifest.parquet"
+_KEY = b"cogvideox.manifest"
+
+OK, FAILED, DROPPED = "ok", "failed", "dropped"
+
+IDENTITY = (
+    Column("id", "str", "Hash of the file's bytes, start and end."),
+    Column("source", "str", "Path of the file, relative to the raw folder."),
+    Column("status", "str", "ok, failed (it could not be processed), or dropped (too short, a duplicate, ...)."),
+    Column("stage", "str", "Stage at which the row failed or was dropped; missing if its status is ok."),
+    Column("reason", "str", "Reason why the row failed or was dropped."),
+    Column("attempts", "int", "Attempts that the failed stage made."),
+    Column("caption", "str", "Caption of the file, if there is a text file beside it."),
+)
+"""Columns of every manifest, before those of the stages."""
+
+
+def clip_id(source_id: str, start: float, end: float) -> str:
+    """Return the id of a part (in seconds) of a file whose content has the hash `source_id`."""
+    return hashlib.sha256(f"{source_id} {start!r} {end!r}".encode()).hexdigest()[:24]
+
+
+def arrow_type(column: Column) -> "pa.DataType":
+    """Return the Arrow type of a column."""
+    import pyarrow as pa
+
+    return {
+        "float": pa.float64(),
+        "int": pa.int64(),
+        "bool": pa.bool_(),
+        "str": pa.string(),
+        "floats": pa.list_(pa.float32()),
+        "ints": pa.list_(pa.int64()),
+        "clips": pa.string(),  # JSON
+    }[column.type]
+
+
+def schema(columns: Iterable[Column], stages: Mapping[str, Any] | None = None) -> "pa.Schema":
+    """Return the schema of a manifest with these columns after `IDENTITY`.
+
+    Args:
+        stages: record of each stage, as JSON values, stored in the metadata.
+    """
+    import pyarrow as pa
+
+    fields = []
+    for column in (*IDENTITY, *columns):
+        about = {"unit": column.unit, "meaning": column.meaning}
+        about |= {} if column.low is None else {"low": repr(column.low)}
+        about |= {} if column.high is None else {"high": repr(column.high)}
+        fields.append(pa.field(column.name, arrow_type(column), metadata=about))
+    metadata = {_KEY: json.dumps({"version": VERSION, "stages": dict(stages or {})}, sort_keys=True).encode()}
+    return pa.schema(fields, metadata=metadata)
+
+
+def write_table(table: "pa.Table", path: str | Path) -> None:
+    """Write a table to a Parquet file atomically. Raises UserError if it cannot be written."""
+    from pyarrow import parquet
+
+    with atomic_write(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def read_manifest(path: str | Path) -> "pa.Table":
+    """Read a manifest.
+
+    Args:
+        path: the file, or the folder that `curate` wrote.
+
+    Raises:
+        UserError: there is no manifest, it is damaged, or it has another version.
+    """
+    from pyarrow import parquet
+
+    path = Path(path)
+    path = path / MANIFEST if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: there is no such file; `cogvideox curate` writes one")
+    with reading(path, "damaged or not a Parquet file"):
+        table = parquet.read_table(path)
+        record = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    if record.get("version") != VERSION:
+        found = "it is not one" if "version" not in record else f"it has version {record['version']}"
+        raise UserError(f"cannot read {path} as a manifest of version {VERSION}: {found}; run `cogvideox curate` again")
+    return table
+
+
+def stage_records(table: "pa.Table") -> dict[str, Any]:
+    """Return the records of the stages that wrote a manifest: version, parameters, weights, fingerprint."""
+    return json.loads(table.schema.metadata[_KEY])["stages"]

@@ -1,0 +1,110 @@
+"""The protocol of signals: which frames a signal needs, what it gets, and what it returns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from cogvideox.curation.stage import Column, Row, Value
+from cogvideox.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The frames of a clip that a signal needs.
+
+    Attributes:
+        fps: at most this many frames per second of video, nearest to multiples of 1 / fps; None for all frames.
+        num_frames: instead of `fps`, this many frames evenly spaced over the clip (midpoints of equal intervals).
+        longest_side: frames are reduced so that the longer side has at most this many pixels; None keeps their size.
+            Frames are never enlarged.
+    """
+
+    fps: float | None = None
+    num_frames: int | None = None
+    longest_side: int | None = 256
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and self.num_frames is not None:
+            raise UserError("a sampling has fps or num_frames, not both")
+
+    def times(self, start: float, end: float) -> list[float] | None:
+        """Return the times in seconds of the frames between `start` and `end`; None for all frames."""
+        if self.num_frames is not None:
+            return [start + (end - start) * (index + 0.5) / self.num_frames for index in range(self.num_frames)]
+        if self.fps is not None:
+            return [start + index / self.fps for index in range(max(1, round((end - start) * self.fps)))]
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class SampledFrames:
+    """Frames of a clip in RGB. A frame occurs once, so a clip may have fewer frames than the sampling names.
+
+    Attributes:
+        times: seconds from the start of the clip, increasing.
+        seconds: duration of the clip.
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"] = field(repr=False)
+    times: Float64[np.ndarray, " t"] = field(repr=False)
+    seconds: float
+
+    @property
+    def fps(self) -> float:
+        """Average frame rate of these frames, in frames per second; 0 for a single frame."""
+        return 0.0 if len(self.times) < 2 else float((len(self.times) - 1) / (self.times[-1] - self.times[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class ClipInput:
+    """What a signal measures.
+
+    Attributes:
+        row: columns of the clip that earlier stages wrote: `codec`, `fps`, `width`, `height`, `bit_rate`, `has_audio`
+            and the other columns of probe and split.
+        frames: the frames for each of the signal's `samplings`, in their order. All have at least one frame.
+        path, start, end: file and part in seconds, for signals that read something else, such as sound.
+    """
+
+    row: Row
+    frames: tuple[SampledFrames, ...]
+    path: Path
+    start: float
+    end: float
+
+
+class Signal(Protocol):
+    """A measurement of clips. See `Stage` for the members that they share.
+
+    Attributes:
+        samplings: frames it needs. Signals with equal samplings share the frames.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    columns: ClassVar[tuple[Column, ...]]
+    memory: ClassVar[int]
+    cost: ClassVar[float]
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]: ...
+
+    def missing(self) -> list[str]:
+        """Return what this signal needs and does not find (packages, model files), each with a remedy."""
+        ...
+
+    def weights(self) -> str:
+        """Return a hash of the model files that the values depend on; empty if there are none."""
+        ...
+
+    def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        """Load models, once per worker, and return the function that measures one clip.
+
+        The function returns a value for each of `columns`; None means that it does not apply, such as the motion of an
+        image. It raises `UserError` for a clip that cannot be measured; any other exception is retried.
+        """
+        ...

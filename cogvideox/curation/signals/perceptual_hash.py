@@ -1,0 +1,70 @@
+"""Perceptual hashes, which change little when a video is resized, re-encoded or slightly brightened (pHash).
+
+Sign of the 8x8 lowest frequencies of the cosine transform of a 32x32 gray image, relative to their median.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cogvideox.curation.signals.base import ClipInput, Sampling
+from cogvideox.curation.stage import Column, Value
+
+_SIZE, _BITS = 32, 8
+_COSINES = np.cos(np.pi / _SIZE * (np.arange(_SIZE) + 0.5) * np.arange(1, _BITS + 1)[:, None])  # without the mean
+
+
+@dataclass(frozen=True)
+class PerceptualHash:
+    """Hashes of frames evenly spaced over the clip. See `signals.base.Signal`.
+
+    Attributes:
+        num_frames: number of frames to hash.
+    """
+
+    name: ClassVar[str] = "phash"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("phash.frames", "str", "Perceptual hashes of evenly spaced frames, 16 hexadecimal digits each."),
+    )
+    memory: ClassVar[int] = 0
+    cost: ClassVar[float] = 0.001
+
+    num_frames: int = 4
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        return (Sampling(num_frames=self.num_frames, longest_side=64),)
+
+    def missing(self) -> list[str]:
+        return []
+
+    def weights(self) -> str:
+        return ""
+
+    def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        return lambda clip: {"phash.frames": "".join(f"{hash_frame(frame):016x}" for frame in clip.frames[0].frames)}
+
+
+def hash_frame(frame: UInt8[np.ndarray, "h w 3"]) -> int:
+    """Return the 64-bit perceptual hash of a frame."""
+    gray = _resize(frame @ np.array([0.299, 0.587, 0.114]))
+    coefficients = (_COSINES @ gray @ _COSINES.T).ravel()
+    bits = coefficients > np.median(coefficients)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _resize(image: np.ndarray) -> np.ndarray:
+    """Average an image over 32x32 equal cells; cells may share pixels if it is small."""
+    for axis in (0, 1):
+        edges = np.linspace(0, image.shape[axis], _SIZE + 1)
+        sums = np.concatenate([np.zeros_like(image.take([0], axis)), image.cumsum(axis)], axis)
+        lower, weight = np.floor(edges).astype(int), edges % 1
+        upper = np.minimum(lower + 1, image.shape[axis])
+        weight = weight[:, None] if axis == 0 else weight[None, :]
+        at_edges = sums.take(lower, axis) * (1 - weight) + sums.take(upper, axis) * weight
+        image = np.diff(at_edges, axis=axis)
+    return image
