@@ -39,7 +39,7 @@ def cannot_write(path: str | Path, error: OSError) -> UserError:
 def cannot_read(path: str | Path, error: OSError) -> UserError:
     """Return the `UserError` to raise when reading `path` failed."""
     reasons = {
-        errno.ENOENT: "there is no such file",
+        errno.ENOENT: "file not found",
         errno.EACCES: "no permission",
         errno.EISDIR: "it is a folder",
     }

@@ -99,7 +99,7 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
         for i, part in enumerate(groups):
             group = group.setdefault(part, {})  # an unknown name is reported by `from_dict`
             if not isinstance(group, dict):
-                raise UserError(f"there is no setting {name}, because {'.'.join(groups[: i + 1])} is a single value")
+                raise UserError(f"unknown setting {name}: {'.'.join(groups[: i + 1])} is a single value")
         group[key] = _RawValue(value) if isinstance(value, str) else value
     return from_dict(type(obj), data)
 
@@ -140,7 +140,7 @@ def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
         if key not in known:
             others = f"; available: {', '.join(prefix + other for other in known)}"
             key = str(key) if len(str(key)) <= 60 else f"{str(key)[:57]}..."
-            raise UserError(f"{where}there is no setting {prefix}{key}{_nearest(key, known, prefix) or others}")
+            raise UserError(f"{where}unknown setting {prefix}{key}{_nearest(key, known, prefix) or others}")
     missing = [
         prefix + name
         for name, field in known.items()

@@ -116,7 +116,7 @@ def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in values:
         if name not in options:
             near = get_close_matches(name, options, n=1)
-            raise TypeError(f"there is no option {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+            raise TypeError(f"unknown option {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
     return {name: check_value(options[name], value) for name, value in values.items() if value is not None}
 
 

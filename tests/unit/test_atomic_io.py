@@ -98,7 +98,7 @@ def test_a_long_name_raises_a_user_error(tmp_path):
 def test_the_error_for_a_missing_file():
     with pytest.raises(FileNotFoundError) as caught:
         Path("/nowhere").read_text()
-    assert str(cannot_read("/nowhere", caught.value)) == "cannot read /nowhere: there is no such file"
+    assert str(cannot_read("/nowhere", caught.value)) == "cannot read /nowhere: file not found"
 
 
 def test_stale_temporary_files_are_removed(tmp_path):

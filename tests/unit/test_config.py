@@ -60,9 +60,9 @@ def test_an_integer_is_converted_to_a_float():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": 1}, "there is no setting step; did you mean steps?"),
-        ({"zzz": 1}, "there is no setting zzz; available: steps, name"),
-        ({"optim": {"learn": 1}}, "there is no setting optim.learn; available: optim.lr, optim.betas"),
+        ({"step": 1}, "unknown setting step; did you mean steps?"),
+        ({"zzz": 1}, "unknown setting zzz; available: steps, name"),
+        ({"optim": {"learn": 1}}, "unknown setting optim.learn; available: optim.lr, optim.betas"),
         ({"optim": {"lr": "fast"}}, "optim.lr must be a number, got 'fast'"),
         ({"optim": {"betas": [0.9]}}, "optim.betas must be a list of 2 (a number, a number), got [0.9]"),
         ({"optim": {"betas": [0.9, "b"]}}, "optim.betas[1] must be a number, got 'b'"),
@@ -120,7 +120,7 @@ def test_an_invalid_file_is_reported_in_one_line(tmp_path, name, text, words):
 
 
 def test_a_missing_or_binary_file_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         config.load(Run, tmp_path / "x.yaml")
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot read"):
@@ -161,9 +161,9 @@ def test_override(name, value, expected):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"optim.lrr": "1"}, "there is no setting optim.lrr; did you mean optim.lr?"),
+        ({"optim.lrr": "1"}, "unknown setting optim.lrr; did you mean optim.lr?"),
         ({"optim": "1"}, "optim is a group of settings; change one of optim.lr, optim.betas, optim.schedule"),
-        ({"steps.x": "1"}, "there is no setting steps.x, because steps is a single value"),
+        ({"steps.x": "1"}, "unknown setting steps.x: steps is a single value"),
         ({"steps": "many"}, "steps must be an integer, got 'many'"),
         ({"steps": "0"}, "steps=0 must be at least 1"),
         ({"ema": "1"}, "ema must be true or false, got 1"),

@@ -53,9 +53,9 @@ def test_illegal_values_are_errors(values, message):
 
 
 def test_unknown_names_are_errors_with_the_nearest():
-    with pytest.raises(TypeError, match=r"no option 'layer'; did you mean 'layers'\?"):
+    with pytest.raises(TypeError, match=r"unknown option 'layer'; did you mean 'layers'\?"):
         check_values(Cake, {"layer": 2})
-    with pytest.raises(TypeError, match=r"no option 'oven'$"):  # not declared as an option
+    with pytest.raises(TypeError, match=r"unknown option 'oven'$"):  # not declared as an option
         check_values(Cake, {"oven": "yours"})
 
 

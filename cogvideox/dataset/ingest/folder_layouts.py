@@ -69,7 +69,7 @@ def list_folder(path: str | Path) -> FolderContents:
     if path.is_file() and path.suffix.lower() in TABLES:
         return _table(path)
     if not path.is_dir():
-        reason = "it is a file of another type" if path.exists() else "there is no such file or folder"
+        reason = "it is a file of another type" if path.exists() else "file or folder not found"
         raise UserError(
             f"{path} is not a folder or table of videos or images: {reason}; tables are {', '.join(TABLES)}"
         )

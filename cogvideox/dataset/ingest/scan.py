@@ -102,7 +102,7 @@ class ProbeFiles:
         from cogvideox.video import io  # importing PyAV is slow
 
         if not entry.source.is_file():
-            raise UserError("there is no such file")
+            raise UserError("file not found")
         if entry.source.stat().st_size == 0:
             raise UserError("it is empty")
         if self.captions and entry.caption is None:

@@ -43,7 +43,7 @@ class Run:
         """Reads the folder of a run or its `metrics.jsonl`.
 
         Raises:
-            UserError: there is no such file, or it was not written by a training run.
+            UserError: file not found, or it was not written by a training run.
         """
         file = folder if folder.is_file() else folder / "metrics.jsonl"
         found: dict[str, list[Point]] = {}

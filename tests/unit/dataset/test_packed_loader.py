@@ -247,7 +247,7 @@ def test_latents_must_divide_into_patches():
 
 def test_a_state_of_other_sources_is_rejected():
     state = loader().state_dict()
-    with pytest.raises(UserError, match="the state of the data loader: there is no setting epoch"):
+    with pytest.raises(UserError, match="the state of the data loader: unknown setting epoch"):
         loader().load_state_dict({**state, "epoch": 3})
     with pytest.raises(UserError, match="a images: the run was started with"):
         loader(stores={"a": STORES["b"], "b": STORES["b"]}).load_state_dict(state)

@@ -81,7 +81,7 @@ def test_an_error_names_a_truncated_file(tmp_path, state, size):
 
 
 def test_an_error_names_a_path_without_weights(tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         load_state(tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="there are no weights"):
         load_state(tmp_path)

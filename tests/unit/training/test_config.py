@@ -60,7 +60,7 @@ NAN = float("nan")
         ("toybox-vae", {"loss.kl": -1.0}, "loss.kl=-1.0 must be at least 0"),
         ("toybox-vae", {"loss.l2": NAN}, "loss.l2=nan must be at least 0"),
         ("toybox-vae", {"loss.l1": 0.0, "loss.l2": 0.0}, "one of them must be above 0"),
-        ("toybox-vae", {"sampling.interval": 5}, "there is no setting sampling"),
+        ("toybox-vae", {"sampling.interval": 5}, "unknown setting sampling"),
         ("toybox", {"sampling.interval": -1}, "sampling.interval=-1 must be at least 0"),
         ("toybox-vae", {"model.in_channels": 1}, "model.in_channels=1 must be 3"),
     ],

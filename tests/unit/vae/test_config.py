@@ -38,7 +38,7 @@ def test_integers_stored_as_floats_are_read():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"colour": 1}, "there is no setting colour"),
+        ({"colour": 1}, "unknown setting colour"),
         ({"latent_channel": 16}, "did you mean latent_channels"),
         ({"latent_channels": "16"}, "latent_channels must be an integer"),
         ({"block_out_channels": 128}, "block_out_channels must be a list"),

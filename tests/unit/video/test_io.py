@@ -251,7 +251,7 @@ def test_invalid_segment_raises_user_error(counting, options, message):
 
 def test_unreadable_files_raise_user_errors(tmp_path, counting):
     cases = {
-        tmp_path / "none.mp4": "there is no such file",
+        tmp_path / "none.mp4": "file not found",
         tmp_path: "it is a folder",
         tmp_path / "text.mp4": "it is damaged or not a video",
         tmp_path / "empty.mp4": "it is damaged or not a video",

@@ -77,8 +77,8 @@ def test_given_options_replace_those_of_the_sidecar_that_they_exclude(run, model
     ("options", "words"),
     [
         (["--image", "in.png"], "takes no image"),
-        (["--image", "gone.png"], "there is no such file"),
-        (["--video", "gone.mp4"], "there is no such file"),
+        (["--image", "gone.png"], "file not found"),
+        (["--video", "gone.mp4"], "file not found"),
         (["--video", "noise.mp4"], "it is damaged or not a video"),
         (["--video", "."], "it is a folder"),
         (["--video", "in.mp4", "--strength", "2"], "nearest is 1"),

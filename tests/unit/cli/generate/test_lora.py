@@ -39,4 +39,4 @@ def test_a_lora_is_applied_recorded_and_replayed(run, model, here):
         ran = run(*words, "--lora", text)
         assert ran.status == 2 and f"--lora {text!r} names no file: write FILE or FILE:STRENGTH" in ran.err
     ran = run(*words, "--lora", "none.safetensors:1")
-    assert ran.status == 2 and "none.safetensors: there is no such file" in ran.err
+    assert ran.status == 2 and "none.safetensors: file not found" in ran.err

@@ -267,7 +267,7 @@ def test_other_folders_and_files_are_rejected(tmp_path):
     (tmp_path / "notes.txt").touch()
     for path, reason in (
         (tmp_path, "there are no videos or images in"),
-        (tmp_path / "none", "there is no such file or folder"),
+        (tmp_path / "none", "file or folder not found"),
         (tmp_path / "notes.txt", "it is a file of another type"),
     ):
         with pytest.raises(UserError, match=reason):

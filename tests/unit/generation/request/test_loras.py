@@ -75,9 +75,9 @@ def test_parse_the_lora_argument(tmp_path: Path):
     ):
         found = parse_adapter(text)
         assert (found.source.path, found.strength) == (str(path), strength)
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         parse_adapter(f"{tmp_path}/none.safetensors:0.5")
-    with pytest.raises(UserError, match=r"y:z: there is no such file"):
+    with pytest.raises(UserError, match=r"y:z: file not found"):
         parse_adapter(f"{tmp_path}/y:z")
     for strength in ("nan", "abc", ""):
         with pytest.raises(UserError, match=f":{strength} must be a number, such as 0.8"):

@@ -70,7 +70,7 @@ def test_values_are_converted_to_what_json_holds_or_named_in_an_error(name, valu
 
 
 def test_an_unknown_option_is_an_error(spec):
-    with pytest.raises(TypeError, match=r"there is no option 'num_frame'; did you mean 'num_frames'\?"):
+    with pytest.raises(TypeError, match=r"unknown option 'num_frame'; did you mean 'num_frames'\?"):
         complete_request(spec, "a ball", num_frame=5)
 
 

@@ -80,7 +80,7 @@ CASES = [
     ("5b-i2v", {"image": CLIP}, r"got an array of shape \(17, 8, 8, 3\)"),
     ("5b", {"video": CLIP[:0]}, r"got an array of shape \(0, 8, 8, 3\)"),
     ("5b", {"video": Source(None, "abc")}, "given in memory"),
-    ("5b", {"video": "gone.mp4"}, "cannot read gone.mp4: there is no such file"),
+    ("5b", {"video": "gone.mp4"}, "cannot read gone.mp4: file not found"),
     ("5b-i2v", {"image": __file__}, "it is damaged or not an image"),
     ("5b", {"video": __file__}, "it is damaged or not a video"),
     ("5b-i2v", {"image": "."}, "cannot read ."),

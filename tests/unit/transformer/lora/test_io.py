@@ -204,8 +204,8 @@ def test_invalid_tensors_are_named(factors, tmp_path: Path) -> None:
 
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     for path, message in {
-        tmp_path / "x.safetensors": "there is no such file",
-        tmp_path / "x.pt": "there is no such file",
+        tmp_path / "x.safetensors": "file not found",
+        tmp_path / "x.pt": "file not found",
         tmp_path: "has no .safetensors file: pass the path",
     }.items():
         with pytest.raises(UserError, match=message):
