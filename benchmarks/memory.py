@@ -36,7 +36,7 @@ from cogvideox.pretrained.offload.memory_planner import estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
 from cogvideox.pretrained.offload.plan import Workload
 from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
@@ -64,7 +64,7 @@ class SmallModel:
         strips: int,
         rotary: bool = False,
     ) -> None:
-        self.size, self.stored, self.vae_mode = size, stored, VAEMemoryMode(strips)
+        self.size, self.stored, self.vae_slicing = size, stored, VAESlicing(strips)
         frames, height, width = size
         self.transformer = TransformerConfig(
             num_attention_heads=heads,
@@ -85,7 +85,8 @@ class SmallModel:
         """A tiny model of the same kind."""
         return SmallModel(
             layers=2, heads=2, text_layers=2, text_width=64, vae_widths=(8, 8, 8, 8), size=(9, 32, 32),
-            stored=self.stored, strips=self.vae_mode.strips, rotary=self.transformer.use_rotary_positional_embeddings,
+            stored=self.stored, strips=self.vae_slicing.strips,
+            rotary=self.transformer.use_rotary_positional_embeddings,
         )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, An
 def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
     hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     plan = estimate_plan(
-        profile_model(spec), default_workload(spec), hardware, PLACEMENTS[placement], VAEMemoryMode(strips)
+        profile_model(spec), default_workload(spec), hardware, PLACEMENTS[placement], VAESlicing(strips)
     )
     return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
@@ -159,10 +160,10 @@ def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
                 str(path),
                 str(warm),
                 placement,
-                str(model.vae_mode.strips),
+                str(model.vae_slicing.strips),
             ]
             runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
-            expected = estimate_plan(profile_model(spec), workload, hardware, strategies, model.vae_mode).peak
+            expected = estimate_plan(profile_model(spec), workload, hardware, strategies, model.vae_slicing).peak
             peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
             ways[placement] = {
                 "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],

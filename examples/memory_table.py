@@ -36,8 +36,8 @@ def main() -> None:
 
 def row(name: str, size: int, plan: MemoryPlan) -> str:
     """One line of the table."""
-    strips = "whole" if plan.vae_mode.strips == 1 else f"{plan.vae_mode.strips} strips"
-    vae = strips + (", offload" if plan.vae_mode.offload else "")
+    strips = "whole" if plan.vae_slicing.strips == 1 else f"{plan.vae_slicing.strips} strips"
+    vae = strips + (", offload" if plan.vae_slicing.offload else "")
     phases = (plan.bytes_text, plan.bytes_denoise, plan.bytes_decode)
     peaks = ", ".join(format_gib(phase).removesuffix(" GB") for phase in phases)
     where = f"{STRATEGIES[plan.text_encoder]} | {STRATEGIES[plan.transformer]} | {vae}"

@@ -23,10 +23,11 @@ from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import build_request, reopen_inputs, split_seeds
+from cogvideox.generation.request.input_sources import AppliedLoRA, InputSource, source_of_file
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.keywords import RequestKeywords
-from cogvideox.generation.request.provenance import Adapter, Source, source_of_file
-from cogvideox.generation.request.request import LoadOptions, Replay, Request
+from cogvideox.generation.request.request import LoadOptions, Request
+from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.generation.runner import Runner
 from cogvideox.generation.sampling.conditioning import resize_inputs
@@ -75,7 +76,7 @@ class CogVideoX:
         # The memory plan covers one video at a time, and offloading moves weights for the video being generated.
         self._lock = RLock()
         self._embedder = PromptEmbedder(model, device, dtype)
-        self._loras: dict[str, Adapter] = {}
+        self._loras: dict[str, AppliedLoRA] = {}
 
     @property
     def settings(self) -> ModelSettings:
@@ -124,18 +125,18 @@ class CogVideoX:
                 memory; `compile` or `float8` not supported here; attention heads not divisible among the `ranks`.
         """
         spec = model if isinstance(model, ModelSpec) else read_spec(model)
-        placement = memory if isinstance(memory, MemoryPlan) else None
+        plan = memory if isinstance(memory, MemoryPlan) else None
         values = {
             "model": spec.name,
             "device": str(device),
             "dtype": str(dtype),
-            "memory": memory if placement is None else None,
+            "memory": memory if plan is None else None,
             "weights": weights,
             "compile": compile,
             "float8": float8,
         }
         options = LoadOptions(**check_values(LoadOptions, values))
-        setup = choose_setup(spec, options, placement=placement, ranks=ranks)
+        setup = choose_setup(spec, options, plan=plan, ranks=ranks)
         return cls(spec, load_model(spec, setup), setup.device, setup.dtype, ranks)
 
     @takes_options(Request, except_for=("prompt",))
@@ -213,7 +214,7 @@ class CogVideoX:
             full_precision_convolutions(self.dtype),
             record_backends() as backends,
         ):
-            metadata = self.replay(request).metadata()
+            metadata = self.sidecar(request).metadata()
             try:
                 runner = Runner(
                     model=self.model,
@@ -224,7 +225,7 @@ class CogVideoX:
                     output=output,
                     report=on_step or (lambda progress: None),
                     ranks=self.ranks,
-                    slicing=self.model.vae_mode(workload_of(request, self.spec)),
+                    slicing=self.model.vae_slicing(workload_of(request, self.spec)),
                     checkpoint=None if latents_file is None else LatentsCheckpoint(latents_file, metadata),
                 )
                 frames = runner.run(request, inputs)
@@ -238,9 +239,9 @@ class CogVideoX:
             metadata["attention"] = ", ".join(sorted(backends))
         return Video(frames, fps=request.fps, metadata=metadata)
 
-    def replay(self, request: Request) -> Replay:
-        """Return the metadata needed to reproduce the request's video with this model."""
-        return Replay(
+    def sidecar(self, request: Request) -> Sidecar:
+        """Return what is needed to reproduce the request's video with this model."""
+        return Sidecar(
             **{field.name: getattr(request, field.name) for field in fields(Request)},
             model=self.spec.name,
             device=self.device.type,
@@ -278,13 +279,13 @@ class CogVideoX:
         if merge and isinstance(self.model, PlacedModel) and not self.model.plan.transformer_is_resident:
             raise UserError(f"merge needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
         lora = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
-        source = Source(None, "") if lora.path is None else source_of_file(lora.path)
+        source = InputSource(None, "") if lora.path is None else source_of_file(lora.path)
         with self._lock:
             if name is None:
                 stem = lora.path.stem if lora.path is not None else "lora"
                 name = next(n for i in count() if (n := f"{stem}-{i + 1}" if i else stem) not in self._loras)
             inject.add_lora(self.model.transformer, lora, name, strength=float(strength), merge=merge)
-            self._loras[name] = Adapter(source, float(strength), merge)
+            self._loras[name] = AppliedLoRA(source, float(strength), merge)
         if not lora.alpha_known:
             warnings.warn(
                 f"{lora.path or name} does not store its alpha, so alpha = rank is assumed; if it was trained with "

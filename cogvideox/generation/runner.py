@@ -28,7 +28,7 @@ from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.offload.placement import free_cached_memory
-from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing
 from cogvideox.video.transform import to_frames, to_unit
 
 Result = TypeVar("Result")
@@ -56,7 +56,7 @@ class Runner:
     output: str
     report: OnStep
     ranks: Ranks | None = None
-    slicing: VAEMemoryMode = UNSLICED
+    slicing: VAESlicing = UNSLICED
     checkpoint: LatentsCheckpoint | None = None
     num_denoised: list[int] = field(default_factory=list)
 
@@ -162,7 +162,7 @@ class Runner:
         Args:
             num_rows: height of the latents, the maximum number of strips.
         """
-        slicing: VAEMemoryMode | None = self.slicing
+        slicing: VAESlicing | None = self.slicing
         while slicing is not None:
             try:
                 return work(slicing=slicing)
@@ -179,7 +179,7 @@ class Runner:
         )
 
     def _decode_frames(
-        self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep, *, slicing: VAEMemoryMode
+        self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep, *, slicing: VAESlicing
     ) -> np.ndarray:
         vae = self.model.vae
         ratio = vae.config.spatial_compression_ratio

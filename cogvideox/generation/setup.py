@@ -31,7 +31,7 @@ class Setup:
     """Device, dtype, memory plan and acceleration of a model.
 
     dtype: the networks' compute dtype.
-    plan: placement of the weights and slicing of the VAE, such that the model fits in memory.
+    plan: where the weights are stored and how the VAE is sliced, such that the model fits in memory.
     compile, float8: see `LoadOptions`.
     """
 
@@ -47,7 +47,7 @@ def choose_setup(
     options: LoadOptions,
     *,
     requests: Sequence[Request] = (),
-    placement: MemoryPlan | None = None,
+    plan: MemoryPlan | None = None,
     ranks: Ranks | None = None,
     benchmark: bool = False,
 ) -> Setup:
@@ -55,7 +55,7 @@ def choose_setup(
 
     Args:
         requests: the videos to generate, all of which have to fit in memory; defaults to one of the model's size.
-        placement: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
+        plan: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
         ranks: the processes that generate together; the device is then this rank's.
         benchmark: time the CPU for a tenth of a second, to improve the estimated duration.
 
@@ -65,11 +65,11 @@ def choose_setup(
     """
     device = choose_device(options.device) if ranks is None else ranks.device
     dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
-    if placement is None:
+    if plan is None:
         hardware = detect_hardware(device, dtype_name(dtype), measured=benchmark)
         workload = largest_workload(requests, spec) if requests else default_workload(spec)
-        placement = plan_memory(profile_model(spec), workload, hardware, parse_memory(options.memory), options.weights)
-    setup = Setup(device, dtype, placement, options.compile, options.float8)
+        plan = plan_memory(profile_model(spec), workload, hardware, parse_memory(options.memory), options.weights)
+    setup = Setup(device, dtype, plan, options.compile, options.float8)
     _check_acceleration(setup)
     _check_prompts(requests, spec)
     return setup

@@ -6,7 +6,7 @@ from cogvideox import geometry
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.plan import MemoryPlan, Workload
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 
 MAX_STRIPS = 32
 
@@ -66,7 +66,7 @@ def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
     Args:
         request: the request being generated; None while the model was loading.
     """
-    if plan.placement != "group_offload":
+    if plan.strategy != "group_offload":
         return "load the model with memory='low' (--memory low)"
     if request is None:
         return "close other programs that use it"
@@ -75,9 +75,9 @@ def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
     return "use fewer frames, a window, or a smaller height and width"
 
 
-def smaller_slicing(slicing: VAEMemoryMode, num_rows: int) -> VAEMemoryMode | None:
+def smaller_slicing(slicing: VAESlicing, num_rows: int) -> VAESlicing | None:
     """Return the next VAE memory mode that uses less memory: strips of half the height, down to one row of latents,
     then offloading; None if there is none."""
     if slicing.strips < num_rows and slicing.strips < MAX_STRIPS:
-        return VAEMemoryMode(min(2 * slicing.strips, num_rows), slicing.offload)
-    return None if slicing.offload else VAEMemoryMode(slicing.strips, True)
+        return VAESlicing(min(2 * slicing.strips, num_rows), slicing.offload)
+    return None if slicing.offload else VAESlicing(slicing.strips, True)

@@ -31,7 +31,7 @@ from cogvideox.pretrained.model_spec import (
     read_spec,
 )
 from cogvideox.pretrained.offload.plan import Workload
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.config import TransformerConfig
@@ -53,9 +53,9 @@ class LoadedModel:
     def activate(self, component: str) -> None:
         """Prepare a network for use. Does nothing here, as all are resident; `offload.placement` overrides it."""
 
-    def vae_mode(self, workload: Workload) -> VAEMemoryMode:
+    def vae_slicing(self, workload: Workload) -> VAESlicing:
         """Return how the VAE processes a request: here without slicing."""
-        return VAEMemoryMode()
+        return VAESlicing()
 
 
 def load(model: str | Path | ModelSpec, *, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:

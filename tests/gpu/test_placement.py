@@ -14,7 +14,7 @@ from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
 from cogvideox.pretrained.offload.plan import Workload
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 
@@ -50,9 +50,7 @@ def placed(spec, strategies, weight_format="exact", host=None):
         machine = replace(machine, host_free_bytes=host)
     return place_model(
         spec,
-        memory_planner.estimate_plan(
-            profile_model(spec), WORKLOAD, machine, strategies, VAEMemoryMode(), weight_format
-        ),
+        memory_planner.estimate_plan(profile_model(spec), WORKLOAD, machine, strategies, VAESlicing(), weight_format),
         device,
         torch.bfloat16,
     )
@@ -129,7 +127,7 @@ def test_the_same_video_in_every_placement(strategies):
     spec = read_spec("toybox")
     device = torch.device("cuda")
     plan = memory_planner.estimate_plan(
-        profile_model(spec), default_workload(spec), detect_hardware(device, "float32"), strategies, VAEMemoryMode()
+        profile_model(spec), default_workload(spec), detect_hardware(device, "float32"), strategies, VAESlicing()
     )
     pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
     one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)

@@ -14,7 +14,7 @@ from cogvideox.cli.generate.jobs import Job, JobBatch, build_jobs
 from cogvideox.cli.generate.options import parse
 from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
-from cogvideox.generation.request.provenance import checked_path
+from cogvideox.generation.request.input_sources import checked_path
 
 if TYPE_CHECKING:
     from cogvideox.generation.pipeline import CogVideoX

@@ -1,19 +1,19 @@
 """Build the jobs of a `cogvideox generate` command, with as much validation as possible before importing torch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox import config
 from cogvideox.cli.generate.options import Arguments
 from cogvideox.cli.generate.outputs import Output, check_outputs, is_complete, name_outputs
 from cogvideox.cli.generate.prompt_file import read_prompts
 from cogvideox.cli.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import build_request, split_seeds
-from cogvideox.generation.request.provenance import Adapter, parse_adapter
-from cogvideox.generation.request.request import LoadOptions, Replay, Request
+from cogvideox.generation.request.input_sources import AppliedLoRA, parse_lora_argument
+from cogvideox.generation.request.request import LoadOptions, Request
+from cogvideox.generation.request.sidecar import read_sidecar, repeat_with_changes
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.memory_planner import parse_memory
@@ -21,15 +21,6 @@ from cogvideox.version import __version__
 
 if TYPE_CHECKING:
     from cogvideox.generation.request.inputs import Inputs
-
-# Guidance options, with their values when guidance is off.
-_WITHOUT_GUIDANCE: dict[str, Any] = {
-    "negative_prompt": "",
-    "dynamic_guidance": False,
-    "smooth_guidance": False,
-    "sequential_guidance": False,
-    "guidance_interval": (0.0, 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class JobBatch:
     jobs: list[Job]
     spec: ModelSpec
     load: LoadOptions
-    loras: tuple[Adapter, ...]
+    loras: tuple[AppliedLoRA, ...]
     seed: int
     plan_only: bool
 
@@ -67,20 +58,20 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     command = arguments.command
     if command.prompts is not None and "prompt" in arguments.request:
         raise UserError("PROMPT and --prompts exclude each other: leave one out")
-    values, load, loras = _with_replay(arguments)
+    values, load, loras = _with_sidecar(arguments)
     spec = read_spec(load.model)
     if command.lora:
-        loras = tuple(map(parse_adapter, command.lora))
+        loras = tuple(map(parse_lora_argument, command.lora))
+    from_file = command.prompts is not None
     if command.prompts is None:
-        requests = list(_of_prompt(spec, values, command.num_videos))
+        requests = list(_requests_of_prompt(spec, values, command.num_videos))
     else:
-        requests = list(_of_prompt_file(spec, command.prompts, values, command.num_videos))
-    many = command.prompts is not None
-    outputs = name_outputs(command.output, [request for request, _ in requests], command.sheet, many=many)
+        requests = list(_requests_of_prompt_file(spec, command.prompts, values, command.num_videos))
+    outputs = name_outputs(command.output, [request for request, _ in requests], command.sheet, from_file=from_file)
     jobs = [Job(request, inputs, output) for (request, inputs), output in zip(requests, outputs)]
-    if many:
-        made_by = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
-        jobs = [job for job in jobs if not is_complete(job.output, job.request, made_by)]
+    if from_file:
+        model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
+        jobs = [job for job in jobs if not is_complete(job.output, job.request, model)]
         if len(jobs) < len(requests):
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos exist already")
     inputs = [source for request, _ in requests for source in (request.image, request.video) if source is not None]
@@ -92,52 +83,35 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     return JobBatch(jobs, spec, load, loras, requests[0][0].seed, command.plan)
 
 
-def _with_replay(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[Adapter, ...]]:
-    """Return the given options, which override those of the `--from` sidecar, if any."""
-    given, file = arguments.request, arguments.command.replay
+def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[AppliedLoRA, ...]]:
+    """Return the command's options, in place of those of the `--from` sidecar, if any, and the sidecar's LoRAs."""
+    file = arguments.command.sidecar
     if file is None:
-        return given, LoadOptions(**arguments.load), ()
-    replay = _read_replay(file)
-    earlier = {field.name: getattr(replay, field.name) for field in fields(Request)}
-    load = {field.name: getattr(replay, field.name) for field in fields(LoadOptions) if hasattr(replay, field.name)}
-    # Drop sidecar options that conflict with the given ones.
-    if given.get("guidance_scale") == 1:
-        earlier |= _WITHOUT_GUIDANCE
-    for one, other in (("smooth_guidance", "dynamic_guidance"), ("dynamic_guidance", "smooth_guidance")):
-        if given.get(one):
-            earlier[other] = False
-    if "window" in given:
-        earlier["overlap"] = None
-    if given.get("extend") or given.get("invert"):
-        earlier["strength"] = None
-    if given.get("extend") and not replay.extend:
-        earlier["num_frames"] = None  # did not include the frames of the video to extend
-    return {**earlier, **given}, LoadOptions(**{**load, **arguments.load}), replay.loras
+        return arguments.request, LoadOptions(**arguments.load), ()
+    sidecar = read_sidecar(file)
+    if sidecar.cogvideox != __version__:
+        print_note(f"{file} was written by version {sidecar.cogvideox}, this is {__version__}: frames may differ")
+    return *repeat_with_changes(sidecar, arguments.request, arguments.load), sidecar.loras
 
 
-def _of_prompt(spec: ModelSpec, values: dict[str, Any], num_videos: int) -> "Iterator[tuple[Request, Inputs | None]]":
+def _requests_of_prompt(
+    spec: ModelSpec, values: dict[str, Any], num_videos: int
+) -> "Iterator[tuple[Request, Inputs | None]]":
     request, inputs = build_request(spec, **{"prompt": None, **values})
-    for one in split_seeds(request, num_videos):
-        yield one, inputs
+    for single in split_seeds(request, num_videos):
+        yield single, inputs
 
 
-def _of_prompt_file(
+def _requests_of_prompt_file(
     spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int
 ) -> "Iterator[tuple[Request, Inputs | None]]":
     """Yield the requests of a prompt file. The default seed is 0, not random, so that repeating the command resumes."""
     for line in read_prompts(file):
-        given: dict[str, Any] = {"seed": 0, **values, "prompt": line.prompt}
-        given["image"] = line.image or values.get("image")
+        options: dict[str, Any] = {"seed": 0, **values, "prompt": line.prompt}
+        options["image"] = line.image or values.get("image")
         try:
-            request, _ = build_request(spec, **given)
-            for one in split_seeds(request, num_videos):
-                yield one, None
+            request, _ = build_request(spec, **options)
+            for single in split_seeds(request, num_videos):
+                yield single, None
         except UserError as error:
             raise UserError(f"line {line.number} of {file}: {error}") from error
-
-
-def _read_replay(path: Path) -> Replay:
-    replay = config.load(Replay, path)
-    if replay.cogvideox != __version__:
-        print_note(f"{path} was written by version {replay.cogvideox}, this is {__version__}: frames may differ")
-    return replay

@@ -24,7 +24,7 @@ class CommandOptions:
         ),
     ] = None
     sheet: Annotated[bool, Option("also write all frames as one picture, x-sheet.png", "files")] = False
-    replay: Annotated[
+    sidecar: Annotated[
         Path | None,
         Option(
             "repeat the video of a JSON file; other options change it",

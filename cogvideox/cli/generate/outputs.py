@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cogvideox import config
 from cogvideox.atomic_io import cannot_write
 from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
-from cogvideox.generation.request.provenance import Source
-from cogvideox.generation.request.request import Replay, Request
+from cogvideox.generation.request.input_sources import InputSource
+from cogvideox.generation.request.request import Request
+from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,26 @@ class Output:
         return self.video.with_suffix(".json")
 
 
-def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, *, many: bool = False) -> list[Output]:
+def name_outputs(
+    output: Path | None, requests: Sequence[Request], sheet: bool, *, from_file: bool = False
+) -> list[Output]:
     """Name the files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, each with its `x-sheet.png`.
 
     If `output` is a folder or None, names consist of the prompt and the seed, and duplicates are numbered.
 
     Args:
-        many: the requests come from a prompt file; `output` is then a folder, which need not exist yet.
+        from_file: the requests come from a prompt file; `output` is then a folder, which need not exist yet.
 
     Raises:
-        UserError: `many`, but `output` is a video file.
+        UserError: `from_file`, but `output` is a video file.
     """
     from cogvideox.video.io import FORMATS  # imports PyAV, which `--help` does not need
 
-    if many and output is not None and output.suffix.lower() in FORMATS and not _is_folder(output):
-        raise UserError(f"cannot write {output}: a prompt file makes several videos; give a folder")
+    if from_file and output is not None and output.suffix.lower() in FORMATS and not _is_folder(output):
+        raise UserError(f"cannot write {output}: a prompt file makes several videos: give a folder")
     outputs, names = [], Counter[Path]()
     for number, request in enumerate(requests, start=1):
-        if output is None or many or _is_folder(output):
+        if output is None or from_file or _is_folder(output):
             words = re.findall(r"[a-z0-9]+", request.prompt.lower())[:8] or ["video"]
             video = plain = (output or Path()) / f"{'-'.join(words)[:60]}-{request.seed}.mp4"
             while names[video]:  # a numbered name may collide with that of another prompt
@@ -62,23 +64,20 @@ def name_outputs(output: Path | None, requests: Sequence[Request], sheet: bool, 
     return outputs
 
 
-def is_complete(output: Output, request: Request, made_by: Mapping[str, Any]) -> bool:
-    """Whether the video of a request already exists. The sidecar is written last, so if it exists, the other files are
-    complete.
+def is_complete(output: Output, request: Request, model: Mapping[str, Any]) -> bool:
+    """Whether the video of a request already exists.
+
+    The sidecar is written last, so if it exists, the other files are complete.
 
     Args:
-        made_by: other sidecar fields that must match, such as the model.
+        model: the sidecar fields of the model, see `sidecar.is_sidecar_of`.
     """
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
-    try:
-        replay = config.load(Replay, output.sidecar)
-    except UserError:
-        return False
-    return all(getattr(replay, name) == value for name, value in {**vars(request), **made_by}.items())
+    return is_sidecar_of(output.sidecar, request, model)
 
 
-def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[Source]) -> None:
+def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[InputSource]) -> None:
     """Check that the files of all requests can be written: format, permission, free space, name conflicts.
 
     Args:
@@ -97,7 +96,7 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
         files = [path for path in (output.video, output.sidecar, output.sheet) if path is not None]
         for path in files:
             check_writable(path, num_bytes)
-        check_sidecar(output.video, [field.name for field in fields(Replay)])
+        check_sidecar(output.video, [field.name for field in fields(Sidecar)])
         for path in files:
             if path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cogvideox.errors import UserError
-from cogvideox.generation.request.provenance import Source, checked_path, source_of_file
+from cogvideox.generation.request.input_sources import InputSource, checked_path, source_of_file
 from cogvideox.records import Video
 
 
@@ -23,8 +23,8 @@ class Inputs:
 
     image: UInt8[np.ndarray, "h w 3"] | None = None
     video: UInt8[np.ndarray, "t h w 3"] | None = None
-    image_source: Source | None = None
-    video_source: Source | None = None
+    image_source: InputSource | None = None
+    video_source: InputSource | None = None
 
 
 def read_inputs(image: Any, video: Any, *, fps: float, max_frames: int | None = None) -> Inputs:
@@ -45,8 +45,8 @@ def read_inputs(image: Any, video: Any, *, fps: float, max_frames: int | None = 
     return Inputs(pixels, frames, image_source, video_source)
 
 
-def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
-    if isinstance(image, Source):
+def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], InputSource]:
+    if isinstance(image, InputSource):
         image = checked_path(image, "image")
     if isinstance(image, str | Path):
         from cogvideox.video import io  # importing PyAV is slow, and most requests have no input
@@ -60,8 +60,8 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], Source]:
     return pixels, _source_of_pixels(pixels)
 
 
-def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[np.ndarray, "t h w 3"], Source]:
-    if isinstance(video, Source):
+def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[np.ndarray, "t h w 3"], InputSource]:
+    if isinstance(video, InputSource):
         video = checked_path(video, "video")
     if isinstance(video, str | Path):
         from cogvideox.video import io
@@ -90,5 +90,5 @@ def _to_uint8(name: str, pixels: np.ndarray, shape: str, ndim: int) -> np.ndarra
     return (pixels * 255).round().astype(np.uint8)
 
 
-def _source_of_pixels(pixels: np.ndarray) -> Source:
-    return Source(None, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16])
+def _source_of_pixels(pixels: np.ndarray) -> InputSource:
+    return InputSource(None, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16])

@@ -1,15 +1,15 @@
-"""Options of a video (`Request`) and of the model (`LoadOptions`), and the metadata to reproduce a video (`Replay`).
+"""Options of a video (`Request`) and of the model (`LoadOptions`).
 
 Every option of `cogvideox generate` and of `CogVideoX` is declared in these dataclasses only. Imports no torch.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from cogvideox import config, geometry
+from cogvideox import geometry
 from cogvideox.diffusion.config import Sampler
-from cogvideox.generation.request.provenance import Adapter, Source
+from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.options import Option
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 from cogvideox.transformer.config import GridRule
@@ -89,10 +89,10 @@ class Request:
         GridRule | None, Option("how rotary positions follow the size: stretched over it, or counted from 0", "size")
     ] = None
     image: Annotated[
-        Source | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)
+        InputSource | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)
     ] = None
     video: Annotated[
-        Source | None,
+        InputSource | None,
         Option("video to regenerate, continue (`extend`) or edit (`invert`)", "input", common=True, text=Path),
     ] = None
     strength: Annotated[
@@ -159,23 +159,3 @@ class LoadOptions:
     float8: Annotated[
         bool, Option("multiply large matrices in 8 bits, on GPUs that can: faster, but the output changes", "model")
     ] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replay(Request):
-    """A request with its model, device and settings, which reproduces the video: the content of the JSON sidecar."""
-
-    model: str
-    device: str
-    dtype: str
-    cogvideox: str
-    torch: str
-    loras: tuple[Adapter, ...] = ()
-    weights: WeightFormat = "exact"
-    float8: bool = False
-    attention: str = "default"  # the fastest kernels on the GPU; not reused in a replay
-
-    def metadata(self) -> dict[str, Any]:
-        """Return JSON values, without fields equal to their default. `config.from_dict(Replay, ...)` is the inverse."""
-        values = config.to_dict(self)
-        return {field.name: values[field.name] for field in fields(self) if getattr(self, field.name) != field.default}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import ImageLatentScale, Request
-from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import resize, to_model
 
@@ -52,7 +52,7 @@ def encode(
     scale: float,
     device: torch.device,
     dtype: torch.dtype,
-    slicing: VAEMemoryMode = UNSLICED,
+    slicing: VAESlicing = UNSLICED,
 ) -> Latents:
     """Encode 4k+1 frames and sample the posterior; returns float32 latents multiplied by `scale`."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)

@@ -31,7 +31,7 @@ from cogvideox.pretrained.offload.transformer_cost import (
     transformer_flops,
     transformer_parameters,
 )
-from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode, vae_activations, vae_flops, vae_parameters
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing, vae_activations, vae_flops, vae_parameters
 
 MemoryBudget = Literal["auto", "speed", "low"] | int
 """A preference, or a limit in bytes."""
@@ -89,17 +89,17 @@ def plan_memory(
 
 
 def replan_vae(model: ModelProfile, workload: Workload, plan: MemoryPlan) -> MemoryPlan:
-    """Adapt an existing MemoryPlan to a new request on a placed model: only the VAE's mode is chosen again.
+    """Adapt an existing MemoryPlan to a new request on a placed model: only the VAE's slicing is chosen again.
 
-    If no mode fits, the one with the lowest memory is used: a request to a loaded model is not rejected because of an
-    estimate.
+    If no slicing fits, the one with the lowest memory is used: a request to a loaded model is not rejected because of
+    an estimate.
     """
     if workload == plan.workload:
         return plan
     strategies = (plan.text_encoder, plan.transformer)
     plans = [
-        estimate_plan(model, workload, plan.hardware, strategies, mode, plan.weight_format, plan.budget)
-        for mode in _vae_modes(model, workload)
+        estimate_plan(model, workload, plan.hardware, strategies, slicing, plan.weight_format, plan.budget)
+        for slicing in _vae_slicings(model, workload)
     ]
     return next((candidate for candidate in plans if candidate.fits), plans[-1])
 
@@ -109,7 +109,7 @@ def estimate_plan(
     workload: Workload,
     hardware: Hardware,
     strategies: tuple[OffloadStrategy, OffloadStrategy],
-    vae_mode: VAEMemoryMode,
+    vae_slicing: VAESlicing,
     weight_format: WeightFormat = "exact",
     budget: int | None = None,
 ) -> MemoryPlan:
@@ -135,10 +135,12 @@ def estimate_plan(
     height, width, steps = shape.height, shape.width, workload.num_inference_steps
     pixels = workload.num_frames * workload.height * workload.width * 3
 
-    decode, decode_host = vae_activations(model.vae, latents, height, width, vae_mode, decoder=True, on_cpu=on_cpu)
+    decode, decode_host = vae_activations(model.vae, latents, height, width, vae_slicing, decoder=True, on_cpu=on_cpu)
     encode = 0
     if num_input_latents:
-        encode, _ = vae_activations(model.vae, num_input_latents, height, width, vae_mode, decoder=False, on_cpu=on_cpu)
+        encode, _ = vae_activations(
+            model.vae, num_input_latents, height, width, vae_slicing, decoder=False, on_cpu=on_cpu
+        )
     overhead, text_overhead, video = (_CPU_OVERHEAD, _CPU_TEXT_OVERHEAD, pixels) if on_cpu else (0, 0, 0)
     idle = overhead + vae + text.idle + transformer.idle
 
@@ -148,7 +150,7 @@ def estimate_plan(
     transfer = transformer.transferred / (DISK_BANDWIDTH if from_disk else rates.transfer)
     seconds_per_call = compute + transfer if on_cpu else max(compute, transfer)
     encode_prompt = text_flops(model.text_encoder, model.text_length) / rates.linear
-    decode_slowdown = 1.0 + 0.02 * (vae_mode.strips - 1) + 0.5 * vae_mode.offload
+    decode_slowdown = 1.0 + 0.02 * (vae_slicing.strips - 1) + 0.5 * vae_slicing.offload
     decode_flops = vae_flops(model.vae, latents, height, width, decoder=True)
     loaded = sum(
         weights.loaded for weights, strategy in zip((text, transformer), strategies) if strategy != "group_offload"
@@ -161,7 +163,7 @@ def estimate_plan(
         transformer=strategies[1],
         weight_location=transformer.location if strategies[1] == "group_offload" else text.location,
         weight_format=weight_format,
-        vae_mode=vae_mode,
+        vae_slicing=vae_slicing,
         bytes_text=text_overhead
         + vae
         + text.active
@@ -200,15 +202,15 @@ def _candidates(
     model: ModelProfile, workload: Workload, hardware: Hardware, weight_format: WeightFormat, budget: int
 ) -> Iterator[MemoryPlan]:
     for strategies in STRATEGIES:
-        for mode in _vae_modes(model, workload):
-            yield estimate_plan(model, workload, hardware, strategies, mode, weight_format, budget)
+        for slicing in _vae_slicings(model, workload):
+            yield estimate_plan(model, workload, hardware, strategies, slicing, weight_format, budget)
 
 
-def _vae_modes(model: ModelProfile, workload: Workload) -> list[VAEMemoryMode]:
-    """List the possible VAE modes, from the fastest to the one with the lowest memory."""
+def _vae_slicings(model: ModelProfile, workload: Workload) -> list[VAESlicing]:
+    """List the possible slicings of the VAE, from the fastest to the one with the lowest memory."""
     rows = workload.height // model.vae.spatial_compression_ratio
-    modes = [VAEMemoryMode(strips) for strips in _STRIPS if strips <= rows]
-    return modes + [replace(mode, offload=True) for mode in modes if mode.strips > 1]
+    slicings = [VAESlicing(strips) for strips in _STRIPS if strips <= rows]
+    return slicings + [replace(slicing, offload=True) for slicing in slicings if slicing.strips > 1]
 
 
 def _suggest(
@@ -217,8 +219,8 @@ def _suggest(
     """Suggest the smallest change to the request that fits: sequential guidance, fewer frames, or a smaller size."""
 
     def fits(other: Workload) -> bool:
-        smallest_mode = _vae_modes(model, other)[-1]
-        return estimate_plan(model, other, hardware, STRATEGIES[-1], smallest_mode, weight_format, budget).fits
+        smallest_slicing = _vae_slicings(model, other)[-1]
+        return estimate_plan(model, other, hardware, STRATEGIES[-1], smallest_slicing, weight_format, budget).fits
 
     if workload.batch_size > 1 and fits(replace(workload, batch_size=1, calls_per_step=2)):
         return "; it fits with sequential_guidance"

@@ -28,7 +28,7 @@ from cogvideox.pretrained.offload.group_offload import BlockHooks, OffloadGroups
 from cogvideox.pretrained.offload.memory_planner import replan_vae
 from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
 from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy, WeightLocation
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore, QuantizedDiskStore, WeightStore
 from cogvideox.state_dict.strict_load import check_matches, convert_tensors
 from cogvideox.vae.inference.host_memory import release_memory
@@ -54,9 +54,9 @@ class PlacedModel(LoadedModel):
         if component in self.offloaders:
             self.offloaders[component].onload()
 
-    def vae_mode(self, workload: Workload) -> VAEMemoryMode:
+    def vae_slicing(self, workload: Workload) -> VAESlicing:
         """Return how the VAE processes a request, which may differ from the request that was planned."""
-        return replan_vae(self.profile, workload, self.plan).vae_mode
+        return replan_vae(self.profile, workload, self.plan).vae_slicing
 
 
 def profile_model(spec: ModelSpec) -> ModelProfile:

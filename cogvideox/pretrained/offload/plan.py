@@ -6,7 +6,7 @@ from cogvideox.formatting import format_duration, format_gib
 from cogvideox.pretrained.model_spec import ComponentName
 from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.transformer_cost import OffloadStrategy, WeightFormat, WeightLocation
-from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import VAEConfig
@@ -53,12 +53,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Placement of a model's components, with estimates of memory and time.
+    """Where a model's weights are stored and how the VAE is sliced, with estimates of memory and time.
 
     Attributes:
         budget: device memory that the plan may use, in bytes.
         text_encoder, transformer: offload strategies. The VAE is always resident.
         weight_location: where group-offloaded matrices are stored.
+        vae_slicing: how the VAE processes a chunk.
         bytes_*: peak device memory of each phase; `bytes_host` is host memory, if the device is not the CPU.
         seconds_*: estimated time of each phase.
     """
@@ -70,7 +71,7 @@ class MemoryPlan:
     transformer: OffloadStrategy
     weight_location: WeightLocation
     weight_format: WeightFormat
-    vae_mode: VAEMemoryMode
+    vae_slicing: VAESlicing
     bytes_text: int
     bytes_encode: int
     bytes_denoise: int
@@ -82,8 +83,8 @@ class MemoryPlan:
     seconds_decode: float
 
     @property
-    def placement(self) -> OffloadStrategy:
-        """Offload strategy of the whole model."""
+    def strategy(self) -> OffloadStrategy:
+        """Offload strategy of the whole model: that of the network that is offloaded the most."""
         if self.transformer == "group_offload":
             return "group_offload"
         return "resident" if (self.text_encoder, self.transformer) == ("resident", "resident") else "model_offload"
@@ -113,7 +114,7 @@ class MemoryPlan:
     @property
     def is_trivial(self) -> bool:
         """Whether the plan is too trivial to print: a small resident model and a short run."""
-        is_default = self.placement == "resident" and self.weight_format == "exact"
+        is_default = self.strategy == "resident" and self.weight_format == "exact"
         return is_default and self.peak < 2**30 and self.seconds < 60
 
     def __str__(self) -> str:
@@ -131,7 +132,7 @@ class MemoryPlan:
             return "in memory" if strategy == "resident" else "loaded when used"
 
         where = "everything in memory"
-        if self.placement != "resident":
+        if self.strategy != "resident":
             text_encoder = f"text encoder {phrase(self.text_encoder, 'disk')}"
             transformer = f"transformer {phrase(self.transformer, self.weight_location)}"
             where = f"{text_encoder}, {transformer}, VAE in memory"
@@ -139,9 +140,9 @@ class MemoryPlan:
         return f"{where}, {self.hardware.dtype if is_exact else f'{self.weight_format} weights (not exact)'}"
 
     def _describe_vae(self) -> str:
-        strips = "" if self.vae_mode == UNSLICED else f", VAE in {self.vae_mode.strips} strips"
+        strips = "" if self.vae_slicing == UNSLICED else f", VAE in {self.vae_slicing.strips} strips"
         target = "disk" if self.hardware.device_type == "cpu" else "main memory"
-        return strips + (f" with activations offloaded to {target}" if self.vae_mode.offload else "")
+        return strips + (f" with activations offloaded to {target}" if self.vae_slicing.offload else "")
 
     def table(self) -> str:
         """Format memory and time of each phase, one line per phase."""

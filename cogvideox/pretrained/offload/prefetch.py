@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from cogvideox.pretrained.offload.quantization import QuantizedMatrix
+from cogvideox.pretrained.offload.weight_quantization import QuantizedMatrix
 from cogvideox.pretrained.offload.weight_store import DiskStore, MemoryStore, QuantizedDiskStore, WeightStore
 from cogvideox.vae.inference.host_memory import release_memory
 

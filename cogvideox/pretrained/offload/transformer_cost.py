@@ -19,7 +19,7 @@ is used. group_offload: blocks are loaded one at a time, with prefetch."""
 WeightLocation = Literal["disk", "host", "device"]
 """Where the matrices of a group-offloaded network are stored."""
 WeightFormat = Literal["exact", "int8", "fp8"]
-"""How matrices are stored: in the network's dtype, or quantized row-wise (`quantization`)."""
+"""How matrices are stored: in the network's dtype, or quantized row-wise (`weight_quantization`)."""
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes per value, by compute dtype."""

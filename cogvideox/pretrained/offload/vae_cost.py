@@ -30,11 +30,11 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int, *, decode
 
 
 @dataclass(frozen=True)
-class VAEMemoryMode:
-    """How the VAE processes a chunk.
+class VAESlicing:
+    """How the VAE processes a chunk to save memory; every choice gives the same result up to rounding.
 
     Attributes:
-        strips: number of strips of rows.
+        strips: number of strips of rows that are processed one after the other.
         offload: whether to move feature maps that are not in use to host memory or, on a CPU, to temporary files.
     """
 
@@ -42,7 +42,7 @@ class VAEMemoryMode:
     offload: bool = False
 
 
-UNSLICED = VAEMemoryMode()
+UNSLICED = VAESlicing()
 
 
 @lru_cache(1024)
@@ -51,7 +51,7 @@ def vae_activations(
     frames: int,
     height: int,
     width: int,
-    mode: VAEMemoryMode,
+    slicing: VAESlicing,
     *,
     decoder: bool,
     on_cpu: bool = False,
@@ -66,11 +66,11 @@ def vae_activations(
     chunks = geometry.decode_chunks(frames) if decoder else geometry.encode_chunks(num_frames)
     layers = list(_convolutions(config, decoder=decoder))
     num_chunks = len(chunks)
-    tracker = _PeakTracker(mode, on_cpu, growth=int(num_chunks > 1))
+    tracker = _PeakTracker(slicing, on_cpu, growth=int(num_chunks > 1))
     _track_chunk(tracker, layers, chunks[0] if decoder else geometry.latent_frames(chunks[0]), decoder=decoder)
     peak, host, cached = tracker.peak, tracker.host, tracker.cached
     for growth in (0, -1)[max(3 - num_chunks, 0) :]:  # a middle chunk, and the last one
-        tracker = _PeakTracker(mode, on_cpu, cached=cached, growth=growth)
+        tracker = _PeakTracker(slicing, on_cpu, cached=cached, growth=growth)
         _track_chunk(tracker, layers, geometry.CHUNK, decoder=decoder, single_frames=0)
         peak, host = max(peak, tracker.peak), max(host, tracker.host)
     # In addition to feature maps: the clip, and in the decoder the scales and shifts of the norms.
@@ -115,13 +115,13 @@ class _PeakTracker:
         growth: change of the cache: 1 in the first of several chunks (grows), 0 (constant), -1 in the last (shrinks).
     """
 
-    def __init__(self, mode: VAEMemoryMode, on_cpu: bool, *, cached: float | int = 0, growth: int = 0) -> None:
-        self.mode, self.on_cpu, self.cached, self.growth = mode, on_cpu, cached, growth
+    def __init__(self, slicing: VAESlicing, on_cpu: bool, *, cached: float | int = 0, growth: int = 0) -> None:
+        self.slicing, self.on_cpu, self.cached, self.growth = slicing, on_cpu, cached, growth
         self.peak = self.host = 0.0
 
     def resnet(self, c_in: int, c_out: int, frames: int, two: int) -> None:
         """Track a ResNet block. `two`: size of the two cached frames of one channel."""
-        s = self.mode.strips
+        s = self.slicing.strips
         before, after = c_in * frames, c_out * frames
         padded = c_in * (frames + two) / s
         self._update(before + after + padded, after + padded + before / s, before, c_in * two)
@@ -132,13 +132,13 @@ class _PeakTracker:
 
     def convolution(self, c_in: int, c_out: int, frames: int, two: int) -> None:
         """Track a convolution outside of ResNet blocks."""
-        s = self.mode.strips
+        s = self.slicing.strips
         before, after, padded = c_in * frames, c_out * frames, c_in * (frames + two) / s
         self._update(before + after + padded, after + padded + before / s, before, c_in * two)
 
     def resample(self, channel_frames: int, before: int, after: int, *, decoder: bool) -> None:
         """Track a resampling layer. `channel_frames`: channels times frames of the convolution's input."""
-        s = self.mode.strips
+        s = self.slicing.strips
         source, result = channel_frames * before, channel_frames * after
         if decoder:  # the source, all four phases, and the frames assembled from them
             self._update(source + result + (source + result) / s, (source + 3 * result) / s, source + result, 0)
@@ -148,11 +148,11 @@ class _PeakTracker:
     def _update(self, total: float | int, on_device: float | int, offloaded: float | int, tail: int) -> None:
         """Update the peaks of all live values, of those on device and host with `offload`, and of new cached values."""
         is_streaming = self.growth or self.cached
-        own = tail * min(1.0, 2 / self.mode.strips) if is_streaming and self.growth >= 0 else 0.0
-        if self.mode.offload and self.on_cpu:
-            self.peak = max(self.peak, total + (tail / self.mode.strips if is_streaming else 0.0))
-        elif self.mode.offload:
-            self.peak = max(self.peak, on_device + (tail / self.mode.strips if is_streaming else 0.0))
+        own = tail * min(1.0, 2 / self.slicing.strips) if is_streaming and self.growth >= 0 else 0.0
+        if self.slicing.offload and self.on_cpu:
+            self.peak = max(self.peak, total + (tail / self.slicing.strips if is_streaming else 0.0))
+        elif self.slicing.offload:
+            self.peak = max(self.peak, on_device + (tail / self.slicing.strips if is_streaming else 0.0))
             self.host = max(self.host, offloaded + self.cached + own)
         else:
             self.peak = max(self.peak, total + self.cached + own)

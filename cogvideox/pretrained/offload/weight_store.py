@@ -1,7 +1,7 @@
 """Weight stores of an offloaded network, which return tensors by name from disk or memory.
 
 The disk store reads, casts and joins tensors on every access. The memory store keeps them in the network's dtype or
-quantized (`quantization`), in page-locked memory if they are copied to a GPU.
+quantized (`weight_quantization`), in page-locked memory if they are copied to a GPU.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cogvideox.pretrained.offload.pinned_memory import PinnedBuffer
-from cogvideox.pretrained.offload.quantization import QuantizedFormat, QuantizedMatrix, fake_quantize_
+from cogvideox.pretrained.offload.weight_quantization import QuantizedFormat, QuantizedMatrix, fake_quantize_
 from cogvideox.state_dict.keymap import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import convert_into, convert_tensors, source_names

@@ -11,7 +11,7 @@ import cogvideox
 from cogvideox.device import choose_device, choose_dtype
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
-from cogvideox.generation.request.request import Replay
+from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.generation.sampling.denoise import check_finite
 from cogvideox.pretrained.model_folder import load
 from cogvideox.transformer import attention_backends
@@ -53,10 +53,10 @@ def test_each_of_several_videos_equals_a_single_video_run_with_its_seed(pipes, s
 
 def test_metadata_reproduces_the_frames(pipes, folders):
     video = pipes["2b"].generate(PROMPT, negative_prompt="one small thing", guidance_scale=3.0, dynamic_guidance=True)
-    replay = cogvideox.config.from_dict(Replay, video.metadata)
-    assert replay.model == str(folders["2b"]) and replay.cogvideox == cogvideox.__version__
-    assert (replay.device, replay.dtype) == ("cpu", "float32")
-    assert np.array_equal(CogVideoX.from_pretrained(replay.model).run(replay).frames, video.frames)
+    sidecar = cogvideox.config.from_dict(Sidecar, video.metadata)
+    assert sidecar.model == str(folders["2b"]) and sidecar.cogvideox == cogvideox.__version__
+    assert (sidecar.device, sidecar.dtype) == ("cpu", "float32")
+    assert np.array_equal(CogVideoX.from_pretrained(sidecar.model).run(sidecar).frames, video.frames)
 
 
 def test_each_option_changes_the_video(pipes):
@@ -242,4 +242,4 @@ def test_attention_kernels_are_in_the_metadata(pipes, monkeypatch):
     monkeypatch.setattr(attention_backends, "_fastest", lambda *shape: backend)
     metadata = pipes["2b"].generate(PROMPT, seed=1).metadata
     assert metadata["attention"] == "FA3"
-    assert cogvideox.config.from_dict(Replay, metadata).attention == "FA3"
+    assert cogvideox.config.from_dict(Sidecar, metadata).attention == "FA3"

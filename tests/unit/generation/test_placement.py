@@ -18,7 +18,7 @@ from cogvideox.pretrained.offload import placement
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.memory_planner import STRATEGIES, estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.pretrained.offload.weight_store import DiskStore
 from cogvideox.transformer.lora import inject
 from cogvideox.vae.model import CausalVAE
@@ -26,7 +26,7 @@ from cogvideox.vae.model import CausalVAE
 PROMPT = "a red ball"
 
 
-TWO_STRIPS = VAEMemoryMode(2)
+TWO_STRIPS = VAESlicing(2)
 
 
 def placed(spec, strategies, slicing=TWO_STRIPS):
@@ -58,7 +58,7 @@ def test_threads_that_share_a_model_take_turns(pipes):
 
 @pytest.mark.parametrize("strategies", [STRATEGIES[2], STRATEGIES[-1]])
 def test_cancelling_does_not_change_the_next_video(pipes, strategies):
-    pipe = placed(pipes["2b"].spec, strategies, VAEMemoryMode())
+    pipe = placed(pipes["2b"].spec, strategies, VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
 
     def stop(progress):
@@ -71,7 +71,7 @@ def test_cancelling_does_not_change_the_next_video(pipes, strategies):
 
 
 def test_a_failure_in_a_block_does_not_change_the_next_video(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode())
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     for block in pipe.model.transformer.blocks:
         with monkeypatch.context() as broken:
@@ -82,7 +82,7 @@ def test_a_failure_in_a_block_does_not_change_the_next_video(pipes, monkeypatch)
 
 
 def test_a_failure_to_read_a_block_does_not_change_the_next_video(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode())
+    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     with monkeypatch.context() as broken:
         broken.setattr(DiskStore, "fill", lambda *args: 1 / 0)
@@ -114,7 +114,7 @@ def test_a_lora_with_group_offloading(pipes):
     frames = []
     for pipe in (
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"),
-        placed(pipes["2b"].spec, STRATEGIES[-1], VAEMemoryMode()),
+        placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing()),
     ):
         pipe.load_lora(adapter, 0.5)
         frames.append(pipe.generate(PROMPT, seed=1).frames)
@@ -223,7 +223,7 @@ def test_the_plan_depends_on_the_request(pipes):
     spec = pipes["2b"].spec
     requests = (complete_request(spec, PROMPT, num_frames=n, seed=0) for n in (5, 49))
     small, large = (choose_setup(spec, LoadOptions(device="cpu"), requests=[request]).plan for request in requests)
-    assert small.peak < large.peak and small.placement == "resident"
+    assert small.peak < large.peak and small.strategy == "resident"
     with pytest.raises(UserError, match="auto, speed, low"):
         choose_setup(spec, LoadOptions(device="cpu", memory="much"))
     with pytest.raises(UserError, match=r"needs .* even with the smallest plan"):

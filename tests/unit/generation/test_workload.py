@@ -7,7 +7,7 @@ from cogvideox.errors import is_out_of_memory
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.workload import default_workload, smaller_slicing, workload_of
 from cogvideox.pretrained.model_spec import read_spec
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 
 
 def test_workload_of_a_request():
@@ -21,7 +21,7 @@ def test_workload_of_a_request():
 
 
 def test_slices_get_smaller_until_none_is_left():
-    slicing, seen = VAEMemoryMode(), []
+    slicing, seen = VAESlicing(), []
     while slicing is not None:
         seen.append((slicing.strips, slicing.offload))
         slicing = smaller_slicing(slicing, num_rows=6)

@@ -168,8 +168,8 @@ def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, here):
     assert run("generate", PROMPT, "--model", model, "--seed", 7, "--num-frames", 5, "-o", "x.mp4").status == 0
     (here / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows editors save it
     assert run("generate", "--from", "x.json", "--prompts", "p.txt", "-o", "out").status == 0
-    replay = json.loads((here / "out/a-blue-cube-7.json").read_text())
-    assert (replay["prompt"], replay["num_frames"]) == ("a blue cube", 5)
+    sidecar = json.loads((here / "out/a-blue-cube-7.json").read_text())
+    assert (sidecar["prompt"], sidecar["num_frames"]) == ("a blue cube", 5)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from cogvideox import Video
+from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.generation.request.inputs import read_inputs
-from cogvideox.generation.request.provenance import Source
 
 
 @pytest.mark.parametrize("fps", [5.0, 8.0, 16.0, 30.0])
@@ -42,4 +42,4 @@ def test_sources_are_identified_by_content(clip, tmp_path):
     assert memory[0] == memory[1] != memory[2] and memory[0].path is None
     # The number of frames that are read does not change the source.
     assert len({read_inputs(None, clip, fps=8.0, max_frames=n).video_source for n in (1, 5, None)}) == 1
-    assert isinstance(source, Source)
+    assert isinstance(source, InputSource)

@@ -8,7 +8,7 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.generation.request.provenance import parse_adapter
+from cogvideox.generation.request.input_sources import parse_lora_argument
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
@@ -73,12 +73,12 @@ def test_parse_the_lora_argument(tmp_path: Path):
         (str(odd), odd, 1.0),
         (f"{tmp_path}:2", file, 2.0),
     ):
-        found = parse_adapter(text)
+        found = parse_lora_argument(text)
         assert (found.source.path, found.strength) == (str(path), strength)
     with pytest.raises(UserError, match="file not found"):
-        parse_adapter(f"{tmp_path}/none.safetensors:0.5")
+        parse_lora_argument(f"{tmp_path}/none.safetensors:0.5")
     with pytest.raises(UserError, match=r"y:z: file not found"):
-        parse_adapter(f"{tmp_path}/y:z")
+        parse_lora_argument(f"{tmp_path}/y:z")
     for strength in ("nan", "abc", ""):
         with pytest.raises(UserError, match=f":{strength} must be a number, such as 0.8"):
-            parse_adapter(f"{file}:{strength}")
+            parse_lora_argument(f"{file}:{strength}")

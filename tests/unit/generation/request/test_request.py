@@ -10,7 +10,8 @@ import torch
 from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import complete_request, split_seeds
-from cogvideox.generation.request.request import Replay, Request
+from cogvideox.generation.request.request import Request
+from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.options import check_value, list_options
 from cogvideox.pretrained.model_spec import read_spec
@@ -146,6 +147,6 @@ def test_several_videos_have_consecutive_seeds(spec):
 
 def test_a_replay_survives_a_json_file(spec, tmp_path):
     request = complete_request(spec, 'a "ball", ü', seed=1)
-    replay = Replay(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
-    config.save(replay, tmp_path / "x.json")
-    assert config.load(Replay, tmp_path / "x.json") == replay
+    sidecar = Sidecar(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
+    config.save(sidecar, tmp_path / "x.json")
+    assert config.load(Sidecar, tmp_path / "x.json") == sidecar

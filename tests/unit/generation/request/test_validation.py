@@ -7,8 +7,8 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import build_request, complete_request
+from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.generation.request.inputs import Inputs
-from cogvideox.generation.request.provenance import Source
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
@@ -79,7 +79,7 @@ CASES = [
     ("5b-i2v", {"image": PICTURE + 0.5 * 5}, "image must be uint8, or floating point between 0 and 1"),
     ("5b-i2v", {"image": CLIP}, r"got an array of shape \(17, 8, 8, 3\)"),
     ("5b", {"video": CLIP[:0]}, r"got an array of shape \(0, 8, 8, 3\)"),
-    ("5b", {"video": Source(None, "abc")}, "given in memory"),
+    ("5b", {"video": InputSource(None, "abc")}, "given in memory"),
     ("5b", {"video": "gone.mp4"}, "cannot read gone.mp4: file not found"),
     ("5b-i2v", {"image": __file__}, "it is damaged or not an image"),
     ("5b", {"video": __file__}, "it is damaged or not a video"),
@@ -123,7 +123,7 @@ def test_default_windows_and_overlaps(models):
         request = complete_request(models["2b"], "a ball", **values)
         assert (request.window, request.overlap) == (window, overlap)
     extended = complete_request(
-        models["2b"], "a ball", inputs=Inputs(video=CLIP, video_source=Source(None, "")), extend=True
+        models["2b"], "a ball", inputs=Inputs(video=CLIP, video_source=InputSource(None, "")), extend=True
     )
     assert (extended.num_frames, extended.window, extended.overlap) == (21, 9, 8)
     assert tiny.SIZE["num_frames"] == 9

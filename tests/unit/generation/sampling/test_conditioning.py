@@ -10,7 +10,7 @@ from PIL import Image
 from cogvideox import Video, config
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import reopen_inputs
-from cogvideox.generation.request.request import Replay
+from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.generation.sampling.conditioning import image_scale
 from tests import tiny
 
@@ -130,10 +130,10 @@ def test_inversion_depends_on_the_input_video(pipes, clip, variant, guidance_sca
 def test_inputs_in_memory_have_to_be_given_again_for_a_replay(pipes, clip):
     pipe = pipes["5b"]
     video = pipe.generate(PROMPT, video=clip, seed=0, window=9)
-    replay = config.from_dict(Replay, json.loads(json.dumps(video.metadata)))
-    assert replay.strength == 0.8 and replay.video is not None and replay.video.path is None
+    sidecar = config.from_dict(Sidecar, json.loads(json.dumps(video.metadata)))
+    assert sidecar.strength == 0.8 and sidecar.video is not None and sidecar.video.path is None
     with pytest.raises(UserError, match="given in memory"):
-        pipe.run(replay)
+        pipe.run(sidecar)
 
 
 def test_metadata_with_input_files_reproduce_the_frames(pipes, clip, tmp_path):
@@ -145,8 +145,8 @@ def test_metadata_with_input_files_reproduce_the_frames(pipes, clip, tmp_path):
         ("2b", {"video": tmp_path / "x.mp4", "extend": True}),
     ):
         video = pipes[variant].generate(PROMPT, seed=0, **values)
-        replay = config.from_dict(Replay, json.loads(json.dumps(video.metadata)))
-        assert not differ(pipes[variant].run(replay).frames, video.frames)
+        sidecar = config.from_dict(Sidecar, json.loads(json.dumps(video.metadata)))
+        assert not differ(pipes[variant].run(sidecar).frames, video.frames)
     (tmp_path / "x.mp4").write_bytes(b"else")
     with pytest.raises(UserError, match="has changed since"):
-        reopen_inputs(replace(replay, num_frames=9))
+        reopen_inputs(replace(sidecar, num_frames=9))

@@ -18,7 +18,7 @@ from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.memory_planner import estimate_plan
 from cogvideox.pretrained.offload.placement import profile_model
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.transformer.lora import inject
 from tests import tiny
 
@@ -177,7 +177,7 @@ def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
     machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
     strategies = ("group_offload", "group_offload")
-    plan = estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, VAEMemoryMode())
+    plan = estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, VAESlicing())
     resident, streamed = CogVideoX.from_pretrained(spec, "cpu"), CogVideoX.from_pretrained(spec, "cpu", memory=plan)
     found = []
     for pipe in (resident, streamed):

@@ -14,7 +14,7 @@ from cogvideox.pretrained.offload.transformer_cost import (
     transformer_flops,
     transformer_parameters,
 )
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode, vae_activations, vae_flops, vae_parameters
+from cogvideox.pretrained.offload.vae_cost import VAESlicing, vae_activations, vae_flops, vae_parameters
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
@@ -91,7 +91,7 @@ def test_vae_decoder_activation_memory(num_latents, strips):
     with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
         for _ in vae.decode_stream(z, strips=strips):
             pass
-    numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAEMemoryMode(strips), decoder=True)
+    numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAESlicing(strips), decoder=True)
     assert host == 0 and is_tight_bound(numbers * 4, live.peak)
 
 
@@ -102,5 +102,5 @@ def test_vae_encoder_activation_memory(num_frames, strips):
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
     with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
         vae.encode(video, strips=strips)
-    numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAEMemoryMode(strips), decoder=False)
+    numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAESlicing(strips), decoder=False)
     assert is_tight_bound(numbers * 4, live.peak + video.nbytes)

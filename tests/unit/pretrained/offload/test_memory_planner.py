@@ -10,7 +10,7 @@ from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.plan import ModelProfile, Workload
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
@@ -35,8 +35,8 @@ def test_more_free_memory_gives_a_faster_plan():
         order.append(
             (
                 memory_planner.STRATEGIES.index((chosen.text_encoder, chosen.transformer)),
-                chosen.vae_mode.offload,
-                chosen.vae_mode.strips,
+                chosen.vae_slicing.offload,
+                chosen.vae_slicing.strips,
             )
         )
         seconds.append(chosen.seconds_denoise + chosen.seconds_decode)
@@ -45,17 +45,17 @@ def test_more_free_memory_gives_a_faster_plan():
 
 
 def test_small_gpus_offload_and_large_ones_keep_everything_resident():
-    assert plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 8)).placement == "group_offload"
-    assert plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 24)).placement == "model_offload"
+    assert plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 8)).strategy == "group_offload"
+    assert plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 24)).strategy == "model_offload"
     large = plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("H100", 80))
-    assert large.placement == "resident" and large.vae_mode == VAEMemoryMode()
+    assert large.strategy == "resident" and large.vae_slicing == VAESlicing()
 
 
 def test_speed_and_low_preferences():
     gpu = hypothetical_gpu("RTX 4090", 24)
     fast, low = (plan_memory(model("2b"), WORKLOAD, gpu, preference) for preference in ("speed", "low"))
-    assert fast.placement == "resident" and fast.vae_mode == VAEMemoryMode()
-    assert low.placement == "group_offload" and low.peak < fast.peak / 4
+    assert fast.strategy == "resident" and fast.vae_slicing == VAESlicing()
+    assert low.strategy == "group_offload" and low.peak < fast.peak / 4
     assert plan_memory(model("2b"), WORKLOAD, gpu, 8 * 2**30).peak <= 8 * 2**30
 
 
@@ -85,7 +85,7 @@ def test_the_error_suggests_the_nearest_request_that_fits():
         plan_memory(model("1.5-5b"), one_half, hypothetical_gpu("RTX 4090", 8))
     nearest = int(str(refusal.value).rsplit("=", 1)[1])
     shorter = replace(one_half, num_frames=nearest, window_frames=nearest)
-    assert plan_memory(model("1.5-5b"), shorter, hypothetical_gpu("RTX 4090", 8)).placement == "group_offload"
+    assert plan_memory(model("1.5-5b"), shorter, hypothetical_gpu("RTX 4090", 8)).strategy == "group_offload"
     with pytest.raises(UserError, match=r"222 MB are free on GTX 1050; no size fits"):
         plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("GTX 1050", 0.9))
     with pytest.raises(UserError, match=r"1\.0 GB are allowed on RTX 4090"):
@@ -101,17 +101,17 @@ def test_the_error_suggests_the_nearest_request_that_fits():
 
 
 def test_a_cpu_offloads_to_disk():
-    assert plan_memory(model("2b"), WORKLOAD, cpu(256)).placement == "resident"
+    assert plan_memory(model("2b"), WORKLOAD, cpu(256)).strategy == "resident"
     chosen = plan_memory(model("5b"), WORKLOAD, cpu(24))
-    assert chosen.placement == "group_offload" and chosen.weight_location == "disk" and chosen.bytes_host == 0
+    assert chosen.strategy == "group_offload" and chosen.weight_location == "disk" and chosen.bytes_host == 0
 
 
-def test_replanning_changes_only_the_vae_mode():
+def test_replanning_changes_only_the_vae_slicing():
     gpu = hypothetical_gpu("RTX 4090", 16)
     before = plan_memory(model("5b"), replace(WORKLOAD, num_frames=9, window_frames=9), gpu)
     after = memory_planner.replan_vae(model("5b"), WORKLOAD, before)
     assert (after.text_encoder, after.transformer) == (before.text_encoder, before.transformer)
-    assert after.vae_mode.strips >= before.vae_mode.strips and after.workload == WORKLOAD
+    assert after.vae_slicing.strips >= before.vae_slicing.strips and after.workload == WORKLOAD
 
 
 def test_summary_and_table_of_a_plan():

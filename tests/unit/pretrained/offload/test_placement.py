@@ -12,8 +12,8 @@ from cogvideox.pretrained.offload import memory_planner
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware
 from cogvideox.pretrained.offload.placement import place_model, profile_model
 from cogvideox.pretrained.offload.plan import Workload
-from cogvideox.pretrained.offload.quantization import QuantizedMatrix, fake_quantize_
-from cogvideox.pretrained.offload.vae_cost import VAEMemoryMode
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
+from cogvideox.pretrained.offload.weight_quantization import QuantizedMatrix, fake_quantize_
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.transformer.lora import inject
 from tests import tiny
@@ -31,7 +31,7 @@ def spec(request, tmp_path_factory):
 
 def placed(spec, strategies, weight_format="exact", weight_location=None):
     plan = memory_planner.estimate_plan(
-        profile_model(spec), WORKLOAD, HARDWARE, strategies, VAEMemoryMode(), weight_format
+        profile_model(spec), WORKLOAD, HARDWARE, strategies, VAESlicing(), weight_format
     )
     plan = plan if weight_location is None else replace(plan, weight_location=weight_location)
     return place_model(spec, plan, CPU, torch.float32)

@@ -11,7 +11,7 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """The path and digest of an image, a video or a LoRA.
 
     path: absolute path of the file; None if it was given in memory.
@@ -23,15 +23,15 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AppliedLoRA:
     """A LoRA applied to the model. Rounding differs between merged and unmerged LoRAs."""
 
-    source: Source
+    source: InputSource
     strength: float = 1.0
     merged: bool = False
 
 
-def source_of_file(path: str | Path) -> Source:
+def source_of_file(path: str | Path) -> InputSource:
     """Return the `Source` of a file.
 
     Raises:
@@ -40,12 +40,12 @@ def source_of_file(path: str | Path) -> Source:
     path = Path(path).absolute()
     try:
         with path.open("rb") as file:
-            return Source(str(path), hashlib.file_digest(file, "sha256").hexdigest()[:16])
+            return InputSource(str(path), hashlib.file_digest(file, "sha256").hexdigest()[:16])
     except OSError as error:
         raise cannot_read(path, error) from error
 
 
-def checked_path(source: Source, name: str) -> str:
+def checked_path(source: InputSource, name: str) -> str:
     """Return the path of a source, after checking that the file is unchanged.
 
     Args:
@@ -61,7 +61,7 @@ def checked_path(source: Source, name: str) -> str:
     return source.path
 
 
-def parse_adapter(text: str) -> Adapter:
+def parse_lora_argument(text: str) -> AppliedLoRA:
     """Parse the `--lora` argument, `FILE` or `FILE:STRENGTH`; FILE may be a trainer's output folder.
 
     Raises:
@@ -75,7 +75,7 @@ def parse_adapter(text: str) -> Adapter:
         file, strength = whole, 1.0  # the colons are part of the path
     if strength is None:
         raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
-    return Adapter(source_of_file(resolve_lora_file(file)), strength)
+    return AppliedLoRA(source_of_file(resolve_lora_file(file)), strength)
 
 
 def _finite(text: str) -> float | None:

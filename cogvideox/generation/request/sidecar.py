@@ -1,0 +1,98 @@
+"""The JSON sidecar of a video (`x.json` next to `x.mp4`): its content, reading it, and repeating the video from it.
+
+`Video.save` writes the file; its content is the `Sidecar` in `Video.metadata`. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cogvideox import config
+from cogvideox.errors import UserError
+from cogvideox.generation.request.input_sources import AppliedLoRA
+from cogvideox.generation.request.request import LoadOptions, Request
+from cogvideox.pretrained.offload.transformer_cost import WeightFormat
+
+# Guidance options, with their values when guidance is off.
+_WITHOUT_GUIDANCE: dict[str, Any] = {
+    "negative_prompt": "",
+    "dynamic_guidance": False,
+    "smooth_guidance": False,
+    "sequential_guidance": False,
+    "guidance_interval": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar(Request):
+    """Everything needed to reproduce a video: the request, the model with its LoRAs, the device and the versions."""
+
+    model: str
+    device: str
+    dtype: str
+    cogvideox: str
+    torch: str
+    loras: tuple[AppliedLoRA, ...] = ()
+    weights: WeightFormat = "exact"
+    float8: bool = False
+    attention: str = "default"
+    """The attention kernel, for information only: repeating the video selects the fastest kernel again."""
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the JSON values of all fields that differ from their default.
+
+        `config.from_dict(Sidecar, ...)` is the inverse.
+        """
+        values = config.to_dict(self)
+        return {field.name: values[field.name] for field in fields(self) if getattr(self, field.name) != field.default}
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read a sidecar.
+
+    Raises:
+        UserError: the file cannot be read or is not a sidecar.
+    """
+    return config.load(Sidecar, path)
+
+
+def repeat_with_changes(
+    sidecar: Sidecar, request: Mapping[str, Any], load: Mapping[str, Any]
+) -> tuple[dict[str, Any], LoadOptions]:
+    """Return the options of a sidecar's video, with the user's options in place of the recorded ones.
+
+    Recorded options that conflict with one of the user's are dropped.
+
+    Args:
+        request, load: the user's options, by name, for `Request` and `LoadOptions`.
+    """
+    recorded = {field.name: getattr(sidecar, field.name) for field in fields(Request)}
+    recorded_load = {
+        field.name: getattr(sidecar, field.name) for field in fields(LoadOptions) if hasattr(sidecar, field.name)
+    }
+    if request.get("guidance_scale") == 1:
+        recorded |= _WITHOUT_GUIDANCE
+    for chosen, excluded in (("smooth_guidance", "dynamic_guidance"), ("dynamic_guidance", "smooth_guidance")):
+        if request.get(chosen):
+            recorded[excluded] = False
+    if "window" in request:
+        recorded["overlap"] = None
+    if request.get("extend") or request.get("invert"):
+        recorded["strength"] = None
+    if request.get("extend") and not sidecar.extend:
+        recorded["num_frames"] = None  # the recorded number does not include the frames of the video to extend
+    return {**recorded, **request}, LoadOptions(**{**recorded_load, **load})
+
+
+def is_sidecar_of(path: Path, request: Request, model: Mapping[str, Any]) -> bool:
+    """Whether a file is the sidecar of a video that was made for a request.
+
+    Args:
+        model: other sidecar fields that must match, such as `model` and `loras`.
+    """
+    try:
+        sidecar = read_sidecar(path)
+    except UserError:
+        return False
+    return all(getattr(sidecar, name) == value for name, value in {**vars(request), **model}.items())
