@@ -127,7 +127,7 @@ def test_invalid_rows_are_rejected_with_a_reason(media):
         "not a JSON",
         "names no file",
         "not a number",
-        "no such file",
+        "file not found",
         "no caption",
         "is empty",
     ):
