@@ -1,7 +1,7 @@
 """Configs of training clips and of latent stores. Imports no torch."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cogvideox.errors import UserError
@@ -9,6 +9,24 @@ from cogvideox.geometry import check_frame_count, check_size
 
 DEFAULT_FIRST_FRAMES = 4
 """Number of encodings stored per first frame; their cost is small next to 13 latent frames."""
+
+
+@dataclass(frozen=True)
+class CaptionDropout:
+    """Caption dropout for classifier-free guidance. Base class of the configs of training data.
+
+    Attributes:
+        text_dropout: probability that a caption is replaced by the unconditional prompt.
+
+    Raises:
+        UserError: the probability is out of range.
+    """
+
+    text_dropout: float = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.text_dropout <= 1:
+            raise UserError(f"text_dropout={self.text_dropout} must be in [0, 1], for example 0.1")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cogvideox.dataset.config import CaptionDropout
 from cogvideox.dataset.packing import balance_rows, first_fit_decreasing
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Columns, Policy
@@ -47,7 +48,7 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class MixtureSettings:
+class MixtureSettings(CaptionDropout):
     """Settings of the mixture and of the rows of a step.
 
     Attributes:
@@ -56,7 +57,6 @@ class MixtureSettings:
         num_rows: rows per optimizer step, over all processes and gradient accumulation steps.
         image_share: fraction of samples that are images; None samples images and videos in their natural proportion.
         policy: the filter policy, which may change with the step.
-        text_dropout: probability of replacing a caption by the unconditional prompt, for classifier-free guidance.
         image_dropout: probability of replacing the image by zeros, for image-to-video models.
         strata: how timesteps are stratified over the clips of a step (`diffusion.timesteps`): one interval per clip
             ("slots"), per rank as in the paper ("ranks"), or none ("random").
@@ -70,18 +70,18 @@ class MixtureSettings:
     num_rows: int
     image_share: float | None = None
     policy: Policy = field(default_factory=Policy)
-    text_dropout: float = 0.1
     image_dropout: float = 0.05
     strata: Literal["slots", "ranks", "random"] = "slots"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [source.store for source in self.sources]
         if not names or len(set(names)) < len(names):
             raise UserError(f"the sources {names} must be one or more different stores")
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
-        for name in ("image_share", "text_dropout", "image_dropout"):
+        for name in ("image_share", "image_dropout"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise UserError(f"{name}={share} must be between 0 and 1")

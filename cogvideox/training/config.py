@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.config import CaptionDropout, ToyboxClips
 from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.geometry import check_size, nearest_sizes
@@ -183,7 +183,7 @@ class VAETraining:
 
 
 @dataclass(frozen=True)
-class ToyboxTraining:
+class ToyboxTraining(CaptionDropout):
     """Config of toybox training (`training.toybox.trainer`): a transformer on the latents of a trained VAE.
 
     Raises:
@@ -202,7 +202,6 @@ class ToyboxTraining:
     image_interval: int = 0  # a batch of images (first frames of clips) every this many steps; 0: never
     images_per_clip: int = 2  # number of images in place of each clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
-    text_dropout: float = 0.1  # probability of the empty prompt, for classifier-free guidance
     train_text_encoder: bool = False  # a small one that is trained collapses to the background's words
     strata: Literal["slots", "random"] = "slots"  # slots: explicit uniform sampling of timesteps, by clip
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
@@ -219,14 +218,13 @@ class ToyboxTraining:
         return self.run.batch_size * (num_steps + num_image_steps * (self.images_per_clip - 1))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_minimum(self, "", image_interval=0, images_per_clip=1)
         if self.transformer.text_embed_dim != self.text_encoder.d_model:
             raise UserError(
                 f"transformer.text_embed_dim={self.transformer.text_embed_dim} must equal "
                 f"text_encoder.d_model={self.text_encoder.d_model}"
             )
-        if not 0 <= self.text_dropout <= 1:
-            raise UserError(f"text_dropout={self.text_dropout} must be in [0, 1], for example 0.1")
         if self.validation.grammar != self.clips.grammar:
             raise UserError(
                 f"validation.grammar={self.validation.grammar} must equal clips.grammar={self.clips.grammar}, because "

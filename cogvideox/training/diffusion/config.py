@@ -7,7 +7,7 @@ resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fi
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.config import CaptionDropout, ClipFormat
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
@@ -52,7 +52,7 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class DiffusionTraining:
+class DiffusionTraining(CaptionDropout):
     """Config of a run of `training.diffusion.trainer`.
 
     `run.batch_size` is the number of packed rows of an optimizer step, over all ranks and micro-batches.
@@ -73,7 +73,6 @@ class DiffusionTraining:
     lora: LoRASettings | None = None  # None: train all weights
     image_share: float | None = None  # share of images among samples; None: as in the data
     policy: Policy = field(default_factory=Policy)  # which clips are used, by step
-    text_dropout: float = 0.1
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling by clip or by rank, or none
     position_rule: GridRule | None = None  # of rotary positions at other sizes; None: the model's
@@ -83,6 +82,7 @@ class DiffusionTraining:
     stored_as: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lora is not None and self.transformer is not None:
             raise UserError("a LoRA needs a trained model, not one from scratch: remove either lora or transformer")
         if self.lora is not None and self.optim.name != "adamw":
