@@ -1,4 +1,4 @@
-"""Selection of a model's device and compute dtype."""
+"""Selection of a model's device, and contexts for computing on it. `dtype` selects the compute dtype."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,6 @@ from typing import Any
 import torch
 
 from cogvideox.errors import UserError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -49,36 +47,6 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32 = True
-
-
-def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:
-    """Return a model's compute dtype on a device.
-
-    Args:
-        name: "float32", "bfloat16", "float16" or "auto", which is float32 on a CPU, otherwise `default`.
-        default: the model's own dtype.
-
-    Raises:
-        UserError: unknown dtype, or a 16-bit dtype on a CPU, where it is slow.
-    """
-    name = dtype_name(name)
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else DTYPES[default]
-    if name not in DTYPES:
-        raise UserError(f"unknown dtype {name!r}: use one of auto, {', '.join(DTYPES)}")
-    if device.type == "cpu" and name != "float32":
-        raise UserError(f"dtype {name} is many times slower than float32 on a CPU: use float32 or auto")
-    return DTYPES[name]
-
-
-def widest_float(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 on Apple GPUs, which do not support float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def dtype_name(dtype: torch.dtype | str) -> str:
-    """Return the name of a dtype without "torch.", such as "float32"."""
-    return str(dtype).removeprefix("torch.")
 
 
 @contextmanager

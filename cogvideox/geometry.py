@@ -36,8 +36,9 @@ def video_frames(num_latents: int) -> int:
     return (num_latents - 1) * FRAME_RATIO + 1
 
 
-def latent_padding(num_latents: int, patch_t: int) -> int:
-    """Return how many latent frames to pad at the FRONT so that temporal patches fit: 21 with patches of 2 -> 1."""
+def num_padding_latents(num_latents: int, patch_t: int) -> int:
+    """Return how many latent frames to add in front, so that the total is a multiple of the temporal patch size
+    `patch_t`: 21 with patches of 2 -> 1."""
     return -num_latents % patch_t
 
 
@@ -51,7 +52,7 @@ def latent_shape(
     """
     check_size(height, width, ratio)
     num_latents = latent_frames(num_frames)
-    return num_latents + latent_padding(num_latents, patch_t), height // ratio, width // ratio
+    return num_latents + num_padding_latents(num_latents, patch_t), height // ratio, width // ratio
 
 
 def check_frame_count(num_frames: int, name: str = "num_frames") -> None:

@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> None:
     from cogvideox.dataset.latents.encode import encode_clips
     from cogvideox.dataset.latents.encode_plan import plan_encoding
     from cogvideox.dataset.latents.encode_workers import EncodeDevice
-    from cogvideox.device import choose_device, choose_dtype, dtype_name
+    from cogvideox.device import choose_device
+    from cogvideox.dtype import choose_dtype, dtype_name
     from cogvideox.formatting import format_bytes
 
     backend = "ray" if options.ray else "local"

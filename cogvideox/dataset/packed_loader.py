@@ -24,11 +24,12 @@ from cogvideox.dataset.prefetch import prefetch
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Columns
-from cogvideox.geometry import latent_padding
+from cogvideox.geometry import num_padding_latents
 from cogvideox.records import LatentSample, PackedBatch
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
+from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.position import check_learned_positions, token_grid
+from cogvideox.transformer.temporal_padding import prepend_padding
 from cogvideox.vae.posterior import Posterior
 
 _SAMPLE_STREAM = 0x73616D70  # separates this random stream from other uses of the seed
@@ -189,7 +190,7 @@ class PackedLoader:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())
         latents = posterior.sample(generator)[0] * self.scaling_factor
-        latents = repeat_first_frame(latents, latent_padding(latents.shape[1], self.transformer.patch[0]))
+        latents = prepend_padding(latents, num_padding_latents(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
         noise = torch.randn(latents.shape, generator=generator)
         image = self._image(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
@@ -229,7 +230,7 @@ def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, tex
     num_tokens = []
     for t, h, w in shapes.tolist():
         try:
-            grid = token_grid(transformer, t + latent_padding(t, transformer.patch[0]), h, w)
+            grid = token_grid(transformer, t + num_padding_latents(t, transformer.patch[0]), h, w)
             if transformer.use_learned_positional_embeddings:
                 check_learned_positions(transformer, grid, text_length)
         except UserError as error:

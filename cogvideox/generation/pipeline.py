@@ -15,11 +15,14 @@ from pathlib import Path
 from threading import RLock
 from typing import Unpack
 
+import numpy as np
 import torch
 
-from cogvideox.device import device_context, dtype_name, full_precision_convolutions
-from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.device import device_context, full_precision_convolutions
+from cogvideox.dtype import dtype_name
+from cogvideox.errors import UserError
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
+from cogvideox.generation.out_of_memory import none_if_out_of_memory, suggest_setting
 from cogvideox.generation.progress import Cancelled, OnStep, Progress
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import build_request, reopen_inputs, split_seeds
@@ -32,7 +35,7 @@ from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.generation.runner import Runner
 from cogvideox.generation.sampling.conditioning import resize_inputs
 from cogvideox.generation.setup import RESIDENT_HINT, choose_setup, load_model
-from cogvideox.generation.workload import next_setting, workload_of
+from cogvideox.generation.workload import workload_of
 from cogvideox.options import check_values, takes_options
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.ulysses import apply_ulysses
@@ -207,7 +210,6 @@ class CogVideoX:
                 be read.
         """
         inputs = resize_inputs(reopen_inputs(request) if inputs is None else inputs, request)
-        frames, out_of_memory = None, ""
         with (
             self._lock,
             device_context(self.device),
@@ -215,7 +217,8 @@ class CogVideoX:
             record_backends() as backends,
         ):
             metadata = self.sidecar(request).metadata()
-            try:
+
+            def generate_frames() -> np.ndarray:
                 runner = Runner(
                     model=self.model,
                     prompts=self._embedder.embed_request(request),
@@ -228,13 +231,14 @@ class CogVideoX:
                     slicing=self.model.vae_slicing(workload_of(request, self.spec)),
                     checkpoint=None if latents_file is None else LatentsCheckpoint(latents_file, metadata),
                 )
-                frames = runner.run(request, inputs)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not isinstance(self.model, PlacedModel):
-                    raise
-                out_of_memory = f"out of memory: {next_setting(self.model.plan, request)}"
-            if frames is None:  # raised outside the except block, whose traceback would keep tensors alive
-                raise UserError(out_of_memory)
+                return runner.run(request, inputs)
+
+            if isinstance(self.model, PlacedModel):
+                frames = none_if_out_of_memory(generate_frames)
+                if frames is None:
+                    raise UserError(f"out of memory: {suggest_setting(self.model.plan, request)}")
+            else:
+                frames = generate_frames()
         if backends and backends != {"default"}:
             metadata["attention"] = ", ".join(sorted(backends))
         return Video(frames, fps=request.fps, metadata=metadata)

@@ -14,16 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.dtype import check_finite
+from cogvideox.errors import UserError
 from cogvideox.generation import long_video
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
+from cogvideox.generation.out_of_memory import none_if_out_of_memory, smaller_slicing
 from cogvideox.generation.progress import OnStep, Progress, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import Request
 from cogvideox.generation.sampling.conditioning import Conditioning, encode, image_scale
-from cogvideox.generation.sampling.denoise import check_finite, denoise
-from cogvideox.generation.workload import smaller_slicing
+from cogvideox.generation.sampling.denoise import denoise
 from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
@@ -156,27 +157,28 @@ class Runner:
         decode_sliced = partial(self._decode_frames, latents, num_frames, report)
         return self._with_smaller_slices(decode_sliced, latents.shape[3])
 
-    def _with_smaller_slices(self, work: Callable[..., Result], num_rows: int) -> Result:
-        """Return `work(slicing=...)`; on out of memory, retry with smaller slices, which give the same result.
+    def _with_smaller_slices(self, process: Callable[..., Result], num_rows: int) -> Result:
+        """Return `process(slicing=...)`; on out of memory, retry with smaller slices, which give the same result.
+
+        Ranks do not retry, because all of them would have to agree.
 
         Args:
             num_rows: height of the latents, the maximum number of strips.
         """
-        slicing: VAESlicing | None = self.slicing
-        while slicing is not None:
-            try:
-                return work(slicing=slicing)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.ranks is not None:
-                    raise
-            # Retry outside the except block: the exception keeps the tensors of the failed attempt alive.
-            slicing = smaller_slicing(slicing, num_rows)
+        if self.ranks is not None:
+            return process(slicing=self.slicing)
+        slicing = self.slicing
+        while (result := none_if_out_of_memory(partial(process, slicing=slicing))) is None:
             free_cached_memory(self.device)
-            if slicing is not None:
-                warnings.warn(f"out of memory in the VAE; trying again in {slicing.strips} strips", stacklevel=2)
-        raise UserError(
-            "out of memory in the VAE even in its smallest strips: use fewer frames or a smaller height and width"
-        )
+            smaller = smaller_slicing(slicing, num_rows)
+            if smaller is None:
+                raise UserError(
+                    "out of memory in the VAE even in its smallest strips: use fewer frames or a smaller height and "
+                    "width"
+                )
+            slicing = smaller
+            warnings.warn(f"out of memory in the VAE; trying again in {slicing.strips} strips", stacklevel=2)
+        return result
 
     def _decode_frames(
         self, latents: Float[Tensor, "1 c t h w"], num_frames: int, report: OnStep, *, slicing: VAESlicing

@@ -5,13 +5,16 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from cogvideox.device import choose_device, choose_dtype, dtype_name
-from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.device import choose_device
+from cogvideox.dtype import choose_dtype, dtype_name
+from cogvideox.errors import UserError
+from cogvideox.generation.out_of_memory import none_if_out_of_memory, suggest_setting
 from cogvideox.generation.request.request import LoadOptions, Request
-from cogvideox.generation.workload import default_workload, largest_workload, next_setting
+from cogvideox.generation.workload import default_workload, largest_workload
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.hardware import detect_hardware
@@ -81,14 +84,9 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
     Raises:
         UserError: a file is missing or damaged; out of memory.
     """
-    model = None
-    try:
-        model = place_model(spec, setup.plan, setup.device, setup.dtype)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    if model is None:  # raised outside the except block, whose traceback would keep tensors alive
-        raise UserError(f"out of memory while loading the model: {next_setting(setup.plan)}")
+    model = none_if_out_of_memory(partial(place_model, spec, setup.plan, setup.device, setup.dtype))
+    if model is None:
+        raise UserError(f"out of memory while loading the model: {suggest_setting(setup.plan)}")
     if setup.float8:
         to_float8(model.transformer)
     if setup.compile:

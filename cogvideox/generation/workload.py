@@ -1,14 +1,11 @@
-"""Workload of a request for the memory planner, and fallbacks after an out-of-memory error. Imports no torch."""
+"""Workload of a request, from which the memory planner estimates memory and time. Imports no torch."""
 
 from collections.abc import Sequence
 
 from cogvideox import geometry
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_spec import ModelSpec
-from cogvideox.pretrained.offload.plan import MemoryPlan, Workload
-from cogvideox.pretrained.offload.vae_cost import VAESlicing
-
-MAX_STRIPS = 32
+from cogvideox.pretrained.offload.plan import Workload
 
 
 def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
@@ -34,7 +31,7 @@ def workload_of(request: Request, spec: ModelSpec) -> Workload:
         num_frames=window_frames if chained else request.num_frames,
         height=request.height,
         width=request.width,
-        num_inference_steps=request.num_steps,
+        num_inference_steps=request.num_denoising_steps,
         window_frames=window_frames,
         # With `invert`, the input video is denoised in the same batch.
         batch_size=(2 if request.guided and not sequential else 1) * (2 if request.invert else 1),
@@ -58,26 +55,3 @@ def default_workload(spec: ModelSpec) -> Workload:
         num_prompts=num_texts,
         num_input_frames=int(spec.transformer.takes_image),
     )
-
-
-def next_setting(plan: MemoryPlan, request: Request | None = None) -> str:
-    """Suggest a setting after an out-of-memory error.
-
-    Args:
-        request: the request being generated; None while the model was loading.
-    """
-    if plan.strategy != "group_offload":
-        return "load the model with memory='low' (--memory low)"
-    if request is None:
-        return "close other programs that use it"
-    if request.guided and not request.sequential_guidance:
-        return "use sequential_guidance, which halves the activations"
-    return "use fewer frames, a window, or a smaller height and width"
-
-
-def smaller_slicing(slicing: VAESlicing, num_rows: int) -> VAESlicing | None:
-    """Return the next VAE memory mode that uses less memory: strips of half the height, down to one row of latents,
-    then offloading; None if there is none."""
-    if slicing.strips < num_rows and slicing.strips < MAX_STRIPS:
-        return VAESlicing(min(2 * slicing.strips, num_rows), slicing.offload)
-    return None if slicing.offload else VAESlicing(slicing.strips, True)

@@ -1,4 +1,4 @@
-"""Image conditioning: noise on the image, padding of image latents and of frames (paper section 2.2, appendix D).
+"""Image conditioning of image-to-video models: noise on the image, and its latents (paper, appendix D).
 
 Axes, after any others: c latent channels, t h w latent frames, height and width.
 """
@@ -12,7 +12,7 @@ IMAGE_NOISE_LOG_MEAN, IMAGE_NOISE_LOG_STD = -3.0, 0.5
 
 
 def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Float[Tensor, "num 3 1 h w"]:
-    """Return noisy copies of a conditioning image in -1..1, for image-to-video training (paper, appendix D).
+    """Return noisy copies of a conditioning image in -1..1, for training (paper, appendix D).
 
     The noise is Gaussian, with a log-normal scale per copy. It keeps the model from copying the image into every frame.
 
@@ -26,15 +26,9 @@ def add_image_noise(image: Float[Tensor, "3 1 h w"], num: int, key: str) -> Floa
 
 
 def pad_image_latents(image: Float[Tensor, "*batch c 1 h w"], num_latents: int) -> Float[Tensor, "*batch c t h w"]:
-    """Image latents as the first of `num_latents` frames, followed by zeros (paper, appendix D).
+    """Return image latents as the first of `num_latents` frames, followed by zeros (paper, appendix D).
 
-    If frames are padded to whole temporal patches (`repeat_first_frame`), the image is the first of the padded ones.
+    With temporal padding (`temporal_padding`), the image is the first padding frame.
     """
     later = image.new_zeros(*image.shape[:-3], num_latents - 1, *image.shape[-2:])
     return torch.cat((image, later), dim=-3)
-
-
-def repeat_first_frame(latents: Float[Tensor, "*batch c t h w"], num_missing: int) -> Float[Tensor, "*batch c _t h w"]:
-    """Repeat the first frame `num_missing` times in front, as in training of the 1.5 models (paper section 2.2)."""
-    first = latents.narrow(-3, 0, 1)
-    return torch.cat([first] * num_missing + [latents], dim=-3)

@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cogvideox.device import deterministic_algorithms, full_precision_convolutions, widest_float
+from cogvideox.device import deterministic_algorithms, full_precision_convolutions
+from cogvideox.dtype import widest_float
 from cogvideox.text.encoder import position_buckets
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for

@@ -118,8 +118,9 @@ class Request:
         return "image" if self.image is not None else "text"
 
     @property
-    def num_steps(self) -> int:
-        """The denoising steps actually run: `num_inference_steps` times `strength`, rounded down."""
+    def num_denoising_steps(self) -> int:
+        """Number of denoising steps: `num_inference_steps`, or in video-to-video generation that number times
+        `strength`, rounded down."""
         return int(self.num_inference_steps * (1.0 if self.strength is None else self.strength))
 
     @property

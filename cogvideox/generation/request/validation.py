@@ -146,7 +146,7 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
     if request.strength is not None:
         if request.extend or request.invert:
             raise UserError("strength applies to a video that is regenerated, not with extend or invert: leave it out")
-        if request.num_steps < 1:
+        if request.num_denoising_steps < 1:
             raise UserError(
                 f"strength={request.strength:g} leaves none of {request.num_inference_steps} steps; the nearest is "
                 f"{math.ceil(1000 / request.num_inference_steps) / 1000:g}"

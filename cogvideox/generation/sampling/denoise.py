@@ -14,6 +14,7 @@ from cogvideox.diffusion import guidance
 from cogvideox.diffusion.objective import add_noise
 from cogvideox.diffusion.samplers import SAMPLERS, ddim_invert, initial_noise
 from cogvideox.diffusion.timesteps import trailing
+from cogvideox.dtype import check_finite
 from cogvideox.errors import UserError
 from cogvideox.generation.progress import OnStep, Progress, Stage, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
@@ -31,7 +32,8 @@ from cogvideox.generation.sampling.step_cache import StepCache
 from cogvideox.parallel.cfg_parallel import parallelize_cfg
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
-from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
+from cogvideox.transformer.image_conditioning import pad_image_latents
+from cogvideox.transformer.temporal_padding import prepend_padding
 from cogvideox.vae.model import CausalVAE
 
 
@@ -65,9 +67,9 @@ def denoise(
     config, schedule = model.transformer.config, model.schedule
     patch_t, ratio = config.patch_size_t or 1, model.vae.config.spatial_compression_ratio
     size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
-    # The 1.5 models patchify pairs of frames. Padding to whole pairs is added in front and dropped at the end.
-    padding = size[0] - geometry.latent_frames(num_frames)
-    times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_steps :]
+    num_padding = size[0] - geometry.latent_frames(num_frames)
+    # Video-to-video: the last `strength` of the steps, which start from the input video with noise.
+    times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_denoising_steps :]
     windows = _windows(request, size[0], patch_t)
     scale = _guidance_scale(request, len(times), schedule.num_train_timesteps)
     guided_steps = range(*(round(fraction * len(times)) for fraction in request.guidance_interval))
@@ -81,10 +83,10 @@ def denoise(
         device=device,
         dtype=dtype,
     )
-    on_step = partial(_report_step, report, model.vae, padding)
+    on_step = partial(_report_step, report, model.vae, num_padding)
 
     x = initial_noise((1, config.out_channels, *size), generator, device)
-    start = None if conditioning.start is None else repeat_first_frame(conditioning.start, padding)
+    start = None if conditioning.start is None else prepend_padding(conditioning.start, num_padding)
     velocity_model: VelocityModel
     if start is not None and prompts.null is not None:
         unconditional = Denoiser([bind()], prompts.null)
@@ -110,7 +112,7 @@ def denoise(
         guided_steps=guided_steps,
         windows=windows,
         weights=window_weights(windows, patch_t, device),
-        known=None if conditioning.known is None else repeat_first_frame(conditioning.known, padding),
+        known=None if conditioning.known is None else prepend_padding(conditioning.known, num_padding),
         schedule=schedule,
     )
     options = {} if request.eta is None else {"eta": request.eta}
@@ -118,25 +120,14 @@ def denoise(
         denoiser, x, times, schedule, generator=generator, on_step=partial(on_step, "denoise"), **options
     )
     check_finite(latents, dtype)
-    return latents[:, :, padding:]
-
-
-def check_finite(x: Tensor, dtype: torch.dtype) -> None:
-    """Check for NaN and infinity, which would decode to black or arbitrary pixels.
-
-    Raises:
-        UserError: the tensor contains some; activations exceeded the range of `dtype`.
-    """
-    if not torch.isfinite(x).all():
-        wider = "dtype float32 or bfloat16, or " if dtype == torch.float16 else ""
-        raise UserError(f"the model produced values out of the range of {dtype}: use {wider}a smaller guidance_scale")
+    return latents[:, :, num_padding:]
 
 
 def _report_step(
-    report: OnStep, vae: CausalVAE, padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
+    report: OnStep, vae: CausalVAE, num_padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
 ) -> None:
     """Report a finished step. The arguments from `i` on are those of `diffusion.samplers.OnStep`."""
-    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, padding:])))
+    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, num_padding:])))
 
 
 def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:

@@ -9,7 +9,7 @@ from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.geometry import latent_padding
+from cogvideox.geometry import num_padding_latents
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -20,8 +20,9 @@ from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import TrainingRun
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.transformer.config import GridRule
-from cogvideox.transformer.image_conditioning import pad_image_latents, repeat_first_frame
+from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.temporal_padding import prepend_padding
 
 MAX_CLIPS = 64
 """At most this many held-out clips are used."""
@@ -48,7 +49,7 @@ def validation_loss(
     for i in range(num):
         clip = store[i]
         x0 = clip.mean[None].float() * spec.vae.scaling_factor
-        x0 = repeat_first_frame(x0, latent_padding(x0.shape[2], model.config.patch[0]))
+        x0 = prepend_padding(x0, num_padding_latents(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         noised = add_noise(x0, noise, t, schedule)

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.device import widest_float
+from cogvideox.dtype import widest_float
 
 Strip = Float[Tensor, "b c t _ w"]
 

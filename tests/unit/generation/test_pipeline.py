@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import cogvideox
-from cogvideox.device import choose_device, choose_dtype
+from cogvideox.device import choose_device
+from cogvideox.dtype import check_finite, choose_dtype
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
 from cogvideox.generation.request.sidecar import Sidecar
-from cogvideox.generation.sampling.denoise import check_finite
 from cogvideox.pretrained.model_folder import load
 from cogvideox.transformer import attention_backends
 from cogvideox.transformer.attention_backends import AttentionBackend
