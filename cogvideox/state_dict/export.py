@@ -1,4 +1,4 @@
-"""Export of state dicts with another code base's names. Tensors are split, cast and written one at a time."""
+"""Export of state dicts under another code base's names. Tensors are split, cast and written one at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ def save_external(
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
 ) -> None:
-    """Write tensors with internal names to a safetensors file with external names (see `safetensors_io.write_state`).
+    """Write tensors with internal names to a safetensors file under external names (see `safetensors_io.write_state`).
 
     Args:
         meta: shapes and dtypes of the internal tensors, on the meta device.
         dtype: dtype in the file; None keeps the dtype of each tensor. Integers are never cast.
 
     Raises:
-        UserError: see `safetensors_io.save_state`; also anything that the iterator of tensors raises.
+        UserError: see `safetensors_io.save_state`. Errors of the iterator `tensors` are passed on.
     """
     write_state(
         external_meta(meta, rules, dtype),

@@ -8,9 +8,9 @@ and a trailing `.*` matches the rest of the name, so one rule covers the weights
         Merge(("transformer_blocks.{n}.attn1.to_q.*", ...to_k.*, ...to_v.*), "blocks.{n}.attention.qkv.*"),
     ]
 
-Both sides of a rule have the same placeholders and its two tensor functions are inverses, so
+Both sides of a rule have the same placeholders, and its two tensor functions are inverses. So
 `to_external(to_internal(state, rules), rules)` equals `state` (tests/laws/test_keymap_inverts.py). Names that match no
-rule, and tensors of an incomplete merge, pass through unchanged: strict loading then reports them.
+rule and tensors of an incomplete merge are left unchanged, and strict loading reports them.
 """
 
 import re
@@ -30,7 +30,7 @@ class Rule:
 
     Attributes:
         external: name patterns of the external tensors.
-        internal: name pattern of the internal tensor.
+        internal: name pattern of the single internal tensor.
         join: builds the internal tensor from the external ones, passed in the order of `external`.
         split: the inverse of `join`.
         join_copies: whether `join` allocates memory rather than returning a view of its input.
@@ -56,18 +56,18 @@ class Rule:
 
 def Rename(external: str, internal: str) -> Rule:
     """Rename a tensor."""
-    return Rule((external,), internal, join=lambda parts: parts[0], split=lambda whole: (whole,), join_copies=False)
+    return Rule((external,), internal, join=lambda parts: parts[0], split=lambda tensor: (tensor,), join_copies=False)
 
 
 def Reshape(
     external: str, internal: str, to_internal: Callable[[Tensor], Tensor], to_external: Callable[[Tensor], Tensor]
 ) -> Rule:
-    """Rename a tensor and change its layout; the two functions return views and are inverses."""
+    """Rename a tensor and change its shape or layout; the two functions are inverses and return views."""
     return Rule(
         (external,),
         internal,
         join=lambda parts: to_internal(parts[0]),
-        split=lambda whole: (to_external(whole),),
+        split=lambda tensor: (to_external(tensor),),
         join_copies=False,
     )
 
@@ -78,7 +78,7 @@ def Merge(external: Sequence[str], internal: str, dim: int = 0) -> Rule:
         tuple(external),
         internal,
         join=lambda parts: _cat(parts, dim),
-        split=lambda whole: _chunk(whole, len(external), dim),
+        split=lambda merged: _chunk(merged, len(external), dim),
         split_is_view=True,
     )
 
@@ -104,8 +104,8 @@ def Interleave(
         chunks = [_chunk(part, num_chunks, dim) for part in parts]
         return _cat([chunks[source][chunk] for source, chunk in order], dim)
 
-    def split(whole: Tensor) -> list[Tensor]:
-        chunks = dict(zip(order, _chunk(whole, len(order), dim), strict=True))
+    def split(merged: Tensor) -> list[Tensor]:
+        chunks = dict(zip(order, _chunk(merged, len(order), dim), strict=True))
         return [_cat([chunks[source, chunk] for chunk in range(num_chunks)], dim) for source in range(len(external))]
 
     return Rule(tuple(external), internal, join, split)
@@ -120,10 +120,10 @@ def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
         rule, names, internal_name = _match_external(name, rules)
-        if rule is None or not all(other in state for other in names):
+        if rule is None or not all(part in state for part in names):
             _add(converted, name, tensor)
         elif name == names[0]:  # the tensors of a merge are joined when the first one is reached
-            _add(converted, internal_name, _apply(rule.join, [state[other] for other in names], names))
+            _add(converted, internal_name, _apply(rule.join, [state[part] for part in names], names))
     return converted
 
 
@@ -160,7 +160,7 @@ def join_tensor(name: str, rules: Sequence[Rule], parts: Sequence[Tensor]) -> Te
 
 
 def join_into(name: str, rules: Sequence[Rule], parts: Sequence[Tensor], out: Tensor) -> None:
-    """Write the internal tensor `name` into `out`, casting while copying. Merging needs no temporary tensor.
+    """Write the internal tensor `name` into `out`, casting while copying. Merges allocate no temporary tensor.
 
     Raises:
         UserError: the shapes of the parts do not match.
@@ -181,16 +181,16 @@ def join_copies(name: str, rules: Sequence[Rule]) -> bool:
 
 
 def _match_external(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...], str]:
-    """Find the first rule that matches an external name; return it, all of its external names and its internal name."""
+    """Find the first rule that matches an external name. Return it, its external names and its internal name."""
     for rule in rules:
         for pattern in rule.external:
             if (fields := _match(pattern, name)) is not None:
-                return rule, tuple(_fill(other, fields) for other in rule.external), _fill(rule.internal, fields)
+                return rule, tuple(_fill(part, fields) for part in rule.external), _fill(rule.internal, fields)
     return None, (name,), name
 
 
 def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
-    """Find the first rule that matches an internal name; return it and all of its external names."""
+    """Find the first rule that matches an internal name. Return it and its external names."""
     for rule in rules:
         if (fields := _match(rule.internal, name)) is not None:
             return rule, tuple(_fill(pattern, fields) for pattern in rule.external)
@@ -198,7 +198,7 @@ def _match_internal(name: str, rules: Iterable[Rule]) -> tuple[Rule | None, tupl
 
 
 def _chunk(tensor: Tensor, num_chunks: int, dim: int) -> tuple[Tensor, ...]:
-    """Split into equal chunks; `Tensor.chunk` alone may silently return fewer or unequal chunks."""
+    """Split into equal chunks. `Tensor.chunk` may silently return fewer or unequal chunks."""
     if tensor.shape[dim] % num_chunks:
         raise ValueError(f"{tensor.shape[dim]} is not a multiple of {num_chunks}")
     return tensor.chunk(num_chunks, dim)
@@ -207,10 +207,10 @@ def _chunk(tensor: Tensor, num_chunks: int, dim: int) -> tuple[Tensor, ...]:
 def _cat(parts: Sequence[Tensor], dim: int) -> Tensor:
     if not parts[0].is_meta:
         return torch.cat(tuple(parts), dim)
-    # On the meta device torch.cat imports the compiler, which takes a second.
+    # On the meta device, torch.cat imports the compiler, which takes a second.
     shape = list(parts[0].shape)
-    rest = [[*part.shape[:dim], *part.shape[dim + 1 :]] for part in parts]
-    if any(other != rest[0] for other in rest):
+    other_sizes = [[*part.shape[:dim], *part.shape[dim + 1 :]] for part in parts]
+    if any(sizes != other_sizes[0] for sizes in other_sizes):
         raise ValueError("sizes differ in a dimension other than the concatenated one")
     shape[dim] = sum(part.shape[dim] for part in parts)
     return torch.empty(shape, dtype=reduce(torch.promote_types, (part.dtype for part in parts)), device="meta")
@@ -237,28 +237,28 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}|\.\*$")
 
 
 def _placeholders(pattern: str) -> set[str]:
-    return {found.group() for found in _PLACEHOLDER.finditer(pattern)}
+    return {match.group() for match in _PLACEHOLDER.finditer(pattern)}
 
 
 @lru_cache(maxsize=4096)
 def _compile(pattern: str) -> re.Pattern[str]:
     expression, position, seen = "", 0, set()
-    for found in _PLACEHOLDER.finditer(pattern):
-        expression += re.escape(pattern[position : found.start()])
-        field = found.group(1)
+    for match in _PLACEHOLDER.finditer(pattern):
+        expression += re.escape(pattern[position : match.start()])
+        field = match.group(1)
         if field is None:
-            expression += r"\.(?P<_rest>.+)"
+            expression += r"\.(?P<_suffix>.+)"
         else:
             expression += f"(?P={field})" if field in seen else rf"(?P<{field}>\d+)"
             seen.add(field)
-        position = found.end()
+        position = match.end()
     return re.compile(expression + re.escape(pattern[position:]))
 
 
 def _match(pattern: str, name: str) -> dict[str, str] | None:
-    found = _compile(pattern).fullmatch(name)
-    return None if found is None else found.groupdict()
+    match = _compile(pattern).fullmatch(name)
+    return None if match is None else match.groupdict()
 
 
 def _fill(pattern: str, fields: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda found: fields[found.group(1)] if found.group(1) else f".{fields['_rest']}", pattern)
+    return _PLACEHOLDER.sub(lambda match: fields[match[1]] if match[1] else f".{fields['_suffix']}", pattern)

@@ -1,8 +1,9 @@
 """Lazy state dicts: names, shapes and dtypes are available immediately, values are read on demand.
 
-Every page read from a memory-mapped file counts towards the process's memory until the file is unmapped. So tensors to
-keep are views of a persistent mapping (`state[name]`, no copy), and tensors that are only cast, joined or copied come
-from a transient mapping, which is reopened after a number of bytes (`state.read_transient(name)`).
+Every page read from a memory-mapped file counts towards the process's memory until the file is unmapped. So
+`state[name]` returns a view of a persistent mapping, without a copy, for tensors to keep. `state.read_transient(name)`
+returns a view of a transient mapping, which is reopened after a number of bytes, for tensors that are cast, joined or
+copied.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ class MappedFile:
         self._num_read = 0
 
     def read_persistent(self, key: str) -> Tensor:
-        """Return a view of the file that stays valid."""
+        """Return a view of the file that remains valid."""
         if self._persistent is None:
             self._persistent = self._open()
         return self._persistent(key)
@@ -64,7 +65,7 @@ class LazyStateDict(Mapping[str, Tensor]):
         self.meta = dict(meta)
         self.metadata = dict(metadata or {})
         self._locations = dict(locations)
-        self._last: MappedFile | None = None
+        self._last_file: MappedFile | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         file, key = self._locations[name]
@@ -79,18 +80,18 @@ class LazyStateDict(Mapping[str, Tensor]):
     def read_transient(self, name: str) -> Tensor:
         """Return a tensor that is valid only until the next call; the caller must copy it to keep it."""
         file, key = self._locations[name]
-        if self._last is not None and self._last is not file:
-            self._last.release()
-        self._last = file
+        if self._last_file is not None and self._last_file is not file:
+            self._last_file.release()
+        self._last_file = file
         return file.read_transient(key)
 
     def release(self) -> None:
         """Unmap the transient mapping, which frees the pages read from it."""
-        if self._last is not None:
-            self._last.release()
+        if self._last_file is not None:
+            self._last_file.release()
 
     def select(self, names: Mapping[str, str]) -> "LazyStateDict":
-        """Select a subset of the tensors under new names. `names` maps new names to current ones."""
+        """Return a subset of the tensors under new names. `names` maps new names to current ones."""
         return LazyStateDict(
             {new: self.meta[old] for new, old in names.items()},
             {new: self._locations[old] for new, old in names.items()},

@@ -102,7 +102,7 @@ def write_state(
         meta: shapes and dtypes of all tensors, on the meta device.
 
     Raises:
-        UserError: see `save_state`; also anything that the iterator raises.
+        UserError: see `save_state`. Errors of the iterator `tensors` are passed on.
         ValueError: the tensors do not match `meta`.
     """
     path = Path(path)
@@ -131,7 +131,7 @@ def write_state(
             file.seek(offset)
             file.write(_bytes(tensor))
         if offsets:
-            raise ValueError(f"tensors of meta that were not written: {sorted(offsets)}")
+            raise ValueError(f"`tensors` lacks {sorted(offsets)}, which are in `meta`")
     _remove_other_layout(path, names)
 
 
@@ -141,7 +141,7 @@ def _find_in_folder(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     if not files:
-        raise UserError(f"there are no weights in {folder}: no file name ends in {_SUFFIX}")
+        raise UserError(f"no weights found in {folder}: it must contain a {_SUFFIX} file")
     candidates = abbreviate([str(file) for file in files])
     raise UserError(f"{folder} contains several weights files: pass one of {candidates}")
 
@@ -151,30 +151,31 @@ def _open_shards(index: Path) -> LazyStateDict:
         weight_map: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
         files = [index.parent / name for name in names]
-        absent = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
-    if absent:
-        raise UserError(f"cannot read {index}: {pluralize(absent, 'shard')} missing next to it ({abbreviate(absent)})")
+        missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
+    if missing:
+        shards = f"{pluralize(missing, 'shard')} missing next to it ({abbreviate(missing)})"
+        raise UserError(f"cannot read {index}: {shards}")
     meta: dict[str, Tensor] = {}
     locations: dict[str, tuple[MappedFile, str]] = {}
     for name, path in zip(names, files, strict=True):
-        in_file, file, _ = _read_header(path)
+        shard_meta, file, _ = _read_header(path)
         listed = [key for key, shard in weight_map.items() if shard == name]
-        if absent := [key for key in listed if key not in in_file]:
-            tensors = f"{pluralize(absent, 'tensor')} ({abbreviate(absent)})"
-            raise UserError(f"cannot read {index}: {path.name} lacks {tensors}")
-        meta |= {key: in_file[key] for key in listed}
+        if missing := [key for key in listed if key not in shard_meta]:
+            tensors = f"{pluralize(missing, 'tensor')} missing in {path.name} ({abbreviate(missing)})"
+            raise UserError(f"cannot read {index}: {tensors}")
+        meta |= {key: shard_meta[key] for key in listed}
         locations |= {key: (file, key) for key in listed}
     return LazyStateDict(meta, locations)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
-    """Return a file's tensors on the meta device (shapes and dtypes), the reader of its values, and its metadata."""
+    """Return a file's tensors on the meta device (shapes and dtypes), the reader of their values, and its metadata."""
     with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")
         with path.open("rb") as file:
             if file.read(64).startswith(b"version https://git-lfs"):
-                raise UserError(f"cannot read {path}: it is a Git LFS pointer, not the weights: run git lfs pull")
+                raise UserError(f"cannot read {path}: it is a Git LFS pointer instead of the weights; run git lfs pull")
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
             if unsupported := [name for name, part in slices.items() if part.get_dtype() not in _DTYPES]:
@@ -224,7 +225,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _split_shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
-    """Split tensors into shards in order, starting a new shard if the next tensor would exceed `max_bytes`."""
+    """Split tensors into shards in order, starting a new shard when a tensor would exceed `max_bytes`."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in state.items():
@@ -237,10 +238,10 @@ def _split_shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[di
 
 
 def _remove_other_layout(path: Path, written: Sequence[str]) -> None:
-    """After writing a single file, remove old shards and their index, or vice versa, so that readers find only one."""
+    """Remove old shards and their index after writing a single file, or the reverse, so that one layout remains."""
     shard = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}\.safetensors")
-    for other in path.parent.iterdir():
-        is_index = other.name == path.stem + _INDEX_SUFFIX and len(written) == 1
-        is_weights = (other == path or shard.fullmatch(other.name)) and other.name not in written
+    for file in path.parent.iterdir():
+        is_index = file.name == path.stem + _INDEX_SUFFIX and len(written) == 1
+        is_weights = (file == path or shard.fullmatch(file.name)) and file.name not in written
         if is_index or is_weights:
-            other.unlink()
+            file.unlink()

@@ -41,9 +41,8 @@ def load_strict(
     """
     tensors = convert_tensors(state, module.state_dict(), where=where, rules=rules, dtype=dtype, device=device)
     module.load_state_dict(dict(tensors), assign=True)
-    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
-    if left:
-        raise ValueError(f"buffers that are not in the state dict are still on the meta device: {left}")
+    if meta_buffers := [name for name, buffer in module.named_buffers() if buffer.is_meta]:
+        raise ValueError(f"buffers that are not in the state dict are still on the meta device: {meta_buffers}")
 
 
 def convert_tensors(
@@ -85,7 +84,7 @@ def convert_into(
 ) -> None:
     """Fill the tensors of `out`, which keep their dtype and device, from those of `state`.
 
-    Tensors are cast and merged while copying, without temporary tensors.
+    Tensors are cast and merged during the copy, without temporary tensors.
 
     Raises:
         UserError: see `load_strict`. Invalid values are raised after the last tensor.
@@ -96,13 +95,13 @@ def convert_into(
     dtype = None
     for name in _in_file_order(out, state, rules):
         parts, target = [read_transient(state, part) for part in source_names(name, state, rules)], out[name]
-        if is_8_bit := any(part.itemsize < 2 for part in parts):  # torch cannot check 8-bit floats before the cast
+        if is_8_bit := any(part.itemsize < 2 for part in parts):  # torch can check 8-bit floats only after the cast
             join_into(name, rules, parts, target)
         checked = [target] if is_8_bit else parts
         if not all(_is_finite(part, target.dtype) for part in checked):
             overflows, dtype = all(_is_finite(part) for part in checked), target.dtype
             (too_large if overflows else non_finite).append(" + ".join(external_names(name, rules)))
-        if not is_8_bit:  # copy after the check: a copy to a GPU waits for running kernels
+        if not is_8_bit:  # copied after the check, because a copy to a GPU waits for running kernels
             join_into(name, rules, parts, target)
     _check_values(non_finite, too_large, where, dtype)
 
@@ -127,20 +126,20 @@ def find_mismatches(
     Raises:
         UserError: tensors to join have mismatched shapes.
     """
-    found = to_internal(meta_tensors(state), rules)
+    internal = to_internal(meta_tensors(state), rules)
     mismatches = []
-    missing = {part for name in expected if name not in found for part in external_names(name, rules)}
-    partners = missing & found.keys()  # the other tensors of an incomplete merge are present
-    if absent := sorted(missing - partners):
-        mismatches.append(f"{pluralize(absent, 'tensor')} missing ({abbreviate(absent)})")
-    if unexpected := sorted(found.keys() - expected.keys() - partners):
+    unresolved = {part for name in expected if name not in internal for part in external_names(name, rules)}
+    unmerged = unresolved & internal.keys()  # tensors of an incomplete merge keep their external names
+    if missing := sorted(unresolved - unmerged):
+        mismatches.append(f"{pluralize(missing, 'tensor')} missing ({abbreviate(missing)})")
+    if unexpected := sorted(internal.keys() - expected.keys() - unmerged):
         mismatches.append(f"{pluralize(unexpected, 'unexpected tensor')} ({abbreviate(unexpected)})")
     if misshapen := [
-        f"{' + '.join(external_names(name, rules))} is {_shape_of(found[name])}, not {_shape_of(expected[name])}"
+        f"{' + '.join(external_names(name, rules))} is {_shape_of(internal[name])}, not {_shape_of(expected[name])}"
         for name in expected
-        if name in found and _shape_of(found[name]) != _shape_of(expected[name])
+        if name in internal and _shape_of(internal[name]) != _shape_of(expected[name])
     ]:
-        mismatches.append(f"{pluralize(misshapen, 'tensor')} of another shape ({abbreviate(misshapen)})")
+        mismatches.append(f"{pluralize(misshapen, 'tensor')} with the wrong shape ({abbreviate(misshapen)})")
     return mismatches
 
 
@@ -160,21 +159,21 @@ def _convert(
 ) -> Tensor:
     sources = source_names(name, state, rules)
     stored = [(state.meta if isinstance(state, LazyStateDict) else state)[part] for part in sources]
-    kind = reduce(torch.promote_types, (part.dtype for part in stored))
-    kind = dtype if dtype is not None and kind.is_floating_point else kind
-    if keep and not join_copies(name, rules) and kind == stored[0].dtype and str(device or "cpu") == "cpu":
+    stored_dtype = reduce(torch.promote_types, (part.dtype for part in stored))
+    dtype = dtype if dtype is not None and stored_dtype.is_floating_point else stored_dtype
+    if keep and not join_copies(name, rules) and dtype == stored[0].dtype and str(device or "cpu") == "cpu":
         parts = [state[part] for part in sources]
     else:
-        # Move before casting, because a GPU casts faster; cast before joining, so that no temporary tensor is larger
+        # Move before casting, because a GPU casts faster. Cast before joining, so that no temporary tensor is larger
         # than the result.
-        parts = [read_transient(state, part).to(device=device).to(dtype=kind) for part in sources]
+        parts = [read_transient(state, part).to(device=device).to(dtype=dtype) for part in sources]
     return join_tensor(name, rules, parts).contiguous()
 
 
 def _in_file_order(expected: Iterable[str], state: Mapping[str, Tensor], rules: Sequence[Rule]) -> list[str]:
     """Sort names by file and position in the file, for sequential reads."""
-    at = {name: i for i, name in enumerate(state)}
-    return sorted(expected, key=lambda name: at[source_names(name, state, rules)[0]])
+    positions = {name: i for i, name in enumerate(state)}
+    return sorted(expected, key=lambda name: positions[source_names(name, state, rules)[0]])
 
 
 def _check_values(non_finite: Sequence[str], too_large: Sequence[str], where: str, dtype: torch.dtype | None) -> None:
@@ -192,7 +191,7 @@ def _check_values(non_finite: Sequence[str], too_large: Sequence[str], where: st
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Return whether all values are finite, including after a cast to `dtype`; one pass, without a mask tensor."""
+    """Return whether all values are finite, also after a cast to `dtype`. Takes one pass and no mask tensor."""
     if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
         return True
     return all(bool(extreme.to(dtype).isfinite()) for extreme in torch.aminmax(tensor))

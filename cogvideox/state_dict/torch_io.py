@@ -48,7 +48,7 @@ def open_pickle(path: str | Path) -> LazyStateDict:
         content = _find_state(_load(path), path)
         meta = {name: tensor.to("meta") for name, tensor in content.items()}
         size, is_mapped = path.stat().st_size, zipfile.is_zipfile(path)
-    # Tied weights count twice; an expanded view can have any size.
+    # Factor 4: tied weights count more than once. An expanded view could have any size.
     if (total := sum(tensor.nbytes for tensor in meta.values())) > 4 * size + 2**26:
         raise UserError(f"cannot read {path}: its tensors have {total:,} bytes, but the file has {size:,}")
     if empty := [name for name, tensor in content.items() if tensor.numel() == 0]:
@@ -73,8 +73,8 @@ def _load(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             if called := _calls(path, str(error)):
                 raise UserError(
-                    f"{path} is refused: reading it would run code ({abbreviate(called)}), which weights do not need; "
-                    "use a safetensors file of the same weights"
+                    f"cannot read {path}: it would run code ({abbreviate(called)}), which is not allowed in weights "
+                    "files; use a safetensors file of the same weights"
                 ) from error
             raise
 
@@ -86,8 +86,8 @@ def _check_records(path: Path) -> None:
     compressed = [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]
     if compressed or sum(record.file_size for record in records) > path.stat().st_size:
         raise UserError(
-            f"{path} is refused: it is a compressed archive, which may take any amount of memory; torch.save never "
-            "compresses"
+            f"cannot read {path}: compressed archives are not supported, because they may unpack to any size; save it "
+            "again with torch.save, which does not compress"
         )
 
 
@@ -102,7 +102,7 @@ def _safe_globals() -> list[Any]:
     """List the functions allowed in addition to torch's: they create plain values and have no side effects."""
     rebuild, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(name)) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
-    # numpy 2 moved these functions, so files may refer to them by either name.
+    # numpy 2 moved these functions, so files contain either name.
     both_names = [
         (function, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")

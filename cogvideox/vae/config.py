@@ -25,7 +25,7 @@ _FIXED: dict[str, Any] = {
     "use_post_quant_conv": False,
 }
 
-# Keys of the diffusers file that name a class for each level; one class is supported for each.
+# Keys of the diffusers file that list a class for each level, with the only supported class.
 _BLOCKS = {"down_block_types": "CogVideoXDownBlock3D", "up_block_types": "CogVideoXUpBlock3D"}
 
 
@@ -34,13 +34,13 @@ class VAEConfig:
     """Sizes of the VAE. The defaults are those of 2B, 215.6 M parameters.
 
     Raises:
-        UserError: a size below 1, widths that the norm groups do not divide, a temporal compression other than 4.
+        UserError: a size is below 1, a width is not divisible by `norm_num_groups`, or time is not compressed by 4.
     """
 
     in_channels: int = 3
     out_channels: int = 3
     block_out_channels: tuple[int, ...] = (128, 256, 256, 512)
-    """Channels of each encoder level; the decoder has them in reverse. Every level but the last halves space."""
+    """Channels of each encoder level, reversed in the decoder. Every level but the last halves height and width."""
     latent_channels: int = 16
     layers_per_block: int = 3
     """ResNet blocks of an encoder level; decoder levels have one more."""
@@ -49,14 +49,14 @@ class VAEConfig:
     norm_num_groups: int = 32
     temporal_compression_ratio: int = 4
     sample_height: int = 480
-    """Size of the training clips in pixels: used by diffusers' tiling and ignored here."""
+    """Size of the training clips in pixels. diffusers' tiling uses it; this package does not."""
     sample_width: int = 720
     scaling_factor: float = 1.15258426
-    """Factor between the VAE's latents and those of the transformer."""
+    """The transformer works on the VAE's latents multiplied by this factor."""
     invert_scale_latents: bool = False
-    """Image conditions are not scaled (1.5); see `image_scaling_factor`."""
+    """Latents of conditioning images are not scaled, as in CogVideoX 1.5; see `image_scaling_factor`."""
     force_upcast: bool = True
-    """Note in the diffusers file that float16 may overflow; ignored here."""
+    """Set in the diffusers file because float16 may overflow; not used by this package."""
 
     def __post_init__(self) -> None:
         sizes = {f"block_out_channels[{i}]": width for i, width in enumerate(self.block_out_channels)}
@@ -87,9 +87,10 @@ class VAEConfig:
 
     @property
     def image_scaling_factor(self) -> float:
-        """Factor between the VAE's latents of a conditioning image and those of the transformer.
+        """Factor by which the latents of a conditioning image are multiplied.
 
-        The original code of 1.5 does not scale them; diffusers divides by the scaling factor.
+        It is 1 with `invert_scale_latents`: the original code of 1.5 does not scale them (diffusers divides them by
+        `scaling_factor`).
         """
         return 1.0 if self.invert_scale_latents else self.scaling_factor
 
@@ -107,29 +108,29 @@ class VAEConfig:
         """Parse the content of a `vae/config.json`. Keys that start with an underscore are ignored.
 
         Raises:
-            UserError: an unknown key or an unsupported value.
+            UserError: a key is unknown or a value is not supported.
         """
-        chosen = {key: value for key, value in data.items() if not key.startswith("_")}
-        for key, only in _FIXED.items():
-            if chosen.pop(key, only) != only:
-                raise UserError(f"{_WHERE}: {key} is {data[key]!r}, but only {only!r} is supported")
-        blocks = {key: chosen.pop(key, None) for key in _BLOCKS}
-        ratio = chosen.get("temporal_compression_ratio")
+        fields = {key: value for key, value in data.items() if not key.startswith("_")}
+        for key, supported in _FIXED.items():
+            if fields.pop(key, supported) != supported:
+                raise UserError(f"{_WHERE}: {key} is {data[key]!r}, but only {supported!r} is supported")
+        block_types = {key: fields.pop(key, None) for key in _BLOCKS}
+        ratio = fields.get("temporal_compression_ratio")
         if isinstance(ratio, float) and ratio.is_integer():  # diffusers types this field as a float
-            chosen["temporal_compression_ratio"] = int(ratio)
-        config = from_dict(cls, chosen, where=_WHERE)
-        for key, only in config._blocks().items():
-            if blocks[key] not in (None, only):
-                raise UserError(f"{_WHERE}: {key} is {blocks[key]!r}, but only {only!r} is supported")
+            fields["temporal_compression_ratio"] = int(ratio)
+        config = from_dict(cls, fields, where=_WHERE)
+        for key, supported in config._block_types().items():
+            if block_types[key] not in (None, supported):
+                raise UserError(f"{_WHERE}: {key} is {block_types[key]!r}, but only {supported!r} is supported")
         return config
 
     def to_diffusers(self) -> dict[str, Any]:
-        """The content of `vae/config.json` that `diffusers.AutoencoderKLCogVideoX` reads."""
-        own = {**asdict(self), "block_out_channels": list(self.block_out_channels)}
-        return {"_class_name": DIFFUSERS_CLASS, **own, **self._blocks(), **_FIXED}
+        """Return the content of a `vae/config.json` for `diffusers.AutoencoderKLCogVideoX`."""
+        fields = {**asdict(self), "block_out_channels": list(self.block_out_channels)}
+        return {"_class_name": DIFFUSERS_CLASS, **fields, **self._block_types(), **_FIXED}
 
-    def _blocks(self) -> dict[str, list[str]]:
-        return {key: [kind] * len(self.block_out_channels) for key, kind in _BLOCKS.items()}
+    def _block_types(self) -> dict[str, list[str]]:
+        return {key: [block_type] * len(self.block_out_channels) for key, block_type in _BLOCKS.items()}
 
 
 @dataclass(frozen=True)
@@ -142,38 +143,38 @@ class LossWeights:
     l1: float = 1.0
     l2: float = 1.0
     perceptual: float = 0.0
-    """Weight of LPIPS or, without its weight files, of random features (`losses.perceptual`)."""
+    """Weight of the perceptual term: LPIPS or, without its weight files, random features (`losses.perceptual`)."""
     kl: float = 2e-4
     gan: float = 0.0
-    """Weight of the adversarial term, on top of its adaptive weight (`losses.discriminator.adaptive_weight`)."""
+    """Weight of the GAN loss, multiplied by the adaptive weight (`losses.discriminator.adaptive_weight`)."""
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Sizes of the discriminator. With the default levels it has one logit for each latent position.
+    """Sizes of the discriminator. With the default number of levels it outputs one logit per latent position.
 
     Raises:
-        UserError: a size below 1, or more temporal levels than levels.
+        UserError: a size is below 1, or there are more temporal levels than levels.
     """
 
     width: int = 64
-    """Channels at full size; each level doubles them."""
+    """Channels at full resolution; each level doubles them."""
     max_width: int = 512
     """Maximum number of channels."""
     num_levels: int = 3
-    """Levels, each of which halves height and width."""
+    """Number of levels; each one halves height and width."""
     num_temporal_levels: int = 2
     """Number of levels that halve time, counted from the first."""
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("max_width", 1), ("num_levels", 1), ("num_temporal_levels", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} of the discriminator must be {least} or more")
-        most = min(self.num_levels, FRAME_RATIO.bit_length() - 1)
-        if self.num_temporal_levels > most:
+        for name, minimum in (("width", 1), ("max_width", 1), ("num_levels", 1), ("num_temporal_levels", 0)):
+            if getattr(self, name) < minimum:
+                raise UserError(f"{name}={getattr(self, name)} of the discriminator must be {minimum} or more")
+        maximum = min(self.num_levels, FRAME_RATIO.bit_length() - 1)
+        if self.num_temporal_levels > maximum:
             raise UserError(
-                f"num_temporal_levels={self.num_temporal_levels} of the discriminator must be {most} or less: there "
-                f"are {self.num_levels} levels, and clips have {FRAME_RATIO}k+1 frames"
+                f"num_temporal_levels={self.num_temporal_levels} of the discriminator must be {maximum} or less: "
+                f"num_levels={self.num_levels}, and clips have {FRAME_RATIO}k+1 frames"
             )
 
 
@@ -184,4 +185,4 @@ PRESETS: dict[str, Callable[[], VAEConfig]] = {
     "1.5-5b": lambda: VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
     "1.5-5b-i2v": lambda: VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
 }
-"""The five official models. The shapes of their weights are equal; the scale of their latents differs."""
+"""The VAEs of the five official models. Their weights have equal shapes, but their latents differ in scale."""

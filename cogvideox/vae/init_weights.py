@@ -10,7 +10,7 @@ from cogvideox.vae.model import CausalVAE
 
 @torch.no_grad()
 def init_weights(vae: CausalVAE, generator: torch.Generator | None = None) -> None:
-    """Initialize the weights, such that a small VAE learns from its first hundred steps on.
+    """Initialize the weights so that a small VAE already learns in its first hundred steps.
 
     | part                    | weight                                       | bias                               |
     |-------------------------|----------------------------------------------|------------------------------------|
@@ -60,6 +60,6 @@ def rescale_latents(vae: CausalVAE, factors: Float[Tensor, " z"]) -> None:
     mean_bias, logvar_bias = encoder_out.bias.chunk(2)  # pyrefly: ignore[missing-attribute]
     mean_bias.mul_(factors)
     logvar_bias.add_(2.0 * factors.log())
-    readers = [vae.decoder.conv_in, *(m.modulation for m in vae.decoder.modules() if isinstance(m, LatentNorm))]
-    for layer in readers:
+    latent_layers = [vae.decoder.conv_in, *(m.modulation for m in vae.decoder.modules() if isinstance(m, LatentNorm))]
+    for layer in latent_layers:
         layer.weight.div_(factors.view(1, -1, 1, 1, 1))

@@ -12,7 +12,7 @@ _RESNETS = {
 
 
 def _latent_norm(external: str, internal: str) -> list[Rule]:
-    """Rules of a decoder norm, whose two 1x1x1 convolutions of the latents are one tensor here."""
+    """Rules for a decoder norm; its two 1x1x1 convolutions of the latents become one tensor."""
     return [
         Rename(f"{external}.norm_layer.*", f"{internal}.norm.*"),
         Merge((f"{external}.conv_y.conv.*", f"{external}.conv_b.conv.*"), f"{internal}.modulation.*", dim=0),
@@ -30,9 +30,9 @@ def _resnet(external: str, internal: str, shortcut: str) -> list[Rule]:
     return [*rules, Rename(f"{external}.{shortcut}.*", f"{internal}.conv_shortcut.*")]
 
 
-def _ends() -> list[Rule]:
-    """Rules of the first and last layers, whose names are the same in diffusers and SAT."""
-    names = [f"{half}.{name}" for half in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
+def _input_and_output_layers() -> list[Rule]:
+    """Rules for the first and last layers, which have the same names in diffusers and SAT."""
+    names = [f"{network}.{name}" for network in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
     norm = _latent_norm("decoder.norm_out", "decoder.norm_out")
     return [*(Rename(f"{name}.conv.*", f"{name}.*") for name in names), *norm]
 
@@ -42,7 +42,7 @@ def _keymap() -> list[Rule]:
         *(rule for external, internal in _RESNETS.items() for rule in _resnet(external, internal, "conv_shortcut")),
         Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"),
         Rename("decoder.up_blocks.{n}.upsamplers.0.conv.*", "decoder.levels.{n}.resample.conv.*"),
-        *_ends(),
+        *_input_and_output_layers(),
     ]
 
 
@@ -51,15 +51,15 @@ KEYMAP = _keymap()
 
 
 def sat_keymap(config: VAEConfig) -> list[Rule]:
-    """Key map to SAT, the original code, which numbers the decoder's levels from the pixels."""
+    """Key map to SAT, the original code, which counts the decoder's levels from the output."""
     rules = [
         *_resnet("encoder.down.{n}.block.{m}", "encoder.levels.{n}.resnets.{m}", "nin_shortcut"),
         Rename("encoder.down.{n}.downsample.conv.*", "encoder.levels.{n}.resample.conv.*"),
-        *_ends(),
+        *_input_and_output_layers(),
     ]
-    for half in ("encoder", "decoder"):
+    for network in ("encoder", "decoder"):
         for i in (1, 2):
-            rules += _resnet(f"{half}.mid.block_{i}", f"{half}.mid.resnets.{i - 1}", "nin_shortcut")
+            rules += _resnet(f"{network}.mid.block_{i}", f"{network}.mid.resnets.{i - 1}", "nin_shortcut")
     num_levels = len(config.block_out_channels)
     for i in range(num_levels):
         external, internal = f"decoder.up.{num_levels - 1 - i}", f"decoder.levels.{i}"

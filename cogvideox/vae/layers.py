@@ -1,6 +1,6 @@
 """The layers of the 3D causal VAE (paper section 2.1, figure 3).
 
-All layers are causal in time. Those that need the frames before their chunk take a `conv_cache`.
+All layers are causal in time. Layers that depend on earlier frames take a `conv_cache` (see `vae.conv_cache`).
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cogvideox.vae.conv_cache import ConvCache
 
 Video = Float[Tensor, "b c t h w"]
-Changed = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space
+Output = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space
 
 
 class CausalConv3d(nn.Conv3d):
@@ -24,30 +24,30 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
 
-    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
+    def forward(self, x: Video, conv_cache: ConvCache) -> Output:
         return super().forward(conv_cache.pad_time(self, x, 2))
 
 
 class PointwiseConv3d(nn.Conv3d):
-    """1x1x1 convolution, computed as a matrix product (several times faster on CPUs than a convolution)."""
+    """1x1x1 convolution, computed as a matrix product, which is several times faster on CPUs."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Video) -> Changed:
+    def forward(self, x: Video) -> Output:
         channels_last = rearrange(x, "b c t h w -> b t h w c")
         return rearrange(F.linear(channels_last, self.weight.flatten(1), self.bias), "b t h w c -> b c t h w")
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm over a chunk, time included. `latents` is unused: the signature is that of `LatentNorm`."""
+    """GroupNorm over a chunk, time included. `latents` is unused, for the same signature as `LatentNorm`."""
 
     def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Video:
         return conv_cache.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class LatentNorm(nn.Module):
-    """GroupNorm with scale and shift from the latents (spatially conditioned norm, arXiv 2209.09002), in the decoder.
+    """Decoder norm: GroupNorm with scale and shift from the latents (spatially conditioned norm, arXiv 2209.09002).
 
     Scale and shift are 1x1x1 convolutions of the latents. They are computed at the size of the latents and then
     upsampled, which is exact because a pointwise map commutes with nearest upsampling.
@@ -60,7 +60,7 @@ class LatentNorm(nn.Module):
 
     def forward(self, x: Video, latents: Float[Tensor, "b z lt lh lw"], conv_cache: ConvCache) -> Video:
         _, _, t, h, w = x.shape
-        rows = h // latents.shape[3]
+        rows_per_latent = h // latents.shape[3]
         modulation = self.modulation(latents)
         if t != latents.shape[2]:
             modulation = modulation[:, :, source_frames(t, latents.shape[2], conv_cache.is_first, x.device)]
@@ -68,19 +68,18 @@ class LatentNorm(nn.Module):
         # Rows are upsampled by broadcasting, so scale and shift are never stored at full size.
         scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
         normed = conv_cache.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
-        spread = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows)
-        return rearrange(torch.addcmul(shift, spread, scale), "b c t h r w -> b c t (h r) w")
+        normed = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows_per_latent)
+        return rearrange(torch.addcmul(shift, normed, scale), "b c t h r w -> b c t (h r) w")
 
 
 def source_frames(
     num_frames: int, num_latents: int, is_first: bool, device: torch.device | None = None
 ) -> Int[Tensor, " t"]:
-    """The latent frame that each of `num_frames` feature frames belongs to.
+    """Return the index of the latent frame that each of `num_frames` feature frames belongs to.
 
-    The first frame of a video has a latent frame of its own; all other latent frames stand for equally many frames.
-    Computed on the device, because copying a list there would synchronize.
+    The first frame of a video has its own latent frame; every other latent frame covers the same number of frames.
     """
-    frame = torch.arange(num_frames, device=device)
+    frame = torch.arange(num_frames, device=device)  # copying a list to the device would synchronize
     if not is_first or num_latents == 1:
         return frame * num_latents // num_frames
     return 1 + (frame - 1) * (num_latents - 1) // (num_frames - 1)  # -1 // n is -1, so frame 0 comes from latent 0
@@ -105,7 +104,7 @@ class ResnetBlock(nn.Module):
         self.conv2 = CausalConv3d(out_channels, out_channels)
         self.conv_shortcut = PointwiseConv3d(in_channels, out_channels) if in_channels != out_channels else None
 
-    def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Changed:
+    def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Output:
         hidden = self.conv1(F.silu(self.norm1(x, latents, conv_cache)), conv_cache)
         hidden = self.conv2(F.silu(self.norm2(hidden, latents, conv_cache)), conv_cache)
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -122,15 +121,20 @@ class Downsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
+    def forward(self, x: Video, conv_cache: ConvCache) -> Output:
         if self.compress_time:
-            first, rest = x.split([1, x.shape[2] - 1], dim=2) if conv_cache.is_first else (x[:, :, :0], x)
-            x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
+            x = average_frame_pairs(x, conv_cache.is_first)
         return _per_frame(self.conv, F.pad(x, (0, 1, 0, 1)))
 
 
+def average_frame_pairs(x: Video, is_first: bool) -> Output:
+    """Halve time by averaging pairs of frames, except the first frame of a video."""
+    first, pairs = x.split([1, x.shape[2] - 1], dim=2) if is_first else (x[:, :, :0], x)
+    return torch.cat([first, (pairs[:, :, 0::2] + pairs[:, :, 1::2]) / 2], dim=2)
+
+
 class Upsample(nn.Module):
-    """Nearest upsampling of height, width and, with `compress_time`, time by 2, and a 2D convolution of each frame.
+    """Nearest upsampling by 2 of height, width and, with `compress_time`, time, then a 2D convolution of each frame.
 
     The first frame of a video is not repeated, so n+1 frames become 2n+1.
     """
@@ -140,16 +144,16 @@ class Upsample(nn.Module):
         self.compress_time = compress_time
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Video, conv_cache: ConvCache) -> Changed:
+    def forward(self, x: Video, conv_cache: ConvCache) -> Output:
         x = F.interpolate(x, scale_factor=(1, 2, 2))
         x = _per_frame(self.conv, x)
         if not self.compress_time:
             return x
-        # Repeated frames need only one convolution.
+        # Frames are repeated after the convolution, which saves computing it twice.
         num_frames = 2 * x.shape[2] - int(conv_cache.is_first)
         return x[:, :, source_frames(num_frames, x.shape[2], conv_cache.is_first, x.device)]
 
 
-def _per_frame(conv: nn.Conv2d, x: Video) -> Changed:
+def _per_frame(conv: nn.Conv2d, x: Video) -> Output:
     frames = conv(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", b=x.shape[0])

@@ -11,25 +11,25 @@ Pixels = Float[Tensor, "b c t h w"]
 
 
 def psnr(reconstruction: Pixels, target: Pixels) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio of each clip in dB, for pixels in [-1, 1] (a peak-to-peak range of 2)."""
+    """Return the peak signal-to-noise ratio of each clip in dB, for pixels in [-1, 1] (a peak-to-peak range of 2)."""
     mse = (reconstruction.clamp(-1, 1) - target).square().flatten(1).mean(1)
     return 10.0 * torch.log10(4.0 / mse.clamp_min(1e-12))
 
 
 def detail(video: Pixels) -> Float[Tensor, " b"]:
-    """Fine detail of each clip: the mean absolute Laplacian, |4 p - its four neighbors|, over pixels and channels.
+    """Measure the fine detail of each clip: the mean absolute Laplacian over pixels and channels.
 
     A reconstruction with less detail than the original is blurred; one with more is noisy.
     """
     x = video.clamp(-1, 1)
-    around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
-    return (4 * x[..., 1:-1, 1:-1] - around).abs().flatten(1).mean(1)
+    neighbors = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return (4 * x[..., 1:-1, 1:-1] - neighbors).abs().flatten(1).mean(1)
 
 
 def flicker(video: Pixels) -> Float[Tensor, " b"]:
-    """Mean absolute difference of consecutive frames, in levels of 0..255 (paper table 1). NaN for single frames.
+    """Return the mean absolute difference of consecutive frames, in levels of 0..255 (paper table 1).
 
-    Motion changes frames as well, so compare it with the original's.
+    Motion also makes frames differ, so compare it with the flicker of the original. NaN for single frames.
     """
     x = (video.clamp(-1, 1) + 1) * 127.5
     return (x[:, :, 1:] - x[:, :, :-1]).abs().flatten(1).mean(1)

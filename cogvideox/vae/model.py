@@ -28,12 +28,13 @@ from cogvideox.vae.posterior import Posterior
 
 
 class CausalVAE(nn.Module):
-    """The VAE, with the official chunking in time. Latents are unscaled: the transformer's are times `scaling_factor`.
+    """The VAE with the official chunking in time. Latents are unscaled; the transformer's are `scaling_factor` times
+    larger.
 
-    Three options of its methods reduce peak memory and can be combined. The first two require `torch.no_grad()`.
-    strips: number of strips of rows in which a chunk is computed; exact.
+    Three options of the methods reduce peak memory and can be combined. The first two require `torch.no_grad()`.
+    strips: compute each chunk in this many strips of rows; exact.
     offload: keep strips that are not in use, and frames for the next chunk, in CPU memory (`SlicedCache`); exact.
-    tiling: overlapping tiles in which a chunk is computed; approximate.
+    tiling: compute each chunk in overlapping tiles; approximate.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -48,35 +49,35 @@ class CausalVAE(nn.Module):
         """Encode a video [b 3 4k+1 h w] in [-1, 1] to the posterior over its latents [b z k+1 h/8 w/8].
 
         Raises:
-            UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or strips or
-                offload are used with gradients.
+            UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or `strips` or
+                `offload` is used with gradients.
         """
         geometry.check_frame_count(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
         chunks = video.split(geometry.encode_chunks(video.shape[2]), dim=2)
         forward, make_cache = _forward_pass(self.encoder, sliced.encode, strips, offload)
-        moments = _run(forward, make_cache, chunks, tiling, ratio, pixels_in=True)
+        moments = _run_chunks(forward, make_cache, chunks, tiling, ratio, pixels_in=True)
         return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
     def decode_stream(
         self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
     ) -> Iterator[Pixels]:
-        """Decode latents [b z lt lh lw] chunk by chunk, yielding frames [b c t h w] of each chunk.
+        """Decode latents [b z lt lh lw] chunk by chunk, yielding the frames [b c t h w] of each chunk.
 
         Raises:
-            UserError: strips or offload are used with gradients.
+            UserError: `strips` or `offload` is used with gradients.
         """
         ratio = self.config.spatial_compression_ratio
         chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
         forward, make_cache = _forward_pass(self.decoder, sliced.decode, strips, offload)
-        yield from _run(forward, make_cache, chunks, tiling, ratio, pixels_in=False)
+        yield from _run_chunks(forward, make_cache, chunks, tiling, ratio, pixels_in=False)
 
     def decode(self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None) -> Pixels:
         """Decode latents [b z lt lh lw] to a video [b c 4*(lt-1)+1 8*lh 8*lw], approximately in [-1, 1].
 
         Raises:
-            UserError: strips or offload are used with gradients.
+            UserError: `strips` or `offload` is used with gradients.
         """
         return torch.cat(list(self.decode_stream(z, strips=strips, offload=offload, tiling=tiling)), dim=2)
 
@@ -84,17 +85,18 @@ class CausalVAE(nn.Module):
 def _forward_pass(
     network: Encoder | Decoder, sliced_pass: Callable[..., Tensor], strips: int, offload: bool
 ) -> tuple[Callable[[Tensor, Any], Tensor], Callable[..., StreamingCache | SlicedCache]]:
-    """The forward pass of one chunk, a function of the chunk and its conv_cache, and the constructor of that cache."""
+    """Return the function that runs the network on a chunk with a conv_cache, and the constructor of that cache."""
     if not torch.is_grad_enabled():
         return partial(sliced_pass, network), partial(SlicedCache, strips, offload=offload)
     if strips != 1 or offload:
         raise UserError(
-            f"strips={strips} and offload={offload} work without gradients only: call the VAE under torch.no_grad()"
+            f"strips={strips}, offload={offload}: both options work only without gradients; call the VAE under "
+            "torch.no_grad()"
         )
     return network, StreamingCache
 
 
-def _run(
+def _run_chunks(
     forward: Callable[[Tensor, Any], Tensor],
     make_cache: Callable[..., StreamingCache | SlicedCache],
     chunks: Sequence[Tensor],
@@ -103,7 +105,7 @@ def _run(
     *,
     pixels_in: bool,
 ) -> Iterator[Tensor]:
-    """Run the chunks in order. With tiling, each tile has its own conv_cache."""
+    """Yield the output of each chunk in order. With tiling, each tile has its own conv_cache."""
     scale_in, scale_out = (ratio, 1) if pixels_in else (1, ratio)
     plan = None if tiling is None else tiling.plan(ratio)
     if plan is not None and plan.covers(chunks[0], scale_in):

@@ -1,6 +1,6 @@
 """The VAE's forward pass with gradients: encoder and decoder, layer by layer (paper section 2.1, figure 3).
 
-`inference.sliced` is the forward pass without gradients: the same networks and results, faster and in less memory.
+`inference.sliced` is the forward pass without gradients: the same networks and results, faster and with less memory.
 
 Axes: b batch, c channels, t frames, h w height and width in pixels; latents have z channels and lt, lh, lw.
 """
@@ -18,7 +18,7 @@ Latents = Float[Tensor, "b z lt lh lw"]
 
 
 class Level(nn.Module):
-    """ResNet blocks of one width, then a change of resolution (none on the last level)."""
+    """ResNet blocks of one width, followed by downsampling or upsampling except on the last level."""
 
     def __init__(self, resnets: list[ResnetBlock], resample: Downsample | Upsample | None) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Video to the mean and log-variance of its latents, stacked on the channel axis."""
+    """Encoder: video to the mean and log-variance of its latents, concatenated along the channel axis."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -44,18 +44,18 @@ class Encoder(nn.Module):
         self.conv_in = CausalConv3d(config.in_channels, widths[0])
         self.levels = nn.ModuleList()
         for i, width in enumerate(widths):
-            before = widths[max(i - 1, 0)]
+            in_width = widths[max(i - 1, 0)]
             resnets = [
-                ResnetBlock(before if j == 0 else width, width, groups, eps) for j in range(config.layers_per_block)
+                ResnetBlock(in_width if j == 0 else width, width, groups, eps) for j in range(config.layers_per_block)
             ]
-            last = i == len(widths) - 1
-            self.levels.append(Level(resnets, None if last else Downsample(width, i < config.num_temporal_levels)))
+            is_last = i == len(widths) - 1
+            self.levels.append(Level(resnets, None if is_last else Downsample(width, i < config.num_temporal_levels)))
         self.mid = Level([ResnetBlock(widths[-1], widths[-1], groups, eps) for _ in range(2)], None)
         self.norm_out = GroupNorm(groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
     def forward(self, video: Pixels, conv_cache: ConvCache) -> Float[Tensor, "b zz lt lh lw"]:
-        """Encode a clip, or the next chunk of it, to mean and log-variance."""
+        """Encode a clip, or its next chunk, to mean and log-variance."""
         x = self.conv_in(video, conv_cache)
         for level in self.levels:
             x = level(x, None, conv_cache)
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to video. Every norm is modulated by the latents."""
+    """Decoder: latents to video. Every norm is modulated by the latents."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -75,18 +75,18 @@ class Decoder(nn.Module):
         self.mid = Level([ResnetBlock(widths[0], widths[0], groups, eps, latent) for _ in range(2)], None)
         self.levels = nn.ModuleList()
         for i, width in enumerate(widths):
-            before = widths[max(i - 1, 0)]
+            in_width = widths[max(i - 1, 0)]
             resnets = [
-                ResnetBlock(before if j == 0 else width, width, groups, eps, latent)
+                ResnetBlock(in_width if j == 0 else width, width, groups, eps, latent)
                 for j in range(config.layers_per_block + 1)
             ]
-            last = i == len(widths) - 1
-            self.levels.append(Level(resnets, None if last else Upsample(width, i < config.num_temporal_levels)))
+            is_last = i == len(widths) - 1
+            self.levels.append(Level(resnets, None if is_last else Upsample(width, i < config.num_temporal_levels)))
         self.norm_out = LatentNorm(widths[-1], latent, groups)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
     def forward(self, z: Latents, conv_cache: ConvCache) -> Pixels:
-        """Decode the latents of a clip, or the next chunk of them."""
+        """Decode the latents of a clip, or their next chunk."""
         x = self.conv_in(z, conv_cache)
         x = self.mid(x, z, conv_cache)
         for level in self.levels:

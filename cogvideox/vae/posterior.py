@@ -32,10 +32,10 @@ class Posterior:
         return self.reparameterize(noise.to(self.mean.device))
 
     def reparameterize(self, noise: Latents) -> Latents:
-        """Mean + standard deviation * noise."""
+        """Return mean + standard deviation * noise."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Float[Tensor, " b"]:
-        """KL divergence from the standard normal, summed over the latents of each clip."""
+        """Return the KL divergence from the standard normal, summed over the latents of each clip."""
         terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
         return 0.5 * terms.flatten(1).sum(1)

@@ -26,16 +26,16 @@ from cogvideox.video.transform import resize_crop, to_model
 Pixels = Float[Tensor, "b 3 t h w"]
 
 CLIPS_PER_VALIDATION_CLIP = 10
-"""At most one of this many videos of a folder is held out for validation."""
+"""At most one in this many videos of a folder is held out for validation."""
 MIN_FPS_RATIO = 0.75
-"""Smallest ratio of a video's frame rate to the one it is read at; below it, many frames would be repeated."""
+"""Minimum ratio of a video's frame rate to the training frame rate; below it, many frames would be repeated."""
 MIN_SIZE_RATIO = 0.5
-"""Smallest ratio of a clip's height or width to the training size; below it, the VAE would learn blur."""
+"""Minimum ratio of a clip's height or width to the training size; below it, the VAE would learn blur."""
 
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """Indexed clips and images of one size. `rng` draws what the index does not determine, such as a window's start."""
+    """Indexed clips and images of one size. `rng` samples what the index leaves open, such as a window's start."""
 
     num_clips: int
     num_images: int
@@ -50,7 +50,7 @@ class ClipSource(Protocol):
 
 
 class ToyboxSource:
-    """Rendered clips. At another frame rate the same toys move slower or faster; images are frames of the clips."""
+    """Rendered toybox clips. The frame rate changes the speed of the motion; images are frames of the clips."""
 
     def __init__(self, settings: ToyboxClips) -> None:
         self.settings = settings
@@ -72,21 +72,22 @@ class FolderSource:
     """User-supplied videos and images. A clip is a window of a video with a random start.
 
     Args:
-        clips: the videos and images.
+        clips: the videos and images. If there are no images, frames of all videos are used as images.
         size: number of frames, height and width of a training clip, and its default frame rate.
-        rates: frame rates of the training clips. A video is read at those for which it is long and fast enough. If
-            there are no images, frames of all videos are used as images.
+        rates: frame rates of the training clips. A video is read at those for which it is long and fast enough.
 
     Raises:
-        UserError: no video has enough frames, frame rate and size.
+        UserError: no video is long, fast and large enough.
     """
 
     def __init__(self, clips: Sequence[Clip], size: ToyboxClips, rates: Sequence[float]) -> None:
         self.size = size
         self.rates = sorted(rates or [size.fps])
-        large = [clip for clip in clips if min(clip.height / size.height, clip.width / size.width) >= MIN_SIZE_RATIO]
-        self.videos = [clip for clip in large if self._usable_rates(clip)]
-        self.images = [clip for clip in large if clip.is_image] or large
+        large_enough = [
+            clip for clip in clips if min(clip.height / size.height, clip.width / size.width) >= MIN_SIZE_RATIO
+        ]
+        self.videos = [clip for clip in large_enough if self._usable_rates(clip)]
+        self.images = [clip for clip in large_enough if clip.is_image] or large_enough
         self.num_clips, self.num_images = len(self.videos), len(self.images)
         if not self.videos:
             raise UserError(
@@ -102,7 +103,7 @@ class FolderSource:
         return self._load(self.images, indices, lambda clip: self._read_image(clip, rng))
 
     def _load(self, clips: Sequence[Clip], indices: Sequence[int], read: Callable[[Clip], Tensor]) -> Pixels:
-        """Read a clip for each index. An unreadable file is reported, and the next one is used instead."""
+        """Read a clip for each index. If a file is unreadable, report it and use the next one instead."""
         loaded = []
         for index in indices:
             for offset in range(len(clips)):
@@ -113,7 +114,7 @@ class FolderSource:
                 except UserError as error:
                     print(f"skipped: {error}", file=sys.stderr, flush=True)
             else:
-                raise UserError("none of the clips can be read any more: check that the data folder still exists")
+                raise UserError("no clip is readable any more: check that the data folder still exists")
         return to_model(torch.stack(loaded))
 
     def _usable_rates(self, clip: Clip) -> list[float]:
@@ -130,7 +131,7 @@ class FolderSource:
         usable = self._usable_rates(clip)
         fps = fps if fps in usable else usable[-1]
         start = (clip.start or 0.0) + rng.random() * (clip.seconds - self.size.num_frames / fps)
-        from cogvideox.video import io  # with PyAV, which synthetic clips do not need
+        from cogvideox.video import io  # imports PyAV, which synthetic clips do not need
 
         frames, _ = io.read(clip.source, start, None, fps, self.size.num_frames)
         if len(frames) < self.size.num_frames:
@@ -152,8 +153,7 @@ class FolderSource:
 def open_sources(settings: VAETraining) -> tuple[ClipSource, ClipSource]:
     """Open the training clips and the validation clips.
 
-    Of a folder, at most a tenth of the videos is held out for validation, and files that cannot be used are printed
-    with the reason.
+    From a folder, at most a tenth of the videos is held out for validation. Rejected files are printed with the reason.
 
     Raises:
         UserError: the folder does not exist or has no usable clips.
@@ -161,21 +161,21 @@ def open_sources(settings: VAETraining) -> tuple[ClipSource, ClipSource]:
     if settings.data is None:
         return ToyboxSource(settings.clips), ToyboxSource(settings.validation)
     if not Path(settings.data).exists():
-        raise UserError(f"there is no folder {settings.data}: pass a folder of videos and images with --data")
+        raise UserError(f"data folder {settings.data} not found: pass a folder of videos and images with --data")
     listing = scan_folder(settings.data, captions=False, workers=settings.run.workers)
     for source, reason in listing.rejects:
         print(f"skipped: {source}: {reason}", file=sys.stderr, flush=True)
-    everything = FolderSource(sorted(listing.clips, key=lambda clip: clip.id), settings.clips, settings.frame_rates)
-    num_held_out = min(settings.validation.num_clips, everything.num_clips // CLIPS_PER_VALIDATION_CLIP)
-    held_out = everything.videos[:num_held_out] or everything.videos[:1]
-    held_out_ids = {clip.id for clip in everything.videos[:num_held_out]}
-    training = [clip for clip in listing.clips if clip.id not in held_out_ids]
-    training = sorted(training, key=lambda clip: clip.id)[: settings.clips.num_clips]
-    validation = FolderSource(held_out, settings.validation, settings.frame_rates)
+    clips = sorted(listing.clips, key=lambda clip: clip.id)
+    videos = FolderSource(clips, settings.clips, settings.frame_rates).videos
+    num_held_out = min(settings.validation.num_clips, len(videos) // CLIPS_PER_VALIDATION_CLIP)
+    held_out_ids = {clip.id for clip in videos[:num_held_out]}
+    training = [clip for clip in clips if clip.id not in held_out_ids][: settings.clips.num_clips]
     source = FolderSource(training, settings.clips, settings.frame_rates)
-    shared = "" if held_out_ids else "of them "
+    # With too few videos to hold one out, the first training video is also used for validation.
+    validation = FolderSource(videos[: max(num_held_out, 1)], settings.validation, settings.frame_rates)
+    overlap = "" if held_out_ids else "of them "
     print(
-        f"data: {source.num_clips} videos for training, {validation.num_clips} {shared}for validation, "
+        f"data: {source.num_clips} videos for training, {validation.num_clips} {overlap}for validation, "
         f"{source.num_images} for single frames; {len(listing.rejects)} files skipped",
         file=sys.stderr,
         flush=True,

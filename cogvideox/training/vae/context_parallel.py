@@ -1,7 +1,8 @@
 """This rank's shard of a VAE training step: all of the batch, some of its clips, or some of their frames.
 
 Data-parallel ranks have different clips; context-parallel ranks share clips, each with a range of frames (paper section
-2.1; `parallel.vae_context_parallel`). Losses are weighted so that the mean over all ranks equals that of one process.
+2.1; `parallel.vae_context_parallel`). Losses are weighted so that their mean over all ranks equals the loss of a single
+process.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.losses.vae_loss import RankShares
 
 MakeCache = Callable[[], ConvCache] | None
-"""Creates the convolution cache of a network; None: the VAE splits clips into chunks by itself."""
+"""Creates the convolution cache of a network. None: the VAE splits clips into chunks."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class StepShard:
     """One rank's shard of a step.
 
     Attributes:
-        num_frames: of the whole clips.
-        num_ranks: how many ranks share the clips.
-        shares: the weights of this rank's losses.
-        pixel_cache, latent_cache: convolution caches for networks that take pixels, and for those that take latents.
+        batch: this rank's clips, or its frames of them.
+        num_frames: number of frames of a whole clip.
+        num_ranks: number of ranks that share the clips.
+        shares: weights of this rank's losses.
+        pixel_cache, latent_cache: create convolution caches for networks that take pixels and for those that take
+            latents.
     """
 
     batch: VAEBatch
@@ -42,7 +45,7 @@ class StepShard:
 
 
 def shard_step(batch: VAEBatch, ranks: Ranks | None, *, whole_clips: bool) -> StepShard:
-    """Return this rank's shard of a batch. Images are split over all ranks if their number is divisible by them.
+    """Return this rank's shard of a batch. Images are split over all ranks if their number is divisible.
 
     Raises:
         UserError: the number of clips is not divisible by the data-parallel size, or the clips have too few frames.
@@ -62,11 +65,15 @@ def shard_step(batch: VAEBatch, ranks: Ranks | None, *, whole_clips: bool) -> St
     frames = frames_per_rank(lengths)
     start = sum(frames[:rank])
     frame_indices = batch.frames - torch.tensor([0, start], device=batch.frames.device)
-    mine = frame_indices[(frame_indices[:, 1] >= 0) & (frame_indices[:, 1] < frames[rank])]
+    frame_indices = frame_indices[(frame_indices[:, 1] >= 0) & (frame_indices[:, 1] < frames[rank])]
     shares = RankShares(
-        size * frames[rank] / num_frames, size * lengths[rank] / sum(lengths), size * len(mine) / len(batch.frames)
+        pixels=size * frames[rank] / num_frames,
+        latents=size * lengths[rank] / sum(lengths),
+        frames=size * len(frame_indices) / len(batch.frames),
     )
-    local_batch = VAEBatch(local_frames(batch.pixels, frames, rank), local_frames(batch.noise, lengths, rank), mine)
+    local_batch = VAEBatch(
+        local_frames(batch.pixels, frames, rank), local_frames(batch.noise, lengths, rank), frame_indices
+    )
     return StepShard(
         local_batch,
         num_frames,
@@ -95,8 +102,7 @@ def _every_nth_clip(batch: VAEBatch, rank: int, size: int) -> VAEBatch:
     if len(batch.pixels) % size:
         raise UserError(
             f"a batch of {len(batch.pixels)} clips is not divisible by {size} data-parallel ranks: run.batch_size "
-            "(times images_per_clip in steps of images) must be a multiple"
+            f"(times images_per_clip in steps of images) must be a multiple of {size}"
         )
-    mine = batch.frames[batch.frames[:, 0] % size == rank]
-    clip, frame = mine.unbind(1)
+    clip, frame = batch.frames[batch.frames[:, 0] % size == rank].unbind(1)
     return VAEBatch(batch.pixels[rank::size], batch.noise[rank::size], torch.stack([clip // size, frame], dim=1))

@@ -1,4 +1,4 @@
-"""Batches of the VAE: crops of clips, whole clips, and single frames.
+"""Batches for VAE training: crops of clips, whole clips, and single frames.
 
 Axes: b batch, c channels, t frames, h w height and width, n selected frames; pixels in [-1, 1].
 """
@@ -18,7 +18,7 @@ Latents = Float[Tensor, "b z lt lh lw"]
 
 
 class VAEBatch(NamedTuple):
-    """Pixels, the noise of the latent samples, and the (clip, frame) indices that the perceptual loss compares."""
+    """Pixels, the noise for sampling latents, and the (clip, frame) indices of the frames in the perceptual loss."""
 
     pixels: Pixels
     noise: Latents
@@ -26,16 +26,18 @@ class VAEBatch(NamedTuple):
 
 
 def make_batch(settings: VAETraining, source: ClipSource, step: int) -> VAEBatch:
-    """Make the batch of step `step` (0-based): single frames every `image_interval` steps, otherwise crops of clips in
-    the first `crop_steps` steps and whole clips after them."""
+    """Make the batch of step `step` (0-based): single frames every `image_interval` steps, otherwise clips.
+
+    In the first `crop_steps` steps, both are cropped.
+    """
     model, pixels = settings.model, make_pixels(settings, source, step)
     b, _, t, h, w = pixels.shape
     size = latent_shape(t, h, w, ratio=model.spatial_compression_ratio)
     generator = torch_generator("posterior", settings.run.seed, step)
     noise = torch.randn(b, model.latent_channels, *size, generator=generator)
     num_frames = min(settings.perceptual_frames or t, t)
-    order = torch.rand(b, t, generator=torch_generator("frames", settings.run.seed, step)).argsort(dim=1)
-    frames = order[:, :num_frames].flatten()
+    permutations = torch.rand(b, t, generator=torch_generator("frames", settings.run.seed, step)).argsort(dim=1)
+    frames = permutations[:, :num_frames].flatten()
     return VAEBatch(pixels, noise, torch.stack([torch.arange(b).repeat_interleave(num_frames), frames], dim=1))
 
 
@@ -46,8 +48,8 @@ def step_batch_size(settings: VAETraining, step: int) -> int:
 
 
 def make_pixels(settings: VAETraining, source: ClipSource, step: int) -> Pixels:
-    """The pixels of `draw`."""
-    run, size, cropped = settings.run, step_batch_size(settings, step), step < settings.crop_steps
+    """Make the pixels of a batch (see `make_batch`)."""
+    run, size = settings.run, step_batch_size(settings, step)
     rng = numpy_generator("order", run.seed, step)
     if due(step + 1, settings.image_interval):
         video = source.load_images(clip_indices(run.seed, step, size, source.num_images), rng)
@@ -55,7 +57,7 @@ def make_pixels(settings: VAETraining, source: ClipSource, step: int) -> Pixels:
         indices = clip_indices(run.seed, step, size, source.num_clips)
         rates = settings.frame_rates
         video = source.load_clips(indices, float(rng.choice(rates)) if rates else None, rng)
-    if not cropped:
+    if step >= settings.crop_steps:
         return video
     side, (height, width) = settings.crop_size, video.shape[3:]
     tops = rng.integers(height - side + 1, size=size)

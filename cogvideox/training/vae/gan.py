@@ -24,8 +24,11 @@ Terms = dict[str, Tensor]
 
 
 class DiscriminatorTrainer:
-    """The discriminator. It trains from step `disc_start - disc_lead` on and is used in the VAE's loss from step
-    `disc_start` on, because an untrained discriminator gives no useful gradient."""
+    """The discriminator and its optimizer.
+
+    The discriminator is trained from step `disc_start - disc_lead` and contributes to the VAE's loss from step
+    `disc_start`, because an untrained discriminator gives no useful gradient.
+    """
 
     def __init__(self, settings: VAETraining, device: torch.device, ranks: Ranks | None = None) -> None:
         self.settings, self.ranks, self.mean = settings, ranks, mean_over_ranks(ranks)
@@ -36,7 +39,7 @@ class DiscriminatorTrainer:
         self.optimizer = build_adamw([self.net], settings.disc_optim)
 
     def parts(self) -> dict[str, Stateful]:
-        """Return the parts of a checkpoint."""
+        """Return the parts to save in a checkpoint."""
         return {"discriminator": self.net, "discriminator_optimizer": self.optimizer}
 
     def generator_gradient(
@@ -50,22 +53,22 @@ class DiscriminatorTrainer:
         Returns:
             The gradient, and the terms to log: `gan`, the unweighted loss, and `gan_weight`, its total weight.
         """
-        logits = self._judge(shard, reconstruction)
-        term = self._share(shard, logits) * generator_loss(logits)
-        (adversarial,) = torch.autograd.grad(term, reconstruction)
-        (of_loss,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
-        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, of_loss, adversarial, self.mean)
-        return weight * adversarial, {"gan": term.detach(), "gan_weight": weight}
+        logits = self._logits(shard, reconstruction)
+        gan_loss = self._share(shard, logits) * generator_loss(logits)
+        (gan_grad,) = torch.autograd.grad(gan_loss, reconstruction)
+        (loss_grad,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
+        weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, loss_grad, gan_grad, self.mean)
+        return weight * gan_grad, {"gan": gan_loss.detach(), "gan_weight": weight}
 
     def train_step(self, shard: StepShard, step: int, reconstruction: Pixels) -> Terms:
         """Train the discriminator on the clips of step `step` (0-based) and their reconstructions.
 
         Returns:
-            The terms to log: `disc`, the hinge loss (1 for a discriminator at chance, 0 for a perfect one), and the
-            mean logits `disc_real` and `disc_fake`; or `disc_skipped` if the gradient is not finite.
+            The terms to log: `disc`, the hinge loss (1 at chance level, 0 for a perfect discriminator), and the mean
+            logits `disc_real` and `disc_fake`; or `disc_skipped` if the gradient is not finite.
         """
         settings = self.settings
-        real, fake = self._judge(shard, shard.batch.pixels), self._judge(shard, reconstruction.detach())
+        real, fake = self._logits(shard, shard.batch.pixels), self._logits(shard, reconstruction.detach())
         share = self._share(shard, real)
         loss = share * hinge_loss(real, fake)
         loss.backward()
@@ -79,12 +82,12 @@ class DiscriminatorTrainer:
         means = {"disc_real": share * real.detach().mean(), "disc_fake": share * fake.detach().mean()}
         return {"disc": loss.detach(), **means}
 
-    def _judge(self, shard: StepShard, video: Pixels) -> Logits:
+    def _logits(self, shard: StepShard, video: Pixels) -> Logits:
         conv_cache = None if shard.pixel_cache is None else shard.pixel_cache()
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.run.precision == "bfloat16"):
             return self.net(video, conv_cache).float()
 
     def _share(self, shard: StepShard, logits: Logits) -> float:
-        """Return the weight of the mean of these logits in the mean over all ranks that share the clips."""
+        """Return the weight of this rank's mean logits in the mean over all ranks that share the clips."""
         halvings = 2**self.settings.discriminator.num_temporal_levels
         return shard.num_ranks * logits.shape[2] / ((shard.num_frames - 1) // halvings + 1)

@@ -2,9 +2,8 @@
 
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 
-Clips, crops and noise of a step depend on (seed, step) alone, so a resumed run is bit-identical to an uninterrupted
-one: on a CPU, and on a GPU with `run.deterministic`. `out/vae/` always has the latest averaged weights in the diffusers
-layout.
+Clips, crops and noise of a step depend only on (seed, step), so a resumed run is bit-identical to an uninterrupted one
+on a CPU, and on a GPU with `run.deterministic`. `out/vae/` contains the latest EMA weights in the diffusers layout.
 """
 
 from functools import partial
@@ -57,20 +56,21 @@ def train(
 ) -> Path | None:
     """Train a VAE in the folder `out`; the trained VAE is `out/vae/` in the diffusers layout.
 
-    `out` also contains `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. After `settings.encoder_steps`
-    the encoder in `out/vae/` is final, so that latents may be encoded with it. The processes of `torchrun` share the
-    clips of a step and, by `settings.context_parallel`, their frames; `out` must be on a shared file system.
+    `out` also contains `settings.yaml`, `metrics.jsonl`, `samples/` and `checkpoints/`. The encoder in `out/vae/` is
+    final after `settings.encoder_steps` steps, so latents can be encoded with it from then on. With `torchrun`, the
+    clips of a step, and with `settings.context_parallel` their frames, are split over the ranks; `out` must be on a
+    shared file system.
 
     Args:
-        resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
+        resume: continue from the newest checkpoint, or start a new run if there is none.
+        max_seconds: save and stop within this time.
 
     Returns:
         `out`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
         UserError: the device is not available; a file or folder in the settings cannot be read or does not match;
-            `out` contains a run and `resume` is false; the disk is full; too many steps in a row are not finite.
+            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
     """
     sequence = settings.context_parallel or world_size()
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=sequence) as run:
@@ -84,8 +84,8 @@ def train(
         parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(discriminator.parts() if discriminator else {})}
         run.restore(parts, lambda done: sum(step_batch_size(settings, step) for step in range(done)))
         if perceptual is not None and run.start == 0:
-            fallback = "a distance in random features; set lpips_trunk and lpips_heads for LPIPS"
-            run.tracker.print(f"perceptual loss: {'LPIPS' if perceptual.name == 'lpips' else fallback}")
+            random_features = "a distance in random features; set lpips_trunk and lpips_heads for LPIPS"
+            run.tracker.print(f"perceptual loss: {'LPIPS' if perceptual.name == 'lpips' else random_features}")
         forward = torch.compile(reconstruct, dynamic=False) if run.config.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few input shapes
@@ -125,36 +125,36 @@ def train(
                         scores = validate(vae, held_out, run.sample_path, settings.validation.fps)
                         run.tracker.write(run.done, scores)
                     if run.is_main and run.due(run.config.save_interval):
-                        final, scaling_factor = (
+                        normalized, scaling_factor = (
                             normalize_latents(vae, source) if settings.start is None else (vae, None)
                         )
-                        save_vae(final, run.out, scaling_factor=scaling_factor)
+                        save_vae(normalized, run.out, scaling_factor=scaling_factor)
                 run.save()
         return run.out
     return None
 
 
 def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
-    """Build the VAE, with the weights of `settings.start` if that is set, otherwise with initial ones.
+    """Build the VAE with the weights of `settings.start`, or with random weights if it is not set.
 
     Args:
-        fresh: whether the run starts; a resumed run gets its weights from a checkpoint.
+        fresh: whether the run is new; a resumed run loads its weights from a checkpoint later.
 
     Raises:
-        UserError: `settings.start` cannot be read, or its weights have other shapes.
+        UserError: `settings.start` cannot be read, or the shapes of its weights differ from `settings.model`.
     """
     if settings.start is None or not fresh:
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", settings.run.seed))
         return vae
     vae = load_vae(find_model(settings.start)[1] if settings.start in shipped_models() else settings.start)
-    theirs, ours = to_dict(vae.config), to_dict(settings.model)
-    differing = [name for name in SHAPE_FIELDS if theirs[name] != ours[name]]
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"the VAE in {settings.start} has {name}={theirs[name]}, but model.{name}={ours[name]}: they must be equal"
-        )
+    loaded, expected = to_dict(vae.config), to_dict(settings.model)
+    for name in SHAPE_FIELDS:
+        if loaded[name] != expected[name]:
+            raise UserError(
+                f"the VAE in {settings.start} has {name}={loaded[name]}, but model.{name}={expected[name]}: set "
+                f"model.{name}={loaded[name]}"
+            )
     return vae.requires_grad_(True)
 
 
@@ -162,7 +162,7 @@ def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLo
     """Build the perceptual loss: LPIPS if its files are set, otherwise random features; None if its weight is 0.
 
     Raises:
-        UserError: the LPIPS files cannot be read or have other contents.
+        UserError: the LPIPS files cannot be read or do not contain the LPIPS weights.
     """
     if settings.loss.perceptual == 0:
         return None
@@ -178,7 +178,7 @@ def reconstruct(
 
     Args:
         pixel_cache, latent_cache: create the convolution caches of the encoder and the decoder (`vae.conv_cache`).
-            None splits clips into the VAE's own chunks, with gradients across chunks.
+            If either is None, the VAE splits clips into its usual chunks, with gradients across chunks.
 
     Returns:
         The reconstruction, and the mean and log-variance of the latents.

@@ -1,7 +1,7 @@
-"""Mean and variance for GroupNorm, from a feature map in strips.
+"""Mean and variance for GroupNorm, computed from a feature map in strips.
 
-On a CPU, `F.group_norm` and `batch_norm_update_stats` accumulate channels-last float32 tensors sequentially, with an
-error of 1e-3 over a million pixels. Here blocks of pixels are accumulated separately.
+On CPUs, `F.group_norm` and `batch_norm_update_stats` accumulate channels-last float32 tensors sequentially, with an
+error of 1e-3 over a million pixels. This module accumulates blocks of pixels separately.
 
 Axes: b batch, c channels, g groups of them, t frames, h w height and width.
 """
@@ -23,41 +23,40 @@ _BLOCK = 4096
 
 
 def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b g"]]:
-    """Mean and (biased) variance of each group over all strips, in float64 where the device has it."""
-    parts = [_channel_moments(strip) for strip in strips]
-    dtype = widest_float(parts[0][0].device)
-    share = torch.cat([count for count, _, _ in parts])
-    share = rearrange(share / share.sum(), "n -> n 1 1 1")
+    """Return the mean and (biased) variance of each group over all strips, in float64 if the device supports it."""
+    counts, means, variances = zip(*(_channel_moments(strip) for strip in strips), strict=True)
+    dtype = widest_float(counts[0].device)
+    weight = torch.cat(counts)
+    weight = rearrange(weight / weight.sum(), "n -> n 1 1 1")
     mean, variance = (
-        rearrange(torch.cat(found).to(dtype), "n b (g c) -> n b g c", g=num_groups)
-        for found in ([part[1] for part in parts], [part[2] for part in parts])
+        rearrange(torch.cat(moments).to(dtype), "n b (g c) -> n b g c", g=num_groups) for moments in (means, variances)
     )
-    total = (share * mean).sum(0).mean(-1)
-    spread = variance + (mean - rearrange(total, "b g -> 1 b g 1")).square()
-    return total, (share * spread).sum(0).mean(-1)
+    group_mean = (weight * mean).sum(0).mean(-1)
+    squared_deviation = variance + (mean - rearrange(group_mean, "b g -> 1 b g 1")).square()
+    return group_mean, (weight * squared_deviation).sum(0).mean(-1)
 
 
 def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b c"], Float[Tensor, "n b c"]]:
-    """Number of pixels, mean and variance of each block of x."""
+    """Return the number of pixels, the mean and the variance of each block of x."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         # `var_mean` is 25 times slower here.
         blocks = rearrange(x, "b c t h w -> b (t h w) c").split(_BLOCK, dim=1)
-        found = [
+        moments = [
             torch.batch_norm_update_stats(pixels.T[None, :, None], None, None, 0.0)
             for block in blocks
             for pixels in block
         ]
-        mean, variance = (torch.stack(part).unflatten(0, (len(blocks), -1)) for part in zip(*found, strict=True))
+        mean, variance = (torch.stack(part).unflatten(0, (len(blocks), -1)) for part in zip(*moments, strict=True))
         counts = torch.full((len(blocks),), _BLOCK, dtype=torch.float64)
         counts[-1] = blocks[-1].shape[1]
         return counts, mean, variance
     count = math.prod(x.shape[2:])
     if x.dtype in (torch.float16, torch.bfloat16):
-        # Without a float32 copy. Subtracting the squared mean loses no precision that 16-bit inputs have.
+        # Avoids a float32 copy. Subtracting the squared mean is precise enough for 16-bit inputs.
         mean = x.mean((2, 3, 4), dtype=torch.float32)
         square = torch.linalg.vector_norm(x, dim=(2, 3, 4), dtype=torch.float32).square() / count
         variance = (square - mean.square()).clamp_min(0)
     else:
         variance, mean = torch.var_mean(x, (2, 3, 4), correction=0)
-    # Created on the device, because copying a number there would synchronize.
+    # Created on the device, because copying a number to it would synchronize.
     return torch.full((1,), count, dtype=widest_float(x.device), device=x.device), mean[None], variance[None]

@@ -1,4 +1,4 @@
-"""Offloading of single tensors: from a device to pinned CPU memory, from the CPU to a temporary file."""
+"""Offloading of single tensors: from a GPU to pinned CPU memory, from CPU memory to a temporary file."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def to_host(x: Tensor) -> Tensor:
-    """A copy in CPU memory, pinned for CUDA, which makes the copy back several times faster."""
+    """Copy a tensor to CPU memory, pinned for CUDA so that copying it back is several times faster."""
     return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda).copy_(x)
 
 
@@ -27,8 +27,8 @@ class DiskTensor:
 
 
 def release_memory() -> None:
-    """Return freed CPU memory to the system. glibc would keep it if it lies between tensors that are alive."""
+    """Return freed CPU memory to the system; glibc keeps the parts that are between live allocations."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # missing in other C libraries
-        if trim is not None:
-            trim(0)
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # missing in other C libraries
+        if malloc_trim is not None:
+            malloc_trim(0)

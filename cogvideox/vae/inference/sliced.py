@@ -1,14 +1,14 @@
-"""The VAE's forward pass without gradients: its layers in strips of rows, exact, in little memory, and fast.
+"""The VAE's forward pass without gradients: fast and memory-efficient, by computing layers in strips of rows.
 
 `vae.networks` is the forward pass with gradients; the results are equal up to rounding, for any number of strips.
-Every feature map is a list of strips, cut along the latent rows (one strip is the whole picture). Layer by layer the
-strips are computed from top to bottom, each with one row of its neighbors above and below, and a strip is freed as
-soon as no other needs it. Norm statistics are computed over all strips first.
+Every feature map is a list of strips, cut along the latent rows (a single strip is the whole frame). In each layer,
+norm statistics are computed over all strips first. Then strips are computed from top to bottom, each with one row of
+the strips above and below it, and a strip is freed as soon as it is no longer needed.
 
 Why it is fast:
 - tensors are channels-last in memory;
-- norm, modulation and SiLU are one multiplication and addition into the padded input of the convolution, with scale and
-  shift at the size of the latents, and SiLU in place;
+- norm and modulation are one multiply-add that writes into the padded input of the convolution, with scale and shift at
+  the size of the latents, and SiLU is in place;
 - a 3x3 convolution after nearest upsampling is computed as four 2x2 convolutions before it: 4/9 of the products.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
@@ -32,15 +32,15 @@ Norm = GroupNorm | LatentNorm
 ScaleShift = tuple[Strip, Strip]
 
 _FREED = torch.empty(0, 0, 0, 0, 0)
-"""Placeholder of a strip that is no longer needed."""
+"""Placeholder for a strip that is no longer needed."""
 
-_LARGE = 2**24
-"""Size of feature maps in bytes from which freed CPU memory is returned to the system after a convolution. Allocating
-it again takes time, a quarter more for small pictures."""
+_MIN_RELEASE_BYTES = 2**24
+"""Minimum size of a feature map for returning freed CPU memory to the system after a convolution. Allocating it again
+takes time; without a minimum, small frames would take a quarter longer."""
 
 
 def encode(encoder: Encoder, video: Pixels, conv_cache: SlicedCache) -> Float[Tensor, "b zz lt lh lw"]:
-    """The encoder's output for the next chunk of a video."""
+    """Encode the next chunk of a video to mean and log-variance."""
     x = conv_cache.split(video, 2 ** (len(encoder.levels) - 1))
     x = convolve(x, None, encoder.conv_in, None, conv_cache)
     for level in (*encoder.levels, encoder.mid):
@@ -49,7 +49,7 @@ def encode(encoder: Encoder, video: Pixels, conv_cache: SlicedCache) -> Float[Te
 
 
 def decode(decoder: Decoder, z: Latents, conv_cache: SlicedCache) -> Pixels:
-    """The decoder's output for the next chunk of latents."""
+    """Decode the next chunk of latents."""
     x = conv_cache.split(z, 1)
     x = convolve(x, None, decoder.conv_in, None, conv_cache)
     for level in (decoder.mid, *decoder.levels):
@@ -58,7 +58,7 @@ def decode(decoder: Decoder, z: Latents, conv_cache: SlicedCache) -> Pixels:
 
 
 def _level(level: nn.Module, x: list[Strip], latents: Latents | None, conv_cache: SlicedCache) -> list[Strip]:
-    """A level of encoder or decoder. Consumes x."""
+    """Apply a level of the encoder or decoder. Consumes x."""
     assert isinstance(level, Level)
     for block in level.resnets:
         assert isinstance(block, ResnetBlock)
@@ -69,14 +69,14 @@ def _level(level: nn.Module, x: list[Strip], latents: Latents | None, conv_cache
 def convolve(
     x: list[Strip], norm: Norm | None, conv: CausalConv3d, latents: Latents | None, conv_cache: SlicedCache
 ) -> list[Strip]:
-    """Norm and SiLU, if there is a norm, then the convolution."""
-    return [conv_cache.offload(strip) for strip in _convolved(x, norm, conv, latents, conv_cache)]
+    """Apply norm and SiLU (neither if `norm` is None), then the convolution."""
+    return [conv_cache.offload(strip) for strip in _convolve_strips(x, norm, conv, latents, conv_cache)]
 
 
 def resnet(block: ResnetBlock, x: list[Strip], latents: Latents | None, conv_cache: SlicedCache) -> list[Strip]:
-    """A ResNet block. Consumes x."""
-    hidden = list(_convolved(x, block.norm1, block.conv1, latents, conv_cache))
-    outputs = _convolved(hidden, block.norm2, block.conv2, latents, conv_cache, free_input=True)
+    """Apply a ResNet block. Consumes x."""
+    hidden = list(_convolve_strips(x, block.norm1, block.conv1, latents, conv_cache))
+    outputs = _convolve_strips(hidden, block.norm2, block.conv2, latents, conv_cache, free_input=True)
     for i, strip in enumerate(outputs):
         residual, shortcut = conv_cache.load(x[i]), block.conv_shortcut
         if shortcut is not None:
@@ -86,13 +86,16 @@ def resnet(block: ResnetBlock, x: list[Strip], latents: Latents | None, conv_cac
 
 
 def resample(layer: Downsample | Upsample, x: list[Strip], conv_cache: SlicedCache) -> list[Strip]:
-    """A change of resolution. Consumes x."""
-    if isinstance(layer, Upsample):
-        return [conv_cache.offload(strip) for strip in _upsampled(layer, x, conv_cache)]
-    return [conv_cache.offload(strip) for strip in _downsampled(layer, x, conv_cache)]
+    """Downsample or upsample. Consumes x."""
+    strips = (
+        _upsample_strips(layer, x, conv_cache)
+        if isinstance(layer, Upsample)
+        else _downsample_strips(layer, x, conv_cache)
+    )
+    return [conv_cache.offload(strip) for strip in strips]
 
 
-def _convolved(
+def _convolve_strips(
     x: list[Strip],
     norm: Norm | None,
     conv: CausalConv3d,
@@ -102,26 +105,26 @@ def _convolved(
     free_input: bool = False,
 ) -> Iterator[Strip]:
     scale_shift = None if norm is None else _scale_and_shift(x, norm, latents, conv_cache)
-    before = conv_cache.take_frames(conv, lambda: _last_frames(x, scale_shift, conv_cache))
-    kept: list[Tensor | DiskTensor] = []
+    previous_frames = conv_cache.take_frames(conv, lambda: _last_frames(x, scale_shift, conv_cache))
+    last_frames: list[Tensor | DiskTensor] = []
     num_bytes = 0
     for i in range(len(x)):
-        padded = _padded_input(x, i, scale_shift, before, conv_cache)
+        padded = _padded_input(x, i, scale_shift, previous_frames, conv_cache)
         num_bytes += padded.nbytes
         if not conv_cache.is_last:
             # A copy: a view would keep all of the padded input in memory.
-            kept.append(conv_cache.offload_frames(padded[:, :, -2:, 1:-1].clone()))
-        for k in _finished(i, len(x)):
+            last_frames.append(conv_cache.offload_frames(padded[:, :, -2:, 1:-1].clone()))
+        for k in _freeable(i, len(x)):
             if free_input:
                 x[k] = _FREED
-            if before:
-                before[k] = _FREED
+            if previous_frames:
+                previous_frames[k] = _FREED
         strip = _convolution(padded, conv.weight, conv.bias, padding=(0, 0, 1))
         del padded
         yield strip
-    if kept:
-        conv_cache.keep_frames(conv, kept)
-    if len(x) > 1 and conv_cache.device.type == "cpu" and num_bytes >= _LARGE:
+    if last_frames:
+        conv_cache.keep_frames(conv, last_frames)
+    if len(x) > 1 and conv_cache.device.type == "cpu" and num_bytes >= _MIN_RELEASE_BYTES:
         release_memory()
 
 
@@ -129,29 +132,29 @@ def _padded_input(
     x: list[Strip],
     i: int,
     scale_shift: ScaleShift | None,
-    before: list[Tensor | DiskTensor],
+    previous_frames: list[Tensor | DiskTensor],
     conv_cache: SlicedCache,
 ) -> Strip:
-    """The input of a convolution for strip i: normed, two frames more in front, one row more above and below."""
+    """Return the input of a convolution for strip i: normed, with two previous frames and one row above and below."""
     b, c, t, h, w = x[i].shape
     padded = conv_cache.empty(x[i], (b, c, t + 2, h + 2, w))
-    for into, k, rows in _with_neighbors(i, len(x), h):
+    for target, k, source in _with_neighbors(i, len(x), h):
         if k is None:
-            padded[..., into, :] = 0
+            padded[..., target, :] = 0
             continue
-        out = padded[:, :, 2:, into]
+        out = padded[:, :, 2:, target]
         if scale_shift is None:
-            out.copy_(x[k][..., rows, :])
+            out.copy_(x[k][..., source, :])
         else:
-            cut = slice(conv_cache.edges[k], conv_cache.edges[k + 1])
-            scale, shift = (f if f.shape[3] == 1 else f[..., cut, :][..., rows, :] for f in scale_shift)
-            _write_activated(conv_cache.load(x[k], rows), scale, shift, out)
-        padded[:, :, :2, into] = out[:, :, :1] if conv_cache.is_first else conv_cache.load(before[k], rows)
+            latent_rows = slice(conv_cache.edges[k], conv_cache.edges[k + 1])
+            scale, shift = (f if f.shape[3] == 1 else f[..., latent_rows, :][..., source, :] for f in scale_shift)
+            _write_activated(conv_cache.load(x[k], source), scale, shift, out)
+        padded[:, :, :2, target] = out[:, :, :1] if conv_cache.is_first else conv_cache.load(previous_frames[k], source)
     return padded
 
 
 def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: SlicedCache) -> list[Strip]:
-    """The last two frames that enter a convolution, in strips."""
+    """Return the last two input frames of a convolution, in strips."""
     last = [strip[:, :, -2:] for strip in x]
     if scale_shift is not None:
         scale, shift = (f if f.shape[2] == 1 else f[:, :, -2:] for f in scale_shift)
@@ -161,63 +164,63 @@ def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: Sli
 
 
 def _scale_and_shift(x: list[Strip], norm: Norm, latents: Latents | None, conv_cache: SlicedCache) -> ScaleShift:
-    """Norm and modulation as one scale and shift, at the size of the latents or of one pixel."""
+    """Combine norm and modulation into one scale and shift, at the size of the latents or of one pixel."""
     inner = norm.norm if isinstance(norm, LatentNorm) else norm
     mean, variance = group_moments((conv_cache.load(strip) for strip in x), inner.num_groups)
     per_group = inner.num_channels // inner.num_groups
-    mean, inverse = (m.repeat_interleave(per_group, dim=1) for m in (mean, (variance + inner.eps).rsqrt()))
-    scale = inner.weight * inverse
+    mean, inverse_std = (m.repeat_interleave(per_group, dim=1) for m in (mean, (variance + inner.eps).rsqrt()))
+    scale = inner.weight * inverse_std
     shift = inner.bias - mean * scale
-    exact = torch.promote_types(x[0].dtype, torch.float32)
-    scale, shift = (rearrange(f.to(exact), "b c -> b c 1 1 1") for f in (scale, shift))
+    dtype = torch.promote_types(x[0].dtype, torch.float32)
+    scale, shift = (rearrange(f.to(dtype), "b c -> b c 1 1 1") for f in (scale, shift))
     if latents is None or isinstance(norm, GroupNorm):
         return scale, shift
     frames = source_frames(x[0].shape[2], latents.shape[2], conv_cache.is_first, latents.device)
-    spread = rearrange(latents, "b z t h w -> b t h w z")[:, frames]  # small, and in the layout of the product
-    own_scale, own_shift = norm.modulation(rearrange(spread, "b t h w z -> b z t h w")).chunk(2, dim=1)
-    return scale * own_scale, torch.addcmul(own_shift, own_scale, shift)
+    # Latents are small, and channels-last is the layout of the matrix product in `modulation`.
+    frame_latents = rearrange(latents, "b z t h w -> b t h w z")[:, frames]
+    latent_scale, latent_shift = norm.modulation(rearrange(frame_latents, "b t h w z -> b z t h w")).chunk(2, dim=1)
+    return scale * latent_scale, torch.addcmul(latent_shift, latent_scale, shift)
 
 
-def _upsampled(layer: Upsample, x: list[Strip], conv_cache: SlicedCache) -> Iterator[Strip]:
+def _upsample_strips(layer: Upsample, x: list[Strip], conv_cache: SlicedCache) -> Iterator[Strip]:
     weight = _filters_before_upsampling(layer.conv.weight)
     bias = layer.conv.bias.repeat(4)  # pyrefly: ignore[missing-attribute]
     for i in range(len(x)):
         b, c, t, h, w = x[i].shape
         padded = conv_cache.empty(x[i], (b, c, t, h + 2, w))
-        for into, k, rows in _with_neighbors(i, len(x), h):
-            padded[..., into, :] = 0 if k is None else x[k][..., rows, :]
-        for k in _finished(i, len(x)):
+        for target, k, source in _with_neighbors(i, len(x), h):
+            padded[..., target, :] = 0 if k is None else x[k][..., source, :]
+        for k in _freeable(i, len(x)):
             x[k] = _FREED
         frames = _convolution(rearrange(padded, "b c t h w -> (b t) c h w"), weight, bias, padding=(0, 1))
         phases = rearrange(frames, "(b t) (p q c) h w -> p q b c t h w", b=b, p=2, q=2)
-        num_single = int(conv_cache.is_first) if layer.compress_time else t
-        up = conv_cache.empty(frames, (b, phases.shape[3], 2 * t - num_single, 2 * h, 2 * w))
-        cells = rearrange(up, "b c t (h p) (w q) -> p q b c t h w", p=2, q=2)
+        num_single = int(conv_cache.is_first) if layer.compress_time else t  # frames that are not repeated
+        upsampled = conv_cache.empty(frames, (b, phases.shape[3], 2 * t - num_single, 2 * h, 2 * w))
+        out = rearrange(upsampled, "b c t (h p) (w q) -> p q b c t h w", p=2, q=2)
         for p in range(2):
             for q in range(2):
                 phase = phases[p, q, ..., p : p + h, q : q + w]
-                cells[p, q, :, :, :num_single] = phase[:, :, :num_single]
-                # The other frames are there twice.
-                twice = cells[p, q, :, :, num_single:].unflatten(2, (t - num_single, 2))
-                twice.copy_(phase[:, :, num_single:].unsqueeze(3))
+                out[p, q, :, :, :num_single] = phase[:, :, :num_single]
+                repeated = out[p, q, :, :, num_single:].unflatten(2, (t - num_single, 2))
+                repeated.copy_(phase[:, :, num_single:].unsqueeze(3))
         del padded, frames, phases
-        yield up
+        yield upsampled
 
 
-def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> Iterator[Strip]:
+def _downsample_strips(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> Iterator[Strip]:
     for i in range(len(x)):
         b, c, t, h, w = x[i].shape
-        num_single = int(conv_cache.is_first) if layer.compress_time else t
+        num_single = int(conv_cache.is_first) if layer.compress_time else t  # frames that are not averaged
         padded = conv_cache.empty(x[i], (b, c, num_single + (t - num_single) // 2, h + 1, w + 1))
         padded[..., w:] = 0
-        for into, k, rows in _with_neighbors(i, len(x), h)[1:]:
-            out = padded[..., slice(into.start - 1, into.stop - 1), :w]
+        for target, k, source in _with_neighbors(i, len(x), h)[1:]:
+            out = padded[..., slice(target.start - 1, target.stop - 1), :w]
             if k is None:
                 out.zero_()
                 continue
-            part = conv_cache.load(x[k], rows)
-            out[:, :, :num_single] = part[:, :, :num_single]
-            pairs = part[:, :, num_single:]
+            rows = conv_cache.load(x[k], source)
+            out[:, :, :num_single] = rows[:, :, :num_single]
+            pairs = rows[:, :, num_single:]
             torch.add(pairs[:, :, 0::2], pairs[:, :, 1::2], out=out[:, :, num_single:]).div_(2)
         x[i] = _FREED
         conv = layer.conv
@@ -228,9 +231,11 @@ def _downsampled(layer: Downsample, x: list[Strip], conv_cache: SlicedCache) -> 
 
 
 def _with_neighbors(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
-    """The rows of strip i with one more above and below, in three parts.
+    """List where the rows of strip i, with one row more above and below, are copied from.
 
-    Each part has its rows in the result, the strip it is copied from (None beyond the picture), and its rows there.
+    Returns:
+        (target rows, source strip, source rows) for the row above, the strip itself, and the row below. The source is
+        None outside of the frame.
     """
     above, below = (k if 0 <= k < num_strips else None for k in (i - 1, i + 1))
     return [
@@ -240,33 +245,33 @@ def _with_neighbors(i: int, num_strips: int, height: int) -> list[tuple[slice, i
     ]
 
 
-def _finished(i: int, num_strips: int) -> range:
-    """The strips that are no longer needed after strip i and its neighbors were read."""
+def _freeable(i: int, num_strips: int) -> range:
+    """Return the strips that are no longer needed after strip i and its neighbors were read."""
     return range(max(i - 1, 0), num_strips if i + 1 == num_strips else i)
 
 
 def _write_activated(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
-    """Write SiLU(x * scale + shift), with scale and shift spread over the pixels that they stand for."""
+    """Write SiLU(x * scale + shift) to `out`; scale and shift have the size of the latents and are broadcast."""
     h, w = scale.shape[3:]
-    x, into = (rearrange(y, "b c t (h r) (w q) -> b c t h r w q", h=h, w=w) for y in (x, out))
+    x, blocks = (rearrange(y, "b c t (h r) (w q) -> b c t h r w q", h=h, w=w) for y in (x, out))
     scale, shift = (rearrange(f, "b c t h w -> b c t h 1 w 1") for f in (scale, shift))
-    torch.addcmul(shift, x, scale, out=into)
+    torch.addcmul(shift, x, scale, out=blocks)
     F.silu(out, inplace=True)
 
 
 def _filters_before_upsampling(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "_o c 2 2"]:
-    """3x3 filters that follow nearest upsampling as 2x2 filters before it, one for each of the 2x2 output pixels.
+    """Convert 3x3 filters after nearest upsampling to 2x2 filters before it, one for each of the 2x2 output pixels.
 
-    Of three neighboring pixels after upsampling, two are the same before: taps 0 | 1 + 2 for the first pixel of a
-    pair, 0 + 1 | 2 for the second.
+    Of three neighboring pixels after upsampling, two are copies of one pixel, so their taps are added: 0 | 1 + 2 for
+    the first pixel of a pair, 0 + 1 | 2 for the second.
     """
-    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once
-    phases = _two_taps(_two_taps(exact, dim=2), dim=4)
+    weight_float32 = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once
+    phases = _two_taps(_two_taps(weight_float32, dim=2), dim=4)
     return rearrange(phases, "q p o c a b -> (p q o) c a b").to(weight.dtype)
 
 
 def _two_taps(weight: Tensor, dim: int) -> Tensor:
-    """Both 2-tap forms of the 3 taps along an axis, on a new first axis."""
+    """Stack both 2-tap forms of the 3 taps along `dim` on a new first axis."""
     left, middle, right = weight.unbind(dim)
     forms = [(left, middle + right), (left + middle, right)]
     return torch.stack([torch.stack(form, dim) for form in forms])
@@ -275,7 +280,7 @@ def _two_taps(weight: Tensor, dim: int) -> Tensor:
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], stride: tuple[int, ...] | None = None
 ) -> Tensor:
-    """`F.conv2d` or `F.conv3d`; on CPUs by oneDNN, also where PyTorch would use a loop that is 4 times slower."""
+    """Call `F.conv2d` or `F.conv3d`; on CPUs call oneDNN, because PyTorch may choose a loop that is 4 times slower."""
     stride = stride or (1,) * len(padding)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(padding), 1)

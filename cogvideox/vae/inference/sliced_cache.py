@@ -1,4 +1,4 @@
-"""The `conv_cache` of the VAE's forward pass without gradients: frames before a chunk, in strips of rows.
+"""The `conv_cache` of the VAE's forward pass without gradients: the frames before a chunk, in strips of rows.
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -16,74 +16,74 @@ Strip = Float[Tensor, "_b _c _t _h _w"]
 
 
 class SlicedCache:
-    """Cache for chunks of one video in order, each in strips of rows. Call `advance()` between chunks.
+    """Cache for consecutive chunks of one video, each in strips of rows. Call `advance()` between chunks.
 
     Args:
-        num_strips: number of strips; at most the number of latent rows are used.
-        offload: move strips that are not in use, and frames for the next chunk, from the device to CPU memory, pinned
-            for CUDA. On the CPU, only the frames are moved, to temporary files.
+        num_strips: number of strips, reduced to the number of latent rows if it is larger.
+        offload: move strips that are not in use, and frames for the next chunk, from the GPU to pinned CPU memory. On
+            the CPU, only the frames are moved, to temporary files.
         is_last: the first chunk is also the last one, so no frames have to be kept.
 
     Raises:
-        UserError: fewer than one strip.
+        UserError: `num_strips` is below 1.
     """
 
     def __init__(self, num_strips: int = 1, *, offload: bool = False, is_last: bool = False) -> None:
         if num_strips < 1:
-            raise UserError(f"strips={num_strips} must be 1 or more; 1 is the whole picture")
+            raise UserError(f"strips={num_strips} must be 1 (whole frames) or more")
         self.is_first = True
         self.is_last = is_last
         self.device = torch.device("cpu")
         self.edges: list[int] = []
-        """Latent rows at which the strips of the current chunk begin, and the end of the last one."""
+        """Boundaries of the current chunk's strips, in latent rows."""
         self._num_strips = num_strips
         self._offload = offload
         self._frames: dict[nn.Module, list[Tensor | DiskTensor]] = {}
 
     def advance(self, *, is_last: bool = False) -> None:
-        """Continue with the next chunk. After the last one nothing follows."""
+        """Continue with the next chunk."""
         self.is_first, self.is_last = False, is_last
 
     def split(self, x: Float[Tensor, "b c t h w"], rows_per_latent: int) -> list[Strip]:
         """Cut a chunk into strips of whole latent rows, from top to bottom."""
         self.device = x.device
-        num_latents = x.shape[3] // rows_per_latent
-        num = min(self._num_strips, num_latents)
-        self.edges = [num_latents * i // num for i in range(num + 1)]
+        latent_rows = x.shape[3] // rows_per_latent
+        num_strips = min(self._num_strips, latent_rows)
+        self.edges = [latent_rows * i // num_strips for i in range(num_strips + 1)]
         heights = [rows_per_latent * (stop - start) for start, stop in zip(self.edges, self.edges[1:])]
         return list(x.split(heights, dim=3))
 
     def join(self, strips: Sequence[Strip]) -> Float[Tensor, "b c t h w"]:
-        """The inverse of `split`."""
+        """Concatenate strips; the inverse of `split`."""
         return torch.cat([self.load(strip) for strip in strips], dim=3).contiguous()
 
     def take_frames(self, conv: nn.Module, last_frames: Callable[[], list[Strip]]) -> list[Tensor | DiskTensor]:
-        """The frames before this chunk that `conv` needs, in strips; none in the first chunk.
+        """Return the frames before this chunk that `conv` needs, in strips; an empty list in the first chunk.
 
         Args:
-            last_frames: computes the last two frames of this chunk that enter `conv`, for caches that send them on at
-                once; here they are kept by `keep_frames`.
+            last_frames: computes the last two input frames of `conv` in this chunk, for subclasses that send them to
+                another rank at once. This class ignores it and receives them by `keep_frames`.
         """
         return self._frames.pop(conv, [])
 
     def keep_frames(self, conv: nn.Module, strips: list[Tensor | DiskTensor]) -> None:
-        """Keep the last frames that entered `conv` for the next chunk."""
+        """Keep the last input frames of `conv` for the next chunk."""
         self._frames[conv] = strips
 
     def load(self, x: Strip | DiskTensor, rows: slice = slice(None)) -> Strip:
-        """These rows of a strip, on the device."""
+        """Return rows of a strip, moved to the device."""
         if isinstance(x, DiskTensor):
             return x.read()[..., rows, :]
         return x[..., rows, :].to(self.device, non_blocking=True)
 
     def offload(self, x: Strip) -> Strip:
-        """A strip that is not needed for now: in the CPU's memory if offloading is on."""
+        """Move a strip that is not in use from the GPU to CPU memory, if offloading is on."""
         return to_host(x) if self._offload and x.device.type != "cpu" else x
 
     def offload_frames(self, x: Strip) -> Strip | DiskTensor:
-        """Frames for the next chunk: as `offload`, and on the CPU in a temporary file."""
+        """Offload frames for the next chunk like `offload`, and on the CPU to a temporary file."""
         return DiskTensor(x) if self._offload and x.device.type == "cpu" else self.offload(x)
 
     def empty(self, like: Tensor, shape: tuple[int, ...]) -> Strip:
-        """An uninitialized tensor on the device, channels last in memory."""
+        """Return an uninitialized tensor on the device, channels-last in memory."""
         return torch.empty(shape, dtype=like.dtype, device=self.device, memory_format=torch.channels_last_3d)

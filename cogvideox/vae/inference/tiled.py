@@ -1,4 +1,4 @@
-"""Overlapping tiles with blended borders: less memory for large pictures, but approximate.
+"""Overlapping tiles with blended borders: less memory for large frames, but approximate.
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -13,7 +13,7 @@ from cogvideox.errors import UserError
 
 Cells = Float[Tensor, "b c t h w"]
 Tile = Float[Tensor, "b c t _ _"]
-"""Tiles at the edges are smaller."""
+"""Tiles at the bottom and right edges may be smaller."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Tiling:
     overlaps are fractions of a tile. The defaults are the official ones.
 
     Raises:
-        UserError: a size below 1, or an overlap outside [0, 1).
+        UserError: a size is below 1, or an overlap is outside [0, 1).
     """
 
     height: int = 240
@@ -34,16 +34,18 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
-            raise UserError(f"tiles of {self.height}x{self.width} pixels are empty; the default is 240x360")
+            raise UserError(
+                f"a tile of {self.height}x{self.width} pixels is empty: both sizes must be 1 or more (default: 240x360)"
+            )
         for overlap in (self.overlap_height, self.overlap_width):
             if not 0 <= overlap < 1:
                 raise UserError(f"a tile overlap of {overlap} must be in [0, 1), such as 0.2")
 
     def plan(self, ratio: int) -> "TilePlan":
-        """The tiles in latent cells of `ratio` pixels, rounded down to at least one cell."""
+        """Convert sizes to latent cells of `ratio` pixels, rounded down but at least one cell."""
         size = (max(self.height // ratio, 1), max(self.width // ratio, 1))
-        shares = (self.overlap_height, self.overlap_width)
-        stride = tuple(max(int(n * (1 - share)), 1) for n, share in zip(size, shares, strict=True))
+        overlaps = (self.overlap_height, self.overlap_width)
+        stride = tuple(max(int(n * (1 - overlap)), 1) for n, overlap in zip(size, overlaps, strict=True))
         return TilePlan(size, (stride[0], stride[1]))
 
 
@@ -51,14 +53,14 @@ class Tiling:
 class TilePlan:
     """Size and stride of tiles in latent cells, as (height, width).
 
-    `scale` below is the number of rows of a tensor for each latent row: 1 for latents, `ratio` for pixels.
+    In the methods, `scale` is the number of a tensor's rows per latent row: 1 for latents, `ratio` for pixels.
     """
 
     size: tuple[int, int]
     stride: tuple[int, int]
 
     def covers(self, x: Cells, scale: int) -> bool:
-        """Whether a single tile covers x."""
+        """Return whether a single tile covers x."""
         return x.shape[3] <= self.size[0] * scale and x.shape[4] <= self.size[1] * scale
 
     def cut(self, x: Cells, scale: int) -> list[list[Tile]]:
@@ -86,12 +88,12 @@ class TilePlan:
         return (self.size[0] * scale, self.size[1] * scale), (self.stride[0] * scale, self.stride[1] * scale)
 
 
-def _blend(before: Tensor, tile: Tensor, extent: int, dim: int) -> Tensor:
-    """Cross-fade the end of `before` into the beginning of `tile` over `extent` cells."""
-    extent = min(before.shape[dim], tile.shape[dim], extent)
+def _blend(previous: Tensor, tile: Tensor, extent: int, dim: int) -> Tensor:
+    """Cross-fade the end of the previous tile into the beginning of `tile` over `extent` cells."""
+    extent = min(previous.shape[dim], tile.shape[dim], extent)
     shape = [1] * tile.ndim
     shape[dim] = extent
     ramp = (torch.arange(extent, device=tile.device, dtype=tile.dtype) / max(extent, 1)).view(shape)
-    tail = before.narrow(dim, before.shape[dim] - extent, extent)
-    faded = tail * (1 - ramp) + tile.narrow(dim, 0, extent) * ramp
-    return torch.cat([faded, tile.narrow(dim, extent, tile.shape[dim] - extent)], dim=dim)
+    tail = previous.narrow(dim, previous.shape[dim] - extent, extent)
+    blended = tail * (1 - ramp) + tile.narrow(dim, 0, extent) * ramp
+    return torch.cat([blended, tile.narrow(dim, extent, tile.shape[dim] - extent)], dim=dim)

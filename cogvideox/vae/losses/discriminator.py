@@ -1,8 +1,8 @@
-"""The 3D discriminator of the VAE (paper section 2.1), its hinge losses, and the weight of the adversarial term.
+"""The VAE's 3D discriminator (paper section 2.1), its hinge losses, and the adaptive weight of the GAN loss.
 
-The paper gives no architecture. This one is a patch discriminator built from the VAE's causal layers: it takes images
-and clips of 4k+1 frames, and it is causal, so the first frame gets the logits of a single image. It has no norms, so
-logits do not depend on other samples or chunks.
+The paper does not specify the architecture. This one is a patch discriminator built from the VAE's causal layers. It
+takes images and clips of 4k+1 frames; because it is causal, the first frame gets the same logits as a single image. It
+has no norms, so logits do not depend on other samples or chunks.
 
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cogvideox.vae.config import DiscriminatorConfig
 from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.layers import CausalConv3d, PointwiseConv3d
+from cogvideox.vae.layers import CausalConv3d, PointwiseConv3d, average_frame_pairs
 
 Pixels = Float[Tensor, "b 3 t h w"]
 Features = Float[Tensor, "b _c _t _h _w"]
@@ -27,7 +27,7 @@ SLOPE = 0.1
 """Negative slope of the leaky ReLUs."""
 
 MAX_WEIGHT = 1e4
-"""Maximum of the adaptive weight."""
+"""Upper limit of the adaptive weight."""
 
 
 class DiscriminatorBlock(nn.Module):
@@ -48,15 +48,12 @@ class DiscriminatorBlock(nn.Module):
 
 
 def _downsample(x: Features, compress_time: bool, conv_cache: ConvCache) -> Features:
-    """Average 2x2 pixels and, with `compress_time`, pairs of frames, except a video's first frame, as in the VAE."""
-    if compress_time:
-        first, rest = x.split([1, x.shape[2] - 1], dim=2) if conv_cache.is_first else (x[:, :, :0], x)
-        x = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
-    return F.avg_pool3d(x, (1, 2, 2))
+    """Average 2x2 pixels and, with `compress_time`, pairs of frames, as in the VAE."""
+    return F.avg_pool3d(average_frame_pairs(x, conv_cache.is_first) if compress_time else x, (1, 2, 2))
 
 
 class Discriminator(nn.Module):
-    """Patch discriminator: video to one logit for each patch, high for real and low for reconstructed patches."""
+    """Patch discriminator: video to one logit per patch, high for real and low for reconstructed patches."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -69,7 +66,7 @@ class Discriminator(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 1)
 
     def forward(self, video: Pixels, conv_cache: ConvCache | None = None) -> Logits:
-        """The logits of clips of 4k+1 frames, or of chunks of them with a `conv_cache` (see `vae.conv_cache`)."""
+        """Return the logits of clips of 4k+1 frames, or of their chunks with a `conv_cache` (see `vae.conv_cache`)."""
         conv_cache = conv_cache or ConvCache()
         x = F.leaky_relu(self.conv_in(video, conv_cache), SLOPE)
         for block in self.blocks:
@@ -79,7 +76,7 @@ class Discriminator(nn.Module):
 
 @torch.no_grad()
 def init_weights(discriminator: Discriminator, generator: torch.Generator | None = None) -> None:
-    """Normal with variance 2 / fan-in for convolutions, 1 / fan-in for skip connections and the last one; biases 0."""
+    """Initialize weights with variance 2 / fan-in (skip connections and last layer: 1 / fan-in), biases with 0."""
     for name, module in discriminator.named_modules():
         if isinstance(module, CausalConv3d | PointwiseConv3d):
             gain = 1 if name == "conv_out" or name.endswith("skip") else 2
@@ -104,17 +101,17 @@ def adaptive_weight(
     adversarial_grad: Pixels,
     average: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, ""]:
-    """Adaptive weight of the adversarial term: the ratio of gradient norms at the decoder's last layer (VQGAN, arXiv
+    """Return the adaptive weight of the GAN loss: the ratio of gradient norms at the decoder's last layer (VQGAN, arXiv
     2012.09841, equation 7), at most `MAX_WEIGHT`. No gradient flows through it.
 
     Args:
-        last_layer: the weight of the decoder's last layer, from which `reconstruction` was computed.
+        last_layer: the weight of the decoder's last layer, which produced `reconstruction`.
         reconstruction_grad, adversarial_grad: gradients of the two losses with respect to `reconstruction`.
-        average: averages a gradient of the layer over the ranks with other pixels of the same step.
+        average: averages the gradient of the layer over all ranks of the step; None for a single process.
     """
     norms = []
     for gradient in (reconstruction_grad, adversarial_grad):
         (grad,) = torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)
         norms.append((grad if average is None else average(grad)).norm())
-    floor = norms[0] / MAX_WEIGHT + torch.finfo(norms[0].dtype).tiny
-    return norms[0] / (norms[1] + floor)
+    epsilon = norms[0] / MAX_WEIGHT + torch.finfo(norms[0].dtype).tiny
+    return norms[0] / (norms[1] + epsilon)

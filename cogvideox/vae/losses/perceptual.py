@@ -1,12 +1,11 @@
-"""Perceptual distances of images: LPIPS, and random features for use without its weight files (paper section 2.1).
+"""Perceptual distances between images: LPIPS, and random features if its weight files are missing (paper section 2.1).
 
 LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1, on VGG16) compares the features of both images at five depths:
 features are normalized over the channels, and squared differences are summed with a learned weight for each channel.
 Weights are loaded from two files: torchvision's VGG16 (trunk) and the original implementation's `vgg.pth` (heads).
 
-`RandomFeatures` is the same distance in a small network with fixed random weights. It separates edges and textures well
-enough to give sharper reconstructions than pixel losses alone, but it does not model human perception. It is never
-logged as LPIPS.
+`RandomFeatures` is the same distance in the features of a small network with fixed random weights. It gives sharper
+reconstructions than pixel losses alone, but it does not model human perception. It is never logged as LPIPS.
 
 Axes: n images, c channels, h w height and width; pixels in [-1, 1].
 """
@@ -40,7 +39,7 @@ RANDOM_WIDTHS = (16, 32, 64)
 
 
 class PerceptualLoss(NamedTuple):
-    """A distance between images [n 3 h w] and [n 3 h w], giving [n], and the name under which its term is logged."""
+    """A distance of two image batches ([n 3 h w], [n 3 h w] -> [n]), and the name under which it is logged."""
 
     name: str
     distance: Callable[[Tensor, Tensor], Tensor]
@@ -52,29 +51,29 @@ class VGG16(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self.taps: list[int] = []
-        before = 3
+        self.stage_ends: list[int] = []
+        in_width = 3
         for width, depth in zip(VGG_WIDTHS, VGG_DEPTHS, strict=True):
             if layers:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(depth):
-                layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
-                before = width
-            self.taps.append(len(layers) - 1)
+                layers += [nn.Conv2d(in_width, width, 3, padding=1), nn.ReLU()]
+                in_width = width
+            self.stage_ends.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Images) -> list[Float[Tensor, "n _c _h _w"]]:
-        """The features after the last ReLU of each stage."""
-        found = []
+        """Return the features after the last ReLU of each stage."""
+        stages = []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in self.taps:
-                found.append(x)
-        return found
+            if index in self.stage_ends:
+                stages.append(x)
+        return stages
 
 
 class LPIPS(nn.Module):
-    """LPIPS distance between images. Use `load` to get it with its trained weights."""
+    """LPIPS distance between images. `load` creates it with trained weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +90,7 @@ class LPIPS(nn.Module):
             heads: the channel weights as saved by the original implementation, `lin{k}.model.1.weight`.
 
         Raises:
-            UserError: a file is missing, damaged or has other tensors; the message names them.
+            UserError: a file is missing or damaged, or its tensors do not match; the message names them.
         """
         with torch.device("meta"):
             lpips = cls()
@@ -103,24 +102,24 @@ class LPIPS(nn.Module):
         return lpips.requires_grad_(False)
 
     def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
-        """The distance of each image of x to that of y: 0 for equal images, about 1 for unrelated ones."""
+        """Return the distance of each pair of images: 0 for equal images, about 1 for unrelated ones."""
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         features_x, features_y = (self.trunk((images - shift) / scale) for images in (x, y))
         weights = [weight.flatten() for weight in self.heads.parameters()]
-        return unit_distance(features_x, features_y, weights)
+        return feature_distance(features_x, features_y, weights)
 
 
 class RandomFeatures(nn.Module):
-    """Distance between images in the features of a small network with fixed random weights."""
+    """Distance between images, measured in the features of a small network with fixed random weights."""
 
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.convs = nn.ModuleList()
-        for before, width in zip((3, *RANDOM_WIDTHS), RANDOM_WIDTHS):
-            conv = nn.Conv2d(before, width, 3, padding=1)
+        for in_width, width in zip((3, *RANDOM_WIDTHS), RANDOM_WIDTHS):
+            conv = nn.Conv2d(in_width, width, 3, padding=1)
             weight = torch.randn(conv.weight.shape, generator=generator)
-            # Subtracting half of the mean gives edges more weight; biases keep the features of flat gray nonzero.
+            # Subtracting half of the mean emphasizes edges; biases keep the features of uniform gray nonzero.
             weight -= 0.5 * weight.mean((2, 3), keepdim=True)
             conv.weight.data = weight * (2 / weight[0].numel()) ** 0.5
             conv.bias = nn.Parameter(0.3 * torch.randn(width, generator=generator))
@@ -128,19 +127,19 @@ class RandomFeatures(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Images, y: Images) -> Float[Tensor, " n"]:
-        """The distance of each image of x to that of y: 0 for equal images."""
+        """Return the distance of each pair of images: 0 for equal images."""
         features_x, features_y = self._features(x), self._features(y)
-        return unit_distance(features_x, features_y, [x.new_ones(width) for width in RANDOM_WIDTHS])
+        return feature_distance(features_x, features_y, [x.new_ones(width) for width in RANDOM_WIDTHS])
 
     def _features(self, x: Images) -> list[Float[Tensor, "n _c _h _w"]]:
-        found = []
+        levels = []
         for level, conv in enumerate(self.convs):
             x = F.leaky_relu(conv(F.avg_pool2d(x, 2) if level else x), 0.1)
-            found.append(x)
-        return found
+            levels.append(x)
+        return levels
 
 
-def unit_distance(
+def feature_distance(
     features_x: Sequence[Float[Tensor, "n _c _h _w"]],
     features_y: Sequence[Float[Tensor, "n _c _h _w"]],
     weights: Sequence[Float[Tensor, " _c"]],
@@ -148,11 +147,11 @@ def unit_distance(
     """LPIPS, equation 1: weighted squared differences of normalized features, mean over space, sum over depths."""
     distances = []
     for x, y, weight in zip(features_x, features_y, weights, strict=True):
-        difference = (_unit(x) - _unit(y)).square().mean((2, 3))
+        difference = (_normalize(x) - _normalize(y)).square().mean((2, 3))
         distances.append(difference @ weight)
     return torch.stack(distances).sum(0)
 
 
-def _unit(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    # vector_norm has gradient 0 where all features are 0; the square root of the sum of squares would give NaN.
+def _normalize(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    # Where all features are 0, vector_norm has gradient 0; the square root of the sum of squares would give NaN.
     return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10)

@@ -19,9 +19,9 @@ Images = Float[Tensor, "_n c h w"]
 
 
 class RankShares(NamedTuple):
-    """Weights that turn this rank's means into means over all ranks: number of ranks * elements here / all elements.
+    """Weights that turn this rank's means into means over all ranks: number of ranks * local elements / all elements.
 
-    All are 1 on a single process.
+    All are 1 in a single process.
     """
 
     pixels: float = 1.0
@@ -36,15 +36,15 @@ def vae_loss(
     weights: LossWeights,
     perceptual: PerceptualLoss | None = None,
     frames: Int[Tensor, "n 2"] | None = None,
-    shares: RankShares = RankShares(),  # noqa: B008 - it never changes
+    shares: RankShares = RankShares(),  # noqa: B008 - immutable
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The weighted loss and its unweighted terms.
+    """Return the weighted loss and its unweighted terms.
 
     The terms are `l1` and `l2` (means over pixels), `kl` (mean over latent elements), and the perceptual term under its
     own name. Versions of the paper disagree on L1 or L2, so both are available.
 
     Args:
-        perceptual: the distance of the perceptual term; None for no such term.
+        perceptual: the distance of the perceptual term; None omits the term.
         frames: (clip, frame) indices of the frames in the perceptual term; None for all frames.
         shares: weights of this rank's means, see `RankShares`.
     """
@@ -66,7 +66,7 @@ def vae_loss(
 
 
 def select_frames(video: Pixels, frames: Int[Tensor, "n 2"] | None) -> Images:
-    """The frames with these (clip, frame) indices, or all frames of all clips."""
+    """Return the frames with these (clip, frame) indices, or all frames of all clips."""
     if frames is None:
         return rearrange(video, "b c t h w -> (b t) c h w")
     clip, frame = frames.unbind(1)

@@ -83,7 +83,7 @@ def test_an_error_names_a_truncated_file(tmp_path, state, size):
 def test_an_error_names_a_path_without_weights(tmp_path):
     with pytest.raises(UserError, match="file not found"):
         load_state(tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="there are no weights"):
+    with pytest.raises(UserError, match="no weights found in"):
         load_state(tmp_path)
     (tmp_path / "x.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(UserError, match="git lfs pull"):
@@ -99,7 +99,7 @@ def test_an_error_names_a_missing_shard_and_a_broken_index(tmp_path, state):
     with pytest.raises(UserError, match=r"1 shard missing next to it \(x-00002-of-00003\.safetensors\)"):
         load_state(tmp_path)
     save_state({"a": torch.ones(1)}, tmp_path / "x-00002-of-00003.safetensors")
-    with pytest.raises(UserError, match=r"x-00002-of-00003\.safetensors lacks 2 tensors"):
+    with pytest.raises(UserError, match=r"2 tensors missing in x-00002-of-00003\.safetensors"):
         load_state(tmp_path)
     for text in ("{", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}'):
         (tmp_path / "x.safetensors.index.json").write_text(text)

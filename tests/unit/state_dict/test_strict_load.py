@@ -23,7 +23,7 @@ def test_the_error_lists_every_mismatch():
         load_strict(layer, state, where="x.safetensors")
     assert str(caught.value) == (
         "the weights in x.safetensors do not match their config: 1 tensor missing (1.weight); "
-        "1 unexpected tensor (2.bias); 1 tensor of another shape (0.weight is [8, 5], not [8, 4])"
+        "1 unexpected tensor (2.bias); 1 tensor with the wrong shape (0.weight is [8, 5], not [8, 4])"
     )
 
 

@@ -73,7 +73,7 @@ def test_a_pickle_that_would_run_code_is_rejected(tmp_path, state, new):
     trap = tmp_path / "trap"
     content = {"module": state, "more": Evil(os.mkdir, str(trap))}
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
-    with pytest.raises(UserError, match=r"x\.pt is refused: reading it would run code \(\w+\.mkdir\)") as caught:
+    with pytest.raises(UserError, match=r"cannot read .*x\.pt: it would run code \(\w+\.mkdir\)") as caught:
         open_pickle(tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
     assert not trap.exists()
@@ -117,7 +117,7 @@ def test_a_compressed_archive_is_rejected_without_being_unpacked(tmp_path, state
     with zipfile.ZipFile(tmp_path / "x.pt", "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr(f"x/{name}", bytes(2**24))
     assert (tmp_path / "x.pt").stat().st_size < 2**17
-    with pytest.raises(UserError, match=r"x\.pt is refused: it is a compressed archive"):
+    with pytest.raises(UserError, match=r"cannot read .*x\.pt: compressed archives are not supported"):
         open_pickle(tmp_path / "x.pt")
 
 

@@ -155,7 +155,7 @@ def test_the_error_lists_missing_unexpected_and_misshapen_tensors(models, tmp_pa
         plan_conversion(tmp_path / "x.pt", base=models["5b"])
     assert str(caught.value) == (
         f"the weights in {tmp_path / 'x.pt'} do not match their config: 1 tensor missing (time_embed.0.bias); "
-        "1 unexpected tensor (transformer.layers.1.extra); 1 tensor of another shape "
+        "1 unexpected tensor (transformer.layers.1.extra); 1 tensor with the wrong shape "
         "(transformer.layers.0.attention.dense.weight is [32, 31], not [32, 32])"
     )
 

@@ -24,7 +24,7 @@ def test_default_tiles_in_latent_cells():
 
 
 def test_invalid_tiles_are_rejected():
-    with pytest.raises(UserError, match="0x360 pixels are empty"):
+    with pytest.raises(UserError, match="0x360 pixels is empty"):
         Tiling(height=0)
     with pytest.raises(UserError, match=r"overlap of 1.0 must be in \[0, 1\)"):
         Tiling(overlap_width=1.0)
