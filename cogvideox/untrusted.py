@@ -75,13 +75,15 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except UserError as error:
+        check_lfs_pointer(path, error)
         raise
     except OSError as error:
         raise cannot_read(path, error) from error
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
     except Exception as error:
+        check_lfs_pointer(path, error)
         detail = " ".join(str(error).split())
         if isinstance(error, RecursionError):
             detail = "it is nested too deeply"
@@ -91,6 +93,19 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
             detail = f"{detail} is missing"
         detail = detail if len(detail) <= 200 else f"{detail[:200]}..."
         raise UserError(f"cannot read {path}: it is {problem}{f' ({detail})' if detail else ''}") from error
+
+
+def check_lfs_pointer(path: str | Path, cause: Exception | None = None) -> None:
+    """Raise UserError if a file is a Git LFS pointer: what a clone without Git LFS has in place of a large file."""
+    try:
+        with Path(path).open("rb") as file:
+            is_pointer = file.read(64).startswith(b"version https://git-lfs")
+    except (OSError, ValueError):
+        return
+    if is_pointer:
+        raise UserError(
+            f"cannot read {path}: it is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
+        ) from cause
 
 
 def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:

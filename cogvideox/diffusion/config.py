@@ -17,13 +17,15 @@ Config = TypeVar("Config", bound="ScheduleConfig")
 DIFFUSERS_CLASSES: dict[Sampler, str] = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 SAMPLER_OF_SCHEDULER: dict[str, Sampler] = {name: sampler for sampler, name in DIFFUSERS_CLASSES.items()}
 
-# Keys of the diffusers file with a single supported value.
-_FIXED: dict[str, Any] = {
-    "beta_schedule": "scaled_linear",
-    "trained_betas": None,
-    "set_alpha_to_one": True,
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
+# Keys of the diffusers file and their supported values; the first is written. Any of diffusers' timestep spacings is
+# read, because sampling always uses trailing spacing: early official files say linspace, which the official sampling
+# script overrides.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "beta_schedule": ("scaled_linear",),
+    "trained_betas": (None,),
+    "set_alpha_to_one": (True,),
+    "prediction_type": ("v_prediction",),
+    "timestep_spacing": ("trailing", "linspace", "leading"),
 }
 
 # Keys that diffusers ignores with trailing timestep spacing: written for completeness, not read.
@@ -37,7 +39,6 @@ _WITHOUT_EFFECT: dict[str, Any] = {
 # diffusers' default for a missing key, where it differs from the value that CogVideoX uses.
 _DIFFUSERS_DEFAULTS: dict[str, Any] = {
     "prediction_type": "epsilon",
-    "timestep_spacing": "leading",
     "rescale_betas_zero_snr": False,
 }
 
@@ -82,15 +83,18 @@ class ScheduleConfig:
                 f"the scheduler config is for {data.get('_class_name')!r}, but CogVideoX models use {known}"
             )
         own = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
-        for key, supported in {**_FIXED, **_WITHOUT_EFFECT}.items():
-            value = own.pop(key, supported)
-            if key in _FIXED and value != supported:
-                raise UserError(f"the scheduler config sets {key}={value!r}, but only {supported!r} is supported")
+        for key, supported in _SUPPORTED.items():
+            if (value := own.pop(key, supported[0])) not in supported:
+                known = " or ".join(map(repr, supported))
+                raise UserError(f"the scheduler config sets {key}={value!r}, but only {known} is supported")
+        for key in _WITHOUT_EFFECT:
+            own.pop(key, None)
         return from_dict(cls, own, where="the scheduler config")
 
     def to_diffusers(self, sampler: Sampler) -> dict[str, Any]:
         """The content of a `scheduler_config.json` with which diffusers creates this schedule and sampler."""
-        return {"_class_name": DIFFUSERS_CLASSES[sampler], **asdict(self), **_FIXED, **_WITHOUT_EFFECT}
+        fixed = {key: supported[0] for key, supported in _SUPPORTED.items()}
+        return {"_class_name": DIFFUSERS_CLASSES[sampler], **asdict(self), **fixed, **_WITHOUT_EFFECT}
 
 
 PRESETS: dict[str, Callable[[], ScheduleConfig]] = {

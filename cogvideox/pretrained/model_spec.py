@@ -7,6 +7,7 @@ tokenizer/          tokenizer.json or spiece.model
 scheduler/          scheduler_config.json
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from cogvideox import config
 from cogvideox.diffusion.config import DIFFUSERS_CLASSES, SAMPLER_OF_SCHEDULER, Sampler, ScheduleConfig
 from cogvideox.errors import UserError
+from cogvideox.formatting import abbreviate
 from cogvideox.pretrained.model_settings import ModelSettings, official_settings
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
@@ -34,6 +36,9 @@ WEIGHT_STEMS: dict[ComponentName, str] = {
     "text_encoder": "model",
 }
 """Weights file of each component, without the suffix (`.safetensors`, or `.safetensors.index.json` for shards)."""
+
+_OLDER_STEMS: dict[ComponentName, tuple[str, ...]] = {"text_encoder": ("pytorch_model",)}
+"""Further names of `.bin` files: transformers renamed the stem together with the format."""
 
 _SHIPPED = Path(__file__).parent.parent / "models"
 
@@ -157,16 +162,38 @@ def component_config(config: NetworkConfig) -> dict[str, Any]:
 
 
 def weights_file(folder: Path, component: ComponentName) -> Path:
-    """Find the weights in a component's folder: a safetensors file, a shard index, or a PyTorch file.
+    """Find the weights in a component's folder: a safetensors or PyTorch file, or the index of its shards.
+
+    Without these, the files of the only variant are used, such as `model.fp16.safetensors`, which
+    `save_pretrained(variant="fp16")` writes.
 
     Raises:
-        UserError: the folder contains no weights.
+        UserError: the folder contains no weights, or only those of several variants.
     """
-    stem = folder / WEIGHT_STEMS[component]
-    for suffix in (".safetensors", ".safetensors.index.json", ".bin"):
-        if (file := stem.with_name(stem.name + suffix)).is_file():
-            return file
-    raise UserError(f"the model folder is incomplete: {stem}.safetensors is missing")
+    stem = WEIGHT_STEMS[component]
+    candidates = [
+        (name, ending)
+        for names, ending in (((stem,), "safetensors"), ((stem, *_OLDER_STEMS.get(component, ())), "bin"))
+        for name in names
+    ]
+    for name, ending in candidates:
+        for suffix in (f".{ending}", f".{ending}.index.json"):
+            if (file := folder / f"{name}{suffix}").is_file():
+                return file
+    files = sorted(file.name for file in folder.glob("*") if file.is_file())
+    for name, ending in candidates:
+        # diffusers and transformers put the variant before the last suffix.
+        pattern = rf"{name}\.(\w+\.{ending}|{ending}\.index\.\w+\.json)"
+        variants = [file for file in files if re.fullmatch(pattern, file)]
+        if len(variants) > 1:
+            raise UserError(
+                f"{folder} has weights of several variants ({abbreviate(variants)}): remove or rename all but one"
+            )
+        if variants:
+            return folder / variants[0]
+    others = [file for file in files if file.endswith((".safetensors", ".bin", ".index.json"))]
+    found = f"; there is {abbreviate(others)}" if others else ""
+    raise UserError(f"the model folder is incomplete: {folder / stem}.safetensors is missing{found}")
 
 
 def read_json(file: Path) -> dict[str, Any]:

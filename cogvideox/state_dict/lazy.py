@@ -6,7 +6,7 @@ returns a view of a transient mapping, which is reopened after a number of bytes
 copied.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -66,6 +66,15 @@ class LazyStateDict(Mapping[str, Tensor]):
         self.metadata = dict(metadata or {})
         self._locations = dict(locations)
         self._last_file: MappedFile | None = None
+
+    @classmethod
+    def union(cls, parts: Iterable["LazyStateDict"]) -> "LazyStateDict":
+        """Return the tensors of all parts, without their metadata. Names must be unique."""
+        parts = list(parts)
+        return cls(
+            {name: tensor for part in parts for name, tensor in part.meta.items()},
+            {name: location for part in parts for name, location in part._locations.items()},
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         file, key = self._locations[name]

@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -54,9 +54,8 @@ def open_state(path: str | Path) -> LazyStateDict:
     if path.is_dir():
         path = _find_in_folder(path)
     if path.name.endswith(".json"):
-        return _open_shards(path)
-    meta, file, metadata = _read_header(path)
-    return LazyStateDict(meta, {name: (file, name) for name in meta}, metadata)
+        return open_index(path)
+    return _open_file(path)
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -146,26 +145,41 @@ def _find_in_folder(folder: Path) -> Path:
     raise UserError(f"{folder} contains several weights files: pass one of {candidates}")
 
 
-def _open_shards(index: Path) -> LazyStateDict:
+def open_index(index: Path, open_shard: Callable[[Path], LazyStateDict] | None = None) -> LazyStateDict:
+    """Open a state dict in shards, by the index that lists the shard of each tensor.
+
+    Args:
+        open_shard: opens one shard; defaults to a reader of safetensors files.
+
+    Raises:
+        UserError: it is not an index, a shard is missing, damaged or not in the same folder, or lacks a tensor.
+    """
     with reading(index, "not an index of weights"):
         weight_map: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
+        if outside := [name for name in names if "/" in name or "\\" in name]:
+            raise UserError(
+                f"cannot read {index}: it lists {abbreviate(outside)}, but shards must be in the folder of their index"
+            )
         files = [index.parent / name for name in names]
         missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
     if missing:
         shards = f"{pluralize(missing, 'shard')} missing next to it ({abbreviate(missing)})"
         raise UserError(f"cannot read {index}: {shards}")
-    meta: dict[str, Tensor] = {}
-    locations: dict[str, tuple[MappedFile, str]] = {}
+    parts = []
     for name, path in zip(names, files, strict=True):
-        shard_meta, file, _ = _read_header(path)
-        listed = [key for key, shard in weight_map.items() if shard == name]
-        if missing := [key for key in listed if key not in shard_meta]:
+        shard = (open_shard or _open_file)(path)
+        listed = [key for key, other in weight_map.items() if other == name]
+        if missing := [key for key in listed if key not in shard]:
             tensors = f"{pluralize(missing, 'tensor')} missing in {path.name} ({abbreviate(missing)})"
             raise UserError(f"cannot read {index}: {tensors}")
-        meta |= {key: shard_meta[key] for key in listed}
-        locations |= {key: (file, key) for key in listed}
-    return LazyStateDict(meta, locations)
+        parts.append(shard.select({key: key for key in listed}))
+    return LazyStateDict.union(parts)
+
+
+def _open_file(path: Path) -> LazyStateDict:
+    meta, file, metadata = _read_header(path)
+    return LazyStateDict(meta, {name: (file, name) for name in meta}, metadata)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
@@ -173,9 +187,7 @@ def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, s
     with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")
-        with path.open("rb") as file:
-            if file.read(64).startswith(b"version https://git-lfs"):
-                raise UserError(f"cannot read {path}: it is a Git LFS pointer instead of the weights; run git lfs pull")
+        path.open("rb").close()  # safetensors reports a missing file without its reason
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
             if unsupported := [name for name, part in slices.items() if part.get_dtype() not in _DTYPES]:

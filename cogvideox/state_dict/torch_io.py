@@ -21,7 +21,7 @@ from torch import Tensor
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile
-from cogvideox.state_dict.safetensors_io import open_state
+from cogvideox.state_dict.safetensors_io import open_index, open_state
 from cogvideox.untrusted import reading
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -31,7 +31,12 @@ _WRAPPERS = ("model", "module", "state_dict")
 
 
 def open_weights(path: str | Path) -> LazyStateDict:
-    """Open a weights file in PyTorch's format (`open_pickle`) or safetensors (`open_state`), based on its suffix."""
+    """Open a weights file in PyTorch's format (`open_pickle`) or safetensors (`open_state`), based on its suffix.
+
+    The shards of an index may have either format.
+    """
+    if str(path).endswith(".json"):
+        return open_index(Path(path), lambda shard: open_pickle(shard) if shard.name.endswith(SUFFIXES) else open_state(shard))
     return open_pickle(path) if str(path).endswith(SUFFIXES) else open_state(path)
 
 

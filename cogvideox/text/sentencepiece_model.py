@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvideox.atomic_io import atomic_write, cannot_read
+from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
+from cogvideox.untrusted import reading
 
 Piece = tuple[str, float]
 
@@ -31,15 +32,11 @@ def read(path: str | Path) -> tuple[list[Piece], bytes]:
     Raises:
         UserError: the file cannot be read, or is not a SentencePiece Unigram model.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise cannot_read(path, error) from error
     pieces: list[Piece] = []
     charsmap = b""
     model_type = _UNIGRAM
-    try:
-        for number, value in _fields(data):
+    with reading(path, "damaged or not a SentencePiece model"):
+        for number, value in _fields(Path(path).read_bytes()):
             if number == _PIECE:
                 piece = dict(_fields(value))
                 pieces.append((piece[_TEXT].decode(), struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0]))
@@ -47,10 +44,8 @@ def read(path: str | Path) -> tuple[list[Piece], bytes]:
                 model_type = dict(_fields(value)).get(_MODEL_TYPE, _UNIGRAM)
             elif number == _NORMALIZER:
                 charsmap = dict(_fields(value)).get(_CHARSMAP, b"")
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, struct.error) as error:
-        raise UserError(f"{path} is damaged or not a SentencePiece model") from error
-    if not pieces:
-        raise UserError(f"{path} is damaged or not a SentencePiece model: it has no pieces")
+        if not pieces:
+            raise ValueError("it has no pieces")
     if model_type != _UNIGRAM:
         raise UserError(f"{path} is a SentencePiece model of type {model_type}, but T5 uses Unigram, type {_UNIGRAM}")
     return pieces, charsmap

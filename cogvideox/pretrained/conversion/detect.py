@@ -213,7 +213,7 @@ def _split_components(
         whole = state.select(names)
         if name == "text_encoder":
             whole = merge_shared_embedding(whole)
-        unused = set(unused_tensors(whole, name, naming))
+        unused = set(unused_tensors(whole.meta, name, naming))
         weights = whole.select({new: new for new in whole if new not in unused})
         components[name] = _infer_component(name, naming, weights, whole.meta, where, variant or _variant(components))
     return components, unknown

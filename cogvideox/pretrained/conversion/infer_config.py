@@ -67,17 +67,27 @@ def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
     return diffusers_keymap(config)
 
 
-def unused_tensors(names: Iterable[str], component: ComponentName, naming: Naming) -> list[str]:
+def unused_tensors(meta: Mapping[str, Tensor], component: ComponentName, naming: Naming) -> list[str]:
     """List tensors in SAT files that are not weights of the network: precomputed tables and parts of the loss."""
-    names = list(names)
     if naming != "SAT":
         return []
     if component == "vae":
-        return [name for name in names if name.startswith("loss.")]
+        return [name for name in meta if name.startswith("loss.")]
     unused = ["mixins.pos_embed.freqs_", "transformer.word_embeddings.", "transformer.position_embeddings."]
-    if _FREQUENCIES not in names:  # without rotary positions (2B), the additive position embedding is a fixed sinusoid
+    if _has_sinusoidal_positions(meta):
         unused.append(_ADDED_POSITIONS)
-    return [name for name in names if name.startswith(tuple(unused)) or "embed_tokens" in name]
+    return [name for name in meta if name.startswith(tuple(unused)) or "embed_tokens" in name]
+
+
+def _has_sinusoidal_positions(meta: Mapping[str, Tensor]) -> bool:
+    """Return whether the added positions of a SAT transformer are a fixed sinusoid (2B), not weights (5B-I2V).
+
+    Only 2B has added positions without a table of rotary ones, except that SAT's main branch does not store that table;
+    only image-to-video models have more input than output channels.
+    """
+    patch, last = (meta.get(f"mixins.{name}.weight") for name in ("patch_embed.proj", "final_layer.linear"))
+    takes_image = patch is not None and last is not None and prod(patch.shape[1:]) != last.shape[0]
+    return _ADDED_POSITIONS in meta and _FREQUENCIES not in meta and not takes_image
 
 
 def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> TransformerConfig:
@@ -90,18 +100,20 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Vari
     width, text_embed_dim = shape("text_in.weight")
     patch = shape("patch_in.weight")
     head_dim = shape("blocks.0.attention.norm_q.weight")[0]
-    patches_time = len(patch) == 2  # 1.5 embeds 2x2x2 patches with a linear layer, 1.0 uses a convolution
+    rows = shape("final.linear.weight")[0]
+    patches_time = len(patch) == 2 and not _embeds_single_frames(rows, variant)
+    patch_size = patch[-1] if len(patch) == 4 else 2
+    volume = patch_size**2 * (2 if patches_time else 1)
     sizes = {
         "num_attention_heads": width // head_dim,
         "attention_head_dim": head_dim,
         "num_layers": _count(r"(?:transformer_blocks|transformer\.layers)\.(\d+)\.", meta),
-        "in_channels": patch[1] // 8 if patches_time else patch[1],
-        "patch_size": 2 if patches_time else patch[-1],
+        "in_channels": patch[1] // volume if len(patch) == 2 else patch[1],
+        "out_channels": rows // volume,
+        "patch_size": patch_size,
         "time_embed_dim": shape("time_embed.out.weight")[0],
         "text_embed_dim": text_embed_dim,
     }
-    volume = sizes["patch_size"] ** 2 * (2 if patches_time else 1)
-    sizes["out_channels"] = shape("final.linear.weight")[0] // volume
     added = shape("learned_positions", default=())
     if patches_time:
         takes_image = sizes["in_channels"] != sizes["out_channels"]
@@ -123,6 +135,22 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Vari
             "of frames are unknown"
         )
     return config
+
+
+def _embeds_single_frames(rows: int, variant: Variant | None) -> bool:
+    """Return whether a linear patch embedding takes 1x2x2 patches rather than the 2x2x2 of the 1.5 models.
+
+    The 1.0 models use a convolution, but SAT's main branch has a linear layer for patches of any size. Only the number
+    of output rows tells them apart: channels times patch volume, where official models have 16 channels.
+
+    Args:
+        rows: rows of the last layer.
+        variant: decides if the number of channels is not the official one.
+    """
+    official = TransformerConfig().out_channels
+    if rows in (4 * official, 8 * official):
+        return rows == 4 * official
+    return variant in ("2b", "5b", "5b-i2v")
 
 
 def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> VAEConfig:
@@ -176,7 +204,7 @@ def _variant_1_0(
     meta: Mapping[str, Tensor], naming: Naming, sizes: Mapping[str, int], has_added: bool, variant: Variant | None
 ) -> Variant:
     """Return the variant of a transformer without temporal patches, which determines its position embedding type."""
-    if naming == "SAT" and has_added and _FREQUENCIES not in meta:
+    if naming == "SAT" and _has_sinusoidal_positions(meta):
         return "2b"
     if sizes["in_channels"] != sizes["out_channels"]:
         return "5b-i2v"

@@ -56,7 +56,8 @@ def test_config_survives_diffusers_format(sampler):
         ({"_class_name": None}, ["None", "CogVideoXDDIMScheduler"]),
         ({"_class_name": {"name": "CogVideoXDDIMScheduler"}}, ["name", "CogVideoXDDIMScheduler"]),
         ({"prediction_type": "epsilon"}, ["prediction_type='epsilon'", "'v_prediction'"]),
-        ({"timestep_spacing": "leading"}, ["timestep_spacing='leading'", "'trailing'"]),
+        ({"timestep_spacing": "karras"}, ["timestep_spacing='karras'", "'trailing' or 'linspace'"]),
+        ({"timestep_spacing": ["trailing"]}, ["timestep_spacing=['trailing']"]),
         ({"beta_schedule": "linear"}, ["beta_schedule='linear'", "'scaled_linear'"]),
         ({"trained_betas": [0.1, 0.2]}, ["trained_betas=", "None"]),
         ({"set_alpha_to_one": False}, ["set_alpha_to_one=False", "True"]),
@@ -77,9 +78,19 @@ def test_unsupported_values_are_rejected(change, words):
     assert all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize("key", ["prediction_type", "timestep_spacing"])
-def test_missing_key_has_the_default_of_diffusers(key):
-    with pytest.raises(UserError, match=key):
-        ScheduleConfig.from_diffusers({name: value for name, value in OFFICIAL.items() if name != key})
+@pytest.mark.parametrize("spacing", ["linspace", "leading", None])
+def test_other_timestep_spacings_are_read_as_trailing(spacing):
+    """Early official files say linspace; the official sampling script overrides it. Files are written with trailing."""
+    config = {**OFFICIAL, "timestep_spacing": spacing}
+    if spacing is None:
+        del config["timestep_spacing"]
+    schedule = ScheduleConfig.from_diffusers(config)
+    assert schedule == ScheduleConfig()
+    assert schedule.to_diffusers("ddim")["timestep_spacing"] == "trailing"
+
+
+def test_missing_key_has_the_default_of_diffusers():
+    with pytest.raises(UserError, match="prediction_type"):
+        ScheduleConfig.from_diffusers({name: value for name, value in OFFICIAL.items() if name != "prediction_type"})
     plain = {name: value for name, value in OFFICIAL.items() if name != "rescale_betas_zero_snr"}
     assert ScheduleConfig.from_diffusers(plain) == ScheduleConfig(rescale_betas_zero_snr=False)
