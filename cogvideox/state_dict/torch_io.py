@@ -36,7 +36,9 @@ def open_weights(path: str | Path) -> LazyStateDict:
     The shards of an index may have either format.
     """
     if str(path).endswith(".json"):
-        return open_index(Path(path), lambda shard: open_pickle(shard) if shard.name.endswith(SUFFIXES) else open_state(shard))
+        return open_index(
+            Path(path), lambda shard: open_pickle(shard) if shard.name.endswith(SUFFIXES) else open_state(shard)
+        )
     return open_pickle(path) if str(path).endswith(SUFFIXES) else open_state(path)
 
 

@@ -76,9 +76,22 @@ def state(config: TransformerConfig, generator: torch.Generator) -> State:
 
 
 def predict(
-    state: State, latents: Tensor, text: Tensor, timestep: Tensor, *, num_heads: int, eps: float, ofs: float | None
+    state: State,
+    latents: Tensor,
+    text: Tensor,
+    timestep: Tensor,
+    *,
+    num_heads: int,
+    ofs: float | None,
+    patch_frames: int,
+    rotary_positions: bool,
 ) -> Tensor:
-    """Predict [b t c h w] from latents [b t c h w] of the size of the position tables."""
+    """Predict [b t c h w] from latents [b t c h w] of the size of the position tables.
+
+    Args:
+        patch_frames: latent frames of a patch.
+        rotary_positions: whether positions are rotary; files of the main branch do not have their table.
+    """
     linear, norm = layers(state)
     d = state["mixins.patch_embed.text_proj.weight"].shape[0]
     num_layers = sum(name.endswith("attention.dense.weight") for name in state)
@@ -96,7 +109,7 @@ def predict(
         frames = F.conv2d(latents.flatten(0, 1), weight, state["mixins.patch_embed.proj.bias"], stride=p)
         video = rearrange(frames, "(b t) d h w -> b (t h w) d", t=t)
     else:
-        p, o = 2, 2
+        p, o = 2, patch_frames
         patches = rearrange(latents, "b (t o) c (h p) (w q) -> b (t h w) (c o p q)", o=o, p=p, q=p)
         video = linear("mixins.patch_embed.proj", patches)
     x = torch.cat((linear("mixins.patch_embed.text_proj", text), video), dim=1)
@@ -105,7 +118,7 @@ def predict(
 
     head = d // num_heads
     table = None
-    if weight.ndim == 2:
+    if rotary_positions and "mixins.pos_embed.freqs_cos" not in state:
         table = rotary(t // o, h // p, w // p, head)
     elif "mixins.pos_embed.freqs_cos" in state:
         table = tuple(state[f"mixins.pos_embed.freqs_{part}"][: video.shape[1]] for part in ("cos", "sin"))
@@ -115,7 +128,7 @@ def predict(
         twelve = linear(f"{mixin}.adaLN_modulations.{n}.1", F.silu(emb))[:, None].chunk(12, dim=-1)
         of_video, of_text = twelve[:6], twelve[6:]
 
-        normed = modulated(norm(f"{layer}.input_layernorm", x, eps), num_text, of_video[:2], of_text[:2])
+        normed = modulated(norm(f"{layer}.input_layernorm", x, 1e-5), num_text, of_video[:2], of_text[:2])
         q, k, v = (
             rearrange(part, "b n (k e) -> b k n e", k=num_heads)
             for part in linear(f"{layer}.attention.query_key_value", normed).chunk(3, dim=-1)
@@ -126,14 +139,14 @@ def predict(
         out = linear(f"{layer}.attention.dense", rearrange(mixed, "b k n e -> b n (k e)"))
         x = x + torch.cat((of_text[2] * out[:, :num_text], of_video[2] * out[:, num_text:]), dim=1)
 
-        normed = modulated(norm(f"{layer}.post_attention_layernorm", x, eps), num_text, of_video[3:5], of_text[3:5])
+        normed = modulated(norm(f"{layer}.post_attention_layernorm", x, 1e-5), num_text, of_video[3:5], of_text[3:5])
         hidden = F.gelu(linear(f"{layer}.mlp.dense_h_to_4h", normed), approximate="tanh")
         out = linear(f"{layer}.mlp.dense_4h_to_h", hidden)
         x = x + torch.cat((of_text[5] * out[:, :num_text], of_video[5] * out[:, num_text:]), dim=1)
 
-    x = norm("transformer.final_layernorm", x, eps)[:, num_text:]
+    x = norm("transformer.final_layernorm", x, 1e-5)[:, num_text:]
     shift, scale = linear("mixins.final_layer.adaLN_modulation.1", F.silu(emb))[:, None].chunk(2, dim=-1)
-    x = norm("mixins.final_layer.norm_final", x, eps) * (1 + scale) + shift
+    x = norm("mixins.final_layer.norm_final", x, 1e-6) * (1 + scale) + shift
     x = linear("mixins.final_layer.linear", x)
     return rearrange(x, "b (t h w) (c o p q) -> b (t o) c (h p) (w q)", t=t // o, h=h // p, w=w // p, o=o, p=p, q=p)
 

@@ -34,6 +34,7 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
+from cogvideox.untrusted import check_lfs_pointer, reading
 
 INDEX = "index.parquet"
 MAX_OPEN_SHARDS = 64  # shards that a reader keeps memory-mapped
@@ -167,15 +168,9 @@ class LatentStore:
 
     def _tensor(self, file: str, name: str) -> Tensor:
         shard = self._open.pop(file, None)
-        try:
+        with reading(self.folder / file, "damaged; delete it and run `cogvideox encode` again"):
             shard = shard or safe_open(self.folder / file, framework="pt")
             tensor = shard.get_tensor(name)
-        except OSError as error:
-            raise cannot_read(self.folder / file, error) from error
-        except SafetensorError as error:
-            raise UserError(
-                f"cannot read {self.folder / file}: it is damaged; delete it and run `cogvideox encode` again"
-            ) from error
         self._open[file] = shard  # the most recently used shard is last
         if len(self._open) > MAX_OPEN_SHARDS:
             self._open.popitem(last=False)
@@ -212,7 +207,8 @@ def find_tensors(folder: Path, kind: str = "*") -> dict[str, TensorLocation]:
         try:
             with safe_open(file, framework="pt") as shard:
                 shapes = {name.partition(".")[0]: shard.get_slice(name).get_shape() for name in shard.keys()}  # noqa: SIM118
-        except SafetensorError:
+        except SafetensorError as error:
+            check_lfs_pointer(file, error)
             continue  # damaged: its tensors will be encoded again
         except OSError as error:
             raise cannot_read(file, error) from error
@@ -278,16 +274,12 @@ def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading an index to `UserError`."""
-    try:
+    with reading(path, "damaged or not the index of a latent store"):
+        if not path.exists():
+            raise UserError(
+                f"{path.parent} is not a latent store: it has no {path.name}; create one with `cogvideox encode`"
+            )
         yield
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.parent} is not a latent store: it has no {path.name}; create one with `cogvideox encode`"
-        ) from None
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: it is damaged or not the index of a latent store") from error
 
 
 def _columns(rows: list[IndexRow]) -> dict[str, np.ndarray]:

@@ -47,6 +47,8 @@ def find_files(folder: Path) -> SATFiles | None:
         raise UserError(f"{folder} contains several SAT checkpoints: pass one of {names}")
     if with_latest:
         latest = (with_latest[0] / _LATEST).read_text(encoding="utf-8", errors="replace").strip()
+        if "/" in latest or "\\" in latest or latest == "..":
+            raise UserError(f"cannot read {with_latest[0] / _LATEST}: it must name a folder next to it, not {latest!r}")
         file = with_latest[0] / latest / _RANK_FILE.format(0)
         if not file.is_file():
             raise UserError(f"the SAT checkpoint {folder} is incomplete: {file} is missing")

@@ -48,6 +48,19 @@ def test_configs_of_official_transformers_are_inferred_from_shapes(variant):
     assert infer_config.transformer_config(theirs, "SAT") == config
 
 
+@pytest.mark.parametrize("variant", ["2b", "5b", "5b-i2v"])
+def test_files_of_the_main_branch_with_patches_of_one_frame_are_of_1_0(variant):
+    """SAT's main branch has a linear patch embedding for any patch size, and no table of rotary positions."""
+    config = PRESETS[variant]()
+    theirs = shapes(config, sat_keymap(config))
+    theirs["mixins.patch_embed.proj.weight"] = table(config.width, config.in_channels * 4)
+    if variant != "5b":
+        theirs["mixins.pos_embed.pos_embedding"] = table(1, 226 + 17550, config.width)
+    assert infer_config.transformer_config(theirs, "SAT") == config
+    unused = infer_config.unused_tensors(theirs, "transformer", "SAT")
+    assert unused == (["mixins.pos_embed.pos_embedding"] if variant == "2b" else [])
+
+
 @pytest.mark.parametrize("naming", ["diffusers", "SAT"])
 def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(naming):
     for variant, make in VAES.items():
