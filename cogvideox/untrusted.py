@@ -17,6 +17,7 @@ import yaml
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError, is_out_of_memory
+from cogvideox.text_encoding import decode, is_unicode
 
 LIMITS = {
     "PIXELS": 100_000_000,  # per image or video frame
@@ -25,8 +26,14 @@ LIMITS = {
     "FRAME_GAP": 60,  # seconds between two consecutive frames of a video
     "SETTINGS": 200_000,  # characters in a YAML file, and values in it with all aliases expanded
     "METRICS": 200,  # metric names in a run's metrics.jsonl
+    "TEXT_BYTES": 50_000_000,  # JSON file, caption or file of prompts
+    "TABLE_BYTES": 1_000_000_000,  # table of clips, or metrics.jsonl
+    "ROWS": 10_000_000,  # rows of a table of clips
+    "COLUMNS": 1_000,  # columns of a table of clips; the others are ignored
 }
 """Largest accepted values (docs/limits.md)."""
+
+_LARGEST = 2**62  # larger limits would not fit the integers of libraries
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and objects in a JSON or YAML file."""
@@ -48,7 +55,7 @@ def limit(name: str) -> int:
         value = 0
     if value < 1:
         raise UserError(f"{variable}={text} must be a number of 1 or more; without it, the limit is {LIMITS[name]}")
-    return value
+    return min(value, _LARGEST)
 
 
 def check_limit(name: str, value: float | int, what: str) -> None:
@@ -108,6 +115,36 @@ def check_lfs_pointer(path: str | Path, cause: Exception | None = None) -> None:
         ) from cause
 
 
+def read_bytes(path: str | Path, name: str = "TEXT_BYTES") -> bytes:
+    """Read a file whose size is within the limit called `name`.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: the file is larger, or has no end.
+    """
+    most = limit(name)
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, most) + 1)
+        while len(data) <= most and (more := file.read(2**20)):  # a pipe or device, whose size is 0
+            data += more
+    check_limit(name, len(data), f"cannot read {path}: its size of more than {most:,} bytes")
+    return data
+
+
+def read_text(path: str | Path, name: str = "TEXT_BYTES") -> str:
+    """Read a text file in any encoding that `text_encoding.decode` detects.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: the file is larger than the limit called `name`, or has undecodable bytes.
+    """
+    text = decode(read_bytes(path, name))
+    if not is_unicode(text):
+        raise UserError(f"cannot read {path}: it is not UTF-8 text")
+    return text
+
+
 def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Parse JSON of at most `MAX_DEPTH` levels, so that recursion over it is safe.
 
@@ -165,7 +202,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         UserError: the file cannot be read, or does not contain a JSON object.
     """
     with reading(path, "damaged or not JSON"):
-        data = parse_json(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(read_text(path))
     if not isinstance(data, dict):
         raise UserError(f"cannot read {path}: it holds a {type(data).__name__} where an object belongs")
     return data

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.dataset.cache_keys import hash_values, window_id
-from cogvideox.dataset.ingest.folder_layouts import IMAGES, FolderEntry, list_folder
+from cogvideox.dataset.ingest.entries import IMAGES, FolderEntry, is_file
+from cogvideox.dataset.ingest.folder_layouts import list_folder
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend
 from cogvideox.executor.job_array import Shard
@@ -101,10 +102,12 @@ class ProbeFiles:
     def _clip(self, entry: FolderEntry) -> Clip:
         from cogvideox.video import io  # importing PyAV is slow
 
-        if not entry.source.is_file():
+        if not is_file(entry.source):
             raise UserError("file not found")
         if entry.source.stat().st_size == 0:
             raise UserError("it is empty")
+        if self.captions and entry.caption_problem is not None:
+            raise UserError(entry.caption_problem)
         if self.captions and entry.caption is None:
             raise UserError("it has no caption")
         if self.captions and not entry.caption and entry.source.suffix.lower() not in IMAGES:

@@ -116,7 +116,7 @@ def test_a_row_may_be_a_part_of_a_file(media):
 
 def test_invalid_rows_are_rejected_with_a_reason(media):
     lines = ["{", "[1]", '{"caption": "x"}', '{"video": "no.mp4", "text": "x"}']
-    lines += ['{"video": "videos/a.mp4", "text": "x", "start": "soon"}', '{"video": "videos/a.mp4", "text": 3}']
+    lines += ['{"video": "videos/a.mp4", "text": "x", "start": "soon"}', '{"video": "videos/a.mp4", "text": [3]}']
     lines += ['{"video": "videos/a.mp4", "text": "x", "start": 9}']
     (media / "metadata.jsonl").write_text("\n".join(lines))
     folder = scan_folder(media)
@@ -128,7 +128,7 @@ def test_invalid_rows_are_rejected_with_a_reason(media):
         "names no file",
         "not a number",
         "file not found",
-        "no caption",
+        "its caption is of type list, not a text",
         "is empty",
     ):
         assert any(part in reason for reason in reasons), (part, reasons)

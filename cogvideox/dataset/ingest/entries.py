@@ -1,0 +1,106 @@
+"""Entries of a folder or table of clips: a file, its caption and scores, and what is wrong with them."""
+
+import math
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import UserError
+from cogvideox.text_encoding import decode, text_problem
+from cogvideox.untrusted import read_bytes, reading
+
+VIDEOS = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif"),
+    *(".mts", ".m2ts", ".ts", ".3gp", ".3g2", ".ogv", ".vob", ".asf", ".mxf", ".f4v"),
+)
+IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class FolderEntry:
+    """A file with its caption and scores.
+
+    Attributes:
+        caption: None if the file has no caption.
+        start, end: the part of the file in seconds; None means its beginning or end.
+        caption_problem: why the caption cannot be used, if it is there.
+    """
+
+    source: Path
+    caption: str | None
+    start: float | None = None
+    end: float | None = None
+    scores: Mapping[str, float | str] = field(default_factory=dict)
+    caption_problem: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderContents:
+    """The entries of a folder in order, a description of its layout, and (file or row, reason) for invalid entries."""
+
+    layout: str
+    entries: list[FolderEntry]
+    rejects: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption with its white space collapsed, or why it cannot be used; both are None if there is none."""
+
+    text: str | None = None
+    problem: str | None = None
+
+
+def caption_of(value: Any, name: str = "") -> Caption:
+    """Check a caption, which in a table may be a number.
+
+    Args:
+        name: the file of the caption, for the description of a problem.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Caption()
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return Caption(problem=f"its caption is of type {type(value).__name__}, not a text")
+    text = " ".join(str(value).split())
+    problem = text_problem(text)
+    if problem is not None:
+        where = f" {name}" if name else ""
+        return Caption(problem=f"its caption{where} cannot be used: {problem}")
+    return Caption(text)
+
+
+def read_caption(path: Path) -> Caption:
+    """Read a caption file of any encoding."""
+    try:
+        with reading(path, "damaged"):
+            return caption_of(decode(read_bytes(path)), path.name)
+    except UserError as error:
+        return Caption(problem=f"its caption cannot be used: {error}")
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Return the file that a table or list in `folder` names; if there is none, `folder / name`.
+
+    Names may have the backslashes of Windows, quotation marks around them, or another Unicode normalization.
+    """
+    name = name.strip()
+    unquoted = name[1:-1].strip() if name[:1] in ("'", '"') and name[-1:] == name[:1] else name
+    slashes = unquoted.replace("\\", "/")
+    normalized = (unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))
+    for candidate in dict.fromkeys((name, unquoted, slashes, *normalized)):
+        if is_file(folder / candidate):
+            return folder / candidate
+    return folder / name
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file exists; also for names that no file system allows."""
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,69 @@
+"""Rows of Parquet files. Columns are read one by one, so that a bad column does not affect the others."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cogvideox.text_encoding import decode
+from cogvideox.untrusted import check_limit, reading
+
+UNUSABLE: list[Any] = []
+"""The value in columns that are neither numbers nor texts, or damaged."""
+
+
+def parquet_rows(path: Path, is_text: Callable[[str], bool]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a Parquet file with their numbers, from 1.
+
+    Args:
+        is_text: whether the column with this name is a text even if it is stored as bytes.
+
+    Raises:
+        UserError: the file is damaged or above a limit.
+    """
+    from pyarrow import parquet
+
+    with reading(path, "damaged or not a Parquet file"), path.open("rb") as opened:  # pyarrow needs names in UTF-8
+        file = parquet.ParquetFile(opened)
+        check_limit("ROWS", file.metadata.num_rows, f"cannot read {path}: its number of rows")
+        groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+        num_bytes = sum(group.total_byte_size for group in groups)
+        check_limit("TABLE_BYTES", num_bytes, f"cannot read {path}: its unpacked size in bytes")
+        columns: dict[str, Any] = {}
+        for field in file.schema_arrow:
+            if field.name not in columns:
+                columns[field.name] = _values(file, field, is_text(field.name))
+        for number in range(file.metadata.num_rows):
+            yield number + 1, {name: values[number] for name, values in columns.items()}
+
+
+def _values(file: Any, field: Any, is_text: bool) -> Any:
+    """Return the values of a column as Python objects."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    is_string = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    is_binary = types.is_binary(kind) or types.is_large_binary(kind)
+    is_number = types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
+    if not (is_string or is_number or types.is_null(kind) or (is_binary and is_text)):
+        return _Constant(UNUSABLE)
+    try:
+        column = file.read(columns=[field.name]).column(field.name)
+        if types.is_dictionary(column.type):
+            column = column.cast(kind)
+        if is_string or is_binary:  # texts are not always valid UTF-8
+            values = column.cast(pa.large_binary()).to_pylist()
+            return [value if value is None else decode(value) for value in values]
+        return (column.cast(pa.float64()) if types.is_float16(kind) else column).to_pylist()
+    except Exception:  # a damaged page, or a name that occurs twice
+        return _Constant(UNUSABLE)
+
+
+class _Constant:
+    """The same value at every index."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __getitem__(self, index: int) -> Any:
+        return self.value
