@@ -70,11 +70,37 @@ def test_few_aliases_are_allowed_and_many_are_not():
         parse_yaml(deep)
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", "null", "", "{", '{"a": 1' + "0" * 5000 + "}", "[" * 10**5, "\ufeff{}"])
+@pytest.mark.parametrize("text", ["[1]", "3", "null", "", "{", '{"a": 1' + "0" * 5000 + "}", "[" * 10**5])
 def test_a_json_object_or_one_sentence(tmp_path, text):
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"^cannot read .*x\.json: "):
         read_json(tmp_path / "x.json")
+
+
+def test_json_may_have_a_byte_order_mark(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "x.json").write_text('{"a": "é"}', encoding=encoding)
+        assert read_json(tmp_path / "x.json") == {"a": "é"}
+    (tmp_path / "x.json").write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(UserError, match="it is not UTF-8 text"):
+        read_json(tmp_path / "x.json")
+
+
+def test_the_size_of_text_files_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setenv("COGVIDEOX_MAX_TEXT_BYTES", "10")
+    (tmp_path / "x.json").write_text('{"a": 10}')
+    assert read_json(tmp_path / "x.json") == {"a": 10}
+    (tmp_path / "x.json").write_text('{"a": 100}')
+    assert read_json(tmp_path / "x.json") == {"a": 100}
+    (tmp_path / "x.json").write_text('{"a": 1000}')
+    for path in (tmp_path / "x.json", "/dev/zero"):
+        with pytest.raises(UserError, match=r"more than 10 bytes is above the limit .* COGVIDEOX_MAX_TEXT_BYTES"):
+            read_json(path)
+
+
+def test_limits_above_64_bits_are_the_largest_that_libraries_take(monkeypatch):
+    monkeypatch.setenv("COGVIDEOX_MAX_PIXELS", "1e30")
+    assert 10**18 < limit("PIXELS") < 2**63
 
 
 WORDS = (

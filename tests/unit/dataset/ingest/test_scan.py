@@ -184,10 +184,7 @@ def test_json_of_any_depth_is_a_row_or_a_reject(media, depth, name):
     nested = '{"video": "videos/a.mp4", "text": "x", "tags": ' + "[" * depth + "1" + "]" * depth + "}"
     good = '{"video": "videos/b.mp4", "text": "x"}'
     (media / name).write_text(f"[{nested}, {good}]" if name == "metadata.json" else f"{nested}\n{good}")
-    if name == "metadata.json" and depth == 100_000:
-        with pytest.raises(UserError, match=r"cannot read .*metadata\.json: it is not a JSON file"):
-            scan_folder(media)
-    elif name == "videos/a.json":
+    if name == "videos/a.json":
         assert {reason for _, reason in scan_folder(media / "videos").rejects} == {"it has no caption"}
     else:
         assert [clip.source.name for clip in scan_folder(media).clips][-1] == "b.mp4"
