@@ -14,7 +14,7 @@ TEXTS = ("un café rouge", "красный шар", "红球 red", "naïve 🎈 �
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_unicode_encodings_are_decoded(text, encoding):
     assert decode(text.encode(encoding)) == text
-    if encoding.startswith("utf-16") or encoding.startswith("utf-32"):
+    if encoding.startswith(("utf-16", "utf-32")):
         for order in ("le", "be"):
             assert decode(("\ufeff" + text).encode(f"{encoding}-{order}")) == text
 
@@ -42,7 +42,10 @@ def test_other_encodings_are_reported(text, encoding):
     assert text_problem(decoded) is not None or decoded == text
 
 
-@pytest.mark.parametrize("data", [b"red\0ball", b"red ball\x1b[31m", "red ball".encode("utf-16")[:-1], b"\xff", b"\xfe"])
+DAMAGED = (b"red\0ball", b"red ball\x1b[31m", "red ball".encode("utf-16")[:-1], b"\xff", b"\xfe")
+
+
+@pytest.mark.parametrize("data", DAMAGED)
 def test_damaged_text_is_reported(data):
     assert text_problem(decode(data)) is not None
 

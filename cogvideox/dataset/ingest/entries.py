@@ -1,7 +1,6 @@
 """Entries of a folder or table of clips: a file, its caption and scores, and what is wrong with them."""
 
 import math
-import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,6 +100,6 @@ def find_file(folder: Path, name: str) -> Path:
 def is_file(path: Path) -> bool:
     """Whether a regular file exists; also for names that no file system allows."""
     try:
-        return os.path.isfile(path)
+        return path.is_file()
     except (OSError, ValueError):
         return False

@@ -39,13 +39,13 @@ def list_files(folder: Path) -> FolderFiles:
     """List all files below a folder."""
     files = FolderFiles([], {})
     ignored: Counter[str] = Counter()
-    links: list[str] = []
+    links: list[Path] = []
 
     def unreadable(error: OSError) -> None:
         files.rejects.append((str(error.filename), str(cannot_read(error.filename, error)).partition(": ")[2]))
 
     for parent, folders, names in os.walk(folder, onerror=unreadable):
-        links += [os.path.join(parent, name) for name in folders if os.path.islink(os.path.join(parent, name))]
+        links += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for path in (Path(parent, name) for name in sorted(names) if name[0] != "."):
             suffix = path.suffix.lower()
@@ -63,7 +63,7 @@ def list_files(folder: Path) -> FolderFiles:
         suffixes = [f"{printable(suffix)} ({number})" for suffix, number in sorted(ignored.items())]
         files.notes.append(f"files with other extensions are ignored: {abbreviate(suffixes, MAX_NAMES)}")
     if links:
-        shown = [printable(os.path.relpath(link, folder)) for link in sorted(links)]
+        shown = [printable(str(link.relative_to(folder))) for link in sorted(links)]
         files.notes.append(f"linked folders are not searched: {abbreviate(shown, MAX_NAMES)}")
     return files
 

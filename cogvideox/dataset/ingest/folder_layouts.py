@@ -12,7 +12,6 @@ The first layout that matches is used.
 from pathlib import Path
 
 from cogvideox.dataset.ingest.entries import (
-    IMAGES,
     TABLES,
     VIDEOS,
     Caption,
