@@ -1,7 +1,7 @@
 """Tables with a row per clip: its file, its caption, and scores. Reads CSV, JSON, JSON Lines and Parquet."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ CAPTION_COLUMNS = ("caption", "text", "prompt")
 _MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 _KNOWN = {*FILE_COLUMNS, *CAPTION_COLUMNS, *_MEASURED, "start", "end"}
 
-_Row = Mapping[str, Any]
+_Row = dict[str, Any]
 
 
 def read_table(path: Path) -> FolderContents:
