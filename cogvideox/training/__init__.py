@@ -1,1 +1,1 @@
-"""Training of the VAE, the transformer and the toybox model, and what they share."""
+"""Trainers of the VAE, the transformer and the toybox model, and their shared components."""

@@ -1,12 +1,12 @@
-"""Atomic checkpoints of a run, which never execute code when they are loaded.
+"""Atomic checkpoints of a run. Loading one never executes code.
 
 A run folder has `checkpoints/step-00001500/` (`tensors.safetensors`, `state.json`) and `checkpoints/latest`, a text
-file with the name of the newest one. A checkpoint is written under a temporary name, synced to disk, renamed, and then
+file that names the newest one. A checkpoint is written under a temporary name, synced to disk, renamed, and then
 `latest` is replaced, so that `latest` always names a complete checkpoint. State is plain numbers and tensors; nothing
 is unpickled.
 
-With several ranks each writes its shards to a file of its own (`training.sharded_checkpoint`), and rank 0 writes the
-rest. Any number of ranks can resume from either form.
+With several ranks, each rank writes its shards to its own file (`training.sharded_checkpoint`), and rank 0 writes
+`state.json` and `latest`. A checkpoint can be resumed on any number of ranks.
 """
 
 import os
@@ -30,7 +30,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
-from cogvideox.training.checksums import check_exist, check_files, check_signature, checksums, signed
+from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
 from cogvideox.untrusted import parse_json, reading
 
 _TENSOR_FILE = "tensors.safetensors"
@@ -50,11 +50,11 @@ class Stateful(Protocol):
 class Checkpoints:
     """The checkpoints of a run.
 
-    With `ranks`, all of them call `save` and `load`, and the folder is on a shared file system.
+    With `ranks`, every rank calls `save` and `load`, and the folder is on a shared file system.
 
     Args:
-        folder: of the run.
-        keep: how many checkpoints are kept; older ones are deleted.
+        folder: the run folder.
+        keep: number of checkpoints to keep; older ones are deleted.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2, ranks: Ranks | None = None) -> None:
@@ -77,17 +77,17 @@ class Checkpoints:
             raise cannot_read(pointer, error) from error
         except ValueError as error:
             raise UserError(
-                f"{pointer} is damaged: write the name of one of the checkpoints in its folder into it"
+                f"{pointer} is damaged: replace its content with the name of a checkpoint in the same folder"
             ) from error
 
     def path(self, step: int) -> Path:
-        """Return the folder of the checkpoint of a step, which need not exist."""
+        """Return the folder of a step's checkpoint, whether or not it exists."""
         return self.folder / f"step-{step:08d}"
 
     def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
         """Save the state of `parts` after `step` optimizer steps and return the checkpoint's folder.
 
-        Does nothing if `latest` is that step already, because the state of a run is a function of its step.
+        Does nothing if the newest checkpoint is of that step: the state of a run is a function of its step.
 
         Raises:
             UserError: the disk is full or not writable, or a tensor is not finite. Older checkpoints are kept.
@@ -95,36 +95,36 @@ class Checkpoints:
         target = self.path(step)
         if self.on_rank_zero(self.latest) == step:
             return target
-        partial = self.folder / f"{target.name}.partial"
+        temporary = self.folder / f"{target.name}.partial"
         tensors: dict[str, Tensor] = {}
         try:
-            self.on_rank_zero(lambda: _make_folder(partial, target))
+            self.on_rank_zero(lambda: _make_folder(temporary, target))
             tree = {name: _flatten(part.state_dict(), name, tensors) for name, part in parts.items()}
             if self.ranks is None:
                 _check_finite(tensors)
                 with _writing(target):
-                    save_file({name: _copy(tensor) for name, tensor in tensors.items()}, partial / _TENSOR_FILE)
+                    save_file({name: _copy(tensor) for name, tensor in tensors.items()}, temporary / _TENSOR_FILE)
             else:
                 self.ranks.run_on_all(lambda: _check_finite(tensors))
-                sharded.write_tensors(partial, tensors, self.ranks)
-            names = self.on_rank_zero(lambda: sorted(path.name for path in partial.iterdir()))
+                sharded.write_tensors(temporary, tensors, self.ranks)
+            names = self.on_rank_zero(lambda: sorted(path.name for path in temporary.iterdir()))
             with _writing(target):
-                files = checksums(partial, names, self.ranks)
+                files = checksums(temporary, names, self.ranks)
             document = {"step": step, "parts": tree, "files": files}
-            self.on_rank_zero(lambda: self._commit(partial, document, target))
+            self.on_rank_zero(lambda: self._commit(temporary, document, target))
         finally:
             if self.ranks is None or self.ranks.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         return target
 
-    def _commit(self, partial: Path, document: dict[str, Any], target: Path) -> None:
+    def _commit(self, temporary: Path, document: dict[str, Any], target: Path) -> None:
         with _writing(target):
-            (partial / "state.json").write_text(signed(document), encoding="utf-8")
-            for path in partial.iterdir():
+            (temporary / "state.json").write_text(json_with_checksum(document), encoding="utf-8")
+            for path in temporary.iterdir():
                 _sync(path)
             if target.exists():  # complete, but the run was killed before `latest` named it
                 shutil.rmtree(target)
-            partial.rename(target)
+            temporary.rename(target)
             with atomic_write(self.folder / "latest") as pointer:
                 pointer.write_text(target.name + "\n")
                 _sync(pointer)
@@ -135,13 +135,13 @@ class Checkpoints:
         """Restore `parts` from the checkpoint of `step` (None: the newest) and return its step.
 
         Raises:
-            UserError: there is no checkpoint, it is damaged, or it has other parts or shapes.
+            UserError: no checkpoint exists, it is damaged, or its parts or shapes differ.
         """
         step = self.on_rank_zero(self.latest) if step is None else step
         if step is None:
             raise UserError(f"{self.folder} contains no checkpoint to resume from")
         source = self.path(step)
-        # On every rank, as the checks that follow are collective.
+        # Every rank reads the document, because the checks that follow are collective.
         read = partial(_read_document, source)
         trees, files = read() if self.ranks is None else self.ranks.run_on_all(read)
         with _reading(source):
@@ -149,22 +149,22 @@ class Checkpoints:
             single = self.ranks is None and (source / _TENSOR_FILE).exists()
             tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
         if trees.keys() != parts.keys():
-            raise UserError(f"the checkpoint {source} contains {sorted(trees)}, not {sorted(parts)}")
+            raise UserError(f"the checkpoint {source} contains {sorted(trees)}, but this run needs {sorted(parts)}")
         if not single:
             sharded.read_tensors(source, tensors, self.ranks)
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(trees[name], tensors))
-            except Exception as error:  # what is raised depends on what is wrong: keys, shapes, types, values
+            except Exception as error:  # the type depends on what differs: keys, shapes, types or values
                 raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
         return step
 
-    def on_rank_zero(self, make: Callable[[], T]) -> T:
-        """Call `make` on rank 0 alone; every rank returns its result or raises its error."""
-        return make() if self.ranks is None else self.ranks.run_on_rank_zero(make)
+    def on_rank_zero(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0 only; every rank returns its result or raises its error."""
+        return function() if self.ranks is None else self.ranks.run_on_rank_zero(function)
 
     def _prune(self) -> None:
-        """Delete all but the newest `keep` checkpoints, and what an interrupted save left behind.
+        """Delete all but the newest `keep` checkpoints, and leftovers of interrupted saves.
 
         Folders with other names, such as copies made by the user, are kept.
         """
@@ -179,12 +179,12 @@ def _read_document(source: Path) -> tuple[dict[str, Any], dict[str, int] | list[
     """Read the `state.json` of a checkpoint, and check that its files exist.
 
     Returns:
-        The trees of the parts, and the files: with their checksums, or names alone if the checkpoint has none.
+        The state tree of each part, and the checksum of each file (only a list of names if it has no checksums).
     """
     with _reading(source):
         text = (source / "state.json").read_text(encoding="utf-8")
         document = parse_json(text)
-        check_signature(text, document)
+        check_json_checksum(text, document)
         files = document.get("files", [_TENSOR_FILE])
         check_exist(source, files)
         return document["parts"], files
@@ -209,7 +209,7 @@ def restore_run(
         The checkpoints, and the number of optimizer steps done.
 
     Raises:
-        UserError: the folder has checkpoints and `resume` is false; as for `Checkpoints.load`.
+        UserError: the folder has checkpoints and `resume` is false; see also `Checkpoints.load`.
     """
     checkpoints, file = Checkpoints(folder, keep=keep, ranks=ranks), Path(folder) / "settings.yaml"
     step = checkpoints.on_rank_zero(checkpoints.latest)
@@ -221,11 +221,11 @@ def restore_run(
         checkpoints.on_rank_zero(lambda: _print_changes(file, settings))
     done = 0 if step is None else checkpoints.load(parts)
 
-    def begin() -> None:
+    def write_settings() -> None:
         remove_stale_files(folder, Path(folder) / "samples", checkpoints.folder)
         config.save(settings, file)
 
-    checkpoints.on_rank_zero(begin)
+    checkpoints.on_rank_zero(write_settings)
     return checkpoints, done
 
 
@@ -239,10 +239,10 @@ def _print_changes(file: Path, settings: Any) -> None:
 
 
 def _step_of(name: str) -> int:
-    """The step of a checkpoint with that name. Raises ValueError if it is the name of none."""
-    if not (found := _NAME.fullmatch(name)):
+    """Return the step in the name of a checkpoint. Raises ValueError if the name has another form."""
+    if not (match := _NAME.fullmatch(name)):
         raise ValueError(f"{name[:60]!r} is not the name of a checkpoint")
-    return int(found[1])
+    return int(match[1])
 
 
 def _sync(path: Path) -> None:
@@ -273,7 +273,7 @@ def _writing(target: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(target, error) from error
     except SafetensorError as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):  # the only part of the system error that it keeps
+        if number := re.search(r"\(os error (\d+)\)", str(error)):  # all that it keeps of the OSError
             cause = OSError(int(number[1]), os.strerror(int(number[1])))
             raise cannot_write(target, cause) from error
         raise UserError(f"cannot write {target}: {error}") from error
@@ -281,7 +281,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 def _make_folder(folder: Path, target: Path) -> None:
     with _writing(target):
-        shutil.rmtree(folder, ignore_errors=True)  # may have files of a larger number of ranks
+        shutil.rmtree(folder, ignore_errors=True)  # may contain files of an interrupted save by more ranks
         folder.mkdir(parents=True)
 
 
@@ -333,15 +333,16 @@ def _allocate(parts: Mapping[str, Stateful], stored: Mapping[str, sharded.Tensor
     parameters: dict[str, Tensor] = {}
     for name, part in parts.items():
         _flatten(part.state_dict(), name, current)
-        several = getattr(part, "optimizers", None)
-        for prefix, one in [(name, part)] if several is None else [(f"{name}.{i}", o) for i, o in enumerate(several)]:
-            numbered = (weight for group in getattr(one, "param_groups", ()) for weight in group["params"])
-            parameters |= {f"{prefix}.state.{i}": weight for i, weight in enumerate(numbered)}
+        optimizers = getattr(part, "optimizers", None)
+        named = [(name, part)] if optimizers is None else [(f"{name}.{i}", opt) for i, opt in enumerate(optimizers)]
+        for prefix, optimizer in named:
+            weights = (weight for group in getattr(optimizer, "param_groups", ()) for weight in group["params"])
+            parameters |= {f"{prefix}.state.{i}": weight for i, weight in enumerate(weights)}
     allocated = {}
     for name, (shape, dtype) in stored.items():
-        like = current.get(name, parameters.get(name.rpartition(".")[0]))
-        if like is not None and like.shape == shape:
-            allocated[name] = torch.empty_like(like, dtype=dtype)
+        template = current.get(name, parameters.get(name.rpartition(".")[0]))
+        if template is not None and template.shape == shape:
+            allocated[name] = torch.empty_like(template, dtype=dtype)
         else:
             allocated[name] = torch.empty(shape, dtype=dtype)
     return allocated

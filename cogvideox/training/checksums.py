@@ -1,7 +1,7 @@
-"""Checksums of the files of a checkpoint, so that a flipped bit is noticed before anything is restored.
+"""Checksums of checkpoint files, to detect damage before anything is restored.
 
-`state.json` has the CRC-32 of every other file under `files`, and under `checksum` its own: that of its JSON without
-this entry. Older checkpoints have none.
+`state.json` has the CRC-32 of every other file under `files`, and the CRC-32 of its own JSON, without this entry, under
+`checksum`. Older checkpoints have no checksums.
 """
 
 import json
@@ -18,48 +18,48 @@ _CHUNK = 2**22
 
 
 def checksums(folder: Path, names: Sequence[str], ranks: Ranks | None) -> dict[str, int]:
-    """CRC-32 of files by name. With `ranks`, all of them call this, and each reads its share of the files.
+    """Compute the CRC-32 of files by name. With `ranks`, every rank calls this and reads its share of the files.
 
     Raises:
         UserError: a file cannot be read; raised on every rank.
     """
 
-    def of(share: Sequence[str]) -> dict[str, int]:
+    def compute(share: Sequence[str]) -> dict[str, int]:
         with reading(folder, "damaged"):
             return {name: _crc(folder / name) for name in share}
 
     if ranks is None:
-        return of(names)
-    own = ranks.run_on_all(lambda: of(names[ranks.rank :: ranks.size]))
+        return compute(names)
+    own = ranks.run_on_all(lambda: compute(names[ranks.rank :: ranks.size]))
     return {name: crc for share in ranks.all_gather_objects(own) for name, crc in share.items()}
 
 
-def signed(document: dict[str, Any]) -> str:
-    """The JSON of a document and its own checksum."""
+def json_with_checksum(document: dict[str, Any]) -> str:
+    """Serialize a document to JSON that includes its checksum."""
     return json.dumps({**document, "checksum": zlib.crc32(json.dumps(document).encode())}) + "\n"
 
 
-def check_signature(text: str, document: dict[str, Any]) -> None:
-    """Check that `text` is what `signed` returned for the document in it, or of a version without checksums.
+def check_json_checksum(text: str, document: dict[str, Any]) -> None:
+    """Check the text of `json_with_checksum` and the document parsed from it; older versions have no checksum.
 
     Raises:
-        UserError: it is something else.
+        UserError: the checksum differs.
     """
     if "checksum" not in document and not isinstance(document.get("files"), dict):
         return
-    if signed({name: value for name, value in document.items() if name != "checksum"}) != text:
+    if json_with_checksum({name: value for name, value in document.items() if name != "checksum"}) != text:
         raise UserError("state.json is damaged: its checksum differs")
 
 
 def check_files(folder: Path, files: dict[str, int] | Sequence[str], ranks: Ranks | None) -> None:
-    """Check that the checksums of existing files are those in `files`, if it has any.
+    """Check existing files against the checksums in `files`, if it has any.
 
     Raises:
         UserError: a file is damaged; raised on every rank.
     """
     if isinstance(files, dict):
-        found = checksums(folder, sorted(files), ranks)
-        if damaged := [name for name in files if found[name] != files[name]]:
+        actual = checksums(folder, sorted(files), ranks)
+        if damaged := [name for name in files if actual[name] != files[name]]:
             raise UserError(f"{damaged[0]} is damaged: its checksum differs")
 
 

@@ -27,7 +27,7 @@ class OptimSettings:
         UserError: a value is out of range.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of transformer blocks, with AdamW for the rest
+    name: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of transformer blocks; other weights use AdamW
     lr: float = 1e-3  # peak learning rate
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -36,7 +36,7 @@ class OptimSettings:
     schedule: Literal["constant", "cosine"] = "cosine"
     final_lr: float = 0.0  # final learning rate as a fraction of `lr`
     grad_clip: float = 1.0  # maximum norm of the whole gradient
-    moments: Literal["float32", "8bit"] = "float32"  # AdamW's moments; 8bit needs torchao and a quarter of the memory
+    moments: Literal["float32", "8bit"] = "float32"  # of AdamW; 8bit takes a quarter of the memory and needs torchao
 
     def __post_init__(self) -> None:
         _check_minimum(self, "optim.", weight_decay=0, warmup_steps=0)
@@ -62,15 +62,15 @@ class RunSettings:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: mixed precision with float32 weights
-    deterministic: bool = False  # on a GPU, so that a run can be repeated and resumed exactly; slower
+    deterministic: bool = False  # deterministic GPU kernels: bit-exact reruns and resumes, but slower
     compile: bool = False  # torch.compile: the first step takes minutes, later steps are faster
-    workers: int = 0  # prefetch processes; without a GPU they would compete with training for the CPU
+    workers: int = 0  # prefetch processes; without a GPU, they compete with training for the CPU
     ema_decay: float = 0.999
     log_interval: int = 20
     save_interval: int = 500
     validate_interval: int = 500
     keep_checkpoints: int = 2
-    max_skipped: int = 10  # non-finite steps in a row that are skipped before the run ends
+    max_skipped: int = 10  # number of consecutive non-finite steps that are skipped before the run ends
 
     def __post_init__(self) -> None:
         _check_minimum(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1, max_skipped=0)
@@ -111,7 +111,7 @@ class VAETraining:
     optim: OptimSettings
     run: RunSettings
     loss: LossWeights
-    crop_steps: int  # the first steps use square crops of clips, which is several times faster
+    crop_steps: int  # the first steps use square crops of clips, which are several times faster
     crop_size: int
     crop_batch_size: int
     encoder_steps: int  # after these steps the encoder is frozen and only the decoder is trained
@@ -119,11 +119,11 @@ class VAETraining:
     images_per_clip: int  # number of single frames in place of each clip of the batch
     data: str | None = None  # a folder of videos and images instead of toybox clips; `clips` still sets their size
     start: str | None = None  # a folder whose `vae/` initializes the weights; its scaling factor is kept
-    frame_rates: tuple[float, ...] = ()  # fps, one drawn for each step; empty: that of `clips`
+    frame_rates: tuple[float, ...] = ()  # fps, one sampled for each step; empty: the rate of `clips`
     whole_clips: bool = False  # process whole clips instead of the chunks of `CausalVAE`
     context_parallel: int = 1  # context-parallel size: ranks that share the frames of a clip; 0: all ranks
     lpips_trunk: str | None = None  # file of torchvision's VGG16 weights, for LPIPS
-    lpips_heads: str | None = None  # file of LPIPS's linear weights; without both files, random features are used
+    lpips_heads: str | None = None  # file of LPIPS's linear weights; without these files, random features are used
     perceptual_frames: int = 1  # random frames of each clip for the perceptual loss; 0: all
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     disc_optim: OptimSettings = field(
@@ -140,7 +140,7 @@ class VAETraining:
                 f"context_parallel={self.context_parallel} pools the norms over whole clips: set whole_clips=true"
             )
         _check_minimum(self.loss, "loss.", l1=0, l2=0, perceptual=0, kl=0, gan=0)
-        self._check_terms()
+        self._check_perceptual_and_gan()
         if self.loss.l1 == self.loss.l2 == 0:
             raise UserError(
                 "loss.l1 and loss.l2 are both 0, so there is no reconstruction loss: one of them must be above 0"
@@ -166,10 +166,10 @@ class VAETraining:
         if not all(0 < rate < math.inf for rate in self.frame_rates):
             raise UserError(f"frame_rates={self.frame_rates} must be above 0; the paper uses 8,16")
 
-    def _check_terms(self) -> None:
+    def _check_perceptual_and_gan(self) -> None:
         """Raise UserError unless the settings of the perceptual and GAN losses are consistent."""
         if (self.lpips_trunk is None) != (self.lpips_heads is None):
-            raise UserError("LPIPS needs both lpips_trunk and lpips_heads: set both or none")
+            raise UserError("LPIPS needs both lpips_trunk and lpips_heads: set both or neither")
         smallest = min(self.clips.height, self.clips.width, self.crop_size if self.crop_steps else self.clips.width)
         if self.lpips_trunk is not None and smallest < 16:
             raise UserError(f"LPIPS needs frames of at least 16 pixels on each side, got {smallest}")
@@ -187,7 +187,7 @@ class ToyboxTraining(CaptionDropout):
     """Config of toybox training (`training.toybox.trainer`): a transformer on the latents of a trained VAE.
 
     Raises:
-        UserError: a value is out of range, or sizes of the networks do not match.
+        UserError: a value is out of range, or the sizes of the networks do not match.
     """
 
     vae: str  # a folder with a trained VAE in `vae/`
@@ -202,7 +202,7 @@ class ToyboxTraining(CaptionDropout):
     image_interval: int = 0  # a batch of images (first frames of clips) every this many steps; 0: never
     images_per_clip: int = 2  # number of images in place of each clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
-    train_text_encoder: bool = False  # a small one that is trained collapses to the background's words
+    train_text_encoder: bool = False  # if trained, a small text encoder collapses to the words of the background
     strata: Literal["slots", "random"] = "slots"  # slots: explicit uniform sampling of timesteps, by clip
     stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
     examples: tuple[str, ...] = ()  # example prompts of the exported model
@@ -230,11 +230,11 @@ class ToyboxTraining(CaptionDropout):
                 f"validation.grammar={self.validation.grammar} must equal clips.grammar={self.clips.grammar}, because "
                 "the tokenizer has the words of one grammar"
             )
-        least = TEXT_LENGTHS[self.clips.grammar]
-        if self.transformer.max_text_seq_length < least:
+        min_length = TEXT_LENGTHS[self.clips.grammar]
+        if self.transformer.max_text_seq_length < min_length:
             raise UserError(
                 f"transformer.max_text_seq_length={self.transformer.max_text_seq_length} is too short for captions of "
-                f"the {self.clips.grammar} grammar; it must be at least {least}"
+                f"the {self.clips.grammar} grammar; it must be at least {min_length}"
             )
         if not self.caption_styles:
             raise UserError("caption_styles is empty; it needs at least one style")

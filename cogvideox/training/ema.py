@@ -40,7 +40,7 @@ class EMA:
     def swapped(self) -> Iterator[None]:
         """Put the averaged weights into the modules for the duration of the block. Do not train inside it.
 
-        The trained weights return bit-exactly. Storages are swapped without a copy, except for sharded weights.
+        The trained weights are restored bit-exactly. Storages are swapped without a copy, except for sharded weights.
         """
         self._swap()
         try:
@@ -51,9 +51,9 @@ class EMA:
     def _swap(self) -> None:
         for key, parameter in self._weights.items():
             if isinstance(parameter, DTensor):  # FSDP gathers from its storage, so `.data` cannot be replaced
-                ours, average = local_shard(parameter.detach()), local_shard(self.average[key])
-                trained = ours.clone()
-                ours.copy_(average)
+                shard, average = local_shard(parameter.detach()), local_shard(self.average[key])
+                trained = shard.clone()
+                shard.copy_(average)
                 average.copy_(trained)
             else:
                 parameter.data, self.average[key] = self.average[key], parameter.data
@@ -66,9 +66,11 @@ class EMA:
         """Restore the averages.
 
         Raises:
-            ValueError: `state` has other parameters than the modules.
+            ValueError: the parameters of `state` are not those of the modules.
         """
         if state.keys() != self.average.keys():
-            raise ValueError(f"the EMA is of other parameters: {sorted(state.keys() ^ self.average.keys())[:8]}")
+            raise ValueError(
+                f"the EMA has other parameters than the model: {sorted(state.keys() ^ self.average.keys())[:8]}"
+            )
         for key, value in state.items():
             self.average[key].copy_(value)

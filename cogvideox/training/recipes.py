@@ -11,7 +11,7 @@ from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
-# Scenes with seeds from here on are used for validation only.
+# Scenes with this seed or a higher one are used for validation only.
 HELD_OUT_SEED = 1_000_000_000
 
 
@@ -49,7 +49,7 @@ def toybox() -> ToyboxTraining:
 
     Like CogVideoX-2B with 1/12 of the width and 1/5 of the depth, and a small text encoder instead of T5-XXL. The text
     encoder keeps its random initial weights: its features distinguish words, and the transformer learns their meaning.
-    The noise schedule is shifted, because toys remain visible in a latent with much noise.
+    The noise schedule is shifted, because toys remain visible in very noisy latents.
     """
     text_dim = 128
     return ToyboxTraining(
@@ -233,4 +233,4 @@ GROUPS: dict[str, dict[str, Recipe]] = {
     },
 }
 """Recipes by purpose."""
-RECIPES: dict[str, Recipe] = {name: make for group in GROUPS.values() for name, make in group.items()}
+RECIPES: dict[str, Recipe] = {name: recipe for group in GROUPS.values() for name, recipe in group.items()}

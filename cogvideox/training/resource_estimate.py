@@ -1,7 +1,7 @@
-"""Estimate of a run before anything is loaded: tokens per step, parameters, memory of each process, time.
+"""Estimate the resources of a run before anything is loaded: tokens per step, parameters, memory, time.
 
 The number of parameters is exact. Activation memory is the size of the tensors that autograd saves in a forward pass on
-the meta device. The rest is arithmetic. Fragmentation and temporary buffers of kernels are not included.
+the meta device. Everything else is arithmetic. Fragmentation and temporary buffers of kernels are not included.
 """
 
 import math
@@ -47,10 +47,10 @@ class ResourceEstimate:
     """The resources that a run needs.
 
     Attributes:
-        step: description of the content of a step.
+        step: description of a step's content.
         parameters: number of parameters of the model, without a LoRA.
         trained: number of trainable parameters.
-        memory: bytes of each process by purpose.
+        memory: bytes per process, by purpose.
         seconds: duration of a step; None if unknown.
     """
 
@@ -64,7 +64,7 @@ class ResourceEstimate:
 def estimate(
     settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Hardware | None, num_ranks: int = 1
 ) -> ResourceEstimate | None:
-    """Estimate a run.
+    """Estimate the resources of a run.
 
     Args:
         machine: the hardware of each process; None if unknown.
@@ -81,24 +81,24 @@ def estimate(
 
 
 def format_estimate(
-    found: ResourceEstimate | None, num_steps: int, machine: Hardware | None, num_ranks: int
+    resources: ResourceEstimate | None, num_steps: int, machine: Hardware | None, num_ranks: int
 ) -> list[str]:
     """Format an estimate as lines for the terminal."""
-    if found is None:
+    if resources is None:
         return ["the resources of this run are unknown until its base model is available"]
-    parts = " + ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in found.memory.items())
+    parts = " + ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in resources.memory.items())
     lines = [
-        f"steps       {num_steps:,} of {found.step}",
-        f"parameters  {found.parameters:,}, {found.trained:,} of them trained",
-        f"memory      about {format_bytes(sum(found.memory.values()))} = {parts}",
+        f"steps       {num_steps:,} of {resources.step}",
+        f"parameters  {resources.parameters:,}, {resources.trained:,} of them trained",
+        f"memory      about {format_bytes(sum(resources.memory.values()))} = {parts}",
     ]
     if num_ranks > 1:
         lines[-1] += f" for each of {num_ranks} processes"
     if machine is not None:
         lines[-1] += f"; {format_bytes(machine.free_bytes)} free"
-    if found.seconds is not None and machine is not None:
-        total = format_duration(num_steps * found.seconds)
-        lines.append(f"time        about {found.seconds:.2g} s/step, {total} in total, on {machine.name}")
+    if resources.seconds is not None and machine is not None:
+        total = format_duration(num_steps * resources.seconds)
+        lines.append(f"time        about {resources.seconds:.2g} s/step, {total} in total, on {machine.name}")
     return lines
 
 
@@ -161,7 +161,7 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
 
 def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> ResourceEstimate:
     run, clips, config = settings.run, settings.clips, settings.model
-    sharing = settings.context_parallel or num_ranks  # ranks that share a clip
+    ranks_per_clip = settings.context_parallel or num_ranks
     vae_size = vae_parameters(config)
     discriminator = None
     if settings.loss.gan > 0:
@@ -172,17 +172,17 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
     memory["EMA"] = FLOAT32 * vae_size
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * parameters
-    batch = max(1, run.batch_size * sharing // num_ranks)
+    batch = max(1, run.batch_size * ranks_per_clip // num_ranks)
     shape = (clips.num_frames, clips.height, clips.width)
     activations = batch * _vae_activations(settings, shape, discriminator)
-    memory["activations"] = activations // sharing
+    memory["activations"] = activations // ranks_per_clip
     latents = latent_shape(*shape, ratio=config.spatial_compression_ratio)
     flops = sum(vae_flops(config, *latents, decoder=decoder) for decoder in (False, True))
     seconds = None
     if machine is not None and _has_rates(machine, run.precision):
         seconds = 3 * run.batch_size * flops / machine.rates.convolution / num_ranks
-    of = "clip" if run.batch_size == 1 else "clips"
-    step = f"{run.batch_size} {of} of {clips.num_frames} frames of {clips.width}x{clips.height}"
+    noun = "clip" if run.batch_size == 1 else "clips"
+    step = f"{run.batch_size} {noun} of {clips.num_frames} frames of {clips.width}x{clips.height}"
     return ResourceEstimate(step, parameters, parameters, memory, seconds)
 
 
@@ -228,18 +228,19 @@ def _lora_parameters(config: TransformerConfig, settings: DiffusionTraining) -> 
     network = build_network(replace(config, num_layers=1))
     assert isinstance(network, Transformer)
     lora = settings.lora
-    factors = inject.create_lora(network, torch.Generator(), rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
-    return config.num_layers * sum(of.down.numel() + of.up.numel() for of in factors.layers.values())
+    adapter = inject.create_lora(network, torch.Generator(), rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
+    lora_layers = adapter.layers
+    return config.num_layers * sum(layer.down.numel() + layer.up.numel() for layer in lora_layers.values())
 
 
 def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:
     """Return the bytes of trained weights, gradients, optimizer state and EMA; `hidden` weights are block matrices."""
-    by_muon = hidden if optim.name == "muon" else 0  # which has one moment, AdamW two
-    of_moment = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # one byte, and block scales
+    muon = hidden if optim.name == "muon" else 0  # Muon has one moment, AdamW two
+    moment_bytes = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # 8bit: one byte, and block scales
     return {
         "weights": FLOAT32 * trained,
         "gradients": FLOAT32 * trained,
-        "optimizer": FLOAT32 * by_muon + round(2 * of_moment * (trained - by_muon)),
+        "optimizer": FLOAT32 * muon + round(2 * moment_bytes * (trained - muon)),
         "EMA": FLOAT32 * trained,
     }
 
@@ -247,14 +248,15 @@ def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, 
 def _transformer_activations(
     config: TransformerConfig, row: list[BatchShape], dtype: str, checkpointing: str, *, all_weights: bool = True
 ) -> int:
-    """Return the bytes of saved activations of a row of clips, extrapolated from one block and two."""
+    """Return the bytes of saved activations of a row of clips, extrapolated from networks of one and two blocks."""
     tokens = sum(clip.tokens(config) for clip in row)
-    one, two = (_row_activations(replace(config, num_layers=k), row, dtype, all_weights) for k in (1, 2))
-    block, stream = two - one, tokens * config.width * ITEMSIZE[dtype]
+    one_block, two_blocks = (_row_activations(replace(config, num_layers=k), row, dtype, all_weights) for k in (1, 2))
     if checkpointing == "none":
-        return one + (config.num_layers - 1) * block
-    of_each = stream if checkpointing == "full" else 2 * stream + tokens * config.num_attention_heads * FLOAT32
-    return one + config.num_layers * of_each  # `one` includes the block that is being recomputed
+        return one_block + (config.num_layers - 1) * (two_blocks - one_block)
+    saved = stream = tokens * config.width * ITEMSIZE[dtype]
+    if checkpointing == "selective":  # also the attention output and its log-sum-exp
+        saved += stream + tokens * config.num_attention_heads * FLOAT32
+    return one_block + config.num_layers * saved  # `one_block`: the block that is being recomputed
 
 
 def _row_activations(config: TransformerConfig, row: list[BatchShape], dtype: str, all_weights: bool) -> int:
@@ -263,10 +265,10 @@ def _row_activations(config: TransformerConfig, row: list[BatchShape], dtype: st
     network.to(getattr(torch, dtype)).requires_grad_(all_weights)
     for block in network.blocks if not all_weights else ():
         for weight in block.attention.parameters():  # pyrefly: ignore[missing-attribute]
-            weight.requires_grad_(weight.ndim == 2)  # a LoRA saves the same input
-    make = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
-    latents = [make(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
-    text = make(len(row), row[0].text_length, config.text_embed_dim)
+            weight.requires_grad_(weight.ndim == 2)  # a LoRA saves the same input as a trained matrix
+    empty = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
+    latents = [empty(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
+    text = empty(len(row), row[0].text_length, config.text_embed_dim)
     times = torch.empty(len(row), device="meta")
     with _saved_tensors(network) as saved:
         out = network.forward_packed(latents, text, times, ofs=config.ofs, attend=_fused_attention)
@@ -278,12 +280,12 @@ def _vae_activations(settings: VAETraining, shape: tuple[int, int, int], discrim
     vae, dtype = build_network(settings.model), getattr(torch, settings.run.precision)
     assert isinstance(vae, CausalVAE)
     vae.to(dtype)
-    make = partial(torch.empty, device="meta", dtype=dtype)
+    empty = partial(torch.empty, device="meta", dtype=dtype)
     latents = latent_shape(*shape, ratio=settings.model.spatial_compression_ratio)
     conv_cache = (ConvCache, ConvCache) if settings.whole_clips else ()
     with _saved_tensors(vae) as saved:
         output, _, _ = reconstruct(
-            vae, make(1, 3, *shape), make(1, settings.model.latent_channels, *latents), *conv_cache
+            vae, empty(1, 3, *shape), empty(1, settings.model.latent_channels, *latents), *conv_cache
         )
     total = saved()
     if discriminator is not None:
@@ -300,15 +302,15 @@ def _saved_tensors(network: nn.Module) -> Iterator[Callable[[], int]]:
 
     Views of one storage count once, and weights are not counted.
     """
-    own = {weight.untyped_storage()._cdata for weight in network.parameters()}
-    found: dict[int, Tensor] = {}
+    weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
+    saved: dict[int, Tensor] = {}
 
     def save(tensor: Tensor) -> Tensor:
-        found[tensor.untyped_storage()._cdata] = tensor
+        saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     with saved_tensors_hooks(save, lambda tensor: tensor):
-        yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in found.items() if key not in own)
+        yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
 
 
 def _fused_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:

@@ -23,6 +23,7 @@ from cogvideox.device import choose_device, deterministic_algorithms
 from cogvideox.parallel import mesh
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Stateful, restore_run
+from cogvideox.training.config import due
 from cogvideox.training.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from cogvideox.training.fault_tolerance.preemption import PreemptionHandler, TrainingStopped
 from cogvideox.training.fault_tolerance.run_lock import run_lock
@@ -41,7 +42,7 @@ class TrainingRun:
         start: optimizer steps done when this process started or resumed the run.
         done: optimizer steps done, including the current one.
         tracker: writes metrics on rank 0.
-        guard: tells whether the optimizer may step.
+        guard: decides whether the optimizer may step.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class TrainingRun:
             num_samples: returns the number of samples seen in the first n steps. Called after the restore.
 
         Raises:
-            UserError: as for `checkpoint.restore_run`; the metrics cannot be written.
+            UserError: the metrics cannot be written; see also `checkpoint.restore_run`.
         """
         config, self.parts = self.config, parts
         self.checkpoints, self.start = restore_run(
@@ -84,10 +85,10 @@ class TrainingRun:
         self._stack.callback(self.tracker.close)
         self.guard = NonFiniteGuard(self.tracker, self.checkpoints, config.max_skipped)
 
-    def prefetch(self, make: Callable[[int], Batch]) -> Generator[Batch, None, None]:
-        """Prefetch the batches `make(step)` of the remaining steps (0-based) in `config.workers` processes."""
+    def prefetch(self, make_batch: Callable[[int], Batch]) -> Generator[Batch, None, None]:
+        """Prefetch the batches `make_batch(step)` of the remaining steps (0-based) in `config.workers` processes."""
         steps, pin = range(self.start, self.config.num_steps), self.device.type == "cuda"
-        return prefetch(make, steps, workers=self.config.workers, pin_memory=pin)
+        return prefetch(make_batch, steps, workers=self.config.workers, pin_memory=pin)
 
     def steps(self, batches: Generator[Batch, None, None]) -> Iterator[tuple[int, Batch]]:
         """Yield the index (0-based) and the batch of each remaining step. `batches` is closed when the run ends."""
@@ -101,9 +102,8 @@ class TrainingRun:
                 self.preemption.reset_timing()  # the step that compiles takes longer than any other
 
     def due(self, interval: int, *, at_end: bool = True) -> bool:
-        """Return whether an action taken every `interval` steps (0: never), and after the last one, is due now."""
-        every = interval > 0 and self.done % interval == 0
-        return every or (at_end and self.done == self.config.num_steps)
+        """Return whether an action taken every `interval` steps (0: never), and after the last step, is due now."""
+        return due(self.done, interval) or (at_end and self.done == self.config.num_steps)
 
     @property
     def sample_path(self) -> Path:
@@ -127,9 +127,9 @@ class TrainingRun:
         if reason:
             raise TrainingStopped(reason)
 
-    def on_rank_zero(self, make: Callable[[], Any]) -> Any:
-        """Call `make` on rank 0 alone; every rank returns its result or raises its error."""
-        return make() if self.ranks is None else self.ranks.run_on_rank_zero(make)
+    def on_rank_zero(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on rank 0 only; every rank returns its result or raises its error."""
+        return function() if self.ranks is None else self.ranks.run_on_rank_zero(function)
 
 
 @contextmanager
@@ -154,8 +154,9 @@ def training_run(
         preemption = stack.enter_context(PreemptionHandler(max_seconds))
         if settings.run.deterministic:
             stack.enter_context(deterministic_algorithms())
-        several, device = mesh.world_size() > 1, settings.run.device
-        ranks = stack.enter_context(mesh.init_ranks(sequence=sequence, device=device)) if several else None
+        ranks = None
+        if mesh.world_size() > 1:
+            ranks = stack.enter_context(mesh.init_ranks(sequence=sequence, device=settings.run.device))
         run = TrainingRun(settings, Path(out), resume=resume, preemption=preemption, ranks=ranks, stack=stack)
         run.on_rank_zero(lambda: stack.enter_context(run_lock(out)))
         try:

@@ -1,4 +1,4 @@
-"""The samples of a training run, written as a picture and as a video."""
+"""Write the samples of a training run as an image and a video."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from cogvideox.video.sheet import ends_and_middle, side_by_side
 
 
 def write_sheet(path: Path, videos: UInt8[Tensor, "n t h w 3"], prompts: Sequence[str], fps: float) -> None:
-    """Writes `x.png` with the first, middle and last frame of each video under its prompt, up to four videos in a row;
+    """Write `x.png` with the first, middle and last frame of each video under its prompt, up to four videos in a row;
     `x.mp4` with all videos playing side by side; and `x.json` with the prompts in reading order.
 
     Raises:

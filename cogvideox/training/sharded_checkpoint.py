@@ -1,4 +1,4 @@
-"""Checkpoint files of several ranks, which any number of ranks can load: `torch.distributed.checkpoint` in safetensors.
+"""Sharded checkpoint files, loadable on any number of ranks: `torch.distributed.checkpoint` with safetensors.
 
 Each rank writes its shards and reads those that it needs. Nothing is unpickled.
 """
@@ -68,15 +68,15 @@ def list_tensors(folder: Path) -> dict[str, TensorInfo]:
         UserError: a file is missing or damaged.
     """
     try:
-        found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+        metadata = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except (OSError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} cannot be read: {error}") from error
     return {
         name: TensorInfo(spec.size, spec.properties.dtype)
-        for name, spec in found.items()
+        for name, spec in metadata.items()
         if isinstance(spec, TensorStorageMetadata)
     }
 
 
 def _reason(error: CheckpointException) -> str:
-    return "; ".join(sorted({str(its) for its, _ in error.failures.values()}))
+    return "; ".join(sorted({str(exception) for exception, _ in error.failures.values()}))

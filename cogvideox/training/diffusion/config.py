@@ -25,7 +25,7 @@ class SampleSettings:
     """Sample videos during training; none without prompts.
 
     Raises:
-        UserError: a value that no video can have.
+        UserError: a value is out of range, or not a valid size or frame count.
     """
 
     prompts: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class DiffusionTraining(CaptionDropout):
     `run.batch_size` is the number of packed rows of an optimizer step, over all ranks and micro-batches.
 
     Raises:
-        UserError: settings contradict each other; as for `MixtureSettings`, if there are data.
+        UserError: settings contradict each other; see also `MixtureSettings`.
     """
 
     model: str  # the base model; clips are encoded with its VAE and text encoder
@@ -67,17 +67,17 @@ class DiffusionTraining(CaptionDropout):
     run: RunSettings
     target: ClipFormat  # the format in which folders of clips are encoded
     data: tuple[DataSource, ...] = ()  # latent stores, or folders of videos and captions
-    validation: str | None = None  # a store or a folder, too
-    transformer: TransformerConfig | None = None  # train this one from scratch instead of the model's
+    validation: str | None = None  # a latent store or a folder of held-out clips
+    transformer: TransformerConfig | None = None  # to train from scratch, instead of the model's
     add_image: bool = False  # turn a text-to-video model into image-to-video (paper, appendix D)
     lora: LoRASettings | None = None  # None: train all weights
     image_share: float | None = None  # share of images among samples; None: as in the data
     policy: Policy = field(default_factory=Policy)  # which clips are used, by step
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling by clip or by rank, or none
-    position_rule: GridRule | None = None  # of rotary positions at other sizes; None: the model's
+    position_rule: GridRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
-    sequence: int = 1  # sequence parallel size: ranks that share a row
+    sequence: int = 1  # sequence-parallel size: number of ranks that share a row
     samples: SampleSettings = field(default_factory=SampleSettings)
     stored_as: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 

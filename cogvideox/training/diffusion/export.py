@@ -1,4 +1,4 @@
-"""Export of a finished diffusion run: a model folder, or a LoRA file."""
+"""Export the result of a diffusion run: a model folder or a LoRA file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +63,8 @@ def _model_settings(spec: ModelSpec, settings: DiffusionTraining, loader: Packed
     from_scratch = settings.transformer is not None
 
     def extend(values: np.ndarray, previous: tuple[int, int]) -> tuple[int, int]:
-        least, most = int(values.min()), int(values.max())
-        return (least, most) if from_scratch else (min(least, previous[0]), max(most, previous[1]))
+        low, high = int(values.min()), int(values.max())
+        return (low, high) if from_scratch else (min(low, previous[0]), max(high, previous[1]))
 
     trained = TrainedRange(
         num_frames=extend(frames, before.num_frames),

@@ -28,9 +28,9 @@ class TrainingStores:
     """Latent stores that were encoded with the VAE and text encoder of the model.
 
     Attributes:
-        data: by the path in the settings (a store or a folder), which determines the order of samples.
-        scaling_factor: of the latents.
-        image_scaling_factor: of the latents of conditioning images.
+        data: the training data, by path in the settings; these paths determine the order of samples.
+        scaling_factor: multiplier of the latents.
+        image_scaling_factor: multiplier of the latents of conditioning images.
         null_text: the unconditional prompt embedding.
     """
 
@@ -47,11 +47,10 @@ def open_stores(
     """Open the stores. Rank 0 first encodes folders of videos, images and captions into `out/stores/`.
 
     Args:
-        takes_image: whether the model needs the encoded first frames of clips.
+        takes_image: whether the model is image-to-video and needs the encoded first frames of clips.
 
     Raises:
-        UserError: there are no data, or no usable clips in a folder; a store was encoded with another VAE or text
-            encoder, or without the first frames that are needed.
+        UserError: no data, or a folder without usable clips; a store does not belong to the model (`check_latents`).
         TrainingStopped: the run has to stop while clips are encoded.
     """
     if not settings.data:
@@ -60,7 +59,7 @@ def open_stores(
 
     def encode_missing() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
-        for path in paths:  # checked before the first is encoded
+        for path in paths:  # checked before anything is encoded
             if not Path(path).exists():
                 raise UserError(
                     f"{path} does not exist: pass a latent store, or a folder of videos and captions, with --data"
@@ -82,7 +81,7 @@ def open_stores(
 
 
 def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: TrainingRun) -> Path:
-    """Return the path of a store: `path`, or the store that the folder `path` is encoded into."""
+    """Return the path of a latent store: `path` itself, or a new store with the encoded clips of the folder `path`."""
     if (path / INDEX).is_file():
         return path
     store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
@@ -90,9 +89,9 @@ def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: Traini
     plan = plan_encoding(folder, spec, target)
     print(format_summary(folder, plan.windows, target), file=sys.stderr)
 
-    def on_progress(what: str, done: int, total: int) -> None:
+    def on_progress(items: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{items}: {done} of {total}", file=sys.stderr, flush=True)
         run.preemption.check()
 
     dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype

@@ -15,8 +15,8 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 
 PredictVelocity = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
-"""From noisy latents of each clip (with image latents appended on the channel axis), prompt embeddings and timesteps to
-velocities: `Transformer.forward_packed`, or a wrapper of it."""
+"""Maps the noisy latents of each clip (with image latents appended on the channel axis), prompt embeddings and
+timesteps to velocities: `Transformer.forward_packed`, or a wrapper of it."""
 
 
 def clip_losses(predict: PredictVelocity, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:

@@ -67,7 +67,7 @@ def pretrain_768() -> DiffusionTraining:
 
 
 def quality() -> DiffusionTraining:
-    """Last stage: the 20% of the data with the highest `quality` score, against subtitles and watermarks."""
+    """Last stage: the 20% of the data with the highest `quality` score, to remove subtitles and watermarks."""
     return replace(
         pretrain_768(),
         model="runs/pretrain-768/model",

@@ -5,8 +5,8 @@ step, mixed images and videos, caption dropout for classifier-free guidance, EMA
 LoRA. VAE and text encoder are loaded only to encode clips and to generate samples.
 
 It runs in one process or in those of `torchrun`. Every rank plans the same step and takes its share of the rows, so a
-step does not depend on the number of ranks. A resumed run ends with the weights of an
-uninterrupted one: bit-identical on a CPU, and on a GPU with `run.deterministic`.
+step does not depend on the number of ranks. The final weights of a resumed run are those of an uninterrupted one:
+bit-identical on a CPU, and on a GPU with `run.deterministic`.
 """
 
 from collections.abc import Callable
@@ -63,8 +63,8 @@ def train(
         `max_seconds`).
 
     Raises:
-        UserError: there are no data, or they do not match the model; `out` contains a run and `resume` is false; the
-            disk is full; too many steps in a row are not finite.
+        UserError: no data, or data that do not match the model; `out` contains a run and `resume` is false; the disk is
+            full; too many consecutive steps are not finite.
     """
     _check_processes(settings)
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=settings.sequence) as run:
@@ -141,8 +141,8 @@ def build_transformer(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Tra
     config = settings.transformer or spec.transformer
     for name in ("text_embed_dim", "max_text_seq_length", "out_channels"):
         if getattr(config, name) != getattr(spec.transformer, name):
-            theirs = getattr(spec.transformer, name)
-            raise UserError(f"transformer.{name}={getattr(config, name)} must be {theirs}, as in {settings.model}")
+            required = getattr(spec.transformer, name)
+            raise UserError(f"transformer.{name}={getattr(config, name)} must be {required}, as in {settings.model}")
     generator = torch_generator("weights", settings.run.seed)
     if settings.transformer is not None:
         model = Transformer(config)
@@ -180,7 +180,7 @@ def _check_sample_images(model: Transformer, settings: DiffusionTraining) -> Non
     if samples.images and not model.config.takes_image:
         raise UserError("samples.images needs an image-to-video model: remove it, or set add_image=true")
     for file in samples.images:
-        from cogvideox.video.io import read_image  # with PyAV, which encoded clips do not need
+        from cogvideox.video.io import read_image  # imports PyAV, which encoded clips do not need
 
         if not Path(file).is_file():
             raise UserError(f"samples.images: {file} does not exist")

@@ -25,7 +25,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.temporal_padding import prepend_padding
 
 MAX_CLIPS = 64
-"""At most this many held-out clips are used."""
+"""Maximum number of held-out clips in a validation."""
 
 
 @torch.no_grad()
@@ -42,11 +42,11 @@ def validation_loss(
     Returns:
         The metrics of `timestep_bins.validation_metrics`.
     """
-    num, num_timesteps = min(len(store), MAX_CLIPS), schedule.num_train_timesteps
+    num_clips, num_timesteps = min(len(store), MAX_CLIPS), schedule.num_train_timesteps
     device = next(model.parameters()).device
     generator = torch_generator("validation", seed)
-    losses, timesteps = [], timestep_bins.spread_timesteps(num, num_timesteps)
-    for i in range(num):
+    losses, timesteps = [], timestep_bins.spread_timesteps(num_clips, num_timesteps)
+    for i in range(num_clips):
         clip = store[i]
         x0 = clip.mean[None].float() * spec.vae.scaling_factor
         x0 = prepend_padding(x0, num_padding_latents(x0.shape[2], model.config.patch[0]))
@@ -66,7 +66,7 @@ def validation_loss(
 def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: TrainingRun) -> None:
     """Generate videos for `settings.samples.prompts` and write them as a sheet (`sample_sheet`).
 
-    VAE and text encoder are loaded for this call alone. Data-parallel ranks generate different videos.
+    VAE and text encoder are loaded only for this call. Data-parallel ranks generate different videos.
 
     Raises:
         UserError: the sheet cannot be written.
@@ -83,11 +83,11 @@ def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraini
     )
     pipe = CogVideoX(replace(spec, transformer=model.config), loaded, run.device, torch.float32)
     num_prompts = len(samples.prompts)
-    first, step = (0, 1) if ranks is None else (ranks.data.rank(), ranks.data.size())
+    rank, num_ranks = (0, 1) if ranks is None else (ranks.data.rank(), ranks.data.size())
     videos: list[Video] = []
-    for start in range(0, num_prompts, step):
-        # A rank without a prompt left generates the last one again: all ranks must run the sharded model.
-        i = min(start + first, num_prompts - 1)
+    for start in range(0, num_prompts, num_ranks):
+        # A rank without a prompt repeats the last one, because all ranks must run the sharded model.
+        i = min(start + rank, num_prompts - 1)
         video = pipe.generate(
             samples.prompts[i],
             image=samples.images[i] if samples.images else None,

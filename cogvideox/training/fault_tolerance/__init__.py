@@ -1,1 +1,1 @@
-"""Non-finite steps, preemption, and the lock of a run folder."""
+"""Skipping of non-finite steps, preemption, and the lock of a run folder."""

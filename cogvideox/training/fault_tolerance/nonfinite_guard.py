@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite are skipped and logged; too many in a row end the run."""
+"""Skip and log steps whose loss or gradient is not finite; too many in a row end the run."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from cogvideox.training.metrics.tracker import Tracker
 
 
 class NonFiniteGuard:
-    """Checks after each backward pass whether the optimizer may step. The check synchronizes with the device.
+    """Decides after each backward pass whether the optimizer may step. The check synchronizes with the device.
 
     Args:
-        limit: how many steps in a row may be skipped.
+        limit: maximum number of consecutive steps to skip.
     """
 
     def __init__(self, tracker: Tracker, checkpoints: Checkpoints, limit: int) -> None:
@@ -25,18 +25,18 @@ class NonFiniteGuard:
         If not, a line is printed and `{"step": ..., "skipped": 1}` is written to `metrics.jsonl`.
 
         Raises:
-            UserError: more than `limit` steps in a row were not finite. It names the newest checkpoint.
+            UserError: more than `limit` consecutive steps were not finite; the message names the newest checkpoint.
         """
         if bool(torch.stack([value.detach().isfinite() for value in values.values()]).all()):
             self.num_skipped = 0
             return True
         self.num_skipped += 1
-        found = ", ".join(f"{name} is {value.item():g}" for name, value in values.items() if not value.isfinite())
-        self.tracker.print(f"step {step} is skipped: {found}")
+        nonfinite = ", ".join(f"{name} is {value.item():g}" for name, value in values.items() if not value.isfinite())
+        self.tracker.print(f"step {step} is skipped: {nonfinite}")
         self.tracker.write(step, {"skipped": 1})
         if self.num_skipped > self.limit:
             raise UserError(
-                f"{found} at step {step}; {self.num_skipped} steps in a row were not finite: {self._advice()} "
+                f"{nonfinite} at step {step}; {self.num_skipped} steps in a row were not finite: {self._advice()} "
                 "with a lower optim.lr"
             )
         return False

@@ -11,7 +11,7 @@ class TrainingStopped(Exception):
 
 
 class PreemptionHandler:
-    """Tells after each step whether the run has to stop.
+    """Decides after each step whether the run has to stop.
 
     As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the current step; a second
     signal has its usual effect. `max_seconds` counts from construction: the run stops when another step as long as the
@@ -43,18 +43,18 @@ class PreemptionHandler:
         self._previous.clear()
 
     def stop_reason(self) -> str | None:
-        """Return why to stop now ("SIGTERM", "540 s are over"), or None. To be called once after every step."""
+        """Return why to stop now (such as "SIGTERM"), or None to continue. Call it once after every step."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
         self._last = now
         if self._received is not None:
             return self._received
         if self.max_seconds is not None and now - self._start + self._longest > self.max_seconds:
-            return f"{self.max_seconds:g} s are over"
+            return f"the time limit of {self.max_seconds:g} s is reached"
         return None
 
     def reset_timing(self) -> None:
-        """Forget the longest step, because the next ones are of another kind."""
+        """Forget the longest step, because the next steps are of another kind."""
         self._longest, self._last = 0.0, time.monotonic()
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from cogvideox.errors import UserError
 
 @contextmanager
 def run_lock(folder: str | Path) -> Iterator[None]:
-    """Holds the lock of a run's folder while the block runs. The folder is created if it does not exist.
+    """Hold the lock of a run's folder while the block runs. The folder is created if it does not exist.
 
     The operating system releases the lock when the process ends, however it ends. On a file system without locks,
     nothing is locked.
@@ -42,7 +42,7 @@ def run_lock(folder: str | Path) -> Iterator[None]:
                 with suppress(OSError):
                     path.unlink()
         lock.release()
-        for path in created:  # still empty if the run was refused before it wrote anything
+        for path in created:  # still empty if the run failed before it wrote anything
             with suppress(OSError):
                 path.rmdir()
 
@@ -55,7 +55,7 @@ def _acquire(lock: BaseFileLock, folder: Path, holder: Path) -> None:
     except (OSError, NotImplementedError) as error:
         if (folder / ".lock").is_symlink():
             raise UserError(f"{folder / '.lock'} is a symbolic link, which is not followed: remove it") from error
-        # Otherwise there are no locks here, or no permission, and then the next write fails.
+        # Otherwise the file system has no locks, or permission is missing, in which case the next write fails.
 
 
 def _in_use(folder: Path, holder: Path) -> str:

@@ -52,7 +52,7 @@ class Curve:
     color: str
     dashed: bool = False
 
-    def drawn(self) -> list[Point]:
+    def plotted_points(self) -> list[Point]:
         """Return the finite points, downsampled by averaging if there are more than `MAX_POINTS`."""
         points = [point for point in self.points if all(map(math.isfinite, point))]
         size = max(1, -(-len(points) // MAX_POINTS))
@@ -64,7 +64,7 @@ class Curve:
 def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """Yield an empty figure (size in inches), and write it to `path` if the block succeeds.
 
-    The suffix, `.svg` or `.png`, determines the format. Output is deterministic: the same chart gives the same bytes.
+    The suffix, `.svg` or `.png`, determines the format. The output is deterministic: equal charts are equal files.
 
     Raises:
         UserError: unsupported suffix, matplotlib is not installed, or the file cannot be written.
@@ -87,17 +87,19 @@ def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
 def draw(axes: "Axes", title: str, curves: Sequence[Curve], *, integer_x: bool = False) -> None:
     """Draw curves and a title. A curve with a single point is drawn as a dot.
 
-    integer_x: whether to place x ticks at integers only, for example for steps.
+    Args:
+        integer_x: place x ticks at integers only, for example for steps.
     """
     axes.set_title(title)
-    lines = [(curve, points) for curve in curves if (points := curve.drawn())]
+    lines = [(curve, points) for curve in curves if (points := curve.plotted_points())]
     if not lines:
         return
     for curve, points in lines:
         xs, ys = zip(*points)
         marker = "o" if len(points) == 1 else None
         axes.plot(xs, ys, color=curve.color, linestyle="--" if curve.dashed else "-", marker=marker, markersize=4)
-    lowest, highest = (of(y for _, points in lines for _, y in points) for of in (min, max))
+    values = [y for _, points in lines for _, y in points]
+    lowest, highest = min(values), max(values)
     if lowest > 0 and highest > LOG_SCALE_RATIO * lowest:
         from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -10,10 +10,10 @@ from cogvideox.errors import UserError
 from cogvideox.training.metrics.charts import COLORS, Curve, Point, chart, draw, legend
 from cogvideox.untrusted import check_limit, reading
 
-FIRST = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
-"""Metrics whose panels come first, in this order; the others follow by name."""
+FIRST_PANELS = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
+"""Metrics whose panels come first, in this order; all others follow by name."""
 HIDDEN = ("step", "samples", "tokens", "ms_per_step", "skipped")
-"""Metrics without a panel: they are the x axis, follow from others, or are in the legend."""
+"""Metrics without a panel: the x axis, derived metrics, and those in the legend."""
 TITLES = {
     "lr": "learning rate",
     "grad_norm": "gradient norm",
@@ -22,9 +22,9 @@ TITLES = {
     "useful": "share of tokens that are not padding",
     "mfu": "MFU",
 }
-BIN = re.compile(r"(validation/)?loss_(\d+)")
-LAST = 0.2
-"""The losses by timestep are averaged over this share of a run, at its end."""
+TIMESTEP_BIN = re.compile(r"(validation/)?loss_(\d+)")
+FINAL_SHARE = 0.2
+"""The losses by timestep are averaged over this final share of a run."""
 
 COLUMNS = 3
 WIDTH, HEIGHT, LEGEND_LINE = 3.8, 2.4, 0.18
@@ -40,15 +40,15 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Reads the folder of a run or its `metrics.jsonl`.
+        """Read the folder of a run, or its `metrics.jsonl`.
 
         Raises:
-            UserError: file not found, or it was not written by a training run.
+            UserError: the file does not exist, or was not written by a training run.
         """
         file = folder if folder.is_file() else folder / "metrics.jsonl"
-        found: dict[str, list[Point]] = {}
+        metrics: dict[str, list[Point]] = {}
         if not file.exists():
-            raise UserError(f"{folder} is no run: it has no metrics.jsonl")
+            raise UserError(f"{folder} is not the folder of a training run: it has no metrics.jsonl")
         with reading(file, "not written by a training run"):
             lines = file.read_text(encoding="utf-8").splitlines()
             for number, line in enumerate(lines, start=1):
@@ -60,18 +60,18 @@ class Run:
                     break  # an unfinished line: the run is writing it, or was killed
                 step = float(values["step"])
                 for name, value in values.items():
-                    found.setdefault(name, []).append((step, float(value)))
-                check_limit("METRICS", len(found), f"the number of metrics in {file}")
-        if not found:
+                    metrics.setdefault(name, []).append((step, float(value)))
+                check_limit("METRICS", len(metrics), f"the number of metrics in {file}")
+        if not metrics:
             raise UserError(f"{folder} has no metrics yet: its metrics.jsonl is empty")
-        return cls(file.parent.name or str(file.parent.resolve().name), found)
+        return cls(file.parent.name or str(file.parent.resolve().name), metrics)
 
 
 def save(runs: Sequence[Run], path: Path) -> None:
-    """Writes a chart as SVG or PNG: a panel for each value that was logged, a color for each run, validation dashed.
+    """Write a chart as SVG or PNG: a panel for each metric, a color for each run, dashed lines for validation.
 
     Raises:
-        UserError: the file name has another ending; matplotlib is not installed; nothing was logged, as when all steps
+        UserError: unsupported suffix; matplotlib is not installed; nothing was logged, for example because all steps
             were skipped; the file cannot be written.
     """
     panels = _panels(runs)
@@ -93,37 +93,39 @@ def save(runs: Sequence[Run], path: Path) -> None:
 
 
 def _panels(runs: Sequence[Run]) -> dict[str, list[Curve]]:
-    """Titles and curves of the panels. A metric in training and in validation share one."""
-    names = {name.removeprefix("validation/") for run in runs for name in run.values if not BIN.fullmatch(name)}
-    chosen = [name for name in FIRST if name in names] + sorted(names - {*FIRST, *HIDDEN})
-    found: dict[str, list[Curve]] = {}
-    for name in chosen:
-        found[_title(name)] = [
+    """Return the curves of each panel by its title. A metric has one panel for training and validation."""
+    names = {
+        name.removeprefix("validation/") for run in runs for name in run.values if not TIMESTEP_BIN.fullmatch(name)
+    }
+    ordered = [name for name in FIRST_PANELS if name in names] + sorted(names - {*FIRST_PANELS, *HIDDEN})
+    panels: dict[str, list[Curve]] = {}
+    for name in ordered:
+        panels[_title(name)] = [
             Curve(run.values[full], _color(i), dashed=full != name)
             for i, run in enumerate(runs)
             for full in (name, f"validation/{name}")
             if full in run.values
         ]
-        by_timestep = _by_timestep(runs) if name == "loss" else []
+        by_timestep = _loss_by_timestep(runs) if name == "loss" else []
         if by_timestep:
-            found["loss by tenth of the timesteps, at the end"] = by_timestep
-    return found
+            panels["loss by tenth of the timesteps, at the end"] = by_timestep
+    return panels
 
 
 def _title(name: str) -> str:
-    kept = name.removeprefix("kept/")  # then the name of a data source, which may be a long path
-    return TITLES.get(name, name) if kept == name else f"share of {Path(kept).name} kept by the policy"
+    source = name.removeprefix("kept/")  # a data source, which may be a long path
+    return TITLES.get(name, name) if source == name else f"share of {Path(source).name} kept by the policy"
 
 
-def _by_timestep(runs: Sequence[Run]) -> list[Curve]:
-    """The loss of each tenth of the timesteps: the mean over the end of each run, and its last validation."""
+def _loss_by_timestep(runs: Sequence[Run]) -> list[Curve]:
+    """Return the loss of each tenth of the timesteps: the mean over the end of each run, and its last validation."""
     curves = []
     for i, run in enumerate(runs):
         parts: dict[bool, list[Point]] = {False: [], True: []}
         for name, values in run.values.items():
-            if match := BIN.fullmatch(name):
+            if match := TIMESTEP_BIN.fullmatch(name):
                 in_validation = match[1] is not None
-                end = values[-1:] if in_validation else values[-max(1, round(LAST * len(values))) :]
+                end = values[-1:] if in_validation else values[-max(1, round(FINAL_SHARE * len(values))) :]
                 parts[in_validation].append((float(match[2]), sum(value for _, value in end) / len(end)))
         curves += [Curve(sorted(points), _color(i), dashed) for dashed, points in parts.items() if points]
     return curves

@@ -11,8 +11,7 @@ from cogvideox.transformer.config import TransformerConfig
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Return the specified peak FLOP/s of a GPU in bfloat16, whatever the precision of the run; None if unknown, as for
-    CPUs."""
+    """Return the specified peak FLOP/s of a GPU in bfloat16, at any precision of the run; None if unknown or a CPU."""
     if device.type != "cuda":
         return None
     return gpu_rates(torch.cuda.get_device_name(device), "bfloat16").peak
@@ -23,7 +22,7 @@ def step_flops(
 ) -> tuple[float, float]:
     """Return the FLOPs of the forward and backward passes over clips, in linear layers and in attention.
 
-    The backward pass of a matrix product costs once its FLOPs for the gradient of the input and once for that of the
+    The backward pass of a matrix product costs its FLOPs twice: for the gradient of the input and for that of the
     weights. Recomputation by activation checkpointing is not counted, as usual for MFU.
 
     Args:

@@ -1,4 +1,4 @@
-"""The loss by timestep, in ten equal bins: the mean over all timesteps hides at which noise levels a model is bad."""
+"""Loss by timestep, in ten equal bins: the mean over all timesteps hides the noise levels at which a model is bad."""
 
 import torch
 from jaxtyping import Float, Int

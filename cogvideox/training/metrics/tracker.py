@@ -37,10 +37,11 @@ class Tracker:
     it repeats.
 
     Args:
-        start: optimizer steps done before, and `samples` seen in them.
+        start: number of optimizer steps done before.
+        samples: number of samples seen in these steps.
         interval: steps between two heartbeats.
-        peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None leaves it out.
-        silent: write and print nothing, as on all ranks but 0.
+        peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None: no MFU.
+        silent: write and print nothing; for all ranks except 0.
 
     Raises:
         UserError: a file cannot be written, here or later.
@@ -85,7 +86,7 @@ class Tracker:
             scalars: should have "loss" and "lr".
 
         Raises:
-            UserError: the loss is not finite, or as for the class.
+            UserError: the loss is not finite, or a file cannot be written.
         """
         if self.silent:
             return
@@ -134,9 +135,9 @@ class Tracker:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Leave the time of the block, such as validation, out of ms/step, throughput and ETA."""
-        began = time.monotonic()
+        start = time.monotonic()
         yield
-        self._clock += time.monotonic() - began
+        self._clock += time.monotonic() - start
 
     def close(self) -> None:
         if self.silent:
@@ -155,6 +156,7 @@ class Tracker:
             print(line, file=sys.stderr, flush=True)
 
     def _drop_after(self, start: int) -> None:
+        """Drop the lines of steps after `start`."""
         kept = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
             try:
@@ -166,11 +168,11 @@ class Tracker:
 
 
 def heartbeat_line(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:
-    """Format the means of an interval, those of them that are shown, and the ETA."""
+    """Format the means of an interval for the terminal, with the ETA."""
     parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
-    for name, form in _HEARTBEAT_FORMATS.items():
+    for name, format_value in _HEARTBEAT_FORMATS.items():
         if name in means:
-            parts.append(form(means[name]))
+            parts.append(format_value(means[name]))
     parts.append(f"ETA {format_duration((num_steps - step) * means['ms_per_step'] / 1000)}")
     return " | ".join(parts)
 

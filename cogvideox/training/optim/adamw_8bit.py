@@ -16,7 +16,7 @@ State = dict[str, Any]
 
 
 def adamw_8bit(groups: list[dict], settings: OptimSettings) -> torch.optim.Optimizer:
-    """Build AdamW with 8-bit moments; those of small tensors stay float32.
+    """Build AdamW with 8-bit moments; the moments of small tensors stay in float32.
 
     torchao compiles the optimizer step at its first call, which requires a C++ compiler.
 
@@ -76,8 +76,8 @@ def _from_plain(optimizer: torch.optim.Optimizer, state: State) -> State:
     """The inverse of `_to_plain`."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
-        i: {name: _moment(value, parameters[i]) if name != "step" else value for name, value in of.items()}
-        for i, of in state["state"].items()
+        i: {name: _moment(value, parameters[i]) if name != "step" else value for name, value in saved.items()}
+        for i, saved in state["state"].items()
     }
     return {**state, "state": moments}
 
@@ -91,8 +91,7 @@ def _moment(value: Any, parameter: Tensor) -> Tensor:
         return value
     codes, scale = value["codes"], value["scale"]
     block = codes.numel() // scale.numel()
-    kind = {"device": parameter.device, "dtype": parameter.dtype}
-    moment = OptimState8bit.zeros(codes.shape, value["signed"], block, **kind)
+    moment = OptimState8bit.zeros(codes.shape, value["signed"], block, device=parameter.device, dtype=parameter.dtype)
     moment.codes.copy_(codes)
     moment.scale.copy_(scale)
     return moment

@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Float[Tensor, "*batch m n"], steps: int = 5) -> Float[Tensor, "*batch m n"]:
     """Approximate the nearest (semi-)orthogonal matrices by Newton-Schulz iteration.
 
-    The singular values of the result lie between about 0.7 and 1.2.
+    The singular values of the result are between about 0.7 and 1.2.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]

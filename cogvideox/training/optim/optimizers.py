@@ -41,7 +41,7 @@ class Optimizers:
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[Any]) -> None:
-        """Load the state of the same optimizers; raises ValueError for another number of them."""
+        """Load the state of each optimizer. Raises ValueError if their number differs."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
 
@@ -50,13 +50,13 @@ def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> to
     """Build the optimizer `settings.name` for the trainable parameters of `modules`.
 
     Raises:
-        UserError: Muon for a network without transformer blocks; 8-bit moments without torchao.
+        UserError: the network has no transformer blocks for Muon; torchao is not installed for 8-bit moments.
     """
     if settings.name == "adamw":
         return build_adamw(modules, settings)
     hidden = hidden_matrices(modules)
     if not hidden:
-        raise UserError("optim.name=muon is for the matrices of transformer blocks, and there are none: use adamw")
+        raise UserError("optim.name=muon needs transformer blocks, which this network does not have: use adamw")
     groups = [
         {"params": [weight for name, weight in hidden.items() if name.endswith("qkv.weight") is fused], "parts": parts}
         for fused, parts in ((True, 3), (False, 1))
@@ -106,7 +106,7 @@ def build_adamw(
     """Build fused AdamW for the trainable parameters of `modules`, without those in `exclude`.
 
     Raises:
-        UserError: 8-bit moments without torchao.
+        UserError: torchao is not installed for 8-bit moments.
     """
     groups = param_groups(modules, settings.weight_decay, exclude)
     if settings.moments == "8bit":

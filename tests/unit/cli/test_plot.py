@@ -53,7 +53,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         (folder / "metrics.jsonl").write_text(text)
     cases = {
         "missing RUN": [],
-        "is no run": [str(tmp_path)],
+        "is not the folder of a training run": [str(tmp_path)],
         "has no metrics yet": [str(empty)],
         "no metrics have been logged yet by skipped (1 step skipped)": [str(skipped)],
         "not written by a training run": [str(other)],

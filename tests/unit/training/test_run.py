@@ -54,7 +54,7 @@ def test_a_stop_saves_is_reported_and_leaves_the_block(tmp_path, capsys):
         for _ in run.steps(run.prefetch(torch.tensor)):
             run.save()
     assert run.done == Checkpoints(tmp_path).latest() == 1
-    assert "stopped after step 1 of 5: 0 s are over" in capsys.readouterr().err
+    assert "stopped after step 1 of 5: the time limit of 0 s is reached" in capsys.readouterr().err
     with training_run(SETTINGS, tmp_path / "other"):
         raise TrainingStopped("SIGTERM")
     assert "stopped before the first step: SIGTERM" in capsys.readouterr().err

@@ -44,8 +44,8 @@ def test_a_wide_range_gets_a_logarithmic_axis(tmp_path):
 
 
 def test_long_curves_are_means_of_groups_of_points():
-    assert Curve([(0.0, 1.0)], RED).drawn() == [(0.0, 1.0)]
-    long = Curve([(float(x), float(x % 2)) for x in range(2 * MAX_POINTS)], RED).drawn()
+    assert Curve([(0.0, 1.0)], RED).plotted_points() == [(0.0, 1.0)]
+    long = Curve([(float(x), float(x % 2)) for x in range(2 * MAX_POINTS)], RED).plotted_points()
     assert long == [(2 * i + 0.5, 0.5) for i in range(MAX_POINTS)]
 
 

@@ -87,7 +87,7 @@ def test_random_features_are_deterministic_and_closer_for_similar_frames():
 def test_without_lpips_files_the_loss_uses_random_features():
     assert perceptual_loss(SETTINGS, CPU).name == "perceptual"
     assert perceptual_loss(tiny_runs.vae_run(), CPU) is None
-    with pytest.raises(UserError, match=r"set both or none"):
+    with pytest.raises(UserError, match=r"set both or neither"):
         replace(SETTINGS, lpips_trunk="vgg16.pth")
 
 
