@@ -1,1 +1,1 @@
-"""Datasets: folders of clips (`ingest/`), encoded latents (`latents/`), and training batches."""
+"""Datasets: folders of clips (`ingest/`), encoded latents (`latents/`), and packed training batches."""

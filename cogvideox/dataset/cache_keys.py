@@ -1,6 +1,6 @@
 """Content-based cache keys: hashes of exactly the inputs that an encoded tensor depends on.
 
-Imports no torch.
+A changed input has another key, so it is encoded again. Imports no torch.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def hash_values(*values: Any) -> str:
 
 
 def window_id(content_id: str, start: float | None, end: float | None) -> str:
-    """Return the id of a time window (in seconds) of a file with id `content_id`; for the whole file, that id."""
+    """Return the id of a time window (in seconds) of a file with id `content_id`; the whole file has that id itself."""
     return content_id if start is None and end is None else hash_values(content_id, start, end)
 
 
@@ -43,7 +43,7 @@ def first_frames_key(window_id: str, num_copies: int, size: tuple[int, int], vae
 
 
 def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:
-    """Return a hash of settings and of the named tensors of a file: names, shapes, dtypes, and samples of bytes."""
+    """Return a hash of `settings` and the named tensors of a file: names, shapes, dtypes, and samples of the bytes."""
     import torch
 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

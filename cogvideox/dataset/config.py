@@ -8,7 +8,7 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import check_frame_count, check_size
 
 DEFAULT_FIRST_FRAMES = 4
-"""Number of encodings stored per first frame; their cost is small next to 13 latent frames."""
+"""Number of encodings stored per first frame. Together they are small compared to a clip of 13 latent frames."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ToyboxClips:
         fps: frames per second.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: a value is out of range.
     """
 
     num_clips: int
@@ -78,7 +78,7 @@ class ClipFormat:
         max_area: maximum number of pixels, instead of a fixed size; clips approximately keep their aspect ratio and
             are never upscaled.
         multiple: divisor of height and width: the VAE's compression ratio times the transformer's patch size.
-        windows: use all windows of a long clip, or only the first.
+        windows: whether to use all windows of a long clip, or only the first.
         first_frames: number of separate encodings of each clip's first frame, with new noise each time, for
             image-to-video models.
 

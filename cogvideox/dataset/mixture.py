@@ -62,7 +62,7 @@ class MixtureSettings(CaptionDropout):
             ("slots"), per rank as in the paper ("ranks"), or none ("random").
 
     Raises:
-        UserError: value out of range, no source, or duplicate source.
+        UserError: a value is out of range; no sources, or duplicate sources.
     """
 
     sources: tuple[DataSource, ...]
@@ -77,7 +77,7 @@ class MixtureSettings(CaptionDropout):
         super().__post_init__()
         names = [source.store for source in self.sources]
         if not names or len(set(names)) < len(names):
-            raise UserError(f"the sources {names} must be one or more different stores")
+            raise UserError(f"the sources {names} must be at least one store, without duplicates")
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
@@ -123,9 +123,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class MixtureState:
-    """The state of the sample sequence after a number of steps, as plain values for a checkpoint.
+    """Data position of a run after a number of steps: all that a checkpoint stores to resume the sample sequence.
 
     Attributes:
+        position: length of the sample sequence so far, including `waiting`.
         cursors: number of clips visited in each lane (`Sample.lane`), including those skipped by the policy.
         seen: number of samples of each lane that have been trained on.
         waiting: samples that were selected but did not fit into a row yet.
@@ -180,8 +181,8 @@ class Mixture:
         tables: the clips of each source in the settings.
 
     Raises:
-        UserError: source without clips; no images or videos although the settings require them; clip longer than a
-            row; policy on a column that no source has.
+        UserError: a source has no clips; the settings require images or videos and no source has any; a clip is longer
+            than a row; no source has a column of the policy.
     """
 
     def __init__(self, tables: Mapping[str, ClipTable], settings: MixtureSettings, seed: int) -> None:
@@ -217,31 +218,31 @@ class Mixture:
         return lanes
 
     def initial_state(self) -> MixtureState:
-        """The state before the first step."""
+        """Return the state before the first step."""
         zeros = dict.fromkeys(self.lanes, 0)
         return MixtureState(cursors=zeros, seen=zeros, sizes={lane: len(clips) for lane, clips in self.lanes.items()})
 
-    def check(self, state: MixtureState) -> None:
+    def check_state(self, state: MixtureState) -> None:
         """Check that a state belongs to these sources.
 
         Raises:
-            UserError: the state belongs to different sources, or a source has changed.
+            UserError: the sources have changed since the state was saved.
         """
         for lane, size in state.sizes.items():
             current = len(self.lanes.get(lane, ()))
             if current != size:
                 raise UserError(
-                    f"{lane}: the run was started with {size} clips and there are {current} now, so it cannot be "
-                    "resumed; start a new run from its model"
+                    f"{lane}: the run was started with {size} clips, but the source now has {current}, so the run "
+                    "cannot be resumed; start a new run from its model"
                 )
         if new := self.lanes.keys() - state.sizes.keys():
             raise UserError(
-                f"{', '.join(sorted(new))}: not part of the run when it was started, so it cannot be resumed; start a "
-                "new run from its model"
+                f"{', '.join(sorted(new))}: added since the run was started, so it cannot be resumed; start a new run "
+                "from its model"
             )
 
     def plan_step(self, state: MixtureState) -> StepPlan:
-        """Plan the step after a state. The plan depends only on the state.
+        """Plan the next step after a state. The plan depends only on the state.
 
         Raises:
             UserError: the policy keeps no clips.
@@ -308,12 +309,12 @@ class Mixture:
                 total = p[kinds == kind].sum()
                 if share > 0 and total == 0:
                     raise UserError(
-                        f"from step {step} on the policy keeps no {kind}s, but image_share={settings.image_share} "
+                        f"from step {step} on, the policy keeps no {kind}s, but image_share={settings.image_share} "
                         "needs some: relax the policy, or change image_share"
                     )
                 p[kinds == kind] *= share / max(total, 1e-300)
         if p.sum() == 0:
-            raise UserError(f"from step {step} on the policy keeps none of the clips: relax its bounds")
+            raise UserError(f"from step {step} on, the policy keeps no clips: relax its bounds")
         return lanes, p / p.sum()
 
     def _next_clip(self, lane: str, cursor: int, kept: np.ndarray) -> tuple[int, int]:

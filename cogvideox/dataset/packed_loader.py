@@ -1,8 +1,8 @@
-"""Data loader: reads the clips that the mixture chose from open stores, drops captions at random, and builds batches.
+"""Packed data loader: read the clips chosen by `dataset.mixture`, drop captions at random, and build packed batches.
 
 All random values of a clip (noise, timestep, dropout) depend only on the seed and its position in the sequence of all
-samples, and every process plans the same steps (`dataset.mixture`). So a step trains on the same data for any number of
-ranks, and a resumed run continues bit-exactly.
+samples, and every process plans the same steps. So a step trains on the same data for any number of ranks, and a
+resumed run continues bit-exactly from the data position (`MixtureState`) in its checkpoint.
 
 Axes: `c t h w` latent channels, frames, height and width; `n` text tokens, `d` their width.
 """
@@ -78,11 +78,11 @@ class StepBatches:
 
 
 class PackedLoader:
-    """An infinite sequence of training steps of packed batches. Its state is part of a checkpoint.
+    """An infinite sequence of training steps of packed batches. Its state, the data position, is part of a checkpoint.
 
     Args:
         stores: the clips of each source in the settings.
-        transformer: config of the model; clips that do not fit its patches or positions are an error. For an
+        transformer: config of the model; clips must fit its patches and positions. For an
             image-to-video model, the stores must contain first frames.
         scaling_factor: multiplier of the latents.
         image_scaling_factor: multiplier of the first frames' latents.
@@ -92,7 +92,7 @@ class PackedLoader:
             parallelism, have the same `rank`.
 
     Raises:
-        UserError: as for `Mixture`; clip not divisible into patches; rows not divisible among the ranks.
+        UserError: a clip is not divisible into patches; the rows are not divisible among the ranks; see also `Mixture`.
     """
 
     def __init__(
@@ -129,16 +129,17 @@ class PackedLoader:
             yield step
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the data position for a checkpoint: a `MixtureState` as plain data."""
         return to_dict(self.state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state from a checkpoint.
+        """Restore the data position from a checkpoint.
 
         Raises:
-            UserError: the state belongs to different sources.
+            UserError: the data sources differ from those of the checkpoint.
         """
         restored = from_dict(MixtureState, state, where="the state of the data loader")
-        self.mixture.check(restored)
+        self.mixture.check_state(restored)
         self.state = restored
 
     def load_step(self, plan: StepPlan) -> StepBatches:
@@ -193,10 +194,10 @@ class PackedLoader:
         latents = prepend_padding(latents, num_padding_latents(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
         noise = torch.randn(latents.shape, generator=generator)
-        image = self._image(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
+        image = self._image_latents(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
         return _ClipTensors(stored.clip_id, latents, noise, text.float(), image)
 
-    def _image(
+    def _image_latents(
         self, stored: LatentSample, num_latents: int, rng: np.random.Generator, generator: torch.Generator
     ) -> Tensor:
         """Return the image latents of a clip: one encoding of its first frame, then zeros; all zeros on dropout.
@@ -225,7 +226,7 @@ class _ClipTensors(NamedTuple):
 
 
 def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, text_length: int) -> ClipTable:
-    """Build the mixture's table of a store."""
+    """Build the table of a store for the mixture."""
     shapes, shape_of_clip = np.unique(store.shapes, axis=0, return_inverse=True)
     num_tokens = []
     for t, h, w in shapes.tolist():

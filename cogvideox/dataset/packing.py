@@ -1,5 +1,6 @@
-"""Frame packing (paper section 3.1): clips of different lengths share rows of a fixed token budget. For comparison,
-also padded batches and length buckets.
+"""Frame Pack (paper section 3.1): clips of different lengths share rows of a fixed token budget.
+
+Padded batches and length buckets are included for comparison.
 
 Lengths are in tokens, text plus video. All functions are deterministic in the lengths, so every rank gets the same
 result. Imports no torch.
@@ -21,8 +22,8 @@ def first_fit_decreasing(
 
     Args:
         num_rows: maximum number of rows; clips that do not fit are left out.
-        first: number of clips at the front of the list to place before all later clips; clip 0 is placed before the
-            rest of these, so that no clip is left out forever.
+        first: number of clips at the start of the list that are placed before all later clips. Clip 0 is placed before
+            all others, so that no clip is left out forever.
 
     Raises:
         UserError: a clip is longer than a row.
@@ -35,16 +36,16 @@ def first_fit_decreasing(
             raise UserError(
                 f"a clip of {lengths[i]} tokens does not fit in rows of {budget}: use at least {lengths[i]}"
             )
-        place = next((k for k, left in enumerate(free) if left >= lengths[i]), None)
-        if place is None:
+        row = next((k for k, num_free in enumerate(free) if num_free >= lengths[i]), None)
+        if row is None:
             if num_rows is not None and len(rows) == num_rows:
                 continue
-            place = len(rows)
+            row = len(rows)
             rows.append([])
             free.append(budget)
-        rows[place].append(i)
-        free[place] -= lengths[i]
-    return [tuple(row) for row in rows]
+        rows[row].append(i)
+        free[row] -= lengths[i]
+    return [tuple(clips) for clips in rows]
 
 
 def padded_batches(lengths: Sequence[int], batch_size: int) -> list[PackedRow]:
@@ -76,7 +77,7 @@ def bucketed_batches(lengths: Sequence[int], edges: Sequence[int], budget: int) 
         if len(filling[edge]) == budget // edge:
             batches.append(tuple(filling[edge]))
             filling[edge] = []
-    return batches + [tuple(rest) for rest in filling.values() if rest]
+    return batches + [tuple(batch) for batch in filling.values() if batch]
 
 
 def packing_efficiency(rows: Sequence[PackedRow], lengths: Sequence[int], row_lengths: Sequence[int]) -> float:
@@ -85,7 +86,7 @@ def packing_efficiency(rows: Sequence[PackedRow], lengths: Sequence[int], row_le
 
 
 def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Assign the same number of rows to each rank at similar total cost. Returns the rows of each rank in order.
+    """Assign the same number of rows to each rank at similar total cost. Return the rows of each rank in order.
 
     Rows are assigned in rounds, most expensive first, because ranks wait for each other in every round. In each round,
     the rank with the lowest total so far gets the most expensive row.
@@ -99,8 +100,8 @@ def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
     if len(costs) % num_ranks:
         nearest = max(1, round(len(costs) / num_ranks)) * num_ranks
         raise UserError(
-            f"{len(costs)} rows per step cannot be divided evenly among {num_ranks} processes; the nearest number that "
-            f"can is {nearest}"
+            f"{len(costs)} rows per step cannot be divided evenly among {num_ranks} processes; the nearest valid "
+            f"number is {nearest}"
         )
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]

@@ -32,8 +32,8 @@ def prefetch(
     """Yield `make_batch(key)` for every key, in order; each worker prefetches up to two batches.
 
     Keys are consumed lazily in this process. With `workers` = 0, batches are made on demand in this process; otherwise
-    `make_batch` and its result must be picklable. Errors in `make_batch` are raised here when their batch is due, with
-    the worker's traceback as a note. Workers ignore Ctrl-C and SIGTERM, which this process handles; they exit with the
+    `make_batch` and its result must be picklable. Errors in `make_batch` are raised when their batch is due, with the
+    worker's traceback as a note. Workers ignore Ctrl-C and SIGTERM, which this process handles; they exit with the
     iterator, or soon after this process.
 
     Args:
@@ -57,9 +57,9 @@ def prefetch(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
-    others = set(multiprocessing.active_children())
+    earlier_processes = set(multiprocessing.active_children())
     results = _start(loader)
-    processes = set(multiprocessing.active_children()) - others
+    processes = set(multiprocessing.active_children()) - earlier_processes
     try:
         for result in results:
             if isinstance(result, _Failure):
@@ -68,37 +68,37 @@ def prefetch(
             yield result
     except (RuntimeError, OSError, EOFError) as error:
         codes = [process.exitcode for process in processes if process.exitcode is not None]
-        if not any(codes):  # of `make_batch`, or of the caller
+        if not any(codes):  # the error is from `make_batch` or from the caller
             raise
-        raise UserError(_death(codes)) from error
+        raise UserError(_killed_message(codes)) from error
     finally:
         del results  # ends the workers, also while a traceback holds this frame
 
 
 def _start(loader: DataLoader) -> Iterator[Any]:
-    """Start the workers without torch's signal handler, which raises in arbitrary code when a worker exits."""
+    """Start the workers without torch's SIGCHLD handler, which raises in arbitrary code when a worker exits."""
     in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
     try:
         return iter(loader)
     except OSError as error:
-        raise UserError(_shared_memory(error)) from error
+        raise UserError(_shared_memory_message(error)) from error
     finally:
         if in_main_thread:
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _death(codes: Sequence[int]) -> str:
+def _killed_message(codes: Sequence[int]) -> str:
     """Return the error message for workers that exited with these codes."""
     signals = [signal.Signals(-code).name for code in codes if code < 0]
     reasons = {"SIGKILL": ", probably because memory ran out", "SIGBUS": ": /dev/shm is probably too small"}
     reason = f" by {signals[0]}{reasons.get(signals[0], '')}" if signals else ""
-    return f"a worker process that makes batches was killed{reason}; use fewer of them, such as run.workers=0"
+    return f"a data loader worker was killed{reason}; use fewer workers, for example run.workers=0"
 
 
-def _shared_memory(error: Exception) -> str:
+def _shared_memory_message(error: Exception) -> str:
     return (
-        f"the batches of workers do not fit in shared memory ({error}): make /dev/shm larger, in a container with "
+        f"prefetched batches do not fit in shared memory ({error}): make /dev/shm larger, in a container with "
         "docker run --shm-size=1g, or set run.workers=0"
     )
 
@@ -114,7 +114,7 @@ class _Failure(NamedTuple):
 
 
 class _BatchDataset(Dataset, Generic[Key, Batch]):
-    """Batches by key. Returns errors instead of raising them, because the data loader changes their messages."""
+    """Batches by key. Returns errors instead of raising them, because `DataLoader` changes their messages."""
 
     def __init__(self, make_batch: Callable[[Key], Batch]) -> None:
         self.make_batch = make_batch
@@ -124,13 +124,13 @@ class _BatchDataset(Dataset, Generic[Key, Batch]):
             batch = self.make_batch(key)
         except Exception as error:
             return _Failure(error, f"in a worker:\n{traceback.format_exc()}")
-        # The loader would do both in a thread, whose errors leave the main process waiting for the batch.
+        # The loader would pickle the batch in a thread, and after an error there the main process would wait forever.
         try:
             _TensorSharer(io.BytesIO()).dump(batch)
         except (RuntimeError, OSError) as error:
-            return _Failure(UserError(_shared_memory(error)), "")
+            return _Failure(UserError(_shared_memory_message(error)), "")
         except Exception as error:
-            return _Failure(TypeError(f"a batch that cannot be sent to another process: {error}"), "")
+            return _Failure(TypeError(f"a batch cannot be sent to another process: {error}"), "")
         return batch
 
 

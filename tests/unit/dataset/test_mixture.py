@@ -1,4 +1,4 @@
-"""The order in which clips are sampled, and that it depends only on the seed."""
+"""The order in which clips are sampled depends only on the seed, and can be resumed."""
 
 import json
 import subprocess
@@ -28,9 +28,9 @@ def mixture(seed: int = 0, **changes) -> Mixture:
     return Mixture({"a": table(30, 50, 1), "b": table(10, 30, 2)}, replace(SETTINGS, **changes), seed)
 
 
-def plans(mixture: Mixture, number: int, state: MixtureState | None = None):
+def plans(mixture: Mixture, num_steps: int, state: MixtureState | None = None):
     state, planned = state or mixture.initial_state(), []
-    for _ in range(number):
+    for _ in range(num_steps):
         planned.append(mixture.plan_step(state))
         state = planned[-1].state_after
     return planned
@@ -51,20 +51,20 @@ def test_rows_are_nearly_full_and_within_the_budget():
 def test_no_sample_is_lost_and_none_waits_longer_than_three_steps():
     planned = plans(mixture(), 30)
     positions = [sample.position for sample in samples(planned)]
-    left = [sample.position for sample in planned[-1].state_after.waiting]
-    assert sorted(positions + left) == list(range(planned[-1].state_after.position))
+    waiting = [sample.position for sample in planned[-1].state_after.waiting]
+    assert sorted(positions + waiting) == list(range(planned[-1].state_after.position))
     for before, plan in zip(planned, planned[3:]):
         assert not {s.position for s in before.state_after.waiting} & {s.position for s in plan.state_after.waiting}
 
 
 def test_every_clip_of_a_lane_is_used_once_per_epoch():
     planned = plans(mixture(), 60)
-    drawn = sorted(samples(planned) + list(planned[-1].state_after.waiting), key=lambda sample: sample.position)
+    sampled = sorted(samples(planned) + list(planned[-1].state_after.waiting), key=lambda sample: sample.position)
     for lane, clips in mixture().lanes.items():
-        indices = [sample.index for sample in drawn if sample.lane == lane]
+        indices = [sample.index for sample in sampled if sample.lane == lane]
         epochs = [indices[i : i + len(clips)] for i in range(0, len(indices) - len(clips), len(clips))]
         assert len(epochs) >= 2 or lane == "b images"
-        assert all(sorted(one) == clips.tolist() for one in epochs)
+        assert all(sorted(epoch) == clips.tolist() for epoch in epochs)
         assert len(epochs) < 2 or epochs[0] != epochs[1]
     assert planned[-1].state_after.seen == Counter(sample.lane for sample in samples(planned))
 
@@ -92,11 +92,11 @@ def test_resumed_plans_equal_uninterrupted_plans():
 def test_the_policy_applies_from_its_step_on():
     policy = Policy((Bound("score", best=0.5, from_step=10),))
     planned = plans(mixture(policy=policy), 20)
-    free = plans(mixture(), 20)
-    assert samples(planned[:9]) == samples(free[:9])
+    unfiltered = plans(mixture(), 20)
+    assert samples(planned[:9]) == samples(unfiltered[:9])
     best = {
-        name: {*np.argsort(of.lengths * 0 + of.columns["score"])[-len(of.lengths) // 2 :].tolist()}
-        for name, of in mixture().tables.items()
+        name: {*np.argsort(clips.columns["score"])[-len(clips.lengths) // 2 :].tolist()}
+        for name, clips in mixture().tables.items()
     }
     assert all(sample.index in best[sample.lane[0]] for sample in samples(planned[10:]))
     assert planned[9].kept_shares == {"a": 1.0, "b": 1.0} and planned[10].kept_shares == {"a": 0.5, "b": 0.5}
@@ -114,27 +114,27 @@ def test_ranks_share_the_rows_at_similar_cost():
 
 def test_changed_sources_cannot_be_resumed():
     state = plans(mixture(), 2)[-1].state_after
-    mixture().check(state)
+    mixture().check_state(state)
     grown = Mixture({"a": table(30, 51, 1), "b": table(10, 30, 2)}, SETTINGS, 0)
-    with pytest.raises(UserError, match="a videos: the run was started with 50 clips and there are 51 now"):
-        grown.check(state)
-    one = Mixture({"a": table(30, 50, 1)}, replace(SETTINGS, sources=(DataSource("a"),)), 0)
-    with pytest.raises(UserError, match="b images: the run was started with 10 clips and there are 0"):
-        one.check(state)
-    with pytest.raises(UserError, match="b images, b videos: not part of the run"):
-        mixture().check(one.initial_state())
+    with pytest.raises(UserError, match="a videos: the run was started with 50 clips, but the source now has 51"):
+        grown.check_state(state)
+    only_a = Mixture({"a": table(30, 50, 1)}, replace(SETTINGS, sources=(DataSource("a"),)), 0)
+    with pytest.raises(UserError, match="b images: the run was started with 10 clips, but the source now has 0"):
+        only_a.check_state(state)
+    with pytest.raises(UserError, match="b images, b videos: added since the run was started"):
+        mixture().check_state(only_a.initial_state())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": ()}, "must be one or more different stores"),
-        ({"sources": (DataSource("a"), DataSource("a"))}, "must be one or more different stores"),
+        ({"sources": ()}, "must be at least one store, without duplicates"),
+        ({"sources": (DataSource("a"), DataSource("a"))}, "must be at least one store, without duplicates"),
         ({"num_rows": 0}, "num_rows=0 must be 1 or more"),
         ({"image_share": 1.5}, "image_share=1.5 must be between 0 and 1"),
         ({"row_tokens": 100}, "row_tokens=100 is too small for a clip of 14. tokens in a"),
         ({"policy": Policy((Bound("scores", best=0.5),))}, "did you mean score"),
-        ({"policy": Policy((Bound("score", at_least=2.0),))}, "from step 0 on the policy keeps none of the clips"),
+        ({"policy": Policy((Bound("score", at_least=2.0),))}, "from step 0 on, the policy keeps no clips"),
     ],
 )
 def test_invalid_settings_are_rejected(changes, message):
@@ -152,7 +152,7 @@ def test_missing_media_types_are_rejected():
     with pytest.raises(UserError, match="weight 0"):
         DataSource("a", 0.0)
     policy = Policy((Bound("score", at_most=0.3, from_step=1),))  # the clips with the lowest scores are images
-    with pytest.raises(UserError, match="from step 1 on the policy keeps no videos"):
+    with pytest.raises(UserError, match="from step 1 on, the policy keeps no videos"):
         plans(Mixture({"a": table(9, 9, 1)}, replace(settings, image_share=0.5, policy=policy), 0), 2)
 
 

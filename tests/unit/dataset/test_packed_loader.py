@@ -1,4 +1,4 @@
-"""The contents of packed batches, which do not depend on ranks, workers or resuming."""
+"""The contents of packed batches do not depend on the number of ranks or workers, or on resuming."""
 
 import json
 from dataclasses import replace
@@ -24,10 +24,10 @@ NULL_TEXT = torch.zeros(TEXT_LENGTH, 32)
 class MemoryStore:
     """A store in memory. The latents of clip i have mean i."""
 
-    def __init__(self, name: str, number: int, logvar: float = -30.0, first_frames: int = 0) -> None:
+    def __init__(self, name: str, num_clips: int, logvar: float = -30.0, first_frames: int = 0) -> None:
         self.name, self.logvar, self.first_frames = name, logvar, first_frames
-        self.shapes = np.array([SHAPES[i % len(SHAPES)] for i in range(number)])
-        self.columns = {"score": np.arange(number) / number}
+        self.shapes = np.array([SHAPES[i % len(SHAPES)] for i in range(num_clips)])
+        self.columns = {"score": np.arange(num_clips) / num_clips}
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -40,9 +40,9 @@ class MemoryStore:
         if self.first_frames:  # copy k of clip i is 4 i + k
             copies = torch.arange(self.first_frames, dtype=torch.bfloat16)[None, :, None, None]
             images = 4 * index + copies + torch.zeros_like(mean[:, :1])
-        spread = None if images is None else torch.full_like(images, -30.0)
+        logvars = None if images is None else torch.full_like(images, -30.0)
         return LatentSample(
-            name, mean, logvar, text, 8.0, (32, 48), (0, 0, 32, 48), "v", "t", image_mean=images, image_logvar=spread
+            name, mean, logvar, text, 8.0, (32, 48), (0, 0, 32, 48), "v", "t", image_mean=images, image_logvar=logvars
         )
 
 
@@ -53,26 +53,25 @@ def loader(
     variant: str = "5b", stores=STORES, rank: int = 0, num_ranks: int = 1, seed: int = 0, **changes
 ) -> PackedLoader:
     settings = replace(SETTINGS, **changes)
-    given = {"seed": seed, "scaling_factor": 0.5, "null_text": NULL_TEXT, "rank": rank, "num_ranks": num_ranks}
-    return PackedLoader(stores, settings, transformer(variant), **given)
+    arguments = {"seed": seed, "scaling_factor": 0.5, "null_text": NULL_TEXT, "rank": rank, "num_ranks": num_ranks}
+    return PackedLoader(stores, settings, transformer(variant), **arguments)
 
 
 def tensors(batch: PackedBatch) -> list[torch.Tensor]:
     return [*batch.latents, *batch.noise, batch.text, batch.timestep]
 
 
-def same(one: PackedBatch, other: PackedBatch) -> bool:
-    return one.clip_ids == other.clip_ids and all(map(torch.equal, tensors(one), tensors(other)))
+def same(a: PackedBatch, b: PackedBatch) -> bool:
+    return a.clip_ids == b.clip_ids and all(map(torch.equal, tensors(a), tensors(b)))
 
 
 def all_same(steps: list[StepBatches], others: list[StepBatches]) -> bool:
-    pairs = [(a, b) for one, other in zip(steps, others, strict=True) for a, b in zip(one.batches, other.batches)]
-    return all(same(*pair) for pair in pairs) and [one.state_after for one in steps] == [
-        other.state_after for other in others
-    ]
+    pairs = [(a, b) for step, other in zip(steps, others, strict=True) for a, b in zip(step.batches, other.batches)]
+    states, other_states = ([step.state_after for step in sequence] for sequence in (steps, others))
+    return all(same(*pair) for pair in pairs) and states == other_states
 
 
-def test_batches_hold_the_contents_of_the_stores():
+def test_batches_have_the_contents_of_the_stores():
     for step in loader().steps(3):
         assert len(step.batches) == 4 and step.num_clips == sum(map(len, step.batches))
         for batch in step.batches:
@@ -106,8 +105,10 @@ def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
     store = LatentStore(tmp_path)
     one_source = MixtureSettings((DataSource("a"),), row_tokens=120, num_rows=2)
     arguments = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text()}
-    found, expected = (PackedLoader({"a": of}, one_source, transformer("5b"), **arguments) for of in (store, clips))
-    assert all_same(list(found.steps(3, workers=workers)), list(expected.steps(3)))
+    on_disk, in_memory = (
+        PackedLoader({"a": source}, one_source, transformer("5b"), **arguments) for source in (store, clips)
+    )
+    assert all_same(list(on_disk.steps(3, workers=workers)), list(in_memory.steps(3)))
 
 
 def test_posterior_noise_and_dropout_are_sampled_for_each_use_of_a_clip():
@@ -115,8 +116,8 @@ def test_posterior_noise_and_dropout_are_sampled_for_each_use_of_a_clip():
     rows = [batch for step in loader(stores=stores).steps(20) for batch in step.batches]
     uses = [(x, noise) for row in rows for x, noise, i in zip(row.latents, row.noise, row.clip_ids) if i == "a2"]
     assert len(uses) > 5
-    for which in (0, 1):
-        assert len({use[which].sum().item() for use in uses}) == len(uses)
+    for tensors_of_uses in zip(*uses):
+        assert len({tensor.sum().item() for tensor in tensors_of_uses}) == len(uses)
     spread = torch.stack([x for x, _ in uses]) / 0.5 - 2
     assert abs(spread.mean()) < 0.1 and abs(spread.std() - 1) < 0.1
     dropped = torch.cat([(row.text == 0).all(dim=(1, 2)) for row in rows]).float().mean().item()
@@ -138,9 +139,9 @@ def test_timesteps_are_stratified_over_a_step():
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_batches_do_not_depend_on_the_number_of_ranks(num_ranks):
-    alone = list(loader().steps(4))
+    single = list(loader().steps(4))
     shared = [list(loader(rank=rank, num_ranks=num_ranks).steps(4)) for rank in range(num_ranks)]
-    for k, step in enumerate(alone):
+    for k, step in enumerate(single):
         rows = {batch.clip_ids: batch for ranks in shared for batch in ranks[k].batches}
         assert len(rows) == 4 and all(same(rows[batch.clip_ids], batch) for batch in step.batches)
         assert {ranks[k].num_clips for ranks in shared} == {step.num_clips}
@@ -151,20 +152,20 @@ def test_batches_do_not_depend_on_the_number_of_ranks(num_ranks):
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_resumed_batches_equal_uninterrupted_batches(num_ranks):
     """The state is saved as JSON, as in a checkpoint, and may be resumed with a different number of ranks."""
-    whole = list(loader(num_ranks=num_ranks).steps(6))
-    first = loader()
-    for step in first.steps(6):
+    uninterrupted = list(loader(num_ranks=num_ranks).steps(6))
+    stopped = loader()
+    for step in stopped.steps(6):
         if step.state_after.step == 2:
             break
-    state = json.loads(json.dumps(first.state_dict()))
+    state = json.loads(json.dumps(stopped.state_dict()))
     resumed = loader(num_ranks=num_ranks)
     resumed.load_state_dict(state)
-    assert all_same(list(resumed.steps(6)), whole[2:])
-    assert state["seen"] == dict(whole[1].state_after.seen) and resumed.state_dict()["step"] == 6
+    assert all_same(list(resumed.steps(6)), uninterrupted[2:])
+    assert state["seen"] == dict(uninterrupted[1].state_after.seen) and resumed.state_dict()["step"] == 6
 
 
-def test_prefetching_changes_nothing():
-    """The state is that of the current step, not of the prefetched ones."""
+def test_prefetching_does_not_change_the_batches():
+    """The state is the state after the current step, not after the prefetched ones."""
     prefetching = loader()
     steps = []
     for step in prefetching.steps(5, workers=2):
@@ -187,13 +188,15 @@ def test_image_to_video_batches_contain_first_frames(variant):
     """Each clip has one encoding of its first frame in the first latent frame, or zeros. Everything else equals the
     batches of a text-to-video model."""
     stores = {name: MemoryStore(name, len(clips), first_frames=3) for name, clips in STORES.items()}
-    own = transformer(variant)
-    text = list(loader(variant, stores).steps(30))
-    given = {"seed": 0, "scaling_factor": 0.5, "image_scaling_factor": 10.0, "null_text": NULL_TEXT}
+    text_config = transformer(variant)
+    text_steps = list(loader(variant, stores).steps(30))
+    arguments = {"seed": 0, "scaling_factor": 0.5, "image_scaling_factor": 10.0, "null_text": NULL_TEXT}
     steps = list(
-        PackedLoader(stores, replace(SETTINGS, image_dropout=0.2), replace(own, in_channels=8), **given).steps(30)
+        PackedLoader(
+            stores, replace(SETTINGS, image_dropout=0.2), replace(text_config, in_channels=8), **arguments
+        ).steps(30)
     )
-    assert all(same(a, replace(b, image=None)) for x, y in zip(text, steps) for a, b in zip(x.batches, y.batches))
+    assert all(same(a, replace(b, image=None)) for x, y in zip(text_steps, steps) for a, b in zip(x.batches, y.batches))
     rows = [batch for step in steps for batch in step.batches]
     uses = [(x, i, int(name[1:])) for row in rows for x, i, name in zip(row.latents, row.image, row.clip_ids)]
     dropped, seen = [], set()
@@ -245,7 +248,7 @@ def test_latents_must_divide_into_patches():
         loader(stores={"a": STORES["a"], "b": odd})
 
 
-def test_a_state_of_other_sources_is_rejected():
+def test_the_state_of_other_sources_is_rejected():
     state = loader().state_dict()
     with pytest.raises(UserError, match="the state of the data loader: unknown setting epoch"):
         loader().load_state_dict({**state, "epoch": 3})

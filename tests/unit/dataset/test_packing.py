@@ -18,8 +18,8 @@ from cogvideox.errors import UserError
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
 
-def tokens(row, of):
-    return sum(of[i] for i in row)
+def tokens(row, lengths):
+    return sum(lengths[i] for i in row)
 
 
 def test_first_fit_decreasing_examples():
@@ -82,7 +82,7 @@ def test_ranks_get_equally_many_rows_at_similar_cost(costs, num_ranks):
     assert max(totals) - min(totals) <= max(costs) - min(costs)
     # Every row of a round is at least as expensive as any row of the next round.
     rounds = list(zip(*([costs[row] for row in rows] for rows in ranks)))
-    assert all(min(now) >= max(after) for now, after in itertools.pairwise(rounds))
+    assert all(min(one_round) >= max(next_round) for one_round, next_round in itertools.pairwise(rounds))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_ranks_get_equally_many_rows_at_similar_cost(costs, num_ranks):
         (lambda: first_fit_decreasing([5, 11], 10), "a clip of 11 tokens does not fit in rows of 10"),
         (
             lambda: balance_rows([1] * 5, 2),
-            "5 rows per step cannot be divided evenly among 2 processes; the nearest number that can is 4",
+            "5 rows per step cannot be divided evenly among 2 processes; the nearest valid number is 4",
         ),
-        (lambda: balance_rows([1], 4), "the nearest number that can is 4"),
+        (lambda: balance_rows([1], 4), "the nearest valid number is 4"),
         (lambda: bucketed_batches([5, 11], [10], 20), "must be at least 11"),
         (lambda: bucketed_batches([5, 11], [12], 11), "must be at least 11"),
     ],

@@ -57,7 +57,7 @@ def test_tensors_are_pinned_without_workers_as_well(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
     batches = list(prefetch(pair, [5, 3], pin_memory=True))
-    assert [tuple(one) for one in batches] == [tuple(pinned[:2]), tuple(pinned[2:])]
+    assert [tuple(batch) for batch in batches] == [tuple(pinned[:2]), tuple(pinned[2:])]
     list(prefetch(pair, [5], pin_memory=False))
     assert len(pinned) == 4
 
@@ -97,7 +97,7 @@ def return_unpicklable(key: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "message"),
+    ("make_batch", "error", "message"),
     [
         (fill_shared_memory, UserError, r"do not fit in shared memory .* --shm-size=1g, or set run\.workers=0"),
         (partial(die, number=signal.SIGKILL), UserError, "killed by SIGKILL, probably because memory ran out"),
@@ -105,15 +105,15 @@ def return_unpicklable(key: int) -> Any:
         (
             partial(die, number=signal.SIGSEGV),
             UserError,
-            r"killed by SIGSEGV; use fewer of them, .* run\.workers=0",
+            r"killed by SIGSEGV; use fewer workers, .* run\.workers=0",
         ),
         (return_unpicklable, TypeError, "cannot be sent to another process"),
     ],
     ids=["full", "killed", "bus error", "crash", "no pickle"],
 )
-def test_failed_worker_raises_its_error(make, error, message):
+def test_failed_worker_raises_its_error(make_batch, error, message):
     before, handler = len(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
-    batches = prefetch(make, range(100), workers=1)
+    batches = prefetch(make_batch, range(100), workers=1)
     with pytest.raises(error, match=message):
         all(signal.getsignal(signal.SIGCHLD) == handler for _ in batches)
     assert len(multiprocessing.active_children()) == before
