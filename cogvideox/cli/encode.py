@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> None:
 
     import torch  # takes seconds, so imported after the arguments have been checked
 
-    from cogvideox.dataset.ingest.report import format_rejects, format_summary
+    from cogvideox.dataset.ingest.report import format_failures, format_rejects, format_summary
     from cogvideox.dataset.ingest.scan import scan_folder
     from cogvideox.dataset.latents.encode import encode_clips
     from cogvideox.dataset.latents.encode_plan import plan_encoding
@@ -57,11 +57,11 @@ def run(arguments: list[str]) -> None:
         on_progress=lambda done, total: progress("files", done, total),
     )
     plan = plan_encoding(folder, spec, target)
-    print(format_summary(folder, plan.windows, target))
+    print(format_summary(folder, plan.clips, plan.windows, target))
     dry_run = options.output is None or options.dry_run
     if dry_run and plan.windows:
         print(f"  estimated store size: {format_bytes(plan.num_bytes)}")
-    if dry_run and plan.rejects:
+    if plan.rejects:
         print(format_rejects(plan.rejects))
     if options.sheet is not None:
         _write_sheet(options.sheet, plan.windows)
@@ -82,8 +82,8 @@ def run(arguments: list[str]) -> None:
         backend=backend,
         on_progress=progress,
     )
-    if result.rejects:
-        print(format_rejects(result.rejects))
+    if result.failures:
+        print(format_failures(result.failures, len(plan.planned)))
     new = f"{result.num_new_latents} clips and {result.num_new_texts} captions newly encoded"
     if target.first_frames:
         new = f"{new}, with the first frames of {result.num_new_first_frames}"

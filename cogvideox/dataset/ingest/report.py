@@ -8,23 +8,27 @@ from cogvideox import geometry
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.dataset.ingest.scan import ScannedFolder
+from cogvideox.records import Clip
+from cogvideox.text_encoding import printable
 
 NUM_VALUES = 5  # number of sizes and frame rates to list
 NUM_REJECTS = 20
 
 
-def format_summary(folder: ScannedFolder, windows: Sequence[ClipWindow], target: ClipFormat) -> str:
-    """Summarize durations, frame rates, sizes and captions of a folder's clips, and the windows cut from them."""
-    videos = [clip for clip in folder.clips if not clip.is_image]
-    counts = [_count(len(videos), "video"), _count(len(folder.clips) - len(videos), "image")]
+def format_summary(
+    folder: ScannedFolder, clips: Sequence[Clip], windows: Sequence[ClipWindow], target: ClipFormat
+) -> str:
+    """Summarize durations, frame rates, sizes and captions of a folder's usable clips, and the windows cut from them."""
+    videos = [clip for clip in clips if not clip.is_image]
+    counts = [_count(len(videos), "video"), _count(len(clips) - len(videos), "image")]
     lines = [f"{' and '.join(filter(None, counts)) or 'no usable clips'} ({folder.layout})"]
     if videos:
         seconds = [clip.seconds for clip in videos]
         lines.append(f"  seconds   {_range(seconds)}, {sum(seconds):.1f} in total")
         lines.append(f"  fps       {_most_common(f'{clip.fps:g}' for clip in videos)}")
-    if folder.clips:
-        lines.append(f"  sizes     {_most_common(f'{clip.width}x{clip.height}' for clip in folder.clips)}")
-        lines.append(f"  captions  {_captions([clip.caption for clip in folder.clips])}")
+    if clips:
+        lines.append(f"  sizes     {_most_common(f'{clip.width}x{clip.height}' for clip in clips)}")
+        lines.append(f"  captions  {_captions([clip.caption for clip in clips])}")
     if windows:
         lines += _windows(windows, target)
     upscaled = sum(window.height > window.clip.height or window.width > window.clip.width for window in windows)
@@ -34,10 +38,19 @@ def format_summary(folder: ScannedFolder, windows: Sequence[ClipWindow], target:
 
 
 def format_rejects(rejects: Sequence[tuple[str, str]]) -> str:
-    """List rejected files with their reasons, without duplicates."""
-    unique = list(dict.fromkeys(rejects))
-    lines = [f"{len(unique)} rejected", *(f"  {source}: {reason}" for source, reason in unique[:NUM_REJECTS])]
-    return "\n".join(lines + [f"  and {len(unique) - NUM_REJECTS} more"] * (len(unique) > NUM_REJECTS))
+    """List rejected files and rows with their reasons."""
+    return "\n".join([f"{len(rejects)} rejected", *_reasons(rejects)])
+
+
+def format_failures(failures: Sequence[tuple[str, str]], num_clips: int) -> str:
+    """List the clips that could not be encoded, of `num_clips` planned ones, with their reasons."""
+    return "\n".join([f"{len(failures)} of {num_clips} clips rejected while encoding", *_reasons(failures)])
+
+
+def _reasons(rejects: Sequence[tuple[str, str]]) -> list[str]:
+    counts = Counter(f"  {printable(source)}: {printable(reason)}" for source, reason in rejects)
+    lines = [f"{line} ({count}x)" if count > 1 else line for line, count in counts.items()]
+    return lines[:NUM_REJECTS] + [f"  and {len(lines) - NUM_REJECTS} more"] * (len(lines) > NUM_REJECTS)
 
 
 def _windows(windows: Sequence[ClipWindow], target: ClipFormat) -> list[str]:

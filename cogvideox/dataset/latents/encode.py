@@ -12,7 +12,7 @@ import math
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from cogvideox import config
 from cogvideox.atomic_io import remove_stale_files
 from cogvideox.dataset.cache_keys import hash_values
-from cogvideox.dataset.latents.encode_plan import EncodePlan, PlannedWindow
+from cogvideox.dataset.latents.encode_plan import EncodePlan, PlannedWindow, duplicate_of
 from cogvideox.dataset.latents.encode_workers import EncodeCaptions, EncodeDevice, EncodeWindows
 from cogvideox.dataset.latents.latent_store import (
     INDEX,
@@ -49,6 +49,7 @@ class EncodeResult:
     Attributes:
         num_new_latents, num_new_texts, num_new_first_frames: number of tensors encoded by this run.
         num_clips, rejects: those in the index if `complete`, otherwise those of this job.
+        failures: (file, reason) for the planned clips that could not be encoded; also in `rejects`.
         complete: whether the index was written; in a job array, the last job writes it.
     """
 
@@ -58,6 +59,7 @@ class EncodeResult:
     rejects: list[tuple[str, str]]
     complete: bool
     num_new_first_frames: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
 
 def encode_clips(
@@ -125,11 +127,12 @@ def encode_clips(
     num_first_frames = encode_missing("first frames", task, images)
 
     rows = [_row(planned, stored, errors) for planned in plan.planned]
+    failures = [(row.source, row.error) for row in rows if row.error is not None]
     rows += [_error_row(clip, reason) for clip, reason in plan.unusable_clips]
     rows += [IndexRow(source, reason) for source, reason in plan.scan_rejects]
     rows, complete = _write_index(folder, plan, rows, shard)
     rejects = [(row.source, row.error) for row in rows if row.error is not None]
-    return EncodeResult(num_latents, num_texts, len(rows) - len(rejects), rejects, complete, num_first_frames)
+    return EncodeResult(num_latents, num_texts, len(rows) - len(rejects), rejects, complete, num_first_frames, failures)
 
 
 def _items_per_shard(num_bytes: int) -> int:
@@ -209,6 +212,6 @@ def _reject_duplicates(rows: Sequence[IndexRow]) -> list[IndexRow]:
         if row.error is None:
             source = first_source.setdefault((row.clip_id, row.caption), row.source)
             if source != row.source:
-                row = IndexRow(row.source, f"it is a duplicate of {source}, with the same caption")
+                row = IndexRow(row.source, duplicate_of(source))
         unique.append(row)
     return unique

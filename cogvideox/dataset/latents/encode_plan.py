@@ -44,6 +44,7 @@ class EncodePlan:
     Attributes:
         spec: the model whose VAE and text encoder are used.
         settings: the settings of the latent store.
+        clips: the usable clips, from which the windows are cut.
         planned: the windows to encode.
         captions: all distinct captions by cache key, including the empty caption for classifier-free guidance.
         text_bytes: size on disk of one prompt embedding.
@@ -54,6 +55,7 @@ class EncodePlan:
 
     spec: ModelSpec
     settings: StoreSettings
+    clips: list[Clip]
     planned: list[PlannedWindow]
     captions: dict[str, str]
     text_bytes: int
@@ -85,20 +87,33 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
     Raises:
         UserError: sizes that do not fit the model, missing weights, or unreadable tokenizer.
     """
+    caption_errors = _caption_errors(folder.clips, spec)
+    first_sources: dict[tuple[str, str], str] = {}
+    for clip in folder.clips:
+        key = clip.id, clip.caption
+        first_sources[key] = min(str(clip.source), first_sources.get(key, str(clip.source)))
     windows: list[ClipWindow] = []
+    clips: list[Clip] = []
     unusable: list[tuple[Clip, str]] = []
     for clip in folder.clips:
         try:
-            windows += clip_windows(clip, target)
+            cut = clip_windows(clip, target)
         except UserError as error:
             unusable.append((clip, str(error)))
-    errors = _caption_errors(windows, spec)
-    unusable += [(window.clip, errors[window.clip.caption]) for window in windows if window.clip.caption in errors]
-    windows = [window for window in windows if window.clip.caption not in errors]
+            continue
+        first = first_sources[clip.id, clip.caption]
+        if clip.caption in caption_errors:
+            unusable.append((clip, caption_errors[clip.caption]))
+        elif first != str(clip.source):
+            unusable.append((clip, duplicate_of(first)))
+        else:
+            clips.append(clip)
+            windows += cut
     settings = store_settings(spec, target)
     return EncodePlan(
         spec=spec,
         settings=settings,
+        clips=clips,
         planned=[_plan_window(window, settings) for window in windows],
         captions={_caption_key(caption, settings): caption for caption in ("", *(w.clip.caption for w in windows))},
         text_bytes=2 * settings.text_length * settings.text_width,
@@ -106,6 +121,11 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
         scan_rejects=folder.rejects,
         content_hash=folder.content_hash,
     )
+
+
+def duplicate_of(source: str) -> str:
+    """Return the reason for rejecting a clip with the content and caption of another file."""
+    return f"it is a duplicate of {source}, with the same caption"
 
 
 def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
@@ -157,11 +177,11 @@ def _caption_key(caption: str, settings: StoreSettings) -> str:
     return text_key(caption, settings.text_length, settings.text_encoder)
 
 
-def _caption_errors(windows: Sequence[ClipWindow], spec: ModelSpec) -> dict[str, str]:
+def _caption_errors(clips: Sequence[Clip], spec: ModelSpec) -> dict[str, str]:
     """Return the reason for each caption that the tokenizer rejects."""
     tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
     errors: dict[str, str] = {}
-    for caption in {window.clip.caption for window in windows}:
+    for caption in {clip.caption for clip in clips}:
         try:
             tokenizer.encode(caption, spec.settings.text_length)
         except UserError as error:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.dataset.config import ClipFormat
-from cogvideox.dataset.ingest.report import format_rejects, format_summary
+from cogvideox.dataset.ingest.report import format_failures, format_rejects, format_summary
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents.encode import encode_clips
 from cogvideox.dataset.latents.encode_plan import plan_encoding
@@ -87,7 +87,9 @@ def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: Traini
     store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     folder = scan_folder(path)
     plan = plan_encoding(folder, spec, target)
-    print(format_summary(folder, plan.windows, target), file=sys.stderr)
+    print(format_summary(folder, plan.clips, plan.windows, target), file=sys.stderr)
+    if plan.rejects:
+        print(format_rejects(plan.rejects), file=sys.stderr)
 
     def on_progress(items: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
@@ -96,8 +98,8 @@ def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: Traini
 
     dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype
     encoded = encode_clips(plan, store, device=EncodeDevice(str(run.device), dtype), on_progress=on_progress)
-    if encoded.rejects:
-        print(format_rejects(encoded.rejects), file=sys.stderr)
+    if encoded.failures:
+        print(format_failures(encoded.failures, len(plan.planned)), file=sys.stderr)
     if encoded.num_clips == 0:
         raise UserError(f"{path} has no clips to train on")
     return store

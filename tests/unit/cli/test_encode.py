@@ -1,6 +1,9 @@
 """`cogvideox encode`: summary, store and errors."""
 
 import json
+import os
+import random
+import re
 
 import pytest
 
@@ -43,9 +46,46 @@ def test_a_folder_is_encoded_to_a_store(run, data, model, here):
 def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
     reasons = clips.damaged(data)
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
-    assert ran.status == 0 and f"{len(reasons)} rejected" in ran.out
+    assert ran.status == 0 and f"{len(reasons) - 1} rejected" in ran.out
+    assert "1 of 4 clips rejected while encoding" in ran.out  # half.mp4, which is damaged behind the first frame
     for name, reason in reasons.items():
         assert any(name in line and reason in line for line in ran.out.splitlines()), name
+
+
+def summary_counts(out: str) -> dict[str, int]:
+    """The numbers of usable and rejected files that a summary prints."""
+    found = re.findall(r"(?m)^(\d+) (video|image)s?\b|and (\d+) (image)s? \(|^(\d+) (rejected)$", out)
+    return {name: int(number) for match in found for number, name in [tuple(filter(None, match))]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_usable_and_rejected_files_add_up_to_all_files(run, model, here, seed):
+    """Whatever stage rejects a file: its name, its content, its caption, its length, or a duplicate."""
+    rng = random.Random(seed)
+    kinds = rng.choices(("good", "image", "long", "empty", "short", "copy", "latin", "fifo", "text"), k=6)
+    clips.video(here / "data/first.mp4", "a ball", num_frames=18)
+    for number, kind in enumerate(kinds):
+        path = here / f"data/{number}.mp4"
+        caption = {"long": "a ball " * 500, "empty": " "}.get(kind, "a ball")
+        if kind == "image":
+            clips.image(path.with_suffix(".png"), "a cube", seed=number)
+        else:
+            clips.video(path, caption, num_frames=3 if kind == "short" else 18, seed=0 if kind == "copy" else number + 1)
+        if kind == "latin":
+            path.with_suffix(".txt").write_bytes(b"caf\xe9")
+        elif kind in ("fifo", "text"):
+            path.unlink()
+            os.mkfifo(path) if kind == "fifo" else path.write_text("text")
+    usable = 1 + sum(kind in ("good", "image") for kind in kinds)
+    ran = run("encode", here / "data", "--model", model, "--dry-run")
+    counts = summary_counts(ran.out)
+    assert counts.get("video", 0) + counts.get("image", 0) == usable, (kinds, ran.out)
+    assert counts.get("rejected", 0) == 7 - usable, (kinds, ran.out)
+    rows = {f"{number}.mp4": "" for number in range(6)} | {"first.mp4": ""}
+    lines = [json.dumps({"file_name": name, "caption": "a ball"}) for name in [*rows, "gone.mp4", "first.mp4", ""]]
+    (here / "data/metadata.jsonl").write_text("\n".join([*lines, "{"]))
+    counts = summary_counts(run("encode", here / "data", "--model", model, "--dry-run").out)
+    assert sum(counts.values()) == len(lines) + 1, counts
 
 
 def test_a_dry_run_writes_nothing(run, data, model, here):
