@@ -18,7 +18,7 @@ NUM_REJECTS = 20
 def format_summary(
     folder: ScannedFolder, clips: Sequence[Clip], windows: Sequence[ClipWindow], target: ClipFormat
 ) -> str:
-    """Summarize durations, frame rates, sizes and captions of a folder's usable clips, and the windows cut from them."""
+    """Summarize durations, frame rates, sizes and captions of a folder's usable clips, and their windows."""
     videos = [clip for clip in clips if not clip.is_image]
     counts = [_count(len(videos), "video"), _count(len(clips) - len(videos), "image")]
     lines = [f"{' and '.join(filter(None, counts)) or 'no usable clips'} ({folder.layout})"]

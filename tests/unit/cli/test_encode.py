@@ -70,7 +70,8 @@ def test_usable_and_rejected_files_add_up_to_all_files(run, model, here, seed):
         if kind == "image":
             clips.image(path.with_suffix(".png"), "a cube", seed=number)
         else:
-            clips.video(path, caption, num_frames=3 if kind == "short" else 18, seed=0 if kind == "copy" else number + 1)
+            num_frames, content = 3 if kind == "short" else 18, 0 if kind == "copy" else number + 1
+            clips.video(path, caption, num_frames=num_frames, seed=content)
         if kind == "latin":
             path.with_suffix(".txt").write_bytes(b"caf\xe9")
         elif kind in ("fifo", "text"):
