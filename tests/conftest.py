@@ -1,8 +1,8 @@
-"""Settings of all tests: one thread, no downloads, fixed random numbers, shape checks, and marks by folder.
+"""Settings for all tests: one thread, no downloads, fixed random seeds, shape checks, and marks by folder.
 
-`make test` runs the tests that are not marked `slow`. Tests outside `QUICK_FOLDERS` are marked here. Shapes in
-signatures are checked at run time by jaxtyping and beartype. beartype and hypothesis may be missing, so that the GPU
-tests run on a machine with little more than PyTorch.
+`make test` runs the tests that are not marked `slow`; tests outside `QUICK_FOLDERS` are marked here. jaxtyping and
+beartype check the shapes in signatures at run time. beartype and hypothesis are optional, so that the GPU tests need
+little more than PyTorch.
 """
 
 import importlib
@@ -16,16 +16,16 @@ from jaxtyping import install_import_hook
 
 HERE = Path(__file__).parent
 
-# Read when torch is imported, so set before any test module. Two workers use two cores best with one thread each.
+# Set before torch is imported, which reads them. With two workers on two cores, one thread each is fastest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["HF_HOME"] = str(HERE.parent / "build/no-cache")  # models and tokens of the user do not count
+os.environ["HF_HOME"] = str(HERE.parent / "build/no-cache")  # ignore the user's models and tokens
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if os.environ.get("CI"):
-    # All optional packages are installed in CI, so a missing one is an error there. Elsewhere it skips the test.
+    # CI installs all optional packages, so a missing one is an error. Elsewhere it skips the test.
     pytest.importorskip = lambda name, *args, **options: importlib.import_module(name)
 
 QUICK_FOLDERS = {"unit", "laws", "parity", "flow"}
@@ -36,9 +36,9 @@ if find_spec("beartype"):
 if find_spec("hypothesis"):
     import hypothesis
 
-    # The same examples every time. No time limit, because the first call of a function includes its imports.
-    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
-    hypothesis.settings.load_profile("repeatable")
+    # The same examples in every run. No deadline, because the first call of a function includes its imports.
+    hypothesis.settings.register_profile("deterministic", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("deterministic")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,15 +52,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _fresh_compiler_cache(tmp_path_factory):
-    """Compile kernels anew in each session.
+    """Use a new cache for compiled kernels in each session.
 
-    PyTorch's cache does not record the CPU instructions of a kernel; reused with other instructions, kernels gave NaN.
+    PyTorch's cache does not record which CPU instructions a kernel uses; kernels from another CPU gave NaN.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(autouse=True)
 def _seed_torch():
-    """Make results independent of the order of tests and of the worker."""
+    """Make results independent of test order and worker."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)

@@ -1,4 +1,4 @@
-"""Measurement of the peak memory of tensors, by tracking when operations create them and when they are freed."""
+"""Measurement of the peak memory of tensors, by tracking their creation and deletion."""
 
 import weakref
 from collections import Counter
@@ -12,10 +12,10 @@ class PeakMemory(TorchDispatchMode):
     """Tracks tensor memory while the context is active. On the meta device, models of any size can be measured.
 
     Args:
-        inputs: tensors that do not count, such as parameters.
+        inputs: tensors that are not counted, such as parameters.
 
     Attributes:
-        peak: maximum number of bytes alive at once, of tensors created on `device`.
+        peak: peak memory in bytes of the tensors created on `device`.
     """
 
     def __init__(self, *inputs: torch.Tensor, device: str = "meta") -> None:
@@ -29,10 +29,10 @@ class PeakMemory(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.device.type == self._device:
-                self._created(tensor)
+                self._on_create(tensor)
         return out
 
-    def _created(self, tensor: torch.Tensor) -> None:
+    def _on_create(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._inputs:
@@ -41,9 +41,9 @@ class PeakMemory(TorchDispatchMode):
             self._current += size
             self.peak = max(self.peak, self._current)
         self._uses[key] += 1
-        weakref.finalize(tensor, self._freed, key, size)
+        weakref.finalize(tensor, self._on_free, key, size)
 
-    def _freed(self, key: int, size: int) -> None:
+    def _on_free(self, key: int, size: int) -> None:
         self._uses[key] -= 1
         if self._uses[key] == 0:
             self._current -= size

@@ -47,8 +47,8 @@ IMAGE_TRANSFORMERS = {
     "5b-i2v": replace(TRANSFORMERS["5b"], in_channels=8, use_learned_positional_embeddings=True, sample_frames=17),
     "1.5-5b-i2v": replace(TRANSFORMERS["1.5-5b"], in_channels=8, ofs_embed_dim=16),
 }
-SCALING = {"2b": 1.15258426}  # the others: 0.7
-SNR_SHIFT = {"2b": 3.0}  # the others: 1.0
+SCALING_FACTOR = {"2b": 1.15258426}  # 0.7 in other variants
+SNR_SHIFT = {"2b": 3.0}  # 1.0 in other variants
 SIZE = {"num_frames": 9, "height": 32, "width": 48}
 
 
@@ -64,7 +64,7 @@ def vae_config(variant: str) -> VAEConfig:
         norm_num_groups=2,
         sample_height=32,
         sample_width=48,
-        scaling_factor=SCALING.get(variant, 0.7),
+        scaling_factor=SCALING_FACTOR.get(variant, 0.7),
         invert_scale_latents=variant.startswith("1.5"),
     )
 
@@ -97,7 +97,7 @@ def settings(variant: str = "2b") -> ModelSettings:
 
 
 def model(variant: str = "2b") -> LoadedModel:
-    """Return newly initialized networks, with the same weights each time."""
+    """Return newly initialized networks, with the same weights in every call."""
     torch.manual_seed(0)
     return LoadedModel(
         transformer=Transformer(transformer(variant)).eval(),
@@ -110,5 +110,5 @@ def model(variant: str = "2b") -> LoadedModel:
 
 
 def write(path: Path, variant: str = "2b") -> Path:
-    """Write a model of a variant as a folder."""
+    """Write a tiny model as a model folder."""
     return model_folder.save(model(variant), path)

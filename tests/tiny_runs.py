@@ -102,7 +102,7 @@ def vae_run(**run) -> VAETraining:
 
 
 def vae_gan_run(**run) -> VAETraining:
-    """A VAE run with all losses: the discriminator trains from step 2, and the GAN loss starts at step 4."""
+    """A VAE run with all losses: the discriminator is trained from step 2, and the GAN loss starts at step 4."""
     return replace(
         vae_run(**run),
         loss=LossWeights(l1=1.0, l2=0.0, perceptual=0.5, kl=1e-4, gan=0.5),
@@ -113,9 +113,9 @@ def vae_gan_run(**run) -> VAETraining:
     )
 
 
-def diffusion_run(at: Path) -> DiffusionTraining:
-    """A diffusion run of three steps on a store of clips of several lengths and images. All files are in `at`."""
-    model, clips, rng = tiny.write(at / "model", "5b"), at / "clips", np.random.default_rng(0)
+def diffusion_run(folder: Path) -> DiffusionTraining:
+    """A diffusion run of three steps on a store of images and clips of several lengths. Files are in `folder`."""
+    model, clips, rng = tiny.write(folder / "model", "5b"), folder / "clips", np.random.default_rng(0)
     clips.mkdir()
     for i in range(6):
         frames = rng.integers(0, 255, ((5, 9, 1)[i % 3], 32, 32, 3), dtype=np.uint8)
@@ -132,22 +132,23 @@ def diffusion_run(at: Path) -> DiffusionTraining:
         target=ClipFormat(fps=8.0, num_frames=9, height=32, width=32),
         stored_as="float32",
     )
-    trainer.train(base, at / "encoding")
-    (store,) = (at / "encoding/stores").iterdir()
+    trainer.train(base, folder / "encoding")
+    (store,) = (folder / "encoding/stores").iterdir()
     return replace(base, data=(DataSource(str(store)),), run=replace(base.run, num_steps=3))
 
 
 def overrides(recipe: str, settings: ToyboxTraining | VAETraining | DiffusionTraining) -> list[str]:
-    """Return the arguments that make `cogvideox train RECIPE` a run with these settings."""
-    data, settings = _data(settings)
-    before, after = (config.dotted(config.to_dict(one)) for one in (RECIPES[recipe](), settings))
-    changed = {name: value for name, value in after.items() if value != before[name]}
-    words = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
-    return data + words
+    """Return the arguments of `cogvideox train RECIPE` for a run with these settings."""
+    data_arguments, settings = _split_data(settings)
+    defaults, values = (config.dotted(config.to_dict(run)) for run in (RECIPES[recipe](), settings))
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    return data_arguments + [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()
+    ]
 
 
-def _data(settings: ToyboxTraining | VAETraining | DiffusionTraining) -> tuple[list[str], Any]:
-    """Return the `--data` arguments of a diffusion run, and its settings without data."""
+def _split_data(settings: ToyboxTraining | VAETraining | DiffusionTraining) -> tuple[list[str], Any]:
+    """Return the `--data` arguments of a diffusion run, and the settings without data."""
     if not isinstance(settings, DiffusionTraining):
         return [], settings
-    return [word for source in settings.data for word in ("--data", source.store)], replace(settings, data=())
+    return [part for source in settings.data for part in ("--data", source.store)], replace(settings, data=())

@@ -1,4 +1,4 @@
-"""A CPU implementation of `torch_attn::_varlen_attn`, which PyTorch has for GPUs only, to test packed attention."""
+"""A CPU implementation of `torch_attn::_varlen_attn`, which PyTorch has only for GPUs, to test packed attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,25 +24,25 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
-def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
+def _concatenate(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.cat(parts, dim=1).transpose(0, 1).to(like.dtype).contiguous()
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     _calls.append(offsets)
     out = [_weights(q, k) @ v for q, k, v in _segments(offsets, q, k, v)]
-    return _joined(out, v), torch.zeros(v.shape[1], len(v)), torch.zeros(2, dtype=torch.uint64)
+    return _concatenate(out, v), torch.zeros(v.shape[1], len(v)), torch.zeros(2, dtype=torch.uint64)
 
 
 def _backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, offsets: Tensor, *_: Any) -> Any:
-    # Below autograd, so written out.
-    parts: list[tuple[Tensor, ...]] = []
-    for one_grad, one_q, one_k, one_v in _segments(offsets, grad, q, k, v):
-        weights = _weights(one_q, one_k)
-        of_weights = one_grad @ one_v.mT
-        scores = weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True)) * q.shape[-1] ** -0.5
-        parts.append((scores @ one_k, scores.mT @ one_q, weights.mT @ one_grad))
-    return tuple(_joined(list(part), v) for part in zip(*parts))
+    # Kernels run below autograd, so the derivative is explicit.
+    grads: list[tuple[Tensor, ...]] = []
+    for segment_grad, segment_q, segment_k, segment_v in _segments(offsets, grad, q, k, v):
+        weights = _weights(segment_q, segment_k)
+        weights_grad = segment_grad @ segment_v.mT
+        scores_grad = weights * (weights_grad - (weights_grad * weights).sum(-1, keepdim=True)) * q.shape[-1] ** -0.5
+        grads.append((scores_grad @ segment_k, scores_grad.mT @ segment_q, weights.mT @ segment_grad))
+    return tuple(_concatenate(list(parts), v) for parts in zip(*grads))
 
 
 varlen._varlen_attn.register_kernel("cpu")(_forward)
@@ -51,7 +51,7 @@ varlen._varlen_attn_backward.register_kernel("cpu")(_backward)
 
 @contextmanager
 def varlen_on_cpu() -> Iterator[list[Tensor]]:
-    """The CPU counts as a device that has the varlen kernel; yields the offsets of each forward call."""
+    """Make attention use the varlen kernel on the CPU; yields the offsets of each forward call."""
     _calls.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "has_varlen_kernel", lambda device: True)

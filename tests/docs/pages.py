@@ -1,7 +1,7 @@
-"""Parser of the Markdown pages: links, code blocks, and which blocks are not run.
+"""Parser for the Markdown pages: links, code blocks, and which blocks are not run.
 
-The tests run every `bash` and `python` block in an empty folder, unless a comment in the line above gives a reason not
-to: `<!-- not run: takes two hours -->`. The commands of such a block must exist nevertheless.
+The tests run every `bash` and `python` block in an empty folder, except blocks with a comment above them that gives a
+reason: `<!-- not run: takes two hours -->`. The commands in such a block must still exist.
 """
 
 import re
@@ -31,35 +31,35 @@ class Block:
 
 def blocks(*languages: str) -> list[Block]:
     """Return all blocks of the pages in one of these languages, in order."""
-    found = []
+    listed = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in _BLOCK.finditer(text):
             if match["language"] in languages:
                 line = text[: match.start("code")].count("\n") + 1
-                found.append(Block(page, line, match["language"], match["code"], match["reason"]))
-    return found
+                listed.append(Block(page, line, match["language"], match["code"], match["reason"]))
+    return listed
 
 
 def commands() -> list[tuple[Block, list[str]]]:
     """Return all commands of `bash` blocks, split into words; continued lines are joined and comments dropped."""
-    found = []
+    listed = []
     for block in blocks("bash"):
         for line in block.code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                found.append((block, words))
-    return found
+                listed.append((block, words))
+    return listed
 
 
 def links(page: Path) -> list[str]:
     """Return the targets of a page's links and images, outside of code."""
     text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [one or other for one, other in _LINK.findall(text)]
+    return [markdown or html for markdown, html in _LINK.findall(text)]
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page: its headings, as GitHub names them."""
+    """Return the anchors of a page: its headings, converted as on GitHub."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,4 +1,4 @@
-"""Every example runs, with arguments that make it short, and every recipe is used on a page."""
+"""Every example runs with arguments that make it fast, and every recipe is used on a page."""
 
 import subprocess
 import sys
@@ -25,8 +25,8 @@ ARGUMENTS = {
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_example_runs(example: Path, tmp_path: Path):
     command = [sys.executable, str(example), *ARGUMENTS[example.name]]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_every_recipe_is_used_on_a_page():

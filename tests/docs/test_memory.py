@@ -1,4 +1,4 @@
-"""The memory page shows the output of its script, and generation with offloading stays within the predicted memory."""
+"""The memory page shows the output of its script, and offloaded generation stays within the predicted memory."""
 
 import json
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 from tests.docs.pages import ROOT
 
 
-def test_the_table_is_the_output_of_the_script():
-    printed = subprocess.run(
+def test_the_memory_page_contains_the_output_of_its_script():
+    table = subprocess.run(
         [sys.executable, str(ROOT / "examples/memory_table.py")], capture_output=True, text=True, check=True
     ).stdout
-    assert printed in (ROOT / "docs/memory.md").read_text()
+    assert table in (ROOT / "docs/memory.md").read_text()
 
 
-def test_offloading_reduces_peak_memory_to_a_third(tmp_path: Path):
-    """With 400 MB of weights: equal pixels, and a peak within 15 % of the prediction."""
+def test_group_offloading_reduces_peak_memory_to_a_third_and_keeps_the_video(tmp_path: Path):
+    """With 400 MB of weights. The peak memory is within 15% of the prediction."""
     out = tmp_path / "memory.json"
     command = ["benchmarks/memory.py", "--rounds", "1", "--only", "many blocks", "--out", str(out)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True, timeout=600)

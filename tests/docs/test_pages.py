@@ -1,4 +1,4 @@
-"""The pages are correct: links have targets, commands and options exist, the directory tree is true, and blocks run."""
+"""Links have targets, commands and options exist, the directory tree matches the package, and code blocks run."""
 
 import os
 import re
@@ -19,29 +19,29 @@ def test_links_have_targets(page: Path):
     for target in links(page):
         if not re.match(r"\w+:", target):
             file, _, anchor = target.partition("#")
-            found = (page.parent / file).resolve() if file else page
-            assert found.exists(), target
-            assert not anchor or anchor in anchors(found), target
+            path = (page.parent / file).resolve() if file else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), target
 
 
 def test_every_page_is_reachable_from_the_readme():
-    reached, waiting = set(), [ROOT / "README.md"]
-    while waiting:
-        page = waiting.pop()
+    reached, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
         if page not in reached:
             reached.add(page)
             targets = ((page.parent / target.partition("#")[0]).resolve() for target in links(page))
-            waiting += [target for target in targets if target.suffix == ".md" and target.exists()]
+            queue += [target for target in targets if target.suffix == ".md" and target.exists()]
     assert set(PAGES) <= reached
 
 
-def test_every_make_goal_exists():
-    goals = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {
         word for _, words in commands() if words[0] == "make" for word in words[1:] if re.fullmatch("[a-z-]+", word)
     }
-    assert named
-    assert named <= goals
+    assert used
+    assert used <= targets
 
 
 def test_every_command_line_option_exists():
@@ -50,12 +50,12 @@ def test_every_command_line_option_exists():
             continue
         verb = words[1]
         options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-        missing = {option for option in options if not re.search(rf"{option}(?![\w-])", help_of(verb))}
+        missing = {option for option in options if not re.search(rf"{option}(?![\w-])", help_text(verb))}
         assert not missing, f"{block.name}: `cogvideox {verb}` has no {missing}"
 
 
 @cache
-def help_of(verb: str) -> str:
+def help_text(verb: str) -> str:
     command = [sys.executable, "-m", "cogvideox", verb, "--help-all" if verb == "generate" else "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -72,7 +72,6 @@ def test_the_directory_tree_matches_the_package():
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.name)
 def test_block_runs(block: Block, tmp_path: Path):
     program = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
-    here = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
-    run = subprocess.run([*program, block.code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.run([*program, block.code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]

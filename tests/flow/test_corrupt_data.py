@@ -1,4 +1,4 @@
-"""Training on a realistic folder finishes with the usable clips, and reports why the others are rejected."""
+"""Training on a folder with damaged files uses the valid clips and reports why the others are rejected."""
 
 import json
 import os

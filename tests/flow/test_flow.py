@@ -1,7 +1,7 @@
 """The whole pipeline on the command line: train a VAE and a transformer on clips, generate a video, and judge it.
 
-Every stage is real but only a few steps long, so the video is noise. The test checks that each stage accepts the output
-of the previous one; the quality of trained models is measured elsewhere.
+Every stage runs for only a few steps, so the video is noise. The test checks that each stage accepts the output of the
+previous one, not the quality of the models.
 """
 
 import json
@@ -17,7 +17,7 @@ from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.toybox.judge.judge import judge_clip
 
 SIZE = [f"{clips}.{side}=32" for clips in ("clips", "validation") for side in ("height", "width")]
-FEW = ["clips.num_clips=8", "validation.num_clips=2", "run.num_steps=3", "run.validate_interval=3"]
+SHORT_RUN = ["clips.num_clips=8", "validation.num_clips=2", "run.num_steps=3", "run.validate_interval=3"]
 PROMPT = "a red ball moves right on a white background"
 
 
@@ -26,12 +26,12 @@ def cogvideox(*arguments: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*was trained on")
-def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
+def test_models_trained_on_the_command_line_generate_a_video_that_can_be_judged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     crops = ["crop_steps=1", "crop_size=16", "crop_batch_size=2", "encoder_steps=2"]
-    cogvideox("train", "toybox-vae", "--out", "vae", *SIZE, *FEW, *crops)
+    cogvideox("train", "toybox-vae", "--out", "vae", *SIZE, *SHORT_RUN, *crops)
     small = ["vae=vae", "transformer.num_layers=1", "run.batch_size=4", "sampling.interval=0"]
-    cogvideox("train", "toybox", "--out", "run", *SIZE, *FEW, *small)
+    cogvideox("train", "toybox", "--out", "run", *SIZE, *SHORT_RUN, *small)
 
     cogvideox("generate", PROMPT, "--model", "run/model", "-o", "x.mp4", "--seed", "0", "--num-inference-steps", "2")
     video = Video.load("x.mp4")
@@ -41,6 +41,6 @@ def test_from_clips_to_a_judged_video(tmp_path, monkeypatch):
     verdict = judge_clip(torch.from_numpy(video.frames), parse_prompt(PROMPT))
     assert set(verdict) == {"color", "shape", "motion", "background"}
 
-    # The model folder of a run can be loaded like any other.
+    # The model folder of a run can also be loaded from Python.
     frames = CogVideoX.from_pretrained("run/model").generate(PROMPT, seed=0, num_frames=5).frames
     assert frames.shape == (5, 32, 32, 3)

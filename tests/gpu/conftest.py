@@ -1,12 +1,12 @@
-"""All tests in this folder need CUDA. `make test-gpu` runs them; without a device they are skipped."""
+"""All tests in this folder need CUDA. `make test-gpu` runs them; without a GPU they are skipped."""
 
 import pytest
 import torch
 
 
 @pytest.fixture(autouse=True)
-def _on_a_gpu(monkeypatch):
-    """Skip without a device, and turn off TF32, which has a mantissa of 10 bits like float16."""
+def _require_gpu(monkeypatch):
+    """Skip without a GPU, and turn off TF32, whose mantissa has only 10 bits."""
     if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
+        pytest.skip("needs a GPU")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

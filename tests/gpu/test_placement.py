@@ -1,4 +1,4 @@
-"""However a model is placed on a GPU, it says the same, and streaming its blocks takes little of the GPU's memory."""
+"""Every placement of a model on a GPU gives the same results, and group offloading reduces GPU memory."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ WORKLOAD = Workload(num_frames=9, height=32, width=48, num_inference_steps=2, wi
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
-    """400 MB of weights in many blocks, in bfloat16."""
-    bundle = tiny.model("2b")
+    """A model with 400 MB of bfloat16 weights in many blocks."""
+    model = tiny.model("2b")
     config = TransformerConfig(
         num_attention_heads=12,
         num_layers=24,
@@ -37,27 +37,25 @@ def spec(tmp_path_factory):
         sample_frames=9,
     )
     torch.manual_seed(0)
-    bundle.transformer = build_network(config).to_empty(device="cpu")
-    for parameter in bundle.transformer.parameters():
+    model.transformer = build_network(config).to_empty(device="cpu")
+    for parameter in model.transformer.parameters():
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    return read_spec(model_folder.save(bundle, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
+    return read_spec(model_folder.save(model, tmp_path_factory.mktemp("model") / "many", dtype=torch.bfloat16))
 
 
-def placed(spec, strategies, weight_format="exact", host=None):
+def place(spec, strategies, weight_format="exact", host_free_bytes=None):
     device = torch.device("cuda")
-    machine = detect_hardware(device, "bfloat16")
-    if host is not None:
-        machine = replace(machine, host_free_bytes=host)
-    return place_model(
-        spec,
-        memory_planner.estimate_plan(profile_model(spec), WORKLOAD, machine, strategies, VAESlicing(), weight_format),
-        device,
-        torch.bfloat16,
+    hardware = detect_hardware(device, "bfloat16")
+    if host_free_bytes is not None:
+        hardware = replace(hardware, host_free_bytes=host_free_bytes)
+    plan = memory_planner.estimate_plan(
+        profile_model(spec), WORKLOAD, hardware, strategies, VAESlicing(), weight_format
     )
+    return place_model(spec, plan, device, torch.bfloat16)
 
 
 def warm_up() -> None:
-    """cuBLAS allocates its workspace, which stays, at the first product."""
+    """Run a matrix product, because cuBLAS allocates a permanent workspace at the first one."""
     x = torch.ones(256, 256, device="cuda", dtype=torch.bfloat16)
     torch.nn.functional.linear(x, x, x[0])
     torch.cuda.synchronize()
@@ -65,8 +63,8 @@ def warm_up() -> None:
 
 
 @torch.inference_mode()
-def predictions(run):
-    """Of four steps, in which the CPU runs ahead of the GPU, twice; and the most memory that was allocated."""
+def predict(run):
+    """Run the text encoder and four denoising steps, twice. Return all outputs and the peak memory."""
     warm_up()
     torch.cuda.reset_peak_memory_stats()
     outputs = []
@@ -83,53 +81,52 @@ def predictions(run):
     return outputs, torch.cuda.max_memory_allocated()
 
 
-@pytest.mark.parametrize("host", [None, 0], ids=["from host", "from disk"])
+@pytest.mark.parametrize("host_free_bytes", [None, 0], ids=["from host", "from disk"])
 @pytest.mark.parametrize("strategies", memory_planner.STRATEGIES[1:])
-def test_every_placement_gives_the_same_numbers(spec, strategies, host):
-    expected, _ = predictions(placed(spec, memory_planner.STRATEGIES[0]))
-    found, _ = predictions(placed(spec, strategies, host=host))
-    print("largest differences:", [(one - other).abs().max().item() for one, other in zip(found, expected)])
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
+def test_every_placement_gives_bit_identical_outputs(spec, strategies, host_free_bytes):
+    expected, _ = predict(place(spec, memory_planner.STRATEGIES[0]))
+    outputs, _ = predict(place(spec, strategies, host_free_bytes=host_free_bytes))
+    print("maximum differences:", [(a - b).abs().max().item() for a, b in zip(outputs, expected)])
+    for a, b in zip(outputs, expected, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("strategies", [memory_planner.STRATEGIES[0], memory_planner.STRATEGIES[-1]])
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
-def test_one_byte_storage_is_near(spec, strategies, weight_format):
-    expected, _ = predictions(placed(spec, memory_planner.STRATEGIES[0]))
-    found, _ = predictions(placed(spec, strategies, weight_format))
-    error = ((found[1] - expected[1]).norm() / expected[1].norm()).item()
+def test_8_bit_weights_give_close_outputs(spec, strategies, weight_format):
+    expected, _ = predict(place(spec, memory_planner.STRATEGIES[0]))
+    outputs, _ = predict(place(spec, strategies, weight_format))
+    error = ((outputs[1] - expected[1]).norm() / expected[1].norm()).item()
     print(f"{weight_format}: relative error {error:.3g}")
     assert error < 0.1
 
 
-def test_streaming_takes_little_memory(spec):
-    _, resident = predictions(placed(spec, memory_planner.STRATEGIES[0]))
-    run = placed(spec, memory_planner.STRATEGIES[-1])
-    _, streamed = predictions(run)
-    print(f"peak: {resident / 1e6:.0f} MB resident, {streamed / 1e6:.0f} MB streamed")
-    assert streamed <= 0.5 * resident  # 0.2 by count of tensors, and workspaces
+def test_group_offloading_halves_peak_memory(spec):
+    _, resident = predict(place(spec, memory_planner.STRATEGIES[0]))
+    run = place(spec, memory_planner.STRATEGIES[-1])
+    _, offloaded = predict(run)
+    print(f"peak: {resident / 1e6:.0f} MB resident, {offloaded / 1e6:.0f} MB with group offloading")
+    assert offloaded <= 0.5 * resident  # tensors alone: 0.2; workspaces do not shrink
     assert run.plan.transformer == "group_offload" and run.plan.weight_location == "host"
 
 
-def test_the_estimate_is_what_is_allocated(spec):
-    """Of the resident model, whose weights are most of it."""
+def test_the_estimate_for_a_resident_model_is_close_to_the_allocated_memory(spec):
     warm_up()
     before = torch.cuda.memory_allocated()
-    run = placed(spec, memory_planner.STRATEGIES[0])
-    _, peak = predictions(run)
+    run = place(spec, memory_planner.STRATEGIES[0])
+    _, peak = predict(run)
     print(f"estimated {run.plan.bytes_denoise / 1e6:.0f} MB, allocated {(peak - before) / 1e6:.0f} MB")
     assert run.plan.bytes_denoise == pytest.approx(peak - before, rel=0.2)
 
 
 @pytest.mark.parametrize("strategies", memory_planner.STRATEGIES)
-def test_the_same_video_in_every_placement(strategies):
+def test_every_placement_gives_the_same_video(strategies):
     spec = read_spec("toybox")
     device = torch.device("cuda")
     plan = memory_planner.estimate_plan(
         profile_model(spec), default_workload(spec), detect_hardware(device, "float32"), strategies, VAESlicing()
     )
-    pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=how) for how in ("speed", plan)]
-    one, other = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
-    print(f"largest difference of frames in 0..1: {abs(one - other).max():.2g}")
-    assert abs(one - other).max() < 2 / 255
+    pipes = [CogVideoX.from_pretrained(spec, device, "float32", memory=memory) for memory in ("speed", plan)]
+    expected, frames = (pipe.generate(None, seed=0, num_inference_steps=4, output="float").frames for pipe in pipes)
+    print(f"maximum difference of pixel values in 0..1: {abs(frames - expected).max():.2g}")
+    assert abs(frames - expected).max() < 2 / 255

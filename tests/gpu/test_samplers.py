@@ -1,3 +1,5 @@
+"""Samplers on a GPU do not synchronize with the CPU."""
+
 import pytest
 import torch
 
@@ -9,16 +11,15 @@ SCHEDULE = Schedule()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_loop_never_waits_for_the_gpu(name):
+def test_sampling_never_synchronizes_with_the_gpu(name):
     def generate(device):
         generator = torch.Generator().manual_seed(0)
-        start = initial_noise((2, 4, 3, 5, 6), generator, device)
-        times = trailing(4)
-        return SAMPLERS[name](lambda x, t, i: torch.sin(x + t), start, times, SCHEDULE, generator=generator)
+        noise = initial_noise((2, 4, 3, 5, 6), generator, device)
+        return SAMPLERS[name](lambda x, t, i: torch.sin(x + t), noise, trailing(4), SCHEDULE, generator=generator)
 
     torch.cuda.set_sync_debug_mode("error")
     try:
-        end = generate("cuda")
+        sample = generate("cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(end.cpu(), generate("cpu"))
+    torch.testing.assert_close(sample.cpu(), generate("cpu"))

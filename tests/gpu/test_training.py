@@ -1,4 +1,4 @@
-"""Training on a GPU: steps that wait for nothing, fast steps that learn, and runs that go on where they stopped."""
+"""Training on a GPU: steps do not synchronize, compiled bfloat16 steps learn, and resumed runs have the same losses."""
 
 import json
 import os
@@ -33,6 +33,7 @@ from tests import tiny_runs
 CUDA = torch.device("cuda")
 ROOT = Path(__file__).parents[2]
 LOOPS = ["vae", "transformer"]
+NUM_STEPS = 6
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def vae(tmp_path_factory) -> Path:
     return tiny_runs.write_vae(tmp_path_factory.mktemp("vae"))
 
 
-def settings_of(loop: str, vae: Path, **run) -> VAETraining | ToyboxTraining:
+def make_settings(loop: str, vae: Path, **run) -> VAETraining | ToyboxTraining:
     run = {"device": "cuda"} | run
     return tiny_runs.vae_run(**run) if loop == "vae" else tiny_runs.toybox_run(vae, **run)
 
@@ -51,7 +52,7 @@ def losses(out: Path) -> list[float]:
 
 
 def train(loop: str, settings: VAETraining | ToyboxTraining, out: Path, **options) -> Path | None:
-    """Without sheets of samples, so that the tests do not need PyAV."""
+    """Train without writing sample sheets, so that the tests do not need PyAV."""
     trainer = {"vae": vae_trainer, "transformer": toybox_trainer}[loop]
     folder = {"vae": "vae", "transformer": "toybox"}[loop]
     with patch(f"cogvideox.training.{folder}.validation.write_sheet"):
@@ -61,16 +62,16 @@ def train(loop: str, settings: VAETraining | ToyboxTraining, out: Path, **option
 @pytest.mark.parametrize("loop", LOOPS)
 def test_compiled_steps_in_bfloat16_learn(loop, vae, tmp_path):
     command, environment = [sys.executable, __file__, loop, str(vae), str(tmp_path / "run")], {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = losses(tmp_path / "run")
-    assert sum(found[-10:]) < 0.8 * sum(found[:10])
+    process = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
+    history = losses(tmp_path / "run")
+    assert sum(history[-10:]) < 0.8 * sum(history[:10])
 
 
 def train_compiled(loop: str, vae: Path, out: Path) -> None:
-    """In a process of its own: the compiler cannot look into the shape checks that pytest adds."""
-    fast = {"precision": "bfloat16", "compile": True, "workers": 2}
-    settings = settings_of(loop, vae, num_steps=60, save_interval=0, validate_interval=0, **fast)
+    """Train with `torch.compile`, in a separate process without the shape checks, which cannot be compiled."""
+    compiled = {"precision": "bfloat16", "compile": True, "workers": 2}
+    settings = make_settings(loop, vae, num_steps=60, save_interval=0, validate_interval=0, **compiled)
     settings = replace(settings, image_interval=0)
     if isinstance(settings, VAETraining):
         settings = replace(settings, crop_steps=0, encoder_steps=60)
@@ -81,26 +82,26 @@ def train_compiled(loop: str, vae: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_stopped_run_goes_on(loop, deterministic, vae, tmp_path):
-    """With the losses of an uninterrupted one, but for kernels that add in any order."""
-    settings = settings_of(loop, vae, deterministic=deterministic)
-    assert train(loop, settings, tmp_path / "whole/run") is not None
-    while train(loop, settings, tmp_path / "pieces/run", resume=True, max_seconds=0.0) is None:
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_run(loop, deterministic, vae, tmp_path):
+    """Up to rounding errors of kernels that add in any order."""
+    settings = make_settings(loop, vae, deterministic=deterministic)
+    assert train(loop, settings, tmp_path / "uninterrupted/run") is not None
+    while train(loop, settings, tmp_path / "resumed/run", resume=True, max_seconds=0.0) is None:
         pass
-    whole, pieces = (losses(tmp_path / name / "run") for name in ("whole", "pieces"))
-    difference = max(abs(a - b) / a for a, b in zip(whole, pieces, strict=True))
-    print(f"largest difference of a loss: {difference:.2g}, deterministic {deterministic}")
+    uninterrupted, resumed = (losses(tmp_path / name / "run") for name in ("uninterrupted", "resumed"))
+    difference = max(abs(a - b) / a for a, b in zip(uninterrupted, resumed, strict=True))
+    print(f"maximum relative difference of the losses: {difference:.2g}, deterministic={deterministic}")
     assert difference <= 0.05
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_steps_never_wait_for_the_gpu(loop, vae, tmp_path):
-    step, num_steps = (vae_step if loop == "vae" else transformer_step)(settings_of(loop, vae), tmp_path), 6
-    for _ in range(3):  # what is set up once may wait; every third batch is of images
+def test_steps_never_synchronize_with_the_gpu(loop, vae, tmp_path):
+    step = (vae_step if loop == "vae" else transformer_step)(make_settings(loop, vae), tmp_path)
+    for _ in range(3):  # warm-up: one-time setup may synchronize; every third batch consists of images
         step()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(num_steps - 3):
+        for _ in range(NUM_STEPS - 3):
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -112,7 +113,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
     vae.to(CUDA)
     optimizer, ema = optimizers.build_adamw([vae], settings.optim), EMA({"vae": vae}, 0.9)
     source, _ = clip_sources.open_sources(settings)
-    batches = pinned(lambda step: data.make_batch(settings, source, step))
+    batches = pinned_batches(lambda step: data.make_batch(settings, source, step))
 
     def step() -> None:
         batch = to_device(next(batches), CUDA)
@@ -121,7 +122,7 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
         posterior = Posterior(mean.float(), logvar.float())
         vae_loss(reconstruction.float(), batch.pixels, posterior, settings.loss)[0].backward()
         optimizers.clip_grad_norm(optimizer, settings.optim)
-        optimizers.optimizer_step(optimizer, 0, 6, settings.optim)
+        optimizers.optimizer_step(optimizer, 0, NUM_STEPS, settings.optim)
         ema.update(0)
 
     return step
@@ -129,26 +130,27 @@ def vae_step(settings: VAETraining, _: Path) -> Callable[[], None]:
 
 def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None]:
     vae = load_vae(settings.vae)
-    clips, images = (encode_toybox(vae, one, cache) for one in (settings.clips, settings.images))
+    clips, images = (encode_toybox(vae, clips, cache) for clips in (settings.clips, settings.images))
     toybox_data, schedule = ToyboxData(settings), Schedule()
     model = toybox_trainer.build_model(settings).to(CUDA)
     optimizer, ema = optimizers.build_optimizer([model], settings.optim), EMA({"model": model}, 0.9)
-    batches = pinned(lambda step: toybox_data.make_batch(clips, images, step))
+    batches = pinned_batches(lambda step: toybox_data.make_batch(clips, images, step))
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):
             losses = toybox_trainer.velocity_losses(model, next(batches), schedule, 0.8)
         losses.mean().backward()
         optimizers.clip_grad_norm(optimizer, settings.optim)
-        optimizers.optimizer_step(optimizer, 0, 6, settings.optim)
+        optimizers.optimizer_step(optimizer, 0, NUM_STEPS, settings.optim)
         ema.update(0)
 
     return step
 
 
-def pinned(draw: Callable[[int], tuple]):
-    """Batches in pinned memory, all made before the first is asked for, as the workers of a run would have done."""
-    return iter([type(batch)(*(part.pin_memory() for part in batch)) for batch in prefetch(draw, range(6))])
+def pinned_batches(make_batch: Callable[[int], tuple]):
+    """Return an iterator over batches in pinned memory, all made in advance as by the workers of a run."""
+    batches = prefetch(make_batch, range(NUM_STEPS))
+    return iter([type(batch)(*(tensor.pin_memory() for tensor in batch)) for batch in batches])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hostile cases by class: a folder of damaged files, and the command line that reads them."""
+"""Hostile cases by class. Each function writes damaged files to a folder and returns the command that reads them."""
 
 import csv
 import ctypes
@@ -8,14 +8,13 @@ import shutil
 import time
 from io import StringIO
 from pathlib import Path
-from random import Random
 
 from tests.hostile import mutations
 from tests.hostile.corpus import PROMPT, VERBS, Case, Corpus, write_video
 
 ROW = {"file_name": "a.mp4", "text": PROMPT, "start": 0.0, "end": 1.0, "score": 0.5, "tags": ["a", {"b": 1}]}
-SLOW_PATTERNS = ["(([a-z0-9_.])*)*!", "(a+)+$", "(.*.*)*x", "(([a-z])+.)+[A-Z]([a-z])+", "(.*a){20}", "(_|_)*!"]
-NOT_TRIED = {"--compile", "--ray", "--help", "--help-all"}  # slow, or not installed
+BACKTRACKING_PATTERNS = ["(([a-z0-9_.])*)*!", "(a+)+$", "(.*.*)*x", "(([a-z])+.)+[A-Z]([a-z])+", "(.*a){20}", "(_|_)*!"]
+EXCLUDED_FLAGS = {"--compile", "--ray", "--help", "--help-all"}  # slow, or not installed
 
 
 def media(c: Corpus) -> Case:
@@ -36,7 +35,7 @@ def media(c: Corpus) -> Case:
 
 
 def times(c: Corpus) -> Case:
-    """Videos with gaps and of any length."""
+    """Videos with long gaps between frames."""
     gap = c.rng.choice((30, 3_000, 80_000, 2_000_000, 12_500_000))
     write_video(c.at / "a.mkv", "mjpeg", [125 * k + (1000 * gap if k > 4 else 0) for k in range(10)])
     (c.at / "a.txt").write_text(PROMPT)
@@ -45,7 +44,7 @@ def times(c: Corpus) -> Case:
 
 
 def tables(c: Corpus) -> Case:
-    """Tables of clips, captions and files of prompts."""
+    """Clip tables, caption files and prompt files."""
     c.clips()
     kind, rng = c.rng.choice(("jsonl", "json", "csv", "parquet", "txt", "prompts")), c.rng
     rows = [mutations.damage_json(ROW, rng) if rng.random() < 0.5 else json.dumps(ROW) for _ in range(4)]
@@ -76,7 +75,7 @@ def models(c: Corpus) -> Case:
     model, rng = c.copy("model"), c.rng
     files = [path for path in sorted(model.rglob("*")) if path.is_file()]
     file = rng.choice([path for path in files if path.suffix != ".safetensors" or rng.random() < 0.3] or files)
-    if rng.random() < 0.15:  # a tokenizer in its other form
+    if rng.random() < 0.15:  # a SentencePiece tokenizer
         (model / "tokenizer/tokenizer.json").unlink()
         ids = rng.choice((-5, 0, 101, 10**5, 10**8, 10**12, "100", True, 1.5))
         (model / "tokenizer/tokenizer_config.json").write_text(json.dumps({"extra_ids": ids}))
@@ -93,15 +92,15 @@ def models(c: Corpus) -> Case:
 def pickles(c: Corpus) -> Case:
     """Weights in PyTorch's format."""
     rng = c.rng
-    new, old, bomb = c.read("new.pt"), c.read("old.pt"), rng.random() < 0.15
-    if bomb:
+    archive, legacy = c.read("archive.pt"), c.read("legacy.pt")
+    if rng.random() < 0.15:
         data = c.read("bomb.pt")
     elif rng.random() < 0.3:
-        data = mutations.damage_pickle(old, rng)
+        data = mutations.damage_pickle(legacy, rng)
     elif rng.random() < 0.8:
-        data = mutations.rewrite_archive(new, "data.pkl", lambda content: mutations.damage_pickle(content, rng))
+        data = mutations.rewrite_archive(archive, "data.pkl", lambda content: mutations.damage_pickle(content, rng))
     else:
-        data = mutations.damage_bytes(new, rng)
+        data = mutations.damage_bytes(archive, rng)
     (c.at / "x.pt").write_bytes(data)
     convert = Case(["convert", "x.pt", "out.safetensors", "--part", "transformer"])
     return rng.choice((Case(["inspect", "x.pt", "--values"]), Case(["inspect", "x.pt", "--config"]), convert))
@@ -111,7 +110,7 @@ def loras(c: Corpus) -> Case:
     """LoRA files and their configurations."""
     rng, data = c.rng, c.read("lora.safetensors")
     if rng.random() < 0.2:
-        pattern = rng.choice(SLOW_PATTERNS).encode()
+        pattern = rng.choice(BACKTRACKING_PATTERNS).encode()
         size = int.from_bytes(data[:8], "little")
         header = data[8 : 8 + size].replace(b"PATTERN", pattern)
         data = len(header).to_bytes(8, "little") + header + data[8 + size :]
@@ -123,7 +122,7 @@ def loras(c: Corpus) -> Case:
 
 
 def runs(c: Corpus) -> Case:
-    """Run folders: checkpoints, settings, metrics, and files of the user between them."""
+    """Run folders: checkpoints, settings, metrics, and files of the user among them."""
     run, rng = c.copy("run"), c.rng
     (step,) = run.glob("checkpoints/step-*")
     file = rng.choice(
@@ -135,20 +134,20 @@ def runs(c: Corpus) -> Case:
             step / "tensors.safetensors",
         )
     )
-    words = [*c.json("words.json"), f"run.num_steps={rng.choice((2, 3))}"]
+    overrides = [*c.json("overrides.json"), f"run.num_steps={rng.choice((2, 3))}"]
     command = Case(
-        ["train", "toybox-vae", "--out", "run", *["--resume"] * (rng.random() < 0.9), *words], writes=("run",)
+        ["train", "toybox-vae", "--out", "run", *["--resume"] * (rng.random() < 0.9), *overrides], writes=("run",)
     )
     action = rng.randrange(4)
-    if action == 0:  # a link to a file of the user, and files with names like ours
+    if action == 0:  # a link to a file of the user, and user files that are named like temporary files
         (c.at / "mine.txt").write_text("mine")
         link = rng.choice(
             (".lock", ".lock-holder", "checkpoints/latest.partial", "metrics.jsonl", "checkpoints/latest")
         )
         (run / link).unlink(missing_ok=True)
         (run / link).symlink_to(rng.choice((c.at / "mine.txt", c.at / "nothing.txt")))
-        mine(run, rng)
-    elif action == 1:  # one bit
+        write_user_files(run)
+    elif action == 1:  # a flipped bit
         file = rng.choice((step / "state.json", step / "tensors.safetensors"))
         data = bytearray(file.read_bytes())
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -169,7 +168,7 @@ def runs(c: Corpus) -> Case:
 
 
 def plots(c: Corpus) -> Case:
-    """Metrics to draw."""
+    """Metrics files to plot."""
     rng, line = c.rng, {"step": 1, "loss": 0.5, "validation/loss": 1.0, "loss_3": 0.1, "lr": 1e-3}
     (c.at / "run").mkdir()
     if rng.random() < 0.15:
@@ -193,8 +192,8 @@ def values(c: Corpus) -> Case:
         return Case(["train", recipe, f"{rng.choice(recipes[recipe])}={word}", "--dry-run"])
     c.clips()
     verb = rng.choice([*VERBS, "generate"])
-    flag = rng.choice([flag for flag in c.json("flags.json")[verb] if flag not in NOT_TRIED])
-    usual = {
+    flag = rng.choice([flag for flag in c.json("flags.json")[verb] if flag not in EXCLUDED_FLAGS])
+    required = {
         "generate": [PROMPT, "-o", "out.mp4", "--model", c.model, "--num-inference-steps", "1"],
         "encode": [".", "--dry-run", "--model", c.model],
         "convert": [c.model, "out.safetensors"],
@@ -202,32 +201,33 @@ def values(c: Corpus) -> Case:
         "plot": [str(c.folder / "run"), "-o", "curves.svg"],
         "train": ["toybox-vae", "--dry-run"],
     }
-    return Case([verb, *usual.get(verb, []), flag, *[word] * (rng.random() < 0.9)], writes=("out.mp4", word.strip("/")))
+    argv = [verb, *required.get(verb, []), flag, *[word] * (rng.random() < 0.9)]
+    return Case(argv, writes=("out.mp4", word.strip("/")))
 
 
 def replays(c: Corpus) -> Case:
-    """The JSON beside a video, from which it is made again."""
+    """JSON sidecars, from which `generate --from` reproduces a video."""
     document = {**c.json("replay.json"), "model": c.model}
     (c.at / "x.json").write_bytes(mutations.write_text(mutations.damage_json(document, c.rng)))
     return Case(["generate", "--from", "x.json", "-o", "out.mp4", *["--plan"] * (c.rng.random() < 0.7)])
 
 
 def leftovers(c: Corpus) -> Case:
-    """What a killed process left behind, and files of the user that look alike."""
+    """Temporary files of a killed process, and user files with similar names."""
     if c.rng.random() < 0.5:
-        names = [f".out.{{}}.{end}" for end in ("new", "old")]
+        names = [f".out.{{}}.{suffix}" for suffix in ("new", "old")]
         return Case(
             ["convert", c.model, "out"],
             expected=True,
             prepare=lambda: [Path(name.format(os.getpid())).mkdir() for name in names],
         )
     c.clips()
-    mine(c.copy("store"), c.rng)
+    write_user_files(c.copy("store"))
     return Case(["encode", ".", "-o", "store", "--model", c.model], writes=("store",), expected=True)
 
 
 def workers(c: Corpus) -> Case:
-    """A /dev/shm that is too small for a batch of a worker. Needs root, to mount another."""
+    """A /dev/shm that is too small for a batch of a data-loading worker. Mounting it needs root."""
 
     def prepare() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -241,14 +241,13 @@ def workers(c: Corpus) -> Case:
     (c.at / "clips").mkdir()
     for name in ("a.mp4", "a.txt"):
         shutil.copyfile(c.folder / "media" / name, c.at / "clips" / name)
-    words = ["run.num_steps=3", "run.workers=1", "samples.prompts=[]"]
-    return Case(
-        ["train", "toybox-lora", "--data", "clips", "--out", "run", *words], ("run",), expected=False, prepare=prepare
-    )
+    overrides = ["run.num_steps=3", "run.workers=1", "samples.prompts=[]"]
+    argv = ["train", "toybox-lora", "--data", "clips", "--out", "run", *overrides]
+    return Case(argv, ("run",), expected=False, prepare=prepare)
 
 
-def mine(folder: Path, rng: Random) -> None:
-    """Files of the user, old ones, with names that are like temporary files of the package."""
+def write_user_files(folder: Path) -> None:
+    """Write old files of the user that are named like temporary files of the package."""
     for name in (".mine.tmp", ".mine.tmp.txt", "sub/.mine.tmp.json", ".mine.0123abcd.tmp.mp4", "sub/mine.partial"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
@@ -269,4 +268,4 @@ WEIGHTS = {
     leftovers: 4,
     workers: 1,
 }
-"""How often each class is drawn."""
+"""Relative frequency of each class."""

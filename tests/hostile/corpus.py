@@ -1,7 +1,7 @@
-"""The undamaged files that hostile cases damage, and what a case is.
+"""The valid files that hostile cases damage, and the definition of a case.
 
-`build_corpus` writes the files once, with this version of the package. Nothing else here imports it, so that cases can
-be run against any version.
+`build_corpus` writes the files once, with this version of the package. Nothing else in this module imports the package,
+so that cases can be run against any version of it.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ class Case:
     """A command to run in a folder.
 
     Attributes:
-        writes: folders that the command may change although it fails. Files called "mine" stay as they are even there.
-        expected: whether the command must succeed or fail; None if either is right.
-        prepare: called in the process that runs the command, just before.
+        writes: folders that the command may change even if it fails, except files with "mine" in their name.
+        expected: whether the command must succeed (True) or fail (False); None allows both.
+        prepare: called just before the command, in its process.
     """
 
     argv: list[str]
@@ -43,7 +43,7 @@ class Case:
 
 
 class Corpus:
-    """The undamaged files. `at` is the folder of the case."""
+    """The valid files, in `folder`. `at` is the folder of the case."""
 
     def __init__(self, folder: Path, at: Path, rng: Random) -> None:
         self.folder, self.at, self.rng = folder, at, rng
@@ -67,20 +67,20 @@ class Corpus:
             return Case(["encode", ".", "--dry-run"])
         return Case(["encode", ".", "-o", "store", "--model", self.model], writes=("store",))
 
-    def generate(self, *words: str) -> Case:
-        command = ["generate", PROMPT, "-o", "out.mp4", "--num-inference-steps", "1", *words]
-        return Case(command if "--model" in words else [*command, "--model", self.model])
+    def generate(self, *options: str) -> Case:
+        command = ["generate", PROMPT, "-o", "out.mp4", "--num-inference-steps", "1", *options]
+        return Case(command if "--model" in options else [*command, "--model", self.model])
 
 
 def build_corpus(folder: Path) -> Path:
-    """Write the undamaged files, in another process, because this one must stay without threads."""
+    """Write the valid files in another process, because this one must not start threads before it forks."""
     root = str(Path(__file__).parents[2])
     code = f"from tests.hostile.corpus import _build; _build({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": root})
     return folder
 
 
-def _build(place: str) -> None:
+def _build(path: str) -> None:
     import numpy as np
     import pyarrow as pa
     import torch
@@ -95,7 +95,7 @@ def _build(place: str) -> None:
     from cogvideox.training.vae import trainer
     from tests import tiny, tiny_runs
 
-    folder = Path(place)
+    folder = Path(path)
     media, model = folder / "media", tiny.write(folder / "model")
     media.mkdir()
     frames = np.random.default_rng(0).integers(0, 255, (12, 32, 48, 3), dtype=np.uint8)
@@ -108,12 +108,12 @@ def _build(place: str) -> None:
         write_video(media / name, codec, [125 * k for k in range(12)])
 
     state = load_file(model / "transformer/diffusion_pytorch_model.safetensors")
-    for name, new in (("new.pt", True), ("old.pt", False)):
+    for name, zip_format in (("archive.pt", True), ("legacy.pt", False)):
         content = {"module": state, "lr": np.float64(1), "shape": torch.Size([2]), "tied": state}
-        torch.save(content, folder / name, _use_new_zipfile_serialization=new)
-    (folder / "bomb.pt").write_bytes(_bomb((folder / "new.pt").read_bytes()))
+        torch.save(content, folder / name, _use_new_zipfile_serialization=zip_format)
+    (folder / "bomb.pt").write_bytes(_zip_bomb((folder / "archive.pt").read_bytes()))
     layers = [f"transformer_blocks.{n}.attn1.{name}" for n in (0, 1) for name in ("to_q", "to_k", "to_v", "to_out.0")]
-    factors = {
+    lora = {
         f"transformer.{layer}.lora_{role}.weight": torch.ones(*((2, 32) if role == "A" else (32, 2)))
         for layer in layers
         for role in "AB"
@@ -126,7 +126,7 @@ def _build(place: str) -> None:
         "target_modules": layers,
     }
     save_file(
-        factors,
+        lora,
         folder / "lora.safetensors",
         {
             "format": "pt",
@@ -145,37 +145,26 @@ def _build(place: str) -> None:
     )
     settings = tiny_runs.vae_run(num_steps=2, save_interval=2, validate_interval=0)
     trainer.train(settings, folder / "run")
-    (folder / "words.json").write_text(json.dumps(tiny_runs.overrides("toybox-vae", settings)))
-    main(["encode", str(media / "a.mp4").removesuffix("/a.mp4"), "-o", str(folder / "store"), "--model", str(model)])
-    main(
-        [
-            "generate",
-            PROMPT,
-            "-o",
-            str(folder / "replay.mp4"),
-            "--model",
-            str(model),
-            "--num-inference-steps",
-            "1",
-            "--seed",
-            "1",
-        ]
-    )
+    (folder / "overrides.json").write_text(json.dumps(tiny_runs.overrides("toybox-vae", settings)))
+    main(["encode", str(media), "-o", str(folder / "store"), "--model", str(model)])
+    short = ["--model", str(model), "--num-inference-steps", "1", "--seed", "1"]
+    main(["generate", PROMPT, "-o", str(folder / "replay.mp4"), *short])
     flags = {}
     for verb in VERBS:
-        with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stdout(io.StringIO()) as stdout:
             main([verb, "--help-all" if verb == "generate" else "--help"])
-        flags[verb] = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", out.getvalue())) - {"--help"})
-    (folder / "flags.json").write_text(json.dumps({verb: own or ["--help"] for verb, own in flags.items()}))
+        listed = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", stdout.getvalue()))
+        flags[verb] = sorted(listed - {"--help"}) or ["--help"]
+    (folder / "flags.json").write_text(json.dumps(flags))
     names = {recipe: [*config.dotted(config.to_dict(make()))] for recipe, make in RECIPES.items()}
     (folder / "settings.json").write_text(json.dumps(names))
 
 
-def _bomb(archive: bytes, size: int = 2**31) -> bytes:
-    """The archive with a pickle of so many bytes, which a few megabytes of repeated blocks unpack to."""
-    block, packer = bytes(2**20), zlib.compressobj(9, zlib.DEFLATED, -15)
-    first = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
-    packed = first * (size // len(block)) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+def _zip_bomb(archive: bytes, size: int = 2**31) -> bytes:
+    """Return an archive whose pickle unpacks from a few megabytes to `size` bytes of zeros."""
+    block, compressor = bytes(2**20), zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed_block = compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
+    packed = packed_block * (size // len(block)) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
     crc = 0
     for _ in range(size // len(block)):
         crc = zlib.crc32(block, crc)
@@ -187,15 +176,15 @@ def _bomb(archive: bytes, size: int = 2**31) -> bytes:
 
 
 def write_video(path: Path, codec: str, times: list[int]) -> None:
-    """A video with frames at these milliseconds."""
+    """Write a video with frames at these times in milliseconds."""
     import av
     import numpy as np
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=8)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for k, time_ in enumerate(times):
+        for k, milliseconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * k, dtype=np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time_, Fraction(1, 1000)
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -1,6 +1,6 @@
-"""Damage that keeps the structure of a file: JSON, pickles, safetensors, archives, containers of media, words.
+"""Mutations that damage a file but keep its structure: JSON, pickles, safetensors, archives, media containers.
 
-Every function takes a random generator, so that a case can be made again from its seed.
+Every function takes a random generator, so that a case can be reproduced from its seed.
 """
 
 import copy
@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 HUGE = "@huge@"
-"""Stands for an integer of 5000 digits, which Python's own `json` does not write."""
+"""Placeholder for an integer of 5000 digits, which Python's `json` cannot write."""
 
 WORDS = (
     *("", " ", "0", "-1", "1e400", "nan", "inf", "-0.0", "1e-320", "9" * 30, "9" * 5000, "0x" + "f" * 4000, "½", "٣"),
@@ -60,34 +60,34 @@ VALUES = (*VALUES, "../x", "x" * 2000, [], {}, [[]], [None] * 50, {"x": 1}, {"":
 
 
 def damage_bytes(data: bytes, rng: Random) -> bytes:
-    """Bits flipped, a part cut out, repeated or replaced, a number of 4 bytes at its extremes, or the end missing."""
+    """Flip a bit; remove, repeat or replace a part; write an extreme 4-byte integer; or cut off the end."""
     if not data:
         return rng.randbytes(8)
     for _ in range(rng.choice((1, 1, 2, 5))):
-        at, size = rng.randrange(len(data)), rng.choice((1, 4, 16, 200))
+        start, size = rng.randrange(len(data)), rng.choice((1, 4, 16, 200))
         new = rng.choice(
             (
-                bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 : at + size],
+                bytes([data[start] ^ 1 << rng.randrange(8)]) + data[start + 1 : start + size],
                 b"",
-                data[at : at + size] * rng.choice((2, 50)),
+                data[start : start + size] * rng.choice((2, 50)),
                 rng.randbytes(size),
                 struct.pack(rng.choice("<>") + "I", rng.choice((0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1))),
                 bytes(size),
             )
         )
-        data = data[:at] + new + data[at + max(size, len(new)) :] if rng.random() < 0.5 else data[:at] + new + data[at:]
-        data = data or b"\0"
+        end = start + max(size, len(new)) if rng.random() < 0.5 else start
+        data = data[:start] + new + data[end:] or b"\0"
     return data[: rng.randrange(len(data))] if rng.random() < 0.15 else data
 
 
 def walk(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) of JSON."""
+    """List every (container, key) in a JSON value."""
     keys = range(len(value)) if isinstance(value, list) else list(value) if isinstance(value, dict) else ()
     return [pair for key in keys for pair in [(value, key), *walk(value[key])]]
 
 
 def damage_json(value: Any, rng: Random) -> str:
-    """The text of JSON in which some values, or keys, are others, gone, repeated or deep; sometimes no JSON at all."""
+    """Return JSON text with some keys or values changed, removed, repeated or deeply nested; sometimes invalid JSON."""
     value = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         places = walk(value)
@@ -118,20 +118,20 @@ def damage_json(value: Any, rng: Random) -> str:
 
 
 def write_text(text: str) -> bytes:
-    """Bytes of a text with anything in it."""
+    """Encode text that may contain lone surrogates."""
     return text.encode(
         "utf-8", "surrogatepass" if re.search("[\ud800-\udc7f\udd00-\udfff]", text) else "surrogateescape"
     )
 
 
 def damage_safetensors(data: bytes, rng: Random) -> bytes:
-    """The header changed as JSON, with its length right; or any bytes."""
+    """Damage the JSON header, with a correct length, or any bytes."""
     size = int.from_bytes(data[:8], "little")
     if rng.random() < 0.25:
         return damage_bytes(data, rng)
     header = json.loads(data[8 : 8 + size])
     metadata = header.get("__metadata__", {})
-    if metadata and rng.random() < 0.5:  # documents within the document
+    if metadata and rng.random() < 0.5:  # metadata values may be JSON documents
         key = rng.choice([*metadata])
         try:
             metadata[key] = damage_json(json.loads(metadata[key]), rng)
@@ -145,60 +145,55 @@ def damage_safetensors(data: bytes, rng: Random) -> bytes:
 
 
 def damage_pickle(data: bytes, rng: Random) -> bytes:
-    """An operation removed, repeated, moved or with another argument; or any bytes."""
+    """Remove, repeat, copy or replace operations of a pickle, or damage their arguments."""
     try:
-        operations = [(operation, at) for operation, _, at in pickletools.genops(data)]
+        starts = [position for _, _, position in pickletools.genops(data)]
     except Exception:
         return damage_bytes(data, rng)
-    ends = [at for _, at in operations[1:]] + [len(data)]
-    parts = [data[at:end] for (_, at), end in zip(operations, ends, strict=True)]
+    operations = [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
     for _ in range(rng.choice((1, 1, 2, 6))):
-        at = rng.randrange(len(parts))
+        i = rng.randrange(len(operations))
         if (action := rng.randrange(5)) == 0:
-            parts[at] = b""
+            operations[i] = b""
         elif action == 1:
-            parts[at] *= rng.choice((2, 100))
+            operations[i] *= rng.choice((2, 100))
         elif action == 2:
-            parts.insert(rng.randrange(len(parts)), parts[at])
+            operations.insert(rng.randrange(len(operations)), operations[i])
         elif action == 3:
-            parts[at] = rng.choice(
+            operations[i] = rng.choice(
                 (b"N", b"]", b"}", b")", b"K\xff", b"\x8a\x08" + b"\x7f" * 8, b"cos\nsystem\n", b"0", b"\x86")
             )
         else:
-            parts[at] = parts[at][:1] + damage_bytes(parts[at][1:], rng)
-    return b"".join(parts)
+            operations[i] = operations[i][:1] + damage_bytes(operations[i][1:], rng)
+    return b"".join(operations)
 
 
-def rewrite_archive(archive: bytes, name: str, change: Callable[[bytes], bytes], *, compress: bool = False) -> bytes:
-    """The archive with another content of the files whose names end in `name`, and right checksums."""
-    new = io.BytesIO()
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(new, "w", method) as file:
-        for entry in old.namelist():
-            content = old.read(entry)
-            file.writestr(entry, change(content) if entry.endswith(name) else content)
-    return new.getvalue()
+def rewrite_archive(archive: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """Return the archive with changed content, and valid checksums, in files whose names end in `name`."""
+    output = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(output, "w") as target:
+        for entry in source.namelist():
+            content = source.read(entry)
+            target.writestr(entry, change(content) if entry.endswith(name) else content)
+    return output.getvalue()
 
 
 def damage_media(data: bytes, name: str, rng: Random) -> bytes:
-    """Sizes in the headers of images, numbers in those of containers, or any bytes, sparing the pixels."""
+    """Damage sizes in image headers, numbers in container headers, or any bytes."""
     if name.endswith(".png") and rng.random() < 0.5:
         width, height = (rng.choice((0, 1, 17, 4000, 30_000, 2**31 - 1)) for _ in range(2))
         header = struct.pack(">II", width, height) + data[24:29]
         return data[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + data[33:]
-    if name.endswith(".jpg") and (at := data.find(b"\xff\xc0")) >= 0 and rng.random() < 0.5:
-        return (
-            data[: at + 5]
-            + struct.pack(">HH", *(rng.choice((0, 1, 20_000, 65_535)) for _ in range(2)))
-            + data[at + 9 :]
-        )
+    if name.endswith(".jpg") and (start := data.find(b"\xff\xc0")) >= 0 and rng.random() < 0.5:
+        size = struct.pack(">HH", *(rng.choice((0, 1, 20_000, 65_535)) for _ in range(2)))
+        return data[: start + 5] + size + data[start + 9 :]
     if name.endswith(".gif") and rng.random() < 0.5:
         return data[:6] + struct.pack("<HH", *(rng.choice((0, 1, 20_000, 65_535)) for _ in range(2))) + data[10:]
     boxes = [
-        found.start() for found in re.finditer(rb"tkhd|mdhd|mvhd|stsd|stts|stsz|stco|elst|avcC|avih|strh|strf", data)
+        match.start() for match in re.finditer(rb"tkhd|mdhd|mvhd|stsd|stts|stsz|stco|elst|avcC|avih|strh|strf", data)
     ]
     for _ in range(rng.choice((1, 1, 3)) if boxes else 0):
-        at = rng.choice(boxes) + 4 * rng.randrange(-1, 24)
+        start = rng.choice(boxes) + 4 * rng.randrange(-1, 24)
         number = rng.choice((0, 1, 2**16, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)))
-        data = data[:at] + struct.pack(rng.choice("<>") + "I", number) + data[at + 4 :]
+        data = data[:start] + struct.pack(rng.choice("<>") + "I", number) + data[start + 4 :]
     return data if boxes and rng.random() < 0.8 else damage_bytes(data, rng)

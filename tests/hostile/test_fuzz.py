@@ -1,10 +1,10 @@
 """Run hostile cases (`tests.hostile.cases`), each in a forked process with time and memory limits.
 
-    python -m tests.hostile.test_fuzz 300 --seed 0 --jobs 2     run cases 0 to 299; status 1 if one is a finding
-    python -m tests.hostile.test_fuzz --only 17 --keep out      run case 17 alone, and keep its folder
+    python -m tests.hostile.test_fuzz 300 --seed 0 --jobs 2     run cases 0 to 299; status 1 if there are findings
+    python -m tests.hostile.test_fuzz --only 17 --keep out      run only case 17, and keep its folder
 
-A finding is a traceback, a hang, a memory blow-up, a left-over or lost file, or damage that is not noticed. To fuzz
-another version of the package, put its folder before this one in PYTHONPATH, and pass a corpus of this version.
+A finding is a traceback, a hang, excessive memory use, a leftover or lost file, or undetected damage. To fuzz another
+version of the package, put its folder before this one in PYTHONPATH, and pass a corpus written by this version.
 """
 
 import argparse
@@ -33,10 +33,10 @@ from tests.hostile import cases
 from tests.hostile.corpus import Case, Corpus, build_corpus
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 20  # of processor time; of wall time, `WAIT` times as many
-WAIT = 6
-MEMORY = 1200  # MB more than the process has when it is forked
-STATUSES = {0, 2, 75}  # done, refused in a sentence, stopped early
+CPU_SECONDS = 20
+WALL_SECONDS = 120
+MEMORY_MB = 1200  # in addition to the memory of the process when it is forked
+STATUSES = {0, 2, 75}  # success, error message, stopped early
 TEMPORARY = re.compile(r"\.tmp|\.partial$|\.(new|old)$|^\.lock|^tmp\w{8}$")
 
 
@@ -45,7 +45,7 @@ Build = Callable[[Corpus], Case]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a case did wrong."""
+    """A case in which the package misbehaved."""
 
     index: int
     name: str
@@ -54,8 +54,8 @@ class Finding:
     detail: str
 
     def __str__(self) -> str:
-        words = " ".join(word if len(word) < 60 else f"{word[:57]}..." for word in self.argv)
-        return f"case {self.index} ({self.name}): {self.kind}: cogvideox {words!r}\n    {self.detail}"
+        command = " ".join(word if len(word) < 60 else f"{word[:57]}..." for word in self.argv)
+        return f"case {self.index} ({self.name}): {self.kind}: cogvideox {command!r}\n    {self.detail}"
 
 
 def fuzz(
@@ -67,19 +67,19 @@ def fuzz(
     names: list[str] | None = None,
     keep: Path | None = None,
 ) -> list[Finding]:
-    """Run the cases with these numbers, of the classes in `names` or of all, and print each finding as it is made."""
+    """Run the cases with these numbers, of all classes or only those in `names`, and print each finding."""
     weights = {build: weight for build, weight in cases.WEIGHTS.items() if names is None or build.__name__ in names}
     _import_everything()
     findings: list[Finding] = []
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory() as place:
-        waiting, running = list(reversed(indices)), {}
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                index = waiting.pop()
+    with tempfile.TemporaryDirectory() as folder:
+        queue, running = list(reversed(indices)), {}
+        while queue or running:
+            while queue and len(running) < jobs:
+                index = queue.pop()
                 rng = Random(f"{seed}:{index}")
                 build = rng.choices([*weights], [*weights.values()])[0]
-                case = _Running(index, build, rng, corpus, Path(place), baseline)
+                case = _CaseProcess(index, build, rng, corpus, Path(folder), baseline)
                 running[case.pid] = case
             time.sleep(0.01)
             for pid, case in list(running.items()):
@@ -95,11 +95,11 @@ def fuzz(
     return findings
 
 
-class _Running:
-    """A case in a process of its own."""
+class _CaseProcess:
+    """A case in a forked process."""
 
-    def __init__(self, index: int, build: Build, rng: Random, corpus: Path, place: Path, baseline: int) -> None:
-        self.index, self.folder, self.limit = index, place / str(index), baseline + 1024 * MEMORY
+    def __init__(self, index: int, build: Build, rng: Random, corpus: Path, parent: Path, baseline: int) -> None:
+        self.index, self.folder, self.limit = index, parent / str(index), baseline + 1024 * MEMORY_MB
         self.start, self.peak, self.killed, self.status = time.monotonic(), 0, "", 0
         self.build = build
         (self.folder / "here").mkdir(parents=True)
@@ -109,14 +109,14 @@ class _Running:
         self.pid = pid
 
     def poll(self) -> bool:
-        """Whether it has ended; ends it where it takes too much."""
+        """Return whether the process has ended. Kill it if it exceeds its time or memory limit."""
         pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         if pid == 0:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 self.peak = int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())[0])
             if self.peak > self.limit:
                 self.killed = "memory"
-            elif time.monotonic() - self.start > WAIT * SECONDS:
+            elif time.monotonic() - self.start > WALL_SECONDS:
                 self.killed = "hang"
             if self.killed:
                 with contextlib.suppress(ProcessLookupError):
@@ -128,27 +128,27 @@ class _Running:
         return True
 
     def finding(self) -> Finding | None:
-        error = (self.folder / "err").read_text(errors="replace") if (self.folder / "err").exists() else ""
+        stderr = (self.folder / "err").read_text(errors="replace") if (self.folder / "err").exists() else ""
         report = json.loads((self.folder / "report").read_text()) if (self.folder / "report").exists() else {}
-        code, last = os.waitstatus_to_exitcode(self.status), " ".join(error.strip().splitlines()[-1:])[:300]
+        code, last_line = os.waitstatus_to_exitcode(self.status), " ".join(stderr.strip().splitlines()[-1:])[:300]
         kind, detail = "", ""
         if self.killed or code == -signal.SIGXCPU:
             kind, detail = self.killed or "hang", f"{self.peak // 1024} MB, {time.monotonic() - self.start:.0f} s"
         elif self.peak > self.limit:
             kind, detail = "memory", f"{self.peak // 1024} MB"
-        elif code not in STATUSES or "Traceback" in error:
-            kind, detail = "traceback", f"status {code}: {last}"
-        elif code == 2 and "cogvideox: " not in error:
-            kind, detail = "no sentence", last
+        elif code not in STATUSES or "Traceback" in stderr:
+            kind, detail = "traceback", f"status {code}: {last_line}"
+        elif code == 2 and "cogvideox: " not in stderr:
+            kind, detail = "no error message", last_line
         elif report.get("problem"):
             kind, detail = report["problem"]
         elif report.get("expected") not in (None, code != 2):
-            kind, detail = "unexpected", f"status {code}: {last}"
+            kind, detail = "unexpected", f"status {code}: {last_line}"
         return Finding(self.index, self.build.__name__, kind, report.get("argv", []), detail) if kind else None
 
 
 def _run(build: Build, rng: Random, corpus: Path, folder: Path) -> None:
-    """In the forked process: build the case, run the command, compare the folder before and after."""
+    """Build the case, run its command, and compare the folder before and after. Called in the forked process."""
     os.setpgid(0, 0)
     status = 70
     try:
@@ -160,7 +160,7 @@ def _run(build: Build, rng: Random, corpus: Path, folder: Path) -> None:
         (folder / "report").write_text(json.dumps(report))
         case.prepare()
         before = _snapshot(folder)
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
         descriptor = os.open(folder / "err", os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, 2)
@@ -180,20 +180,20 @@ def _run(build: Build, rng: Random, corpus: Path, folder: Path) -> None:
 
 
 def _snapshot(folder: Path) -> dict[str, str]:
-    """Every path below a folder, with its content, the target of a link, or "" for a folder."""
-    found = {}
+    """Map every path below a folder to a hash of its content, the target of a link, or "" for a folder."""
+    contents = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
             if path.parent == folder and name in ("err", "report"):
                 continue
             content = "" if path.is_dir() else hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else "?"
-            found[str(path.relative_to(folder))] = f"link to {path.readlink()}" if path.is_symlink() else content
-    return found
+            contents[str(path.relative_to(folder))] = f"link to {path.readlink()}" if path.is_symlink() else content
+    return contents
 
 
 def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: int) -> tuple[str, str] | None:
-    """The first file that is lost, changed or left over: (kind, name)."""
+    """Return (kind, name) of the first file that is lost, changed or left over."""
 
     def may_change(name: str) -> bool:
         parts = Path(name).parts
@@ -202,12 +202,12 @@ def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: 
     for name, content in before.items():
         if after.get(name) != content and not may_change(name):
             if (content.startswith("link") or content == "?") and status == 0:
-                continue  # a link of ours is replaced by a file
+                continue  # the command may replace its own links by files
             return ("lost" if name not in after else "changed"), name
     for name in after.keys() - before.keys():
-        last = Path(name).name
+        file_name = Path(name).name
         if (
-            (TEMPORARY.search(last) and "mine" not in last)
+            (TEMPORARY.search(file_name) and "mine" not in file_name)
             or name.startswith("tmp/")
             or (status == 2 and not may_change(name))
         ):
@@ -216,7 +216,7 @@ def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: 
 
 
 def _import_everything() -> None:
-    """Import the package and what it imports lazily, so that the forked processes start at once."""
+    """Import the package and its lazy dependencies, so that the forked processes start fast."""
     import cogvideox
 
     for name in (
@@ -232,42 +232,41 @@ def _import_everything() -> None:
                 importlib.import_module(module.name)
 
 
-def test_300_cases():
-    """In a process of its own: pytest replaces the output streams, and runs threads, which do not survive a fork."""
+def test_300_hostile_cases_have_no_findings():
+    """In a separate process, because pytest replaces the output streams and starts threads, which forks do not keep."""
     command = [sys.executable, "-m", "tests.hostile.test_fuzz", "300"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run hostile cases.")
-    parser.add_argument("number", nargs="?", type=int, default=300, help="how many cases")
+    parser.add_argument("number", nargs="?", type=int, default=300, help="number of cases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="INDEX", help="number of the first case")
-    parser.add_argument("--only", type=int, metavar="INDEX", help="run this case alone")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="run only this case")
     parser.add_argument(
         "--class", dest="names", action="append", metavar="NAME", choices=[b.__name__ for b in cases.WEIGHTS]
     )
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--corpus", type=Path, help="a folder with the undamaged files, made if it does not exist")
-    parser.add_argument("--keep", type=Path, help="copy the folders of the cases there")
+    parser.add_argument("--corpus", type=Path, help="folder with the valid files; created if it does not exist")
+    parser.add_argument("--keep", type=Path, help="copy the folders of the cases to this folder")
     options = parser.parse_args()
     first, number = (options.first, options.number) if options.only is None else (options.only, 1)
-    with tempfile.TemporaryDirectory() as place:
-        corpus = options.corpus or Path(place) / "corpus"
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = options.corpus or Path(folder) / "corpus"
         if not corpus.exists():
             build_corpus(corpus)
         start = time.monotonic()
         indices = range(first, first + number)
-        found = fuzz(
+        findings = fuzz(
             indices, corpus.resolve(), seed=options.seed, jobs=options.jobs, names=options.names, keep=options.keep
         )
-    kinds = Counter(f"{finding.name}: {finding.kind}" for finding in found)
-    print(
-        f"{number} cases in {time.monotonic() - start:.0f} s: {len(found)} findings", *sorted(kinds.items()), sep="\n  "
-    )
-    return 1 if found else 0
+    kinds = Counter(f"{finding.name}: {finding.kind}" for finding in findings)
+    seconds = time.monotonic() - start
+    print(f"{number} cases in {seconds:.0f} s: {len(findings)} findings", *sorted(kinds.items()), sep="\n  ")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Laws of the causal VAE, for any weights."""
+"""Laws of the causal VAE, which hold for any weights."""
 
 import copy
 from fractions import Fraction
@@ -21,71 +21,71 @@ def vae() -> CausalVAE:
     vae = CausalVAE(SMALL).eval().requires_grad_(False).double()
     generator = torch.Generator().manual_seed(0)
     init_weights(vae, generator)
-    for parameter in vae.parameters():  # away from zeros and identities
+    for parameter in vae.parameters():  # initial zeros and identities would hide errors
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return vae
 
 
-class _Frozen:
-    """Fixed norm statistics: mean 0, variance 1."""
+class _FrozenStatistics:
+    """GroupNorm with fixed statistics: mean 0, variance 1."""
 
     def group_norm(self, x, num_groups, weight, bias, eps):
         return x * weight.view(-1, 1, 1, 1) + bias.view(-1, 1, 1, 1)
 
 
-class FrozenCache(_Frozen, ConvCache): ...
+class FrozenCache(_FrozenStatistics, ConvCache): ...
 
 
-class FrozenStreamingCache(_Frozen, StreamingCache): ...
+class FrozenStreamingCache(_FrozenStatistics, StreamingCache): ...
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("changed", [1, 2, 4, 5, 8])
-def test_convolutions_are_causal_frame_by_frame(vae, changed):
-    """With frozen norm statistics, a frame does not affect the latents before its own."""
+@pytest.mark.parametrize("first_changed", [1, 2, 4, 5, 8])
+def test_encoder_convolutions_are_causal_frame_by_frame(vae, first_changed):
+    """With frozen norm statistics, a frame does not affect latents before its own."""
     video = noise(1, 3, 9, 16, 16)
-    other = video.clone()
-    other[:, :, changed:] += 1.0
-    before, after = (vae.encoder(x, FrozenCache()) for x in (video, other))
-    reached = (changed + 3) // 4  # the latent that holds frame `changed`
-    torch.testing.assert_close(before[:, :, :reached], after[:, :, :reached], rtol=0, atol=0)
-    assert not torch.equal(before[:, :, reached], after[:, :, reached])
+    changed = video.clone()
+    changed[:, :, first_changed:] += 1.0
+    before, after = (vae.encoder(x, FrozenCache()) for x in (video, changed))
+    affected = (first_changed + 3) // 4  # the latent that contains frame `first_changed`
+    torch.testing.assert_close(before[:, :, :affected], after[:, :, :affected], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, affected], after[:, :, affected])
 
 
-@pytest.mark.parametrize("changed", [1, 2])
-def test_decoder_convolutions_are_causal_latent_by_latent(vae, changed):
+@pytest.mark.parametrize("first_changed", [1, 2])
+def test_decoder_convolutions_are_causal_latent_by_latent(vae, first_changed):
     latents = noise(1, 4, 3, 2, 2)
-    other = latents.clone()
-    other[:, :, changed:] += 1.0
-    before, after = (vae.decoder(z, FrozenCache()) for z in (latents, other))
-    first = 4 * changed - 3
-    torch.testing.assert_close(before[:, :, :first], after[:, :, :first], rtol=0, atol=0)
-    assert not torch.equal(before[:, :, first], after[:, :, first])
+    changed = latents.clone()
+    changed[:, :, first_changed:] += 1.0
+    before, after = (vae.decoder(z, FrozenCache()) for z in (latents, changed))
+    affected = 4 * first_changed - 3
+    torch.testing.assert_close(before[:, :, :affected], after[:, :, :affected], rtol=0, atol=0)
+    assert not torch.equal(before[:, :, affected], after[:, :, affected])
 
 
 @pytest.mark.parametrize("sizes", [[1, 8, 8], [9, 8], [5, 4, 8], [13, 4]])
-def test_streamed_equals_one_call_with_frozen_norms(vae, sizes):
+def test_streaming_equals_a_single_call_with_frozen_norms(vae, sizes):
     video = noise(1, 3, 17, 16, 16)
     conv_cache, parts = FrozenStreamingCache(), []
     for chunk in video.split(sizes, dim=2):
         parts.append(vae.encoder(chunk, conv_cache))
         conv_cache.advance()
-    whole = vae.encoder(video, FrozenCache())
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
+    expected = vae.encoder(video, FrozenCache())
+    torch.testing.assert_close(torch.cat(parts, dim=2), expected, rtol=1e-9, atol=1e-11)
 
     latents, conv_cache, parts = noise(1, 4, 5, 2, 2), FrozenStreamingCache(), []
     for chunk in latents.split([1, 2, 2], dim=2):
         parts.append(vae.decoder(chunk, conv_cache))
         conv_cache.advance()
-    whole = vae.decoder(latents, FrozenCache())
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-9, atol=1e-11)
+    expected = vae.decoder(latents, FrozenCache())
+    torch.testing.assert_close(torch.cat(parts, dim=2), expected, rtol=1e-9, atol=1e-11)
 
 
-class OneCall(ConvCache):
-    """The whole clip in one call, with norm statistics for each chunk of the given sizes."""
+class ChunkNormCache(ConvCache):
+    """Cache for a whole clip in a single call, with separate norm statistics for chunks of these sizes."""
 
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
@@ -94,23 +94,24 @@ class OneCall(ConvCache):
         # At half the frame rate, chunks have half as many frames; the first frame remains one frame.
         rate = Fraction(x.shape[2] - 1, sum(self.sizes) - 1)
         sizes = [int((self.sizes[0] - 1) * rate) + 1, *(int(size * rate) for size in self.sizes[1:])]
-        parts = [super(OneCall, self).group_norm(part, num_groups, weight, bias, eps) for part in x.split(sizes, dim=2)]
-        return torch.cat(parts, dim=2)
+        norm = super().group_norm
+        return torch.cat([norm(part, num_groups, weight, bias, eps) for part in x.split(sizes, dim=2)], dim=2)
 
 
-def test_streamed_equals_one_call_under_the_same_chunks(vae):
+def test_streaming_equals_a_single_call_with_the_same_chunks(vae):
     video, latents = noise(1, 3, 29, 16, 16), noise(1, 4, 8, 2, 2)
-    whole = Posterior.from_moments(vae.encoder(video, OneCall([13, 8, 8])))
-    torch.testing.assert_close(vae.encode(video).mean, whole.mean, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(vae.encode(video).logvar, whole.logvar, rtol=1e-9, atol=1e-11)
-    whole = vae.decoder(latents, OneCall([2, 2, 2, 2]))
-    torch.testing.assert_close(vae.decode(latents), whole, rtol=1e-9, atol=1e-11)
-    other_chunks = vae.decoder(latents, OneCall([4, 4]))
-    assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # so the choice of chunks matters
+    expected = Posterior.from_moments(vae.encoder(video, ChunkNormCache([13, 8, 8])))
+    torch.testing.assert_close(vae.encode(video).mean, expected.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(vae.encode(video).logvar, expected.logvar, rtol=1e-9, atol=1e-11)
+    expected = vae.decoder(latents, ChunkNormCache([2, 2, 2, 2]))
+    torch.testing.assert_close(vae.decode(latents), expected, rtol=1e-9, atol=1e-11)
+    other_chunks = vae.decoder(latents, ChunkNormCache([4, 4]))
+    assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # results depend on the chunks
 
 
 def test_norms_pool_over_a_chunk(vae):
-    """Norms make the VAE non-causal within a chunk: its last frames affect its first latent, and vice versa."""
+    """Norms make the VAE non-causal within a chunk: the last frames affect the first latent, and the last latents the
+    first frame."""
     video, latents = noise(1, 3, 9, 16, 16), noise(1, 4, 3, 2, 2)
     before_z, before = vae.encode(video).mean[:, :, 0], vae.decode(latents)[:, :, 0]
     video[:, :, 5:] += 1.0
@@ -120,11 +121,11 @@ def test_norms_pool_over_a_chunk(vae):
 
 
 def test_whole_vae_is_causal_chunk_by_chunk(vae):
-    """Whole chunks do not depend on later ones: here 9 frames, then 8 and 8."""
+    """A chunk does not depend on later chunks: here 9 frames, then 8 and 8."""
     video = noise(1, 3, 25, 16, 16)
-    other = video.clone()
-    other[:, :, 17:] += 1.0
-    before, after = vae.encode(video).mean, vae.encode(other).mean
+    changed = video.clone()
+    changed[:, :, 17:] += 1.0
+    before, after = vae.encode(video).mean, vae.encode(changed).mean
     torch.testing.assert_close(before[:, :, :5], after[:, :, :5], rtol=0, atol=0)
     assert not torch.equal(before[:, :, 5:], after[:, :, 5:])
     latents = noise(1, 4, 7, 2, 2)
@@ -146,13 +147,12 @@ def test_n_latents_decode_to_4n_minus_3_frames(vae, num_latents):
 @pytest.mark.parametrize("tiling", [None, Tiling(16, 16)])
 def test_decode_stream_equals_decode(vae, tiling):
     latents = noise(1, 4, 6, 3, 3)
-    pieces = list(vae.decode_stream(latents, tiling=tiling))
-    assert [piece.shape[2] for piece in pieces] == [5, 8, 8]
-    torch.testing.assert_close(torch.cat(pieces, dim=2), vae.decode(latents, tiling=tiling), rtol=0, atol=0)
+    chunks = list(vae.decode_stream(latents, tiling=tiling))
+    assert [chunk.shape[2] for chunk in chunks] == [5, 8, 8]
+    torch.testing.assert_close(torch.cat(chunks, dim=2), vae.decode(latents, tiling=tiling), rtol=0, atol=0)
 
 
-def test_decode_stream_is_lazy(vae):
-    """The first frames are returned before the last latents are read."""
+def test_decode_stream_yields_the_first_frames_before_it_reads_the_last_latents(vae):
     latents = noise(1, 4, 5, 2, 2)
     latents[:, :, 3:] = float("nan")
     first = next(vae.decode_stream(latents))
@@ -160,7 +160,7 @@ def test_decode_stream_is_lazy(vae):
     assert first.isfinite().all()
 
 
-def test_a_tile_that_covers_everything_changes_nothing(vae):
+def test_a_tile_larger_than_the_frame_equals_no_tiling(vae):
     latents = noise(1, 4, 3, 2, 2)
     torch.testing.assert_close(vae.decode(latents, tiling=Tiling(64, 64)), vae.decode(latents), rtol=0, atol=0)
 
@@ -171,26 +171,27 @@ def test_gradients_reach_every_parameter():
     posterior = vae.encode(noise(1, 3, 9, 16, 16))
     loss = vae.decode(posterior.sample(torch.Generator().manual_seed(1))).square().mean() + posterior.kl().mean()
     loss.backward()
-    dead = [name for name, parameter in vae.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert dead == []
+    without_gradient = [
+        name for name, parameter in vae.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert without_gradient == []
 
 
 def test_rescaled_latents_decode_to_the_same_video(vae):
-    """With a factor for each latent channel, zero padding in space and several chunks in time."""
+    """With a different factor for each latent channel, and more than one chunk in time."""
     video, factors = noise(1, 3, 17, 16, 16), torch.tensor([0.1, 1.0, 3.0, 20.0], dtype=torch.float64)
     before = vae.encode(video)
     rescaled = copy.deepcopy(vae)
     rescale_latents(rescaled, factors)
-    after, spread = rescaled.encode(video), factors.view(1, -1, 1, 1, 1)
-    torch.testing.assert_close(after.mean, before.mean * spread)
-    torch.testing.assert_close(after.logvar, before.logvar + 2 * spread.log())
+    after, factors = rescaled.encode(video), factors.view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(after.mean, before.mean * factors)
+    torch.testing.assert_close(after.logvar, before.logvar + 2 * factors.log())
     torch.testing.assert_close(rescaled.decode(after.mean), vae.decode(before.mean))
 
 
 @pytest.mark.parametrize("num_strips", [1, 2, 3, 5, 99])
 @pytest.mark.parametrize("num_frames", [1, 5, 17, 21])
-def test_strips_are_exact(vae, num_strips, num_frames):
-    """The forward passes with and without gradients are equal, for any number of strips."""
+def test_strips_equal_the_forward_pass_with_gradients(vae, num_strips, num_frames):
     video = noise(2, 3, num_frames, 40, 24)
     latents = noise(2, 4, (num_frames + 3) // 4, 5, 3)
     posterior, decoded = vae.encode(video), vae.decode(latents)
@@ -202,7 +203,7 @@ def test_strips_are_exact(vae, num_strips, num_frames):
 
 
 @torch.no_grad()
-def test_offloading_changes_nothing(vae):
+def test_offloading_does_not_change_results(vae):
     video, latents = noise(1, 3, 17, 24, 16), noise(1, 4, 5, 3, 2)
     before, after = (vae.encode(video, strips=3, offload=offload).mean for offload in (False, True))
     torch.testing.assert_close(after, before, rtol=0, atol=0)

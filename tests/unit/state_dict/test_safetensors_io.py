@@ -13,20 +13,20 @@ def state():
     return {f"layer.{i}.weight": torch.randn(8, 4) for i in range(6)} | {"scale": torch.ones(3, dtype=torch.bfloat16)}
 
 
-def same(a, b):
+def same_tensors(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def names(folder):
+def file_names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
 def test_a_saved_file_is_loaded_unchanged(tmp_path, state):
     path = tmp_path / "new" / "x.safetensors"
     save_state(state, path, metadata={"about": "test"})
-    assert same(load_state(path), state)
-    assert same(load_state(path.parent), state)
-    assert names(path.parent) == ["x.safetensors"]
+    assert same_tensors(load_state(path), state)
+    assert same_tensors(load_state(path.parent), state)
+    assert file_names(path.parent) == ["x.safetensors"]
 
 
 def test_a_saved_file_has_the_default_permissions(tmp_path, state):
@@ -35,44 +35,44 @@ def test_a_saved_file_has_the_default_permissions(tmp_path, state):
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_shards_have_the_layout_of_diffusers_and_load_unchanged(tmp_path, state):
+def test_shards_have_the_diffusers_layout_and_are_loaded_unchanged(tmp_path, state):
     save_state(state, tmp_path / "x.safetensors", max_shard_bytes=300)
     index = json.loads((tmp_path / "x.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 6 * 128 + 6
     shards = sorted(set(index["weight_map"].values()))
     assert shards == [f"x-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-    assert names(tmp_path) == [*shards, "x.safetensors.index.json"]
-    assert same(load_state(tmp_path), state)
-    assert same(load_state(tmp_path / "x.safetensors.index.json"), state)
+    assert file_names(tmp_path) == [*shards, "x.safetensors.index.json"]
+    assert same_tensors(load_state(tmp_path), state)
+    assert same_tensors(load_state(tmp_path / "x.safetensors.index.json"), state)
 
 
-def test_saving_again_removes_the_files_of_the_other_layout(tmp_path, state):
+def test_saving_a_single_file_removes_old_shards_and_vice_versa(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path, max_shard_bytes=300)
     (tmp_path / "other.safetensors.txt").touch()
     save_state(state, path)
-    assert names(tmp_path) == ["other.safetensors.txt", "x.safetensors"]
+    assert file_names(tmp_path) == ["other.safetensors.txt", "x.safetensors"]
     save_state(state, path, max_shard_bytes=500)
     assert not path.exists()
-    assert same(load_state(tmp_path), state)
+    assert same_tensors(load_state(tmp_path), state)
 
 
-def test_views_and_transposed_tensors_are_saved(tmp_path):
+def test_views_and_transposed_tensors_are_saved_and_loaded_unchanged(tmp_path):
     qkv = torch.arange(12.0).reshape(6, 2)
     parts = dict(zip("qkv", qkv.chunk(3), strict=True)) | {"t": torch.ones(2, 3).T}
     save_state(parts, tmp_path / "x.safetensors")
-    assert same(load_state(tmp_path), parts)
+    assert same_tensors(load_state(tmp_path), parts)
 
 
 def test_writing_to_a_loaded_tensor_does_not_change_the_file(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     load_state(path)["layer.0.weight"].zero_()
-    assert same(load_state(path), state)
+    assert same_tensors(load_state(path), state)
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
-def test_an_error_names_a_truncated_file(tmp_path, state, size):
+def test_truncated_files_are_rejected(tmp_path, state, size):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     path.write_bytes(path.read_bytes()[:size])
@@ -80,7 +80,7 @@ def test_an_error_names_a_truncated_file(tmp_path, state, size):
         load_state(path)
 
 
-def test_an_error_names_a_path_without_weights(tmp_path):
+def test_paths_without_a_single_weights_file_are_rejected(tmp_path):
     with pytest.raises(UserError, match="file not found"):
         load_state(tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="no weights found in"):
@@ -93,7 +93,7 @@ def test_an_error_names_a_path_without_weights(tmp_path):
         load_state(tmp_path)
 
 
-def test_an_error_names_a_missing_shard_and_a_broken_index(tmp_path, state):
+def test_missing_or_incomplete_shards_and_invalid_indices_are_rejected(tmp_path, state):
     save_state(state, tmp_path / "x.safetensors", max_shard_bytes=300)
     (tmp_path / "x-00002-of-00003.safetensors").unlink()
     with pytest.raises(UserError, match=r"1 shard missing next to it \(x-00002-of-00003\.safetensors\)"):
@@ -107,23 +107,23 @@ def test_an_error_names_a_missing_shard_and_a_broken_index(tmp_path, state):
             load_state(tmp_path)
 
 
-def test_a_failed_save_keeps_the_old_file_and_no_other(tmp_path, state):
+def test_a_failed_save_leaves_only_the_old_file(tmp_path, state):
     path = tmp_path / "x.safetensors"
     save_state(state, path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writes fail after 20 kB
     try:
         for shard in (None, 12_000):
-            big = {"a": torch.ones(1000), "b": torch.ones(1000, 10)}
+            too_large = {"a": torch.ones(1000), "b": torch.ones(1000, 10)}
             with pytest.raises(UserError, match=r"cannot write .*: the file would be larger than the system allows"):
-                save_state(big, path, max_shard_bytes=shard)
+                save_state(too_large, path, max_shard_bytes=shard)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert names(tmp_path) == ["x.safetensors"]
-    assert same(load_state(path), state)
+    assert file_names(tmp_path) == ["x.safetensors"]
+    assert same_tensors(load_state(path), state)
 
 
-def test_a_file_in_place_of_a_folder_raises_a_user_error(tmp_path, state):
+def test_saving_below_a_file_instead_of_a_folder_is_rejected(tmp_path, state):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="part of its path is a file"):
         save_state(state, tmp_path / "file" / "x.safetensors")

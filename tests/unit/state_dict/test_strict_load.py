@@ -7,11 +7,11 @@ from cogvideox.state_dict.keymap import Merge
 from cogvideox.state_dict.strict_load import convert_into, load_strict
 
 
-def test_loading_onto_meta_does_not_copy():
+def test_loading_into_a_meta_module_does_not_copy():
     with torch.device("meta"):
         layer = nn.Linear(4, 8)
     state = {"weight": torch.randn(8, 4, dtype=torch.bfloat16), "bias": torch.zeros(8, dtype=torch.bfloat16)}
-    load_strict(layer, state, where="here")
+    load_strict(layer, state, where="x.safetensors")
     assert layer.weight.data_ptr() == state["weight"].data_ptr()
     assert layer.bias.dtype == torch.bfloat16
 
@@ -27,7 +27,7 @@ def test_the_error_lists_every_mismatch():
     )
 
 
-def test_the_error_uses_the_names_of_the_file():
+def test_the_error_uses_the_names_in_the_file():
     rules = [Merge(("q", "k"), "weight")]
     layer = nn.Linear(2, 4, bias=False)
     with pytest.raises(UserError, match=r"config: 1 tensor missing \(k\)$"):
@@ -37,39 +37,59 @@ def test_the_error_uses_the_names_of_the_file():
         load_strict(layer, wide, where="x", rules=rules)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_nan_and_infinity_are_rejected(bad, dtype):
+def test_nan_and_infinity_are_rejected(value, dtype):
     layer = nn.Linear(4, 8)
     state = {"weight": torch.full((8, 4), 60000.0, dtype=dtype), "bias": torch.zeros(8, dtype=dtype)}
     load_strict(layer, state, where="x")  # large finite values are accepted
-    state["weight"][3, 2] = bad
+    state["weight"][3, 2] = value
     with pytest.raises(UserError, match=r"x are damaged: 1 tensor with NaN or infinity \(weight\)"):
         load_strict(layer, state, where="x")
 
 
-def test_convert_into_fills_existing_tensors():
-    state = {"q": torch.randn(2, 3), "k": torch.randn(2, 3), "out": torch.randn(3)}
-    into = {"qk": torch.zeros(4, 3, dtype=torch.bfloat16), "out": torch.zeros(3)}
-    qk, rules = into["qk"], [Merge(("q", "k"), "qk")]
-    convert_into(state, into, where="a file", rules=rules)
-    assert into["qk"] is qk and torch.equal(qk, torch.cat([state["q"], state["k"]]).bfloat16())
-    assert torch.equal(into["out"], state["out"])
+RULES = [Merge(("q", "k"), "qk")]
+
+
+@pytest.fixture
+def state():
+    return {"q": torch.randn(2, 3), "k": torch.randn(2, 3), "out": torch.randn(3)}
+
+
+@pytest.fixture
+def targets():
+    return {"qk": torch.zeros(4, 3, dtype=torch.bfloat16), "out": torch.zeros(3)}
+
+
+def test_convert_into_fills_existing_tensors(state, targets):
+    qk = targets["qk"]
+    convert_into(state, targets, where="a file", rules=RULES)
+    assert targets["qk"] is qk and torch.equal(qk, torch.cat([state["q"], state["k"]]).bfloat16())
+    assert torch.equal(targets["out"], state["out"])
+
+
+def test_convert_into_rejects_missing_tensors_and_nan(state, targets):
     with pytest.raises(UserError, match=r"missing \(k\)"):
-        convert_into({"q": state["q"], "out": state["out"]}, into, where="a file", rules=rules)
+        convert_into({"q": state["q"], "out": state["out"]}, targets, where="a file", rules=RULES)
     state["k"][0, 0] = torch.nan
     with pytest.raises(UserError, match=r"a file are damaged: 1 tensor with NaN or infinity \(q \+ k\)"):
-        convert_into(state, into, where="a file", rules=rules)
+        convert_into(state, targets, where="a file", rules=RULES)
+
+
+def test_convert_into_rejects_values_too_large_for_the_target_dtype(state, targets):
     state["k"][0, 0] = 70000.0
-    convert_into(state, into, where="a file", rules=rules)
-    into["qk"] = torch.zeros(4, 3, dtype=torch.float16)
+    convert_into(state, targets, where="a file", rules=RULES)
+    targets["qk"] = torch.zeros(4, 3, dtype=torch.float16)
     with pytest.raises(
         UserError, match=r"fit in float16 \(largest value 65504\): .* larger values \(q \+ k\); use bfloat16"
     ):
-        convert_into(state, into, where="a file", rules=rules)
-    state = {name: tensor.clamp(max=9).to(torch.float8_e4m3fn) for name, tensor in state.items()}
-    convert_into(state, into, where="a file", rules=rules)
-    assert torch.equal(into["out"], state["out"].float())
+        convert_into(state, targets, where="a file", rules=RULES)
+
+
+def test_convert_into_casts_and_checks_float8_tensors(state, targets):
+    state = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in state.items()}
+    convert_into(state, targets, where="a file", rules=RULES)
+    assert torch.equal(targets["out"], state["out"].float())
     state["out"][1] = torch.nan
     with pytest.raises(UserError, match=r"1 tensor with NaN or infinity \(out\)"):
-        convert_into(state, into, where="a file", rules=rules)
+        convert_into(state, targets, where="a file", rules=RULES)

@@ -12,12 +12,12 @@ from cogvideox.vae.config import PRESETS, VAEConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_json(name):
+def test_presets_round_trip_through_json(name):
     config = PRESETS[name]()
     assert VAEConfig.from_diffusers(json.loads(json.dumps(config.to_diffusers()))) == config
 
 
-def test_every_official_model_has_all_parts():
+def test_vae_transformer_and_schedule_presets_match():
     assert PRESETS.keys() == TRANSFORMERS.keys() == SCHEDULES.keys()
     assert {name: preset().scaling_factor for name, preset in PRESETS.items()} == {
         "2b": 1.15258426,
@@ -31,12 +31,12 @@ def test_every_official_model_has_all_parts():
         assert preset().temporal_compression_ratio == TRANSFORMERS[name]().temporal_compression_ratio
 
 
-def test_integers_stored_as_floats_are_read():
+def test_integral_floats_are_read_as_integers():
     assert VAEConfig.from_diffusers({"temporal_compression_ratio": 4.0}) == VAEConfig()
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         ({"colour": 1}, "unknown setting colour"),
         ({"latent_channel": 16}, "did you mean latent_channels"),
@@ -56,7 +56,7 @@ def test_integers_stored_as_floats_are_read():
         ({"down_block_types": ["DownEncoderBlock3D"] * 4}, "only ['CogVideoXDownBlock3D', "),
     ],
 )
-def test_invalid_configs_are_rejected(data, says):
+def test_invalid_configs_are_rejected(data, message):
     with pytest.raises(UserError, match=r"^vae/config\.json: ") as error:
         VAEConfig.from_diffusers(data)
-    assert says in str(error.value)
+    assert message in str(error.value)

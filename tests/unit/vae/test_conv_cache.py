@@ -5,9 +5,9 @@ from cogvideox.vae.conv_cache import StreamingCache
 
 
 def test_streaming_cache_pads_a_chunk_with_the_last_frames_of_the_previous_one():
-    layer, stream = nn.Identity(), StreamingCache()
+    conv, conv_cache = nn.Identity(), StreamingCache()
     clip = torch.arange(6.0).view(1, 1, 6, 1, 1)
-    assert stream.pad_time(layer, clip[:, :, :2], 2).flatten().tolist() == [0, 0, 0, 1]
-    stream.advance()
-    assert stream.pad_time(layer, clip[:, :, 2:3], 2).flatten().tolist() == [0, 1, 2]
-    assert stream.pad_time(layer, clip[:, :, 3:], 2).flatten().tolist() == [1, 2, 3, 4, 5]
+    assert conv_cache.pad_time(conv, clip[:, :, :2], 2).flatten().tolist() == [0, 0, 0, 1]
+    conv_cache.advance()
+    assert conv_cache.pad_time(conv, clip[:, :, 2:3], 2).flatten().tolist() == [0, 1, 2]
+    assert conv_cache.pad_time(conv, clip[:, :, 3:], 2).flatten().tolist() == [1, 2, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""VAE training: perceptual and GAN losses, a start from another VAE, frame rates, whole clips."""
+"""VAE training: perceptual and GAN losses, initialization from another VAE, frame rates, whole clips."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def vae() -> CausalVAE:
     return vae
 
 
-def test_loss_terms_are_logged_from_the_step_they_start(tmp_path, capsys):
+def test_each_loss_term_is_logged_from_its_first_step(tmp_path, capsys):
     train(SETTINGS, tmp_path)
     assert "perceptual loss: a distance in random features; set lpips_trunk" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -47,7 +47,7 @@ def test_loss_terms_are_logged_from_the_step_they_start(tmp_path, capsys):
     assert {"validation/detail", "validation/flicker", "validation/psnr"} <= scores.keys()
 
 
-def test_the_gan_gradient_norm_at_the_last_layer_is_the_weighted_norm_of_the_loss(vae):
+def test_the_gan_gradient_norm_at_the_last_layer_is_the_gan_weight_times_that_of_the_loss(vae):
     discriminator, layer = DiscriminatorTrainer(SETTINGS, CPU), vae.decoder.conv_out.weight
     video = render_clips(SETTINGS.clips, range(2))
     reconstruction, _, _ = reconstruct(vae, video, torch.randn(2, 4, 2, 2, 2))
@@ -63,7 +63,7 @@ def test_the_gan_gradient_norm_at_the_last_layer_is_the_weighted_norm_of_the_los
     assert terms["gan_weight"].item() > 0
 
 
-def test_the_discriminator_learns(vae):
+def test_the_discriminator_learns_to_detect_blur():
     optim = replace(SETTINGS.disc_optim, lr=1e-2, warmup_steps=0)
     discriminator = DiscriminatorTrainer(replace(SETTINGS, disc_optim=optim), CPU)
     video = render_clips(SETTINGS.clips, range(4))
@@ -73,15 +73,18 @@ def test_the_discriminator_learns(vae):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_random_features_are_deterministic_and_closer_for_similar_frames():
-    features, video = RandomFeatures(), render_clips(SETTINGS.clips, range(4))[:, :, 0]
-    near, far = video + 0.01 * torch.randn(video.shape), video.roll(1, 0)
-    assert features(video, video).tolist() == [0.0] * 4
-    assert (features(near, video) < features(far, video)).all()
-    torch.testing.assert_close(RandomFeatures()(far, video), features(far, video), rtol=0, atol=0)
-    flat = torch.zeros(1, 3, 16, 16, requires_grad=True)
-    features(flat, torch.ones(1, 3, 16, 16)).sum().backward()
-    assert flat.grad.isfinite().all()
+def test_random_feature_distance_is_deterministic_and_smaller_for_similar_frames():
+    distance, frames = RandomFeatures(), render_clips(SETTINGS.clips, range(4))[:, :, 0]
+    similar, different = frames + 0.01 * torch.randn(frames.shape), frames.roll(1, 0)
+    assert distance(frames, frames).tolist() == [0.0] * 4
+    assert (distance(similar, frames) < distance(different, frames)).all()
+    torch.testing.assert_close(RandomFeatures()(different, frames), distance(different, frames), rtol=0, atol=0)
+
+
+def test_random_feature_distance_has_a_finite_gradient_for_uniform_frames():
+    uniform = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    RandomFeatures()(uniform, torch.ones(1, 3, 16, 16)).sum().backward()
+    assert uniform.grad.isfinite().all()
 
 
 def test_without_lpips_files_the_loss_uses_random_features():
@@ -91,39 +94,42 @@ def test_without_lpips_files_the_loss_uses_random_features():
         replace(SETTINGS, lpips_trunk="vgg16.pth")
 
 
-def test_frames_of_the_perceptual_loss():
+def test_select_frames_returns_the_frames_with_the_given_indices():
     video = torch.arange(2 * 3).view(2, 1, 3, 1, 1).float()
     assert select_frames(video, torch.tensor([[0, 2], [1, 0]])).flatten().tolist() == [2, 3]
     assert select_frames(video, None).flatten().tolist() == list(range(6))
+
+
+def test_the_perceptual_loss_uses_the_configured_number_of_frames_per_clip():
     settings = [replace(SETTINGS, perceptual_frames=n) for n in (1, 3, 0)]
-    selected = [make_batch(one, ToyboxSource(SETTINGS.clips), 4).frames.tolist() for one in settings]
-    assert [len(one) for one in selected] == [2, 6, 10]
-    assert [clip for clip, _ in selected[1]] == [0, 0, 0, 1, 1, 1] and len({tuple(pair) for pair in selected[1]}) == 6
-    assert sorted(selected[2]) == [[clip, frame] for clip in range(2) for frame in range(5)]
+    one, three, every = (make_batch(s, ToyboxSource(SETTINGS.clips), 4).frames.tolist() for s in settings)
+    assert [clip for clip, _ in one] == [0, 1]
+    assert [clip for clip, _ in three] == [0, 0, 0, 1, 1, 1] and len({tuple(pair) for pair in three}) == 6
+    assert sorted(every) == [[clip, frame] for clip in range(2) for frame in range(5)]
 
 
-def test_each_step_draws_a_frame_rate():
-    """Frame 1 at 8 fps equals frame 2 at 16 fps."""
+def test_each_step_samples_one_of_the_frame_rates():
+    """In the toybox, frame 1 at 8 fps equals frame 2 at 16 fps."""
     settings, source = replace(SETTINGS, crop_steps=0, image_interval=0), ToyboxSource(SETTINGS.clips)
     rng = np.random.default_rng(0)
-    slow, fast = (source.load_clips([0, 1, 2], rate, rng) for rate in (16.0, 8.0))
-    assert torch.equal(slow[:, :, 2], fast[:, :, 1]) and not torch.equal(slow, fast)
-    seen = set()
+    at_16_fps, at_8_fps = (source.load_clips([0, 1, 2], fps, rng) for fps in (16.0, 8.0))
+    assert torch.equal(at_16_fps[:, :, 2], at_8_fps[:, :, 1]) and not torch.equal(at_16_fps, at_8_fps)
+    only_8, only_16 = (replace(settings, frame_rates=(fps,)) for fps in (8.0, 16.0))
+    matches = set()
     for step in range(12):
         pixels = make_batch(settings, source, step).pixels
-        frozen = replace(settings, frame_rates=(8.0,)), replace(settings, frame_rates=(16.0,))
-        seen.add(tuple(torch.equal(pixels, make_batch(one, source, step).pixels) for one in frozen))
-    assert {(True, False), (False, True)} <= seen
+        matches.add(tuple(torch.equal(pixels, make_batch(only, source, step).pixels) for only in (only_8, only_16)))
+    assert {(True, False), (False, True)} <= matches
 
 
-def test_a_run_starts_from_another_vae_and_keeps_its_scaling_factor(vae, tmp_path):
+def test_a_run_started_from_another_vae_keeps_its_scaling_factor(vae, tmp_path):
     save_vae(vae, tmp_path / "before", scaling_factor=0.7)
     settings = replace(SETTINGS, start=str(tmp_path / "before"))
     initial = build_vae(settings, fresh=True)
     torch.testing.assert_close(initial.state_dict(), vae.state_dict(), rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in initial.parameters())
-    tiny = replace(settings, run=replace(settings.run, num_steps=1, ema_decay=0.0), encoder_steps=0)
-    after = load_vae(train(tiny, tmp_path / "after"))
+    single_step = replace(settings, run=replace(settings.run, num_steps=1, ema_decay=0.0), encoder_steps=0)
+    after = load_vae(train(single_step, tmp_path / "after"))
     assert after.config.scaling_factor == 0.7
     torch.testing.assert_close(after.encoder.state_dict(), vae.encoder.state_dict(), rtol=0, atol=0)
     wider = replace(settings, model=replace(SETTINGS.model, block_out_channels=(4, 4, 4, 8)))
@@ -132,7 +138,7 @@ def test_a_run_starts_from_another_vae_and_keeps_its_scaling_factor(vae, tmp_pat
 
 
 def test_whole_clips_are_not_split_into_chunks(vae):
-    """With a convolution cache, the norms pool over all frames of the clip."""
+    """With `ConvCache`, the norms pool over all frames of the clip."""
     video, noise = torch.rand(1, 3, 17, 16, 16), torch.zeros(1, 4, 5, 2, 2)
     whole, chunked = reconstruct(vae, video, noise, ConvCache, ConvCache)[0], reconstruct(vae, video, noise)[0]
     mean, _ = vae.encoder(video, ConvCache()).chunk(2, dim=1)
@@ -140,17 +146,17 @@ def test_whole_clips_are_not_split_into_chunks(vae):
     assert not torch.allclose(whole, chunked, atol=1e-3)
 
 
-def test_detail_and_flicker():
+def test_detail_measures_blur_and_flicker_measures_change_over_time():
     still = torch.rand(1, 3, 1, 8, 8).expand(1, 3, 4, 8, 8)
     assert flicker(still).item() == 0.0
-    blinking = torch.tensor([-1.0, 1.0]).view(1, 1, 2, 1, 1).expand(1, 3, 2, 8, 8)
-    assert flicker(blinking).item() == 255.0 and detail(blinking).item() == 0.0
+    flashing = torch.tensor([-1.0, 1.0]).view(1, 1, 2, 1, 1).expand(1, 3, 2, 8, 8)
+    assert flicker(flashing).item() == 255.0 and detail(flashing).item() == 0.0
     blurred = torch.nn.functional.avg_pool3d(still, (1, 3, 3), stride=1, padding=(0, 1, 1))
     assert detail(blurred) < 0.5 * detail(still)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"disc_lead": 5}, "disc_lead=5 must be at most disc_start=4"),
         ({"context_parallel": 2}, "set whole_clips=true"),
@@ -161,7 +167,7 @@ def test_detail_and_flicker():
         ({"disc_optim": replace(SETTINGS.optim, name="muon")}, "disc_optim.name=muon"),
     ],
 )
-def test_invalid_settings_are_rejected(changes, says):
+def test_invalid_settings_are_rejected(changes, message):
     with pytest.raises(UserError) as error:
         replace(SETTINGS, **changes)
-    assert says in str(error.value)
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""The forward pass in strips: norm statistics, resampling layers and memory."""
+"""The forward pass in strips: norm statistics, resampling layers and peak memory."""
 
 import pytest
 import torch
@@ -24,77 +24,71 @@ def channels_last(*shape: int) -> Tensor:
 @pytest.mark.parametrize("mean", [0.0, 30.0])
 @pytest.mark.parametrize("num_strips", [1, 3])
 def test_moments_of_many_pixels_are_accurate(mean, num_strips):
-    """Accumulated sequentially in float32, 400,000 pixels with this mean would be off by 5e-4."""
+    """Sequential accumulation of these 400,000 pixels in float32 would have an error of 5e-4."""
     x = channels_last(2, 8, 1, 500, 800) + mean
     strips = [strip.contiguous(memory_format=torch.channels_last_3d) for strip in x.tensor_split(num_strips, dim=3)]
-    found_mean, found_variance = group_moments(strips, num_groups=4)
-    exact = x.double().reshape(2, 4, -1)
-    torch.testing.assert_close(found_mean, exact.mean(-1), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found_variance, exact.var(-1, correction=0), rtol=1e-6, atol=0)
+    group_mean, group_variance = group_moments(strips, num_groups=4)
+    groups = x.double().reshape(2, 4, -1)
+    torch.testing.assert_close(group_mean, groups.mean(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(group_variance, groups.var(-1, correction=0), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_moments_of_other_dtypes_are_accurate(dtype):
+def test_moments_are_accurate_in_every_dtype(dtype):
     x = (channels_last(2, 8, 3, 4, 5) + 1).to(dtype)
     mean, variance = group_moments([x], num_groups=2)
-    exact = x.double().reshape(2, 2, -1)
-    torch.testing.assert_close(mean, exact.mean(-1), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(variance, exact.var(-1, correction=0), rtol=1e-5, atol=0)
+    groups = x.double().reshape(2, 2, -1)
+    torch.testing.assert_close(mean, groups.mean(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(variance, groups.var(-1, correction=0), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("layer", [Upsample, Downsample])
 @pytest.mark.parametrize("compress_time", [False, True])
 @pytest.mark.parametrize("is_first", [False, True])
 @torch.no_grad()
-def test_resampling_in_strips_is_exact(layer, compress_time, is_first):
-    """With 2x2 filters before upsampling for 3x3 filters after it, and neighboring rows around each strip."""
+def test_resampling_in_strips_equals_the_layer(layer, compress_time, is_first):
     torch.manual_seed(1)
-    layer, in_slices, whole = layer(4, compress_time), SlicedCache(3), ConvCache()
-    in_slices.is_first = whole.is_first = is_first
+    layer, sliced_cache, conv_cache = layer(4, compress_time), SlicedCache(3), ConvCache()
+    sliced_cache.is_first = conv_cache.is_first = is_first
     x = torch.randn(2, 4, 5 if is_first else 4, 10, 6)
-    found = in_slices.join(sliced.resample(layer, in_slices.split(x, 2), in_slices))
-    torch.testing.assert_close(found, layer(x, whole))
+    resampled = sliced_cache.join(sliced.resample(layer, sliced_cache.split(x, 2), sliced_cache))
+    torch.testing.assert_close(resampled, layer(x, conv_cache))
 
 
 @torch.no_grad()
-def test_pictures_one_latent_wide_are_exact():
-    """With a side of 1, a tensor is contiguous in several memory formats."""
+def test_strips_are_exact_for_frames_one_latent_high_or_wide():
+    """With a height or width of 1, a tensor is contiguous in several memory formats."""
     vae = CausalVAE(SMALL).requires_grad_(False)
     ratio = vae.config.spatial_compression_ratio
     for height, width in [(ratio, ratio), (ratio, 3 * ratio), (3 * ratio, ratio)]:
         video = torch.randn(1, 3, 1, height, width)
         with torch.enable_grad():
-            expected = vae.encode(video).mean
-            decoded = vae.decode(expected)
-        found = vae.encode(video, strips=2).mean
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(vae.decode(expected, strips=2), decoded, rtol=1e-4, atol=1e-5)
+            latents = vae.encode(video).mean
+            decoded = vae.decode(latents)
+        torch.testing.assert_close(vae.encode(video, strips=2).mean, latents, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vae.decode(latents, strips=2), decoded, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_strips_and_offloading_reduce_peak_memory():
-    """With the proportions of the official widths, and 17 frames, so that there is a second chunk."""
+    """With the proportions of the official widths, and 17 frames, which are two chunks."""
     vae = CausalVAE(
         VAEConfig(block_out_channels=(16, 32, 32, 64), norm_num_groups=8, layers_per_block=2)
     ).requires_grad_(False)
     latents = torch.randn(1, 16, 5, 6, 4)
 
-    def peak(**options) -> int:
-        with PeakMemory(latents, *vae.parameters(), device="cpu") as live:
-            if options:
-                vae.decode(latents, **options)
-            else:
-                with torch.enable_grad():  # the forward pass with gradients
-                    vae.decode(latents)
-        return live.peak
+    def peak(*, gradients: bool = False, **options) -> int:
+        with PeakMemory(latents, *vae.parameters(), device="cpu") as memory, torch.set_grad_enabled(gradients):
+            vae.decode(latents, **options)
+        return memory.peak
 
-    layer_by_layer, one, six, offloaded = peak(), peak(strips=1), peak(strips=6), peak(strips=6, offload=True)
-    assert one <= 0.9 * layer_by_layer
-    assert six <= 0.65 * layer_by_layer
-    assert offloaded <= 0.45 * layer_by_layer
+    with_gradients = peak(gradients=True)
+    assert peak(strips=1) <= 0.9 * with_gradients
+    assert peak(strips=6) <= 0.65 * with_gradients
+    assert peak(strips=6, offload=True) <= 0.45 * with_gradients
 
 
-def test_invalid_strips_are_rejected():
+def test_less_than_one_strip_and_strips_with_gradients_are_rejected():
     vae = CausalVAE(SMALL)
     ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
     with torch.no_grad(), pytest.raises(UserError, match="strips=0"):

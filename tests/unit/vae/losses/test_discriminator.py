@@ -20,7 +20,7 @@ def discriminator() -> Discriminator:
     return net
 
 
-def test_images_and_clips_get_a_logit_for_each_patch(discriminator):
+def test_images_and_clips_get_one_logit_per_patch(discriminator):
     for num_frames, num_latents in ((1, 1), (5, 2), (9, 3), (17, 5)):
         assert discriminator(torch.randn(2, 3, num_frames, 16, 24)).shape == (2, 1, num_latents, 2, 3)
 
@@ -36,7 +36,7 @@ def test_logits_are_causal_and_independent_of_the_batch(discriminator):
     torch.testing.assert_close(discriminator(video[:1]), before[:1])
 
 
-def test_chunks_with_a_streaming_cache_equal_one_call(discriminator):
+def test_chunks_with_a_streaming_cache_equal_a_single_call(discriminator):
     video, conv_cache, parts = torch.randn(1, 3, 13, 16, 16), StreamingCache(), []
     for number, chunk in enumerate(video.split([5, 4, 4], dim=2), start=1):
         parts.append(discriminator(chunk, conv_cache))
@@ -44,45 +44,44 @@ def test_chunks_with_a_streaming_cache_equal_one_call(discriminator):
     torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
 
 
-def test_initial_logits_are_near_the_hinge_margin(discriminator):
+def test_initial_logits_are_near_the_hinge_margin():
     net = Discriminator(DiscriminatorConfig(width=8))
     init_weights(net, torch.Generator().manual_seed(0))
     assert 0.05 < net(torch.rand(2, 3, 9, 32, 32) * 2 - 1).std() < 2.0
 
 
-def test_hinge_losses():
+def test_hinge_losses_equal_their_definitions():
     real, fake = torch.tensor([2.0, 0.0]).view(2, 1, 1, 1, 1), torch.tensor([-3.0, 0.5]).view(2, 1, 1, 1, 1)
     assert hinge_loss(real, fake).item() == (0.5 + 0.75) / 2
     assert generator_loss(fake).item() == 1.25
 
 
-def test_learns_to_separate_sharp_from_blurred(discriminator):
+def test_discriminator_learns_to_separate_sharp_from_blurred_clips():
     generator = torch.Generator().manual_seed(0)
     net = Discriminator(DiscriminatorConfig(width=4))
     init_weights(net, generator)
-    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     for _ in range(30):
         sharp = torch.randn(4, 3, 5, 16, 16, generator=generator)
         blurred = nn.functional.avg_pool3d(sharp, (1, 3, 3), stride=1, padding=(0, 1, 1))
         loss = hinge_loss(net(sharp), net(blurred))
-        adam.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        adam.step()
+        optimizer.step()
     assert loss.item() < 0.3
 
 
-@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-def test_adaptive_weight_equalizes_gradient_norms(size):
-    """For any magnitude of the adversarial gradient, up to the maximum weight."""
+@pytest.mark.parametrize("magnitude", [1e-6, 1.0, 1e6])
+def test_adaptive_weight_equalizes_gradient_norms_up_to_its_maximum(magnitude):
     layer, x = nn.Conv3d(4, 3, 1), torch.randn(1, 4, 2, 3, 3)
     reconstruction = layer(x)
-    reconstruction_grad, adversarial = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * size
-    weight = adaptive_weight(reconstruction, layer.weight, reconstruction_grad, adversarial)
+    reconstruction_grad, gan_grad = torch.randn_like(reconstruction), torch.randn_like(reconstruction) * magnitude
+    weight = adaptive_weight(reconstruction, layer.weight, reconstruction_grad, gan_grad)
     norms = [
         torch.autograd.grad(reconstruction, layer.weight, gradient, retain_graph=True)[0].norm().item()
-        for gradient in (reconstruction_grad, weight * adversarial)
+        for gradient in (reconstruction_grad, weight * gan_grad)
     ]
-    if size >= 1:
+    if magnitude >= 1:
         assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     else:
         assert weight.item() == pytest.approx(1e4, rel=0.1)
