@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -108,3 +109,12 @@ class Signal(Protocol):
         image. It raises `UserError` for a clip that cannot be measured; any other exception is retried.
         """
         ...
+
+
+def missing_packages(extra: str, *modules: str) -> list[str]:
+    """Return a remedy for each of these modules that is not installed; `extra` is the extra that installs it."""
+    return [
+        f"{module} is not installed: pip install 'cogvideox[{extra}]'"
+        for module in modules
+        if find_spec(module) is None
+    ]

@@ -2,9 +2,15 @@
 
 from typing import Any
 
+from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
+from cogvideox.curation.signals.picture import Picture
+from cogvideox.curation.signals.stillness import Stillness
 
 SIGNALS: dict[str, type[Any]] = {
+    "motion": Motion,
     "phash": PerceptualHash,
+    "picture": Picture,
+    "stillness": Stillness,
 }
 """Classes of signals; their fields are the parameters that a recipe may set."""

@@ -1,0 +1,113 @@
+"""Clips in which time does not pass: frozen frames, and stills that are shown with a slow zoom.
+
+Allegro and others drop clips whose frames hardly change; the paper calls it lack of motion connectivity (Section 3.4).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
+from cogvideox.curation.stage import Column, Value
+
+
+@dataclass(frozen=True)
+class Stillness:
+    """Frozen frames and change of structure. See `signals.base.Signal`.
+
+    Attributes:
+        longest_side: of the frames, in pixels.
+        frozen_difference: two frames are equal if no block of 16x16 pixels differs by more than this (of 255) on
+            average.
+        change_fps: rate of the frames whose structure is compared.
+    """
+
+    name: ClassVar[str] = "stillness"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("stillness.frozen_share", "float", "Share of the time at which the frame stays the same.", "", 0.0, 1.0),
+        Column("stillness.longest_freeze", "float", "Longest time for which the frame stays the same.", "s", 0.0),
+        Column("stillness.change", "float", "Mean of 1 - SSIM between frames half a second apart.", "", 0.0, 2.0),
+        Column("stillness.largest_change", "float", "Largest 1 - SSIM between such frames.", "", 0.0, 2.0),
+    )
+    memory: ClassVar[int] = 100 * 2**20
+    cost: ClassVar[float] = 0.02
+
+    longest_side: int = 256
+    frozen_difference: float = 1.0
+    change_fps: float = 2.0
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        return (
+            Sampling(longest_side=self.longest_side),
+            Sampling(fps=self.change_fps, longest_side=self.longest_side),
+        )
+
+    def missing(self) -> list[str]:
+        return missing_packages("curate", "cv2")
+
+    def weights(self) -> str:
+        return ""
+
+    def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        return self.measure
+
+    def measure(self, clip: ClipInput) -> dict[str, Value]:
+        """Return the columns; None for a clip of one frame."""
+        every, spaced = clip.frames
+        if len(every.frames) < 2:
+            return dict.fromkeys(column.name for column in self.columns)
+        pairs = zip(every.frames, every.frames[1:], strict=False)
+        frozen = np.array([block_difference(before, after) <= self.frozen_difference for before, after in pairs])
+        share, longest = frozen_time(frozen, np.diff(every.times))
+        changes = [1.0 - ssim(a, b) for a, b in zip(spaced.frames, spaced.frames[1:], strict=False)]
+        return {
+            "stillness.frozen_share": share,
+            "stillness.longest_freeze": longest,
+            "stillness.change": float(np.mean(changes)) if changes else None,
+            "stillness.largest_change": float(np.max(changes)) if changes else None,
+        }
+
+
+def frozen_time(frozen: np.ndarray, seconds: Float64[np.ndarray, " t"]) -> tuple[float, float]:
+    """Return the share of time that is frozen, and the longest frozen stretch in seconds.
+
+    Args:
+        frozen: whether each frame is repeated by the next.
+        seconds: from each frame to the next.
+    """
+    longest = current = 0.0
+    for still, duration in zip(frozen, seconds, strict=True):
+        current = current + float(duration) if still else 0.0
+        longest = max(longest, current)
+    return float(seconds[frozen].sum() / seconds.sum()), longest
+
+
+def block_difference(before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Return the largest mean difference of a block of 16x16 pixels, of 255."""
+    import cv2
+
+    difference = cv2.absdiff(before, after).max(-1)
+    blocks = (max(1, difference.shape[1] // 16), max(1, difference.shape[0] // 16))
+    return float(cv2.resize(difference.astype(np.float32), blocks, interpolation=cv2.INTER_AREA).max())
+
+
+def ssim(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Return the mean structural similarity of the brightness of two frames (Wang et al. 2004), -1 to 1."""
+    import cv2
+
+    a, b = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float64) for frame in (first, second))
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(values, (11, 11), 1.5)
+
+    mean_a, mean_b = smooth(a), smooth(b)
+    variance_a, variance_b = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2
+    covariance = smooth(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((similarity / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean())
