@@ -22,7 +22,7 @@ def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> Float32[np.ndarray, "p
 
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    flows = [search.calc(before, after, None) for before, after in pairwise(gray)]
+    flows = [search.calc(before, after, np.zeros((*before.shape, 2), np.float32)) for before, after in pairwise(gray)]
     return np.stack(flows) if flows else np.empty((0, *frames.shape[1:3], 2), np.float32)
 
 

@@ -4,6 +4,7 @@ No weights; each value is the median over a few frames. Values depend on the con
 trained filter rather than filters of their own.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -66,8 +67,8 @@ class Picture:
         values: dict[str, Value] = {
             f"picture.{name}": float(np.median([frame[name] for frame in measured])) for name in measured[0]
         }
-        rate = [clip.row.get(name) for name in ("bit_rate", "fps", "width", "height")]
-        values["picture.bits_per_pixel"] = rate[0] / (rate[1] * rate[2] * rate[3]) if all(rate) else None
+        bit_rate, *rates = (clip.row.get(name) for name in ("bit_rate", "fps", "width", "height"))
+        values["picture.bits_per_pixel"] = bit_rate / math.prod(rates) if bit_rate and all(rates) else None
         return values
 
 

@@ -59,6 +59,7 @@ def screen_recording(
     desktop = Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(40, 140, 3)))
     draw = ImageDraw.Draw(desktop)
     draw.rectangle((0, height - height // 16, width, height), fill=(45, 45, 50))
+    left, top = 0.0, 0.0
     for _ in range(int(rng.integers(1, 3))):
         left, top = rng.uniform(0.02, 0.3) * width, rng.uniform(0.02, 0.2) * height
         right, bottom = left + rng.uniform(0.5, 0.65) * width, top + rng.uniform(0.55, 0.68) * height
