@@ -4,7 +4,6 @@ No weights; each value is the median over a few frames. Values depend on the con
 trained filter rather than filters of their own.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -67,8 +66,9 @@ class Picture:
         values: dict[str, Value] = {
             f"picture.{name}": float(np.median([frame[name] for frame in measured])) for name in measured[0]
         }
-        bit_rate, *rates = (clip.row.get(name) for name in ("bit_rate", "fps", "width", "height"))
-        values["picture.bits_per_pixel"] = bit_rate / math.prod(rates) if bit_rate and all(rates) else None
+        bit_rate, fps, width, height = (clip.row.get(name) or 0 for name in ("bit_rate", "fps", "width", "height"))
+        pixels_per_second = fps * width * height
+        values["picture.bits_per_pixel"] = bit_rate / pixels_per_second if bit_rate and pixels_per_second else None
         return values
 
 
