@@ -13,6 +13,7 @@ from packaging.version import Version
 
 PURPOSES = {
     "hub": "models from the Hugging Face hub",
+    "heic": "HEIC images, as phones take them",
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
     "curate": "cutting, scoring and labelling raw video",
     "ray": "curation and encoding on a cluster",

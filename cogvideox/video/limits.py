@@ -1,12 +1,34 @@
 """Limits on what a video or an image may claim in its header (`cogvideox.untrusted.LIMITS`)."""
 
-import warnings
+import errno
+import os
+import stat
+import struct
 from pathlib import Path
 
-from PIL import Image
-
 from cogvideox.errors import UserError
-from cogvideox.untrusted import check_limit, limit
+from cogvideox.untrusted import check_limit
+
+FileVersion = tuple[int, ...]
+"""Identifies the content of a file in caches: its inode, size and modification time."""
+
+
+def file_version(path: str | Path) -> FileVersion:
+    """Identify the content of a regular file.
+
+    Raises:
+        UserError: it is a pipe, a device or another special file, which may never end.
+        OSError: there is no such file, or it is a folder.
+    """
+    try:
+        status = Path(path).stat()
+    except ValueError:  # a name that no file system allows
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"cannot read {path}: it is not a regular file but a pipe, a device or a socket")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_pixels(path: str | Path, width: int, height: int) -> None:
@@ -14,24 +36,14 @@ def check_pixels(path: str | Path, width: int, height: int) -> None:
     check_limit("PIXELS", width * height, f"cannot read {path}: its size of {width}x{height} pixels")
 
 
+def check_gif(path: str | Path) -> None:
+    """Raises UserError if a file is a GIF of too many pixels. FFmpeg does not tell its size if it cannot decode it."""
+    with Path(path).open("rb") as file:
+        start = file.read(10)
+    if start[:3] == b"GIF" and len(start) == 10:
+        check_pixels(path, *struct.unpack("<HH", start[6:]))
+
+
 def check_gap(path: str | Path, seconds: float) -> None:
     """Raises UserError if two frames are too far apart."""
     check_limit("FRAME_GAP", seconds, f"cannot read {path}: the gap of {seconds:g} s between two frames")
-
-
-def size_in_header(path: str | Path) -> tuple[int, int]:
-    """Return width and height of an image without decoding it; zeros if the file is not an image.
-
-    Raises:
-        UserError: they are above Pillow's own limit, which is larger than the default of ours.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return image.size
-    except Image.DecompressionBombError:
-        most = limit("PIXELS")
-        raise UserError(
-            f"cannot read {path}: its number of pixels is above the limit of {most:,}; COGVIDEOX_MAX_PIXELS raises it"
-        ) from None
-    except Exception:
-        return 0, 0

@@ -37,7 +37,7 @@ def read_window(window: ClipWindow) -> UInt8[np.ndarray, "t h w 3"]:
         frames, _ = io.read(clip.source, clip.start, clip.end, window.fps, window.num_frames, fit)
     except io.NoFrameError:
         raise UserError(f"it is truncated: it has no frame from {clip.start or 0:g} s on") from None
-    if len(frames) < window.num_frames - FRAME_RATIO:
+    if len(frames) < max(window.num_frames - FRAME_RATIO, min(window.num_frames, FRAME_RATIO + 1)):
         raise UserError(f"it is truncated: it has {len(frames)} of {window.num_frames} frames")
     return frames[: round_down_frame_count(len(frames))]
 

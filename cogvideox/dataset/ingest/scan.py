@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from cogvideox.atomic_io import cannot_read
@@ -14,7 +15,7 @@ from cogvideox.executor.base import Backend
 from cogvideox.executor.job_array import Shard
 from cogvideox.executor.run import run
 from cogvideox.records import Clip
-from cogvideox.untrusted import limit
+from cogvideox.video.limits import FileVersion, file_version
 
 BATCH_SIZE = 16  # files per worker task
 
@@ -102,9 +103,7 @@ class ProbeFiles:
     def _clip(self, entry: FolderEntry) -> Clip:
         from cogvideox.video import io  # importing PyAV is slow
 
-        if not is_file(entry.source):
-            raise UserError("file not found")
-        if entry.source.stat().st_size == 0:
+        if is_file(entry.source) and entry.source.stat().st_size == 0:
             raise UserError("it is empty")
         if self.captions and entry.caption_problem is not None:
             raise UserError(entry.caption_problem)
@@ -113,17 +112,17 @@ class ProbeFiles:
         if self.captions and not entry.caption and entry.source.suffix.lower() not in IMAGES:
             raise UserError("its caption is empty")
         info = io.probe(entry.source)
-        is_image = entry.source.suffix.lower() in IMAGES or info.num_frames == 1
-        if info.seconds > limit("FRAME_GAP"):  # its pieces would be read one by one, until each is rejected
-            io.check_gaps(entry.source, info.seconds)
+        is_image = info.num_frames == 1
         start, end = entry.start, entry.end
         if is_image:
             start = end = None
         elif not 0 <= (start or 0.0) < min(info.seconds, end if end is not None else info.seconds):
             raise UserError(f"it is {info.seconds:g} s long, so the part from {start or 0:g} s to {end} s is empty")
+        else:  # otherwise its windows would be read one by one, until each is rejected
+            io.check_gaps(entry.source, start or 0.0, info.seconds if end is None else end)
         seconds = min(info.seconds, info.seconds if end is None else end) - (start or 0.0)
         return Clip(
-            id=window_id(_file_hash(entry.source), start, end),
+            id=window_id(_file_hash(entry.source, file_version(entry.source)), start, end),
             source=entry.source,
             start=start,
             end=end,
@@ -136,7 +135,8 @@ class ProbeFiles:
         )
 
 
-def _file_hash(path: Path) -> str:
+@lru_cache(maxsize=8)  # a table may have many rows of the same file
+def _file_hash(path: Path, version: FileVersion) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:24]

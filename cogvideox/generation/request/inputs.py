@@ -52,10 +52,10 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], InputSource]:
         from cogvideox.video import io  # importing PyAV is slow, and most requests have no input
 
         return io.read_image(image), source_of_file(image)
-    if hasattr(image, "getexif"):  # a PIL image: apply its rotation, drop transparency and palette
-        from PIL import ImageOps
+    if hasattr(image, "getexif"):  # a PIL image
+        from cogvideox.video.pictures import to_rgb
 
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = to_rgb(image)
     pixels = _to_uint8("image", np.asarray(image), "[h w 3]", 3)
     return pixels, _source_of_pixels(pixels)
 

@@ -87,18 +87,21 @@ def test_frame_gaps_are_limited(tmp_path, monkeypatch, gap):
     with pytest.raises(UserError, match=r"between two frames is above the limit of 60; .*_FRAME_GAP raises it"):
         io.read(path, fps=8.0)
     with pytest.raises(UserError, match=r"above the limit of 60; .*_FRAME_GAP raises it"):
-        io.check_gaps(path, gap + 0.08)
+        io.check_gaps(path)
+    io.check_gaps(path, end=50.0)
+    io.check_gaps(path, start=gap - 50.0)
     assert len(io.read(path, end=0.1, max_frames=1)[0]) == 1  # ends before the gap
     assert len(io.read(path, start=float(gap), fps=8.0)[0]) == 1
     monkeypatch.setenv("COGVIDEOX_MAX_FRAME_GAP", str(gap))
     assert len(io.read(path, fps=8.0, max_frames=20)[0]) == 20
 
 
-def test_frames_that_end_long_before_the_video_are_a_gap(tmp_path):
-    path = write_video(tmp_path / "x.mkv", [0.0, 50.0, 100.0])
-    io.check_gaps(path, 150.0)
+def test_gaps_outside_the_segment_are_no_error(tmp_path):
+    path = write_video(tmp_path / "x.mkv", [0.0, 50.0, 150.0, 150.04])
     with pytest.raises(UserError, match="the gap of 100 s between two frames is above the limit of 60"):
-        io.check_gaps(path, 200.0)
+        io.check_gaps(path)
+    io.check_gaps(path, start=100.0)
+    io.check_gaps(path, end=100.0)
 
 
 def test_video_duration_is_limited(tmp_path, monkeypatch):

@@ -1,0 +1,195 @@
+"""Video files read with FFmpeg: their video stream, when its frames are shown, and decoding from any time on."""
+
+import errno
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from cogvideox.errors import UserError
+from cogvideox.untrusted import limit, reading
+from cogvideox.video import limits
+from cogvideox.video.display import Display, deinterlaced
+from cogvideox.video.timing import TimedFrame, Timeline
+
+FORMATS = (
+    *("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "gif", "mxf", "nut", "ivf", "dv"),
+    *("wav", "mp3", "aac", "flac"),  # for a clear message
+    *("h264", "hevc", "vvc", "obu", "av1", "m4v", "h263", "mjpeg", "yuv4mpegpipe", "rm", "vc1", "gxf", "wtv"),
+)
+"""Containers that are read, by FFmpeg's names. Formats that refer to other files, such as playlists, are not."""
+
+_GENERATE_PTS = 1
+_NO_TIMESTAMPS = 0x80
+_SEEK_MARGINS = (0, 2, 10, 60)  # seconds
+
+
+@contextmanager
+def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and choose its video stream. Errors in the block are raised as `UserError`.
+
+    Args:
+        kind: what the file should be, for messages.
+
+    Raises:
+        UserError: the file is missing, damaged, not a video in one of `FORMATS`, or above a limit.
+    """
+    # Without max_pixels, a small file can make FFmpeg allocate frames of any size.
+    options = {"max_pixels": str(limit("PIXELS"))}
+    confined = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    with reading(path, f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"):
+        limits.file_version(path)
+        try:
+            # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
+            container = av.open(str(Path(path).absolute()), options=options | confined)
+        except av.error.FFmpegError as error:
+            if error.errno == errno.EINVAL:
+                raise ValueError("its container is not supported, or its header is invalid") from error
+            raise _without_path(error) from error
+        with container:
+            # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in another order.
+            container.flags &= ~_GENERATE_PTS
+            stream = _video_stream(path, container, kind)
+            stream.thread_type = "AUTO"
+            stream.codec_context.options = options
+            limits.check_pixels(path, stream.codec_context.width, stream.codec_context.height)
+            try:
+                yield container, stream
+            except av.error.FFmpegError as error:
+                if error.errno == errno.EINVAL:  # the only information FFmpeg provides
+                    limits.check_gif(path)
+                    most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
+                    raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
+                raise _without_path(error) from error
+
+
+def timeline(path: str | Path) -> Timeline:
+    """Return when the frames of a video are shown, from its packets, because headers are often wrong.
+
+    The result is cached. The frames are not decoded, except the first.
+
+    Raises:
+        UserError: the file cannot be read, or has no frames.
+    """
+    with reading(path, "damaged or not a video"):
+        return _timeline(str(path), limits.file_version(path), limit("PIXELS"))
+
+
+def header_rate(stream: VideoStream) -> float:
+    """Return the average frame rate according to the header; 25 if there is none."""
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> Iterator[TimedFrame]:
+    """Yield the frames of a video in the order in which they are shown, from `start` (seconds) or shortly before it."""
+    with open_video(path, kind) as (container, stream):
+        display = Display(path, stream)
+        previous = None
+        step = 1 / header_rate(stream)
+        origin = 0.0
+        if start > 0:
+            origin = _origin(str(path), limits.file_version(path), limit("PIXELS"))[0]
+        for frame in deinterlaced(_decode_from(container, stream, origin, start)):
+            time = _seconds(frame)
+            if previous is None:
+                if start <= 0:
+                    origin = time or 0.0
+                time = origin if time is None else time
+            else:
+                time = previous + step if time is None else max(time, previous)
+                step = time - previous if time > previous else step
+            if frame.duration and frame.time_base:
+                step = float(frame.duration * frame.time_base)
+            previous = time
+            yield TimedFrame(time - origin, step, lambda frame=frame: display.rgb(frame))
+
+
+def _without_path(error: av.error.FFmpegError) -> Exception:
+    """Return an error without the path, which the message contains already."""
+    return error if isinstance(error, OSError) else ValueError(error.strerror)
+
+
+def _video_stream(path: str | Path, container: InputContainer, kind: str) -> VideoStream:
+    """Return the stream that FFmpeg chooses: the largest, preferably a default one, and never a cover picture."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UserError(f"cannot read {path}: it contains no {kind}")
+
+    def rank(stream: VideoStream) -> int:
+        bonus = 5_000_000 if stream.disposition & Disposition.default else 0
+        return stream.codec_context.width * stream.codec_context.height + bonus
+
+    return max(streams, key=rank)
+
+
+@lru_cache(maxsize=8)
+def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeline:
+    origin, exact = _origin(path, version, max_pixels)
+    with open_video(path) as (container, stream):
+        container.flags |= _GENERATE_PTS  # the order does not matter here
+        step = 1 / header_rate(stream)
+        time, end, times, num_packets = -step, -math.inf, [], 0
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            num_packets += 1
+            if packet.is_discard:  # outside the edit list
+                continue
+            stamp = packet.dts if packet.pts is None else packet.pts
+            time = time + step if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
+            if exact and time < origin - 1e-6:  # not decodable, because the file starts between two key frames
+                continue
+            times.append(time)
+            if packet.duration and packet.time_base:
+                end = max(end, time + float(packet.duration * packet.time_base))
+        if not times:
+            raise UserError(f"cannot read {path}: it has no frames")
+        declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
+        if num_packets < declared:
+            raise UserError(f"cannot read {path}: it is truncated, and holds {num_packets} of {declared} frames")
+    latest = sorted(times)[-2:]
+    last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
+    return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step)
+
+
+@lru_cache(maxsize=1024)
+def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> tuple[float, bool]:
+    """Return the timestamp of the first frame that can be decoded, and if it is a presentation timestamp."""
+    with open_video(path) as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise UserError(f"cannot read {path}: it has no frames")
+        return _seconds(frame) or 0.0, frame.pts is not None
+
+
+def _seconds(frame: av.VideoFrame) -> float | None:
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return None if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
+
+
+def _decode_from(
+    container: InputContainer, stream: VideoStream, origin: float, start: float
+) -> Iterator[av.VideoFrame]:
+    """Decode from the key frame at or before `start`, or from the beginning if it cannot be found."""
+    tick = stream.time_base or Fraction(1)
+    if start > 0 and not container.format.flags & _NO_TIMESTAMPS:
+        for margin in _SEEK_MARGINS:
+            if margin >= start:
+                break
+            container.seek(int((origin + start - margin) / tick), stream=stream)
+            frames = container.decode(stream)
+            first = next(frames, None)
+            time = None if first is None else _seconds(first)
+            if first is not None and time is not None and first.key_frame and time <= origin + start:
+                return chain([first], frames)
+    if start > 0:
+        container.seek(0)
+    return container.decode(stream)

@@ -1,0 +1,154 @@
+"""Decoded frames as players show them: deinterlaced, in RGB, with square pixels, upright.
+
+Axes: `h w` height and width in pixels.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.filter
+import numpy as np
+from av.sidedata.sidedata import SideData
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from cogvideox.errors import UserError
+from cogvideox.video import limits, tone_mapping
+
+# Accurate rounding requires the full-chroma flags: on its own it darkens every image by two levels.
+ACCURATE = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+
+_UNSPECIFIED = (0, 2, 3)  # RGB, unspecified and reserved: FFmpeg ignores them for YUV
+_SUPPORTED = (1, 4, 5, 6, 7, 9)
+_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE 2085",
+    12: "derived from the primaries",
+    13: "derived from the primaries, with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2, as Dolby Vision uses it",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+_TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
+
+
+class Display:
+    """Converts the frames of one video to RGB. The size and the orientation of the first frame hold for all."""
+
+    def __init__(self, path: str | Path, stream: VideoStream) -> None:
+        self._path = path
+        self._aspect = stream.sample_aspect_ratio or Fraction(1)
+        self._size: tuple[int, int] | None = None
+        self._matrix = np.eye(2)
+
+    def rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+        """Convert a frame.
+
+        Raises:
+            UserError: its colors are coded in a way that is not supported.
+        """
+        if self._size is None:
+            self._size = frame.height, max(1, round(frame.width * self._aspect))
+            limits.check_pixels(self._path, self._size[1], self._size[0])
+            self._matrix = _display_matrix(frame)
+        check_colors(self._path, frame)
+        transfer = int(frame.color_trc)
+        is_hdr = transfer in tone_mapping.TRANSFERS
+        converted = frame.reformat(
+            width=self._size[1],
+            height=self._size[0],
+            format="rgb48le" if is_hdr else "rgb24",
+            src_colorspace=_matrix_of(frame),
+            src_color_range=frame.color_range,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=ACCURATE,
+        ).to_ndarray()
+        rgb = tone_mapping.to_sdr(converted, transfer, int(frame.color_primaries)) if is_hdr else converted
+        return np.ascontiguousarray(_oriented(rgb, self._matrix))
+
+
+def check_colors(path: str | Path, frame: av.VideoFrame) -> None:
+    """Raise UserError if players would need to know more than FFmpeg to show the colors of a frame."""
+    matrix, transfer = int(frame.colorspace), int(frame.color_trc)
+    if not frame.format.is_rgb and matrix not in _UNSPECIFIED and matrix not in _SUPPORTED:
+        name = _MATRICES.get(matrix, f"number {matrix}")
+        raise UserError(f"cannot read {path}: its color matrix ({name}) is not supported; convert it to BT.709")
+    if transfer in _TRANSFERS:
+        raise UserError(
+            f"cannot read {path}: its transfer characteristic ({_TRANSFERS[transfer]}) is not supported; "
+            "convert it to BT.709"
+        )
+
+
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Deinterlace the frames that are marked as interlaced, with FFmpeg's yadif at the same frame rate."""
+    graph: av.filter.Graph | None = None
+    kind = None
+    for frame in frames:
+        if graph is not None and (frame.width, frame.height, frame.format.name) != kind:
+            yield from _pulled(graph, None)
+            graph = None
+        if graph is None and not frame.interlaced_frame:
+            yield frame
+            continue
+        if graph is None:
+            kind = frame.width, frame.height, frame.format.name
+            graph = _yadif(frame)
+        yield from _pulled(graph, frame)
+    if graph is not None:
+        yield from _pulled(graph, None)
+
+
+def _yadif(frame: av.VideoFrame) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
+    )
+    yadif, sink = graph.add("yadif", "deint=interlaced"), graph.add("buffersink")
+    source.link_to(yadif)
+    yadif.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    graph.push(frame)
+    while True:
+        try:
+            yield graph.vpull()
+        except (BlockingIOError, av.error.EOFError):
+            return
+
+
+def _matrix_of(frame: av.VideoFrame) -> int:
+    """Return the color matrix of a frame; if it is unspecified, the one that players assume for its size."""
+    matrix = int(frame.colorspace)
+    if matrix not in _UNSPECIFIED or frame.format.is_rgb:
+        return matrix
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+
+
+def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
+    """Return the matrix [2 2] that maps a stored position to the displayed one."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, SideData):
+        return np.eye(2)
+    return np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536
+
+
+def _oriented(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Rotate by a multiple of 90 degrees and mirror, whichever is nearest to the display matrix."""
+    (a, b), (c, d) = matrix
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        flip_x, flip_y = a < 0, d < 0
+    else:
+        rgb = rgb.swapaxes(0, 1)
+        flip_x, flip_y = c < 0, b < 0
+    return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]

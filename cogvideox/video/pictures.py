@@ -1,0 +1,186 @@
+"""Still images and animated PNG, WebP and AVIF, read with Pillow: upright, in 8-bit RGB. GIF is read as a video.
+
+Axes: `h w` height and width in pixels.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from cogvideox.errors import UserError
+from cogvideox.untrusted import limit, reading
+from cogvideox.video import limits
+from cogvideox.video.timing import TimedFrame, Timeline
+
+Frame = UInt8[np.ndarray, "h w 3"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI")
+"""Formats that are read, by Pillow's names. HEIF needs the package pi-heif."""
+
+_ANIMATED = ("PNG", "WEBP", "AVIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_OPEN = threading.Lock()  # Pillow's limit is a global variable
+
+
+def is_picture(path: str | Path) -> bool:
+    """Return True if the file, by its content, is an image in one of `FORMATS`; a GIF counts as a video.
+
+    Raises:
+        UserError: the file cannot be read, or is HEIF and the package to read it is missing.
+    """
+    with reading(path, "damaged or not an image"):
+        return _is_picture(str(path), limits.file_version(path))
+
+
+@lru_cache(maxsize=1024)
+def _is_picture(path: str, version: limits.FileVersion) -> bool:
+    return _pillow_open(path) is not None
+
+
+def read_picture(path: str | Path) -> Frame:
+    """Read an image, or the first frame of an animation.
+
+    Raises:
+        UserError: the file is missing, damaged or not an image.
+    """
+    with _opened(path) as image:
+        return to_rgb(image)
+
+
+def picture_size(path: str | Path) -> tuple[int, int, str]:
+    """Return the height and width as displayed, and the name of the format."""
+    with _opened(path) as image:
+        height, width = to_rgb(image).shape[:2]
+        return height, width, (image.format or "").lower()
+
+
+def timeline(path: str | Path) -> Timeline | None:
+    """Return when the frames of an animation are shown; None for a still image."""
+    with reading(path, "a damaged image"):
+        return _timeline(str(path), limits.file_version(path), limit("PIXELS"))
+
+
+@lru_cache(maxsize=8)
+def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeline | None:
+    with _opened(path) as image:
+        if not _is_animated(image):
+            return None
+        spans = [(time, seconds) for time, seconds, _ in _animation(image)]
+    return Timeline.of([time for time, _ in spans], sum(spans[-1]))
+
+
+def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
+    """Yield the frames of an animation; a still image is one frame."""
+    with _opened(path) as image:
+        if _is_animated(image):
+            for time, seconds, pixels in _animation(image):
+                yield TimedFrame(time, seconds, lambda pixels=pixels: pixels)
+        else:
+            pixels = to_rgb(image)
+            yield TimedFrame(0.0, 1 / 25, lambda: pixels)
+
+
+def to_rgb(image: Image.Image) -> Frame:
+    """Return the pixels of an image: upright, 8 bits per channel, without its transparency.
+
+    16-bit pixels are scaled, so that white stays white. Transparent pixels keep the colors stored in them.
+
+    Raises:
+        UserError: the pixels have more than 16 bits.
+    """
+    try:
+        image = ImageOps.exif_transpose(image)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # damaged EXIF data; the pixels may be whole
+        image.load()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise UserError(
+                "cannot read an image with more than 16 bits per channel: save it with 8 or 16 bits per channel"
+            )
+        gray = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, -1)
+    if image.mode in ("La", "RGBa"):  # premultiplied by their opacity
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    with reading(path, "a damaged image"):
+        limits.file_version(path)
+        image = _pillow_open(path)
+        if image is None:
+            raise UserError(f"cannot read {path}: it is damaged or not an image")
+        with image:
+            limits.check_pixels(path, *image.size)
+            try:
+                if image.format == "PNG":
+                    _check_checksums(path)
+                yield image
+            except UserError as error:
+                raise UserError(f"cannot read {path}: {str(error).removeprefix('cannot read an image ')}") from error
+            except (OSError, EOFError, SyntaxError) as error:  # Pillow's errors for damaged data
+                raise ValueError(str(error)) from error
+
+
+def _pillow_open(path: str | Path) -> Image.Image | None:
+    """Open an image if it is in one of `FORMATS`; our limit on its size applies, not Pillow's."""
+    with _OPEN, warnings.catch_warnings(action="ignore"):
+        Image.init()
+        _register_heif(path)
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+        except Image.UnidentifiedImageError:
+            return None
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
+
+
+def _register_heif(path: str | Path) -> None:
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        try:
+            from pi_heif import register_heif_opener
+        except ImportError:
+            raise UserError(
+                f"cannot read {path}: HEIC images need the package pi-heif: install cogvideox[heic], or convert to JPEG"
+            ) from None
+        register_heif_opener(thumbnails=False)
+
+
+def _check_checksums(path: str | Path) -> None:
+    with _OPEN, warnings.catch_warnings(action="ignore"):
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            Image.open(path, formats=("PNG",)).verify()
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
+
+
+def _is_animated(image: Image.Image) -> bool:
+    return image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1
+
+
+def _animation(image: Image.Image) -> Iterator[tuple[float, float, Frame]]:
+    """Yield the time, the duration and the pixels of each frame."""
+    first = 1 if getattr(image, "default_image", False) else 0  # shown only where animations are not supported
+    time = 0.0
+    for number in range(first, getattr(image, "n_frames", 1)):
+        image.seek(number)
+        pixels = to_rgb(image)
+        milliseconds = image.info.get("duration") or 0
+        seconds = milliseconds / 1000 if milliseconds > 10 else 0.1  # as browsers do
+        yield time, seconds, pixels
+        time += seconds
