@@ -4,17 +4,17 @@
 #   make toybox-model  train the shipped model from scratch and score it; after an interruption, run it again to continue.
 #                      SECONDS_PER_PIECE=500 stops after this time, RUNS= sets the folder, VAE_OVERRIDES= and OVERRIDES=
 #                      change settings of the recipes
-#   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage from Python 3.12 on
+#   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage on Python 3.12 and newer
 #   make test-long     slow tests: documentation, several processes, long runs
 #   make test-gpu      tests that need a GPU
 #   make gpu-check     check and measure one GPU in ten minutes; OUT=DIR sets the folder of the report. Installs nothing:
 #                      without .venv, GPU_PYTHON=python3 needs PyTorch (docs/benchmarks.md)
-#   make fuzz          read damaged files of every kind; N=10000 sets the number of cases, SEED= chooses others
+#   make fuzz          fuzz all commands with damaged files; N=10000 sets the number of cases, SEED=1 the random seed
 #   make coverage      quick tests with line coverage, on any Python version
-#   make check         style, types, layers, and what must work without extras
+#   make check         style, types, import layers, and an installation without extras
 #   make docs          build the documentation site in build/docs; broken links are errors
-#   make dist          build sdist and wheel in dist, install the wheel into an empty environment and generate a video
-#   make setup         install everything that the targets above need
+#   make dist          build sdist and wheel in dist, install the wheel into a new environment and generate a video
+#   make setup         install everything that these targets need
 #   make format        format the code
 #   make clean         delete .venv and all build outputs
 
@@ -72,7 +72,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 
 demo: $(VENV)/.base
 	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet
-	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all frames as one picture: $${out%.*}-sheet.png"
+	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all frames in one image: $${out%.*}-sheet.png"
 
 # The tool exits with 75 if it was stopped and saved; make then exits with 2, as for every failed target.
 toybox-model: $(VENV)/.base
@@ -92,7 +92,7 @@ coverage: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	$(PYTEST) -m 'slow and not gpu' --durations=10 tests
 
-# One thread a process, because the cases are forked.
+# One thread per process, because the cases are forked.
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.hostile.test_fuzz $(N) --seed $(SEED) --jobs $(JOBS)
 
@@ -121,7 +121,7 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/$(SCRIPTS)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt dist/*.whl
 	cd "$$(mktemp -d)" && "$(CURDIR)/$(WHEEL_VENV)/$(SCRIPTS)/cogvideox" generate -o wheel.mp4 && test -s wheel.mp4
-	@echo "The wheel generates a video when installed alone:" dist/*.whl
+	@echo "Installed the wheel into a new environment and generated a video with it:" dist/*.whl
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix --exit-zero --quiet .
