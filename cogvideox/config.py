@@ -19,7 +19,8 @@ import yaml
 
 from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
-from cogvideox.untrusted import parse_json, parse_yaml, reading, unique_keys
+from cogvideox.text_encoding import dump_json
+from cogvideox.untrusted import parse_json, parse_yaml, read_text, reading, unique_keys
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def read_data(path: str | Path) -> Any:
     path = Path(path)
     is_json = path.suffix == ".json"
     with reading(path, f"not {'JSON' if is_json else 'YAML'} with settings"):
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         return parse_json(text, unique_keys) if is_json else parse_yaml(text)
 
 
@@ -77,7 +78,7 @@ def save(obj: Any, path: str | Path) -> None:
     """
     data = to_dict(obj)
     if Path(path).suffix == ".json":
-        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        text = dump_json(data) + "\n"
     else:
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     write_text(path, text)

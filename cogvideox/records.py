@@ -1,6 +1,5 @@
 """Record types shared between packages: `Clip`, `LatentSample`, `PackedBatch`, `Video`, `Score`."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from jaxtyping import BFloat16, Float, Float32, Int, UInt8
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
+from cogvideox.text_encoding import dump_json
+from cogvideox.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,7 +158,7 @@ class Video:
             )
         check_sidecar(path, self.metadata)
         with atomic_write(sidecar) as temporary:
-            temporary.write_text(json.dumps(self.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(dump_json(self.metadata) + "\n", encoding="utf-8")
             io.write(path, self.frames, self.fps)
 
     @classmethod
@@ -188,7 +189,7 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
     """
     sidecar = video.with_suffix(".json")
     try:
-        keys = json.loads(sidecar.read_text(encoding="utf-8")).keys()
+        keys = parse_json(read_text(sidecar)).keys()
         ours = 2 * len(keys & set(names)) >= len(keys)
     except (PermissionError, ValueError, AttributeError):
         ours = False

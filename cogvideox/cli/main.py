@@ -5,6 +5,7 @@ imports heavy libraries only after parsing its arguments, so that `--help` is fa
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 (user error) or 130 (Ctrl-C)."""
+    _escape_unprintable()
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
@@ -59,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # raised by argparse for --help and --version
         return exit.code if isinstance(exit.code, int) else DONE
     return DONE
+
+
+def _escape_unprintable() -> None:
+    """Escape what the encoding of stdout and stderr cannot express, such as file names that are not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> None:

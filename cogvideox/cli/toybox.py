@@ -1,6 +1,5 @@
 """`cogvideox toybox [FACT=WORD ...]`: render scenes of the built-in toy world, caption them, or judge a video."""
 
-import json
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.grammar import FACTS, Scene
+from cogvideox.untrusted import parse_json, read_text
 
 FACT_NAMES = FACTS["full"]
 MIN_SIDE = 16
@@ -190,10 +190,10 @@ def _find_prompt(path: Path) -> str:
         raise UserError(f"there is no video {path}")
     sidecar = path.with_suffix(".json")
     try:
-        return str(json.loads(sidecar.read_text(encoding="utf-8"))["prompt"])
+        return str(parse_json(read_text(sidecar))["prompt"])
     except (OSError, ValueError, LookupError, TypeError):
         try:
-            return path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+            return read_text(path.with_suffix(".txt")).strip()
         except (OSError, ValueError):
             raise UserError(f"there is no prompt beside {path}: give it with --prompt") from None
 

@@ -20,7 +20,7 @@ from cogvideox.formatting import abbreviate
 from cogvideox.pretrained.model_settings import ModelSettings, official_settings
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.untrusted import parse_json, reading
+from cogvideox.untrusted import parse_json, read_text, reading
 from cogvideox.vae.config import VAEConfig
 
 INDEX_FILE = "model_index.json"
@@ -205,7 +205,7 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise UserError(f"the model folder is incomplete: {file} is missing")
     with reading(file, "damaged or not JSON"):
-        data = parse_json(file.read_text(encoding="utf-8"))
+        data = parse_json(read_text(file))
     if not isinstance(data, dict):
         raise UserError(f"cannot read {file}: it contains a {type(data).__name__} instead of a JSON object")
     return data

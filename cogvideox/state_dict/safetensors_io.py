@@ -16,7 +16,7 @@ from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile, TensorReader, meta_tensors
-from cogvideox.untrusted import parse_json, reading
+from cogvideox.untrusted import parse_json, read_text, reading
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
@@ -155,7 +155,7 @@ def open_index(index: Path, open_shard: Callable[[Path], LazyStateDict] | None =
         UserError: it is not an index, a shard is missing, damaged or not in the same folder, or lacks a tensor.
     """
     with reading(index, "not an index of weights"):
-        weight_map: dict[str, str] = parse_json(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map: dict[str, str] = parse_json(read_text(index))["weight_map"]
         names = sorted(set(weight_map.values()))
         if outside := [name for name in names if "/" in name or "\\" in name]:
             raise UserError(

@@ -22,7 +22,7 @@ from torch import Tensor
 from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
 from cogvideox.text import normalization, sentencepiece_model
-from cogvideox.untrusted import parse_json, reading
+from cogvideox.untrusted import parse_json, read_text, reading
 
 # The same in every T5 vocabulary.
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -173,7 +173,7 @@ def _sentinels(number: int) -> list[sentencepiece_model.Piece]:
 
 def _load(path: Path) -> dict[str, Any]:
     with reading(path, "damaged or not JSON"):
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object")
     return content

@@ -31,7 +31,7 @@ from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
-from cogvideox.untrusted import parse_json, reading
+from cogvideox.untrusted import parse_json, read_text, reading
 
 _TENSOR_FILE = "tensors.safetensors"
 _NAME = re.compile(r"step-(\d{8,18})", re.ASCII)
@@ -182,7 +182,7 @@ def _read_document(source: Path) -> tuple[dict[str, Any], dict[str, int] | list[
         The state tree of each part, and the checksum of each file (only a list of names if it has no checksums).
     """
     with _reading(source):
-        text = (source / "state.json").read_text(encoding="utf-8")
+        text = read_text(source / "state.json")
         document = parse_json(text)
         check_json_checksum(text, document)
         files = document.get("files", [_TENSOR_FILE])

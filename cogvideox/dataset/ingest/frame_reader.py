@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, round_down_frame_count
+from cogvideox.text_encoding import printable
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
@@ -70,5 +71,5 @@ def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w
         shown.append(windows[index])
     if not cells:
         raise UserError("cannot make a preview sheet: no clip can be read")
-    labels = [f"{window.clip.source.name}: {window.clip.caption}" for window in shown]
+    labels = [printable(f"{window.clip.source.name}: {window.clip.caption}") for window in shown]
     return side_by_side(np.stack(cells), columns=2, labels=labels), shown

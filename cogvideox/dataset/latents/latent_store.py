@@ -34,6 +34,7 @@ from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
+from cogvideox.text_encoding import is_unicode, printable
 from cogvideox.untrusted import check_lfs_pointer, reading
 
 INDEX = "index.parquet"
@@ -239,8 +240,8 @@ def write_index(path: Path, settings: StoreSettings, rows: Iterable[IndexRow]) -
 
 
 def _storable(value: Any) -> Any:
-    """Replace characters that UTF-8 cannot encode, which file names and captions may contain."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    """Escape bytes of file names that are not valid UTF-8."""
+    return value if not isinstance(value, str) or is_unicode(value) else printable(value)
 
 
 def read_settings(path: Path) -> StoreSettings:

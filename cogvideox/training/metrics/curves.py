@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvideox.errors import UserError
+from cogvideox.text_encoding import split_lines
 from cogvideox.training.metrics.charts import COLORS, Curve, Point, chart, draw, legend
-from cogvideox.untrusted import check_limit, reading
+from cogvideox.untrusted import check_limit, read_text, reading
 
 FIRST_PANELS = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
 """Metrics whose panels come first, in this order; all others follow by name."""
@@ -50,7 +51,7 @@ class Run:
         if not file.exists():
             raise UserError(f"{folder} is not the folder of a training run: it has no metrics.jsonl")
         with reading(file, "not written by a training run"):
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = split_lines(read_text(file, "TABLE_BYTES"))
             for number, line in enumerate(lines, start=1):
                 try:
                     values = json.loads(line)

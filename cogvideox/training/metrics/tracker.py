@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
+from cogvideox.untrusted import read_bytes
 
 Scalar = float | int | Tensor
 
@@ -158,13 +159,17 @@ class Tracker:
     def _drop_after(self, start: int) -> None:
         """Drop the lines of steps after `start`."""
         kept = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
+        for line in _read_lines(self.path):
             try:
                 if json.loads(line)["step"] <= start:
                     kept.append(line)
             except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete line of a killed run
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
+
+
+def _read_lines(path: Path) -> list[str]:
+    return read_bytes(path, "TABLE_BYTES").decode("utf-8", "replace").splitlines() if path.exists() else []
 
 
 def heartbeat_line(step: int, num_steps: int, means: Mapping[str, float | int]) -> str:

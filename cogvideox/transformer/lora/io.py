@@ -22,7 +22,7 @@ from cogvideox.transformer.lora.key_formats import guess_contents, is_base_weigh
 from cogvideox.transformer.lora.layers import Factors
 from cogvideox.transformer.lora.locate import resolve_lora_file
 from cogvideox.transformer.lora.peft_alphas import PeftAlphas
-from cogvideox.untrusted import parse_json, reading
+from cogvideox.untrusted import parse_json, read_text, reading
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # in diffusers: peft's configuration, keys prefixed with the component
 
@@ -174,7 +174,7 @@ def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
     config_file = path.with_name("adapter_config.json")
     if text is None and path.name.startswith("adapter_model") and config_file.is_file():
-        text = config_file.read_text(encoding="utf-8")
+        text = read_text(config_file)
     try:
         config = parse_json(text) if text else {}
         if not isinstance(config, dict):
