@@ -14,7 +14,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     """Return the device with this name; "auto" selects CUDA if there is a GPU, otherwise the CPU.
 
     Raises:
-        UserError: there is no such device; the message lists the available ones.
+        UserError: the device is not available; the message lists the available ones.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,16 +51,16 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Use deterministic, slower GPU kernels within the context. PyTorch warns about kernels without such a variant."""
+    """Use deterministic, slower GPU kernels within the context. PyTorch warns about operations that have none."""
     # cuBLAS reads this variable on first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    more: Any = torch.utils.deterministic
-    fill = more.fill_uninitialized_memory
+    previous = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    fill_memory = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    more.fill_uninitialized_memory = False  # slow, and only useful for debugging
+    settings.fill_uninitialized_memory = False  # slow, and only useful for debugging
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        more.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(previous[0], warn_only=previous[1])
+        settings.fill_uninitialized_memory = fill_memory

@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is an out-of-memory error. On a CPU, torch raises a plain RuntimeError."""
+    """Return whether an error means that memory ran out. On a CPU, torch raises a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
     messages = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")

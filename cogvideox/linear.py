@@ -32,7 +32,7 @@ def linear(
     gelu: bool = False,
 ) -> Float[Tensor, "*n d_out"]:
     """Compute x @ weight.T + bias, optionally followed by GELU (tanh form)."""
-    if not (_X86 and _plain(x) and _plain(weight)) or torch.is_autocast_enabled("cpu"):
+    if not (_X86 and _is_plain_float32(x) and _is_plain_float32(weight)) or torch.is_autocast_enabled("cpu"):
         out = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
         out = F.linear(x, weight, bias) if torch.compiler.is_compiling() else _Linear.apply(x, weight, bias)
@@ -41,14 +41,14 @@ def linear(
     return F.gelu(out, approximate="tanh") if gelu else out
 
 
-def _plain(x: Tensor) -> bool:
+def _is_plain_float32(x: Tensor) -> bool:
     """Return whether x is a non-empty float32 CPU tensor and not an instance of a tensor subclass."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, nn.Parameter) and x.numel() > 0
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
-    after = ("gelu", [], "tanh") if gelu else ("none", [], "")
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
+    activation = ("gelu", [], "tanh") if gelu else ("none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *activation)
 
 
 @library.custom_op("cogvideox::linear", mutates_args=())

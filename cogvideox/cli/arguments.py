@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             first, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
             if first.startswith("-"):
-                self.error(f"there is no option {first.split('=')[0]}{nearest(first, flags)}")
+                self.error(f"unknown option {first.split('=')[0]}{nearest(first, flags)}")
             self.error(f"unexpected argument {first!r}{self._hint}")
         return known
 
@@ -66,24 +66,24 @@ def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: b
             keywords["dest"] = option.name
         else:
             keywords["nargs"] = "?"
-        target: Any = parser
+        group: Any = parser
         if common_only and not option.common:
             keywords["help"] = argparse.SUPPRESS
         elif not common_only and option.group:
             if option.group not in groups:
                 groups[option.group] = parser.add_argument_group(option.group)
-            target = groups[option.group]
-        target.add_argument(*flags, **keywords)
+            group = groups[option.group]
+        group.add_argument(*flags, **keywords)
 
 
 def parse_options(parser: Parser, options: Mapping[str, Option], arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse arguments with declared options and return the validated values of the given ones.
+    """Parse arguments with declared options, and return the validated values of those that are set.
 
     Raises:
         UserError: unknown flag; value of the wrong type or out of bounds.
     """
-    given = vars(parser.parse(arguments))
-    return {name: parse_value(option, given[name]) for name, option in options.items() if given[name] is not None}
+    texts = vars(parser.parse(arguments))
+    return {name: parse_value(option, texts[name]) for name, option in options.items() if texts[name] is not None}
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -98,7 +98,7 @@ def _flag(name: str) -> str:
 
 def _help(option: Option) -> str:
     """Return the help text, with option names in backticks replaced by flags."""
-    return re.sub(r"`(\w+)`", lambda found: _flag(found[1]), option.help).replace("%", "%%")
+    return re.sub(r"`(\w+)`", lambda match: _flag(match[1]), option.help).replace("%", "%%")
 
 
 def _path(text: str) -> Path:

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> None:
         )
     if options.part is not None and not to_file:
         raise UserError(
-            "--part chooses the network for a single file: leave it out, because a folder gets all networks"
+            "--part chooses the network for a single file: leave it out, because a folder contains all networks"
         )
     if options.max_shard_gb is not None and to_file:
         raise UserError("--max-shard-gb applies to folders: leave it out, because a single file is never split")
@@ -53,8 +53,8 @@ def run(arguments: list[str]) -> None:
     start = time.perf_counter()
     checkpoint = detect_checkpoint(options.source, options.variant)
     if checkpoint.format == "LoRA":
-        given = [name for name in MODEL_OPTIONS if getattr(options, name) is not None]
-        _convert_lora(checkpoint.path, target, dtype, given)
+        model_options = [name for name in MODEL_OPTIONS if getattr(options, name) is not None]
+        _convert_lora(checkpoint.path, target, dtype, model_options)
         return
     plan = plan_conversion(checkpoint, base=options.base, variant=options.variant, dtype=dtype)
     for note in plan.notes:
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
         plan.write_folder(target, max_shard_bytes=round(shard_gb * 1e9))
         if plan.missing:
             missing = ", ".join(plan.missing)
-            print_note(f"{target} is not a complete model: it has no {missing}; --base MODEL takes them from a model")
+            print_note(f"{target} is not a complete model (missing {missing}); --base MODEL adds components of a model")
     for name in names:
         part = plan.components[name]
         print(f"{name}: {part.num_parameters:,} parameters, {format_bytes(part.num_bytes)}, from {part.source.where}")
@@ -106,11 +106,11 @@ def parser() -> Parser:
         "target", nargs="?", type=Path, metavar="TARGET", help="where to write; an existing model is replaced"
     )
     p.add_argument("--dtype", choices=DTYPES, help="dtype of the written weights (default: unchanged)")
-    p.add_argument("--base", metavar="MODEL", help="a model that provides the components that SOURCE lacks")
+    p.add_argument("--base", metavar="MODEL", help="a model from which to take components that are missing in SOURCE")
     p.add_argument(
         "--variant",
         choices=get_args(Variant),
-        help="the official model that SOURCE is like, if its tensors do not show it",
+        help="the official model with the architecture of SOURCE, if its tensors do not show it",
     )
     p.add_argument(
         "--part",

@@ -29,31 +29,32 @@ _CHECKOUT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 @dataclass(frozen=True)
 class Library:
-    """A required library and its installed version, None if it is not installed."""
+    """A required library, its version specifier, and the installed version; None if it is not installed."""
 
     name: str
     wanted: str
     version: str | None
 
     @property
-    def fits(self) -> bool:
+    def is_satisfied(self) -> bool:
         """Whether the installed version satisfies the requirement."""
         # Compare without suffixes: a vendor's 2.11.0a0+build counts as 2.11.0, and 5.0rc1 as 5.0.
         return self.version is not None and Version(self.version).base_version in SpecifierSet(self.wanted)
 
     @property
-    def shortfall(self) -> str:
-        """The unmet requirement for messages: `numpy`, or `numpy>=2 (1.26 is installed)`."""
+    def unmet_requirement(self) -> str:
+        """The requirement, for messages: `numpy`, or `numpy>=2 (1.26 is installed)`."""
         return self.name if self.version is None else f"{self.name}{self.wanted} ({self.version} is installed)"
 
 
 def libraries() -> dict[str, list[Library]]:
-    """Return the required libraries, under "", and those of each extra that adds some.
+    """Return the libraries required by the package, under "", and by each extra.
 
     They are read from `pyproject.toml` in a checkout, otherwise from the metadata of the installed package.
     """
     requirements = _from_checkout() if _CHECKOUT.is_file() else _from_installation()
-    return {extra: found for extra, lines in requirements.items() if (found := _look_up(lines))}
+    installed = {extra: _look_up(lines) for extra, lines in requirements.items()}
+    return {extra: libraries for extra, libraries in installed.items() if libraries}
 
 
 def _from_checkout() -> dict[str, list[str]]:
@@ -62,25 +63,25 @@ def _from_checkout() -> dict[str, list[str]]:
 
 
 def _from_installation() -> dict[str, list[str]]:
-    lines: dict[str, list[str]] = {"": []}
+    requirements: dict[str, list[str]] = {"": []}
     try:
-        requirements = metadata.requires("cogvideox") or []
+        lines = metadata.requires("cogvideox") or []
     except metadata.PackageNotFoundError:  # not installed, for example in a copy of the package folder
         return {}
-    for line in requirements:
+    for line in lines:
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
-        lines.setdefault(extra[1] if extra else "", []).append(line.partition(";")[0])
-    return lines
+        requirements.setdefault(extra[1] if extra else "", []).append(line.partition(";")[0])
+    return requirements
 
 
-def _look_up(lines: Iterable[str]) -> list[Library]:
-    found = []
-    for requirement in map(Requirement, lines):
+def _look_up(requirements: Iterable[str]) -> list[Library]:
+    libraries = []
+    for requirement in map(Requirement, requirements):
         if requirement.name == "cogvideox":  # an extra that includes another extra
             continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             version = None
-        found.append(Library(requirement.name, str(requirement.specifier), version))
-    return found
+        libraries.append(Library(requirement.name, str(requirement.specifier), version))
+    return libraries

@@ -30,12 +30,12 @@ class Finding:
     """The result of one check.
 
     line: human-readable result.
-    facts: values for `--json`.
+    values: entries for `--json`.
     problem: error message; empty if there is no problem.
     """
 
     line: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> None:
 
     problems = [finding.problem for finding in findings.values() if finding.problem is not None]
     if options.json:
-        report = {name: finding.facts for name, finding in findings.items()}
+        report = {name: finding.values for name, finding in findings.items()}
         print(json.dumps({"ok": not problems, "problems": problems, **report, "optional": _extras()}, indent=2))
     else:
         _print_extras()
@@ -92,7 +92,7 @@ def parser() -> Parser:
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:
-    """Run a check. An exception becomes a problem, because finding problems is the purpose of this command."""
+    """Run a check. An exception becomes a reported problem."""
     try:
         return check()
     except Exception as error:
@@ -105,16 +105,16 @@ def _package_folder() -> Path:
 
 
 def _package() -> Finding:
-    facts = {"version": __version__, "path": str(_package_folder())}
-    return Finding(f"{__version__}, in {_package_folder()}", facts)
+    values = {"version": __version__, "path": str(_package_folder())}
+    return Finding(f"{__version__}, in {_package_folder()}", values)
 
 
 def _python() -> Finding:
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
-    facts = {"version": version, "executable": sys.executable, "system": system}
-    old = sys.version_info[:2] < MIN_PYTHON
-    problem = f"Python {version} is older than {'.'.join(map(str, MIN_PYTHON))}" if old else None
-    return Finding(f"{version} on {system}, {sys.executable}", facts, problem)
+    values = {"version": version, "executable": sys.executable, "system": system}
+    is_too_old = sys.version_info[:2] < MIN_PYTHON
+    problem = f"Python {version} is older than {'.'.join(map(str, MIN_PYTHON))}" if is_too_old else None
+    return Finding(f"{version} on {system}, {sys.executable}", values, problem)
 
 
 def _processor() -> Finding:
@@ -123,27 +123,27 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
-    """Report the machine's main memory, or the container's limit."""
+    """Report the main memory of the machine or, if lower, the limit of the container."""
     total, free = main_memory()
     return Finding(f"{_gigabytes(total)}, {_gigabytes(free)} free", {"total_bytes": total, "free_bytes": free})
 
 
 def _disk() -> Finding:
     """Check that the current folder is writable, and report its free space."""
-    here = Path.cwd()
-    facts: dict[str, Any] = {"path": str(here), "free_bytes": shutil.disk_usage(here).free}
+    folder = Path.cwd()
+    values: dict[str, Any] = {"path": str(folder), "free_bytes": shutil.disk_usage(folder).free}
     try:
-        with tempfile.TemporaryFile(dir=here):
-            facts["writable"] = True
+        with tempfile.TemporaryFile(dir=folder):
+            values["writable"] = True
     except OSError:
-        facts["writable"] = False
-    line = f"{_gigabytes(facts['free_bytes'])} free in {here}"
-    return Finding(line + ("" if facts["writable"] else ", which is not writable: use -o with another folder"), facts)
+        values["writable"] = False
+    line = f"{_gigabytes(values['free_bytes'])} free in {folder}"
+    return Finding(line + ("" if values["writable"] else ", which is not writable: use -o with another folder"), values)
 
 
 def _libraries() -> Finding:
     needed = libraries().get("", [])
-    missing = [library.shortfall for library in needed if not library.fits]
+    missing = [library.unmet_requirement for library in needed if not library.is_satisfied]
     line = ", ".join(f"{library.name} {library.version or '(missing)'}" for library in needed) or "unknown"
     problem = f"install {', '.join(missing)} (`pip install cogvideox` installs all requirements)" if missing else None
     return Finding(line, {library.name: library.version for library in needed}, problem)
@@ -157,8 +157,8 @@ def _torch() -> Finding:
         return Finding(f"cannot be imported: {reason}", {"error": reason}, f"torch cannot be imported ({reason})")
     cuda = torch.version.cuda or torch.version.hip
     threads = torch.get_num_threads()
-    facts = {"version": torch.__version__, "cuda": cuda, "num_threads": threads}
-    return Finding(f"{torch.__version__}, {threads} thread{'' if threads == 1 else 's'} on the CPU", facts)
+    values = {"version": torch.__version__, "cuda": cuda, "num_threads": threads}
+    return Finding(f"{torch.__version__}, {threads} thread{'' if threads == 1 else 's'} on the CPU", values)
 
 
 def _devices() -> Finding:
@@ -191,9 +191,9 @@ def _video() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.mp4"
         io.write(path, frames, 8.0)
-        again, fps = io.read(path)
-    if again.shape != frames.shape or fps != 8.0:
-        raise UserError(f"a video of 5 frames at 8 fps was written, but read as {len(again)} frames at {fps:g} fps")
+        frames_read, fps = io.read(path)
+    if frames_read.shape != frames.shape or fps != 8.0:
+        raise UserError(f"5 frames at 8 fps were written, but {len(frames_read)} frames at {fps:g} fps were read")
     return Finding("mp4 (H.264), gif and png are supported; a clip was written and read", {"codec": "h264"})
 
 
@@ -209,7 +209,7 @@ def _model() -> Finding:
         models[name] = {"path": str(spec.path), "num_bytes": size}
     if not models:
         raise UserError(
-            f"there is no model in {_package_folder() / 'models'}: the installation is incomplete, install it again"
+            f"no model found in {_package_folder() / 'models'}: the installation is incomplete, so install it again"
         )
     return Finding(
         ", ".join(f"{name} ({m['num_bytes'] / 1e6:.0f} MB)" for name, m in models.items()), {"shipped": models}
@@ -229,23 +229,23 @@ def _generation() -> Finding:
     if video.frames.std() < 1:
         raise UserError(f"the model {shipped_models()[0]} generated a video of a single color on {pipe.device}")
     shape = f"{num_frames} frames of {width}x{height} in {NUM_STEPS} steps on {pipe.device}"
-    took = f"loaded in {seconds['load_seconds']:.1f} s, generated in {seconds['generate_seconds']:.1f} s"
+    times = f"loaded in {seconds['load_seconds']:.1f} s, generated in {seconds['generate_seconds']:.1f} s"
     return Finding(
-        f"{shape}: {took}",
+        f"{shape}: {times}",
         {"model": shipped_models()[0], "device": str(pipe.device), "num_steps": NUM_STEPS, **seconds},
     )
 
 
 def _extras() -> dict[str, Any]:
     report = {}
-    for part, wanted in libraries().items():
-        if part:
-            missing = [library.shortfall for library in wanted if not library.fits]
-            report[part] = {
-                "purpose": PURPOSES.get(part, ""),
+    for extra, requirements in libraries().items():
+        if extra:
+            missing = [library.unmet_requirement for library in requirements if not library.is_satisfied]
+            report[extra] = {
+                "purpose": PURPOSES.get(extra, ""),
                 "installed": not missing,
                 "missing": missing,
-                "libraries": [asdict(library) for library in wanted],
+                "libraries": [asdict(library) for library in requirements],
             }
     return report
 
@@ -254,10 +254,10 @@ def _print_extras() -> None:
     extras = _extras()
     if extras:
         print("\nextras")
-    for part, facts in extras.items():
-        state = "installed" if facts["installed"] else f"not installed ({', '.join(facts['missing'])})"
-        print(f"  {part:<10}{facts['purpose']}: {state}")
-    if any(not facts["installed"] for facts in extras.values()):
+    for extra, values in extras.items():
+        state = "installed" if values["installed"] else f"not installed ({', '.join(values['missing'])})"
+        print(f"  {extra:<10}{values['purpose']}: {state}")
+    if any(not values["installed"] for values in extras.values()):
         print("  `pip install 'cogvideox[NAME]'` installs an extra")
 
 

@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     if options.folder is None:
         raise UserError("encode needs a FOLDER of videos or images; see `cogvideox encode --help`")
     if options.output is None and options.sheet is None and not options.dry_run:
-        raise UserError("missing -o/--output STORE, the folder for the latents; --dry-run prints a summary without one")
+        raise UserError("missing -o/--output STORE, the folder for the latents; --dry-run only prints a summary")
     if options.sheet is not None and options.sheet.suffix.lower() != ".png":
         raise UserError(f"cannot write {options.sheet}: the name of a contact sheet must end in .png")
     if options.workers < 0:
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> None:
 
 
 def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
-    """Return the format of encoded clips: the given options, with the model's defaults for the rest.
+    """Return the format of encoded clips: the command's options, or the model's defaults where an option is not set.
 
     Raises:
         UserError: invalid value for `ClipFormat`; malformed `--max-size`.
@@ -103,7 +103,7 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
     if options.max_size is not None:
         if height is not None or width is not None:
             raise UserError(
-                "--max-size keeps each clip's aspect ratio, --height and --width set one size for all: use only one"
+                "--max-size keeps each clip's aspect ratio, but --height and --width set one size: use only one of them"
             )
         match = re.fullmatch(r"(\d+)x(\d+)", options.max_size)
         if match is None:
@@ -126,7 +126,7 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
 
 
 class Progress:
-    """Prints progress to stderr at intervals, and at the end of stages that took longer than one interval."""
+    """Print progress to stderr at intervals, and at the end of stages that take longer than one interval."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
@@ -143,7 +143,7 @@ def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:
     from cogvideox.dataset.ingest.frame_reader import contact_sheet
     from cogvideox.records import Video
 
-    sheet, shown = contact_sheet(windows)
+    sheet, sampled_windows = contact_sheet(windows)
     clips = [
         {
             "source": str(window.clip.source),
@@ -153,10 +153,10 @@ def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:
             "width": window.width,
             "caption": window.clip.caption,
         }
-        for window in shown
+        for window in sampled_windows
     ]
     Video(sheet[None], fps=1.0, metadata={"clips": clips}).save(path)
-    print(f"  {path} shows four frames of {len(shown)} clips; {path.with_suffix('.json')} lists them")
+    print(f"  {path} shows four frames of {len(sampled_windows)} clips; {path.with_suffix('.json')} lists them")
 
 
 def parser() -> Parser:
@@ -167,7 +167,9 @@ def parser() -> Parser:
         "Encode videos, images and captions for training. FOLDER has a.mp4 + a.txt, prompts.txt + videos.txt, "
         "videos/ + labels/, metadata.jsonl, .csv or .parquet, or images. Clips that are in STORE are skipped.",
     )
-    p.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="the data, or a table that lists the files")
+    p.add_argument(
+        "folder", nargs="?", type=Path, metavar="FOLDER", help="folder of clips, or a table that lists files"
+    )
     p.add_argument("-o", "--output", type=Path, metavar="STORE", help="the folder for latents and text embeddings")
     p.add_argument(
         "--model",
@@ -210,6 +212,9 @@ def parser() -> Parser:
         "--device", default="auto", metavar="auto|cpu|cuda", help="where to run; auto is CUDA if there is a GPU"
     )
     machine.add_argument(
-        "--dtype", default="auto", metavar="auto|float32|bfloat16|float16", help="precision; auto is float32 on a CPU"
+        "--dtype",
+        default="auto",
+        metavar="auto|float32|bfloat16|float16",
+        help="compute dtype; auto is float32 on a CPU",
     )
     return p

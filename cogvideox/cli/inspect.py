@@ -21,9 +21,9 @@ def run(arguments: list[str]) -> None:
     from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
     checkpoint = detect_checkpoint(options.path)
-    if checkpoint.format == "LoRA" and options.config:
-        raise UserError(f"{checkpoint.path} is a LoRA, which has no config: leave --config out")
     is_lora = checkpoint.format == "LoRA"
+    if is_lora and options.config:
+        raise UserError(f"{checkpoint.path} is a LoRA, which has no config: leave --config out")
     for line in _lora_lines(checkpoint) if is_lora else _model_lines(checkpoint, options.config, options.values):
         print(line)
 
@@ -61,7 +61,7 @@ def _model_lines(checkpoint: "DetectedCheckpoint", with_config: bool, with_value
         if with_values and not mismatches:
             problems += _value_problems(part)
     if checkpoint.folder is not None:
-        problems += _other_problems(checkpoint)
+        problems += _folder_problems(checkpoint)
     elif checkpoint.tokenizer is not None:
         yield f"  {'tokenizer':<13} {checkpoint.tokenizer}"
     yield from (f"problem: {problem}" for problem in problems)
@@ -93,7 +93,7 @@ def _value_problems(part: "Component") -> list[str]:
     return []
 
 
-def _other_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
+def _folder_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
     """List problems of a diffusers folder other than its networks: missing components, unreadable files."""
     from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ def _other_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
     assert checkpoint.folder is not None
     if not (checkpoint.folder / INDEX_FILE).is_file():
         missing = [name for name in WEIGHT_STEMS if name not in checkpoint.components]
-        return [f"not a complete model: there is no {INDEX_FILE}{', no ' if missing else ''}{', no '.join(missing)}"]
+        return [f"not a complete model: missing {', '.join([INDEX_FILE, *missing])}"]
     try:
         read_spec(checkpoint.folder)
         Tokenizer.from_folder(checkpoint.folder / "tokenizer")

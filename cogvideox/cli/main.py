@@ -33,7 +33,7 @@ _MODULES = {"generate": "cogvideox.cli.generate.command"}
 _DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 # Exit statuses. A bug ends with a traceback and Python's exit status 1.
-DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of the pipe has exited (`cogvideox ... | head`), so the buffer cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return SUCCESS
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         return _print_error(f"{error.filename or 'the disk'}: {error.strerror}")
     except SystemExit as exit:  # raised by argparse for --help and --version
-        return exit.code if isinstance(exit.code, int) else DONE
-    return DONE
+        return exit.code if isinstance(exit.code, int) else SUCCESS
+    return SUCCESS
 
 
 def _escape_unprintable() -> None:
@@ -79,9 +79,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif command in COMMANDS:
         import_module(_MODULES.get(command, f"cogvideox.cli.{command}")).run(arguments[1:])
     else:
-        raise UserError(
-            f"there is no command {command!r}{nearest(command, COMMANDS)}; available: {', '.join(COMMANDS)}"
-        )
+        raise UserError(f"unknown command {command!r}{nearest(command, COMMANDS)}; available: {', '.join(COMMANDS)}")
 
 
 def _overview() -> str:

@@ -26,6 +26,7 @@ def run(arguments: list[str]) -> None:
 
 
 def parser() -> Parser:
+    """Return the argument parser."""
     p = Parser(
         "plot",
         "RUN [RUN ...]",

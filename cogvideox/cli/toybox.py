@@ -29,13 +29,13 @@ def run(arguments: list[str]) -> None:
     """Render scenes, print captions or judge a video, depending on the options."""
     options = parser().parse(arguments)
     if options.judge is not None:
-        _check_no_others(options, JUDGE_OPTIONS, "--judge")
+        _reject_options_except(options, JUDGE_OPTIONS, "--judge")
         judge(options.judge, options.prompt)
         return
     if options.prompt is not None:
-        raise UserError("--prompt needs a video to judge: give it with --judge VIDEO")
+        raise UserError("--prompt needs a video to judge: add --judge VIDEO")
     if options.caption:
-        _check_no_others(options, CAPTION_OPTIONS, "--caption")
+        _reject_options_except(options, CAPTION_OPTIONS, "--caption")
     for name, minimum in MINIMUM.items():
         if getattr(options, name) < minimum:
             raise UserError(f"{_flag(name)} {getattr(options, name)} must be {minimum} or more")
@@ -101,7 +101,7 @@ def judge(path: Path, prompt: str | None) -> None:
     """Print, for each fact that the prompt states, its value in the prompt and in the video.
 
     Args:
-        prompt: defaults to the prompt in the JSON or text file beside the video.
+        prompt: defaults to the prompt in the JSON or text file next to the video.
 
     Raises:
         UserError: no prompt; a prompt without facts of the toy world; a video that does not exist or is too small.
@@ -119,7 +119,7 @@ def judge(path: Path, prompt: str | None) -> None:
         raise UserError(f"{path} is {size}: the judge needs a height and width of at least {MIN_SIDE} pixels")
     results = judge_prompt(torch.from_numpy(frames), prompt)
     if not results:
-        raise UserError(f"{prompt!r} states no fact of the toy world; write for example 'a red ball moves left'")
+        raise UserError(f"{prompt!r} states no fact of the toy world: write for example 'a red ball moves left'")
     print(prompt)
     for name, result in results.items():
         verdict = "right" if result.correct else f"wrong: {result.observed or 'unclear'}"
@@ -153,16 +153,16 @@ def parser() -> Parser:
     )
     p.add_argument("--style", default="plain", metavar="short|plain|dense", help="caption style (default: plain)")
     p.add_argument(
-        "--num-frames", type=int, default=17, metavar="N", help="number of frames; 1 renders a picture (default: 17)"
+        "--num-frames", type=int, default=17, metavar="N", help="number of frames; 1 renders an image (default: 17)"
     )
     p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
     p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
     p.add_argument("--fps", type=float, default=16.0, metavar="X", help="frames per second (default: 16)")
-    p.add_argument("--sheet", action="store_true", help="also write all scenes as one picture, toybox-sheet.png")
+    p.add_argument("--sheet", action="store_true", help="also write all scenes as one image, toybox-sheet.png")
     p.add_argument("--caption", action="store_true", help="print captions in every style instead of rendering")
     p.add_argument("--judge", type=Path, metavar="VIDEO", help="judge a video against its prompt instead of rendering")
     p.add_argument(
-        "--prompt", metavar="TEXT", help="for --judge (default: from the JSON or text file beside the video)"
+        "--prompt", metavar="TEXT", help="for --judge (default: from the JSON or text file next to the video)"
     )
     return p
 
@@ -187,7 +187,7 @@ def _sheet(paths: Sequence[Path]) -> Path:
 
 def _find_prompt(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"there is no video {path}")
+        raise UserError(f"cannot read {path}: file not found")
     sidecar = path.with_suffix(".json")
     try:
         return str(parse_json(read_text(sidecar))["prompt"])
@@ -195,7 +195,7 @@ def _find_prompt(path: Path) -> str:
         try:
             return read_text(path.with_suffix(".txt")).strip()
         except (OSError, ValueError):
-            raise UserError(f"there is no prompt beside {path}: give it with --prompt") from None
+            raise UserError(f"no prompt found in {sidecar} or a .txt file: pass it with --prompt") from None
 
 
 def _facts(texts: Sequence[str]) -> dict[str, str]:
@@ -209,13 +209,13 @@ def _facts(texts: Sequence[str]) -> dict[str, str]:
     return facts
 
 
-def _check_no_others(options: Namespace, allowed: Collection[str], mode: str) -> None:
+def _reject_options_except(options: Namespace, allowed: Collection[str], mode: str) -> None:
     """Reject options that have no effect in a mode, `--judge` or `--caption`."""
     defaults = vars(parser().parse([]))
     for name, value in vars(options).items():
         if name not in allowed and value != defaults[name]:
             option = value[0] if name == "facts" else _flag(name)
-            raise UserError(f"{option} has no effect with {mode}, which renders no scene: leave one out")
+            raise UserError(f"{option} has no effect with {mode}, which does not render: leave one of them out")
 
 
 def _flag(name: str) -> str:

@@ -59,7 +59,7 @@ def train(
     max_seconds: float | None = None,
     dry_run: bool = False,
 ) -> bool:
-    """Train a recipe, with optional overrides of its settings.
+    """Run a training recipe, with optional overrides of its settings.
 
     Args:
         overrides: values by dotted name, such as `{"optim.lr": "3e-4"}`.
@@ -116,7 +116,7 @@ def resolve_settings(recipe: str, overrides: Mapping[str, str]) -> "Settings":
     from cogvideox.training.recipes import RECIPES
 
     if recipe not in RECIPES:
-        raise UserError(f"there is no recipe {recipe!r}{nearest(recipe, RECIPES)}; available: {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, RECIPES)}; available: {', '.join(RECIPES)}")
     return config.override(RECIPES[recipe](), dict(overrides))
 
 
@@ -148,13 +148,13 @@ def list_recipes() -> str:
     width = max(map(len, RECIPES))
     paragraphs = []
     for purpose, recipes in GROUPS.items():
-        lines = [f"  {name:<{width}}  {(getdoc(make) or '').splitlines()[0]}" for name, make in recipes.items()]
+        lines = [f"  {name:<{width}}  {(getdoc(recipe) or '').splitlines()[0]}" for name, recipe in recipes.items()]
         paragraphs.append("\n".join([f"{purpose}:", *lines]))
     return "\n\n".join(paragraphs)
 
 
 def resource_summary(settings: "Settings") -> list[str]:
-    """Return the estimated steps, parameters, memory and time of a run, one line each."""
+    """Return lines with the estimated steps, parameters, memory and time of a run."""
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.resource_estimate import estimate, format_estimate
@@ -164,18 +164,19 @@ def resource_summary(settings: "Settings") -> list[str]:
     except UserError:  # the device is not available on this machine
         machine = None
     num_ranks = max(int(os.environ.get("WORLD_SIZE", "1")), getattr(settings, "sequence", 1))
-    found = estimate(settings, machine, num_ranks)
-    return format_estimate(found, settings.run.num_steps, machine, num_ranks)
+    resources = estimate(settings, machine, num_ranks)
+    return format_estimate(resources, settings.run.num_steps, machine, num_ranks)
 
 
 def parser() -> Parser:
+    """Return the argument parser."""
     p = Parser(
         "train",
         "NAME [KEY=VALUE ...]",
         "Train a VAE, a transformer or a LoRA with a recipe. Change settings by dotted name, such as optim.lr=3e-4.",
     )
     p.add_argument("recipe", nargs="?", metavar="NAME", help="recipe to run; see --list")
-    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting; see --dry-run for all of them")
+    p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting; --dry-run prints all of them")
     p.add_argument(
         "--data",
         action="append",

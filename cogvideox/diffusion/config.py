@@ -1,4 +1,4 @@
-"""The noise schedule's configuration, field for field what diffusers stores in `scheduler/scheduler_config.json`.
+"""Configuration of the noise schedule, with the fields of `scheduler/scheduler_config.json` in diffusers.
 
 Imports no torch.
 """
@@ -28,7 +28,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "timestep_spacing": ("trailing", "linspace", "leading"),
 }
 
-# Keys that diffusers ignores with trailing timestep spacing: written for completeness, not read.
+# Keys that diffusers ignores with trailing timestep spacing. They are written for completeness, and not read.
 _WITHOUT_EFFECT: dict[str, Any] = {
     "clip_sample": False,
     "clip_sample_range": 1.0,
@@ -78,21 +78,21 @@ class ScheduleConfig:
             UserError: another scheduler, an unknown key, or an unsupported value.
         """
         if data.get("_class_name") not in tuple(SAMPLER_OF_SCHEDULER):  # a tuple: the value may be unhashable
-            known = " or ".join(SAMPLER_OF_SCHEDULER)
+            supported_classes = " or ".join(SAMPLER_OF_SCHEDULER)
             raise UserError(
-                f"the scheduler config is for {data.get('_class_name')!r}, but CogVideoX models use {known}"
+                f"the scheduler config is for {data.get('_class_name')!r}, but CogVideoX models use {supported_classes}"
             )
-        own = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
+        parameters = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
         for key, supported in _SUPPORTED.items():
-            if (value := own.pop(key, supported[0])) not in supported:
-                known = " or ".join(map(repr, supported))
-                raise UserError(f"the scheduler config sets {key}={value!r}, but only {known} is supported")
+            if (value := parameters.pop(key, supported[0])) not in supported:
+                allowed = " or ".join(map(repr, supported))
+                raise UserError(f"the scheduler config sets {key}={value!r}, but only {allowed} is supported")
         for key in _WITHOUT_EFFECT:
-            own.pop(key, None)
-        return from_dict(cls, own, where="the scheduler config")
+            parameters.pop(key, None)
+        return from_dict(cls, parameters, where="the scheduler config")
 
     def to_diffusers(self, sampler: Sampler) -> dict[str, Any]:
-        """The content of a `scheduler_config.json` with which diffusers creates this schedule and sampler."""
+        """Return the content of a `scheduler_config.json` from which diffusers creates this schedule and sampler."""
         fixed = {key: supported[0] for key, supported in _SUPPORTED.items()}
         return {"_class_name": DIFFUSERS_CLASSES[sampler], **asdict(self), **fixed, **_WITHOUT_EFFECT}
 

@@ -18,7 +18,7 @@ Level = float | Float[Tensor, "b *_ones"]
 def add_noise(
     x0: Float[Tensor, "b *dims"], noise: Float[Tensor, "b *dims"], t: Int[Tensor, "b"], schedule: Schedule
 ) -> Float[Tensor, "b *dims"]:
-    """Forward process: the noisy sample x_t = alpha x0 + sigma noise, in float32 (or float64 for float64 inputs)."""
+    """Return the noisy sample x_t = alpha x0 + sigma noise, in float32 (or float64 for float64 inputs)."""
     alpha, sigma = schedule.signal_and_noise(t, like=x0)
     return alpha * x0 + sigma * noise
 
@@ -26,7 +26,7 @@ def add_noise(
 def v_target(
     x0: Float[Tensor, "b *dims"], noise: Float[Tensor, "b *dims"], t: Int[Tensor, "b"], schedule: Schedule
 ) -> Float[Tensor, "b *dims"]:
-    """Training target: the velocity v = alpha noise - sigma x0, with the dtype of `add_noise`."""
+    """Return the training target, the velocity v = alpha noise - sigma x0, with the dtype of `add_noise`."""
     alpha, sigma = schedule.signal_and_noise(t, like=x0)
     return alpha * noise - sigma * x0
 
@@ -53,7 +53,7 @@ def x0_to_v(
 
 
 def loss_per_sample(predicted_v: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"]) -> Float[Tensor, "b"]:
-    """Mean squared error of the velocity of each sample, in float32.
+    """Return the mean squared error of the velocity of each sample, in float32.
 
     This equals the loss of the official code: the squared error of x0, weighted by 1 / (1 - abar).
     """

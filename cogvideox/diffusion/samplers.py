@@ -29,11 +29,11 @@ Generators = torch.Generator | Sequence[torch.Generator]  # one for the batch, o
 def initial_noise(
     shape: Sequence[int], generator: Generators, device: torch.device | str | None = None
 ) -> Float[Tensor, "b c t h w"]:
-    """Standard normal noise of `shape` [b c t h w] in float32, equal to that of diffusers with the same seed.
+    """Return standard normal noise of `shape` [b c t h w] in float32, equal to that of diffusers with the same seed.
 
-    diffusers has time before channels, so numbers are drawn in that order. They are drawn on the generator's device and
-    then moved to `device`, so a CPU generator gives the same noise on every device. With a list of generators, sample i
-    depends on generator i only.
+    diffusers has time before channels, so numbers are sampled in that order. They are sampled on the generator's device
+    and then moved to `device`, so a CPU generator gives the same noise on every device. With a list of generators,
+    sample i depends on generator i only.
 
     Raises:
         ValueError: the number of generators is not the number of samples.
@@ -42,9 +42,9 @@ def initial_noise(
     if isinstance(generator, torch.Generator):
         noise = torch.randn(b, t, c, h, w, generator=generator, device=generator.device)
     elif len(generator) == b:
-        noise = torch.cat([torch.randn(1, t, c, h, w, generator=one, device=one.device) for one in generator])
+        noise = torch.cat([torch.randn(1, t, c, h, w, generator=g, device=g.device) for g in generator])
     else:
-        raise ValueError(f"{len(generator)} generators for {b} samples: pass one per sample or a single one.")
+        raise ValueError(f"got {len(generator)} generators for {b} samples: pass one per sample or a single one.")
     noise = rearrange(noise, "b t c h w -> b c t h w").contiguous()
     device = torch.device(device) if device is not None else noise.device
     if device.type == "cuda" and noise.device.type == "cpu":
@@ -96,7 +96,7 @@ def dpmpp_2m(
 ) -> Float[Tensor, "b c t h w"]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): the SDE version for `eta` 1, the ODE version for `eta` 0.
 
-    `eta` 1 is the "VPSDE DPM++ 2M" sampler of the official code; values in between scale the noise of each step.
+    `eta` 1 is the "VPSDE DPM++ 2M" sampler of the official code; values between 0 and 1 scale the noise of each step.
 
     h is the step size in lambda = log(alpha / sigma). The predicted x0 is extrapolated in lambda from the last two
     predictions, except in the first step, in the last step (which returns the prediction) and after a step from pure
@@ -120,7 +120,7 @@ def dpmpp_2m(
         if 0 < i < len(steps) - 1:
             extrapolated = x0 + h / (2 * h_prev) * (x0 - x0_prev)
             if eta > 0 and generator is not None:
-                # The official code and diffusers also compute the first-order step, which draws noise once more.
+                # The official code and diffusers also compute the first-order step, which samples noise once more.
                 _noise_like(x, generator)
         x = (sigma_next / sigma) * exp_neg_h**eta * x + alpha_next * (1 - exp_neg_h ** (1 + eta)) * extrapolated
         if eta > 0 and generator is not None:
@@ -132,7 +132,7 @@ def dpmpp_2m(
 
 
 SAMPLERS: dict[str, Callable[..., Float[Tensor, "b c t h w"]]] = {"ddim": ddim, "dpm++": dpmpp_2m}
-"""Samplers by the name that users type."""
+"""Samplers by the value of the option `sampler`."""
 
 
 def ddim_invert(
@@ -145,8 +145,7 @@ def ddim_invert(
 ) -> list[Float[Tensor, "b c t h w"]]:
     """DDIM inversion: deterministic DDIM from clean data back to noise (Mokady et al. 2022, section 3).
 
-    Each step uses the velocity at its start in place of that at its end, as the official code does, so the inversion
-    is approximate.
+    The inversion is approximate: like the official code, each step uses the velocity at its start instead of its end.
 
     Args:
         timesteps: those of the sampler, descending; they are visited in reverse.
@@ -188,11 +187,11 @@ class _Step(NamedTuple):
 
 
 def _steps(timesteps: Sequence[int], schedule: Schedule) -> list[_Step]:
-    """Each timestep with alpha and sigma at the start and end of its step; the last step ends at clean data (1, 0)."""
-    if not timesteps or any(now <= after for now, after in pairwise(timesteps)):
-        raise ValueError(f"timesteps must be a descending list of one or more: {list(timesteps)}.")
+    """Return each timestep with alpha and sigma at the start and end of its step. The last step ends at clean data."""
+    if not timesteps or any(t <= t_next for t, t_next in pairwise(timesteps)):
+        raise ValueError(f"timesteps must be one or more in descending order, got {list(timesteps)}.")
     if timesteps[0] >= schedule.num_train_timesteps or timesteps[-1] < 0:
-        raise ValueError(f"timesteps must be in 0 to {schedule.num_train_timesteps - 1}: {list(timesteps)}.")
+        raise ValueError(f"timesteps must be between 0 and {schedule.num_train_timesteps - 1}, got {list(timesteps)}.")
     abar = [*schedule.alphas_cumprod[list(timesteps)].tolist(), 1.0]
     levels = [(math.sqrt(a), math.sqrt(1 - a)) for a in abar]
-    return [_Step(t, *here, *there) for t, (here, there) in zip(timesteps, pairwise(levels))]
+    return [_Step(t, *start, *end) for t, (start, end) in zip(timesteps, pairwise(levels))]

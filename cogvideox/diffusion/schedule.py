@@ -18,7 +18,7 @@ class Schedule(ScheduleConfig):
 
     @cached_property
     def alphas_cumprod(self) -> Float64[Tensor, "timesteps"]:
-        """abar of each timestep, on the CPU. Shift and rescaling do not commute; this is the official order."""
+        """abar of each timestep, on the CPU. Shift and rescaling do not commute; the order is the official one."""
         betas = scaled_linear_betas(self.num_train_timesteps, self.beta_start, self.beta_end)
         abar = torch.cumprod(1 - betas, dim=0)
         abar = shift_snr(abar, self.snr_shift_scale)
@@ -27,7 +27,7 @@ class Schedule(ScheduleConfig):
     def signal_and_noise(
         self, t: Int[Tensor, "b"], like: Float[Tensor, "b *dims"]
     ) -> tuple[Float[Tensor, "b *ones"], Float[Tensor, "b *ones"]]:
-        """alpha_t and sigma_t of each sample, broadcastable to `like`, on its device, in float32 or float64."""
+        """Return alpha_t and sigma_t of each sample, broadcastable to `like`, on its device, in float32 or float64."""
         dtype = torch.promote_types(like.dtype, torch.float32)
         shape = (-1, *(1,) * (like.ndim - 1))
         alphas, sigmas = _roots(self, like.device, dtype)
@@ -36,7 +36,7 @@ class Schedule(ScheduleConfig):
 
 
 def scaled_linear_betas(num_timesteps: int, start: float, end: float) -> Float64[Tensor, "timesteps"]:
-    """Variance added at each timestep, linear in the square root (Rombach et al. 2022; SAT calls it "linear")."""
+    """Return the variance added at each timestep; its square root is linear (Rombach et al. 2022; "linear" in SAT)."""
     return torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64, device="cpu") ** 2
 
 
@@ -54,6 +54,6 @@ def zero_terminal_snr(abar: Float64[Tensor, "timesteps"]) -> Float64[Tensor, "ti
 
 @lru_cache(maxsize=16)
 def _roots(schedule: Schedule, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of all timesteps. Computed in float64 on the CPU, because not every device has float64."""
+    """Return alpha and sigma of all timesteps, computed in float64 on the CPU, as not every device has float64."""
     abar = schedule.alphas_cumprod
     return abar.sqrt().to(dtype).to(device), (1 - abar).sqrt().to(dtype).to(device)

@@ -1,4 +1,4 @@
-"""Timesteps: the descending list of a sampler, and the timestep of each training sample (paper section 3.3)."""
+"""Timesteps of samplers, and of training samples (explicit uniform sampling, paper section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 
-# Makes these random numbers independent of others drawn from the same (seed, step).
+# Makes these random numbers independent of others sampled with the same (seed, step).
 _STREAM = 0x74696D65
 
 
 def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
-    """Evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
+    """Return evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
 
-    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because samplers take the list and
-    never compute the next timestep from a step size.
+    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because samplers take the list
+    instead of computing the next timestep from a step size.
 
     Raises:
         UserError: `num_steps` is not between 1 and `num_timesteps`.
@@ -27,7 +27,7 @@ def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
         raise UserError(
             f"num_inference_steps={num_steps} must be between 1 and {num_timesteps}; the nearest is {nearest}"
         )
-    return [round(num_timesteps * left / num_steps) - 1 for left in range(num_steps, 0, -1)]
+    return [round(num_timesteps * num_left / num_steps) - 1 for num_left in range(num_steps, 0, -1)]
 
 
 def explicit_uniform(
@@ -36,9 +36,9 @@ def explicit_uniform(
     """Explicit uniform sampling (paper section 3.3): stratified timesteps for one optimizer step.
 
     The range is split into `num_slots` equal intervals, one for each sample of the step (ranks x accumulation x batch),
-    and one timestep is drawn from each. The assignment of intervals to slots is shuffled at every step, so no rank or
-    batch position is tied to one noise level. The result depends on the arguments only: each rank takes its slice of
-    it, and a step has the same timesteps for any number of ranks.
+    and one timestep is sampled from each. The assignment of intervals to slots is shuffled at every step, so no rank or
+    batch position always has the same noise level. The result depends on the arguments only, so each rank takes its
+    slice of it, and a step has the same timesteps for any number of ranks.
 
     Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are multiples of 1 / num_slots, so that all
     timesteps have the same probability even if `num_slots` does not divide `num_timesteps`.
@@ -59,6 +59,6 @@ def explicit_uniform(
 
 
 def random_uniform(seed: int, step: int, num_slots: int, num_timesteps: int = 1000) -> Int64[Tensor, "slots"]:
-    """Independent uniform timesteps, the paper's baseline for explicit uniform sampling."""
+    """Sample independent uniform timesteps, the paper's baseline for explicit uniform sampling."""
     rng = np.random.default_rng((_STREAM, seed, step))
     return torch.from_numpy(rng.integers(num_timesteps, size=num_slots))

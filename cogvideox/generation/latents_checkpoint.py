@@ -1,4 +1,4 @@
-"""Save denoised latents until the video is written, so that denoising is not rerun if decoding or saving fails.
+"""Save denoised latents until the video is written, so that denoising is not repeated if decoding or saving fails.
 
 For each clip of a request, the file contains the latents at the transformer's scale and the state of the random
 generator after that clip, so that the remaining clips are unchanged.

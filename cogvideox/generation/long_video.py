@@ -1,4 +1,4 @@
-"""Frame counts of videos longer than one window of the model. Imports no torch.
+"""Frame counts of long videos, which are generated in windows of the model's length. Imports no torch.
 
 Counts are in video frames. A window has 4k+1 frames; an overlap is a multiple of 4 frames (whole latent frames).
 """
@@ -8,7 +8,7 @@ from cogvideox.geometry import FRAME_RATIO
 
 
 def default_overlap(window: int) -> int:
-    """Return half a window, rounded up to latent frames, so that each frame is near a window's middle: 49 -> 28."""
+    """Return half a window, rounded up to latent frames, so that each frame is near the middle of one: 49 -> 28."""
     latents = geometry.latent_frames(window)
     return (latents - latents // 2) * FRAME_RATIO
 
@@ -19,7 +19,7 @@ def num_context_frames(num_input_frames: int, overlap: int) -> int:
 
 
 def default_extension(num_input_frames: int, window: int, overlap: int | None) -> int:
-    """Return the total frames of a clip after extending it by one window: 49, 49, 28 -> 73.
+    """Return the total number of frames of a clip extended by one window: 49, 49, 28 -> 73.
 
     Args:
         overlap: None for an image-to-video model, which continues from the last frame: 49, 49 -> 97.
@@ -29,14 +29,14 @@ def default_extension(num_input_frames: int, window: int, overlap: int | None) -
 
 
 def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -> int:
-    """Return the frames that a text-to-video model generates, context included, to extend a clip to `num_frames`:
+    """Return how many frames, context included, a text-to-video model generates to extend a clip to `num_frames`:
     49, 73, 28 -> 49."""
     num_context = num_context_frames(num_input_frames, overlap)
     return num_context - (num_input_frames - num_frames) // FRAME_RATIO * FRAME_RATIO
 
 
 def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:
-    """Return the frames of each clip of a chain, in which every clip starts with the last frame of the previous one:
+    """Return the frame counts of a chain of clips, each of which starts with the last frame of the previous one:
     97, 49 -> [49, 49].
 
     The last clip is as short as possible; the chain may exceed `num_frames` by up to three frames.
@@ -45,9 +45,9 @@ def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]
         num_frames: total new frames; the frames of a clip that the chain continues do not count.
         continued: whether the first clip also starts with an existing frame.
     """
-    lengths, missing = [], num_frames
-    while missing > 0:
-        shared = 1 if lengths or continued else 0
-        lengths.append(min(window, geometry.nearest_frame_counts(missing + shared)[-1]))
-        missing -= lengths[-1] - shared
+    lengths, num_missing = [], num_frames
+    while num_missing > 0:
+        num_shared = 1 if lengths or continued else 0
+        lengths.append(min(window, geometry.nearest_frame_counts(num_missing + num_shared)[-1]))
+        num_missing -= lengths[-1] - num_shared
     return lengths

@@ -111,10 +111,10 @@ class CogVideoX:
             device: "auto" (CUDA if a GPU is available, otherwise the CPU) or any torch device.
             dtype: "auto" (the model's dtype; float32 on a CPU, where 16-bit types are slow), "float32", "bfloat16" or
                 "float16".
-            memory: weight placement, sized for the model's default video (`pretrained.offload.memory_planner`):
-                "auto" picks the fastest placement that fits in free memory, "12GB" or a number of bytes sets a limit,
-                "speed" keeps all weights on the device, "low" minimizes peak memory; or an existing `MemoryPlan`. The
-                video is the same with each of them.
+            memory: how to place the weights, for a video of the model's default size
+                (`pretrained.offload.memory_planner`): "auto" picks the fastest placement that fits in free memory,
+                "12GB" or a number of bytes sets a limit, "speed" keeps all weights on the device, "low" minimizes peak
+                memory; or an existing `MemoryPlan`. The output does not depend on it.
             weights: "int8" and "fp8" store weight matrices in 8 bits, which changes the output.
             compile: compile the transformer's blocks with `torch.compile`. The first step at each size takes some
                 seconds longer; later steps are faster.
@@ -180,9 +180,9 @@ class CogVideoX:
             warnings.warn(warning, stacklevel=2)
         videos: list[Video] = []
         try:
-            for i, one in enumerate(requests):
-                report = _for_video(on_step, i, num_videos)
-                videos.append(self.run(one, inputs=inputs, output=output, on_step=report))
+            for i, single in enumerate(requests):
+                on_video_step = _with_video_index(on_step, i, num_videos)
+                videos.append(self.run(single, inputs=inputs, output=output, on_step=on_video_step))
         except Cancelled as cancelled:
             cancelled.videos = videos
             raise
@@ -202,12 +202,11 @@ class CogVideoX:
 
         Args:
             inputs: the request's image and video, if they have already been read.
-            latents_file: file for the denoised latents, in case decoding or saving fails. If it already contains the
-                latents of this request, denoising is skipped. The caller deletes the file.
+            latents_file: file to save the denoised latents in, in case decoding or saving fails. If it already contains
+                the latents of this request, denoising is skipped. The caller deletes the file.
 
         Raises:
-            UserError: out of memory (the message names the setting to try next); an input that has changed or cannot
-                be read.
+            UserError: out of memory (the message suggests a setting); an input has changed or cannot be read.
         """
         inputs = resize_inputs(reopen_inputs(request) if inputs is None else inputs, request)
         with (
@@ -244,7 +243,7 @@ class CogVideoX:
         return Video(frames, fps=request.fps, metadata=metadata)
 
     def sidecar(self, request: Request) -> Sidecar:
-        """Return what is needed to reproduce the request's video with this model."""
+        """Return everything needed to reproduce the request's video with this model."""
         return Sidecar(
             **{field.name: getattr(request, field.name) for field in fields(Request)},
             model=self.spec.name,
@@ -271,8 +270,8 @@ class CogVideoX:
             file: a LoRA file in any supported format (`transformer.lora.io`), its folder, or a `LoRA`.
             strength: multiplier of the LoRA's effect; 1 is as trained, 0 has no effect.
             name: name of the LoRA in `loras` and `unload_lora`; defaults to the file's name.
-            merge: merge it into the weights. This costs no time per step, but keeps a copy of the changed weights in
-                main memory until the LoRA is unloaded.
+            merge: merge it into the weights. Steps are then as fast as without a LoRA, but a copy of the original
+                weights is kept in main memory until the LoRA is unloaded.
 
         Returns:
             The name of the LoRA.
@@ -309,7 +308,7 @@ class CogVideoX:
             self._loras = {} if name is None else {n: adapter for n, adapter in self._loras.items() if n != name}
 
 
-def _for_video(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:
+def _with_video_index(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:
     """Wrap `on_step` so that its `Progress` has the index of the current video."""
     if on_step is None:
         return None

@@ -41,9 +41,9 @@ class Progress:
     render_preview: Callable[[int, int], Frames] | None = field(default=None, repr=False, compare=False)
 
     def preview(self, num_frames: int = 1, max_side: int = 256) -> Frames:
-        """Decode the current estimate of the video at low resolution, at evenly spaced times from the first frame on.
+        """Decode evenly spaced frames of the current estimate of the video, at low resolution.
 
-        Decoding takes much less time than a denoising step.
+        This takes much less time than a denoising step.
 
         Args:
             num_frames: number of frames, limited to one per latent frame.
@@ -73,7 +73,7 @@ def preview(
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Decode some latent frames at low resolution: downscale them in latent space and decode each independently.
 
-    A single latent frame decodes to one frame instead of four. That is fast, but slightly inexact.
+    Each latent frame decodes to one frame instead of four, which is fast but slightly inexact.
 
     Args:
         latents: at the transformer's scale.
@@ -81,11 +81,11 @@ def preview(
     config = vae.config
     num_frames = min(max(num_frames, 1), latents.shape[2])
     times = torch.linspace(0, latents.shape[2] - 1, num_frames).round().long()
-    chosen = rearrange(latents[:, :, times.to(latents.device)], "1 c t h w -> t c h w")
+    selected = rearrange(latents[:, :, times.to(latents.device)], "1 c t h w -> t c h w")
     limit = max(max_side // config.spatial_compression_ratio, 1)
-    scale = min(1.0, limit / max(chosen.shape[2:]))
-    size = [max(1, round(side * scale)) for side in chosen.shape[2:]]
-    chosen = F.interpolate(chosen.float() / config.scaling_factor, size, mode="area")
+    scale = min(1.0, limit / max(selected.shape[2:]))
+    size = [max(1, round(side * scale)) for side in selected.shape[2:]]
+    selected = F.interpolate(selected.float() / config.scaling_factor, size, mode="area")
     with torch.inference_mode():
-        frames = vae.decode(rearrange(chosen, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
+        frames = vae.decode(rearrange(selected, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
     return to_frames(rearrange(frames, "t c 1 h w -> c t h w")).cpu().numpy()

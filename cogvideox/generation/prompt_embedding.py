@@ -29,8 +29,8 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedder:
-    """Embeds prompts with a model's text encoder. Recent embeddings are cached, so that the null prompt, and a prompt
-    used with many seeds, are encoded once."""
+    """Embeds prompts with a model's text encoder. Recent embeddings are cached, so that the null prompt and a prompt
+    used with several seeds are encoded only once."""
 
     model: LoadedModel
     device: torch.device
@@ -61,5 +61,5 @@ class PromptEmbedder:
         return self.cache[text]
 
     def _null(self, like: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
-        """Return the null prompt embedding used in training: zeros or the embedding of the empty text."""
+        """Return the embedding of the null prompt, as in training: zeros or the embedding of an empty prompt."""
         return torch.zeros_like(like) if self.model.settings.null_text == "zero" else self.embed("")

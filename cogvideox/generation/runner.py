@@ -43,7 +43,7 @@ class Runner:
         posterior of the input video, the initial noise, the sampler's noise.
     output: frame type: "uint8", or "float" for float32 in 0..1.
     report: called with the progress.
-    ranks: the processes that generate the video together; each has a full copy of whatever `parallel` does not split.
+    ranks: the processes that generate the video together; what `parallel` does not split is replicated on each.
     slicing: how the VAE splits a chunk to save memory.
     checkpoint: saves denoised latents until the video is written.
     num_denoised: latent frames of each clip denoised so far.
@@ -69,20 +69,20 @@ class Runner:
 
     def _run_clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
         """Generate one clip from the prompt, an image, or a video that is at least as long."""
-        vae, picture, image = self.model.vae, inputs.image, None
-        if picture is None and inputs.video is not None and self.model.transformer.config.takes_image:
-            picture = inputs.video[0]
-        if picture is not None:
-            image = self._encode(picture[None], image_scale(vae, request.image_latent_scale))
+        image, image_latents = inputs.image, None
+        if image is None and inputs.video is not None and self.model.transformer.config.takes_image:
+            image = inputs.video[0]
+        if image is not None:
+            image_latents = self._encode(image[None], image_scale(self.model.vae, request.image_latent_scale))
         start = None if inputs.video is None else self._encode(inputs.video[: request.num_frames])
-        latents = self._denoise(request, request.num_frames, Conditioning(image=image, start=start), report)
+        latents = self._denoise(request, request.num_frames, Conditioning(image=image_latents, start=start), report)
         return self._decode(latents, request.num_frames, report)
 
     def _extend(self, request: Request, inputs: Inputs) -> np.ndarray:
         """Extend a clip with a text-to-video model: its last frames are the known first frames of a new clip. The input
         frames are returned unchanged."""
         if inputs.video is None or request.overlap is None:
-            raise UserError("a request to extend needs a video and an overlap: build it with `builder.build_request`")
+            raise UserError("a request with extend needs a video and an overlap: build it with `builder.build_request`")
         num_context = long_video.num_context_frames(len(inputs.video), request.overlap)
         num_frames = long_video.num_extension_frames(len(inputs.video), request.num_frames, request.overlap)
         known = self._encode(inputs.video[-num_context:])
@@ -92,17 +92,17 @@ class Runner:
 
     def _run_chain(self, request: Request, inputs: Inputs) -> np.ndarray:
         """Generate clip after clip with an image-to-video model, each from the last frame of the previous one."""
-        parts, last = [], inputs.image
+        clips, last_frame = [], inputs.image
         if request.extend and inputs.video is not None:
-            parts, last = [self._as_output(inputs.video)], inputs.video[-1]
-        missing = request.num_frames - sum(map(len, parts))
-        lengths = long_video.chain_lengths(missing, request.window or missing, continued=bool(parts))
+            clips, last_frame = [self._as_output(inputs.video)], inputs.video[-1]
+        num_new = request.num_frames - sum(map(len, clips))
+        lengths = long_video.chain_lengths(num_new, request.window or num_new, continued=bool(clips))
         for number, length in enumerate(lengths):
             clip = replace(request, num_frames=length, window=None, video=None, extend=False)
-            frames = self._run_clip(clip, Inputs(image=last), partial(self._report_clip, number, len(lengths)))
-            parts.append(frames[1:] if parts else frames)
-            last = frames[-1] if frames.dtype == np.uint8 else (frames[-1] * 255).round().astype(np.uint8)
-        return np.concatenate(parts)[: request.num_frames]
+            frames = self._run_clip(clip, Inputs(image=last_frame), partial(self._report_clip, number, len(lengths)))
+            clips.append(frames[1:] if clips else frames)
+            last_frame = frames[-1] if frames.dtype == np.uint8 else (frames[-1] * 255).round().astype(np.uint8)
+        return np.concatenate(clips)[: request.num_frames]
 
     def _report_clip(self, number: int, num_clips: int, progress: Progress) -> None:
         """Report the progress of one of several clips as progress of the whole video."""

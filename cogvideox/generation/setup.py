@@ -26,7 +26,7 @@ from cogvideox.transformer.compile_blocks import compile_blocks
 from cogvideox.transformer.float8 import has_float8_arithmetic, to_float8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
-"""Advice on how to keep the transformer's weights on the device without quantization."""
+"""How to keep the transformer's weights on the device and unquantized, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def choose_setup(
     ranks: Ranks | None = None,
     benchmark: bool = False,
 ) -> Setup:
-    """Choose how to run a model and check that it is possible. Reads only the tokenizer and the weight files' headers.
+    """Choose how to run a model, and check that it is possible. Reads only the tokenizer and the weight files' headers.
 
     Args:
-        requests: the videos to generate, all of which have to fit in memory; defaults to one of the model's size.
+        requests: the videos to generate, each of which must fit in memory; defaults to a video of the model's size.
         plan: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
         ranks: the processes that generate together; the device is then this rank's.
         benchmark: time the CPU for a tenth of a second, to improve the estimated duration.
@@ -96,8 +96,8 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
 
 def _check_acceleration(setup: Setup) -> None:
     device = setup.device
-    for name, wanted in (("compile", setup.compile), ("float8", setup.float8)):
-        if wanted and not setup.plan.transformer_is_resident:
+    for name, enabled in (("compile", setup.compile), ("float8", setup.float8)):
+        if enabled and not setup.plan.transformer_is_resident:
             raise UserError(f"{name} needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if setup.compile and device.type == "cpu" and shutil.which(compiler) is None:
@@ -113,6 +113,6 @@ def _check_acceleration(setup: Setup) -> None:
 
 
 def _check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
-    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    if texts:
-        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
+    prompts = {prompt for request in requests for prompt in (request.prompt, request.negative_prompt)}
+    if prompts:
+        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(prompts), spec.settings.text_length)

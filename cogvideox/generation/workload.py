@@ -9,7 +9,7 @@ from cogvideox.pretrained.offload.plan import Workload
 
 
 def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
-    """Return the workload of the request with the most pixels per step; ties are broken by total pixels."""
+    """Return the workload of the request with the most pixels per denoising step; ties are broken by total pixels."""
 
     def size(request: Request) -> tuple[int, int]:
         pixels = request.height * request.width
@@ -44,14 +44,14 @@ def workload_of(request: Request, spec: ModelSpec) -> Workload:
 def default_workload(spec: ModelSpec) -> Workload:
     """Return the workload of a request with the model's defaults."""
     settings = spec.settings
-    num_texts = 1 if settings.guidance_scale == 1 else 2
+    num_prompts = 1 if settings.guidance_scale == 1 else 2
     return Workload(
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
         num_inference_steps=settings.num_inference_steps,
         window_frames=settings.num_frames,
-        batch_size=num_texts,
-        num_prompts=num_texts,
+        batch_size=num_prompts,
+        num_prompts=num_prompts,
         num_input_frames=int(spec.transformer.takes_image),
     )

@@ -18,7 +18,7 @@ class T5Config:
     """Sizes of a T5 v1.1 encoder. The defaults are XXL (4.76 B parameters), the encoder of every official CogVideoX.
 
     Raises:
-        UserError: a size below 1, or a number of position buckets or a maximum distance that does not fit.
+        UserError: a size is below 1, or the number of position buckets or the maximum distance is invalid.
     """
 
     vocab_size: int = 32128
@@ -54,8 +54,8 @@ class T5Config:
     def from_transformers(cls, data: dict[str, Any]) -> "T5Config":
         """Parse the content of a `text_encoder/config.json`.
 
-        Settings of the decoder, of text generation and of the library are ignored. Settings that select another encoder
-        than T5 v1.1 are errors.
+        Settings of the decoder, of text generation and of the library are ignored. Settings of an encoder other than
+        T5 v1.1 are errors.
 
         Raises:
             UserError: another architecture, or a size is missing or not an integer.
@@ -68,16 +68,16 @@ class T5Config:
             raise UserError(
                 f"{_WHERE}: feed_forward_proj is {activation!r}, but only 'gated-gelu' (T5 v1.1) is supported"
             )
-        # The defaults of transformers are those of T5-small, which is never intended: sizes are required.
+        # The defaults of transformers are those of T5-small, which nobody intends, so sizes are required.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         missing = [name for name in sizes if data.get(name) is None]
         if missing:
             raise UserError(f"{_WHERE}: {', '.join(missing)} of the text encoder are missing")
-        own = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return from_dict(cls, own, where=_WHERE)
+        values = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return from_dict(cls, values, where=_WHERE)
 
     def to_transformers(self) -> dict[str, Any]:
-        """The content of a `text_encoder/config.json` that `T5EncoderModel.from_pretrained` reads."""
+        """Return the content of a `text_encoder/config.json` for transformers' `T5EncoderModel`."""
         return {
             "architectures": [TRANSFORMERS_CLASS],
             "model_type": "t5",

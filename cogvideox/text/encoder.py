@@ -23,11 +23,11 @@ from cogvideox.text.config import T5Config
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a cached tensor must also work in training
 def position_buckets(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, "n n"]:
-    """The bucket of the distance from each query (row) to each key (column) (Raffel et al. 2020, section 2.1).
+    """Return the bucket of the distance from each query (row) to each key (column) (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets are for keys after the query, half for the others. In each half, the first half of the buckets
-    are for one distance each; the others grow logarithmically up to `max_distance`, and the last includes all larger
-    distances. The logarithm is computed in float32, as in training of the published weights, because it decides ties,
+    Half of the buckets are for keys after the query, half for all other keys. In each half, the first half of the
+    buckets are for one distance each; the others grow logarithmically up to `max_distance`, and the last includes all
+    larger distances. The logarithm decides ties, so it is computed in float32, as in training of the published weights,
     and on the CPU, because other devices may round differently.
     """
     index = torch.arange(length, device="cpu")
@@ -42,7 +42,7 @@ def position_buckets(length: int, num_buckets: int, max_distance: int, device: t
 
 
 class RMSNorm(nn.Module):
-    """RMS norm: no mean subtraction and no bias. The result has the dtype of the weight."""
+    """RMS norm, without mean subtraction and bias. The result has the dtype of the weight."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class T5Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], bias: Float[Tensor, "k n n"]) -> Float[Tensor, "b n d"]:
         q, k, v = rearrange(self.qkv(x), "b n (three k e) -> three b k n e", three=3, k=self.num_heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
-        return self.out(rearrange(mixed, "b k n e -> b n (k e)"))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
+        return self.out(rearrange(attended, "b k n e -> b n (k e)"))
 
 
 class T5FeedForward(nn.Module):

@@ -40,15 +40,15 @@ def merge_shared_embedding(state: LazyStateDict) -> LazyStateDict: ...
 @overload
 def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
 def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The state dict with the token embedding under one name. A lazy state dict remains lazy.
+    """Return the state dict with the token embedding under one name. A lazy state dict stays lazy.
 
     Raises:
-        UserError: the embedding is there under both names with different values.
+        UserError: the state dict has both names, with different values.
     """
     if _ALIAS not in state:
         return state
     if _EMBEDDING in state and not torch.equal(read_transient(state, _EMBEDDING), read_transient(state, _ALIAS)):
-        raise UserError(f"the text encoder's weights {_EMBEDDING} and {_ALIAS} are one tensor in T5, but they differ")
+        raise UserError(f"the text encoder's {_EMBEDDING} and {_ALIAS} are the same tensor in T5, but they differ")
     names = {name: name for name in state if name != _ALIAS}
     names.setdefault(_EMBEDDING, _ALIAS)
     return state.select(names) if isinstance(state, LazyStateDict) else {new: state[old] for new, old in names.items()}

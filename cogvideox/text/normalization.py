@@ -1,7 +1,7 @@
-"""Text normalization of the small vocabulary: lower case, no accents, ASCII where possible, punctuation as words.
+"""Text normalization of the toybox vocabulary: lower case, no accents, ASCII where possible, punctuation as words.
 
 "A RED ball—rolling" and "a red ball - rolling" become the same text. The rules are compiled into the table of character
-replacements of SentencePiece models, so that every library that reads such a model applies them.
+replacements of a SentencePiece model, so that every library that reads the model applies them.
 """
 
 import string
@@ -23,12 +23,12 @@ _PLAIN = {
     "*": "×·•",
     " ": "▁",  # SentencePiece's symbol for a space
 }
-_TO_PLAIN = str.maketrans({sign: plain for plain, signs in _PLAIN.items() for sign in signs})
-_SPACED = str.maketrans({sign: f" {sign} " for sign in string.punctuation})
+_TO_PLAIN = str.maketrans({character: plain for plain, characters in _PLAIN.items() for character in characters})
+_SPACED = str.maketrans({character: f" {character} " for character in string.punctuation})
 
 
 def fold(character: str) -> str:
-    """The replacement of one character: lower case, without accents, ASCII if possible, spaces around punctuation."""
+    """Return the replacement of one character: lower case, no accents, ASCII if possible, spaces around punctuation."""
     category = unicodedata.category(character)
     if category in ("Cc", "Zs", "Zl", "Zp"):
         return " "
@@ -36,7 +36,7 @@ def fold(character: str) -> str:
         return ""
     folded = unicodedata.normalize("NFKD", character.translate(_TO_PLAIN)).casefold()
     # Case folding may add accents ("İ"), so they are removed afterwards.
-    folded = "".join(part for part in unicodedata.normalize("NFKD", folded) if unicodedata.category(part) != "Mn")
+    folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if unicodedata.category(c) != "Mn")
     # SentencePiece merges spaces between replacements, but not within one ("…").
     folded = folded.translate(_TO_PLAIN).translate(_SPACED).replace("  ", " ")
     return folded if folded.isascii() else character
@@ -44,7 +44,7 @@ def fold(character: str) -> str:
 
 @cache
 def charsmap() -> bytes:
-    """The replacement table of `fold` for all characters, compiled by SentencePiece."""
+    """Return the replacement table of `fold` for all characters, compiled by SentencePiece."""
     import sentencepiece
 
     # Surrogates are not characters. Beyond the first two planes there are only ideographs, which are not replaced.

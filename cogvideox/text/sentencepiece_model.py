@@ -27,7 +27,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read(path: str | Path) -> tuple[list[Piece], bytes]:
-    """Read the pieces with their scores (log-probabilities), in the order of ids, and the table of replacements.
+    """Read the pieces in the order of ids, with their scores (log-probabilities), and the table of replacements.
 
     Raises:
         UserError: the file cannot be read, or is not a SentencePiece Unigram model.
@@ -71,34 +71,34 @@ def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Yield the field numbers and values of a message: integers for varints, raw bytes for all other types."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
-            value, at = _varint(data, at)
+            value, position = _varint(data, position)
             yield number, value
             continue
         if wire == _BYTES:
-            size, at = _varint(data, at)
+            size, position = _varint(data, position)
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
             raise ValueError(f"wire type {wire}")
-        if at + size > len(data):
+        if position + size > len(data):
             raise ValueError("the message ends inside a field")
-        yield number, data[at : at + size]
-        at += size
+        yield number, data[position : position + size]
+        position += size
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = data[at]
+        byte = data[position]
         value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if byte < 128:
-            return value, at
+            return value, position
 
 
 def _to_varint(value: int) -> bytes:

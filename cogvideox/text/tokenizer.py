@@ -51,7 +51,7 @@ class Tokenizer:
         self._backend = _backend(self.pieces, charsmap)
 
     def __len__(self) -> int:
-        """Number of ids, special ones included: the minimum `vocab_size` of an encoder."""
+        """Number of ids, including special tokens: the minimum `vocab_size` of an encoder."""
         return len(self.pieces)
 
     @classmethod
@@ -66,8 +66,12 @@ class Tokenizer:
             return cls(*_read_json(folder / "tokenizer.json"))
         if (folder / "spiece.model").is_file():
             pieces, charsmap = sentencepiece_model.read(folder / "spiece.model")
-            # The file does not contain the sentinels of T5's pre-training; the settings have their number.
-            settings = _load(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+            # The file does not contain the sentinel tokens of T5's pre-training; their number is in the settings.
+            settings = (
+                _load_json_object(folder / "tokenizer_config.json")
+                if (folder / "tokenizer_config.json").is_file()
+                else {}
+            )
             sentinels = settings.get("extra_ids", 100)
             where = folder / "tokenizer_config.json"
             if type(sentinels) is not int:
@@ -78,28 +82,28 @@ class Tokenizer:
         raise UserError(f"the tokenizer folder {folder} has neither tokenizer.json nor spiece.model")
 
     def save(self, path: str | Path) -> None:
-        """Write a folder from which `from_folder`, transformers and diffusers get the same ids.
+        """Write a folder from which `from_folder`, transformers and diffusers read the same tokenizer.
 
         Raises:
             UserError: the folder cannot be written.
         """
         folder = Path(path)
-        sentinels = sum(text.startswith("<extra_id_") for text, _ in self.pieces)
+        num_sentinels = sum(text.startswith("<extra_id_") for text, _ in self.pieces)
         settings = {
             "tokenizer_class": "T5Tokenizer",
             **dict(zip(("pad_token", "eos_token", "unk_token"), SPECIAL)),
-            "extra_ids": sentinels,
+            "extra_ids": num_sentinels,
         }
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
         # Read by `T5Tokenizer` of transformers up to version 4, the class in diffusers' pipelines.
-        sentencepiece_model.write(folder / "spiece.model", self.pieces[: len(self) - sentinels], self.charsmap)
+        sentencepiece_model.write(folder / "spiece.model", self.pieces[: len(self) - num_sentinels], self.charsmap)
         write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
 
     def encode(self, prompts: str | Sequence[str], length: int) -> Int[Tensor, "b n"]:
-        """Ids of one or several prompts, each with the end token, padded to `length`.
+        """Return the ids of one or several prompts, each with the end token, padded to `length`.
 
         Raises:
-            UserError: a prompt has more than `length` tokens, end token included, or is not Unicode text.
+            UserError: a prompt has more than `length` tokens, including the end token, or is not Unicode text.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         ids = torch.full((len(prompts), length), PAD_ID, dtype=torch.long)
@@ -114,19 +118,19 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
-        """The normalized text of ids, without special tokens."""
+        """Return the normalized text of ids, without special tokens."""
         return self._backend.decode(ids.tolist())
 
 
 def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     """Build a small vocabulary in which every word of the captions is one piece and other words are spelled in letters.
 
-    Text is normalized first (`normalization.fold`): case, accents and kinds of quotes do not matter, and punctuation is
-    separate. A word that starts with a known word ("redder") becomes that word and the remaining letters. Letters of
-    other alphabets are `<unk>`.
+    Text is normalized first (`normalization.fold`): case, accents and the style of quotes do not matter, and
+    punctuation is separate. A word that starts with a known word ("redder") becomes that word and the remaining
+    letters. Letters of other alphabets are `<unk>`.
 
     Args:
-        captions: the training captions, or at least every word that is to be a piece.
+        captions: the training captions; every word that should be a piece must occur in them.
         vocab_size: maximum number of ids. Ids are in order of frequency, and the rarest words are dropped first.
 
     Raises:
@@ -136,7 +140,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     normalizer = normalizers.Precompiled(charsmap)
     counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
     letters = sorted({*string.ascii_lowercase, *string.digits}.union(*counts) - {*string.punctuation})
-    # Words have log-probability -1 and letters -10, so the most likely split is unique: the one with the longest words.
+    # With log-probabilities of -1 for words and -10 for letters, the most likely split has the longest words.
     base = [(text, 0.0) for text in SPECIAL]
     base += [(letter, -10.0) for letter in (_SPACE, *letters)]
     base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalization makes each sign a word
@@ -148,7 +152,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
 
 
 def _backend(pieces: list[sentencepiece_model.Piece], charsmap: bytes) -> Backend:
-    """The `tokenizers` backend, configured as transformers does for T5."""
+    """Create the `tokenizers` backend, configured as in transformers for T5."""
     backend = Backend(models.Unigram(pieces, unk_id=UNK_ID, byte_fallback=False))
     if charsmap:
         try:
@@ -171,7 +175,7 @@ def _sentinels(number: int) -> list[sentencepiece_model.Piece]:
     return [(f"<extra_id_{index}>", 0.0) for index in reversed(range(number))]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load_json_object(path: Path) -> dict[str, Any]:
     with reading(path, "damaged or not JSON"):
         content = parse_json(read_text(path))
     if not isinstance(content, dict):
@@ -180,27 +184,27 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
-    """Pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favor of T5's."""
-    content = _load(path)
+    """Read pieces and character replacements of a `tokenizer.json`. Its pre-tokenizer is ignored in favor of T5's."""
+    content = _load_json_object(path)
     with reading(path, "damaged or not a tokenizer"):
         model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
-        kind = "bytes" if model.get("byte_fallback") else model.get("type", "Unigram")
-        pieces = [(str(text), float(score)) for text, score in model["vocab"]] if kind == "Unigram" else []
+        model_type = "bytes" if model.get("byte_fallback") else model.get("type", "Unigram")
+        pieces = [(str(text), float(score)) for text, score in model["vocab"]] if model_type == "Unigram" else []
         added = [token["content"] for token in content["added_tokens"] if token["id"] >= len(pieces)]
         steps = {step["type"]: step for step in normalizer.get("normalizers", [normalizer])}
         charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap") or "")
-    if kind != "Unigram":
-        raise UserError(f"{path} is not a T5 tokenizer: its model is {kind}, but T5 uses Unigram")
-    if foreign := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces
-        raise UserError(f"{path} is not a T5 tokenizer: it normalizes text by {', '.join(sorted(foreign))}")
+    if model_type != "Unigram":
+        raise UserError(f"{path} is not a T5 tokenizer: its model is {model_type}, but T5 uses Unigram")
+    if unsupported := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces
+        raise UserError(f"{path} is not a T5 tokenizer: it normalizes text by {', '.join(sorted(unsupported))}")
     # The sentinels of T5's pre-training do not occur in prompts. Other added tokens would change how text is split.
-    if own := [text for text in added if not text.startswith("<extra_id_")]:
-        raise UserError(f"{path} is not a plain T5 tokenizer: {own[0]!r} was added to its vocabulary")
+    if added_tokens := [text for text in added if not text.startswith("<extra_id_")]:
+        raise UserError(f"{path} is not a plain T5 tokenizer: {added_tokens[0]!r} was added to its vocabulary")
     return pieces, charsmap
 
 
 def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:
-    """The error for a prompt that is too long, with the last word that fits."""
+    """Return the error for a prompt that is too long, which names the last word that fits."""
     end = offsets[length - 1][0] if length > 0 else 0
     fitting = prompt[:end].split()
     if fitting and not prompt[end - 1].isspace() and not prompt[end].isspace():

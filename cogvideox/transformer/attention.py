@@ -21,13 +21,13 @@ Heads = Float[Tensor, "b n k c"]
 
 @dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`
 class StreamLayout:
-    """The layout of the merged stream. A clip's text and video tokens are a segment; packed rows have several."""
+    """Layout of the merged stream. The text and video tokens of a clip are a segment; a packed row has several."""
 
     spans: Spans
     """Number of tokens of each text and video, alternating."""
     span_of_token: Int[Tensor, " n"] | None = field(default=None, compare=False)
     """For packed rows: the index of each token's span. Used in place of `spans` by compiled blocks, so that one graph
-    serves all packings."""
+    works for all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
     """For packed rows on a device with the varlen kernel: start of each segment, and end of the last, int32."""
     longest: int = field(default=0, compare=False)
@@ -40,9 +40,9 @@ class StreamLayout:
 
 
 def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -> StreamLayout:
-    """The layout of a packed row of clips with `lengths` video tokens each.
+    """Return the layout of a packed row of clips with `lengths` video tokens each.
 
-    Lengths are copied to the device here, once for each row and not in every block.
+    Lengths are copied to the device here, once per row instead of in every block.
     """
     layout = StreamLayout(tuple(span for length in lengths for span in (num_text, length)))
     spans = torch.tensor(layout.spans, pin_memory=device.type == "cuda").to(device, non_blocking=True)
@@ -54,28 +54,28 @@ def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -
 
 
 def has_varlen_kernel(device: torch.device) -> bool:
-    """Whether the device has the varlen attention kernel: Nvidia GPUs since Ampere (sm80), and AMD GPUs."""
+    """Return whether the device has the varlen attention kernel: Nvidia GPUs since Ampere (sm80), and AMD GPUs."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 Attend = Callable[[Heads, Heads, Heads, StreamLayout], Heads]
-"""An attention function: queries, keys, values and the layout of the stream to the attended values."""
+"""An attention function: maps queries, keys, values and the layout of the stream to the attended values."""
 
 
 def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Attention of every token to every token of its row, text padding included.
+    """Attention between all tokens of a row, including text padding.
 
-    There is no mask, because the official weights were trained without one.
+    No mask is used, because the official weights were trained without one.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Attention within segments, so that every clip gets the result that it gets alone (paper section 3.1).
+    """Attention within segments, so that every clip has the same result as by itself (paper section 3.1).
 
-    No mask is used: masked attention over the whole row would cost as much as a single clip of that length. Without
-    offsets in the layout, or in float32, segments are computed one by one, or as a batch if their lengths are equal.
+    No mask is used: masked attention would cost as much as one clip with the length of the whole row. Without offsets
+    in the layout, or in float32, segments are computed one by one, or as a batch if their lengths are equal.
     """
     if layout.offsets is None or v.dtype not in (torch.float16, torch.bfloat16):
         segments = layout.segments

@@ -1,7 +1,7 @@
 """Selection of the fastest attention kernel for a shape. Results differ by rounding only.
 
-PyTorch selects kernels by rules that change between versions, and does not use FlashAttention 3 and 4, which are
-separate packages that have to be activated. So the available kernels are timed, once for each shape.
+PyTorch's rules for selecting a kernel change between versions, and do not include FlashAttention 3 and 4, which are
+separate packages that must be activated. So the available kernels are timed, once per shape.
 
 Axes: b batch, n tokens, k heads of c channels.
 """
@@ -26,22 +26,22 @@ _BACKENDS = {
 }
 
 _WARM_UP = 0.1
-"""Seconds of warm-up, which are not measured."""
+"""Duration of the warm-up in seconds."""
 _ROUNDS = 7
-"""Measurements of each kernel."""
+"""Number of measurements of each kernel."""
 
 # Versions of FlashAttention other than PyTorch's own (FA2), by major compute capability, the faster one first.
-_PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
+_FLASH_PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """The selected kernel and the time of each. "default" is the choice of PyTorch."""
+    """The selected kernel and the times of all kernels. "default" is the choice of PyTorch."""
 
     name: str
     milliseconds: dict[str, float]
     flash: str = "FA2"
-    """The FlashAttention version of "flash"."""
+    """The version of FlashAttention that "flash" uses."""
 
     @property
     def attend(self) -> Attend:
@@ -69,9 +69,9 @@ def record_backends() -> Iterator[set[str]]:
 def fastest_backend(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, *, head_dim: int = 64
 ) -> AttentionBackend:
-    """The fastest kernel for a shape. The first call for a shape measures the kernels, synchronizing with the GPU.
+    """Return the fastest kernel for a shape. The first call for a shape times the kernels, synchronizing the GPU.
 
-    Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU it is "default".
+    Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU the result is "default".
     """
     backend = _fastest(num_heads, num_tokens, batch, dtype, device, head_dim)
     if (names := _recorded.get(None)) is not None:
@@ -86,16 +86,16 @@ def _fastest(
 ) -> AttentionBackend:
     if device.type != "cuda":
         return AttentionBackend("default", {})
-    flash = _activate(torch.cuda.get_device_capability(device)[0])
+    flash = _activate_flash_attention(torch.cuda.get_device_capability(device)[0])
     heads = torch.randn(batch, num_tokens, num_heads, head_dim, dtype=dtype, device=device)
     calls = {name: partial(_milliseconds, attend_with(name), heads) for name in _BACKENDS}
-    found = median_times({name: call for name, call in calls.items() if _runs(call)})
-    return AttentionBackend(min(found, key=found.__getitem__, default="default"), found, flash)
+    times = median_times({name: call for name, call in calls.items() if _is_supported(call)})
+    return AttentionBackend(min(times, key=times.__getitem__, default="default"), times, flash)
 
 
 @lru_cache  # always the same function, so that the compiler does not recompile
 def attend_with(name: str) -> Attend:
-    """Dense attention with the named kernel. It raises RuntimeError for unsupported inputs."""
+    """Return dense attention with the named kernel. It raises RuntimeError for unsupported inputs."""
 
     def attend(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
         with sdpa_kernel(_BACKENDS[name]):
@@ -105,9 +105,9 @@ def attend_with(name: str) -> Attend:
 
 
 @lru_cache(maxsize=1)
-def _activate(card: int) -> str:
+def _activate_flash_attention(capability: int) -> str:
     """Activate the fastest installed FlashAttention as PyTorch's "flash" in this process; return its version."""
-    for name in _PACKAGES.get(card, ()):
+    for name in _FLASH_PACKAGES.get(capability, ()):
         if name in list_flash_attention_impls():
             try:
                 activate_flash_attention_impl(name)
@@ -118,23 +118,23 @@ def _activate(card: int) -> str:
 
 
 def median_times(calls: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """The median of the times that each call returns.
+    """Return the median of the times that each call returns.
 
-    Calls are interleaved, so that changes of the GPU's clock affect all of them. The first `_WARM_UP` seconds, in which
-    the clock rises, do not count.
+    Calls are interleaved, so that changes of the GPU's clock affect all of them. Calls in the first `_WARM_UP` seconds,
+    in which the clock rises, are not counted.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    began = perf_counter()
-    while calls and perf_counter() - began < _WARM_UP:
+    start = perf_counter()
+    while calls and perf_counter() - start < _WARM_UP:
         for call in calls.values():
             call()
     for _ in range(_ROUNDS):
         for name, call in calls.items():
             times[name].append(call())
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(samples) for name, samples in times.items()}
 
 
-def _runs(call: Callable[[], float]) -> bool:
+def _is_supported(call: Callable[[], float]) -> bool:
     try:
         call()
     except RuntimeError:  # "No available kernel"

@@ -1,7 +1,7 @@
-"""`torch.compile` of a transformer block by block.
+"""Compilation of a transformer block by block with `torch.compile`.
 
-All blocks share one compilation, which takes seconds instead of minutes for the whole model. The compiler caches its
-results on disk (in `TORCHINDUCTOR_CACHE_DIR`, by default the temporary folder) for other processes.
+All blocks share one compilation, which takes seconds; compiling the whole model would take minutes. The compiler caches
+its results on disk for later processes (in `TORCHINDUCTOR_CACHE_DIR`, by default in the temporary folder).
 """
 
 import torch
@@ -10,7 +10,7 @@ from cogvideox.transformer.model import Transformer
 
 
 def compile_blocks(model: Transformer) -> None:
-    """Compile the blocks in place, at the first call for each shape. Names and weights do not change.
+    """Set up the blocks to be compiled, in place, at the first call for each shape. Names and weights do not change.
 
     Hooks of a block, such as those of group offloading, are not compiled. After a LoRA is added or removed, blocks are
     recompiled at the next call.

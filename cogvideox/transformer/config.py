@@ -36,7 +36,7 @@ class TransformerConfig:
     """Sizes and kinds of positions of the transformer. The defaults are those of CogVideoX-2B, 1.69 B parameters.
 
     Raises:
-        UserError: a size below 1, or sizes that do not fit together; the message has the rule.
+        UserError: a size is below 1, or sizes do not fit together; the message states the rule.
     """
 
     num_attention_heads: int = 30
@@ -54,7 +54,7 @@ class TransformerConfig:
     patch_size_t: int | None = None
     """Latent frames per patch in the 1.5 family; None in the 1.0 family, with one frame per patch."""
     patch_bias: bool = True
-    """Whether the patch projection has a bias. Ignored by 1.5, which has one although its official files say false."""
+    """Whether the patch projection has a bias. Ignored for 1.5, which has one although its config says false."""
     norm_eps: float = 1e-5
     sample_height: int = 60
     """Base height in latent pixels. "resize_crop" rotary positions and learned positions refer to the base size."""
@@ -149,14 +149,14 @@ class TransformerConfig:
         Raises:
             UserError: an unknown key or an unsupported value.
         """
-        chosen = {key: value for key, value in data.items() if not key.startswith("_")}
-        for key, only in _FIXED.items():
-            if chosen.pop(key, only) != only:
-                raise UserError(f"transformer/config.json: {key} is {data[key]!r}, but only {only!r} is supported")
-        return from_dict(cls, chosen, where="transformer/config.json")
+        parameters = {key: value for key, value in data.items() if not key.startswith("_")}
+        for key, supported in _FIXED.items():
+            if parameters.pop(key, supported) != supported:
+                raise UserError(f"transformer/config.json: {key} is {data[key]!r}, but only {supported!r} is supported")
+        return from_dict(cls, parameters, where="transformer/config.json")
 
     def to_diffusers(self) -> dict[str, Any]:
-        """The content of a `transformer/config.json` that diffusers' `CogVideoXTransformer3DModel` reads."""
+        """Return the content of a `transformer/config.json` for diffusers' `CogVideoXTransformer3DModel`."""
         return {"_class_name": DIFFUSERS_CLASS, **asdict(self), **_FIXED}
 
 
@@ -165,7 +165,7 @@ def _5b() -> TransformerConfig:
 
 
 def _1_5_5b() -> TransformerConfig:
-    # The base grid is larger than any clip: it is the size of a table from which rotary positions are sliced.
+    # The base size is larger than any clip: it is that of a table from which rotary positions are sliced.
     return replace(_5b(), patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
 
 

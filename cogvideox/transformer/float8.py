@@ -1,11 +1,11 @@
-"""Float8 linear layers in the blocks: an approximation for GPUs that multiply float8 twice as fast.
+"""Float8 linear layers in the blocks: an approximation for GPUs whose float8 products are twice as fast.
 
 Scaling is row-wise: each row of a weight and each token has a scale, such that its maximum becomes 448, the largest
 value of float8_e4m3. Weights are rounded once, and activations at each call. Products are accumulated in float32. The
-first and last layers and the modulation keep their precision: they cost little, and their errors would affect all
-tokens.
+first and last layers and the modulation keep their precision, because they cost little and their errors would affect
+all tokens.
 
-Devices without float8 arithmetic compute with the rounded values in the original dtype, which is slower but shows the
+Devices without float8 arithmetic multiply the rounded values in the original dtype, which is slower but has the same
 error.
 
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
@@ -46,19 +46,17 @@ def to_float8(model: Transformer) -> None:
             layer = block.get_submodule(name)
             assert isinstance(layer, nn.Linear)
             if layer.weight.numel() == 0:
-                raise UserError(
-                    "float8 needs all blocks on the device, but they are offloaded: choose another memory plan"
-                )
+                raise UserError("float8 needs all blocks on the device, but they are offloaded: use memory='speed'")
             block.set_submodule(name, Float8Linear(layer))
 
 
 def is_float8(model: Transformer) -> bool:
-    """Whether `to_float8` was applied to the model."""
+    """Return whether `to_float8` was applied to the model."""
     return any(isinstance(layer, Float8Linear) for layer in model.modules())
 
 
 class Float8Linear(LoRALinear):
-    """A linear layer with a float8 weight, and its LoRAs."""
+    """A linear layer with a float8 weight and optional LoRAs."""
 
     can_merge = False
 
@@ -92,21 +90,21 @@ class Float8Linear(LoRALinear):
         return out.unflatten(0, x.shape[:-1])
 
     def without_loras(self) -> "Float8Linear":
-        """The layer itself: its original weight no longer exists."""
+        """Return the layer itself, because its original weight no longer exists."""
         return self
 
 
 def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
-    """Round rows to float8; return them with the scale of each row."""
-    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # compiled, it is a single pass without copies
+    """Round rows to float8, and return them with the scale of each row."""
+    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # compiled code does not create copies
         return _round(x)
     rounded = torch.empty(x.shape, dtype=_FLOAT8, device=x.device)
     scale = torch.empty(len(x), 1, device=x.device)
     parts = (tensor.split(max(1, _CHUNK // x.shape[1])) for tensor in (x, rounded, scale))
     for part, rounded_part, scale_part in zip(*parts):
-        numbers, factors = _round(part)
-        rounded_part.copy_(numbers)
-        scale_part.copy_(factors)
+        values, scales = _round(part)
+        rounded_part.copy_(values)
+        scale_part.copy_(scales)
     return rounded, scale
 
 
@@ -116,7 +114,7 @@ def _round(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
 
 
 def has_float8_arithmetic(device: torch.device) -> bool:
-    """Whether the device has float8 arithmetic: Nvidia GPUs since Ada and Hopper."""
+    """Return whether the device has float8 arithmetic: Nvidia GPUs since Ada and Hopper."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
 
 

@@ -10,7 +10,7 @@ from cogvideox.transformer.model import Transformer
 
 @torch.no_grad()
 def init_weights(model: Transformer, generator: torch.Generator) -> None:
-    """Initialize the weights as adaLN-Zero (Peebles and Xie 2022, section 3.2): blocks are identities, outputs 0.
+    """Initialize the weights as adaLN-Zero (Peebles and Xie 2022, section 3.2): blocks are identities, the output is 0.
 
     | part                           | weight                                          | bias |
     |--------------------------------|-------------------------------------------------|------|
@@ -41,12 +41,12 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
 def add_image_channels(model: Transformer) -> Transformer:
     """Turn a text-to-video model into an image-to-video model, for fine-tuning (paper, appendix D).
 
-    The patch projection has zero weights for the image channels, so predictions are unchanged at first. All other
-    weights are shared between the two models.
+    The patch projection has zero weights for the image channels, so predictions do not change before training. All
+    other weights are shared with the original model.
     """
     with torch.device("meta"):
-        wide = Transformer(replace(model.config, in_channels=2 * model.config.out_channels))
+        image_model = Transformer(replace(model.config, in_channels=2 * model.config.out_channels))
     state, weight = model.state_dict(keep_vars=True), model.patch_in.weight
     state["patch_in.weight"] = torch.nn.Parameter(torch.cat((weight, torch.zeros_like(weight)), dim=1))
-    wide.load_state_dict(state, assign=True)
-    return wide
+    image_model.load_state_dict(state, assign=True)
+    return image_model

@@ -6,7 +6,7 @@ from cogvideox.transformer.config import TransformerConfig
 _BLOCK = "transformer_blocks.{n}"
 _SAT_LAYER = "transformer.layers.{n}"
 
-# Names here, in diffusers and in SAT, of tensors that are the same in all three.
+# Names in this package, in diffusers and in SAT of tensors that are the same in all three.
 _NAMES = [
     ("patch_in.bias", "patch_embed.proj.bias", "mixins.patch_embed.proj.bias"),
     ("text_in.*", "patch_embed.text_proj.*", "mixins.patch_embed.text_proj.*"),
@@ -30,7 +30,7 @@ _NAMES = [
 
 
 def keymap(config: TransformerConfig) -> list[Rule]:
-    """Key map to diffusers, invertible (see `state_dict.keymap`)."""
+    """Return the key map to diffusers, which is invertible (see `state_dict.keymap`)."""
     return [
         *(Rename(external, internal) for internal, external, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
@@ -40,7 +40,7 @@ def keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def sat_keymap(config: TransformerConfig) -> list[Rule]:
-    """Key map to SAT, the original code, invertible. SAT fuses q, k and v as here."""
+    """Return the key map to SAT, the original code, which is invertible. Both fuse q, k and v."""
     return [
         *(Rename(external, internal) for internal, _, external in _NAMES),
         _patch_rule("mixins.patch_embed.proj.weight", config),
@@ -50,10 +50,10 @@ def sat_keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def _modulation_rule() -> Rule:
-    """The rule for the modulation in diffusers, which has one matrix for each of attention and MLP.
+    """Return the rule for the modulation in diffusers, which has one matrix each for attention and MLP.
 
-    Each has the rows of shift, scale and gate for video, then for text. Here, one matrix has text and video rows of the
-    first shift, then of the first scale, and so on, so that text and video are adjacent for the merged stream.
+    Each has rows for shift, scale and gate of video, then of text. Here, a single matrix has the rows of the first
+    shift for text and video, then of the first scale, and so on: text and video are adjacent, as in the merged stream.
     """
     video, text = 0, 3
     order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
@@ -62,7 +62,7 @@ def _modulation_rule() -> Rule:
 
 
 def _sat_modulation_rule() -> Rule:
-    """The rule for the modulation in SAT: one matrix with shift, scale and gate of both for video, then for text."""
+    """Return the rule for the modulation in SAT: one matrix with shifts, scales and gates of video, then of text."""
     video, text = 0, 6
     order = [(0, modality + 3 * layer + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
     return Interleave(["mixins.adaln_layer.adaLN_modulations.{n}.1.*"], "blocks.{n}.modulation.*", order, num_chunks=12)

@@ -48,7 +48,7 @@ Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
 
 
 class Transformer(nn.Module):
-    """The expert transformer: predicts the velocity from noised latents, a prompt embedding and a timestep."""
+    """The expert transformer, which predicts the velocity from noised latents, a prompt embedding and a timestep."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -82,11 +82,12 @@ class Transformer(nn.Module):
 
         Args:
             latents: noised latents times the scaling factor; image latents, if any, follow on the channel axis.
-            text: the text encoder's output, padding included.
+            text: the text encoder's output, including padding.
             timestep: timestep of each sample, 0 to 999.
             ofs: the second scalar condition of 1.5-5B-I2V (2.0 in the official pipelines).
-            positions: `positions_for` this size, if precomputed.
-            modulation: `precompute_modulation` of `timestep` and `ofs`, which are then ignored; `timestep` may be None.
+            positions: precomputed positions of this size (`positions_for`).
+            modulation: precomputed modulation (`precompute_modulation`); `timestep` and `ofs` are then ignored, and
+                `timestep` may be None.
             attend: the attention function, see `attention`.
 
         Raises:
@@ -114,7 +115,7 @@ class Transformer(nn.Module):
         rule: GridRule | None = None,
         attend: Attend = packed_attention,
     ) -> list[Float[Tensor, "c_out _t _h _w"]]:
-        """Predict the velocities of clips of any sizes, packed into one row without padding (frame pack, section 3.1).
+        """Predict the velocities of clips of different sizes, packed into one row without padding (section 3.1).
 
         Each clip has its own text, timestep and positions, and attends only to itself, so its prediction equals that of
         `forward`.
@@ -132,14 +133,14 @@ class Transformer(nn.Module):
         grids = [token_grid(config, *size) for size in sizes]
         lengths = tuple(math.prod(grid) for grid in grids)
         layout = packed_layout(num_text, lengths, text.device)
-        of_size = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
-        tables = {size: of_size(*size) for size in set(sizes)}
-        positions = concatenate_positions([tables[size] for size in sizes])
+        positions_of = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
+        positions_by_size = {size: positions_of(*size) for size in set(sizes)}
+        positions = concatenate_positions([positions_by_size[size] for size in sizes])
 
         patches = torch.cat([patchify(clip[None], config) for clip in latents], dim=1)
         emb = self.embed_timestep(timestep, ofs)
         patches = self._predict(patches, text, positions, layout, attend, emb, None)
-        return [unpatchify(own, grid, config)[0] for own, grid in zip(patches.split(lengths, dim=1), grids)]
+        return [unpatchify(clip, grid, config)[0] for clip, grid in zip(patches.split(lengths, dim=1), grids)]
 
     def _predict(
         self,
@@ -151,10 +152,10 @@ class Transformer(nn.Module):
         emb: Float[Tensor, "_s e"] | None,
         modulation: Modulation | None,
     ) -> Float[Tensor, "b n patch_out"]:
-        """The body of both forwards: patches of noised latents to patches of the prediction.
+        """Predict patches of the velocity from patches of noised latents, for `forward` and `forward_packed`.
 
-        Exactly one of `emb` and `modulation` is given. The stream of tokens is created here and not by the callers, so
-        that only one copy of it is in memory.
+        Exactly one of `emb` and `modulation` is not None. The stream of tokens is created here and not by the callers,
+        so that only one copy of it is in memory.
         """
         lengths = layout.spans[1::2]
         x = _interleave(self.text_in(text).chunk(len(lengths)), self.patch_in(patches).split(lengths, dim=1))
@@ -163,18 +164,18 @@ class Transformer(nn.Module):
         if self.config.use_learned_positional_embeddings:
             x = x + torch.cat([self.learned_positions[:, :length] for length in layout.segments], dim=1)
         for i, block in enumerate(self.blocks):
-            own = None if modulation is None else modulation.blocks[i]
-            x = block(x, emb=emb, modulation=own, rope=positions.rope, layout=layout, attend=attend)
+            block_modulation = None if modulation is None else modulation.blocks[i]
+            x = block(x, emb=emb, modulation=block_modulation, rope=positions.rope, layout=layout, attend=attend)
         videos = x.split(layout.spans, dim=1)[1::2]
         x = videos[0] if len(videos) == 1 else torch.cat(videos, dim=1)
-        own = None if modulation is None else modulation.final
-        return self.final(x, emb=emb, modulation=own, spans=lengths)
+        final_modulation = None if modulation is None else modulation.final
+        return self.final(x, emb=emb, modulation=final_modulation, spans=lengths)
 
     def precompute_modulation(self, timestep: Timestep, ofs: float | Float[Tensor, " s"] | None = None) -> Modulation:
-        """Compute the modulation of all timesteps of a sampler at once; it depends on nothing else.
+        """Compute the modulation of all timesteps of a sampler at once. It depends only on the timesteps and `ofs`.
 
         Use `tables = model.precompute_modulation(timesteps)`, then `model(..., modulation=tables[i])` at step i.
-        Without the index, element s of the batch has timestep s.
+        If `tables` is passed without an index, sample s of the batch has timestep s.
         """
         emb = self.embed_timestep(timestep, ofs)
         # pyrefly: ignore[not-callable]
@@ -184,7 +185,7 @@ class Transformer(nn.Module):
     def embed_timestep(
         self, timestep: Timestep | None, ofs: float | Float[Tensor, " s"] | None = None
     ) -> Float[Tensor, "s e"]:
-        """The time embedding, of which all modulation is a linear function.
+        """Return the time embedding, of which all modulation is a linear function.
 
         Raises:
             UserError: `timestep` or `ofs` is missing, or `ofs` is not a condition of this model.
@@ -204,20 +205,20 @@ class Transformer(nn.Module):
 
 
 class ScalarEmbedding(nn.Module):
-    """Embedding of a scalar such as the timestep: cosines and sines of falling frequencies, then an MLP."""
+    """Embedding of a scalar such as the timestep: cosines and sines of decreasing frequencies, then an MLP."""
 
-    def __init__(self, num_waves: int, width: int) -> None:
+    def __init__(self, num_frequencies: int, width: int) -> None:
         super().__init__()
-        self.num_waves = num_waves
-        self.hidden = Linear(num_waves, width)
+        self.num_frequencies = num_frequencies
+        self.hidden = Linear(num_frequencies, width)
         self.out = Linear(width, width)
 
     def forward(self, number: Timestep) -> Float[Tensor, "s e"]:
-        half = self.num_waves // 2
+        half = self.num_frequencies // 2
         frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=number.device))
         angle = number[:, None].float() * frequency
-        waves = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32, because bfloat16 cannot represent 999
-        return self.out(F.silu(self.hidden(waves.to(self.hidden.bias.dtype))))
+        sinusoids = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32, because bfloat16 cannot represent 999
+        return self.out(F.silu(self.hidden(sinusoids.to(self.hidden.bias.dtype))))
 
 
 class TransformerBlock(nn.Module):
@@ -233,7 +234,7 @@ class TransformerBlock(nn.Module):
         self.mlp = FeedForward(width)
 
     def compute_modulation(self, emb: Float[Tensor, "s e"]) -> BlockModulation:
-        """The block's modulation at the timesteps of `emb`, [s 2 d] each."""
+        """Return the block's modulation at the timesteps of `emb`, [s 2 d] each."""
         parts = self.modulation(emb).unflatten(-1, (6, 2, -1))
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind(1)
         return BlockModulation(*self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2)
@@ -251,9 +252,9 @@ class TransformerBlock(nn.Module):
         """Apply the block to the stream.
 
         Args:
-            emb: the time embedding, with a row for each segment of each row of x. Used if `modulation` is None: it is
-                then computed here, because wrappers may gather or recompute the weights of one block at a time.
-            modulation: `compute_modulation(emb)`, if precomputed.
+            emb: the time embedding, with a row for each segment of each row of x. Used if `modulation` is None, which
+                is then computed here, because wrappers may gather or recompute the weights of one block at a time.
+            modulation: the precomputed `compute_modulation(emb)`.
         """
         if modulation is None:
             assert emb is not None
@@ -290,7 +291,7 @@ class FinalLayer(nn.Module):
         self.linear = Linear(width, config.out_channels * config.patch_volume)
 
     def compute_modulation(self, emb: Float[Tensor, "s e"]) -> FinalModulation:
-        """The modulation at the timesteps of `emb`, [s 1 d] each."""
+        """Return the modulation at the timesteps of `emb`, [s 1 d] each."""
         shift, scale = self.modulation(emb).unflatten(-1, (2, 1, -1)).unbind(1)
         return FinalModulation(*self.norm2.fold(shift, scale))
 
@@ -302,7 +303,7 @@ class FinalLayer(nn.Module):
         modulation: FinalModulation | None,
         spans: Spans,
     ) -> Float[Tensor, "b n patch"]:
-        """Project video tokens to patches. `spans` has the length of each video, see also `TransformerBlock`."""
+        """Project video tokens to patches. `spans` has the length of each video; see also `TransformerBlock`."""
         if modulation is None:
             assert emb is not None
             modulation = FinalModulation._make(_by_row(self.compute_modulation(emb), len(x)))
@@ -310,12 +311,12 @@ class FinalLayer(nn.Module):
 
 
 def _by_row(tables: Sequence[Tensor], batch: int) -> list[Float[Tensor, "b r d"]]:
-    """Modulation per segment [b*k r d] as modulation per row [b k*r d], for k segments in each row."""
+    """Reshape modulation per segment [b*k r d] to modulation per row [b k*r d], for k segments in each row."""
     return [table.reshape(batch, -1, table.shape[-1]) for table in tables]
 
 
 def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "b n d"]:
-    """One stream of text_1, video_1, text_2, video_2, and so on."""
+    """Concatenate text_1, video_1, text_2, video_2, and so on to one stream."""
     return torch.cat([part for pair in zip(texts, videos, strict=True) for part in pair], dim=1)
 
 

@@ -1,7 +1,7 @@
 """Expert adaptive LayerNorm (paper section 2.2): text and video share every weight but not their modulation.
 
-From the timestep, each modality gets a shift, a scale and a gate for attention and for the MLP. The merged stream
-consists of spans of one modality, each of which is multiplied by one vector and added to another.
+Each modality has its own shift, scale and gate for attention and for the MLP, which depend on the timestep. The merged
+stream consists of spans of one modality, each of which is multiplied by one vector and added to another.
 
 Axes: b batch, n tokens, r spans, d width, s timesteps (or batch elements), e time embedding.
 """
@@ -45,7 +45,7 @@ class FinalModulation(NamedTuple):
 
 @dataclass(frozen=True)
 class Modulation:
-    """Modulation of the whole transformer at one or several timesteps: it depends on the weights and timesteps only."""
+    """Modulation of the whole transformer at one or several timesteps. It depends on the weights and timesteps only."""
 
     blocks: tuple[BlockModulation, ...]
     final: FinalModulation
@@ -58,17 +58,17 @@ class Modulation:
         """Return the modulation of one timestep, shared by all samples of a batch."""
         if not -len(self) <= step < len(self):
             raise IndexError(f"step {step} of a modulation for {len(self)} timesteps")
-        one = slice(step % len(self), step % len(self) + 1)
-        blocks = tuple(BlockModulation._make(table[one] for table in block) for block in self.blocks)
-        return Modulation(blocks, FinalModulation._make(table[one] for table in self.final))
+        row = slice(step % len(self), step % len(self) + 1)
+        blocks = tuple(BlockModulation._make(table[row] for table in block) for block in self.blocks)
+        return Modulation(blocks, FinalModulation._make(table[row] for table in self.final))
 
     def flat(self) -> tuple[Tensor, ...]:
-        """All tensors in one tuple: those of the blocks in order, then the final ones."""
+        """Return all tensors in one tuple: those of the blocks in order, then those of the final layer."""
         return tuple(table for part in (*self.blocks, self.final) for table in part)
 
     @classmethod
     def from_flat(cls, tables: Sequence[Tensor]) -> "Modulation":
-        """The inverse of `flat`."""
+        """Build the modulation from `flat()`."""
         size = len(BlockModulation._fields)
         blocks, final = tables[:-2], tables[-2:]
         starts = range(0, len(blocks), size)
@@ -93,14 +93,14 @@ class AdaptiveNorm(nn.LayerNorm):
 
 
 def add_gated(x: Stream, update: Stream, gate: Table, spans: Spans | SpanOfToken) -> Stream:
-    """x + gate * update, with one gate for each span."""
+    """Return x + gate * update, with one gate per span."""
     return _multiply_add(x, spans, update, gate, spans)
 
 
 def _multiply_add(
     base: Tensor, base_spans: int | Spans | SpanOfToken, x: Stream, scale: Table, spans: Spans | SpanOfToken
 ) -> Stream:
-    """base + x * scale. `base` is a stream (`base_spans` = `spans`) or, like `scale`, per span (`base_spans` = 1)."""
+    """Return base + x * scale. `base` is a stream (`base_spans` = `spans`) or has a row per span (`base_spans` = 1)."""
     if isinstance(spans, Tensor):
         base = base if base_spans is spans else _Gather.apply(base, spans)
         return torch.addcmul(base, x, _Gather.apply(scale, spans))
@@ -147,8 +147,8 @@ class _MultiplyAdd(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """The vector of each token's span. The gradient is a matrix product, because index-add on a GPU would serialize the
-    tokens of a span and add them in random order."""
+    """Look up the vector of each token's span. The gradient is a matrix product, because index-add on a GPU would
+    serialize the tokens of a span and add them in random order."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, span_of_token: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Positions of tokens in time, height and width: the three kinds of the CogVideoX family (paper section 2.2).
+"""Positions of tokens in time, height and width: the three kinds in the CogVideoX family (paper section 2.2).
 
 - 3D RoPE (all 5B models): the channels of each head are split into time (1/4), height (3/8) and width (3/8), in this
   order. In a part of size s, channels 2i and 2i+1 are rotated by coordinate * 10000^(-2i/s).
@@ -47,7 +47,7 @@ def positions_for(
     rule: GridRule | None = None,
     device: torch.device | str | None = None,
 ) -> Positions:
-    """Position tables of a clip of `num_frames` latent frames of `height` x `width` latent pixels.
+    """Return the position tables of a clip of `num_frames` latent frames of `height` x `width` latent pixels.
 
     Args:
         num_text: number of text tokens before the video, by default the config's `max_text_seq_length`.
@@ -64,21 +64,21 @@ def positions_for(
     if config.grid_rule is None:
         if rule is not None:
             raise UserError(
-                f"the grid rule {rule!r} is for rotary positions, but this model has sinusoidal ones: leave it out"
+                f"the grid rule {rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
             )
         return Positions(None, _sincos(config, grid, num_text, device))
     return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
 
 
 def concatenate_positions(clips: Sequence[Positions]) -> Positions:
-    """Position tables of a packed row, in which each clip has its own positions."""
+    """Return the position tables of a packed row, in which each clip has its own positions."""
     ropes = [clip.rope for clip in clips if clip.rope is not None]
     sincos = [clip.sincos for clip in clips if clip.sincos is not None]
     return Positions(torch.cat(ropes) if ropes else None, torch.cat(sincos) if sincos else None)
 
 
 def token_grid(config: TransformerConfig, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Number of tokens of a latent clip in time, height and width.
+    """Return the number of tokens of a latent clip in time, height and width.
 
     Raises:
         UserError: the size is not a multiple of the patch size.
@@ -101,7 +101,7 @@ def check_learned_positions(config: TransformerConfig, grid: tuple[int, int, int
         grid: `token_grid` of the clip.
 
     Raises:
-        UserError: the clip does not fit; the message has the valid size in latent frames and pixels.
+        UserError: the clip does not fit; the message gives the valid size in latent frames and latent pixels.
     """
     base_t, base_h, base_w = config.base_grid
     t, h, w = grid
@@ -140,7 +140,7 @@ def _rope(
     device: torch.device | str | None,
 ) -> Float[Tensor, "n p 2"]:
     t, h, w = grid
-    # In tokens: the clip's first row and column, and the number of rows and columns it is stretched over.
+    # In tokens of the base grid: the clip's first row and column, and the rows and columns that it covers.
     if rule == "resize_crop":
         (top, left), (rows, columns) = _fit(h, w, *config.base_grid[1:])
     else:
@@ -170,7 +170,7 @@ def _rope(
 
 
 def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Corner and size of an h x w grid scaled to fit inside the base grid and centered there, in integers."""
+    """Return corner and size, in integers, of an h x w grid scaled to fit inside the base grid and centered there."""
     if h / w > base_h / base_w:
         rows, columns = base_h, round(base_h / h * w)
     else:

@@ -38,7 +38,7 @@ def test_cuda_graphs_are_recorded_once_per_shape_and_replayed_with_new_values():
     for num_rows in (4, 5, 4, 4):
         x, y = torch.randn(num_rows, 8, device=CUDA), torch.randn(1, 8, device=CUDA)
         results.append((graphed(x, y), (x @ weight + y).relu()))
-    assert len(graphed.recorded) == 2
+    assert len(graphed.graphs) == 2
     for output, expected in results:
         torch.testing.assert_close(output, expected)
 

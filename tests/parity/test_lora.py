@@ -144,7 +144,7 @@ def random_lora(model: Transformer, rank: int, targets: list[str], **more) -> in
 
 @pytest.mark.parametrize("keep_alpha", [False, True])
 @torch.no_grad()
-def test_our_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
+def test_written_lora_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
     """With several ranks and alphas; files with alpha = rank also load without metadata."""
     ours, theirs = pair(small("2b", base=(9, 8, 12)))
     given = inputs(ours.config, SIZE)

@@ -38,7 +38,7 @@ def test_float32_convolutions_are_not_tf32():
     assert cudnn.allow_tf32
 
 
-def test_a_deterministic_run_leaves_the_process_as_it_was(monkeypatch):
+def test_deterministic_algorithms_restores_the_settings(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     with deterministic_algorithms():
         assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()

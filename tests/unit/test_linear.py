@@ -23,7 +23,7 @@ def layers() -> tuple[Linear, nn.Linear]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("gelu", [False, True])
-def test_the_same_as_pytorch(layers, shape, gelu):
+def test_linear_equals_pytorch(layers, shape, gelu):
     ours, plain = layers
     x = torch.randn(shape)
     expected = F.gelu(plain(x), approximate="tanh") if gelu else plain(x)
@@ -32,7 +32,7 @@ def test_the_same_as_pytorch(layers, shape, gelu):
     torch.testing.assert_close(ours(x, gelu=gelu), expected)
 
 
-def test_gelu_is_as_exact_over_its_whole_range():
+def test_gelu_is_accurate_over_its_whole_range():
     x = torch.linspace(-12, 12, 4801)[:, None]
     exact = F.gelu(x.double(), approximate="tanh")
     torch.testing.assert_close(linear(x, torch.ones(1, 1), gelu=True).double(), exact, rtol=1e-6, atol=1e-6)
@@ -40,7 +40,7 @@ def test_gelu_is_as_exact_over_its_whole_range():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("trained", ["all", "input", "weight", "bias"])
-def test_the_same_gradients(layers, shape, trained):
+def test_gradients_equal_pytorch(layers, shape, trained):
     gradients = []
     for layer in layers:
         x = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
@@ -53,13 +53,13 @@ def test_the_same_gradients(layers, shape, trained):
         torch.testing.assert_close(found, expected)
 
 
-def test_strided_tensors_and_no_bias():
+def test_strided_inputs_and_missing_bias():
     x, weight = torch.randn(2, 7, 3).transpose(1, 2), torch.randn(7, 10)[:, ::2].t()
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_and_no_rows(layers, dtype):
+def test_other_dtypes_and_empty_inputs(layers, dtype):
     ours, plain = (copy.deepcopy(layer).to(dtype) for layer in layers)
     x = torch.randn(3, 7, dtype=dtype)
     assert torch.equal(ours(x), plain(x))
@@ -67,17 +67,17 @@ def test_other_types_and_no_rows(layers, dtype):
     assert layers[0](torch.randn(0, 7)).shape == (0, 5)
 
 
-def test_autocast_is_heard(layers):
+def test_autocast_sets_the_dtype(layers):
     with torch.autocast("cpu", torch.bfloat16):
         assert layers[0](torch.randn(3, 7)).dtype == torch.bfloat16
 
 
-def test_on_the_meta_device():
+def test_meta_device():
     assert Linear(7, 5, device="meta")(torch.randn(3, 7, device="meta"), gelu=True).shape == (3, 5)
 
 
-def test_the_compiler_takes_it_as_it_is(layers):
-    """Inside of a compiled function it is an operator of its own, whose shape is known beforehand."""
+def test_compiled_operator_equals_linear(layers):
+    """Compiled code calls a custom operator, whose fake implementation gives the shape."""
     ours, plain = layers
     x = torch.randn(2, 3, 7)
     with torch.no_grad():

@@ -47,7 +47,7 @@ def test_given_values_are_converted_and_none_is_left_out():
         ({"name": 3}, "name must be a string, got int"),
     ],
 )
-def test_illegal_values_are_errors(values, message):
+def test_invalid_values_are_rejected(values, message):
     with pytest.raises(UserError, match=message):
         check_values(Cake, values)
 

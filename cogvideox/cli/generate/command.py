@@ -1,4 +1,4 @@
-"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar to reproduce it."""
+"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar from which it can be reproduced."""
 
 import os
 import time
@@ -57,22 +57,22 @@ def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> None:
     from cogvideox.generation.setup import choose_setup, load_model
     from cogvideox.transformer.lora.io import read_lora
 
-    start, first = time.perf_counter(), ranks is None or ranks.rank == 0
+    start, is_first_rank = time.perf_counter(), ranks is None or ranks.rank == 0
     requests = [job.request for job in batch.jobs]
     loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in batch.loras]
-    setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=first)
+    setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=is_first_rank)
     if batch.plan_only:
-        if first:
+        if is_first_rank:
             print(f"{setup.plan}\n{setup.plan.table()}")
         return
-    if first and not setup.plan.is_trivial:
+    if is_first_rank and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")
     pipe = CogVideoX(batch.spec, load_model(batch.spec, setup), setup.device, setup.dtype, ranks)
-    with _warnings_as_notes(first):
+    with _warnings_as_notes(is_first_rank):
         for lora, adapter in loras:
             pipe.load_lora(lora, adapter.strength, merge=adapter.merged)
     for number, job in enumerate(batch.jobs, start=1):
-        if not first:
+        if not is_first_rank:
             pipe.run(job.request, inputs=job.inputs)
             continue
         _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", batch.seed)
@@ -86,7 +86,7 @@ def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
     from cogvideox.generation.latents_checkpoint import SUFFIX
 
     latents_file = job.output.video.with_suffix(SUFFIX)
-    with _keeping_latents(latents_file, seed), _warnings_as_notes():
+    with _report_latents_on_failure(latents_file, seed), _warnings_as_notes():
         with progress_bar(title) as on_step:
             file = latents_file if pipe.ranks is None else None
             video = pipe.run(job.request, inputs=job.inputs, on_step=on_step, latents_file=file)
@@ -96,8 +96,8 @@ def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
 
 
 @contextmanager
-def _keeping_latents(file: Path, seed: int) -> Iterator[None]:
-    """Delete the latents checkpoint once the video is written; on failure, print where it is."""
+def _report_latents_on_failure(file: Path, seed: int) -> Iterator[None]:
+    """Delete the latents checkpoint after the video has been written; on failure, print where it is."""
     try:
         yield
     except BaseException:

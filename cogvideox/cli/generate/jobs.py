@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One video to generate and its output files. `inputs` is None if they are read when the job runs, so that the
-    images of a prompt file are not all in memory at once."""
+    """One video to generate and its output files.
+
+    inputs: None if they are read when the job runs, so that the images of a prompt file are not all in memory at once.
+    """
 
     request: Request
     inputs: "Inputs | None"
@@ -37,7 +39,7 @@ class Job:
 class JobBatch:
     """The jobs of one command and the model to run them with.
 
-    seed: the seed to repeat the command with.
+    seed: the seed with which the command can be repeated.
     plan_only: print the memory plan without generating.
     """
 
@@ -50,14 +52,14 @@ class JobBatch:
 
 
 def build_jobs(arguments: Arguments) -> JobBatch:
-    """Return the jobs that are not done yet. Prints notes about unusual requests to stderr.
+    """Return the jobs whose videos do not exist yet. Prints notes about unusual requests to stderr.
 
     Raises:
         UserError: invalid option, unreadable input file, or unwritable output.
     """
     command = arguments.command
     if command.prompts is not None and "prompt" in arguments.request:
-        raise UserError("PROMPT and --prompts exclude each other: leave one out")
+        raise UserError("PROMPT and --prompts cannot be combined: leave one out")
     values, load, loras = _with_sidecar(arguments)
     spec = read_spec(load.model)
     if command.lora:

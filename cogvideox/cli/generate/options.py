@@ -17,17 +17,17 @@ class CommandOptions:
     output: Annotated[
         Path | None,
         Option(
-            "x.mp4, x.gif or x.png, with an x.json beside it (default: named after the prompt)",
+            "x.mp4, x.gif or x.png; settings are written to x.json (default: named after the prompt)",
             "files",
             common=True,
             flags=("-o", "--output"),
         ),
     ] = None
-    sheet: Annotated[bool, Option("also write all frames as one picture, x-sheet.png", "files")] = False
+    sheet: Annotated[bool, Option("also write all frames as one image, x-sheet.png", "files")] = False
     sidecar: Annotated[
         Path | None,
         Option(
-            "repeat the video of a JSON file; other options change it",
+            "reproduce the video of a JSON file; other options override its settings",
             "files",
             "X.JSON",
             common=True,
@@ -36,7 +36,7 @@ class CommandOptions:
     ] = None
     prompts: Annotated[
         Path | None,
-        Option("a video for each line of this file, into the folder `output`; run again, it continues", "files"),
+        Option("one video per line of this file, in the folder `output`; existing videos are skipped", "files"),
     ] = None
     num_videos: Annotated[int, Option("number of videos, with consecutive seeds", "sampling", low=1)] = 1
     lora: Annotated[
@@ -47,9 +47,9 @@ class CommandOptions:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The options given on a command line, parsed and validated individually.
+    """The parsed options of a command line, validated individually.
 
-    request, load: the given fields of `Request` and `LoadOptions`.
+    request, load: the fields of `Request` and `LoadOptions` that are set, by name.
     """
 
     request: dict[str, Any]
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """
     request, load, command = (list_options(cls) for cls in (Request, LoadOptions, CommandOptions))
     options = {**request, **command, **load}
-    summary = "Generate a video from a prompt, an image or a video. The model's defaults hold for options left out."
+    summary = "Generate a video from a prompt, an image or a video. Options default to the model's settings."
     parser = Parser("generate", '"PROMPT"', summary)
     parser.add_argument("--help-all", action="help", help="show all options and exit")
     add_options(parser, options, common_only="--help-all" not in arguments)

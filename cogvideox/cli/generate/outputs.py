@@ -20,7 +20,7 @@ from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of
 
 @dataclass(frozen=True)
 class Output:
-    """The files of one video; `sheet` is None unless one is requested."""
+    """The output files of one video; `sheet` is None unless it is requested."""
 
     video: Path
     sheet: Path | None
@@ -107,8 +107,8 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
 def _max_bytes(output: Output, request: Request) -> int:
     """Return an upper bound on the size of a request's files: the size for pure noise.
 
-    Even then, video codecs need at most half the size of the raw pixels; PNG needs all of it. A sheet has at most 64
-    frames, scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
+    Even for noise, video codecs need at most half the size of the raw pixels; PNG needs the full size. A sheet has at
+    most 64 frames, scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
     """
     video = request.num_frames * request.height * request.width * 7 // 4
     sheet = 0 if output.sheet is None else min(request.num_frames, 64) * 320**2 * 3

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cogvideox.generation.request.inputs import Inputs
 
-STRENGTH = 0.8
+DEFAULT_STRENGTH = 0.8
 
 
 def build_request(
@@ -37,28 +37,28 @@ def build_request(
     """
     from cogvideox.generation.request.inputs import read_inputs  # imports numpy, which `--help` does not need
 
-    given = check_values(Request, values)
+    options = check_values(Request, values)
     inputs = read_inputs(
         image,
         video,
-        fps=given.get("fps", spec.settings.fps),
-        max_frames=None if given.get("extend") else max(given.get("num_frames", spec.settings.num_frames), 1),
+        fps=options.get("fps", spec.settings.fps),
+        max_frames=None if options.get("extend") else max(options.get("num_frames", spec.settings.num_frames), 1),
     )
-    return complete_request(spec, prompt, inputs=inputs, **given), inputs
+    return complete_request(spec, prompt, inputs=inputs, **options), inputs
 
 
 def complete_request(spec: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
-    """Build the request for inputs that have already been read. Other arguments and errors: see `build_request`."""
-    given = check_values(Request, {"prompt": prompt, **values})
+    """Build the request for inputs that have already been read. See `build_request` for other arguments and errors."""
+    options = check_values(Request, {"prompt": prompt, **values})
     request = Request(
-        **{**_defaults(spec, inputs, given), **given},
+        **{**_defaults(spec, inputs, options), **options},
         image=None if inputs is None else inputs.image_source,
         video=None if inputs is None else inputs.video_source,
     )
     check(request, spec)
     request = _with_windows(request, spec)
     if inputs is not None and inputs.video is not None:
-        if "num_frames" not in given:
+        if "num_frames" not in options:
             request = replace(request, num_frames=_default_frames(request, len(inputs.video)))
         check_video(request, len(inputs.video))
     return request
@@ -68,7 +68,7 @@ def reopen_inputs(request: Request) -> "Inputs":
     """Read the input image and video of a request again.
 
     Raises:
-        UserError: an input was given in memory, has changed, or cannot be read.
+        UserError: an input was passed in memory, has changed, or cannot be read.
     """
     from cogvideox.generation.request.inputs import read_inputs
 
@@ -89,50 +89,48 @@ def split_seeds(request: Request, num_videos: int) -> list[Request]:
     return [replace(request, seed=request.seed + i) for i in range(num_videos)]
 
 
-def _defaults(spec: ModelSpec, inputs: "Inputs | None", given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return default values for missing fields; they depend on the model and on the given fields."""
+def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default values of all fields, which depend on the model and on the options that are set."""
     image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
-    settings, extend = spec.settings, given.get("extend", False)
-    height, width = _default_size(spec, image if image is not None or video is None else video[0], given)
+    settings, extend = spec.settings, options.get("extend", False)
+    height, width = _default_size(spec, image if image is not None or video is None else video[0], options)
     # At scale 1 guidance is off, so dynamic guidance does not apply.
-    guided = given.get("guidance_scale", settings.guidance_scale) != 1
+    guided = options.get("guidance_scale", settings.guidance_scale) != 1
     return {
-        "prompt": given["prompt"] if "prompt" in given else _example_prompt(spec),
+        "prompt": options["prompt"] if "prompt" in options else _example_prompt(spec),
         "negative_prompt": "",
         "num_frames": settings.num_frames,
         "height": height,
         "width": width,
         "num_inference_steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale,
-        "dynamic_guidance": settings.dynamic_guidance and guided and not given.get("smooth_guidance", False),
+        "dynamic_guidance": settings.dynamic_guidance and guided and not options.get("smooth_guidance", False),
         "sampler": settings.sampler,
         "seed": secrets.randbelow(2**31),
         "fps": settings.fps,
-        "strength": STRENGTH if video is not None and not extend and not given.get("invert", False) else None,
+        "strength": DEFAULT_STRENGTH if video is not None and not extend and not options.get("invert", False) else None,
         "window": settings.num_frames if extend else None,
     }
 
 
 def _example_prompt(spec: ModelSpec) -> str:
     if not spec.settings.examples:
-        raise UserError("there is no prompt: describe in a sentence, in quotes, what the video shows")
+        raise UserError("missing prompt: describe in one sentence, in quotes, what the video shows")
     return spec.settings.examples[0]
 
 
-def _default_size(spec: ModelSpec, picture: "np.ndarray | None", given: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the model's size, or, for a model trained on many sizes, the size nearest to the input's aspect ratio."""
+def _default_size(spec: ModelSpec, image: "np.ndarray | None", options: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the model's size or, if it was trained on several sizes, the one nearest to the input's aspect ratio."""
     defaults, trained = spec.settings, spec.settings.trained
-    one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
-    one_size = one_size or spec.transformer.use_learned_positional_embeddings
-    if picture is None or "height" in given or "width" in given or one_size:
+    has_one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
+    has_one_size = has_one_size or spec.transformer.use_learned_positional_embeddings
+    if image is None or "height" in options or "width" in options or has_one_size:
         return defaults.height, defaults.width
-    return geometry.size_for_aspect(
-        picture.shape[0], picture.shape[1], trained.height, trained.width, spec.size_multiple
-    )
+    return geometry.size_for_aspect(image.shape[0], image.shape[1], trained.height, trained.width, spec.size_multiple)
 
 
 def _with_windows(request: Request, spec: ModelSpec) -> Request:
-    """Set the default window overlap, or remove the windows if one window covers all frames."""
+    """Set the default overlap of windows, or remove the windows if one covers all frames."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
     if request.overlap is None and not spec.transformer.takes_image:

@@ -1,4 +1,7 @@
-"""Path and digest of a video's input files, as recorded in its metadata. Imports neither torch nor numpy."""
+"""Sources of a video's inputs (image, video, LoRAs): path and digest, as recorded in its sidecar.
+
+Imports neither torch nor numpy.
+"""
 
 import hashlib
 import math
@@ -14,7 +17,7 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 class InputSource:
     """The path and digest of an image, a video or a LoRA.
 
-    path: absolute path of the file; None if it was given in memory.
+    path: absolute path of the file; None if the input was passed in memory.
     digest: hash of the file, or of the pixels.
     """
 
@@ -24,7 +27,7 @@ class InputSource:
 
 @dataclass(frozen=True)
 class AppliedLoRA:
-    """A LoRA applied to the model. Rounding differs between merged and unmerged LoRAs."""
+    """A LoRA applied to the model. `merged` is recorded because merging changes the rounding."""
 
     source: InputSource
     strength: float = 1.0
@@ -46,18 +49,18 @@ def source_of_file(path: str | Path) -> InputSource:
 
 
 def checked_path(source: InputSource, name: str) -> str:
-    """Return the path of a source, after checking that the file is unchanged.
+    """Return the path of a source after checking that the file has not changed.
 
     Args:
         name: "image", "video" and so on, for error messages.
 
     Raises:
-        UserError: the source was given in memory; the file has changed or cannot be read.
+        UserError: the source was passed in memory; the file has changed or cannot be read.
     """
     if source.path is None:
-        raise UserError(f"the {name} was given in memory and only its digest is recorded: give it again")
+        raise UserError(f"the {name} was passed in memory, and only its digest is recorded: pass it again")
     if source_of_file(source.path) != source:
-        raise UserError(f"the {name} {source.path} has changed since: give it again to use the new version")
+        raise UserError(f"the {name} {source.path} has changed since it was recorded: pass it again to use it now")
     return source.path
 
 
@@ -70,15 +73,15 @@ def parse_lora_argument(text: str) -> AppliedLoRA:
     path, colon, number = text.rpartition(":")
     if not (path if colon else text):
         raise UserError(f"--lora {text!r} names no file: write FILE or FILE:STRENGTH, such as style.safetensors:0.8")
-    file, strength, whole = Path(path).expanduser(), _finite(number), Path(text).expanduser()
-    if not colon or whole.exists() or (strength is None and not file.exists()):
-        file, strength = whole, 1.0  # the colons are part of the path
+    file, strength, full_path = Path(path).expanduser(), _finite_float(number), Path(text).expanduser()
+    if not colon or full_path.exists() or (strength is None and not file.exists()):
+        file, strength = full_path, 1.0  # the colons are part of the path
     if strength is None:
         raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
     return AppliedLoRA(source_of_file(resolve_lora_file(file)), strength)
 
 
-def _finite(text: str) -> float | None:
+def _finite_float(text: str) -> float | None:
     try:
         return number if math.isfinite(number := float(text)) else None
     except ValueError:

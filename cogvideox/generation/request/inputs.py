@@ -31,14 +31,14 @@ def read_inputs(image: Any, video: Any, *, fps: float, max_frames: int | None = 
     """Read an image and a video.
 
     Args:
-        image: the path of an image file, an array [h w 3] (uint8, or float in 0..1), a PIL image, a `Source`, or None.
-        video: the path of a video file, a `Video`, an array [t h w 3], a `Source`, or None. Files and `Video`s are
+        image: the path of an image, an array [h w 3] (uint8, or float in 0..1), a PIL image, an `InputSource`, or None.
+        video: the path of a video, a `Video`, an array [t h w 3], an `InputSource`, or None. Files and `Video`s are
             resampled to `fps`, so that motion keeps its speed; arrays are not resampled.
         max_frames: maximum number of frames to read.
 
     Raises:
-        UserError: the file does not exist or cannot be read; an array has the wrong shape or range; a `Source` has
-            changed or was given in memory.
+        UserError: the file does not exist or cannot be read; an array has the wrong shape or range; an `InputSource`
+            has changed or was passed in memory.
     """
     pixels, image_source = (None, None) if image is None else _read_image(image)
     frames, video_source = (None, None) if video is None else _read_video(video, fps, max_frames)

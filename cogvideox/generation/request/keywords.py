@@ -7,7 +7,7 @@ class RequestKeywords(TypedDict, total=False):
     """Fields of `Request`, each optional; None means the default."""
 
     negative_prompt: str | None
-    """what guidance steers away from"""
+    """what the video should not show"""
     num_frames: int | None
     """number of frames, 4k+1 such as 9 or 49"""
     height: int | None
@@ -31,13 +31,13 @@ class RequestKeywords(TypedDict, total=False):
     smooth_guidance: bool | None
     """raise the scale over the steps from 1 to 1 + `guidance_scale`"""
     guidance_interval: tuple[float, float] | None
-    """guidance only between these fractions of the steps, such as 0.1 0.7: faster"""
+    """apply guidance only between these fractions of the steps: faster"""
     sequential_guidance: bool | None
     """run the two halves of guidance one after the other: less memory, the same video"""
     cache: float | None
     """skip steps that can be extrapolated within this error, such as 0.02: faster, but the output changes"""
     position_rule: Literal["resize_crop", "slice"] | None
-    """how rotary positions follow the size: stretched over it, or counted from 0"""
+    """rotary positions: scaled to the size seen in training, or counted from 0"""
     image: Any
     """image to animate, with an image-to-video model"""
     video: Any

@@ -31,7 +31,7 @@ class Request:
     prompt: Annotated[
         str, Option("what the video shows (default: the model's example)", "prompt", "PROMPT", True, flags=("prompt",))
     ]
-    negative_prompt: Annotated[str, Option("what guidance steers away from", "guidance", common=True)]
+    negative_prompt: Annotated[str, Option("what the video should not show", "guidance", common=True)]
     num_frames: Annotated[int, Option("number of frames, 4k+1 such as 9 or 49", "size", common=True)]
     height: Annotated[int, Option("height in pixels, a multiple of 16", "size", common=True)]
     width: Annotated[int, Option("width in pixels, a multiple of 16", "size", common=True)]
@@ -69,7 +69,9 @@ class Request:
     guidance_interval: Annotated[
         tuple[float, float],
         Option(
-            "guidance only between these fractions of the steps, such as 0.1 0.7: faster", "guidance", ("FROM", "TO")
+            "apply guidance only between these fractions of the steps: faster",
+            "guidance",
+            ("FROM", "TO"),
         ),
     ] = (0.0, 1.0)
     sequential_guidance: Annotated[
@@ -86,7 +88,7 @@ class Request:
         ),
     ] = None
     position_rule: Annotated[
-        GridRule | None, Option("how rotary positions follow the size: stretched over it, or counted from 0", "size")
+        GridRule | None, Option("rotary positions: scaled to the size seen in training, or counted from 0", "size")
     ] = None
     image: Annotated[
         InputSource | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)
@@ -131,7 +133,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """Which model to load, on which device, and how to run it: the arguments of `CogVideoX.from_pretrained`."""
+    """The model to load, the device, and how to run it: the arguments of `CogVideoX.from_pretrained`."""
 
     model: Annotated[
         str,
@@ -140,7 +142,11 @@ class LoadOptions:
     device: Annotated[str, Option("where to run; auto is CUDA if there is a GPU", "model", "auto|cpu|cuda")] = "auto"
     dtype: Annotated[
         str,
-        Option("precision; auto is float32 on a CPU, otherwise the model's own", "model", "auto|float32|bfloat16|..."),
+        Option(
+            "compute dtype; auto is float32 on a CPU, otherwise the model's",
+            "model",
+            "auto|float32|bfloat16|...",
+        ),
     ] = "auto"
     memory: Annotated[
         int | str,
@@ -158,5 +164,5 @@ class LoadOptions:
         bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model")
     ] = False
     float8: Annotated[
-        bool, Option("multiply large matrices in 8 bits, on GPUs that can: faster, but the output changes", "model")
+        bool, Option("multiply large matrices in FP8, on GPUs that support it: faster, but the output changes", "model")
     ] = False

@@ -21,7 +21,7 @@ def check(request: Request, spec: ModelSpec) -> None:
         UserError: it cannot; the message names the rule and, for numbers, the nearest valid value.
     """
     if not request.prompt.strip():
-        raise UserError("the prompt is empty: describe in a sentence what the video shows")
+        raise UserError("the prompt is empty: describe in one sentence what the video shows")
     _check_size(request, spec)
     check_range("num_inference_steps", request.num_inference_steps, 1, spec.schedule.num_train_timesteps)
     if request.position_rule is not None and spec.transformer.grid_rule is None:
@@ -32,7 +32,7 @@ def check(request: Request, spec: ModelSpec) -> None:
 
 
 def check_video(request: Request, num_input_frames: int) -> None:
-    """Check that the input video has enough frames, or, if it is to be extended, fewer frames than the output.
+    """Check that the input video is long enough or, if it is to be extended, shorter than the output.
 
     Args:
         num_input_frames: frames of the input video.
@@ -43,7 +43,7 @@ def check_video(request: Request, num_input_frames: int) -> None:
     frames = f"{geometry.format_frame_count(num_input_frames)} at {request.fps:g} fps"
     if request.extend and request.num_frames <= num_input_frames:
         raise UserError(
-            f"num_frames={request.num_frames} includes the frames of the video that is extended, which has {frames}; "
+            f"num_frames={request.num_frames} must include the frames of the video to extend, which has {frames}; "
             f"the nearest is {geometry.nearest_frame_counts(num_input_frames + 1)[-1]}"
         )
     if not request.extend and request.num_frames > num_input_frames:
@@ -61,9 +61,7 @@ def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
     if not low <= n <= high or (n - 1) % trained.frame_step:
         nearest = min(max(int((n - 1) / trained.frame_step + 0.5) * trained.frame_step + 1, low), high)
         rule = f"{trained.frame_step}N+1 from {low} to {high}; the nearest is {nearest}" if low < high else str(low)
-        longer = (
-            f", and window={high} generates a long video piece by piece" if name == "num_frames" and n > high else ""
-        )
+        longer = f", and window={high} generates a long video in windows" if name == "num_frames" and n > high else ""
         yield _mismatch(name, n, f"{rule}{longer}")
     for name, size, (low, high) in (
         ("height", request.height, trained.height),
@@ -74,7 +72,7 @@ def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
 
 
 def _mismatch(name: str, value: int, rule: str) -> str:
-    return f"{name}={value} is outside of what this model was trained on ({rule}), so quality may suffer"
+    return f"{name}={value} is outside the range that this model was trained on ({rule}), so quality may suffer"
 
 
 def _check_size(request: Request, spec: ModelSpec) -> None:
@@ -96,7 +94,7 @@ def _check_size(request: Request, spec: ModelSpec) -> None:
         )
     name, num_frames = ("num_frames", request.num_frames) if request.window is None else ("window", request.window)
     if num_frames > longest:
-        longer = f", and window={longest} generates a longer video piece by piece" if name == "num_frames" else ""
+        longer = f", and window={longest} generates a longer video in windows" if name == "num_frames" else ""
         raise UserError(
             f"{name}={num_frames} is not possible, {reason} {longest} frames at most; the nearest is {longest}{longer}"
         )
@@ -110,7 +108,7 @@ def _check_guidance(request: Request) -> None:
             "second; 0 1 is all steps"
         )
     if request.smooth_guidance and request.dynamic_guidance:
-        raise UserError("smooth_guidance and dynamic_guidance exclude each other: leave one out")
+        raise UserError("smooth_guidance and dynamic_guidance cannot be combined: leave one out")
     if request.guided:
         return
     used = [
@@ -132,15 +130,15 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
             "image as a video of one frame (video and extend)"
         )
     if request.image is None and request.video is None and takes_image:
-        raise UserError(f"{spec.name} is an image-to-video model and needs an image: give one with image")
+        raise UserError(f"{spec.name} is an image-to-video model and needs an image: set image")
     if request.video is None:
         for name in ("extend", "invert", "strength"):
             if getattr(request, name):
-                raise UserError(f"{name} needs an input video: give one with video, or leave {name} out")
+                raise UserError(f"{name} needs an input video: set video, or leave {name} out")
     if request.extend and request.invert:
-        raise UserError("extend and invert exclude each other: leave one out")
+        raise UserError("extend and invert cannot be combined: leave one out")
     if request.image is not None and request.extend:
-        raise UserError("image and extend exclude each other, because extend starts from the video's last frame")
+        raise UserError("image and extend cannot be combined, because extend starts from the video's last frame")
     if request.invert and takes_image:
         raise UserError(f"invert needs a text-to-video model, and {spec.name} is an image-to-video model")
     if request.strength is not None:
@@ -161,7 +159,7 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:
-            raise UserError("overlap is the number of frames that windows share: give window too, or leave overlap out")
+            raise UserError("overlap is the number of frames that windows share: set window too, or leave overlap out")
         return
     if request.invert or (request.task == "video" and spec.transformer.takes_image):
         raise UserError("window is not possible for this task, which generates all frames at once: leave it out")

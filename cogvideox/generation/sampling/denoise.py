@@ -1,4 +1,4 @@
-"""Denoise one clip from noise to latents, with the options of a request.
+"""Generate the latents of one clip from noise, with the options of a request.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -53,7 +53,7 @@ def denoise(
     """Generate the latents of a clip, at the transformer's scale, in float32.
 
     Args:
-        num_frames: frames of this clip; the request may consist of several clips.
+        num_frames: number of frames of this clip; a request may consist of several clips.
         dtype: the transformer's compute dtype.
         report: called with the progress after each step.
         ranks: processes that split the two prompts of guidance; every rank returns the latents.
@@ -62,22 +62,22 @@ def denoise(
         UserError: unsupported size; values out of the range of `dtype`; a step cache with `ranks`.
     """
     if request.cache is not None and ranks is not None:
-        # Rounding could make ranks decide differently; one would then wait forever for another that skips the step.
-        raise UserError("cache is not possible with several processes: leave it out, or run without torchrun")
+        # Because of rounding, ranks could decide differently; a rank would then wait forever for one that skips a step.
+        raise UserError("cache is not supported with several processes: leave it out, or run without torchrun")
     config, schedule = model.transformer.config, model.schedule
     patch_t, ratio = config.patch_size_t or 1, model.vae.config.spatial_compression_ratio
-    size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
-    num_padding = size[0] - geometry.latent_frames(num_frames)
-    # Video-to-video: the last `strength` of the steps, which start from the input video with noise.
-    times = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_denoising_steps :]
-    windows = _windows(request, size[0], patch_t)
-    scale = _guidance_scale(request, len(times), schedule.num_train_timesteps)
-    guided_steps = range(*(round(fraction * len(times)) for fraction in request.guidance_interval))
+    latent_size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
+    num_padding = latent_size[0] - geometry.latent_frames(num_frames)
+    # Video-to-video adds noise to the input video and runs only the last steps, a fraction `strength` of all.
+    timesteps = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_denoising_steps :]
+    windows = _windows(request, latent_size[0], patch_t)
+    scale = _guidance_scale(request, len(timesteps), schedule.num_train_timesteps)
+    guided_steps = range(*(round(fraction * len(timesteps)) for fraction in request.guidance_interval))
     bind = partial(
         BoundTransformer,
         model.transformer,
-        times,
-        (len(windows[0]), *size[1:]),
+        timesteps,
+        (len(windows[0]), *latent_size[1:]),
         num_text=prompts.prompt.shape[1],
         rule=request.position_rule or model.settings.position_rule,
         device=device,
@@ -85,18 +85,18 @@ def denoise(
     )
     on_step = partial(_report_step, report, model.vae, num_padding)
 
-    x = initial_noise((1, config.out_channels, *size), generator, device)
+    x = initial_noise((1, config.out_channels, *latent_size), generator, device)
     start = None if conditioning.start is None else prepend_padding(conditioning.start, num_padding)
     velocity_model: VelocityModel
     if start is not None and prompts.null is not None:
         unconditional = Denoiser([bind()], prompts.null)
-        states = ddim_invert(unconditional, start, times, schedule, on_step=partial(on_step, "invert"))
+        states = ddim_invert(unconditional, start, timesteps, schedule, on_step=partial(on_step, "invert"))
         velocity_model = partial(predict_with_reference, bind(attend=attend_to_reference), states)
     else:
         if start is not None:
-            x = add_noise(start, x, torch.tensor(times[:1]), schedule)
+            x = add_noise(start, x, torch.tensor(timesteps[:1]), schedule)
         image = conditioning.image
-        velocity_model = bind(image=None if image is None else pad_image_latents(image, size[0]))
+        velocity_model = bind(image=None if image is None else pad_image_latents(image, latent_size[0]))
     if ranks is not None:
         velocity_model = parallelize_cfg(velocity_model, ranks.data)
     if request.sequential_guidance:
@@ -104,7 +104,7 @@ def denoise(
 
     models = [velocity_model] * len(windows)
     if request.cache is not None:
-        models = [StepCache(velocity_model, times, schedule, request.cache) for _ in windows]
+        models = [StepCache(velocity_model, timesteps, schedule, request.cache) for _ in windows]
     denoiser = Denoiser(
         models,
         prompts.prompt,
@@ -117,7 +117,7 @@ def denoise(
     )
     options = {} if request.eta is None else {"eta": request.eta}
     latents = SAMPLERS[request.sampler](
-        denoiser, x, times, schedule, generator=generator, on_step=partial(on_step, "denoise"), **options
+        denoiser, x, timesteps, schedule, generator=generator, on_step=partial(on_step, "denoise"), **options
     )
     check_finite(latents, dtype)
     return latents[:, :, num_padding:]
@@ -139,10 +139,10 @@ def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> gui
 
 
 def _windows(request: Request, num_latents: int, patch_t: int) -> list[range]:
-    """Return the latent frames of each window, aligned to patches."""
+    """Return the latent frames of each window, aligned to temporal patches."""
     if request.window is None or request.overlap is None:
         return [range(num_latents)]
-    window = -(-geometry.latent_frames(request.window) // patch_t)
+    length = -(-geometry.latent_frames(request.window) // patch_t)
     overlap = max(request.overlap // geometry.FRAME_RATIO // patch_t, 1)
-    pieces = geometry.time_windows(num_latents // patch_t, window, overlap)
-    return [range(piece.start * patch_t, piece.stop * patch_t) for piece in pieces]
+    windows = geometry.time_windows(num_latents // patch_t, length, overlap)
+    return [range(window.start * patch_t, window.stop * patch_t) for window in windows]

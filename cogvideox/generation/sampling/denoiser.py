@@ -1,4 +1,4 @@
-"""The prediction function of a sampler: the transformer bound to one run, guidance, windows and known frames.
+"""The sampler's prediction function: the transformer bound to one run, with guidance, windows and known frames.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -31,14 +31,14 @@ VelocityModel = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], in
 
 
 class BoundTransformer:
-    """A `VelocityModel`: the transformer for one clip size and the timesteps of one sampler run.
+    """A `VelocityModel`: the transformer with a fixed clip size and the timesteps of one sampler run.
 
     Values that do not depend on the step are computed once. On a GPU, attention uses the fastest kernel for the shape,
-    and if kernels run shorter than they take to launch, the forward pass is replayed as a CUDA graph. Neither changes
-    the result. Use it for one run only: a graph reads the weights at the addresses at which it was recorded.
+    and if kernels take less time to run than to launch, the forward pass is replayed as a CUDA graph. Results differ
+    by rounding only. Use it for one run only: a graph reads the weights at the addresses at which it was recorded.
 
     Args:
-        times: the sampler's timesteps.
+        timesteps: the sampler's timesteps.
         size: latent frames, height and width.
         num_text: text tokens per prompt.
         rule: how rotary positions are computed for the size; defaults to the model's rule.
@@ -53,7 +53,7 @@ class BoundTransformer:
     def __init__(
         self,
         model: Transformer,
-        times: Sequence[int],
+        timesteps: Sequence[int],
         size: tuple[int, int, int],
         *,
         num_text: int,
@@ -65,7 +65,7 @@ class BoundTransformer:
     ) -> None:
         self.model, self.dtype, self.image, self.attend = model, dtype, image, attend
         self.num_tokens = num_text + math.prod(token_grid(model.config, *size))
-        self.modulation = model.precompute_modulation(torch.tensor(times, device=device), model.config.ofs)
+        self.modulation = model.precompute_modulation(torch.tensor(timesteps, device=device), model.config.ofs)
         self.positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
         self.graph = GraphedFunction(self._forward) if fits_graph(model, self.num_tokens) else None
 
@@ -101,11 +101,11 @@ class Denoiser:
 
     models: one per window; they differ only in their step caches.
     prompts: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
-    scale: the guidance scale at each timestep; None without guidance.
+    scale: the guidance scale by timestep; None without guidance.
     guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps run the prompt only, in half the time.
     windows: latent frames of each window; None processes the whole clip at once.
     weights: see `window_weights`.
-    known, schedule: latents of the known first frames, if any, and the noise schedule to noise them with.
+    known, schedule: latents of the known first frames, if any, and the noise schedule.
     """
 
     models: Sequence[VelocityModel]
@@ -156,9 +156,9 @@ def window_weights(
     """
     length = len(windows[0])
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
-    later = ramp.clone()
-    later[:patch_t] = 0
-    weights = [(later if window.start > 0 else ramp).view(-1, 1, 1) for window in windows]
+    ramp_with_context = ramp.clone()
+    ramp_with_context[:patch_t] = 0
+    weights = [(ramp_with_context if window.start > 0 else ramp).view(-1, 1, 1) for window in windows]
     total = torch.zeros(windows[-1].stop, 1, 1)
     for window, weight in zip(windows, weights):
         total[window.start : window.stop] += weight
@@ -172,6 +172,6 @@ def predict_sequentially(model: VelocityModel, x: Tensor, prompts: Tensor, i: in
 
 
 def fits_graph(model: Transformer, num_tokens: int) -> bool:
-    """Whether a forward pass is short enough for a CUDA graph and has no hooks, which a graph cannot replay."""
-    hooked = any(block._forward_pre_hooks for block in model.blocks)
-    return not hooked and 24 * num_tokens * model.config.width**2 <= MAX_GRAPH_FLOPS
+    """Return whether a forward pass is short enough for a CUDA graph and has no hooks, which a graph cannot replay."""
+    has_hooks = any(block._forward_pre_hooks for block in model.blocks)
+    return not has_hooks and 24 * num_tokens * model.config.width**2 <= MAX_GRAPH_FLOPS

@@ -1,8 +1,8 @@
 """Edit a video by DDIM inversion, as in the official repository's `inference/ddim_inversion.py`.
 
-The video is inverted to noise with the null prompt, and its state at each step is saved. The edited video starts from
-new noise. At each step the batch also contains the original's state at the same noise level, and the edited video
-attends to the keys and values of both. It keeps the original's layout and motion; the prompt determines the content.
+The original video is inverted to noise with the null prompt, and its state at each step is saved. The edited video
+starts from new noise. At each step the batch also contains the original's state at the same noise level, and the edited
+video attends to the keys and values of both. This preserves layout and motion, while the prompt determines the content.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size, n tokens, k heads.
 """

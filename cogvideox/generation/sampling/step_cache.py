@@ -2,12 +2,12 @@
 
 The prediction error at each computed step estimates the error growth rate. Assuming a constant rate, the relative error
 that a skipped step adds to the latents can be estimated, and steps are skipped while the sum of these errors stays
-within a budget. This resembles EasyCache (Zhou et al. 2025), which measures along the trajectory of the state instead
-of the noise schedule and reuses the last velocity.
+within a budget. This resembles EasyCache (Zhou et al. 2025), which measures the change of the state instead of using
+the noise schedule, and reuses the last velocity without extrapolating it.
 
 The velocity is extrapolated linearly from the last two computed ones (like features in TaylorSeer, Liu et al. 2025).
-The slope is scaled by the fraction that continued last time: nearly 1 on the smooth trajectory of DDIM, nearly 0 if the
-sampler adds noise, in which case the last velocity is reused.
+The slope is scaled by how much of it continued at the last computed step: nearly 1 on the smooth trajectory of DDIM;
+nearly 0 if the sampler adds noise, in which case the last velocity is reused.
 
 The cache wraps the model and works with compilation, CUDA graphs and offloading; a skipped step costs nothing. The
 decision reads one number from the device per computed step.
@@ -34,14 +34,14 @@ class StepCache:
     the prompt's velocity (the last of the batch) is computed.
 
     Args:
-        times: the sampler's timesteps, descending.
+        timesteps: the sampler's timesteps, descending.
         budget: maximum summed error of consecutive skipped steps, relative to the latents.
     """
 
-    def __init__(self, model: VelocityModel, times: Sequence[int], schedule: Schedule, budget: float) -> None:
+    def __init__(self, model: VelocityModel, timesteps: Sequence[int], schedule: Schedule, budget: float) -> None:
         self.model = model
         self.budget = budget
-        abar = [float(schedule.alphas_cumprod[t]) for t in times]
+        abar = [float(schedule.alphas_cumprod[t]) for t in timesteps]
         # The angle of each step on a quarter circle, from pure noise (pi / 2) to data (0).
         self.angles = [*(math.atan2(math.sqrt(1 - a), math.sqrt(a)) for a in abar), 0.0]
         self.velocity: Tensor | None = None  # of the last computed step
@@ -78,12 +78,12 @@ class StepCache:
     def _update(self, velocity: Float[Tensor, "b c t h w"], i: int) -> None:
         """Update error rate, slope and confidence from a computed velocity, for the prompts computed both times."""
         assert self.velocity is not None
-        angle, both = self._angle_to(i), min(len(velocity), len(self.velocity))
-        before, now = self.velocity[-both:].float(), velocity[-both:].float()
-        self.error_rate = _relative_error(self._extrapolate(i, both).float(), now) / angle
-        slope = (now - before) / angle
-        if self.slope is not None and len(self.slope) >= both:
-            expected = self.slope[-both:]
+        angle, num_shared = self._angle_to(i), min(len(velocity), len(self.velocity))
+        previous, current = self.velocity[-num_shared:].float(), velocity[-num_shared:].float()
+        self.error_rate = _relative_error(self._extrapolate(i, num_shared).float(), current) / angle
+        slope = (current - previous) / angle
+        if self.slope is not None and len(self.slope) >= num_shared:
+            expected = self.slope[-num_shared:]
             continued = (slope * expected).sum() / expected.square().sum().clamp(min=1e-20)
             self.confidence = continued.clamp(0, 1)
         self.slope = slope
@@ -99,7 +99,7 @@ class StepCache:
         return self._angle_to(i) * (here - after) / math.cos(after)
 
 
-def _relative_error(found: Float[Tensor, "b c t h w"], expected: Float[Tensor, "b c t h w"]) -> float:
+def _relative_error(predicted: Float[Tensor, "b c t h w"], computed: Float[Tensor, "b c t h w"]) -> float:
     """Return the largest relative error over the prompts."""
-    found, expected = found.flatten(1), expected.flatten(1)
-    return ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
+    predicted, computed = predicted.flatten(1), computed.flatten(1)
+    return ((predicted - computed).norm(dim=1) / computed.norm(dim=1)).max().item()

@@ -1,11 +1,9 @@
 """Group offloading with prefetch: the matrices of a block are loaded just before it runs and dropped afterwards.
 
-The network's code is unchanged: it is built without weights, and hooks on its blocks set their parameters. The matrices
-of the next block are prefetched while the current one runs. Vectors and parameters outside of blocks are small and stay
-resident. The timestep modulation matrices are loaded separately, because they are used once for all steps, and only the
-required rows of a large embedding table are read.
-
-Unmerged LoRAs are supported, because parameters are set by name.
+The network's code is unchanged: it is built without weights, and hooks on its blocks set their parameters by name, so
+unmerged LoRAs work too. The matrices of the next block are prefetched while the current one runs. Vectors and
+parameters outside of blocks are small and stay resident. The timestep modulation matrices are loaded separately,
+because they are used once for all steps, and only the required rows of a large embedding table are read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +23,8 @@ EMBEDDING = "embed.weight"
 def set_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Replace parameters of a network by name."""
     for name, tensor in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        setattr(network.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
+        module, _, parameter = name.rpartition(".")
+        setattr(network.get_submodule(module), parameter, nn.Parameter(tensor, requires_grad=False))
 
 
 def clear_parameters(network: nn.Module, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
@@ -67,7 +65,7 @@ class BlockHooks:
         network: built on the meta device, with its resident parameters already set.
         expected: names and shapes of the network's tensors.
         store: source of the matrices.
-        disk: source of the embedding table's rows.
+        disk: source of the rows of the embedding table.
     """
 
     def __init__(
@@ -88,8 +86,8 @@ class BlockHooks:
         blocks: Any = network.blocks
         for i, block in enumerate(blocks):
             clear_parameters(network, [*groups.blocks[i], *groups.modulation[i]], dtype, device)
-            block.register_forward_pre_hook(self._before(i))
-            block.register_forward_hook(self._after(i), always_call=True)
+            block.register_forward_pre_hook(self._load_hook(i))
+            block.register_forward_hook(self._drop_hook(i), always_call=True)
             if groups.modulation[i]:
                 block.compute_modulation = self._with_modulation(i, block.compute_modulation)
         if isinstance(network, T5Encoder):
@@ -100,13 +98,13 @@ class BlockHooks:
         """Drop prefetched matrices. The network's next forward pass loads them again."""
         self._prefetcher.reset()
 
-    def _before(self, i: int) -> Callable[..., None]:
+    def _load_hook(self, i: int) -> Callable[..., None]:
         def load(block: nn.Module, args: Any) -> None:
             set_parameters(self._network, self._prefetcher.get(i))
 
         return load
 
-    def _after(self, i: int) -> Callable[..., None]:
+    def _drop_hook(self, i: int) -> Callable[..., None]:
         def drop(block: nn.Module, args: Any, output: Any) -> None:
             clear_parameters(self._network, self._groups.blocks[i], self._dtype, self._device)
             self._prefetcher.done()

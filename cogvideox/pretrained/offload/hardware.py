@@ -1,7 +1,7 @@
 """Hardware properties for memory planning: free memory and approximate speed. Does not import torch at import time.
 
-Rates are estimates. GPU rates are based on published generation times of these models and are at most half of the data
-sheet values; the CPU's rate is measured for 0.1 s.
+Rates are estimates. GPU rates are based on published generation times of these models, and are at most half of the
+values in data sheets; the rate of the CPU is measured for 0.1 s.
 """
 
 import re
@@ -20,10 +20,10 @@ DISK_BANDWIDTH = 1.0e9
 """Read bandwidth of an average SSD without the page cache, in bytes per second."""
 
 CUDA_CONTEXT = 700 * 2**20
-"""GPU memory used by the CUDA context and the display, in bytes."""
+"""GPU memory in bytes that the CUDA context and the display use."""
 
 _NO_LIMIT = 2**60
-"""cgroup v1 reports a number near 2**63 if there is no limit."""
+"""Limits from this size on mean no limit: cgroup v1 then reports a number near 2**63."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Rates:
     peak: float | None = None
 
 
-# Rates in bfloat16 or float16 without compilation. The first key in the device name that no digit follows applies.
+# Rates in bfloat16 or float16 without compilation. The first key that occurs in the device's name, not followed by a
+# digit, applies.
 GPUS: dict[str, Rates] = {
     "B200": Rates(900 * TERA, 500 * TERA, 400 * TERA, 50e9, 2250 * TERA),
     "GH200": Rates(450 * TERA, 300 * TERA, 200 * TERA, 100e9, 989 * TERA),
@@ -85,7 +86,7 @@ class Hardware:
 
 
 def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
-    """Detect this machine's hardware. Unless `measured`, the rates of a slow CPU are assumed for a CPU."""
+    """Detect the hardware of this machine. Without `measured`, a CPU is assumed to be slow."""
     import torch
 
     _, host_free = main_memory()
@@ -102,21 +103,21 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
 def hypothetical_gpu(
     name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64
 ) -> Hardware:
-    """Describe a GPU that need not be present, with all of its memory (GiB) free."""
+    """Describe a GPU that need not be installed, with all of its memory (GiB) free."""
     free_bytes = int(gigabytes * 2**30) - CUDA_CONTEXT
     return Hardware("cuda", name, free_bytes, int(host_gigabytes * 2**30), dtype, gpu_rates(name, dtype))
 
 
 def gpu_rates(name: str, dtype: str) -> Rates:
-    """Return the rates of a GPU by name, or of a small GPU if the name is unknown; one eighth of them for float32."""
-    known = next((rates for part, rates in GPUS.items() if re.search(rf"{part}(?!\d)", name, re.I)), UNKNOWN_GPU)
+    """Return the rates of a GPU by name, or of a small GPU if it is unknown. float32 has an eighth of the FLOP/s."""
+    rates = next((rates for key, rates in GPUS.items() if re.search(rf"{key}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
-        return known
-    return Rates(known.linear / 8, known.attention / 8, known.convolution / 8, known.transfer, known.peak)
+        return rates
+    return Rates(rates.linear / 8, rates.attention / 8, rates.convolution / 8, rates.transfer, rates.peak)
 
 
 def main_memory() -> tuple[int, int]:
-    """Return total and free host memory in bytes, respecting container limits."""
+    """Return total and free host memory in bytes, within the limits of the container."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -125,13 +126,13 @@ def main_memory() -> tuple[int, int]:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return total, free
-    for limit, left in cgroup_limits(groups, Path("/sys/fs/cgroup")):
-        total, free = min(total, limit), min(free, left)
+    for limit, free_in_group in cgroup_limits(groups, Path("/sys/fs/cgroup")):
+        total, free = min(total, limit), min(free, free_in_group)
     return total, free
 
 
 def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Yield the memory limit and free bytes of each of a process's control groups that has a memory limit.
+    """Yield the memory limit and the free bytes of each control group of a process, where there is a limit.
 
     Page cache is reclaimable, so it counts as free.
 
@@ -142,30 +143,30 @@ def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
     for line in groups.splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            root, limit_file, used_file, cache = folder, "memory.max", "memory.current", "inactive_file "
+            root, limit_file, used_file, cache_key = folder, "memory.max", "memory.current", "inactive_file "
         elif "memory" in controllers.split(","):
             root, limit_file, used_file = folder / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file "
+            cache_key = "total_inactive_file "
         else:
             continue
         innermost = root / path.strip("/")
         for group in (innermost, *innermost.parents):
             limit = _read_number(group / limit_file)
             if limit is not None and limit < _NO_LIMIT:
-                used = (_read_number(group / used_file) or 0) - (_read_number(group / "memory.stat", cache) or 0)
+                used = (_read_number(group / used_file) or 0) - (_read_number(group / "memory.stat", cache_key) or 0)
                 yield limit, max(limit - used, 0)
             if group == root:
                 break
 
 
 def _read_number(file: Path, prefix: str = "") -> int | None:
-    """Read the number in a file, or in its line with the given prefix; None if there is no number."""
+    """Read the number in a file, or in its line that starts with `prefix`; return None if there is no number."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    texts = [line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)]
-    return int(texts[0]) if texts and texts[0].isdigit() else None
+    numbers = [line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)]
+    return int(numbers[0]) if numbers and numbers[0].isdigit() else None
 
 
 def _measure_cpu() -> Rates:

@@ -1,11 +1,11 @@
-"""Memory planning: chooses the fastest placement of a model's networks that fits in free memory. Does not import torch.
+"""Memory planning: choose the fastest placement of a model's networks that fits in free memory. Does not import torch.
 
-A plan is computed from the model's configs, the size of the request and the free memory, before loading anything. It
-does not change the output beyond rounding, except for quantization, which is never chosen automatically.
+A plan is computed from the model's configs, the size of the request and the free memory, before any weights are loaded.
+It does not change the output beyond rounding; quantization does, and is never chosen automatically.
 
 The text encoder and the transformer are resident, loaded when used (model offload), or loaded block by block with
-prefetch (group offload). The VAE is small and always resident; its activations are large and are reduced by processing
-strips of rows (`vae.inference.sliced`).
+prefetch (group offload). The VAE is small and always resident, but its activations are large; slicing it into strips of
+rows reduces them (`vae.inference.sliced`).
 """
 
 import re
@@ -46,7 +46,7 @@ STRATEGIES: tuple[tuple[OffloadStrategy, OffloadStrategy], ...] = (
 )
 _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _CPU_OVERHEAD, _CPU_TEXT_OVERHEAD = 32 * 2**20, 8 * 2**20
-"""Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks); less for a short prompt."""
+"""Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks), and for encoding a prompt only."""
 
 
 def plan_memory(
@@ -56,7 +56,7 @@ def plan_memory(
     memory: MemoryBudget = "auto",
     weight_format: WeightFormat = "exact",
 ) -> MemoryPlan:
-    """Choose the fastest plan that fits.
+    """Choose the fastest memory plan that fits.
 
     Args:
         memory: "auto" uses free memory; a number is a limit in bytes; "speed" keeps everything resident without
@@ -113,7 +113,7 @@ def estimate_plan(
     weight_format: WeightFormat = "exact",
     budget: int | None = None,
 ) -> MemoryPlan:
-    """Estimate memory and time of one placement.
+    """Return the memory plan of one placement, with its estimated memory and time.
 
     Args:
         strategies: offload strategies of the text encoder and the transformer.
@@ -193,9 +193,9 @@ def _shapes(model: ModelProfile, workload: Workload) -> tuple[BatchShape, int, i
         patch_t=model.transformer.patch_size_t or 1,
         ratio=model.vae.spatial_compression_ratio,
     )
-    given = geometry.latent_frames(workload.num_input_frames) if workload.num_input_frames else 0
+    num_input_latents = geometry.latent_frames(workload.num_input_frames) if workload.num_input_frames else 0
     shape = BatchShape(workload.batch_size, frames, height, width, model.text_length)
-    return shape, geometry.latent_frames(workload.num_frames), given
+    return shape, geometry.latent_frames(workload.num_frames), num_input_latents
 
 
 def _candidates(
@@ -243,14 +243,14 @@ def parse_memory(text: str | int) -> MemoryBudget:
     """Parse `auto`, `speed`, `low`, a size such as 12GB or 800MB (GiB, MiB), or a number of bytes.
 
     Raises:
-        UserError: the text has another format.
+        UserError: the text is none of these.
     """
     if text in ("auto", "speed", "low"):
         return text
     size = text
     if isinstance(text, str):
-        found = re.fullmatch(r"(\d*\.?\d+)\s*([gm])(i?b)?", text.strip().lower())
-        size = 0 if found is None else int(float(found[1]) * {"g": 2**30, "m": 2**20}[found[2]])
+        match = re.fullmatch(r"(\d*\.?\d+)\s*([gm])(i?b)?", text.strip().lower())
+        size = 0 if match is None else int(float(match[1]) * {"g": 2**30, "m": 2**20}[match[2]])
     if not isinstance(size, int) or size <= 0:
         raise UserError(f"memory={text!r} must be auto, speed, low, or a size such as 12GB or 800MB")
     return size

@@ -20,9 +20,8 @@ class PinnedBuffer:
     """Copies of tensors in one page-locked buffer, which must outlive their use.
 
     torch rounds pinned allocations up to powers of two, which wastes up to half of the memory. Registering tensors one
-    by one fails, because the driver rejects registered pages that overlap. So one buffer of whole pages is registered.
-
-    If registration fails anyway, copies are slower but otherwise unaffected.
+    by one fails, because they may share a page, which the driver does not register twice. So one buffer of whole pages
+    is registered. If that fails, copies are slower but otherwise unaffected.
     """
 
     def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
@@ -41,7 +40,7 @@ class PinnedBuffer:
         with device_context(device):
             failed = int(runtime.cudaHostRegister(pages.data_ptr(), size, 0))
         if not failed:
-            # Skip at interpreter exit, when the driver may already be shut down.
+            # Not called at interpreter exit, when the driver may already be shut down.
             unregister = weakref.finalize(self._memory, runtime.cudaHostUnregister, pages.data_ptr())
             unregister.atexit = False  # pyrefly: ignore[missing-attribute]
         else:
@@ -49,7 +48,7 @@ class PinnedBuffer:
 
 
 def clear_last_error(device: torch.device) -> None:
-    """Clear CUDA's last error, which the next kernel launch would raise otherwise."""
+    """Clear CUDA's last error, which the next kernel launch would otherwise raise."""
     with suppress(RuntimeError):  # this launch raises the error, which clears it
         torch.ones(1, device=device)
 

@@ -55,12 +55,12 @@ class PlacedModel(LoadedModel):
             self.offloaders[component].onload()
 
     def vae_slicing(self, workload: Workload) -> VAESlicing:
-        """Return how the VAE processes a request, which may differ from the request that was planned."""
+        """Return the slicing of the VAE for a request, which may differ from the request that was planned for."""
         return replan_vae(self.profile, workload, self.plan).vae_slicing
 
 
 def profile_model(spec: ModelSpec) -> ModelProfile:
-    """Return the properties of a model that a plan depends on. Reads only the headers of weights files.
+    """Return the properties of a model that a memory plan depends on. Reads only the headers of weight files.
 
     Raises:
         UserError: weights are missing or damaged.
@@ -78,7 +78,7 @@ def place_model(spec: ModelSpec, plan: MemoryPlan, device: torch.device, dtype: 
     """Load the resident networks, and prepare offloading of the others.
 
     Raises:
-        UserError: see `model_folder.load`; for networks that are loaded later, only errors in the file headers.
+        UserError: as in `model_folder.load`; for networks that are loaded later, only file headers are checked.
     """
     tokenizer = load_tokenizer(spec)
     networks: dict[str, Network] = {}
@@ -151,9 +151,9 @@ class ModelOffload:
 
 
 class GroupOffload:
-    """Loads the blocks of a network one at a time (`group_offload`). Hooks are set up on first use.
+    """Loads the blocks of a network one at a time (`group_offload`). The hooks are set up on first use.
 
-    Also used for resident quantized weights, which are dequantized block by block.
+    It is also used for resident quantized weights, which are dequantized block by block.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class GroupOffload:
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Free unused memory cached by torch or the C library."""
+    """Free memory that torch or the C library has cached but does not use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:

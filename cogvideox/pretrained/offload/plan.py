@@ -17,7 +17,7 @@ MEMORY_MARGIN = 0.94
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """Properties of a model that a plan depends on. `itemsizes`: bytes per value in each component's files."""
+    """Properties of a model that a memory plan depends on. `itemsizes`: bytes per value in each component's files."""
 
     name: str
     transformer: TransformerConfig
@@ -29,11 +29,11 @@ class ModelProfile:
 
 @dataclass(frozen=True)
 class Workload:
-    """Properties of a request that a plan depends on.
+    """Properties of a request that a memory plan depends on.
 
     Attributes:
-        num_frames: number of frames to decode: those of the whole video.
-        window_frames: frames denoised at once; fewer than `num_frames` for a long video.
+        num_frames: number of frames to decode at the end.
+        window_frames: number of frames denoised at once; lower than `num_frames` for a long video.
         batch_size: batch size of the transformer: 2 with guidance, 1 without it or with sequential guidance.
         calls_per_step: transformer calls per denoising step.
         num_prompts: number of prompts to encode.
@@ -113,7 +113,7 @@ class MemoryPlan:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether the plan is too trivial to print: a small resident model and a short run."""
+        """Whether the plan is not worth printing: a small resident model and a short run."""
         is_default = self.strategy == "resident" and self.weight_format == "exact"
         return is_default and self.peak < 2**30 and self.seconds < 60
 
@@ -131,13 +131,13 @@ class MemoryPlan:
                 return f"loaded block by block from {'main memory' if location == 'host' else location}"
             return "in memory" if strategy == "resident" else "loaded when used"
 
-        where = "everything in memory"
+        weights = "everything in memory"
         if self.strategy != "resident":
             text_encoder = f"text encoder {phrase(self.text_encoder, 'disk')}"
             transformer = f"transformer {phrase(self.transformer, self.weight_location)}"
-            where = f"{text_encoder}, {transformer}, VAE in memory"
+            weights = f"{text_encoder}, {transformer}, VAE in memory"
         is_exact = self.weight_format == "exact"
-        return f"{where}, {self.hardware.dtype if is_exact else f'{self.weight_format} weights (not exact)'}"
+        return f"{weights}, {self.hardware.dtype if is_exact else f'{self.weight_format} weights (not exact)'}"
 
     def _describe_vae(self) -> str:
         strips = "" if self.vae_slicing == UNSLICED else f", VAE in {self.vae_slicing.strips} strips"

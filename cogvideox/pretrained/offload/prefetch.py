@@ -1,4 +1,4 @@
-"""Prefetching of block weights. Blocks are used cyclically: the first block follows the last."""
+"""Prefetching of block weights. Blocks are used in a cycle: the first block follows the last."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,7 +73,7 @@ class ThreadPrefetch:
 
     def reset(self) -> None:
         if self._pending is not None:
-            self._pending[1].exception()  # wait; ignore errors of a block that is not used
+            self._pending[1].exception()  # waits for the thread, and ignores errors, as the block is not used
         self._buffers, self._pending = [], None
         trim_host_memory(self._device)
 
@@ -90,7 +90,7 @@ class ThreadPrefetch:
         buffer = self._buffers[self._num_started % 2]
         self._num_started += 1
         out = {name: buffer[_name_in_block(name)] for name in self._groups[i]}
-        # GPU kernels may still be queued: copy in the same stream, so that a buffer is overwritten only after they ran.
+        # Kernels that read the buffer may still be queued: copying in their stream overwrites it only after they ran.
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         self._pending = (i, self._thread.submit(self._fill, self._groups[i], out, stream))
 
@@ -176,11 +176,11 @@ class _DeviceBuffer:
 
 
 def trim_host_memory(device: torch.device) -> None:
-    """On a CPU, return freed memory to the system; glibc keeps freed blocks that are between blocks in use."""
+    """On a CPU, return freed memory to the system, because glibc keeps freed blocks between blocks in use."""
     if device.type == "cpu":
         release_memory()
 
 
 def _name_in_block(name: str) -> str:
-    """Strip "blocks.N." from a name: all blocks have the same tensors."""
+    """Strip "blocks.N." from a name. All blocks have the same tensors."""
     return name.split(".", 2)[2]

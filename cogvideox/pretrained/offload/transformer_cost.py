@@ -1,8 +1,8 @@
 """Memory and FLOPs of the transformer and the text encoder, computed from their configs. Does not import torch.
 
-Parameter counts are exact. Activation memory is that of the tensors alive at the peak of a forward pass, derived from
-the networks' code and verified by `tests/unit/pretrained/offload/test_costs.py`, which runs them on the meta device and
-tracks every tensor.
+Parameter counts are exact. Activation memory is the size of the tensors that are alive at the peak of a forward pass.
+It is derived from the networks' code; `tests/unit/pretrained/offload/test_costs.py` checks it on the meta device, by
+tracking every tensor.
 """
 
 import math
@@ -50,7 +50,7 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class WeightFootprint:
-    """Size of a network's weights under an offload strategy, in bytes.
+    """Memory of a network's weights under an offload strategy, in bytes.
 
     Attributes:
         location: where offloaded matrices are stored.
@@ -77,7 +77,7 @@ class WeightFootprint:
         weight_format: WeightFormat,
         file_itemsize: int,
     ) -> "WeightFootprint":
-        """Compute the footprint of a network. `file_itemsize`: bytes per value in its files."""
+        """Compute the footprint of a network whose files have `file_itemsize` bytes per value."""
         itemsize, is_exact = ITEMSIZE[hardware.dtype], weight_format == "exact"
         in_files = parameters.total * file_itemsize
         if is_exact and strategy != "group_offload":
@@ -93,7 +93,7 @@ class WeightFootprint:
         if fits_host and parameters.block_modulation:  # the transformer, used in every step
             buffers = 2 * block + (0 if is_exact else 2 * parameters.block_matrices)
             return cls("host", resident + buffers, resident, stored, 0, stored)
-        # On a CPU, the mapped part of the file, including the tensor at its end, counts too.
+        # On a CPU, the mapped part of the file counts too, including the tensor at its end.
         mapped = 0
         if hardware.device_type == "cpu":
             mapped = max(in_files // 50, 4 * 2**20) + parameters.block_matrices // 3 * file_itemsize
@@ -107,20 +107,20 @@ def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
     vectors = 12 * d + 3 * d + d + 4 * config.attention_head_dim + 4 * d + 4 * d + d
     patch_in, patch_out = config.in_channels * config.patch_volume, config.out_channels * config.patch_volume
     has_bias = config.patch_bias or config.patch_size_t is not None
-    rest = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _timestep_mlp(d, e)
-    rest += 2 * d + (e + 1) * 2 * d + 2 * d + (d + 1) * patch_out
+    other = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _timestep_mlp(d, e)
+    other += 2 * d + (e + 1) * 2 * d + 2 * d + (d + 1) * patch_out
     if config.use_learned_positional_embeddings:
-        rest += (config.max_text_seq_length + math.prod(config.base_grid)) * d
+        other += (config.max_text_seq_length + math.prod(config.base_grid)) * d
     if config.ofs_embed_dim is not None:
-        rest += _timestep_mlp(config.ofs_embed_dim, config.ofs_embed_dim)
-    return ParameterCounts(config.num_layers, 12 * d * d, 12 * d * e, 0, rest + config.num_layers * vectors)
+        other += _timestep_mlp(config.ofs_embed_dim, config.ofs_embed_dim)
+    return ParameterCounts(config.num_layers, 12 * d * d, 12 * d * e, 0, other + config.num_layers * vectors)
 
 
 def text_parameters(config: T5Config) -> ParameterCounts:
     """Count the parameters of the text encoder."""
     d, inner = config.d_model, config.num_heads * config.d_kv
-    rest = config.relative_attention_num_buckets * config.num_heads + d + config.num_layers * 2 * d
-    return ParameterCounts(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, rest)
+    other = config.relative_attention_num_buckets * config.num_heads + d + config.num_layers * 2 * d
+    return ParameterCounts(config.num_layers, 4 * d * inner + 3 * d * config.d_ff, 0, config.vocab_size * d, other)
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ def transformer_activations(config: TransformerConfig, shape: BatchShape, num_st
     size, d, tokens = ITEMSIZE[dtype], config.width, shape.tokens(config)
     rotary = config.use_rotary_positional_embeddings
     hidden = shape.batch_size * tokens * d * size
-    live = (13 if rotary and size == 2 else 11) * hidden
+    peak = (13 if rotary and size == 2 else 11) * hidden
     positions = tokens * (config.attention_head_dim if rotary else d) * 4
     modulation = num_steps * (config.num_layers * 12 + 2) * d * size
     cells = shape.frames * shape.height * shape.width
     latents = cells * shape.batch_size * (config.in_channels + config.out_channels) * size
     latents += cells * config.out_channels * 4 * 6
-    return live + positions + modulation + latents
+    return peak + positions + modulation + latents
 
 
 def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:
@@ -166,10 +166,10 @@ def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[flo
 def text_activations(config: T5Config, text_length: int, dtype: str) -> int:
     """Estimate the peak activation memory of encoding one prompt, in bytes. The residual stream is always float32."""
     size, n = ITEMSIZE[dtype], text_length
-    live = n * (4 * config.d_ff * size + 3 * config.d_model * max(size, 4)) + config.num_heads * n * n * size
+    peak = n * (4 * config.d_ff * size + 3 * config.d_model * max(size, 4)) + config.num_heads * n * n * size
     if dtype == "float16":  # the last matrix product of a block runs in float32, with float32 weights
-        live += n * config.d_ff * 4 + config.d_ff * config.d_model * 4
-    return live
+        peak += n * config.d_ff * 4 + config.d_ff * config.d_model * 4
+    return peak
 
 
 def text_flops(config: T5Config, text_length: int) -> float:

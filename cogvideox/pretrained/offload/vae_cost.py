@@ -2,7 +2,7 @@
 
 Nearly all memory of a chunk is used by feature maps at full resolution: the input, intermediate and output feature maps
 of a ResNet block, the padded input of a convolution, and the two frames that each convolution caches for the next
-chunk. With strips of rows (`vae.inference.sliced`), the padded input and the newest outputs exist one strip at a time;
+chunk. With strips of rows (`vae.inference.sliced`), the padded input and new outputs exist for one strip at a time;
 with `offload`, feature maps that are not in use are moved to host memory.
 """
 
@@ -56,7 +56,7 @@ def vae_activations(
     decoder: bool,
     on_cpu: bool = False,
 ) -> tuple[int, int]:
-    """Estimate the peak number of live values while decoding or encoding a clip, on the device and on the host.
+    """Estimate the peak number of live values while a clip is decoded or encoded, on the device and on the host.
 
     Args:
         frames, height, width: size of the clip in latents.
@@ -103,15 +103,15 @@ def _is_resnet(convolutions: "list[Convolution]", i: int) -> bool:
     """Return whether a ResNet block starts at i: two convolutions, the second with as many outputs as inputs."""
     if i + 1 >= len(convolutions) or i == 0:
         return False
-    one, two = convolutions[i], convolutions[i + 1]
-    return two.taps == 27 and one.space == two.space and two.inputs == two.outputs == one.outputs
+    first, second = convolutions[i], convolutions[i + 1]
+    return second.taps == 27 and first.space == second.space and second.inputs == second.outputs == first.outputs
 
 
 class _PeakTracker:
     """Tracks live values layer by layer, in the order of `vae.inference.sliced`. Sizes are per latent pixel.
 
     Args:
-        cached: values that convolutions have cached from the previous chunk.
+        cached: number of values that convolutions have cached from the previous chunk.
         growth: change of the cache: 1 in the first of several chunks (grows), 0 (constant), -1 in the last (shrinks).
     """
 
@@ -119,22 +119,22 @@ class _PeakTracker:
         self.slicing, self.on_cpu, self.cached, self.growth = slicing, on_cpu, cached, growth
         self.peak = self.host = 0.0
 
-    def resnet(self, c_in: int, c_out: int, frames: int, two: int) -> None:
-        """Track a ResNet block. `two`: size of the two cached frames of one channel."""
+    def resnet(self, c_in: int, c_out: int, frames: int, cached_frames: int) -> None:
+        """Track a ResNet block. `cached_frames`: size of the two cached frames of one channel."""
         s = self.slicing.strips
         before, after = c_in * frames, c_out * frames
-        padded = c_in * (frames + two) / s
-        self._update(before + after + padded, after + padded + before / s, before, c_in * two)
-        padded = c_out * (frames + two) / s
+        padded = c_in * (frames + cached_frames) / s
+        self._update(before + after + padded, after + padded + before / s, before, c_in * cached_frames)
+        padded = c_out * (frames + cached_frames) / s
         second = after + padded if s == 1 else (2 * after) / s + padded
         # With strips, the first convolution's input is still alive while the second output is computed.
-        self._update(before + after + second, after + padded + (before + 2 * after) / s, before, c_out * two)
+        self._update(before + after + second, after + padded + (before + 2 * after) / s, before, c_out * cached_frames)
 
-    def convolution(self, c_in: int, c_out: int, frames: int, two: int) -> None:
+    def convolution(self, c_in: int, c_out: int, frames: int, cached_frames: int) -> None:
         """Track a convolution outside of ResNet blocks."""
         s = self.slicing.strips
-        before, after, padded = c_in * frames, c_out * frames, c_in * (frames + two) / s
-        self._update(before + after + padded, after + padded + before / s, before, c_in * two)
+        before, after, padded = c_in * frames, c_out * frames, c_in * (frames + cached_frames) / s
+        self._update(before + after + padded, after + padded + before / s, before, c_in * cached_frames)
 
     def resample(self, channel_frames: int, before: int, after: int, *, decoder: bool) -> None:
         """Track a resampling layer. `channel_frames`: channels times frames of the convolution's input."""
@@ -146,16 +146,22 @@ class _PeakTracker:
             self._update(source + result + source / s, (2 * source + result) / s, source + result, 0)
 
     def _update(self, total: float | int, on_device: float | int, offloaded: float | int, tail: int) -> None:
-        """Update the peaks of all live values, of those on device and host with `offload`, and of new cached values."""
+        """Update the peaks.
+
+        Args:
+            total: number of live values.
+            on_device, offloaded: number of values on the device and on the host with `offload`.
+            tail: number of values that the layer caches for the next chunk.
+        """
         is_streaming = self.growth or self.cached
-        own = tail * min(1.0, 2 / self.slicing.strips) if is_streaming and self.growth >= 0 else 0.0
+        new_cached = tail * min(1.0, 2 / self.slicing.strips) if is_streaming and self.growth >= 0 else 0.0
         if self.slicing.offload and self.on_cpu:
             self.peak = max(self.peak, total + (tail / self.slicing.strips if is_streaming else 0.0))
         elif self.slicing.offload:
             self.peak = max(self.peak, on_device + (tail / self.slicing.strips if is_streaming else 0.0))
-            self.host = max(self.host, offloaded + self.cached + own)
+            self.host = max(self.host, offloaded + self.cached + new_cached)
         else:
-            self.peak = max(self.peak, total + self.cached + own)
+            self.peak = max(self.peak, total + self.cached + new_cached)
         self.cached += self.growth * tail
 
 

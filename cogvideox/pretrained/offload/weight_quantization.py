@@ -1,6 +1,7 @@
-"""Row-wise, lossy quantization of weight matrices to one byte per value: half the memory of bfloat16.
+"""Row-wise int8 and fp8 quantization of weight matrices: lossy, with half the memory of bfloat16.
 
-Weights are stored quantized and dequantized block by block before use; matrix products run in the network's dtype.
+Weights are stored quantized, and dequantized block by block before use; matrix products run in the network's dtype.
+`transformer.float8` also runs matrix products in FP8.
 
 Axes: `o` rows and `i` columns of a matrix.
 """
@@ -13,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 QuantizedFormat = Literal["int8", "fp8"]
-"""int8: error of at most 1/254 of the row's largest value. fp8 (e4m3): error of at most 1/16 of each value."""
+"""int8: the error is at most 1/254 of the row's largest value. fp8 (e4m3): it is at most 1/16 of each value."""
 
 _DTYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _MAX_VALUE: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}

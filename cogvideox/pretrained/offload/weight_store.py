@@ -1,6 +1,6 @@
 """Weight stores of an offloaded network, which return tensors by name from disk or memory.
 
-The disk store reads, casts and joins tensors on every access. The memory store keeps them in the network's dtype or
+The disk store reads, casts and merges tensors on every access. The memory store keeps them in the network's dtype or
 quantized (`weight_quantization`), in page-locked memory if they are copied to a GPU.
 """
 
@@ -62,23 +62,23 @@ class DiskStore:
         return tensors
 
     def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
-        """Read tensors into existing ones, one at a time, without temporary memory. Raises like `fetch`."""
+        """Read into existing tensors, one at a time, without temporary memory. Raises the errors of `fetch`."""
         with self._lock, torch.inference_mode(False), torch.no_grad():
             convert_into(self._select(names), out, where=self._where, rules=self._rules)
 
     def lookup_rows(self, name: str, indices: Tensor) -> Tensor:
-        """Read and cast the given rows of a table stored under a single name, without reading the other rows."""
+        """Read and cast some rows of a table that is stored under a single name, without reading the other rows."""
         (source,) = source_names(name, self._state, self._rules)
         return self._state[source][indices.to("cpu")].to(self._device, self._dtype)
 
     def _select(self, names: Sequence[str]) -> LazyStateDict:
-        """Select the tensors in the file from which the named ones are built."""
+        """Select the tensors in the file from which the named tensors are built."""
         sources = [source for name in names for source in source_names(name, self._state, self._rules)]
         return self._state.select({name: name for name in sources})
 
 
 class QuantizedDiskStore:
-    """A disk store that rounds tensors to a quantized format, for the same results as a quantized memory store."""
+    """A disk store that rounds tensors to a quantized format, with the same results as a quantized memory store."""
 
     def __init__(self, disk: DiskStore, format: QuantizedFormat) -> None:
         self._disk, self._format = disk, format

@@ -42,7 +42,7 @@ class LoRA:
 
 @dataclass(frozen=True)
 class LoRATarget:
-    """The location of a layer of diffusers in a transformer."""
+    """The location of a diffusers layer in a transformer of this package."""
 
     module: str
     d_in: tuple[int, ...]  # several numbers for a convolution, whose kernel is flattened here
@@ -51,9 +51,9 @@ class LoRATarget:
 
 
 def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
-    """The location of every linear layer of the model, by its name in diffusers."""
+    """Return the location of every linear layer of the model, by its name in diffusers."""
     rules = keymap(model.config)
-    found: dict[str, LoRATarget] = {}
+    targets: dict[str, LoRATarget] = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear):
             continue
@@ -64,10 +64,10 @@ def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
         if len(names) > 1:  # number the rows and apply the key map to find where each goes
             numbered = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
             rows = to_internal(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
-        for name, own in zip(names, rows):
+        for name, layer_rows in zip(names, rows):
             d_out, *d_in = shapes[name].shape
-            found[name.removesuffix(".weight")] = LoRATarget(path, tuple(d_in), d_out, own)
-    return found
+            targets[name.removesuffix(".weight")] = LoRATarget(path, tuple(d_in), d_out, layer_rows)
+    return targets
 
 
 def add_lora(
@@ -89,12 +89,12 @@ def add_lora(
         trainable: make its factors parameters; cannot be merged.
 
     Raises:
-        UserError: the model has no such layers, or with other shapes; the name is taken; the strength is not finite; or
-            the weights are float8 and cannot be merged into.
+        UserError: the model lacks some of the layers, or their shapes differ; the name is already in use; the strength
+            is not finite; or `merge` is used with float8 weights.
     """
     if merge and trainable:
         raise ValueError("a trainable LoRA cannot be merged: pass one of merge and trainable")
-    if merge and not all(layer.can_merge for _, layer in _all_adapted(model)):
+    if merge and not all(layer.can_merge for _, layer in _lora_linears(model)):
         raise UserError("a LoRA cannot be merged into float8 weights: leave merge out")
     _check_strength(strength)
     if name in lora_strengths(model):
@@ -106,7 +106,7 @@ def add_lora(
         target = available[layer]
         parts.setdefault(target.module, []).append((layer, factors, target.rows))
     for path, pieces in parts.items():
-        layer = _adapted(model, path)
+        layer = _to_lora_linear(model, path)
         layer.loras.append(LoRAModule(name, pieces, layer, strength, trainable=trainable, merged=merge))
         if merge:
             layer.update_weight()
@@ -116,17 +116,17 @@ def remove_lora(model: Transformer, name: str | None = None) -> None:
     """Remove one LoRA (or all, without a name) from the model, in place. Weights are restored exactly.
 
     Raises:
-        UserError: there is no LoRA of that name.
+        UserError: no LoRA has that name.
     """
     if name is not None:
         _check_name(model, name)
-    for path, layer in _all_adapted(model):
-        kept = [lora for lora in layer.lora_modules() if name is not None and lora.name != name]
-        removed = [lora for lora in layer.lora_modules() if lora not in kept]
-        layer.loras = nn.ModuleList(kept)
+    for path, layer in _lora_linears(model):
+        remaining = [lora for lora in layer.lora_modules() if name is not None and lora.name != name]
+        removed = [lora for lora in layer.lora_modules() if lora not in remaining]
+        layer.loras = nn.ModuleList(remaining)
         if any(lora.merged for lora in removed):
             layer.update_weight()
-        if not kept:
+        if not remaining:
             model.set_submodule(path, layer.without_loras())
 
 
@@ -134,11 +134,11 @@ def set_strength(model: Transformer, name: str, strength: float) -> None:
     """Change the strength of a LoRA.
 
     Raises:
-        UserError: there is no LoRA of that name, or the strength is not finite.
+        UserError: no LoRA has that name, or the strength is not finite.
     """
     _check_name(model, name)
     _check_strength(strength)
-    for _, layer in _all_adapted(model):
+    for _, layer in _lora_linears(model):
         for lora in layer.lora_modules():
             if lora.name == name:
                 lora.strength = float(strength)
@@ -147,8 +147,8 @@ def set_strength(model: Transformer, name: str, strength: float) -> None:
 
 
 def lora_strengths(model: Transformer) -> dict[str, float]:
-    """Strength of each LoRA of the model by name, in the order in which they were added."""
-    return {lora.name: lora.strength for _, layer in _all_adapted(model) for lora in layer.lora_modules()}
+    """Return the strength of each LoRA of the model by name, in the order in which they were added."""
+    return {lora.name: lora.strength for _, layer in _lora_linears(model) for lora in layer.lora_modules()}
 
 
 def create_lora(
@@ -174,11 +174,11 @@ def create_lora(
         raise UserError(f"rank={rank} of a LoRA must be 1 or more")
     available = lora_targets(model)
     layers: dict[str, Factors] = {}
-    for end in targets:
-        matching = {name: target for name, target in available.items() if f".{name}".endswith(f".{end}")}
+    for suffix in targets:
+        matching = {name: target for name, target in available.items() if f".{name}".endswith(f".{suffix}")}
         if not matching:
-            ends = sorted({re.sub(r"^transformer_blocks\.\d+\.", "", name) for name in available})
-            raise UserError(f"no layer's name ends with {end!r}; the layers are {', '.join(ends)}")
+            suffixes = sorted({re.sub(r"^transformer_blocks\.\d+\.", "", name) for name in available})
+            raise UserError(f"no layer's name ends with {suffix!r}; the layers are {', '.join(suffixes)}")
         for name, target in matching.items():
             down = torch.rand(rank, *target.d_in, generator=generator) * 2 - 1
             factors = Factors(
@@ -192,15 +192,15 @@ def create_lora(
 
 
 def extract_lora(model: Transformer, name: str = "lora") -> LoRA:
-    """The current factors of a LoRA of the model, without its strength, for `write_lora`.
+    """Return the current factors of a LoRA of the model, for `write_lora`. The strength is not included.
 
     Raises:
-        UserError: there is no LoRA of that name.
+        UserError: no LoRA has that name.
     """
     _check_name(model, name)
     available = lora_targets(model)
     layers: dict[str, Factors] = {}
-    for _, module in _all_adapted(model):
+    for _, module in _lora_linears(model):
         for lora in module.lora_modules():
             if lora.name == name:
                 for layer, (down, up), alpha in zip(lora.layers, lora.factor_pairs(), lora.alphas):
@@ -210,20 +210,20 @@ def extract_lora(model: Transformer, name: str = "lora") -> LoRA:
 
 
 def lora_parameters(model: Transformer) -> nn.ModuleList:
-    """The factors of all LoRAs of the model, the trainable parameters of LoRA fine-tuning."""
-    return nn.ModuleList(lora for _, layer in _all_adapted(model) for lora in layer.lora_modules())
+    """Return the factors of all LoRAs of the model: the trainable parameters of LoRA fine-tuning."""
+    return nn.ModuleList(lora for _, layer in _lora_linears(model) for lora in layer.lora_modules())
 
 
-def _adapted(model: Transformer, path: str) -> LoRALinear:
+def _to_lora_linear(model: Transformer, path: str) -> LoRALinear:
     layer = model.get_submodule(path)
     if isinstance(layer, LoRALinear):
         return layer
     assert isinstance(layer, nn.Linear)
-    model.set_submodule(path, adapted := LoRALinear(layer))
-    return adapted
+    model.set_submodule(path, lora_layer := LoRALinear(layer))
+    return lora_layer
 
 
-def _all_adapted(model: Transformer) -> list[tuple[str, LoRALinear]]:
+def _lora_linears(model: Transformer) -> list[tuple[str, LoRALinear]]:
     return [(path, module) for path, module in model.named_modules() if isinstance(module, LoRALinear)]
 
 
@@ -244,8 +244,8 @@ def _check_fit(model: Transformer, lora: LoRA, available: dict[str, LoRATarget])
         if layer in available and (
             tuple(factors.down.shape[1:]) != available[layer].d_in or len(factors.up) != available[layer].d_out
         ):
-            found = f"{_size(factors.down.shape[1:])} to {len(factors.up)}"
-            wrong_shapes.append(f"{layer} is {found}, not {_size(available[layer].d_in)} to {available[layer].d_out}")
+            actual = f"{_size(factors.down.shape[1:])} to {len(factors.up)}"
+            wrong_shapes.append(f"{layer} is {actual}, not {_size(available[layer].d_in)} to {available[layer].d_out}")
     problems = []
     if wrong_shapes:
         problems.append(
@@ -254,8 +254,8 @@ def _check_fit(model: Transformer, lora: LoRA, available: dict[str, LoRATarget])
     if unknown:
         problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({abbreviate(unknown)})")
     if problems:
-        what = f"this transformer of {model.config.num_layers} blocks and width {model.config.width}"
-        raise UserError(f"{lora.path or 'the LoRA'} does not fit {what}: {'; '.join(problems)}")
+        transformer = f"this transformer of {model.config.num_layers} blocks and width {model.config.width}"
+        raise UserError(f"{lora.path or 'the LoRA'} does not fit {transformer}: {'; '.join(problems)}")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
-"""Reading LoRA files of all common programs (`key_formats`), and writing them with diffusers' names.
+"""Reading of LoRA files of all common programs (`key_formats`), and writing with diffusers' names.
 
-Alpha is a tensor of the file, or in its metadata, or in peft's `adapter_config.json`. SAT checkpoints have alpha 1, the
-default of SAT's trainer. Without any alpha, alpha = rank is assumed, as in other programs.
+Alpha is stored as a tensor, in the file's metadata, or in peft's `adapter_config.json`. SAT checkpoints have alpha 1,
+the default of SAT's trainer. If alpha is not stored, alpha = rank is assumed, as in other programs.
 """
 
 import json
@@ -32,14 +32,14 @@ def read_lora(path: str | Path) -> LoRA:
 
     Raises:
         UserError: the file does not exist or has no tensors; it is not a LoRA for CogVideoX (the message says what it
-            seems to be); or it has unknown tensors, incomplete pairs, shapes that do not match, NaN or infinity.
+            seems to be); or it has unknown tensors, incomplete pairs of factors, mismatched shapes, NaN or infinity.
     """
     path = resolve_lora_file(path)
     with reading(path, "damaged or not a LoRA"):
         state = open_weights(path)
         header = state.metadata
-        pairs, alphas = _sort(state, path)
-        config = _config(header, path)
+        pairs, alphas = _group_by_layer(state, path)
+        config = _read_peft_config(header, path)
         alpha_of = PeftAlphas(config)
         layers = {}
         for layer, pair in pairs.items():
@@ -59,10 +59,10 @@ def read_lora(path: str | Path) -> LoRA:
 def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype: torch.dtype | None = None) -> None:
     """Write a LoRA in the format of diffusers' `load_lora_weights`.
 
-    The metadata has rank and alpha of each layer as peft's configuration, and `rank`, `alpha`, `trained_alpha`,
-    `base_model` and `trigger` for people. Many programs ignore metadata and assume alpha = rank, diffusers'
-    `load_lora_adapter` among them by default. Therefore `up` is multiplied by alpha / rank, which makes alpha = rank
-    true and the effect the same in all programs.
+    The metadata contains the rank and alpha of each layer as peft's configuration, and `rank`, `alpha`,
+    `trained_alpha`, `base_model` and `trigger` as information for users. Many programs ignore metadata and assume
+    alpha = rank, including diffusers' `load_lora_adapter` by default. Therefore `up` is multiplied by alpha / rank, so
+    that alpha = rank holds and the effect is the same in all programs.
 
     Args:
         path: must end in `.safetensors`.
@@ -72,22 +72,24 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
     Raises:
         UserError: the file cannot be written, or values overflow the dtype.
     """
-    state, ranks, alphas, large = {}, {}, {}, []
+    state, ranks, alphas, overflowing = {}, {}, {}, []
     for layer, factors in lora.layers.items():
         down, up = factors.down.to(dtype), factors.up
         if not keep_alpha:  # in float32, so that it is rounded once
             up = up.to(torch.promote_types(up.dtype, torch.float32)) * factors.scale
         up = up.to(factors.up.dtype if dtype is None else dtype)
         if not (down.isfinite().all() and up.isfinite().all()):
-            large.append(layer)
+            overflowing.append(layer)
         kernel = (1,) * (factors.down.ndim - 2)  # in peft, `up` of a convolution is a 1x1 convolution
         state[f"transformer.{layer}.lora_A.weight"] = down
         state[f"transformer.{layer}.lora_B.weight"] = up.reshape(*up.shape, *kernel)
         ranks[layer] = factors.rank
         alphas[layer] = factors.alpha if keep_alpha else float(factors.rank)
-    if large:
-        kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
-        raise UserError(f"{lora.path or 'the LoRA'} does not fit into {', '.join(sorted(kinds))}: {abbreviate(large)}")
+    if overflowing:
+        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
+        raise UserError(
+            f"{lora.path or 'the LoRA'} has values too large for {', '.join(sorted(dtypes))}: {abbreviate(overflowing)}"
+        )
     rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     config = {
         "peft_type": "LORA",
@@ -95,8 +97,8 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
         "r": rank,
         "lora_alpha": alpha,
         # Without "^", peft would also match longer names that end with this one.
-        "rank_pattern": {f"^{layer}": own for layer, own in ranks.items() if own != rank},
-        "alpha_pattern": {f"^{layer}": own for layer, own in alphas.items() if own != alpha},
+        "rank_pattern": {f"^{layer}": layer_rank for layer, layer_rank in ranks.items() if layer_rank != rank},
+        "alpha_pattern": {f"^{layer}": layer_alpha for layer, layer_alpha in alphas.items() if layer_alpha != alpha},
         "target_modules": list(lora.layers),
     }
     header = {
@@ -110,8 +112,8 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
     save_state(state, path, metadata=header)
 
 
-def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
-    """Assign the tensors of a file to layers: {"down": ..., "up": ...} and alpha by layer."""
+def _group_by_layer(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
+    """Group the tensors of a file by layer. Returns {"down": ..., "up": ...} and alpha of each layer."""
     keys = {name: parse_key(name) for name in state}
     # SAT checkpoints also contain the frozen base model.
     is_sat = any(key is not None and key.is_sat for key in keys.values())
@@ -134,16 +136,16 @@ def _sort(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, dict[str, 
 
     if not pairs:
         raise UserError(
-            f"{path} has no LoRA for CogVideoX: it seems to be {guess_contents(state) or _described(state)}"
+            f"{path} has no LoRA for CogVideoX: it seems to be {guess_contents(state) or _describe_tensors(state)}"
         )
     if unknown:
-        kind = f"; it seems to be {what}" if (what := guess_contents(unknown)) else ""
+        guess = f"; it seems to be {contents}" if (contents := guess_contents(unknown)) else ""
         share = f"{len(unknown)} of {pluralize(list(state), 'tensor')}"
-        raise UserError(f"{share} in {path} do not belong to a LoRA for CogVideoX{kind}: {abbreviate(unknown)}")
-    if halves := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:
-        raise UserError(f"pairs of factors in {path} are incomplete: {abbreviate(halves)}")
-    if alone := [layer for layer in alphas if layer not in pairs]:
-        raise UserError(f"{path} has alpha but no factors of {abbreviate(alone)}")
+        raise UserError(f"{share} in {path} do not belong to a LoRA for CogVideoX{guess}: {abbreviate(unknown)}")
+    if incomplete := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:
+        raise UserError(f"pairs of factors in {path} are incomplete: {abbreviate(incomplete)}")
+    if without_factors := [layer for layer in alphas if layer not in pairs]:
+        raise UserError(f"{path} has alpha but no factors of {abbreviate(without_factors)}")
     return pairs, alphas
 
 
@@ -169,8 +171,8 @@ def _factors(layer: str, down: Tensor, up: Tensor, alpha: float | None, alpha_of
     return Factors(down, up, alpha)
 
 
-def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """peft's configuration, from the metadata or from `adapter_config.json` in the same folder."""
+def _read_peft_config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Read peft's configuration from the metadata or from `adapter_config.json` in the same folder."""
     text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
     config_file = path.with_name("adapter_config.json")
     if text is None and path.name.startswith("adapter_model") and config_file.is_file():
@@ -188,7 +190,7 @@ def _config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     return config
 
 
-def _described(state: Mapping[str, Tensor]) -> str:
+def _describe_tensors(state: Mapping[str, Tensor]) -> str:
     return f"something else, with tensors such as {abbreviate(sorted(state))}" if state else "empty"
 
 

@@ -1,6 +1,6 @@
-"""The tensor names of LoRA files by program, and a guess at the content of files that are not LoRAs for CogVideoX.
+"""Tensor names in the LoRA files of each program, and a guess at the content of other files.
 
-Names for the queries of the first block, without the prefixes of programs and wrappers:
+Names of the query projection in the first block, without the prefixes of programs and wrappers:
 
 | written by                                          | name                                                         |
 |-----------------------------------------------------|--------------------------------------------------------------|
@@ -37,7 +37,7 @@ _SAT_LAYERS = {
     "mlp.dense_4h_to_h": ("ff.net.2",),
 }
 
-# The first pattern that matches any name gives the guess.
+# Descriptions by pattern; the first pattern that matches any name is used.
 _GUESSES = {
     r"lora_magnitude_vector|dora_scale": "a DoRA, which also scales whole rows",
     r"lokr_|hada_": "a LoKr or LoHa, which is not a low-rank adapter",
@@ -62,32 +62,32 @@ class LoRAKey:
 
 
 def parse_key(name: str) -> LoRAKey | None:
-    """Parse the name of a tensor in a LoRA for CogVideoX; None if it is not one."""
-    if found := _SAT_FACTOR.fullmatch(name):
-        layers, index = _SAT_LAYERS.get(found["layer"], ()), int(found["index"])
+    """Parse the name of a tensor in a LoRA for CogVideoX; return None if it is not one."""
+    if match := _SAT_FACTOR.fullmatch(name):
+        layers, index = _SAT_LAYERS.get(match["layer"], ()), int(match["index"])
         if index >= len(layers):
             return None
-        return LoRAKey(f"transformer_blocks.{found['n']}.{layers[index]}", _role(found["role"]), is_sat=True)
-    if found := _FACTOR.fullmatch(name):
-        layer = _layer(found["layer"])
-        return None if layer is None else LoRAKey(layer, _role(found["role"]))
-    if found := _ALPHA.fullmatch(name):
-        layer = _layer(found["layer"])
+        return LoRAKey(f"transformer_blocks.{match['n']}.{layers[index]}", _role(match["role"]), is_sat=True)
+    if match := _FACTOR.fullmatch(name):
+        layer = _layer_name(match["layer"])
+        return None if layer is None else LoRAKey(layer, _role(match["role"]))
+    if match := _ALPHA.fullmatch(name):
+        layer = _layer_name(match["layer"])
         return None if layer is None else LoRAKey(layer, "alpha")
     return None
 
 
 def is_base_weight(name: str) -> bool:
-    """Whether a tensor of a SAT checkpoint belongs to the base model and not to the LoRA."""
+    """Return whether a tensor of a SAT checkpoint belongs to the base model, not to the LoRA."""
     return re.search(r"\.matrix_[AB]\.|lora", name) is None
 
 
 def guess_contents(names: Iterable[str]) -> str | None:
-    """Describe what a file with these tensor names seems to be; None if unknown."""
+    """Describe what a file with these tensor names seems to be; return None if unknown."""
     names = list(names)
-    for pattern, is_a in _GUESSES.items():
+    for pattern, description in _GUESSES.items():
         if any(re.search(pattern, name) for name in names):
-            return is_a
+            return description
     return None
 
 
@@ -95,28 +95,28 @@ def _role(name: str) -> Literal["down", "up"]:
     return "down" if name in ("A", "down") else "up"
 
 
-def _layer(name: str) -> str | None:
-    """diffusers' name of a layer of CogVideoX; None if there is no such layer."""
+def _layer_name(name: str) -> str | None:
+    """Return the name in diffusers of a layer of CogVideoX; None if no layer has this name."""
     name = _WRAPPER.sub("", name)
-    while found := _PREFIX.match(name):
-        name = name[found.end() :]
-    if name.endswith("attn1.to_out"):  # the name before `to_out` became a sequence with dropout
+    while match := _PREFIX.match(name):
+        name = name[match.end() :]
+    if name.endswith("attn1.to_out"):  # older name, before `to_out` became a sequence with dropout
         name += ".0"
-    for dotted, underscored, template in _layers():
-        if found := dotted.fullmatch(name) or underscored.fullmatch(name):
-            return found.expand(template)
+    for dotted, underscored, template in _layer_patterns():
+        if match := dotted.fullmatch(name) or underscored.fullmatch(name):
+            return match.expand(template)
     return None
 
 
 @lru_cache
-def _layers() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
-    """Every layer with a weight: patterns of its name with dots and with underscores, and a template of its name.
+def _layer_patterns() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
+    """Return patterns of each layer's name, with dots and with underscores, and a template of its name in diffusers.
 
-    Norms are included; `add_lora` refuses LoRAs of norms.
+    Norms are included; `add_lora` rejects LoRAs of norms.
     """
     names = [name for rule in keymap(TransformerConfig()) for name in rule.external if name.endswith((".*", ".weight"))]
-    layers = []
+    patterns = []
     for name in dict.fromkeys(name.removesuffix(".*").removesuffix(".weight") for name in names):
         dotted = re.escape(name).replace(r"\{n\}", r"(\d+)")
-        layers.append((re.compile(dotted), re.compile(dotted.replace(r"\.", "_")), name.replace("{n}", r"\1")))
-    return layers
+        patterns.append((re.compile(dotted), re.compile(dotted.replace(r"\.", "_")), name.replace("{n}", r"\1")))
+    return patterns

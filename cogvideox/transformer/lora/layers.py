@@ -1,7 +1,7 @@
-"""A linear layer with LoRAs, merged into its weight or computed beside it (Hu et al. 2021, section 4.1).
+"""A linear layer with LoRAs, either merged into its weight or computed separately (Hu et al. 2021, section 4.1).
 
-W becomes W + strength * alpha / rank * up @ down. One layer here may combine several layers of diffusers (queries, keys
-and values, or two modulations with interleaved rows), so a LoRA may change only some of its rows.
+W becomes W + strength * alpha / rank * up @ down. A layer of this package may combine several layers of diffusers
+(queries, keys and values, or two modulations with interleaved rows), so a LoRA may change only some of its rows.
 
 Axes: r rank; d_in, d_out inputs and outputs of the layer; n tokens or any other leading dimensions.
 """
@@ -65,19 +65,20 @@ class LoRAModule(nn.Module):
             self.register_buffer(f"rows{i}", None if rows is None else rows.to(device), persistent=False)
 
     def factor_pairs(self) -> list[tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_part r"]]]:
-        """(down, up) for each layer of diffusers."""
+        """Return (down, up) for each layer of diffusers."""
         return [(getattr(self, f"down{i}"), getattr(self, f"up{i}")) for i in range(len(self.layers))]
 
     def combined_factors(self) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
-        """One pair of factors for the whole layer, scaled: ranks concatenated, each `up` in its own rows.
+        """Return one scaled pair of factors for the whole layer: ranks are concatenated, each `up` is in its own rows.
 
-        The factors are small compared with the tokens, so one pair of products is faster than one for each part.
+        The factors are small compared with the tokens, so one pair of products is faster than one per layer of
+        diffusers.
         """
         ups = []
         for i, (_, up) in enumerate(self.factor_pairs()):
             rows = getattr(self, f"rows{i}")
-            placed = up if rows is None else up.new_zeros(self.d_out, up.shape[1]).index_copy(0, rows, up)
-            ups.append(placed.float() * (self.strength * self.alphas[i] / up.shape[1]))
+            full_up = up if rows is None else up.new_zeros(self.d_out, up.shape[1]).index_copy(0, rows, up)
+            ups.append(full_up.float() * (self.strength * self.alphas[i] / up.shape[1]))
         return torch.cat([down for down, _ in self.factor_pairs()]), torch.cat(ups, dim=1)
 
 
@@ -105,21 +106,21 @@ class LoRALinear(Linear):
         return F.gelu(out, approximate="tanh") if gelu else out
 
     def base_forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
-        """The linear layer itself, without unmerged LoRAs."""
+        """Compute the linear layer without unmerged LoRAs."""
         return super().forward(x, gelu=gelu)
 
     def lora_modules(self) -> list[LoRAModule]:
-        """The LoRAs of this layer, in the order in which they were added."""
+        """Return the LoRAs of this layer, in the order in which they were added."""
         return [lora for lora in self.loras if isinstance(lora, LoRAModule)]
 
     @torch.no_grad()
     def update_weight(self) -> None:
-        """Recompute the weight from the original and the merged LoRAs: summed in float32 and rounded once."""
+        """Recompute the weight from the original and the merged LoRAs, summed in float32 and rounded once."""
         weight = self.weight.data if self.original is None else self.original.to(self.weight)
         merged = [lora.combined_factors() for lora in self.lora_modules() if lora.merged]
         self.original = None
         if merged:
-            # In CPU memory, because the GPU may have no space for a copy.
+            # In CPU memory, because a copy may not fit on the GPU.
             self.original = weight.cpu()
             total = weight.float()
             for down, up in merged:
@@ -128,12 +129,12 @@ class LoRALinear(Linear):
         self.weight.data = weight
 
     def make_merged_permanent(self) -> None:
-        """Forget the original weight: merged LoRAs can no longer be removed."""
+        """Drop the original weight, so that merged LoRAs can no longer be removed."""
         self.original = None
         self.loras = nn.ModuleList(lora for lora in self.lora_modules() if not lora.merged)
 
     def without_loras(self) -> Linear:
-        """The linear layer without LoRAs."""
+        """Return the linear layer without LoRAs."""
         layer = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight, layer.bias = self.weight, self.bias
         return layer.train(self.training)

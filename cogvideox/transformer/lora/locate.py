@@ -13,12 +13,12 @@ _NAMES = (
 
 
 def find_lora_file(folder: Path) -> Path | None:
-    """The file in a folder with one of the usual names of LoRA files; None if there is none."""
+    """Return the file in a folder with one of the usual names of LoRA files; None if there is none."""
     return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
 
 
 def resolve_lora_file(path: str | Path) -> Path:
-    """The path itself if it is a file; in a folder, the file with a usual name or the only `.safetensors` file.
+    """Return a file's path, or, for a folder, the file with a usual name or else the only `.safetensors` file.
 
     Raises:
         UserError: the folder has several such files, or none.
@@ -26,11 +26,13 @@ def resolve_lora_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    usual = find_lora_file(path)
-    found = [usual] if usual is not None else sorted(file for file in path.glob("*.safetensors") if file.is_file())
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    named_file = find_lora_file(path)
+    if named_file is not None:
+        return named_file
+    files = sorted(file for file in path.glob("*.safetensors") if file.is_file())
+    if len(files) == 1:
+        return files[0]
+    if not files:
         raise UserError(f"the folder {path} has no .safetensors file: pass the path of the LoRA file")
-    choice = ", ".join(file.name for file in found[:4])
+    choice = ", ".join(file.name for file in files[:4])
     raise UserError(f"the folder {path} has several LoRA files: pass one of {choice}")

@@ -1,7 +1,7 @@
 """Alpha of each layer in peft's configuration, whose patterns are regular expressions from an untrusted file.
 
-Python's `re` can take exponential time, so patterns must be names or simple expressions: characters, `.`, `\\d` and
-sets, at most three of them repeated, and groups of alternatives.
+Python's `re` can take exponential time, so patterns must be names or simple expressions: characters, `.`, `\\d`, sets
+and groups of alternatives, with at most three repetitions.
 """
 
 import re
@@ -18,8 +18,8 @@ _SIMPLE = re.compile(r"\^?(?:[\w-]|(?:\\?\.|\\d|\[[\w-]+\])[*+]?|\((?:\?:)?(?:[\
 class PeftAlphas:
     """Alpha of a layer, by its name and rank.
 
-    A pattern of `alpha_pattern` matches the end of a name, starting after a dot; the first match counts. Layers without
-    a match have `lora_alpha`, or alpha = rank if there is none.
+    A pattern of `alpha_pattern` matches the end of a name, starting after a dot; the first matching pattern applies.
+    Layers without a match have `lora_alpha`, or alpha = rank if it is missing.
 
     Raises:
         ValueError: a pattern is not simple, or there are too many.
@@ -30,7 +30,7 @@ class PeftAlphas:
 
     @cached_property
     def _patterns(self) -> tuple[dict[str, tuple[int, Any]], list[tuple[int, re.Pattern[str], Any]]]:
-        """Alpha by name and by expression, each with its position in the file."""
+        """Return alpha by name and by expression, each with its position in the file."""
         names, expressions = {}, []
         for order, (pattern, alpha) in enumerate((self._config.get("alpha_pattern") or {}).items()):
             name = pattern.replace("\\.", ".")
@@ -45,17 +45,17 @@ class PeftAlphas:
     def __call__(self, layer: str, rank: int) -> float:
         names, expressions = self._patterns
         starts = [0, *(dot.end() for dot in re.finditer(r"\.", layer))]
-        ends = (f"^{layer}", *(layer[start:] for start in starts))
-        found = [names[end] for end in ends if end in names]
+        suffixes = (f"^{layer}", *(layer[start:] for start in starts))
+        matches = [names[suffix] for suffix in suffixes if suffix in names]
         for order, pattern, value in expressions:
             if any(pattern.fullmatch(layer, start) for start in starts):  # "^" matches at the real start only
-                found.append((order, value))
-        first = min(found, key=lambda one: one[0])[1] if found else self._config.get("lora_alpha", rank)
+                matches.append((order, value))
+        alpha = min(matches, key=lambda match: match[0])[1] if matches else self._config.get("lora_alpha", rank)
         # With use_rslora the scale is alpha / sqrt(rank).
-        return float(first) * rank**0.5 if self._config.get("use_rslora") else float(first)
+        return float(alpha) * rank**0.5 if self._config.get("use_rslora") else float(alpha)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
     if not _SIMPLE.fullmatch(pattern) or pattern.count("*") + pattern.count("+") > _MAX_REPEATS:
-        raise ValueError(f"the pattern {pattern[:60]!r} of alpha_pattern is not a name or a simple expression")
+        raise ValueError(f"the pattern {pattern[:60]!r} of alpha_pattern is neither a name nor a simple expression")
     return re.compile(pattern)

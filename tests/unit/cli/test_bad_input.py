@@ -118,20 +118,20 @@ def assert_error(ran, folder: Path, word: str, before: set[Path]) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_illegal_values(run, model, here, name):
+def test_invalid_values_are_rejected(run, model, here, name):
     arguments, word = VALUES[name]
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
     assert_error(ran, here, word, set())
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_illegal_prompts(run, model, here, name):
+def test_invalid_prompts_are_rejected(run, model, here, name):
     prompt, word = PROMPTS[name]
     assert_error(run("generate", prompt, "-o", "x.mp4", "--model", model), here, word, set())
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_broken_model_folders(run, model, here, tmp_path, name):
+def test_broken_model_folders_are_rejected(run, model, here, tmp_path, name):
     break_it, word = FOLDERS[name]
     broken = shutil.copytree(model, tmp_path / "broken")
     break_it(broken)
@@ -139,15 +139,15 @@ def test_broken_model_folders(run, model, here, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~no-such-user/model"])
-def test_unknown_models(run, here, name):
+def test_unknown_models_are_rejected(run, here, name):
     assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
 
 
-def test_unknown_commands(run, here):
+def test_unknown_commands_are_rejected(run, here):
     assert_error(run("generat", PROMPT), here, "did you mean generate?", set())
 
 
-def test_outputs_that_cannot_be_written(run, model, here):
+def test_unwritable_outputs_are_rejected(run, model, here):
     (here / "folder.mp4").mkdir()
     (here / "file").write_text("mine")
     (here / "taken.json").write_text('{"mine": true}')
@@ -174,12 +174,12 @@ def test_outputs_that_cannot_be_written(run, model, here):
     ],
     ids=["empty", "a list", "incomplete", "unknown key", "no text"],
 )
-def test_broken_sidecars(run, here, content, word):
+def test_broken_sidecars_are_rejected(run, here, content, word):
     (here / "x.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
 
 
-def test_a_sidecar_whose_model_is_gone(run, model, here, tmp_path):
+def test_a_sidecar_of_a_missing_model_is_rejected(run, model, here, tmp_path):
     moved = shutil.copytree(model, tmp_path / "moved")
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", moved).status == 0
     shutil.rmtree(moved)
@@ -187,7 +187,7 @@ def test_a_sidecar_whose_model_is_gone(run, model, here, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission(run, model, here):
+def test_a_folder_without_write_permission_is_rejected(run, model, here):
     here.chmod(0o500)
     try:
         ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
@@ -196,7 +196,7 @@ def test_a_folder_without_write_permission(run, model, here):
         here.chmod(0o700)
 
 
-def test_a_write_that_fails_halfway(model, here):
+def test_a_failed_write_leaves_no_partial_files(model, here):
     """A limit on file sizes simulates a disk that fills up after the checks: both make `write` fail."""
 
     def limit() -> None:

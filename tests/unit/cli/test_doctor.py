@@ -78,7 +78,7 @@ def test_requirements_are_read_from_the_installed_metadata():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "version", "fits"),
+    ("wanted", "version", "is_satisfied"),
     [
         ("", "0.1", True),
         (">=2.11", "2.13.0+cpu", True),
@@ -89,5 +89,5 @@ def test_requirements_are_read_from_the_installed_metadata():
         (">=14", None, False),
     ],
 )
-def test_version_requirements_ignore_suffixes(wanted: str, version: str | None, fits: bool):
-    assert Library("x", wanted, version).fits is fits
+def test_version_requirements_ignore_suffixes(wanted: str, version: str | None, is_satisfied: bool):
+    assert Library("x", wanted, version).is_satisfied is is_satisfied

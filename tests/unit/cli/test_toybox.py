@@ -17,7 +17,7 @@ def test_renders_videos_with_captions_and_a_sheet(run, here):
     assert (here / "toybox-sheet.png").is_file()
 
 
-def test_rendering_one_picture(run, here):
+def test_a_single_frame_is_an_image(run, here):
     assert run("toybox", "color=red", "shape=ball", "--num-frames", 1, "-o", "a/red.png").status == 0
     assert Video.load(here / "a/red.png").frames.shape == (1, 128, 128, 3)
     caption = (here / "a/red.txt").read_text()
@@ -32,7 +32,7 @@ def test_printing_captions_writes_no_files(run, here):
     assert "left" in ran.out and not list(here.iterdir())
 
 
-def test_a_video_is_judged_by_the_prompt_beside_it(run, here):
+def test_a_video_is_judged_by_the_prompt_next_to_it(run, here):
     run("toybox", "color=red", "shape=cube", "motion=up", "-o", "cube.mp4", *SMALL)
     ran = run("toybox", "--judge", "cube.mp4")
     assert ran.status == 0 and ran.out.splitlines()[-1].endswith("facts right") and "wrong" not in ran.out
@@ -59,10 +59,10 @@ def test_a_video_is_judged_by_the_prompt_beside_it(run, here):
         (["count=two"], "the full grammar has it"),
         (["--num-scenes", "2", "-o", "x.mp4"], "need a folder"),
         (["-o", "x.txt"], "x.txt"),
-        (["--judge", "none.mp4"], "there is no video none.mp4"),
-        (["--judge", "."], "there is no video ."),
+        (["--judge", "none.mp4"], "cannot read none.mp4: file not found"),
+        (["--judge", "."], "cannot read .: file not found"),
         (["--judge", "none.mp4", "color=red"], "color=red has no effect with --judge"),
-        (["--prompt", "a red ball"], "give it with --judge VIDEO"),
+        (["--prompt", "a red ball"], "add --judge VIDEO"),
         (["--caption", "--sheet"], "--sheet has no effect with --caption"),
         (["--judge", "none.mp4", "--prompt", "a red ball"], "none.mp4"),
         (["shape=ball", "motion=spin", "--grammar", "full"], "excludes it"),

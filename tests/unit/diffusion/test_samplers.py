@@ -25,7 +25,7 @@ def run(name, *seeds, predict=velocity, num_steps=4, **options):
     return SAMPLERS[name](predict, start, trailing(num_steps), SCHEDULE, generator=generators, **options)
 
 
-def test_noise_is_drawn_with_time_before_channels():
+def test_noise_is_sampled_with_time_before_channels():
     b, c, t, h, w = SHAPE
     noise = initial_noise(SHAPE, seeded())
     assert noise.shape == SHAPE and noise.dtype == torch.float32 and noise.is_contiguous()

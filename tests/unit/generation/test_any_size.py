@@ -49,12 +49,12 @@ def sizes(num_frames, height, width):
     return {"num_frames": num_frames, "height": height, "width": width, "num_inference_steps": 1}
 
 
-def test_there_are_forty_cases():
+def test_forty_sizes_are_covered():
     assert len(VALID) + len(INVALID) + len(LEARNED) + 1 == 40
 
 
 @pytest.mark.parametrize("size", VALID, ids=str)
-def test_legal_sizes_are_generated_exactly(pipes, clip, size):
+def test_valid_sizes_are_generated_exactly(pipes, clip, size):
     """The variants alternate, so that each is tested with many sizes."""
     variants = ["2b", "5b", "1.5-5b", "1.5-5b-i2v"]
     variant = variants[VALID.index(size) % len(variants)]
@@ -70,7 +70,7 @@ def test_learned_positions_allow_shorter_clips(pipes, clip, num_frames):
 
 
 @pytest.mark.parametrize(("size", "nearest"), INVALID + LEARNED, ids=str)
-def test_illegal_sizes_are_errors_with_the_nearest_legal_ones(pipes, size, nearest):
+def test_invalid_sizes_are_rejected_with_the_nearest_valid_ones(pipes, size, nearest):
     """The message has each name with its nearest valid values."""
     learned = (size, nearest) in LEARNED
     image = {"image": np.zeros((8, 8, 3), np.uint8)} if learned else {}

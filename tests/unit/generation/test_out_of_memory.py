@@ -8,7 +8,7 @@ from cogvideox.generation.out_of_memory import none_if_out_of_memory, smaller_sl
 from cogvideox.pretrained.offload.vae_cost import VAESlicing
 
 
-def test_slices_get_smaller_until_none_is_left():
+def test_slicing_gets_smaller_down_to_one_row_and_offload():
     slicing, seen = VAESlicing(), []
     while slicing is not None:
         seen.append((slicing.strips, slicing.offload))

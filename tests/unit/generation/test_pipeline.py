@@ -21,7 +21,7 @@ from tests import tiny
 PROMPT = tiny.CAPTIONS[0]
 
 
-def test_defaults_are_the_models(pipes):
+def test_defaults_come_from_the_model(pipes):
     video = pipes["2b"].generate(PROMPT)
     assert video.frames.shape == (9, 32, 48, 3) and video.frames.dtype == np.uint8
     assert video.fps == 8.0
@@ -82,7 +82,7 @@ def test_each_option_changes_the_video(pipes):
     assert wide.shape == sliced.shape and not np.array_equal(wide, sliced)
 
 
-def test_the_null_prompt_is_the_models(pipes):
+def test_the_null_prompt_depends_on_the_model(pipes):
     pipe = pipes["2b"]
     empty = pipe.generate(PROMPT, seed=0).frames
     bundle = replace(pipe.model, settings=replace(pipe.settings, null_text="zero"))
@@ -151,7 +151,7 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_illegal_options_are_errors(pipes, values, message):
+def test_invalid_options_are_rejected(pipes, values, message):
     with pytest.raises(UserError, match=message):
         pipes["2b"].generate(**{"prompt": PROMPT, **values})
 
@@ -230,13 +230,13 @@ def test_choosing_device_and_dtype(pipes):
 @pytest.mark.parametrize(
     ("dtype", "words"), [(torch.float16, "float32 or bfloat16"), (torch.float32, "guidance_scale")]
 )
-def test_values_that_are_not_finite_are_an_error_with_advice(dtype, words):
+def test_non_finite_values_raise_an_error_with_advice(dtype, words):
     check_finite(torch.zeros(3), dtype)
     with pytest.raises(UserError, match=words):
         check_finite(torch.tensor([0.0, math.nan]), dtype)
 
 
-def test_attention_kernels_are_in_the_metadata(pipes, monkeypatch):
+def test_metadata_names_the_attention_kernel(pipes, monkeypatch):
     assert "attention" not in pipes["2b"].generate(PROMPT, seed=1).metadata
     backend = AttentionBackend("flash", {"flash": 1.0}, "FA3")
     monkeypatch.setattr(attention_backends, "_fastest", lambda *shape: backend)

@@ -154,7 +154,7 @@ def test_out_of_memory_while_encoding_the_vae_tries_again_in_strips(pipes, monke
     np.testing.assert_allclose(frames, expected, atol=2e-5)
 
 
-def test_out_of_memory_elsewhere_names_the_next_setting(pipes, monkeypatch):
+def test_out_of_memory_outside_the_vae_suggests_a_setting(pipes, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
 
@@ -169,7 +169,7 @@ def test_out_of_memory_elsewhere_names_the_next_setting(pipes, monkeypatch):
             pipe.generate(PROMPT, seed=1, **more)
 
 
-def test_out_of_memory_while_loading_names_the_next_setting(pipes, monkeypatch):
+def test_out_of_memory_while_loading_suggests_a_setting(pipes, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 

@@ -60,7 +60,7 @@ def test_config_survives_json():
         ({"num_layers": 0}, "num_layers=0"),
     ],
 )
-def test_other_architectures_are_refused(change, message):
+def test_other_architectures_are_rejected(change, message):
     data = {key: value for key, value in (OFFICIAL | change).items() if value is not None}
     with pytest.raises(UserError, match=rf"^text_encoder/config\.json: .*{message}"):
         T5Config.from_transformers(data)

@@ -67,7 +67,7 @@ def test_prompts_cut_after_the_named_word_fit(toy):
                 toy.encode(" ".join(words[: fitting + 1]), length)
 
 
-def test_undecodable_bytes_are_refused(toy):
+def test_undecodable_bytes_are_rejected(toy):
     with pytest.raises(UserError, match="not Unicode"):
         toy.encode("caf\udce9", 8)
 
@@ -151,14 +151,14 @@ def test_reading_imports_neither_sentencepiece_nor_transformers(toy, tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 0
 
 
-def test_missing_files_are_refused(tmp_path):
+def test_missing_files_are_rejected(tmp_path):
     with pytest.raises(UserError, match=r"neither tokenizer\.json nor spiece\.model"):
         Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "spiece.model"])
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
-def test_truncated_files_are_refused(toy, tmp_path, name, part):
+def test_truncated_files_are_rejected(toy, tmp_path, name, part):
     toy.save(tmp_path)
     file = tmp_path / name
     (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[name]).unlink()
@@ -180,7 +180,7 @@ def test_truncated_files_are_refused(toy, tmp_path, name, part):
         ({"model": {"type": "Unigram", "vocab": [["<pad>"]]}}, "damaged"),
     ],
 )
-def test_other_tokenizers_are_refused(toy, tmp_path, change, message):
+def test_other_tokenizers_are_rejected(toy, tmp_path, change, message):
     toy.save(tmp_path)
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -188,7 +188,7 @@ def test_other_tokenizers_are_refused(toy, tmp_path, change, message):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_invalid_number_of_sentinels_is_refused(toy, tmp_path):
+def test_invalid_number_of_sentinels_is_rejected(toy, tmp_path):
     toy.save(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
@@ -200,7 +200,7 @@ def test_invalid_number_of_sentinels_is_refused(toy, tmp_path):
             Tokenizer.from_folder(tmp_path)
 
 
-def test_other_sentencepiece_models_are_refused(tmp_path):
+def test_other_sentencepiece_models_are_rejected(tmp_path):
     sentencepiece = pytest.importorskip("sentencepiece")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CAPTIONS),
@@ -214,7 +214,7 @@ def test_other_sentencepiece_models_are_refused(tmp_path):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_unwritable_folder_is_refused(toy, tmp_path):
+def test_unwritable_folder_is_rejected(toy, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         toy.save(tmp_path / "file" / "tokenizer")

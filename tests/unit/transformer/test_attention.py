@@ -54,7 +54,7 @@ def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
     assert attention.has_varlen_kernel(torch.device("cuda")) is has
 
 
-def test_what_a_layout_holds_for_the_device():
+def test_a_packed_layout_has_offsets_only_with_the_varlen_kernel():
     layout = packed_layout(2, [3, 4], torch.device("cpu"))
     assert layout.span_of_token.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
     assert (layout.offsets, layout.longest) == (None, 6)

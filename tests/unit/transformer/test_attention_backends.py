@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 from cogvideox.transformer import attention_backends
 from cogvideox.transformer.attention import StreamLayout, dense_attention
 from cogvideox.transformer.attention_backends import attend_with, fastest_backend, median_times, record_backends
-from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _Recorded
+from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _RecordedGraph
 
 
 def test_cpu_has_the_default_backend_and_no_graphs():
@@ -20,7 +20,7 @@ def test_cpu_has_the_default_backend_and_no_graphs():
         return 2 * x
 
     graphed = GraphedFunction(double)
-    assert torch.equal(graphed(torch.ones(3)), torch.full((3,), 2.0)) and not graphed.recorded
+    assert torch.equal(graphed(torch.ones(3)), torch.full((3,), 2.0)) and not graphed.graphs
 
 
 def test_named_backend_equals_dense_attention():
@@ -72,7 +72,7 @@ def test_each_device_has_its_own_capture_stream(monkeypatch):
     _capture_stream.cache_clear()
     for device in [*devices, devices[0]]:
         with FakeTensorMode():
-            _Recorded(lambda x: x, (torch.empty(3, device=device),))
+            _RecordedGraph(lambda x: x, (torch.empty(3, device=device),))
     assert [stream.device for stream in captured] == [*devices, devices[0]]
     assert captured[0] is captured[2]
     _capture_stream.cache_clear()

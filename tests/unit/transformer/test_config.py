@@ -56,12 +56,12 @@ def test_keys_with_underscores_are_ignored():
         ({"use_learned_positional_embeddings": True}, "use_rotary_positional_embeddings"),
     ],
 )
-def test_invalid_configs_are_refused(data, says):
+def test_invalid_configs_are_rejected(data, says):
     with pytest.raises(UserError, match=r"transformer/config\.json") as error:
         TransformerConfig.from_diffusers(data)
     assert says in str(error.value)
 
 
-def test_invalid_configs_are_refused_in_python():
+def test_invalid_configs_are_rejected_in_python():
     with pytest.raises(UserError, match="positive"):
         replace(PRESETS["2b"](), patch_size=0)

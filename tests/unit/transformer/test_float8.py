@@ -85,7 +85,7 @@ def adapter(model) -> inject.LoRA:
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_loras_added_before(model, adapter, merge):
+def test_loras_added_before_float8(model, adapter, merge):
     """Unmerged LoRAs can be removed afterwards, and merged ones cannot."""
     inject.add_lora(model, adapter, merge=merge)
     with_it = predict(model)
@@ -98,7 +98,7 @@ def test_loras_added_before(model, adapter, merge):
         assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
 
 
-def test_loras_added_afterwards(model, adapter):
+def test_loras_added_after_float8(model, adapter):
     to_float8(model)
     before = predict(model)
     with pytest.raises(UserError, match="leave merge out"):
@@ -113,7 +113,7 @@ def test_loras_added_afterwards(model, adapter):
     assert inject.extract_lora(model).layers.keys() == adapter.layers.keys()
 
 
-def test_offloaded_blocks_are_refused(model):
+def test_offloaded_blocks_are_rejected(model):
     model.blocks[1].attention.qkv.weight.data = torch.empty(0)
     with pytest.raises(UserError, match="offloaded"):
         to_float8(model)

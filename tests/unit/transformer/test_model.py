@@ -186,7 +186,7 @@ def test_activation_checkpointing_changes_nothing():
         ("5b-i2v", {"latents": torch.zeros(2, 32, 3, 6, 4)}, "are for 4x6"),
     ],
 )
-def test_invalid_inputs_are_refused(preset, changes, says):
+def test_invalid_inputs_are_rejected(preset, changes, says):
     model = random_model(preset)
     (latents, text, timestep), named = inputs(model)
     given = {"latents": latents, "text": text, "timestep": timestep} | named | changes

@@ -70,13 +70,13 @@ def test_any_multiple_of_the_patch_size_has_positions():
         ("5b-i2v", (14, 60, 90), "are for 60x90 and at most 13 latent frames"),
     ],
 )
-def test_invalid_sizes_are_refused(preset, size, says):
+def test_invalid_sizes_are_rejected(preset, size, says):
     with pytest.raises(UserError, match=says):
         positions_for(PRESETS[preset](), *size)
 
 
-def test_grid_rule_without_rotary_positions_is_refused():
-    with pytest.raises(UserError, match="'slice' is for rotary positions"):
+def test_grid_rule_without_rotary_positions_is_rejected():
+    with pytest.raises(UserError, match="'slice' applies to rotary positions"):
         positions_for(PRESETS["2b"](), 1, 2, 2, rule="slice")
 
 

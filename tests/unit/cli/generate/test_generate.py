@@ -74,10 +74,10 @@ def test_fps_is_written_to_the_video(run, model, here):
 
 def test_a_size_outside_of_training_is_noted(run, model, here):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
-    assert ran.status == 0 and "note: num_frames=21 is outside of what this model was trained on" in ran.err
+    assert ran.status == 0 and "note: num_frames=21 is outside the range that this model was trained on" in ran.err
 
 
-def test_a_replay_without_guidance(run, model, here):
+def test_a_sidecar_repeated_without_guidance(run, model, here):
     """Guidance options of the sidecar no longer count; giving one now is an error."""
     guidance = ("--dynamic-guidance", "--negative-prompt", "one small thing")
     run("generate", PROMPT, "-o", "x.mp4", "--model", model, *guidance)

@@ -29,7 +29,7 @@ def names(folder, ending):
     return sorted(path.name for path in folder.glob(f"*{ending}"))
 
 
-def test_image_to_video_and_its_replay(run, image_model, here, inputs):
+def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, here, inputs):
     ran = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
     assert ran.status == 0, ran.err
     sidecar = json.loads((here / "x.json").read_text())
@@ -63,7 +63,7 @@ def test_videos_from_a_video(run, model, here, inputs, options, num_frames):
     assert (here / "y.png").read_bytes() == (here / "x-sheet.png").read_bytes()
 
 
-def test_given_options_replace_those_of_the_sidecar_that_they_exclude(run, model, here, inputs):
+def test_options_override_conflicting_ones_of_the_sidecar(run, model, here, inputs):
     given = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
     assert run("generate", PROMPT, *given, "--strength", "0.5", "--smooth-guidance").status == 0
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--extend", "--dynamic-guidance").status == 0
@@ -88,7 +88,7 @@ def test_given_options_replace_those_of_the_sidecar_that_they_exclude(run, model
         (["--extend"], "extend needs an input video"),
         (["--window", "8"], "5 or 9"),
         (["--guidance-interval", "0.5"], "expected 2 arguments"),
-        (["--prompts", "noise.mp4"], "PROMPT and --prompts exclude each other"),
+        (["--prompts", "noise.mp4"], "PROMPT and --prompts cannot be combined"),
     ],
     ids=str,
 )
@@ -101,7 +101,7 @@ def test_illegal_inputs_are_errors(run, model, here, inputs, options, words):
 
 def test_an_image_to_video_model_needs_an_image(run, image_model, here, inputs):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
-    assert ran.status == 2 and "needs an image: give one with image" in ran.err
+    assert ran.status == 2 and "needs an image: set image" in ran.err
     (here / "broken.png").write_bytes((here / "in.png").read_bytes()[:100])
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
     assert ran.status == 2 and "broken.png" in ran.err and ran.err.count("\n") == 1

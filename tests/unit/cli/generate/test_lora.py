@@ -10,7 +10,7 @@ from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import write_lora
 
 
-def test_a_lora_is_applied_recorded_and_replayed(run, model, here):
+def test_a_lora_is_applied_recorded_and_repeated(run, model, here):
     one = inject.create_lora(load(model).transformer, torch.Generator().manual_seed(0), rank=2)
     for factors in one.layers.values():
         factors.up.normal_()

@@ -38,7 +38,7 @@ def test_the_same_video_with_less_memory(run, model, here):
     assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
 
 
-def test_8_bit_weights_are_printed_and_replayed(run, model, here):
+def test_8_bit_weights_are_printed_and_repeated(run, model, here):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
     assert ran.status == 0 and "not exact" in ran.err
     assert json.loads((here / "x.json").read_text())["weights"] == "int8"
@@ -66,7 +66,7 @@ def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, he
     assert "float8 needs a GPU" in ran.err
 
 
-def test_float8_is_replayed_unless_it_is_turned_off(run, model, here):
+def test_float8_is_repeated_unless_turned_off(run, model, here):
     video = CogVideoX.from_pretrained(model, "cpu")
     to_float8(video.model.transformer)
     video.generate(PROMPT, seed=1).save(here / "x.mp4")

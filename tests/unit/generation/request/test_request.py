@@ -23,7 +23,7 @@ def spec(tmp_path_factory):
     return read_spec(tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_defaults_are_the_models(spec):
+def test_defaults_come_from_the_model(spec):
     request = complete_request(spec, "a ball")
     settings = spec.settings
     for name in ("num_frames", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "fps"):
@@ -82,7 +82,7 @@ def test_the_default_seed_is_random(spec):
 def test_the_default_prompt_is_the_models_example(spec):
     assert complete_request(spec, None).prompt == spec.settings.examples[0]
     without = replace(spec, settings=replace(spec.settings, examples=()))
-    with pytest.raises(UserError, match="no prompt"):
+    with pytest.raises(UserError, match="missing prompt"):
         complete_request(without, None)
 
 
@@ -110,7 +110,7 @@ def test_the_default_prompt_is_the_models_example(spec):
         ({"guidance_scale": 1.0, "dynamic_guidance": True}, "dynamic_guidance has no effect"),
     ],
 )
-def test_illegal_values_are_errors(spec, values, message):
+def test_invalid_values_are_rejected(spec, values, message):
     with pytest.raises(UserError, match=message):
         complete_request(spec, **{"prompt": "a ball", **values})
 
@@ -145,7 +145,7 @@ def test_several_videos_have_consecutive_seeds(spec):
         split_seeds(replace(request, seed=2**63 - 1), 2)  # no such seed could be given for the second
 
 
-def test_a_replay_survives_a_json_file(spec, tmp_path):
+def test_sidecar_round_trip_through_json(spec, tmp_path):
     request = complete_request(spec, 'a "ball", ü', seed=1)
     sidecar = Sidecar(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
     config.save(sidecar, tmp_path / "x.json")

@@ -41,9 +41,9 @@ CASES = [
     ("2b", {"video": CLIP, "extend": True, "num_frames": 17}, "has 17 frames at 8 fps; the nearest is 21"),
     ("2b", {"video": CLIP[:1], "extend": True, "num_frames": 1}, "has 1 frame at 8 fps; the nearest is 5"),
     ("2b", {"video": CLIP[:1], "num_frames": 5}, "has 1 frame at 8 fps, too few for num_frames=5"),
-    ("2b", {"video": CLIP, "extend": True, "invert": True}, "extend and invert exclude each other"),
+    ("2b", {"video": CLIP, "extend": True, "invert": True}, "extend and invert cannot be combined"),
     ("2b", {"video": CLIP, "extend": True, "strength": 0.5}, "strength applies to a video that is regenerated"),
-    ("5b-i2v", {"video": CLIP, "extend": True, "image": PICTURE}, "image and extend exclude each other"),
+    ("5b-i2v", {"video": CLIP, "extend": True, "image": PICTURE}, "image and extend cannot be combined"),
     ("5b-i2v", {"video": CLIP, "invert": True}, "invert needs a text-to-video model"),
     ("5b-i2v", {"video": CLIP, "window": 9}, "window is not possible for this task"),
     ("5b-i2v", {"image": PICTURE, "window": 9, "num_frames": 17, "overlap": 4}, "overlap is always one frame"),
@@ -56,7 +56,7 @@ CASES = [
     ("5b", {"window": 9, "overlap": 6}, "overlap=6 must be a multiple of 4 .* the nearest is 8"),
     ("5b", {"window": 9, "overlap": 12}, "the nearest is 8"),
     ("5b", {"window": 9, "overlap": 0}, "the nearest is 4"),
-    ("5b", {"overlap": 4}, "give window too"),
+    ("5b", {"overlap": 4}, "set window too"),
     ("5b", {"eta": 2.0}, "eta=2.0 must be from 0 to 1"),
     ("5b", {"guidance_interval": (0.5, 0.2)}, "two fractions of the steps"),
     ("5b", {"guidance_interval": (0.0, 1.5)}, "two fractions of the steps"),
@@ -79,7 +79,7 @@ CASES = [
     ("5b-i2v", {"image": PICTURE + 0.5 * 5}, "image must be uint8, or floating point between 0 and 1"),
     ("5b-i2v", {"image": CLIP}, r"got an array of shape \(17, 8, 8, 3\)"),
     ("5b", {"video": CLIP[:0]}, r"got an array of shape \(0, 8, 8, 3\)"),
-    ("5b", {"video": InputSource(None, "abc")}, "given in memory"),
+    ("5b", {"video": InputSource(None, "abc")}, "passed in memory"),
     ("5b", {"video": "gone.mp4"}, "cannot read gone.mp4: file not found"),
     ("5b-i2v", {"image": __file__}, "it is damaged or not an image"),
     ("5b", {"video": __file__}, "it is damaged or not a video"),
@@ -104,14 +104,14 @@ def test_warnings_about_long_videos_name_a_window(models):
         return list(training_mismatches(complete_request(spec, "a ball", **values), spec))
 
     (one,) = warnings(models["2b"], num_frames=97)
-    assert "the nearest is 17, and window=17 generates a long video piece by piece)" in one
+    assert "the nearest is 17, and window=17 generates a long video in windows)" in one
     assert not warnings(models["2b"], num_frames=97, window=17)
     (window,) = warnings(models["2b"], num_frames=97, window=33)
-    assert window.startswith("window=33 is outside of what this model was trained on")
+    assert window.startswith("window=33 is outside the range that this model was trained on")
     trained = replace(models["2b"].settings.trained, num_frames=(9, 9))
     one_length = replace(models["2b"], settings=replace(models["2b"].settings, trained=trained))
     (one,) = warnings(one_length, num_frames=17)
-    assert "trained on (9, and window=9 generates a long video piece by piece)" in one
+    assert "trained on (9, and window=9 generates a long video in windows)" in one
 
 
 def test_default_windows_and_overlaps(models):

@@ -127,12 +127,12 @@ def test_inversion_depends_on_the_input_video(pipes, clip, variant, guidance_sca
     assert differ(pipes[variant].generate(PROMPT, **{**values, "video": clip[::-1]}).frames, video.frames)
 
 
-def test_inputs_in_memory_have_to_be_given_again_for_a_replay(pipes, clip):
+def test_a_sidecar_with_inputs_in_memory_cannot_be_repeated(pipes, clip):
     pipe = pipes["5b"]
     video = pipe.generate(PROMPT, video=clip, seed=0, window=9)
     sidecar = config.from_dict(Sidecar, json.loads(json.dumps(video.metadata)))
     assert sidecar.strength == 0.8 and sidecar.video is not None and sidecar.video.path is None
-    with pytest.raises(UserError, match="given in memory"):
+    with pytest.raises(UserError, match="passed in memory"):
         pipe.run(sidecar)
 
 

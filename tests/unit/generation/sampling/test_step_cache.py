@@ -196,7 +196,7 @@ def test_a_step_cache_with_several_processes_is_an_error(pipes):
     pipe = pipes["2b"]
     request = complete_request(pipe.spec, PROMPT, cache=0.1)
     values = {"device": pipe.device, "dtype": pipe.dtype, "report": print, "ranks": object.__new__(Ranks)}
-    with pytest.raises(UserError, match="cache is not possible with several processes"):
+    with pytest.raises(UserError, match="cache is not supported with several processes"):
         module.denoise(
             pipe.model, request, 9, PromptEmbeddings(torch.zeros(1, 1, 1)), Conditioning(), torch.Generator(), **values
         )

@@ -55,7 +55,7 @@ def driver(request, monkeypatch) -> Driver:
     return driver
 
 
-def test_a_group_is_registered_in_whole_pages_of_its_own(driver, monkeypatch):
+def test_each_group_is_registered_in_separate_whole_pages(driver, monkeypatch):
     cleared = []
     monkeypatch.setattr(pinned_memory, "clear_last_error", cleared.append)
     made = store("cuda")
@@ -76,12 +76,12 @@ def test_quantized_weights_are_registered_as_well(driver, monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
-def test_other_devices_copy_without_cuda(device):
+def test_without_cuda_tensors_are_fetched_directly(device):
     made = store(device)
     assert isinstance(make_prefetcher(GROUPS, made, {}, made.device), DirectFetch)
 
 
-def test_an_error_of_a_launch_is_cleared(monkeypatch):
+def test_the_last_cuda_error_is_cleared(monkeypatch):
     def launch(*args: object, **values: object) -> None:
         raise RuntimeError("CUDA error: part or all of the requested memory range is already mapped")
 

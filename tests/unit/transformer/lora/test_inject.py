@@ -55,7 +55,7 @@ def test_targets_partition_the_rows_of_every_matrix(model):
         assert torch.equal(torch.cat(rows).sort().values, torch.arange(linear[path].out_features))
 
 
-def test_new_lora_has_no_effect_and_the_given_scale(model):
+def test_new_lora_has_no_effect_and_the_requested_scale(model):
     before = predict(model)
     one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
     assert len(one.layers) == 4 * model.config.num_layers
@@ -65,7 +65,7 @@ def test_new_lora_has_no_effect_and_the_given_scale(model):
     assert all(name.split(".")[-1][:-1] in ("down", "up") for name, p in model.named_parameters() if p.requires_grad)
 
 
-def test_extract_returns_what_was_added(model):
+def test_extract_lora_inverts_add_lora(model):
     one = random_lora(model)
     for options in ({"trainable": True}, {"merge": True}, {}):
         inject.add_lora(model, one, strength=0.3, **options)
@@ -124,7 +124,7 @@ def test_training_mode_is_kept(model):
     assert model.blocks[0].attention.qkv.training
 
 
-def test_invalid_loras_and_names_are_refused(model):
+def test_invalid_loras_and_names_are_rejected(model):
     one = random_lora(model)
     key, none = "transformer_blocks.1.attn1.to_q", "transformer_blocks.9.attn1.to_q"
     wide = replace(one.layers[key], down=torch.zeros(3, 33))

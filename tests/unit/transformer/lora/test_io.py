@@ -108,7 +108,7 @@ def test_alpha_in_metadata_is_read(metadata: dict, factors, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "config", [{"lora_alpha": None}, {"alpha_pattern": {"(": 1}}, {"alpha_pattern": 3}, {"lora_alpha": "much"}], ids=str
 )
-def test_invalid_metadata_is_refused(config: dict, factors, tmp_path: Path) -> None:
+def test_invalid_metadata_is_rejected(config: dict, factors, tmp_path: Path) -> None:
     header = {"lora_adapter_metadata": json.dumps(config)}
     save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
     with pytest.raises(UserError, match="has no valid alpha for transformer_blocks"):
@@ -148,7 +148,7 @@ def test_sat_checkpoint_is_read(factors, tmp_path: Path) -> None:
             read_lora(file)
 
 
-def test_pickles_execute_no_code(tmp_path: Path) -> None:
+def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "harm",))
@@ -172,7 +172,7 @@ def test_pickles_execute_no_code(tmp_path: Path) -> None:
         ("anything.else", "something else, with tensors such as anything.else"),
     ],
 )
-def test_other_files_are_refused_with_a_guess(name: str, what: str, tmp_path: Path) -> None:
+def test_other_files_are_rejected_with_a_guess(name: str, what: str, tmp_path: Path) -> None:
     save_file({name: torch.ones(2, 2)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=f"has no LoRA for CogVideoX: it seems to be .*{what}"):
         read_lora(tmp_path)
@@ -202,7 +202,7 @@ def test_invalid_tensors_are_named(factors, tmp_path: Path) -> None:
             read_lora(tmp_path)
 
 
-def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_rejected(tmp_path: Path) -> None:
     for path, message in {
         tmp_path / "x.safetensors": "file not found",
         tmp_path / "x.pt": "file not found",
@@ -255,12 +255,12 @@ def test_8_bit_factors_become_bfloat16(kind: torch.dtype, factors, tmp_path: Pat
         read_lora(tmp_path / "x.safetensors")
 
 
-def test_values_that_overflow_are_refused(factors, tmp_path: Path) -> None:
+def test_values_that_overflow_are_rejected(factors, tmp_path: Path) -> None:
     """After multiplication by alpha / rank, which comes before rounding to the dtype of the file."""
     down, up = factors[LAYERS[0]]
     large = LoRA({LAYERS[0]: Factors(down.half(), (up * 2e4 / up.abs().max()).half(), alpha=32.0)})
     for dtype in (None, torch.float16):
-        with pytest.raises(UserError, match=f"the LoRA does not fit into float16: {LAYERS[0]}"):
+        with pytest.raises(UserError, match=f"the LoRA has values too large for float16: {LAYERS[0]}"):
             write_lora(large, tmp_path / "x.safetensors", dtype=dtype)
     assert not (tmp_path / "x.safetensors").exists()
     write_lora(large, tmp_path / "x.safetensors", dtype=torch.bfloat16)
