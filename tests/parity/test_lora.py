@@ -182,7 +182,7 @@ def test_gradients_of_the_factors_equal_those_of_peft(tmp_path: Path) -> None:
     assert {name.rpartition(".")[2][:-1] for name, p in ours.named_parameters() if p.requires_grad} == {"down", "up"}
     seen = 0
     modules = dict(theirs.named_modules())
-    for _, layer in inject._all_adapted(ours):
+    for _, layer in inject._lora_linears(ours):
         for share in layer.lora_modules():
             for name, (down, up) in zip(share.layers, share.factor_pairs()):
                 their = modules[name]
