@@ -17,6 +17,10 @@ PIXEL_RATIO = 8
 # is part of the model; other values are reported to look worse.
 CHUNK = 2
 
+NormStatistics = Literal["chunk", "clip"]
+"""Frames over which the norms of the VAE's encoder pool: a chunk of the clip, as in diffusers, or the whole clip, as in
+the authors' training code."""
+
 FitMode = Literal["cover", "contain", "stretch"]
 """How a frame is fitted to another aspect ratio: center crop, black bars (letterbox), or stretching."""
 
@@ -107,12 +111,12 @@ def nearest_sizes(size: int, multiple: int) -> list[int]:
     return [steps * multiple for steps in _nearest_steps(size, multiple, minimum=1)]
 
 
-def encode_chunks(num_frames: int) -> list[int]:
-    """Return the number of frames in each encoder chunk: 49 -> [9, 8, 8, 8, 8, 8].
+def encode_chunks(num_frames: int, norm_statistics: NormStatistics = "chunk") -> list[int]:
+    """Return the number of frames in each encoder chunk: 49 -> [9, 8, 8, 8, 8, 8], or [49] for "clip".
 
     The first chunk includes the remainder: 13 -> [13], 21 -> [13, 8].
     """
-    return _chunks(num_frames, CHUNK * FRAME_RATIO)
+    return _chunks(num_frames, CHUNK * FRAME_RATIO) if norm_statistics == "chunk" else [num_frames]
 
 
 def decode_chunks(num_latents: int) -> list[int]:

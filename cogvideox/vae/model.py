@@ -1,8 +1,8 @@
 """The 3D causal VAE (paper section 2.1): 4x compression of time, 8x8 of space, 16 latent channels.
 
-The norms pool over time inside a chunk, so how a video is cut into chunks is part of the model: `encode` and `decode`
-use the chunks of the official weights (`geometry.encode_chunks`, `geometry.decode_chunks`). A video of 4k+1 frames has
-k+1 latent frames.
+The norms pool over time inside a chunk, so how a video is cut into chunks is part of the model. `encode` and `decode`
+use the chunks of diffusers (`geometry.encode_chunks`, `geometry.decode_chunks`). The authors decode in the same chunks,
+but encode each training clip as one chunk: `encode(norm_statistics="clip")`. A video of 4k+1 frames has k+1 latents.
 
 There are two forward passes with equal results: `networks` with gradients, `inference.sliced` without.
 
@@ -44,9 +44,19 @@ class CausalVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(
-        self, video: Pixels, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None
+        self,
+        video: Pixels,
+        *,
+        norm_statistics: geometry.NormStatistics = "chunk",
+        strips: int = 1,
+        offload: bool = False,
+        tiling: Tiling | None = None,
     ) -> Posterior:
         """Encode a video [b 3 4k+1 h w] in [-1, 1] to the posterior over its latents [b z k+1 h/8 w/8].
+
+        Args:
+            norm_statistics: "chunk" encodes in chunks, as diffusers does; "clip" encodes the whole video as one chunk,
+                as the authors' training code does. The two differ above 13 frames.
 
         Raises:
             UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or `strips` or
@@ -55,7 +65,7 @@ class CausalVAE(nn.Module):
         geometry.check_frame_count(video.shape[2])
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
-        chunks = video.split(geometry.encode_chunks(video.shape[2]), dim=2)
+        chunks = video.split(geometry.encode_chunks(video.shape[2], norm_statistics), dim=2)
         forward, make_cache = _forward_pass(self.encoder, sliced.encode, strips, offload)
         moments = _run_chunks(forward, make_cache, chunks, tiling, ratio, pixels_in=True)
         return Posterior.from_moments(torch.cat(list(moments), dim=2))

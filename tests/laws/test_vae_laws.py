@@ -109,6 +109,29 @@ def test_streaming_equals_a_single_call_with_the_same_chunks(vae):
     assert (vae.decode(latents) - other_chunks).abs().max() > 1e-3  # results depend on the chunks
 
 
+@pytest.mark.parametrize("num_frames", [17, 25, 49])
+@pytest.mark.parametrize("strips", [1, 2, 4])
+def test_whole_clip_encoding_equals_one_piece(vae, num_frames, strips):
+    """In strips of rows, offloaded, and in float32 too."""
+    video = noise(1, 3, num_frames, 32, 16)
+    whole = Posterior.from_moments(vae.encoder(video, ConvCache()))
+    single = copy.deepcopy(vae).float()
+    with torch.no_grad():
+        found = vae.encode(video, norm_statistics="clip", strips=strips, offload=strips > 1)
+        rounded = single.encode(video.float(), norm_statistics="clip", strips=strips)
+        chunks = vae.encode(video).mean
+    torch.testing.assert_close(found.mean, whole.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found.logvar, whole.logvar, rtol=1e-9, atol=1e-11)
+    assert (rounded.mean - whole.mean).abs().max() <= 1e-5 * whole.mean.abs().max()
+    assert (chunks - whole.mean).abs().max() > 1e-3  # so the choice matters
+
+
+def test_whole_clips_and_chunks_are_the_same_up_to_13_frames(vae):
+    for num_frames in (1, 5, 9, 13):
+        video = noise(1, 3, num_frames, 16, 16)
+        assert torch.equal(vae.encode(video, norm_statistics="clip").mean, vae.encode(video).mean)
+
+
 def test_norms_pool_over_a_chunk(vae):
     """Norms make the VAE non-causal within a chunk: the last frames affect the first latent, and the last latents the
     first frame."""

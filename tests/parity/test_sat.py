@@ -106,19 +106,22 @@ def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str, m
     assert relative_error(ours.transpose(1, 2), expected) <= TOLERANCE
 
 
+@pytest.mark.parametrize("num_frames", [9, 17, 49])
 @torch.no_grad()
-def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path) -> None:
+def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path, num_frames: int) -> None:
+    """SAT encodes a clip of any length in one piece, and decodes in chunks of two latent frames; 9 frames are one."""
     parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
     ours = model_folder.load(plan.write_folder(tmp_path / "model")).vae
     theirs = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
 
-    video = torch.rand(1, 3, 9, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    video = torch.rand(1, 3, num_frames, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
     mean, logvar = theirs.encode(video).chunk(2, dim=1)
-    posterior = ours.encode(video)
+    posterior = ours.encode(video, norm_statistics="clip")
     assert relative_error(posterior.mean, mean) <= TOLERANCE
     assert relative_error(posterior.logvar, logvar.clamp(-30, 20)) <= TOLERANCE
-    assert relative_error(ours.decode(mean), theirs.decode(mean)) <= TOLERANCE
+    if num_frames == 9:
+        assert relative_error(ours.decode(mean), theirs.decode(mean)) <= TOLERANCE
 
 
 def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:

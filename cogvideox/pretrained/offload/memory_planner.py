@@ -31,7 +31,14 @@ from cogvideox.pretrained.offload.transformer_cost import (
     transformer_flops,
     transformer_parameters,
 )
-from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing, vae_activations, vae_flops, vae_parameters
+from cogvideox.pretrained.offload.vae_cost import (
+    UNSLICED,
+    VAESlicing,
+    vae_activations,
+    vae_flops,
+    vae_parameters,
+    vae_slicings,
+)
 
 MemoryBudget = Literal["auto", "speed", "low"] | int
 """A preference, or a limit in bytes."""
@@ -44,7 +51,6 @@ STRATEGIES: tuple[tuple[OffloadStrategy, OffloadStrategy], ...] = (
     ("group_offload", "model_offload"),
     ("group_offload", "group_offload"),
 )
-_STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _CPU_OVERHEAD, _CPU_TEXT_OVERHEAD = 32 * 2**20, 8 * 2**20
 """Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks), and for encoding a prompt only."""
 
@@ -208,9 +214,7 @@ def _candidates(
 
 def _vae_slicings(model: ModelProfile, workload: Workload) -> list[VAESlicing]:
     """List the possible slicings of the VAE, from the fastest to the one with the lowest memory."""
-    rows = workload.height // model.vae.spatial_compression_ratio
-    slicings = [VAESlicing(strips) for strips in _STRIPS if strips <= rows]
-    return slicings + [replace(slicing, offload=True) for slicing in slicings if slicing.strips > 1]
+    return vae_slicings(workload.height // model.vae.spatial_compression_ratio)
 
 
 def _suggest(

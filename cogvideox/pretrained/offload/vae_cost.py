@@ -7,7 +7,7 @@ with `offload`, feature maps that are not in use are moved to host memory.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,6 +43,13 @@ class VAESlicing:
 
 
 UNSLICED = VAESlicing()
+_STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+def vae_slicings(num_rows: int) -> list[VAESlicing]:
+    """List the slicings of a picture with this number of latent rows, from the fastest to the lowest memory."""
+    slicings = [VAESlicing(strips) for strips in _STRIPS if strips <= num_rows]
+    return slicings + [replace(slicing, offload=True) for slicing in slicings if slicing.strips > 1]
 
 
 @lru_cache(1024)
@@ -55,15 +62,17 @@ def vae_activations(
     *,
     decoder: bool,
     on_cpu: bool = False,
+    norm_statistics: geometry.NormStatistics = "chunk",
 ) -> tuple[int, int]:
     """Estimate the peak number of live values while a clip is decoded or encoded, on the device and on the host.
 
     Args:
         frames, height, width: size of the clip in latents.
         on_cpu: whether the device is a CPU, where only the cache for the next chunk is offloaded.
+        norm_statistics: how the encoder cuts the clip into chunks (see `CausalVAE.encode`).
     """
     num_frames = geometry.video_frames(frames)
-    chunks = geometry.decode_chunks(frames) if decoder else geometry.encode_chunks(num_frames)
+    chunks = geometry.decode_chunks(frames) if decoder else geometry.encode_chunks(num_frames, norm_statistics)
     layers = list(_convolutions(config, decoder=decoder))
     num_chunks = len(chunks)
     tracker = _PeakTracker(slicing, on_cpu, growth=int(num_chunks > 1))

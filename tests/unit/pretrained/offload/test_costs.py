@@ -104,3 +104,19 @@ def test_vae_encoder_activation_memory(num_frames, strips):
         vae.encode(video, strips=strips)
     numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAESlicing(strips), decoder=False)
     assert is_tight_bound(numbers * 4, live.peak + video.nbytes)
+
+
+@pytest.mark.parametrize("strips", [1, 4, 8])
+@pytest.mark.parametrize("num_frames", [17, 49])
+def test_whole_clip_activation_memory(num_frames, strips):
+    vae = build_network(VAEConfig())
+    video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
+        vae.encode(video, norm_statistics="clip", strips=strips)
+    slicing = VAESlicing(strips)
+    numbers, _ = vae_activations(
+        vae.config, (num_frames + 3) // 4, 24, 32, slicing, decoder=False, norm_statistics="clip"
+    )
+    measured = live.peak + video.nbytes
+    print(f"{num_frames} frames, {strips} strips: planned {numbers * 4 / measured:.2f} of the measured peak")
+    assert 0.95 * measured <= numbers * 4 <= 1.35 * measured
