@@ -39,6 +39,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.dataset.ingest.report import format_failures, format_rejects, format_summary
     from cogvideox.dataset.ingest.scan import scan_folder
     from cogvideox.dataset.latents.encode import encode_clips
+    from cogvideox.dataset.latents.encode_memory import measure_budget
     from cogvideox.dataset.latents.encode_plan import plan_encoding
     from cogvideox.dataset.latents.encode_workers import EncodeDevice
     from cogvideox.device import choose_device
@@ -56,8 +57,11 @@ def run(arguments: list[str]) -> None:
         backend=backend,
         on_progress=lambda done, total: progress("files", done, total),
     )
-    plan = plan_encoding(folder, spec, target)
+    plan = plan_encoding(folder, spec, target, options.norm_statistics)
     print(format_summary(folder, plan.clips, plan.windows, target))
+    if plan.windows:
+        budget = measure_budget(str(device), dtype, options.workers)
+        print(f"  encoded   {budget.describe(spec.vae, plan.windows, plan.settings.norm_statistics)}")
     dry_run = options.output is None or options.dry_run
     if dry_run and plan.windows:
         print(f"  estimated store size: {format_bytes(plan.num_bytes)}")
@@ -200,6 +204,8 @@ def parser() -> Parser:
     windows = "encode all windows of a long clip or only the first (default: all)"
     first_frames = "also encode each first frame with N noise samples (default: 4 for image-to-video models)"
     size.add_argument("--first-frames", type=int, metavar="N", help=first_frames)
+    norms = "encode whole clips, as the authors did, or chunks of 8 frames (default: as the model's training clips)"
+    size.add_argument("--norm-statistics", choices=("clip", "chunk"), help=norms)
     size.add_argument("--windows", choices=("all", "first"), default="all", help=windows)
 
     machine = p.add_argument_group("machine")

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from cogvideox.geometry import NormStatistics, encode_chunks
+
 if TYPE_CHECKING:
     from cogvideox.state_dict.lazy import LazyStateDict
 
@@ -32,9 +34,15 @@ def text_key(caption: str, length: int, text_encoder: str) -> str:
     return hash_values("text", VERSION, caption, length, text_encoder)
 
 
-def latents_key(window_id: str, fps: float, size: tuple[int, int, int], vae: str) -> str:
-    """Return the key of a window's latents; `size` is frames, height and width, `vae` the hash of the encoder."""
-    return hash_values("latents", VERSION, window_id, fps, *size, vae)
+def latents_key(
+    window_id: str, fps: float, size: tuple[int, int, int], vae: str, norm_statistics: NormStatistics = "chunk"
+) -> str:
+    """Return the key of a window's latents; `size` is frames, height and width, `vae` the hash of the encoder.
+
+    Windows of one chunk have the same latents, and the same key, with either kind of norm statistics.
+    """
+    in_chunks = encode_chunks(size[0], norm_statistics) == encode_chunks(size[0])
+    return hash_values("latents", VERSION, window_id, fps, *size, vae, *(() if in_chunks else (norm_statistics,)))
 
 
 def first_frames_key(window_id: str, num_copies: int, size: tuple[int, int], vae: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cogvideox.errors import UserError
-from cogvideox.geometry import check_frame_count, check_size
+from cogvideox.geometry import NormStatistics, check_frame_count, check_size
 
 DEFAULT_FIRST_FRAMES = 4
 """Number of encodings stored per first frame. Together they are small compared to a clip of 13 latent frames."""
@@ -126,8 +126,8 @@ class StoreSettings:
         scaling_factor: multiplier of the latents before the transformer.
         ratio: spatial compression ratio of the VAE.
         text_length, text_width: tokens and feature width of a prompt embedding.
-        null_text: whether the unconditional prompt is the embedding of "" or zeros.
         target: the format of the clips.
+        norm_statistics: how the VAE encoded clips of more than 13 frames: in chunks, or as whole clips.
     """
 
     model: str
@@ -138,5 +138,5 @@ class StoreSettings:
     ratio: int
     text_length: int
     text_width: int
-    null_text: Literal["empty", "zero"]
     target: ClipFormat
+    norm_statistics: NormStatistics = "chunk"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cogvideox.generation.request.request import Request
 from cogvideox.pretrained.model_folder import LoadedModel
+from cogvideox.pretrained.model_settings import NullText
 
 _CACHE_SIZE = 8
 
@@ -44,10 +45,11 @@ class PromptEmbedder:
             UserError: a prompt has more tokens than the model's text length.
         """
         prompt = self.embed(request.prompt)
-        null = self._null(prompt) if request.invert else None
+        kind = request.null_text or self.model.settings.null_text
+        null = self._null(prompt, kind) if request.invert else None
         if not request.guided:
             return PromptEmbeddings(prompt, null)
-        negative = self.embed(request.negative_prompt) if request.negative_prompt else self._null(prompt)
+        negative = self.embed(request.negative_prompt) if request.negative_prompt else self._null(prompt, kind)
         return PromptEmbeddings(torch.cat([negative, prompt]), null)
 
     def embed(self, text: str) -> Float[Tensor, "1 n d"]:
@@ -60,6 +62,6 @@ class PromptEmbedder:
             self.cache[text] = self.model.text_encoder(ids.to(self.device)).to(self.dtype)
         return self.cache[text]
 
-    def _null(self, like: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
-        """Return the embedding of the null prompt, as in training: zeros or the embedding of an empty prompt."""
-        return torch.zeros_like(like) if self.model.settings.null_text == "zero" else self.embed("")
+    def _null(self, like: Float[Tensor, "1 n d"], kind: NullText) -> Float[Tensor, "1 n d"]:
+        """Return the embedding of the null prompt: zeros or the embedding of an empty prompt."""
+        return torch.zeros_like(like) if kind == "zero" else self.embed("")

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cogvideox.diffusion.config import Sampler
+from cogvideox.geometry import NormStatistics
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
 Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
 """The official models."""
+
+NullText = Literal["empty", "zero"]
+"""The unconditional prompt embedding: that of the empty text, as in diffusers, or zeros, as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,11 @@ class ModelSettings:
         fps, height, width, num_frames, num_inference_steps, guidance_scale, dynamic_guidance, sampler: defaults of a
             request; height and width in pixels.
         null_text: embedding of the null prompt in guidance: that of `""`, or zeros.
+        training_null_text: embedding that replaces captions dropped in training; None is as `null_text`.
         text_length: number of tokens to which prompts are padded; padding is not masked in attention.
         position_rule: how rotary positions depend on size (see `transformer.position`); None for additive positions.
-        norm_statistics: axes that the VAE's group norms pool over; the official weights require temporal chunks.
+        norm_statistics: how training clips are encoded (`CausalVAE.encode`). Decoding, and encoding for generation, are
+            always in chunks.
         dtype: training dtype, and the default on GPUs.
         trained: sizes seen in training.
         examples: example prompts; the first is the default prompt.
@@ -51,12 +57,13 @@ class ModelSettings:
     guidance_scale: float
     dynamic_guidance: bool
     sampler: Sampler
-    null_text: Literal["empty", "zero"]
+    null_text: NullText
     text_length: int
     position_rule: GridRule | None
-    norm_statistics: Literal["chunk"]
+    norm_statistics: NormStatistics
     dtype: Literal["float32", "bfloat16", "float16"]
     trained: TrainedRange
+    training_null_text: NullText | None = None
     examples: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
 
@@ -76,7 +83,8 @@ def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: S
 
     Sizes are derived from the transformer's `sample_*`, so that a small model of the same variant gets a supported
     size. In the 1.5 models `sample_*` is the extent of the position table, an upper bound; the official size is
-    768x1360. The official samples use dynamic guidance with DPM++ and constant guidance with DDIM.
+    768x1360. The official samples use dynamic guidance with DPM++ and constant guidance with DDIM. Generation has the
+    null prompt of diffusers. Training has that of the authors, and their way of encoding clips.
     """
     ratio = vae.spatial_compression_ratio
     height, width = transformer.sample_height * ratio, transformer.sample_width * ratio
@@ -97,7 +105,8 @@ def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: S
         null_text="empty",
         text_length=transformer.max_text_seq_length,
         position_rule=transformer.grid_rule,
-        norm_statistics="chunk",
+        norm_statistics="clip",
+        training_null_text="zero",
         dtype="float16" if variant_of(transformer) == "2b" else "bfloat16",
         trained=trained,
     )

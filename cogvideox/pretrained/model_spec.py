@@ -117,7 +117,11 @@ def read_spec(model: str | Path) -> ModelSpec:
     schedule = ScheduleConfig.from_diffusers(scheduler)
     settings = official_settings(transformer, vae, SAMPLER_OF_SCHEDULER[scheduler["_class_name"]])
     if (path / SETTINGS_FILE).exists():
-        merged = {**config.to_dict(settings), **read_json(path / SETTINGS_FILE)}
+        stated = read_json(path / SETTINGS_FILE)
+        merged = config.to_dict(settings)
+        if "null_text" in stated:  # then also that of training, unless it is stated too
+            merged["training_null_text"] = None
+        merged |= stated
         settings = config.from_dict(ModelSettings, merged, where=str(path / SETTINGS_FILE))
     check_compatible(transformer, vae, text_encoder, where=str(path))
     return ModelSpec(name, path, transformer, vae, text_encoder, schedule, settings)

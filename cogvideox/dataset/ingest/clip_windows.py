@@ -33,6 +33,11 @@ class ClipWindow:
     width: int
     crop: tuple[int, int, int, int]
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        return self.num_frames, self.height, self.width
+
 
 def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
     """Cut a clip into consecutive windows of `target.num_frames` frames.

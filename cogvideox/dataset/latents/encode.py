@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from cogvideox import config
 from cogvideox.atomic_io import remove_stale_files
 from cogvideox.dataset.cache_keys import hash_values
+from cogvideox.dataset.latents.encode_memory import measure_budget
 from cogvideox.dataset.latents.encode_plan import EncodePlan, PlannedWindow, duplicate_of
 from cogvideox.dataset.latents.encode_workers import EncodeCaptions, EncodeDevice, EncodeWindows
 from cogvideox.dataset.latents.latent_store import (
@@ -84,9 +85,13 @@ def encode_clips(
         on_progress: called with the stage ("captions", "clips" or "first frames"), the number done, and the total.
 
     Raises:
-        UserError: the store cannot be read or written.
+        UserError: the store cannot be read or written; no window fits in memory.
     """
     folder, shard, device = Path(folder), shard or Shard(), device or EncodeDevice()
+    norm_statistics, budget = plan.settings.norm_statistics, measure_budget(device.device, device.dtype, workers)
+    if plan.windows:
+        smallest = min((window.size for window in plan.windows), key=math.prod)
+        budget.choose_slicing(plan.spec.vae, smallest, norm_statistics)
     remove_stale_files(folder, idle=IDLE)
     stored = find_tensors(folder)
     errors: dict[str, str | None] = {}
@@ -114,11 +119,11 @@ def encode_clips(
     captions = {key: (caption, plan.text_bytes) for key, caption in plan.captions.items()}
     num_texts = encode_missing("captions", task, captions)
 
-    task = EncodeWindows(plan.spec.name, folder, device)
+    task = EncodeWindows(plan.spec.name, folder, device, budget, norm_statistics)
     windows = {p.latents_key: (p.window, p.latents_bytes) for p in plan.planned if p.text_key in stored}
     num_latents = encode_missing("clips", task, windows)
 
-    task = EncodeWindows(plan.spec.name, folder, device, plan.settings.target.first_frames)
+    task = EncodeWindows(plan.spec.name, folder, device, budget, first_frames=plan.settings.target.first_frames)
     images = {
         p.first_frames_key: (p.window, p.first_frames_bytes)
         for p in plan.planned

@@ -13,7 +13,7 @@ from cogvideox.dataset.config import ClipFormat, StoreSettings
 from cogvideox.dataset.ingest.clip_windows import ClipWindow, clip_windows
 from cogvideox.dataset.ingest.scan import ScannedFolder
 from cogvideox.errors import UserError
-from cogvideox.geometry import latent_shape
+from cogvideox.geometry import NormStatistics, latent_shape
 from cogvideox.pretrained.model_spec import ModelSpec, weights_file
 from cogvideox.records import Clip
 from cogvideox.state_dict.torch_io import open_weights
@@ -79,10 +79,15 @@ class EncodePlan:
         return window_bytes + len(self.captions) * self.text_bytes
 
 
-def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) -> EncodePlan:
+def plan_encoding(
+    folder: ScannedFolder, spec: ModelSpec, target: ClipFormat, norm_statistics: NormStatistics | None = None
+) -> EncodePlan:
     """Cut the clips of a folder into windows, check their captions, and compute cache keys.
 
     Reads samples of the model's weights to hash them.
+
+    Args:
+        norm_statistics: whether the VAE encodes in chunks or whole clips; None is as the model's training clips were.
 
     Raises:
         UserError: sizes that do not fit the model, missing weights, or unreadable tokenizer.
@@ -109,7 +114,7 @@ def plan_encoding(folder: ScannedFolder, spec: ModelSpec, target: ClipFormat) ->
         else:
             clips.append(clip)
             windows += cut
-    settings = store_settings(spec, target)
+    settings = store_settings(spec, target, norm_statistics)
     return EncodePlan(
         spec=spec,
         settings=settings,
@@ -128,7 +133,7 @@ def duplicate_of(source: str) -> str:
     return f"it is a duplicate of {source}, with the same caption"
 
 
-def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
+def store_settings(spec: ModelSpec, target: ClipFormat, norm_statistics: NormStatistics | None = None) -> StoreSettings:
     """Return the settings of a latent store for a model. Reads samples of the weights to hash them.
 
     Raises:
@@ -150,8 +155,8 @@ def store_settings(spec: ModelSpec, target: ClipFormat) -> StoreSettings:
         ratio=spec.vae.spatial_compression_ratio,
         text_length=spec.settings.text_length,
         text_width=spec.text_encoder.d_model,
-        null_text=spec.settings.null_text,
         target=target,
+        norm_statistics=norm_statistics or spec.settings.norm_statistics,
     )
 
 
@@ -166,7 +171,7 @@ def _plan_window(window: ClipWindow, settings: StoreSettings) -> PlannedWindow:
     return PlannedWindow(
         window=window,
         text_key=_caption_key(window.clip.caption, settings),
-        latents_key=latents_key(clip_id, window.fps, (window.num_frames, *size), settings.vae),
+        latents_key=latents_key(clip_id, window.fps, window.size, settings.vae, settings.norm_statistics),
         first_frames_key=first_frames_key(clip_id, copies, size, settings.vae) if copies else None,
         latents_bytes=num_bytes(window.num_frames),
         first_frames_bytes=copies * num_bytes(1),

@@ -13,22 +13,20 @@ from typing import TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.dataset.ingest.frame_reader import read_window
+from cogvideox.dataset.latents.encode_memory import READ_AHEAD, EncodingBudget
 from cogvideox.dataset.latents.latent_store import TensorLocation, save_shard
 from cogvideox.errors import UserError
+from cogvideox.geometry import NormStatistics
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import read_spec
+from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.image_conditioning import add_image_noise
-from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
-
-READ_AHEAD = 3  # windows to prefetch while one is encoded
-STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size; the result is the same
 
 T = TypeVar("T")
 
@@ -95,6 +93,8 @@ class EncodeWindows:
     """Batch task that writes shards of latents or of first frames: maps (key, window) to `TaskResult`.
 
     Attributes:
+        budget: memory for this worker's VAE; windows that do not fit are rejected.
+        norm_statistics: see `CausalVAE.encode`.
         first_frames: None encodes all frames of a window; a number encodes only the first frame, that many times, with
             new noise each time.
     """
@@ -102,6 +102,8 @@ class EncodeWindows:
     model: str
     folder: Path
     device: EncodeDevice
+    budget: EncodingBudget
+    norm_statistics: NormStatistics = "chunk"
     first_frames: int | None = None
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[str, ClipWindow]]], list[TaskResult]]:
@@ -110,27 +112,41 @@ class EncodeWindows:
         device, dtype = self.device.open(worker)
         vae = load_network(spec.path, spec.vae, device=device, dtype=dtype)
 
-        def encode(video: Float[Tensor, "b 3 t h w"]) -> Posterior:
-            height, width = video.shape[3:]
-            return vae.encode(video.to(device, dtype), strips=max(1, round(height * width / STRIP_PIXELS)))
-
-        def posterior(key: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        def posterior(key: str, pixels: Tensor, slicing: VAESlicing) -> tuple[Tensor, Tensor]:
             if copies is None:
-                encoded = encode(to_model(pixels.to(device))[None])
+                video = to_model(pixels.to(device))[None]
+            else:
+                video = add_image_noise(to_model(pixels), copies, key)
+            encoded = vae.encode(
+                video.to(device, dtype),
+                norm_statistics=self.norm_statistics,
+                strips=slicing.strips,
+                offload=slicing.offload,
+            )
+            if copies is None:
                 return encoded.mean[0], encoded.logvar[0]
-            encoded = encode(add_image_noise(to_model(pixels), copies, key))
             return rearrange(encoded.mean, "k c 1 h w -> c k h w"), rearrange(encoded.logvar, "k c 1 h w -> c k h w")
 
         @torch.no_grad()
         def encode_batch(batch: Sequence[tuple[str, ClipWindow]]) -> list[TaskResult]:
             tensors, errors = {}, {}
-            windows = [window if copies is None else replace(window, num_frames=1) for _, window in batch]
-            for (key, _), pixels in zip(batch, _read_ahead(_read, windows)):
+            fitting: list[tuple[str, ClipWindow, VAESlicing]] = []
+            for key, whole in batch:
+                window = whole if copies is None else replace(whole, num_frames=1)
+                try:
+                    slicing = self.budget.choose_slicing(
+                        spec.vae, window.size, self.norm_statistics, batch_size=copies or 1
+                    )
+                    fitting.append((key, window, slicing))
+                except UserError as error:
+                    errors[key] = str(error)
+            frames = _read_ahead(_read, [window for _, window, _ in fitting])
+            for (key, _, slicing), pixels in zip(fitting, frames):
                 if isinstance(pixels, str):
                     errors[key] = pixels
                     continue
                 try:
-                    mean, logvar = (_to_storage("VAE", moment) for moment in posterior(key, pixels))
+                    mean, logvar = (_to_storage("VAE", moment) for moment in posterior(key, pixels, slicing))
                     tensors |= {f"{key}.mean": mean, f"{key}.logvar": logvar}
                 except UserError as error:
                     errors[key] = str(error)

@@ -32,10 +32,11 @@ from cogvideox.dataset.cache_keys import hash_values, text_key
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.errors import UserError
 from cogvideox.geometry import latent_shape
+from cogvideox.pretrained.model_settings import NullText
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.text_encoding import is_unicode, printable
-from cogvideox.untrusted import check_lfs_pointer, reading
+from cogvideox.untrusted import check_lfs_pointer, parse_json, reading
 
 INDEX = "index.parquet"
 MAX_OPEN_SHARDS = 64  # shards that a reader keeps memory-mapped
@@ -154,10 +155,14 @@ class LatentStore:
             image_logvar=self._tensor(row.images_file, f"{row.images}.logvar") if row.images else None,
         )
 
-    def null_text(self) -> BFloat16[Tensor, "n d"]:
-        """Return the unconditional prompt embedding, which replaces dropped captions."""
+    def null_text(self, kind: NullText) -> BFloat16[Tensor, "n d"]:
+        """Return the unconditional prompt embedding, which replaces dropped captions.
+
+        Raises:
+            UserError: it is that of the empty caption, which the store lacks.
+        """
         settings = self.settings
-        if settings.null_text == "zero":
+        if kind == "zero":
             return torch.zeros(settings.text_length, settings.text_width, dtype=torch.bfloat16)
         name = text_key("", settings.text_length, settings.text_encoder)
         location = find_tensors(self.folder, "text").get(name)
@@ -269,7 +274,9 @@ def read_index(path: Path) -> tuple[StoreSettings, list[IndexRow]]:
 
 
 def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
-    return config.from_dict(StoreSettings, json.loads(schema.metadata[_SETTINGS_KEY]), where=str(path))
+    stored = parse_json(schema.metadata[_SETTINGS_KEY])
+    stored.pop("null_text", None)  # in stores of version 0.1.0; training now chooses it
+    return config.from_dict(StoreSettings, stored, where=str(path))
 
 
 @contextmanager

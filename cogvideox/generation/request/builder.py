@@ -96,6 +96,7 @@ def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, An
     height, width = _default_size(spec, image if image is not None or video is None else video[0], options)
     # At scale 1 guidance is off, so dynamic guidance does not apply.
     guided = options.get("guidance_scale", settings.guidance_scale) != 1
+    needs_null_text = options.get("invert", False) or (guided and not options.get("negative_prompt"))
     return {
         "prompt": options["prompt"] if "prompt" in options else _example_prompt(spec),
         "negative_prompt": "",
@@ -105,6 +106,7 @@ def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, An
         "num_inference_steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale,
         "dynamic_guidance": settings.dynamic_guidance and guided and not options.get("smooth_guidance", False),
+        "null_text": settings.null_text if needs_null_text else None,
         "sampler": settings.sampler,
         "seed": secrets.randbelow(2**31),
         "fps": settings.fps,

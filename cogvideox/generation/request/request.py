@@ -11,6 +11,7 @@ from cogvideox import geometry
 from cogvideox.diffusion.config import Sampler
 from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.options import Option
+from cogvideox.pretrained.model_settings import NullText
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 from cogvideox.transformer.config import GridRule
 
@@ -74,6 +75,13 @@ class Request:
             ("FROM", "TO"),
         ),
     ] = (0.0, 1.0)
+    null_text: Annotated[
+        NullText | None,
+        Option(
+            "unconditional prompt: the empty text, as in diffusers, or zeros, as in the authors' code",
+            "guidance",
+        ),
+    ] = None
     sequential_guidance: Annotated[
         bool, Option("run the two halves of guidance one after the other: less memory, the same video", "guidance")
     ] = False

@@ -73,6 +73,11 @@ def repeat_with_changes(
     }
     if request.get("guidance_scale") == 1:
         recorded |= _WITHOUT_GUIDANCE
+    if not request.get("invert", sidecar.invert):
+        if request.get("negative_prompt") or request.get("guidance_scale") == 1:
+            recorded["null_text"] = None
+        elif request.get("null_text"):
+            recorded["negative_prompt"] = ""
     for chosen, excluded in (("smooth_guidance", "dynamic_guidance"), ("dynamic_guidance", "smooth_guidance")):
         if request.get(chosen):
             recorded[excluded] = False

@@ -109,6 +109,8 @@ def _check_guidance(request: Request) -> None:
         )
     if request.smooth_guidance and request.dynamic_guidance:
         raise UserError("smooth_guidance and dynamic_guidance cannot be combined: leave one out")
+    if request.null_text is not None and request.negative_prompt and not request.invert:
+        raise UserError("null_text has no effect with negative_prompt, which replaces it: leave one out")
     if request.guided:
         return
     used = [
@@ -118,6 +120,8 @@ def _check_guidance(request: Request) -> None:
     ]
     if (start, end) != (0, 1):
         used.append("guidance_interval")
+    if request.null_text is not None and not request.invert:
+        used.append("null_text")
     if used:
         raise UserError(f"{used[0]} has no effect with guidance_scale=1, which turns guidance off: leave one out")
 

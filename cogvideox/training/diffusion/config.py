@@ -4,14 +4,15 @@ A run starts from a model folder and exports a model folder, so that stages can 
 resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fine-tuning on a user's clips.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cogvideox.dataset.config import CaptionDropout, ClipFormat
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
-from cogvideox.geometry import check_frame_count, nearest_sizes
+from cogvideox.geometry import NormStatistics, check_frame_count, nearest_sizes
+from cogvideox.pretrained.model_settings import ModelSettings, NullText
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.transformer.config import GridRule, TransformerConfig
 from cogvideox.transformer.lora.config import LoRASettings
@@ -73,6 +74,8 @@ class DiffusionTraining(CaptionDropout):
     lora: LoRASettings | None = None  # None: train all weights
     image_share: float | None = None  # share of images among samples; None: as in the data
     policy: Policy = field(default_factory=Policy)  # which clips are used, by step
+    norm_statistics: NormStatistics | None = None  # of folders that are encoded; None: as the model's training clips
+    null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling by clip or by rank, or none
     position_rule: GridRule | None = None  # rotary positions at other sizes; None: the rule of the model
@@ -93,6 +96,14 @@ class DiffusionTraining(CaptionDropout):
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.data:
             self.mixture()
+
+    def resolved(self, model: ModelSettings) -> "DiffusionTraining":
+        """Return the config with the model's values where it has none."""
+        return replace(
+            self,
+            norm_statistics=self.norm_statistics or model.norm_statistics,
+            null_text=self.null_text or model.training_null_text or model.null_text,
+        )
 
     def mixture(self) -> MixtureSettings:
         """Return the settings of the data loader."""

@@ -78,7 +78,16 @@ def _model_settings(spec: ModelSpec, settings: DiffusionTraining, loader: Packed
         "num_samples_seen": str(sum(loader.state.seen.values())),
         "settings": config.digest(settings, "StageTraining"),
     }
-    return replace(spec.settings, trained=trained, provenance=provenance)
+    null_text = settings.null_text or spec.settings.null_text
+    changed = from_scratch or null_text != (spec.settings.training_null_text or spec.settings.null_text)
+    return replace(
+        spec.settings,
+        null_text=null_text if changed else spec.settings.null_text,
+        training_null_text=null_text,
+        norm_statistics=settings.norm_statistics or spec.settings.norm_statistics,
+        trained=trained,
+        provenance=provenance,
+    )
 
 
 def _full_tensor(tensor: Tensor) -> Tensor:

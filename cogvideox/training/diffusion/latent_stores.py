@@ -18,6 +18,7 @@ from cogvideox.dataset.latents.encode_workers import EncodeDevice
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
 from cogvideox.dataset.stale_latents import check_latents
 from cogvideox.errors import UserError
+from cogvideox.geometry import NormStatistics, encode_chunks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.run import TrainingRun
@@ -64,11 +65,13 @@ def open_stores(
                 raise UserError(
                     f"{path} does not exist: pass a latent store, or a folder of videos and captions, with --data"
                 )
-        return [str(_open_or_encode(Path(path), target, spec, run)) for path in paths]
+        statistics = settings.norm_statistics
+        return [str(_open_or_encode(Path(path), target, spec, run, statistics)) for path in paths]
 
     stores = [LatentStore(path) for path in run.on_rank_zero(encode_missing)]
     for store in stores:
         check_latents(store, spec, needs_first_frames=takes_image)
+        _compare_norm_statistics(store, settings.norm_statistics, run)
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")
     return TrainingStores(
@@ -76,17 +79,29 @@ def open_stores(
         validation=stores[-1] if settings.validation else None,
         scaling_factor=spec.vae.scaling_factor,
         image_scaling_factor=spec.vae.image_scaling_factor,
-        null_text=stores[0].null_text().float(),
+        null_text=stores[0].null_text(settings.null_text or spec.settings.null_text).float(),
     )
 
 
-def _open_or_encode(path: Path, target: ClipFormat, spec: ModelSpec, run: TrainingRun) -> Path:
+def _compare_norm_statistics(store: LatentStore, expected: NormStatistics | None, run: TrainingRun) -> None:
+    """Print a note if a store's clips were encoded in another way than the settings say, and it makes a difference."""
+    found, longest = store.settings.norm_statistics, max((row.num_frames for row in store.rows), default=1)
+    if found != expected and len(encode_chunks(longest)) > 1 and run.is_main:
+        print(
+            f"note: {store.folder} was encoded with norm_statistics={found}, but the setting of this run is {expected}",
+            file=sys.stderr,
+        )
+
+
+def _open_or_encode(
+    path: Path, target: ClipFormat, spec: ModelSpec, run: TrainingRun, norm_statistics: NormStatistics | None
+) -> Path:
     """Return the path of a latent store: `path` itself, or a new store with the encoded clips of the folder `path`."""
     if (path / INDEX).is_file():
         return path
     store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     folder = scan_folder(path)
-    plan = plan_encoding(folder, spec, target)
+    plan = plan_encoding(folder, spec, target, norm_statistics)
     print(format_summary(folder, plan.clips, plan.windows, target), file=sys.stderr)
     if plan.rejects:
         print(format_rejects(plan.rejects), file=sys.stderr)

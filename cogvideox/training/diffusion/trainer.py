@@ -67,9 +67,10 @@ def train(
             full; too many consecutive steps are not finite.
     """
     _check_processes(settings)
+    spec = read_spec(settings.model)
+    settings = settings.resolved(spec.settings)
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=settings.sequence) as run:
         device, ranks, rule = run.device, run.ranks, settings.position_rule
-        spec = read_spec(settings.model)
         model, trainable = build_transformer(settings, spec)
         if ranks is not None:
             apply_ulysses(model, ranks.sequence)

@@ -89,7 +89,7 @@ def test_batches_have_the_contents_of_the_stores():
 def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
     clips = MemoryStore("a", 7)
     settings = StoreSettings(
-        "model", "v", "t", 4, 0.5, 8, TEXT_LENGTH, 32, "zero", ClipFormat(fps=8.0, num_frames=17, max_area=32 * 48)
+        "model", "v", "t", 4, 0.5, 8, TEXT_LENGTH, 32, ClipFormat(fps=8.0, num_frames=17, max_area=32 * 48)
     )
     rows = []
     for i, (t, h, w) in enumerate(clips.shapes.tolist()):
@@ -104,7 +104,7 @@ def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
     write_index(tmp_path / INDEX, settings, rows)
     store = LatentStore(tmp_path)
     one_source = MixtureSettings((DataSource("a"),), row_tokens=120, num_rows=2)
-    arguments = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text()}
+    arguments = {"seed": 0, "scaling_factor": store.settings.scaling_factor, "null_text": store.null_text("zero")}
     on_disk, in_memory = (
         PackedLoader({"a": source}, one_source, transformer("5b"), **arguments) for source in (store, clips)
     )

@@ -12,6 +12,8 @@ from cogvideox.device import choose_device
 from cogvideox.dtype import check_finite, choose_dtype
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
+from cogvideox.generation.prompt_embedding import PromptEmbedder
+from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.pretrained.model_folder import load
 from cogvideox.transformer import attention_backends
@@ -82,15 +84,32 @@ def test_each_option_changes_the_video(pipes):
     assert wide.shape == sliced.shape and not np.array_equal(wide, sliced)
 
 
-def test_the_null_prompt_depends_on_the_model(pipes):
+def test_the_null_prompt_is_the_models_or_the_requests(pipes):
     pipe = pipes["2b"]
-    empty = pipe.generate(PROMPT, seed=0).frames
+    empty = pipe.generate(PROMPT, seed=0)
     bundle = replace(pipe.model, settings=replace(pipe.settings, null_text="zero"))
-    zero = CogVideoX(pipe.spec, bundle, pipe.device, pipe.dtype)
-    assert not np.array_equal(zero.generate(PROMPT, seed=0).frames, empty)
+    spec = replace(pipe.spec, settings=bundle.settings)
+    zero = CogVideoX(spec, bundle, pipe.device, pipe.dtype).generate(PROMPT, seed=0)
+    assert not np.array_equal(zero.frames, empty.frames)
+    assert (empty.metadata["null_text"], zero.metadata["null_text"]) == ("empty", "zero")  # recorded in the sidecar
+    chosen = pipe.generate(PROMPT, seed=0, null_text="zero")
+    assert np.array_equal(chosen.frames, zero.frames) and chosen.metadata["null_text"] == "zero"
     # A negative prompt replaces the null prompt.
     negative = {"seed": 0, "negative_prompt": "one small thing"}
-    assert np.array_equal(zero.generate(PROMPT, **negative).frames, pipe.generate(PROMPT, **negative).frames)
+    video = CogVideoX(spec, bundle, pipe.device, pipe.dtype).generate(PROMPT, **negative)
+    assert np.array_equal(video.frames, pipe.generate(PROMPT, **negative).frames)
+    assert "null_text" not in video.metadata
+
+
+def test_zeros_are_the_unconditional_prompt_of_the_authors(pipes):
+    """The prompt embedding times zero, as in their training and sampling."""
+    pipe = pipes["2b"]
+    embedder = PromptEmbedder(pipe.model, pipe.device, pipe.dtype)
+    request = replace(complete_request(pipe.spec, PROMPT), null_text="zero")
+    null, prompt = embedder.embed_request(request).prompt
+    assert torch.equal(null, 0 * prompt) and prompt.any()
+    empty, _ = embedder.embed_request(replace(request, null_text="empty")).prompt
+    assert torch.equal(empty[None], embedder.embed(""))
 
 
 def test_progress_counts_steps_and_frames(pipes):

@@ -100,7 +100,7 @@ def test_the_clip_format_of_a_store_takes_precedence(tmp_path):
     """`settings.target` is for folders that are not encoded yet."""
     settings = RECIPES["toybox-sft"]()
     of_store = replace(settings.target, num_frames=17, height=96, width=64)
-    store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, "empty", of_store)
+    store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, of_store)
     write_index(tmp_path / "store" / INDEX, store, [])
     (tmp_path / "videos").mkdir()
     for names, expected in (

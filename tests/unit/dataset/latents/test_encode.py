@@ -82,7 +82,7 @@ def test_a_store_holds_the_outputs_of_the_networks(make, data, model, tmp_path):
         assert (sample.clip_id, sample.source_size, sample.fps) == (window.clip.id, (32, 48), window.fps)
         assert sample.crop == (0, 0, 32, 48) and sample.vae == store.settings.vae
     null = bundle.text_encoder(bundle.tokenizer.encode([""], tiny.TEXT_LENGTH))[0]
-    torch.testing.assert_close(store.null_text().float(), null, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(store.null_text("empty").float(), null, rtol=2**-8, atol=1e-6)
     assert store.settings.scaling_factor == bundle.vae.config.scaling_factor
 
 

@@ -11,7 +11,7 @@ from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import complete_request, split_seeds
 from cogvideox.generation.request.request import Request
-from cogvideox.generation.request.sidecar import Sidecar
+from cogvideox.generation.request.sidecar import Sidecar, repeat_with_changes
 from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.options import check_value, list_options
 from cogvideox.pretrained.model_spec import read_spec
@@ -108,6 +108,9 @@ def test_the_default_prompt_is_the_models_example(spec):
         ({"fps": 0.0}, "nearest is 1"),
         ({"guidance_scale": 1.0, "negative_prompt": "blur"}, "negative_prompt has no effect"),
         ({"guidance_scale": 1.0, "dynamic_guidance": True}, "dynamic_guidance has no effect"),
+        ({"guidance_scale": 1.0, "null_text": "zero"}, "null_text has no effect with guidance_scale=1"),
+        ({"negative_prompt": "blur", "null_text": "zero"}, "null_text has no effect with negative_prompt"),
+        ({"null_text": "none"}, "null_text"),
     ],
 )
 def test_invalid_values_are_rejected(spec, values, message):
@@ -150,3 +153,20 @@ def test_sidecar_round_trip_through_json(spec, tmp_path):
     sidecar = Sidecar(**asdict(request), model="toybox", device="cpu", dtype="float32", cogvideox="0.1.0", torch="2")
     config.save(sidecar, tmp_path / "x.json")
     assert config.load(Sidecar, tmp_path / "x.json") == sidecar
+
+
+def test_the_null_text_of_a_repeated_video_is_the_recorded_one(spec):
+    """A negative prompt, or no guidance, takes its place; files of version 0.1.0 have none."""
+    recorded = complete_request(spec, "a ball", seed=0, null_text="zero")
+    sidecar = Sidecar(**vars(recorded), model="toybox", device="cpu", dtype="float32", cogvideox="", torch="")
+    assert sidecar.metadata()["null_text"] == "zero"
+
+    def repeated(sidecar=sidecar, **changes):
+        return complete_request(spec, **repeat_with_changes(sidecar, changes, {})[0])
+
+    assert repeated() == recorded and repeated(seed=1).null_text == "zero"
+    assert repeated(negative_prompt="blur").null_text is None
+    assert repeated(guidance_scale=1.0).null_text is None
+    assert repeated(replace(sidecar, null_text=None)).null_text == spec.settings.null_text
+    negative = repeated(replace(sidecar, null_text=None, negative_prompt="blur"), null_text="zero")
+    assert (negative.null_text, negative.negative_prompt) == ("zero", "")

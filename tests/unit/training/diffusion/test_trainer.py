@@ -2,21 +2,27 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.pretrained import model_folder
+from cogvideox.pretrained.model_spec import SETTINGS_FILE, read_spec
 from cogvideox.records import Video
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
+from cogvideox.training.diffusion.latent_stores import open_stores
 from cogvideox.training.diffusion.trainer import train
+from cogvideox.training.run import training_run
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
@@ -89,6 +95,37 @@ def _seen(out) -> int:
     state = json.loads(next((out / "checkpoints").glob("step-*3/state.json")).read_text())
     pairs = dict(dict(state["parts"]["data"]["dict"])["seen"]["dict"])
     return sum(pairs.values())
+
+
+def test_official_models_are_trained_as_the_authors_did(model, clips, tmp_path, capsys):
+    """Whole-clip latents, and zeros for dropped captions. The run records both; an exported model keeps them, and the
+    null prompt of diffusers for generation."""
+    official = shutil.copytree(model, tmp_path / "official")
+    (official / SETTINGS_FILE).unlink()
+    finished = train(config(official, clips, text_dropout=1.0), tmp_path / "run")
+    recorded = yaml.safe_load((tmp_path / "run/settings.yaml").read_text())
+    assert (recorded["null_text"], recorded["norm_statistics"]) == ("zero", "clip")
+    (store,) = (tmp_path / "run/stores").iterdir()
+    assert LatentStore(store).settings.norm_statistics == "clip"
+    settings = read_spec(finished).settings
+    assert (settings.null_text, settings.training_null_text, settings.norm_statistics) == ("empty", "zero", "clip")
+
+    # A choice differs from the model's, so the new model is sampled with it.
+    finished = train(config(model, store, null_text="zero"), tmp_path / "other")
+    assert yaml.safe_load((tmp_path / "other/settings.yaml").read_text())["null_text"] == "zero"
+    settings = read_spec(finished).settings
+    assert (settings.null_text, settings.training_null_text) == ("zero", "zero")
+    assert "note:" not in capsys.readouterr().err  # clips of 9 frames are one chunk either way
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "empty"), ("empty", "empty"), ("zero", "zero")])
+def test_dropped_captions_are_the_null_text(model, store, tmp_path, chosen, expected):
+    settings = config(model, store, null_text=chosen).resolved(read_spec(model).settings)
+    assert settings.null_text == expected
+    with training_run(settings, tmp_path / "run") as run:
+        null_text = open_stores(settings, read_spec(model), run).null_text
+    assert torch.equal(null_text, LatentStore(store).null_text(expected).float())
+    assert null_text.any() == (expected == "empty")
 
 
 def test_lora_training_changes_the_lora_alone(model, store, tmp_path):

@@ -1,0 +1,113 @@
+"""Memory plan of encoding: into how many strips each size of window is cut, so that the VAE fits in free memory.
+
+Whole clips (`norm_statistics="clip"`) need feature maps of all frames at once, at least two of them at full resolution.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from cogvideox.dataset.ingest.clip_windows import ClipWindow
+from cogvideox.errors import UserError
+from cogvideox.formatting import format_gib
+from cogvideox.geometry import NormStatistics, encode_chunks, format_frame_count, latent_shape
+from cogvideox.pretrained.offload.hardware import detect_hardware
+from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
+from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE
+from cogvideox.pretrained.offload.vae_cost import VAESlicing, vae_activations, vae_parameters, vae_slicings
+from cogvideox.vae.config import VAEConfig
+
+STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of at most about this size; the result is the same
+READ_AHEAD = 3  # windows to prefetch while one is encoded
+
+_MAX_STRIP_VALUES = 2**31  # cuDNN indexes with 32 bits
+_OVERHEAD = 64 * 2**20  # bytes that torch allocates in addition to tensors
+
+WindowSize = tuple[int, int, int]
+"""Frames, height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class EncodingBudget:
+    """Memory for one worker's VAE: its weights, the clips it reads ahead, and the feature maps of one clip.
+
+    Attributes:
+        free_bytes: free memory of the device, divided by the number of workers that share it.
+        dtype: name of the VAE's dtype.
+        on_cpu: whether the device is a CPU.
+    """
+
+    free_bytes: int
+    dtype: str = "float32"
+    on_cpu: bool = True
+
+    def choose_slicing(
+        self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, *, batch_size: int = 1
+    ) -> VAESlicing:
+        """Return the fastest slicing with which a window fits.
+
+        Raises:
+            UserError: no slicing fits; the message gives the memory that the smallest one needs.
+        """
+        _, height, width = size
+        least = max(1, round(height * width / STRIP_PIXELS))
+        slicings = [s for s in vae_slicings(height // config.spatial_compression_ratio) if s.strips >= least]
+        slicings = slicings or [VAESlicing(least)]
+        peaks = [self.peak(config, size, norm_statistics, slicing, batch_size=batch_size) for slicing in slicings]
+        for slicing, peak in zip(slicings, peaks):
+            if peak <= MEMORY_MARGIN * self.free_bytes and self._can_convolve(config, size, slicing, batch_size):
+                return slicing
+        needed, free = format_gib(int(min(peaks) / MEMORY_MARGIN)), format_gib(self.free_bytes)
+        whole = len(encode_chunks(size[0], norm_statistics)) < len(encode_chunks(size[0]))
+        advice = "encode in chunks (norm_statistics=chunk), or choose" if whole else "choose"
+        raise UserError(
+            f"encoding {format_frame_count(size[0])} of {width}x{height}{' as a whole clip' if whole else ''} needs "
+            f"{needed} of memory, but {free} are free for it: {advice} fewer frames or a smaller size"
+        )
+
+    def describe(self, config: VAEConfig, windows: Collection[ClipWindow], norm_statistics: NormStatistics) -> str:
+        """Describe how windows are encoded: in chunks or as whole clips, and with how much memory for the largest."""
+        largest = max((window.size for window in windows), key=math.prod)
+        how = "as whole clips" if norm_statistics == "clip" else "in chunks"
+        try:
+            slicing = self.choose_slicing(config, largest, norm_statistics)
+        except UserError as error:
+            return f"{how}; {error}"
+        strips = "" if slicing.strips == 1 else f", the VAE in {slicing.strips} strips"
+        offload = ", activations offloaded" if slicing.offload else ""
+        memory = format_gib(self.peak(config, largest, norm_statistics, slicing))
+        return f"{how}{strips}{offload}; about {memory} for the largest"
+
+    def peak(
+        self,
+        config: VAEConfig,
+        size: WindowSize,
+        norm_statistics: NormStatistics,
+        slicing: VAESlicing,
+        *,
+        batch_size: int = 1,
+    ) -> int:
+        """Estimate the peak memory of a worker, in bytes on its device."""
+        num_frames, height, width = size
+        latents = latent_shape(num_frames, height, width, ratio=config.spatial_compression_ratio)
+        values, _ = vae_activations(
+            config, *latents, slicing, decoder=False, on_cpu=self.on_cpu, norm_statistics=norm_statistics
+        )
+        itemsize, pixels = ITEMSIZE[self.dtype], 3 * num_frames * height * width
+        clips = pixels * (4 * batch_size + (READ_AHEAD + 1 if self.on_cpu else 1))  # in float32, and as they are read
+        return (vae_parameters(config) + batch_size * values) * itemsize + clips + _OVERHEAD
+
+    def _can_convolve(self, config: VAEConfig, size: WindowSize, slicing: VAESlicing, batch_size: int) -> bool:
+        num_frames, height, width = size
+        values = batch_size * config.block_out_channels[0] * (num_frames + 2) * (height / slicing.strips + 2) * width
+        return self.on_cpu or values < _MAX_STRIP_VALUES
+
+
+def measure_budget(device: str, dtype: str, workers: int) -> EncodingBudget:
+    """Divide the free memory of the devices among the workers; 0 workers are one, this process."""
+    import torch
+
+    hardware = detect_hardware(torch.device(device), dtype, measured=False)
+    on_cpu = hardware.device_type == "cpu"
+    num_devices = 1 if on_cpu else max(torch.cuda.device_count(), 1)
+    return EncodingBudget(hardware.free_bytes // max(1, -(-workers // num_devices)), dtype, on_cpu)
