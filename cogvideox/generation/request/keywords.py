@@ -32,6 +32,8 @@ class RequestKeywords(TypedDict, total=False):
     """raise the scale over the steps from 1 to 1 + `guidance_scale`"""
     guidance_interval: tuple[float, float] | None
     """apply guidance only between these fractions of the steps: faster"""
+    null_text: Literal["empty", "zero"] | None
+    """unconditional prompt: the empty text, as in diffusers, or zeros, as in the authors' code"""
     sequential_guidance: bool | None
     """run the two halves of guidance one after the other: less memory, the same video"""
     cache: float | None
