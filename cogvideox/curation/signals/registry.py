@@ -6,11 +6,13 @@ from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
 from cogvideox.curation.signals.stillness import Stillness
+from cogvideox.curation.signals.text import Text
 
 SIGNALS: dict[str, type[Any]] = {
     "motion": Motion,
     "phash": PerceptualHash,
     "picture": Picture,
     "stillness": Stillness,
+    "text": Text,
 }
 """Classes of signals; their fields are the parameters that a recipe may set."""
