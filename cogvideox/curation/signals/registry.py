@@ -5,6 +5,7 @@ from typing import Any
 from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
+from cogvideox.curation.signals.screen import Screen
 from cogvideox.curation.signals.stillness import Stillness
 from cogvideox.curation.signals.text import Text
 
@@ -12,6 +13,7 @@ SIGNALS: dict[str, type[Any]] = {
     "motion": Motion,
     "phash": PerceptualHash,
     "picture": Picture,
+    "screen": Screen,
     "stillness": Stillness,
     "text": Text,
 }
