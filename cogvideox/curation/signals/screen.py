@@ -94,7 +94,7 @@ def line_share(gray: UInt8[np.ndarray, "h w"]) -> float:
     lines = np.zeros_like(edges)
     for size in ((gray.shape[1] // 8, 1), (1, gray.shape[0] // 8)):
         if max(size) > 1:
-            lines |= cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones(size[::-1], np.uint8))
+            lines = np.maximum(lines, cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones(size[::-1], np.uint8)))
     total = np.count_nonzero(edges)
     return float(np.count_nonzero(lines) / total) if total > 20 else 0.0
 
