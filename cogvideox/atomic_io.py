@@ -58,8 +58,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         UserError: the file cannot be written (permissions, full disk, a file in place of a folder).
     """
     path = Path(path)
-    # Not the process ID: threads share it, and so may containers that write to the same disk. The stem is truncated
-    # because file names are limited in bytes and a character may take four.
+    # A random token, not the process ID, which threads share, and containers that write to the same disk may share. The
+    # stem is truncated because file names are limited in bytes and a character may take four.
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.{_MARK}{path.suffix}")
     try:
         if path.is_dir():
@@ -70,7 +70,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # The file still exists only if the rename did not happen; it is incomplete then.
+        # The file still exists only if it was not renamed, and is incomplete then.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -83,9 +83,9 @@ def remove_stale_files(*folders: str | Path, idle: float = 0.0) -> None:
     """
     for folder in map(Path, folders):
         with suppress(OSError):
-            for leftover in folder.iterdir():
-                if _TEMPORARY.fullmatch(leftover.name) and time.time() - leftover.lstat().st_mtime >= idle:
-                    leftover.unlink()
+            for file in folder.iterdir():
+                if _TEMPORARY.fullmatch(file.name) and time.time() - file.lstat().st_mtime >= idle:
+                    file.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

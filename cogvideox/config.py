@@ -2,7 +2,7 @@
 
 A field may be a bool, int, float, str, Path, Literal, Any, an optional or a union of these, a tuple, list or dict of
 them, or another dataclass. Files store tuples as lists. The only coercions are int to float and list to tuple. An
-unknown key, a missing key or a value of the wrong type raises `UserError`; the message gives the key's dotted name, the
+unknown key, a missing key or a value of the wrong type raises `UserError`, which gives the dotted name of the key, the
 allowed values and the nearest match.
 """
 
@@ -132,23 +132,23 @@ class _RawValue(str):
 def _build(cls: type[T], data: Any, where: str, prefix: str) -> T:
     known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     if isinstance(data, _RawValue):
-        inside = ", ".join(prefix + name for name in known)
-        raise UserError(f"{where}{prefix[:-1]} is a group of settings; change one of {inside}")
+        names = ", ".join(prefix + name for name in known)
+        raise UserError(f"{where}{prefix[:-1]} is a group of settings; change one of {names}")
     if not isinstance(data, Mapping):
-        what = f"{prefix[:-1]} must be a group of settings" if prefix else "the file must contain a mapping"
-        raise UserError(f"{where}{what}, got {_show(data)}")
+        rule = f"{prefix[:-1]} must be a group of settings" if prefix else "the file must contain a mapping"
+        raise UserError(f"{where}{rule}, got {_show(data)}")
     for key in data:
         if key not in known:
-            others = f"; available: {', '.join(prefix + other for other in known)}"
+            available = f"; available: {', '.join(prefix + name for name in known)}"
             key = str(key) if len(str(key)) <= 60 else f"{str(key)[:57]}..."
-            raise UserError(f"{where}unknown setting {prefix}{key}{_nearest(key, known, prefix) or others}")
+            raise UserError(f"{where}unknown setting {prefix}{key}{_nearest(key, known, prefix) or available}")
     missing = [
         prefix + name
         for name, field in known.items()
         if name not in data and field.default is MISSING and field.default_factory is MISSING
     ]
     if missing:
-        raise UserError(f"{where}the settings {', '.join(missing)} are missing, and have no default")
+        raise UserError(f"{where}the settings {', '.join(missing)} are missing and have no default")
     types = get_type_hints(cls)
     values = {key: _convert(value, types[key], where, prefix + key) for key, value in data.items()}
     try:
@@ -182,9 +182,9 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
             for key, item in value.items()
         }
     if origin in (tuple, list) and isinstance(value, tuple | list):
-        inside = arguments[:1] * len(value) if origin is list or arguments[1:] == (...,) else arguments
-        if len(inside) == len(value):
-            return origin(_convert(*pair, where, f"{name}[{i}]") for i, pair in enumerate(zip(value, inside)))
+        kinds = arguments[:1] * len(value) if origin is list or arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            return origin(_convert(*pair, where, f"{name}[{i}]") for i, pair in enumerate(zip(value, kinds)))
     if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and (type(value), kind) != (bool, int)):
         return value
     nearest = _nearest(value, map(str, arguments)) if origin is Literal else ""
@@ -225,7 +225,7 @@ def _parse(text: str, kind: Any) -> Any:
 
 
 def _is_text(value: str) -> bool:
-    """Return whether a path may contain `value`: no NUL, and surrogates only for bytes that are not valid UTF-8."""
+    """Return whether a path may contain `value`: no NUL, and surrogates only for bytes that are invalid UTF-8."""
     try:
         return b"\0" not in value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -241,8 +241,8 @@ def _describe(kind: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple and arguments[1:] != (...,):
         return f"a list of {len(arguments)} ({', '.join(map(_describe, arguments))})"
-    others = {NoneType: "none", dict: "a mapping", tuple: "a list", list: "a list"}
-    return names.get(kind) or others.get(origin or kind) or f"a {getattr(kind, '__name__', kind)}"
+    containers = {NoneType: "none", dict: "a mapping", tuple: "a list", list: "a list"}
+    return names.get(kind) or containers.get(origin or kind) or f"a {getattr(kind, '__name__', kind)}"
 
 
 def _nearest(word: Any, choices: Iterable[str], prefix: str = "") -> str:

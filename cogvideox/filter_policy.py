@@ -1,4 +1,4 @@
-"""Filtering of clips by score, as a function of the training step. Filtered rows are never deleted.
+"""Filter policies: which clips to train on at each step, by bounds on their scores. Filtered rows are never deleted.
 
 A policy is plain configuration. The rows it keeps depend only on the columns and the step, so all ranks and resumed
 runs keep the same rows. Does not import torch.
@@ -33,7 +33,7 @@ class Bound:
         from_step, to_step: the condition applies from `from_step` up to but excluding `to_step` (None: until the end).
 
     Raises:
-        UserError: there is no condition, or one that no row can satisfy.
+        UserError: no condition, or a condition that no row can satisfy.
     """
 
     column: str
@@ -57,6 +57,7 @@ class Bound:
             raise UserError(f"the bound on {self.column} never applies: from_step={self.from_step} to {self.to_step}")
 
     def applies_at(self, step: int) -> bool:
+        """Return whether the bound applies at a training step."""
         return self.from_step <= step and (self.to_step is None or step < self.to_step)
 
     def mask(self, values: Column) -> Bool[np.ndarray, " rows"]:
@@ -112,8 +113,7 @@ class Policy:
         return max((change for change in changes if change <= step), default=0)
 
     def mask(self, columns: Columns, num_rows: int, step: int) -> Bool[np.ndarray, " rows"]:
-        """Return a mask of the rows that are kept at a step. A column that does not exist is treated as having no
-        scores.
+        """Return a mask of the rows that are kept at a step. A missing column is treated as having no scores.
 
         Raises:
             UserError: a column has strings, but its bound is for numbers.

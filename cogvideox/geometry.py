@@ -1,8 +1,9 @@
-"""Size arithmetic: frames and pixels to latents, valid sizes, VAE chunks, resizing. Does not import torch.
+"""Size arithmetic: valid frame counts and sizes, latent shapes, VAE chunks, resizing. Does not import torch.
 
 The VAE compresses `FRAME_RATIO` frames into each latent frame after the first, which holds a single frame, so a video
 has 4k+1 frames. In space it compresses `PIXEL_RATIO` x `PIXEL_RATIO` pixels into one latent (paper section 2.1), and
-the transformer works on patches of latents. All error messages about sizes are defined here.
+the transformer works on patches of latents. The rules for frame counts (`check_frame_count`) and sizes (`check_size`)
+and their error messages are defined here.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ FitMode = Literal["cover", "contain", "stretch"]
 
 
 def latent_frames(num_frames: int) -> int:
-    """The number of latent frames of a video: 49 -> 13.
+    """Return the number of latent frames of a video: 49 -> 13.
 
     Raises:
         UserError: see `check_frame_count`.
@@ -63,7 +64,7 @@ def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
     """Check that a frame count is 4k+1. `name` is the option's name in the error message.
 
     Raises:
-        UserError: it is not; the message gives the nearest valid counts.
+        UserError: the count is invalid; the message gives the nearest valid counts.
     """
     nearest = nearest_frame_counts(num_frames)
     if num_frames not in nearest:
@@ -74,7 +75,7 @@ def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
 
 
 def nearest_frame_counts(num_frames: int) -> list[int]:
-    """The nearest valid frame counts below and above a number, or the number itself if it is valid."""
+    """Return the nearest valid frame counts below and above a number, or the number itself if it is valid."""
     return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
 
 
@@ -92,7 +93,7 @@ def check_size(height: int, width: int, multiple: int) -> None:
     """Check that height and width, in pixels, are multiples of `multiple`.
 
     Raises:
-        UserError: they are not; the message gives the nearest valid sizes.
+        UserError: a size is invalid; the message gives the nearest valid sizes.
     """
     invalid = [
         (name, size)
@@ -100,14 +101,14 @@ def check_size(height: int, width: int, multiple: int) -> None:
         if size not in nearest_sizes(size, multiple)
     ]
     if invalid:
-        given = " and ".join(f"{name}={size}" for name, size in invalid)
+        sizes = " and ".join(f"{name}={size}" for name, size in invalid)
         verb = "is not a multiple" if len(invalid) == 1 else "are not multiples"
         valid = ", ".join(f"{name}={_or(nearest_sizes(size, multiple))}" for name, size in invalid)
-        raise UserError(f"{given} {verb} of {multiple} pixels, as this model requires; the nearest: {valid}")
+        raise UserError(f"{sizes} {verb} of {multiple} pixels, as this model requires; the nearest: {valid}")
 
 
 def nearest_sizes(size: int, multiple: int) -> list[int]:
-    """The nearest multiples below and above a size, or the size itself if it is a multiple."""
+    """Return the nearest multiples below and above a size, or the size itself if it is a multiple."""
     return [steps * multiple for steps in _nearest_steps(size, multiple, minimum=1)]
 
 
@@ -131,15 +132,15 @@ def decode_chunks(num_latents: int) -> list[int]:
 def size_for_aspect(
     height: int, width: int, heights: tuple[int, int], widths: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
-    """The valid size closest in aspect ratio to an image of `height` x `width`.
+    """Return the valid size closest in aspect ratio to an image of `height` x `width`.
 
     The short side is the minimum of its range (both ends included) and the long side follows from the aspect ratio:
     1200x900 with ranges 768..1360 -> 1024x768.
     """
 
     def long_side(short: int, aspect: float, limits: tuple[int, int]) -> int:
-        wanted = round(short * aspect / multiple) * multiple
-        return min(max(wanted, limits[0]), limits[1] // multiple * multiple)
+        side = round(short * aspect / multiple) * multiple
+        return min(max(side, limits[0]), limits[1] // multiple * multiple)
 
     if height > width:
         return long_side(widths[0], height / width, heights), widths[0]
@@ -158,20 +159,21 @@ def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tupl
     best, best_score = None, 0.0
     for h in range(multiple, height + 1, multiple):
         widest = min(max_area // h, width) // multiple * multiple
-        for w in {widest, *(min(widest, same) for same in nearest_sizes(h * width // height, multiple))} - {0}:
-            kept = min(h * width, w * height) / max(h * width, w * height)
-            if h * w * kept > best_score:
-                best, best_score = (h, w), h * w * kept
+        proportional = nearest_sizes(h * width // height, multiple)
+        for w in {widest, *(min(widest, w) for w in proportional)} - {0}:
+            kept_share = min(h * width, w * height) / max(h * width, w * height)
+            if h * w * kept_share > best_score:
+                best, best_score = (h, w), h * w * kept_share
     if best is None:
         raise UserError(
-            f"{width}x{height} pixels are too small: no height and width in multiples of {multiple} have at most "
-            f"{max_area} pixels and are within that size"
+            f"{width}x{height} pixels are too small: no size within them, in multiples of {multiple}, has at most "
+            f"{max_area} pixels"
         )
     return best
 
 
 def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
-    """Return windows of `window` latent frames that cover `num_latents`; consecutive windows overlap by `overlap`.
+    """Return windows of `window` latent frames that cover `num_latents`. Consecutive windows share `overlap` frames.
 
     The last overlap may be larger: 10, 4, 2 -> [0, 4), [2, 6), [4, 8), [6, 10).
     """

@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Option:
-    """User-facing description of a field. The declaration sets the first attributes, `list_options` the second group.
+    """User-facing description of a field. `list_options` sets the second group of attributes.
 
     help: what the option does, in one line. A name in backticks refers to another option.
     group: heading under which the option is listed.
@@ -87,15 +87,14 @@ def list_options(cls: type) -> dict[str, Option]:
 
 
 def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Decorate a function with `**options` to show the options of `cls` in its signature and docstring at run time, for
-    `help()` and notebooks."""
+    """Decorate a function with `**options`: its signature and docstring list the options of `cls`, for `help()`."""
     options = [option for name, option in list_options(cls).items() if name not in except_for]
 
     def decorate(function: Function) -> Function:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
         keywords = [
-            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_optional(one))
-            for one in options
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))
+            for option in options
         ]
         function.__signature__ = inspect.Signature([*own, *keywords])  # type: ignore[attr-defined]
         lines = "\n".join(f"    {option.name}: {option.help}" for option in options)
@@ -115,8 +114,8 @@ def check_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     options = list_options(cls)
     for name in values:
         if name not in options:
-            near = get_close_matches(name, options, n=1)
-            raise TypeError(f"unknown option {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+            close = get_close_matches(name, options, n=1)
+            raise TypeError(f"unknown option {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
     return {name: check_value(options[name], value) for name, value in values.items() if value is not None}
 
 
@@ -132,7 +131,7 @@ def check_value(option: Option, value: Any) -> Any:
     if option.choices and value not in option.choices:
         raise UserError(f"{name}={value!r} must be one of {', '.join(option.choices)}")
     if kind is bool:
-        if type(value).__name__ not in ("bool", "bool_"):  # NumPy's, too
+        if type(value).__name__ not in ("bool", "bool_"):  # bool or numpy.bool_
             raise UserError(f"{name}={value!r} must be True or False")
         return bool(value)
     if kind is str and not isinstance(value, str):
@@ -162,7 +161,7 @@ def parse_value(option: Option, text: str | list[str] | bool) -> Any:
     kind = option.type if option.text is None else option.text
     if kind is Path:
         if not text:
-            raise UserError(f"{option.name}: the path is empty; name a file or a folder")
+            raise UserError(f"{option.name}: the path is empty; pass a file or a folder")
         return Path(str(text))
     if kind is int and isinstance(text, str):
         try:
@@ -190,15 +189,15 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
     raise UserError(f"{name}={value} must be {rule}{note}; the nearest is {min(max(value, low), high)}")
 
 
-def _optional(option: Option) -> Any:
-    """The annotation of a keyword. What is given as text or path in one place may be an object in Python."""
+def _annotation(option: Option) -> Any:
+    """Return the annotation of a keyword. An option with a `text` type accepts an object instead of text in Python."""
     return Any if option.text is not None else option.type | None
 
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
-        others = [one for one in get_args(kind) if one is not NoneType]
-        return others[0] if len(others) == 1 else kind
+        members = [member for member in get_args(kind) if member is not NoneType]
+        return members[0] if len(members) == 1 else kind
     return kind
 
 

@@ -27,7 +27,7 @@ class Clip:
     source: path of the file.
     start, end: seconds from the first frame; None means the beginning or end of the file.
     fps: average frame rate of the file in frames per second; 0 for an image.
-    width, height: of the displayed frame, in pixels.
+    width, height: size of the displayed frame, in pixels.
     num_frames: number of frames in the clip according to the file's header; 1 for an image.
     scores: measurements and labels by name, for filter policies.
     provenance: free-text origin of the clip.
@@ -140,7 +140,7 @@ class Video:
 
         `.mp4`: widely supported H.264. `.gif`: an endless loop. `.png`: a contact sheet of all frames in reading order,
         or the frame itself if there is only one. Metadata is written to `x.json` next to `x.mp4`; an existing metadata
-        file is overwritten, any other file is not.
+        file is overwritten, but no other file.
 
         Raises:
             UserError: unsupported suffix, no permission, full disk, or an unrelated file named `x.json`.
@@ -190,13 +190,13 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
     sidecar = video.with_suffix(".json")
     try:
         keys = parse_json(read_text(sidecar)).keys()
-        ours = 2 * len(keys & set(names)) >= len(keys)
+        is_metadata = 2 * len(keys & set(names)) >= len(keys)
     except (PermissionError, ValueError, AttributeError):
-        ours = False
+        is_metadata = False
     except OSError:  # missing or unreadable; if it cannot be written either, writing it raises the error
-        ours = True
-    if not ours:
-        raise UserError(f"cannot write {video}: {sidecar} exists and is not metadata of a video; choose another name")
+        is_metadata = True
+    if not is_metadata:
+        raise UserError(f"cannot write {video}: {sidecar} exists and is not video metadata; choose another name")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tasks (batches of rows in, results out) and the backends that run them: local processes or a Ray cluster."""
+"""The interface of batch tasks (a batch of rows in, a result out), and the names of the backends that run them."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable

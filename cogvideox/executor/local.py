@@ -17,17 +17,15 @@ from typing import Any
 from cogvideox.errors import UserError
 from cogvideox.executor.base import BatchTask, Result, Row
 
-_KILLED = (
-    "a worker process was killed, probably because memory ran out: use fewer workers (--workers) and run this again"
-)
+_KILLED = "a worker process was killed, probably because memory ran out: run it again with fewer workers (--workers)"
 
-# State of a worker process: the function that processes a batch, and whether a batch is running.
+# State of a worker process: the function that processes a batch, and whether it is running.
 _work: Callable[[Sequence[Any]], Any]
 _busy = False
 
 
 def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
-    """See `base.run`."""
+    """Run a batch task in local processes: see `executor.run.run`."""
     if workers == 0:
         yield from map(task.open(0), batches)
         return
@@ -40,7 +38,7 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
     try:
         pending: deque[Future[Any]] = deque()
         batches = iter(batches)
-        # Queue two batches per worker: the current one and the next one.
+        # Two batches per worker: the current one and the next one.
         pending.extend(pool.submit(_process, batch) for batch in islice(batches, 2 * workers))
         while pending:
             result = pending.popleft().result()
@@ -62,8 +60,8 @@ def _start_worker(task: bytes, indices: Any) -> None:
     try:
         _work = pickle.loads(task).open(indices.get())
     except Exception as error:
-        # An error in the initializer breaks the pool and its message is lost; raise it with the first batch instead.
-        _work = _raise(error)
+        # An error in the initializer would break the pool and lose its message, so it is raised with the first batch.
+        _work = _raising(error)
 
 
 def _process(batch: Sequence[Any]) -> Any:
@@ -83,7 +81,7 @@ def _interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
 
-def _raise(error: Exception) -> Callable[[Sequence[Any]], Any]:
+def _raising(error: Exception) -> Callable[[Sequence[Any]], Any]:
     def work(_: Sequence[Any]) -> Any:
         raise error
 

@@ -19,7 +19,7 @@ class Worker:
 
 
 def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
-    """See `base.run`. Each worker uses one GPU if the cluster has GPUs, otherwise one CPU."""
+    """Run a batch task on Ray: see `executor.run.run`. Each worker uses one GPU, or one CPU if there are no GPUs."""
     try:
         import ray
         from ray.util import ActorPool

@@ -1,6 +1,6 @@
-"""CFG parallelism: the conditional and unconditional predictions of guidance on different ranks.
+"""CFG parallelism: compute the conditional and unconditional predictions of guidance on different ranks.
 
-Each of the two is further split by sequence parallelism (`ulysses`).
+Sequence parallelism (`ulysses`) further splits each prediction.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -14,12 +14,12 @@ from torch.distributed import ProcessGroup
 from cogvideox.errors import UserError
 from cogvideox.parallel.collectives import all_gather_stack
 
-# State, prompt embeddings and step index to the velocity under each prompt.
+# Maps noisy latents, prompt embeddings and step index to the velocity for each prompt.
 Denoiser = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], Float[Tensor, "b c t h w"]]
 
 
 def parallelize_cfg(net: Denoiser, group: ProcessGroup) -> Denoiser:
-    """Split the prompts of each call over the ranks of a group; a number that does not divide is not split."""
+    """Split the prompts of each call over the ranks of a group, if their number is divisible by that of the ranks."""
     size, rank = group.size(), group.rank()
 
     def run(x: Tensor, prompts: Tensor, i: int) -> Tensor:
@@ -31,17 +31,17 @@ def parallelize_cfg(net: Denoiser, group: ProcessGroup) -> Denoiser:
 
 
 def sequence_degree(num_ranks: int, num_heads: int, *, guided: bool) -> int:
-    """Number of ranks for sequence parallelism: all of them, or half of them with guidance (`guided`).
+    """Return the number of ranks for sequence parallelism: all ranks, or half of them with guidance (`guided`).
 
     Raises:
-        UserError: the attention heads cannot be split over that many ranks; the message has the valid numbers.
+        UserError: the attention heads cannot be split over that many ranks; the message gives the valid numbers.
     """
-    rows = 2 if guided and num_ranks % 2 == 0 else 1
-    if num_heads % (num_ranks // rows) == 0:
-        return num_ranks // rows
+    cfg_degree = 2 if guided and num_ranks % 2 == 0 else 1
+    if num_heads % (num_ranks // cfg_degree) == 0:
+        return num_ranks // cfg_degree
     degrees = [n for n in range(1, num_heads + 1) if num_heads % n == 0]
     valid = sorted({*degrees, *(2 * n for n in degrees)} if guided else degrees)
     raise UserError(
         f"{num_ranks} processes cannot share this model's {num_heads} attention heads"
-        f"{' and the two predictions of guidance' if guided else ''}; {', '.join(map(str, valid))} can"
+        f"{' and the two predictions of guidance' if guided else ''}; valid numbers: {', '.join(map(str, valid))}"
     )

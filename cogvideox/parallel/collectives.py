@@ -1,7 +1,7 @@
 """Differentiable collectives, built on one all-to-all.
 
 The backward pass is the all-to-all in the opposite direction, so gradients are those of the sum of all ranks' losses.
-Averaged over the ranks, as FSDP does, they are those of the mean loss: a loss that all ranks compute counts once.
+Averaged over the ranks, as in FSDP, they are those of the mean loss: a loss that all ranks compute counts once.
 """
 
 import math
@@ -29,7 +29,7 @@ def all_to_all(parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], group: 
 
 
 def all_gather(x: Tensor, lengths: Sequence[int], dim: int, group: ProcessGroup) -> Tensor:
-    """Concatenate the tensors of all ranks along `dim`, where that of rank r has length `lengths[r]`."""
+    """Concatenate the tensors of all ranks along `dim`; the tensor of rank r has length `lengths[r]`."""
     shapes = [(*x.shape[:dim], length, *x.shape[dim + 1 :]) for length in lengths]
     return torch.cat(all_to_all([x] * len(lengths), shapes, group), dim)
 

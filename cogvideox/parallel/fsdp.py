@@ -1,6 +1,6 @@
 """Activation checkpointing, torch.compile and FSDP2, applied to a network in place.
 
-    wrap(transformer, transformer.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
+    parallelize(transformer, transformer.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     optimizer = torch.optim.AdamW(transformer.parameters(), ...)
     loss.backward()                                          # gradients are the mean over all ranks
     norm = clip_gradients(transformer.parameters(), 1.0)
@@ -28,7 +28,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from cogvideox.parallel.mesh import Ranks
 
 Checkpointing = Literal["none", "full", "selective"]
-"""What a block keeps for the backward pass: all activations, its input only, or its input and the attention output.
+"""What a block saves for the backward pass: all activations, only its input, or its input and the attention output.
 
 Attention is the most expensive operation to recompute, and its output is as small as any activation.
 """
@@ -54,17 +54,17 @@ def parallelize(
     compile: bool = False,
     precision: torch.dtype | None = None,
 ) -> None:
-    """Apply activation checkpointing, torch.compile and FSDP2 to `model` in place, from inside to outside.
+    """Apply activation checkpointing, torch.compile and FSDP2 to `model`, in this order and in place.
 
     Parameter names do not change. Create the optimizer afterwards, because sharding replaces the parameters.
 
     Args:
-        blocks: the modules of the model that are recomputed, compiled and gathered one at a time.
+        blocks: modules of the model that are recomputed, compiled and gathered one at a time.
         ranks: ranks to shard over; None for a single process, without sharding.
         checkpointing: see `Checkpointing`.
-        compile: compile each block.
+        compile: whether to compile each block.
         precision: dtype of weights and activations in computation, if sharded; shards, gradient reduction and outputs
-            are float32. None keeps the model's dtype. A single process uses autocast instead.
+            are float32. None: the dtype of the model. Ignored for a single process, which uses autocast.
     """
     blocks = list(blocks)
     for block in blocks:
@@ -80,7 +80,7 @@ def parallelize(
     outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=ranks.world_mesh, mp_policy=inner)
-    # FSDP warns against in-place changes of returned views; there are none here.
+    # FSDP warns against in-place changes of returned views, which do not occur here.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
     # By default, the root's weights stay gathered after a pass without gradients, even if the shards change afterwards.
     fully_shard(model, mesh=ranks.world_mesh, mp_policy=outer, reshard_after_forward=True)
@@ -89,9 +89,9 @@ def parallelize(
             layer.register_forward_pre_hook(lambda _, args: (args[0].to(precision), *args[1:]))
     if hasattr(model, "forward_packed"):
         register_fsdp_forward_method(model, "forward_packed")
-    for part, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
-        if hasattr(part, name):
-            setattr(part, name, _gathering(part, getattr(part, name)))
+    for module, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
+        if hasattr(module, name):
+            setattr(module, name, _with_gathered_weights(module, getattr(module, name)))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -101,7 +101,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 
 def local_shard(x: Tensor) -> Tensor:
-    """This rank's shard of a tensor, or the tensor itself if it is not sharded."""
+    """Return this rank's shard of a tensor, or the tensor itself if it is not sharded."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 
@@ -131,19 +131,19 @@ def _checkpointed(forward: Callable[..., Any], mode: Checkpointing) -> Callable[
     return partial(checkpoint, forward, use_reentrant=False, **(contexts if mode == "selective" else {}))
 
 
-def _gathering(part: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that gathers the module's weights if it is called outside of a forward pass."""
+def _with_gathered_weights(module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method so that it gathers the weights of its module if it is called outside of a forward pass."""
 
     def gathered(*args: Any) -> Any:
-        if not isinstance(next(part.parameters()), DTensor):
+        if not isinstance(next(module.parameters()), DTensor):
             return method(*args)
-        assert isinstance(part, FSDPModule)
+        assert isinstance(module, FSDPModule)
         assert not torch.is_grad_enabled()  # the gathered weights are freed before a backward pass
-        part.unshard()
+        module.unshard()
         try:
             return method(*args)
         finally:
-            part.reshard()
+            module.reshard()
 
     return gathered
 

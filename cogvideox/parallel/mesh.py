@@ -34,7 +34,7 @@ class Ranks:
     world_mesh: DeviceMesh
     """All ranks, as one dimension."""
     object_group: ProcessGroup
-    """All ranks, for Python objects. Its timeout is long, because ranks may wait for hours while one encodes videos."""
+    """All ranks, for Python objects. The timeout is long, because ranks may wait for hours while one encodes videos."""
 
     @property
     def rank(self) -> int:
@@ -53,16 +53,16 @@ class Ranks:
 
     @property
     def data(self) -> ProcessGroup:
-        """Data-parallel group: the ranks with the same part of other samples."""
+        """Data-parallel group: the ranks with the same part of different samples."""
         return self.mesh.get_group("data")
 
     @property
     def sequence(self) -> ProcessGroup:
-        """Sequence-parallel group: the ranks with other parts of the same samples."""
+        """Sequence-parallel group: the ranks with different parts of the same samples."""
         return self.mesh.get_group("sequence")
 
     def regroup(self, sequence: int) -> "Ranks":
-        """The same ranks in a mesh with another sequence-parallel degree. Collective.
+        """Return the same ranks in a mesh with another sequence-parallel degree. Collective.
 
         Raises:
             UserError: `sequence` does not divide the world size.
@@ -70,44 +70,44 @@ class Ranks:
         check_divides(self.size, sequence)
         return replace(self, mesh=_mesh(self.device, self.size, sequence))
 
-    def run_on_rank_zero(self, make: Callable[[], T]) -> T:
-        """Call `make` on rank 0 and return its result, or raise its exception, on every rank."""
+    def run_on_rank_zero(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0 and return its result, or raise its exception, on every rank."""
         result: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                result[0] = make()
-            except Exception as error:  # raised on the other ranks too, which would otherwise hang
+                result[0] = function()
+            except Exception as error:  # also raised on the other ranks, which would hang otherwise
                 result[1] = error
         dist.broadcast_object_list(result, src=0, group=self.object_group)
         if result[1] is not None:
             raise result[1]
         return result[0]
 
-    def run_on_all(self, make: Callable[[], T]) -> T:
-        """Call `make` on every rank and return its own result, unless it fails on any rank.
+    def run_on_all(self, function: Callable[[], T]) -> T:
+        """Call `function` on every rank and return this rank's result.
 
         Raises:
-            UserError: on every rank, the error of the first rank that failed.
+            UserError: `function` failed on a rank. Every rank raises the error of the first rank that failed.
         """
-        result, own = None, None
+        result, own_error = None, None
         try:
-            result = make()
+            result = function()
         except UserError as error:
-            own = error
-        for error in self.all_gather_objects(own):
+            own_error = error
+        for error in self.all_gather_objects(own_error):
             if error is not None:
                 raise error
         return result  # pyrefly: ignore[bad-return]
 
-    def all_gather_objects(self, own: T) -> list[T]:
-        """The objects of all ranks, in the order of ranks. Objects are pickled."""
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, own, group=self.object_group)
-        return found
+    def all_gather_objects(self, value: T) -> list[T]:
+        """Return the values of all ranks, in the order of ranks. Values are pickled."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.object_group)
+        return values
 
 
 def world_size() -> int:
-    """Number of processes started by `torchrun`; 1 without it."""
+    """Return the number of processes started by `torchrun`; 1 without `torchrun`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -131,25 +131,25 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
         )
     world = world_size()
     check_divides(world, sequence)
-    place = _device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    torch_device = _choose_device(device)
+    if torch_device.type == "cuda":
+        torch.cuda.set_device(torch_device)
+    dist.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
     try:
-        world_mesh = init_device_mesh(place.type, (world,), mesh_dim_names=("ranks",))
+        world_mesh = init_device_mesh(torch_device.type, (world,), mesh_dim_names=("ranks",))
         object_group = dist.new_group(timeout=_OBJECT_TIMEOUT, backend="gloo")
         assert isinstance(object_group, ProcessGroup)
-        yield Ranks(place, _mesh(place, world, sequence), world_mesh, object_group)
+        yield Ranks(torch_device, _mesh(torch_device, world, sequence), world_mesh, object_group)
     except BaseException:
-        _shut_down(place, failed=True)
+        _shut_down(torch_device, failed=True)
         raise
-    _shut_down(place, failed=False)
+    _shut_down(torch_device, failed=False)
 
 
 def _shut_down(device: torch.device, *, failed: bool) -> None:
     if failed and device.type == "cuda":
-        # Destroying would wait for pending collectives, in which other ranks may be waiting for this one.
-        from torch.distributed.distributed_c10d import _abort_process_group  # private, so imported only when needed
+        # Destroying the groups would wait for pending collectives, in which other ranks may wait for this one.
+        from torch.distributed.distributed_c10d import _abort_process_group  # private: imported only when needed
 
         _abort_process_group()
     else:
@@ -168,16 +168,16 @@ def check_divides(world: int, sequence: int) -> None:
     """
     if sequence < 1 or world % sequence:
         valid = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
-        raise UserError(f"sequence={sequence} must divide the number of processes, {world}: it can be {valid}")
+        raise UserError(f"sequence={sequence} must divide the number of processes, {world}; valid values: {valid}")
 
 
-def _device(wanted: str) -> torch.device:
-    local, num_local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def _choose_device(device: str) -> torch.device:
+    local_rank, num_local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "auto" and num_gpus < num_local):
+    if device == "cpu" or (device == "auto" and num_gpus < num_local):
         return torch.device("cpu")
-    if wanted not in ("auto", "cuda"):
-        raise UserError(f"device={wanted!r} is not supported with several processes; it can be auto, cpu or cuda")
+    if device not in ("auto", "cuda"):
+        raise UserError(f"device={device!r} is not supported with several processes; use auto, cpu or cuda")
     if num_gpus < num_local:
         raise UserError(f"{num_local} processes on this machine need {num_local} GPUs, but it has {num_gpus}")
-    return torch.device("cuda", local)
+    return torch.device("cuda", local_rank)

@@ -1,7 +1,7 @@
 """Sequence parallelism of the transformer by DeepSpeed-Ulysses (arXiv 2309.14509).
 
-Each rank holds a contiguous part of the merged stream and computes all token-wise layers on it. For attention, an
-all-to-all gives each rank all tokens of some of the heads, and a second one returns the results.
+Each rank has a contiguous part of the merged stream and computes all token-wise layers on it. For attention, an
+all-to-all sends each rank all tokens of some of the heads, and a second one returns the results.
 
     apply_ulysses(transformer, ranks.sequence)
 
@@ -32,7 +32,7 @@ from cogvideox.transformer.model import Transformer
 class LocalLayout(StreamLayout):
     """The layout of one rank's part of the stream; spans of other ranks are empty."""
 
-    whole: StreamLayout
+    full: StreamLayout
     """Layout of the whole stream."""
     lengths: tuple[int, ...]
     """Number of tokens of each rank."""
@@ -54,7 +54,7 @@ class Ulysses:
         parts = qkv.chunk(ranks, dim=3)
         shapes = [(3, len(q), length, *parts[0].shape[3:]) for length in lengths]
         q, k, v = torch.cat(all_to_all(parts, shapes, self.group), dim=2).unbind()
-        x = self.attend(q, k, v, layout.whole)
+        x = self.attend(q, k, v, layout.full)
         parts = x.split(lengths, dim=1)
         return torch.cat(all_to_all(parts, [parts[self.group.rank()].shape] * ranks, self.group), dim=2)
 
@@ -74,46 +74,47 @@ def apply_ulysses(model: Transformer, group: ProcessGroup) -> Callable[[], None]
     ulysses = lru_cache(lambda attend: Ulysses(group, attend))  # a new object would make the compiler recompile
     rank, first, last = group.rank(), model.blocks[0], model.blocks[-1]
 
-    def enter(block: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         (x,) = args
-        local = local_layout(given["layout"], rank, group.size())
+        local = local_layout(kwargs["layout"], rank, group.size())
         if block is first:
             x = x.split(local.lengths, dim=1)[rank]
-        rope = given["rope"]
+        rope = kwargs["rope"]
         if rope is not None:
             rope = rope.split(local.lengths)[rank]
-        return (x,), given | {"rope": rope, "layout": local, "attend": ulysses(given["attend"])}
+        return (x,), kwargs | {"rope": rope, "layout": local, "attend": ulysses(kwargs["attend"])}
 
     def leave(
-        block: nn.Module, args: tuple[Any, ...], given: dict[str, Any], x: Float[Tensor, "b _n d"]
+        block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], x: Float[Tensor, "b _n d"]
     ) -> Float[Tensor, "b n d"]:
-        return all_gather(x, given["layout"].lengths, 1, group)
+        return all_gather(x, kwargs["layout"].lengths, 1, group)
 
     hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
     hooks.append(last.register_forward_hook(leave, with_kwargs=True))
 
-    def undo() -> None:
+    def remove_hooks() -> None:
         for hook in hooks:
             hook.remove()
 
-    return undo
+    return remove_hooks
 
 
 def check_heads(num_heads: int, num_ranks: int) -> None:
     """Check that the number of ranks divides the number of heads.
 
     Raises:
-        UserError: it does not; the message has the valid numbers.
+        UserError: it does not; the message gives the valid numbers.
     """
     if num_heads % num_ranks:
         valid = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
         raise UserError(
-            f"{num_ranks} processes cannot share the {num_heads} attention heads of this model equally; {valid} can"
+            f"{num_ranks} processes cannot share the {num_heads} attention heads of this model equally; "
+            f"valid numbers: {valid}"
         )
 
 
 def local_layout(layout: StreamLayout, rank: int, num_ranks: int) -> LocalLayout:
-    """The layout of one rank's part of the stream. Numbers of tokens differ by at most one between ranks."""
+    """Return the layout of one rank's part of the stream. Numbers of tokens differ by at most one between ranks."""
     total = sum(layout.spans)
     edges = [total * r // num_ranks for r in range(num_ranks + 1)]
     lengths = tuple(end - start for start, end in pairwise(edges))
@@ -121,4 +122,4 @@ def local_layout(layout: StreamLayout, rank: int, num_ranks: int) -> LocalLayout
     ends = accumulate(layout.spans)
     spans = tuple(max(min(stop, end) - max(stop - n, begin), 0) for n, stop in zip(layout.spans, ends))
     index = None if layout.span_of_token is None else layout.span_of_token[begin:end]
-    return LocalLayout(spans, index, whole=layout, lengths=lengths)
+    return LocalLayout(spans, index, full=layout, lengths=lengths)

@@ -30,7 +30,7 @@ def decode_stream(
     strips: int = 1,
     offload: bool = False,
 ) -> Iterator[Float[Tensor, "b c t h w"]]:
-    """As `CausalVAE.decode_stream`: every rank passes all of z and gets all frames."""
+    """Decode like `CausalVAE.decode_stream`. Every rank passes the whole z and gets all frames."""
     chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
     if len(chunks) == 1:
         yield from vae.decode_stream(z, strips=strips, offload=offload)
@@ -39,7 +39,7 @@ def decode_stream(
     conv_cache = ChunkParallelCache(group, len(chunks), strips, offload)
     for first in range(0, len(chunks), size):
         current = chunks[first : first + size]
-        # A rank without a chunk takes part in the collectives with another one, whose result is dropped.
+        # A rank without a chunk takes part in the collectives with the last chunk; its result is dropped.
         decoded = sliced.decode(vae.decoder, current[rank] if rank < len(current) else chunks[-1], conv_cache)
         frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in current]
         if first == 0:
@@ -50,17 +50,17 @@ def decode_stream(
 
 
 class ChunkParallelCache(SlicedCache):
-    """A cache that gets the frames before this rank's chunk from the rank that has the chunk before.
+    """A cache that gets the frames before this rank's chunk from the rank with the previous chunk.
 
-    Chunk 0 is rank 0's; after the last rank's chunk comes rank 0's next one. Every chunk has two latent frames or more.
+    Chunks are assigned to ranks in turn, starting with rank 0. Every chunk has two latent frames or more.
     """
 
     def __init__(self, group: ProcessGroup, num_chunks: int, num_strips: int, offload: bool) -> None:
-        super().__init__(num_strips, offload=offload, is_last=True)  # frames are sent on, not kept
+        super().__init__(num_strips, offload=offload, is_last=True)  # frames are sent to the next rank, not kept
         self.is_first = group.rank() == 0
         self._group = group
         self._num_left = num_chunks
-        self._for_next: dict[nn.Module, Tensor] = {}
+        self._frames_for_next_chunk: dict[nn.Module, Tensor] = {}
 
     def advance(self, *, is_last: bool = False) -> None:
         self.is_first = False
@@ -78,12 +78,12 @@ class ChunkParallelCache(SlicedCache):
         receiver = {r: r + 1 for r in range(min(self._num_left, size) - 1)}
         if self._num_left > size:
             receiver[size - 1] = 0
-        nothing = last[:, :, :0]
-        parts = [last if receiver.get(rank) == r else nothing for r in range(size)]
-        shapes = [last.shape if receiver.get(r) == rank else nothing.shape for r in range(size)]
+        empty = last[:, :, :0]
+        parts = [last if receiver.get(rank) == r else empty for r in range(size)]
+        shapes = [last.shape if receiver.get(r) == rank else empty.shape for r in range(size)]
         received = torch.cat(all_to_all(parts, shapes, self._group), dim=2)
         if rank > 0:
             return received if received.shape[2] else last
-        before = self._for_next.pop(conv, last)
-        self._for_next[conv] = received
+        before = self._frames_for_next_chunk.pop(conv, last)
+        self._frames_for_next_chunk[conv] = received
         return before

@@ -1,7 +1,7 @@
 """Context parallelism of the VAE: frames split over ranks, forward and backward (paper section 2.1).
 
-Each rank holds a contiguous part of the frames. `HaloCache` is the `conv_cache` (see `vae.conv_cache`) that gets the
-frames before this part from the ranks that hold them (halo exchange) and computes norm statistics over all ranks, so
+Each rank has a contiguous part of the frames. `HaloCache` is a `conv_cache` (see `vae.conv_cache`) that gets the
+frames before this part from the ranks that have them (halo exchange) and computes norm statistics over all ranks, so
 that results equal those of a single process:
 
     lengths = latents_per_rank(num_latents, ranks.size)
@@ -35,38 +35,38 @@ Lengths = tuple[int, ...]
 
 
 def latents_per_rank(num_latents: int, num_ranks: int) -> Lengths:
-    """Number of latent frames of each rank: rank 0 has the first one of the video, and the others are split evenly.
+    """Return the number of latent frames of each rank: the first one is on rank 0, and all others are split evenly.
 
     Raises:
-        UserError: there are fewer latent frames after the first than ranks.
+        UserError: the number of latent frames after the first is less than the number of ranks.
     """
-    rest = num_latents - 1
-    if rest < num_ranks and num_ranks > 1:
+    num_split = num_latents - 1
+    if num_split < num_ranks and num_ranks > 1:
         needed = geometry.video_frames(num_ranks + 1)
         raise UserError(
-            f"{geometry.format_frame_count(geometry.video_frames(num_latents))} are too few for {num_ranks} processes "
-            f"in time, each of which needs {geometry.FRAME_RATIO} frames after the first one: "
+            f"{geometry.format_frame_count(geometry.video_frames(num_latents))} are too few for context parallelism "
+            f"on {num_ranks} processes, each of which needs {geometry.FRAME_RATIO} frames after the first one: "
             f"use {needed} frames or fewer processes"
         )
-    return tuple((r == 0) + rest * (r + 1) // num_ranks - rest * r // num_ranks for r in range(num_ranks))
+    return tuple((r == 0) + num_split * (r + 1) // num_ranks - num_split * r // num_ranks for r in range(num_ranks))
 
 
 def frames_per_rank(latents: Lengths) -> Lengths:
-    """Number of frames of each rank, from its latent frames: (3, 2) -> (9, 8)."""
+    """Return the number of frames of each rank, from its latent frames: (3, 2) -> (9, 8)."""
     return tuple(geometry.FRAME_RATIO * n - (geometry.FRAME_RATIO - 1) * (r == 0) for r, n in enumerate(latents))
 
 
 def local_frames(x: Float[Tensor, "b c t h w"], lengths: Lengths, rank: int) -> Float[Tensor, "b c _t h w"]:
-    """This rank's part of the frames."""
+    """Return this rank's part of the frames."""
     return x.split(lengths, dim=2)[rank]
 
 
 class HaloCache(ConvCache):
-    """The conv_cache of one rank's part of the frames, with halo exchange.
+    """The `conv_cache` of one rank's part of the frames, with halo exchange.
 
     Args:
-        rounds: for each piece of the video that is passed through the network (usually one, the whole video), the
-            number of input frames of each rank. Call `advance()` between pieces. Rank 0 has the first frame and at
+        rounds: number of input frames of each rank, for each piece of the video that passes through the network
+            (usually one piece, the whole video). Call `advance()` between pieces. Rank 0 has the first frame and at
             least one more latent frame.
     """
 
@@ -81,10 +81,10 @@ class HaloCache(ConvCache):
     def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         lengths = self._lengths(x)
         ends = list(accumulate(lengths))
-        # For each rank, the frames that it holds and the frames that it needs, counted from the start of this round.
+        # For each rank, the frames that it has and the frames that it needs, counted from the start of this round.
         has = [range(end - n, end) for end, n in zip(ends, lengths)]
         has[0] = range(-num_frames, lengths[0])
-        needs = [range(own.start - num_frames, own.start) for own in has]
+        needs = [range(frames.start - num_frames, frames.start) for frames in has]
         # Rank 0 needs the end of this round for the start of the next one.
         needs[0] = range(ends[-1] - num_frames, ends[-1]) if len(self._rounds) > 1 else range(0)
 
@@ -92,9 +92,9 @@ class HaloCache(ConvCache):
         if self._rank == 0:
             before = x[:, :, :1].expand(-1, -1, num_frames, -1, -1) if self._is_first_round else self._frames.pop(conv)
             known = torch.cat([before, x], dim=2)
-        sent = [_overlap(own, theirs) for theirs in needs]
+        sent = [_overlap(own, needed) for needed in needs]
         parts = [known[:, :, part.start - own.start : part.stop - own.start] for part in sent]
-        counts = [len(_overlap(theirs, needs[self._rank])) for theirs in has]
+        counts = [len(_overlap(frames, needs[self._rank])) for frames in has]
         shapes = [(*x.shape[:2], count, *x.shape[3:]) for count in counts]
         received = torch.cat(all_to_all(parts, shapes, self._group), dim=2)
         if self._rank == 0 and len(self._rounds) > 1:
@@ -108,18 +108,18 @@ class HaloCache(ConvCache):
     ) -> Float[Tensor, "b c t h w"]:
         exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         groups = rearrange(exact, "b (g c) t h w -> b g (c t h w)", g=num_groups)
-        own = torch.stack(torch.var_mean(groups, -1, correction=0))
-        variances, means = all_gather_stack(own, self._group).unbind(1)
+        local_stats = torch.stack(torch.var_mean(groups, -1, correction=0))
+        variances, means = all_gather_stack(local_stats, self._group).unbind(1)
         lengths = self._lengths(x)
         shares = [n / sum(lengths) for n in lengths]
         mean = torch.stack([share * m for share, m in zip(shares, means)]).sum(0)
-        spreads = variances + (means - mean).square()
-        variance = torch.stack([share * spread for share, spread in zip(shares, spreads)]).sum(0)
-        each = x.shape[1] // num_groups
-        mean, inverse = (m.repeat_interleave(each, dim=1) for m in (mean, (variance + eps).rsqrt()))
-        scale = weight * inverse
+        deviations = variances + (means - mean).square()
+        variance = torch.stack([share * deviation for share, deviation in zip(shares, deviations)]).sum(0)
+        group_size = x.shape[1] // num_groups
+        mean, inverse_std = (m.repeat_interleave(group_size, dim=1) for m in (mean, (variance + eps).rsqrt()))
+        scale = weight * inverse_std
         shift = bias - mean * scale
-        # A single multiply-add keeps no other feature map for the backward pass.
+        # A single multiply-add saves no other feature map for the backward pass.
         return torch.addcmul(shift[..., None, None, None], exact, scale[..., None, None, None]).to(x.dtype)
 
     def advance(self, *, is_last: bool = False) -> None:
@@ -128,15 +128,15 @@ class HaloCache(ConvCache):
         self._is_first_round = self.is_first = False
 
     def _lengths(self, x: Float[Tensor, "b c t h w"]) -> Lengths:
-        """Number of frames of each rank at the frame rate of x: layers halve or double time, except the first frame."""
+        """Return the number of frames of each rank at the frame rate of x, which layers halve or double."""
         lengths = self._rounds[0]
-        firsts = [int(self._is_first_round and r == 0) for r in range(len(lengths))]
-        first = firsts[self._rank]
-        rate = Fraction(x.shape[2] - first, lengths[self._rank] - first)
-        return tuple(int((n - one) * rate) + one for n, one in zip(lengths, firsts))
+        fixed = [int(self._is_first_round and r == 0) for r in range(len(lengths))]  # the first frame
+        own_fixed = fixed[self._rank]
+        rate = Fraction(x.shape[2] - own_fixed, lengths[self._rank] - own_fixed)
+        return tuple(int((n - num_fixed) * rate) + num_fixed for n, num_fixed in zip(lengths, fixed))
 
 
-def _overlap(one: range, other: range) -> range:
-    """The frames in both ranges; an empty range at the start of the first if there are none."""
-    start, stop = max(one.start, other.start), min(one.stop, other.stop)
-    return range(start, stop) if start < stop else range(one.start, one.start)
+def _overlap(a: range, b: range) -> range:
+    """Return the frames in both ranges; if there are none, an empty range at the start of `a`."""
+    start, stop = max(a.start, b.start), min(a.stop, b.stop)
+    return range(start, stop) if start < stop else range(a.start, a.start)

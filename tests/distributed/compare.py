@@ -1,4 +1,4 @@
-"""Comparison of several processes with one: to 1e-5 of the largest value. `pytest -s` prints each difference."""
+"""Comparisons of several processes with one, to 1e-5 of the largest value. `pytest -s` prints each difference."""
 
 from collections.abc import Mapping
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 TOLERANCE = 1e-5
 
 
-def close(ours: Tensor, theirs: Tensor, name: str = "") -> None:
-    assert ours.shape == theirs.shape, name
-    error = ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)).item()
+def close(actual: Tensor, expected: Tensor, name: str = "") -> None:
+    assert actual.shape == expected.shape, name
+    error = ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
     print(f"{name or 'the result'} differs by {error:.1e}")
     assert error <= TOLERANCE, f"{name}: {error:.1e}"
 
 
-def close_all(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Relative to the largest value of all tensors, because some gradients are zero up to rounding."""
-    assert ours.keys() == theirs.keys()
-    largest = max(tensor.abs().max() for tensor in theirs.values())
-    errors = {name: ((ours[name] - tensor).abs().max() / largest).item() for name, tensor in theirs.items()}
+def close_all(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Compare relative to the largest value of all tensors, because some gradients are zero up to rounding."""
+    assert actual.keys() == expected.keys()
+    largest = max(tensor.abs().max() for tensor in expected.values())
+    errors = {name: ((actual[name] - tensor).abs().max() / largest).item() for name, tensor in expected.items()}
     worst = max(errors, key=lambda name: errors[name])
     print(f"of {len(errors)} gradients or weights, {worst} differs most, by {errors[worst]:.1e}")
     assert errors[worst] <= TOLERANCE, f"{worst}: {errors[worst]:.1e}"
@@ -27,6 +27,6 @@ def close_all(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
 
 def take_gradients(model: nn.Module) -> dict[str, Tensor]:
     """Return the gradients of a model and reset them."""
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
-    return {name: torch.as_tensor(gradient) for name, gradient in found.items()}
+    return {name: torch.as_tensor(gradient) for name, gradient in gradients.items()}

@@ -42,38 +42,35 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> DiffusionTraining:
     return tiny_runs.diffusion_run(tmp_path_factory.mktemp("stage"))
 
 
-def weights(made: Path) -> dict[str, Tensor]:
-    if made.is_dir():
-        return dict(model_folder.load(made).transformer.state_dict())
-    layers = read_lora(made).layers
-    return {f"{name}.{i}": one for name, of in layers.items() for i, one in enumerate((of.down, of.up))}
-
-
-def made(out: Path) -> Path:
-    return out / "model" if (out / "model").is_dir() else out / "pytorch_lora_weights.safetensors"
+def weights(out: Path) -> dict[str, Tensor]:
+    """Return the weights that a run exported: of the model or the LoRA."""
+    if (out / "model").is_dir():
+        return dict(model_folder.load(out / "model").transformer.state_dict())
+    layers = read_lora(out / "pytorch_lora_weights.safetensors").layers
+    return {f"{name}.{i}": w for name, factors in layers.items() for i, w in enumerate((factors.down, factors.up))}
 
 
 def run(settings: DiffusionTraining, out: Path, stops: bool = False) -> None:
-    answer = train(settings, out, resume=True, max_seconds=0.0 if stops else None)
-    assert (answer is None) == stops
+    result = train(settings, out, resume=True, max_seconds=0.0 if stops else None)
+    assert (result is None) == stops
 
 
-@pytest.mark.parametrize("way", CHANGES)
-def test_two_ranks_equal_one_process(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
-    """Validation samples, of more prompts than ranks, are the same too and do not affect training."""
-    changed = replace(settings, samples=SAMPLES, **CHANGES[way])
+@pytest.mark.parametrize("variant", CHANGES)
+def test_two_ranks_equal_one_process(settings: DiffusionTraining, variant: str, tmp_path: Path) -> None:
+    """Samples for more prompts than ranks are the same too, and do not affect training."""
+    changed = replace(settings, samples=SAMPLES, **CHANGES[variant])
     as_torchrun(2, run, changed, tmp_path / "two")
     run(replace(changed, sequence=1), tmp_path / "one")
-    close_all(weights(made(tmp_path / "two")), weights(made(tmp_path / "one")))
+    close_all(weights(tmp_path / "two"), weights(tmp_path / "one"))
     one, two = (_losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 3 and one == pytest.approx(two, rel=1e-5)
     for step in (1, 2, 3):
         sheet = f"samples/step-{step:08d}.png"
-        ours, theirs = (read_image(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
-        assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1  # rounding
+        actual, expected = (read_image(tmp_path / name / sheet).astype(int) for name in ("two", "one"))
+        assert actual.shape == expected.shape and np.abs(actual - expected).max() <= 1  # rounding
 
 
-def test_single_process_optimizers_are_refused(
+def test_single_process_optimizers_are_rejected(
     settings: DiffusionTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -87,14 +84,16 @@ def _losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("way", ["all", "lora"])
-def test_resumes_on_two_then_one_then_two_ranks(settings: DiffusionTraining, way: str, tmp_path: Path) -> None:
-    changed = replace(settings, **CHANGES[way])
-    run(changed, tmp_path / "whole")
-    as_torchrun(2, run, changed, tmp_path / "pieces", True)
-    run(changed, tmp_path / "pieces", stops=True)
-    as_torchrun(2, run, changed, tmp_path / "pieces")
-    close_all(weights(made(tmp_path / "pieces")), weights(made(tmp_path / "whole")))
+@pytest.mark.parametrize("variant", ["all", "lora"])
+def test_a_run_resumes_on_two_then_one_then_two_ranks(
+    settings: DiffusionTraining, variant: str, tmp_path: Path
+) -> None:
+    changed = replace(settings, **CHANGES[variant])
+    run(changed, tmp_path / "uninterrupted")
+    as_torchrun(2, run, changed, tmp_path / "resumed", True)
+    run(changed, tmp_path / "resumed", stops=True)
+    as_torchrun(2, run, changed, tmp_path / "resumed")
+    close_all(weights(tmp_path / "resumed"), weights(tmp_path / "uninterrupted"))
 
 
 def test_all_ranks_validate_and_one_writes_metrics(settings: DiffusionTraining, tmp_path: Path) -> None:
@@ -105,18 +104,18 @@ def test_all_ranks_validate_and_one_writes_metrics(settings: DiffusionTraining, 
     assert ["validation/loss" in line for line in lines] == [False, True, False, True]
 
 
-def test_all_ranks_stop_while_one_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
+def test_all_ranks_stop_while_rank_0_encodes(settings: DiffusionTraining, tmp_path: Path) -> None:
     clips = Path(settings.model).parent / "clips"
     as_torchrun(2, run, replace(settings, data=(DataSource(str(clips)),)), tmp_path, True)
     assert not (tmp_path / "checkpoints").exists()
 
 
-def refused(settings: DiffusionTraining, out: Path) -> None:
+def check_rejected(settings: DiffusionTraining, out: Path) -> None:
     with pytest.raises(UserError, match="3 processes cannot share the 2 attention heads"):
         train(settings, out)
 
 
 def test_heads_are_checked_before_anything_is_encoded(settings: DiffusionTraining, tmp_path: Path) -> None:
     data = (DataSource(str(Path(settings.model).parent / "clips")),)
-    as_torchrun(3, refused, replace(settings, data=data, sequence=3), tmp_path)
+    as_torchrun(3, check_rejected, replace(settings, data=data, sequence=3), tmp_path)
     assert not (tmp_path / "stores").exists()

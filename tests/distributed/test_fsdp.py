@@ -22,7 +22,7 @@ NUM_CLIPS = 4
 NUM_STEPS = 3
 
 
-def make() -> Transformer:
+def make_model() -> Transformer:
     torch.manual_seed(0)
     model = Transformer(replace(tiny.transformer("5b"), num_attention_heads=4))
     with torch.no_grad():
@@ -31,12 +31,12 @@ def make() -> Transformer:
     return model
 
 
-def whole(x: torch.Tensor) -> torch.Tensor:
+def full_tensor(x: torch.Tensor) -> torch.Tensor:
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
-def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], torch.Tensor, dict[str, torch.Tensor]]:
-    """Train on this process's clips; return gradient norms, outputs and weights.
+def train(model: nn.Module, clips: slice, scale: float) -> tuple[list[float], torch.Tensor, dict[str, torch.Tensor]]:
+    """Train on the clips of this rank; return gradient norms, outputs and weights.
 
     Outputs are those of the EMA after each step (with precomputed modulation, as in sampling), then those of the
     weights, of the EMA and of the weights again.
@@ -48,7 +48,7 @@ def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], tor
         x = torch.randn(NUM_CLIPS, 4, 3, 4, 6, generator=generator)
         text = torch.randn(NUM_CLIPS, tiny.TEXT_LENGTH, 32, generator=generator)
         times = explicit_uniform(0, step, NUM_CLIPS)
-        out = model(x[mine], text[mine], times[mine])
+        out = model(x[clips], text[clips], times[clips])
         loss = out.square().mean((1, 2, 3, 4)).sum() / NUM_CLIPS * scale
         loss.backward()
         norms.append(clip_gradients(model.parameters(), 0.05).item())
@@ -58,31 +58,31 @@ def train(model: nn.Module, mine: slice, scale: float) -> tuple[list[float], tor
         with ema.swapped(), torch.inference_mode():
             outputs.append(model(x[:1], text[:1], None, modulation=model.precompute_modulation(times)[0]))
     with torch.no_grad():
-        where = positions_for(model.config, 3, 4, 6, num_text=tiny.TEXT_LENGTH)
-        outputs.append(model(x[:1], text[:1], times[:1], positions=where))
+        positions = positions_for(model.config, 3, 4, 6, num_text=tiny.TEXT_LENGTH)
+        outputs.append(model(x[:1], text[:1], times[:1], positions=positions))
         with ema.swapped():
             outputs.append(model(x[:1], text[:1], times[:1]))
         outputs.append(model(x[:1], text[:1], times[:1]))
-    return norms, torch.cat(outputs), {name: whole(weight.detach()) for name, weight in model.named_parameters()}
+    return norms, torch.cat(outputs), {name: full_tensor(weight.detach()) for name, weight in model.named_parameters()}
 
 
 def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
-    wanted_norms, wanted_outputs, wanted = train(make(), slice(None), 1.0)
-    model = make()
+    expected_norms, expected_outputs, expected_weights = train(make_model(), slice(None), 1.0)
+    model = make_model()
     parallelize(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
     apply_ulysses(model, ranks.sequence)
     rank, num_ranks = ranks.data.rank(), ranks.data.size()
-    each = NUM_CLIPS // num_ranks
-    norms, outputs, weights = train(model, slice(rank * each, (rank + 1) * each), num_ranks)
-    close(torch.tensor(norms), torch.tensor(wanted_norms), "norms")
-    close(outputs, wanted_outputs, "outputs")
-    assert weights.keys() == wanted.keys()
-    for name, weight in wanted.items():
+    share = NUM_CLIPS // num_ranks
+    norms, outputs, weights = train(model, slice(rank * share, (rank + 1) * share), num_ranks)
+    close(torch.tensor(norms), torch.tensor(expected_norms), "norms")
+    close(outputs, expected_outputs, "outputs")
+    assert weights.keys() == expected_weights.keys()
+    for name, weight in expected_weights.items():
         close(weights[name], weight, name)
 
 
 def check_precision(ranks: Ranks) -> None:
-    model = make()
+    model = make_model()
     parallelize(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     seen: list[torch.dtype] = []
     model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
@@ -92,9 +92,9 @@ def check_precision(ranks: Ranks) -> None:
     assert set(seen) == {torch.bfloat16}
     assert set(positions) == {torch.float32}
     assert {tensor.dtype for tensor in (outputs, *weights.values())} == {torch.float32}
-    wanted_norms, wanted_outputs, _ = train(make(), slice(None), 1.0)
-    torch.testing.assert_close(torch.tensor(norms), torch.tensor(wanted_norms), rtol=0.02, atol=0)
-    assert (outputs - wanted_outputs).norm() < 0.02 * wanted_outputs.norm()
+    expected_norms, expected_outputs, _ = train(make_model(), slice(None), 1.0)
+    torch.testing.assert_close(torch.tensor(norms), torch.tensor(expected_norms), rtol=0.02, atol=0)
+    assert (outputs - expected_outputs).norm() < 0.02 * expected_outputs.norm()
 
 
 @pytest.mark.parametrize(("world", "sequence"), [(2, 1), (4, 1), (2, 2), (4, 2)])
@@ -112,8 +112,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
     on_ranks(2, check_precision)
 
 
-class Attentions(TorchDispatchMode):
-    """Counts computations of attention."""
+class AttentionCounter(TorchDispatchMode):
+    """Counts the forward passes of attention."""
 
     count = 0
 
@@ -125,12 +125,12 @@ class Attentions(TorchDispatchMode):
 @pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
 def test_checkpointing_recomputes_attention_only_if_full(checkpointing, times):
     """Gradients are identical in all modes."""
-    plain, model = make(), make()
+    plain, model = make_model(), make_model()
     parallelize(model, model.blocks, checkpointing=checkpointing)
     x, text, t = torch.randn(1, 4, 3, 4, 6), torch.randn(1, tiny.TEXT_LENGTH, 32), torch.tensor([500])
     plain(x, text, t).square().mean().backward()
-    with Attentions() as attentions:
+    with AttentionCounter() as attentions:
         model(x, text, t).square().mean().backward()
     assert attentions.count == times * len(model.blocks)
-    for one, other in zip(plain.parameters(), model.parameters()):
-        torch.testing.assert_close(other.grad, one.grad, rtol=0, atol=0)
+    for expected, actual in zip(plain.parameters(), model.parameters()):
+        torch.testing.assert_close(actual.grad, expected.grad, rtol=0, atol=0)

@@ -15,15 +15,17 @@ from cogvideox.video.io import read
 from tests import tiny
 from tests.distributed.spawn import on_ranks, torchrun
 
-PICTURE = np.random.default_rng(0).integers(255, size=(32, 48, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(255, size=(32, 48, 3), dtype=np.uint8)
 CLIP = np.random.default_rng(1).integers(255, size=(17, 32, 48, 3), dtype=np.uint8)
 
 
 def check(ranks: Ranks, folder: Path, requests: list[dict]) -> None:
     single, several = CogVideoX.from_pretrained(folder, "cpu"), CogVideoX.from_pretrained(folder, ranks=ranks)
     for request in requests:
-        one, ours = (pipe.generate("a ball", seed=3, output="float", **request).frames for pipe in (single, several))
-        assert np.abs(one - ours).max() <= 1e-5, f"{request.keys()}: {np.abs(one - ours).max():.1e}"
+        expected, actual = (
+            pipe.generate("a ball", seed=3, output="float", **request).frames for pipe in (single, several)
+        )
+        assert np.abs(expected - actual).max() <= 1e-5, f"{request.keys()}: {np.abs(expected - actual).max():.1e}"
 
 
 REQUESTS = {
@@ -37,7 +39,7 @@ REQUESTS = {
         {"video": CLIP, "invert": True},
     ],
     "1.5-5b": [{"num_frames": 17}],
-    "5b-i2v": [{"image": PICTURE}],
+    "5b-i2v": [{"image": IMAGE}],
 }
 
 
@@ -48,16 +50,16 @@ def test_several_ranks_give_the_same_video(world, sequence, variant, tmp_path):
 
 
 def test_command_line_gives_the_same_video(tmp_path):
-    """The seed is drawn by rank 0 and broadcast."""
+    """Rank 0 samples the seed and broadcasts it."""
     words = ["generate", "a red ball", "--num-inference-steps", "3", "-o"]
-    ours, one = tmp_path / "ours.mp4", tmp_path / "one.mp4"
-    done = torchrun(*words, str(ours))
+    two, one = tmp_path / "two.mp4", tmp_path / "one.mp4"
+    done = torchrun(*words, str(two))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ours.mp4") == 1
-    seed = json.loads(ours.with_suffix(".json").read_text())["seed"]
+    assert done.stdout.count("two.mp4") == 1
+    seed = json.loads(two.with_suffix(".json").read_text())["seed"]
     # Sequential guidance, as on the ranks: a batch of both predictions rounds differently.
     assert main([*words, str(one), "--seed", str(seed), "--sequential-guidance"]) == 0
-    assert np.array_equal(read(ours)[0], read(one)[0])
+    assert np.array_equal(read(two)[0], read(one)[0])
 
 
 def test_errors_of_the_command_line_are_printed_once(tmp_path):
@@ -72,5 +74,5 @@ def test_sequence_degree_depends_on_guidance_and_heads():
     assert sequence_degree(4, 30, guided=True) == 2
     assert sequence_degree(3, 30, guided=True) == 3
     assert sequence_degree(2, 30, guided=False) == 2
-    with pytest.raises(UserError, match=r"4 processes cannot share.*5 attention heads.*; 1, 2, 5, 10 can"):
+    with pytest.raises(UserError, match=r"4 processes cannot share.*5 attention heads.*; valid numbers: 1, 2, 5, 10"):
         sequence_degree(4, 5, guided=True)

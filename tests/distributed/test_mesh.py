@@ -17,27 +17,27 @@ def check_groups(ranks: Ranks) -> None:
     assert (ranks.size, ranks.data.size(), ranks.sequence.size()) == (4, 2, 2)
     assert (ranks.data.rank(), ranks.sequence.rank()) == divmod(ranks.rank, 2)
     assert ranks.device.type == "cpu"
-    # Long, because one rank may work for hours while the others wait.
+    # The timeout is long, because one rank may work for hours while the others wait.
     assert ranks.object_group._get_backend(ranks.device).options._timeout > timedelta(days=1)
 
 
 def check_objects(ranks: Ranks) -> None:
     assert ranks.run_on_rank_zero(lambda: ["from", ranks.rank]) == ["from", 0]
 
-    def refuse() -> None:
-        raise UserError("rank 0 cannot")
+    def fail() -> None:
+        raise UserError("rank 0 failed")
 
-    with pytest.raises(UserError, match="rank 0 cannot"):
-        ranks.run_on_rank_zero(refuse)
-    with pytest.raises(ZeroDivisionError):  # on every rank, so none waits
+    with pytest.raises(UserError, match="rank 0 failed"):
+        ranks.run_on_rank_zero(fail)
+    with pytest.raises(ZeroDivisionError):  # on every rank, so that no rank waits
         ranks.run_on_rank_zero(lambda: 1 // 0)
 
     def fail_on_rank_1() -> int:
         if ranks.rank == 1:
-            raise UserError("rank 1 cannot")
+            raise UserError("rank 1 failed")
         return ranks.rank
 
-    with pytest.raises(UserError, match="rank 1 cannot"):
+    with pytest.raises(UserError, match="rank 1 failed"):
         ranks.run_on_all(fail_on_rank_1)
     assert ranks.run_on_all(lambda: ranks.rank) == ranks.rank
     assert ranks.all_gather_objects("ab"[ranks.rank]) == ["a", "b"]
@@ -45,11 +45,11 @@ def check_objects(ranks: Ranks) -> None:
 
 def check_timesteps(ranks: Ranks) -> None:
     """The timesteps of all data-parallel ranks together are those of one process."""
-    mine = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
-    found = ranks.all_gather_objects(mine.tolist())
-    rows = [t for row in found[:: ranks.sequence.size()] for t in row]
-    assert rows == explicit_uniform(3, 17, 12).tolist()
-    assert found[ranks.rank] == found[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
+    own = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
+    gathered = ranks.all_gather_objects(own.tolist())
+    timesteps = [t for share in gathered[:: ranks.sequence.size()] for t in share]
+    assert timesteps == explicit_uniform(3, 17, 12).tolist()
+    assert gathered[ranks.rank] == gathered[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
 
 
 def test_data_and_sequence_groups():
@@ -66,18 +66,18 @@ def test_explicit_uniform_timesteps_over_ranks(world, sequence):
 
 
 def test_sequence_must_divide_the_world_size():
-    with pytest.raises(UserError, match=r"sequence=4 must divide the number of processes, 6: it can be 1, 2, 3, 6"):
+    with pytest.raises(UserError, match=r"sequence=4 must divide the number of processes, 6; valid values: 1, 2, 3, 6"):
         mesh.check_divides(6, 4)
 
 
-def test_init_without_torchrun_is_refused(monkeypatch):
+def test_init_without_torchrun_is_rejected(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert mesh.world_size() == 1
     with pytest.raises(UserError, match="torchrun"), mesh.init_ranks():
         pass
 
 
-def test_missing_gpus_and_unknown_devices_are_refused(monkeypatch):
+def test_missing_gpus_and_unknown_devices_are_rejected(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "999", "LOCAL_WORLD_SIZE": "999"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")

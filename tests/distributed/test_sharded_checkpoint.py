@@ -28,7 +28,7 @@ class Counter:
     seen = 0
 
     def state_dict(self) -> dict:
-        return {"seen": self.seen, "text": "as it was", "generator": torch.arange(3)}
+        return {"seen": self.seen, "text": "unchanged", "generator": torch.arange(3)}
 
     def load_state_dict(self, state: dict) -> None:
         assert state["generator"].tolist() == [0, 1, 2]
@@ -49,14 +49,14 @@ def train(ranks: Ranks | None, out: Path, until: int) -> dict[str, dict[str, tor
     checkpoints, start = restore_run(out, OptimSettings(), parts, resume=True, keep=2, ranks=ranks)
     assert counter.seen == start * NUM_CLIPS
     row, num_rows = (0, 1) if ranks is None else (ranks.rank, ranks.size)
-    each = NUM_CLIPS // num_rows
-    mine = slice(row * each, (row + 1) * each)
+    share = NUM_CLIPS // num_rows
+    clips = slice(row * share, (row + 1) * share)
     for step in range(start, until):
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(NUM_CLIPS, 4, 3, 4, 6, generator=generator)
         text = torch.randn(NUM_CLIPS, tiny.TEXT_LENGTH, 32, generator=generator)
         times = torch.randint(1000, (NUM_CLIPS,), generator=generator)
-        model(x[mine], text[mine], times[mine]).square().mean().backward()
+        model(x[clips], text[clips], times[clips]).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         ema.update(step)
@@ -66,12 +66,12 @@ def train(ranks: Ranks | None, out: Path, until: int) -> dict[str, dict[str, tor
     checkpoints.save(until, parts)
     named = dict(model.named_parameters())
     state = {"weights": named, "averages": ema.average}
-    for kept in ("exp_avg", "exp_avg_sq", "step"):
-        state[kept] = {name: optimizer.state[weight][kept] for name, weight in named.items()}
-    return {kind: {name: whole(tensor) for name, tensor in of.items()} for kind, of in state.items()}
+    for moment in ("exp_avg", "exp_avg_sq", "step"):
+        state[moment] = {name: optimizer.state[weight][moment] for name, weight in named.items()}
+    return {kind: {name: full_tensor(tensor) for name, tensor in group.items()} for kind, group in state.items()}
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
@@ -81,9 +81,9 @@ def check(ranks: Ranks, out: Path, until: int, expected: Path | None) -> None:
     assert not list(out.glob("checkpoints/*.partial"))
     assert len(list(out.glob("checkpoints/step-*"))) == min(until, 2)
     if expected is not None:
-        wanted = torch.load(expected, weights_only=True)
-        assert state.keys() == wanted.keys()
-        for kind, tensors in wanted.items():
+        expected_state = torch.load(expected, weights_only=True)
+        assert state.keys() == expected_state.keys()
+        for kind, tensors in expected_state.items():
             assert state[kind].keys() == tensors.keys()
             largest = min(1.0, max(tensor.abs().max().item() for tensor in tensors.values()))
             for name, tensor in tensors.items():
@@ -112,7 +112,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("worlds", [(2, 1, 2), (2, None, 2), (None, 2, 4)], ids=str)
-def test_resumes_on_another_number_of_ranks(worlds, uninterrupted, tmp_path):
+def test_a_run_resumes_on_another_number_of_ranks(worlds, uninterrupted, tmp_path):
     """None is a single process without `torchrun`, whose checkpoint has another format."""
     for i, world in enumerate(worlds):
         last = i == len(worlds) - 1
@@ -134,7 +134,7 @@ def test_nonfinite_weights_on_one_rank_are_not_saved(tmp_path):
     on_ranks(2, check_not_finite, tmp_path)
 
 
-def test_damaged_shard_is_rejected(uninterrupted, tmp_path):
+def test_a_damaged_shard_is_rejected(uninterrupted, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
     shard = next((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
@@ -142,10 +142,10 @@ def test_damaged_shard_is_rejected(uninterrupted, tmp_path):
         train(None, tmp_path, 2)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_missing_shard_is_rejected(which, tmp_path):
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_missing_shard_is_rejected(index, tmp_path):
     on_ranks(2, check, tmp_path, 1, None)
-    shard = sorted((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))[which]
+    shard = sorted((tmp_path / "checkpoints/step-00000001").glob("*.safetensors"))[index]
     shard.unlink()
     with pytest.raises(UserError, match=f"cannot be read: {shard.name} is missing"):
         train(None, tmp_path, 2)

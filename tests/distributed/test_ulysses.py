@@ -16,7 +16,7 @@ from tests.distributed.compare import close, close_all, take_gradients
 from tests.distributed.spawn import on_ranks
 
 
-def make(variant: str) -> Transformer:
+def make_model(variant: str) -> Transformer:
     torch.manual_seed(0)
     model = Transformer(replace(tiny.transformer(variant), num_attention_heads=4, time_embed_dim=16))
     with torch.no_grad():
@@ -26,7 +26,7 @@ def make(variant: str) -> Transformer:
 
 
 def check(ranks: Ranks, variant: str, packed: bool) -> None:
-    model = make(variant)
+    model = make_model(variant)
     sizes = [(1, 4, 6), (3, 4, 6)] if packed else [(3, 4, 6)]
     if model.config.patch_size_t:
         sizes = [(2 * t, h, w) for t, h, w in sizes]
@@ -34,18 +34,18 @@ def check(ranks: Ranks, variant: str, packed: bool) -> None:
     text, times = torch.randn(len(sizes), tiny.TEXT_LENGTH, 32), torch.tensor([999, 500][: len(sizes)])
 
     def run() -> list[torch.Tensor]:
-        made = model.forward_packed(clips, text, times) if packed else [model(clips[0][None], text, times)]
-        sum(out.square().mean() for out in made).backward()
-        return made
+        outputs = model.forward_packed(clips, text, times) if packed else [model(clips[0][None], text, times)]
+        sum(out.square().mean() for out in outputs).backward()
+        return outputs
 
-    expected, wanted = run(), take_gradients(model)
-    undo = apply_ulysses(model, ranks.sequence)
-    for ours, theirs in zip(run(), expected):
-        close(ours, theirs, "output")
+    expected_outputs, expected_gradients = run(), take_gradients(model)
+    remove_hooks = apply_ulysses(model, ranks.sequence)
+    for actual, expected in zip(run(), expected_outputs):
+        close(actual, expected, "output")
     average_gradients(model.parameters(), ranks.world)
-    close_all(take_gradients(model), wanted)
-    undo()
-    assert torch.equal(run()[0], expected[0])
+    close_all(take_gradients(model), expected_gradients)
+    remove_hooks()
+    assert torch.equal(run()[0], expected_outputs[0])
 
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b"])
@@ -65,6 +65,8 @@ def test_layout_of_each_rank():
     assert parts[0].lengths == (2, 3, 3, 3)
 
 
-def test_heads_must_divide():
-    with pytest.raises(UserError, match=r"4 processes cannot share the 30 attention heads.*; 1, 2, 3, 5, 6, 10"):
+def test_the_number_of_ranks_must_divide_the_heads():
+    with pytest.raises(
+        UserError, match=r"4 processes cannot share the 30 attention heads.*; valid numbers: 1, 2, 3, 5, 6, 10"
+    ):
         check_heads(30, 4)

@@ -26,7 +26,7 @@ def make_vae() -> CausalVAE:
     vae, generator = CausalVAE(CONFIG), torch.Generator().manual_seed(0)
     init_weights(vae, generator)
     with torch.no_grad():
-        for parameter in vae.parameters():  # away from zeros and identities
+        for parameter in vae.parameters():  # no weight stays zero or an identity
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return vae
 
@@ -36,84 +36,86 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
-    """One pass over the whole clip: outputs, and gradients of the input and of every weight."""
+    """Compare one pass over the whole clip: outputs, and gradients of the input and of every weight."""
     vae = make_vae()
     x = noise(2, 3, sum(frames_per_rank(lengths)), 16, 24) if name == "encoder" else noise(2, 4, sum(lengths), 2, 3)
-    into, out = frames_per_rank(lengths), lengths
+    in_lengths, out_lengths = frames_per_rank(lengths), lengths
     if name == "decoder":
-        into, out = out, into
+        in_lengths, out_lengths = out_lengths, in_lengths
     network = getattr(vae, name)
 
-    whole = x.clone().requires_grad_()
-    expected = network(whole, ConvCache())
+    full = x.clone().requires_grad_()
+    expected = network(full, ConvCache())
     weight = noise(*expected.shape)  # a loss without symmetries
     ((expected * weight).sum() / weight.numel()).backward()
-    wanted = take_gradients(vae)
+    gradients = take_gradients(vae)
 
-    part = local_frames(x, into, ranks.rank).clone().requires_grad_()
-    made = network(part, HaloCache(ranks.world, into))
-    close(made, local_frames(expected, out, ranks.rank), "output")
-    ((made * local_frames(weight, out, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
+    part = local_frames(x, in_lengths, ranks.rank).clone().requires_grad_()
+    output = network(part, HaloCache(ranks.world, in_lengths))
+    close(output, local_frames(expected, out_lengths, ranks.rank), "output")
+    ((output * local_frames(weight, out_lengths, ranks.rank)).sum() * ranks.size / weight.numel()).backward()
     # The sum of the ranks' losses is `size` times the loss of one process.
-    close(part.grad / ranks.size, local_frames(whole.grad, into, ranks.rank), "input")
+    close(part.grad / ranks.size, local_frames(full.grad, in_lengths, ranks.rank), "input")
     average_gradients(network.parameters(), ranks.world)
-    close_all(take_gradients(vae), wanted)
+    close_all(take_gradients(vae), gradients)
 
 
 def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None:
-    """A long clip in pieces, each split over the ranks, equals `StreamingCache` with the same pieces."""
+    """Compare a long clip in pieces, each split over the ranks, with `StreamingCache` on the same pieces."""
     vae = make_vae()
     total = sum(map(sum, rounds))
     x = noise(1, 3, total, 16, 16) if name == "encoder" else noise(1, 4, total, 2, 2)
     network, pieces = getattr(vae, name), x.split([sum(lengths) for lengths in rounds], dim=2)
 
-    def run(conv_cache, cut):
+    def run(conv_cache, select):
         outputs = []
         for number, piece in enumerate(pieces):
-            outputs.append(network(cut(piece, number), conv_cache))
+            outputs.append(network(select(piece, number), conv_cache))
             conv_cache.advance(is_last=number == len(pieces) - 2)
         return outputs
 
     expected = run(StreamingCache(), lambda piece, number: piece)
     sum(out.square().mean() for out in expected).backward()
-    wanted = take_gradients(vae)
-    made = run(HaloCache(ranks.world, *rounds), lambda piece, number: local_frames(piece, rounds[number], ranks.rank))
-    sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(made, expected)).backward()
+    gradients = take_gradients(vae)
+    outputs = run(
+        HaloCache(ranks.world, *rounds), lambda piece, number: local_frames(piece, rounds[number], ranks.rank)
+    )
+    sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(outputs, expected)).backward()
     average_gradients(network.parameters(), ranks.world)
-    for part, out in zip(made, expected):
+    for part, out in zip(outputs, expected):
         counts = [torch.zeros(()) for _ in range(ranks.size)]
         torch.distributed.all_gather(counts, torch.tensor(float(part.shape[2])))
         ends = [int(end) for end in accumulate(counts)]
         close(part, out[:, :, ends[ranks.rank] - part.shape[2] : ends[ranks.rank]], name)
-    close_all(take_gradients(vae), wanted)
+    close_all(take_gradients(vae), gradients)
 
 
 def check_discriminator(ranks: Ranks, lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    judge = Discriminator(DiscriminatorConfig(width=4, max_width=8))
+    discriminator = Discriminator(DiscriminatorConfig(width=4, max_width=8))
     x = noise(1, 3, sum(frames_per_rank(lengths)), 16, 16)
-    expected = judge(x)
+    expected = discriminator(x)
     expected.square().mean().backward()
-    wanted = take_gradients(judge)
-    made = judge(
+    gradients = take_gradients(discriminator)
+    output = discriminator(
         local_frames(x, frames_per_rank(lengths), ranks.rank), HaloCache(ranks.world, frames_per_rank(lengths))
     )
-    close(made, local_frames(expected, lengths, ranks.rank))
-    (made.square().sum() * ranks.size / expected.numel()).backward()
-    average_gradients(judge.parameters(), ranks.world)
-    close_all(take_gradients(judge), wanted)
+    close(output, local_frames(expected, lengths, ranks.rank))
+    (output.square().sum() * ranks.size / expected.numel()).backward()
+    average_gradients(discriminator.parameters(), ranks.world)
+    close_all(take_gradients(discriminator), gradients)
 
 
 @torch.no_grad()
 def check_decode_stream(ranks: Ranks, num_latents: int) -> None:
     vae, z = make_vae(), noise(1, 4, num_latents, 2, 3)
-    expected = list(vae.decode_stream(z))
+    expected_chunks = list(vae.decode_stream(z))
     for strips in (1, 2):
-        made = list(vae_chunk_parallel.decode_stream(vae, z, ranks.world, strips=strips))
-        assert len(made) == len(expected)
-        for ours, theirs in zip(made, expected):
-            close(ours, theirs)
-            assert strips > 1 or torch.equal(ours, theirs)
+        chunks = list(vae_chunk_parallel.decode_stream(vae, z, ranks.world, strips=strips))
+        assert len(chunks) == len(expected_chunks)
+        for actual, expected in zip(chunks, expected_chunks):
+            close(actual, expected)
+            assert strips > 1 or torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
@@ -148,5 +150,5 @@ def test_frames_are_split_evenly():
         shares = latents_per_rank(num_latents, size)
         assert sum(shares) == num_latents
         assert sum(frames_per_rank(shares)) == geometry.video_frames(num_latents)
-    with pytest.raises(UserError, match=r"9 frames are too few for 4 processes.*use 17 frames"):
+    with pytest.raises(UserError, match=r"9 frames are too few for context parallelism on 4 processes.*use 17 frames"):
         latents_per_rank(3, 4)

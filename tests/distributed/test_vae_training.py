@@ -34,31 +34,31 @@ def history(out: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("alone") / "run"
+def single_process_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "run"
     assert train(SETTINGS, out) == out
     return out
 
 
 @pytest.mark.parametrize(("world", "sequence"), [(2, 2), (2, 1), (4, 2)])
-def test_several_ranks_equal_one_process(world, sequence, alone, tmp_path):
+def test_several_ranks_equal_one_process(world, sequence, single_process_run, tmp_path):
     """Losses, gradient norms and the discriminator's weight, for clips (13 frames, split unevenly) and images."""
     out = tmp_path / "run"
     as_torchrun(world, run, replace(SETTINGS, context_parallel=sequence), out)
-    for ours, theirs in zip(history(out), history(alone), strict=True):
-        assert ours.keys() == theirs.keys()
-        for name in theirs.keys() - {"ms_per_step", "samples_per_second"}:
+    for actual, expected in zip(history(out), history(single_process_run), strict=True):
+        assert actual.keys() == expected.keys()
+        for name in expected.keys() - {"ms_per_step", "samples_per_second"}:
             # The perceptual features have kinks, and rounding may cross one.
-            assert ours[name] == pytest.approx(theirs[name], rel=5e-4, abs=1e-5), (ours["step"], name)
+            assert actual[name] == pytest.approx(expected[name], rel=5e-4, abs=1e-5), (actual["step"], name)
     assert (out / "vae/config.json").is_file()
 
 
-def test_resumes_on_another_number_of_ranks(alone, tmp_path):
+def test_a_run_resumes_on_another_number_of_ranks(tmp_path):
     out, first = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
     first = replace(first, optim=replace(first.optim, schedule="constant"))
-    rest = replace(SETTINGS, optim=first.optim)
+    full = replace(SETTINGS, optim=first.optim)
     as_torchrun(2, run, first, out)
-    assert train(rest, out, resume=True) == out
-    whole = train(rest, tmp_path / "whole")
-    ends = [next(line for line in reversed(history(run)) if "loss" in line) for run in (out, whole)]
-    assert ends[0]["loss"] == pytest.approx(ends[1]["loss"], rel=1e-4)
+    assert train(full, out, resume=True) == out
+    uninterrupted = train(full, tmp_path / "uninterrupted")
+    last = [next(line for line in reversed(history(run)) if "loss" in line) for run in (out, uninterrupted)]
+    assert last[0]["loss"] == pytest.approx(last[1]["loss"], rel=1e-4)

@@ -18,19 +18,21 @@ BATCHES = [[1, 2], [3], [], [4, 5, 6], [7]]
 
 @dataclass(frozen=True)
 class Squares:
-    bad: int = 0
-    kill: int = 0
-    closed: bool = False
+    """Batch task that squares numbers, and fails as its fields say."""
+
+    fail_on: int = 0
+    kill_on: int = 0
+    fail_to_open: bool = False
 
     def open(self, worker: int) -> Callable[[Sequence[int]], list[int]]:
-        if self.closed:
+        if self.fail_to_open:
             raise UserError("the model is missing")
 
         def work(batch: Sequence[int]) -> list[int]:
-            if self.kill in batch:
+            if self.kill_on in batch:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.bad in batch:
-                raise UserError(f"{self.bad} is bad")
+            if self.fail_on in batch:
+                raise UserError(f"{self.fail_on} is bad")
             return [number**2 for number in batch]
 
         return work
@@ -41,7 +43,7 @@ def test_results_keep_input_order(workers):
     assert list(run(Squares(), BATCHES, workers=workers)) == [[1, 4], [9], [], [16, 25, 36], [49]]
 
 
-@pytest.mark.parametrize("task", [Squares(bad=3), Squares(closed=True)])
+@pytest.mark.parametrize("task", [Squares(fail_on=3), Squares(fail_to_open=True)])
 def test_worker_error_is_raised_in_parent(task):
     with pytest.raises(UserError, match=r"3 is bad|the model is missing"):
         list(run(task, BATCHES, workers=1))
@@ -49,7 +51,7 @@ def test_worker_error_is_raised_in_parent(task):
 
 def test_killed_worker_raises_user_error():
     with pytest.raises(UserError, match="a worker process was killed"):
-        list(run(Squares(kill=4), BATCHES, workers=1))
+        list(run(Squares(kill_on=4), BATCHES, workers=1))
 
 
 def test_workers_exit_with_their_parent(tmp_path):
@@ -58,7 +60,7 @@ import os, signal
 from pathlib import Path
 class Work:
     def open(self, worker):
-        Path(os.environ["NOTE"]).write_text(str(os.getpid()))
+        Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
         return lambda batch: batch
 if __name__ == "__main__":
     from cogvideox.executor.run import run
@@ -66,10 +68,12 @@ if __name__ == "__main__":
     next(results)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    file, note = tmp_path / "program.py", tmp_path / "pid"
+    file, pid_file = tmp_path / "program.py", tmp_path / "pid"
     file.write_text(code)
-    subprocess.run([sys.executable, str(file)], env=os.environ | {"NOTE": str(note), "PYTHONPATH": str(Path.cwd())})
-    pid = int(note.read_text())
+    subprocess.run(
+        [sys.executable, str(file)], env=os.environ | {"PID_FILE": str(pid_file), "PYTHONPATH": str(Path.cwd())}
+    )
+    pid = int(pid_file.read_text())
     deadline = time.monotonic() + 300
     while alive(pid):
         assert time.monotonic() < deadline
@@ -88,7 +92,7 @@ def test_ray_results_match_local():
     pytest.importorskip("ray")
     assert list(run(Squares(), BATCHES, workers=2, backend="ray")) == list(run(Squares(), BATCHES))
     with pytest.raises(UserError, match="3 is bad"):
-        list(run(Squares(bad=3), BATCHES, workers=1, backend="ray"))
+        list(run(Squares(fail_on=3), BATCHES, workers=1, backend="ray"))
 
 
 def test_missing_ray_raises_user_error(monkeypatch):
