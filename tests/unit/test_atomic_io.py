@@ -39,10 +39,10 @@ def test_an_exception_in_the_block_keeps_the_old_file(tmp_path, stop):
 
 
 def test_concurrent_writers_use_different_temporary_files(tmp_path):
-    with atomic_write(tmp_path / "x.txt") as one, atomic_write(tmp_path / "x.txt") as other:
-        one.write_text("one")
-        other.write_text("other")
-    assert (tmp_path / "x.txt").read_text() == "one"  # the block that ended last
+    with atomic_write(tmp_path / "x.txt") as first, atomic_write(tmp_path / "x.txt") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "x.txt").read_text() == "first"  # its block ended last
     assert names(tmp_path) == ["x.txt"]
 
 
@@ -112,14 +112,21 @@ def test_stale_temporary_files_are_removed(tmp_path):
 
 
 def test_files_of_other_programs_are_never_stale(tmp_path):
-    """Also names that are nearly ours, and our own names in folders that were not passed."""
+    """Nor are similar names, or temporary names in folders that were not passed."""
     with atomic_write(tmp_path / "x.txt") as temporary:
         temporary.touch()
-        ours = temporary.name
-    others = [".notes.tmp", ".notes.tmp.txt", ".x.0123abcd.tmp.json", ".x.cogvideox-tmp.txt", "x" + ours, ours[1:]]
-    for name in (*others, f"below/{ours}"):
-        write_text(tmp_path / name, "mine")
+        temporary_name = temporary.name
+    others = [
+        ".notes.tmp",
+        ".notes.tmp.txt",
+        ".x.0123abcd.tmp.json",
+        ".x.cogvideox-tmp.txt",
+        "x" + temporary_name,
+        temporary_name[1:],
+    ]
+    for name in (*others, f"below/{temporary_name}"):
+        write_text(tmp_path / name, "text")
     (tmp_path / "link").symlink_to(tmp_path / "below")
     remove_stale_files(tmp_path)
     assert names(tmp_path) == sorted([*others, "below", "link", "x.txt"])
-    assert names(tmp_path / "below") == [ours]
+    assert names(tmp_path / "below") == [temporary_name]

@@ -20,7 +20,7 @@ def kept(*bounds: Bound, step: int = 0) -> list[int]:
     return np.flatnonzero(Policy(bounds).mask(COLUMNS, 5, step)).tolist()
 
 
-def test_bounds():
+def test_bounds_select_rows():
     assert kept() == [0, 1, 2, 3, 4]
     assert kept(Bound("aesthetic", at_least=4.5)) == [1, 2, 4]
     assert kept(Bound("aesthetic", at_least=4.5, keep_missing=True)) == [1, 2, 3, 4]
@@ -32,7 +32,7 @@ def test_bounds():
     assert kept(Bound("unmeasured", at_least=0.0, keep_missing=True)) == [0, 1, 2, 3, 4]
 
 
-def test_the_best_share_is_of_the_rows_with_a_score():
+def test_the_best_share_counts_only_rows_with_a_score():
     assert kept(Bound("aesthetic", best=0.25)) == [4]
     assert kept(Bound("aesthetic", best=0.5)) == [2, 4]
     assert kept(Bound("aesthetic", best=1.0)) == [0, 1, 2, 4]
@@ -61,7 +61,7 @@ def test_unknown_columns_are_rejected():
 
 
 @pytest.mark.parametrize(
-    ("bound", "says"),
+    ("bound", "message"),
     [
         ({}, "needs at_least, at_most or best"),
         ({"at_least": 1.0, "among": ("a",)}, "needs at_least, at_most or best"),
@@ -71,8 +71,8 @@ def test_unknown_columns_are_rejected():
         ({"at_most": 1.0, "from_step": 5, "to_step": 5}, "never applies"),
     ],
 )
-def test_invalid_bounds_are_rejected(bound, says):
-    with pytest.raises(UserError, match=says):
+def test_invalid_bounds_are_rejected(bound, message):
+    with pytest.raises(UserError, match=message):
         Bound("x", **bound)
 
 

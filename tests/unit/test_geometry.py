@@ -20,7 +20,7 @@ def test_frames_and_latents(frames, latents):
     ("frames", "nearest"),
     [(0, "1"), (-3, "1"), (2, "1 or 5"), (4, "1 or 5"), (12, "9 or 13"), (48, "45 or 49"), (50, "49 or 53")],
 )
-def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(frames, nearest):
+def test_the_error_for_an_invalid_frame_count_gives_the_rule_and_the_nearest(frames, nearest):
     for function in (geometry.check_frame_count, geometry.latent_frames):
         with pytest.raises(UserError) as caught:
             function(frames)
@@ -30,7 +30,7 @@ def test_the_error_for_an_illegal_frame_count_gives_the_rule_and_the_nearest(fra
 
 
 @given(st.integers(-10, 2000))
-def test_nearest_frames_are_legal_and_nearest(frames):
+def test_nearest_frame_counts_are_valid_and_nearest(frames):
     nearest = geometry.nearest_frame_counts(frames)
     for valid in nearest:
         geometry.check_frame_count(valid)
@@ -50,13 +50,13 @@ def test_nearest_frames_are_legal_and_nearest(frames):
         ),
     ],
 )
-def test_the_error_for_an_illegal_size_gives_the_rule_and_the_nearest(height, width, message):
+def test_the_error_for_an_invalid_size_gives_the_rule_and_the_nearest(height, width, message):
     with pytest.raises(UserError) as caught:
         geometry.check_size(height, width, 16)
     assert str(caught.value) == message
 
 
-def test_legal_sizes_are_accepted():
+def test_valid_sizes_are_accepted():
     geometry.check_size(480, 720, 16)
     geometry.check_size(8, 8, 8)
 
@@ -92,7 +92,7 @@ def test_encode_chunks(frames, chunks):
 
 
 @given(st.integers(1, 200))
-def test_chunks_sum_to_the_total_and_hold_whole_latents(latents):
+def test_chunks_sum_to_the_total_and_contain_whole_latents(latents):
     frames = geometry.video_frames(latents)
     pieces = geometry.encode_chunks(frames)
     assert sum(pieces) == frames
@@ -141,8 +141,8 @@ def test_time_windows_cover_all_frames_and_overlap_enough(num_latents, window, o
     windows = geometry.time_windows(num_latents, window, overlap)
     assert windows[0].start == 0 and windows[-1].stop == num_latents
     assert {len(piece) for piece in windows} == {min(window, num_latents)}
-    for one, next_one in pairwise(windows):
-        assert one.start < next_one.start and one.stop - next_one.start >= overlap
+    for current, following in pairwise(windows):
+        assert current.start < following.start and current.stop - following.start >= overlap
 
 
 def test_size_for_aspect():
@@ -156,7 +156,7 @@ def test_size_for_aspect():
         assert geometry.size_for_aspect(*image, both, both, 16) == size
 
 
-def test_round_down_frames():
+def test_round_down_frame_count():
     assert [geometry.round_down_frame_count(n) for n in (1, 4, 5, 48, 49, 50)] == [1, 1, 5, 45, 49, 49]
 
 
@@ -181,6 +181,6 @@ def test_an_image_too_small_for_any_size_is_rejected():
 
 
 @given(st.integers(16, 2000), st.integers(16, 2000), st.integers(256, 10**6))
-def test_size_for_area_is_legal_and_does_not_enlarge(height, width, area):
+def test_size_for_area_is_valid_and_does_not_enlarge(height, width, area):
     h, w = geometry.size_for_area(height, width, area, 16)
     assert h % 16 == w % 16 == 0 and h <= height and w <= width and h * w <= area

@@ -23,7 +23,7 @@ class Cake:
     oven: str = "mine"
 
 
-def test_options_are_listed_in_order_with_what_the_field_says():
+def test_options_are_listed_in_order_with_types_and_defaults():
     options = list_options(Cake)
     assert list(options) == ["name", "layers", "sugar", "icing", "candles", "picture", "toppings"]
     assert (options["layers"].type, options["layers"].default, options["layers"].high) == (int, None, 9)
@@ -32,7 +32,7 @@ def test_options_are_listed_in_order_with_what_the_field_says():
     assert options["name"].common and options["name"].group == "general"
 
 
-def test_given_values_are_converted_and_none_is_left_out():
+def test_values_are_converted_and_none_is_left_out():
     assert check_values(Cake, {"name": "x", "layers": None, "sugar": 3}) == {"name": "x", "sugar": 3.0}
 
 
@@ -52,7 +52,7 @@ def test_invalid_values_are_rejected(values, message):
         check_values(Cake, values)
 
 
-def test_unknown_names_are_errors_with_the_nearest():
+def test_unknown_names_are_rejected_with_the_nearest_name():
     with pytest.raises(TypeError, match=r"unknown option 'layer'; did you mean 'layers'\?"):
         check_values(Cake, {"layer": 2})
     with pytest.raises(TypeError, match=r"unknown option 'oven'$"):  # not declared as an option
@@ -79,7 +79,7 @@ def test_ranges_may_be_open():
         check_range("x", 5, -float("inf"), 4)
 
 
-def test_a_function_shows_the_options_that_it_takes():
+def test_takes_options_extends_signature_and_docstring():
     @takes_options(Cake, except_for=("name",))
     def bake(name: str, **options: object) -> object:
         """Bake a cake."""

@@ -56,7 +56,7 @@ def test_save_and_load_are_bit_exact(tmp_path):
         assert same(part.state_dict(), other[name].state_dict())
 
 
-def test_the_newest_checkpoints_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
     checkpoints, state = Checkpoints(tmp_path, keep=2), parts(1)
     for step in (5, 10, 15):
         checkpoints.save(step, state)
@@ -75,13 +75,13 @@ def test_an_interrupted_save_is_ignored_and_removed(tmp_path):
 
 
 def test_files_of_the_user_are_kept(tmp_path):
-    """Copies of checkpoints, whatever their names, and the targets of symbolic links."""
+    """Copies of checkpoints under any name, and targets of symbolic links."""
     checkpoints, state = Checkpoints(tmp_path, keep=1), parts(1)
     checkpoints.save(5, state)
-    mine = ["step-00000005.bak", "step-00000005-good", "step-5", "step-best"]
-    for name in mine:
+    copies = ["step-00000005.bak", "step-00000005-good", "step-5", "step-best"]
+    for name in copies:
         shutil.copytree(checkpoints.path(5), checkpoints.folder / name)
-    (target := tmp_path / "mine.txt").write_text("mine")
+    (target := tmp_path / "target.txt").write_text("text")
     for name in ("latest.partial", "step-00000006.partial"):
         (checkpoints.folder / name).symlink_to(target)
     with pytest.raises(UserError, match="step-00000006"):
@@ -91,7 +91,7 @@ def test_files_of_the_user_are_kept(tmp_path):
     target.write_text("step-00000005")
     checkpoints.save(7, state)
     assert target.read_text() == "step-00000005" and checkpoints.latest() == 7
-    assert {*mine} <= {path.name for path in checkpoints.folder.iterdir()}
+    assert {*copies} <= {path.name for path in checkpoints.folder.iterdir()}
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -145,13 +145,13 @@ def test_a_damaged_checkpoint_is_reported(tmp_path, damage):
 
 
 @pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
-def test_every_flipped_bit_is_found(tmp_path, file):
+def test_every_flipped_bit_is_detected(tmp_path, file):
     checkpoints, state = Checkpoints(tmp_path), parts(1)
     path = checkpoints.save(5, state) / file
     before, rng = path.read_bytes(), random.Random(0)
-    for at in (0, len(before) - 1, *(rng.randrange(len(before)) for _ in range(60))):
+    for position in (0, len(before) - 1, *(rng.randrange(len(before)) for _ in range(60))):
         damaged = bytearray(before)
-        damaged[at] ^= 1 << rng.randrange(8)
+        damaged[position] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"the checkpoint .* cannot be read: "):
             checkpoints.load(state)
@@ -168,8 +168,8 @@ def test_a_checkpoint_of_a_version_without_checksums_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_damage_to_the_state_is_one_sentence(tmp_path, seed):
-    """Values replaced, removed and moved in a file of a version without checksums."""
+def test_a_damaged_state_raises_a_user_error(tmp_path, seed):
+    """Random values are replaced in a `state.json` without checksums."""
     checkpoints, state, rng = Checkpoints(tmp_path), parts(1), random.Random(seed)
     file = checkpoints.save(5, state) / "state.json"
     document = {**json.loads(file.read_text()), "files": ["tensors.safetensors"]}
@@ -177,9 +177,9 @@ def test_any_damage_to_the_state_is_one_sentence(tmp_path, seed):
     for _ in range(50):
         damaged = copy.deepcopy(document)
         for _ in range(rng.randrange(1, 4)):
-            at = rng.choice([value for value in walk(damaged) if isinstance(value, dict | list) and value])
-            key = rng.choice([*at]) if isinstance(at, dict) else rng.randrange(len(at))
-            at[key] = rng.choice(
+            node = rng.choice([value for value in walk(damaged) if isinstance(value, dict | list) and value])
+            key = rng.choice([*node]) if isinstance(node, dict) else rng.randrange(len(node))
+            node[key] = rng.choice(
                 [None, -1, 1e400, "x", [], {}, {"tensor": "x"}, {"dict": 3}, [[[]]], copy.deepcopy(document)]
             )
         file.write_text(json.dumps(damaged))
@@ -188,24 +188,17 @@ def test_any_damage_to_the_state_is_one_sentence(tmp_path, seed):
 
 
 def walk(value):
+    """Yield all values in a tree of dicts and lists."""
     yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from walk(inner)
 
 
 @pytest.mark.parametrize("text", ["", "step", "step--0000001", "step-1", "step-00000005.partial", "../x", "\xff" * 99])
-def test_only_the_name_of_a_checkpoint_is_one(tmp_path, text):
+def test_an_invalid_name_in_the_latest_file_is_reported(tmp_path, text):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, parts(1))
     (checkpoints.folder / "latest").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match="latest is damaged"):
-        checkpoints.latest()
-
-
-def test_a_damaged_latest_file_is_reported(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(5, parts(1))
-    (checkpoints.folder / "latest").write_text("")
     with pytest.raises(UserError, match="latest is damaged"):
         checkpoints.latest()
 

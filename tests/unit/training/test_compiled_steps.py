@@ -53,7 +53,7 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_mixed_precision(recipe, make, tmp_path):
+def test_mixed_precision_losses_are_close_to_float32(recipe, make, tmp_path):
     """The losses are close to those in float32; weights, EMA and optimizer state stay in float32."""
     train = {"toybox-vae": vae_trainer.train, "toybox": toybox_trainer.train}[recipe]
     for precision in ("float32", "bfloat16"):
@@ -67,7 +67,7 @@ def test_mixed_precision(recipe, make, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_steps():
+def test_compiled_steps_equal_eager_steps():
     """A step compiles to one graph without breaks, with the same results and gradients.
 
     In a separate process, because the compiler cannot trace the shape checks that are active in pytest; and with the
@@ -87,23 +87,23 @@ def compare() -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))  # the gates are initialized to zero
     noisy, text, timestep = torch.randn(2, 4, 2, 2, 2), torch.randn(2, 24, 16), torch.tensor([7, 900])
     pixels, noise = torch.rand(2, 3, 5, 16, 16) * 2 - 1, torch.randn(2, 4, 2, 2, 2)
-    same(vae, vae_trainer.reconstruct, (vae, pixels, noise))
-    same(vae, vae_trainer.reconstruct, (vae, pixels[:, :, :1], noise[:, :, :1]))
+    check_compiled(vae, vae_trainer.reconstruct, (vae, pixels, noise))
+    check_compiled(vae, vae_trainer.reconstruct, (vae, pixels[:, :, :1], noise[:, :, :1]))
     vae.encoder.requires_grad_(False)
-    same(vae, vae_trainer.reconstruct, (vae, pixels, noise))
-    same(model.transformer, model.transformer, (noisy, text, timestep))
+    check_compiled(vae, vae_trainer.reconstruct, (vae, pixels, noise))
+    check_compiled(model.transformer, model.transformer, (noisy, text, timestep))
 
 
-def same(network: nn.Module, function: Callable, given: tuple) -> None:
+def check_compiled(network: nn.Module, function: Callable, args: tuple) -> None:
     """Check that the compiled function returns the same tensors and gradients of the network's parameters."""
     results = []
     for run in (function, torch.compile(function, dynamic=False, fullgraph=True, backend="aot_eager")):
         network.zero_grad()
-        made = run(*given)
-        made = made if isinstance(made, tuple) else (made,)
-        sum(part.square().sum() for part in made).backward()
+        outputs = run(*args)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        sum(output.square().sum() for output in outputs).backward()
         gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
-        results.append([*(part.detach() for part in made), *gradients])
+        results.append([*(output.detach() for output in outputs), *gradients])
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4 * eager.abs().max().item())
 

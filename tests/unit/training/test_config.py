@@ -91,12 +91,12 @@ def test_gpu_recipes_match_the_cpu_recipes():
     with torch.device("meta"):
         num_weights = sum(parameter.numel() for parameter in Transformer(transformer.transformer).parameters())
     assert 12e6 < 2 * num_weights < 15e6
-    for twin, original in ((vae, RECIPES["toybox-vae"]()), (transformer, RECIPES["toybox"]())):
-        assert replace(twin.clips, num_clips=1) == replace(original.clips, num_clips=1)
-        assert twin.validation == original.validation
-        assert twin.run.precision == "bfloat16"
+    for gpu, cpu in ((vae, RECIPES["toybox-vae"]()), (transformer, RECIPES["toybox"]())):
+        assert replace(gpu.clips, num_clips=1) == replace(cpu.clips, num_clips=1)
+        assert gpu.validation == cpu.validation
+        assert gpu.run.precision == "bfloat16"
 
 
-def test_due():
+def test_an_action_is_due_at_every_interval_and_never_for_interval_0():
     assert [done for done in range(1, 10) if due(done, 3)] == [3, 6, 9]
     assert not any(due(done, 0) for done in range(1, 10))

@@ -26,10 +26,10 @@ def test_swapped_restores_the_weights_bit_exactly():
     ema = EMA({"net": net}, decay=0.9)
     with torch.no_grad():
         net.weight.add_(1.0)
-    own, average = net.weight.detach().clone(), ema.average["net.weight"].clone()
+    trained, average = net.weight.detach().clone(), ema.average["net.weight"].clone()
     with ema.swapped():
         assert torch.equal(net.weight, average)
-    assert torch.equal(net.weight, own) and torch.equal(ema.average["net.weight"], average)
+    assert torch.equal(net.weight, trained) and torch.equal(ema.average["net.weight"], average)
 
 
 def test_the_state_of_other_parameters_is_rejected():

@@ -1,4 +1,4 @@
-"""Diffusion training in bfloat16 in one process: which weights are cast, and that this changes no number."""
+"""Diffusion training in bfloat16 in one process: casting the frozen weights does not change the results."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def settings(tmp_path_factory) -> DiffusionTraining:
     )
 
 
-def test_casting_frozen_matrices_to_bfloat16_changes_no_number(settings, tmp_path, monkeypatch):
+def test_casting_frozen_matrices_to_bfloat16_does_not_change_the_lora(settings, tmp_path, monkeypatch):
     cast = read_lora(train(settings, tmp_path / "cast"))
     monkeypatch.setattr("cogvideox.training.diffusion.trainer.cast_frozen_weights", lambda model: None)
     full = read_lora(train(settings, tmp_path / "full"))
@@ -44,20 +44,22 @@ def test_only_frozen_matrices_are_cast(settings):
     assert {attention.qkv.bias.dtype, attention.norm_q.weight.dtype, attention.qkv.loras[0].down0.dtype} == {
         torch.float32
     }
-    everything, _ = build_transformer(replace(settings, lora=None), read_spec(settings.model))
-    cast_frozen_weights(everything)
-    assert {weight.dtype for weight in everything.parameters()} == {torch.float32}
+    trainable, _ = build_transformer(replace(settings, lora=None), read_spec(settings.model))
+    cast_frozen_weights(trainable)
+    assert {weight.dtype for weight in trainable.parameters()} == {torch.float32}
 
 
 def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
     """Under autocast the backward pass would keep bfloat16 copies of the weights, and cast in custom functions."""
-    forward, backward, on = [], [], lambda: torch.is_autocast_enabled("cpu")
+    forward, backward, enabled = [], [], lambda: torch.is_autocast_enabled("cpu")
 
-    def with_hooks(*given):
-        model, trainable = build_transformer(*given)
+    def with_hooks(*args):
+        model, trainable = build_transformer(*args)
         block = model.blocks[0]
-        block.register_forward_pre_hook(lambda module, args: forward.append(on()) if torch.is_grad_enabled() else None)
-        block.attention.qkv.loras[0].up0.register_hook(lambda grad: backward.append(on()))
+        block.register_forward_pre_hook(
+            lambda module, args: forward.append(enabled()) if torch.is_grad_enabled() else None
+        )
+        block.attention.qkv.loras[0].up0.register_hook(lambda grad: backward.append(enabled()))
         return model, trainable
 
     monkeypatch.setattr("cogvideox.training.diffusion.trainer.build_transformer", with_hooks)
@@ -66,7 +68,7 @@ def test_autocast_covers_the_forward_pass_only(settings, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_deterministic_steps(settings, tmp_path, monkeypatch, deterministic):
+def test_deterministic_kernels_are_enabled_during_the_run_only(settings, tmp_path, monkeypatch, deterministic):
     seen = []
     monkeypatch.setattr(
         "cogvideox.training.diffusion.trainer.accumulate_gradients",

@@ -23,25 +23,25 @@ from tests import tiny, tiny_runs
 H100 = hypothetical_gpu("H100", 80)
 
 
-def saved(network: torch.nn.Module, run) -> int:
+def saved_bytes(network: torch.nn.Module, run) -> int:
     """Return the bytes that autograd saves in a forward pass."""
-    own, found = {weight.untyped_storage()._cdata for weight in network.parameters()}, {}
+    weights, saved = {weight.untyped_storage()._cdata for weight in network.parameters()}, {}
 
     def save(tensor):
-        found[tensor.untyped_storage()._cdata] = tensor
+        saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     with saved_tensors_hooks(save, lambda tensor: tensor):
         out = run()
     del out
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in found.items() if key not in own)
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
 
 
-def test_activations_of_a_packed_row():
+def test_activation_bytes_of_a_packed_row():
     config = replace(tiny.transformer("5b"), num_layers=5)
     row, model = [BatchShape(1, 3, 4, 6, 12), BatchShape(1, 3, 4, 6, 12)], Transformer(config)
     latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
-    measured = saved(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
+    measured = saved_bytes(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
     expected = {mode: _transformer_activations(config, row, "float32", mode) for mode in ("none", "selective", "full")}
     assert expected["none"] == pytest.approx(measured, rel=0.15)
     assert expected["full"] < expected["selective"] < 0.6 * expected["none"]
@@ -49,14 +49,14 @@ def test_activations_of_a_packed_row():
 
 
 @pytest.mark.parametrize("whole_clips", [False, True])
-def test_activations_of_a_vae(whole_clips):
+def test_activation_bytes_of_a_vae(whole_clips):
     settings = replace(tiny_runs.vae_run(), whole_clips=whole_clips)
     vae, shape = CausalVAE(settings.model), (settings.clips.num_frames, settings.clips.height, settings.clips.width)
     noise = torch.randn(1, 4, 2, 2, 2)
-    measured = saved(vae, lambda: reconstruct(vae, torch.randn(1, 3, *shape), noise))
-    found = estimate(settings, None)
-    assert found.memory["activations"] == pytest.approx(settings.run.batch_size * measured, rel=0.15)
-    assert found.parameters == sum(weight.numel() for weight in vae.parameters())
+    measured = saved_bytes(vae, lambda: reconstruct(vae, torch.randn(1, 3, *shape), noise))
+    resources = estimate(settings, None)
+    assert resources.memory["activations"] == pytest.approx(settings.run.batch_size * measured, rel=0.15)
+    assert resources.parameters == sum(weight.numel() for weight in vae.parameters())
 
 
 @pytest.mark.parametrize("name", ["toybox-lora", "toybox-sft", "toybox-pretrain-256"])
@@ -65,25 +65,26 @@ def test_weights_and_optimizer_state_are_those_of_the_run(name):
 
     settings = RECIPES[name]()
     model, trainable = build_transformer(settings, read_spec("toybox"))
-    found = estimate(settings, None)
+    resources = estimate(settings, None)
     trained = list(trainable.parameters())
     factors = sum(weight.numel() for weight in trained) if settings.lora else 0
-    assert found.parameters + factors == sum(weight.numel() for weight in model.parameters())
-    assert found.trained == sum(weight.numel() for weight in trained)
-    one = build_optimizer([trainable], settings.optim)
+    assert resources.parameters + factors == sum(weight.numel() for weight in model.parameters())
+    assert resources.trained == sum(weight.numel() for weight in trained)
+    optimizer = build_optimizer([trainable], settings.optim)
     for weight in trained:
         weight.grad = torch.zeros_like(weight)
-    one.step()
-    states = [state for part in getattr(one, "optimizers", [one]) for state in part.state.values()]
+    optimizer.step()
+    members = getattr(optimizer, "optimizers", [optimizer])
+    states = [state for member in members for state in member.state.values()]
     moments = sum(value.nbytes for state in states for value in state.values() if value.ndim > 0)
-    assert found.memory["optimizer"] == moments
-    assert found.memory["gradients"] == found.memory["EMA"] == sum(weight.nbytes for weight in trained)
+    assert resources.memory["optimizer"] == moments
+    assert resources.memory["gradients"] == resources.memory["EMA"] == sum(weight.nbytes for weight in trained)
 
 
-def test_a_lora_of_an_official_model():
-    found = estimate(RECIPES["lora"](), H100)
-    assert found.parameters == 5_570_283_072 and found.trained == 42 * 4 * 64 * (3072 + 3072)
-    lines = format_estimate(found, 1_000, H100, 1)
+def test_estimate_of_a_lora_of_an_official_model():
+    resources = estimate(RECIPES["lora"](), H100)
+    assert resources.parameters == 5_570_283_072 and resources.trained == 42 * 4 * 64 * (3072 + 3072)
+    lines = format_estimate(resources, 1_000, H100, 1)
     assert "72,000 tokens in 4 rows of 18,000" in lines[0]
     assert "66,060,288 of them trained" in lines[1]
     assert lines[2].endswith("85.2 GB free") and lines[3].endswith("on H100")
@@ -91,16 +92,16 @@ def test_a_lora_of_an_official_model():
 
 def test_learned_positions_determine_the_clip_size():
     settings = replace(RECIPES["lora"](), model="cogvideox-5b-i2v")
-    area = replace(settings.target, height=None, width=None, max_area=480 * 720)
-    found = estimate(replace(settings, target=area), None)
-    assert found.memory == estimate(settings, None).memory and "345,600 pixels" in found.step
+    target = replace(settings.target, height=None, width=None, max_area=480 * 720)
+    resources = estimate(replace(settings, target=target), None)
+    assert resources.memory == estimate(settings, None).memory and "345,600 pixels" in resources.step
 
 
 def test_the_clip_format_of_a_store_takes_precedence(tmp_path):
     """`settings.target` is for folders that are not encoded yet."""
     settings = RECIPES["toybox-sft"]()
-    of_store = replace(settings.target, num_frames=17, height=96, width=64)
-    store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, of_store)
+    store_format = replace(settings.target, num_frames=17, height=96, width=64)
+    store = StoreSettings("toybox", "v", "t", 16, 1.0, 8, 32, 128, store_format)
     write_index(tmp_path / "store" / INDEX, store, [])
     (tmp_path / "videos").mkdir()
     for names, expected in (
@@ -123,7 +124,7 @@ def test_several_processes_share_memory_and_time():
     assert "for each of 8 processes" in format_estimate(eight, 10, H100, 8)[2]
 
 
-def test_unknown_models_and_hardware():
+def test_unknown_models_or_hardware_have_no_estimate():
     settings = RECIPES["sft"]()
     assert estimate(replace(settings, model="my/other-model"), H100) is None
     assert format_estimate(None, 10, H100, 1) == [
@@ -135,6 +136,6 @@ def test_unknown_models_and_hardware():
 
 
 def test_lora_training_of_the_5b_model_fits_in_24_gb():
-    found = estimate(RECIPES["lora"](), H100)
-    assert found.memory["weights"] == pytest.approx(2 * found.parameters + 6 * found.trained, rel=0.05)
-    assert sum(found.memory.values()) < 22e9
+    resources = estimate(RECIPES["lora"](), H100)
+    assert resources.memory["weights"] == pytest.approx(2 * resources.parameters + 6 * resources.trained, rel=0.05)
+    assert sum(resources.memory.values()) < 22e9

@@ -18,12 +18,12 @@ def test_batches_may_span_epochs():
 
 
 def test_random_numbers_depend_on_purpose_seed_and_step_alone():
-    def draw(purpose: str, seed: int, step: int) -> tuple[float, float]:
+    def sample(purpose: str, seed: int, step: int) -> tuple[float, float]:
         return (
             torch.rand((), generator=torch_generator(purpose, seed, step)).item(),
             numpy_generator(purpose, seed, step).random(),
         )
 
-    assert draw("noise", 1, 2) == draw("noise", 1, 2)
-    different = [draw("noise", 1, 2), draw("noise", 2, 1), draw("noise", 1, 3), draw("posterior", 1, 2)]
+    assert sample("noise", 1, 2) == sample("noise", 1, 2)
+    different = [sample("noise", 1, 2), sample("noise", 2, 1), sample("noise", 1, 3), sample("posterior", 1, 2)]
     assert len(set(different)) == 4

@@ -1,4 +1,4 @@
-"""Run management: the lock, the steps that are left, intervals, and early stops."""
+"""Run management: lock, resuming, intervals, and early stops."""
 
 from dataclasses import replace
 
@@ -41,14 +41,14 @@ def test_a_run_resumes_after_its_checkpoint(tmp_path):
     assert Checkpoints(tmp_path).latest() == 5
 
 
-def test_due(tmp_path):
+def test_actions_are_due_at_intervals_and_after_the_last_step(tmp_path):
     with training_run(SETTINGS, tmp_path) as run:
         run.restore({"net": nn.Linear(2, 2)}, lambda done: 0)
         due = [[run.due(2), run.due(0), run.due(2, at_end=False)] for _ in run.steps(run.prefetch(torch.tensor))]
     assert due == [[False] * 3, [True, False, True], [False] * 3, [True, False, True], [True, True, False]]
 
 
-def test_a_stop_saves_is_reported_and_leaves_the_block(tmp_path, capsys):
+def test_an_early_stop_saves_a_checkpoint_and_is_reported(tmp_path, capsys):
     with training_run(SETTINGS, tmp_path, max_seconds=0.0) as run:
         run.restore({"net": nn.Linear(2, 2)}, lambda done: 0)
         for _ in run.steps(run.prefetch(torch.tensor)):

@@ -25,7 +25,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """With a VAE whose latents are larger than their spread, as after training."""
+    """A model with a VAE whose latents are larger than their standard deviation, as after training."""
     bundle = tiny.model("5b")
     with torch.no_grad():
         out = bundle.vae.encoder.conv_out
@@ -37,12 +37,12 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Four videos, each of a different still pattern, with the same caption."""
-    at, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
     for i in range(4):
         pattern = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        Video(pattern[None].repeat(5, 0), fps=8.0).save(at / f"{i}.mp4")
-        (at / f"{i}.txt").write_text("a red ball")
-    return at
+        Video(pattern[None].repeat(5, 0), fps=8.0).save(folder / f"{i}.mp4")
+        (folder / f"{i}.txt").write_text("a red ball")
+    return folder
 
 
 def config(model, clips, **changes) -> DiffusionTraining:
@@ -79,10 +79,10 @@ def test_a_text_to_video_model_is_trained_for_image_to_video(model, clips, tmp_p
     assert after.vae.config == before.vae.config
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert any("validation/loss" in line for line in lines)
-    picture = np.zeros((32, 32, 3), np.uint8)
+    image = np.zeros((32, 32, 3), np.uint8)
     size = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
-    assert CogVideoX.from_pretrained(finished).generate("a ball", image=picture, seed=0, **size).frames.shape[0] == 5
-    # It can be trained further; add_image has no effect then.
+    assert CogVideoX.from_pretrained(finished).generate("a ball", image=image, seed=0, **size).frames.shape[0] == 5
+    # Training can continue from the exported model; add_image then has no effect.
     again = model_folder.load(train(config(finished, clips), tmp_path / "again"))
     assert again.transformer.config == after.transformer.config
 
@@ -92,12 +92,13 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(clips, tmp_path,
     """For a model with temporal patches and `ofs`."""
     model = tiny.write(tmp_path / "model", "1.5-5b-i2v")
     settings = config(model, clips, lora=lora, add_image=False, validation=str(clips))
-    whole = train(settings, tmp_path / "whole")
-    assert train(settings, tmp_path / "pieces", resume=True, max_seconds=0.0) is None
-    again = train(settings, tmp_path / "pieces", resume=True)
+    uninterrupted = train(settings, tmp_path / "uninterrupted")
+    assert train(settings, tmp_path / "resumed", resume=True, max_seconds=0.0) is None
+    resumed = train(settings, tmp_path / "resumed", resume=True)
     if lora is None:
-        whole, again = (at / "transformer/diffusion_pytorch_model.safetensors" for at in (whole, again))
-    assert whole.read_bytes() == again.read_bytes()
+        weights = "transformer/diffusion_pytorch_model.safetensors"
+        uninterrupted, resumed = uninterrupted / weights, resumed / weights
+    assert uninterrupted.read_bytes() == resumed.read_bytes()
 
 
 def test_the_model_learns_to_use_the_image(model, clips, tmp_path, monkeypatch):
@@ -106,8 +107,8 @@ def test_the_model_learns_to_use_the_image(model, clips, tmp_path, monkeypatch):
     settings = config(model, clips.name, text_dropout=0.0, image_dropout=0.0, row_tokens=96)
     settings = replace(settings, run=replace(settings.run, num_steps=150, log_interval=25, save_interval=0))
     network = model_folder.load(train(settings, tmp_path / "run")).transformer
-    (at,) = (tmp_path / "run/stores").iterdir()
-    samples = list(LatentStore(at))
+    (store,) = (tmp_path / "run/stores").iterdir()
+    samples = list(LatentStore(store))
     clean = torch.stack([sample.mean.float() * 0.7 for sample in samples])
     images = torch.stack([pad_image_latents(sample.image_mean[:, :1].float() * 0.7, 2) for sample in samples])
     texts = torch.stack([sample.text.float() for sample in samples])
@@ -133,7 +134,7 @@ def test_invalid_input_is_rejected(model, clips, tmp_path):
         train(config(model, clips, samples=prompts), tmp_path / "a")
     with pytest.raises(UserError, match=r"gone\.png does not exist"):
         train(config(model, clips, samples=replace(prompts, images=("gone.png",))), tmp_path / "b")
-    (tmp_path / "text.png").write_text("a picture of a ball")
+    (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(UserError, match=r"text\.png: it is damaged or not an image"):
         train(config(model, clips, samples=replace(prompts, images=(str(tmp_path / "text.png"),))), tmp_path / "b")
     assert not (tmp_path / "b").exists()  # rejected before clips are encoded

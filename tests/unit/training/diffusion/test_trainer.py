@@ -84,14 +84,14 @@ def test_fine_tuning_changes_all_weights_and_exports_a_model(model, clips, tmp_p
     }
     assert all(changed.values())
     assert all(torch.equal(a, b) for a, b in zip(before.vae.state_dict().values(), after.vae.state_dict().values()))
-    assert after.settings.provenance["num_samples_seen"] == str(_seen(tmp_path / "run"))
+    assert after.settings.provenance["num_samples_seen"] == str(_num_samples_seen(tmp_path / "run"))
     assert (tmp_path / "run/samples/step-00000003.png").exists()
     lines = metrics(tmp_path / "run")
     assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
     assert any("validation/loss" in line for line in lines)
 
 
-def _seen(out) -> int:
+def _num_samples_seen(out) -> int:
     state = json.loads(next((out / "checkpoints").glob("step-*3/state.json")).read_text())
     pairs = dict(dict(state["parts"]["data"]["dict"])["seen"]["dict"])
     return sum(pairs.values())
@@ -128,7 +128,7 @@ def test_dropped_captions_are_the_null_text(model, store, tmp_path, chosen, expe
     assert null_text.any() == (expected == "empty")
 
 
-def test_lora_training_changes_the_lora_alone(model, store, tmp_path):
+def test_lora_training_changes_only_the_lora(model, store, tmp_path):
     file = train(config(model, store, lora=LoRASettings(rank=2, trigger="sks")), tmp_path / "run")
     lora = read_lora(file)
     assert lora.trigger == "sks" and {factors.rank for factors in lora.layers.values()} == {2}
@@ -159,9 +159,9 @@ def test_the_filter_policy_selects_clips_by_step(model, store, tmp_path):
 def test_a_resumed_lora_run_is_bit_identical_to_an_uninterrupted_one(model, store, tmp_path):
     """For training of all weights see `tests/laws/test_resume.py`."""
     settings = config(model, store, lora=LoRASettings(rank=2))
-    whole, pieces = train(settings, tmp_path / "whole"), tmp_path / "pieces"
-    assert [train(settings, pieces, resume=True, max_seconds=0.0) for _ in range(2)] == [None, None]
-    assert train(settings, pieces, resume=True).read_bytes() == whole.read_bytes()
+    uninterrupted, out = train(settings, tmp_path / "uninterrupted"), tmp_path / "resumed"
+    assert [train(settings, out, resume=True, max_seconds=0.0) for _ in range(2)] == [None, None]
+    assert train(settings, out, resume=True).read_bytes() == uninterrupted.read_bytes()
 
 
 def test_invalid_input_is_rejected(model, store, tmp_path):

@@ -32,6 +32,6 @@ def test_the_time_limit_allows_for_the_longest_step(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     preemption = PreemptionHandler(max_seconds=10.0)
-    for time, stops in ((1, False), (4, False), (5, False), (7, False), (7.5, True)):
-        now[0] = time
-        assert (preemption.stop_reason() is not None) == stops, time
+    for seconds, stops in ((1, False), (4, False), (5, False), (7, False), (7.5, True)):
+        now[0] = seconds
+        assert (preemption.stop_reason() is not None) == stops, seconds

@@ -8,14 +8,14 @@ import pytest
 from cogvideox.errors import UserError
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 
-HOLDS = """
+HOLD_LOCK = """
 import sys
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 with run_lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
-FORKS = """
+FORK_WORKER = """
 import os, sys, time
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 with run_lock(sys.argv[1]):
@@ -28,8 +28,8 @@ with run_lock(sys.argv[1]):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process in a run's folder."""
-    command = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
+    """Another process that holds the lock of a run's folder."""
+    command = [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -37,7 +37,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, holder):
+def test_a_folder_in_use_by_another_process_is_rejected(tmp_path, holder):
     with (
         pytest.raises(UserError, match=f"in use by process {holder.pid} on .*: wait .* --out"),
         run_lock(tmp_path / "run"),
@@ -48,7 +48,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, holder):
         assert (tmp_path / "run/.lock").exists()
 
 
-def test_a_killed_process_holds_nothing(tmp_path, holder):
+def test_the_lock_of_a_killed_process_is_released(tmp_path, holder):
     holder.kill()
     holder.wait()
     with run_lock(tmp_path / "run"):
@@ -58,7 +58,7 @@ def test_a_killed_process_holds_nothing(tmp_path, holder):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_workers_of_a_killed_process_do_not_hold_the_lock(tmp_path):
-    command = [sys.executable, "-c", FORKS, str(tmp_path / "run")]
+    command = [sys.executable, "-c", FORK_WORKER, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
@@ -76,7 +76,7 @@ def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match=r"cannot write .*run: part of its path is a file"),
@@ -86,13 +86,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 
 def test_symbolic_links_are_not_followed(tmp_path):
-    """Neither is the target of a link written to, nor is a link removed that the user made."""
-    (mine := tmp_path / "mine").write_text("mine")
+    """The target of a link is not written to, and a link of the user is not removed."""
+    (file := tmp_path / "file").write_text("text")
     (run := tmp_path / "run").mkdir()
-    (run / ".lock-holder").symlink_to(mine)
+    (run / ".lock-holder").symlink_to(file)
     with run_lock(run):
         assert not (run / ".lock-holder").is_symlink()
-    for target in (mine, tmp_path / "nothing"):
+    for target in (file, tmp_path / "nothing"):
         (run / ".lock").symlink_to(target)
         with (
             pytest.raises(UserError, match=r"\.lock is a symbolic link, which is not followed: remove it"),
@@ -100,7 +100,7 @@ def test_symbolic_links_are_not_followed(tmp_path):
         ):
             pass
         (run / ".lock").unlink()
-    assert mine.read_text() == "mine" and sorted(tmp_path.iterdir()) == [mine, run]
+    assert file.read_text() == "text" and sorted(tmp_path.iterdir()) == [file, run]
 
 
 def test_an_error_in_the_block_is_not_changed(tmp_path):

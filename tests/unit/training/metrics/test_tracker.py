@@ -21,8 +21,8 @@ def test_means_are_written_at_every_interval_and_after_the_last_step(tmp_path, c
     assert [(line["step"], line["loss"]) for line in lines(tracker)] == [(2, 1.5), (4, 3.5), (5, 5.0)]
     samples = [line["samples_per_second"] * line["ms_per_step"] / 1000 for line in lines(tracker)]
     assert samples == pytest.approx([12, 28, 40], rel=1e-5)  # the steps of an interval may have different batch sizes
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3 and said[0].startswith("step 2/5 | loss 1.5 | lr 0.5 | ")
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 3 and printed[0].startswith("step 2/5 | loss 1.5 | lr 0.5 | ")
     assert [line["samples"] for line in lines(tracker)] == [24, 80, 120]
     assert not any({"tokens_per_second", "mfu"} & line.keys() for line in lines(tracker))
 
@@ -52,16 +52,16 @@ def test_a_resumed_run_drops_repeated_steps_and_incomplete_lines(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines(resumed)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
-@pytest.mark.parametrize("name", ["mine.jsonl", "nothing.jsonl"])
-def test_a_symbolic_link_is_replaced_and_its_target_left_alone(tmp_path, name):
-    (tmp_path / "mine.jsonl").write_text("mine")
+@pytest.mark.parametrize("name", ["existing.jsonl", "missing.jsonl"])
+def test_a_symbolic_link_is_replaced_and_its_target_unchanged(tmp_path, name):
+    (tmp_path / "existing.jsonl").write_text("text")
     (tmp_path / "run").mkdir()
     (tmp_path / "run/metrics.jsonl").symlink_to(tmp_path / name)
     tracker = Tracker(tmp_path / "run", num_steps=9, interval=1)
     tracker.step(1, {"loss": 1.0}, StepWork(1))
     tracker.close()
-    assert len(lines(tracker)) == 1 and (tmp_path / "mine.jsonl").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.jsonl", "run"]
+    assert len(lines(tracker)) == 1 and (tmp_path / "existing.jsonl").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["existing.jsonl", "run"]
 
 
 def test_a_nonfinite_loss_raises(tmp_path):
@@ -87,14 +87,14 @@ def test_a_full_disk_is_reported(tmp_path):
         tracker._file.close()
 
 
-def test_heartbeat():
-    of_a_vae = {"loss": 0.41234, "lr": 1e-3, "samples": 7680, "ms_per_step": 500.0, "samples_per_second": 64.0}
+def test_heartbeat_lines_of_vae_and_diffusion_training():
+    vae = {"loss": 0.41234, "lr": 1e-3, "samples": 7680, "ms_per_step": 500.0, "samples_per_second": 64.0}
     assert (
-        heartbeat_line(120, 10_000, of_a_vae)
+        heartbeat_line(120, 10_000, vae)
         == "step   120/10000 | loss 0.4123 | lr 0.001 | 500 ms/step | 7,680 clips | 64.0/s | ETA 82 min"
     )
-    of_a_stage = of_a_vae | {"grad_norm": 0.5, "tokens_per_second": 5432.1, "useful": 0.997, "mfu": 0.381, "loss_3": 1}
-    assert heartbeat_line(9_999, 10_000, of_a_stage) == (
+    diffusion = vae | {"grad_norm": 0.5, "tokens_per_second": 5432.1, "useful": 0.997, "mfu": 0.381, "loss_3": 1}
+    assert heartbeat_line(9_999, 10_000, diffusion) == (
         "step  9999/10000 | loss 0.4123 | lr 0.001 | grad 0.5 | 500 ms/step | 7,680 clips | 64.0/s | 5,432 tokens/s"
         " | 99.7% useful | MFU 38.1% | ETA 0 s"
     )
@@ -103,5 +103,5 @@ def test_heartbeat():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (3600.0, "60 min"), (11e3, "3 h 03 min")]
 )
-def test_duration(seconds, text):
+def test_format_duration(seconds, text):
     assert format_duration(seconds) == text

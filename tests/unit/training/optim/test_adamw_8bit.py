@@ -58,23 +58,23 @@ def test_an_8bit_state_is_rejected_by_a_float32_optimizer():
 @pytest.mark.slow  # compiles the optimizer
 def test_8bit_moments_train_like_float32_take_a_quarter_and_resume_bit_exactly(tmp_path: Path):
     pytest.importorskip("torchao")
-    exact, exactly = build(FLOAT)
-    steps(exact, exactly, FLOAT, range(4))
+    exact_net, exact_optimizer = build(FLOAT)
+    steps(exact_net, exact_optimizer, FLOAT, range(4))
     net, optimizer = build(EIGHT)
     start = net.weight.detach().clone()
     steps(net, optimizer, EIGHT, range(2))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(2, {"model": net, "optimizer": optimizer})
     steps(net, optimizer, EIGHT, range(2, 4))
-    moved, off = (exact.weight - start).norm(), (net.weight - exact.weight).norm()
-    assert off < 0.1 * moved
+    change, error = (exact_net.weight - start).norm(), (net.weight - exact_net.weight).norm()
+    assert error < 0.1 * change
     size = (tmp_path / "checkpoints/step-00000002/tensors.safetensors").stat().st_size
     assert size < 64 * 64 * (4 + 2 * 1.1) + 6000
 
-    again, resumed = build(EIGHT)
-    assert checkpoints.load({"model": again, "optimizer": resumed}) == 2
-    steps(again, resumed, EIGHT, range(2, 4))
-    assert torch.equal(again.weight, net.weight)
-    for ours, theirs in ((build(FLOAT)[1], optimizer), (build(EIGHT)[1], exactly)):
+    resumed_net, resumed_optimizer = build(EIGHT)
+    assert checkpoints.load({"model": resumed_net, "optimizer": resumed_optimizer}) == 2
+    steps(resumed_net, resumed_optimizer, EIGHT, range(2, 4))
+    assert torch.equal(resumed_net.weight, net.weight)
+    for target, source in ((build(FLOAT)[1], optimizer), (build(EIGHT)[1], exact_optimizer)):
         with pytest.raises(ValueError, match=r"resume with optim\.moments="):
-            ours.load_state_dict(theirs.state_dict())
+            target.load_state_dict(source.state_dict())

@@ -20,10 +20,10 @@ def test_weight_decay_applies_to_matrices_that_multiply_activations():
     shared = nn.Linear(4, 4)
     net = nn.ModuleDict({"embed": nn.Embedding(5, 4), "a": shared, "b": shared, "norm": nn.LayerNorm(4)})
     frozen = nn.Linear(4, 4).requires_grad_(False)
-    decayed, rest = param_groups([net, frozen], 0.1)
-    assert decayed["weight_decay"] == 0.1 and rest["weight_decay"] == 0.0
+    decayed, undecayed = param_groups([net, frozen], 0.1)
+    assert decayed["weight_decay"] == 0.1 and undecayed["weight_decay"] == 0.0
     assert [id(p) for p in decayed["params"]] == [id(shared.weight)]
-    assert {id(p) for p in rest["params"]} == {
+    assert {id(p) for p in undecayed["params"]} == {
         id(net["embed"].weight), id(shared.bias), id(net["norm"].weight), id(net["norm"].bias)
     }  # fmt: skip
 
@@ -49,26 +49,29 @@ def test_orthogonalize_gives_nearly_orthogonal_matrices():
 def test_muon_updates_a_fused_qkv_weight_like_three_separate_weights():
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(2, 3, 8, 8, generator=generator)
-    joint, apart = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
-    optimizers = Muon([{"params": [joint], "parts": 3}], lr=0.1), Muon([{"params": apart}], lr=0.1)
+    fused, separate = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
+    optimizers = Muon([{"params": [fused], "parts": 3}], lr=0.1), Muon([{"params": separate}], lr=0.1)
     for gradient in gradients:
-        joint.grad = gradient.flatten(0, 1)
-        for weight, own in zip(apart, gradient, strict=True):
-            weight.grad = own
-        for one in optimizers:
-            one.step()
-    torch.testing.assert_close(joint, torch.cat(apart))
+        fused.grad = gradient.flatten(0, 1)
+        for weight, part in zip(separate, gradient, strict=True):
+            weight.grad = part
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(fused, torch.cat(separate))
     # The update size matches AdamW's: an RMS of about 0.2 of the learning rate, in two steps.
-    assert joint.square().mean().sqrt().item() == pytest.approx(0.04, rel=0.3)
+    assert fused.square().mean().sqrt().item() == pytest.approx(0.04, rel=0.3)
 
 
-def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(tmp_path):
+def test_muon_trains_the_matrices_of_the_blocks_and_adamw_all_other_weights(tmp_path):
     model = build_model(tiny_runs.toybox_run(tmp_path))
-    both = build_optimizer([model], OptimSettings(name="muon"))
-    muon, adam = ({id(weight) for group in one.param_groups for weight in group["params"]} for one in both.optimizers)
+    combined = build_optimizer([model], OptimSettings(name="muon"))
+    muon, adam = (
+        {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        for optimizer in combined.optimizers
+    )
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}
     assert muon | adam == set(trainable.values()) and not muon & adam
-    inside = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
-    assert inside == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
+    muon_names = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
+    assert muon_names == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
     with pytest.raises(UserError, match="use adamw"):
         build_optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))
