@@ -1,9 +1,9 @@
 """Shared code of the benchmarks: interleaved timing, peak memory, the environment, and the JSON report.
 
-A report is `{"benchmark", "environment", "what", "rows"}`. A row is one task, done in several ways (implementations)
+A report is `{"benchmark", "environment", "what", "rows"}`. A row compares several ways (implementations) of one task
 with equal weights and inputs: `{"task", "reference", "ways": {name: {"seconds", "median", "ratio", "error", ...}}}`.
-The ratio is the reference's median divided by that of the way, so above 1 is faster. The error is the largest
-difference from the reference's result, divided by the result's largest value; a benchmark stops if it is too large.
+The ratio is the median of the reference divided by the median of the way, so above 1 is faster. The error is the
+maximum difference from the result of the reference, divided by its maximum value; a benchmark fails if it is too large.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))  # a checkout that is not installed
+sys.path.append(str(ROOT))  # for a checkout that is not installed
 
 EXACT = 1e-5  # largest relative error in float32
 LIBRARIES = ("cogvideox", "diffusers", "transformers", "numpy", "triton", "torchao")
@@ -41,16 +41,16 @@ Preset = TypeVar("Preset")
 
 
 def option_parser(doc: str, name: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
-    """Options shared by all benchmarks."""
+    """Return a parser with the options shared by all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / f"build/benchmarks/{name}.json", help="the report")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"timings of each way ({rounds})")
+    parser.add_argument("--out", type=Path, default=ROOT / f"build/benchmarks/{name}.json", help="path of the report")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of timings per way ({rounds})")
     parser.add_argument(
         "--seconds", type=float, default=seconds, help=f"no new round after this time, but at least 3 ({seconds:g})"
     )
-    parser.add_argument("--threads", type=int, help="default: torch's own")
+    parser.add_argument("--threads", type=int, help="number of CPU threads (default: torch's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and inputs")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to check that it runs")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, for a smoke test")
     return parser
 
 
@@ -64,7 +64,7 @@ def apply_options(options: argparse.Namespace) -> None:
 def parse_options(
     parser: argparse.ArgumentParser, presets: Mapping[str, Preset], tiny: Mapping[str, Preset]
 ) -> tuple[argparse.Namespace, Mapping[str, Preset]]:
-    """Parse and apply the options; returns them and the selected presets."""
+    """Parse and apply the options. Return them and the selected presets."""
     parser.add_argument("--preset", nargs="+", choices=presets, default=list(presets), help="default: all")
     options = parser.parse_args()
     apply_options(options)
@@ -80,9 +80,9 @@ def interleave(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time all ways once per round, one after the other; returns the seconds of each way in each round.
+    """Time all ways once per round, one after the other. Return the seconds of each way in each round.
 
-    No round starts after `seconds`, but there are at least three.
+    No new round starts after `seconds`, but at least three rounds are run.
     """
     for _ in range(warmup):
         for way in ways.values():
@@ -102,9 +102,9 @@ def interleave(
 
 
 def cpu_clock() -> float:
-    """CPU time on one thread without a GPU, which other programs disturb less; wall-clock time otherwise."""
-    is_single = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return time.process_time() if is_single else time.perf_counter()
+    """Return CPU time, which other programs disturb less, with one thread and no GPU; otherwise wall-clock time."""
+    is_single_threaded = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if is_single_threaded else time.perf_counter()
 
 
 def synchronize(device: str) -> None:
@@ -113,21 +113,21 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def make_row(task: str, times: Mapping[str, list[float]], **facts: Mapping[str, Any]) -> Report:
-    """Make a row of the report; the first way is the reference. `facts` are further columns, each a dict by way."""
+def make_row(task: str, times: Mapping[str, list[float]], **columns: Mapping[str, Any]) -> Report:
+    """Make a row of the report; the first way is the reference. `columns` are additional values, as a dict by way."""
     reference = next(iter(times))
-    base = statistics.median(times[reference])
+    reference_median = statistics.median(times[reference])
     ways: dict[str, Any] = {}
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        ways[name] = {"median": median, "min": min(seconds), "ratio": base / median}
-        ways[name] |= {fact: by_way[name] for fact, by_way in facts.items() if name in by_way}
+        ways[name] = {"median": median, "min": min(seconds), "ratio": reference_median / median}
+        ways[name] |= {column: by_way[name] for column, by_way in columns.items() if name in by_way}
         ways[name] |= {"seconds": seconds}
     return {"task": task, "reference": reference, "ways": ways}
 
 
 def check_equal(task: str, results: Mapping[str, Tensor], tolerance: float = EXACT) -> dict[str, float]:
-    """The error of each result relative to the first.
+    """Return the error of each result relative to the first.
 
     Raises:
         SystemExit: an error exceeds the tolerance, so timings cannot be compared.
@@ -141,23 +141,23 @@ def check_equal(task: str, results: Mapping[str, Tensor], tolerance: float = EXA
 
 
 def relative_error(result: Tensor, reference: Tensor) -> float:
-    """The largest difference divided by the largest value."""
+    """Return the maximum difference divided by the maximum value of the reference."""
     if result.shape != reference.shape:
         raise SystemExit(f"a result has shape {list(result.shape)}, but the reference has {list(reference.shape)}")
     return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
 def psnr(frames: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """PSNR in dB of frames in 0..1."""
+    """Return the PSNR in dB of frames in 0..1."""
     error = float(np.mean((frames.astype(np.float64) - reference) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
-    """Peak memory of a call, beyond what was allocated before it.
+    """Measure the peak memory of a call, in addition to the memory allocated before it.
 
-    On a CPU this is the resident size (Linux only); from here on allocations above 64 KiB are returned to the system
-    when they are freed, which slows everything down, so measure times first.
+    On CPUs this is the resident set size (Linux only). It makes the allocator return freed allocations above 64 KiB to
+    the system from then on, which slows everything down, so measure times first.
     """
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -174,28 +174,28 @@ def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
     return resident_bytes("VmHWM") - before
 
 
-def add_peaks(one: Report, ways: Ways) -> None:
+def add_peaks(row: Report, ways: Ways) -> None:
     """Add the peak memory of each way to its row."""
-    for who, way in ways.items():
-        one["ways"][who]["peak_extra_bytes"] = peak_extra_bytes(way)
+    for name, way in ways.items():
+        row["ways"][name]["peak_extra_bytes"] = peak_extra_bytes(way)
 
 
 def reset_peak() -> None:
-    """Reset the peak resident size of this process."""
+    """Reset the peak resident set size of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def resident_bytes(what: str) -> int:
-    """The resident size of this process in bytes (Linux): VmRSS is the current size, VmHWM the peak."""
+def resident_bytes(field: str) -> int:
+    """Return the resident set size of this process in bytes (Linux): VmRSS is the current size, VmHWM the peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(what):
+        if line.startswith(field):
             return int(line.split()[1]) * 1024
-    raise OSError(f"{what} is not available on this system")
+    raise OSError(f"{field} is not available on this system")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Hardware and software versions of a benchmark run."""
-    found = {
+    """Return hardware and software versions, for the report."""
+    entries = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
@@ -209,18 +209,18 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         **{name: version for name in LIBRARIES if (version := _version(name))},
     }
     if device.startswith("cuda"):
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "gpu": gpu_state()}
-    return found
+        entries |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "gpu": gpu_state()}
+    return entries
 
 
 def gpu_state() -> dict[str, str]:
-    """Current clocks (MHz), power (W) and temperature from `nvidia-smi`; empty without it."""
+    """Return the current clocks (MHz), power (W) and temperature from `nvidia-smi`; empty without it."""
     output = _output("nvidia-smi", f"--query-gpu={','.join(SMI)}", "--format=csv,noheader,nounits")
     return dict(zip(SMI, (value.strip() for value in output.splitlines()[0].split(",")))) if output else {}
 
 
 def cpu_name() -> str:
-    """The name of the CPU."""
+    """Return the name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -230,41 +230,41 @@ def write_report(name: str, what: Mapping[str, Any], rows: list[Report], out: Pa
     """Write and print the report."""
     report = {"benchmark": name, "environment": environment(device), "what": dict(what), "rows": rows}
     write_json(out, report)
-    for one in rows:
-        print_row(one)
-    print(f"{out}")
+    for row in rows:
+        print_row(row)
+    print(out)
     return report
 
 
 def write_json(file: Path, content: object) -> None:
-    """Write JSON to a temporary file and rename it, so that an interruption leaves the earlier file."""
+    """Write JSON to a temporary file and rename it, so that an interruption keeps the old file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     partial.replace(file)
 
 
-def print_row(one: Report) -> None:
+def print_row(row: Report) -> None:
     """Print a row as text."""
-    print(one["task"])
-    for name, way in one["ways"].items():
+    print(row["task"])
+    for name, way in row["ways"].items():
         if "median" not in way:
             print(f"  {name:32} {way.get('failed', '')}")
             continue
         columns = (
             [f"{way['median']:10.4f} s", f"{way['ratio']:6.2f}x"] if "ratio" in way else [f"{way['median']:10.4f} s"]
         )
-        columns += [f"{fact} {_short(fact, value)}" for fact, value in way.items() if fact not in _SHOWN]
+        columns += [f"{column} {_format(column, value)}" for column, value in way.items() if column not in _TIMES]
         print(f"  {name:32} " + "  ".join(columns))
 
 
-_SHOWN = ("median", "min", "ratio", "seconds")
+_TIMES = ("median", "min", "ratio", "seconds")
 
 
-def _short(fact: str, value: object) -> str:
+def _format(column: str, value: object) -> str:
     if not isinstance(value, int | float):
         return str(value)
-    return f"{value / 2**20:.0f} MiB" if fact.endswith("bytes") else f"{value:.3g}"
+    return f"{value / 2**20:.0f} MiB" if column.endswith("bytes") else f"{value:.3g}"
 
 
 def _version(library: str) -> str | None:

@@ -1,9 +1,9 @@
-"""End-to-end generation with the shipped model, here and in diffusers, with the same weights, prompt and seed.
+"""End-to-end generation with the shipped model, in this package and diffusers, with the same weights, prompt and seed.
 
 python benchmarks/generation.py                 # under a minute on two cores
 
-`psnr_db` compares the frames of the two videos. "from nothing" runs `cogvideox generate` in a separate process, from
-the start of Python to the written MP4, and reports its peak memory.
+`psnr_db` compares the frames of the two videos. The row "command line" measures time and peak memory of a
+`cogvideox generate` process, from the start of Python to the written MP4.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ MIN_PSNR = 50.0
 Frames = NDArray[np.floating]
 
 
-def load_theirs(spec: ModelSpec) -> diffusers.CogVideoXPipeline:
+def load_diffusers(spec: ModelSpec) -> diffusers.CogVideoXPipeline:
     pipe = diffusers.CogVideoXPipeline.from_pretrained(spec.path)
     pipe.set_progress_bar_config(disable=True)
     scheduler = getattr(diffusers, SCHEDULERS[spec.settings.sampler])
@@ -35,7 +35,8 @@ def load_theirs(spec: ModelSpec) -> diffusers.CogVideoXPipeline:
     return pipe
 
 
-# The process prints its own peak: what the system reports for a child includes the parent's memory at the fork.
+# The process prints its own peak memory, because the value that the system reports to the parent includes the memory of
+# the parent at the fork.
 GENERATE = """
 import sys
 from common import resident_bytes
@@ -47,16 +48,16 @@ sys.exit(status)
 
 
 def run_command(prompt: str, seed: int, num_steps: int) -> dict[str, float]:
-    """Time and peak memory of one `cogvideox generate` process."""
+    """Measure time and peak memory of a `cogvideox generate` process."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--seed", str(seed), "--num-inference-steps", str(num_steps), "-o", str(Path(folder) / "video.mp4")]
         command = [sys.executable, "-c", GENERATE, prompt, *options]
         start = time.perf_counter()
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
         seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"cogvideox generate failed with status {done.returncode}: {done.stderr[-500:]}")
-    return {"seconds": seconds, "peak_bytes": int(done.stdout.splitlines()[-1])}
+    if process.returncode:
+        raise SystemExit(f"cogvideox generate failed with status {process.returncode}: {process.stderr[-500:]}")
+    return {"seconds": seconds, "peak_bytes": int(process.stdout.splitlines()[-1])}
 
 
 def main() -> None:
@@ -77,30 +78,30 @@ def main() -> None:
         "num_inference_steps": num_steps,
         "guidance_scale": settings.guidance_scale,
     }
-    ours, theirs = CogVideoX.from_pretrained(spec), load_theirs(spec)
+    cogvideox_pipe, diffusers_pipe = CogVideoX.from_pretrained(spec), load_diffusers(spec)
 
-    def make_ours() -> Frames:
-        return ours.generate(**values, seed=options.seed, output="float").frames
+    def generate() -> Frames:
+        return cogvideox_pipe.generate(**values, seed=options.seed, output="float").frames
 
-    def make_theirs() -> Frames:
-        seed = torch.Generator().manual_seed(options.seed)
-        return theirs(
+    def generate_with_diffusers() -> Frames:
+        return diffusers_pipe(
             **values,
             use_dynamic_cfg=settings.dynamic_guidance,
             max_sequence_length=settings.text_length,
-            generator=seed,
+            generator=torch.Generator().manual_seed(options.seed),
             output_type="np",
         ).frames[0]
 
-    similarity = psnr(make_ours(), make_theirs())
+    similarity = psnr(generate(), generate_with_diffusers())
     if similarity < MIN_PSNR:
         raise SystemExit(f"the PSNR of the two videos is {similarity:.1f} dB, less than {MIN_PSNR}")
-    times = interleave({"diffusers": make_theirs, "cogvideox": make_ours}, options.rounds, seconds=options.seconds)
+    ways = {"diffusers": generate_with_diffusers, "cogvideox": generate}
+    times = interleave(ways, options.rounds, seconds=options.seconds)
     size = f"{settings.num_frames}x{settings.height}x{settings.width}"
     task = f"generation, {spec.name}: {size}, {num_steps} steps"
     rows: list[Report] = [make_row(task, times, psnr_db={"cogvideox": similarity})]
     runs = [run_command(prompt, options.seed, num_steps) for _ in range(1 if options.tiny else 3)]
-    command_row = make_row(f"{task}, from nothing", {"cogvideox": [run["seconds"] for run in runs]})
+    command_row = make_row(f"{task}, command line", {"cogvideox": [run["seconds"] for run in runs]})
     command_row["ways"]["cogvideox"]["peak_bytes"] = int(max(run["peak_bytes"] for run in runs))
     rows.append(command_row)
     write_report("generation", {**values, "seed": options.seed, "weights": spec.name}, rows, options.out)

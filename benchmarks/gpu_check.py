@@ -1,19 +1,19 @@
-"""Everything worth knowing of one GPU in ten minutes: does the package run right on it, and how fast.
+"""Test and benchmark this package on one GPU in ten minutes.
 
 python benchmarks/gpu_check.py --out build/gpu                                  # the first run
-python benchmarks/gpu_check.py --out build/gpu --parts forward-2b generate-2b   # more, into the same report
-python benchmarks/gpu_check.py --device cpu --tiny --out build/gpu-tiny         # whether it runs at all
+python benchmarks/gpu_check.py --out build/gpu --parts forward-2b generate-2b   # more parts, in the same report
+python benchmarks/gpu_check.py --device cpu --tiny --out build/gpu-tiny         # a smoke test without a GPU
 
-It takes a checkout, PyTorch, and what this package needs to compute: numpy, einops, jaxtyping, safetensors, tokenizers,
-PyYAML, filelock, pyarrow and Pillow; pytest for the tests. Without diffusers, nothing is compared with it. Weights are
-random, made on the GPU from the official configurations: videos are meaningless, but time, memory and rounding are
-those of the real models. Each result is compared with float32: a way whose error is more than 1.1 times that of
-diffusers in bfloat16 counts as approximate.
+It needs a checkout, PyTorch, numpy, einops, jaxtyping, safetensors, tokenizers, PyYAML, filelock, pyarrow and Pillow,
+and pytest for the tests. Without diffusers, the comparisons with it are skipped. Weights are random, initialized on the
+GPU from the official configs: videos are meaningless, but time, memory and rounding are those of the real models. Each
+result is compared with float32: a way whose error is more than 1.1 times that of diffusers in bfloat16 counts as
+approximate.
 
-Every part runs in a process of its own, within its own time limit. What fails is recorded and ends nothing else. The
-results are one file, gpu-check.json, which grows with each part, and all output is in gpu-check.log. A part that the
-file has already is not run again unless `--parts` names it. Where the whole is interrupted, what the part under way had
-found stays in a file of its own, PART.json.
+Every part runs in a separate process with its own time limit. Failures are recorded, and the other parts still run.
+All results are in gpu-check.json, which is written after each part, and all output is in gpu-check.log. Parts that are
+already in the report are not run again unless `--parts` names them. After an interruption, the results of the
+unfinished part are in PART.json.
 """
 
 import argparse
@@ -32,35 +32,35 @@ from gpu_suite.options import Options
 from gpu_suite.parts import PARTS, run_part
 
 ROOT = Path(__file__).parent.parent
-RESERVE = 3.0  # seconds at the end
-# Imported once for all parts. They leave CUDA alone, which a process could not take over.
+RESERVE = 3.0  # seconds kept for writing the report
+# Imported once for all parts. They do not initialize CUDA, which forked processes could not use.
 PRELOADED = ["gpu_suite.models", "gpu_suite.packed", "gpu_suite.probes"]
 
 
 def main() -> int:
     options = _arguments().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part outlives this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running part, too
     if options.list:
         print("\n".join(f"{name:14} {part.limit:5.0f} s  {part.what}" for name, part in PARTS.items()))
         return 0
-    began, out = time.perf_counter(), options.out
+    start, out = time.perf_counter(), options.out
     out.mkdir(parents=True, exist_ok=True)
     report, log = out / "gpu-check.json", out / "gpu-check.log"
     results: dict[str, Any] = json.loads(report.read_text())["parts"] if report.is_file() else {}
     if not options.table:
         log.touch()
-        chosen = options.parts or [
+        names = options.parts or [
             name for name, part in PARTS.items() if part.first and results.get(name, {}).get("status") != "done"
         ]
         settings = Options(options.device, options.tiny, options.rounds, options.steps, options.seed, options.all_ways)
-        for name in chosen:
-            left = options.seconds - (time.perf_counter() - began) - RESERVE
+        for name in names:
+            left = options.seconds - (time.perf_counter() - start) - RESERVE
             limit = min(options.limit or PARTS[name].limit, left)
             results[name] = (
                 _run(name, settings, limit, out / f"{name}.json", log) if limit > 1 else {"status": "no time"}
             )
-            content = _report(options, results, time.perf_counter() - began)
-            partial = report.with_suffix(".partial")  # renamed, so that an interruption leaves the earlier report
+            content = _report(options, results, time.perf_counter() - start)
+            partial = report.with_suffix(".partial")  # renamed, so that an interruption keeps the old report
             partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             partial.replace(report)
     print(f"\n{_summary(results)}\n{report}")
@@ -68,11 +68,11 @@ def main() -> int:
 
 
 def _run(name: str, options: Options, limit: float, file: Path, log: Path) -> dict[str, Any]:
-    """Run a part in a process that is ended at the limit, and return its report."""
+    """Run a part in a process that is killed at the time limit, and return its report."""
     print(f"{name:14} ", end="", flush=True)
     with log.open("a") as lines:
         lines.write(f"\n== {name}: {PARTS[name].what}, at most {limit:.0f} s\n")
-    began = time.perf_counter()
+    start = time.perf_counter()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ["PYTHONPATH"] = f"{ROOT / 'benchmarks'}{os.pathsep}{ROOT}"  # for the process that preloads
@@ -82,18 +82,18 @@ def _run(name: str, options: Options, limit: float, file: Path, log: Path) -> di
         process.join(limit)
         code = process.exitcode
     finally:
-        _end(process)
-    found = json.loads(file.read_text()) if file.is_file() else {}
+        _kill(process)
+    results = json.loads(file.read_text()) if file.is_file() else {}
     file.unlink(missing_ok=True)
-    status = "failed" if "failed" in found else {0: "done", None: "out of time"}.get(code, "crashed")
-    seconds = round(time.perf_counter() - began, 1)
+    status = "failed" if "failed" in results else {0: "done", None: "out of time"}.get(code, "crashed")
+    seconds = round(time.perf_counter() - start, 1)
     print(f"{status}, {seconds} s", flush=True)
-    return {"status": status, "seconds": seconds, "limit": round(limit, 1), "exit": code, **found}
+    return {"status": status, "seconds": seconds, "limit": round(limit, 1), "exit": code, **results}
 
 
-def _end(process: Any) -> None:
-    """End a process and all that it has started."""
-    with suppress(ProcessLookupError):  # there is no such group before it is made, or when nothing is left of it
+def _kill(process: Any) -> None:
+    """Kill a process and its child processes."""
+    with suppress(ProcessLookupError):  # the process has not created its group yet, or all have ended
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.join()
@@ -112,31 +112,31 @@ def _report(options: argparse.Namespace, results: dict[str, Any], seconds: float
 
 
 def _summary(results: dict[str, Any]) -> str:
-    """A line for each part, with what failed in it, and the goals."""
+    """Return a line per part, with its failures, and a line per goal."""
     lines = []
     for name, result in results.items():
-        rows = [(row["task"], way, found) for row in result.get("rows", []) for way, found in row["ways"].items()]
-        failed = [f"{way} ({task})" for task, way, found in rows if "failed" in found]
-        failed += [figure for figure, found in result.items() if isinstance(found, dict) and "failed" in found]
-        which = f"failed: {', '.join(failed)}" if failed else ""
-        lines.append(f"{name:14} {result['status']:12} {result.get('seconds', 0):6.1f} s  {which}".rstrip())
+        rows = [(row["task"], way, values) for row in result.get("rows", []) for way, values in row["ways"].items()]
+        failed = [f"{way} ({task})" for task, way, values in rows if "failed" in values]
+        failed += [figure for figure, values in result.items() if isinstance(values, dict) and "failed" in values]
+        failures = f"failed: {', '.join(failed)}" if failed else ""
+        lines.append(f"{name:14} {result['status']:12} {result.get('seconds', 0):6.1f} s  {failures}".rstrip())
     return "\n".join([*lines, "", *(goal.line(results) for goal in GOALS)])
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu", help="folder of the report and the log")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: those of a first run that --out lacks")
-    parser.add_argument("--seconds", type=float, default=590, help="for all parts together (590)")
-    parser.add_argument("--limit", type=float, help="seconds of each part, instead of its own limit")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu", help="folder for the report and the log")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: standard parts that are not in the report")
+    parser.add_argument("--seconds", type=float, default=590, help="time limit of all parts together (590)")
+    parser.add_argument("--limit", type=float, help="time limit of each part in seconds (default: its own limit)")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --tiny")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to check that it runs")
-    parser.add_argument("--rounds", type=int, default=10, help="timings of each way, if there is time (10)")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, for a smoke test")
+    parser.add_argument("--rounds", type=int, default=10, help="maximum number of timings per way (10)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps of a generation (50)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
-    parser.add_argument("--all-ways", action="store_true", help="more ways of a forward pass, which take longer")
-    parser.add_argument("--table", action="store_true", help="print what --out has, without measuring")
-    parser.add_argument("--list", action="store_true", help="print the parts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and inputs")
+    parser.add_argument("--all-ways", action="store_true", help="also measure slower ways of a forward pass")
+    parser.add_argument("--table", action="store_true", help="print the report in --out without measuring")
+    parser.add_argument("--list", action="store_true", help="list the parts")
     return parser
 
 

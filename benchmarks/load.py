@@ -1,12 +1,12 @@
-"""Memory and time of loading a transformer from a sharded diffusers folder, here and in diffusers, and of conversion.
+"""Memory and time of conversion, and of loading a transformer from a sharded diffusers folder in both libraries.
 
 python benchmarks/load.py                    # 79 M parameters, a few seconds
-python benchmarks/load.py --preset 2b        # the real CogVideoX-2B, 3.4 GB of random weights, under a minute
+python benchmarks/load.py --preset 2b        # full-size CogVideoX-2B, 3.4 GB of random weights, under a minute
 
-Every load runs in a separate process, alternating between the two libraries. Memory is the highest resident size while
-loading minus the size after all imports and the load of a tiny model. The time includes reading every weight once,
-because both libraries keep weights of the wanted dtype in the memory-mapped file. Ours also checks for NaN. CPU time,
-of all threads, hardly depends on other programs.
+Every load runs in a separate process, alternating between the two libraries. Memory is the peak resident set size while
+loading, minus the size after all imports and after loading a tiny model. The time includes reading every weight once,
+because both libraries keep weights that need no cast in the memory-mapped file. This package also checks for NaN. CPU
+time, of all threads, hardly depends on other programs.
 """
 
 import argparse
@@ -50,35 +50,35 @@ def write(config: TransformerConfig, folder: Path, dtype: torch.dtype, max_shard
     save_external(meta, tensors(), file, rules=diffusers_keymap(config), dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 
-def load_ours(folder: Path, dtype: torch.dtype) -> nn.Module:
+def load_with_cogvideox(folder: Path, dtype: torch.dtype) -> nn.Module:
     config = TransformerConfig.from_diffusers(json.loads((folder / "transformer/config.json").read_text()))
     return load_network(folder, config, dtype=dtype)
 
 
 def convert(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Convert the weights to a new folder instead of loading them. Returns the network on the meta device."""
+    """Convert the weights to a new folder instead of loading them. Return the network on the meta device."""
     plan = plan_conversion(folder / "transformer", dtype=dtype)
     plan.write_folder(folder.with_name(f"{folder.name}-converted"))
     return build_network(plan.components["transformer"].config)
 
 
-def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
+def load_with_diffusers(folder: Path, dtype: torch.dtype) -> nn.Module:
     from diffusers import CogVideoXTransformer3DModel
 
     return CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=dtype)
 
 
-Measured = dict[str, float]
-LOADERS = {"cogvideox": load_ours, "diffusers": load_theirs, "cogvideox convert": convert}
+Measurement = dict[str, float]
+LOADERS = {"cogvideox": load_with_cogvideox, "diffusers": load_with_diffusers, "cogvideox convert": convert}
 
 
-def measure(who: str, folder: Path, dtype: torch.dtype) -> Measured:
-    """Time and peak memory of one load in this process."""
-    LOADERS[who](folder.parent / "tiny", dtype)  # warm-up: imports and initialization
+def measure(loader: str, folder: Path, dtype: torch.dtype) -> Measurement:
+    """Measure time and peak memory of a load in this process."""
+    LOADERS[loader](folder.parent / "tiny", dtype)  # warm-up: imports and initialization
     reset_peak()
     before = resident_bytes("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
-    network = LOADERS[who](folder, dtype)
+    network = LOADERS[loader](folder, dtype)
     loaded = time.perf_counter()
     for weight in network.parameters():
         if weight.is_meta:
@@ -98,65 +98,66 @@ def measure(who: str, folder: Path, dtype: torch.dtype) -> Measured:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--preset", choices=PRESETS, help="an official model (default: one with 79 M parameters)")
-    p.add_argument("--stored", default="float16", choices=("float16", "bfloat16", "float32"), help="dtype of the files")
-    p.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"), help="dtype to load as")
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--shard-gb", type=float, help="shard size (default: a quarter of the weights)")
-    p.add_argument("--folder", type=Path, help="parent folder of the temporary weights (default: the system's)")
-    p.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    p.add_argument("--out", type=Path, default=ROOT / "build/benchmarks/load.json", help="the report")
-    p.add_argument("--measure", nargs=2, metavar=("WHO", "FOLDER"), help=argparse.SUPPRESS)
-    options = p.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    dtypes = ("float16", "bfloat16", "float32")
+    parser.add_argument("--preset", choices=PRESETS, help="an official model (default: one with 79 M parameters)")
+    parser.add_argument("--stored", default="float16", choices=dtypes, help="dtype of the files")
+    parser.add_argument("--dtype", default="float16", choices=dtypes, help="dtype to load as")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard-gb", type=float, help="shard size (default: a quarter of the weights)")
+    parser.add_argument("--folder", type=Path, help="parent folder of the temporary weights (default: the system's)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/benchmarks/load.json", help="path of the JSON report")
+    parser.add_argument("--measure", nargs=2, metavar=("LOADER", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
     if options.measure:
-        who, folder = options.measure
-        write_json(options.out, measure(who, Path(folder), dtype))
+        loader, folder = options.measure
+        write_json(options.out, measure(loader, Path(folder), dtype))
         return
 
     config = PRESETS[options.preset]() if options.preset else SMALL
     num_parameters = sum(tensor.numel() for tensor in build_network(config).state_dict().values())
     stored = getattr(torch, options.stored)
     shard = options.shard_gb * 1e9 if options.shard_gb else num_parameters * stored.itemsize / 4
-    rounds: dict[str, list[Measured]] = {who: [] for who in LOADERS}
+    rounds: dict[str, list[Measurement]] = {loader: [] for loader in LOADERS}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
         folder = Path(root) / "model"
         write(config, folder, stored, int(shard), options.seed)
         write(TINY, folder.with_name("tiny"), stored, int(shard), options.seed)
         for _ in range(options.rounds):
-            for who, done in rounds.items():
+            for loader, measurements in rounds.items():
                 result = Path(root) / "result.json"
-                command = [sys.executable, __file__, "--measure", who, str(folder), "--dtype", options.dtype]
+                command = [sys.executable, __file__, "--measure", loader, str(folder), "--dtype", options.dtype]
                 subprocess.run([*command, "--out", str(result)], check=True)
-                done.append(json.loads(result.read_text()))
-    check_same(rounds)
+                measurements.append(json.loads(result.read_text()))
+    check_equal_weights(rounds)
     what = {"stored": options.stored, "loaded_as": options.dtype, "weights": f"random, seed {options.seed}"}
     size = f"{options.preset or 'small'}, {num_parameters / 1e6:.0f} M parameters"
-    loads = {who: rounds[who] for who in ("diffusers", "cogvideox")}
-    rows = [row_of(f"load: {size}", loads), row_of(f"convert: {size}", {"cogvideox": rounds["cogvideox convert"]})]
+    loads = {library: rounds[library] for library in ("diffusers", "cogvideox")}
+    conversions = {"cogvideox": rounds["cogvideox convert"]}
+    rows = [summarize(f"load: {size}", loads), summarize(f"convert: {size}", conversions)]
     write_report("load", what, rows, options.out)
 
 
-def check_same(rounds: dict[str, list[Measured]]) -> None:
+def check_equal_weights(rounds: dict[str, list[Measurement]]) -> None:
     """Check that both libraries loaded the same values.
 
     Raises:
-        SystemExit: they did not, so times cannot be compared.
+        SystemExit: the values differ, so times cannot be compared.
     """
-    sums = [rounds[who][0]["sum"] for who in ("diffusers", "cogvideox")]
+    sums = [rounds[library][0]["sum"] for library in ("diffusers", "cogvideox")]
     if abs(sums[0] - sums[1]) > 1e-9 * abs(sums[0]):
         raise SystemExit(f"the sum of the weights is {sums[1]}, but {sums[0]} in diffusers")
 
 
-def row_of(task: str, rounds: dict[str, list[Measured]]) -> Report:
-    facts = {
-        key: {who: statistics.median(one[key] for one in done) for who, done in rounds.items()}
+def summarize(task: str, rounds: dict[str, list[Measurement]]) -> Report:
+    medians = {
+        key: {way: statistics.median(m[key] for m in measurements) for way, measurements in rounds.items()}
         for key in ("load_seconds", "processor_seconds", "peak_bytes", "peak_over_weights")
     }
-    return make_row(
-        task, {who: [one["load_and_read_seconds"] for one in done] for who, done in rounds.items()}, **facts
-    )
+    times = {way: [m["load_and_read_seconds"] for m in measurements] for way, measurements in rounds.items()}
+    return make_row(task, times, **medians)
 
 
 if __name__ == "__main__":

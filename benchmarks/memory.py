@@ -1,11 +1,11 @@
 """Estimated and measured peak memory of a generation on the CPU, in every placement, for three small models.
 
-python benchmarks/memory.py                # 0.3 to 1.2 GB of random weights each, some minutes
-python benchmarks/memory.py --tiny         # tiny weights, to check that it runs
+python benchmarks/memory.py                # 0.3 to 1.2 GB of random weights each, a few minutes
+python benchmarks/memory.py --tiny         # tiny weights, for a smoke test
 
-Every generation runs in a separate process. Its peak is the highest resident size minus the size after all imports and
-the generation with a tiny model. The weights are in a temporary folder, in float32 or bfloat16. `error` is the relative
-error of the estimate; all videos of a model are compared to that of the resident placement.
+Every generation runs in a separate process. Its peak memory is the peak resident set size minus the size after all
+imports and a generation with a tiny model. The weights are in a temporary folder, in float32 or bfloat16. `error` is
+the relative error of the estimate; all videos of a model are compared to the video of the resident placement.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+from argparse import SUPPRESS
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class SmallModel:
         self.vae = VAEConfig(block_out_channels=vae_widths, layers_per_block=1, norm_num_groups=8)
 
     def tiny(self) -> "SmallModel":
-        """A tiny model of the same kind."""
+        """Return a tiny model of the same kind."""
         return SmallModel(
             layers=2, heads=2, text_layers=2, text_width=64, vae_widths=(8, 8, 8, 8), size=(9, 32, 32),
             stored=self.stored, strips=self.vae_slicing.strips,
@@ -99,7 +100,7 @@ MODELS = {
         layers=12, heads=8, text_layers=20, text_width=1024, vae_widths=(16, 16, 16, 16), size=(9, 64, 96),
         stored=torch.bfloat16, strips=1, rotary=True,
     ),
-    "large picture, VAE in 4 strips": SmallModel(
+    "large frames, VAE in 4 strips": SmallModel(
         layers=8, heads=6, text_layers=4, text_width=384, vae_widths=(32, 64, 64, 128), size=(17, 256, 384),
         stored=torch.float32, strips=4,
     ),
@@ -107,7 +108,7 @@ MODELS = {
 
 
 def write(model: SmallModel, path: Path) -> Path:
-    """Write a model folder with random weights of the usual initial scale."""
+    """Write a model folder with random weights that preserve the scale of activations."""
     torch.manual_seed(0)
     networks: dict[str, Any] = {}
     for part, config in (("transformer", model.transformer), ("vae", model.vae), ("text_encoder", model.text)):
@@ -125,10 +126,10 @@ def write(model: SmallModel, path: Path) -> Path:
     return model_folder.save(loaded, path, dtype=model.stored)
 
 
-def measure(path: Path, warm: Path, placement: str, strips: int) -> dict[str, Any]:
-    """Time and peak memory of one generation in this process."""
-    warnings.simplefilter("ignore")  # of sizes outside of the trained range
-    generate(read_spec(warm), placement, strips)  # warm-up: imports and initialization
+def measure(path: Path, tiny_path: Path, placement: str, strips: int) -> dict[str, Any]:
+    """Measure time and peak memory of a generation in this process."""
+    warnings.simplefilter("ignore")  # about sizes outside of the trained range
+    generate(read_spec(tiny_path), placement, strips)  # warm-up: imports and initialization
     reset_peak()
     before, start = resident_bytes("VmRSS"), time.perf_counter()
     frames = generate(read_spec(path), placement, strips)
@@ -144,11 +145,11 @@ def generate(spec: ModelSpec, placement: str, strips: int) -> np.ndarray:
     return CogVideoX.from_pretrained(spec, "cpu", memory=plan).generate("a red ball", seed=0).frames
 
 
-def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
+def measure_placements(name: str, model: SmallModel, rounds: int) -> Report:
     """Measure all placements of a model, each in separate processes."""
     hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     with tempfile.TemporaryDirectory() as root:
-        path, warm = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "warm")
+        path, tiny_path = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "tiny")
         spec = read_spec(path)
         workload: Workload = default_workload(spec)
         ways: dict[str, Any] = {}
@@ -158,7 +159,7 @@ def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
                 __file__,
                 "--measure",
                 str(path),
-                str(warm),
+                str(tiny_path),
                 placement,
                 str(model.vae_slicing.strips),
             ]
@@ -183,17 +184,19 @@ def rows_of(name: str, model: SmallModel, rounds: int) -> Report:
 
 def main() -> None:
     parser = option_parser(__doc__, "memory", rounds=3, seconds=0)
-    parser.add_argument("--measure", nargs=4, metavar=("FOLDER", "WARM", "PLACEMENT", "STRIPS"))
-    parser.add_argument("--only", help="only models whose name contains this")
+    parser.add_argument("--measure", nargs=4, metavar=("FOLDER", "TINY", "PLACEMENT", "STRIPS"), help=SUPPRESS)
+    parser.add_argument("--only", help="only models whose name contains this text")
     options = parser.parse_args()
     apply_options(options)
     if options.measure:
-        path, warm, placement, strips = options.measure
-        print(json.dumps(measure(Path(path), Path(warm), placement, int(strips))))
+        path, tiny_path, placement, strips = options.measure
+        print(json.dumps(measure(Path(path), Path(tiny_path), placement, int(strips))))
         return
     selected = {name: model for name, model in MODELS.items() if options.only is None or options.only in name}
     rounds = 1 if options.tiny else options.rounds
-    rows = [rows_of(name, model.tiny() if options.tiny else model, rounds) for name, model in selected.items()]
+    rows = [
+        measure_placements(name, model.tiny() if options.tiny else model, rounds) for name, model in selected.items()
+    ]
     write_report("memory", {"steps": 2, "root": ROOT.name}, rows, options.out)
 
 

@@ -2,13 +2,13 @@
 
 python benchmarks/packing.py        # about a minute on two cores
 
-The mix is fixed: three images to seven clips of 1 to 6 seconds at 8 fps, in the sizes of the paper's first two stages
+The mix is fixed: 30% images and 70% clips of 1 to 6 seconds at 8 fps, in the sizes of the paper's first two stages
 (256x384, also in portrait format, 384x576, 480x720), all scaled to a quarter. Rows are about 5 times as long as the
 longest clip, as in the paper. A transformer of width 128 runs forward and backward over the clips of one step, in
 batches with the same maximum number of tokens:
 
 - "padded": clips in their order, each batch padded to its longest clip, with padding masked in attention;
-- "buckets": clips of similar lengths together, padded to the bucket's upper limit, the last batches smaller;
+- "buckets": batches of clips of similar length, padded to the bucket's upper limit; the last batches are smaller;
 - "packed": `Transformer.forward_packed`, with the rows planned by the loader.
 
 All ways must give the same losses and gradients. "useful" is the share of tokens that are not padding; for packed rows,
@@ -36,7 +36,7 @@ from cogvideox.transformer.position import positions_for, token_grid
 
 SIZES = [(8, 12), (12, 8), (12, 18), (14, 22)]  # height and width in latent pixels
 FRAMES = (3, 13)  # range of latent frames per clip, both ends included
-IMAGES = 0.3
+IMAGE_SHARE = 0.3
 NUM_TEXT = 16
 ROW_TOKENS, NUM_ROWS, NUM_STEPS = 5120, 4, 50
 NUM_BUCKETS = 8  # of equal width
@@ -44,16 +44,16 @@ CONFIG = replace(PRESETS["2b"](), num_attention_heads=2, num_layers=4, text_embe
 
 
 class Work(NamedTuple):
-    """Clips that are computed together, and the number of tokens each is padded to (0: no padding)."""
+    """Clips that are processed together, and the number of tokens that each is padded to (0: no padding)."""
 
     batch: PackedBatch
     length: int
 
 
-def mix(seed: int, number: int = 2000) -> np.ndarray:
-    """Random latent frames, height and width of `number` clips."""
+def sample_shapes(seed: int, number: int = 2000) -> np.ndarray:
+    """Sample latent frames, height and width of `number` clips."""
     rng = np.random.default_rng(seed)
-    frames = np.where(rng.random(number) < IMAGES, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
+    frames = np.where(rng.random(number) < IMAGE_SHARE, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
     return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
 
 
@@ -69,30 +69,30 @@ def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]
 
 
 def predict_padded(model: Transformer, length: int) -> PredictVelocity:
-    """`Transformer.forward` for clips of different sizes, each padded to `length` tokens."""
+    """Return `Transformer.forward` for clips of different sizes, each padded to `length` tokens."""
     config = model.config
 
     def predict(latents: list[Tensor], text: Tensor, timestep: Tensor) -> list[Tensor]:
         grids = [token_grid(config, *clip.shape[1:]) for clip in latents]
         rows = []
         for clip, tokens in zip(latents, model.text_in(text)):
-            places = positions_for(config, *clip.shape[1:])
-            x = torch.cat((tokens, model.patch_in(patchify(clip[None], config))[0])) + places.sincos
+            positions = positions_for(config, *clip.shape[1:])
+            x = torch.cat((tokens, model.patch_in(patchify(clip[None], config))[0])) + positions.sincos
             rows.append(F.pad(x, (0, 0, 0, length - len(x))))
         lengths = torch.tensor([NUM_TEXT + t * h * w for t, h, w in grids])
-        attend = masked(torch.arange(length) < lengths[:, None])
+        attend = masked_attention(torch.arange(length) < lengths[:, None])
         x, emb = torch.stack(rows), model.embed_timestep(timestep)
         layout = StreamLayout((NUM_TEXT, length - NUM_TEXT))
         for block in model.blocks:
             x = block(x, emb=emb, modulation=None, rope=None, layout=layout, attend=attend)
         v = model.final(x[:, NUM_TEXT:], emb=emb, modulation=None, spans=layout.spans[1:])
-        return [unpatchify(one[None, : t * h * w], (t, h, w), config)[0] for one, (t, h, w) in zip(v, grids)]
+        return [unpatchify(row[None, : t * h * w], (t, h, w), config)[0] for row, (t, h, w) in zip(v, grids)]
 
     return predict
 
 
-def masked(is_real: Tensor) -> Attend:
-    """Attention with a mask for padding."""
+def masked_attention(is_real: Tensor) -> Attend:
+    """Return attention that masks padding."""
     mask = is_real[:, None, None, :]
 
     def attend(q: Tensor, k: Tensor, v: Tensor, layout: StreamLayout) -> Tensor:
@@ -103,7 +103,7 @@ def masked(is_real: Tensor) -> Attend:
 
 
 def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
-    """The loss and the gradient of a step, concatenated to one vector."""
+    """Return the loss and all gradients of a step, concatenated to one vector."""
     model.zero_grad()
     num_clips, total = sum(len(work.batch) for work in works), torch.zeros(())
     for batch, length in works:
@@ -114,8 +114,8 @@ def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
     return torch.cat([total.reshape(1), *(parameter.grad.flatten() for parameter in model.parameters())])
 
 
-def draw(shapes: np.ndarray, seed: int) -> list[PackedBatch]:
-    """A batch with random values for each clip."""
+def random_clips(shapes: np.ndarray, seed: int) -> list[PackedBatch]:
+    """Return a batch with random values for each clip."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*size: int) -> Tensor:
@@ -144,35 +144,37 @@ def main() -> None:
     options = parser.parse_args()
     apply_options(options)
     num_rows = 1 if options.tiny else NUM_ROWS
-    shapes = mix(options.seed)
+    shapes = sample_shapes(options.seed)
     plans = plan_steps(shapes, NUM_STEPS, num_rows)
-    planned = plans[-1]
+    plan = plans[-1]
 
-    visits = sorted((sample.position, sample.index) for one in planned.rows for sample in one)
-    number = {position: k for k, (position, _) in enumerate(visits)}
-    shapes = shapes[[index for _, index in visits]]
+    samples = sorted((sample.position, sample.index) for row in plan.rows for sample in row)
+    number = {position: k for k, (position, _) in enumerate(samples)}
+    shapes = shapes[[index for _, index in samples]]
     lengths = (NUM_TEXT + shapes.prod(1) // 4).tolist()
-    clips = draw(shapes, options.seed)
+    clips = random_clips(shapes, options.seed)
     longest = NUM_TEXT + FRAMES[1] * max(h * w for h, w in SIZES) // 4
     edges = [-(-longest * k // NUM_BUCKETS) for k in range(1, NUM_BUCKETS + 1)]
 
     batches = {
         "padded": padded_batches(lengths, ROW_TOKENS // longest),
         "buckets": bucketed_batches(lengths, edges, ROW_TOKENS),
-        "packed": [tuple(number[sample.position] for sample in one) for one in planned.rows],
+        "packed": [tuple(number[sample.position] for sample in row) for row in plan.rows],
     }
     padded_lengths = {
-        "padded": [max(lengths[i] for i in one) for one in batches["padded"]],
-        "buckets": [min(edge for edge in edges if edge >= max(lengths[i] for i in one)) for one in batches["buckets"]],
+        "padded": [max(lengths[i] for i in batch) for batch in batches["padded"]],
+        "buckets": [
+            min(edge for edge in edges if edge >= max(lengths[i] for i in batch)) for batch in batches["buckets"]
+        ],
         "packed": [0] * num_rows,
     }
     works = {
-        name: [Work(join([clips[i] for i in one]), length) for one, length in zip(rows, padded_lengths[name])]
+        name: [Work(join([clips[i] for i in batch]), length) for batch, length in zip(rows, padded_lengths[name])]
         for name, rows in batches.items()
     }
     useful = {
         name: packing_efficiency(
-            batches[name], lengths, [len(one) * length for one, length in zip(batches[name], padded_lengths[name])]
+            batches[name], lengths, [len(batch) * length for batch, length in zip(batches[name], padded_lengths[name])]
         )
         for name in ("padded", "buckets")
     }
@@ -182,16 +184,16 @@ def main() -> None:
     model, schedule = Transformer(CONFIG), Schedule()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    ways = {name: lambda of=of: step(model, schedule, of) for name, of in works.items()}
+    ways = {name: lambda batches=batches: step(model, schedule, batches) for name, batches in works.items()}
     task = f"a step of {len(lengths)} clips, {sum(lengths)} tokens"
     errors = check_equal(task, {name: way() for name, way in ways.items()})
     times = interleave(ways, options.rounds, seconds=options.seconds)
     rows: list[Report] = []
-    for other in ("padded", "buckets"):
-        pair = {name: times[name] for name in (other, "packed")}
+    for reference in ("padded", "buckets"):
+        pair = {name: times[name] for name in (reference, "packed")}
         speed = {name: sum(lengths) / float(np.median(seconds)) for name, seconds in pair.items()}
-        facts = {"useful": useful, "useful_tokens_per_second": speed, "error": errors}
-        rows.append(make_row(f"{task}, against {other}", pair, **facts))
+        columns = {"useful": useful, "useful_tokens_per_second": speed, "error": errors}
+        rows.append(make_row(f"{task}, compared to {reference}", pair, **columns))
     write_report("packing", {"dtype": "float32", "mix": __doc__.split("\n\n")[2].replace("\n", " ")}, rows, options.out)
 
 

@@ -1,7 +1,7 @@
-"""Pairs of networks, ours and diffusers', with the same random weights, and inputs for both.
+"""Pairs of networks of this package and diffusers with the same random weights, and inputs for both.
 
 All weights are random, including those that training initializes to zero or one, so that every weight affects the
-compared results; they preserve the scale of activations. Both networks share memory where their layouts agree.
+compared results; they preserve the scale of activations. Both networks share memory if their layouts agree.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -32,22 +32,22 @@ Network = TypeVar("Network", bound=nn.Module)
 class TransformerPair:
     """Both transformers and one input: latents [b c t h w], prompt embeddings [b n d] and timesteps [b]."""
 
-    ours: Transformer
-    theirs: Any  # None without diffusers
+    cogvideox: Transformer
+    diffusers: Any  # None without diffusers
     latents: Tensor
     text: Tensor
     timestep: Tensor
     positions: Positions
     rope: tuple[Tensor, Tensor] | None
 
-    def predict_theirs(self) -> Tensor:
-        """Diffusers' prediction, called as by its pipeline, which also computes rotary tables once."""
+    def predict_with_diffusers(self) -> Tensor:
+        """Return diffusers' prediction. As in its pipeline, the rotary tables are computed in advance."""
         values = (self.latents.transpose(1, 2), self.text, self.timestep)
-        return self.theirs(*values, image_rotary_emb=self.rope, return_dict=False)[0].transpose(1, 2)
+        return self.diffusers(*values, image_rotary_emb=self.rope, return_dict=False)[0].transpose(1, 2)
 
-    def predict_ours(self, **options: Any) -> Tensor:
-        """Our prediction; the modulation is computed in the call, as in diffusers."""
-        return self.ours(self.latents, self.text, self.timestep, positions=self.positions, **options)
+    def predict(self, **options: Any) -> Tensor:
+        """Return this package's prediction. The modulation is computed in the call, as in diffusers."""
+        return self.cogvideox(self.latents, self.text, self.timestep, positions=self.positions, **options)
 
 
 def transformers(
@@ -59,69 +59,69 @@ def transformers(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TransformerPair:
-    """Both transformers of a config, and inputs for latents of `size` (frames, height, width)."""
+    """Build both transformers of a config, and inputs for latents of `size` (frames, height, width)."""
     generator = torch.Generator(device).manual_seed(seed)
-    ours = build_network(config).requires_grad_(False)
-    state = randomize(to_external(ours.state_dict(), diffusers_keymap(config)), generator, dtype)
-    theirs = _theirs(config, size, state) if HAS_DIFFUSERS else None
-    load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
+    cogvideox = build_network(config).requires_grad_(False)
+    state = randomize(to_external(cogvideox.state_dict(), diffusers_keymap(config)), generator, dtype)
+    diffusers = _diffusers_transformer(config, size, state) if HAS_DIFFUSERS else None
+    load_strict(cogvideox, state, where="random weights", rules=diffusers_keymap(config))
 
-    def draw(*shape: int) -> Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
     return TransformerPair(
-        ours,
-        theirs,
-        draw(batch, config.in_channels, *size),
-        draw(batch, config.max_text_seq_length, config.text_embed_dim),
+        cogvideox,
+        diffusers,
+        random(batch, config.in_channels, *size),
+        random(batch, config.max_text_seq_length, config.text_embed_dim),
         torch.full((batch,), 500, device=device),
         positions_for(config, *size, device=device),
-        None if theirs is None else _their_rope(theirs, size, device),
+        None if diffusers is None else _diffusers_rope(diffusers, size, device),
     )
 
 
 def vaes(
     config: VAEConfig, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[CausalVAE, Any]:
-    """Both VAEs of a config; that of diffusers is None without diffusers."""
-    ours, theirs = build_network(config).requires_grad_(False), None
-    shapes = to_external(ours.state_dict(), diffusers_keymap(config))
+    """Build both VAEs of a config. The second is None if diffusers is not installed."""
+    cogvideox, diffusers = build_network(config).requires_grad_(False), None
+    shapes = to_external(cogvideox.state_dict(), diffusers_keymap(config))
     state = randomize(shapes, torch.Generator(device).manual_seed(seed), dtype)
     if HAS_DIFFUSERS:
         from diffusers import AutoencoderKLCogVideoX
 
         with torch.device("meta"):
-            theirs = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
-        theirs.load_state_dict(state, assign=True)
-    load_strict(ours, state, where="random weights", rules=diffusers_keymap(config))
-    return ours, theirs
+            diffusers = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
+        diffusers.load_state_dict(state, assign=True)
+    load_strict(cogvideox, state, where="random weights", rules=diffusers_keymap(config))
+    return cogvideox, diffusers
 
 
 def randomize(meta: dict[str, Tensor], generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Random values for a state dict.
+    """Return random values for a state dict.
 
-    Matrices preserve the scale of their input. Vectors are small, or around one where they multiply: norm weights, and
+    Matrices preserve the scale of their input. Vectors are small, or around one if they are factors: norm weights, and
     biases of the convolutions that scale a norm of the VAE.
     """
 
-    def draw(name: str, like: Tensor) -> Tensor:
+    def random(name: str, like: Tensor) -> Tensor:
         noise = torch.randn(like.shape, generator=generator, device=generator.device)
         if like.ndim > 1:
             return noise / (1 if "pos_embedding" in name else like[0].numel() ** 0.5)
         return 0.3 * noise + (1.0 if name.endswith(("weight", "conv_y.conv.bias")) else 0.0)
 
-    return {name: draw(name, like).to(dtype) for name, like in meta.items()}
+    return {name: random(name, like).to(dtype) for name, like in meta.items()}
 
 
-def twin(network: Transformer) -> Transformer:
-    """Another instance of a network that shares its weights."""
+def share_weights(network: Transformer) -> Transformer:
+    """Return another instance of a network that shares its weights."""
     other = build_network(network.config).requires_grad_(False)
     other.load_state_dict(network.state_dict(), assign=True)
     return other
 
 
 def compiled_blocks(network: Network, blocks: str, mode: str | None = None) -> Network:
-    """A copy of a network that shares its weights, with compiled blocks; equal blocks are compiled once."""
+    """Return a copy of a network that shares its weights, with compiled blocks; equal blocks are compiled once."""
     other = copy.copy(network)
     other._modules = dict(network._modules)
     other._modules[blocks] = nn.ModuleList(_compiled(block, mode) for block in network.get_submodule(blocks))
@@ -134,39 +134,39 @@ def _compiled(block: nn.Module, mode: str | None) -> nn.Module:
     return other
 
 
-def in_float32(pair: TransformerPair) -> Tensor:
-    """The prediction of diffusers, or else of this package, in float32 for the first input of the batch."""
+def predict_in_float32(pair: TransformerPair) -> Tensor:
+    """Return diffusers' prediction in float32 for the first input of the batch; without diffusers, this package's."""
     first: dict[str, Any] = {name: getattr(pair, name)[:1].float() for name in ("latents", "text")}
     first["timestep"] = pair.timestep[:1]
-    network = pair.ours if pair.theirs is None else pair.theirs
+    network = pair.cogvideox if pair.diffusers is None else pair.diffusers
     state = {name: value.float() for name, value in network.state_dict().items()}
-    if pair.theirs is None:
-        ours = build_network(pair.ours.config).requires_grad_(False)
-        ours.load_state_dict(state, assign=True)
-        return replace(pair, ours=ours, **first).predict_ours()
-    theirs = _theirs(pair.ours.config, tuple(pair.latents.shape[2:]), state)
-    return replace(pair, theirs=theirs, **first).predict_theirs()
+    if pair.diffusers is None:
+        cogvideox = build_network(pair.cogvideox.config).requires_grad_(False)
+        cogvideox.load_state_dict(state, assign=True)
+        return replace(pair, cogvideox=cogvideox, **first).predict()
+    diffusers = _diffusers_transformer(pair.cogvideox.config, tuple(pair.latents.shape[2:]), state)
+    return replace(pair, diffusers=diffusers, **first).predict_with_diffusers()
 
 
-def _theirs(config: TransformerConfig, size: tuple[int, int, int], state: dict[str, Tensor]) -> Any:
+def _diffusers_transformer(config: TransformerConfig, size: tuple[int, int, int], state: dict[str, Tensor]) -> Any:
     from diffusers import CogVideoXTransformer3DModel
 
     with torch.device("meta"):
-        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
-    theirs.load_state_dict(state, assign=True)
+        diffusers = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval().requires_grad_(False)
+    diffusers.load_state_dict(state, assign=True)
     if not config.use_rotary_positional_embeddings:  # not a weight but a table computed by diffusers
-        embed, (t, h, w) = theirs.patch_embed, size
+        embed, (t, h, w) = diffusers.patch_embed, size
         embed.sample_frames, embed.sample_height, embed.sample_width = 4 * t - 3, h, w
         table = embed._get_positional_embeddings(h, w, 4 * t - 3)
         embed.pos_embedding = table.to(state["patch_embed.text_proj.weight"])
-    return theirs
+    return diffusers
 
 
-def _their_rope(theirs: Any, size: tuple[int, int, int], device: str) -> tuple[Tensor, Tensor] | None:
-    if not theirs.config.use_rotary_positional_embeddings:
+def _diffusers_rope(diffusers: Any, size: tuple[int, int, int], device: str) -> tuple[Tensor, Tensor] | None:
+    if not diffusers.config.use_rotary_positional_embeddings:
         return None
     t, h, w = size
     from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
 
-    pipeline = CogVideoXPipeline(None, None, None, theirs, CogVideoXDDIMScheduler())
+    pipeline = CogVideoXPipeline(None, None, None, diffusers, CogVideoXDDIMScheduler())
     return pipeline._prepare_rotary_positional_embeddings(8 * h, 8 * w, t, torch.device(device))

@@ -1,5 +1,5 @@
-"""Charts of benchmark reports: a bar per way, relative to diffusers in the same run, or, for ways that change the
-video, PSNR against speed-up.
+"""Charts of benchmark reports: bars of speed relative to diffusers, or PSNR against speed-up for ways that change the
+video.
 
 python benchmarks/plot.py benchmarks/results/*.json --out docs/results/benchmarks.svg
 python benchmarks/plot.py benchmarks/results/step-cache-*.json --curves --out docs/results/step-cache.svg
@@ -13,30 +13,32 @@ from common import Report
 
 from cogvideox.training.metrics.charts import Curve, chart, draw, legend
 
-COLORS = {True: "#2a7f62", False: "#b5533c"}  # faster than the reference, or not
+COLORS = {True: "#2a7f62", False: "#b5533c"}  # whether the way is at least as fast as the reference
 FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}
 """Groups of ways, by a word in their names: label and color."""
 
 
 def bars(reports: list[Report], path: Path) -> None:
     """Draw a group of bars for each row that is compared to diffusers."""
-    rows = [row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared(row)]
-    ways, tasks, y = {}, {}, 0  # by position on the y axis, which points down
+    rows = [
+        row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared_ways(row)
+    ]
+    ways, tasks, y = {}, {}, 0  # keys are positions on the y axis, which points down
     for row in rows:
         tasks[y] = row["task"]
-        names = compared(row)
-        ways |= {y + i: (name, way["ratio"]) for i, (name, way) in enumerate(names.items(), start=1)}
-        y += len(names) + 1
+        compared = compared_ways(row)
+        ways |= {y + i: (name, way["ratio"]) for i, (name, way) in enumerate(compared.items(), start=1)}
+        y += len(compared) + 1
     ratios = [ratio for _, ratio in ways.values()]
     with chart(path, 8.5, 0.22 * y + 0.6) as figure:
         axes = figure.subplots()
         axes.axvline(1, color="#444444", linestyle="--", linewidth=1)
-        drawn = axes.barh(list(ways), ratios, color=[COLORS[ratio >= 1] for ratio in ratios])
-        axes.bar_label(drawn, fmt="%.2fx", padding=3)
+        bar_container = axes.barh(list(ways), ratios, color=[COLORS[ratio >= 1] for ratio in ratios])
+        axes.bar_label(bar_container, fmt="%.2fx", padding=3)
         axes.set_yticks(list(ways), [name for name, _ in ways.values()])
-        for place, task in tasks.items():
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # covers the line at 1
-            axes.text(0.05, place, task, weight="bold", verticalalignment="center", bbox=box)
+        for position, task in tasks.items():
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # hides the line at 1 behind the text
+            axes.text(0.05, position, task, weight="bold", verticalalignment="center", bbox=box)
         axes.set_ylim(y - 0.5, -0.5)
         axes.set_xlabel("speed relative to diffusers (above 1 is faster)")
         axes.tick_params(axis="y", length=0)
@@ -54,27 +56,27 @@ def curves(reports: list[Report], path: Path) -> None:
             lines = []
             for family, (_, color) in FAMILIES.items():
                 ways = [way for name, way in row["ways"].items() if family in name.split() and way.get("psnr_db")]
-                for which, dashed in (("psnr_db", False), ("lowest_db", True)):
-                    lines.append(Curve(sorted((way["ratio"], way[which]) for way in ways), color, dashed))
+                for column, dashed in (("psnr_db", False), ("lowest_db", True)):
+                    lines.append(Curve(sorted((way["ratio"], way[column]) for way in ways), color, dashed))
             draw(axes, row["task"], lines)
             axes.set_xlabel("speed-up")
             axes.set_ylabel("PSNR in dB")
         for axes in grid[len(rows) :]:
             axes.set_axis_off()
-        entries = [(words, Curve((), color)) for words, color in FAMILIES.values()]
+        entries = [(label, Curve((), color)) for label, color in FAMILIES.values()]
         legend(figure, [*entries, ("worst video", Curve((), "#888888", dashed=True))], columns=len(entries) + 1)
 
 
-def compared(row: Report) -> dict[str, Report]:
-    """The ways other than the reference that have a ratio."""
+def compared_ways(row: Report) -> dict[str, Report]:
+    """Return the ways other than the reference that have a ratio."""
     return {name: way for name, way in row["ways"].items() if name != row["reference"] and way.get("ratio")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="an SVG or PNG file")
-    parser.add_argument("--curves", action="store_true", help="for ways that change the video")
+    parser.add_argument("--out", type=Path, required=True, help="path of an SVG or PNG file")
+    parser.add_argument("--curves", action="store_true", help="plot PSNR against speed-up")
     options = parser.parse_args()
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in options.reports]
     (curves if options.curves else bars)([report for report in reports if "rows" in report], options.out)

@@ -1,13 +1,14 @@
-"""Approximate acceleration of generation: speed-up, and PSNR to the video with all steps and the same seed.
+"""Approximate acceleration of generation: speed-up, and PSNR to the video without acceleration and with the same seed.
 
 python benchmarks/step_cache.py --threads 1 --samplers ddim --out benchmarks/results/step-cache-ddim.json
 
-Each video is generated once in every way, one after the other, starting with the reference; `ratio` is the median over
-the videos, of end-to-end times. On one CPU thread, times are CPU time, which other programs disturb less. `psnr_db` is
-the median over the videos, `lowest_db` the minimum, and `computed` the share of transformer calls that were computed.
+Each video is generated once in every way, one after the other, starting with the reference. `ratio` is the median
+speed-up of end-to-end times over the videos. On one CPU thread, times are CPU time, which other programs disturb less.
+`psnr_db` is the median over the videos, `lowest_db` the minimum, and `computed` the share of transformer calls that
+were computed.
 
-The result of each video is appended to a file next to the report. A run that was stopped, or that stopped by itself
-after the first video beyond `--seconds`, continues from this file when it is run again; it is deleted at the end.
+The result of each video is appended to a file next to the report. A run that is interrupted, or stops because
+`--seconds` are over, continues from this file when it is run again; the file is deleted at the end.
 """
 
 import json
@@ -45,7 +46,7 @@ Video = dict[str, Any]
 
 
 def ways_of(sampler: str, num_steps: int) -> Ways:
-    """Keyword arguments of the reference and of the ways compared to it."""
+    """Return the keyword arguments of the reference and of the ways compared to it."""
     base = {"sampler": sampler, "num_inference_steps": num_steps}
     ways: Ways = {REFERENCE: base}
     ways |= {f"cache {budget:g}": {**base, "cache": budget} for budget in BUDGETS[sampler]}
@@ -55,48 +56,49 @@ def ways_of(sampler: str, num_steps: int) -> Ways:
     return {**ways, "float8": base}
 
 
-def make(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Video:
-    """Generate one video in every way."""
+def generate(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Video:
+    """Generate a video in every way."""
     reference, results = None, {}
     for name, values in ways.items():
         COUNT.clear()
         start = cpu_clock()
         video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
-        results[name] = {"seconds": cpu_clock() - start, "computed": computed(values, ways[REFERENCE])}
+        results[name] = {"seconds": cpu_clock() - start, "computed": computed_share(values, ways[REFERENCE])}
         reference = video.frames if reference is None else reference
-        close = psnr(video.frames, reference)
-        results[name]["psnr_db"] = close if math.isfinite(close) else None  # equal videos; JSON has no infinity
+        similarity = psnr(video.frames, reference)
+        results[name]["psnr_db"] = similarity if math.isfinite(similarity) else None  # JSON has no infinity
     return {"prompt": prompt, "seed": seed, "ways": results}
 
 
-def computed(values: dict[str, Any], reference: dict[str, Any]) -> float:
-    """The share of transformer calls that were computed; a step without guidance counts half."""
-    steps, whole = values["num_inference_steps"], reference["num_inference_steps"]
+def computed_share(values: dict[str, Any], reference: dict[str, Any]) -> float:
+    """Return the share of transformer calls that were computed; a step without guidance counts half."""
+    steps = values["num_inference_steps"]
     first, last = (round(fraction * steps) for fraction in values.get("guidance_interval", (0, 1)))
-    done = COUNT[0].num_computed if COUNT else (steps + last - first) / 2
-    return done / whole
+    computed = COUNT[0].num_computed if COUNT else (steps + last - first) / 2
+    return computed / reference["num_inference_steps"]
 
 
 def iter_videos(
-    pipes: dict[bool, CogVideoX], ways: Ways, wanted: list[tuple[str, int]], parts: Path, until: float
+    pipes: dict[bool, CogVideoX], ways: Ways, requests: list[tuple[str, int]], parts: Path, deadline: float
 ) -> Iterator[Video]:
-    """Yield the result of every video, from the file `parts` if it is there.
+    """Yield the result of every (prompt, seed), from the file `parts` if it contains it.
 
     Raises:
         SystemExit: the time limit is reached.
     """
     lines = parts.read_text(encoding="utf-8").splitlines() if parts.exists() else []
-    known = {(one["prompt"], one["seed"]): one for one in map(json.loads, lines) if one["ways"].keys() == ways.keys()}
-    for number, (prompt, seed) in enumerate(wanted, start=1):
-        if (prompt, seed) not in known:
-            known[prompt, seed] = make(pipes, ways, prompt, seed)
+    videos = [video for video in map(json.loads, lines) if video["ways"].keys() == ways.keys()]
+    results = {(video["prompt"], video["seed"]): video for video in videos}
+    for number, (prompt, seed) in enumerate(requests, start=1):
+        if (prompt, seed) not in results:
+            results[prompt, seed] = generate(pipes, ways, prompt, seed)
             with parts.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(known[prompt, seed]) + "\n")
-            if number < len(wanted) and time.perf_counter() > until:
+                file.write(json.dumps(results[prompt, seed]) + "\n")
+            if number < len(requests) and time.perf_counter() > deadline:
                 raise SystemExit(
-                    f"{number} of {len(wanted)} videos are in {parts}: run the same command again to continue"
+                    f"{number} of {len(requests)} videos are in {parts}: run the same command again to continue"
                 )
-        yield known[prompt, seed]
+        yield results[prompt, seed]
 
 
 def summarize(videos: list[Video], task: str) -> Report:
@@ -106,14 +108,14 @@ def summarize(videos: list[Video], task: str) -> Report:
         ways = [video["ways"][name] for video in videos]
         times = [way["seconds"] for way in ways]
         results[name] = {"median": statistics.median(times)}
-        # Without hardware support for 8-bit arithmetic its time is meaningless.
+        # Without hardware support for float8, its time is meaningless.
         if name != "float8" or torch.cuda.is_available():
-            ratios = (video["ways"][REFERENCE]["seconds"] / taken for video, taken in zip(videos, times))
+            ratios = (video["ways"][REFERENCE]["seconds"] / seconds for video, seconds in zip(videos, times))
             results[name]["ratio"] = statistics.median(ratios)
         if name != REFERENCE:
             similarities = [math.inf if way["psnr_db"] is None else way["psnr_db"] for way in ways]
-            close = statistics.median(similarities), min(similarities)
-            results[name] |= dict(zip(("psnr_db", "lowest_db"), (x if math.isfinite(x) else None for x in close)))
+            scores = {"psnr_db": statistics.median(similarities), "lowest_db": min(similarities)}
+            results[name] |= {column: score if math.isfinite(score) else None for column, score in scores.items()}
         results[name] |= {"computed": statistics.mean(way["computed"] for way in ways), "seconds": times}
     return {"task": task, "reference": REFERENCE, "ways": results}
 
@@ -122,8 +124,8 @@ COUNT: list[step_cache.StepCache] = []
 
 
 class CountingCache(step_cache.StepCache):
-    def __init__(self, *of: Any) -> None:
-        super().__init__(*of)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         COUNT.append(self)
 
 
@@ -135,12 +137,12 @@ def main() -> None:
     options = parser.parse_args()
     apply_options(options)
     denoise.StepCache = CountingCache
-    until = time.perf_counter() + options.seconds
+    deadline = time.perf_counter() + options.seconds
     pipes = {is_float8: CogVideoX.from_pretrained("toybox") for is_float8 in (False, True)}
     to_float8(pipes[True].model.transformer)
     prompts = PROMPTS[: 2 if options.tiny else options.prompts]
     seeds = range(options.seed, options.seed + (1 if options.tiny else options.rounds))
-    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    requests = [(prompt, seed) for prompt in prompts for seed in seeds]
     for pipe in pipes.values():
         pipe.generate(PROMPTS[0], num_inference_steps=2, seed=0)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +150,7 @@ def main() -> None:
     for sampler in options.samplers:
         for num_steps in [10] if options.tiny else options.steps:
             files.append(options.out.with_suffix(f".{sampler}-{num_steps}.parts"))
-            videos = list(iter_videos(pipes, ways_of(sampler, num_steps), wanted, files[-1], until))
+            videos = list(iter_videos(pipes, ways_of(sampler, num_steps), requests, files[-1], deadline))
             rows.append(summarize(videos, f"generation, toybox, {sampler}, {num_steps} steps"))
     write_report("step_cache", {"prompts": list(prompts), "seeds": list(seeds), "weights": "toybox"}, rows, options.out)
     for file in files:

@@ -1,10 +1,10 @@
-"""Memory, error and time of VAE decoding in strips of rows, compared to the same decoder without strips.
+"""Memory, error and time of VAE decoding in strips of rows, compared to decoding without strips.
 
 python benchmarks/strips.py                # the official widths, 17x240x360: 8 minutes per way on one core
 python benchmarks/strips.py --tiny
 
-Memory is the peak beyond what was allocated before; memory and time are medians over the rounds. With "offload",
-feature maps that are not in use are in temporary files.
+Memory is the peak in addition to the memory allocated before; memory and time are medians over the rounds. With
+"offload", feature maps that are not in use are moved to temporary files.
 """
 
 import time
@@ -23,7 +23,7 @@ NUM_STRIPS = (4, 15)
 
 
 def random_vae(config: VAEConfig, seed: int) -> CausalVAE:
-    """A VAE with random weights that preserve the scale of activations."""
+    """Build a VAE with random weights that preserve the scale of activations."""
     vae, generator = build_network(config).to_empty(device="cpu"), torch.Generator().manual_seed(seed)
     for parameter in vae.parameters():
         fan_in = parameter[0].numel()

@@ -1,4 +1,4 @@
-"""Throughput of sampling and rendering toybox clips of 9x64x64, in both grammars: medians, as JSON.
+"""Throughput of sampling and rendering toybox clips of 9x64x64 in both grammars.
 
 python benchmarks/toybox_render.py --out build/toybox_render.json
 """
@@ -19,7 +19,7 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 
 
 def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
-    """Medians over repeats with different clips. Clips per second of CPU time hardly depend on other programs."""
+    """Return medians over repeats with different clips. CPU times hardly depend on other programs."""
     scenes = [sample_scene(seed, grammar) for seed in range(num_clips)]
     render_scenes(scenes)
     rows = []
@@ -27,14 +27,14 @@ def measure(grammar: str, num_clips: int, repeats: int) -> dict[str, float]:
         seeds = range(repeat * num_clips, (repeat + 1) * num_clips)
         start = time.process_time()
         scenes = [sample_scene(seed, grammar) for seed in seeds]
-        drawn, wall = time.process_time(), time.perf_counter()
+        sampled, wall = time.process_time(), time.perf_counter()
         render_scenes(scenes)
-        rows.append((drawn - start, time.perf_counter() - wall, time.process_time() - drawn))
-    drawn, wall, processor = (statistics.median(column) for column in zip(*rows))
+        rows.append((sampled - start, time.perf_counter() - wall, time.process_time() - sampled))
+    sampling, wall, rendering = (statistics.median(column) for column in zip(*rows))
     return {
         "clips_per_second": round(num_clips / wall, 1),
-        "clips_per_processor_second": round(num_clips / processor, 1),
-        "milliseconds_to_draw_a_scene": round(1e3 * drawn / num_clips, 3),
+        "clips_per_processor_second": round(num_clips / rendering, 1),
+        "milliseconds_to_draw_a_scene": round(1e3 * sampling / num_clips, 3),
     }
 
 

@@ -1,15 +1,15 @@
-"""A training step, here and in a plain loop around diffusers' transformer, on the CPU in float32.
+"""A training step in this package and in a simple loop around diffusers' transformer, on the CPU in float32.
 
 python benchmarks/training.py                     # all presets, about a minute and a half on two cores
 python benchmarks/training.py --preset shipped
 
-Both start with equal random weights and use the same latents, noise, prompt embeddings and timesteps (encoded in
-advance), the mean squared error of the velocity, gradient clipping at 1, and fused AdamW. "diffusers" batches the
+Both start with equal random weights and use the same latents and prompt embeddings (encoded in advance), noise and
+timesteps, the mean squared error of the velocity, gradient clipping at 1, and fused AdamW. "diffusers" batches the
 clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them into a row; "with an average" also
-updates the EMA of the weights, which every run does and the plain loop does not. A second row of each preset uses
-activation checkpointing in both.
+updates the EMA of the weights, as in every training run. A second row of each preset uses activation checkpointing in
+both.
 
-First, each way makes three steps, whose losses and gradient norms must be equal. With --threads 1, times are CPU time,
+First, each way runs three steps, whose losses and gradient norms must be equal. With --threads 1, times are CPU time,
 which other programs disturb less.
 """
 
@@ -49,7 +49,7 @@ from cogvideox.transformer.config import PRESETS as OFFICIAL
 from cogvideox.transformer.config import TransformerConfig
 
 NUM_CHECKED = 3
-# No weight decay, which applies to matrices only here, and a constant learning rate.
+# No weight decay, because this package applies it only to matrices, and a constant learning rate.
 OPTIM = OptimSettings(lr=1e-4, weight_decay=0.0, warmup_steps=0, schedule="constant")
 SCHEDULE = Schedule()
 
@@ -64,29 +64,29 @@ PRESETS: dict[str, tuple[str, TransformerConfig, tuple[int, int, int], int]] = {
 TINY = {"tiny": ("width 64, rotary", replace(OFFICIAL["5b"](), **_TINY), (1, 4, 6), 2)}
 
 Step = Callable[[], Tensor]
-"""A training step; returns the loss and the gradient norm."""
+"""Runs a training step and returns the loss and the gradient norm."""
 
 
 def trainable(config: TransformerConfig, size: tuple[int, int, int], batch: int, seed: int) -> TransformerPair:
-    """Both transformers with equal weights, each with its own memory."""
+    """Build both transformers with equal weights in separate memory."""
     pair = transformers(config, size, batch=batch, seed=seed)
-    for network in (pair.ours, pair.theirs):
+    for network in (pair.cogvideox, pair.diffusers):
         for parameter in network.parameters():
             parameter.data = parameter.data.clone()
         network.requires_grad_(True).train()
     return replace(pair, timestep=explicit_uniform(seed, 0, batch))
 
 
-def step_theirs(pair: TransformerPair, noise: Tensor) -> Step:
+def diffusers_step(pair: TransformerPair, noise: Tensor) -> Step:
     scheduler = CogVideoXDDIMScheduler.from_config(SCHEDULE.to_diffusers("ddim"))
-    parameters = list(pair.theirs.parameters())
+    parameters = list(pair.diffusers.parameters())
     settings = {name: asdict(OPTIM)[name] for name in ("lr", "betas", "eps", "weight_decay")}
     optimizer = torch.optim.AdamW(parameters, **settings, fused=True)
 
     def step() -> Tensor:
         noised = scheduler.add_noise(pair.latents, noise, pair.timestep)
         target = scheduler.get_velocity(pair.latents, noise, pair.timestep)
-        loss = F.mse_loss(replace(pair, latents=noised).predict_theirs(), target)
+        loss = F.mse_loss(replace(pair, latents=noised).predict_with_diffusers(), target)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
         optimizer.step()
@@ -96,16 +96,16 @@ def step_theirs(pair: TransformerPair, noise: Tensor) -> Step:
     return step
 
 
-def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) -> Step:
+def cogvideox_step(pair: TransformerPair, noise: Tensor, *, average: bool = False) -> Step:
     ids = tuple(map(str, range(len(noise))))
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
-    one = StepBatches((batch,), len(ids), num_tokens, 1.0, {}, MixtureState())
-    optimizer = optimizers.build_optimizer([pair.ours], OPTIM)
-    ema = EMA({"model": pair.ours}, 0.999) if average else None
+    step_batches = StepBatches((batch,), len(ids), num_tokens, 1.0, {}, MixtureState())
+    optimizer = optimizers.build_optimizer([pair.cogvideox], OPTIM)
+    ema = EMA({"model": pair.cogvideox}, 0.999) if average else None
 
     def step() -> Tensor:
-        loss, _ = accumulate_gradients(pair.ours, one, SCHEDULE, torch.device("cpu"))
+        loss, _ = accumulate_gradients(pair.cogvideox, step_batches, SCHEDULE, torch.device("cpu"))
         norm = optimizers.clip_grad_norm(optimizer, OPTIM)
         optimizers.optimizer_step(optimizer, 0, 1, OPTIM)
         if ema is not None:
@@ -115,21 +115,25 @@ def step_ours(pair: TransformerPair, noise: Tensor, *, average: bool = False) ->
     return step
 
 
-def ways_of(make: Callable[[], TransformerPair], noise: Tensor, checkpointed: bool) -> Ways:
-    def theirs() -> Step:
-        pair = make()
+def build_ways(build_pair: Callable[[], TransformerPair], noise: Tensor, checkpointed: bool) -> Ways:
+    def diffusers() -> Step:
+        pair = build_pair()
         if checkpointed:
-            pair.theirs.enable_gradient_checkpointing()
-        return step_theirs(pair, noise)
+            pair.diffusers.enable_gradient_checkpointing()
+        return diffusers_step(pair, noise)
 
-    def ours(how: Checkpointing = "none", *, average: bool = False) -> Step:
-        pair = make()
-        parallelize(pair.ours, pair.ours.blocks, checkpointing=how)
-        return step_ours(pair, noise, average=average)
+    def cogvideox(checkpointing: Checkpointing = "none", *, average: bool = False) -> Step:
+        pair = build_pair()
+        parallelize(pair.cogvideox, pair.cogvideox.blocks, checkpointing=checkpointing)
+        return cogvideox_step(pair, noise, average=average)
 
     if checkpointed:
-        return {"diffusers": theirs(), "cogvideox": ours("full"), "cogvideox, attention kept": ours("selective")}
-    return {"diffusers": theirs(), "cogvideox": ours(), "cogvideox, with an average": ours(average=True)}
+        return {
+            "diffusers": diffusers(),
+            "cogvideox": cogvideox("full"),
+            "cogvideox, attention kept": cogvideox("selective"),
+        }
+    return {"diffusers": diffusers(), "cogvideox": cogvideox(), "cogvideox, with an average": cogvideox(average=True)}
 
 
 def main() -> None:
@@ -137,21 +141,21 @@ def main() -> None:
     options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
-    for name, (what, config, size, batch) in presets.items():
+    for name, (description, config, size, batch) in presets.items():
         noise = torch.randn(batch, config.in_channels, *size, generator=torch.Generator().manual_seed(options.seed + 1))
         for checkpointed in (False, True):
-            ways = ways_of(lambda: trainable(config, size, batch, options.seed), noise, checkpointed)  # noqa: B023
-            how = ", activation checkpointing" if checkpointed else ""
-            task = f"step, {name}: {what}, {batch} clips of {'x'.join(map(str, size))}{how}"
-            found = {who: torch.stack([way() for _ in range(NUM_CHECKED)], dim=1) for who, way in ways.items()}
-            check_equal(f"gradient norms, {task}", {who: norms for who, (_, norms) in found.items()})
-            errors = check_equal(f"losses, {task}", {who: losses for who, (losses, _) in found.items()})
-            losses = {who: losses.tolist() for who, (losses, _) in found.items()}
+            ways = build_ways(lambda: trainable(config, size, batch, options.seed), noise, checkpointed)  # noqa: B023
+            suffix = ", activation checkpointing" if checkpointed else ""
+            task = f"step, {name}: {description}, {batch} clips of {'x'.join(map(str, size))}{suffix}"
+            results = {way: torch.stack([step() for _ in range(NUM_CHECKED)], dim=1) for way, step in ways.items()}
+            check_equal(f"gradient norms, {task}", {way: norms for way, (_, norms) in results.items()})
+            errors = check_equal(f"losses, {task}", {way: losses for way, (losses, _) in results.items()})
+            losses = {way: losses.tolist() for way, (losses, _) in results.items()}
             times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0, clock=cpu_clock)
             rows.append(make_row(task, times, error=errors, losses=losses))
             measured.append((rows[-1], ways))
-    for one, ways in measured:
-        add_peaks(one, ways)
+    for row, ways in measured:
+        add_peaks(row, ways)
     write_report("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -1,11 +1,11 @@
-"""Forward pass of the transformer, here and in diffusers, on the CPU in float32, with equal random weights.
+"""Forward pass of the transformer in this package and diffusers, on the CPU in float32, with equal random weights.
 
 python benchmarks/transformer.py                            # all presets, about a minute and a half on two cores
 python benchmarks/transformer.py --preset official --rounds 3
-python benchmarks/transformer.py --compile                  # also with compiled blocks, one minute more
+python benchmarks/transformer.py --compile                  # also with compiled blocks, an additional minute
 
 "cogvideox" computes everything in the call, as diffusers does. "cogvideox, in a sampler" gets the modulation, which
-depends only on the timestep, as an input: the samplers here precompute it for all steps.
+depends only on the timestep, as an input, because samplers compute it for all steps in advance.
 """
 
 import time
@@ -36,22 +36,22 @@ TINY = {
 }
 
 
-def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
-    tables = pair.ours.precompute_modulation(pair.timestep[:1])[0]
+def build_ways(pair: TransformerPair, compiled: bool) -> Ways:
+    tables = pair.cogvideox.precompute_modulation(pair.timestep[:1])[0]
 
     def in_a_sampler(network: Transformer) -> Callable[[], Tensor]:
         return lambda: network(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)
 
     ways = {
-        "diffusers": pair.predict_theirs,
-        "cogvideox": pair.predict_ours,
-        "cogvideox, in a sampler": in_a_sampler(pair.ours),
+        "diffusers": pair.predict_with_diffusers,
+        "cogvideox": pair.predict,
+        "cogvideox, in a sampler": in_a_sampler(pair.cogvideox),
     }
     if compiled:
-        theirs = replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks"))
+        compiled_pair = replace(pair, diffusers=compiled_blocks(pair.diffusers, "transformer_blocks"))
         ways |= {
-            "diffusers, compiled": theirs.predict_theirs,
-            "cogvideox, compiled": in_a_sampler(compiled_blocks(pair.ours, "blocks")),
+            "diffusers, compiled": compiled_pair.predict_with_diffusers,
+            "cogvideox, compiled": in_a_sampler(compiled_blocks(pair.cogvideox, "blocks")),
         }
     return ways
 
@@ -59,21 +59,21 @@ def ways_of(pair: TransformerPair, compiled: bool) -> Ways:
 @torch.inference_mode()
 def main() -> None:
     parser = option_parser(__doc__, "transformer", rounds=15, seconds=25)
-    parser.add_argument("--compile", action="store_true", help="also compile the blocks of both")
+    parser.add_argument("--compile", action="store_true", help="also measure both with compiled blocks")
     options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
-    for name, (what, config, size, batch) in presets.items():
+    for name, (description, config, size, batch) in presets.items():
         pair = transformers(config, size, batch=batch, seed=options.seed)
-        ways = ways_of(pair, options.compile)
-        task = f"forward, {name}: {what}"
-        results, first = {}, {}
-        for who, way in ways.items():
+        ways = build_ways(pair, options.compile)
+        task = f"forward, {name}: {description}"
+        results, first_seconds = {}, {}
+        for way, predict in ways.items():
             start = time.perf_counter()
-            results[who] = way()
-            first[who] = time.perf_counter() - start
+            results[way] = predict()
+            first_seconds[way] = time.perf_counter() - start
         errors = check_equal(task, results)
         times = interleave(ways, options.rounds, seconds=options.seconds)
-        rows.append(make_row(task, times, error=errors, first_seconds=first))
+        rows.append(make_row(task, times, error=errors, first_seconds=first_seconds))
     write_report("transformer", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -1,10 +1,11 @@
-"""Time and peak memory of VAE decoding and encoding, here and in diffusers, on the CPU in float32, with equal random
-weights. Decoding in strips of rows is exact (see `cogvideox.vae.inference.sliced`).
+"""Time and peak memory of VAE decoding and encoding in this package and diffusers, on the CPU in float32, with equal
+random weights. Strips of rows are exact (see `cogvideox.vae.inference.sliced`).
 
 python benchmarks/vae.py                        # all presets, about two minutes on two cores
 python benchmarks/vae.py --preset small
 
-Memory is measured after all times, beyond what was allocated before the call; it includes the output, a few MiB.
+Memory is measured after all times, in addition to the memory allocated before the call; it includes the output, a few
+MiB.
 """
 
 import torch
@@ -39,22 +40,24 @@ TINY = {
 }
 
 
-def tasks_of(ours: CausalVAE, theirs: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int) -> dict[str, Ways]:
-    """Decoding and encoding of a clip."""
+def build_tasks(
+    cogvideox: CausalVAE, diffusers: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int
+) -> dict[str, Ways]:
+    """Return the ways of decoding and of encoding a clip."""
     generator = torch.Generator().manual_seed(seed + 1)
     t, h, w = size
-    z = torch.randn(1, ours.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
+    z = torch.randn(1, cogvideox.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
     video = torch.rand(1, 3, t, h, w, generator=generator) * 2 - 1
     return {
         "decode": {
-            "diffusers": lambda: theirs.decode(z).sample,
-            "cogvideox": lambda: ours.decode(z),
-            "cogvideox, 4 strips": lambda: ours.decode(z, strips=4),
+            "diffusers": lambda: diffusers.decode(z).sample,
+            "cogvideox": lambda: cogvideox.decode(z),
+            "cogvideox, 4 strips": lambda: cogvideox.decode(z, strips=4),
         },
         "encode": {
-            "diffusers": lambda: theirs.encode(video).latent_dist.mean,
-            "cogvideox": lambda: ours.encode(video).mean,
-            "cogvideox, 4 strips": lambda: ours.encode(video, strips=4).mean,
+            "diffusers": lambda: diffusers.encode(video).latent_dist.mean,
+            "cogvideox": lambda: cogvideox.encode(video).mean,
+            "cogvideox, 4 strips": lambda: cogvideox.encode(video, strips=4).mean,
         },
     }
 
@@ -65,17 +68,17 @@ def main() -> None:
     options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
     measured: list[tuple[Report, Ways]] = []
-    for name, (what, config, size) in presets.items():
+    for name, (description, config, size) in presets.items():
         networks = vaes(config, seed=options.seed)
-        for verb, ways in tasks_of(*networks, size, options.seed).items():
-            task = f"{verb}, {name}: {what}, {'x'.join(map(str, size))}"
-            errors = check_equal(task, {who: way() for who, way in ways.items()})
+        for verb, ways in build_tasks(*networks, size, options.seed).items():
+            task = f"{verb}, {name}: {description}, {'x'.join(map(str, size))}"
+            errors = check_equal(task, {way: run() for way, run in ways.items()})
             rows.append(
                 make_row(task, interleave(ways, options.rounds, seconds=options.seconds, warmup=0), error=errors)
             )
             measured.append((rows[-1], ways))
-    for one, ways in measured:
-        add_peaks(one, ways)
+    for row, ways in measured:
+        add_peaks(row, ways)
     write_report("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -15,7 +15,7 @@ import torch
 from common import ROOT, synchronize
 from gpu_suite.run import Run
 from gpu_suite.shapes import TINY_VAE, config_of
-from pairs import HAS_DIFFUSERS, transformers, twin, vaes
+from pairs import HAS_DIFFUSERS, share_weights, transformers, vaes
 from torch import Tensor
 
 from cogvideox import CogVideoX
@@ -37,14 +37,14 @@ from cogvideox.vae.config import VAEConfig
 
 
 def pipelines(run: Run, preset: str) -> tuple[CogVideoX, Any, dict[str, Any]]:
-    """Both pipelines with the same random weights, and the prompt embeddings that diffusers takes.
+    """Build both pipelines with the same random weights, and the prompt embeddings for diffusers.
 
     Both use a T5 with one layer, because the time of the real one is negligible.
     """
     config, size = config_of(run, preset)
-    where: dict[str, Any] = {"seed": run.seed, "device": run.device, "dtype": torch.bfloat16}
-    pair = transformers(config, size, batch=1, **where)
-    vae, their_vae = vaes(TINY_VAE if run.tiny else replace(VAEConfig(), scaling_factor=0.7), **where)
+    options: dict[str, Any] = {"seed": run.seed, "device": run.device, "dtype": torch.bfloat16}
+    pair = transformers(config, size, batch=1, **options)
+    vae, diffusers_vae = vaes(TINY_VAE if run.tiny else replace(VAEConfig(), scaling_factor=0.7), **options)
     tokenizer = Tokenizer.from_folder(ROOT / "cogvideox/models/toybox/tokenizer")
     text = T5Encoder(T5Config(len(tokenizer), config.text_embed_dim, d_ff=64, num_layers=1, num_heads=1))
     init_weights(text, torch.Generator().manual_seed(run.seed))
@@ -52,29 +52,29 @@ def pipelines(run: Run, preset: str) -> tuple[CogVideoX, Any, dict[str, Any]]:
     schedule = SCHEDULES[preset]()
     settings = official_settings(config, vae.config, "ddim")
     spec = ModelSpec("random", Path(), config, vae.config, text.config, schedule, settings)
-    bundle = LoadedModel(pair.ours, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
-    ours = CogVideoX(spec, bundle, torch.device(run.device), torch.bfloat16)
-    theirs = None
+    model = LoadedModel(pair.cogvideox, vae, text, tokenizer, Schedule(**asdict(schedule)), settings)
+    cogvideox = CogVideoX(spec, model, torch.device(run.device), torch.bfloat16)
+    diffusers = None
     if HAS_DIFFUSERS:
         from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
 
         scheduler = CogVideoXDDIMScheduler.from_config(schedule.to_diffusers("ddim"))
-        theirs = CogVideoXPipeline(None, None, their_vae, pair.theirs, scheduler)
-        theirs.set_progress_bar_config(disable=True)
+        diffusers = CogVideoXPipeline(None, None, diffusers_vae, pair.diffusers, scheduler)
+        diffusers.set_progress_bar_config(disable=True)
 
     def embed(prompt: str) -> Tensor:
         return text(tokenizer.encode([prompt], settings.text_length).to(run.device))
 
-    return ours, theirs, {"prompt_embeds": embed(PROMPT), "negative_prompt_embeds": embed("")}
+    return cogvideox, diffusers, {"prompt_embeds": embed(PROMPT), "negative_prompt_embeds": embed("")}
 
 
 PROMPT = "a red ball"
 
 
 class EveryOther(StepCache):
-    """Computes every other step, as with the shipped model at an error budget of 0.02 (docs/speed.md).
+    """Computes every other step, like the shipped model at an error budget of 0.02 (docs/speed.md).
 
-    With random weights the real criterion, the change of the velocity, is meaningless.
+    With random weights, the criterion of the step cache, the change of the velocity, is meaningless.
     """
 
     def _error_weight(self, i: int) -> float:
@@ -82,34 +82,34 @@ class EveryOther(StepCache):
 
 
 def measure_generation(run: Run, preset: str) -> None:
-    """One generation per way: 50 steps and the VAE, from prompt embeddings to frames."""
+    """Measure a generation in every way: 50 steps and the VAE, from prompt embeddings to frames."""
     config, (t, h, w) = config_of(run, preset)
-    ours, theirs, texts = pipelines(run, preset)
+    cogvideox, diffusers, texts = pipelines(run, preset)
     size = {"num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w}
     steps = 3 if run.tiny else run.options.steps
 
-    def by_theirs(num_steps: int) -> Tensor:
-        # Drawn in float32 like ours; bfloat16 would give other noise.
+    def generate_with_diffusers(num_steps: int) -> Tensor:
+        # Sampled in float32 as in this package; bfloat16 would give different noise.
         noise = torch.randn(1, t, config.out_channels, h, w, generator=torch.Generator().manual_seed(run.seed))
         values = {**size, **texts, "num_inference_steps": num_steps, "guidance_scale": 6.0}
         latents = noise.to(run.device, torch.bfloat16)
-        return torch.from_numpy(theirs(**values, latents=latents, output_type="np").frames[0])
+        return torch.from_numpy(diffusers(**values, latents=latents, output_type="np").frames[0])
 
-    def by_ours(num_steps: int, **values: Any) -> Tensor:
+    def generate_with_cogvideox(num_steps: int, **values: Any) -> Tensor:
         values = {"guidance_scale": 6.0, "dynamic_guidance": False, "sampler": "ddim", **size, **values}
-        video = ours.generate(PROMPT, **values, num_inference_steps=num_steps, seed=run.seed, output="float")
+        video = cogvideox.generate(PROMPT, **values, num_inference_steps=num_steps, seed=run.seed, output="float")
         return torch.from_numpy(video.frames)
 
     @cache
     def other(float8: bool) -> Transformer:
-        network = twin(ours.model.transformer)
+        network = share_weights(cogvideox.model.transformer)
         if float8:
             to_float8(network)
         compile_blocks(network)
         return network
 
     def by(float8: bool, **values: Any) -> Callable[[int], Tensor]:
-        return lambda num_steps: _with(ours, other(float8), lambda: by_ours(num_steps, **values))
+        return lambda num_steps: _with(cogvideox, other(float8), lambda: generate_with_cogvideox(num_steps, **values))
 
     def every_other(num_steps: int) -> Tensor:
         plain, denoise.StepCache = denoise.StepCache, EveryOther
@@ -119,12 +119,12 @@ def measure_generation(run: Run, preset: str) -> None:
             denoise.StepCache = plain
 
     ways: dict[str, tuple[int, Callable[[int], Tensor]]] = {
-        "diffusers": (steps, by_theirs),
+        "diffusers": (steps, generate_with_diffusers),
         "cogvideox, compiled": (steps, by(float8=False)),
         "cogvideox, fp8, compiled": (steps, by(float8=True)),
         "cogvideox, fp8 and cache, compiled": (steps, every_other),
         "cogvideox, dpm++ in half the steps, compiled": (math.ceil(steps / 2), by(float8=False, sampler="dpm++")),
-        "cogvideox": (steps, by_ours),
+        "cogvideox": (steps, generate_with_cogvideox),
     }
     if not HAS_DIFFUSERS:
         del ways["diffusers"]
@@ -148,16 +148,16 @@ def measure_generation(run: Run, preset: str) -> None:
         run.add({"task": f"generation, {preset}", "reference": next(iter(ways)), "ways": results})
 
 
-def _with(ours: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
-    """Run `make` with another transformer in the pipeline."""
-    plain, ours.model = ours.model, replace(ours.model, transformer=transformer)
+def _with(cogvideox: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
+    """Call `make` with another transformer in the pipeline."""
+    plain, cogvideox.model = cogvideox.model, replace(cogvideox.model, transformer=transformer)
     try:
         return make()
     finally:
-        ours.model = plain
+        cogvideox.model = plain
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float | None:
-    """PSNR in dB of frames in 0..1; None if they are equal."""
+    """Return the PSNR in dB of frames in 0..1; None if they are equal."""
     error = (frames - reference).square().mean().item()
     return None if error == 0 else -10 * math.log10(error)

@@ -1,4 +1,4 @@
-"""Performance goals on one GPU of the H100 class, relative to diffusers in the same run, and the measured values."""
+"""Performance goals for a GPU like an H100, relative to diffusers in the same run, and the measured values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal. `must` and `wish` are minimum values, or maximum values if `less` is better."""
+    """A goal. `must` (required) and `wish` (target) are minimum values, or maximum values if `less` is set."""
 
     name: str
     what: str
@@ -20,7 +20,7 @@ class Goal:
     less: bool = False
 
     def result(self, reports: Reports) -> dict[str, Any]:
-        """For the report."""
+        """Return the goal and the measured value, for the report."""
         return {
             "name": self.name,
             "what": self.what,
@@ -30,21 +30,19 @@ class Goal:
         }
 
     def line(self, reports: Reports) -> str:
-        """For the terminal."""
-        found = self.value(reports)
-        if found is None:
+        """Return the goal and the measured value as a line of text."""
+        value = self.value(reports)
+        if value is None:
             result = "-         not measured"
         else:
-            reached = [found <= limit if self.less else found >= limit for limit in (self.must, self.wish)]
-            result = (
-                f"{found:<9.3g} {'reached, and the wish' if all(reached) else 'reached' if reached[0] else 'missed'}"
-            )
+            required, target = (value <= x if self.less else value >= x for x in (self.must, self.wish))
+            result = f"{value:<9.3g} {'target reached' if required and target else 'reached' if required else 'missed'}"
         sign = "<=" if self.less else ">="
-        return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} wish {self.wish:<6g} {result}"
+        return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} target {self.wish:<6g} {result}"
 
 
 def ways(reports: Reports, part: str, task: str) -> dict[str, Any]:
-    """The ways of the row whose task starts with `task`, without failed ones."""
+    """Return the ways of the row whose task starts with `task`, except failed ones."""
     for row in reports.get(part, {}).get("rows", []):
         if row["task"].startswith(task):
             return {name: way for name, way in row["ways"].items() if "median" in way}
@@ -54,53 +52,63 @@ def ways(reports: Reports, part: str, task: str) -> dict[str, Any]:
 def best(
     reports: Reports, part: str, task: str, reference: str, *, exact: bool = True, word: str = "cogvideox"
 ) -> Value:
-    """The speed-up of our fastest way over the reference; only of exact ways if `exact`."""
-    found = ways(reports, part, task)
-    ours = [
-        way["median"] for name, way in found.items() if name.startswith(word) and (way.get("exact", True) or not exact)
+    """Return the speed-up of the fastest way whose name starts with `word` over the reference.
+
+    Args:
+        exact: consider only exact ways.
+    """
+    measured = ways(reports, part, task)
+    medians = [
+        way["median"]
+        for name, way in measured.items()
+        if name.startswith(word) and (way.get("exact", True) or not exact)
     ]
-    return found[reference]["median"] / min(ours) if ours and reference in found else None
+    return measured[reference]["median"] / min(medians) if medians and reference in measured else None
 
 
 def seconds(reports: Reports, part: str, *, steps: int = 50) -> Value:
-    """Seconds of the fastest exact generation with all steps."""
-    found = ways(reports, part, "generation")
-    plain = ("cogvideox", "cogvideox, compiled")
-    ours = [way["median"] for name, way in found.items() if name in plain and way["num_steps"] == steps]
-    return min(ours, default=None)
+    """Return the seconds of the fastest exact generation with all steps."""
+    measured = ways(reports, part, "generation")
+    exact = ("cogvideox", "cogvideox, compiled")
+    medians = [way["median"] for name, way in measured.items() if name in exact and way["num_steps"] == steps]
+    return min(medians, default=None)
+
+
+def exact_ways(reports: Reports, part: str, task: str) -> list[dict[str, Any]]:
+    """Return this package's exact ways of a task."""
+    measured = ways(reports, part, task)
+    return [way for name, way in measured.items() if name.startswith("cogvideox") and way.get("exact")]
 
 
 def share_of_floor(reports: Reports) -> Value:
-    found = ways(reports, "forward-5b", "forward")
-    ours = [way["share_of_floor"] for name, way in found.items() if name.startswith("cogvideox") and way.get("exact")]
-    return max(ours, default=None)
+    shares = [way["share_of_floor"] for way in exact_ways(reports, "forward-5b", "forward")]
+    return max(shares, default=None)
 
 
 def smallest_memory(reports: Reports, scale: float | None = None) -> Value:
-    """Smallest peak memory of an exact decode, relative to diffusers without tiling, or to `scale` bytes."""
-    found = ways(reports, "vae", "decode")
-    ours = [way["peak_extra_bytes"] for name, way in found.items() if name.startswith("cogvideox") and way.get("exact")]
-    over = found["diffusers"]["peak_extra_bytes"] if scale is None and "diffusers" in found else scale
-    return min(ours) / over if ours and over else None
+    """Return the smallest peak memory of an exact decode, relative to diffusers without tiling, or to `scale` bytes."""
+    untiled = ways(reports, "vae", "decode").get("diffusers")
+    peaks = [way["peak_extra_bytes"] for way in exact_ways(reports, "vae", "decode")]
+    unit = untiled["peak_extra_bytes"] if scale is None and untiled is not None else scale
+    return min(peaks) / unit if peaks and unit else None
 
 
 def over_tiled(reports: Reports) -> Value:
-    """Speed-up of our fastest exact decode that needs no more memory than diffusers with tiling, over the latter."""
-    found = ways(reports, "vae", "decode")
-    tiled = found.get("diffusers, tiled")
+    """Return the speed-up over diffusers with tiling of the fastest exact decode that needs no more memory."""
+    tiled = ways(reports, "vae", "decode").get("diffusers, tiled")
     if tiled is None:
         return None
-    ours = [
+    medians = [
         way["median"]
-        for name, way in found.items()
-        if name.startswith("cogvideox") and way.get("exact") and way["peak_extra_bytes"] <= tiled["peak_extra_bytes"]
+        for way in exact_ways(reports, "vae", "decode")
+        if way["peak_extra_bytes"] <= tiled["peak_extra_bytes"]
     ]
-    return tiled["median"] / min(ours) if ours else 0.0
+    return tiled["median"] / min(medians) if medians else 0.0
 
 
 def mfu(reports: Reports) -> Value:
-    found = ways(reports, "train-2b", "training")
-    return max((way["mfu"] for name, way in found.items() if name.startswith("cogvideox")), default=None)
+    measured = ways(reports, "train-2b", "training")
+    return max((way["mfu"] for name, way in measured.items() if name.startswith("cogvideox")), default=None)
 
 
 COMPILED = "diffusers, compiled"
@@ -108,7 +116,7 @@ GOALS = [
     Goal("G1", "5B forward, exact, over eager", 1.3, 1.5, lambda r: best(r, "forward-5b", "forward", "diffusers")),
     Goal("G2", "5B forward, exact, over compiled", 1.05, 1.15, lambda r: best(r, "forward-5b", "forward", COMPILED)),
     Goal("G3", "2B forward, exact, over eager", 1.3, 1.5, lambda r: best(r, "forward-2b", "forward", "diffusers")),
-    Goal("G4", "5B forward, exact: share of the measured floor", 0.8, 0.9, share_of_floor),
+    Goal("G4", "5B forward, exact: share of the measured lower bound", 0.8, 0.9, share_of_floor),
     Goal("G5", "5B, 50 steps from embeddings to frames (s)", 72, 64, lambda r: seconds(r, "generate-5b"), less=True),
     Goal("G5", "2B, 50 steps from embeddings to frames (s)", 30, 25, lambda r: seconds(r, "generate-2b"), less=True),
     Goal(
@@ -133,7 +141,7 @@ GOALS = [
         lambda r: best(r, "generate-5b", "generation", "diffusers", word="cogvideox, dpm++"),
     ),
     Goal("G9", "VAE decode, exact, over untiled", 2.5, 3.5, lambda r: best(r, "vae", "decode", "diffusers")),
-    Goal("G10", "VAE decode, exact: extra memory, of untiled", 0.35, 0.35, smallest_memory, less=True),
+    Goal("G10", "VAE decode, exact: extra memory, relative to untiled", 0.35, 0.35, smallest_memory, less=True),
     Goal("G10", "VAE decode, exact: extra memory (GB)", 4.2, 1.5, lambda r: smallest_memory(r, 1e9), less=True),
     Goal("G11", "VAE decode, exact, no more memory than tiled, over tiled", 3.0, 5.0, over_tiled),
     Goal("G12", "VAE encode, exact, over untiled", 2.0, 3.0, lambda r: best(r, "vae", "encode", "diffusers")),

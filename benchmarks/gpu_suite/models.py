@@ -1,4 +1,4 @@
-"""Both models beside diffusers, where it is installed: forward, VAE, training step, and errors at a reduced size.
+"""The 2B and 5B compared to diffusers, if it is installed: forward, VAE, training step, and errors at a reduced size.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size.
 """
@@ -14,7 +14,7 @@ from common import synchronize
 from gpu_suite.roofline import BACKENDS, lower_bound
 from gpu_suite.run import Run, Way, compare
 from gpu_suite.shapes import BATCH, LATENTS, REDUCED, TINY, TINY_VAE, Size, config_of, peak_flops, shape_of
-from pairs import HAS_DIFFUSERS, TransformerPair, compiled_blocks, in_float32, transformers, twin, vaes
+from pairs import HAS_DIFFUSERS, TransformerPair, compiled_blocks, predict_in_float32, share_weights, transformers, vaes
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
@@ -28,20 +28,22 @@ from cogvideox.vae.model import CausalVAE
 
 
 def forward_ways(pair: TransformerPair, *, all_ways: bool = False) -> dict[str, Callable[[], Way]]:
-    """Ways of a forward pass of the transformer; the first one is the reference."""
-    config, device = pair.ours.config, pair.latents.device
-    modulation = pair.ours.precompute_modulation(pair.timestep[:1])[0]
+    """Return the ways of a forward pass of the transformer. The first one is the reference."""
+    config, device = pair.cogvideox.config, pair.latents.device
+    modulation = pair.cogvideox.precompute_modulation(pair.timestep[:1])[0]
 
-    def ours(network: nn.Module, attend: Attend = dense_attention) -> Way:
+    def cogvideox(network: nn.Module, attend: Attend = dense_attention) -> Way:
         values = (pair.latents, pair.text, None)
         return lambda: network(*values, positions=pair.positions, modulation=modulation, attend=attend)
 
-    def theirs_compiled(mode: str | None = None) -> Way:
-        return replace(pair, theirs=compiled_blocks(pair.theirs, "transformer_blocks", mode)).predict_theirs
+    def diffusers_compiled(mode: str | None = None) -> Way:
+        return replace(
+            pair, diffusers=compiled_blocks(pair.diffusers, "transformer_blocks", mode)
+        ).predict_with_diffusers
 
-    def ours_fast(*, compiled: bool = True, float8: bool = False) -> Way:
-        """With the fastest attention backend for the shape, as in generation."""
-        network = twin(pair.ours)
+    def fastest(*, compiled: bool = True, float8: bool = False) -> Way:
+        """Use the fastest attention backend for the shape, as in generation."""
+        network = share_weights(pair.cogvideox)
         if float8:
             to_float8(network)
         if compiled:
@@ -50,31 +52,31 @@ def forward_ways(pair: TransformerPair, *, all_ways: bool = False) -> dict[str, 
         shape = (config.num_attention_heads, num_tokens, len(pair.latents))
         kernel = fastest_backend(*shape, pair.latents.dtype, device, head_dim=config.attention_head_dim)
         print(f"attention: {kernel.name} of {kernel.milliseconds} ms", flush=True)
-        return ours(network, kernel.attend)
+        return cogvideox(network, kernel.attend)
 
     ways: dict[str, Callable[[], Way]] = {
-        "diffusers": lambda: pair.predict_theirs,
-        "cogvideox": lambda: ours(pair.ours),
-        "cogvideox, fastest attention, compiled": ours_fast,
-        "diffusers, compiled": theirs_compiled,
-        "cogvideox, fp8, compiled": lambda: ours_fast(float8=True),
+        "diffusers": lambda: pair.predict_with_diffusers,
+        "cogvideox": lambda: cogvideox(pair.cogvideox),
+        "cogvideox, fastest attention, compiled": fastest,
+        "diffusers, compiled": diffusers_compiled,
+        "cogvideox, fp8, compiled": lambda: fastest(float8=True),
     }
     if all_ways:
         ways |= {
-            "cogvideox, compiled": lambda: ours(compiled_blocks(pair.ours, "blocks")),
-            "cogvideox, fastest attention": lambda: ours_fast(compiled=False),
-            "cogvideox, fp8": lambda: ours_fast(compiled=False, float8=True),
-            "cogvideox, all in the call": lambda: pair.predict_ours,
-            # The default in diffusers before cuDNN attention.
-            "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_theirs),
+            "cogvideox, compiled": lambda: cogvideox(compiled_blocks(pair.cogvideox, "blocks")),
+            "cogvideox, fastest attention": lambda: fastest(compiled=False),
+            "cogvideox, fp8": lambda: fastest(compiled=False, float8=True),
+            "cogvideox, all in the call": lambda: pair.predict,
+            # The default in diffusers before PyTorch had cuDNN attention.
+            "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_with_diffusers),
         }
         for name, backend in BACKENDS.items():
-            ways[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, ours(pair.ours))
+            ways[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, cogvideox(pair.cogvideox))
     return available(ways)
 
 
 def available(ways: dict[str, Callable[[], Way]]) -> dict[str, Callable[[], Way]]:
-    """Leave out the ways of diffusers where it is not installed."""
+    """Remove the ways that need diffusers if it is not installed."""
     return {name: way for name, way in ways.items() if HAS_DIFFUSERS or not name.startswith("diffusers")}
 
 
@@ -86,40 +88,40 @@ def under(backend: Any, way: Way) -> Way:
     return attend
 
 
-def decode_ways(ours: CausalVAE, theirs: Any, z: Tensor) -> dict[str, Callable[[], Way]]:
-    """Ways of decoding latents."""
+def decode_ways(cogvideox: CausalVAE, diffusers: Any, z: Tensor) -> dict[str, Callable[[], Way]]:
+    """Return the ways of decoding latents."""
 
     def tiled() -> Tensor:
-        theirs.enable_tiling()
+        diffusers.enable_tiling()
         try:
-            return theirs.decode(z).sample
+            return diffusers.decode(z).sample
         finally:
-            theirs.disable_tiling()
+            diffusers.disable_tiling()
 
     ways = {
-        "diffusers": lambda: lambda: theirs.decode(z).sample,
-        "cogvideox": lambda: lambda: ours.decode(z),
+        "diffusers": lambda: lambda: diffusers.decode(z).sample,
+        "cogvideox": lambda: lambda: cogvideox.decode(z),
         "diffusers, tiled": lambda: tiled,
-        "cogvideox, 15 strips": lambda: lambda: ours.decode(z, strips=15),
-        "cogvideox, 4 strips": lambda: lambda: ours.decode(z, strips=4),
-        "cogvideox, 15 strips, offload": lambda: lambda: ours.decode(z, strips=15, offload=True),
+        "cogvideox, 15 strips": lambda: lambda: cogvideox.decode(z, strips=15),
+        "cogvideox, 4 strips": lambda: lambda: cogvideox.decode(z, strips=4),
+        "cogvideox, 15 strips, offload": lambda: lambda: cogvideox.decode(z, strips=15, offload=True),
     }
     return available(ways)
 
 
-def encode_ways(ours: CausalVAE, theirs: Any, video: Tensor) -> dict[str, Callable[[], Way]]:
-    """Ways of encoding a clip to the mean of its latents."""
+def encode_ways(cogvideox: CausalVAE, diffusers: Any, video: Tensor) -> dict[str, Callable[[], Way]]:
+    """Return the ways of encoding a clip to the mean of its latents."""
     ways = {
-        "diffusers": lambda: lambda: theirs.encode(video).latent_dist.mean,
-        "cogvideox": lambda: lambda: ours.encode(video).mean,
-        "cogvideox, 15 strips": lambda: lambda: ours.encode(video, strips=15).mean,
+        "diffusers": lambda: lambda: diffusers.encode(video).latent_dist.mean,
+        "cogvideox": lambda: lambda: cogvideox.encode(video).mean,
+        "cogvideox, 15 strips": lambda: lambda: cogvideox.encode(video, strips=15).mean,
     }
     return available(ways)
 
 
 @torch.inference_mode()
 def measure_floor(run: Run) -> None:
-    """Time of matrix products and attention at the real shapes of both models."""
+    """Measure matrix products and attention at the real shapes of both models."""
     for preset in ("2b", "5b"):
         config, size = config_of(run, preset)
         run.note(**{preset: lower_bound(run, config, shape_of(config, size))})
@@ -127,12 +129,12 @@ def measure_floor(run: Run) -> None:
 
 @torch.inference_mode()
 def measure_forward(run: Run, preset: str) -> None:
-    """Forward pass at the real shape with batch size 2: time, error, memory, kernels, and the lower bound."""
+    """Measure a forward pass at the real shape with batch size 2: time, error, memory, kernels, and the lower bound."""
     config, size = config_of(run, preset)
     bound = lower_bound(run, config, shape_of(config, size))
     run.note(preset=preset, latents=size, floor=bound)
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-    exact = in_float32(pair)
+    exact = predict_in_float32(pair)
     run.free_memory()
     report = compare(run, f"forward, {preset}", forward_ways(pair, all_ways=run.options.all_ways), exact)
     work = sum(transformer_flops(config, shape_of(config, size)))
@@ -146,20 +148,20 @@ def measure_forward(run: Run, preset: str) -> None:
 
 @torch.inference_mode()
 def measure_vae(run: Run) -> None:
-    """Decoding and encoding 49x480x720."""
+    """Measure decoding and encoding of 49x480x720."""
     _vae(run, TINY if run.tiny else LATENTS, "49x480x720")
 
 
 @torch.inference_mode()
 def measure_modes(run: Run) -> None:
-    """Errors of all ways to float32 at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
+    """Measure the errors of all ways at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
     size = TINY if run.tiny else REDUCED
     for preset in ("2b", "5b"):
         torch._dynamo.reset()  # otherwise the second width causes dynamic compilation
         config, _ = config_of(run, preset)
         config = replace(config, num_layers=2 if run.tiny else 6)
         pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-        compare(run, f"forward, {preset}, reduced", forward_ways(pair, all_ways=True), in_float32(pair))
+        compare(run, f"forward, {preset}, reduced", forward_ways(pair, all_ways=True), predict_in_float32(pair))
         del pair
         run.free_memory()
     _vae(run, size, "reduced")
@@ -171,19 +173,19 @@ def _vae(run: Run, size: Size, name: str) -> None:
     generator = torch.Generator(run.device).manual_seed(run.seed)
     z = torch.randn(1, config.latent_channels, *size, generator=generator, device=run.device).bfloat16()
     video = torch.rand(1, 3, 4 * t - 3, 8 * h, 8 * w, generator=generator, device=run.device).bfloat16() * 2 - 1
-    ours, theirs = vaes(config, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-    reference, decode, encode = ours, ours.decode, lambda x: ours.encode(x).mean
-    if theirs is not None:
-        reference, decode = theirs, lambda x: theirs.decode(x).sample
-        encode = lambda x: theirs.encode(x).latent_dist.mean  # noqa: E731
+    cogvideox, diffusers = vaes(config, seed=run.seed, device=run.device, dtype=torch.bfloat16)
+    reference, decode, encode = cogvideox, cogvideox.decode, lambda x: cogvideox.encode(x).mean
+    if diffusers is not None:
+        reference, decode = diffusers, lambda x: diffusers.decode(x).sample
+        encode = lambda x: diffusers.encode(x).latent_dist.mean  # noqa: E731
     tasks = {
-        "decode": (decode, z, lambda: decode_ways(ours, theirs, z)),
-        "encode": (encode, video, lambda: encode_ways(ours, theirs, video)),
+        "decode": (decode, z, lambda: decode_ways(cogvideox, diffusers, z)),
+        "encode": (encode, video, lambda: encode_ways(cogvideox, diffusers, video)),
     }
-    for verb, (use, given, ways) in tasks.items():
+    for verb, (function, x, ways) in tasks.items():
         reference.float()
         exact, why = run.attempt(
-            f"{verb} in float32", lambda use=use, given=given: compute_if_fast(run, use, given.float())
+            f"{verb} in float32", lambda function=function, x=x: compute_if_fast(run, function, x.float())
         )
         reference.bfloat16()
         run.free_memory()
@@ -192,23 +194,23 @@ def _vae(run: Run, size: Size, name: str) -> None:
         compare(run, f"{verb}, {name}", ways(), exact)
 
 
-def compute_if_fast(run: Run, use: Callable[[Tensor], Tensor], given: Tensor) -> Tensor | None:
-    """The result, or None if it would take over a quarter of the time left, estimated on a sixteenth of the frame.
+def compute_if_fast(run: Run, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
+    """Return `function(x)`, or None if it would take more than a quarter of the time left.
 
-    Convolutions in float32 are slow on a GPU.
+    The time is estimated on a sixteenth of the frame, because float32 convolutions are slow on a GPU.
     """
-    h, w = (side // 4 // 8 * 8 or side for side in given.shape[3:])
-    part = given[..., :h, :w]
+    h, w = (side // 4 // 8 * 8 or side for side in x.shape[3:])
+    part = x[..., :h, :w]
     for _ in range(2):
         start = time.perf_counter()
-        use(part)
+        function(part)
         synchronize(run.device)
-    estimate = (time.perf_counter() - start) * given[0, 0, 0].numel() / part[0, 0, 0].numel()
-    return None if estimate > run.left() / 4 else use(given)
+    estimate = (time.perf_counter() - start) * x[0, 0, 0].numel() / part[0, 0, 0].numel()
+    return None if estimate > run.left() / 4 else function(x)
 
 
 def measure_training(run: Run) -> None:
-    """A training step of the 2B on one clip: forward, backward and AdamW in bfloat16."""
+    """Measure a training step of the 2B on one clip: forward, backward and AdamW in bfloat16."""
     config, size = config_of(run, "2b")
     pair = transformers(config, size, batch=1, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     target = torch.randn_like(pair.latents)
@@ -230,22 +232,22 @@ def measure_training(run: Run) -> None:
         return build
 
     def checkpointed() -> Tensor:
-        pair.theirs.enable_gradient_checkpointing()
+        pair.diffusers.enable_gradient_checkpointing()
         try:
-            return pair.predict_theirs()
+            return pair.predict_with_diffusers()
         finally:
-            pair.theirs.disable_gradient_checkpointing()
+            pair.diffusers.disable_gradient_checkpointing()
 
-    compiled = replace(pair, ours=compiled_blocks(pair.ours, "blocks"))
+    compiled = replace(pair, cogvideox=compiled_blocks(pair.cogvideox, "blocks"))
     report = compare(
         run,
         "training step, 2b",
         available(
             {
-                "diffusers, checkpointed": stepping(pair.theirs, checkpointed),
-                "cogvideox": stepping(pair.ours, pair.predict_ours),
-                "cogvideox, compiled": stepping(compiled.ours, compiled.predict_ours),
-                "diffusers": stepping(pair.theirs, pair.predict_theirs),
+                "diffusers, checkpointed": stepping(pair.diffusers, checkpointed),
+                "cogvideox": stepping(pair.cogvideox, pair.predict),
+                "cogvideox, compiled": stepping(compiled.cogvideox, compiled.predict),
+                "diffusers": stepping(pair.diffusers, pair.predict_with_diffusers),
             }
         ),
         None,

@@ -1,11 +1,11 @@
-"""Options that the command line sets for all parts of the GPU check."""
+"""Options of the GPU check that apply to all parts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line sets for all parts."""
+    """Command-line options that apply to all parts."""
 
     device: str
     tiny: bool

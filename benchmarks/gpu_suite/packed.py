@@ -1,4 +1,4 @@
-"""Training steps on packed rows as in `training.diffusion`: what they recompute, keep in memory, and compile."""
+"""Training steps on packed rows as in `training.diffusion`: recomputation, memory and compilation."""
 
 import time
 from dataclasses import replace
@@ -24,7 +24,7 @@ NUM_LAYERS = 6
 
 
 class Packed:
-    """A 2B of a few blocks, and one step on a row of clips."""
+    """A 2B with a few blocks, and a training step on a row of clips."""
 
     def __init__(self, run: Run, checkpointing: Any, *, compile: bool = False) -> None:
         self.run, self.config = run, _config(run)
@@ -37,21 +37,21 @@ class Packed:
         parallelize(self.model, self.model.blocks, checkpointing=checkpointing, compile=compile)
 
     def step(self, row: tuple[int, ...], *, packed: bool = True) -> list[Tensor]:
-        """The loss and all gradients."""
+        """Return the loss and all gradients."""
         run, config = self.run, self.config
         generator = torch.Generator(run.device).manual_seed(run.seed)
-        draw = lambda *shape: torch.randn(shape, generator=generator, device=run.device)  # noqa: E731
+        random = lambda *shape: torch.randn(shape, generator=generator, device=run.device)  # noqa: E731
         sizes = [(1, 4, 6), (3, 4, 6), (2, 6, 4), (1, 2, 2), (2, 2, 6)] if run.tiny else SIZES
-        clips = [draw(config.in_channels, *sizes[i]) for i in row]
-        text = draw(len(row), config.max_text_seq_length, config.text_embed_dim)
+        clips = [random(config.in_channels, *sizes[i]) for i in row]
+        text = random(len(row), config.max_text_seq_length, config.text_embed_dim)
         timestep = torch.linspace(3, 999, len(row), device=run.device).long()
         with torch.autocast(torch.device(run.device).type, torch.bfloat16):
             if packed:
-                found = self.model.forward_packed(clips, text, timestep)
+                predictions = self.model.forward_packed(clips, text, timestep)
             else:
-                each = zip(clips, text, timestep)
-                found = [self.model(clip[None], one[None], t[None])[0] for clip, one, t in each]
-            loss = torch.stack([v.float().square().mean() for v in found]).sum()
+                inputs = zip(clips, text, timestep)
+                predictions = [self.model(clip[None], prompt[None], t[None])[0] for clip, prompt, t in inputs]
+            loss = torch.stack([v.float().square().mean() for v in predictions]).sum()
         loss.backward()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)
@@ -59,16 +59,16 @@ class Packed:
 
 
 def measure_checkpointing(run: Run) -> None:
-    """How often packed attention is computed, and memory, by what is recomputed; gradients beside clips one by one."""
+    """Measure attention calls, memory and the error of gradients for each kind of activation checkpointing."""
     expected = Packed(run, "none").step(ROWS[1], packed=False)
     for checkpointing in ("none", "selective", "full"):
 
         def step(checkpointing: str = checkpointing) -> dict[str, Any]:
             packed = Packed(run, checkpointing)
-            found = packed.step(ROWS[1])
-            # Some gradients are zero but for rounding, such as that of the keys' bias.
-            least = 0.01 * max(gradient.norm() for gradient in expected[1:])
-            distance = max(((a - b).norm() / b.norm().clamp(min=least)).item() for a, b in zip(found, expected))
+            results = packed.step(ROWS[1])
+            # Some gradients are zero up to rounding, such as that of the keys' bias.
+            min_norm = 0.01 * max(gradient.norm() for gradient in expected[1:])
+            distance = max(((a - b).norm() / b.norm().clamp(min=min_norm)).item() for a, b in zip(results, expected))
             peak = _peak(run, lambda: packed.step(ROWS[1]))
             with Attentions() as attentions:
                 packed.step(ROWS[1])
@@ -79,7 +79,7 @@ def measure_checkpointing(run: Run) -> None:
 
 
 class Attentions(TorchDispatchMode):
-    """Counts how often attention is computed, and not taken from what checkpointing kept."""
+    """Counts attention calls, without those whose result activation checkpointing kept."""
 
     count = 0
 
@@ -90,7 +90,7 @@ class Attentions(TorchDispatchMode):
 
 
 def measure_compiled(run: Run) -> None:
-    """Steps on rows of different clips, compiled and not: seconds of each, and how many graphs were compiled."""
+    """Measure compiled and eager steps on rows of different clips: seconds, and the number of compiled graphs."""
     rows = ROWS[:3] if run.tiny else ROWS
     for compile in (True, False):
 
@@ -114,10 +114,10 @@ def _config(run: Run) -> TransformerConfig:
 
 def _seconds(run: Run, packed: Packed, row: tuple[int, ...]) -> float:
     synchronize(run.device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     packed.step(row)
     synchronize(run.device)
-    return round(time.perf_counter() - began, 4)
+    return round(time.perf_counter() - start, 4)
 
 
 def _peak(run: Run, action: Any) -> int | None:

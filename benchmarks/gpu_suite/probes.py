@@ -1,4 +1,4 @@
-"""Short checks of what only a GPU can answer, one function per part of `gpu_check.py`.
+"""Short checks that need a GPU, one function per part of `gpu_check.py`.
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -39,11 +39,11 @@ PACKAGES = (
 
 
 def measure_machine(run: Run) -> None:
-    """Hardware and versions."""
-    found: dict[str, Any] = {"packages": {name: find_spec(name) is not None for name in PACKAGES}}
+    """Record hardware and versions."""
+    machine: dict[str, Any] = {"packages": {name: find_spec(name) is not None for name in PACKAGES}}
     if run.on_gpu:
         properties = torch.cuda.get_device_properties(run.device)
-        found |= {
+        machine |= {
             "name": properties.name,
             "capability": [properties.major, properties.minor],
             "memory_bytes": properties.total_memory,
@@ -52,12 +52,12 @@ def measure_machine(run: Run) -> None:
             "varlen": has_varlen_kernel(torch.device(run.device)),
             "float8": has_float8_arithmetic(torch.device(run.device)),
         }
-    run.note(machine=found, environment=environment(run.device), kernel=platform.release())
+    run.note(machine=machine, environment=environment(run.device), kernel=platform.release())
 
 
 @torch.inference_mode()
 def measure_conv3d(run: Run) -> None:
-    """The VAE's 3x3x3 convolutions in bfloat16, in both memory formats: seconds, FLOP/s, and the kernels that run."""
+    """Measure the VAE's 3x3x3 convolutions in bfloat16 in both memory formats: seconds, FLOP/s and kernels."""
     shapes = [(128, 10, 480, 720), (256, 10, 240, 360), (512, 6, 120, 180)]
     if run.tiny:
         shapes = [(8, 3, 12, 12)]
@@ -76,57 +76,56 @@ def measure_conv3d(run: Run) -> None:
 
 
 def measure_registration(run: Run) -> None:
-    """Page-locked buffers: whether the driver takes them, how fast they are copied, and what a refusal leaves."""
+    """Check page-locked buffers: driver support, copy speed, and the state after a failed registration."""
     sizes = [(1920, 5760), (7680, 1920), (1921,), (3, 5)] if not run.tiny else [(30, 50), (7,), (3, 5)]
     if not run.on_gpu:
-        run.note(skipped="there is no CUDA driver")
+        run.note(skipped="needs a GPU")
         return
     device = torch.device(run.device)
     runtime: Any = torch.cuda.cudart()
-    real, statuses = runtime.cudaHostRegister, []
+    original, statuses = runtime.cudaHostRegister, []
 
     def register(*args: int) -> int:
-        statuses.append(int(real(*args)))
+        statuses.append(int(original(*args)))
         return statuses[-1]
 
     runtime.cudaHostRegister = register
     groups = [PinnedBuffer([torch.randn(size) for size in sizes], device) for _ in range(8)]
-    runtime.cudaHostRegister = real
+    runtime.cudaHostRegister = original
     run.note(registered=statuses.count(0), refused=[status for status in statuses if status])
-    here = groups[0].tensors[0]
-    pageable = here.clone()
+    registered = groups[0].tensors[0]
+    pageable = registered.clone()
 
-    def copies() -> dict[str, float]:
-        into = torch.empty_like(here, device=device)
+    def measure_copies() -> dict[str, float]:
+        out = torch.empty_like(registered, device=device)
         ways = {
-            "registered": lambda: into.copy_(here, non_blocking=True),
-            "pageable": lambda: into.copy_(pageable, non_blocking=True),
+            "registered": lambda: out.copy_(registered, non_blocking=True),
+            "pageable": lambda: out.copy_(pageable, non_blocking=True),
         }
         times = interleave(ways, run.options.rounds, warmup=2, device=run.device)
-        return {name: here.nbytes / median(seconds) / 1e9 for name, seconds in times.items()}
+        return {name: registered.nbytes / median(seconds) / 1e9 for name, seconds in times.items()}
 
-    def refusal() -> dict[str, Any]:
-        status = int(real(here.data_ptr() // 4096 * 4096, 4096, 0))  # registered already
+    def register_twice() -> dict[str, Any]:
+        status = int(original(registered.data_ptr() // 4096 * 4096, 4096, 0))
         clear_last_error(device)
         launched = torch.ones(3, device=device).sum().item() == 3
         return {"status": status, "launches_work_after_it": launched}
 
-    run.figure("copied_gigabytes_per_second", copies)
-    run.figure("a_page_registered_twice", refusal)
+    run.figure("copied_gigabytes_per_second", measure_copies)
+    run.figure("a_page_registered_twice", register_twice)
 
 
 def measure_buckets(run: Run) -> None:
-    """How many of T5's position buckets would differ if the logarithm were taken on the device."""
+    """Count T5's position buckets that would differ if the logarithm were computed on the device."""
     config = {"num_buckets": 32, "max_distance": 128}
     for length in (226, 512):
 
         def differing(length: int = length) -> dict[str, int]:
-            ours = position_buckets(length, *config.values(), torch.device(run.device))
-            assert ours.device.type == torch.device(run.device).type
-            near = torch.arange(1, length, device=run.device)
-            here = _logarithmic(near)
-            there = _logarithmic(near.cpu())
-            return {"distances": length - 1, "differing": int((here.cpu() != there).sum())}
+            buckets = position_buckets(length, *config.values(), torch.device(run.device))
+            assert buckets.device.type == torch.device(run.device).type
+            distances = torch.arange(1, length, device=run.device)
+            on_device, on_cpu = _logarithmic(distances).cpu(), _logarithmic(distances.cpu())
+            return {"distances": length - 1, "differing": int((on_device != on_cpu).sum())}
 
         run.figure(f"{length} tokens", differing)
 
@@ -138,7 +137,7 @@ def _logarithmic(distance: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def measure_float8(run: Run) -> None:
-    """The row-wise product of float8 layers at the 5B's widths, beside bfloat16, and its error."""
+    """Measure the row-wise products of float8 layers at the 5B's widths: speed and error compared to bfloat16."""
     config, size = config_of(run, "5b")
     tokens, width = shape_of(config, size).tokens(config), config.width
     for name, (d_in, d_out) in {
@@ -150,34 +149,34 @@ def measure_float8(run: Run) -> None:
         def products(d_in: int = d_in, d_out: int = d_out) -> dict[str, Any]:
             layer = torch.nn.Linear(d_in, d_out, device=run.device, dtype=torch.bfloat16)
             x = _random(run, 2, tokens, d_in)
-            rounded, work = Float8Linear(layer), 2.0 * 2 * tokens * d_in * d_out
-            found = {name: _timed(run, lambda f=f: f(x), work) for name, f in (("bfloat16", layer), ("fp8", rounded))}
-            return found | {"error_l2": relative_l2(rounded(x), layer(x).float()), "hardware": rounded.has_float8}
+            float8, work = Float8Linear(layer), 2.0 * 2 * tokens * d_in * d_out
+            times = {name: _timed(run, lambda f=f: f(x), work) for name, f in (("bfloat16", layer), ("fp8", float8))}
+            return times | {"error_l2": relative_l2(float8(x), layer(x).float()), "hardware": float8.has_float8}
 
         run.figure(name, products)
 
 
 @torch.inference_mode()
 def measure_attention(run: Run) -> None:
-    """The fastest attention kernel for a forward of each model, chosen twice, and how far it is from the default."""
+    """Select the fastest attention kernel for each model, twice, and measure its distance from the default kernel."""
     for preset in ("5b", "2b"):
         config, size = config_of(run, preset)
         tokens = shape_of(config, size).tokens(config)
         shape = config.num_attention_heads, tokens, 2, torch.bfloat16, torch.device(run.device)
 
         def choose(shape: tuple[Any, ...] = shape) -> dict[str, Any]:
-            found = []
+            selected = []
             for _ in range(2):
                 attention_backends._fastest.cache_clear()
-                found.append(attention_backends.fastest_backend(*shape))
+                selected.append(attention_backends.fastest_backend(*shape))
             heads, tokens, batch = shape[:3]
             q, k, v = (_random(run, batch, tokens, heads, 64) for _ in range(3))
             layout = StreamLayout((0, tokens))
-            plain = dense_attention(q, k, v, layout).float()
-            errors = {name: relative_l2(attend_with(name)(q, k, v, layout), plain) for name in found[0].milliseconds}
+            default, names = dense_attention(q, k, v, layout).float(), selected[0].milliseconds
+            errors = {name: relative_l2(attend_with(name)(q, k, v, layout), default) for name in names}
             return {
-                "chosen": [str(one) for one in found],
-                "milliseconds": [one.milliseconds for one in found],
+                "chosen": [str(backend) for backend in selected],
+                "milliseconds": [backend.milliseconds for backend in selected],
                 "distance_from_default": errors,
             }
 
@@ -185,7 +184,7 @@ def measure_attention(run: Run) -> None:
 
 
 def measure_tests(run: Run) -> None:
-    """The tests of tests/gpu, by name. Those that the limit cuts off are missing."""
+    """Run tests/gpu and record the result of each test. Tests that do not run within the time limit are missing."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rsP", "--durations=10"]
     command.append("tests/gpu/test_samplers.py" if run.tiny else "tests/gpu")
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
@@ -211,9 +210,9 @@ def _random(run: Run, *shape: int) -> Tensor:
 def _timed(run: Run, way: Any, work: float) -> dict[str, Any]:
     times = interleave({"": way}, run.options.rounds, warmup=2, device=run.device)[""]
     synchronize(run.device)
-    found = kernels(way, run.device)
+    shares = kernels(way, run.device)
     return {
         "seconds": median(times),
         "tflops_per_second": work / median(times) / 1e12,
-        "kernels": found["attention"] | found["others"],
+        "kernels": shares["attention"] | shares["others"],
     }

@@ -25,24 +25,24 @@ BACKENDS = {
 
 
 def lower_bound(run: Run, config: TransformerConfig, shape: BatchShape) -> dict[str, Any]:
-    """Seconds of each matrix product and of attention in one block, and of all blocks with the fastest attention."""
+    """Measure each matrix product and attention of a block, and sum them over all blocks with the fastest attention."""
     batch, s, d = shape.batch_size, shape.tokens(config), config.width
     linear, attention = transformer_flops(config, shape)
     products = {"qkv": (d, 3 * d), "out": (d, d), "up": (d, 4 * d), "down": (4 * d, d)}
-    found: dict[str, Any] = {"tokens": s, "flops": linear + attention, "linear": {}, "attention": {}}
+    bound: dict[str, Any] = {"tokens": s, "flops": linear + attention, "linear": {}, "attention": {}}
     for name, (k, n) in products.items():
         work = 2.0 * batch * s * k * n
-        found["linear"][name] = _measured(run, name, work, lambda k=k, n=n: _product(run, batch * s, k, n))
+        bound["linear"][name] = _measured(run, name, work, lambda k=k, n=n: _product(run, batch * s, k, n))
         fast = _measured(run, f"{name} in fp8", work, lambda k=k, n=n: _fp8_product(run, batch * s, k, n))
-        found.setdefault("linear_fp8", {})[name] = fast
+        bound.setdefault("linear_fp8", {})[name] = fast
     work = attention / config.num_layers
     heads = (batch, config.num_attention_heads, s, config.attention_head_dim)
     for name, backend in {"default": None, **BACKENDS}.items():
-        found["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, heads, backend))
-    attended = [one["seconds"] for one in found["attention"].values() if "seconds" in one]
-    multiplied = [one.get("seconds", math.nan) for one in found["linear"].values()]
-    found["seconds"] = config.num_layers * (sum(multiplied) + min(attended, default=math.nan))
-    return found
+        bound["attention"][name] = _measured(run, name, work, lambda backend=backend: _attention(run, heads, backend))
+    attention_seconds = [kernel["seconds"] for kernel in bound["attention"].values() if "seconds" in kernel]
+    linear_seconds = [product.get("seconds", math.nan) for product in bound["linear"].values()]
+    bound["seconds"] = config.num_layers * (sum(linear_seconds) + min(attention_seconds, default=math.nan))
+    return bound
 
 
 def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[], object]]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
 
 
 def _fp8_product(run: Run, m: int, k: int, n: int) -> Callable[[], object]:
-    """A product of 8-bit matrices with a scale per row; the time of the cast is not included."""
+    """Return a product of float8 matrices with a scale per row, without the cast to float8."""
     x, weight = (_random(run, *shape).to(torch.float8_e4m3fn) for shape in ((m, k), (n, k)))
     scale_x, scale_w = (torch.ones(shape, device=run.device) for shape in ((m, 1), (1, n)))
     return lambda: torch._scaled_mm(x, weight.t(), scale_x, scale_w, out_dtype=torch.bfloat16, use_fast_accum=True)

@@ -1,7 +1,7 @@
-"""A part of `gpu_check.py` while it runs: ways that may fail, time limits, and a report that grows.
+"""Running a part of `gpu_check.py`: failures, time limits, and an incremental report.
 
-GPU time is scarce, so nothing that goes wrong ends a part: a way that fails is a line in the report, and what was
-measured before it is on disk already.
+GPU time is scarce, so a failure does not end a part: a failed way is an entry in the report, and earlier measurements
+are already on disk.
 """
 
 import gc
@@ -26,12 +26,12 @@ _ATTENTION = re.compile(r"flash|fmha|sdpa|attention", re.IGNORECASE)
 
 
 class OutOfTime(Exception):
-    """A way took longer than its limit."""
+    """A measurement exceeded its time limit."""
 
 
 @dataclass
 class Run:
-    """A part: its name, its limit in seconds, the file of its report, and what it has found so far."""
+    """A running part: its name, time limit in seconds, report file, and the results so far."""
 
     name: str
     file: Path
@@ -39,7 +39,7 @@ class Run:
     options: Options
     rows: list[Report] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
 
     @property
     def device(self) -> str:
@@ -58,30 +58,30 @@ class Run:
         return self.device.startswith("cuda")
 
     def left(self) -> float:
-        """Seconds until the limit."""
-        return self.limit - (time.perf_counter() - self.began)
+        """Return the seconds until the time limit."""
+        return self.limit - (time.perf_counter() - self.start)
 
     def note(self, **notes: Any) -> None:
-        """Add figures to the report."""
+        """Add values to the report."""
         for name, value in notes.items():
             print(f"{name}: {value}", flush=True)
         self.notes |= notes
         self.save()
 
-    def add(self, one: Report) -> None:
-        """Add a row, with the state of the GPU right after it."""
-        self.rows.append(one | {"gpu": gpu_state() if self.on_gpu else {}})
-        show(one)
+    def add(self, row: Report) -> None:
+        """Add a row, with the current state of the GPU."""
+        self.rows.append(row | {"gpu": gpu_state() if self.on_gpu else {}})
+        show(row)
         self.save()
 
     def save(self) -> None:
         write_json(self.file, {**self.notes, "rows": self.rows})
 
     def attempt(self, name: str, action: Callable[[], Any], seconds: float | None = None) -> tuple[Any, str]:
-        """Return what an action returns, or None and why it failed.
+        """Return the result of an action and "", or None and the reason why it failed.
 
         Args:
-            seconds: its limit; that of the part in any case.
+            seconds: time limit of the action, in addition to that of the part.
         """
         seconds = self.left() if seconds is None else min(seconds, self.left())
         if seconds <= 0:
@@ -89,7 +89,7 @@ class Run:
         try:
             with time_limit(seconds):
                 return action(), ""
-        except Exception as error:  # of a kernel, the compiler, or memory
+        except Exception as error:  # such as kernel, compiler and out-of-memory errors
             why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
             traceback.print_exception(error, limit=-4)
         print(f"{self.name}, {name}: {why}", flush=True)
@@ -97,9 +97,9 @@ class Run:
         return None, why
 
     def figure(self, name: str, action: Callable[[], Any]) -> None:
-        """Note the result of an action under its name, or why it failed."""
-        found, why = self.attempt(name, action)
-        self.note(**{name: {"failed": why} if why else found})
+        """Add the result of an action to the report under `name`, or the reason why it failed."""
+        result, why = self.attempt(name, action)
+        self.note(**{name: {"failed": why} if why else result})
 
     def free_memory(self) -> None:
         gc.collect()
@@ -109,18 +109,18 @@ class Run:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block after so many seconds, between two steps of Python."""
+    """Raise OutOfTime in the block after this many seconds, between two Python instructions."""
 
     def stop(*_: object) -> None:
         raise OutOfTime(f"more than {seconds:.0f} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def compare(
@@ -131,91 +131,90 @@ def compare(
     *,
     warmup: int = 1,
 ) -> Report:
-    """A row of ways, first examined one by one, then timed in turn. The first is the reference.
+    """Examine each way, then time all of them in turn, and add them to the report as a row. The first is the reference.
 
-    Each way gets its error (the distance from `exact`, which is float32 and may hold only the first elements of the
-    batch), its memory, its kernels, and the seconds of its first call, compilation included. The most important ways
-    come first: two fifths of the time left are kept for the timing, and a way may take half of what is left then.
+    Each way gets its error (the distance from `exact`, which is in float32 and may contain only the first elements of
+    the batch), its memory, its kernels, and the seconds of its first call, including compilation. List the most
+    important ways first: 40% of the time left is reserved for timing, and each way may take half of the remaining time.
     """
     ready: dict[str, Way] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    columns: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    kept = 0.4 * run.left()
+    reserved = 0.4 * run.left()
     for name, build in builders.items():
-        limit = (run.left() - kept) / 2
-        found, why = run.attempt(name, lambda build=build: _examine(run, build, exact), limit)
-        if found is None:
+        limit = (run.left() - reserved) / 2
+        examined, why = run.attempt(name, lambda build=build: _examine(run, build, exact), limit)
+        if examined is None:
             failed[name] = why
         else:
-            ready[name], facts[name] = found
-    base = facts.get(next(iter(builders)), {}).get("error_l2")
-    for known in facts.values():
-        if base is not None:
-            # As close to float32 as the reference, or else an approximation.
-            known["exact"] = known["error_l2"] <= 1.1 * base
+            ready[name], columns[name] = examined
+    reference_error = columns.get(next(iter(builders)), {}).get("error_l2")
+    for values in columns.values():
+        if reference_error is not None:
+            values["exact"] = values["error_l2"] <= 1.1 * reference_error
     rounds, seconds = run.options.rounds, 0.8 * run.left()
     times, why = run.attempt(
         f"{task}, timing", lambda: interleave(ready, rounds, seconds=seconds, warmup=warmup, device=run.device)
     )
-    one = (
+    row = (
         make_row(task, times)
         if times
         else {"task": task, "reference": "", "ways": {name: {"failed": why} for name in ready}}
     )
-    for name, known in facts.items():
-        one["ways"][name] |= known
-    one["ways"] |= {name: {"failed": why} for name, why in failed.items()}
-    run.add(one)
-    return one
+    for name, values in columns.items():
+        row["ways"][name] |= values
+    row["ways"] |= {name: {"failed": why} for name, why in failed.items()}
+    run.add(row)
+    return row
 
 
 def _examine(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
-    began = time.perf_counter()
+    start = time.perf_counter()
     way = build()
     result = way()
     synchronize(run.device)
-    facts: dict[str, Any] = {"first_seconds": round(time.perf_counter() - began, 2)}
+    columns: dict[str, Any] = {"first_seconds": round(time.perf_counter() - start, 2)}
     if exact is not None:
-        facts["error_l2"] = relative_l2(result[: len(exact)], exact)
+        columns["error_l2"] = relative_l2(result[: len(exact)], exact)
     del result
-    facts["peak_extra_bytes"] = peak_extra_bytes(way, run.device)
-    facts["kernels"] = kernels(way, run.device)
-    return way, facts
+    columns["peak_extra_bytes"] = peak_extra_bytes(way, run.device)
+    columns["kernels"] = kernels(way, run.device)
+    return way, columns
 
 
 def relative_l2(result: Tensor, exact: Tensor) -> float:
-    """The distance over the length of the exact result."""
+    """Return the L2 distance from the exact result, divided by its norm."""
     return ((result.float() - exact).norm() / exact.norm()).item()
 
 
 def kernels(way: Callable[[], object], device: str) -> dict[str, Any]:
-    """The attention kernels and the five longest others, by name, with their shares of the time on the device."""
+    """Return the names of attention kernels and of the five longest other kernels, with their shares of device time."""
     on_gpu = device.startswith("cuda")
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         way()
         synchronize(device)
     events = profiler.key_averages()
     if on_gpu:
-        spent = {
+        times = {
             event.key: event.self_device_time_total
             for event in events
             if event.device_type == torch.autograd.DeviceType.CUDA
         }
     else:
-        spent = {event.key: event.self_cpu_time_total for event in events}
-    total = sum(spent.values()) or 1
-    order = sorted(spent, key=lambda name: -spent[name])
+        times = {event.key: event.self_cpu_time_total for event in events}
+    total = sum(times.values()) or 1
+    order = sorted(times, key=lambda name: -times[name])
     attention = [name for name in order if _ATTENTION.search(name)]
     others = [name for name in order if name not in attention][:5]
-    share = lambda names: {name[:120]: round(spent[name] / total, 4) for name in names}  # noqa: E731
-    return {"attention": share(attention[:3]), "others": share(others), "device_seconds": total / 1e6}
+    shares = lambda names: {name[:120]: round(times[name] / total, 4) for name in names}  # noqa: E731
+    return {"attention": shares(attention[:3]), "others": shares(others), "device_seconds": total / 1e6}
 
 
-def show(one: Report) -> None:
-    """Print a row: of the kernels, the name and share of attention."""
+def show(row: Report) -> None:
+    """Print a row. Of the kernels, only the name and share of the attention kernel are printed."""
     ways = {}
-    for name, way in one["ways"].items():
-        ways[name] = {fact: value for fact, value in way.items() if fact != "kernels"}
+    for name, way in row["ways"].items():
+        ways[name] = {column: value for column, value in way.items() if column != "kernels"}
         for kernel, share in list(way.get("kernels", {}).get("attention", {}).items())[:1]:
             ways[name]["attention"] = f"{share:.0%} in {kernel[:70]}"
-    print_row(one | {"ways": ways})
+    print_row(row | {"ways": ways})

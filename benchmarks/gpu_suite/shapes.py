@@ -1,4 +1,4 @@
-"""Shapes of the GPU benchmarks: the official models and the clip size of their training, or tiny ones.
+"""Shapes of the GPU benchmarks: the official models with the clip size that they were trained on, or tiny ones.
 
 Axes: b batch, t latent frames, h w latent size.
 """
@@ -25,17 +25,17 @@ BATCH = 2  # conditional and unconditional
 
 
 def config_of(run: Run, preset: str) -> tuple[TransformerConfig, Size]:
-    """The config of a transformer, and latent frames, height and width."""
+    """Return the config of a transformer, and its latent frames, height and width."""
     config = PRESETS[preset]()
     return (replace(config, **_TINY_WIDTHS, **_TINY_SIZE), TINY) if run.tiny else (config, LATENTS)
 
 
 def shape_of(config: TransformerConfig, size: Size, batch: int = BATCH) -> BatchShape:
-    """The input of a forward pass."""
+    """Return the shape of the input of a forward pass."""
     return BatchShape(batch, *size, config.max_text_seq_length)
 
 
 def peak_flops(run: Run) -> float:
-    """Peak of the card in bfloat16, or that of an H100 if the card is unknown."""
+    """Return the GPU's peak FLOP/s in bfloat16, or that of an H100 if the GPU is unknown."""
     peak = gpu_rates(torch.cuda.get_device_name(run.device), "bfloat16").peak if run.on_gpu else None
     return peak or GPUS["H100"].peak
