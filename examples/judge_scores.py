@@ -2,7 +2,7 @@
 
     python examples/judge_scores.py --grammar full --num-clips 1000
 
-prints, for each fact, the share of correct verdicts on renders, on renders with noise, and with shuffled prompts.
+Prints, for each fact, the share of correct verdicts on renders, on renders with noise, and with shuffled prompts.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.sampler import sample_scene
 
-BATCH = 50
+BATCH_SIZE = 50
 
 
 def main() -> None:
@@ -27,14 +27,14 @@ def main() -> None:
     scenes = [sample_scene(options.seed + i, options.grammar) for i in range(options.num_clips)]
     generator = torch.Generator().manual_seed(0)
     verdicts = {"true": [], "noisy": [], "shuffled": []}
-    for first in range(0, len(scenes), BATCH):
-        part = scenes[first : first + BATCH]
-        clips = render_scenes(part)
+    for start in range(0, len(scenes), BATCH_SIZE):
+        batch = scenes[start : start + BATCH_SIZE]
+        clips = render_scenes(batch)
         noise = 255 * options.noise * torch.randn(clips.shape, generator=generator)
         noisy = (clips + noise).round().clamp(0, 255).to(torch.uint8)
-        verdicts["true"] += judge_clips(clips, part)
-        verdicts["noisy"] += judge_clips(noisy, part)
-        verdicts["shuffled"] += judge_clips(clips, part[1:] + part[:1])
+        verdicts["true"] += judge_clips(clips, batch)
+        verdicts["noisy"] += judge_clips(noisy, batch)
+        verdicts["shuffled"] += judge_clips(clips, batch[1:] + batch[:1])
     scores = {kind: fact_accuracies(rows) for kind, rows in verdicts.items()}
     print(f"| fact | {' | '.join(scores)} |")
     print("|---|" + "---|" * len(scores))

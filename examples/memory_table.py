@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def row(name: str, size: int, plan: MemoryPlan) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     strips = "whole" if plan.vae_slicing.strips == 1 else f"{plan.vae_slicing.strips} strips"
     vae = strips + (", offload" if plan.vae_slicing.offload else "")
     phases = (plan.bytes_text, plan.bytes_denoise, plan.bytes_decode)

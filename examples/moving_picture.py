@@ -2,7 +2,7 @@
 
     python examples/moving_picture.py --out docs/results/toybox.gif
 
-The prompts are the first ones of the page made by `examples/toybox_page.py`; none was selected for its video.
+The prompts are the first ones of the page made by `examples/toybox_page.py`; they are not selected by result.
 """
 
 import argparse

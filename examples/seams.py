@@ -4,8 +4,9 @@
     python examples/seams.py --num-seeds 2 --overlap 4
     python examples/seams.py --num-seeds 2 --chunk 23
 
-A jump is the mean difference of two consecutive frames divided by the median of these differences in its video. Windows
-meet between two latent frames, where videos generated at once also have larger differences: they are the baseline.
+A jump is the mean difference of two consecutive frames, divided by the median of these differences in the video.
+Windows meet between two latent frames, where videos without windows also have larger differences; these are the
+baseline.
 """
 
 import argparse
@@ -27,7 +28,7 @@ PROMPTS = (
 
 
 def jumps(frames: np.ndarray) -> np.ndarray:
-    """The mean difference of each frame to the one before, divided by the median difference."""
+    """Return the mean difference of each frame to the previous one, divided by the median difference."""
     differences = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
     return differences / np.median(differences)
 
@@ -38,8 +39,8 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=1)
     parser.add_argument("--num-frames", type=int, default=89)
     parser.add_argument("--overlap", type=int, default=8, choices=(4, 8), help="frames shared by windows of 9 frames")
-    parser.add_argument("--chunk", type=int, default=geometry.CHUNK, help="latent frames decoded at once; 23: all")
-    parser.add_argument("--num-inference-steps", type=int, help="default: the model's own")
+    parser.add_argument("--chunk", type=int, default=geometry.CHUNK, help="latent frames per decoded chunk; 23 is all")
+    parser.add_argument("--num-inference-steps", type=int, help="default: the model's")
     options = parser.parse_args()
 
     geometry.CHUNK = options.chunk

@@ -1,9 +1,9 @@
-"""Score a toybox model on prompts that were held out from training, judged from the pixels of its videos.
+"""Score a toybox model on prompts that were held out from training, by judging the pixels of its videos.
 
     python examples/toybox_page.py --num-prompts 36 --out build/page
     python examples/toybox_page.py --prompts examples/free_prompts.txt
 
-writes `page.png` (first, middle and last frame of every video, four videos per row), `page.md` (each prompt and its
+Writes `page.png` (first, middle and last frame of every video, four videos per row), `page.md` (each prompt and its
 wrong facts) and `page.json` (the share of correct facts, with 95% intervals).
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
     videos = np.stack([black if video is None else video for video in results])
     scenes = [parse_prompt(prompt, options.grammar) for prompt in prompts]
     verdicts = judge_clips(torch.from_numpy(videos), scenes, options.grammar)
-    # Without a video nothing is correct, not even the black background that the judge would see.
+    # For a rejected prompt nothing is correct, although the judge might accept the black background.
     verdicts = [
         dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(results, verdicts)
     ]
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def generate(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
-    """The model's video; None for a prompt that it rejects, such as one that is too long."""
+    """Generate a video. Return None for a prompt that the model rejects, such as one that is too long."""
     try:
         return pipe.generate(prompt, seed=seed).frames
     except UserError as error:
@@ -87,10 +87,10 @@ def generate(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
 
 
 def wrong_facts(verdict: Mapping[str, bool]) -> str:
-    """The wrong facts of a video, for the page."""
+    """List the wrong facts of a video, for the page."""
     if not verdict:
         return "(no fact that the judge knows)"
-    return ", ".join(fact for fact, right in verdict.items() if not right) or "none"
+    return ", ".join(fact for fact, is_correct in verdict.items() if not is_correct) or "none"
 
 
 if __name__ == "__main__":

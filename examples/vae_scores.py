@@ -3,7 +3,7 @@
     python examples/vae_scores.py --num-clips 300
     python examples/vae_scores.py --num-clips 12 --num-frames 17
 
-A clip is encoded and decoded in chunks, each with its own norm statistics, and also decoded at once.
+Each clip is encoded and decoded in chunks, each with its own norm statistics, and also decoded at once.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
 
     vae = load(options.model, device=torch.device("cpu"), dtype=torch.float32).vae
     clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT_SEED, num_frames=options.num_frames)
-    psnrs, in_one_piece, verdicts = [], [], []
+    psnrs, psnrs_at_once, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))
         video = render_clips(clips, indices)
@@ -40,10 +40,10 @@ def main() -> None:
         reconstruction = vae.decode(latents)
         psnrs.append(psnr(reconstruction, video))
         if len(decode_chunks(latents.shape[2])) > 1:
-            in_one_piece.append(psnr(vae.decoder(latents, ConvCache()), video))
+            psnrs_at_once.append(psnr(vae.decoder(latents, ConvCache()), video))
         verdicts += judge_clips(to_frames(reconstruction), [clip_scene(clips, index) for index in indices])
     scores = {fact: round(score.value, 4) for fact, score in fact_accuracies(verdicts).items()}
-    report = {"psnr": torch.cat(psnrs)} | ({"psnr_in_one_piece": torch.cat(in_one_piece)} if in_one_piece else {})
+    report = {"psnr": torch.cat(psnrs)} | ({"psnr_at_once": torch.cat(psnrs_at_once)} if psnrs_at_once else {})
     means = {name: round(values.mean().item(), 2) for name, values in report.items()}
     print(json.dumps(means | {"judged": scores}, indent=2))
 

@@ -1,10 +1,10 @@
-"""Ablation of the terms of the VAE's loss, and the VAE on more pixels and frames than in training.
+"""Ablation of the VAE's loss terms, and scores of the VAE on larger and longer clips than in training.
 
     python examples/vae_training.py --num-steps 160 --long-steps 24 --out runs/vae-training
 
-From the shipped VAE, three runs with the same clips and steps: L1 and KL only; with the perceptual loss; with the
-discriminator. From the last one, a run on clips of 33 frames with the recipe `toybox-vae-2`. Then all of them are
-measured on held-out clips. Existing runs in the folder are resumed, or only measured if they are complete.
+Three runs fine-tune the shipped VAE with the same clips and steps: without perceptual and GAN loss, with the perceptual
+loss, and with both. A fourth run continues the last one on clips of 33 frames with the recipe `toybox-vae-2`. Then all
+VAEs are scored on held-out clips. Existing runs in the folder are resumed, or only scored if they are complete.
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=160, help="training steps of each of the three runs")
     parser.add_argument("--long-steps", type=int, default=24, help="training steps of the run on 33 frames; 0 skips it")
     parser.add_argument(
-        "--num-clips", type=int, default=24, help="clips to measure on; a quarter of them for larger sizes"
+        "--num-clips", type=int, default=24, help="number of clips to score; a quarter of it for other sizes"
     )
-    parser.add_argument("--only", choices=[*TERMS, "long"], help="train one of the runs, and measure nothing")
+    parser.add_argument("--only", choices=[*TERMS, "long"], help="train only this run, without scoring")
     parser.add_argument("--out", type=Path, default=Path("runs/vae-training"))
     options = parser.parse_args()
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
-    """Full clips from the first step on, with the discriminator active for most steps."""
+    """Return settings with whole clips from the first step, and the GAN loss in most steps."""
     fixed = {
         "start": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
         "disc_lead": num_steps // 4, "optim.lr": 3e-4, "optim.warmup_steps": 20, "run.num_steps": num_steps,
@@ -65,7 +65,7 @@ def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
 
 
 def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
-    """A shorter `toybox-vae-2`."""
+    """Return the settings of a short `toybox-vae-2`."""
     changes = {
         "start": str(start), "encoder_steps": num_steps, "disc_start": num_steps // 4, "disc_lead": num_steps // 4,
         "run.num_steps": num_steps, "run.save_interval": 10, "run.validate_interval": 0, "run.ema_decay": 0.95,
@@ -75,29 +75,30 @@ def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
 
 @torch.inference_mode()
 def table(vaes: dict[str, CausalVAE], num_clips: int) -> str:
-    """Markdown table of PSNR in dB, and of detail and flicker relative to the originals, per VAE and clip size."""
+    """Return a Markdown table of PSNR, and detail and flicker relative to the originals, per VAE and clip size."""
     rows = ["| VAE | clips | PSNR | PSNR, one chunk | detail | flicker |", "|---|---|---|---|---|---|"]
     for name, vae in vaes.items():
         for size, (num_frames, side) in SIZES.items():
-            few = num_clips if size == "9x64x64" else max(1, num_clips // 4)
-            clips = ToyboxClips(few, first_seed=HELD_OUT_SEED, num_frames=num_frames, height=side, width=side)
-            psnrs, detailed, flickering = zip(*(scores(vae, render_clips(clips, [index])) for index in range(few)))
-            chunks, whole = torch.stack(psnrs).mean(0).tolist()
-            ratios = [
-                made / true for made, true in (torch.stack(both).mean(0).tolist() for both in (detailed, flickering))
-            ]
-            rows.append(f"| {name} | {size} | {chunks:.2f} | {whole:.2f} | {ratios[0]:.3f} | {ratios[1]:.3f} |")
+            number = num_clips if size == "9x64x64" else max(1, num_clips // 4)
+            clips = ToyboxClips(number, first_seed=HELD_OUT_SEED, num_frames=num_frames, height=side, width=side)
+            psnrs, details, flickers = zip(*(score(vae, render_clips(clips, [index])) for index in range(number)))
+            chunked, at_once = torch.stack(psnrs).mean(0).tolist()
+            means = (torch.stack(pairs).mean(0).tolist() for pairs in (details, flickers))
+            detail_ratio, flicker_ratio = (reconstructed / original for reconstructed, original in means)
+            rows.append(
+                f"| {name} | {size} | {chunked:.2f} | {at_once:.2f} | {detail_ratio:.3f} | {flicker_ratio:.3f} |"
+            )
     return "\n".join(rows)
 
 
-def scores(vae: CausalVAE, video: torch.Tensor) -> list[torch.Tensor]:
-    """Three pairs: PSNR in chunks and of the whole clip at once; detail of the reconstruction and of the original; and
-    flicker of both."""
-    made = whole = vae.decode(vae.encode(video).mean)
+def score(vae: CausalVAE, video: torch.Tensor) -> list[torch.Tensor]:
+    """Return pairs: PSNR in chunks and at once; detail of reconstruction and original; flicker of both."""
+    chunked = at_once = vae.decode(vae.encode(video).mean)
     if len(encode_chunks(video.shape[2])) > 1:
         mean, _ = vae.encoder(video, ConvCache()).chunk(2, dim=1)
-        whole = vae.decoder(mean, ConvCache())
-    pairs = [(psnr(made, video), psnr(whole, video)), *((f(made), f(video)) for f in (detail, flicker))]
+        at_once = vae.decoder(mean, ConvCache())
+    metrics = ((metric(chunked), metric(video)) for metric in (detail, flicker))
+    pairs = [(psnr(chunked, video), psnr(at_once, video)), *metrics]
     return [torch.cat(pair) for pair in pairs]
 
 

@@ -1,7 +1,7 @@
-"""Rules that linters do not check: which package may import which library, and what works without the extras.
+"""Rules that linters do not check: which package may import which library, and which modules work without the extras.
 
-`make check` runs this in the environment that it checks. Prints one line per rule, and the violations of broken ones;
-the exit status is 1 if a rule is broken.
+`make check` runs it in the environment to check. It prints one line per rule, and each violation; the exit status is 1
+if a rule is broken.
 """
 
 import ast
@@ -38,7 +38,7 @@ def main() -> int:
         libraries_stay_in_their_packages,
         imports_need_no_extras,
         configs_need_no_torch,
-        torch_is_the_pinned_one,
+        torch_has_the_pinned_version,
         help_is_fast,
     )
     broken = 0
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Every module of the package as (dotted name, file); `__main__` runs when imported, so it is left out."""
+    """Yield (dotted name, file) of every module except `__main__`, which runs when imported."""
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(ROOT).with_suffix("").parts
         if parts[-1] != "__main__":
@@ -62,15 +62,15 @@ def modules() -> Iterator[tuple[str, Path]]:
 def libraries_stay_in_their_packages() -> Iterator[str]:
     """a library is imported only in its own packages"""
     for _, file in modules():
-        place = file.relative_to(PACKAGE)
+        path = file.relative_to(PACKAGE)
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
         for line, name, at_import_time in imports(tree):
             for library, packages in ALLOWED_IN.items():
-                if is_within(name, library) and place.parts[0] not in packages:
+                if is_within(name, library) and path.parts[0] not in packages:
                     allowed = " or ".join(packages) or "no package"
-                    yield f"cogvideox/{place}:{line} imports {name}; {library} may be imported in {allowed}"
+                    yield f"cogvideox/{path}:{line} imports {name}; {library} may be imported in {allowed}"
             if at_import_time and any(is_within(name, library) for library in LAZY):
-                yield f"cogvideox/{place}:{line} imports {name} at import time; import it inside the function"
+                yield f"cogvideox/{path}:{line} imports {name} at import time; import it inside the function"
 
 
 def is_within(name: str, library: str) -> bool:
@@ -78,7 +78,7 @@ def is_within(name: str, library: str) -> bool:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
-    """Yield (line, full name, whether it runs at import time) of every import, except those for typing."""
+    """Yield (line, full name, whether it runs at import time) of every import, except imports for typing."""
 
     def walk(node: ast.AST, at_import_time: bool) -> Iterator[tuple[int, str, bool]]:
         if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
@@ -94,27 +94,27 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
         elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
             yield node.lineno, ast.unparse(node), at_import_time
             return
-        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, at_import_time and not inside)
+            yield from walk(child, at_import_time and not is_function)
 
     return walk(tree, True)
 
 
 def imports_need_no_extras() -> Iterator[str]:
-    """every module imports with the base dependencies alone"""
+    """every module can be imported with the base dependencies only"""
     extras = sorted(installed_names() - base_names())
     yield from failures(extras, [name for name, _ in modules()])
 
 
 def configs_need_no_torch() -> Iterator[str]:
     """configs, settings and recipes import no torch"""
-    light = [name for name, file in modules() if WITHOUT_TORCH.search(file.relative_to(PACKAGE).as_posix())]
-    yield from failures(["torch"], light)
+    names = [name for name, file in modules() if WITHOUT_TORCH.search(file.relative_to(PACKAGE).as_posix())]
+    yield from failures(["torch"], names)
 
 
 def failures(blocked: list[str], names: list[str]) -> Iterator[str]:
-    """Import each module in a new interpreter that does not find the blocked libraries; yields the failures."""
+    """Import each module in a new interpreter without the blocked libraries, and yield the failures."""
     command = [sys.executable, "-c", IMPORTER, ",".join(blocked), *names]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     yield from run.stdout.splitlines()
@@ -141,7 +141,7 @@ for name in sys.argv[2:]:
 
 
 def base_names() -> set[str]:
-    """Top-level modules of the package's direct and indirect dependencies, without extras."""
+    """Return the top-level modules of the package's direct and indirect dependencies, without extras."""
     by_distribution: dict[str, set[str]] = {}
     for module, distributions in metadata.packages_distributions().items():
         for distribution in distributions:
@@ -170,35 +170,35 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def torch_is_the_pinned_one() -> Iterator[str]:
+def torch_has_the_pinned_version() -> Iterator[str]:
     """torch is the pinned version and torchvision is not installed"""
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     pinned = pins["torch"]
     installed = metadata.version("torch").partition("+")[0]
     if installed != pinned:
         yield f"torch {installed} is installed, {pinned} is pinned"
-    if "torchvision" in {canonical(found.name) for found in metadata.distributions()}:
-        yield "torchvision is installed; it requires one version of torch"
+    if "torchvision" in {canonical(distribution.name) for distribution in metadata.distributions()}:
+        yield "torchvision is installed; it pins the version of torch"
 
 
 def help_is_fast() -> Iterator[str]:
     """`cogvideox --help` and `cogvideox generate --help` take less than a second and import no torch"""
-    for words in (["--help"], ["generate", "--help"]):
-        code = f"import sys; from cogvideox.cli.main import main; sys.exit(main({words}))"
+    for arguments in (["--help"], ["generate", "--help"]):
+        code = f"import sys; from cogvideox.cli.main import main; sys.exit(main({arguments}))"
         run = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT)
         if run.returncode or "generate" not in run.stdout:
-            yield f"{words} exits with {run.returncode} and prints {run.stdout[:80]!r}"
+            yield f"{arguments} exits with {run.returncode} and prints {run.stdout[:80]!r}"
             continue
         if re.search(r"\|\s+torch$", run.stderr, re.MULTILINE):
-            yield f"{words} imports torch"
+            yield f"{arguments} imports torch"
         # The minimum of three, because other programs only slow it down.
         seconds = min(processor_seconds([sys.executable, "-c", code]) for _ in range(3))
         if seconds >= HELP_SECONDS:
-            yield f"{words} takes {seconds:.2f} s"
+            yield f"{arguments} takes {seconds:.2f} s"
 
 
 def processor_seconds(command: list[str]) -> float:
-    """The CPU time of a command, which hardly depends on other programs (0 on Windows)."""
+    """Return the CPU time of a command, which hardly depends on other programs (0 on Windows)."""
     before = os.times()
     subprocess.run(command, capture_output=True, cwd=ROOT)
     after = os.times()

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def source() -> str:
-    """The content of the file."""
+    """Return the content of the file."""
     options = [option for option in list_options(Request).values() if option.name != "prompt"]
     return (
         HEADER
@@ -39,7 +39,7 @@ def source() -> str:
 
 
 def annotation(option: Option) -> str:
-    """The type of a keyword, as source code."""
+    """Return the type of a keyword as source code."""
     if option.text is not None:  # paths, arrays and more, see `inputs.read_inputs`
         return "Any"
     if option.choices:
@@ -48,7 +48,7 @@ def annotation(option: Option) -> str:
 
 
 def _name(kind: Any) -> str:
-    inner = ", ".join(_name(one) for one in get_args(kind))
+    inner = ", ".join(_name(argument) for argument in get_args(kind))
     return f"{kind.__name__}[{inner}]" if inner else kind.__name__
 
 
