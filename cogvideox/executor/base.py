@@ -1,7 +1,8 @@
 """The interface of batch tasks (a batch of rows in, a result out), and the names of the backends that run them."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 Backend = Literal["local", "ray"]
 
@@ -20,3 +21,23 @@ class BatchTask(Protocol[Row, Result]):
             worker: 0-based index of this process in the machine's pool, used to select a device.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch that `feed.run_feed` processed.
+
+    Attributes:
+        task: index of the task.
+        result: what the task returned; None if `lost`.
+        lost: the batch, of one row, ended the worker process twice, or the cluster could not process it.
+    """
+
+    task: int
+    batch: Sequence[Any]
+    result: Any = None
+    lost: bool = False
+
+
+NextBatch = Callable[[], tuple[int, Sequence[Any]] | None]
+"""Returns the index of a task and the next batch for it; None if there is none until another result is handled."""

@@ -29,25 +29,30 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
     if workers == 0:
         yield from map(task.open(0), batches)
         return
-    # Not fork: forking a process with threads or a GPU context may deadlock.
-    context = multiprocessing.get_context("spawn")
-    indices = context.SimpleQueue()
-    for index in range(workers):
-        indices.put(index)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(pickle.dumps(task), indices))
+    pool = start_pool(task, workers)
     try:
         pending: deque[Future[Any]] = deque()
         batches = iter(batches)
         # Two batches per worker: the current one and the next one.
-        pending.extend(pool.submit(_process, batch) for batch in islice(batches, 2 * workers))
+        pending.extend(pool.submit(process, batch) for batch in islice(batches, 2 * workers))
         while pending:
             result = pending.popleft().result()
-            pending.extend(pool.submit(_process, batch) for batch in islice(batches, 1))
+            pending.extend(pool.submit(process, batch) for batch in islice(batches, 1))
             yield result
     except BrokenProcessPool as error:
         raise UserError(_KILLED) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def start_pool(task: BatchTask[Row, Result], workers: int) -> ProcessPoolExecutor:
+    """Start worker processes that open the task; submit `process` with a batch."""
+    # Not fork: forking a process with threads or a GPU context may deadlock.
+    context = multiprocessing.get_context("spawn")
+    indices = context.SimpleQueue()
+    for index in range(workers):
+        indices.put(index)
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(pickle.dumps(task), indices))
 
 
 def _start_worker(task: bytes, indices: Any) -> None:
@@ -64,7 +69,8 @@ def _start_worker(task: bytes, indices: Any) -> None:
         _work = _raising(error)
 
 
-def _process(batch: Sequence[Any]) -> Any:
+def process(batch: Any) -> Any:
+    """Process a batch in a worker."""
     global _busy
     _busy = True
     try:

@@ -1,0 +1,243 @@
+"""Shot boundaries: cuts and dissolves.
+
+Cuts come from PySceneDetect's adaptive detector, and from frames that differ from their predecessor much more than
+their neighbors do, which finds cuts between similar shots. A boundary is moved to the largest change nearby, so that
+no frame of the next shot remains in a clip, and is dropped if both sides show the same (a flash).
+
+A dissolve is a stretch in which every frame is close to a weighted mean of the first and the last, with a weight that
+grows steadily. Motion does not have this property: in between, the object is at a third place.
+
+Axes: `n` frames, `d` values of a thumbnail.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from cogvideox.errors import UserError
+
+DETECTOR_SIDE = 256
+"""Longest side in pixels of the frames that PySceneDetect compares."""
+_ROWS, _COLUMNS = 16, 24
+_CHUNK, _OVERLAP = 2000, 200  # frames examined at once for dissolves
+
+Thumbnails = Float32[np.ndarray, "n d"]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A transition between two shots: frames before `last` + 1 belong to the first, those from `first` on to the second.
+
+    Attributes:
+        last: last frame of the shot before.
+        first: first frame of the shot after. Frames in between belong to neither.
+        kind: "cut" or "dissolve" (also fades from and to black).
+    """
+
+    last: int
+    first: int
+    kind: str
+
+
+class ShotFinder:
+    """Collects frames in order, then finds the boundaries.
+
+    Args:
+        adaptive_threshold: ratio of the change at a cut to the change around it.
+        min_content: smallest change of hue, saturation and brightness, 0 to 255, at a cut.
+        dissolve_seconds: longest dissolve.
+    """
+
+    def __init__(self, adaptive_threshold: float, min_content: float, dissolve_seconds: float, fps: float) -> None:
+        import scenedetect
+
+        self._timecode = scenedetect.FrameTimecode
+        self._detector = scenedetect.AdaptiveDetector(
+            adaptive_threshold=adaptive_threshold, min_scene_len=1, min_content_val=min_content
+        )
+        self._fps = min(max(fps, 1.0), 240.0)
+        self._ratio = adaptive_threshold
+        self._longest = max(4, round(dissolve_seconds * self._fps))
+        self._thumbnails: list[UInt8[np.ndarray, " d"]] = []
+        self._changes: list[float] = []
+        self._cuts: set[int] = set()
+
+    def add(self, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Add the next frame, at most `DETECTOR_SIDE` pixels long."""
+        number = len(self._thumbnails)
+        found = self._detector.process_frame(self._timecode(number, self._fps), np.ascontiguousarray(rgb[..., ::-1]))
+        self._cuts.update(code.frame_num for code in found)
+        thumbnail = shrink(rgb)
+        if number:
+            difference = thumbnail.astype(np.float32) - self._thumbnails[-1]
+            self._changes.append(float(np.sqrt(np.mean(difference**2))))
+        self._thumbnails.append(thumbnail)
+
+    def boundaries(self) -> list[Boundary]:
+        """Return the boundaries in order."""
+        changes = np.array([0.0, *self._changes])
+        cuts = {self._move(cut, changes) for cut in self._cuts | set(_sharp_changes(changes, self._ratio))}
+        cuts = sorted(cut for cut in cuts if self._is_cut(cut, changes))
+        dissolves = list(self._dissolves(cuts))
+        kept = [cut for cut in cuts if not any(first < cut <= last for first, last in dissolves)]
+        boundaries = [self._cut(cut, changes) for cut in kept]
+        boundaries += [Boundary(first, last, "dissolve") for first, last in dissolves]
+        return _disjoint(sorted(boundaries, key=lambda boundary: (boundary.last, boundary.first)))
+
+    def _move(self, cut: int, changes: Float64[np.ndarray, " n"]) -> int:
+        """Return the frame with the largest change near a cut."""
+        near = range(max(1, cut - 2), min(len(changes), cut + 3))
+        return max(near, key=lambda number: changes[number])
+
+    def _is_cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> bool:
+        """Whether the frames on both sides differ more than frames within a side do."""
+        before, after = max(0, cut - 3), min(len(changes) - 1, cut + 2)
+        across = _distance(self._thumbnails[before], self._thumbnails[after])
+        return across > 0.5 * changes[cut] and changes[cut] > 2.0
+
+    def _cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> Boundary:
+        """Return the boundary at a cut; a frame in which both shots are mixed (interlaced, blended) is left out."""
+        nearby = [number for number in (cut - 1, cut + 1) if 0 < number < len(changes)]
+        second = max(nearby, key=lambda number: changes[number], default=cut)
+        around = [changes[number] for number in (cut - 3, cut - 2, cut + 2, cut + 3) if 0 < number < len(changes)]
+        mixed = second != cut and changes[second] > max(0.25 * changes[cut], 4 * max(around, default=0.0))
+        if not mixed:
+            return Boundary(cut - 1, cut, "cut")
+        return Boundary(min(cut, second) - 1, max(cut, second), "cut")
+
+    def _dissolves(self, cuts: list[int]) -> Iterator[tuple[int, int]]:
+        """Yield (last frame before, first frame after) of each dissolve between two cuts."""
+        for start, end in pairwise([0, *cuts, len(self._thumbnails)]):
+            found: list[tuple[int, int]] = []
+            for first in range(start, max(start + 1, end - _OVERLAP), _CHUNK - _OVERLAP):
+                part = np.array(self._thumbnails[first : min(end, first + _CHUNK)], dtype=np.float32)
+                found += [(first + low, first + high) for low, high in find_dissolves(part, self._fps, self._longest)]
+            yield from _merge(found)
+
+
+def find_dissolves(thumbnails: Thumbnails, fps: float, longest: int) -> list[tuple[int, int]]:
+    """Find dissolves in the thumbnails of consecutive frames without cuts.
+
+    Returns:
+        The last frame before and the first frame after each.
+    """
+    shortest = max(3, round(0.12 * fps))
+    found = []
+    for length in sorted({round(length) for length in np.geomspace(shortest, longest, 10)}):
+        if len(thumbnails) <= length:
+            break
+        apart = thumbnails[length:] - thumbnails[:-length]
+        energy = np.einsum("nd,nd->n", apart, apart)
+        rms = np.sqrt(energy / thumbnails.shape[1])
+        for start in np.flatnonzero(rms > 8.0).tolist():
+            error = _dissolve_error(thumbnails, start, length, apart[start], float(energy[start]))
+            if error < 1:
+                found.append((error, start, start + length))
+    best: list[tuple[int, int]] = []
+    for _, low, high in sorted(found):  # the best of those that overlap
+        if not any(low < other[1] and other[0] < high for other in best):
+            best.append((low, high))
+    return sorted(best)
+
+
+def _dissolve_error(
+    thumbnails: Thumbnails, start: int, length: int, apart: Float32[np.ndarray, " d"], energy: float
+) -> float:
+    """Return how far a stretch is from a dissolve; below 1 it counts as one."""
+    first, last = thumbnails[start], thumbnails[start + length]
+    inner = thumbnails[start + 1 : start + length] - first
+    weights = inner @ apart / energy
+    expected = np.arange(1, length) / length
+    linear = float(np.abs(weights - expected).max(initial=0.0)) / 0.2
+    if linear > 1:
+        return linear
+    rest = inner - weights[:, None] * apart
+    mixed = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / (0.15 * energy)
+    if mixed > 1:
+        return mixed
+    # The weights are constant before and after. If they grow on, this is a slow camera or a part of a dissolve.
+    margin = max(2, length // 3)
+    before = thumbnails[max(0, start - length) : start] - first
+    after = thumbnails[start + length + 1 : start + 2 * length + 1] - last
+    steady, inside = 0.0, []
+    for side, near, picture in ((before, before[-margin:], first), (after, after[:margin], last)):
+        if len(near) < margin:  # at a cut or an end of the file there are only fades
+            if np.std(picture) > 6:
+                return math.inf
+        else:
+            steady = max(steady, float(np.abs(near @ apart / energy).max()) / 0.2)
+            inside.append(float(np.linalg.norm(side[0 if side is before else -1])))
+    if steady > 1 or not inside or _similarity(first, last) > 0.78:
+        return math.inf
+    # The pictures differ more than those that are as far apart within a shot.
+    ratios = [math.sqrt(energy) / max(other, 1e-6) for other in inside]
+    if min(ratios) * math.sqrt(max(ratios)) < 1.85:
+        return math.inf
+    return max(linear, mixed, steady)
+
+
+def _similarity(first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"]) -> float:
+    """Return the correlation of two pictures; 0 if one is flat, such as black."""
+    first, last = first - first.mean(), last - last.mean()
+    norms = float(np.linalg.norm(first)), float(np.linalg.norm(last))
+    return 0.0 if min(norms) < 3.0 * math.sqrt(len(first)) else float(first @ last) / (norms[0] * norms[1])
+
+
+def shrink(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " d"]:
+    """Return a thumbnail of 16x24 pixels as a vector."""
+    import cv2
+
+    return cv2.resize(rgb, (_COLUMNS, _ROWS), interpolation=cv2.INTER_AREA).ravel()
+
+
+def _sharp_changes(changes: Float64[np.ndarray, " n"], ratio: float) -> Iterator[int]:
+    """Yield frames whose change is larger than all changes nearby by a factor."""
+    for number in np.flatnonzero(changes > 4.0).tolist():
+        near = [changes[other] for other in range(max(1, number - 4), min(len(changes), number + 5)) if other != number]
+        if near and changes[number] > ratio * sorted(near)[-2:][0] and changes[number] > 1.5 * max(near):
+            yield number
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((first.astype(np.float32) - second) ** 2)))
+
+
+def _merge(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join spans that overlap."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if merged and low < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(high, merged[-1][1])
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _disjoint(boundaries: list[Boundary]) -> list[Boundary]:
+    """Join boundaries that overlap, such as two dissolves in a row."""
+    result: list[Boundary] = []
+    for boundary in boundaries:
+        if result and boundary.last < result[-1].first:
+            before = result[-1]
+            result[-1] = Boundary(before.last, max(before.first, boundary.first), "dissolve")
+        else:
+            result.append(boundary)
+    return result
+
+
+def missing_packages() -> list[str]:
+    """Return what is missing to find shots, with a remedy."""
+    from importlib.util import find_spec
+
+    names = [name for name in ("cv2", "scenedetect") if find_spec(name) is None]
+    return [f"{' and '.join(names)}: pip install 'cogvideox[curate]'"] if names else []
+
+
+def require_packages() -> None:
+    """Raise UserError if a package is missing."""
+    if missing := missing_packages():
+        raise UserError(f"finding shots needs {missing[0]}")

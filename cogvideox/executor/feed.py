@@ -1,0 +1,106 @@
+"""Process batches that results add to: a file yields clips, which are processed before the next file is opened.
+
+Results come in the order in which they finish. A batch whose worker process dies does not end the run.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from cogvideox.executor.base import Backend, BatchTask, NextBatch, Outcome
+from cogvideox.executor.local import process, start_pool
+
+
+def run_feed(
+    tasks: Sequence[BatchTask], next_batch: NextBatch, *, workers: int = 0, backend: Backend = "local"
+) -> Iterator[Outcome]:
+    """Yield the outcome of every batch. Handle it, which may add batches, before requesting the next one.
+
+    Each worker opens each task at most once, when it gets its first batch. At most two batches per worker are queued,
+    so that work added by results is preferred to new work if `next_batch` returns it first (depth first).
+
+    Args:
+        workers: number of processes; 0 means this process or, with Ray, as many as the cluster has CPUs or GPUs.
+        backend: "local" runs on this machine, "ray" with Ray Data on the cluster at `RAY_ADDRESS` or on this machine.
+
+    Raises:
+        UserError: Ray is not installed. Errors raised by a task are re-raised.
+    """
+    if backend == "ray":
+        from cogvideox.executor import ray_data
+
+        yield from ray_data.run_feed(tasks, next_batch, workers)
+    elif workers == 0:
+        work = _Tasks(tuple(tasks)).open(0)
+        while (batch := next_batch()) is not None:
+            yield Outcome(*batch, work(batch))
+    else:
+        yield from _run_pool(_Tasks(tuple(tasks)), next_batch, workers)
+
+
+def workers_for_memory(workers: int, memory: int, reserve: int = 2**30) -> int:
+    """Return at most `workers`, so that each can use `memory` bytes of the free memory, but at least 1."""
+    free = psutil.virtual_memory().available - reserve
+    return max(1, min(workers, free // max(memory, 1)))
+
+
+def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[Outcome]:
+    pool = start_pool(task, workers)
+    pending: dict[Future[Any], tuple[int, Sequence[Any]]] = {}
+    suspects: deque[tuple[int, Sequence[Any]]] = deque()  # batches in progress when a worker died
+    try:
+        while True:
+            if suspects and not pending:  # one at a time, so that a second death tells which one it is
+                pending[pool.submit(process, suspects[0])] = suspects[0]
+            while not suspects and len(pending) < 2 * workers and (batch := next_batch()) is not None:
+                pending[pool.submit(process, batch)] = batch
+            if not pending:
+                return
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            died = False
+            for future in done:
+                index, rows = pending.pop(future)
+                try:
+                    outcome = Outcome(index, rows, future.result())
+                except BrokenProcessPool:
+                    died = True
+                    if suspects:
+                        suspects.popleft()
+                        outcome = Outcome(index, rows, lost=True)
+                    else:
+                        pending[future] = index, rows
+                        break
+                else:
+                    if suspects:
+                        suspects.popleft()
+                yield outcome
+            if died:
+                suspects.extend((index, [row]) for index, rows in pending.values() for row in rows)
+                pending.clear()
+                pool.shutdown(wait=True, cancel_futures=True)
+                pool = start_pool(task, workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """Several tasks as one, each opened when its first batch comes."""
+
+    tasks: tuple[BatchTask, ...]
+
+    def open(self, worker: int) -> Callable[[Any], Any]:
+        opened: dict[int, Callable[[Sequence[Any]], Any]] = {}
+
+        def work(batch: tuple[int, Sequence[Any]]) -> Any:
+            index, rows = batch
+            if index not in opened:
+                opened[index] = self.tasks[index].open(worker)
+            return opened[index](rows)
+
+        return work

@@ -1,0 +1,92 @@
+"""The Ray Data backend of `feed`. Files must have the same paths on all machines of the cluster.
+
+Batches are collected into a data set until the feed has none left, processed, and their results handled, in turns.
+A task without state runs as Ray tasks; one that loads models runs on a pool of actors, which open it once.
+"""
+
+import pickle
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cogvideox.errors import UserError
+from cogvideox.executor.base import BatchTask, NextBatch, Outcome
+
+MAX_BATCHES = 10_000  # per data set, so that the driver's memory is bounded
+
+
+class _Actor:
+    """An actor of the pool, which opens the task once."""
+
+    def __init__(self, task: bytes) -> None:
+        self.task, self.work = task, None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if self.work is None:
+                self.work = pickle.loads(self.task).open(0)  # Ray makes only the actor's own GPU visible to it
+            return {"number": row["number"], "result": pickle.dumps((self.work(pickle.loads(row["batch"])), None))}
+        except Exception as error:  # returned, because Ray skips failed blocks
+            error.add_note(f"in a worker:\n{traceback.format_exc()}")
+            return {"number": row["number"], "result": pickle.dumps((None, error))}
+
+
+def run_feed(tasks: Sequence[BatchTask], next_batch: NextBatch, workers: int) -> Iterator[Outcome]:
+    """See `feed.run_feed`."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError("Ray is not installed: pip install 'cogvideox[ray]', or run without --ray") from error
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # blocks of machines that fail are missing from the results, and tried again
+    resources = ray.cluster_resources()
+    num_gpus = int(resources.get("GPU", 0))
+    workers = workers or num_gpus or int(resources.get("CPU", 1))
+    while groups := _collect(next_batch):
+        for index, batches in groups.items():
+            for attempt in (1, 2):
+                left = dict(enumerate(batches))
+                for number, result in _process(ray, tasks[index], batches, workers, num_gpus):
+                    yield Outcome(index, left.pop(number), result)
+                batches = [[row] for batch in left.values() for row in batch]
+                if not batches:
+                    break
+                if attempt == 2:
+                    for batch in batches:
+                        yield Outcome(index, batch, lost=True)
+
+
+def _collect(next_batch: NextBatch) -> dict[int, list[Sequence[Any]]]:
+    groups: dict[int, list[Sequence[Any]]] = {}
+    for _ in range(MAX_BATCHES):
+        batch = next_batch()
+        if batch is None:
+            break
+        groups.setdefault(batch[0], []).append(batch[1])
+    return groups
+
+
+def _process(
+    ray: Any, task: BatchTask, batches: Sequence[Sequence[Any]], workers: int, num_gpus: int
+) -> Iterator[tuple[int, Any]]:
+    items = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(batches)]
+    # One batch a block, so that a machine that fails loses only what it was working on.
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    packed = ray.cloudpickle.dumps(task)
+    if getattr(task, "stateless", False):
+        data = data.map(lambda row: _Actor(packed)(row), num_cpus=1)
+    else:
+        size = min(workers, len(items))
+        options: dict[str, Any] = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
+        options |= {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default tries for ever
+        data = data.map(_Actor, fn_constructor_args=(packed,), concurrency=(1, size), **options)
+    for row in data.iter_rows():
+        result, error = pickle.loads(row["result"])
+        if error is not None:
+            raise error
+        yield int(row["number"]), result
