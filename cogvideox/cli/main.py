@@ -18,6 +18,8 @@ from cogvideox.version import __version__
 
 COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
+    "curate": "split raw videos into clips, measure them, and list the usable ones",
+    "funnel": "show what a curation kept and dropped, and why",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
     "plot": "plot the metrics of training runs",

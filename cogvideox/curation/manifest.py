@@ -22,12 +22,12 @@ VERSION = 1
 MANIFEST = "manifest.parquet"
 _KEY = b"cogvideox.manifest"
 
-OK, FAILED, DROPPED = "ok", "failed", "dropped"
+OK, FAILED, DROPPED, PENDING = "ok", "failed", "dropped", "pending"
 
 IDENTITY = (
     Column("id", "str", "Hash of the file's bytes, start and end."),
     Column("source", "str", "Path of the file, relative to the raw folder."),
-    Column("status", "str", "ok, failed (it could not be processed), or dropped (too short, a duplicate, ...)."),
+    Column("status", "str", "ok, failed, dropped (too short, a duplicate, ...) or pending (not processed yet)."),
     Column("stage", "str", "Stage at which the row failed or was dropped; missing if its status is ok."),
     Column("reason", "str", "Reason why the row failed or was dropped."),
     Column("attempts", "int", "Attempts that the failed stage made."),

@@ -128,7 +128,7 @@ class ResultStore:
         self._log_path.unlink(missing_ok=True)
 
     def table(self, stage: str) -> "pa.Table":
-        """Return all results of a stage on disk, those of other jobs included: id, error, attempts, seconds, columns."""
+        """Return all results of a stage on disk, of all jobs: id, error, attempts, seconds, and its columns."""
         import pyarrow as pa
         from pyarrow import parquet
 

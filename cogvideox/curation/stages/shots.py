@@ -30,7 +30,7 @@ Thumbnails = Float32[np.ndarray, "n d"]
 
 @dataclass(frozen=True)
 class Boundary:
-    """A transition between two shots: frames before `last` + 1 belong to the first, those from `first` on to the second.
+    """A transition between two shots.
 
     Attributes:
         last: last frame of the shot before.
@@ -176,6 +176,13 @@ def _dissolve_error(
     # The pictures differ more than those that are as far apart within a shot.
     ratios = [math.sqrt(energy) / max(other, 1e-6) for other in inside]
     if min(ratios) * math.sqrt(max(ratios)) < 1.85:
+        return math.inf
+    # No picture of the first shot returns in the second, as it does if something moves to and fro.
+    reach = max(length, 24)
+    sides = thumbnails[max(0, start - reach) : start + 1], thumbnails[start + length : start + length + reach + 1]
+    early, late = (side[:: max(1, len(side) // 8)] for side in sides)
+    nearest = np.linalg.norm(early[:, None] - late[None], axis=2).min()
+    if nearest < 0.6 * math.sqrt(energy):
         return math.inf
     return max(linear, mixed, steady)
 

@@ -1,0 +1,51 @@
+"""`cogvideox funnel OUT`: print what a curation kept and dropped, and write the page that shows it."""
+
+import json
+from pathlib import Path
+
+from cogvideox.cli.arguments import Parser
+from cogvideox.errors import UserError
+
+
+def run(arguments: list[str]) -> None:
+    """Print the funnel and, with --html, write the page."""
+    options = parser().parse(arguments)
+    if options.output is None:
+        raise UserError("funnel needs OUT, the folder that `cogvideox curate` wrote")
+    print_funnel(options.output)
+    if options.html:
+        print(write_page(options.output, options.raw))
+
+
+def print_funnel(output: Path) -> None:
+    """Print the counts of each stage, with reasons."""
+    from cogvideox.curation.funnel.counts import format_funnel, funnel
+    from cogvideox.curation.manifest import read_manifest
+
+    print(format_funnel(funnel(read_manifest(output))))
+
+
+def write_page(output: Path, raw: Path | None) -> Path:
+    """Write `funnel.html` and return its path."""
+    from cogvideox.curation.funnel import page
+    from cogvideox.curation.manifest import read_manifest
+    from cogvideox.curation.run import RUN
+
+    try:
+        rates = json.loads((output / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        rates = None
+    return page.write_page(read_manifest(output), raw, output, rates)
+
+
+def parser() -> Parser:
+    """Return the argument parser."""
+    p = Parser(
+        "funnel",
+        "OUT",
+        "Show how many clips each stage of a curation let through, and what it dropped and why.",
+    )
+    p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="the folder that `curate` wrote")
+    p.add_argument("--html", action="store_true", help="also write OUT/funnel.html")
+    p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for pictures in the page")
+    return p

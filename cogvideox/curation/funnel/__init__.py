@@ -1,0 +1,1 @@
+"""The funnel: how many clips each stage let through, and what it dropped and why."""

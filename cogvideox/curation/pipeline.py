@@ -1,0 +1,229 @@
+"""What runs in workers: probe and split for a file, cut and signals for a clip. One decode feeds all signals.
+
+A failure of a row is a result with the reason. `UserError` (the file is at fault) is final; any other error may be
+temporary, such as a network disk, and is tried again a few times.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cogvideox.curation.results import Result
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.stage import Row, Value
+from cogvideox.curation.stages.split import reduce
+from cogvideox.errors import UserError
+from cogvideox.untrusted import check_limit
+
+DECODE = "decode"
+"""Name under which the time of decoding frames for the signals is reported."""
+
+
+@dataclass(frozen=True)
+class FileItem:
+    """A file to process.
+
+    Attributes:
+        probed: what `probe` found in an earlier run.
+        split: whether to split it.
+    """
+
+    key: str
+    path: str
+    probed: Mapping[str, Value] | None
+    split: bool
+
+
+@dataclass(frozen=True)
+class ClipItem:
+    """A clip to process: its columns so far, with `path` and `out`, and the stages and signals that are missing."""
+
+    row: Row
+    todo: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The results of a batch, and the time spent decoding, by name."""
+
+    results: list[Result]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ProcessFiles:
+    """Batch task: probes and splits files. It has no state worth keeping, so Ray runs it as tasks."""
+
+    stateless: ClassVar[bool] = True
+
+    probe: Any
+    split: Any
+    retries: int
+
+    def open(self, worker: int) -> Callable[[Sequence[FileItem]], Computed]:
+        """See `executor.base.BatchTask`."""
+        check_available([self.probe, self.split])
+        probe, split = self.probe.open(), self.split.open()
+        return lambda batch: Computed([result for item in batch for result in self._process(probe, split, item)], {})
+
+    def _process(self, probe: Callable, split: Callable, item: FileItem) -> Iterator[Result]:
+        probed, row = item.probed, {"path": item.path}
+        if probed is None:
+            result = attempt(self.probe.name, item.key, lambda: probe(row), self.retries, item.path)
+            yield result
+            if result.error is not None:
+                return
+            probed = result.values
+        if item.split:
+            row |= probed
+            yield attempt(self.split.name, probed["source_id"], lambda: split(row), self.retries, item.path)
+
+
+@dataclass(frozen=True)
+class ProcessClips:
+    """Batch task: cuts and measures clips. Models are loaded when they are first needed, once per worker."""
+
+    stages: tuple[Any, ...]
+    signals: tuple[Any, ...]
+    retries: int
+
+    def open(self, worker: int) -> Callable[[Sequence[ClipItem]], Computed]:
+        """See `executor.base.BatchTask`."""
+        check_available([*self.stages, *self.signals])
+        opened: dict[str, Callable[[Any], Mapping[str, Value]]] = {}
+        by_name = {stage.name: stage for stage in (*self.stages, *self.signals)}
+        stage_names = {stage.name for stage in self.stages}
+
+        def function(name: str) -> Callable[[Any], Mapping[str, Value]]:
+            if name not in opened:
+                opened[name] = by_name[name].open()
+            return opened[name]
+
+        def work(batch: Sequence[ClipItem]) -> Computed:
+            results: list[Result] = []
+            decoding = 0.0
+            for item in batch:
+                row = item.row
+                for name in (name for name in item.todo if name in stage_names):
+                    compute = partial(_call, function, name, row)
+                    results.append(attempt(name, row["id"], compute, self.retries, row["path"]))
+                signals = [by_name[name] for name in item.todo if name not in stage_names]
+                measured, seconds = measure(row, signals, function, self.retries)
+                results += measured
+                decoding += seconds
+            return Computed(results, {DECODE: decoding})
+
+        return work
+
+
+def _call(function: Callable[[str], Callable[[Any], Mapping[str, Value]]], name: str, row: Row) -> Mapping[str, Value]:
+    return function(name)(row)
+
+
+def check_available(stages: Sequence[Any]) -> None:
+    """Raise UserError if something that a stage needs is missing on this machine."""
+    missing = [f"{stage.name} needs {need}" for stage in stages for need in stage.missing()]
+    if missing:
+        raise UserError("; ".join(missing))
+
+
+def attempt(stage: str, id: str, compute: Callable[[], Mapping[str, Value]], retries: int, path: str) -> Result:
+    """Compute the columns of a row, and return them or the reason why this failed."""
+    start = time.perf_counter()
+    error, number = "", 0
+    while number <= retries:
+        number += 1
+        try:
+            values = compute()
+            return Result(stage, id, values, None, number, time.perf_counter() - start)
+        except UserError as problem:
+            error = str(problem).removeprefix(f"cannot read {path}: ")
+            break
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+    return Result(stage, id, {}, " ".join(error.split())[:500], number, time.perf_counter() - start)
+
+
+def measure(
+    row: Row, signals: Sequence[Any], function: Callable[[str], Callable[[Any], Mapping[str, Value]]], retries: int
+) -> tuple[list[Result], float]:
+    """Decode a clip once, and compute the columns of all signals.
+
+    Returns:
+        A result per signal, and the seconds spent decoding.
+    """
+    if not signals:
+        return [], 0.0
+    path, id = Path(row["path"]), row["id"]
+    start = time.perf_counter()
+    samplings = list(dict.fromkeys(sampling for signal in signals for sampling in signal.samplings))
+    decoded = attempt(DECODE, id, lambda: {"frames": sample_frames(row, samplings)}, retries, str(path))
+    seconds = time.perf_counter() - start
+    if decoded.error is not None:
+        return [Result(signal.name, id, {}, decoded.error, decoded.attempts) for signal in signals], seconds
+    sampled = dict(zip(samplings, decoded.values["frames"]))
+    results = []
+    for signal in signals:
+        frames = tuple(sampled[sampling] for sampling in signal.samplings)
+        clip = ClipInput(row, frames, path, row["start"], row["end"])
+
+        def compute(name: str = signal.name, clip: ClipInput = clip) -> dict[str, Value]:
+            return {column: plain(value) for column, value in function(name)(clip).items()}
+
+        results.append(attempt(signal.name, id, compute, retries, str(path)))
+    return results, seconds
+
+
+def plain(value: Value) -> Value:
+    """Convert NumPy numbers and arrays to Python's; numbers that are not finite become None."""
+    if isinstance(value, np.ndarray):
+        return [plain(part) for part in value.tolist()]
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sample_frames(row: Row, samplings: Sequence[Sampling]) -> list[SampledFrames]:
+    """Decode a clip once, and return its frames for each sampling.
+
+    Raises:
+        UserError: the clip cannot be decoded, or has more pixels than the limit.
+    """
+    from cogvideox.video import stream
+
+    start, end = row["start"], row["end"]
+    is_image = row["is_image"]
+    wanted = [sampling.times(start, end) for sampling in samplings]
+    kept: list[tuple[list[Any], list[float]]] = [([], []) for _ in samplings]
+    num_pixels = 0
+    previous = None
+    for frame in chain(stream.frames(Path(row["path"]), start, None if is_image else end), [None]):
+        if previous is not None:
+            # The frame is shown until the next one, and the last one to the end.
+            until = math.inf if frame is None else frame.time
+            rgb, reduced = None, {}
+            for sampling, times, (frames, shown) in zip(samplings, wanted, kept):
+                if times is not None and not (times and times[0] < until):
+                    continue
+                while times and times[0] < until:
+                    times.pop(0)
+                side = sampling.longest_side
+                if side not in reduced:
+                    rgb = previous.rgb() if rgb is None else rgb
+                    reduced[side] = reduce(rgb, side)
+                    num_pixels += reduced[side].shape[0] * reduced[side].shape[1]
+                    check_limit("VIDEO_PIXELS", num_pixels, "the number of pixels of the clip's frames for signals")
+                frames.append(reduced[side])
+                shown.append(max(0.0, previous.time - start))
+        previous = frame
+    if previous is None and not any(frames for frames, _ in kept):
+        raise UserError(f"it has no frame between {start:g} s and {end:g} s")
+    return [SampledFrames(np.stack(frames), np.array(shown), end - start) for frames, shown in kept]

@@ -1,0 +1,217 @@
+"""Run a curation: what is missing is computed, then the manifest is assembled from all results.
+
+Work goes depth first: the clips of a file are processed before the next file is opened, so that results are complete
+early, and memory does not grow with the number of files.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from cogvideox import config
+from cogvideox.atomic_io import write_text
+from cogvideox.curation import manifest
+from cogvideox.curation.assemble import METADATA, assemble, export
+from cogvideox.curation.files import RawFile, list_files
+from cogvideox.curation.manifest import MANIFEST
+from cogvideox.curation.pipeline import ProcessClips, ProcessFiles
+from cogvideox.curation.recipe import RECIPE, Recipe
+from cogvideox.curation.results import RESULTS, ResultStore
+from cogvideox.curation.work import Progress, Work
+from cogvideox.errors import UserError
+from cogvideox.executor.base import Backend
+from cogvideox.executor.feed import run_feed, workers_for_memory
+from cogvideox.executor.job_array import Shard
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Curation:
+    """The result of a run.
+
+    Attributes:
+        counts: rows of the manifest by status; empty if it was not written.
+        computed: rows computed by this run, by stage.
+        unavailable: what the signals that were left out need, by signal.
+        complete: whether the manifest was written. In a job array, the last job writes it.
+    """
+
+    counts: dict[str, int]
+    computed: dict[str, int]
+    unavailable: dict[str, list[str]]
+    progress: Progress
+    ignored: list[str]
+    complete: bool
+
+
+def curate(
+    raw: str | Path,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    stage: str | None = None,
+    workers: int = 0,
+    backend: Backend = "local",
+    shard: Shard | None = None,
+    retry_failed: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Curation:
+    """Curate the videos and images of a folder. Results of earlier runs in the output folder are used.
+
+    Args:
+        stage: run only this stage or signal, and those it depends on.
+        workers: number of processes; 0 is this process, or all of a Ray cluster.
+        shard: this job of a job array.
+        retry_failed: compute rows again that failed in earlier runs.
+
+    Raises:
+        UserError: no such folder; something that a stage needs is missing; another run uses the output folder; the
+            output cannot be written.
+    """
+    raw, output, recipe, shard = Path(raw), Path(output), recipe or Recipe(), shard or Shard()
+    signals, unavailable = choose_signals(recipe, stage)
+    check_stages(recipe)
+    if recipe.signals is None:
+        recipe = replace(recipe, signals={name: config.to_dict(signal) for name, signal in signals.items()})
+    files, ignored = list_files(raw, output)
+    job = f"{shard.rank}-of-{shard.world}"
+    folder = output / RESULTS
+    with locked(folder / f"lock-{job}", output):
+        every = [recipe.probe, recipe.split, recipe.cut, *signals.values()]
+        todo = [recipe.cut.name, *signals]
+        if stage is not None:
+            todo = [name for name in todo if name == stage]
+        store = ResultStore(output, every, job)
+        if retry_failed:
+            store.forget_failures()
+        work = Work(shard.of(files), store, output, recipe, todo, split=stage != recipe.probe.name)
+        tasks = [
+            ProcessFiles(recipe.probe, recipe.split, recipe.retries),
+            ProcessClips((recipe.cut,), tuple(signals.values()), recipe.retries),
+        ]
+        if backend == "local" and workers:
+            workers = workers_for_memory(workers, max(1, sum(each.memory for each in every)))
+        for outcome in run_feed(tasks, work.next_batch, workers=workers, backend=backend):
+            work.handle(outcome)
+            if on_progress is not None:
+                on_progress(work.progress)
+        store.compact()
+        config.save(recipe, output / RECIPE)
+        counts: dict[str, int] = {}
+        if complete := _all_done(folder, shard, files, store):
+            store = ResultStore(output, every, job)
+            table = assemble(files, store, recipe, list(signals.values()), output)
+            manifest.write_table(table, output / MANIFEST)
+            manifest.write_table(export(table, raw, output), output / METADATA)
+            counts = dict(Counter(table["status"].to_pylist()))
+        progress = work.progress
+        record = {"rows": progress.rows, "seconds": progress.seconds, "elapsed": progress.elapsed, "workers": workers}
+        write_text(output / RUN, json.dumps(record, indent=2) + "\n")
+    return Curation(counts, dict(progress.rows), unavailable, progress, ignored, complete)
+
+
+def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the signals to run, and what those that are left out need.
+
+    Raises:
+        UserError: the recipe or `stage` names a signal that cannot run, or `stage` does not exist.
+    """
+    signals = recipe.build_signals()
+    known = [recipe.probe.name, recipe.split.name, recipe.cut.name, *signals]
+    if stage is not None and stage not in known:
+        raise UserError(f"there is no stage {stage}; available: {', '.join(known)}")
+    unavailable = {name: missing for name, signal in signals.items() if (missing := signal.missing())}
+    wanted = [name for name in unavailable if recipe.signals is not None or name == stage]
+    if wanted:
+        raise UserError("; ".join(f"signal {name} needs {', '.join(unavailable[name])}" for name in wanted))
+    return {name: signal for name, signal in signals.items() if name not in unavailable}, unavailable
+
+
+def check_stages(recipe: Recipe) -> None:
+    """Raise UserError if a codec or a package that the stages need is missing."""
+    needs = [
+        f"stage {stage.name} needs {need}"
+        for stage in (recipe.probe, recipe.split, recipe.cut)
+        for need in stage.missing()
+    ]
+    if needs:
+        raise UserError("; ".join(needs))
+
+
+def locked(path: Path, output: Path) -> Any:
+    """Return a lock on a job of an output folder, as a context manager.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return filelock.FileLock(path).acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another run is writing to {output}: wait for it, or choose another folder") from None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated work of a run, before it starts.
+
+    Attributes:
+        video_seconds: seconds of video in all files.
+        seconds: duration of a run in which nothing is reused.
+        unavailable: what signals that are left out need, by signal.
+    """
+
+    num_files: int
+    num_bytes: int
+    video_seconds: float
+    seconds: float
+    unavailable: dict[str, list[str]]
+
+
+def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
+    """Estimate a run from the length of a few files and the typical cost of each stage.
+
+    Raises:
+        UserError: see `curate`.
+    """
+    from cogvideox.video import io
+
+    signals, unavailable = choose_signals(recipe)
+    check_stages(recipe)
+    files, _ = list_files(raw, output)
+    num_bytes = sum(file.num_bytes for file in files)
+    seconds = sampled = 0.0
+    small = [file for file in files if 0 < file.num_bytes < 2**26]
+    for file in small[:: max(1, len(small) // 8)][:8]:
+        try:
+            info = io.probe(file.path)
+        except UserError:
+            continue
+        seconds += 0.0 if info.is_image else info.seconds
+        sampled += file.num_bytes
+    video_seconds = seconds * num_bytes / sampled if sampled else 0.0
+    stages = [recipe.probe, recipe.split, *signals.values(), *([recipe.cut] if recipe.cut.mode == "encode" else [])]
+    work = video_seconds * sum(stage.cost for stage in stages) / max(1, workers)
+    return Estimate(len(files), num_bytes, video_seconds, work, unavailable)
+
+
+def _all_done(folder: Path, shard: Shard, files: Sequence[RawFile], store: ResultStore) -> bool:
+    """Mark this job as done, and return whether all jobs are, for the same files and stages."""
+    if shard.world == 1:
+        return True
+    key = config.digest(_Jobs([file.key for file in files], store.fingerprints))
+    done = folder / f"done-{key}"
+    write_text(shard.file(done, ".txt"), "")
+    return shard.all_done(done, ".txt") is not None
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    files: list[str]
+    fingerprints: Mapping[str, str]

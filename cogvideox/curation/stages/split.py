@@ -1,0 +1,162 @@
+"""Split: the clips of a file, one per shot, or several for a long shot."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cogvideox.curation.stage import Column, Row, Value
+from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder, missing_packages
+from cogvideox.errors import UserError
+
+CLIP_COLUMNS = (
+    Column("index", "int", "Number of the clip in its file, from 0.", "", 0.0),
+    Column("start", "float", "Time of the first frame in the file.", "s", 0.0),
+    Column("end", "float", "Time at which the last frame ends.", "s", 0.0),
+    Column("seconds", "float", "Duration of the clip; 0 for an image.", "s", 0.0),
+    Column("num_frames", "int", "Number of frames.", "", 1.0),
+    Column("begins_with", "str", "What is before the clip: start (of the file), cut, dissolve or split (a long shot)."),
+    Column("ends_with", "str", "What is after the clip: end (of the file), cut, dissolve, split or damage."),
+)
+"""Columns of the clips, which the rows of the manifest have."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Finds shots, and cuts long ones into equal parts. See `stage.Stage`.
+
+    Attributes:
+        min_seconds: shorter clips are dropped, and stay in the manifest with the reason.
+        max_seconds: longer shots are split into equal parts.
+        adaptive_threshold: change at a cut relative to the change around it (PySceneDetect).
+        min_content: smallest change at a cut, 0 to 255 (PySceneDetect).
+        dissolve_seconds: longest dissolve. Its frames belong to no clip.
+    """
+
+    name: ClassVar[str] = "split"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("source_id", "file_seconds", "fps", "is_image")
+    columns: ClassVar[tuple[Column, ...]] = (Column("clips", "clips", "The clips of the file."),)
+    memory: ClassVar[int] = 400 * 2**20
+    cost: ClassVar[float] = 0.15
+
+    min_seconds: float = 1.0
+    max_seconds: float = 20.0
+    adaptive_threshold: float = 3.0
+    min_content: float = 15.0
+    dissolve_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise UserError(
+                f"min_seconds={self.min_seconds:g} must be 0 or more and below max_seconds={self.max_seconds:g}"
+            )
+        if self.dissolve_seconds <= 0 or self.adaptive_threshold <= 0:
+            raise UserError("dissolve_seconds and adaptive_threshold must be above 0")
+
+    def missing(self) -> list[str]:
+        return missing_packages()
+
+    def weights(self) -> str:
+        return ""
+
+    def open(self) -> Callable[[Row], Mapping[str, Value]]:
+        import cv2  # noqa: F401  (a missing package is an error of the worker, not of every row)
+        import scenedetect  # noqa: F401
+
+        return lambda row: {"clips": self._clips(row)}
+
+    def _clips(self, row: Row) -> list[dict[str, Any]]:
+        if row["is_image"]:
+            return [_clip(0, 0.0, 0.0, 1, "start", "end")]
+        from cogvideox.video import stream
+
+        finder = ShotFinder(self.adaptive_threshold, self.min_content, self.dissolve_seconds, row["fps"])
+        times: list[float] = []
+        end, damage = 0.0, None
+        try:
+            for frame in stream.frames(Path(row["path"])):
+                finder.add(reduce(frame.rgb(), DETECTOR_SIDE))
+                times.append(frame.time)
+                end = frame.time + frame.seconds
+        except UserError as error:
+            if not times:
+                raise
+            damage = str(error).removeprefix(f"cannot read {row['path']}: ")
+        if not times:
+            raise UserError("it has no frames that can be decoded")
+        end = end if damage else max(end, row["file_seconds"])
+        shots = shot_ranges(finder.boundaries(), len(times), "damage" if damage else "end")
+        clips = [clip for shot in shots for clip in self._parts(shot, [*times, end])]
+        if damage:
+            clips.append(_clip(len(clips), end, max(end, row["file_seconds"]), 0, "damage", "end"))
+            clips[-1]["reason"] = f"it cannot be decoded from here on: {damage}"
+        return [clip | {"index": index} for index, clip in enumerate(clips)]
+
+    def _parts(self, shot: "Shot", times: Sequence[float]) -> list[dict[str, Any]]:
+        """Cut a shot (frames first to last) into clips; `times` ends with the end of the last frame."""
+        seconds = times[shot.last + 1] - times[shot.first]
+        number = max(1, math.ceil(seconds / self.max_seconds - 1e-9))
+        edges = [shot.first + round(part * (shot.last + 1 - shot.first) / number) for part in range(number + 1)]
+        clips = []
+        for part, (first, after) in enumerate(pairwise(edges)):
+            clip = _clip(
+                0,
+                times[first],
+                # The file's end if the shot ends with it, otherwise the end of its last frame.
+                times[after],
+                after - first,
+                shot.begins_with if part == 0 else "split",
+                shot.ends_with if part == number - 1 else "split",
+            )
+            if clip["seconds"] < self.min_seconds - 1e-6:
+                clip["reason"] = f"shorter than {self.min_seconds:g} s"
+            clips.append(clip)
+        return clips
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames `first` to `last` (inclusive), and what is around them."""
+
+    first: int
+    last: int
+    begins_with: str
+    ends_with: str
+
+
+def shot_ranges(boundaries: Sequence[Boundary], num_frames: int, at_end: str = "end") -> list[Shot]:
+    """Return the shots between boundaries. A shot of which nothing remains is left out."""
+    shots = []
+    first, before = 0, "start"
+    for boundary in boundaries:
+        shots.append(Shot(first, boundary.last, before, boundary.kind))
+        first, before = boundary.first, boundary.kind
+    shots.append(Shot(first, num_frames - 1, before, at_end))
+    return [shot for shot in shots if shot.last >= shot.first]
+
+
+def reduce(rgb: Any, longest_side: int | None) -> Any:
+    """Average the pixels of a frame [h w 3] so that its longer side is at most `longest_side`."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    if longest_side is None or max(height, width) <= longest_side:
+        return rgb
+    scale = longest_side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def _clip(index: int, start: float, end: float, num_frames: int, before: str, after: str) -> dict[str, Any]:
+    return {
+        "index": index,
+        "start": start,
+        "end": end,
+        "seconds": end - start,
+        "num_frames": num_frames,
+        "begins_with": before,
+        "ends_with": after,
+    }

@@ -1,0 +1,196 @@
+"""The work that is left in a run, depth first, and its progress."""
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogvideox.curation.assemble import FileRow, clips_of
+from cogvideox.curation.files import RawFile
+from cogvideox.curation.manifest import OK
+from cogvideox.curation.pipeline import ClipItem, Computed, FileItem
+from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.results import Result, ResultStore
+from cogvideox.executor.base import Outcome
+
+LOST = "the worker process was killed while processing it: the file crashes a library, or memory ran out"
+_BATCH_ITEMS, _BATCH_BYTES, _BATCH_SECONDS = 16, 2**20, 2.0  # small files and clips are sent together
+
+
+@dataclass
+class Progress:
+    """State of a run, passed to `on_progress` after every batch.
+
+    Attributes:
+        files, num_files: files that are finished, and all files of this job.
+        done: share of the work that is finished, by size of the files, 0 to 1.
+        clips: clips processed by this run.
+        rows, seconds: rows computed, and processor seconds, by stage.
+    """
+
+    num_files: int
+    files: int = 0
+    done: float = 0.0
+    clips: int = 0
+    started: float = field(default_factory=time.monotonic)
+    rows: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the end; None before there is something to estimate from."""
+        return None if self.done <= 0.0 else self.elapsed * (1 - self.done) / self.done
+
+    def rates(self) -> dict[str, float]:
+        """Return the rows per second of processor time of each stage that ran."""
+        return {name: self.rows[name] / self.seconds[name] for name in self.rows if self.seconds[name] > 0}
+
+
+class Work:
+    """What is left to compute: files, and clips of files that have been split."""
+
+    def __init__(
+        self,
+        files: Sequence[RawFile],
+        store: ResultStore,
+        output: Path,
+        recipe: Recipe,
+        todo: list[str],
+        *,
+        split: bool,
+    ) -> None:
+        self._files = iter(files)
+        self._store, self._output, self._recipe = store, output, recipe
+        self._todo, self._split = todo, split
+        self._clips: deque[tuple[RawFile, ClipItem]] = deque()
+        self._by_key: dict[str, RawFile] = {}
+        self._probed: dict[str, Result] = {}
+        self._sources: set[str] = set()
+        self._clips_left: Counter[str] = Counter()
+        self._num_clips: Counter[str] = Counter()
+        self._in_clips: dict[str, RawFile] = {}
+        self._num_bytes = sum(file.num_bytes for file in files) or 1
+        self.progress = Progress(len(files))
+
+    def next_batch(self) -> tuple[int, Sequence[Any]] | None:
+        """Return the next batch, clips first."""
+        items: list[Any] = []
+        seconds = 0.0
+        while self._clips and len(items) < _BATCH_ITEMS and seconds < _BATCH_SECONDS:
+            file, item = self._clips.popleft()
+            seconds += item.row["seconds"]
+            self._in_clips[item.row["id"]] = file
+            items.append(item)
+        if items:
+            return 1, items
+        num_bytes = 0
+        while len(items) < _BATCH_ITEMS and num_bytes < _BATCH_BYTES:
+            file = next(self._files, None)
+            if file is None:
+                break
+            if (item := self._file_item(file)) is not None:
+                num_bytes += file.num_bytes
+                items.append(item)
+                self._by_key[file.key] = file
+            if self._clips:
+                break
+        return (0, items) if items else self.next_batch() if self._clips else None
+
+    def handle(self, outcome: Outcome) -> None:
+        """Store the results of a batch, and queue the clips of files that it has split."""
+        progress = self.progress
+        if outcome.lost:
+            computed = Computed([result for item in outcome.batch for result in _lost(item)], {})
+        else:
+            computed = outcome.result
+        self._store.add(computed.results)
+        for result in computed.results:
+            progress.rows[result.stage] += 1
+            progress.seconds[result.stage] += result.seconds
+        for name, seconds in computed.seconds.items():
+            progress.rows[name] += len(outcome.batch)
+            progress.seconds[name] += seconds
+        if outcome.task == 1:
+            progress.clips += len(outcome.batch)
+            for item in outcome.batch:
+                self._finish_clip(self._in_clips.pop(item.row["id"]))
+            return
+        found = {(result.stage, result.id): result for result in computed.results}
+        for item in outcome.batch:
+            file = self._by_key.pop(item.key)
+            probed = found.get(("probe", item.key)) or self._probed.pop(item.key, None)
+            split = None
+            if probed is not None and probed.error is None:
+                split = found.get(("split", probed.values["source_id"]))
+                split = split or self._store.get("split", probed.values["source_id"])
+            self._queue(file, probed, split)
+
+    def _file_item(self, file: RawFile) -> FileItem | None:
+        """Return what is left to do for a file itself; None if nothing is, and its clips are queued."""
+        probed = self._store.get("probe", file.key)
+        if probed is None:
+            return FileItem(file.key, str(file.path), None, self._split)
+        if probed.error is None and self._split:
+            if not self._store.has("split", probed.values["source_id"]):
+                self._probed[file.key] = probed
+                return FileItem(file.key, str(file.path), probed.values, True)
+            self._queue(file, probed, self._store.get("split", probed.values["source_id"]))
+        else:
+            self._finish_file(file, 1.0)
+        return None
+
+    def _queue(self, file: RawFile, probed: Result | None, split: Result | None) -> None:
+        """Queue the clips of a file for the stages whose columns they lack."""
+        if split is None or split.error is not None or split.id in self._sources:
+            self._finish_file(file, 1.0)
+            return
+        self._sources.add(split.id)
+        number = 0
+        for found in clips_of(file, probed, split, None, self._output):
+            if found.status == OK and (missing := self._missing(found)):
+                self._clips.append((file, ClipItem(found.row, missing)))
+                number += 1
+        if number:
+            self._num_clips[file.key] = self._clips_left[file.key] = number
+            self.progress.done += 0.5 * file.num_bytes / self._num_bytes
+        else:
+            self._finish_file(file, 1.0)
+
+    def _missing(self, found: FileRow) -> tuple[str, ...]:
+        id = found.row["id"]
+        missing = [name for name in self._todo if not self._store.has(name, id)]
+        cut = self._recipe.cut
+        if cut.mode == "encode" and cut.name in self._todo and cut.name not in missing:
+            result = self._store.get(cut.name, id)
+            file = None if result is None else result.values.get("clip_file")
+            if file is not None and not (self._output / file).is_file():  # removed since
+                missing.insert(0, cut.name)
+        return tuple(missing)
+
+    def _finish_clip(self, file: RawFile) -> None:
+        self._clips_left[file.key] -= 1
+        self.progress.done += 0.5 * file.num_bytes / self._num_bytes / self._num_clips[file.key]
+        if not self._clips_left[file.key]:
+            del self._clips_left[file.key], self._num_clips[file.key]
+            self._finish_file(file, 0.0)
+
+    def _finish_file(self, file: RawFile, share: float) -> None:
+        self.progress.files += 1
+        self.progress.done += share * file.num_bytes / self._num_bytes
+
+
+def _lost(item: FileItem | ClipItem) -> Iterator[Result]:
+    """Yield failures for an item whose worker died."""
+    if isinstance(item, ClipItem):
+        yield from (Result(name, item.row["id"], error=LOST, attempts=2) for name in item.todo)
+    elif item.probed is not None:
+        yield Result("split", item.probed["source_id"], error=LOST, attempts=2)
+    else:
+        yield Result("probe", item.key, error=LOST, attempts=2)
