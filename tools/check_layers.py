@@ -20,6 +20,8 @@ PACKAGE = ROOT / "cogvideox"
 ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("parallel", "training"),
     "av": ("video",),
+    "cv2": ("curation", "video"),
+    "scenedetect": ("curation",),
     "PIL": ("generation", "video"),
     "fastapi": ("serving",),
     "gradio": ("serving",),

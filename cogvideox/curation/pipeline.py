@@ -118,7 +118,7 @@ class ProcessClips:
                 measured, seconds = measure(row, signals, function, self.retries)
                 results += measured
                 decoding += seconds
-            return Computed(results, {DECODE: decoding})
+            return Computed(results, {DECODE: decoding} if decoding else {})
 
         return work
 

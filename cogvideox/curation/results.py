@@ -84,6 +84,10 @@ class ResultStore:
         values = {column.name: _load(column, table[column.name][row].as_py()) for column in columns}
         return Result(stage, id, values, *(table[name][row].as_py() for name in ("error", "attempts", "seconds")))
 
+    def column(self, stage: str, name: str) -> list[Value]:
+        """Return the values of a column that were on disk when the store was opened."""
+        return self._tables[stage][name].to_pylist()
+
     def forget_failures(self) -> int:
         """Treat failed rows as not computed, and return their number."""
         number = 0

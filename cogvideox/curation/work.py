@@ -66,12 +66,14 @@ class Work:
         *,
         split: bool,
     ) -> None:
-        self._files = iter(files)
+        self._files = deque(files)
         self._store, self._output, self._recipe = store, output, recipe
         self._todo, self._split = todo, split
         self._clips: deque[tuple[RawFile, ClipItem]] = deque()
         self._by_key: dict[str, RawFile] = {}
         self._probed: dict[str, Result] = {}
+        # A file of a known size may be a known file under another name, so it is probed before it is split.
+        self._known_sizes = set(store.column("probe", "file_bytes"))
         self._sources: set[str] = set()
         self._clips_left: Counter[str] = Counter()
         self._num_clips: Counter[str] = Counter()
@@ -92,9 +94,9 @@ class Work:
             return 1, items
         num_bytes = 0
         while len(items) < _BATCH_ITEMS and num_bytes < _BATCH_BYTES:
-            file = next(self._files, None)
-            if file is None:
+            if not self._files:
                 break
+            file = self._files.popleft()
             if (item := self._file_item(file)) is not None:
                 num_bytes += file.num_bytes
                 items.append(item)
@@ -125,18 +127,21 @@ class Work:
         found = {(result.stage, result.id): result for result in computed.results}
         for item in outcome.batch:
             file = self._by_key.pop(item.key)
-            probed = found.get(("probe", item.key)) or self._probed.pop(item.key, None)
-            split = None
-            if probed is not None and probed.error is None:
+            probed = self._probed.pop(item.key, None) or found.get(("probe", item.key))
+            if probed is None or probed.error is not None:
+                self._finish_file(file, 1.0)
+            elif self._split and not self._store.has("split", probed.values["source_id"]):
+                self._probed[file.key] = probed
+                self._files.appendleft(file)
+            else:
                 split = found.get(("split", probed.values["source_id"]))
-                split = split or self._store.get("split", probed.values["source_id"])
-            self._queue(file, probed, split)
+                self._queue(file, probed, split or self._store.get("split", probed.values["source_id"]))
 
     def _file_item(self, file: RawFile) -> FileItem | None:
         """Return what is left to do for a file itself; None if nothing is, and its clips are queued."""
-        probed = self._store.get("probe", file.key)
+        probed = self._probed.get(file.key) or self._store.get("probe", file.key)
         if probed is None:
-            return FileItem(file.key, str(file.path), None, self._split)
+            return FileItem(file.key, str(file.path), None, self._split and file.num_bytes not in self._known_sizes)
         if probed.error is None and self._split:
             if not self._store.has("split", probed.values["source_id"]):
                 self._probed[file.key] = probed

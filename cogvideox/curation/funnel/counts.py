@@ -120,7 +120,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
             continue
         if str(field.type) not in ("double", "int64", "bool"):
             continue
-        values = np.array(table[field.name].to_pandas(), dtype=np.float64)
+        values = np.array(table[field.name].to_pylist(), dtype=np.float64)
         values[~measured] = np.nan
         rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):

@@ -1,4 +1,4 @@
-"""The funnel as one HTML page without other files: counts, histograms, and pictures of extremes and of dropped clips."""
+"""The funnel as one self-contained HTML page: counts, histograms, pictures of extremes and of dropped clips."""
 
 import base64
 import html

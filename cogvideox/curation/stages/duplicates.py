@@ -94,7 +94,7 @@ class Duplicates:
 
 
 def _similar_length(one: float, other: float) -> bool:
-    return abs(one - other) <= 0.1 * max(one, other) + 0.2
+    return bool(abs(one - other) <= 0.1 * max(one, other) + 0.2)
 
 
 def _by_length(hashes: Sequence[str | None]):

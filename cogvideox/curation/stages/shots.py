@@ -97,7 +97,7 @@ class ShotFinder:
         """Whether the frames on both sides differ more than frames within a side do."""
         before, after = max(0, cut - 3), min(len(changes) - 1, cut + 2)
         across = _distance(self._thumbnails[before], self._thumbnails[after])
-        return across > 0.5 * changes[cut] and changes[cut] > 2.0
+        return bool(across > 0.5 * changes[cut] and changes[cut] > 2.0)
 
     def _cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> Boundary:
         """Return the boundary at a cut; a frame in which both shots are mixed (interlaced, blended) is left out."""
@@ -125,7 +125,7 @@ def find_dissolves(thumbnails: Thumbnails, fps: float, longest: int) -> list[tup
     Returns:
         The last frame before and the first frame after each.
     """
-    shortest = max(3, round(0.12 * fps))
+    shortest = max(4, round(0.2 * fps))
     found = []
     for length in sorted({round(length) for length in np.geomspace(shortest, longest, 10)}):
         if len(thumbnails) <= length:
@@ -156,7 +156,9 @@ def _dissolve_error(
     if linear > 1:
         return linear
     rest = inner - weights[:, None] * apart
-    mixed = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / (0.15 * energy)
+    rest_share = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / energy
+    dip = _dip_error(inner + first, first, last, expected) / 0.12
+    mixed = min(rest_share / 0.15, max(rest_share / 0.5, dip))
     if mixed > 1:
         return mixed
     # The weights are constant before and after. If they grow on, this is a slow camera or a part of a dissolve.
@@ -169,22 +171,40 @@ def _dissolve_error(
             if np.std(picture) > 6:
                 return math.inf
         else:
-            steady = max(steady, float(np.abs(near @ apart / energy).max()) / 0.2)
+            steady = max(steady, float(np.abs(near @ apart / energy).max()) / 0.28)
             inside.append(float(np.linalg.norm(side[0 if side is before else -1])))
     if steady > 1 or not inside or _similarity(first, last) > 0.78:
         return math.inf
     # The pictures differ more than those that are as far apart within a shot.
     ratios = [math.sqrt(energy) / max(other, 1e-6) for other in inside]
-    if min(ratios) * math.sqrt(max(ratios)) < 1.85:
+    clear = dip < 1 and energy > 40.0**2 * len(first)
+    if min(ratios) * math.sqrt(max(ratios)) < (1.0 if clear else 1.85):
         return math.inf
     # No picture of the first shot returns in the second, as it does if something moves to and fro.
     reach = max(length, 24)
     sides = thumbnails[max(0, start - reach) : start + 1], thumbnails[start + length : start + length + reach + 1]
-    early, late = (side[:: max(1, len(side) // 8)] for side in sides)
+    early, late = (side[:: max(1, len(side) // 32)] for side in sides)
     nearest = np.linalg.norm(early[:, None] - late[None], axis=2).min()
     if nearest < 0.6 * math.sqrt(energy):
         return math.inf
     return max(linear, mixed, steady)
+
+
+def _dip_error(
+    inner: Thumbnails, first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"], weights: np.ndarray
+) -> float:
+    """Return how far the contrast is from that of mixed pictures, which is lowest in the middle.
+
+    Where both shots move, mixed frames are not between the first and the last, but they still have less contrast.
+    """
+    first, last = first - first.mean(), last - last.mean()
+    one, other, both = float(first @ first), float(last @ last), float(first @ last)
+    expected = (1 - weights) ** 2 * one + weights**2 * other + 2 * weights * (1 - weights) * both
+    if expected.min(initial=math.inf) > 0.75 * min(one, other):
+        return math.inf
+    centered = inner - inner.mean(axis=1, keepdims=True)
+    found = np.einsum("nd,nd->n", centered, centered)
+    return float(np.abs(found - expected).max()) / max(one, other, 1e-6)
 
 
 def _similarity(first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"]) -> float:

@@ -1,0 +1,44 @@
+import numpy as np
+
+from cogvideox.curation.signals.perceptual_hash import hash_frame
+from cogvideox.curation.stages.duplicates import Duplicates
+from cogvideox.toybox.effects import camera, degradation
+
+
+def clip_hash(frames: np.ndarray) -> str:
+    return "".join(f"{hash_frame(frame):016x}" for frame in frames)
+
+
+def find(hashes, embeddings=None, **settings):
+    number = len(hashes)
+    embeddings = [None] * number if embeddings is None else embeddings
+    return Duplicates(**settings).find(hashes, embeddings, [100] * number, [2.0] * number).tolist()
+
+
+def test_copies_of_lower_quality_are_found_and_other_clips_are_not():
+    clips = [camera.texture(seed, (96, 160))[None].repeat(4, axis=0) for seed in range(30)]
+    copies = [degradation.jpeg(clip, 40)[:, ::2, ::2] for clip in clips[:5]]
+    copies.append(degradation.expose(clips[5], 1.15))
+    hashes = [clip_hash(clip) for clip in [*clips, *copies]]
+    assert find(hashes) == [*range(30), *range(6)]
+
+
+def test_the_largest_then_longest_clip_of_a_group_is_kept():
+    same = "0123456789abcdef" * 4
+    kept = Duplicates().find([same] * 3, [None] * 3, [100, 400, 400], [2.0, 2.0, 2.1])
+    assert kept.tolist() == [2, 2, 2]
+
+
+def test_clips_of_other_length_and_flat_clips_are_no_duplicates():
+    same, flat = "0123456789abcdef" * 4, "0" * 64
+    kept = Duplicates().find([same, same, flat, flat], [None] * 4, [1] * 4, [2.0, 5.0, 2.0, 2.0])
+    assert kept.tolist() == [0, 1, 2, 3]
+
+
+def test_embeddings_confirm_candidates_and_find_more():
+    one, other = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+    apart, near = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.01]]
+    assert find([one, one], apart) == [0, 1]
+    assert find([one, other], near) == [0, 0]
+    assert find([one, other], near, same_cosine=2.0) == [0, 1]
+    assert find([one, one], [[1.0, 0.0], None]) == [0, 0]
