@@ -83,8 +83,14 @@ def _process(
     else:
         size = min(workers, len(items))
         options: dict[str, Any] = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
-        options |= {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default tries for ever
-        data = data.map(_Actor, fn_constructor_args=(packed,), concurrency=(1, size), **options)
+        restarts = {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default tries for ever
+        data = data.map(
+            _Actor,
+            fn_constructor_args=(packed,),
+            concurrency=(1, size),
+            ray_remote_args_fn=lambda: restarts,
+            **options,
+        )
     for row in data.iter_rows():
         result, error = pickle.loads(row["result"])
         if error is not None:
