@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,14 @@ def run(arguments: list[str]) -> None:
     from cogvideox.cli.writable import check_writable
     from cogvideox.curation.manifest import MANIFEST
     from cogvideox.curation.recipe import Recipe
-    from cogvideox.curation.run import curate, estimate
+    from cogvideox.curation.run import choose_signals, curate, estimate
     from cogvideox.formatting import format_bytes, format_duration
 
     recipe = Recipe() if options.recipe is None else config.load(Recipe, options.recipe)
-    recipe = config.override(recipe, _settings(options.settings))
+    settings = _settings(options.settings)
+    if recipe.signals is None and any(name.startswith("signals.") for name in settings):
+        recipe = replace(recipe, signals={name: {} for name in choose_signals(recipe)[0]})
+    recipe = config.override(recipe, settings)
     check_writable(options.output / MANIFEST, 2**20)
     start = time.perf_counter()
     expected = estimate(options.raw, options.output, recipe, options.workers)
