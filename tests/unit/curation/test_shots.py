@@ -109,7 +109,7 @@ def test_long_shots_are_split_into_equal_parts():
     clips = Split(min_seconds=1.0, max_seconds=4.0)._parts(shot_range, times)
     assert [(clip["start"], clip["end"]) for clip in clips] == [(0.0, 3.3), (3.3, 6.7), (6.7, 10.0)]
     assert [clip["num_frames"] for clip in clips] == [33, 34, 33]
-    assert [(clip["begins_with"], clip["ends_with"]) for clip in clips][0] == ("start", "split")
+    assert next((clip["begins_with"], clip["ends_with"]) for clip in clips) == ("start", "split")
 
 
 def test_lengths_that_exclude_each_other_are_rejected():
