@@ -52,7 +52,7 @@ def test_curate_writes_manifest_list_recipe_and_page(raw, tmp_path, capsys):
     [
         (["curate", "x"], "curate needs RAW and OUT"),
         (["curate", "nowhere", "out"], "nowhere is not a folder"),
-        (["curate", "x", "out", "split.min_second=2"], "unknown setting split.min_second; did you mean split.min_seconds?"),
+        (["curate", "x", "out", "split.min_second=2"], "did you mean split.min_seconds?"),
         (["curate", "x", "out", "min"], "'min' is not a setting"),
         (["curate", "x", "out", "--shard", "3/2"], "shard 3/2 does not exist"),
         (["funnel"], "funnel needs OUT"),
