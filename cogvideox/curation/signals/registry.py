@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
@@ -10,6 +11,7 @@ from cogvideox.curation.signals.stillness import Stillness
 from cogvideox.curation.signals.text import Text
 
 SIGNALS: dict[str, type[Any]] = {
+    "faces": Faces,
     "motion": Motion,
     "phash": PerceptualHash,
     "picture": Picture,
