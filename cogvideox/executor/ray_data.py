@@ -6,6 +6,7 @@ A task without state runs as Ray tasks; one that loads models runs on a pool of 
 
 import pickle
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -84,13 +85,15 @@ def _process(
         size = min(workers, len(items))
         options: dict[str, Any] = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
         restarts = {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default tries for ever
-        data = data.map(
-            _Actor,
-            fn_constructor_args=(packed,),
-            concurrency=(1, size),
-            ray_remote_args_fn=lambda: restarts,
-            **options,
-        )
+        with warnings.catch_warnings():  # up to Ray 2.63 there is no other way to set it
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = data.map(
+                _Actor,
+                fn_constructor_args=(packed,),
+                concurrency=(1, size),
+                ray_remote_args_fn=lambda: restarts,
+                **options,
+            )
     for row in data.iter_rows():
         result, error = pickle.loads(row["result"])
         if error is not None:
