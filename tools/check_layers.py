@@ -22,7 +22,7 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "av": ("video",),
     "cv2": ("curation", "video"),
     "scenedetect": ("curation",),
-    "PIL": ("generation", "video"),
+    "PIL": ("generation", "toybox", "video"),
     "fastapi": ("serving",),
     "gradio": ("serving",),
     "matplotlib": ("training",),
