@@ -7,6 +7,8 @@ from typing import Literal
 from cogvideox.errors import UserError
 from cogvideox.geometry import NormStatistics, check_frame_count, check_size
 
+CaptionStyle = Literal["short", "plain", "dense", "free"]
+
 DEFAULT_FIRST_FRAMES = 4
 """Number of encodings stored per first frame. Together they are small compared to a clip of 13 latent frames."""
 
@@ -40,6 +42,7 @@ class ToyboxClips:
         num_frames: 4k+1 frames per clip.
         height, width: in pixels.
         fps: frames per second.
+        first_frames: only the first frame of each clip, an image. Its captions are those of the clip.
 
     Raises:
         UserError: a value is out of range.
@@ -47,11 +50,12 @@ class ToyboxClips:
 
     num_clips: int
     first_seed: int = 0
-    grammar: Literal["core", "full"] = "core"
+    grammar: Literal["core", "full", "pair"] = "core"
     num_frames: int = 9
     height: int = 64
     width: int = 64
     fps: float = 8.0
+    first_frames: bool = False
 
     def __post_init__(self) -> None:
         for name, minimum in (("num_clips", 1), ("first_seed", 0), ("height", 1), ("width", 1)):
@@ -63,8 +67,35 @@ class ToyboxClips:
 
     @property
     def seconds(self) -> float:
-        """Time from the first to the last frame."""
+        """Time from the first to the last frame of a clip."""
         return (self.num_frames - 1) / self.fps
+
+    @property
+    def num_rendered(self) -> int:
+        """Number of frames of each clip that are rendered."""
+        return 1 if self.first_frames else self.num_frames
+
+    def __str__(self) -> str:
+        return f"toybox {self.grammar} {self.num_rendered}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class ToyboxSource:
+    """Rendered toybox clips as training data of the diffusion trainer, with a new caption at every visit.
+
+    Raises:
+        UserError: the weight is not positive, or there is no caption style.
+    """
+
+    clips: ToyboxClips
+    weight: float = 1.0  # sampling weight
+    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise UserError(f"the weight {self.weight} of {self.clips} must be above 0; remove a source to exclude it")
+        if not self.caption_styles:
+            raise UserError("caption_styles is empty; it needs at least one style")
 
 
 @dataclass(frozen=True)

@@ -117,12 +117,16 @@ class Tokenizer:
             row[: len(encoding.ids)] = torch.tensor(encoding.ids)
         return ids
 
+    def token_ids(self, prompt: str) -> list[int]:
+        """Ids of one prompt, without end token and padding."""
+        return self._backend.encode(prompt, add_special_tokens=False).ids
+
     def decode(self, ids: Int[Tensor, " n"]) -> str:
         """Return the normalized text of ids, without special tokens."""
         return self._backend.decode(ids.tolist())
 
 
-def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
+def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024, num_sentinels: int = 0) -> Tokenizer:
     """Build a small vocabulary in which every word of the captions is one piece and other words are spelled in letters.
 
     Text is normalized first (`normalization.fold`): case, accents and the style of quotes do not matter, and
@@ -132,6 +136,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     Args:
         captions: the training captions; every word that should be a piece must occur in them.
         vocab_size: maximum number of ids. Ids are in order of frequency, and the rarest words are dropped first.
+        num_sentinels: number of sentinel tokens for span corruption; `<extra_id_0>` has the highest id, as in T5.
 
     Raises:
         UserError: `vocab_size` is too small for any word.
@@ -144,11 +149,13 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024) -> Toke
     base = [(text, 0.0) for text in SPECIAL]
     base += [(letter, -10.0) for letter in (_SPACE, *letters)]
     base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalization makes each sign a word
-    if vocab_size <= len(base):
-        raise UserError(f"vocab_size={vocab_size} is too small for any word; it must be {len(base) + 1} or more")
+    num_words = vocab_size - len(base) - num_sentinels
+    if num_words < 1:
+        minimum = len(base) + num_sentinels + 1
+        raise UserError(f"vocab_size={vocab_size} is too small for any word; it must be {minimum} or more")
     frequent = sorted(counts.keys() - {*string.punctuation}, key=lambda word: (-counts[word], word))
-    words = [(_SPACE + word, -1.0) for word in frequent[: vocab_size - len(base)]]
-    return Tokenizer(base + words, charsmap)
+    words = [(_SPACE + word, -1.0) for word in frequent[:num_words]]
+    return Tokenizer([*base, *words, *_sentinels(num_sentinels)], charsmap)
 
 
 def _backend(pieces: list[sentencepiece_model.Piece], charsmap: bytes) -> Backend:

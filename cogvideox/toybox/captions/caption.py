@@ -12,6 +12,7 @@ import numpy as np
 
 from cogvideox.errors import UserError
 from cogvideox.toybox.captions.core import CORE_WORDS, STYLES, caption_core_scene, parse_core_prompt
+from cogvideox.toybox.captions.free import FREE_WORDS, caption_free
 from cogvideox.toybox.captions.full import FULL_WORDS, caption_full_scene
 from cogvideox.toybox.captions.full_parser import parse_full_prompt
 from cogvideox.toybox.scenes.grammar import GRAMMARS, Scene
@@ -29,7 +30,7 @@ def caption_scene(
     """Return a true caption of a scene; the same seed gives the same caption.
 
     Args:
-        style: `short`, `plain` or `dense`.
+        style: `short`, `plain` or `dense`; or `free` (`captions.free`), for scenes of the pair grammar.
         image: for a single frame, which shows no motion.
         complete: omit no fact that the style can hold (`plain` and `dense` then name all five of a core scene, or
             four for an image).
@@ -37,8 +38,10 @@ def caption_scene(
     Raises:
         UserError: an unknown style.
     """
+    if style == "free":
+        return caption_free(scene, np.random.default_rng(seed), image=image)
     if style not in STYLES:
-        raise UserError(f"unknown caption style {style!r}: choose one of {', '.join(STYLES)}")
+        raise UserError(f"unknown caption style {style!r}: choose one of {', '.join((*STYLES, 'free'))}")
     caption = caption_full_scene if scene.grammar == "full" else caption_core_scene
     return caption(scene, style, np.random.default_rng(seed), image=image, complete=complete)
 
@@ -67,11 +70,12 @@ def parse_prompt(prompt: str, grammar: str = "core") -> dict[str, str]:
 
 
 def caption_words(grammar: str) -> Sequence[str]:
-    """Return every word that captions of a grammar use.
+    """Return every word that captions of a grammar use; for the pair grammar, of all grammars and of free captions.
 
     Raises:
         UserError: an unknown grammar.
     """
     if grammar not in GRAMMARS:
         raise UserError(f"unknown grammar {grammar!r}: choose one of {', '.join(GRAMMARS)}")
-    return {"core": CORE_WORDS, "full": FULL_WORDS}[grammar]
+    words = {"core": CORE_WORDS, "full": FULL_WORDS, "pair": tuple(sorted({*CORE_WORDS, *FULL_WORDS, *FREE_WORDS}))}
+    return words[grammar]

@@ -1,1 +1,1 @@
-"""Scenes: the two grammars, and sampling of scenes from a seed."""
+"""Scenes: the three grammars, and sampling of scenes from a seed."""

@@ -1,5 +1,7 @@
 """Sampling of core-grammar scenes: one toy on a plain floor. Frozen: the same seed must give the same scene forever."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cogvideox.toybox.scenes.grammar import (
@@ -18,11 +20,11 @@ TRAVEL = (0.33, 0.42)
 """Shortest and longest path of a moving toy over the whole of `Scene.seconds`."""
 
 
-def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: dict[str, str]) -> Scene:
+def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene:
     """Sample a scene of the core grammar; `fixed` contains given facts."""
     # One number is sampled per fact even if it is fixed, so that fixing one fact does not change the others.
     words = {name: getattr(CORE, f"{name}s") for name in FACTS["core"]}
-    facts = {name: options[int(rng.integers(len(options)))] for name, options in words.items()} | fixed
+    facts = {name: options[int(rng.integers(len(options)))] for name, options in words.items()} | dict(fixed)
     return _place(facts, rng, seconds)
 
 

@@ -57,7 +57,7 @@ ToyFacts = tuple[str, ...]
 
 def sample_full_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene | None:
     """Sample a scene of the full grammar; None if `fixed` contradicts other sampled facts or the toys do not fit."""
-    uniform = _uniform(rng)
+    uniform = uniform_numbers(rng)
     scene = _sample_scene_facts(uniform, fixed)
     if scene is None:
         return None
@@ -70,7 +70,7 @@ def sample_full_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[s
         facts = _sample_toy_facts(uniform, scene, fixed)
         if facts is None:
             return None
-        toys = _place(facts, scene["camera"], camera_extent, seconds, uniform)
+        toys = place_toys(facts, scene["camera"], camera_extent, seconds, uniform)
         if toys is not None:
             return Scene(
                 toys=toys,
@@ -154,7 +154,7 @@ def motions_for(shape: str, camera: str) -> tuple[str, ...]:
     return FULL.motions if shape in SPIN_TURNS else tuple(motion for motion in FULL.motions if motion != "spin")
 
 
-def _place(
+def place_toys(
     facts: Sequence[ToyFacts], camera: str, camera_extent: float, seconds: float, uniform: Uniform
 ) -> tuple[Toy, ...] | None:
     """Place toys inside the frame without contact, large ones first; None if one of them does not fit."""
@@ -216,7 +216,8 @@ def _apart(one: Box, other: Box) -> bool:
     return any(gap > MIN_GAP for gap in gaps)
 
 
-def _uniform(rng: np.random.Generator) -> Uniform:
+def uniform_numbers(rng: np.random.Generator) -> Uniform:
+    """Yield random numbers in [0, 1)."""
     while True:
         yield from rng.random(64).tolist()
 

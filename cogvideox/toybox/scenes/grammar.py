@@ -1,4 +1,4 @@
-"""The two grammars (which words a scene may use), `Toy` and `Scene`, and the rule that holds out compositions.
+"""The grammars (which words a scene may use), `Toy` and `Scene`, and the rule that holds out compositions.
 
 Units: lengths are fractions of the frame's shorter side, with the origin at the center of the frame, x to the right
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
@@ -11,7 +11,7 @@ is. The size of a toy and the scene's own facts (background, light, ...) do not 
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CORE_COLORS = {
     "red": (0.90, 0.10, 0.13),
@@ -98,14 +98,16 @@ FULL = Grammar(
     cameras=("still", *PANS, *ZOOMS),
     lights=("day", "evening", "night"),
 )
-GRAMMARS = {"core": CORE, "full": FULL}
-TEXT_LENGTHS = {"core": 22, "full": 44}
+PAIR = replace(CORE, counts=COUNTS[:2])
+GRAMMARS = {"core": CORE, "full": FULL, "pair": PAIR}
+TEXT_LENGTHS = {"core": 22, "full": 44, "pair": 40}
 """Number of tokens that fits every caption of a grammar: words, periods, commas and the end token."""
 
 TOY_FACTS = ("color", "shape", "size", "motion")
 FACTS = {
     "core": (*TOY_FACTS, "background"),
     "full": (*TOY_FACTS, "background", "count", "pattern", "camera", "light"),
+    "pair": (*TOY_FACTS, "background", "count"),
 }
 """All facts of a scene, by grammar. The allowed words of a fact are the `Grammar` field named by its plural."""
 ObservedFacts = dict[str, str | None]

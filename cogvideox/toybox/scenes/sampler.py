@@ -1,4 +1,4 @@
-"""Sampling of scenes from a seed, in either grammar. The words, `Toy`, `Scene` and the held-out rule are in `grammar`.
+"""Sampling of scenes from a seed, in any grammar. The words, `Toy`, `Scene` and the held-out rule are in `grammar`.
 
 **What the full grammar excludes**, because pixels could not distinguish it from something else:
 
@@ -26,8 +26,10 @@ from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.core import sample_core_scene
 from cogvideox.toybox.scenes.full import sample_full_scene
 from cogvideox.toybox.scenes.grammar import FACTS, GRAMMARS, Scene, is_withheld
+from cogvideox.toybox.scenes.pair import sample_pair_scene
 
 MAX_ATTEMPTS = 10_000
+SAMPLERS = {"core": sample_core_scene, "full": sample_full_scene, "pair": sample_pair_scene}
 
 
 def sample_scene(
@@ -41,11 +43,12 @@ def sample_scene(
     """Sample one scene; the same seed gives the same scene.
 
     Args:
-        grammar: `core` or `full`.
+        grammar: `core`, `full` or `pair`.
         split: restricts to one side of the held-out rule.
         seconds: how long toys move: the length of the clip, (num_frames - 1) / fps; 0 for a single frame.
         **fixed: facts set by name (`color`, `shape`, `size`, `motion`, `background`; in the full grammar those of the
-            first toy, and `count`, `pattern`, `camera`, `light`). The rest is sampled.
+            first toy, and `count`, `pattern`, `camera`, `light`; in the pair grammar those of the first toy, and
+            `count`). The rest is sampled.
 
     Raises:
         UserError: an unknown grammar, a fact or word that the grammar lacks, or a combination of `fixed` and `split`
@@ -57,7 +60,7 @@ def sample_scene(
     _check_fixed(grammar, fixed)
     possible = False
     for _ in range(MAX_ATTEMPTS):
-        scene = sample_full_scene(rng, seconds, fixed) if grammar == "full" else sample_core_scene(rng, seconds, fixed)
+        scene = SAMPLERS[grammar](rng, seconds, fixed)
         possible = possible or scene is not None
         if scene is not None and (split == "all" or is_withheld(scene) == (split == "withheld")):
             return scene

@@ -7,7 +7,7 @@ from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.captions.caption import caption_scene, caption_words, parse_prompt, sample_prompts
 from cogvideox.toybox.captions.core import CORE_WORDS, MAX_WORDS, STYLES
 from cogvideox.toybox.captions.full import FULL_MAX_WORDS, FULL_WORDS
-from cogvideox.toybox.scenes.grammar import GRAMMARS, TEXT_LENGTHS, is_withheld
+from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS, is_withheld
 from cogvideox.toybox.scenes.sampler import sample_scene
 
 SCENES = [sample_scene(seed, "full") for seed in range(500)]
@@ -51,7 +51,7 @@ def test_the_longest_caption_has_the_documented_length():
     assert 30 < longest <= FULL_MAX_WORDS
 
 
-@pytest.mark.parametrize("grammar", GRAMMARS)
+@pytest.mark.parametrize("grammar", ["core", "full"])
 def test_captions_fit_the_text_length_of_their_grammar(grammar: str):
     tokenizer = train_toy_tokenizer(caption_words(grammar), 256)
     texts = [
