@@ -5,6 +5,7 @@ Axes: b batch, n tokens (text first), d width; k heads of c channels each.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,10 @@ from cogvideox.transformer.modulation import Spans
 from cogvideox.transformer.position import rotate
 
 Heads = Float[Tensor, "b n k c"]
+
+MAX_EXPLICIT_TOKENS = 1024
+"""Up to this length, training in bfloat16 on a CPU computes the scores as matrix products: PyTorch's kernel is 2 to 4
+times as slow there, because of its backward pass."""
 
 
 @dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`
@@ -68,6 +73,9 @@ def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads
     No mask is used, because the official weights were trained without one.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if v.device.type == "cpu" and v.dtype == torch.bfloat16 and v.requires_grad and v.shape[2] <= MAX_EXPLICIT_TOKENS:
+        scores = (q * q.shape[-1] ** -0.5).to(v.dtype) @ k.to(v.dtype).mT
+        return (scores.float().softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
@@ -75,15 +83,18 @@ def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Head
     """Attention within segments, so that every clip has the same result as by itself (paper section 3.1).
 
     No mask is used: masked attention would cost as much as one clip with the length of the whole row. Without offsets
-    in the layout, or in float32, segments are computed one by one, or as a batch if their lengths are equal.
+    in the layout, or in float32, neighboring segments of equal length are computed as a batch.
     """
     if layout.offsets is None or v.dtype not in (torch.float16, torch.bfloat16):
         segments = layout.segments
-        if len(set(segments)) == 1:  # as a batch, without concatenation
-            q, k, v = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(segments)) for x in (q, k, v))
-            return rearrange(dense_attention(q, k, v, layout), "(b s) n k c -> b (s n) k c", s=len(segments))
-        pieces = zip(q.split(segments, 1), k.split(segments, 1), v.split(segments, 1))
-        return torch.cat([dense_attention(q, k, v, layout) for q, k, v in pieces], dim=1)
+        groups = [[*group] for _, group in groupby(segments)]  # neighbors of equal length are computed as a batch
+        sizes = [sum(group) for group in groups]
+        pieces = []
+        for group, *heads in zip(groups, q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1)):
+            one, two, three = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(group)) for x in heads)
+            attended = dense_attention(one, two, three, layout)
+            pieces.append(rearrange(attended, "(b s) n k c -> b (s n) k c", s=len(group)))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
     from torch.nn.attention.varlen import varlen_attn
 

@@ -145,3 +145,18 @@ def test_clips_and_images_have_equal_weight():
     ones = replace(batch, noise=tuple(map(torch.ones_like, batch.noise)))
     losses = clip_losses(lambda latents, text, timestep: [torch.zeros_like(x) for x in latents], ones, Schedule())
     torch.testing.assert_close(losses, Schedule().alphas_cumprod[batch.timestep].float())
+
+
+@pytest.mark.parametrize("spans", [(3, 4, 3, 4, 2, 6), (3, 5)])
+def test_packed_attention_in_bfloat16_on_a_cpu_has_the_gradients_of_float32(spans):
+    """Training in bfloat16 on a CPU computes the scores as matrix products."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(1, sum(spans), 2, 8, generator=generator).requires_grad_() for _ in range(3)]
+    weight = torch.randn(1, sum(spans), 2, 8, generator=generator)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        attended = packed_attention(*(row.to(dtype) for row in rows), StreamLayout(spans))
+        assert attended.dtype == dtype
+        results.append((attended.float(), *torch.autograd.grad((attended.float() * weight).sum(), rows)))
+    for exact, rounded in zip(*results):
+        torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.03)
