@@ -17,8 +17,9 @@ from cogvideox.errors import UserError
 if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
     from cogvideox.training.config import ToyboxTraining, VAETraining
     from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.text_encoder.config import TextEncoderTraining
 
-    Settings = VAETraining | ToyboxTraining | DiffusionTraining
+    Settings = VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining
 
 UNFINISHED = 75
 """Exit status of a run that was checkpointed and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
@@ -97,9 +98,12 @@ def train(
 def _trainer(settings: "Settings") -> Any:
     """Import the trainer for a config."""
     from cogvideox.training.config import ToyboxTraining, VAETraining
+    from cogvideox.training.text_encoder.config import TextEncoderTraining
 
     if isinstance(settings, VAETraining):
         from cogvideox.training.vae import trainer
+    elif isinstance(settings, TextEncoderTraining):
+        from cogvideox.training.text_encoder import trainer
     elif isinstance(settings, ToyboxTraining):
         from cogvideox.training.toybox import trainer
     else:
@@ -129,13 +133,15 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
     from cogvideox.dataset.mixture import DataSource
     from cogvideox.training.config import ToyboxTraining
     from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.text_encoder.config import TextEncoderTraining
 
     if not data:
         return settings
     if isinstance(settings, DiffusionTraining):
-        return replace(settings, data=tuple(DataSource(path) for path in data))
-    if isinstance(settings, ToyboxTraining):
-        raise UserError("this recipe renders its own clips: remove --data, or use toybox-sft")
+        sources = tuple(DataSource(path) for path in data)
+        return replace(settings, data=sources, toybox=(), toybox_validation=None)
+    if isinstance(settings, ToyboxTraining | TextEncoderTraining):
+        raise UserError("this recipe makes its own data: remove --data, or use toybox-sft")
     if len(data) > 1:
         raise UserError(f"VAE training supports one --data folder, got {len(data)}")
     return replace(settings, data=data[0])

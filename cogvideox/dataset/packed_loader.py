@@ -32,7 +32,7 @@ from cogvideox.transformer.position import check_learned_positions, token_grid
 from cogvideox.transformer.temporal_padding import prepend_padding
 from cogvideox.vae.posterior import Posterior
 
-_SAMPLE_STREAM = 0x73616D70  # separates this random stream from other uses of the seed
+_SAMPLE_STREAM, _CAPTION_STREAM = 0x73616D70, 0x63617074  # separate random streams for different uses of the seed
 
 
 @runtime_checkable
@@ -50,6 +50,15 @@ class ClipStore(Protocol):
     def shapes(self) -> Int[np.ndarray, "clips 3"]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> LatentSample: ...
+
+
+@runtime_checkable
+class CaptioningStore(Protocol):
+    """A store that makes a new caption for a clip at every visit."""
+
+    def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
+        """Return a clip with a new caption."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +195,10 @@ class PackedLoader:
 
     def _load_clip(self, sample: Sample) -> "_ClipTensors":
         """Read a clip, and sample its latents, noise, dropout and image."""
-        stored = self.stores[sample.source][sample.index]
+        store = self.stores[sample.source]
+        caption_rng = np.random.default_rng((_CAPTION_STREAM, self.seed, sample.position))
+        captioning = isinstance(store, CaptioningStore)
+        stored = store.visit(sample.index, caption_rng) if captioning else store[sample.index]
         rng = np.random.default_rng((_SAMPLE_STREAM, self.seed, sample.position))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cogvideox.dataset.config import CaptionDropout, ToyboxClips
+from cogvideox.dataset.config import CaptionDropout, CaptionStyle, ToyboxClips
 from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.geometry import check_size, nearest_sizes
@@ -15,8 +15,6 @@ from cogvideox.text.config import T5Config
 from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
-
-CaptionStyle = Literal["short", "plain", "dense"]
 
 
 @dataclass(frozen=True)

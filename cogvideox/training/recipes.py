@@ -9,6 +9,8 @@ from cogvideox.text.config import T5Config
 from cogvideox.training.config import OptimSettings, RunSettings, ToyboxSampling, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
+from cogvideox.training.text_encoder.config import TextEncoderTraining
+from cogvideox.training.toybox.recipes import CHAIN, toybox_text_encoder
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
 # Scenes with this seed or a higher one are used for validation only.
@@ -184,37 +186,45 @@ def vae_2() -> VAETraining:
 
 
 def toybox_vae_1() -> VAETraining:
-    """A small `vae-1` on toybox clips for two CPU cores: `toybox-vae` with perceptual and GAN losses."""
+    """A small `vae-1` for two CPU cores: one or two toys, 9 frames of 96x96, crops first; perceptual and GAN losses."""
     base = toybox_vae()
+    clips = ToyboxClips(num_clips=100_000, grammar="pair", height=96, width=96)
     return replace(
         base,
-        loss=LossWeights(l1=1.0, l2=1.0, perceptual=0.3, kl=2e-4, gan=0.3),
+        model=replace(base.model, sample_height=96, sample_width=96),
+        clips=clips,
+        validation=replace(clips, num_clips=32, first_seed=HELD_OUT_SEED),
+        run=RunSettings(num_steps=5_000, batch_size=1, log_interval=50, save_interval=1_000, validate_interval=1_000),
+        loss=LossWeights(l1=1.0, l2=1.0, perceptual=0.1, kl=2e-4, gan=0.05),
+        crop_steps=3_500,
+        crop_size=48,
+        encoder_steps=5_000,
         frame_rates=(8.0, 16.0),
         discriminator=DiscriminatorConfig(width=16, max_width=64),
         disc_optim=OptimSettings(lr=1e-3, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant"),
-        disc_start=8_000,
-        disc_lead=500,
+        disc_start=4_600,
+        disc_lead=300,
     )
 
 
 def toybox_vae_2() -> VAETraining:
-    """A small `vae-2`: from `toybox-vae-1`, a few hundred steps on clips of 33 frames."""
+    """A small `vae-2`: from `toybox-vae-1`, on clips of 17 frames. The encoder is final after 500 steps."""
     base = toybox_vae_1()
     return replace(
         base,
         start="runs/toybox-vae-1",
-        clips=replace(base.clips, num_frames=33),
-        validation=replace(base.validation, num_frames=33, num_clips=16),
-        optim=replace(base.optim, lr=3e-4, warmup_steps=20),
-        run=replace(base.run, num_steps=400, batch_size=1, log_interval=10, save_interval=50, validate_interval=100),
+        clips=replace(base.clips, num_frames=17),
+        validation=replace(base.validation, num_frames=17),
+        optim=replace(base.optim, lr=5e-4, warmup_steps=20),
+        run=RunSettings(num_steps=4_000, batch_size=1, log_interval=50, save_interval=250, validate_interval=500),
         crop_steps=0,
-        encoder_steps=400,
-        disc_start=100,
+        encoder_steps=500,
+        disc_start=200,
         disc_lead=100,
     )
 
 
-Recipe = Callable[[], VAETraining | ToyboxTraining | DiffusionTraining]
+Recipe = Callable[[], VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining]
 
 GROUPS: dict[str, dict[str, Recipe]] = {
     "Fine-tuning on your videos": {**FINE_TUNING},
@@ -227,6 +237,8 @@ GROUPS: dict[str, dict[str, Recipe]] = {
     },
     "The shipped model from scratch": {
         "toybox-vae": toybox_vae,
+        "toybox-text-encoder": toybox_text_encoder,
+        **CHAIN,
         "toybox": toybox,
         "toybox-vae-gpu": toybox_vae_gpu,
         "toybox-gpu": toybox_gpu,

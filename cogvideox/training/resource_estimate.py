@@ -24,11 +24,15 @@ from cogvideox.pretrained.model_spec import read_spec, shipped_models
 from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE, BatchShape, transformer_parameters
 from cogvideox.pretrained.offload.vae_cost import vae_flops, vae_parameters
+from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import STAGES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
+from cogvideox.training.text_encoder.config import TextEncoderTraining
+from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
+from cogvideox.training.toybox.recipes import CHAIN
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.attention import Heads, StreamLayout
 from cogvideox.transformer.config import PRESETS, TransformerConfig
@@ -62,7 +66,9 @@ class ResourceEstimate:
 
 
 def estimate(
-    settings: DiffusionTraining | ToyboxTraining | VAETraining, machine: Hardware | None, num_ranks: int = 1
+    settings: DiffusionTraining | ToyboxTraining | TextEncoderTraining | VAETraining,
+    machine: Hardware | None,
+    num_ranks: int = 1,
 ) -> ResourceEstimate | None:
     """Estimate the resources of a run.
 
@@ -73,6 +79,8 @@ def estimate(
     Returns:
         The estimate, or None if the base model is not available and not an official one.
     """
+    if isinstance(settings, TextEncoderTraining):
+        return _estimate_text_encoder(settings, machine)
     if isinstance(settings, VAETraining):
         return _estimate_vae(settings, machine, num_ranks)
     if isinstance(settings, ToyboxTraining):
@@ -159,6 +167,18 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
     return ResourceEstimate(step, parameters.total + encoder, trained, memory, seconds)
 
 
+def _estimate_text_encoder(settings: TextEncoderTraining, machine: Hardware | None) -> ResourceEstimate:
+    run = settings.run
+    with torch.device("meta"):
+        model = SpanCorruptionModel(T5Encoder(settings.model), settings.num_decoder_layers)
+    number = sum(weight.numel() for weight in model.parameters())
+    memory = _weight_bytes(number, 0, settings.optim)
+    tokens = run.batch_size * (2 * settings.text_length + 2)
+    step = f"{tokens:,} tokens in {run.batch_size} documents"
+    seconds = _step_seconds(machine, run.precision, 6.0 * number * tokens / 2, 0.0, 1)
+    return ResourceEstimate(step, number, number, memory, seconds)
+
+
 def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> ResourceEstimate:
     run, clips, config = settings.run, settings.clips, settings.model
     ranks_per_clip = settings.context_parallel or num_ranks
@@ -189,13 +209,13 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
 def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None:
     """Return the config of the trained transformer: of a model that exists, of the recipe that will export it (such as
     `runs/pretrain-256/model`), or of an official model; None if unknown."""
-    config = settings.transformer
+    config, stages = settings.transformer, STAGES | CHAIN
     parts = Path(settings.model).parts
     official = settings.model.lower().rpartition("cogvideox")[2].lstrip("-")
     if config is None and (settings.model in shipped_models() or Path(settings.model).exists()):
         config = read_spec(settings.model).transformer
-    elif config is None and len(parts) == 3 and parts[0] == "runs" and parts[1] in STAGES:
-        config = _transformer_config(STAGES[parts[1]]())
+    elif config is None and len(parts) == 3 and parts[0] == "runs" and parts[1] in stages:
+        config = _transformer_config(stages[parts[1]]())
     elif config is None and official in PRESETS:
         config = PRESETS[official]()
     if config is not None and settings.add_image and not config.takes_image:
@@ -204,9 +224,11 @@ def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None
 
 
 def _clip_formats(settings: DiffusionTraining) -> list[ClipFormat]:
-    """Return the clip format of each data source: that of a store, or the one that a folder will be encoded in."""
+    """Return the format of the clips of each source: that of a store, of rendered clips, or `settings.target`."""
     indices = [Path(source.store) / INDEX for source in settings.data]
     formats = [read_settings(index).target if index.is_file() else settings.target for index in indices]
+    toybox = [source.clips for source in settings.toybox]
+    formats += [ClipFormat(of.fps, of.num_rendered, height=of.height, width=of.width) for of in toybox]
     return formats or [settings.target]
 
 

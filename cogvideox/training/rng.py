@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["order", "posterior", "noise", "caption", "weights", "validation", "sample", "frames"]
+Purpose = Literal["order", "posterior", "noise", "caption", "weights", "validation", "sample", "frames", "spans"]
 
 # Separate random streams for each purpose, for any seed and step.
 _STREAM: dict[Purpose, int] = {
@@ -21,6 +21,7 @@ _STREAM: dict[Purpose, int] = {
     "validation": 0x76616C69,
     "sample": 0x73616D70,
     "frames": 0x6672616D,
+    "spans": 0x7370616E,
 }
 
 

@@ -45,7 +45,7 @@ def render_clips(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b
     """Render the clips at `indices`, with values in [-1, 1]."""
     frames = render_scenes(
         [clip_scene(clips, index) for index in indices],
-        num_frames=clips.num_frames,
+        num_frames=clips.num_rendered,
         height=clips.height,
         width=clips.width,
         fps=clips.fps,
@@ -79,6 +79,7 @@ def encode_toybox(
     *,
     batch_size: int = 16,
     workers: int = 0,
+    bfloat16: bool = False,
     on_progress: OnProgress | None = None,
 ) -> LatentTable:
     """Return the latents of clips, from the cache where available.
@@ -91,6 +92,7 @@ def encode_toybox(
     Args:
         cache: the cache folder.
         workers: processes that render clips in advance (`dataset.prefetch`).
+        bfloat16: encode in mixed precision.
 
     Raises:
         UserError: the cache cannot be read or written.
@@ -108,7 +110,7 @@ def encode_toybox(
     with closing(prefetch(partial(render_clips, clips), batches, workers=workers, pin_memory=True)) as rendered:
         for k in missing:
             num_batches = -(-len(indices[k]) // batch_size)
-            shards[k] = shard = _encode_shard(vae, islice(rendered, num_batches))
+            shards[k] = shard = _encode_shard(vae, islice(rendered, num_batches), bfloat16)
             save_state(shard, files[k])
             if on_progress is not None:
                 on_progress(indices[k].stop, clips.num_clips)
@@ -119,6 +121,8 @@ def encode_toybox(
 def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
     """Return a hash of everything that a clip's latents depend on; excludes decoder, scale and number of clips."""
     settings = to_dict(vae.config) | {"scaling_factor": None}, to_dict(clips) | {"num_clips": None}
+    if not clips.first_frames:  # caches of whole clips keep the name that they had before this setting existed
+        del settings[1]["first_frames"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(render_clips(clips, [0]).numpy().tobytes())
     for name, value in sorted(vae.encoder.state_dict().items()):
@@ -128,11 +132,12 @@ def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
 
 
 @torch.no_grad()
-def _encode_shard(vae: CausalVAE, rendered: Iterator[Tensor]) -> dict[str, Tensor]:
+def _encode_shard(vae: CausalVAE, rendered: Iterator[Tensor], bfloat16: bool) -> dict[str, Tensor]:
     device = next(vae.parameters()).device
     means, logvars = [], []
     for video in rendered:
-        posterior = vae.encode(video.to(device, non_blocking=True))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            posterior = vae.encode(video.to(device, non_blocking=True))
         means.append(posterior.mean.to("cpu", torch.bfloat16))
         logvars.append(posterior.logvar.to("cpu", torch.bfloat16))
     return {"mean": torch.cat(means), "logvar": torch.cat(logvars)}

@@ -7,7 +7,7 @@ resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fi
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cogvideox.dataset.config import CaptionDropout, ClipFormat
+from cogvideox.dataset.config import CaptionDropout, ClipFormat, ToyboxClips, ToyboxSource
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
@@ -69,6 +69,8 @@ class DiffusionTraining(CaptionDropout):
     target: ClipFormat  # the format in which folders of clips are encoded
     data: tuple[DataSource, ...] = ()  # latent stores, or folders of videos and captions
     validation: str | None = None  # a latent store or a folder of held-out clips
+    toybox: tuple[ToyboxSource, ...] = ()  # rendered clips, in addition to `data`, with a new caption at every visit
+    toybox_validation: ToyboxClips | None = None  # held-out rendered clips, instead of `validation`
     transformer: TransformerConfig | None = None  # to train from scratch, instead of the model's
     add_image: bool = False  # turn a text-to-video model into image-to-video (paper, appendix D)
     lora: LoRASettings | None = None  # None: train all weights
@@ -94,7 +96,11 @@ class DiffusionTraining(CaptionDropout):
             raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
         if self.sequence < 1:
             raise UserError(f"sequence={self.sequence} must be at least 1")
-        if self.data:
+        if self.toybox_validation is not None and self.validation is not None:
+            raise UserError("validation and toybox_validation are both set: remove one of them")
+        if self.toybox and self.add_image:
+            raise UserError("toybox clips have no encoded first frames: remove toybox, or add_image")
+        if self.data or self.toybox:
             self.mixture()
 
     def resolved(self, model: ModelSettings) -> "DiffusionTraining":
@@ -108,7 +114,7 @@ class DiffusionTraining(CaptionDropout):
     def mixture(self) -> MixtureSettings:
         """Return the settings of the data loader."""
         return MixtureSettings(
-            sources=self.data,
+            sources=(*self.data, *(DataSource(str(source.clips), source.weight) for source in self.toybox)),
             row_tokens=self.row_tokens,
             num_rows=self.run.batch_size,
             image_share=self.image_share,

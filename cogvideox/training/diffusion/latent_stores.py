@@ -9,18 +9,20 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.config import ClipFormat, ToyboxSource
 from cogvideox.dataset.ingest.report import format_failures, format_rejects, format_summary
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents.encode import encode_clips
 from cogvideox.dataset.latents.encode_plan import plan_encoding
 from cogvideox.dataset.latents.encode_workers import EncodeDevice
 from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
+from cogvideox.dataset.latents.toybox_store import ToyboxStore
 from cogvideox.dataset.stale_latents import check_latents
 from cogvideox.errors import UserError
 from cogvideox.geometry import NormStatistics, encode_chunks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.diffusion.toybox_stores import ToyboxEncoder
 from cogvideox.training.run import TrainingRun
 
 
@@ -29,14 +31,15 @@ class TrainingStores:
     """Latent stores that were encoded with the VAE and text encoder of the model.
 
     Attributes:
-        data: the training data, by path in the settings; these paths determine the order of samples.
+        data: the training data, by path in the settings or by the name of rendered clips; these names determine the
+            order of samples.
         scaling_factor: multiplier of the latents.
         image_scaling_factor: multiplier of the latents of conditioning images.
         null_text: the unconditional prompt embedding.
     """
 
-    data: dict[str, LatentStore]
-    validation: LatentStore | None
+    data: dict[str, LatentStore | ToyboxStore]
+    validation: LatentStore | ToyboxStore | None
     scaling_factor: float
     image_scaling_factor: float
     null_text: Float[Tensor, "n d"]
@@ -54,7 +57,7 @@ def open_stores(
         UserError: no data, or a folder without usable clips; a store does not belong to the model (`check_latents`).
         TrainingStopped: the run has to stop while clips are encoded.
     """
-    if not settings.data:
+    if not settings.data and not settings.toybox:
         raise UserError("no training data: pass a latent store or a folder of captioned videos with --data")
     target = settings.target.with_first_frames() if takes_image else settings.target
 
@@ -74,12 +77,23 @@ def open_stores(
         _compare_norm_statistics(store, settings.norm_statistics, run)
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")
+    data: dict[str, LatentStore | ToyboxStore] = {source.store: store for source, store in zip(settings.data, stores)}
+    validation = stores[-1] if settings.validation else None
+    kind = settings.null_text or spec.settings.null_text
+    null_text = stores[0].null_text(kind).float() if stores else None
+    if settings.toybox or settings.toybox_validation is not None:
+        renderer = ToyboxEncoder(settings, spec, run)
+        data |= {str(source.clips): renderer.open(source) for source in settings.toybox}
+        if settings.toybox_validation is not None:
+            validation = renderer.open(ToyboxSource(settings.toybox_validation))
+        null_text = renderer.null_text(kind) if null_text is None else null_text
+    assert null_text is not None
     return TrainingStores(
-        data={source.store: store for source, store in zip(settings.data, stores)},
-        validation=stores[-1] if settings.validation else None,
+        data=data,
+        validation=validation,
         scaling_factor=spec.vae.scaling_factor,
         image_scaling_factor=spec.vae.image_scaling_factor,
-        null_text=stores[0].null_text(settings.null_text or spec.settings.null_text).float(),
+        null_text=null_text,
     )
 
 

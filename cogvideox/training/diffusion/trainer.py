@@ -101,7 +101,8 @@ def train(
             loss, scalars = accumulate_gradients(model, step, schedule, device, ranks, rule, autocast)
             grad_norm = optimizers.clip_grad_norm(optimizer, settings.optim)
             if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
-                lr = optimizers.optimizer_step(optimizer, index, run.config.num_steps, settings.optim)
+                with autocast():  # for the matrix products of Muon
+                    lr = optimizers.optimizer_step(optimizer, index, run.config.num_steps, settings.optim)
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
                 scalars |= {"tokens": step.num_tokens, "useful": step.packing_efficiency}
@@ -121,8 +122,8 @@ def train(
                         if held_out is not None:
                             losses = validation_loss(model, held_out, spec, schedule, run.config.seed, rule)
                             run.tracker.write(run.done, losses)
-                        if sampling:
-                            write_samples(model, spec, settings, run)
+                        if sampling and (judged := write_samples(model, spec, settings, run)):
+                            run.tracker.write(run.done, judged)
                 run.save()
         with ema.swapped():
             return export(model, spec, settings, run, loader)

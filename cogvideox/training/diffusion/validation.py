@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cogvideox.dataset.latents.latent_store import LatentStore
+from cogvideox.dataset.latents.toybox_store import ToyboxStore
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.pipeline import CogVideoX
@@ -14,6 +15,8 @@ from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
+from cogvideox.toybox.captions.caption import parse_prompt
+from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
@@ -31,7 +34,7 @@ MAX_CLIPS = 64
 @torch.no_grad()
 def validation_loss(
     model: Transformer,
-    store: LatentStore,
+    store: LatentStore | ToyboxStore,
     spec: ModelSpec,
     schedule: Schedule,
     seed: int,
@@ -63,10 +66,16 @@ def validation_loss(
 
 
 @torch.no_grad()
-def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: TrainingRun) -> None:
+def write_samples(
+    model: Transformer, spec: ModelSpec, settings: DiffusionTraining, run: TrainingRun
+) -> dict[str, float]:
     """Generate videos for `settings.samples.prompts` and write them as a sheet (`sample_sheet`).
 
     VAE and text encoder are loaded only for this call. Data-parallel ranks generate different videos.
+
+    Returns:
+        For a run on toybox clips, the judge's accuracy for each fact that the prompts name, as "judged/color" and so
+        on; otherwise nothing.
 
     Raises:
         UserError: the sheet cannot be written.
@@ -105,3 +114,8 @@ def write_samples(model: Transformer, spec: ModelSpec, settings: DiffusionTraini
         videos = [video for round_of_videos in zip(*by_rank) for video in round_of_videos][:num_prompts]
     frames = torch.from_numpy(np.stack([video.frames for video in videos]))
     run.on_rank_zero(lambda: write_sheet(run.sample_path, frames, samples.prompts, fps=videos[0].fps))
+    if not settings.toybox:
+        return {}
+    with torch.autocast(run.device.type, enabled=False):
+        verdicts = judge_clips(frames, [parse_prompt(prompt, "full") for prompt in samples.prompts], "full")
+    return {f"judged/{fact}": score.value for fact, score in fact_accuracies(verdicts).items()}

@@ -1,0 +1,75 @@
+"""Rendered toybox clips as a store for the packed loader: latents in memory, and a new caption at every visit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import BFloat16, Int
+from torch import Tensor
+
+from cogvideox.dataset.config import ToyboxSource
+from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene
+from cogvideox.filter_policy import Columns
+from cogvideox.records import LatentSample
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.toybox.captions.caption import caption_scene
+
+Embed = Callable[[str], BFloat16[Tensor, "n d"]]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptEmbedder:
+    """Embeds captions on the CPU with a small text encoder."""
+
+    encoder: T5Encoder
+    tokenizer: Tokenizer
+    length: int
+
+    @torch.no_grad()
+    def __call__(self, caption: str) -> BFloat16[Tensor, "n d"]:
+        return self.encoder(self.tokenizer.encode(caption, self.length))[0].bfloat16()
+
+
+class ToyboxStore:
+    """Encoded toybox clips with the interface of `LatentStore`.
+
+    Attributes:
+        columns: num_frames, height and width, for filter policies.
+        shapes: latent frames, height and width of each clip.
+    """
+
+    def __init__(self, source: ToyboxSource, table: LatentTable, embed: Embed) -> None:
+        self.source, self.table, self.embed = source, table, embed
+        clips, number = source.clips, len(table)
+        self.shapes: Int[np.ndarray, "n 3"] = np.tile(np.array(table.mean.shape[2:]), (number, 1))
+        sizes = {"num_frames": clips.num_rendered, "height": clips.height, "width": clips.width}
+        self.columns: Columns = {name: np.full(number, value) for name, value in sizes.items()}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> LatentSample:
+        """Return a clip with a caption that names all facts."""
+        return self._sample(index, caption_scene(clip_scene(self.source.clips, index), "plain", index, complete=True))
+
+    def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
+        """Return a clip with a new caption in a random style."""
+        styles = self.source.caption_styles
+        style, seed = styles[int(rng.integers(len(styles)))], int(rng.integers(2**31))
+        return self._sample(index, caption_scene(clip_scene(self.source.clips, index), style, seed))
+
+    def _sample(self, index: int, caption: str) -> LatentSample:
+        clips = self.source.clips
+        return LatentSample(
+            clip_id=f"{clips} {clips.first_seed + index}",
+            mean=self.table.mean[index],
+            logvar=self.table.logvar[index],
+            text=self.embed(caption),
+            fps=clips.fps,
+            source_size=(clips.height, clips.width),
+            crop=(0, 0, clips.height, clips.width),
+            vae="",
+            text_encoder="",
+        )

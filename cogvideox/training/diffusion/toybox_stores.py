@@ -1,0 +1,56 @@
+"""Rendered toybox clips as training data of a diffusion run."""
+
+import sys
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox.dataset.config import ToyboxSource
+from cogvideox.dataset.latents.toybox_latents import LatentTable, encode_toybox
+from cogvideox.dataset.latents.toybox_store import PromptEmbedder, ToyboxStore
+from cogvideox.pretrained.components import load_network
+from cogvideox.pretrained.model_folder import load_tokenizer
+from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.run import TrainingRun
+
+
+class ToyboxEncoder:
+    """Renders and encodes toybox clips with the networks of the model. Latents are cached in `latents/` beside the run
+    folder, for all runs with the same encoder."""
+
+    def __init__(self, settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun) -> None:
+        self.spec, self.run = spec, run
+        self.bfloat16 = settings.run.precision == "bfloat16"
+        self.vae = load_network(spec.path, spec.vae, device=run.device)
+        encoder = load_network(spec.path, spec.text_encoder)
+        self.embed = PromptEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
+
+    def open(self, source: ToyboxSource) -> ToyboxStore:
+        """Render and encode clips that are not in the cache."""
+        run, clips = self.run, source.clips
+
+        def on_progress(done: int, total: int) -> None:
+            print(f"{clips}: {done} of {total} clips encoded", file=sys.stderr, flush=True)
+            run.preemption.check()
+
+        def encode() -> LatentTable:
+            return encode_toybox(
+                self.vae,
+                clips,
+                run.out.parent / "latents",
+                batch_size=4 if run.device.type == "cpu" else 128,
+                workers=run.config.workers,
+                bfloat16=self.bfloat16,
+                on_progress=on_progress,
+            )
+
+        run.on_rank_zero(encode)  # the other ranks read the cache
+        return ToyboxStore(source, encode(), self.embed)
+
+    def null_text(self, kind: Literal["empty", "zero"]) -> Float[Tensor, "n d"]:
+        """Return the unconditional prompt embedding."""
+        text = self.embed("").float()
+        return text if kind == "empty" else torch.zeros_like(text)

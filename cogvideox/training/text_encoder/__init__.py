@@ -1,0 +1,1 @@
+"""Training of a small T5 text encoder on toybox captions by span corruption."""

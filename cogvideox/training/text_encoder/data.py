@@ -1,0 +1,97 @@
+"""Documents and span corruption (Raffel et al. 2020, section 3.1.4).
+
+A document is one caption, or two captions of the same scene. In one caption, random spans are replaced by sentinels. Of
+two captions, the whole second one is the removed span, so that it is predicted from the first: this requires what the
+first says, in another wording, and so the meaning of words and of their order.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cogvideox.text.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_toy_tokenizer
+from cogvideox.toybox.captions.caption import caption_scene, caption_words
+from cogvideox.toybox.scenes.grammar import Scene
+from cogvideox.toybox.scenes.sampler import sample_scene
+from cogvideox.training.rng import numpy_generator
+from cogvideox.training.text_encoder.config import TextEncoderTraining
+
+HELD_OUT_SEED = 1_000_000_000
+
+
+class TextBatch(NamedTuple):
+    """Token ids of corrupted documents, and of the removed spans."""
+
+    source: Int[Tensor, "b m"]
+    target: Int[Tensor, "b n"]
+
+
+def build_tokenizer(settings: TextEncoderTraining) -> Tokenizer:
+    """Build a tokenizer with all words of the grammars and of free captions."""
+    return train_toy_tokenizer(caption_words("pair"), settings.model.vocab_size, settings.num_sentinels)
+
+
+def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, first_seed: int = 0) -> TextBatch:
+    """Make the batch of step `step` (0-based), of scenes that no other step has."""
+    size, length = settings.run.batch_size, settings.text_length
+    rng = numpy_generator("caption", settings.run.seed + first_seed, step)
+    sources, targets = [], []
+    for i in range(size):
+        scene = sample_scene(first_seed + step * size + i, "pair", split="training")
+        is_image = rng.random() < 0.1
+        pair = [_caption(scene, settings, rng, is_image) for _ in range(2)]
+        first, second = (tokenizer.token_ids(caption) for caption in pair)
+        sentinel = len(tokenizer) - 1
+        if rng.random() < settings.paraphrases and max(len(first) + 2, len(second)) <= length:
+            source, target = [*first, sentinel], [sentinel, *second]
+        else:
+            source, target = corrupt(first, settings.corrupted, settings.mean_span, sentinel, rng)
+        sources.append([*source, EOS_ID])
+        targets.append([*target, EOS_ID])
+    return TextBatch(padded(sources, length), padded(targets, length + 2))
+
+
+def corrupt(
+    ids: Sequence[int], share: float, mean_span: float, first_sentinel: int, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Replace random spans of `ids` by sentinels, whose ids count down from `first_sentinel`.
+
+    Returns:
+        The corrupted ids; and the removed spans, each after its sentinel.
+    """
+    num_removed = max(1, round(share * len(ids)))
+    num_spans = max(1, round(num_removed / mean_span))
+    # The pieces before and after all spans may be empty, so that they are drawn with one token more.
+    spans = _random_parts(num_removed, num_spans, rng)
+    gaps = _random_parts(len(ids) - num_removed + 2, num_spans + 1, rng)
+    source, target, position = [], [], 0
+    for number, (gap, span) in enumerate(zip(gaps, spans)):
+        start = position + gap - (number == 0)
+        sentinel = first_sentinel - number
+        source += [*ids[position:start], sentinel]
+        target += [sentinel, *ids[start : start + span]]
+        position = start + span
+    return [*source, *ids[position:]], target
+
+
+def _random_parts(total: int, number: int, rng: np.random.Generator) -> list[int]:
+    """Split `total` into `number` random parts of at least 1."""
+    cuts = np.sort(rng.choice(total - 1, number - 1, replace=False) + 1)
+    return np.diff([0, *cuts, total]).tolist()
+
+
+def _caption(scene: Scene, settings: TextEncoderTraining, rng: np.random.Generator, image: bool) -> str:
+    style = settings.caption_styles[int(rng.integers(len(settings.caption_styles)))]
+    return caption_scene(scene, style, int(rng.integers(2**31)), image=image)
+
+
+def padded(rows: Sequence[Sequence[int]], length: int) -> Int[Tensor, "b n"]:
+    """Return rows of token ids as a tensor, padded to `length`."""
+    padded = torch.full((len(rows), length), PAD_ID, dtype=torch.long)
+    for row, ids in zip(padded, rows):
+        row[: len(ids)] = torch.tensor(ids)
+    return padded
