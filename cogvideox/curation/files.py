@@ -31,6 +31,11 @@ class RawFile:
     key: str
     caption: str | None
 
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is an image by its name."""
+        return self.path.suffix.lower() in IMAGES.split(" ")
+
 
 def list_files(raw: Path, output: Path) -> tuple[list[RawFile], list[str]]:
     """Return the videos and images below a folder in order of their names, and the names of all other files.

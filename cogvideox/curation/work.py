@@ -16,7 +16,8 @@ from cogvideox.curation.results import Result, ResultStore
 from cogvideox.executor.base import Outcome
 
 LOST = "the worker process was killed while processing it: the file crashes a library, or memory ran out"
-_BATCH_ITEMS, _BATCH_BYTES, _BATCH_SECONDS = 16, 2**20, 2.0  # small files and clips are sent together
+# Images and short clips are sent together. A killed run loses the batches in progress.
+_BATCH_ITEMS, _BATCH_SECONDS = 16, 2.0
 
 
 @dataclass
@@ -92,16 +93,12 @@ class Work:
             items.append(item)
         if items:
             return 1, items
-        num_bytes = 0
-        while len(items) < _BATCH_ITEMS and num_bytes < _BATCH_BYTES:
-            if not self._files:
-                break
+        while self._files and len(items) < _BATCH_ITEMS:
             file = self._files.popleft()
             if (item := self._file_item(file)) is not None:
-                num_bytes += file.num_bytes
                 items.append(item)
                 self._by_key[file.key] = file
-            if self._clips:
+            if self._clips or (items and not file.is_image):
                 break
         return (0, items) if items else self.next_batch() if self._clips else None
 
