@@ -219,8 +219,8 @@ def toybox_vae_2() -> VAETraining:
         run=RunSettings(num_steps=4_000, batch_size=1, log_interval=50, save_interval=250, validate_interval=500),
         crop_steps=0,
         encoder_steps=500,
-        disc_start=200,
-        disc_lead=100,
+        disc_start=3_500,
+        disc_lead=200,
     )
 
 
