@@ -26,7 +26,7 @@ class Progress:
 
     Attributes:
         files, num_files: files that are finished, and all files of this job.
-        done: share of the work that is finished, by size of the files, 0 to 1.
+        done: share of the work that is finished, estimated from the number and size of the files, 0 to 1.
         clips: clips processed by this run.
         rows, seconds: rows computed, and processor seconds, by stage.
     """
@@ -161,7 +161,7 @@ class Work:
                 number += 1
         if number:
             self._num_clips[file.key] = self._clips_left[file.key] = number
-            self.progress.done += 0.5 * file.num_bytes / self._num_bytes
+            self.progress.done += 0.5 * self._share(file)
         else:
             self._finish_file(file, 1.0)
 
@@ -178,14 +178,18 @@ class Work:
 
     def _finish_clip(self, file: RawFile) -> None:
         self._clips_left[file.key] -= 1
-        self.progress.done += 0.5 * file.num_bytes / self._num_bytes / self._num_clips[file.key]
+        self.progress.done += 0.5 * self._share(file) / self._num_clips[file.key]
         if not self._clips_left[file.key]:
             del self._clips_left[file.key], self._num_clips[file.key]
             self._finish_file(file, 0.0)
 
+    def _share(self, file: RawFile) -> float:
+        """Return the estimated share of the work: the mean of the share of bytes and of files."""
+        return (file.num_bytes / self._num_bytes + 1 / self.progress.num_files) / 2
+
     def _finish_file(self, file: RawFile, share: float) -> None:
         self.progress.files += 1
-        self.progress.done += share * file.num_bytes / self._num_bytes
+        self.progress.done += share * self._share(file)
 
 
 def _lost(item: FileItem | ClipItem) -> Iterator[Result]:

@@ -180,7 +180,10 @@ class _Pictures:
         if self._raw is None or start is None:
             return None
         path = self._raw / self._table["source"][row].as_py()
-        times = [start + (end - start) * share for share in ((0.1, 0.5, 0.9) if end > start else (0.0,))]
+        number = self._table["num_frames"][row].as_py()
+        # A quarter of a frame early, because the first frame from a time on is shown.
+        shown = sorted({0, number // 2, number - 1}) if number > 1 else [0]
+        times = [max(start, start + (frame - 0.25) * (end - start) / max(number, 1)) for frame in shown]
         try:
             return base64.b64encode(thumbnail(path, times)).decode()
         except UserError:
