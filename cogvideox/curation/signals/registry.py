@@ -3,6 +3,7 @@
 from typing import Any
 
 from cogvideox.curation.signals.faces import Faces
+from cogvideox.curation.signals.models.brisque import Brisque
 from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
@@ -11,6 +12,7 @@ from cogvideox.curation.signals.stillness import Stillness
 from cogvideox.curation.signals.text import Text
 
 SIGNALS: dict[str, type[Any]] = {
+    "brisque": Brisque,
     "faces": Faces,
     "motion": Motion,
     "phash": PerceptualHash,

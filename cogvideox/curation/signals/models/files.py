@@ -1,0 +1,82 @@
+"""Where the model files of signals are looked for, and their checksums.
+
+A file is the one that a parameter of the signal names, or part of an installed package, or the file with its name in
+the folder that the environment variable `COGVIDEOX_SIGNAL_MODELS` names.
+`tools/fetch_signal_models.py` fills such a folder.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from cogvideox.errors import UserError
+
+FOLDER_VARIABLE = "COGVIDEOX_SIGNAL_MODELS"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A published model file.
+
+    Attributes:
+        name: file name in the folder of model files.
+        sha256: of the published file; empty to accept any content.
+        source: where to get it, for messages.
+        archive, member: package that contains it ("pip:", "npm:" or "deb:", then name and version), and its path there.
+        module: module of the package, whose folder is searched if it is installed.
+    """
+
+    name: str
+    sha256: str
+    source: str
+    archive: str = ""
+    member: str = ""
+    module: str = ""
+
+    def find(self, given: str) -> Path | None:
+        """Return the path of the file; None if there is none. `given` is the parameter of the signal."""
+        if given:
+            path = Path(given).expanduser()
+            return path if path.is_file() else None
+        candidates = []
+        if self.module and (spec := find_spec(self.module)) and spec.submodule_search_locations:
+            candidates.append(Path(spec.submodule_search_locations[0]).parent / self.member)
+        if folder := os.environ.get(FOLDER_VARIABLE):
+            candidates.append(Path(folder).expanduser() / self.name)
+        return next((path for path in candidates if path.is_file()), None)
+
+    def missing(self, parameter: str, given: str) -> list[str]:
+        """Return what to do if the file is not found, or is not the published one; empty otherwise."""
+        path = self.find(given)
+        if path is None:
+            where = f"{given} is not a file" if given else f"{self.name} was not found"
+            return [f"{where}: {self.source}; set {parameter} to its path, or put it in ${FOLDER_VARIABLE}"]
+        if not given and self.sha256 and sha256(path) != self.sha256:
+            return [f"{path} differs from the published file: {self.source}; to use it anyway, set {parameter} to it"]
+        return []
+
+    def path(self, given: str) -> Path:
+        """Return the path of the file.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = self.find(given)
+        if path is None:
+            raise UserError(self.missing("the parameter", given)[0])
+        return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; cached until the file changes."""
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

