@@ -4,6 +4,7 @@ from typing import Any
 
 from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.models.brisque import Brisque
+from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
@@ -18,6 +19,7 @@ SIGNALS: dict[str, type[Any]] = {
     "phash": PerceptualHash,
     "picture": Picture,
     "screen": Screen,
+    "speech": Speech,
     "stillness": Stillness,
     "text": Text,
 }

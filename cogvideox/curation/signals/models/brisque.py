@@ -88,8 +88,9 @@ def load_regression(model: str, ranges: str) -> Callable[[Float64[np.ndarray, " 
     """
     import cv2
 
+    machine_learning: Any = cv2.ml  # it has no type stubs
     try:
-        regression: Any = cv2.ml.SVM_load(model)
+        regression = machine_learning.SVM_load(model)
         storage = cv2.FileStorage(ranges, cv2.FILE_STORAGE_READ)  # nodes are valid as long as it is
         low, high = storage.getNode("range").mat()
         valid = regression.getVarCount() == len(low) == 36

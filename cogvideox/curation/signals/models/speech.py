@@ -1,0 +1,136 @@
+"""Speech: for how much of the clip somebody speaks. A lecture is speech for nearly all of it.
+
+Speech is detected by Silero VAD (MIT license), which rates 32 ms of 16 kHz sound at a time.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from cogvideox.atomic_io import cannot_read
+from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
+from cogvideox.curation.signals.models.files import ModelFile, sha256
+from cogvideox.curation.stage import Column, Value
+
+MODEL = ModelFile(
+    "silero_vad_16k_op15.onnx",
+    "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
+    "it is in the PyPI package silero-vad 6.2.3",
+    archive="pip:silero-vad==6.2.3",
+    member="silero_vad/data/silero_vad_16k_op15.onnx",
+    module="silero_vad",
+)
+_RATE = 16000
+_STEP, _CONTEXT = 512, 64  # samples that the model rates at a time, and those before them that it also gets
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Detected speech. See `signals.base.Signal`.
+
+    Attributes:
+        model: path of `silero_vad_16k_op15.onnx`.
+        min_probability: from which 32 ms of sound count as speech.
+        max_seconds: sound after this is not read.
+    """
+
+    name: ClassVar[str] = "speech"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("speech.share", "float", "Share of the sound in which somebody speaks.", "", 0.0, 1.0),
+        Column("speech.loudness", "float", "Root mean square of the sound, relative to full scale.", "dB"),
+    )
+    memory: ClassVar[int] = 150 * 2**20
+    cost: ClassVar[float] = 0.02
+
+    model: str = ""
+    min_probability: float = 0.5
+    max_seconds: float = 60.0
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        return ()
+
+    def missing(self) -> list[str]:
+        return missing_packages("curate", "onnxruntime") + MODEL.missing("signals.speech.model", self.model)
+
+    def weights(self) -> str:
+        return sha256(MODEL.path(self.model))
+
+    def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        rate = load_detector(MODEL.path(self.model))
+        return lambda clip: self.measure(read_sound(clip.path, clip.start, clip.end, self.max_seconds), rate)
+
+    def measure(
+        self,
+        sound: Float32[np.ndarray, " samples"],
+        rate: Callable[[Float32[np.ndarray, " samples"]], Float64[np.ndarray, " steps"]],
+    ) -> dict[str, Value]:
+        """Return the columns; None for a clip without sound. `rate` returns the probability of speech every 32 ms."""
+        if not len(sound):
+            return dict.fromkeys(column.name for column in self.columns)
+        power = float((sound.astype(np.float64) ** 2).mean())
+        return {
+            "speech.share": float((rate(sound) >= self.min_probability).mean()),
+            "speech.loudness": max(-120.0, 10.0 * math.log10(power + 1e-12)),
+        }
+
+
+def read_sound(path: Path, start: float, end: float, max_seconds: float) -> Float32[np.ndarray, " samples"]:
+    """Return the first sound track between two times as 16 kHz mono in [-1, 1]; empty if there is none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    import av
+
+    end = min(end, start + max_seconds)
+    parts: list[np.ndarray] = []
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return np.zeros(0, np.float32)
+            stream = container.streams.audio[0]
+            container.seek(int(start * av.time_base), backward=True)
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=_RATE)
+            first = None
+            for frame in container.decode(stream):
+                time = frame.time or 0.0
+                if time >= end:
+                    break
+                first = time if first is None else first
+                parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(frame)]
+            parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(None)]
+    except (av.FFmpegError, OSError) as problem:
+        raise cannot_read(path, problem) from None
+    if first is None:
+        return np.zeros(0, np.float32)
+    sound = np.concatenate(parts).astype(np.float32)
+    return sound[max(0, round((start - first) * _RATE)) : max(0, round((end - first) * _RATE))]
+
+
+def load_detector(path: Path) -> Callable[[Float32[np.ndarray, " samples"]], Float64[np.ndarray, " steps"]]:
+    """Load Silero VAD, and return the function from 16 kHz sound to the probability of speech every 32 ms."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def rate(sound: Float32[np.ndarray, " samples"]) -> Float64[np.ndarray, " steps"]:
+        steps = -(-len(sound) // _STEP)
+        padded = np.zeros(_CONTEXT + steps * _STEP, np.float32)
+        padded[_CONTEXT : _CONTEXT + len(sound)] = sound
+        state, probabilities = np.zeros((2, 1, 128), np.float32), []
+        for step in range(steps):
+            part = padded[None, step * _STEP : (step + 1) * _STEP + _CONTEXT]
+            output, state = session.run(None, {"input": part, "state": state, "sr": np.array(_RATE, np.int64)})
+            probabilities.append(float(output[0, 0]))
+        return np.array(probabilities)
+
+    return rate
