@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from cogvideox.atomic_io import cannot_read
 from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
 from cogvideox.curation.signals.models.files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Value
+from cogvideox.errors import UserError
 
 MODEL = ModelFile(
     "silero_vad_16k_op15.onnx",
@@ -97,17 +97,17 @@ def read_sound(path: Path, start: float, end: float, max_seconds: float) -> Floa
                 return np.zeros(0, np.float32)
             stream = container.streams.audio[0]
             container.seek(int(start * av.time_base), backward=True)
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=_RATE)
+            resampler = av.AudioResampler(format="fltp", rate=_RATE)
             first = None
             for frame in container.decode(stream):
                 time = frame.time or 0.0
                 if time >= end:
                     break
                 first = time if first is None else first
-                parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(frame)]
-            parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(None)]
-    except (av.FFmpegError, OSError) as problem:
-        raise cannot_read(path, problem) from None
+                parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
+            parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
+    except av.FFmpegError as problem:
+        raise UserError(f"cannot read the sound of {path}: {problem.strerror}") from None
     if first is None:
         return np.zeros(0, np.float32)
     sound = np.concatenate(parts).astype(np.float32)
