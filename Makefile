@@ -6,6 +6,7 @@
 #                      change settings of the recipes
 #   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage on Python 3.12 and newer
 #   make test-long     slow tests: documentation, several processes, long runs
+#   make test-real     fetch published weights (60 MB) into build/signal-models, and test the curation signals with them
 #   make test-gpu      tests that need a GPU
 #   make gpu-check     check and measure one GPU in ten minutes; OUT=DIR sets the folder of the report. Installs nothing:
 #                      without .venv, GPU_PYTHON=python3 needs PyTorch (docs/benchmarks.md)
@@ -43,7 +44,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 # pytest: one thread per worker; idle workers take tests from busy ones.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help setup demo toybox-model test test-long test-gpu gpu-check fuzz coverage check docs dist format clean
+.PHONY: help setup demo toybox-model test test-long test-real test-gpu gpu-check fuzz coverage check docs dist format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -91,6 +92,10 @@ coverage: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(PYTEST) -m 'slow and not gpu' --durations=10 tests
+
+test-real: $(VENV)/.dev
+	$(BIN)/python tools/fetch_signal_models.py build/signal-models
+	COGVIDEOX_SIGNAL_MODELS=build/signal-models $(PYTEST) tests/real
 
 # One thread per process, because the cases are forked.
 fuzz: $(VENV)/.dev

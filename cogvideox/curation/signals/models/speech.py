@@ -15,7 +15,6 @@ from jaxtyping import Float32, Float64
 from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
 from cogvideox.curation.signals.models.files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Value
-from cogvideox.errors import UserError
 
 MODEL = ModelFile(
     "silero_vad_16k_op15.onnx",
@@ -63,8 +62,15 @@ class Speech:
         return sha256(MODEL.path(self.model))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        from cogvideox.video.sound import read_sound
+
         rate = load_detector(MODEL.path(self.model))
-        return lambda clip: self.measure(read_sound(clip.path, clip.start, clip.end, self.max_seconds), rate)
+
+        def measure(clip: ClipInput) -> dict[str, Value]:
+            end = min(clip.end, clip.start + self.max_seconds)
+            return self.measure(read_sound(clip.path, clip.start, end, _RATE), rate)
+
+        return measure
 
     def measure(
         self,
@@ -79,39 +85,6 @@ class Speech:
             "speech.share": float((rate(sound) >= self.min_probability).mean()),
             "speech.loudness": max(-120.0, 10.0 * math.log10(power + 1e-12)),
         }
-
-
-def read_sound(path: Path, start: float, end: float, max_seconds: float) -> Float32[np.ndarray, " samples"]:
-    """Return the first sound track between two times as 16 kHz mono in [-1, 1]; empty if there is none.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    import av
-
-    end = min(end, start + max_seconds)
-    parts: list[np.ndarray] = []
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                return np.zeros(0, np.float32)
-            stream = container.streams.audio[0]
-            container.seek(int(start * av.time_base), backward=True)
-            resampler = av.AudioResampler(format="fltp", rate=_RATE)
-            first = None
-            for frame in container.decode(stream):
-                time = frame.time or 0.0
-                if time >= end:
-                    break
-                first = time if first is None else first
-                parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
-            parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
-    except av.FFmpegError as problem:
-        raise UserError(f"cannot read the sound of {path}: {problem.strerror}") from None
-    if first is None:
-        return np.zeros(0, np.float32)
-    sound = np.concatenate(parts).astype(np.float32)
-    return sound[max(0, round((start - first) * _RATE)) : max(0, round((end - first) * _RATE))]
 
 
 def load_detector(path: Path) -> Callable[[Float32[np.ndarray, " samples"]], Float64[np.ndarray, " steps"]]:
