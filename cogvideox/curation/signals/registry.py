@@ -3,6 +3,7 @@
 from typing import Any
 
 from cogvideox.curation.signals.faces import Faces
+from cogvideox.curation.signals.models.aesthetics import Aesthetics
 from cogvideox.curation.signals.models.brisque import Brisque
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.curation.signals.models.tags import Tags
@@ -11,9 +12,11 @@ from cogvideox.curation.signals.perceptual_hash import PerceptualHash
 from cogvideox.curation.signals.picture import Picture
 from cogvideox.curation.signals.screen import Screen
 from cogvideox.curation.signals.stillness import Stillness
+from cogvideox.curation.signals.technical import Technical
 from cogvideox.curation.signals.text import Text
 
 SIGNALS: dict[str, type[Any]] = {
+    "aesthetics": Aesthetics,
     "brisque": Brisque,
     "faces": Faces,
     "motion": Motion,
@@ -23,6 +26,7 @@ SIGNALS: dict[str, type[Any]] = {
     "speech": Speech,
     "stillness": Stillness,
     "tags": Tags,
+    "technical": Technical,
     "text": Text,
 }
 """Classes of signals; their fields are the parameters that a recipe may set."""

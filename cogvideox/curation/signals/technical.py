@@ -1,0 +1,71 @@
+"""One score of technical quality, without weights: the default where no aesthetic model is at hand.
+
+It is not a measure of beauty. It falls when a picture is blurred, noisy, blocky, pale, or too dark or bright, and is
+meant for comparing versions of similar pictures: content changes it, too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
+from cogvideox.curation.signals.picture import measure_frame
+from cogvideox.curation.stage import Column, Value
+
+
+@dataclass(frozen=True)
+class Technical:
+    """Technical quality as one number. See `signals.base.Signal`.
+
+    Attributes:
+        num_frames: evenly spaced frames that are measured.
+        longest_side: of these frames, in pixels, so that sizes compare.
+    """
+
+    name: ClassVar[str] = "technical"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("technical.score", "float", "Technical quality, median over frames; not beauty.", "", 0.0, 1.0),
+    )
+    memory: ClassVar[int] = 100 * 2**20
+    cost: ClassVar[float] = 0.02
+
+    num_frames: int = 5
+    longest_side: int = 512
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        return (Sampling(num_frames=self.num_frames, longest_side=self.longest_side),)
+
+    def missing(self) -> list[str]:
+        return missing_packages("curate", "cv2")
+
+    def weights(self) -> str:
+        return ""
+
+    def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
+        return lambda clip: {
+            "technical.score": float(np.median([score_frame(frame) for frame in clip.frames[0].frames]))
+        }
+
+
+def score_frame(frame: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Return the geometric mean of six parts, each between 0 and 1."""
+    measured = measure_frame(frame, border_level=24.0)
+    parts = (
+        saturating(measured["resolution"], 0.01),
+        saturating(measured["contrast"], 0.1),
+        1.0 - abs(2.0 * measured["brightness"] - 1.0) ** 2,
+        1.0 - min(1.0, measured["overexposed"] + measured["underexposed"]),
+        1.0 / (1.0 + max(0.0, measured["blockiness"])),
+        1.0 / (1.0 + measured["noise"] / 8.0),
+    )
+    return float(np.exp(np.mean(np.log(np.maximum(parts, 1e-4)))))
+
+
+def saturating(value: float, half: float) -> float:
+    """Return 0 for 0, 0.5 at `half`, and nearly 1 for much larger values."""
+    return value / (value + half)
