@@ -72,7 +72,7 @@ def toybox_text_encoder() -> TextEncoderTraining:
         text_length=TEXT_LENGTHS["pair"],
         num_decoder_layers=2,
         optim=OptimSettings(name="muon", lr=5e-3, betas=(0.9, 0.98), warmup_steps=200, final_lr=0.02),
-        run=RunSettings(num_steps=6_000, batch_size=64, log_interval=50, save_interval=500, validate_interval=500),
+        run=RunSettings(num_steps=5_000, batch_size=64, log_interval=50, save_interval=500, validate_interval=500),
     )
 
 
