@@ -15,6 +15,7 @@ ARGUMENTS = {
     "memory_table.py": [],
     "moving_picture.py": ["--num-prompts", "2", "--columns", "2"],
     "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
+    "signal_extremes.py": [],
     "stage_chain.py": ["--num-clips", "60", "--num-steps", "1", "1", "1", "--num-prompts", "6", "--start", "toybox"],
     "toybox_page.py": ["--num-prompts", "2"],
     "toybox_scores.py": ["--num-prompts", "2", "--steps", "2"],

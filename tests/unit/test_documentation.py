@@ -32,3 +32,13 @@ def test_the_reference_has_a_page_for_every_package_and_module():
     modules = {file.stem for file in (ROOT / "cogvideox").glob("*.py")} - {"__init__", "__main__"}
     listed = re.findall(r"^::: cogvideox\.(\w+)$", (ROOT / "docs/reference/modules.md").read_text(), re.MULTILINE)
     assert set(listed) == modules
+
+
+def test_curation_describes_every_column_of_signals():
+    from cogvideox.curation.signals.registry import SIGNALS
+
+    text = (ROOT / "docs/curation.md").read_text()
+    for name, signal in SIGNALS.items():
+        assert f"| `{name}` | " in text, name
+        for column in signal.columns:
+            assert f"| `{column.name}` | {column.meaning} | {column.unit} | " in text, column.name
