@@ -105,6 +105,8 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
 def check_lfs_pointer(path: str | Path, cause: Exception | None = None) -> None:
     """Raise UserError if a file is a Git LFS pointer: what a clone without Git LFS has in place of a large file."""
     try:
+        if not Path(path).is_file():  # a pipe would never end
+            return
         with Path(path).open("rb") as file:
             is_pointer = file.read(64).startswith(b"version https://git-lfs")
     except (OSError, ValueError):

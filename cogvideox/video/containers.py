@@ -4,6 +4,7 @@ import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
@@ -29,7 +30,21 @@ FORMATS = (
 
 _GENERATE_PTS = 1
 _NO_TIMESTAMPS = 0x80
+_RESET = 1.0
+"""Seconds by which timestamps go back where two recordings were joined."""
+
 _SEEK_MARGINS = (0, 2, 10, 60)  # seconds
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The timestamp, in seconds, of the first frame that can be decoded.
+
+    is_exact: whether the file stores when frames are shown, not only when they are decoded.
+    """
+
+    time: float
+    is_exact: bool
 
 
 @contextmanager
@@ -89,27 +104,43 @@ def header_rate(stream: VideoStream) -> float:
 
 
 def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> Iterator[TimedFrame]:
-    """Yield the frames of a video in the order in which they are shown, from `start` (seconds) or shortly before it."""
+    """Yield the frames of a video in the order in which they are shown, from `start` (seconds) or shortly before it.
+
+    Args:
+        kind: what the file should be, for messages.
+
+    Raises:
+        UserError: the file is missing, damaged or not a video.
+    """
+    origin = _origin(str(path), limits.file_version(path), limit("PIXELS")) if start > 0 else None
     with open_video(path, kind) as (container, stream):
-        display = Display(path, stream)
-        previous = None
-        step = 1 / header_rate(stream)
-        origin = 0.0
-        if start > 0:
-            origin = _origin(str(path), limits.file_version(path), limit("PIXELS"))[0]
-        for frame in deinterlaced(_decode_from(container, stream, origin, start)):
-            time = _seconds(frame)
-            if previous is None:
-                if start <= 0:
-                    origin = time or 0.0
-                time = origin if time is None else time
-            else:
-                time = previous + step if time is None else max(time, previous)
-                step = time - previous if time > previous else step
-            if frame.duration and frame.time_base:
-                step = float(frame.duration * frame.time_base)
-            previous = time
-            yield TimedFrame(time - origin, step, lambda frame=frame: display.rgb(frame))
+        frames = _decode_from(path, container, stream, origin, start)
+        if frames is not None:
+            yield from _with_times(frames, Display(path, stream), origin, 1 / header_rate(stream))
+            return
+    yield from timed_frames(path, kind=kind)
+
+
+def _with_times(
+    frames: Iterator[av.VideoFrame], display: Display, origin: Origin | None, step: float
+) -> Iterator[TimedFrame]:
+    """Add times to frames: where a timestamp is missing or goes back, the frame follows the previous one."""
+    start = None if origin is None else origin.time
+    previous, offset = None, 0.0
+    for frame in deinterlaced(frames):
+        time = _seconds(frame)
+        if previous is None:
+            time = time or 0.0
+            start = time if start is None else start
+        else:
+            if time is not None and time + offset < previous - _RESET:
+                offset = previous + step - time
+            time = previous + step if time is None or time + offset < previous else time + offset
+            step = time - previous if time > previous else step
+        if frame.duration and frame.time_base:
+            step = float(frame.duration * frame.time_base)
+        previous = time
+        yield TimedFrame(time - start, step, lambda frame=frame: display.rgb(frame))
 
 
 def _without_path(error: av.error.FFmpegError) -> Exception:
@@ -132,24 +163,31 @@ def _video_stream(path: str | Path, container: InputContainer, kind: str) -> Vid
 
 @lru_cache(maxsize=8)
 def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeline:
-    origin, exact = _origin(path, version, max_pixels)
+    origin = _origin(path, version, max_pixels)
     with open_video(path) as (container, stream):
         container.flags |= _GENERATE_PTS  # the order does not matter here
         step = 1 / header_rate(stream)
         time, end, times, num_packets = -step, -math.inf, [], 0
+        previous, offset = None, 0.0
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
             num_packets += 1
             if packet.is_discard:  # outside the edit list
                 continue
+            tick = packet.time_base or Fraction(1)
+            if packet.dts is not None:
+                decoded = float(packet.dts * tick)
+                if previous is not None and decoded < previous - _RESET:
+                    offset += previous + step - decoded
+                previous = decoded
             stamp = packet.dts if packet.pts is None else packet.pts
-            time = time + step if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
-            if exact and time < origin - 1e-6:  # not decodable, because the file starts between two key frames
+            time = time + step if stamp is None else float(stamp * tick) + offset
+            if origin.is_exact and time < origin.time - 1e-6:  # not decodable without an earlier key frame
                 continue
             times.append(time)
-            if packet.duration and packet.time_base:
-                end = max(end, time + float(packet.duration * packet.time_base))
+            if packet.duration:
+                end = max(end, time + float(packet.duration * tick))
         if not times:
             raise UserError(f"cannot read {path}: it has no frames")
         declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
@@ -157,17 +195,16 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
             raise UserError(f"cannot read {path}: it is truncated, and holds {num_packets} of {declared} frames")
     latest = sorted(times)[-2:]
     last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
-    return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step)
+    return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step, is_continuous=offset == 0)
 
 
 @lru_cache(maxsize=1024)
-def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> tuple[float, bool]:
-    """Return the timestamp of the first frame that can be decoded, and if it is a presentation timestamp."""
+def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> Origin:
     with open_video(path) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
             raise UserError(f"cannot read {path}: it has no frames")
-        return _seconds(frame) or 0.0, frame.pts is not None
+        return Origin(_seconds(frame) or 0.0, frame.pts is not None)
 
 
 def _seconds(frame: av.VideoFrame) -> float | None:
@@ -176,20 +213,28 @@ def _seconds(frame: av.VideoFrame) -> float | None:
 
 
 def _decode_from(
-    container: InputContainer, stream: VideoStream, origin: float, start: float
-) -> Iterator[av.VideoFrame]:
-    """Decode from the key frame at or before `start`, or from the beginning if it cannot be found."""
+    path: str | Path, container: InputContainer, stream: VideoStream, origin: Origin | None, start: float
+) -> Iterator[av.VideoFrame] | None:
+    """Decode from the key frame at or before `start`; None if it cannot be found, and the file must be reopened."""
+    if origin is None:
+        return container.decode(stream)
+    if container.format.flags & _NO_TIMESTAMPS:
+        return None
+    if container.format.name in ("mpeg", "mpegts") and not timeline(path).is_continuous:
+        return None
     tick = stream.time_base or Fraction(1)
-    if start > 0 and not container.format.flags & _NO_TIMESTAMPS:
-        for margin in _SEEK_MARGINS:
-            if margin >= start:
-                break
-            container.seek(int((origin + start - margin) / tick), stream=stream)
-            frames = container.decode(stream)
-            first = next(frames, None)
-            time = None if first is None else _seconds(first)
-            if first is not None and time is not None and first.key_frame and time <= origin + start:
-                return chain([first], frames)
-    if start > 0:
-        container.seek(0)
-    return container.decode(stream)
+    for margin in _SEEK_MARGINS:
+        if margin >= start:
+            break
+        try:
+            container.seek(int((origin.time + start - margin) / tick), stream=stream)
+        except av.error.FFmpegError:
+            return None
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None or not first.key_frame or (first.pts is None and origin.is_exact):
+            continue
+        time = _seconds(first)
+        if time is not None and time <= origin.time + start:
+            return chain([first], frames)
+    return None

@@ -55,15 +55,15 @@ class Display:
             UserError: its colors are coded in a way that is not supported.
         """
         if self._size is None:
-            self._size = frame.height, max(1, round(frame.width * self._aspect))
-            limits.check_pixels(self._path, self._size[1], self._size[0])
             self._matrix = _display_matrix(frame)
+            self._size = _square_pixels(frame, self._aspect, _is_transposed(self._matrix))
+            limits.check_pixels(self._path, *self._size)
         check_colors(self._path, frame)
         transfer = int(frame.color_trc)
         is_hdr = transfer in tone_mapping.TRANSFERS
         converted = frame.reformat(
-            width=self._size[1],
-            height=self._size[0],
+            width=self._size[0],
+            height=self._size[1],
             format="rgb48le" if is_hdr else "rgb24",
             src_colorspace=_matrix_of(frame),
             src_color_range=frame.color_range,
@@ -101,6 +101,8 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         if graph is None:
             kind = frame.width, frame.height, frame.format.name
             graph = _yadif(frame)
+        if frame.pts is None:
+            frame.pts = frame.dts
         yield from _pulled(graph, frame)
     if graph is not None:
         yield from _pulled(graph, None)
@@ -143,12 +145,23 @@ def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
     return np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536
 
 
+def _is_transposed(matrix: np.ndarray) -> bool:
+    (a, b), (c, d) = matrix
+    return bool(abs(a) + abs(d) < abs(b) + abs(c))
+
+
+def _square_pixels(frame: av.VideoFrame, aspect: Fraction, is_transposed: bool) -> tuple[int, int]:
+    """Return the stored width and height for which pixels are square. The displayed height stays the same."""
+    if is_transposed:
+        return frame.width, max(1, round(frame.height / aspect))
+    return max(1, round(frame.width * aspect)), frame.height
+
+
 def _oriented(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Rotate by a multiple of 90 degrees and mirror, whichever is nearest to the display matrix."""
     (a, b), (c, d) = matrix
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        flip_x, flip_y = a < 0, d < 0
-    else:
+    flip_x, flip_y = a < 0, d < 0
+    if _is_transposed(matrix):
         rgb = rgb.swapaxes(0, 1)
         flip_x, flip_y = c < 0, b < 0
     return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]

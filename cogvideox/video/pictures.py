@@ -30,7 +30,7 @@ _OPEN = threading.Lock()  # Pillow's limit is a global variable
 
 
 def is_picture(path: str | Path) -> bool:
-    """Return True if the file, by its content, is an image in one of `FORMATS`; a GIF counts as a video.
+    """Return True if the file, by its content, is an image in one of `FORMATS`; a GIF or `.mjpeg` counts as a video.
 
     Raises:
         UserError: the file cannot be read, or is HEIF and the package to read it is missing.
@@ -41,7 +41,7 @@ def is_picture(path: str | Path) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_picture(path: str, version: limits.FileVersion) -> bool:
-    return _pillow_open(path) is not None
+    return not path.lower().endswith((".mjpeg", ".mjpg")) and _pillow_open(path) is not None
 
 
 def read_picture(path: str | Path) -> Frame:

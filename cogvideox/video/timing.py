@@ -29,16 +29,18 @@ class Timeline:
     Attributes:
         times: seconds from the first frame, ascending.
         seconds: when the last frame ends.
+        is_continuous: whether the timestamps never go back to earlier ones, as where two recordings were joined.
     """
 
     times: Float64[np.ndarray, " t"]
     seconds: float
+    is_continuous: bool = True
 
     @classmethod
-    def of(cls, times: Sequence[float], end: float) -> "Timeline":
+    def of(cls, times: Sequence[float], end: float, is_continuous: bool = True) -> "Timeline":
         """Sort timestamps and make them start at 0."""
         ascending = np.sort(np.asarray(times, dtype=np.float64))
-        return cls(ascending - ascending[0], float(max(end, ascending[-1]) - ascending[0]))
+        return cls(ascending - ascending[0], float(max(end, ascending[-1]) - ascending[0]), is_continuous)
 
     @property
     def num_frames(self) -> int:
