@@ -125,13 +125,13 @@ def _with_times(
     frames: Iterator[av.VideoFrame], display: Display, origin: Origin | None, step: float
 ) -> Iterator[TimedFrame]:
     """Add times to frames: where a timestamp is missing or goes back, the frame follows the previous one."""
-    start = None if origin is None else origin.time
+    start = 0.0 if origin is None else origin.time
     previous, offset = None, 0.0
     for frame in deinterlaced(frames):
         time = _seconds(frame)
         if previous is None:
             time = time or 0.0
-            start = time if start is None else start
+            start = time if origin is None else start
         else:
             if time is not None and time + offset < previous - _RESET:
                 offset = previous + step - time
