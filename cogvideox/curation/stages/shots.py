@@ -173,7 +173,7 @@ def _dissolve_error(
         else:
             steady = max(steady, float(np.abs(near @ apart / energy).max()) / 0.28)
             inside.append(float(np.linalg.norm(side[0 if side is before else -1])))
-    if steady > 1 or not inside or _similarity(first, last) > 0.78:
+    if steady > 1 or not inside or _similarity(first, last) > 0.73:
         return math.inf
     # The pictures differ more than those that are as far apart within a shot.
     ratios = [math.sqrt(energy) / max(other, 1e-6) for other in inside]
