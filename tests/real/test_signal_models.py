@@ -9,6 +9,7 @@ import pytest
 from cogvideox.curation.signals.base import ClipInput, SampledFrames
 from cogvideox.curation.signals.models.brisque import Brisque
 from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
+from cogvideox.curation.signals.models.objects import Objects
 from cogvideox.curation.signals.models.registry import MODEL_FILES
 from cogvideox.curation.signals.models.speech import MODEL, Speech, load_detector
 from cogvideox.curation.signals.models.tags import Tags
@@ -51,3 +52,10 @@ def test_noise_and_silence_are_not_speech():
     signal, rate = Speech(), load_detector(MODEL.path(""))
     for sound in (np.zeros(48000, np.float32), rng.normal(0, 0.1, 48000).astype(np.float32)):
         assert signal.measure(sound, rate)["speech.share"] == 0.0
+
+
+def test_noise_has_no_objects_and_a_drawn_talking_head_at_most_one_person():
+    measure = Objects().open()
+    rng = np.random.default_rng(0)
+    assert measure(clip(rng.integers(0, 255, (1, 240, 320, 3), dtype=np.uint8)))["objects.num_objects"] == 0.0
+    assert measure(clip(scenes.talking_head(1, (360, 480), 1)))["objects.num_people"] <= 1.0

