@@ -55,22 +55,17 @@ VERBS = (
     ("heads", "heading", "head"),
     ("is moving", "moving", "are moving"),
 )
-WHERE_TO = {
+WHERE_TO = {  # phrases that differ only in the order of their words are frequent, so that the order is learned
     "left": (
-        "left",
-        "to the left",
-        "towards the left",
-        "leftward",
-        "leftwards",
-        "from right to left",
-        "from the right",
+        *("left", "to the left", "towards the left", "leftward", "leftwards", "from the right"),
+        *("from right to left",) * 3,
     ),
     "right": (
-        *("right", "to the right", "towards the right", "rightward", "rightwards"),
-        *("from left to right", "from the left"),
+        *("right", "to the right", "towards the right", "rightward", "rightwards", "from the left"),
+        *("from left to right",) * 3,
     ),
-    "up": ("up", "upward", "upwards", "towards the top", "from bottom to top", "to the top"),
-    "down": ("down", "downward", "downwards", "towards the bottom", "from top to bottom", "to the bottom"),
+    "up": ("up", "upward", "upwards", "towards the top", "to the top", *("from bottom to top",) * 3),
+    "down": ("down", "downward", "downwards", "towards the bottom", "to the bottom", *("from top to bottom",) * 3),
 }
 ONE_WORD = {
     "up": (("rises", "rising", "rise"), ("climbs", "climbing", "climb"), ("ascends", "ascending", "ascend")),

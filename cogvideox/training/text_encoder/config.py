@@ -25,7 +25,8 @@ class TextEncoderTraining:
     num_sentinels: int = 16  # tokens that mark removed spans
     corrupted: float = 0.15  # share of the tokens that are removed (Raffel et al. 2020, section 3.3.4)
     mean_span: float = 2.0  # mean length of a removed span
-    paraphrases: float = 0.5  # share of documents of two captions, of which the second is one removed span
+    two_toys: float = 0.5  # share of scenes that are drawn among those of two toys; of the others, half have two
+    paraphrases: float = 0.75  # share of documents of two captions, of which the second is one removed span
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
     num_held_out: int = 256  # documents of the validation
 
@@ -35,7 +36,7 @@ class TextEncoderTraining:
         for name, minimum in (("num_decoder_layers", 1), ("num_sentinels", 2), ("mean_span", 1), ("num_held_out", 1)):
             if not getattr(self, name) >= minimum:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {minimum}")
-        for name in ("corrupted", "paraphrases"):
+        for name in ("corrupted", "paraphrases", "two_toys"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be in [0, 1]")
         if not self.caption_styles:

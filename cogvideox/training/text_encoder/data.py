@@ -41,7 +41,8 @@ def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, f
     rng = numpy_generator("caption", settings.run.seed + first_seed, step)
     sources, targets = [], []
     for i in range(size):
-        scene = sample_scene(first_seed + step * size + i, "pair", split="training")
+        fixed = {"count": "two"} if rng.random() < settings.two_toys else {}
+        scene = sample_scene(first_seed + step * size + i, "pair", split="training", **fixed)
         is_image = rng.random() < 0.1
         pair = [_caption(scene, settings, rng, is_image) for _ in range(2)]
         first, second = (tokenizer.token_ids(caption) for caption in pair)
