@@ -6,7 +6,7 @@ first says, in another wording, and so the meaning of words and of their order.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, f
     rng = numpy_generator("caption", settings.run.seed + first_seed, step)
     sources, targets = [], []
     for i in range(size):
-        fixed = {"count": "two"} if rng.random() < settings.two_toys else {}
+        fixed: dict[str, Any] = {"count": "two"} if rng.random() < settings.two_toys else {}
         scene = sample_scene(first_seed + step * size + i, "pair", split="training", **fixed)
         is_image = rng.random() < 0.1
         pair = [_caption(scene, settings, rng, is_image) for _ in range(2)]
