@@ -117,11 +117,11 @@ def test_whole_clip_encoding_equals_one_piece(vae, num_frames, strips):
     whole = Posterior.from_moments(vae.encoder(video, ConvCache()))
     single = copy.deepcopy(vae).float()
     with torch.no_grad():
-        found = vae.encode(video, norm_statistics="clip", strips=strips, offload=strips > 1)
+        actual = vae.encode(video, norm_statistics="clip", strips=strips, offload=strips > 1)
         rounded = single.encode(video.float(), norm_statistics="clip", strips=strips)
         chunks = vae.encode(video).mean
-    torch.testing.assert_close(found.mean, whole.mean, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(found.logvar, whole.logvar, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(actual.mean, whole.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(actual.logvar, whole.logvar, rtol=1e-9, atol=1e-11)
     assert (rounded.mean - whole.mean).abs().max() <= 1e-5 * whole.mean.abs().max()
     assert (chunks - whole.mean).abs().max() > 1e-3  # so the choice matters
 

@@ -19,11 +19,11 @@ META = torch.device("meta")
 
 class NoFloat64(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        created = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(created):
             if isinstance(tensor, torch.Tensor) and tensor.device == META and tensor.dtype == torch.float64:
                 raise TypeError(f"{func} makes float64")
-        return made
+        return created
 
 
 def test_float32_convolutions_are_not_tf32():

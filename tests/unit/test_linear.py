@@ -49,8 +49,8 @@ def test_gradients_equal_pytorch(layers, shape, trained):
             tensor.requires_grad_(trained in ("all", name))
         layer(x).sin().sum().backward()
         gradients.append([tensor.grad for tensor in tensors.values()])
-    for found, expected in zip(*gradients):
-        torch.testing.assert_close(found, expected)
+    for actual, expected in zip(*gradients):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_strided_inputs_and_missing_bias():

@@ -22,7 +22,7 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def workdir(tmp_path, monkeypatch) -> Path:
     """An empty current folder."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -31,7 +31,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run(here, capsys) -> Callable[..., Ran]:
+def run(workdir, capsys) -> Callable[..., Ran]:
     def run(*arguments: object) -> Ran:
         capsys.readouterr()
         status = main([str(argument) for argument in arguments])

@@ -118,49 +118,49 @@ def assert_error(ran, folder: Path, word: str, before: set[Path]) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_invalid_values_are_rejected(run, model, here, name):
+def test_invalid_values_are_rejected(run, model, workdir, name):
     arguments, word = VALUES[name]
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
-    assert_error(ran, here, word, set())
+    assert_error(ran, workdir, word, set())
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_invalid_prompts_are_rejected(run, model, here, name):
+def test_invalid_prompts_are_rejected(run, model, workdir, name):
     prompt, word = PROMPTS[name]
-    assert_error(run("generate", prompt, "-o", "x.mp4", "--model", model), here, word, set())
+    assert_error(run("generate", prompt, "-o", "x.mp4", "--model", model), workdir, word, set())
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_broken_model_folders_are_rejected(run, model, here, tmp_path, name):
+def test_broken_model_folders_are_rejected(run, model, workdir, tmp_path, name):
     break_it, word = FOLDERS[name]
     broken = shutil.copytree(model, tmp_path / "broken")
     break_it(broken)
-    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), here, word, set())
+    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), workdir, word, set())
 
 
 @pytest.mark.parametrize("name", ["nothing", "THUDM/CogVideoX-2b", ".", "/", "~no-such-user/model"])
-def test_unknown_models_are_rejected(run, here, name):
-    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", name), here, name, set())
+def test_unknown_models_are_rejected(run, workdir, name):
+    assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", name), workdir, name, set())
 
 
-def test_unknown_commands_are_rejected(run, here):
-    assert_error(run("generat", PROMPT), here, "did you mean generate?", set())
+def test_unknown_commands_are_rejected(run, workdir):
+    assert_error(run("generat", PROMPT), workdir, "did you mean generate?", set())
 
 
-def test_unwritable_outputs_are_rejected(run, model, here):
-    (here / "folder.mp4").mkdir()
-    (here / "file").write_text("mine")
-    (here / "taken.json").write_text('{"mine": true}')
-    (here / "sheet-sheet.png").mkdir()
-    before = set(here.rglob("*"))
+def test_unwritable_outputs_are_rejected(run, model, workdir):
+    (workdir / "folder.mp4").mkdir()
+    (workdir / "file").write_text("mine")
+    (workdir / "taken.json").write_text('{"mine": true}')
+    (workdir / "sheet-sheet.png").mkdir()
+    before = set(workdir.rglob("*"))
     for arguments, word in (
         (["-o", "folder.mp4", "--num-videos", "0"], "1 or more"),
         (["-o", "file/x.mp4"], "is a file, not a folder"),
         (["-o", "taken.mp4"], "taken.json"),
         (["-o", "sheet.mp4", "--sheet"], "folder"),
     ):
-        assert_error(run("generate", PROMPT, "--model", model, *arguments), here, word, before)
-    assert (here / "taken.json").read_text() == '{"mine": true}'
+        assert_error(run("generate", PROMPT, "--model", model, *arguments), workdir, word, before)
+    assert (workdir / "taken.json").read_text() == '{"mine": true}'
 
 
 @pytest.mark.parametrize(
@@ -174,29 +174,29 @@ def test_unwritable_outputs_are_rejected(run, model, here):
     ],
     ids=["empty", "a list", "incomplete", "unknown key", "no text"],
 )
-def test_broken_sidecars_are_rejected(run, here, content, word):
-    (here / "x.json").write_text(content, encoding="utf-8", errors="surrogateescape")
-    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), here, word, {here / "x.json"})
+def test_broken_sidecars_are_rejected(run, workdir, content, word):
+    (workdir / "x.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), workdir, word, {workdir / "x.json"})
 
 
-def test_a_sidecar_of_a_missing_model_is_rejected(run, model, here, tmp_path):
+def test_a_sidecar_of_a_missing_model_is_rejected(run, model, workdir, tmp_path):
     moved = shutil.copytree(model, tmp_path / "moved")
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", moved).status == 0
     shutil.rmtree(moved)
-    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), here, str(moved), set(here.iterdir()))
+    assert_error(run("generate", "--from", "x.json", "-o", "y.mp4"), workdir, str(moved), set(workdir.iterdir()))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission_is_rejected(run, model, here):
-    here.chmod(0o500)
+def test_a_folder_without_write_permission_is_rejected(run, model, workdir):
+    workdir.chmod(0o500)
     try:
         ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
-        assert_error(ran, here, "permission", set())
+        assert_error(ran, workdir, "permission", set())
     finally:
-        here.chmod(0o700)
+        workdir.chmod(0o700)
 
 
-def test_a_failed_write_leaves_no_partial_files(model, here):
+def test_a_failed_write_leaves_no_partial_files(model, workdir):
     """A limit on file sizes simulates a disk that fills up after the checks: both make `write` fail."""
 
     def limit() -> None:
@@ -205,7 +205,7 @@ def test_a_failed_write_leaves_no_partial_files(model, here):
     command = [sys.executable, "-m", "cogvideox", "generate", PROMPT, "-o", "x.mp4", "--model", str(model)]
     root = str(Path(__file__).parents[3])
     env = {**os.environ, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=env, cwd=here)
+    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=env, cwd=workdir)
     assert ran.returncode == 2, ran
     assert ran.stderr.count("\n") == 1 and "x.mp4" in ran.stderr
-    assert list(here.iterdir()) == []
+    assert list(workdir.iterdir()) == []

@@ -15,7 +15,7 @@ class Evil:
         return os.mkdir, ("trap",)
 
 
-def test_converting_to_a_file_and_back_to_a_model(run, model, here):
+def test_converting_to_a_file_and_back_to_a_model(run, model, workdir):
     ran = run("convert", model, "one.safetensors", "--dtype", "bfloat16")
     assert ran.status == 0 and "transformer: " in ran.out and "one.safetensors: written in" in ran.out
     ran = run("convert", "one.safetensors", "part", "--dtype", "float32")
@@ -27,7 +27,7 @@ def test_converting_to_a_file_and_back_to_a_model(run, model, here):
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
 
 
-def test_inspect_identifies_a_model(run, model, here):
+def test_inspect_identifies_a_model(run, model, workdir):
     ran = run("inspect", model, "--values", "--config")
     assert ran.status == 0
     first, *rest = ran.out.splitlines()
@@ -37,7 +37,7 @@ def test_inspect_identifies_a_model(run, model, here):
     assert '      "num_layers": 2,' in rest
 
 
-def test_inspect_lists_problems(run, model, here):
+def test_inspect_lists_problems(run, model, workdir):
     run("convert", model, "part.safetensors", "--part", "transformer")
     state = load_state("part.safetensors")
     state["extra"] = torch.ones(1)
@@ -62,7 +62,7 @@ def test_inspect_lists_problems(run, model, here):
     assert "NaN or infinity (proj_out.bias)" in out and "(extra)" in out and out.endswith("2 problems found\n")
 
 
-def test_inspect_describes_a_lora(run, here):
+def test_inspect_describes_a_lora(run, workdir):
     name = "transformer.transformer_blocks.0.attn1.to_q"
     state = {f"{name}.lora_A.weight": torch.ones(4, 32), f"{name}.lora_B.weight": torch.ones(32, 4)}
     save_state(state, "lora.safetensors")
@@ -71,18 +71,18 @@ def test_inspect_describes_a_lora(run, here):
     assert out.splitlines()[1].split() == ["rank", "4"]
     assert read_lora("lora.safetensors").layers.keys() == {"transformer_blocks.0.attn1.to_q"}
     assert "a LoRA, which has no config" in run("inspect", "lora.safetensors", "--config").err
-    (here / "checkpoint").mkdir()  # as a trainer writes it
-    (here / "lora.safetensors").rename("checkpoint/pytorch_lora_weights.safetensors")
+    (workdir / "checkpoint").mkdir()  # as a trainer writes it
+    (workdir / "lora.safetensors").rename("checkpoint/pytorch_lora_weights.safetensors")
     torch.save({"step": 1}, "checkpoint/optimizer.bin")
     assert "rank          4" in run("inspect", "checkpoint").out
 
 
-def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
+def test_a_sat_lora_becomes_a_diffusers_lora(run, workdir):
     """Alpha is 1, and the frozen base weights in the same file are dropped."""
     layer = "model.diffusion_model.transformer.layers.1.attention.dense"
     factors = {f"{layer}.matrix_A.0": torch.rand(4, 32), f"{layer}.matrix_B.0": torch.rand(32, 4)}
-    (here / "trained/500").mkdir(parents=True)
-    (here / "trained/latest").write_text("500")
+    (workdir / "trained/500").mkdir(parents=True)
+    (workdir / "trained/latest").write_text("500")
     torch.save(
         {"module": factors | {"model.diffusion_model.time_embed.0.bias": torch.ones(3)}},
         "trained/500/mp_rank_00_model_states.pt",
@@ -104,10 +104,10 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
     save_state(state, "no-alpha.safetensors")
     ran = run("convert", "no-alpha.safetensors", "no-alpha.safetensors")
     assert ran.status == 0 and "use no-alpha.safetensors with a strength of alpha / rank" in ran.err
-    (here / "no-alpha.safetensors").unlink()
+    (workdir / "no-alpha.safetensors").unlink()
     ran = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
     assert ran.status == 2 and "has values too large for float16: transformer_blocks.1.attn1.to_out.0" in ran.err
-    assert sorted(path.name for path in here.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, here):
         (["inspect", "thesis"], "contains no model"),
     ],
 )
-def test_invalid_arguments_are_rejected(run, here, arguments, message):
-    (here / "thesis").mkdir()
-    (here / "thesis/one.txt").write_text("years of work")
+def test_invalid_arguments_are_rejected(run, workdir, arguments, message):
+    (workdir / "thesis").mkdir()
+    (workdir / "thesis/one.txt").write_text("years of work")
     torch.save({"module": Evil()}, "evil.pt")
     ran = run(*arguments)
     assert ran.status == 2 and ran.out == ""
     assert ran.err.startswith("cogvideox: ") and message in ran.err and ran.err.count("\n") == 1
-    assert sorted(path.name for path in here.iterdir()) == ["evil.pt", "thesis"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["evil.pt", "thesis"]

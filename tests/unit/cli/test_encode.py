@@ -15,14 +15,14 @@ from tests.unit.dataset import clips
 
 
 @pytest.fixture
-def data(here):
-    clips.video(here / "data/a.mp4", "a red ball", num_frames=18)
-    clips.video(here / "data/b.mp4", "a green cube", fps=16.0, num_frames=18, seed=1)
-    clips.image(here / "data/c.png", "one small thing")
-    return here / "data"
+def data(workdir):
+    clips.video(workdir / "data/a.mp4", "a red ball", num_frames=18)
+    clips.video(workdir / "data/b.mp4", "a green cube", fps=16.0, num_frames=18, seed=1)
+    clips.image(workdir / "data/c.png", "one small thing")
+    return workdir / "data"
 
 
-def test_a_folder_is_encoded_to_a_store(run, data, model, here):
+def test_a_folder_is_encoded_to_a_store(run, data, model, workdir):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--sheet", "see.png")
     assert ran.status == 0, ran.err
     for line in (
@@ -36,11 +36,11 @@ def test_a_folder_is_encoded_to_a_store(run, data, model, here):
         "store: 4 clips, 4 clips and 4 captions newly encoded",
     ):
         assert line in ran.out, line
-    assert len(LatentStore(here / "store")) == 4
-    listed = json.loads((here / "see.json").read_text())["clips"]
+    assert len(LatentStore(workdir / "store")) == 4
+    listed = json.loads((workdir / "see.json").read_text())["clips"]
     assert [clip["caption"] for clip in listed] == ["a red ball", "a red ball", "a green cube", "one small thing"]
-    again = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--windows", "first")
-    assert "store: 3 clips, 1 clips and 0 captions newly encoded" in again.out
+    repeated = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--windows", "first")
+    assert "store: 3 clips, 1 clips and 0 captions newly encoded" in repeated.out
 
 
 def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
@@ -54,18 +54,18 @@ def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
 
 def summary_counts(out: str) -> dict[str, int]:
     """The numbers of usable and rejected files that a summary prints."""
-    found = re.findall(r"(?m)^(\d+) (video|image)s?\b|and (\d+) (image)s? \(|^(\d+) (rejected)$", out)
-    return {name: int(number) for match in found for number, name in [tuple(filter(None, match))]}
+    actual = re.findall(r"(?m)^(\d+) (video|image)s?\b|and (\d+) (image)s? \(|^(\d+) (rejected)$", out)
+    return {name: int(number) for match in actual for number, name in [tuple(filter(None, match))]}
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_usable_and_rejected_files_add_up_to_all_files(run, model, here, seed):
+def test_usable_and_rejected_files_add_up_to_all_files(run, model, workdir, seed):
     """Whatever stage rejects a file: its name, its content, its caption, its length, or a duplicate."""
     rng = random.Random(seed)
     kinds = rng.choices(("good", "image", "long", "empty", "short", "copy", "latin", "fifo", "text"), k=6)
-    clips.video(here / "data/first.mp4", "a ball", num_frames=18)
+    clips.video(workdir / "data/first.mp4", "a ball", num_frames=18)
     for number, kind in enumerate(kinds):
-        path = here / f"data/{number}.mp4"
+        path = workdir / f"data/{number}.mp4"
         caption = {"long": "a ball " * 500, "empty": " "}.get(kind, "a ball")
         if kind == "image":
             clips.image(path.with_suffix(".png"), "a cube", seed=number)
@@ -78,22 +78,22 @@ def test_usable_and_rejected_files_add_up_to_all_files(run, model, here, seed):
             path.unlink()
             os.mkfifo(path) if kind == "fifo" else path.write_text("text")
     usable = 1 + sum(kind in ("good", "image") for kind in kinds)
-    ran = run("encode", here / "data", "--model", model, "--dry-run")
+    ran = run("encode", workdir / "data", "--model", model, "--dry-run")
     counts = summary_counts(ran.out)
     assert counts.get("video", 0) + counts.get("image", 0) == usable, (kinds, ran.out)
     assert counts.get("rejected", 0) == 7 - usable, (kinds, ran.out)
     rows = {f"{number}.mp4": "" for number in range(6)} | {"first.mp4": ""}
     lines = [json.dumps({"file_name": name, "caption": "a ball"}) for name in [*rows, "gone.mp4", "first.mp4", ""]]
-    (here / "data/metadata.jsonl").write_text("\n".join([*lines, "{"]))
-    counts = summary_counts(run("encode", here / "data", "--model", model, "--dry-run").out)
+    (workdir / "data/metadata.jsonl").write_text("\n".join([*lines, "{"]))
+    counts = summary_counts(run("encode", workdir / "data", "--model", model, "--dry-run").out)
     assert sum(counts.values()) == len(lines) + 1, counts
 
 
-def test_a_dry_run_writes_nothing(run, data, model, here):
+def test_a_dry_run_writes_nothing(run, data, model, workdir):
     clips.video(data / "d.mp4", "a ball", num_frames=2)
     ran = run("encode", data, "-o", "store", "--model", model, "--dry-run")
     assert ran.status == 0 and "estimated store size:" in ran.out and "it is too short" in ran.out
-    assert not (here / "store").exists()
+    assert not (workdir / "store").exists()
 
 
 def test_a_dry_run_lists_captions_that_are_too_long(run, data, model):
@@ -103,31 +103,31 @@ def test_a_dry_run_lists_captions_that_are_too_long(run, data, model):
     assert "the model sees 3 windows" in ran.out and "see.png shows four frames of 4 clips" in ran.out
 
 
-def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, here):
-    clips.video(here / "bad/d.mp4", "a ball " * 500)
-    ran = run("encode", here / "bad", "--model", model, "--sheet", "see.png")
+def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, workdir):
+    clips.video(workdir / "bad/d.mp4", "a ball " * 500)
+    ran = run("encode", workdir / "bad", "--model", model, "--sheet", "see.png")
     assert ran.status == 2 and "cannot make a preview sheet" in ran.err and "its caption cannot be used" in ran.out
 
 
-def test_the_last_job_writes_the_index(run, data, model, here):
+def test_the_last_job_writes_the_index(run, data, model, workdir):
     options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
     first = run("encode", data, *options, "--shard", "1/2")
     assert "this is shard 1/2; the index is written when all shards are done" in first.out
     assert "store: 4 clips" in run("encode", data, *options, "--shard", "0/2").out
-    assert len(LatentStore(here / "store")) == 4
+    assert len(LatentStore(workdir / "store")) == 4
 
 
-def test_first_frames_are_encoded_for_image_to_video_models(run, data, model, here):
+def test_first_frames_are_encoded_for_image_to_video_models(run, data, model, workdir):
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
     assert "4 clips and 4 captions newly encoded, with the first frames of 4, in" in ran.out
-    assert LatentStore(here / "store")[0].image_mean.shape[1] == 2
-    image_model = read_spec(tiny.write(here / "image-model", "5b-i2v"))
-    for options, wanted, spec in (
+    assert LatentStore(workdir / "store")[0].image_mean.shape[1] == 2
+    image_model = read_spec(tiny.write(workdir / "image-model", "5b-i2v"))
+    for options, requested, spec in (
         ([], 4, image_model),
         (["--first-frames", "0"], 0, image_model),
         ([], 0, read_spec(model)),
     ):
-        assert clip_format(parser().parse(["data", *options]), spec).first_frames == wanted
+        assert clip_format(parser().parse(["data", *options]), spec).first_frames == requested
 
 
 @pytest.mark.parametrize(

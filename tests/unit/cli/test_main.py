@@ -87,9 +87,9 @@ def test_only_generate_suggests_quotes(run, command):
         ("toybox", "--judge", ""),
     ],
 )
-def test_an_empty_path_is_not_the_current_folder(run, here, arguments):
+def test_an_empty_path_is_not_the_current_folder(run, workdir, arguments):
     ran = run(*arguments)
-    assert ran.status == 2 and "the path is empty" in ran.err and not list(here.iterdir())
+    assert ran.status == 2 and "the path is empty" in ran.err and not list(workdir.iterdir())
 
 
 def fail(error: Exception) -> None:

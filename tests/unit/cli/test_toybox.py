@@ -7,32 +7,32 @@ from cogvideox import Video
 SMALL = ("--num-frames", 9, "--height", 64, "--width", 64, "--fps", 8)
 
 
-def test_renders_videos_with_captions_and_a_sheet(run, here):
+def test_renders_videos_with_captions_and_a_sheet(run, workdir):
     ran = run("toybox", "--num-scenes", 3, "--seed", 5, "--grammar", "full", "--sheet", *SMALL)
     assert ran.status == 0
     for seed in (5, 6, 7):
-        video = Video.load(here / f"toybox-{seed}.mp4")
+        video = Video.load(workdir / f"toybox-{seed}.mp4")
         assert video.frames.shape == (9, 64, 64, 3) and video.fps == 8
-        assert (here / f"toybox-{seed}.txt").read_text().strip() in ran.out
-    assert (here / "toybox-sheet.png").is_file()
+        assert (workdir / f"toybox-{seed}.txt").read_text().strip() in ran.out
+    assert (workdir / "toybox-sheet.png").is_file()
 
 
-def test_a_single_frame_is_an_image(run, here):
+def test_a_single_frame_is_an_image(run, workdir):
     assert run("toybox", "color=red", "shape=ball", "--num-frames", 1, "-o", "a/red.png").status == 0
-    assert Video.load(here / "a/red.png").frames.shape == (1, 128, 128, 3)
-    caption = (here / "a/red.txt").read_text()
+    assert Video.load(workdir / "a/red.png").frames.shape == (1, 128, 128, 3)
+    caption = (workdir / "a/red.txt").read_text()
     assert "moves" not in caption and any(word in caption for word in ("ball", "sphere", "orb"))
 
 
-def test_printing_captions_writes_no_files(run, here):
+def test_printing_captions_writes_no_files(run, workdir):
     ran = run("toybox", "--caption", "motion=left", "--num-scenes", 2)
     assert [line.split()[:2] for line in ran.out.splitlines()] == [
         [seed, style] for seed in "01" for style in ("short", "plain", "dense")
     ]
-    assert "left" in ran.out and not list(here.iterdir())
+    assert "left" in ran.out and not list(workdir.iterdir())
 
 
-def test_a_video_is_judged_by_the_prompt_next_to_it(run, here):
+def test_a_video_is_judged_by_the_prompt_next_to_it(run, workdir):
     run("toybox", "color=red", "shape=cube", "motion=up", "-o", "cube.mp4", *SMALL)
     ran = run("toybox", "--judge", "cube.mp4")
     assert ran.status == 0 and ran.out.splitlines()[-1].endswith("facts right") and "wrong" not in ran.out
@@ -68,10 +68,10 @@ def test_a_video_is_judged_by_the_prompt_next_to_it(run, here):
         (["shape=ball", "motion=spin", "--grammar", "full"], "excludes it"),
     ],
 )
-def test_invalid_arguments_are_rejected(run, here, arguments, sentence):
+def test_invalid_arguments_are_rejected(run, workdir, arguments, sentence):
     ran = run("toybox", *arguments)
     assert ran.status == 2 and sentence in ran.err and ran.err.count("\n") == 1
-    assert not list(here.iterdir())
+    assert not list(workdir.iterdir())
 
 
 def test_a_prompt_without_facts_is_an_error(run):

@@ -73,9 +73,9 @@ def test_config_survives_diffusers_format(sampler):
     ],
 )
 def test_unsupported_values_are_rejected(change, words):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as raised:
         ScheduleConfig.from_diffusers({**OFFICIAL, **change})
-    assert all(word in str(caught.value) for word in words)
+    assert all(word in str(raised.value) for word in words)
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", None])

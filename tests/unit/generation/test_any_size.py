@@ -74,11 +74,11 @@ def test_invalid_sizes_are_rejected_with_the_nearest_valid_ones(pipes, size, nea
     """The message has each name with its nearest valid values."""
     learned = (size, nearest) in LEARNED
     image = {"image": np.zeros((8, 8, 3), np.uint8)} if learned else {}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as raised:
         pipes["5b-i2v" if learned else "5b"].generate(tiny.CAPTIONS[0], **sizes(*size), **image)
-    answer = str(caught.value).partition("nearest")[2].partition(", and window")[0]
+    answer = str(raised.value).partition("nearest")[2].partition(", and window")[0]
     assert re.findall(r"num_frames|height|width|\d+", answer) in (nearest.split(), nearest.split()[1:])
-    assert nearest.split()[0] in str(caught.value)
+    assert nearest.split()[0] in str(raised.value)
 
 
 def test_a_model_trained_on_many_sizes_follows_the_shape_of_the_image(pipes):

@@ -12,10 +12,10 @@ def test_latents_and_the_generator_state_are_restored(tmp_path):
     LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5}).put(0, latents, generator)
     following = torch.randn(3, generator=generator)
 
-    again = LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5})
+    repeated = LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5})
     other = torch.Generator()
-    assert again.get(1, other) is None
-    assert torch.equal(again.get(0, other), latents)
+    assert repeated.get(1, other) is None
+    assert torch.equal(repeated.get(0, other), latents)
     assert torch.equal(torch.randn(3, generator=other), following)
     assert LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 6}).get(0, other) is None
 

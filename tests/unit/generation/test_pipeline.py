@@ -127,9 +127,9 @@ def test_cancelling_keeps_the_finished_videos(pipes):
         if progress.video == 2:
             raise Cancelled
 
-    with pytest.raises(Cancelled) as caught:
+    with pytest.raises(Cancelled) as raised:
         pipes["2b"].generate(PROMPT, seed=5, num_videos=4, on_step=stop)
-    assert [video.metadata["seed"] for video in caught.value.videos] == [5, 6]
+    assert [video.metadata["seed"] for video in raised.value.videos] == [5, 6]
 
 
 def test_previews_show_the_current_estimate(pipes):

@@ -213,8 +213,8 @@ def test_checkpointed_latents_are_not_denoised_again(pipes, tmp_path, monkeypatc
         with pytest.raises(ZeroDivisionError):
             pipe.run(request, latents_file=file)
     stages = []
-    again = pipe.run(request, latents_file=file, on_step=lambda progress: stages.append(progress.stage))
-    assert np.array_equal(again.frames, expected) and set(stages) == {"decode"}
+    repeated = pipe.run(request, latents_file=file, on_step=lambda progress: stages.append(progress.stage))
+    assert np.array_equal(repeated.frames, expected) and set(stages) == {"decode"}
     other = pipe.run(complete_request(pipe.spec, PROMPT, seed=2), latents_file=file)
     assert np.array_equal(other.frames, pipe.run(complete_request(pipe.spec, PROMPT, seed=2)).frames)
 

@@ -56,15 +56,15 @@ def test_no_seam_where_a_clip_is_extended(toybox):
 @pytest.mark.parametrize("name", ["horse.mp4", "kitten.mp4", "gallery-1.mp4", "gallery-2.mp4"])
 def test_real_clips_as_input(pipes, name):
     given = Video.load(real(name), max_frames=9)
-    made = pipes["5b"].generate(tiny.CAPTIONS[0], video=real(name), strength=0.5, seed=0)
-    assert made.frames.shape == (9, 32, 48, 3)
+    created = pipes["5b"].generate(tiny.CAPTIONS[0], video=real(name), strength=0.5, seed=0)
+    assert created.frames.shape == (9, 32, 48, 3)
     assert not np.array_equal(
-        pipes["5b"].generate(tiny.CAPTIONS[0], video=given.frames[::-1], strength=0.5, seed=0).frames, made.frames
+        pipes["5b"].generate(tiny.CAPTIONS[0], video=given.frames[::-1], strength=0.5, seed=0).frames, created.frames
     )
 
 
 @pytest.mark.parametrize("name", ["beach.png", "street.png"])
 @pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
 def test_real_photographs_as_input(pipes, variant, name):
-    made = pipes[variant].generate(tiny.CAPTIONS[0], image=real(name), num_frames=5, seed=0)
-    assert made.frames.shape == (5, 32, 48, 3)
+    created = pipes[variant].generate(tiny.CAPTIONS[0], image=real(name), num_frames=5, seed=0)
+    assert created.frames.shape == (5, 32, 48, 3)

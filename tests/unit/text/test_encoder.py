@@ -102,9 +102,9 @@ def test_key_map_inverts():
     state = initialized().state_dict()
     theirs = to_external(state, text_key_map.KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    again = to_internal(theirs, text_key_map.KEYMAP)
-    assert again.keys() == state.keys()
-    assert all(torch.equal(again[name], state[name]) for name in state)
+    repeated = to_internal(theirs, text_key_map.KEYMAP)
+    assert repeated.keys() == state.keys()
+    assert all(torch.equal(repeated[name], state[name]) for name in state)
 
 
 def test_token_embedding_may_have_either_name_or_both():

@@ -122,8 +122,8 @@ def test_letters_of_other_alphabets_in_captions_are_added():
 
 
 def test_vocabulary_is_deterministic(toy):
-    again = train_toy_tokenizer(iter(CAPTIONS))
-    assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
+    repeated = train_toy_tokenizer(iter(CAPTIONS))
+    assert (repeated.pieces, repeated.charsmap) == (toy.pieces, toy.charsmap)
 
 
 def test_decode_gives_normalized_text(toy):
@@ -137,8 +137,8 @@ def test_both_files_survive_a_round_trip(toy, tmp_path):
     toy.save(tmp_path)
     pieces, charsmap = sentencepiece_model.read(tmp_path / "spiece.model")
     assert (pieces, charsmap) == (toy.pieces, toy.charsmap)
-    again = Tokenizer.from_folder(tmp_path)
-    assert (again.pieces, again.charsmap) == (toy.pieces, toy.charsmap)
+    repeated = Tokenizer.from_folder(tmp_path)
+    assert (repeated.pieces, repeated.charsmap) == (toy.pieces, toy.charsmap)
 
 
 def test_reading_imports_neither_sentencepiece_nor_transformers(toy, tmp_path):

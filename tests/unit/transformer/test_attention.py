@@ -33,9 +33,9 @@ def loss_and_gradients(model: Transformer) -> list[torch.Tensor]:
 def test_varlen_equals_attention_clip_by_clip():
     expected = loss_and_gradients(make())
     with varlen_on_cpu():
-        found = loss_and_gradients(make())
+        actual = loss_and_gradients(make())
     largest = max(grad.abs().max() for grad in expected[1:])
-    for one, other in zip(found, expected):
+    for one, other in zip(actual, expected):
         assert (one - other).abs().max() < 0.02 * max(other.abs().max(), 0.1 * largest)
 
 

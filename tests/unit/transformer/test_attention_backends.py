@@ -40,8 +40,8 @@ def test_warm_up_is_not_measured(monkeypatch):
         cold = 50.0 if time.perf_counter() - began < 0.01 else 0.0
         return milliseconds + cold + 1e-6 * next(count)
 
-    found = median_times({"fast": lambda: call(1.0), "slow": lambda: call(1.2)})
-    assert found["fast"] < found["slow"] < 50
+    actual = median_times({"fast": lambda: call(1.0), "slow": lambda: call(1.2)})
+    assert actual["fast"] < actual["slow"] < 50
     assert median_times({}) == {}
 
 

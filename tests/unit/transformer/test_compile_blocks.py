@@ -92,8 +92,8 @@ def block_by_block() -> None:
     def same() -> None:
         for step in range(3):
             given = {"positions": positions, "modulation": tables[step]}
-            found, expected = (each(latents, text, None, **given) for each in (model, plain))
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            actual, expected = (each(latents, text, None, **given) for each in (model, plain))
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
     same()
     assert counters["stats"]["unique_graphs"] == 1
@@ -130,8 +130,8 @@ def packed_rows() -> None:
                     )
                 results.append([loss.detach(), *torch.autograd.grad(loss, list(each.parameters()))])
                 assert len(calls) == len(model.blocks)
-        for found, expected in zip(*results):
-            assert (found - expected).norm() <= 0.02 * expected.norm() + 1e-5
+        for actual, expected in zip(*results):
+            assert (actual - expected).norm() <= 0.02 * expected.norm() + 1e-5
     assert counters["stats"]["unique_graphs"] == 2, counters
 
 

@@ -43,15 +43,15 @@ def test_wide_activations_are_rounded_in_chunks(monkeypatch):
 
     class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            made = func(*args, **(kwargs or {}))
-            sizes.extend(x.numel() for x in tree_leaves(made) if x.dtype == torch.float32)
-            return made
+            created = func(*args, **(kwargs or {}))
+            sizes.extend(x.numel() for x in tree_leaves(created) if x.dtype == torch.float32)
+            return created
 
     monkeypatch.setattr(float8, "_CHUNK", 7 * 64)
     with Sizes():
-        found = round_rows(x)
+        actual = round_rows(x)
     assert max(sizes) == 7 * 64
-    assert all(torch.equal(one.float(), other.float()) for one, other in zip(found, expected))
+    assert all(torch.equal(one.float(), other.float()) for one, other in zip(actual, expected))
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -59,16 +59,16 @@ def test_error_of_a_layer_is_a_few_percent(gelu):
     torch.manual_seed(0)
     layer, x = Linear(64, 48), torch.randn(2, 3, 64)
     with torch.no_grad():
-        expected, found = layer(x, gelu=gelu), Float8Linear(layer)(x, gelu=gelu)
-    assert found.shape == expected.shape
-    assert 1e-3 < (found - expected).norm() / expected.norm() < 0.06
+        expected, actual = layer(x, gelu=gelu), Float8Linear(layer)(x, gelu=gelu)
+    assert actual.shape == expected.shape
+    assert 1e-3 < (actual - expected).norm() / expected.norm() < 0.06
 
 
 def test_model_has_float8_weights_in_its_blocks_only(model):
     before = predict(model)
     to_float8(model)
-    found = predict(model)
-    assert 0 < (found - before).norm() / before.norm() < 0.1
+    actual = predict(model)
+    assert 0 < (actual - before).norm() / before.norm() < 0.1
     for block in model.blocks:
         assert all(block.get_submodule(name).weight.dtype == torch.float8_e4m3fn for name in LAYERS)
         assert block.modulation.weight.dtype == model.final.linear.weight.dtype == torch.float32

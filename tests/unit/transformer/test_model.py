@@ -64,8 +64,8 @@ def test_initialization_sets_every_weight_and_predicts_zero(preset):
         torch.nn.init.constant_(parameter, float("nan"))
     init_weights(model, torch.Generator().manual_seed(0))
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    again = initialized(preset).state_dict()
-    assert all(torch.equal(again[name], parameter) for name, parameter in model.state_dict().items())
+    repeated = initialized(preset).state_dict()
+    assert all(torch.equal(repeated[name], parameter) for name, parameter in model.state_dict().items())
 
     positional, named = inputs(model)
     prediction = model(*positional, **named)

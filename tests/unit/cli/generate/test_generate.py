@@ -18,76 +18,76 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_generate_writes_a_video_and_its_sidecar(run, model, here):
+def test_generate_writes_a_video_and_its_sidecar(run, model, workdir):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
     assert ran.status == 0, ran.err
-    assert names(here) == ["x.json", "x.mp4"]
-    video = Video.load(here / "x.mp4")
+    assert names(workdir) == ["x.json", "x.mp4"]
+    video = Video.load(workdir / "x.mp4")
     assert video.frames.shape == (9, 32, 48, 3) and video.fps == 8
-    sidecar = json.loads((here / "x.json").read_text())
+    sidecar = json.loads((workdir / "x.json").read_text())
     assert (sidecar["prompt"], sidecar["seed"], sidecar["model"]) == (PROMPT, 3, str(model))
     # One line with the path, the duration and the size.
     assert ran.out.count("\n") == 1 and ran.out.startswith("x.mp4") and " kB" in ran.out and " s" in ran.out
 
 
-def test_from_reproduces_the_video(run, model, here):
+def test_from_reproduces_the_video(run, model, workdir):
     run("generate", PROMPT, "-o", "x.png", "--model", model, "--sampler", "dpm++", "--num-inference-steps", 3)
     assert run("generate", "--from", "x.json", "-o", "again.png").status == 0
-    assert (here / "again.png").read_bytes() == (here / "x.png").read_bytes()
-    assert json.loads((here / "again.json").read_text()) == json.loads((here / "x.json").read_text())
+    assert (workdir / "again.png").read_bytes() == (workdir / "x.png").read_bytes()
+    assert json.loads((workdir / "again.json").read_text()) == json.loads((workdir / "x.json").read_text())
     assert run("generate", "--from", "x.json", "-o", "other.png", "--seed", 1, "--no-dynamic-guidance").status == 0
-    assert (here / "other.png").read_bytes() != (here / "x.png").read_bytes()
+    assert (workdir / "other.png").read_bytes() != (workdir / "x.png").read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["mp4", "gif", "png"])
-def test_each_format_is_written(run, model, here, ending):
+def test_each_format_is_written(run, model, workdir, ending):
     assert run("generate", PROMPT, "-o", f"a/b/x.{ending}", "--model", model, "--num-frames", 5).status == 0
-    assert names(here / "a/b") == sorted(["x.json", f"x.{ending}"])
+    assert names(workdir / "a/b") == sorted(["x.json", f"x.{ending}"])
 
 
-def test_several_videos_with_sheets(run, model, here):
+def test_several_videos_with_sheets(run, model, workdir):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-videos", 2, "--seed", 4, "--sheet")
     assert ran.status == 0 and ran.out.count("\n") == 2
-    assert names(here) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
-    assert [json.loads((here / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
+    assert names(workdir) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
+    assert [json.loads((workdir / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
     assert run("generate", "--from", "x-2.json", "-o", "again.png").status == 0
-    assert (here / "again.png").read_bytes() == (here / "x-2-sheet.png").read_bytes()
+    assert (workdir / "again.png").read_bytes() == (workdir / "x-2-sheet.png").read_bytes()
 
 
-def test_the_default_name_comes_from_the_prompt(run, model, here):
+def test_the_default_name_comes_from_the_prompt(run, model, workdir):
     assert run("generate", "A red, RED ball!", "--model", model, "--seed", 9).status == 0
-    assert names(here) == ["a-red-red-ball-9.json", "a-red-red-ball-9.mp4"]
-    (here / "videos").mkdir()
+    assert names(workdir) == ["a-red-red-ball-9.json", "a-red-red-ball-9.mp4"]
+    (workdir / "videos").mkdir()
     assert run("generate", "ball", "-o", "videos", "--model", model, "--seed", 9).status == 0
-    assert names(here / "videos") == ["ball-9.json", "ball-9.mp4"]
+    assert names(workdir / "videos") == ["ball-9.json", "ball-9.mp4"]
 
 
-def test_the_default_prompt_is_the_models_example(run, model, here):
+def test_the_default_prompt_is_the_models_example(run, model, workdir):
     assert run("generate", "-o", "x.mp4", "--model", model).status == 0
-    assert json.loads((here / "x.json").read_text())["prompt"] == PROMPT
+    assert json.loads((workdir / "x.json").read_text())["prompt"] == PROMPT
 
 
-def test_fps_is_written_to_the_video(run, model, here):
+def test_fps_is_written_to_the_video(run, model, workdir):
     assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 12).status == 0
-    assert Video.load(here / "x.mp4").fps == 12
+    assert Video.load(workdir / "x.mp4").fps == 12
 
 
-def test_a_size_outside_of_training_is_noted(run, model, here):
+def test_a_size_outside_of_training_is_noted(run, model, workdir):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
     assert ran.status == 0 and "note: num_frames=21 is outside the range that this model was trained on" in ran.err
 
 
-def test_a_sidecar_repeated_without_guidance(run, model, here):
+def test_a_sidecar_repeated_without_guidance(run, model, workdir):
     """Guidance options of the sidecar no longer count; giving one now is an error."""
     guidance = ("--dynamic-guidance", "--negative-prompt", "one small thing")
     run("generate", PROMPT, "-o", "x.mp4", "--model", model, *guidance)
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--guidance-scale", 1).status == 0
-    sidecar = json.loads((here / "y.json").read_text())
+    sidecar = json.loads((workdir / "y.json").read_text())
     assert (sidecar["negative_prompt"], sidecar["dynamic_guidance"], sidecar["prompt"]) == ("", False, PROMPT)
     assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, guidance[0]).status == 2
 
 
-def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, here):
+def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, workdir):
     ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
     assert (
         ran.status == 0
@@ -95,13 +95,13 @@ def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, here
     )
 
 
-def test_an_existing_video_is_replaced(run, model, here):
+def test_an_existing_video_is_replaced(run, model, workdir):
     for seed in (1, 2):
         assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", seed).status == 0
-    assert json.loads((here / "x.json").read_text())["seed"] == 2
+    assert json.loads((workdir / "x.json").read_text())["seed"] == 2
 
 
-def test_ctrl_c_leaves_no_files(run, model, here, monkeypatch):
+def test_ctrl_c_leaves_no_files(run, model, workdir, monkeypatch):
     forward, steps = Transformer.forward, []
 
     def interrupted(*given, **named):
@@ -119,11 +119,11 @@ def test_ctrl_c_leaves_no_files(run, model, here, monkeypatch):
         signal.signal(signal.SIGINT, before)
     assert len(steps) == 2
     assert ran.status == 130 and "interrupted" in ran.err
-    assert names(here) == []
+    assert names(workdir) == []
 
 
-def test_too_little_disk_space_is_an_error_before_the_work_starts(here):
-    check_writable(here / "a/b/x.mp4", 1000)
+def test_too_little_disk_space_is_an_error_before_the_work_starts(workdir):
+    check_writable(workdir / "a/b/x.mp4", 1000)
     with pytest.raises(UserError, match=r"the disk has [\d.]+ [kMGT]?B left"):
-        check_writable(here / "x.mp4", 10**18)
-    assert names(here) == []
+        check_writable(workdir / "x.mp4", 10**18)
+    assert names(workdir) == []

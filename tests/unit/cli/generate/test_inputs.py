@@ -18,28 +18,28 @@ def image_model(tmp_path_factory):
 
 
 @pytest.fixture
-def inputs(here):
+def inputs(workdir):
     """A 40x60 image, and a 17-frame video in which it moves sideways."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(here / "in.png")
-    Video(np.stack([np.roll(pixels, shift, axis=1) for shift in range(17)]), 8.0).save(here / "in.mp4")
+    Image.fromarray(pixels).save(workdir / "in.png")
+    Video(np.stack([np.roll(pixels, shift, axis=1) for shift in range(17)]), 8.0).save(workdir / "in.mp4")
 
 
 def names(folder, ending):
     return sorted(path.name for path in folder.glob(f"*{ending}"))
 
 
-def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, here, inputs):
+def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, workdir, inputs):
     ran = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
     assert ran.status == 0, ran.err
-    sidecar = json.loads((here / "x.json").read_text())
-    assert sidecar["image"]["path"] == str(here / "in.png") and sidecar["fit"] == "contain"
+    sidecar = json.loads((workdir / "x.json").read_text())
+    assert sidecar["image"]["path"] == str(workdir / "in.png") and sidecar["fit"] == "contain"
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
-    assert (here / "y.png").read_bytes() == (here / "x.png").read_bytes()
+    assert (workdir / "y.png").read_bytes() == (workdir / "x.png").read_bytes()
     # The image has changed; the new one must be given explicitly.
-    Image.new("RGB", (60, 40)).save(here / "in.png")
+    Image.new("RGB", (60, 40)).save(workdir / "in.png")
     refused = run("generate", "--from", "x.json", "-o", "z.png")
-    assert refused.status == 2 and "has changed since" in refused.err and not (here / "z.png").exists()
+    assert refused.status == 2 and "has changed since" in refused.err and not (workdir / "z.png").exists()
     assert run("generate", "--from", "x.json", "-o", "z.png", "--image", "in.png").status == 0
 
 
@@ -54,23 +54,23 @@ def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, here, inp
     ],
     ids=str,
 )
-def test_videos_from_a_video(run, model, here, inputs, options, num_frames):
+def test_videos_from_a_video(run, model, workdir, inputs, options, num_frames):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--sheet", "--model", model, "--video", "in.mp4", *options)
     assert ran.status == 0, ran.err
-    assert Video.load(here / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
+    assert Video.load(workdir / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
     # Compare the sheets, not the videos: x264 is not deterministic.
-    assert (here / "y.png").read_bytes() == (here / "x-sheet.png").read_bytes()
+    assert (workdir / "y.png").read_bytes() == (workdir / "x-sheet.png").read_bytes()
 
 
-def test_options_override_conflicting_ones_of_the_sidecar(run, model, here, inputs):
+def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, inputs):
     given = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
     assert run("generate", PROMPT, *given, "--strength", "0.5", "--smooth-guidance").status == 0
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--extend", "--dynamic-guidance").status == 0
-    sidecar = json.loads((here / "y.json").read_text())
+    sidecar = json.loads((workdir / "y.json").read_text())
     assert sidecar["extend"] and sidecar["dynamic_guidance"] and not {"strength", "smooth_guidance"} & sidecar.keys()
     assert run("generate", "--from", "y.json", "-o", "z.mp4", "--window", "17", "--num-frames", 37).status == 0
-    assert json.loads((here / "z.json").read_text())["overlap"] == 12
+    assert json.loads((workdir / "z.json").read_text())["overlap"] == 12
 
 
 @pytest.mark.parametrize(
@@ -92,34 +92,34 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, here, inpu
     ],
     ids=str,
 )
-def test_illegal_inputs_are_errors(run, model, here, inputs, options, words):
-    (here / "noise.mp4").write_bytes(bytes(range(256)) * 8)
+def test_illegal_inputs_are_errors(run, model, workdir, inputs, options, words):
+    (workdir / "noise.mp4").write_bytes(bytes(range(256)) * 8)
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *options)
     assert ran.status == 2 and ran.err.count("\n") == 1 and words in ran.err, ran
-    assert not (here / "x.mp4").exists()
+    assert not (workdir / "x.mp4").exists()
 
 
-def test_an_image_to_video_model_needs_an_image(run, image_model, here, inputs):
+def test_an_image_to_video_model_needs_an_image(run, image_model, workdir, inputs):
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
     assert ran.status == 2 and "needs an image: set image" in ran.err
-    (here / "broken.png").write_bytes((here / "in.png").read_bytes()[:100])
+    (workdir / "broken.png").write_bytes((workdir / "in.png").read_bytes()[:100])
     ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
     assert ran.status == 2 and "broken.png" in ran.err and ran.err.count("\n") == 1
 
 
-def test_a_prompt_file_continues_where_it_stopped(run, model, here):
-    (here / "p.txt").write_text("a red ball\n\na green cube stands still\na red ball\n", encoding="utf-8")
+def test_a_prompt_file_continues_where_it_stopped(run, model, workdir):
+    (workdir / "p.txt").write_text("a red ball\n\na green cube stands still\na red ball\n", encoding="utf-8")
     options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "out", "--num-videos", 2)
     ran = run(*options)
     assert ran.status == 0 and ran.out.count("\n") == 6, ran
-    made = names(here / "out", ".mp4")
-    assert made == sorted(f"{words}-{seed}{n}.mp4" for words, n in BALL_CUBE_BALL for seed in (0, 1))
-    times = {name: (here / "out" / name).stat().st_mtime_ns for name in made}
-    (here / "out" / made[0]).unlink()
+    created = names(workdir / "out", ".mp4")
+    assert created == sorted(f"{words}-{seed}{n}.mp4" for words, n in BALL_CUBE_BALL for seed in (0, 1))
+    times = {name: (workdir / "out" / name).stat().st_mtime_ns for name in created}
+    (workdir / "out" / created[0]).unlink()
     ran = run(*options)
     assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos exist already" in ran.err
-    assert names(here / "out", ".mp4") == made
-    assert all((here / "out" / name).stat().st_mtime_ns == times[name] for name in made[1:])
+    assert names(workdir / "out", ".mp4") == created
+    assert all((workdir / "out" / name).stat().st_mtime_ns == times[name] for name in created[1:])
     # All videos exist; with different options, they are generated again.
     assert run(*options).out == ""
     assert run(*options, "--guidance-scale", 2).out.count("\n") == 6
@@ -128,20 +128,20 @@ def test_a_prompt_file_continues_where_it_stopped(run, model, here):
 BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red-ball", "-2"))
 
 
-def test_no_two_prompts_share_a_file(run, model, here):
+def test_no_two_prompts_share_a_file(run, model, workdir):
     """The second "a ball" of seed 0 gets a number, and could be confused with "a ball 0" of seed 2."""
-    (here / "p.txt").write_text("a ball\na ball\na ball 0\n")
+    (workdir / "p.txt").write_text("a ball\na ball\na ball 0\n")
     ran = run("generate", "--prompts", "p.txt", "--model", model, "--num-videos", 3, "--num-frames", 1)
     assert ran.status == 0 and ran.out.count("\n") == 9, ran
-    prompts = [json.loads((here / name).read_text())["prompt"] for name in names(here, ".json")]
+    prompts = [json.loads((workdir / name).read_text())["prompt"] for name in names(workdir, ".json")]
     assert sorted(prompts) == ["a ball"] * 6 + ["a ball 0"] * 3
 
 
-def test_a_prompt_file_with_images(run, image_model, here, inputs):
-    (here / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
+def test_a_prompt_file_with_images(run, image_model, workdir, inputs):
+    (workdir / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model)
     assert ran.status == 0, ran
-    assert names(here, ".mp4") == ["a-ball-0.mp4", "a-cube-0.mp4", "in.mp4"]
+    assert names(workdir, ".mp4") == ["a-ball-0.mp4", "a-cube-0.mp4", "in.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -154,21 +154,21 @@ def test_a_prompt_file_with_images(run, image_model, here, inputs):
     ],
     ids=str,
 )
-def test_broken_prompt_files_are_errors(run, image_model, here, inputs, content, words):
-    (here / "p.txt").write_bytes(content)
+def test_broken_prompt_files_are_errors(run, image_model, workdir, inputs, content, words):
+    (workdir / "p.txt").write_bytes(content)
     ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
     assert ran.status == 2 and words in ran.err and ran.err.count("\n") == 1, ran
-    assert not (here / "out").exists()
-    (here / "p.txt").write_text("a ball")
+    assert not (workdir / "out").exists()
+    (workdir / "p.txt").write_text("a ball")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
     assert ran.status == 2 and "give a folder" in ran.err
 
 
-def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, here):
+def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, workdir):
     assert run("generate", PROMPT, "--model", model, "--seed", 7, "--num-frames", 5, "-o", "x.mp4").status == 0
-    (here / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows editors save it
+    (workdir / "p.txt").write_text("a blue cube\n", encoding="utf-8-sig")  # as Windows editors save it
     assert run("generate", "--from", "x.json", "--prompts", "p.txt", "-o", "out").status == 0
-    sidecar = json.loads((here / "out/a-blue-cube-7.json").read_text())
+    sidecar = json.loads((workdir / "out/a-blue-cube-7.json").read_text())
     assert (sidecar["prompt"], sidecar["num_frames"]) == ("a blue cube", 5)
 
 
@@ -180,10 +180,10 @@ def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, here):
         (("--video", "in-sheet.png", "--extend"), ("-o", "in.gif", "--sheet")),
     ],
 )
-def test_inputs_are_not_overwritten(run, model, here, inputs, given, output):
-    (here / "in-2.mp4").write_bytes((here / "in.mp4").read_bytes())
-    (here / "in-sheet.png").write_bytes((here / "in.png").read_bytes())
-    before = {path: path.read_bytes() for path in here.iterdir()}
+def test_inputs_are_not_overwritten(run, model, workdir, inputs, given, output):
+    (workdir / "in-2.mp4").write_bytes((workdir / "in.mp4").read_bytes())
+    (workdir / "in-sheet.png").write_bytes((workdir / "in.png").read_bytes())
+    before = {path: path.read_bytes() for path in workdir.iterdir()}
     ran = run("generate", PROMPT, "--model", model, *given, *output)
     assert ran.status == 2 and "it is an input of this command" in ran.err and ran.err.count("\n") == 1, ran
-    assert {path: path.read_bytes() for path in here.iterdir()} == before
+    assert {path: path.read_bytes() for path in workdir.iterdir()} == before

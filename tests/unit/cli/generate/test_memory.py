@@ -15,38 +15,38 @@ from cogvideox.video import io
 PROMPT = "a red ball"
 
 
-def test_plan_prints_the_memory_plan_and_generates_nothing(run, model, here):
+def test_plan_prints_the_memory_plan_and_generates_nothing(run, model, workdir):
     ran = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
-    assert ran.status == 0 and list(here.iterdir()) == []
+    assert ran.status == 0 and list(workdir.iterdir()) == []
     assert "everything in memory, float32" in ran.out and "estimate" in ran.out
     assert [line.split()[0] for line in ran.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
 
 
-def test_plan_with_a_prompt_file_creates_no_folder(run, model, here):
-    (here / "p.txt").write_text("a red ball\na blue cube\n")
+def test_plan_with_a_prompt_file_creates_no_folder(run, model, workdir):
+    (workdir / "p.txt").write_text("a red ball\na blue cube\n")
     ran = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
     assert ran.status == 0 and "everything in memory" in ran.out
-    assert [path.name for path in here.iterdir()] == ["p.txt"]
+    assert [path.name for path in workdir.iterdir()] == ["p.txt"]
 
 
-def test_the_same_video_with_less_memory(run, model, here):
+def test_the_same_video_with_less_memory(run, model, workdir):
     for name, memory in (("a", "speed"), ("b", "low"), ("c", "2GB")):
         ran = run("generate", PROMPT, "--model", model, "--seed", 3, "-o", f"{name}.png", "--memory", memory)
         assert ran.status == 0
         assert ("plan: " in ran.err) == (memory == "low")
-    frames = [io.read(here / f"{name}.png")[0].astype(int) for name in "abc"]
+    frames = [io.read(workdir / f"{name}.png")[0].astype(int) for name in "abc"]
     assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
 
 
-def test_8_bit_weights_are_printed_and_repeated(run, model, here):
+def test_8_bit_weights_are_printed_and_repeated(run, model, workdir):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
     assert ran.status == 0 and "not exact" in ran.err
-    assert json.loads((here / "x.json").read_text())["weights"] == "int8"
+    assert json.loads((workdir / "x.json").read_text())["weights"] == "int8"
     assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
 
 
-def test_videos_by_other_weights_do_not_count_as_existing(run, model, here):
-    (here / "p.txt").write_text("a red ball\n")
+def test_videos_by_other_weights_do_not_count_as_existing(run, model, workdir):
+    (workdir / "p.txt").write_text("a red ball\n")
     command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
     assert run(*command).status == 0
     assert "exist already" not in run(*command, "--weights", "int8").err
@@ -54,44 +54,44 @@ def test_videos_by_other_weights_do_not_count_as_existing(run, model, here):
 
 
 @pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
-def test_impossible_memory_options_are_errors(run, model, here, options):
+def test_impossible_memory_options_are_errors(run, model, workdir, options):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
-    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(workdir.iterdir()) == []
 
 
 @pytest.mark.parametrize("plan", [[], ["--plan"]])
-def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, here, plan):
+def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, workdir, plan):
     ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
-    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(here.iterdir()) == []
+    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(workdir.iterdir()) == []
     assert "float8 needs a GPU" in ran.err
 
 
-def test_float8_is_repeated_unless_turned_off(run, model, here):
+def test_float8_is_repeated_unless_turned_off(run, model, workdir):
     video = CogVideoX.from_pretrained(model, "cpu")
     to_float8(video.model.transformer)
-    video.generate(PROMPT, seed=1).save(here / "x.mp4")
+    video.generate(PROMPT, seed=1).save(workdir / "x.mp4")
     assert "leave it out (--no-float8)" in run("generate", "--from", "x.json", "-o", "y.mp4").err
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--no-float8").status == 0
-    assert "float8" not in json.loads((here / "y.json").read_text())
-    (here / "prompts.txt").write_text(PROMPT)
+    assert "float8" not in json.loads((workdir / "y.json").read_text())
+    (workdir / "prompts.txt").write_text(PROMPT)
     shared = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
     assert run(*shared).status == 0 and "1 of 1 videos exist already" in run(*shared).err
     assert "float8 needs a GPU" in run(*shared, "--float8").err
 
 
-def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, model, here, monkeypatch):
+def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, model, workdir, monkeypatch):
     command = ("generate", PROMPT, "--model", model, "--seed", 5, "-o", "x.mp4")
     with monkeypatch.context() as broken:
         broken.setattr(CausalVAE, "decode_stream", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(*command)
-    assert [path.name for path in here.iterdir()] == ["x.latents.safetensors"]
+    assert [path.name for path in workdir.iterdir()] == ["x.latents.safetensors"]
     monkeypatch.setattr("cogvideox.generation.runner.denoise", lambda *args, **kwargs: 1 / 0)
     assert run(*command).status == 0
-    assert sorted(path.name for path in here.iterdir()) == ["x.json", "x.mp4"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["x.json", "x.mp4"]
 
 
-def test_with_several_videos_the_next_run_continues_with_the_seed_of_the_note(run, model, here, monkeypatch, capsys):
+def test_with_several_videos_the_next_run_continues_with_the_seed_of_the_note(run, model, workdir, monkeypatch, capsys):
     command = ("generate", PROMPT, "--model", model, "--num-videos", 2, "-o", "x.mp4")
     decode, decoded = CausalVAE.decode_stream, []
 
@@ -106,8 +106,8 @@ def test_with_several_videos_the_next_run_continues_with_the_seed_of_the_note(ru
     seed = re.search(r"x-2.latents.safetensors; the same command with --seed (\d+) continues", capsys.readouterr().err)[
         1
     ]
-    (here / "x-1.mp4").rename(here / "first.mp4")
+    (workdir / "x-1.mp4").rename(workdir / "first.mp4")
     denoise, denoised = runner.denoise, []
     monkeypatch.setattr(runner, "denoise", lambda *args, **kwargs: denoised.append(1) or denoise(*args, **kwargs))
     assert run(*command, "--seed", seed).status == 0
-    assert len(denoised) == 1 and (here / "x-1.mp4").read_bytes() == (here / "first.mp4").read_bytes()
+    assert len(denoised) == 1 and (workdir / "x-1.mp4").read_bytes() == (workdir / "first.mp4").read_bytes()

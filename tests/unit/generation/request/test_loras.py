@@ -48,8 +48,8 @@ def test_loras_add_up_and_unloading_restores_the_video(pipe: CogVideoX, tmp_path
     merged = generate()
     assert np.allclose(merged.frames, unmerged.frames, atol=1e-4) and merged.metadata["loras"][0]["merged"]
     pipe.unload_lora()
-    again = generate()
-    assert np.array_equal(again.frames, plain.frames) and again.metadata == plain.metadata
+    repeated = generate()
+    assert np.array_equal(repeated.frames, plain.frames) and repeated.metadata == plain.metadata
 
 
 def test_a_file_without_alpha_is_a_warning(pipe: CogVideoX):
@@ -73,8 +73,8 @@ def test_parse_the_lora_argument(tmp_path: Path):
         (str(odd), odd, 1.0),
         (f"{tmp_path}:2", file, 2.0),
     ):
-        found = parse_lora_argument(text)
-        assert (found.source.path, found.strength) == (str(path), strength)
+        actual = parse_lora_argument(text)
+        assert (actual.source.path, actual.strength) == (str(path), strength)
     with pytest.raises(UserError, match="file not found"):
         parse_lora_argument(f"{tmp_path}/none.safetensors:0.5")
     with pytest.raises(UserError, match=r"y:z: file not found"):

@@ -89,9 +89,9 @@ CASES = [
 
 @pytest.mark.parametrize(("variant", "values", "message"), CASES, ids=[message for *_, message in CASES])
 def test_impossible_requests_are_errors(models, variant, values, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as raised:
         build_request(models[variant], "a ball", **values)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_smooth_guidance_replaces_the_models_dynamic_guidance(models):

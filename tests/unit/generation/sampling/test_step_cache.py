@@ -67,22 +67,22 @@ def with_values(values):
 
 def velocities(model, budget):
     cached = StepCache(model, TIMES, Schedule(), budget)
-    found = [cached(X, BOTH, i).flatten()[0].item() for i in range(len(TIMES))]
-    return found, cached
+    actual = [cached(X, BOTH, i).flatten()[0].item() for i in range(len(TIMES))]
+    return actual, cached
 
 
 def test_a_linear_velocity_is_extrapolated_exactly():
     """Two velocities give the slope, a third the confidence, a fourth that the error is 0."""
     angles = StepCache(growing(0.0, []), TIMES, Schedule(), 0.0).angles
     values = [1 + angle for angle in angles]
-    found, cached = velocities(with_values(values), 1e-4)
-    assert cached.num_computed == 4 and found == pytest.approx(values[:20], rel=1e-5)
+    actual, cached = velocities(with_values(values), 1e-4)
+    assert cached.num_computed == 4 and actual == pytest.approx(values[:20], rel=1e-5)
 
 
 def test_an_alternating_velocity_is_reused():
     values = [1 + 0.01 * (-1) ** i for i in range(20)]
-    found, cached = velocities(with_values(values), 0.005)
-    assert cached.num_computed < 20 and {round(value, 4) for value in found} == {0.99, 1.01}
+    actual, cached = velocities(with_values(values), 0.005)
+    assert cached.num_computed < 20 and {round(value, 4) for value in actual} == {0.99, 1.01}
 
 
 def test_each_prompt_has_its_own_velocity_and_a_missing_one_is_computed():
@@ -113,9 +113,9 @@ class RecordingCache(StepCache):
 @pytest.fixture
 def caches(monkeypatch):
     """The step caches of all generations, in order."""
-    made = []
-    monkeypatch.setattr(module, "StepCache", lambda *args: made.append(RecordingCache(*args)) or made[-1])
-    return made
+    created = []
+    monkeypatch.setattr(module, "StepCache", lambda *args: created.append(RecordingCache(*args)) or created[-1])
+    return created
 
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
@@ -179,15 +179,15 @@ def test_group_offloading_and_loras_compute_the_same_steps(pipes, caches):
     strategies = ("group_offload", "group_offload")
     plan = estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, VAESlicing())
     resident, streamed = CogVideoX.from_pretrained(spec, "cpu"), CogVideoX.from_pretrained(spec, "cpu", memory=plan)
-    found = []
+    actual = []
     for pipe in (resident, streamed):
         before = pipe.generate(PROMPT, **values).frames
         pipe.load_lora(adapter)
         with_it = pipe.generate(PROMPT, **values).frames
         pipe.unload_lora()
         assert (pipe.generate(PROMPT, **values).frames == before).all() and (with_it != before).any()
-        found.append((before, with_it))
-    assert np.array_equal(*found)
+        actual.append((before, with_it))
+    assert np.array_equal(*actual)
     computed = [one.num_computed for one in caches]
     assert computed[:3] == computed[3:] and max(computed) < 6
 

@@ -60,28 +60,28 @@ def outputs(run, calls=2):
 @pytest.mark.parametrize("strategies", memory_planner.STRATEGIES)
 def test_every_placement_gives_the_same_outputs(spec, strategies):
     expected = outputs(model_folder.load(spec))
-    for found, wanted in zip(outputs(placed(spec, strategies)), expected, strict=True):
-        assert torch.equal(found, wanted)
+    for actual, requested in zip(outputs(placed(spec, strategies)), expected, strict=True):
+        assert torch.equal(actual, requested)
 
 
 def test_group_offload_from_main_memory_gives_the_same_outputs(spec):
     expected = outputs(model_folder.load(spec), calls=1)
-    for found, wanted in zip(
+    for actual, requested in zip(
         outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
     ):
-        assert torch.equal(found, wanted)
+        assert torch.equal(actual, requested)
 
 
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 def test_quantized_weights_are_close_and_equal_in_every_placement(spec, weight_format):
     expected = outputs(model_folder.load(spec), calls=1)
-    found = outputs(placed(spec, memory_planner.STRATEGIES[0], weight_format), calls=1)
-    assert not torch.equal(found[1], expected[1])
-    error = (found[1] - expected[1]).norm() / expected[1].norm()
+    actual = outputs(placed(spec, memory_planner.STRATEGIES[0], weight_format), calls=1)
+    assert not torch.equal(actual[1], expected[1])
+    error = (actual[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if weight_format == "int8" else 0.08)
     for weight_location in ("disk", "host"):
         streamed = outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
-        assert all(torch.equal(one, other) for one, other in zip(streamed, found, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(streamed, actual, strict=True))
 
 
 def test_model_offload_keeps_one_network_in_memory(spec):
@@ -112,17 +112,17 @@ def test_an_unmerged_lora_works_in_every_placement(spec, strategies):
         inject.remove_lora(model)
         return with_it, outputs(run, calls=1)[1]
 
-    for found, wanted in zip(results(placed(spec, strategies)), results(model_folder.load(spec)), strict=True):
-        assert torch.equal(found, wanted)
+    for actual, requested in zip(results(placed(spec, strategies)), results(model_folder.load(spec)), strict=True):
+        assert torch.equal(actual, requested)
 
 
 def test_quantization_is_exact_for_zero_and_the_largest_value():
     matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
     for weight_format in ("int8", "fp8"):
-        again = QuantizedMatrix.quantize(matrix, weight_format).dequantize(torch.float32)
-        assert torch.equal(again[0], matrix[0])
-        torch.testing.assert_close(again.abs().amax(1), matrix.abs().amax(1))
-        assert (again - matrix).abs().max() <= 3.0 / (254 if weight_format == "int8" else 16)
+        repeated = QuantizedMatrix.quantize(matrix, weight_format).dequantize(torch.float32)
+        assert torch.equal(repeated[0], matrix[0])
+        torch.testing.assert_close(repeated.abs().amax(1), matrix.abs().amax(1))
+        assert (repeated - matrix).abs().max() <= 3.0 / (254 if weight_format == "int8" else 16)
 
 
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])

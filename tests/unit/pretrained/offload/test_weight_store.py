@@ -58,27 +58,27 @@ def driver(request, monkeypatch) -> Driver:
 def test_each_group_is_registered_in_separate_whole_pages(driver, monkeypatch):
     cleared = []
     monkeypatch.setattr(pinned_memory, "clear_last_error", cleared.append)
-    made = store("cuda")
+    created = store("cuda")
     for name, weight in WEIGHTS.items():
-        assert torch.equal(made.tensors[name], weight) and made.tensors[name].dtype == weight.dtype
-        assert made.tensors[name].data_ptr() % 256 == 0
+        assert torch.equal(created.tensors[name], weight) and created.tensors[name].dtype == weight.dtype
+        assert created.tensors[name].data_ptr() % 256 == 0
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
-    assert cleared == ([made.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
-    del made
+    assert cleared == ([created.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
+    del created
     assert not driver.registered
 
 
 def test_quantized_weights_are_registered_as_well(driver, monkeypatch):
     monkeypatch.setattr(pinned_memory, "clear_last_error", lambda device: None)
-    made = store("cuda", format="int8")
+    created = store("cuda", format="int8")
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
-    assert (made.tensors["a"].dequantize(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
+    assert (created.tensors["a"].dequantize(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_without_cuda_tensors_are_fetched_directly(device):
-    made = store(device)
-    assert isinstance(make_prefetcher(GROUPS, made, {}, made.device), DirectFetch)
+    created = store(device)
+    assert isinstance(make_prefetcher(GROUPS, created, {}, created.device), DirectFetch)
 
 
 def test_the_last_cuda_error_is_cleared(monkeypatch):

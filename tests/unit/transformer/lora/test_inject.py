@@ -69,12 +69,12 @@ def test_extract_lora_inverts_add_lora(model):
     one = random_lora(model)
     for options in ({"trainable": True}, {"merge": True}, {}):
         inject.add_lora(model, one, strength=0.3, **options)
-        again = inject.extract_lora(model)
-        assert again.layers.keys() == one.layers.keys()
+        repeated = inject.extract_lora(model)
+        assert repeated.layers.keys() == one.layers.keys()
         for layer, factors in one.layers.items():
-            found = again.layers[layer]
-            assert torch.equal(found.down, factors.down) and torch.equal(found.up, factors.up)
-            assert found.alpha == factors.alpha
+            actual = repeated.layers[layer]
+            assert torch.equal(actual.down, factors.down) and torch.equal(actual.up, factors.up)
+            assert actual.alpha == factors.alpha
         inject.remove_lora(model)
 
 

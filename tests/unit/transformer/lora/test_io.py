@@ -64,9 +64,9 @@ def sat_name(layer: str, role: str) -> str:
 def check(lora: LoRA, factors: dict[str, tuple[Tensor, Tensor]], alpha: float) -> None:
     assert lora.layers.keys() == factors.keys()
     for layer, (down, up) in factors.items():
-        found = lora.layers[layer]
-        assert torch.equal(found.down, down) and torch.equal(found.up, up)
-        assert (found.rank, found.alpha) == (RANK, alpha)
+        actual = lora.layers[layer]
+        assert torch.equal(actual.down, down) and torch.equal(actual.up, up)
+        assert (actual.rank, actual.alpha) == (RANK, alpha)
 
 
 @pytest.mark.parametrize("program", NAMES)
@@ -229,10 +229,10 @@ def test_written_files_are_read_back(factors, tmp_path: Path) -> None:
         read = read_lora(file)
         assert (read.base_model, read.trigger, read.alpha_known) == ("toybox", "in the style of x", True)
         for layer, factors in layers.items():
-            again = read.layers[layer]
-            assert torch.equal(again.down, factors.down)
-            assert again.alpha == (factors.alpha if keep_alpha else factors.rank)
-            assert torch.equal(again.up, factors.up if keep_alpha else factors.up * factors.scale)
+            repeated = read.layers[layer]
+            assert torch.equal(repeated.down, factors.down)
+            assert repeated.alpha == (factors.alpha if keep_alpha else factors.rank)
+            assert torch.equal(repeated.up, factors.up if keep_alpha else factors.up * factors.scale)
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
         assert metadata["rank"] == str(RANK)
@@ -265,5 +265,5 @@ def test_values_that_overflow_are_rejected(factors, tmp_path: Path) -> None:
     assert not (tmp_path / "x.safetensors").exists()
     write_lora(large, tmp_path / "x.safetensors", dtype=torch.bfloat16)
     write_lora(LoRA({LAYERS[0]: Factors(down, up, alpha=1 / 3)}), tmp_path / "y.safetensors", dtype=torch.bfloat16)
-    again = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
-    assert torch.equal(again.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(again.down, down.bfloat16())
+    repeated = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
+    assert torch.equal(repeated.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(repeated.down, down.bfloat16())
