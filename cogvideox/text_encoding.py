@@ -7,7 +7,10 @@ the undecodable bytes of a text, so that one bad byte spoils one line instead of
 import codecs
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+from cogvideox.errors import UserError
 
 # UTF-32 first: its little-endian mark starts with that of UTF-16.
 _MARKS = (
@@ -75,6 +78,19 @@ def dump_json(data: Any, indent: int | None = 2) -> str:
     """Format JSON with all characters readable, except lone surrogates (of file names), which UTF-8 cannot encode."""
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def check_utf8_path(path: str | Path) -> None:
+    """Check that the libraries for safetensors and Parquet, which need paths in UTF-8, can open a path.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if not is_unicode(str(path)):
+        raise UserError(
+            f"cannot use {printable(str(path))}: its path is not valid UTF-8, which safetensors and Parquet need; "
+            "rename the file or folder"
+        )
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.text_encoding import check_utf8_path
 
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow
@@ -28,6 +29,8 @@ def run(arguments: list[str]) -> None:
         raise UserError("missing -o/--output STORE, the folder for the latents; --dry-run only prints a summary")
     if options.sheet is not None and options.sheet.suffix.lower() != ".png":
         raise UserError(f"cannot write {options.sheet}: the name of a contact sheet must end in .png")
+    if options.output is not None:
+        check_utf8_path(options.output)
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
     shard = Shard() if options.shard is None else Shard.parse(options.shard)

@@ -2,9 +2,12 @@
 
 import sys
 
+from cogvideox.text_encoding import printable
+
 
 def print_message(text: str) -> None:
     """Print a line prefixed with the program's name."""
+    text = "\n".join(map(printable, text.split("\n")))
     print(f"cogvideox: {text}", file=sys.stderr, flush=True)
 
 

@@ -74,7 +74,7 @@ def choose_setup(
         plan = plan_memory(profile_model(spec), workload, hardware, parse_memory(options.memory), options.weights)
     setup = Setup(device, dtype, plan, options.compile, options.float8)
     _check_acceleration(setup)
-    _check_prompts(requests, spec)
+    check_prompts(requests, spec)
     return setup
 
 
@@ -112,7 +112,8 @@ def _check_acceleration(setup: Setup) -> None:
         )
 
 
-def _check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
-    prompts = {prompt for request in requests for prompt in (request.prompt, request.negative_prompt)}
-    if prompts:
-        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(prompts), spec.settings.text_length)
+def check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
+    """Raise UserError if a prompt is longer than the model's text length, or is not Unicode text."""
+    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
+    if texts:
+        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)

@@ -16,6 +16,7 @@ from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile, TensorReader, meta_tensors
+from cogvideox.text_encoding import check_utf8_path
 from cogvideox.untrusted import parse_json, read_text, reading
 
 _SUFFIX = ".safetensors"
@@ -184,6 +185,7 @@ def _open_file(path: Path) -> LazyStateDict:
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
     """Return a file's tensors on the meta device (shapes and dtypes), the reader of their values, and its metadata."""
+    check_utf8_path(path)
     with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory")

@@ -4,16 +4,17 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox import geometry
 from cogvideox.cli.generate.jobs import Job, JobBatch, build_jobs
-from cogvideox.cli.generate.options import parse
+from cogvideox.cli.generate.options import Arguments, parse
 from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
+from cogvideox.formatting import abbreviate
 from cogvideox.generation.request.input_sources import checked_path
 
 if TYPE_CHECKING:
@@ -26,9 +27,16 @@ def run(arguments: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return
-    batch = build_jobs(parse(arguments))
-    if batch.jobs:
-        _generate(batch)
+    parsed = parse(arguments)
+    batch = build_jobs(parsed)
+    _check_lines(parsed, [*batch.failed_lines, *(_generate(batch) if batch.jobs else ())])
+
+
+def _check_lines(arguments: Arguments, failed: Sequence[int]) -> None:
+    """Raise UserError if lines of the prompt file failed. The videos of the others have been generated."""
+    if failed:
+        lines = abbreviate([str(line) for line in sorted(set(failed))], 10)
+        raise UserError(f"these lines of {arguments.command.prompts} failed, for the reasons above: {lines}")
 
 
 def _run_on_ranks(arguments: Sequence[str]) -> None:
@@ -41,43 +49,82 @@ def _run_on_ranks(arguments: Sequence[str]) -> None:
         parsed = parse(arguments)
         with mesh.init_ranks(device=parsed.load.get("device", "auto")) as ranks:
             batch = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
+            failed = list(batch.failed_lines)
             if batch.jobs:
                 guided = any(job.request.guided for job in batch.jobs)
                 degree = sequence_degree(ranks.size, batch.spec.transformer.num_attention_heads, guided=guided)
-                _generate(batch, ranks.regroup(degree))
+                failed += _generate(batch, ranks.regroup(degree))
+        _check_lines(parsed, failed)
     except UserError:
         if os.environ.get("RANK") == "0":
             raise
         raise SystemExit(2) from None  # rank 0 prints the message
 
 
-def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> None:
+def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
+    """Generate the videos of a batch and return the lines of the prompt file that failed."""
     # Importing torch and rich takes seconds, so they are imported after the arguments have been checked.
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.generation.setup import choose_setup, load_model
     from cogvideox.transformer.lora.io import read_lora
 
     start, is_first_rank = time.perf_counter(), ranks is None or ranks.rank == 0
-    requests = [job.request for job in batch.jobs]
+    jobs, failed = _check_prompts(batch, show=is_first_rank)
+    requests = [job.request for job in jobs]
     loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in batch.loras]
     setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=is_first_rank)
     if batch.plan_only:
         if is_first_rank:
             print(f"{setup.plan}\n{setup.plan.table()}")
-        return
+        return failed
     if is_first_rank and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")
     pipe = CogVideoX(batch.spec, load_model(batch.spec, setup), setup.device, setup.dtype, ranks)
     with _warnings_as_notes(is_first_rank):
         for lora, adapter in loras:
             pipe.load_lora(lora, adapter.strength, merge=adapter.merged)
-    for number, job in enumerate(batch.jobs, start=1):
+    for number, job in enumerate(jobs, start=1):
         if not is_first_rank:
             pipe.run(job.request, inputs=job.inputs)
             continue
-        _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", batch.seed)
+        try:
+            _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", batch.seed)
+        except UserError as error:
+            if job.line is None or ranks is not None:  # ranks must not go separate ways
+                raise
+            print_message(f"line {job.line}: {error}")
+            failed.append(job.line)
+            continue
         print(_summary(job, time.perf_counter() - start), flush=True)
         start = time.perf_counter()
+    return failed
+
+
+def _check_prompts(batch: JobBatch, *, show: bool) -> tuple[list[Job], list[int]]:
+    """Return the jobs whose prompts the tokenizer accepts, and the lines of the others in the prompt file.
+
+    Raises:
+        UserError: there is no such job, or the prompts are not from a file.
+    """
+    from cogvideox.generation.setup import check_prompts
+
+    problems: dict[int, UserError] = {}
+    with suppress(UserError):
+        check_prompts([job.request for job in batch.jobs], batch.spec)
+        return batch.jobs, []
+    for job in batch.jobs:
+        try:
+            check_prompts([job.request], batch.spec)
+        except UserError as error:
+            if job.line is None:
+                raise
+            problems[job.line] = UserError(f"line {job.line}: {error}")
+    jobs = [job for job in batch.jobs if job.line not in problems]
+    if not jobs:
+        raise next(iter(problems.values()))
+    for problem in problems.values() if show else ():
+        print_message(str(problem))
+    return jobs, list(problems)
 
 
 def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:

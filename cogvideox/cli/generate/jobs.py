@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.cli.generate.options import Arguments
 from cogvideox.cli.generate.outputs import Output, check_outputs, is_complete, name_outputs
 from cogvideox.cli.generate.prompt_file import read_prompts
-from cogvideox.cli.messages import print_note
+from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import build_request, split_seeds
 from cogvideox.generation.request.input_sources import AppliedLoRA, parse_lora_argument
@@ -28,11 +28,13 @@ class Job:
     """One video to generate and its output files.
 
     inputs: None if they are read when the job runs, so that the images of a prompt file are not all in memory at once.
+    line: line of the prompt file.
     """
 
     request: Request
     inputs: "Inputs | None"
     output: Output
+    line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class JobBatch:
 
     seed: the seed with which the command can be repeated.
     plan_only: print the memory plan without generating.
+    failed_lines: lines of the prompt file that cannot be used; the reasons have been printed.
     """
 
     jobs: list[Job]
@@ -49,10 +52,15 @@ class JobBatch:
     loras: tuple[AppliedLoRA, ...]
     seed: int
     plan_only: bool
+    failed_lines: tuple[int, ...] = ()
+
+
+_PlannedRequest = tuple[Request, "Inputs | None", int | None]
+"""A request, its inputs if they have been read, and its line in the prompt file."""
 
 
 def build_jobs(arguments: Arguments) -> JobBatch:
-    """Return the jobs whose videos do not exist yet. Prints notes about unusual requests to stderr.
+    """Return the jobs that are not done yet. Prints notes about unusual requests and bad prompts to stderr.
 
     Raises:
         UserError: invalid option, unreadable input file, or unwritable output.
@@ -65,24 +73,26 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     if command.lora:
         loras = tuple(map(parse_lora_argument, command.lora))
     from_file = command.prompts is not None
+    failed_lines: tuple[int, ...] = ()
     if command.prompts is None:
-        requests = list(_requests_of_prompt(spec, values, command.num_videos))
+        planned = list(_requests_of_prompt(spec, values, command.num_videos))
     else:
-        requests = list(_requests_of_prompt_file(spec, command.prompts, values, command.num_videos))
-    outputs = name_outputs(command.output, [request for request, _ in requests], command.sheet, from_file=from_file)
-    jobs = [Job(request, inputs, output) for (request, inputs), output in zip(requests, outputs)]
+        planned, failed_lines = _requests_of_prompt_file(spec, command.prompts, values, command.num_videos)
+    requests = [request for request, _, _ in planned]
+    outputs = name_outputs(command.output, requests, command.sheet, from_file=from_file)
+    jobs = [Job(request, inputs, output, line) for (request, inputs, line), output in zip(planned, outputs)]
     if from_file:
         model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
         jobs = [job for job in jobs if not is_complete(job.output, job.request, model)]
         if len(jobs) < len(requests):
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos exist already")
-    inputs = [source for request, _ in requests for source in (request.image, request.video) if source is not None]
+    inputs = [source for request in requests for source in (request.image, request.video) if source is not None]
     check_outputs([job.output for job in jobs], [job.request for job in jobs], inputs)
     parse_memory(load.memory)
-    warnings = (warning for request, _ in requests for warning in training_mismatches(request, spec))
+    warnings = (warning for request in requests for warning in training_mismatches(request, spec))
     for warning in dict.fromkeys(warnings):
         print_note(warning)
-    return JobBatch(jobs, spec, load, loras, requests[0][0].seed, command.plan)
+    return JobBatch(jobs, spec, load, loras, requests[0].seed, command.plan, failed_lines)
 
 
 def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[AppliedLoRA, ...]]:
@@ -96,24 +106,36 @@ def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tu
     return *repeat_with_changes(sidecar, arguments.request, arguments.load), sidecar.loras
 
 
-def _requests_of_prompt(
-    spec: ModelSpec, values: dict[str, Any], num_videos: int
-) -> "Iterator[tuple[Request, Inputs | None]]":
+def _requests_of_prompt(spec: ModelSpec, values: dict[str, Any], num_videos: int) -> Iterator[_PlannedRequest]:
     request, inputs = build_request(spec, **{"prompt": None, **values})
     for single in split_seeds(request, num_videos):
-        yield single, inputs
+        yield single, inputs, None
 
 
 def _requests_of_prompt_file(
     spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int
-) -> "Iterator[tuple[Request, Inputs | None]]":
-    """Yield the requests of a prompt file. The default seed is 0, not random, so that repeating the command resumes."""
+) -> tuple[list[_PlannedRequest], tuple[int, ...]]:
+    """Return the requests of a prompt file, and its lines that cannot be used, whose reasons are printed.
+
+    The default seed is 0, not random, so that repeating the command resumes.
+
+    Raises:
+        UserError: no line can be used; the message is that of the first.
+    """
+    planned: list[_PlannedRequest] = []
+    failures: dict[int, UserError] = {}
     for line in read_prompts(file):
         options: dict[str, Any] = {"seed": 0, **values, "prompt": line.prompt}
         options["image"] = line.image or values.get("image")
         try:
+            if line.problem is not None:
+                raise UserError(f"the prompt cannot be used: {line.problem}")
             request, _ = build_request(spec, **options)
-            for single in split_seeds(request, num_videos):
-                yield single, None
+            planned += [(single, None, line.number) for single in split_seeds(request, num_videos)]
         except UserError as error:
-            raise UserError(f"line {line.number} of {file}: {error}") from error
+            failures[line.number] = UserError(f"line {line.number} of {file}: {error}")
+    if not planned:
+        raise next(iter(failures.values()))
+    for error in failures.values():
+        print_message(str(error))
+    return planned, tuple(failures)

@@ -3,36 +3,39 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError
+from cogvideox.text_encoding import decode, split_lines, text_problem
+from cogvideox.untrusted import read_bytes, reading
+
+COMMENT = "#"
 
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A prompt with its optional image and its line number, from 1."""
+    """A prompt with its optional image and its line number, from 1. `problem` is why it cannot be used, if so."""
 
     number: int
     prompt: str
     image: Path | None
+    problem: str | None = None
 
 
 def read_prompts(file: Path) -> list[PromptLine]:
-    """Read the prompts of a file. Empty lines are skipped; image paths are relative to the file's folder.
+    """Read the prompts of a file in UTF-8, UTF-16 or UTF-32; image paths are relative to the file's folder.
+
+    Empty lines and lines that start with `#` are skipped; `\\#` starts a prompt with this character.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, or contains no prompt.
+        UserError: the file cannot be read, or contains no prompt.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark
-    except UnicodeDecodeError:
-        raise UserError(f"cannot read {file}: it is not text in UTF-8, one prompt per line") from None
-    except OSError as error:
-        raise cannot_read(file, error) from error
+    with reading(file, "damaged"):
+        lines = split_lines(decode(read_bytes(file)))
     prompts = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(map(str.strip, lines), start=1):
         prompt, _, image = (part.strip() for part in line.partition("@@"))
-        if prompt or image:
-            prompts.append(PromptLine(number, prompt, file.parent / image if image else None))
+        if line and not line.startswith(COMMENT):
+            prompt = prompt[1:] if prompt.startswith("\\" + COMMENT) else prompt
+            prompts.append(PromptLine(number, prompt, file.parent / image if image else None, text_problem(prompt)))
     if not prompts:
         raise UserError(f"{file} has no prompts: write one per line")
     return prompts

@@ -36,6 +36,7 @@ from cogvideox.executor.job_array import Shard
 from cogvideox.executor.run import run
 from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
+from cogvideox.text_encoding import check_utf8_path
 
 MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits the work that each process loses when interrupted
 IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
@@ -88,6 +89,7 @@ def encode_clips(
         UserError: the store cannot be read or written; no window fits in memory.
     """
     folder, shard, device = Path(folder), shard or Shard(), device or EncodeDevice()
+    check_utf8_path(folder)
     norm_statistics, budget = plan.settings.norm_statistics, measure_budget(device.device, device.dtype, workers)
     if plan.windows:
         smallest = min((window.size for window in plan.windows), key=math.prod)

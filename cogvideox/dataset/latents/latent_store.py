@@ -35,7 +35,7 @@ from cogvideox.geometry import latent_shape
 from cogvideox.pretrained.model_settings import NullText
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
-from cogvideox.text_encoding import is_unicode, printable
+from cogvideox.text_encoding import check_utf8_path, is_unicode, printable
 from cogvideox.untrusted import check_lfs_pointer, parse_json, reading
 
 INDEX = "index.parquet"
@@ -282,6 +282,7 @@ def _settings(schema: pa.Schema, path: Path) -> StoreSettings:
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading an index to `UserError`."""
+    check_utf8_path(path)
     with reading(path, "damaged or not the index of a latent store"):
         if not path.exists():
             raise UserError(

@@ -10,6 +10,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
+from cogvideox.text_encoding import check_utf8_path
 
 
 @contextmanager
@@ -20,9 +21,11 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     nothing is locked.
 
     Raises:
-        UserError: another process holds the lock, the folder cannot be written to, or `.lock` is a symbolic link.
+        UserError: another process holds the lock, the folder cannot be written to, its path is not valid UTF-8, or
+            `.lock` is a symbolic link.
     """
     folder = Path(folder)
+    check_utf8_path(folder)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder"  # on Windows a locked file cannot be read
     acquired = False

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cogvideox.cli.generate.prompt_file import read_prompts
 from cogvideox.records import Video
 from tests import tiny
 
@@ -148,9 +149,10 @@ def test_a_prompt_file_with_images(run, image_model, workdir, inputs):
     ("content", "words"),
     [
         (b"\n  \n", "has no prompts"),
-        (b"a ball\n@@in.png\n", "line 2 of p.txt: the prompt is empty"),
+        (b"# balls\n@@in.png\n", "line 2 of p.txt: the prompt is empty"),
         (b"a ball@@gone.png", "line 1 of p.txt: cannot read gone.png"),
-        (b"\xff\xfe", "not text in UTF-8"),
+        (b"\xff\xfe", "has no prompts"),
+        (b"\n\na caf\xe9\n", "line 3 of p.txt: the prompt cannot be used: it is not valid Unicode"),
     ],
     ids=str,
 )
@@ -187,3 +189,26 @@ def test_inputs_are_not_overwritten(run, model, workdir, inputs, given, output):
     ran = run("generate", PROMPT, "--model", model, *given, *output)
     assert ran.status == 2 and "it is an input of this command" in ran.err and ran.err.count("\n") == 1, ran
     assert {path: path.read_bytes() for path in workdir.iterdir()} == before
+
+
+def test_bad_lines_of_a_prompt_file_do_not_stop_the_others(run, image_model, workdir, inputs):
+    (workdir / "broken.png").write_bytes((workdir / "in.png").read_bytes()[:100])
+    lines = [b"a red ball", b"a caf\xe9", b"a green cube@@gone.png", b"a cone " * 300, b"@@in.png", b"# comment"]
+    lines += [b"a cube@@broken.png", b"", b"a\xe2\x80\xa8small\x0cring", b"\\# one"]
+    (workdir / "p.txt").write_bytes(b"\n".join(lines))
+    options = ("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
+    ran = run(*options)
+    assert ran.status == 2 and ran.err.endswith("failed, for the reasons above: 2, 3, 4, 5, 7\n"), ran.err
+    for number in (2, 3, 4, 5, 7):
+        assert f"cogvideox: line {number}" in ran.err
+    assert names(workdir / "out", ".mp4") == ["a-red-ball-0.mp4", "a-small-ring-0.mp4", "one-0.mp4"]
+    prompts = [json.loads((workdir / "out" / name).read_text())["prompt"] for name in names(workdir / "out", ".json")]
+    assert prompts == ["a red ball", "a\u2028small\x0cring", "# one"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_prompt_files_of_any_unicode_encoding(tmp_path, encoding):
+    (tmp_path / "p.txt").write_bytes("a café\r\n# one\r\n\r\na ball @@ b.png".encode(encoding))
+    first, second = read_prompts(tmp_path / "p.txt")
+    assert (first.number, first.prompt, first.image) == (1, "a café", None)
+    assert (second.number, second.prompt, second.image) == (4, "a ball", tmp_path / "b.png")

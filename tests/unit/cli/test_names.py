@@ -1,0 +1,97 @@
+"""Files whose names are not UTF-8, as old archives contain, or have characters that terminals interpret."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from cogvideox import config
+from cogvideox.dataset.latents.latent_store import LatentStore
+from cogvideox.generation.request.sidecar import Sidecar
+from tests.unit.dataset import clips
+
+PROMPT = "a red ball moves to the right on a blue floor"
+NAMES = ("caf\udce9", "\udcff\udcfe", "a\nb", "a \x1b[31mb", "café", "赤い球", "%d 100%")
+
+
+@pytest.fixture
+def data(workdir):
+    for number, name in enumerate(NAMES):
+        clips.video(workdir / f"data/{name}.mp4", "a ball", seed=number)
+        (workdir / f"data/damaged {name}.mp4").write_text("x")
+        (workdir / f"data/damaged {name}.txt").write_text("x")
+    return workdir / "data"
+
+
+def test_encode(run, data, model, workdir):
+    options = ("--model", model, "--height", 32, "--width", 48, "--sheet", "caf\udce9.png")
+    ran = run("encode", data, "-o", "store", *options)
+    assert ran.status == 0 and "store: 7 clips" in ran.out and "7 rejected" in ran.out, ran
+    assert "damaged caf\\xe9.mp4: it is damaged" in ran.out and "\x1b" not in ran.out
+    sources = {row.source for row in LatentStore("store").rows}
+    assert len(sources) == 7 and str(data / "caf\\xe9.mp4") in sources and str(data / "赤い球.mp4") in sources
+    listed = json.loads(Path("caf\udce9.json").read_bytes())["clips"]
+    assert str(data / "caf\udce9.mp4") in [clip["source"] for clip in listed]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables(run, data, model, kind):
+    """Of names that are not UTF-8, a table has the bytes; JSON may have escapes of them."""
+    table = data / f"caf\udce9.{kind}"
+    if kind == "csv":
+        table.write_bytes(b"video,text\n" + b"".join(b'"%s.mp4",x\n' % os.fsencode(name) for name in NAMES))
+    elif kind == "jsonl":
+        table.write_text("\n".join(json.dumps({"video": f"{name}.mp4", "text": "x"}) for name in NAMES))
+    else:
+        names = pa.array([os.fsencode(f"{name}.mp4") for name in NAMES])
+        with table.open("wb") as file:
+            parquet.write_table(pa.table({"video": names, "text": ["x"] * len(NAMES)}), file)
+    ran = run("encode", table, "--model", model, "--dry-run")
+    assert ran.status == 0 and ran.out.startswith(f"{7 - (kind == 'csv')} videos"), ran.out
+    if kind == "csv":  # white space within a value, so also a newline, is kept, but this name reads as two lines
+        assert "1 rejected" in ran.out
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a.b.c"])
+def test_inputs_and_outputs_of_generate(run, model, workdir, name):
+    clips.video(workdir / f"{name}.mp4", None, num_frames=9)
+    given = ("--model", model, "--num-inference-steps", 2, "--strength", 0.5, "--seed", 1)
+    ran = run("generate", PROMPT, "--video", f"{name}.mp4", *given, "-o", f"out {name}.gif", "--sheet")
+    assert ran.status == 0, ran
+    assert config.load(Sidecar, f"out {name}.json").video.path == str(workdir / f"{name}.mp4")
+    assert run("generate", "--from", f"out {name}.json", "-o", "again.gif").status == 0
+    assert Path("again.gif").read_bytes() == Path(f"out {name}.gif").read_bytes()
+
+
+def test_folders_of_weights_and_stores_need_names_in_utf_8(run, data, model, workdir):
+    (workdir / "caf\udce9").symlink_to(model)
+    for command in (
+        ("encode", data, "-o", "sto\udce9", "--model", model),
+        ("generate", PROMPT, "--model", "./caf\udce9"),
+        ("inspect", "caf\udce9"),
+        ("train", "toybox-vae", "--out", "ru\udce9"),
+    ):
+        ran = run(*command)
+        assert ran.status == 2 and "its path is not valid UTF-8" in ran.err, ran
+    assert sorted(path.name for path in workdir.iterdir()) == ["caf\udce9", "data"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_any_name_is_printed_in_any_encoding(workdir, encoding):
+    """Strict streams, as those of most locales."""
+    for name in NAMES:
+        clips.video(workdir / f"d/{name}.mp4", "a ball")
+        (workdir / f"d/{name}.txt").write_text("x")
+        (workdir / f"d/{name}.mp4").write_text("x")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "cogvideox", "encode", "d", "--dry-run"]
+    ran = subprocess.run(command, env=environment, capture_output=True)
+    assert ran.returncode == 0 and b"7 rejected" in ran.stdout, ran.stderr
+    assert ran.stdout.decode(encoding)
+    missing = subprocess.run([*command[:4], b"\xe9\x1b[2J"], env=environment, capture_output=True)
+    assert missing.returncode == 2 and rb"\xe9\x1b[2J" in missing.stderr
