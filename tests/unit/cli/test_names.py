@@ -16,7 +16,7 @@ from cogvideox.generation.request.sidecar import Sidecar
 from tests.unit.dataset import clips
 
 PROMPT = "a red ball moves to the right on a blue floor"
-NAMES = ("caf\udce9", "\udcff\udcfe", "a\nb", "a \x1b[31mb", "café", "赤い球", "%d 100%")
+NAMES = ("caf\udce9", "x\udcff\udcfe", "a\nb", "a \x1b[31mb", "café", "赤い球", "%d 100%")
 
 
 @pytest.fixture
@@ -52,9 +52,7 @@ def test_tables(run, data, model, kind):
         with table.open("wb") as file:
             parquet.write_table(pa.table({"video": names, "text": ["x"] * len(NAMES)}), file)
     ran = run("encode", table, "--model", model, "--dry-run")
-    assert ran.status == 0 and ran.out.startswith(f"{7 - (kind == 'csv')} videos"), ran.out
-    if kind == "csv":  # white space within a value, so also a newline, is kept, but this name reads as two lines
-        assert "1 rejected" in ran.out
+    assert ran.status == 0 and ran.out.startswith("7 videos"), ran.out
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a.b.c"])
@@ -93,5 +91,5 @@ def test_any_name_is_printed_in_any_encoding(workdir, encoding):
     ran = subprocess.run(command, env=environment, capture_output=True)
     assert ran.returncode == 0 and b"7 rejected" in ran.stdout, ran.stderr
     assert ran.stdout.decode(encoding)
-    missing = subprocess.run([*command[:4], b"\xe9\x1b[2J"], env=environment, capture_output=True)
+    missing = subprocess.run([*command[:4], b"\xe9\x1b[2J", "--dry-run"], env=environment, capture_output=True)
     assert missing.returncode == 2 and rb"\xe9\x1b[2J" in missing.stderr
