@@ -65,14 +65,13 @@ def run(arguments: list[str]) -> None:
     if plan.windows:
         budget = measure_budget(str(device), dtype, options.workers)
         print(f"  encoded   {budget.describe(spec.vae, plan.windows, plan.settings.norm_statistics)}")
-    dry_run = options.output is None or options.dry_run
-    if dry_run and plan.windows:
+    if (options.output is None or options.dry_run) and plan.windows:
         print(f"  estimated store size: {format_bytes(plan.num_bytes)}")
     if plan.rejects:
         print(format_rejects(plan.rejects))
     if options.sheet is not None:
         _write_sheet(options.sheet, plan.windows)
-    if dry_run:
+    if options.output is None or options.dry_run:
         return
 
     from cogvideox.cli.writable import check_writable
