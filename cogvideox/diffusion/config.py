@@ -85,8 +85,8 @@ class ScheduleConfig:
         parameters = {key: value for key, value in {**_DIFFUSERS_DEFAULTS, **data}.items() if not key.startswith("_")}
         for key, supported in _SUPPORTED.items():
             if (value := parameters.pop(key, supported[0])) not in supported:
-                allowed = " or ".join(map(repr, supported))
-                raise UserError(f"the scheduler config sets {key}={value!r}, but only {allowed} is supported")
+                allowed = ", ".join(map(repr, supported))
+                raise UserError(f"the scheduler config sets {key}={value!r}; supported: {allowed}")
         for key in _WITHOUT_EFFECT:
             parameters.pop(key, None)
         return from_dict(cls, parameters, where="the scheduler config")

@@ -49,13 +49,16 @@ class EncodingBudget:
         Raises:
             UserError: no slicing fits; the message gives the memory that the smallest one needs.
         """
-        _, height, width = size
+        num_frames, height, width = size
+        chunk_frames = max(encode_chunks(num_frames, norm_statistics))
         least = max(1, round(height * width / STRIP_PIXELS))
         slicings = [s for s in vae_slicings(height // config.spatial_compression_ratio) if s.strips >= least]
         slicings = slicings or [VAESlicing(least)]
         peaks = [self.peak(config, size, norm_statistics, slicing, batch_size=batch_size) for slicing in slicings]
         for slicing, peak in zip(slicings, peaks):
-            if peak <= MEMORY_MARGIN * self.free_bytes and self._can_convolve(config, size, slicing, batch_size):
+            if peak <= MEMORY_MARGIN * self.free_bytes and self._can_convolve(
+                config, (chunk_frames, height, width), slicing, batch_size
+            ):
                 return slicing
         needed, free = format_gib(int(min(peaks) / MEMORY_MARGIN)), format_gib(self.free_bytes)
         whole = len(encode_chunks(size[0], norm_statistics)) < len(encode_chunks(size[0]))

@@ -46,8 +46,7 @@ def test_a_folder_is_encoded_to_a_store(run, data, model, workdir):
 def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
     reasons = clips.damaged(data)
     ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
-    assert ran.status == 0 and f"{len(reasons) - 1} rejected" in ran.out
-    assert "1 of 4 clips rejected while encoding" in ran.out  # half.mp4, which is damaged behind the first frame
+    assert ran.status == 0 and f"{len(reasons)} rejected" in ran.out
     for name, reason in reasons.items():
         assert any(name in line and reason in line for line in ran.out.splitlines()), name
 

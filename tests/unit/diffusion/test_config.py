@@ -56,7 +56,7 @@ def test_config_survives_diffusers_format(sampler):
         ({"_class_name": None}, ["None", "CogVideoXDDIMScheduler"]),
         ({"_class_name": {"name": "CogVideoXDDIMScheduler"}}, ["name", "CogVideoXDDIMScheduler"]),
         ({"prediction_type": "epsilon"}, ["prediction_type='epsilon'", "'v_prediction'"]),
-        ({"timestep_spacing": "karras"}, ["timestep_spacing='karras'", "'trailing' or 'linspace'"]),
+        ({"timestep_spacing": "karras"}, ["timestep_spacing='karras'", "'trailing', 'linspace', 'leading'"]),
         ({"timestep_spacing": ["trailing"]}, ["timestep_spacing=['trailing']"]),
         ({"beta_schedule": "linear"}, ["beta_schedule='linear'", "'scaled_linear'"]),
         ({"trained_betas": [0.1, 0.2]}, ["trained_betas=", "None"]),

@@ -154,7 +154,7 @@ def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "harm",))
 
     torch.save({"x": Harm()}, tmp_path / "x.pt")
-    with pytest.raises(UserError, match="refused: reading it would run code"):
+    with pytest.raises(UserError, match="it would run code"):
         read_lora(tmp_path / "x.pt")
     assert not (tmp_path / "harm").exists()
 
