@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cogvideox.text_encoding import decode
 from cogvideox.untrusted import check_limit, reading
 
 UNUSABLE: list[Any] = []
@@ -53,7 +52,7 @@ def _values(file: Any, field: Any, is_text: bool) -> Any:
             column = column.cast(kind)
         if is_string or is_binary:  # texts are not always valid UTF-8
             values = column.cast(pa.large_binary()).to_pylist()
-            return [value if value is None else decode(value) for value in values]
+            return [value if value is None else value.decode("utf-8", "surrogateescape") for value in values]
         return (column.cast(pa.float64()) if types.is_float16(kind) else column).to_pylist()
     except Exception:  # a damaged page, or a name that occurs twice
         return _Constant(UNUSABLE)

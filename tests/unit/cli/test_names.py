@@ -55,7 +55,7 @@ def test_tables(run, data, model, kind):
     assert ran.status == 0 and ran.out.startswith("7 videos"), ran.out
 
 
-@pytest.mark.parametrize("name", [*NAMES, "a.b.c"])
+@pytest.mark.parametrize("name", ["caf\udce9", "a \x1b[31mb", "%d 100%"])
 def test_inputs_and_outputs_of_generate(run, model, workdir, name):
     clips.video(workdir / f"{name}.mp4", None, num_frames=9)
     given = ("--model", model, "--num-inference-steps", 2, "--strength", 0.5, "--seed", 1)
