@@ -112,7 +112,7 @@ def test_the_step_cache_benchmark_resumes_after_an_interruption(tmp_path: Path):
 def test_rendering_speed_is_reported_for_both_grammars(tmp_path: Path):
     run("toybox_render.py", "--num-clips", "4", "--repeats", "1", "--out", str(tmp_path / "report.json"))
     grammars = json.loads((tmp_path / "report.json").read_text())["grammars"]
-    assert all(figures["clips_per_processor_second"] > 0 for figures in grammars.values()) and len(grammars) == 2
+    assert all(figures["clips_per_processor_second"] > 0 for figures in grammars.values()) and len(grammars) == 3
 
 
 def test_unequal_results_get_no_ratio():
@@ -144,9 +144,9 @@ def test_the_gpu_check_completes_all_parts_without_a_gpu(tmp_path: Path):
     for row in parts["vae"]["rows"]:
         assert all(way["error_l2"] < 0.05 and "peak_extra_bytes" in way for way in row["ways"].values())
     assert parts["floor"]["5b"]["seconds"] > 0
-    # Three clips, attended one by one, because the CPU has no varlen attention kernel.
+    # On a CPU, training in bfloat16 computes attention as matrix products, so there are no kernel calls to count.
     calls = {name: parts["checkpointing"][name]["attention_per_block"] for name in ("none", "selective", "full")}
-    assert calls == {"none": 3, "selective": 3, "full": 6}
+    assert calls == {"none": 0, "selective": 0, "full": 0}
     assert parts["checkpointing"]["selective"]["distance"] < 0.1
     assert not [figure for figure in parts["float8"].values() if isinstance(figure, dict) and "failed" in figure]
     assert {goal["name"] for goal in report["goals"]} == {f"G{number}" for number in range(1, 14)}

@@ -61,7 +61,7 @@ def test_config_survives_diffusers_format(sampler):
         ({"beta_schedule": "linear"}, ["beta_schedule='linear'", "'scaled_linear'"]),
         ({"trained_betas": [0.1, 0.2]}, ["trained_betas=", "None"]),
         ({"set_alpha_to_one": False}, ["set_alpha_to_one=False", "True"]),
-        ({"snr_shift": 3.0}, ["no setting snr_shift;", "snr_shift_scale"]),
+        ({"snr_shift": 3.0}, ["unknown setting snr_shift;", "snr_shift_scale"]),
         ({"snr_shift_scale": 0}, ["snr_shift_scale=0", "above 0"]),
         ({"snr_shift_scale": float("nan")}, ["snr_shift_scale=nan"]),
         ({"snr_shift_scale": "3"}, ["snr_shift_scale", "number", "'3'"]),
