@@ -84,7 +84,7 @@ def _process(
     else:
         size = min(workers, len(items))
         options: dict[str, Any] = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
-        restarts = {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default tries for ever
+        restarts = {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default retries indefinitely
         with warnings.catch_warnings():  # up to Ray 2.63 there is no other way to set it
             warnings.simplefilter("ignore", DeprecationWarning)
             data = data.map(
