@@ -1,8 +1,8 @@
 """The 3D causal VAE (paper section 2.1): 4x compression of time, 8x8 of space, 16 latent channels.
 
 The norms pool over time inside a chunk, so how a video is cut into chunks is part of the model. `encode` and `decode`
-use the chunks of diffusers (`geometry.encode_chunks`, `geometry.decode_chunks`). The authors decode in the same chunks,
-but encode each training clip as one chunk: `encode(norm_statistics="clip")`. A video of 4k+1 frames has k+1 latents.
+use the chunks of diffusers (`geometry.encode_chunks`, `geometry.decode_chunks`). The authors encode each training clip
+as one chunk: `encode(norm_statistics="clip")`. A video of 4k+1 frames has k+1 latent frames.
 
 There are two forward passes with equal results: `networks` with gradients, `inference.sliced` without.
 

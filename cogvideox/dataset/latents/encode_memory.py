@@ -33,6 +33,7 @@ class EncodingBudget:
 
     Attributes:
         free_bytes: free memory of the device, divided by the number of workers that share it.
+        host_free_bytes: the same of main memory, which holds offloaded activations of a GPU.
         dtype: name of the VAE's dtype.
         on_cpu: whether the device is a CPU.
     """
@@ -40,6 +41,7 @@ class EncodingBudget:
     free_bytes: int
     dtype: str = "float32"
     on_cpu: bool = True
+    host_free_bytes: int = 2**60
 
     def choose_slicing(
         self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, *, batch_size: int = 1
@@ -56,9 +58,11 @@ class EncodingBudget:
         slicings = slicings or [VAESlicing(least)]
         peaks = [self.peak(config, size, norm_statistics, slicing, batch_size=batch_size) for slicing in slicings]
         for slicing, peak in zip(slicings, peaks):
-            if peak <= MEMORY_MARGIN * self.free_bytes and self._can_convolve(
-                config, (chunk_frames, height, width), slicing, batch_size
-            ):
+            fits = peak <= MEMORY_MARGIN * self.free_bytes
+            fits = (
+                fits and batch_size * self._host_bytes(config, size, norm_statistics, slicing) <= self.host_free_bytes
+            )
+            if fits and self._can_convolve(config, (chunk_frames, height, width), slicing, batch_size):
                 return slicing
         needed, free = format_gib(int(min(peaks) / MEMORY_MARGIN)), format_gib(self.free_bytes)
         whole = len(encode_chunks(size[0], norm_statistics)) < len(encode_chunks(size[0]))
@@ -92,13 +96,24 @@ class EncodingBudget:
     ) -> int:
         """Estimate the peak memory of a worker, in bytes on its device."""
         num_frames, height, width = size
-        latents = latent_shape(num_frames, height, width, ratio=config.spatial_compression_ratio)
-        values, _ = vae_activations(
-            config, *latents, slicing, decoder=False, on_cpu=self.on_cpu, norm_statistics=norm_statistics
-        )
+        values, _ = self._activations(config, size, norm_statistics, slicing)
         itemsize, pixels = ITEMSIZE[self.dtype], 3 * num_frames * height * width
         clips = pixels * (4 * batch_size + (READ_AHEAD + 1 if self.on_cpu else 1))  # in float32, and as they are read
         return (vae_parameters(config) + batch_size * values) * itemsize + clips + _OVERHEAD
+
+    def _host_bytes(
+        self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, slicing: VAESlicing
+    ) -> int:
+        return self._activations(config, size, norm_statistics, slicing)[1] * ITEMSIZE[self.dtype]
+
+    def _activations(
+        self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, slicing: VAESlicing
+    ) -> tuple[int, int]:
+        """Return the number of live values on the device and on the host."""
+        latents = latent_shape(*size, ratio=config.spatial_compression_ratio)
+        return vae_activations(
+            config, *latents, slicing, decoder=False, on_cpu=self.on_cpu, norm_statistics=norm_statistics
+        )
 
     def _can_convolve(self, config: VAEConfig, size: WindowSize, slicing: VAESlicing, batch_size: int) -> bool:
         num_frames, height, width = size
@@ -113,4 +128,5 @@ def measure_budget(device: str, dtype: str, workers: int) -> EncodingBudget:
     hardware = detect_hardware(torch.device(device), dtype, measured=False)
     on_cpu = hardware.device_type == "cpu"
     num_devices = 1 if on_cpu else max(torch.cuda.device_count(), 1)
-    return EncodingBudget(hardware.free_bytes // max(1, -(-workers // num_devices)), dtype, on_cpu)
+    free_bytes = hardware.free_bytes // max(1, -(-workers // num_devices))
+    return EncodingBudget(free_bytes, dtype, on_cpu, int(MEMORY_MARGIN * hardware.host_free_bytes) // max(1, workers))

@@ -1,6 +1,7 @@
 """Clips encoded as a whole, as the authors' training clips were, and the memory plan of encoding."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,13 @@ def test_less_memory_means_more_strips():
         found.append((slicing.strips, slicing.offload))
     assert found[0] == (2, False)  # one strip would exceed the 32-bit index of cuDNN
     assert found[1:] == [(3, False), (8, True), (1, False), (2, True)]
+
+
+def test_activations_are_offloaded_only_if_main_memory_has_space():
+    budget = EncodingBudget(8 * 2**30, "bfloat16", on_cpu=False)
+    assert budget.choose_slicing(VAEConfig(), (49, 480, 720), "clip").offload
+    with pytest.raises(UserError, match="encode in chunks"):
+        replace(budget, host_free_bytes=2**30).choose_slicing(VAEConfig(), (49, 480, 720), "clip")
 
 
 def test_the_command_encodes_whole_clips_of_official_models(data, model, tmp_path, capsys):
