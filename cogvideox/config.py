@@ -19,8 +19,8 @@ import yaml
 
 from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import dump_json
-from cogvideox.untrusted import parse_json, parse_yaml, read_text, reading, unique_keys
+from cogvideox.untrusted.files import parse_json, parse_yaml, read_text, reading, unique_keys
+from cogvideox.untrusted.text_encoding import dump_json
 
 T = TypeVar("T")
 

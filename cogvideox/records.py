@@ -10,8 +10,8 @@ from jaxtyping import BFloat16, Float, Float32, Int, UInt8
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import dump_json
-from cogvideox.untrusted import parse_json, read_text
+from cogvideox.untrusted.files import parse_json, read_text
+from cogvideox.untrusted.text_encoding import dump_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,10 +15,8 @@ PURPOSES = {
     "hub": "models from the Hugging Face hub",
     "heic": "HEIC images, as phones take them",
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
-    "curate": "cutting, scoring and labelling raw video",
+    "curate": "cutting and measuring raw video",
     "ray": "curation and encoding on a cluster",
-    "llm": "captions and prompt enhancement by a local language model",
-    "serve": "web UI and HTTP API",
     "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",
 }

@@ -12,7 +12,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
-from cogvideox.text_encoding import check_utf8_path
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow

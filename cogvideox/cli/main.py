@@ -29,7 +29,11 @@ COMMANDS = {
     "doctor": "check this machine and installation",
 }
 
-_MODULES = {"generate": "cogvideox.cli.generate.command"}
+_MODULES = {
+    "curate": "cogvideox.cli.curation.curate",
+    "funnel": "cogvideox.cli.curation.funnel",
+    "generate": "cogvideox.cli.generate.command",
+}
 
 # File system errors that are not bugs, for code that does not handle them itself.
 _DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)

@@ -2,7 +2,7 @@
 
 import sys
 
-from cogvideox.text_encoding import printable
+from cogvideox.untrusted.text_encoding import printable
 
 
 def print_message(text: str) -> None:

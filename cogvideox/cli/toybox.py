@@ -10,7 +10,7 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.cli.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.grammar import FACTS, Scene
-from cogvideox.untrusted import parse_json, read_text
+from cogvideox.untrusted.files import parse_json, read_text
 
 FACT_NAMES = FACTS["full"]
 MIN_SIDE = 16

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.atomic_io import atomic_write
 from cogvideox.curation.stage import Column
 from cogvideox.errors import UserError
-from cogvideox.untrusted import reading
+from cogvideox.untrusted.files import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

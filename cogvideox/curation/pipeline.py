@@ -20,7 +20,7 @@ from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
 from cogvideox.curation.stage import Row, Value
 from cogvideox.curation.stages.split import reduce
 from cogvideox.errors import UserError
-from cogvideox.untrusted import check_limit
+from cogvideox.untrusted.files import check_limit
 
 DECODE = "decode"
 """Name under which the time of decoding frames for the signals is reported."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.atomic_io import cannot_write, remove_stale_files
 from cogvideox.curation.manifest import arrow_type, write_table
 from cogvideox.curation.stage import Column, Value, fingerprint
-from cogvideox.untrusted import reading
+from cogvideox.untrusted.files import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,7 +20,7 @@ from cogvideox.formatting import abbreviate
 from cogvideox.pretrained.model_settings import ModelSettings, official_settings
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.untrusted import parse_json, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_text, reading
 from cogvideox.vae.config import VAEConfig
 
 INDEX_FILE = "model_index.json"

@@ -16,8 +16,8 @@ from cogvideox.atomic_io import atomic_write, cannot_read
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile, TensorReader, meta_tensors
-from cogvideox.text_encoding import check_utf8_path
-from cogvideox.untrusted import parse_json, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_text, reading
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 _SUFFIX = ".safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"

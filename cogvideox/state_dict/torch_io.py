@@ -22,7 +22,7 @@ from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.state_dict.lazy import LazyStateDict, MappedFile
 from cogvideox.state_dict.safetensors_io import open_index, open_state
-from cogvideox.untrusted import reading
+from cogvideox.untrusted.files import reading
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 

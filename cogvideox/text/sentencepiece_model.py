@@ -11,7 +11,7 @@ from typing import Any
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
-from cogvideox.untrusted import reading
+from cogvideox.untrusted.files import reading
 
 Piece = tuple[str, float]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
 from cogvideox.text import normalization, sentencepiece_model
-from cogvideox.untrusted import parse_json, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_text, reading
 
 # The same in every T5 vocabulary.
 SPECIAL = ("<pad>", "</s>", "<unk>")

@@ -31,7 +31,7 @@ from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
-from cogvideox.untrusted import parse_json, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_text, reading
 
 _TENSOR_FILE = "tensors.safetensors"
 _NAME = re.compile(r"step-(\d{8,18})", re.ASCII)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
-from cogvideox.untrusted import reading
+from cogvideox.untrusted.files import reading
 
 _CHUNK = 2**22
 

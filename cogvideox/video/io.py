@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted import check_limit
-from cogvideox.video import containers, limits, pictures
-from cogvideox.video.display import Display
-from cogvideox.video.timing import TimedFrame, Timeline
+from cogvideox.untrusted.files import check_limit
+from cogvideox.video import limits
+from cogvideox.video.reading import containers, pictures
+from cogvideox.video.reading.display import Display
+from cogvideox.video.reading.timing import TimedFrame, Timeline
 from cogvideox.video.writers import FORMATS, check_format, check_fps, write
 
 __all__ = ["FORMATS", "NoFrameError", "VideoInfo", "check_format", "check_gaps", "probe", "read", "read_image", "write"]

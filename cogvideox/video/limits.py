@@ -1,4 +1,4 @@
-"""Limits on what a video or an image may claim in its header (`cogvideox.untrusted.LIMITS`)."""
+"""Limits on what a video or an image may claim in its header (`cogvideox.untrusted.files.LIMITS`)."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted import check_limit
+from cogvideox.untrusted.files import check_limit
 
 FileVersion = tuple[int, ...]
 """Identifies the content of a file in caches: its inode, size and modification time."""

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted import check_limit
-from cogvideox.video import containers, io, pictures
-from cogvideox.video.timing import TimedFrame
+from cogvideox.untrusted.files import check_limit
+from cogvideox.video import io
+from cogvideox.video.reading import containers, pictures
+from cogvideox.video.reading.timing import TimedFrame
 
 
 @dataclass(frozen=True, eq=False)

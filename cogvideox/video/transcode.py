@@ -9,8 +9,8 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from cogvideox.atomic_io import atomic_write
-from cogvideox.video.display import ACCURATE
-from cogvideox.video.timing import TimedFrame
+from cogvideox.video.reading.display import ACCURATE
+from cogvideox.video.reading.timing import TimedFrame
 
 ENCODER = "libx264"
 _TICK = Fraction(1, 90_000)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
-from cogvideox.video.display import ACCURATE
+from cogvideox.video.reading.display import ACCURATE
 from cogvideox.video.sheet import contact_sheet
 
 Frames = UInt8[np.ndarray, "t h w 3"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.video import containers, io
+from cogvideox.video import io
+from cogvideox.video.reading import containers
 from tests.media.corpus import Clip, run
 
 MAX_DIFFERENCE = 2.0

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import decode, split_lines, text_problem
-from cogvideox.untrusted import read_bytes, reading
+from cogvideox.untrusted.files import read_bytes, reading
+from cogvideox.untrusted.text_encoding import decode, split_lines, text_problem
 
 COMMENT = "#"
 

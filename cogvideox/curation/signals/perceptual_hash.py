@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 from cogvideox.curation.signals.base import ClipInput, Sampling
 from cogvideox.curation.stage import Column, Value
 
-_SIZE, _BITS = 32, 8
-_COSINES = np.cos(np.pi / _SIZE * (np.arange(_SIZE) + 0.5) * np.arange(1, _BITS + 1)[:, None])  # without the mean
+_SIZE, _NUM_FREQUENCIES = 32, 8  # per axis
+_COSINES = np.cos(np.pi / _SIZE * (np.arange(_SIZE) + 0.5) * np.arange(1, _NUM_FREQUENCIES + 1)[:, None])  # no DC term
 
 
 @dataclass(frozen=True)

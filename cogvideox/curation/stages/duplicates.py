@@ -60,18 +60,18 @@ class Duplicates:
         """
         parents = np.arange(len(hashes))
         vectors = _normalized(embeddings)
-        rank = sorted(range(len(hashes)), key=lambda row: (-pixels[row], -seconds[row], row))
-        order = np.empty(len(rank), dtype=np.int64)
-        order[rank] = np.arange(len(rank))
+        by_preference = sorted(range(len(hashes)), key=lambda row: (-pixels[row], -seconds[row], row))
+        rank = np.empty(len(by_preference), dtype=np.int64)
+        rank[by_preference] = np.arange(len(by_preference))
         if self.max_bits >= 0:
             for rows, words in _by_length(hashes):
                 for one, other in self._pairs(rows, words, np.asarray(seconds)):
                     if _agree(vectors, one, other, self.min_cosine):
-                        _join(parents, order, one, other)
+                        _union(parents, rank, one, other)
         if vectors is not None and self.same_cosine <= 1:
             for one, other in _similar(vectors, self.same_cosine):
-                _join(parents, order, one, other)
-        return np.array([_root(parents, row) for row in range(len(hashes))], dtype=np.int64)
+                _union(parents, rank, one, other)
+        return np.array([_find(parents, row) for row in range(len(hashes))], dtype=np.int64)
 
     def _pairs(self, rows: np.ndarray, words: UInt8[np.ndarray, "n bytes"], seconds: np.ndarray):
         """Yield pairs of rows whose hashes are close, from groups that agree in 16 bits."""
@@ -125,29 +125,29 @@ def _normalized(embeddings: Sequence[Sequence[float] | None]) -> Float32[np.ndar
     return table / np.maximum(norms, 1e-9)
 
 
-def _agree(vectors: Float32[np.ndarray, "n d"] | None, one: int, other: int, least: float) -> bool:
+def _agree(vectors: Float32[np.ndarray, "n d"] | None, one: int, other: int, min_cosine: float) -> bool:
     """Whether the embeddings of two clips are similar; True if one has none."""
     if vectors is None or not vectors[one].any() or not vectors[other].any():
         return True
-    return float(vectors[one] @ vectors[other]) >= least
+    return float(vectors[one] @ vectors[other]) >= min_cosine
 
 
-def _similar(vectors: Float32[np.ndarray, "n d"], least: float):
+def _similar(vectors: Float32[np.ndarray, "n d"], min_cosine: float):
     for first in range(0, len(vectors), _BLOCK):
         for second in range(first, len(vectors), _BLOCK):
             cosines = vectors[first : first + _BLOCK] @ vectors[second : second + _BLOCK].T
-            for one, other in np.argwhere(cosines >= least).tolist():
+            for one, other in np.argwhere(cosines >= min_cosine).tolist():
                 if first + one < second + other:
                     yield first + one, second + other
 
 
-def _root(parents: Int64[np.ndarray, " n"], row: int) -> int:
+def _find(parents: Int64[np.ndarray, " n"], row: int) -> int:
     while parents[row] != row:
         parents[row] = parents[parents[row]]
         row = int(parents[row])
     return row
 
 
-def _join(parents: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"], one: int, other: int) -> None:
-    first, second = sorted((_root(parents, one), _root(parents, other)), key=lambda row: order[row])
+def _union(parents: Int64[np.ndarray, " n"], rank: Int64[np.ndarray, " n"], one: int, other: int) -> None:
+    first, second = sorted((_find(parents, one), _find(parents, other)), key=lambda row: rank[row])
     parents[second] = first

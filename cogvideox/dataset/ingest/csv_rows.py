@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from cogvideox.text_encoding import split_lines
+from cogvideox.untrusted.text_encoding import split_lines
 
 SEPARATORS = (",", ";", "\t", "|")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import decode, text_problem
-from cogvideox.untrusted import read_bytes, reading
+from cogvideox.untrusted.files import read_bytes, reading
+from cogvideox.untrusted.text_encoding import decode, text_problem
 
 VIDEOS = (
     *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif"),

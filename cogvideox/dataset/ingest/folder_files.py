@@ -9,7 +9,7 @@ from pathlib import Path
 from cogvideox.atomic_io import cannot_read
 from cogvideox.dataset.ingest.entries import IMAGES, TABLES, VIDEOS
 from cogvideox.formatting import abbreviate
-from cogvideox.text_encoding import printable
+from cogvideox.untrusted.text_encoding import printable
 
 MAX_NAMES = 8  # of suffixes and links in a note
 

@@ -25,8 +25,8 @@ from cogvideox.dataset.ingest.entries import (
 from cogvideox.dataset.ingest.folder_files import FolderFiles, list_files
 from cogvideox.dataset.ingest.tables import read_table
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import decode, split_lines
-from cogvideox.untrusted import parse_json, read_bytes, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_bytes, read_text, reading
+from cogvideox.untrusted.text_encoding import decode, split_lines
 
 
 def list_folder(path: str | Path) -> FolderContents:

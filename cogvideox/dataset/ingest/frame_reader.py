@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO, round_down_frame_count
-from cogvideox.text_encoding import printable
+from cogvideox.untrusted.text_encoding import printable
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cogvideox.text_encoding import split_lines
+from cogvideox.untrusted.text_encoding import split_lines
 
 # A string, which never contains a newline; a bracket; a comma.
 _TOKEN = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')

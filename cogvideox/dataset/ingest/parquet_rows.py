@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cogvideox.untrusted import check_limit, reading
+from cogvideox.untrusted.files import check_limit, reading
 
 UNUSABLE: list[Any] = []
 """The value in columns that are neither numbers nor texts, or damaged."""

@@ -9,7 +9,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
 from cogvideox.dataset.ingest.scan import ScannedFolder
 from cogvideox.records import Clip
-from cogvideox.text_encoding import printable
+from cogvideox.untrusted.text_encoding import printable
 
 NUM_VALUES = 5  # number of sizes and frame rates to list
 NUM_REJECTS = 20

@@ -12,8 +12,8 @@ from cogvideox.dataset.ingest.json_rows import json_rows
 from cogvideox.dataset.ingest.parquet_rows import parquet_rows
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
-from cogvideox.text_encoding import decode, printable, text_problem
-from cogvideox.untrusted import limit, read_bytes, reading
+from cogvideox.untrusted.files import limit, read_bytes, reading
+from cogvideox.untrusted.text_encoding import decode, printable, text_problem
 
 # Common column names; the first one in a row is used.
 FILE_COLUMNS = ("file_name", "file_path", "video", "video_path", "image", "image_path", "path", "source")

@@ -36,7 +36,7 @@ from cogvideox.executor.job_array import Shard
 from cogvideox.executor.run import run
 from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
-from cogvideox.text_encoding import check_utf8_path
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits the work that each process loses when interrupted
 IDLE = 600.0  # seconds without a write after which a temporary file is considered stale

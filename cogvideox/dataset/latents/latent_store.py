@@ -35,8 +35,8 @@ from cogvideox.geometry import latent_shape
 from cogvideox.pretrained.model_settings import NullText
 from cogvideox.records import LatentSample
 from cogvideox.state_dict.safetensors_io import save_state
-from cogvideox.text_encoding import check_utf8_path, is_unicode, printable
-from cogvideox.untrusted import check_lfs_pointer, parse_json, reading
+from cogvideox.untrusted.files import check_lfs_pointer, parse_json, reading
+from cogvideox.untrusted.text_encoding import check_utf8_path, is_unicode, printable
 
 INDEX = "index.parquet"
 MAX_OPEN_SHARDS = 64  # shards that a reader keeps memory-mapped

@@ -45,7 +45,7 @@ from cogvideox.text.key_map import merge_shared_embedding
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
 from cogvideox.transformer.lora.key_formats import guess_contents, parse_key
 from cogvideox.transformer.lora.locate import find_lora_file
-from cogvideox.untrusted import parse_json
+from cogvideox.untrusted.files import parse_json
 from cogvideox.vae.config import DIFFUSERS_CLASS as VAE_CLASS
 from cogvideox.vae.config import VAEConfig
 

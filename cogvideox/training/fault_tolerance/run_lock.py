@@ -10,7 +10,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import check_utf8_path
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 
 @contextmanager

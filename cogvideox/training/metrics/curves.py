@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvideox.errors import UserError
-from cogvideox.text_encoding import split_lines
 from cogvideox.training.metrics.charts import COLORS, Curve, Point, chart, draw, legend
-from cogvideox.untrusted import check_limit, read_text, reading
+from cogvideox.untrusted.files import check_limit, read_text, reading
+from cogvideox.untrusted.text_encoding import split_lines
 
 FIRST_PANELS = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
 """Metrics whose panels come first, in this order; all others follow by name."""

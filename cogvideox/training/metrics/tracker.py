@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
-from cogvideox.untrusted import read_bytes
+from cogvideox.untrusted.files import read_bytes
 
 Scalar = float | int | Tensor
 

@@ -22,7 +22,7 @@ from cogvideox.transformer.lora.key_formats import guess_contents, is_base_weigh
 from cogvideox.transformer.lora.layers import Factors
 from cogvideox.transformer.lora.locate import resolve_lora_file
 from cogvideox.transformer.lora.peft_alphas import PeftAlphas
-from cogvideox.untrusted import parse_json, read_text, reading
+from cogvideox.untrusted.files import parse_json, read_text, reading
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # in diffusers: peft's configuration, keys prefixed with the component
 

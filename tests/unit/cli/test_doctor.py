@@ -44,13 +44,13 @@ def test_missing_and_outdated_libraries_are_reported(run, tmp_path: Path, monkey
     project = tmp_path / "pyproject.toml"
     project.write_text(
         '[project]\ndependencies = ["no-such-library>=2", "numpy>=99", "rich"]\n'
-        '[project.optional-dependencies]\nserve = ["no-such-server[all]"]\ndev = ["cogvideox[serve]"]\n'
+        '[project.optional-dependencies]\nhub = ["no-such-hub[all]"]\ndev = ["cogvideox[hub]"]\n'
     )
     monkeypatch.setattr(dependencies, "_CHECKOUT", project)
     ran = run("doctor", "--no-generation")
     assert ran.status == 2 and ran.err.count("\n") == 1
     assert "install no-such-library, numpy>=99 (" in ran.err and "rich" not in ran.err
-    assert "HTTP API: not installed (no-such-server)" in ran.out
+    assert "Hugging Face hub: not installed (no-such-hub)" in ran.out
     assert "toybox" in ran.out  # one problem does not stop the other checks
 
 

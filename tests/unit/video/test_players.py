@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from cogvideox.errors import UserError
 from cogvideox.generation.request.inputs import read_inputs
-from cogvideox.video import containers, io, pictures, tone_mapping
+from cogvideox.video import io
+from cogvideox.video.reading import containers, pictures, tone_mapping
 from tests.media.corpus import matrix_patch
 
 H, W = 32, 48

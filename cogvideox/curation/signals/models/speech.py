@@ -62,7 +62,7 @@ class Speech:
         return sha256(MODEL.path(self.model))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
-        from cogvideox.video.sound import read_sound
+        from cogvideox.video.reading.sound import read_sound
 
         rate = load_detector(MODEL.path(self.model))
 

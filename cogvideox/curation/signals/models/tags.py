@@ -14,7 +14,7 @@ from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
 from cogvideox.curation.signals.models.files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Value
 from cogvideox.errors import UserError
-from cogvideox.untrusted import parse_json, read_bytes
+from cogvideox.untrusted.files import parse_json, read_bytes
 
 MODEL = ModelFile(
     "efficientnet-lite0-57934424.pth",

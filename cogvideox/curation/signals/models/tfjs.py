@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvideox.untrusted import parse_json, read_bytes
+from cogvideox.untrusted.files import parse_json, read_bytes
 
 _RELU = {"Relu": torch.relu, "Relu6": F.relu6}
 

@@ -9,7 +9,7 @@ import pytest
 from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.errors import UserError
-from cogvideox.video.sound import read_sound
+from cogvideox.video.reading.sound import read_sound
 
 
 def write_tone(path: Path, seconds: float, frequencies: list[float], rate: int = 44100) -> None:

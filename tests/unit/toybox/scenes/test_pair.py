@@ -1,4 +1,4 @@
-"""Rules of the pair grammar that hold for every seed."""
+"""Properties of the pair grammar, for many seeds."""
 
 from collections import Counter
 

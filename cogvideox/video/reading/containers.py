@@ -16,10 +16,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted import limit, reading
+from cogvideox.untrusted.files import limit, reading
 from cogvideox.video import limits
-from cogvideox.video.display import Display, deinterlaced
-from cogvideox.video.timing import TimedFrame, Timeline
+from cogvideox.video.reading.display import Display, deinterlaced
+from cogvideox.video.reading.timing import TimedFrame, Timeline
 
 FORMATS = (
     *("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "gif", "mxf", "nut", "ivf", "dv"),

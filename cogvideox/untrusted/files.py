@@ -17,7 +17,7 @@ import yaml
 
 from cogvideox.atomic_io import cannot_read
 from cogvideox.errors import UserError, is_out_of_memory
-from cogvideox.text_encoding import decode, is_unicode
+from cogvideox.untrusted.text_encoding import decode, is_unicode
 
 LIMITS = {
     "PIXELS": 100_000_000,  # per image or video frame

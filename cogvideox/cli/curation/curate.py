@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
         print(f"this is shard {options.shard}; the manifest is written when all shards are done")
         return
 
-    from cogvideox.cli.funnel import print_funnel, write_page
+    from cogvideox.cli.curation.funnel import print_funnel, write_page
 
     print_funnel(options.output)
     page = write_page(options.output, options.raw)

@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted import limit, reading
+from cogvideox.untrusted.files import limit, reading
 from cogvideox.video import limits
-from cogvideox.video.timing import TimedFrame, Timeline
+from cogvideox.video.reading.timing import TimedFrame, Timeline
 
 Frame = UInt8[np.ndarray, "h w 3"]
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from cogvideox.text_encoding import decode, dump_json, printable, split_lines, text_problem
+from cogvideox.untrusted.text_encoding import decode, dump_json, printable, split_lines, text_problem
 
 TEXTS = ("un café rouge", "красный шар", "红球 red", "naïve 🎈 “ball”", "x", "")
 

@@ -16,7 +16,8 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from cogvideox.errors import UserError
-from cogvideox.video import limits, tone_mapping
+from cogvideox.video import limits
+from cogvideox.video.reading import tone_mapping
 
 # Accurate rounding requires the full-chroma flags: on its own it darkens every image by two levels.
 ACCURATE = (

@@ -9,7 +9,7 @@ import yaml
 
 from cogvideox import config
 from cogvideox.errors import UserError
-from cogvideox.untrusted import LIMITS, check_limit, limit, parse_json, parse_yaml, read_json, reading
+from cogvideox.untrusted.files import LIMITS, check_limit, limit, parse_json, parse_yaml, read_json, reading
 
 LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" if i else "a0: &a0 x" for i in range(12))
 

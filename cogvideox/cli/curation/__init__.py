@@ -1,0 +1,1 @@
+"""Commands of curation: `curate` and `funnel`."""
