@@ -34,7 +34,7 @@ codecs.register_error(_ERRORS, _to_surrogates)
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8, or UTF-16 and UTF-32 as detected by byte order mark or zero bytes. The marks are removed.
+    """Decode UTF-8, or UTF-16 and UTF-32 with a byte order mark (UTF-16 of Latin text also without). Removes the marks.
 
     Undecodable bytes become lone surrogates, which `text_problem` finds.
     """

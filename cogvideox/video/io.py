@@ -73,7 +73,8 @@ def probe(path: str | Path) -> VideoInfo:
         fps = containers.header_rate(stream)
         measured = times.num_frames / times.seconds if times.seconds > 0 else fps
         # Headers store common rates exactly, but may guess the rate from the first frames.
-        fps = fps if math.isclose(fps, measured, rel_tol=0.02) else measured
+        if not math.isclose(fps, measured, rel_tol=0.02) or abs(fps * times.seconds - times.num_frames) >= 0.5:
+            fps = measured
         return VideoInfo(times.num_frames, fps, times.seconds, height, width, stream.codec_context.name)
 
 
@@ -103,7 +104,8 @@ def read(
 
     Args:
         start, end: seconds from the first frame; by default the whole video. `end` is exclusive.
-        fps: frame rate of the result; defaults to the average frame rate of the file, which returns every frame.
+        fps: frame rate of the result; defaults to the average frame rate of the file, which
+            returns every frame if that is constant.
         max_frames: maximum number of frames.
         transform: function applied to each decoded frame, such as a resize, so that full-size frames are not kept.
 

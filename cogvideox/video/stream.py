@@ -85,8 +85,8 @@ def inspect(path: str | Path) -> StreamInfo:
         frame = next(container.decode(stream))
         return StreamInfo(
             times=times.times,
-            seconds=0.0 if info.is_image else times.seconds,
-            fps=0.0 if info.is_image else info.fps,
+            seconds=times.seconds,
+            fps=info.fps,
             pixel_format=frame.format.name,
             bit_depth=max(part.bits for part in frame.format.components),
             rotation=round(-frame.rotation / 90) % 4 * 90,

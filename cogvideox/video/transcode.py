@@ -5,14 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from cogvideox.atomic_io import atomic_write
-from cogvideox.video.reading.display import ACCURATE
 from cogvideox.video.reading.timing import TimedFrame
+from cogvideox.video.writers import add_h264_stream, to_yuv420p
 
-ENCODER = "libx264"
 _TICK = Fraction(1, 90_000)
 
 
@@ -38,20 +35,10 @@ def write_frames(path: str | Path, frames: Iterable[TimedFrame], start: float, *
             rgb = shown.rgb()
             height, width = (side - side % 2 for side in rgb.shape[:2])
             if stream is None:
-                stream = container.add_stream(ENCODER, rate=round(1 / shown.seconds) if shown.seconds > 0 else 25)
-                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-                stream.options = {"crf": str(crf), "preset": "medium", "mbtree": "0"}
+                rate = round(1 / shown.seconds) if shown.seconds > 0 else 25
+                stream = add_h264_stream(container, rate, height, width, crf)
                 stream.time_base = stream.codec_context.time_base = _TICK
-                codec = stream.codec_context
-                codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
-                codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24").reformat(
-                format="yuv420p",
-                src_color_range=ColorRange.JPEG,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=ACCURATE,
-            )
+            frame = to_yuv420p(rgb[:height, :width])
             frame.pts, frame.time_base = round((shown.time - start) / _TICK), _TICK
             frame.duration = max(1, round(shown.seconds / _TICK))
             container.mux(stream.encode(frame))

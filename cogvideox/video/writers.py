@@ -11,7 +11,9 @@ from pathlib import Path
 import av
 import av.filter
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
@@ -22,6 +24,8 @@ from cogvideox.video.sheet import contact_sheet
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 Frame = UInt8[np.ndarray, "h w 3"]
+
+ENCODER = "libx264"
 
 
 def write(path: str | Path, frames: Frames | Float32[np.ndarray, "t h w 3"], fps: float) -> None:
@@ -50,13 +54,38 @@ def check_format(path: Path) -> None:
 
 
 def check_fps(fps: float) -> None:
-    """Raise UserError unless a frame rate is positive and finite."""
-    if not 0 < fps < math.inf:
-        raise UserError(f"fps={fps:g} must be above 0; typical values are 8 and 16")
+    """Raise UserError unless a frame rate is at least 0.001 and finite."""
+    if not 0.001 <= fps < math.inf:
+        raise UserError(f"fps={fps:g} must be above 0 (at least 0.001); typical values are 8 and 16")
 
 
 def _to_av_frame(image: Frame) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+
+
+def add_h264_stream(container: OutputContainer, rate: Fraction | int, height: int, width: int, crf: int) -> VideoStream:
+    """Add an H.264 stream in yuv420p (even height and width) with the color space BT.709."""
+    stream = container.add_stream(ENCODER, rate=rate)
+    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    # mbtree is off: its AVX-512 code reads uninitialized memory at widths that are not a multiple of 128, so its output
+    # may vary.
+    stream.options = {"crf": str(crf), "preset": "medium", "mbtree": "0"}
+    # Store the color space in the file, because players assume different defaults.
+    codec = stream.codec_context
+    codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+    codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    return stream
+
+
+def to_yuv420p(image: Frame) -> av.VideoFrame:
+    """Convert an RGB frame to the pixel format of `add_h264_stream`."""
+    return _to_av_frame(image).reformat(
+        format="yuv420p",
+        src_color_range=ColorRange.JPEG,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=ACCURATE,
+    )
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
@@ -68,24 +97,10 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
     height, width = frames.shape[1:3]
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        # Small videos are viewed enlarged and are cheap to store, so they get higher quality. mbtree is off: its
-        # AVX-512 code reads uninitialized memory at widths that are not a multiple of 128, so its output may vary.
-        quality = "12" if height * width <= 256 * 256 else "15"
-        stream.options = {"crf": quality, "preset": "medium", "mbtree": "0"}
-        # Store the color space in the file, because players assume different defaults.
-        codec = stream.codec_context
-        codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
-        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        # Small videos are viewed enlarged and are cheap to store, so they get higher quality.
+        stream = add_h264_stream(container, rate, height, width, crf=12 if height * width <= 256 * 256 else 15)
         for i, image in enumerate(frames):
-            frame = _to_av_frame(image).reformat(
-                format="yuv420p",
-                src_color_range=ColorRange.JPEG,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=ACCURATE,
-            )
+            frame = to_yuv420p(image)
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

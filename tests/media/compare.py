@@ -34,13 +34,12 @@ class Result:
 def reference(path: Path, shown: str = "") -> tuple[np.ndarray, list[float]]:
     """Return the frames that FFmpeg shows, with square pixels, and their times."""
     filters = ",".join(
-        filter(
-            None,
-            [
-                shown,
-                "scale=w='max(1,round(iw*sar))':h=ih:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp,setsar=1,format=rgb24,showinfo",
-            ],
+        part
+        for part in (
+            shown,
+            f"scale=w='max(1,round(iw*sar))':h=ih:flags={ACCURATE},setsar=1,format=rgb24,showinfo",
         )
+        if part
     )
     # Rotation comes first in FFmpeg's chain, so the aspect ratio is that of the rotated frame.
     out, messages = run(

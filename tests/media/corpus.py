@@ -266,7 +266,7 @@ def interlaced() -> Iterator[Clip]:
         yield Clip(
             *("interlaced", f"{codec}-{order}-{'b' if '-bf 3' in options else ''}.{suffix}"),
             f"-c:v {codec} {options} {flags}",
-            f"setfield={field},interlace=scan={field}:lowpass=0" if suffix == "none" else f"setfield={field}",
+            f"interlace=scan={field}:lowpass=0",
             "yadif=deint=interlaced",
         )
 

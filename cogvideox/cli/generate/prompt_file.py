@@ -21,7 +21,7 @@ class PromptLine:
 
 
 def read_prompts(file: Path) -> list[PromptLine]:
-    """Read the prompts of a file in UTF-8, UTF-16 or UTF-32; image paths are relative to the file's folder.
+    """Read the prompts of a text file (see `text_encoding.decode`); image paths are relative to the file's folder.
 
     Empty lines and lines that start with `#` are skipped; `\\#` starts a prompt with this character.
 

@@ -44,10 +44,10 @@ class Cut:
             raise UserError(f"crf={self.crf} must be from 0 to 51; 15 is hardly visible")
 
     def missing(self) -> list[str]:
-        from cogvideox.video import stream, transcode
+        from cogvideox.video import stream, writers
 
-        lacks = self.mode == "encode" and stream.missing_encoder(transcode.ENCODER)
-        return [f"the encoder {transcode.ENCODER}: use a build of PyAV with it, or mode=window"] if lacks else []
+        lacks = self.mode == "encode" and stream.missing_encoder(writers.ENCODER)
+        return [f"the encoder {writers.ENCODER}: use a build of PyAV with it, or mode=window"] if lacks else []
 
     def weights(self) -> str:
         return ""

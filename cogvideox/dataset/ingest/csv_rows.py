@@ -79,18 +79,20 @@ def _split(line: str, separator: str) -> list[str]:
 def _record(lines: Sequence[str], at: int, separator: str) -> tuple[list[str] | str, int]:
     """Return the values of the record that starts at line `at`, or why it has none, and its number of lines."""
     problem, used = "", 0
-    for escape in (None, "\\"):
-        if escape and escape + '"' not in lines[at]:
+    for escaped in (False, True):
+        if escaped and '\\"' not in lines[at]:
             break
         following = (lines[index] + "\n" for index in range(at, len(lines)))
-        reader = csv.reader(following, delimiter=separator, skipinitialspace=True, strict=True, escapechar=escape)
+        if escaped:
+            following = (line.replace('\\"', '""') for line in following)
+        reader = csv.reader(following, delimiter=separator, skipinitialspace=True, strict=True)
         try:
             values = next(reader)
         except csv.Error as error:
             unclosed = reader.line_num > 1 or "unexpected end" in str(error) or "field limit" in str(error)
             problem, used = problem or (_NEVER_CLOSED if unclosed else _TEXT_AFTER), 1
         else:
-            if reader.line_num == 1 or '\\"' not in lines[at] or escape:
+            if reader.line_num == 1 or '\\"' not in lines[at] or escaped:
                 return values, reader.line_num
             problem, used = _NEVER_CLOSED, 1
     return problem, used

@@ -15,7 +15,10 @@ VIDEOS = (
     *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif"),
     *(".mts", ".m2ts", ".ts", ".3gp", ".3g2", ".ogv", ".vob", ".asf", ".mxf", ".f4v"),
 )
-IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+IMAGES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".qoi"),
+)
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -26,7 +29,7 @@ class FolderEntry:
     Attributes:
         caption: None if the file has no caption.
         start, end: the part of the file in seconds; None means its beginning or end.
-        caption_problem: why the caption cannot be used, if it is there.
+        caption_problem: why the caption cannot be used; None if it is valid or missing.
     """
 
     source: Path

@@ -117,7 +117,8 @@ class ProbeFiles:
         if is_image:
             start = end = None
         elif not 0 <= (start or 0.0) < min(info.seconds, end if end is not None else info.seconds):
-            raise UserError(f"it is {info.seconds:g} s long, so the part from {start or 0:g} s to {end} s is empty")
+            until = "its end" if end is None else f"{end:g} s"
+            raise UserError(f"it is {info.seconds:g} s long, so the part from {start or 0:g} s to {until} is empty")
         else:  # otherwise its windows would be read one by one, until each is rejected
             io.check_gaps(entry.source, start or 0.0, info.seconds if end is None else end)
         seconds = min(info.seconds, info.seconds if end is None else end) - (start or 0.0)

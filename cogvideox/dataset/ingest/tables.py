@@ -99,8 +99,17 @@ def _no_file(row: _Row, file: Any) -> str:
 
 def _seconds(value: Any) -> float | None:
     """Parse a time in a table; None for empty values and NaN. Raises TypeError or ValueError."""
-    seconds = None if value in (None, "") else float(value)
-    return None if seconds is None or math.isnan(seconds) else seconds
+    if value in (None, ""):
+        return None
+    seconds = _number(value)
+    return None if math.isnan(seconds) else seconds
+
+
+def _number(value: Any) -> float:
+    """Convert a value like `float`, but without underscores: "2024_01" is no number. Raises the errors of `float`."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"not a number: {value!r}")
+    return float(value)
 
 
 def _scores(row: _Row, ignored: dict[str, str]) -> dict[str, float | str]:
@@ -126,7 +135,7 @@ def _score(value: int | float | str) -> float | str | None:
     if value == "" or (isinstance(value, str) and text_problem(value) is not None):
         return None
     try:
-        number = float(value)
+        number = _number(value)
     except OverflowError:  # an integer of hundreds of digits
         return None
     except ValueError:

@@ -57,33 +57,56 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
     Raises:
         UserError: the file is missing, damaged, not a video in one of `FORMATS`, or above a limit.
     """
-    # Without max_pixels, a small file can make FFmpeg allocate frames of any size.
-    options = {"max_pixels": str(limit("PIXELS"))}
-    confined = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
-    with reading(path, f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"):
-        limits.file_version(path)
+    what = f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"
+    with reading(path, what), open_container(path) as container:
+        # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in another order.
+        container.flags &= ~_GENERATE_PTS
+        stream = _video_stream(path, container, kind)
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = _max_pixels()
+        limits.check_pixels(path, stream.codec_context.width, stream.codec_context.height)
         try:
-            # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
-            container = av.open(str(Path(path).absolute()), options=options | confined)
+            yield container, stream
         except av.error.FFmpegError as error:
-            if error.errno == errno.EINVAL:
-                raise ValueError("its container is not supported, or its header is invalid") from error
+            if error.errno == errno.EINVAL:  # the only information FFmpeg provides
+                limits.check_gif(path)
+                most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
+                raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
             raise _without_path(error) from error
-        with container:
-            # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in another order.
-            container.flags &= ~_GENERATE_PTS
-            stream = _video_stream(path, container, kind)
-            stream.thread_type = "AUTO"
-            stream.codec_context.options = options
-            limits.check_pixels(path, stream.codec_context.width, stream.codec_context.height)
-            try:
-                yield container, stream
-            except av.error.FFmpegError as error:
-                if error.errno == errno.EINVAL:  # the only information FFmpeg provides
-                    limits.check_gif(path)
-                    most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
-                    raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
-                raise _without_path(error) from error
+
+
+def open_container(path: str | Path) -> InputContainer:
+    """Open a file of one of `FORMATS`, without following references to other files or the network.
+
+    Raises:
+        UserError: the file is missing, or not a regular file.
+        OSError, ValueError: the file is damaged or has another format.
+    """
+    limits.file_version(path)
+    confined = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    # FFmpeg takes raw MJPEG for a sequence of images.
+    raw = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None
+    try:
+        # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
+        return av.open(str(Path(path).absolute()), format=raw, options=_max_pixels() | confined)
+    except av.error.FFmpegError as error:
+        if error.errno == errno.EINVAL:
+            raise ValueError("its container is not supported, or its header is invalid") from error
+        raise _without_path(error) from error
+
+
+def _max_pixels() -> dict[str, str]:
+    """Return FFmpeg's limit of a frame's size, without which a small file can make it allocate any amount."""
+    return {"max_pixels": str(limit("PIXELS"))}
+
+
+def start_time(path: str | Path) -> float:
+    """Return the timestamp of the first video frame, which is time 0 in this package, in seconds.
+
+    Raises:
+        UserError: the file cannot be read, or has no frames.
+    """
+    return _origin(str(path), limits.file_version(path), limit("PIXELS")).time
 
 
 def timeline(path: str | Path) -> Timeline:

@@ -191,6 +191,13 @@ def test_resampling_selects_nearest_frames(counting):
     ]  # halfway between two frames, the later one
 
 
+@pytest.mark.parametrize("fps", [0.0, -1.0, 0.0004, float("inf"), float("nan")])
+def test_frame_rates_that_cannot_be_written_are_rejected(tmp_path, fps):
+    with pytest.raises(UserError, match="must be above 0"):
+        io.write(tmp_path / "x.mp4", np.zeros((2, 16, 16, 3), np.uint8), fps)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_variable_frame_rate_keeps_timing(tmp_path):
     path = tmp_path / "x.mkv"
     times = [0, 40, 80, 500, 1000, 1040, 1080, 1900]  # milliseconds

@@ -29,6 +29,13 @@ def test_plan_with_a_prompt_file_creates_no_folder(run, model, workdir):
     assert [path.name for path in workdir.iterdir()] == ["p.txt"]
 
 
+def test_the_plan_is_printed_also_if_all_videos_exist(run, model, workdir):
+    (workdir / "p.txt").write_text("a red ball\n")
+    options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--num-inference-steps", 1)
+    assert run(*options).status == 0
+    assert "everything in memory" in run(*options, "--plan").out
+
+
 def test_the_same_video_with_less_memory(run, model, workdir):
     for name, memory in (("a", "speed"), ("b", "low"), ("c", "2GB")):
         ran = run("generate", PROMPT, "--model", model, "--seed", 3, "-o", f"{name}.png", "--memory", memory)

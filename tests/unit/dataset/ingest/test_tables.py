@@ -85,6 +85,27 @@ def test_quotation_marks_escaped_with_backslashes(folder):
     assert captions(folder) == [("v0.mp4", 'a "red", big ball'), ("v1.mp4", 'a "cone"')]
 
 
+def test_escaped_quotation_marks_leave_the_backslashes_of_paths(folder):
+    (folder / "metadata.csv").write_text('file_name,caption\nsub dir\\v2.mp4,"he said \\"hi\\" now"\n')
+    assert captions(folder) == [("sub dir/v2.mp4", 'he said "hi" now')]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".qoi"])
+def test_every_image_format_that_is_read_is_listed(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").write_bytes(b"x")
+    (tmp_path / "a.txt").write_text("a ball")
+    assert captions(tmp_path) == [(f"a{suffix}", "a ball")]
+
+
+@pytest.mark.parametrize(
+    ("value", "score"), [("2024_01", "2024_01"), ("1_000", "1_000"), ("1e3", 1000.0), ("-.5", -0.5)]
+)
+def test_numbers_in_text_have_no_underscores(folder, value, score):
+    (folder / "metadata.csv").write_text(f"file_name,caption,batch\nv0.mp4,a ball,{value}\n")
+    (entry,) = list_folder(folder).entries
+    assert entry.scores == {"batch": score}
+
+
 @pytest.mark.parametrize("bad", range(4))
 @pytest.mark.parametrize(
     "caption",
