@@ -266,7 +266,7 @@ def interlaced() -> Iterator[Clip]:
         yield Clip(
             *("interlaced", f"{codec}-{order}-{'b' if '-bf 3' in options else ''}.{suffix}"),
             f"-c:v {codec} {options} {flags}",
-            f"interlace=scan={field}:lowpass=0",
+            f"interlace=scan={field}:lowpass=0,settb=1/25,setpts=N,fps=25",
             "yadif=deint=interlaced",
         )
 
