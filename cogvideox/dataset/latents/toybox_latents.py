@@ -21,6 +21,7 @@ from cogvideox.atomic_io import cannot_read, remove_stale_files
 from cogvideox.config import to_dict
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.prefetch import prefetch
+from cogvideox.geometry import NormStatistics, encode_chunks
 from cogvideox.state_dict.safetensors_io import save_state
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.grammar import Scene
@@ -79,6 +80,7 @@ def encode_toybox(
     *,
     batch_size: int = 16,
     workers: int = 0,
+    norm_statistics: NormStatistics = "chunk",
     bfloat16: bool = False,
     on_progress: OnProgress | None = None,
 ) -> LatentTable:
@@ -92,12 +94,14 @@ def encode_toybox(
     Args:
         cache: the cache folder.
         workers: processes that render clips in advance (`dataset.prefetch`).
-        bfloat16: encode in mixed precision.
+        norm_statistics: see `CausalVAE.encode`.
+        bfloat16: encode in mixed precision; without effect on a CPU, whose convolutions are computed in float32.
 
     Raises:
         UserError: the cache cannot be read or written.
     """
-    folder = Path(cache) / fingerprint(vae, clips)
+    bfloat16 = bfloat16 and next(vae.parameters()).device.type != "cpu"
+    folder = Path(cache) / fingerprint(vae, clips, norm_statistics=norm_statistics, bfloat16=bfloat16)
     remove_stale_files(folder, idle=IDLE)
     starts = range(0, clips.num_clips, SHARD_SIZE)
     indices = [range(first, min(first + SHARD_SIZE, clips.num_clips)) for first in starts]
@@ -110,7 +114,7 @@ def encode_toybox(
     with closing(prefetch(partial(render_clips, clips), batches, workers=workers, pin_memory=True)) as rendered:
         for k in missing:
             num_batches = -(-len(indices[k]) // batch_size)
-            shards[k] = shard = _encode_shard(vae, islice(rendered, num_batches), bfloat16)
+            shards[k] = shard = _encode_shard(vae, islice(rendered, num_batches), norm_statistics, bfloat16)
             save_state(shard, files[k])
             if on_progress is not None:
                 on_progress(indices[k].stop, clips.num_clips)
@@ -118,11 +122,18 @@ def encode_toybox(
     return LatentTable(mean[: clips.num_clips], logvar[: clips.num_clips])
 
 
-def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
+def fingerprint(
+    vae: CausalVAE, clips: ToyboxClips, *, norm_statistics: NormStatistics = "chunk", bfloat16: bool = False
+) -> str:
     """Return a hash of everything that a clip's latents depend on; excludes decoder, scale and number of clips."""
     settings = to_dict(vae.config) | {"scaling_factor": None}, to_dict(clips) | {"num_clips": None}
-    if not clips.first_frames:  # caches of whole clips keep the name that they had before this setting existed
+    # Settings that change nothing are left out, so that caches keep the name that they had before these existed.
+    if not clips.first_frames:
         del settings[1]["first_frames"]
+    if encode_chunks(clips.num_rendered, norm_statistics) != encode_chunks(clips.num_rendered):
+        settings[1]["norm_statistics"] = norm_statistics
+    if bfloat16:
+        settings[1]["precision"] = "bfloat16"
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(render_clips(clips, [0]).numpy().tobytes())
     for name, value in sorted(vae.encoder.state_dict().items()):
@@ -132,12 +143,14 @@ def fingerprint(vae: CausalVAE, clips: ToyboxClips) -> str:
 
 
 @torch.no_grad()
-def _encode_shard(vae: CausalVAE, rendered: Iterator[Tensor], bfloat16: bool) -> dict[str, Tensor]:
+def _encode_shard(
+    vae: CausalVAE, rendered: Iterator[Tensor], norm_statistics: NormStatistics, bfloat16: bool
+) -> dict[str, Tensor]:
     device = next(vae.parameters()).device
     means, logvars = [], []
     for video in rendered:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            posterior = vae.encode(video.to(device, non_blocking=True))
+            posterior = vae.encode(video.to(device, non_blocking=True), norm_statistics=norm_statistics)
         means.append(posterior.mean.to("cpu", torch.bfloat16))
         logvars.append(posterior.logvar.to("cpu", torch.bfloat16))
     return {"mean": torch.cat(means), "logvar": torch.cat(logvars)}

@@ -23,7 +23,7 @@ class ToyboxEncoder:
 
     def __init__(self, settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun) -> None:
         self.spec, self.run = spec, run
-        self.bfloat16 = settings.run.precision == "bfloat16"
+        self.bfloat16, self.norm_statistics = settings.run.precision == "bfloat16", settings.norm_statistics or "chunk"
         self.vae = load_network(spec.path, spec.vae, device=run.device)
         encoder = load_network(spec.path, spec.text_encoder)
         self.embed = PromptEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
@@ -43,6 +43,7 @@ class ToyboxEncoder:
                 run.out.parent / "latents",
                 batch_size=4 if run.device.type == "cpu" else 128,
                 workers=run.config.workers,
+                norm_statistics=self.norm_statistics,
                 bfloat16=self.bfloat16,
                 on_progress=on_progress,
             )

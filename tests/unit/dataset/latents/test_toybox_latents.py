@@ -96,6 +96,34 @@ def test_an_unreadable_cache_is_a_user_error(vae, small_shards, tmp_path):
         encode_toybox(vae, CLIPS, tmp_path)
 
 
+def test_whole_clips_have_their_own_norm_statistics_and_cache(vae, tmp_path):
+    clips = replace(CLIPS, num_clips=2, num_frames=17)
+    chunks, whole = (encode_toybox(vae, clips, tmp_path, norm_statistics=kind) for kind in ("chunk", "clip"))
+    expected = vae.encode(render_clips(clips, [0, 1]), norm_statistics="clip")
+    torch.testing.assert_close(whole.mean.float(), expected.mean, rtol=2**-8, atol=1e-6)
+    assert not torch.equal(whole.mean, chunks.mean) and len(list(tmp_path.iterdir())) == 2
+    assert fingerprint(vae, CLIPS, norm_statistics="clip") == fingerprint(vae, CLIPS)  # 5 frames are one chunk
+
+
+def test_latents_in_bfloat16_have_their_own_cache_and_a_cpu_has_none(vae, tmp_path):
+    names = {fingerprint(vae, CLIPS, bfloat16=bfloat16) for bfloat16 in (False, True)}
+    assert len(names) == 2
+    encode_toybox(vae, CLIPS, tmp_path, bfloat16=True)
+    assert [folder.name for folder in tmp_path.iterdir()] == [fingerprint(vae, CLIPS)]
+
+
+def test_the_vae_encodes_under_autocast(vae, monkeypatch):
+    """The path of GPUs; without oneDNN, autocast applies to a CPU's convolutions too."""
+    video = render_clips(CLIPS, [0, 1])
+    with torch.no_grad():
+        exact = vae.encode(video).mean
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = vae.encode(video).mean
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.05)
+
+
 def test_the_fingerprint_depends_on_encoder_and_clips(vae, tmp_path):
     before = fingerprint(vae, CLIPS)
     assert fingerprint(vae, replace(CLIPS, num_clips=8)) == before
