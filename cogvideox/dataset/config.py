@@ -84,7 +84,7 @@ class ToyboxSource:
     """Rendered toybox clips as training data of the diffusion trainer, with a new caption at every visit.
 
     Raises:
-        UserError: the weight is not positive, or there is no caption style.
+        UserError: the weight is not positive, there is no caption style, or the grammar does not have a style.
     """
 
     clips: ToyboxClips
@@ -96,6 +96,11 @@ class ToyboxSource:
             raise UserError(f"the weight {self.weight} of {self.clips} must be above 0; remove a source to exclude it")
         if not self.caption_styles:
             raise UserError("caption_styles is empty; it needs at least one style")
+        if self.clips.grammar == "full" and "free" in self.caption_styles:
+            raise UserError(
+                "the caption style free has no words for scenes of the full grammar: remove it from caption_styles, or "
+                "set grammar=pair"
+            )
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,11 @@ class ToyboxTraining(CaptionDropout):
             )
         if not self.caption_styles:
             raise UserError("caption_styles is empty; it needs at least one style")
+        if "free" in self.caption_styles and self.clips.grammar != "pair":
+            raise UserError(
+                f"the caption style free uses words that the tokenizer of the {self.clips.grammar} grammar does not "
+                "have: remove it from caption_styles, or set clips.grammar=pair"
+            )
         if self.transformer.in_channels != self.transformer.out_channels or self.transformer.ofs_embed_dim is not None:
             raise UserError(
                 "toybox training supports text-to-video models only: transformer.in_channels must equal "

@@ -52,16 +52,17 @@ class ToyboxStore:
 
     def __getitem__(self, index: int) -> LatentSample:
         """Return a clip with a caption that names all facts."""
-        return self._sample(index, caption_scene(clip_scene(self.source.clips, index), "plain", index, complete=True))
+        return self._sample(index, "plain", index, complete=True)
 
     def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
         """Return a clip with a new caption in a random style."""
         styles = self.source.caption_styles
         style, seed = styles[int(rng.integers(len(styles)))], int(rng.integers(2**31))
-        return self._sample(index, caption_scene(clip_scene(self.source.clips, index), style, seed))
+        return self._sample(index, style, seed)
 
-    def _sample(self, index: int, caption: str) -> LatentSample:
+    def _sample(self, index: int, style: str, seed: int, *, complete: bool = False) -> LatentSample:
         clips = self.source.clips
+        caption = caption_scene(clip_scene(clips, index), style, seed, image=clips.num_frames == 1, complete=complete)
         return LatentSample(
             clip_id=f"{clips} {clips.first_seed + index}",
             mean=self.table.mean[index],

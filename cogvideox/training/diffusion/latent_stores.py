@@ -85,7 +85,7 @@ def open_stores(
         renderer = ToyboxEncoder(settings, spec, run)
         data |= {str(source.clips): renderer.open(source) for source in settings.toybox}
         if settings.toybox_validation is not None:
-            validation = renderer.open(ToyboxSource(settings.toybox_validation))
+            validation = renderer.open(ToyboxSource(settings.toybox_validation, caption_styles=("plain",)))
         null_text = renderer.null_text(kind) if null_text is None else null_text
     assert null_text is not None
     return TrainingStores(

@@ -50,29 +50,30 @@ def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, f
         if rng.random() < settings.paraphrases and max(len(first) + 2, len(second)) <= length:
             source, target = [*first, sentinel], [sentinel, *second]
         else:
-            source, target = corrupt(first, settings.corrupted, settings.mean_span, sentinel, rng)
+            sentinels = range(sentinel, sentinel - settings.num_sentinels, -1)
+            source, target = corrupt(first, settings.corrupted, settings.mean_span, sentinels, rng)
         sources.append([*source, EOS_ID])
         targets.append([*target, EOS_ID])
     return TextBatch(padded(sources, length), padded(targets, length + 2))
 
 
 def corrupt(
-    ids: Sequence[int], share: float, mean_span: float, first_sentinel: int, rng: np.random.Generator
+    ids: Sequence[int], share: float, mean_span: float, sentinels: Sequence[int], rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Replace random spans of `ids` by sentinels, whose ids count down from `first_sentinel`.
+    """Replace random spans of `ids` by `sentinels`, at most one span for each, with tokens between all spans.
 
     Returns:
         The corrupted ids; and the removed spans, each after its sentinel.
     """
     num_removed = max(1, round(share * len(ids)))
     num_spans = max(1, round(num_removed / mean_span))
+    num_spans = min(num_spans, len(sentinels), len(ids) - num_removed + 1)
     # The pieces before and after all spans may be empty, so that they are drawn with one token more.
     spans = _random_parts(num_removed, num_spans, rng)
     gaps = _random_parts(len(ids) - num_removed + 2, num_spans + 1, rng)
     source, target, position = [], [], 0
-    for number, (gap, span) in enumerate(zip(gaps, spans)):
+    for number, (gap, span, sentinel) in enumerate(zip(gaps, spans, sentinels)):
         start = position + gap - (number == 0)
-        sentinel = first_sentinel - number
         source += [*ids[position:start], sentinel]
         target += [sentinel, *ids[start : start + span]]
         position = start + span

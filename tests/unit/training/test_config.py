@@ -39,6 +39,7 @@ NAN = float("nan")
         ("toybox", {"sampling.guidance_scale": 0.5}, "sampling.guidance_scale=0.5"),
         ("toybox", {"sampling.num_prompts": 0}, "sampling.num_prompts=0"),
         ("toybox", {"caption_styles": ()}, "caption_styles is empty"),
+        ("toybox", {"caption_styles": ("free",)}, "remove it from caption_styles, or set clips.grammar=pair"),
         ("toybox", {"caption_styles": ("verse",)}, "must be one of short, plain, dense"),
         ("toybox", {"transformer.in_channels": 32}, "supports text-to-video models only"),
         ("toybox", {"transformer.ofs_embed_dim": 128}, "supports text-to-video models only"),

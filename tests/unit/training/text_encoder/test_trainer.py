@@ -27,6 +27,8 @@ SETTINGS = TextEncoderTraining(
     num_held_out=16,
 )
 
+SENTINELS = range(999, 900, -1)
+
 
 def filled(source: list[int], target: list[int]) -> list[int]:
     """Put the removed spans back in place of the sentinels, which are the ids from 900 on."""
@@ -44,18 +46,29 @@ def test_corrupted_text_and_removed_spans_contain_the_whole_text():
     for length in range(1, 40):
         ids = list(range(10, 10 + length))
         for _ in range(20):
-            source, target = corrupt(ids, 0.3, 2.0, 999, rng)
+            source, target = corrupt(ids, 0.3, 2.0, SENTINELS, rng)
             assert filled(source, target) == ids
             assert target[0] == 999 and [token for token in source if token >= 900] == [
                 token for token in target if token >= 900
             ]
 
 
+@pytest.mark.parametrize(("share", "mean_span", "number"), [(0.9, 2.0, 16), (1.0, 1.0, 16), (0.5, 1.0, 4)])
+def test_there_are_no_more_spans_than_sentinels_and_gaps(share, mean_span, number):
+    rng = np.random.default_rng(0)
+    for length in range(1, 40):
+        ids = list(range(10, 10 + length))
+        source, target = corrupt(ids, share, mean_span, SENTINELS[:number], rng)
+        assert filled(source, target) == ids
+        used = [token for token in source if token >= 900]
+        assert used == list(SENTINELS[: len(used)]) and 1 <= len(used) <= number
+
+
 def test_spans_are_removed_everywhere_with_the_share_of_the_settings():
     rng, ids = np.random.default_rng(0), list(range(20))
     removed = np.zeros(20)
     for _ in range(2000):
-        for token in corrupt(ids, 0.15, 1.5, 999, rng)[1]:
+        for token in corrupt(ids, 0.15, 1.5, SENTINELS, rng)[1]:
             if token < 900:
                 removed[token] += 1 / 2000
     assert removed.mean() == pytest.approx(0.15) and removed.min() > 0.05 and removed.max() < 0.3

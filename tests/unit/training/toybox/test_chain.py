@@ -17,11 +17,13 @@ from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.init_weights import init_weights
 from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.captions.caption import caption_words
+from cogvideox.toybox.captions.caption import caption_words, parse_prompt
 from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.training.config import RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
+from cogvideox.training.diffusion.latent_stores import open_stores
 from cogvideox.training.diffusion.trainer import train
+from cogvideox.training.run import training_run
 from cogvideox.training.toybox.base_model import write_base_model
 from cogvideox.training.toybox.recipes import SCHEDULE
 from cogvideox.transformer.config import TransformerConfig
@@ -107,14 +109,33 @@ def test_clips_get_a_new_caption_at_every_visit(base, tmp_path):
     assert store.columns["num_frames"].tolist() == [5] * 8
     seen.clear()
     store[3], store[3]
-    assert seen[0] == seen[1] and clip_scene(CLIPS, 3).toy.color
+    assert seen[0] == seen[1] and parse_prompt(seen[0], "full").items() <= clip_scene(CLIPS, 3).facts.items()
 
 
-def test_latents_in_bfloat16_are_close(base, tmp_path):
-    vae = load_vae(base)
-    exact, mixed = (encode_toybox(vae, CLIPS, tmp_path / str(b), bfloat16=b) for b in (False, True))
-    assert isinstance(exact, LatentTable)
-    torch.testing.assert_close(exact.mean, mixed.mean, rtol=0.1, atol=0.1)
+def test_captions_of_single_frames_name_no_motion():
+    seen = []
+
+    def embed(caption: str) -> torch.Tensor:
+        seen.append(parse_prompt(caption))
+        return torch.zeros(TEXT_LENGTH, 16, dtype=torch.bfloat16)
+
+    images = ToyboxClips(40, num_frames=1)
+    latents = torch.zeros(40, 4, 1, 2, 2, dtype=torch.bfloat16)
+    store = ToyboxStore(ToyboxSource(images), LatentTable(latents, latents), embed)
+    for index in range(40):
+        store[index], store.visit(index, np.random.default_rng(index))
+    assert not any("motion" in facts for facts in seen) and any("color" in facts for facts in seen)
+
+
+def test_rendered_clips_are_encoded_with_the_norm_statistics_of_the_run(base, tmp_path):
+    spec, clips = read_spec(base), replace(CLIPS, num_clips=2, num_frames=17)
+    settings = replace(stage(base), toybox=(ToyboxSource(clips),), toybox_validation=None, norm_statistics="clip")
+    settings = settings.resolved(spec.settings)
+    with training_run(settings, tmp_path / "run") as run:
+        (store,) = open_stores(settings, spec, run).data.values()
+    expected = load_vae(base).encode(render_clips(clips, [1]), norm_statistics="clip").mean[0]
+    torch.testing.assert_close(store[1].mean.float(), expected, rtol=2**-7, atol=1e-6)
+    assert not torch.equal(store[1].mean, encode_toybox(load_vae(base), clips, tmp_path).mean[1])
 
 
 def test_a_stage_trains_judges_its_samples_and_is_continued_by_the_next(base, tmp_path):
@@ -150,3 +171,6 @@ def test_contradicting_settings_are_rejected(base):
         replace(stage(base), validation="clips")
     with pytest.raises(UserError, match="the weight 0"):
         ToyboxSource(CLIPS, 0.0)
+    with pytest.raises(UserError, match="free has no words for scenes of the full grammar"):
+        ToyboxSource(replace(CLIPS, grammar="full"))
+    ToyboxSource(replace(CLIPS, grammar="full"), caption_styles=("plain",))
