@@ -23,7 +23,8 @@ class ToyboxEncoder:
 
     def __init__(self, settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun) -> None:
         self.spec, self.run = spec, run
-        self.bfloat16, self.norm_statistics = settings.run.precision == "bfloat16", settings.norm_statistics or "chunk"
+        assert settings.norm_statistics is not None  # the config is resolved
+        self.bfloat16, self.norm_statistics = settings.run.precision == "bfloat16", settings.norm_statistics
         self.vae = load_network(spec.path, spec.vae, device=run.device)
         encoder = load_network(spec.path, spec.text_encoder)
         self.embed = PromptEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
