@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cogvideox.cli.train import UNFINISHED, parse_overrides, train
+from cogvideox.atomic_io import write_text
+from cogvideox.cli.train import UNFINISHED, parse_overrides, resolve_settings, train
 from cogvideox.errors import UserError
 from cogvideox.training.metrics.tracker import format_duration
 from cogvideox.training.toybox.base_model import write_base_model
 from cogvideox.training.toybox.recipes import PROMPTS, SCHEDULE, toybox_transformer
+from cogvideox.untrusted.files import read_text
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds-per-piece", type=float, metavar="S", help="save and stop before this time limit")
     parser.add_argument("--num-prompts", type=int, default=120, metavar="N", help="number of prompts to judge; 0: none")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="RECIPE:KEY=VALUE", help="changes of the settings of a recipe"
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="RECIPE:KEY=VALUE",
+        help="changes of the settings of a recipe",
     )
     options = parser.parse_args(arguments)
     start, out = time.monotonic(), options.out
@@ -67,21 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit = options.seconds_per_piece
         return None if limit is None else max(0.0, limit - (time.monotonic() - start))
 
-    precision, speed = fastest_precision()
     open_stages = [stage for stage in STAGES if not is_complete(out / stage.recipe)]
-    duration = format_duration(sum(stage.tera for stage in open_stages) * 1e12 / speed)
-    print(
-        f"{len(open_stages)} stages in {precision}, about {duration} if nothing else runs on this machine", flush=True
-    )
     try:
+        changes = parse_changes(options.set)
+        precision, speed = choose_precision(out)
+        duration = format_duration(sum(stage.tera for stage in open_stages) * 1e12 / speed)
+        print(
+            f"{len(open_stages)} stages in {precision}, about {duration} if nothing else runs on this machine",
+            flush=True,
+        )
         for stage in open_stages:
             if stage.start == "toybox-base/model":
                 write_base(out)
-            changes = [text.partition(":")[2] for text in options.set if text.startswith(f"{stage.recipe}:")]
+            overrides = {"run.precision": precision} | changes[stage.recipe]
             if stage.setting is not None:
-                changes.append(f"{stage.setting}={out / (stage.start or '')}")
+                overrides[stage.setting] = str(out / (stage.start or ""))
             print(f"{stage.recipe}, in {out / stage.recipe}", flush=True)
-            overrides = {"run.precision": precision} | parse_overrides(changes)
             if not train(stage.recipe, overrides, out=out / stage.recipe, resume=True, max_seconds=left()):
                 print("stopped and saved: run the same command again to continue", file=sys.stderr)
                 return UNFINISHED
@@ -118,12 +126,46 @@ def write_base(out: Path) -> None:
         )
 
 
-def fastest_precision() -> tuple[str, float]:
-    """Measure training in float32 and bfloat16 on this machine.
+def parse_changes(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the changed settings of each recipe, by dotted name.
+
+    Raises:
+        UserError: a text is not RECIPE:KEY=VALUE, or the recipe, the setting or the value is invalid.
+    """
+    by_recipe: dict[str, list[str]] = {stage.recipe: [] for stage in STAGES}
+    for text in texts:
+        recipe, colon, change = text.partition(":")
+        if not colon or recipe not in by_recipe:
+            raise UserError(f"--set {text} must be RECIPE:KEY=VALUE with one of the recipes {', '.join(by_recipe)}")
+        by_recipe[recipe].append(change)
+    changes = {recipe: parse_overrides(texts) for recipe, texts in by_recipe.items()}
+    for stage in STAGES:
+        if stage.setting in changes[stage.recipe]:
+            raise UserError(f"--set {stage.recipe}:{stage.setting} is not allowed: the chain sets it")
+        resolve_settings(stage.recipe, changes[stage.recipe])
+    return changes
+
+
+def choose_precision(out: Path) -> tuple[str, float]:
+    """Choose the faster precision, or the one that was chosen before for `out`, and record it there.
 
     Returns:
-        The faster precision, and its speed in FLOP/s with a small VAE's convolutions and a transformer's matrices.
+        The precision, and its speed in FLOP/s.
+
+    Raises:
+        UserError: the record is damaged, or cannot be read or written.
     """
+    file, speeds = out / "precision", measure_speeds()
+    if not file.exists():
+        write_text(file, max(speeds, key=speeds.__getitem__))
+    precision = read_text(file).strip()
+    if precision not in speeds:
+        raise UserError(f"{file} must contain one of {', '.join(speeds)}: correct or remove it")
+    return precision, speeds[precision]
+
+
+def measure_speeds() -> dict[str, float]:
+    """Measure training steps of two layers on this machine, in FLOP/s by precision: float32 and bfloat16."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layers = nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256)).to(device)
     tokens = torch.randn(880, 256, device=device)
@@ -139,8 +181,7 @@ def fastest_precision() -> tuple[str, float]:
             times.append(time.perf_counter() - began)
         # Half of the speed of these layers alone is what whole steps reach.
         speeds[name] = 0.5 * 6.0 * 880 * 2 * 256 * 1024 / min(times)
-    best = max(speeds, key=speeds.__getitem__)
-    return best, speeds[best]
+    return speeds
 
 
 if __name__ == "__main__":
