@@ -15,3 +15,8 @@ def prepend_padding(latents: Float[Tensor, "*batch c t h w"], num_padding: int) 
     """
     first = latents.narrow(-3, 0, 1)
     return torch.cat([first] * num_padding + [latents], dim=-3)
+
+
+def drop_padding(latents: Float[Tensor, "*batch c _t h w"], num_padding: int) -> Float[Tensor, "*batch c t h w"]:
+    """Undo `prepend_padding`."""
+    return latents[..., num_padding:, :, :]

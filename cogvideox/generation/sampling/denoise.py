@@ -33,7 +33,7 @@ from cogvideox.parallel.cfg_parallel import parallelize_cfg
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.transformer.image_conditioning import pad_image_latents
-from cogvideox.transformer.temporal_padding import prepend_padding
+from cogvideox.transformer.temporal_padding import drop_padding, prepend_padding
 from cogvideox.vae.model import CausalVAE
 
 
@@ -120,14 +120,14 @@ def denoise(
         denoiser, x, timesteps, schedule, generator=generator, on_step=partial(on_step, "denoise"), **options
     )
     check_finite(latents, dtype)
-    return latents[:, :, num_padding:]
+    return drop_padding(latents, num_padding)
 
 
 def _report_step(
     report: OnStep, vae: CausalVAE, num_padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
 ) -> None:
     """Report a finished step. The arguments from `i` on are those of `diffusion.samplers.OnStep`."""
-    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, x0[:, :, num_padding:])))
+    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, drop_padding(x0, num_padding))))
 
 
 def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:

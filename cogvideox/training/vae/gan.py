@@ -38,6 +38,14 @@ class DiscriminatorTrainer:
         self.net.to(device)
         self.optimizer = build_adamw([self.net], settings.disc_optim)
 
+    def is_in_loss(self, step: int) -> bool:
+        """Whether the VAE's loss includes the GAN loss in step `step` (0-based)."""
+        return step >= self.settings.disc_start
+
+    def is_trained(self, step: int) -> bool:
+        """Whether the discriminator is trained in step `step` (0-based)."""
+        return step >= self.start
+
     def parts(self) -> dict[str, Stateful]:
         """Return the parts to save in a checkpoint."""
         return {"discriminator": self.net, "discriminator_optimizer": self.optimizer}

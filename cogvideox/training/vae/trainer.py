@@ -101,7 +101,7 @@ def train(
                 output, batch.pixels, posterior, settings.loss, perceptual, batch.frames, shard.shares
             )
             objective = loss
-            if discriminator is not None and step >= settings.disc_start:
+            if discriminator is not None and discriminator.is_in_loss(step):
                 last_layer = vae.decoder.conv_out.weight
                 gradient, gan_terms = discriminator.generator_gradient(shard, output, last_layer, loss)
                 objective = loss + (gradient * output).sum()  # adds `gradient` to the gradient at the output
@@ -113,7 +113,7 @@ def train(
             if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
                 lr = optimizer_step(optimizer, step, run.config.num_steps, settings.optim)
                 ema.update(step)
-                if discriminator is not None and step >= discriminator.start:
+                if discriminator is not None and discriminator.is_trained(step):
                     terms |= discriminator.train_step(shard, step, output)
                 scalars = {"loss": loss, "lr": lr, "grad_norm": grad_norm, **{k: mean(v) for k, v in terms.items()}}
             optimizer.zero_grad(set_to_none=True)
