@@ -122,11 +122,15 @@ class EncodingBudget:
 
 
 def measure_budget(device: str, dtype: str, workers: int) -> EncodingBudget:
-    """Divide the free memory of the devices among the workers; 0 workers are one, this process."""
+    """Divide the free memory of the devices among the workers; 0 workers are one, this process.
+
+    Args:
+        device: "cuda" spreads the workers over all GPUs; "cuda:1" and the like put all of them on this one.
+    """
     import torch
 
     hardware = detect_hardware(torch.device(device), dtype, measured=False)
     on_cpu = hardware.device_type == "cpu"
-    num_devices = 1 if on_cpu else max(torch.cuda.device_count(), 1)
+    num_devices = torch.cuda.device_count() if device == "cuda" else 1
     free_bytes = hardware.free_bytes // max(1, -(-workers // num_devices))
     return EncodingBudget(free_bytes, dtype, on_cpu, int(MEMORY_MARGIN * hardware.host_free_bytes) // max(1, workers))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.frame_reader import read_window
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents import encode as module
+from cogvideox.dataset.latents import encode_memory
 from cogvideox.dataset.latents.encode import encode_clips
 from cogvideox.dataset.latents.encode_memory import EncodingBudget
 from cogvideox.dataset.latents.encode_plan import EncodePlan, plan_encoding
@@ -114,6 +116,17 @@ def test_a_clip_that_does_not_fit_in_memory_is_rejected_with_advice(data, model,
     with pytest.raises(UserError, match=r"1 frame of 48x32.* needs \d+ MB of memory, but 1 MB are free"):
         encode_clips(plan(data, model), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "share"), [("cuda", 0, 1), ("cuda", 4, 2), ("cuda", 3, 2), ("cuda:1", 4, 4), ("cpu", 4, 4)]
+)
+def test_workers_share_the_memory_of_their_devices(monkeypatch, device, workers, share):
+    kind, free = device.partition(":")[0], 2**34
+    hardware = SimpleNamespace(device_type=kind, free_bytes=free, host_free_bytes=free)
+    monkeypatch.setattr(encode_memory, "detect_hardware", lambda *_, **__: hardware)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert encode_memory.measure_budget(device, "float32", workers).free_bytes == free // share
 
 
 def test_less_memory_means_more_strips():
