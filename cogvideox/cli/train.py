@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
@@ -76,10 +77,14 @@ def train(
     Raises:
         UserError: unknown recipe or setting; invalid value; or as raised by the trainer.
     """
+    from cogvideox.pretrained.model_spec import read_spec
     from cogvideox.training.diffusion.config import DiffusionTraining
 
     settings = with_data(resolve_settings(recipe, overrides or {}), data)
     if dry_run:
+        if isinstance(settings, DiffusionTraining):
+            with suppress(UserError):  # without the model, its values are not known
+                settings = settings.resolved(read_spec(settings.model).settings)
         print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
         print("\n".join(f"# {line}" for line in resource_summary(settings)))
         return True

@@ -98,10 +98,17 @@ class DiffusionTraining(CaptionDropout):
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.toybox_validation is not None and self.validation is not None:
             raise UserError("validation and toybox_validation are both set: remove one of them")
-        if self.toybox and self.add_image:
-            raise UserError("toybox clips have no encoded first frames: remove toybox, or add_image")
+        if self.add_image and self.renders:
+            raise UserError(
+                "toybox clips have no encoded first frames: remove toybox and toybox_validation, or add_image"
+            )
         if self.data or self.toybox:
             self.mixture()
+
+    @property
+    def renders(self) -> bool:
+        """Whether the run uses rendered clips."""
+        return bool(self.toybox) or self.toybox_validation is not None
 
     def resolved(self, model: ModelSettings) -> "DiffusionTraining":
         """Return the config with the model's values where it has none."""

@@ -78,13 +78,15 @@ def _model_settings(spec: ModelSpec, settings: DiffusionTraining, loader: Packed
         "num_samples_seen": str(sum(loader.state.seen.values())),
         "settings": config.digest(settings, "StageTraining"),
     }
-    null_text = settings.null_text or spec.settings.null_text
+    null_text, norm_statistics = settings.null_text, settings.norm_statistics
+    assert null_text is not None  # the config is resolved
+    assert norm_statistics is not None
     changed = from_scratch or null_text != (spec.settings.training_null_text or spec.settings.null_text)
     return replace(
         spec.settings,
         null_text=null_text if changed else spec.settings.null_text,
         training_null_text=null_text,
-        norm_statistics=settings.norm_statistics or spec.settings.norm_statistics,
+        norm_statistics=norm_statistics,
         trained=trained,
         provenance=provenance,
     )

@@ -59,6 +59,11 @@ def open_stores(
     """
     if not settings.data and not settings.toybox:
         raise UserError("no training data: pass a latent store or a folder of captioned videos with --data")
+    if takes_image and settings.renders:
+        raise UserError(
+            f"toybox clips have no encoded first frames, which the image-to-video model {spec.name} needs: remove "
+            "toybox and toybox_validation, or choose a text-to-video model"
+        )
     target = settings.target.with_first_frames() if takes_image else settings.target
 
     def encode_missing() -> list[str]:
@@ -79,9 +84,10 @@ def open_stores(
             raise UserError(f"{store.folder} has no clips to train on")
     data: dict[str, LatentStore | ToyboxStore] = {source.store: store for source, store in zip(settings.data, stores)}
     validation = stores[-1] if settings.validation else None
-    kind = settings.null_text or spec.settings.null_text
+    kind = settings.null_text
+    assert kind is not None  # the config is resolved
     null_text = stores[0].null_text(kind).float() if stores else None
-    if settings.toybox or settings.toybox_validation is not None:
+    if settings.renders:
         renderer = ToyboxEncoder(settings, spec, run)
         data |= {str(source.clips): renderer.open(source) for source in settings.toybox}
         if settings.toybox_validation is not None:

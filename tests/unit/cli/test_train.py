@@ -6,7 +6,9 @@ import yaml
 
 from cogvideox import config
 from cogvideox.cli.main import main
+from cogvideox.pretrained.model_spec import SETTINGS_FILE, read_spec
 from cogvideox.training.recipes import GROUPS, RECIPES
+from tests import tiny
 
 
 def test_list_shows_all_recipes_by_purpose(capsys):
@@ -21,9 +23,20 @@ def test_dry_run_prints_settings_that_can_be_loaded(name, capsys):
     assert main(["train", name, "--dry-run", "optim.lr=3e-4", "run.num_steps=7"]) == 0
     printed = capsys.readouterr().out
     settings = config.from_dict(type(RECIPES[name]()), yaml.safe_load(printed))
-    assert settings == config.override(RECIPES[name](), {"optim.lr": 3e-4, "run.num_steps": 7})
+    expected = config.override(RECIPES[name](), {"optim.lr": 3e-4, "run.num_steps": 7})
+    if settings != expected:  # with the values of a model that is on this machine
+        expected = expected.resolved(read_spec(expected.model).settings)
+    assert settings == expected
     summary = [line.split()[1] for line in printed.splitlines() if line.startswith("# ")]
     assert summary[:3] == ["steps", "parameters", "memory"]
+
+
+def test_dry_run_prints_the_values_of_the_model(tmp_path, capsys):
+    model = tiny.write(tmp_path / "official", "5b")
+    (model / SETTINGS_FILE).unlink()
+    assert main(["train", "lora", "--dry-run", f"model={model}", "data=[]"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["null_text"], printed["norm_statistics"]) == ("zero", "clip")
 
 
 @pytest.mark.parametrize(

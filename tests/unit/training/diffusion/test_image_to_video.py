@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox import CogVideoX
-from cogvideox.dataset.config import ClipFormat
+from cogvideox.dataset.config import ClipFormat, ToyboxClips, ToyboxSource
 from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
@@ -21,6 +21,8 @@ from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.init_weights import add_image_channels
 from cogvideox.transformer.lora.config import LoRASettings
 from tests import tiny
+
+RENDERED = ToyboxClips(2, num_frames=5, height=32, width=32)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,8 @@ def test_invalid_input_is_rejected(model, clips, tmp_path):
         train(config(model, clips, add_image=False, samples=SampleSettings((), ("x.png",))), tmp_path / "c")
     with pytest.raises(UserError, match="remove add_image"):
         config(model, clips, lora=LoRASettings())
+    with pytest.raises(UserError, match="remove toybox and toybox_validation, or add_image"):
+        config(model, clips, toybox_validation=RENDERED)
     text = train(config(model, clips, add_image=False), tmp_path / "text") and tmp_path / "text/stores"
     (store,) = text.iterdir()
     with pytest.raises(UserError, match="encode into it again with --first-frames 4"):
@@ -149,3 +153,14 @@ def test_invalid_input_is_rejected(model, clips, tmp_path):
     other = tiny.write(tmp_path / "other", "5b")
     with pytest.raises(UserError, match=f"whose weights differ from those of {other}: encode the clips again"):
         train(config(other, clips, data=(DataSource(str(store)),)), tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [{"data": (), "toybox": (ToyboxSource(RENDERED),)}, {"toybox_validation": RENDERED}],
+    ids=["toybox", "toybox_validation"],
+)
+def test_rendered_clips_are_rejected_for_an_image_to_video_model(clips, tmp_path, rendered):
+    model = tiny.write(tmp_path / "model", "5b-i2v")
+    with pytest.raises(UserError, match="or choose a text-to-video model"):
+        train(config(model, clips, add_image=False, **rendered), tmp_path / "run")
