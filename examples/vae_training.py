@@ -18,7 +18,8 @@ from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.geometry import encode_chunks
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_spec import find_model
-from cogvideox.training.recipes import HELD_OUT_SEED, RECIPES
+from cogvideox.training.config import HELD_OUT_SEED
+from cogvideox.training.recipes import RECIPES
 from cogvideox.training.vae import trainer
 from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.metrics import detail, flicker, psnr

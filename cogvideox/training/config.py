@@ -16,6 +16,9 @@ from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
+HELD_OUT_SEED = 1_000_000_000
+"""Scenes with this seed or a higher one are used for validation only."""
+
 
 @dataclass(frozen=True)
 class OptimSettings:

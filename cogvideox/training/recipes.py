@@ -6,15 +6,19 @@ from dataclasses import replace
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
-from cogvideox.training.config import OptimSettings, RunSettings, ToyboxSampling, ToyboxTraining, VAETraining
+from cogvideox.training.config import (
+    HELD_OUT_SEED,
+    OptimSettings,
+    RunSettings,
+    ToyboxSampling,
+    ToyboxTraining,
+    VAETraining,
+)
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.recipes import FINE_TUNING, PRETRAINING, toy_transformer
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.training.toybox.recipes import CHAIN, toybox_text_encoder
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
-
-# Scenes with this seed or a higher one are used for validation only.
-HELD_OUT_SEED = 1_000_000_000
 
 
 def toybox_vae() -> VAETraining:

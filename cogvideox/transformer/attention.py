@@ -20,8 +20,8 @@ from cogvideox.transformer.position import rotate
 Heads = Float[Tensor, "b n k c"]
 
 MAX_EXPLICIT_TOKENS = 1024
-"""Up to this length, training in bfloat16 on a CPU computes the scores as matrix products: PyTorch's kernel is 2 to 4
-times as slow there, because of its backward pass."""
+"""Up to this length, training in bfloat16 on a CPU computes the scores as matrix products: the backward pass of
+PyTorch's kernel is slow there."""
 
 
 @dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`

@@ -6,7 +6,7 @@ the same rate. It is for the hidden matrices; embeddings, modulation, norms and 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -23,22 +23,30 @@ one learning rate (Liu et al. 2025, "Muon is scalable for LLM training", section
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum. Weights of equal shape are updated in one batch.
 
-    A parameter group's `parts` is the number of matrices that its weights stack along dimension 0: 3 for a fused QKV
-    projection.
+    Args:
+        parts: number of matrices that a weight stacks along dimension 0, each of which is orthogonalized: 3 for a fused
+            QKV projection; 1 for weights that are not listed. Not part of the state.
     """
 
-    def __init__(self, groups: Iterable[dict], lr: float, weight_decay: float = 0.0) -> None:
-        super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay, "parts": 1})
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        lr: float,
+        weight_decay: float = 0.0,
+        parts: Mapping[nn.Parameter, int] | None = None,
+    ) -> None:
+        super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay})
+        self.parts = parts or {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            alike: dict[tuple[torch.Size, int], list[nn.Parameter]] = {}
             for weight in group["params"]:
                 if weight.grad is not None:
-                    by_shape.setdefault(weight.shape, []).append(weight)
-            for weights in by_shape.values():
-                self._update(weights, group["lr"], group["weight_decay"], group["parts"])
+                    alike.setdefault((weight.shape, self.parts.get(weight, 1)), []).append(weight)
+            for (_, parts), weights in alike.items():
+                self._update(weights, group["lr"], group["weight_decay"], parts)
 
     def _update(self, weights: list[nn.Parameter], lr: float, weight_decay: float, parts: int) -> None:
         nesterov = []

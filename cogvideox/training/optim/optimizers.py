@@ -57,12 +57,14 @@ def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> to
     hidden = hidden_matrices(modules)
     if not hidden:
         raise UserError("optim.name=muon needs transformer blocks, which this network does not have: use adamw")
-    groups = [
-        {"params": [weight for name, weight in hidden.items() if name.endswith("qkv.weight") is fused], "parts": parts}
-        for fused, parts in ((True, 3), (False, 1))
+    names = {name: name.rsplit(".", 2)[-2] for name in hidden}
+    parts = {hidden[name]: len(layer) for name, layer in names.items() if layer in ("qkv", "kv")}
+    groups = [  # checkpoints depend on these groups and the order of their weights
+        {"params": [hidden[name] for name, layer in names.items() if (layer == "qkv") is fused]}
+        for fused in (True, False)
     ]
     return Optimizers(
-        Muon(groups, settings.lr, settings.weight_decay), build_adamw(modules, settings, exclude=hidden.values())
+        Muon(groups, settings.lr, settings.weight_decay, parts), build_adamw(modules, settings, hidden.values())
     )
 
 

@@ -20,8 +20,6 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 
-HELD_OUT_SEED = 1_000_000_000
-
 
 class TextBatch(NamedTuple):
     """Token ids of corrupted documents, and of the removed spans."""

@@ -4,8 +4,9 @@ what."""
 import torch
 
 from cogvideox.text.tokenizer import EOS_ID, Tokenizer
+from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.text_encoder.config import TextEncoderTraining
-from cogvideox.training.text_encoder.data import HELD_OUT_SEED, TextBatch, make_batch, padded
+from cogvideox.training.text_encoder.data import TextBatch, make_batch, padded
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 
 CONTRASTS = {

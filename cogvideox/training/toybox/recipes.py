@@ -11,7 +11,7 @@ from cogvideox.dataset.config import ClipFormat, ToyboxClips, ToyboxSource
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
 from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
-from cogvideox.training.config import OptimSettings, RunSettings
+from cogvideox.training.config import HELD_OUT_SEED, OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.transformer.config import TransformerConfig
@@ -19,7 +19,6 @@ from cogvideox.transformer.config import TransformerConfig
 BASE = "runs/toybox-base/model"
 """Model folder with the trained VAE and text encoder, and a transformer with initial weights (`toybox.base_model`)."""
 SCHEDULE = ScheduleConfig(snr_shift_scale=10.0)
-HELD_OUT_SEED = 1_000_000_000
 PROMPTS = (
     "a large red ball moves right on a white background",
     "a small blue cube drifts up on a pink floor",

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
+from cogvideox.text.config import T5Config
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim.muon import Muon, orthogonalize
 from cogvideox.training.optim.optimizers import (
@@ -12,6 +13,7 @@ from cogvideox.training.optim.optimizers import (
     optimizer_step,
     param_groups,
 )
+from cogvideox.training.text_encoder.decoder import build_model as build_text_model
 from cogvideox.training.toybox.trainer import build_model
 from tests import tiny_runs
 
@@ -50,7 +52,7 @@ def test_muon_updates_a_fused_qkv_weight_like_three_separate_weights():
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(2, 3, 8, 8, generator=generator)
     fused, separate = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
-    optimizers = Muon([{"params": [fused], "parts": 3}], lr=0.1), Muon([{"params": separate}], lr=0.1)
+    optimizers = Muon([{"params": [fused]}], lr=0.1, parts={fused: 3}), Muon([{"params": separate}], lr=0.1)
     for gradient in gradients:
         fused.grad = gradient.flatten(0, 1)
         for weight, part in zip(separate, gradient, strict=True):
@@ -75,3 +77,28 @@ def test_muon_trains_the_matrices_of_the_blocks_and_adamw_all_other_weights(tmp_
     assert muon_names == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
     with pytest.raises(UserError, match="use adamw"):
         build_optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))
+
+
+def test_muon_orthogonalizes_keys_and_values_of_cross_attention_separately():
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    model = build_text_model(config, 1, torch.Generator().manual_seed(0))
+    optimizer, parts = build_optimizer([model], OptimSettings(name="muon", weight_decay=0.0)), {}
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    generator = torch.Generator().manual_seed(1)
+    for weight in model.parameters():
+        weight.grad = torch.randn(weight.shape, generator=generator)
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        if name.startswith("blocks.0.") and weight.ndim == 2:
+            change = (before[name] - weight.detach()).unflatten(0, (-1, 16))
+            # A part whose rows are orthogonal to each other has singular values of about the same size.
+            values = torch.linalg.svdvals(change)
+            parts[name.removeprefix("blocks.0.")] = len(change), bool((values.min() / values.max()) > 0.4)
+    assert parts["attention.qkv.weight"] == (3, True) and parts["cross.kv.weight"] == (2, True)
+    assert parts["cross.q.weight"] == (1, True)
+    # States of older versions have these two groups, with their number of parts.
+    state = optimizer.state_dict()
+    for group, number in zip(state[0]["param_groups"], (3, 1), strict=True):
+        group["parts"] = number
+    optimizer.load_state_dict(state)
+    assert optimizer.optimizers[0].parts[model.blocks[0].cross.kv.weight] == 2
