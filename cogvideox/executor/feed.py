@@ -53,16 +53,26 @@ def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[O
     pool = start_pool(task, workers)
     pending: dict[Future[Any], tuple[int, Sequence[Any]]] = {}
     suspects: deque[tuple[int, Sequence[Any]]] = deque()  # batches in progress when a worker died
+
+    def submit(batch: tuple[int, Sequence[Any]]) -> bool:
+        """Return False if a worker died since the last outcome, while the caller handled it."""
+        try:
+            pending[pool.submit(process, batch)] = batch
+        except BrokenProcessPool:
+            pending[Future()] = batch
+            return False
+        return True
+
     try:
         while True:
+            died = False
             if suspects and not pending:  # one at a time, so that a second death tells which one it is
-                pending[pool.submit(process, suspects[0])] = suspects[0]
-            while not suspects and len(pending) < 2 * workers and (batch := next_batch()) is not None:
-                pending[pool.submit(process, batch)] = batch
+                died = not submit(suspects[0])
+            while not died and not suspects and len(pending) < 2 * workers and (batch := next_batch()) is not None:
+                died = not submit(batch)
             if not pending:
                 return
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            died = False
+            done = () if died else wait(pending, return_when=FIRST_COMPLETED).done
             for future in done:
                 index, rows = pending.pop(future)
                 try:
@@ -80,7 +90,8 @@ def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[O
                         suspects.popleft()
                 yield outcome
             if died:
-                suspects.extend((index, [row]) for index, rows in pending.values() for row in rows)
+                if not suspects:
+                    suspects.extend((index, [row]) for index, rows in pending.values() for row in rows)
                 pending.clear()
                 pool.shutdown(wait=True, cancel_futures=True)
                 pool = start_pool(task, workers)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,19 @@ def test_a_batch_that_kills_its_worker_is_lost_alone():
     found, lost, _ = squares(Square(kill=3), workers=2)
     assert lost == [[3], [3]]
     assert found == [number for number in EXPECTED if number != 9]
+
+
+def test_a_worker_that_dies_while_an_outcome_is_handled_loses_its_batch_only():
+    numbers, found, lost = deque(range(6)), [], []
+
+    def next_batch() -> tuple[int, list[int]] | None:
+        return (0, [numbers.popleft()]) if numbers else None
+
+    for outcome in run_feed([Square(kill=1)], next_batch, workers=1):
+        lost += outcome.batch if outcome.lost else []
+        found += outcome.result or []
+        time.sleep(0.5 if outcome.batch == [0] else 0.0)  # meanwhile the next batch kills the worker
+    assert (sorted(found), lost) == ([0, 4, 9, 16, 25], [1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
