@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.atomic_io import cannot_write, remove_stale_files
+from cogvideox.atomic_io import cannot_write, remove_stale_files, write_text
 from cogvideox.curation.manifest import arrow_type, write_table
 from cogvideox.curation.stage import Column, Value, fingerprint
 from cogvideox.untrusted.files import reading
@@ -104,7 +104,7 @@ class ResultStore:
         lines = []
         for result in results:
             self._new[result.stage].add(result.id)
-            lines.append(json.dumps([self.fingerprints[result.stage], *vars(result).values()]) + "\n")
+            lines.append(_line(self.fingerprints[result.stage], result))
         try:
             if self._log is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,18 +118,27 @@ class ResultStore:
             self.compact()
 
     def compact(self) -> None:
-        """Turn the log of this job into Parquet files. If this is interrupted, results may be in both."""
+        """Turn the log of this job into Parquet files, except results of other stages or at other fingerprints.
+
+        If this is interrupted, results may be in both.
+        """
         if self._log is not None:
             self._log.close()
             self._log, self._num_lines = None, 0
-        groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
+        groups: dict[str, list[Result]] = defaultdict(list)
+        others = []
         for printed, result in _read_log(self._log_path):
-            groups[result.stage, printed].append(result)
-        for (name, printed), results in groups.items():
-            if self.fingerprints.get(name) == printed:
-                path = self.folder / name / printed / f"{time.time_ns():020d}-{self.job}.parquet"
-                write_table(_to_table(results, self.stages[name].columns), path)
-        self._log_path.unlink(missing_ok=True)
+            if self.fingerprints.get(result.stage) == printed:
+                groups[result.stage].append(result)
+            else:
+                others.append(_line(printed, result))
+        for name, results in groups.items():
+            path = self.folder / name / self.fingerprints[name] / f"{time.time_ns():020d}-{self.job}.parquet"
+            write_table(_to_table(results, self.stages[name].columns), path)
+        if others:
+            write_text(self._log_path, "".join(others))
+        else:
+            self._log_path.unlink(missing_ok=True)
 
     def table(self, stage: str) -> "pa.Table":
         """Return all results of a stage on disk, of all jobs: id, error, attempts, seconds, and its columns."""
@@ -155,6 +164,10 @@ class ResultStore:
 def _index(table: "pa.Table") -> dict[str, int]:
     """Map ids to rows; a later result replaces an earlier one."""
     return {id: row for row, id in enumerate(table["id"].to_pylist())}
+
+
+def _line(printed: str, result: Result) -> str:
+    return json.dumps([printed, *vars(result).values()]) + "\n"
 
 
 def _read_log(path: Path) -> Iterator[tuple[str, Result]]:

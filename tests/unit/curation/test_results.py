@@ -1,0 +1,33 @@
+"""Results on disk."""
+
+from dataclasses import dataclass
+
+from cogvideox.curation.results import Result, ResultStore
+from cogvideox.curation.stage import Column
+
+
+@dataclass(frozen=True)
+class Length:
+    name = "length"
+    version = 1
+    columns = (Column("seconds", "float", "Duration."),)
+    limit: int = 3
+
+    def weights(self) -> str:
+        return ""
+
+
+def test_a_killed_run_keeps_its_results_while_other_stages_and_settings_are_used(tmp_path):
+    ResultStore(tmp_path, [Length()]).add([Result("length", "a", {"seconds": 2.0})])  # killed before it compacts
+    log = tmp_path / "results/log-0-of-1.jsonl"
+    with log.open("a") as file:
+        file.write('["cut')
+    ResultStore(tmp_path, [])
+    other = ResultStore(tmp_path, [Length(4)])
+    other.add([Result("length", "b", {"seconds": 3.0})])
+    other.compact()
+    assert log.read_text().count("\n") == 1
+    store = ResultStore(tmp_path, [Length()])
+    assert (store.has("length", "a"), store.has("length", "b")) == (True, False)
+    assert not log.exists()
+    assert ResultStore(tmp_path, [Length(4)]).has("length", "b")
