@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from cogvideox.curation.stage import Column, Row, Value
+from cogvideox.curation.stage import Column, Row, Value, fingerprint
 from cogvideox.curation.stages.split import reduce
 from cogvideox.errors import UserError
 
@@ -27,7 +27,7 @@ class Cut:
     """
 
     name: ClassVar[str] = "cut"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]] = (
         Column("clip_file", "str", "File of the clip, relative to the output folder; missing for a window."),
@@ -60,7 +60,8 @@ class Cut:
 
         if row["is_image"]:
             return {}
-        name = f"{CLIPS}/{row['id'][:2]}/{row['id']}.mp4"
+        # Clips of other settings have other names: a stale file is never taken for a current one.
+        name = f"{CLIPS}/{row['id'][:2]}/{row['id']}-{fingerprint(self)[:8]}.mp4"
         source, path = Path(row["path"]), Path(row["out"]) / name
         start, end = row["start"], row["end"]
         written = transcode.write_frames(path, stream.frames(source, start, end), start, crf=self.crf)

@@ -25,7 +25,7 @@ from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.filter_policy import Bound, Policy
 from cogvideox.video import io, stream
-from tests.unit.curation.raw_files import make_raw
+from tests.unit.curation.raw_files import FPS, make_raw, shot
 
 RECIPE = Recipe(signals={"phash": {}, "stillness": {}})
 
@@ -149,6 +149,16 @@ def test_encoded_clips_equal_the_source_and_are_written_again_if_removed(raw, ou
     assert curate(raw, tmp_path / "out", recipe).computed == {"cut": 1}
     assert clip.is_file()
     assert len(scan_folder(tmp_path / "out", captions=False).clips) == 6
+
+
+def test_encoded_clips_of_other_settings_are_not_listed(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    io.write(folder / "a.mp4", shot(1, 20), FPS)
+    for crf in (10, 40, 10):
+        curate(folder, tmp_path / "out", replace(RECIPE, signals={"phash": {}}, cut=Cut("encode", crf)))
+        row = rows(tmp_path / "out")["a.mp4", 0]
+        assert (tmp_path / "out" / row["clip_file"]).stat().st_size == row["clip_bytes"]
 
 
 def test_bounds_drop_clips_from_the_list_but_not_from_the_manifest(raw, output, tmp_path):
