@@ -103,7 +103,7 @@ class ProcessClips:
 
         def function(name: str) -> Callable[[Any], Mapping[str, Value]]:
             if name not in opened:
-                opened[name] = by_name[name].open()
+                opened[name] = load(by_name[name])
             return opened[name]
 
         def work(batch: Sequence[ClipItem]) -> Computed:
@@ -112,7 +112,7 @@ class ProcessClips:
             for item in batch:
                 row = item.row
                 for name in (name for name in item.todo if name in stage_names):
-                    compute = partial(_call, function, name, row)
+                    compute = partial(function(name), row)
                     results.append(attempt(name, row["id"], compute, self.retries, row["path"]))
                 signals = [by_name[name] for name in item.todo if name not in stage_names]
                 measured, seconds = measure(row, signals, function, self.retries)
@@ -123,8 +123,14 @@ class ProcessClips:
         return work
 
 
-def _call(function: Callable[[str], Callable[[Any], Mapping[str, Value]]], name: str, row: Row) -> Mapping[str, Value]:
-    return function(name)(row)
+def load(stage: Any) -> Callable[[Any], Mapping[str, Value]]:
+    """Open a stage or signal. Raises UserError if its model cannot be loaded, which ends the run: no row is at fault."""
+    try:
+        return stage.open()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{stage.name} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def check_available(stages: Sequence[Any]) -> None:
@@ -154,7 +160,7 @@ def attempt(stage: str, id: str, compute: Callable[[], Mapping[str, Value]], ret
 def measure(
     row: Row, signals: Sequence[Any], function: Callable[[str], Callable[[Any], Mapping[str, Value]]], retries: int
 ) -> tuple[list[Result], float]:
-    """Decode a clip once, and compute the columns of all signals.
+    """Decode a clip once, if a signal needs frames, and compute the columns of all signals.
 
     Returns:
         A result per signal, and the seconds spent decoding.
@@ -162,20 +168,23 @@ def measure(
     if not signals:
         return [], 0.0
     path, id = Path(row["path"]), row["id"]
+    functions = [function(signal.name) for signal in signals]
     start = time.perf_counter()
     samplings = list(dict.fromkeys(sampling for signal in signals for sampling in signal.samplings))
-    decoded = attempt(DECODE, id, lambda: {"frames": sample_frames(row, samplings)}, retries, str(path))
-    seconds = time.perf_counter() - start
+    decoded = attempt(
+        DECODE, id, lambda: {"frames": sample_frames(row, samplings) if samplings else []}, retries, str(path)
+    )
+    seconds = time.perf_counter() - start if samplings else 0.0
     if decoded.error is not None:
         return [Result(signal.name, id, {}, decoded.error, decoded.attempts) for signal in signals], seconds
     sampled = dict(zip(samplings, decoded.values["frames"]))
     results = []
-    for signal in signals:
+    for signal, called in zip(signals, functions):
         frames = tuple(sampled[sampling] for sampling in signal.samplings)
         clip = ClipInput(row, frames, path, row["start"], row["end"])
 
-        def compute(name: str = signal.name, clip: ClipInput = clip) -> dict[str, Value]:
-            return {column: plain(value) for column, value in function(name)(clip).items()}
+        def compute(called: Callable = called, clip: ClipInput = clip) -> dict[str, Value]:
+            return {column: plain(value) for column, value in called(clip).items()}
 
         results.append(attempt(signal.name, id, compute, retries, str(path)))
     return results, seconds
