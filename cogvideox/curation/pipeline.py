@@ -124,7 +124,7 @@ class ProcessClips:
 
 
 def load(stage: Any) -> Callable[[Any], Mapping[str, Value]]:
-    """Open a stage or signal. Raises UserError if its model cannot be loaded, which ends the run: no row is at fault."""
+    """Open a stage or signal. Raises UserError if it cannot be loaded: this ends the run, since no row is at fault."""
     try:
         return stage.open()
     except UserError:
