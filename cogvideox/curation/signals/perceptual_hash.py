@@ -15,6 +15,7 @@ from cogvideox.curation.stage import Column, Value
 
 _SIZE, _NUM_FREQUENCIES = 32, 8  # per axis
 _COSINES = np.cos(np.pi / _SIZE * (np.arange(_SIZE) + 0.5) * np.arange(1, _NUM_FREQUENCIES + 1)[:, None])  # no DC term
+_EPSILON = 1.0  # about what one of the 32x32 cells contributes if it differs by one level of 255
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PerceptualHash:
     """
 
     name: ClassVar[str] = "phash"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("phash.frames", "str", "Perceptual hashes of evenly spaced frames, 16 hexadecimal digits each."),
     )
@@ -50,9 +51,10 @@ class PerceptualHash:
 
 
 def hash_frame(frame: UInt8[np.ndarray, "h w 3"]) -> int:
-    """Return the 64-bit perceptual hash of a frame."""
+    """Return the 64-bit perceptual hash of a frame; 0 if it is of one color or varies along one axis only."""
     gray = _resize(frame @ np.array([0.299, 0.587, 0.114]))
     coefficients = (_COSINES @ gray @ _COSINES.T).ravel()
+    coefficients[np.abs(coefficients) < _EPSILON] = 0.0
     bits = coefficients > np.median(coefficients)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 

@@ -1,21 +1,22 @@
 """Near-duplicates: clips that show the same, such as the same video resized, re-encoded or slightly cropped.
 
-Perceptual hashes find candidates: two clips whose hashes differ in few bits agree in at least one group of 16 bits.
-Where an embedding column exists, it has to agree, and finds further pairs on its own.
+Perceptual hashes find candidates. If two hashes differ in at most b bits of 64, a group of 16 of these bits differs in
+at most b // 4 bits, and so it is for the mean over frames: groups that close are compared. Where an embedding column
+exists, it has to agree, and finds further pairs on its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
+from itertools import combinations
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt16
 
 from cogvideox.curation.stage import Column
 from cogvideox.errors import UserError
 
-_MAX_GROUP = 200  # clips that share 16 bits; more share them by chance, or because they are black
+_WINDOW = 400  # hashes of a group that each hash is compared with; larger groups are not compared completely
 _BLOCK = 2048
 
 
@@ -31,7 +32,7 @@ class Duplicates:
     """
 
     name: ClassVar[str] = "duplicates"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("duplicate_of", "str", "Id of the clip that is kept instead; missing if this one is kept."),
     )
@@ -63,54 +64,86 @@ class Duplicates:
         by_preference = sorted(range(len(hashes)), key=lambda row: (-pixels[row], -seconds[row], row))
         rank = np.empty(len(by_preference), dtype=np.int64)
         rank[by_preference] = np.arange(len(by_preference))
+        length = np.asarray(seconds, dtype=np.float64)
+
+        def same(one: int, other: int) -> bool:
+            return bool(_similar_length(length[one], length[other])) and _agree(vectors, one, other, self.min_cosine)
+
         if self.max_bits >= 0:
             for rows, words in _by_length(hashes):
-                for one, other in self._pairs(rows, words, np.asarray(seconds)):
-                    if _agree(vectors, one, other, self.min_cosine):
-                        _union(parents, rank, one, other)
+                order = np.lexsort((length[rows], *words.T))
+                rows, words = rows[order], words[order]
+                equal = (words[1:] == words[:-1]).all(axis=1)
+                first = np.ones(len(rows), dtype=bool)
+                for place in (np.flatnonzero(equal) + 1).tolist():
+                    if same(int(rows[place - 1]), int(rows[place])):
+                        _union(parents, rank, int(rows[place - 1]), int(rows[place]))
+                        first[place] = False
+                rows, words = rows[first], words[first]
+                for one, other in self._close(words, length[rows]).tolist():
+                    if same(int(rows[one]), int(rows[other])):
+                        _union(parents, rank, int(rows[one]), int(rows[other]))
         if vectors is not None and self.same_cosine <= 1:
             for one, other in _similar(vectors, self.same_cosine):
                 _union(parents, rank, one, other)
         return np.array([_find(parents, row) for row in range(len(hashes))], dtype=np.int64)
 
-    def _pairs(self, rows: np.ndarray, words: UInt8[np.ndarray, "n bytes"], seconds: np.ndarray):
-        """Yield pairs of rows whose hashes are close, from groups that agree in 16 bits."""
-        seen: set[tuple[int, int]] = set()
-        chunks = words.view(np.uint16)
-        limit = self.max_bits * words.shape[1] / 8
-        for column in range(chunks.shape[1]):
-            order = np.argsort(chunks[:, column], kind="stable")
-            changes = np.flatnonzero(np.diff(chunks[order, column])) + 1
-            for first, after in pairwise([0, *changes.tolist(), len(order)]):
-                group = order[first : min(after, first + _MAX_GROUP)]
-                if len(group) < 2:
-                    continue
-                bits = np.bitwise_count(words[group][:, None] ^ words[group][None]).sum(axis=2, dtype=np.int32)
-                for one, other in np.argwhere(np.triu(bits <= limit, k=1)).tolist():
-                    pair = int(rows[group[one]]), int(rows[group[other]])
-                    if pair not in seen and _similar_length(seconds[pair[0]], seconds[pair[1]]):
-                        seen.add(pair)
-                        yield pair
+    def _close(
+        self, words: UInt16[np.ndarray, "n words"], seconds: Float64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, "pairs 2"]:
+        """Return the pairs of hashes that differ in few bits, of clips of similar length, from groups of 16 bits."""
+        number = len(words)
+        wide = words.view(np.uint64)
+        limit, radius = self.max_bits * wide.shape[1], int(self.max_bits) // 4
+        found = [np.empty(0, dtype=np.int64)]
+        for column in range(words.shape[1]):
+            order = np.lexsort((*words.T, words[:, column]))
+            values = words[order, column]
+            starts = np.searchsorted(values, np.arange(2**16 + 1))
+            ranks = np.arange(number) - starts[values]
+            for mask in _masks(radius):
+                low, high = starts[values ^ mask], starts[(values ^ mask).astype(np.int64) + 1]
+                # Of a large group, the hashes at about the same place in its order.
+                low = np.where(high - low > _WINDOW, np.clip(ranks + low - _WINDOW // 2, low, high - _WINDOW), low)
+                counts = np.minimum(high - low, _WINDOW)
+                for part in np.split(np.arange(number), range(_BLOCK, number, _BLOCK)):
+                    one = np.repeat(part, counts[part])
+                    ends = np.cumsum(counts[part])
+                    other = np.arange(len(one)) - np.repeat(ends - counts[part] - low[part], counts[part])
+                    one, other = order[one], order[other]
+                    one, other = np.minimum(one, other), np.maximum(one, other)
+                    bits = np.bitwise_count(wide[one] ^ wide[other]).sum(axis=1, dtype=np.int64)
+                    kept = (bits <= limit) & (one < other)
+                    kept[kept] = _similar_length(seconds[one[kept]], seconds[other[kept]])
+                    found.append(np.unique(one[kept] * number + other[kept]))
+        pairs = np.unique(np.concatenate(found))
+        return np.stack([pairs // number, pairs % number], axis=1)
 
 
-def _similar_length(one: float, other: float) -> bool:
-    return bool(abs(one - other) <= 0.1 * max(one, other) + 0.2)
+def _masks(radius: int) -> list[np.uint16]:
+    """Return the differences of 16 bits in at most `radius` bits."""
+    chosen = (bits for size in range(radius + 1) for bits in combinations(range(16), size))
+    return [np.uint16(sum(1 << bit for bit in bits)) for bits in chosen]
+
+
+def _similar_length(one: Any, other: Any) -> Any:
+    return abs(one - other) <= 0.1 * np.maximum(one, other) + 0.2
 
 
 def _by_length(hashes: Sequence[str | None]):
-    """Yield the rows and the bytes of hashes with the same number of frames, without those of flat frames."""
+    """Yield the rows and the 16-bit words of hashes with equal numbers of frames, without those of flat frames."""
     groups: dict[int, list[int]] = {}
     for row, digits in enumerate(hashes):
         if digits and not _is_flat(digits):
             groups.setdefault(len(digits), []).append(row)
     for rows in groups.values():
         data = b"".join(bytes.fromhex(hashes[row] or "") for row in rows)
-        yield np.array(rows), np.frombuffer(data, dtype=np.uint8).reshape(len(rows), -1).copy()
+        yield np.array(rows), np.frombuffer(data, dtype=np.uint16).reshape(len(rows), -1)
 
 
 def _is_flat(digits: str) -> bool:
-    """Whether every frame is of one color, which has no frequencies, so that all such frames have the same hash."""
-    return set(digits) <= {"0"} or set(digits) <= {"f"}
+    """Whether every frame is of one color or varies along one axis only, and so has hash 0."""
+    return set(digits) <= {"0"}
 
 
 def _normalized(embeddings: Sequence[Sequence[float] | None]) -> Float32[np.ndarray, "n d"] | None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from cogvideox.curation.signals.perceptual_hash import hash_frame
 from cogvideox.curation.stages.duplicates import Duplicates
@@ -42,3 +43,39 @@ def test_embeddings_confirm_candidates_and_find_more():
     assert find([one, other], near) == [0, 0]
     assert find([one, other], near, same_cosine=2.0) == [0, 1]
     assert find([one, one], [[1.0, 0.0], None]) == [0, 0]
+
+
+def test_flat_clips_of_any_level_are_no_duplicates():
+    levels = [np.full((4, 45, 61, 3), level, dtype=np.uint8) for level in (0, 16, 37, 128, 200, 255)]
+    assert find([clip_hash(clip) for clip in levels]) == [*range(6)]
+
+
+def test_all_of_a_large_group_are_joined():
+    same = "0123456789abcdef"
+    close = ["0123456789abcde0", "1123456789abcdef"]
+    kept = find([close[0], *[same] * 500, close[1]])
+    assert set(kept) == {0}
+    lengths = [2.0, 5.0] * 300
+    kept = Duplicates().find([same] * 600, [None] * 600, [100] * 600, lengths).tolist()
+    assert kept == [0, 1] * 300
+
+
+def test_equal_hashes_with_other_embeddings_are_told_apart_in_a_large_group():
+    embeddings = [[1.0, 0.0] if row % 2 else [0.0, 1.0] for row in range(300)]
+    assert find(["0123456789abcdef"] * 300, embeddings) == [0, 1] * 150
+
+
+@pytest.mark.parametrize("num_frames", [1, 4])
+@pytest.mark.parametrize("max_bits", [3, 5, 8, 11])
+def test_all_pairs_up_to_the_bound_are_found_and_none_above(num_frames, max_bits):
+    rng = np.random.default_rng(max_bits)
+    size = 64 * num_frames
+    for added in (0, 1):
+        hashes = []
+        for _ in range(60):
+            bits = rng.integers(0, 2, size).astype(np.uint8)
+            other = bits.copy()
+            other[rng.permutation(size)[: max_bits * num_frames + added]] ^= 1
+            hashes += [np.packbits(bits).tobytes().hex(), np.packbits(other).tobytes().hex()]
+        kept = find(hashes, max_bits=float(max_bits))
+        assert sum(kept[row] != row for row in range(1, 120, 2)) == (0 if added else 60)

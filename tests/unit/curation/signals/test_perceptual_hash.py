@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from cogvideox.curation.signals.perceptual_hash import PerceptualHash, hash_frame
 
@@ -20,3 +21,11 @@ def test_hash_survives_scaling_and_brightness_but_tells_pictures_apart():
 def test_declared_sampling_gives_the_frames_of_equal_intervals():
     (sampling,) = PerceptualHash(num_frames=4).samplings
     assert sampling.times(2.0, 10.0) == [3.0, 5.0, 7.0, 9.0]
+
+
+@pytest.mark.parametrize("color", [(0, 0, 0), (1, 1, 1), (37, 37, 37), (90, 140, 201), (255, 255, 255)])
+@pytest.mark.parametrize("size", [(48, 64), (45, 61)])
+def test_flat_frames_have_hash_0(color, size):
+    frame = np.full((*size, 3), color, dtype=np.uint8)
+    frame[7, 9] ^= 1  # noise
+    assert hash_frame(frame) == 0
