@@ -171,12 +171,11 @@ def _mark_failures(data: dict[str, list[Any]], stage: str, taken: "pa.Table", is
 def _find_duplicates(data: dict[str, list[Any]], arrays: Mapping[str, Any], recipe: Recipe) -> list[str | None]:
     """Drop near-duplicates, and return for each the id of the clip that is kept."""
     duplicate_of: list[str | None] = [None] * len(data["id"])
-    if "phash.frames" not in arrays:
-        return duplicate_of
     rows = [row for row, status in enumerate(data["status"]) if status == OK]
-    hashes = arrays["phash.frames"].to_pylist()
-    embedding = arrays.get(recipe.duplicates.embedding)
-    vectors = [None] * len(hashes) if embedding is None else embedding.to_pylist()
+    hashes, vectors = (
+        arrays[name].to_pylist() if name in arrays else [None] * len(duplicate_of)
+        for name in ("phash.frames", recipe.duplicates.embedding)
+    )
     kept = recipe.duplicates.find(
         [hashes[row] for row in rows],
         [vectors[row] for row in rows],

@@ -38,21 +38,27 @@ class RawFile:
 
 
 def list_files(raw: Path, output: Path) -> tuple[list[RawFile], list[str]]:
-    """Return the videos and images below a folder in order of their names, and the names of all other files.
+    """Return the videos and images below a folder in order of their names, and the names of files that are ignored.
 
     Hidden files and folders, captions and the output folder are left out.
 
     Raises:
-        UserError: there is no such folder, or it contains neither videos nor images.
+        UserError: there is no such folder, it contains neither videos nor images, or it is the output folder.
     """
     if not raw.is_dir():
         raise UserError(f"{raw} is not a folder: name the folder with the raw videos and images")
     found, others = [], []
     avoided = output.resolve()
+    if avoided == raw.resolve():
+        raise UserError(f"{output} is the folder with the raw files: choose another folder to write to")
     for path in sorted(_walk(raw, avoided)):
         if path.suffix.lower() in SUFFIXES:
             source = os.fsencode(path.relative_to(raw).as_posix()).decode("utf-8", "backslashreplace")
-            about = path.stat()
+            try:
+                about = path.stat()
+            except OSError:  # a link to nothing, or removed since
+                others.append(path.relative_to(raw).as_posix())
+                continue
             key = hashlib.sha256(f"{source} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:24]
             found.append(RawFile(path, source, about.st_size, key, _caption(path)))
         elif path.suffix.lower() not in (".txt", ".json"):

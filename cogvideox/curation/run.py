@@ -6,7 +6,7 @@ early, and memory does not grow with the number of files.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from cogvideox import config
 from cogvideox.atomic_io import write_text
 from cogvideox.curation import manifest
 from cogvideox.curation.assemble import METADATA, assemble, export
-from cogvideox.curation.files import RawFile, list_files
+from cogvideox.curation.files import list_files
 from cogvideox.curation.manifest import MANIFEST
 from cogvideox.curation.pipeline import ProcessClips, ProcessFiles
 from cogvideox.curation.recipe import RECIPE, Recipe
 from cogvideox.curation.results import RESULTS, ResultStore
+from cogvideox.curation.stage import check_columns
+from cogvideox.curation.stages.duplicates import Duplicates
 from cogvideox.curation.work import Progress, Work
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend
@@ -65,7 +67,7 @@ def curate(
     """Curate the videos and images of a folder. Results of earlier runs in the output folder are used.
 
     Args:
-        stage: run only this stage or signal, and those it depends on.
+        stage: run only this stage or signal, after probe and split.
         workers: number of processes; 0 is this process, or all of a Ray cluster.
         shard: this job of a job array.
         retry_failed: compute rows again that failed in earlier runs.
@@ -76,7 +78,7 @@ def curate(
     """
     raw, output, recipe, shard = Path(raw), Path(output), recipe or Recipe(), shard or Shard()
     signals, unavailable = choose_signals(recipe, stage)
-    check_stages(recipe)
+    check_stages(recipe, signals.values())
     if recipe.signals is None:
         recipe = replace(recipe, signals={name: config.to_dict(signal) for name, signal in signals.items()})
     files, ignored = list_files(raw, output)
@@ -88,6 +90,9 @@ def curate(
         if stage is not None:
             todo = [name for name in todo if name == stage]
         store = ResultStore(output, every, job)
+        key = config.digest(_Jobs([file.key for file in files], store.fingerprints, stage, retry_failed))
+        done = folder / f"done-{key}"
+        shard.file(done, ".txt").unlink(missing_ok=True)  # of an earlier run
         if retry_failed:
             store.forget_failures()
         work = Work(shard.of(files), store, output, recipe, todo, split=stage != recipe.probe.name)
@@ -104,11 +109,13 @@ def curate(
         store.compact()
         config.save(recipe, output / RECIPE)
         counts: dict[str, int] = {}
-        if complete := _all_done(folder, shard, files, store):
-            store = ResultStore(output, every, job)
-            table = assemble(files, store, recipe, list(signals.values()), output)
-            manifest.write_table(table, output / MANIFEST)
-            manifest.write_table(export(table, raw, output), output / METADATA)
+        write_text(shard.file(done, ".txt"), "")
+        if complete := shard.all_done(done, ".txt") is not None:
+            with filelock.FileLock(folder / "lock-manifest"):
+                store = ResultStore(output, every, job)
+                table = assemble(files, store, recipe, list(signals.values()), output)
+                manifest.write_table(table, output / MANIFEST)
+                manifest.write_table(export(table, raw, output), output / METADATA)
             counts = dict(Counter(table["status"].to_pylist()))
         progress = work.progress
         record = {"rows": progress.rows, "seconds": progress.seconds, "elapsed": progress.elapsed, "workers": workers}
@@ -133,8 +140,22 @@ def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, 
     return {name: signal for name, signal in signals.items() if name not in unavailable}, unavailable
 
 
-def check_stages(recipe: Recipe) -> None:
-    """Raise UserError if a codec or a package that the stages need is missing."""
+def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
+    """Check what the stages need before anything starts.
+
+    Raises:
+        UserError: a codec or a package is missing, or no signal writes the column of embeddings.
+        ValueError: a stage declares its columns wrongly.
+    """
+    signals = list(signals)
+    check_columns([recipe.probe, recipe.split, recipe.cut, *signals, recipe.duplicates])
+    embedding = recipe.duplicates.embedding
+    lists = [column.name for signal in signals for column in signal.columns if column.type == "floats"]
+    if embedding not in (Duplicates.embedding, *lists):
+        allowed = ", ".join(sorted(name for name in lists if name.endswith(".embedding"))) or "none"
+        raise UserError(
+            f"duplicates.embedding={embedding} is not a column of a signal of this run; available: {allowed}"
+        )
     needs = [
         f"stage {stage.name} needs {need}"
         for stage in (recipe.probe, recipe.split, recipe.cut)
@@ -183,7 +204,7 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
     from cogvideox.video import io
 
     signals, unavailable = choose_signals(recipe)
-    check_stages(recipe)
+    check_stages(recipe, signals.values())
     files, _ = list_files(raw, output)
     num_bytes = sum(file.num_bytes for file in files)
     seconds = sampled = 0.0
@@ -201,17 +222,11 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
     return Estimate(len(files), num_bytes, video_seconds, work, unavailable)
 
 
-def _all_done(folder: Path, shard: Shard, files: Sequence[RawFile], store: ResultStore) -> bool:
-    """Mark this job as done, and return whether all jobs are, for the same files and stages."""
-    if shard.world == 1:
-        return True
-    key = config.digest(_Jobs([file.key for file in files], store.fingerprints))
-    done = folder / f"done-{key}"
-    write_text(shard.file(done, ".txt"), "")
-    return shard.all_done(done, ".txt") is not None
-
-
 @dataclass(frozen=True)
 class _Jobs:
+    """What the jobs of an array have in common; it names the folder of the markers of those that are done."""
+
     files: list[str]
     fingerprints: Mapping[str, str]
+    stage: str | None
+    retry_failed: bool

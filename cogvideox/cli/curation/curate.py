@@ -61,7 +61,9 @@ def run(arguments: list[str]) -> None:
         on_progress=ProgressPrinter(),
     )
     if result.ignored:
-        print(f"{len(result.ignored)} files are ignored, because their names are not those of videos or images")
+        print(
+            f"{len(result.ignored)} files are ignored: they are no videos or images by their names, or links to nothing"
+        )
     rates = result.progress.rates()
     if rates:
         rows = "\n".join(
@@ -130,7 +132,7 @@ def parser() -> Parser:
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="folder to write to")
     p.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the recipe: split.min_seconds=2")
     p.add_argument("--recipe", type=Path, metavar="FILE", help="settings as YAML or JSON, such as OUT/recipe.yaml")
-    stage = "run only this stage or signal, and the stages before it: probe, split, cut, motion, ..."
+    stage = "run only this stage or signal, after probe and split: probe, split, cut, motion, ..."
     p.add_argument("--stage", metavar="NAME", help=stage)
     p.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     machine = p.add_argument_group("machine")

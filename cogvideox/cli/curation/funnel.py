@@ -12,6 +12,8 @@ def run(arguments: list[str]) -> None:
     options = parser().parse(arguments)
     if options.output is None:
         raise UserError("funnel needs OUT, the folder that `cogvideox curate` wrote")
+    if options.raw is not None and not options.html:
+        raise UserError("--raw is for pictures in the page: add --html")
     print_funnel(options.output)
     if options.html:
         print(write_page(options.output, options.raw))

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,10 @@ from cogvideox import config
 from cogvideox.curation.manifest import read_manifest, stage_records
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.run import curate
+from cogvideox.curation.signals.registry import SIGNALS
+from cogvideox.curation.stage import Column
 from cogvideox.curation.stages.cut import Cut
+from cogvideox.curation.stages.duplicates import Duplicates
 from cogvideox.curation.stages.split import Split
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.errors import UserError
@@ -116,6 +119,74 @@ def test_job_array_and_worker_processes_give_the_same_rows(raw, output, tmp_path
     assert read_manifest(tmp_path / "jobs").equals(read_manifest(output))
     curate(raw, tmp_path / "workers", RECIPE, workers=2)
     assert read_manifest(tmp_path / "workers").equals(read_manifest(output))
+
+
+def test_a_job_array_is_complete_only_if_all_jobs_did_this_work(tmp_path, monkeypatch):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for seed in range(2):
+        io.write(folder / f"{seed}.mp4", shot(seed, 20), FPS)
+
+    def run(rank: int, **options) -> bool:
+        return curate(folder, tmp_path / "out", RECIPE, shard=Shard(rank, 2), **options).complete
+
+    assert [run(rank, stage="split") for rank in (0, 1)] == [False, True]
+    assert [run(rank) for rank in (0, 1)] == [False, True]
+    with monkeypatch.context() as patch:
+        patch.setattr("cogvideox.curation.run.run_feed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(1)
+    assert [run(0), run(0, retry_failed=True), run(1)] == [False, False, True]
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_links_to_nothing_are_ignored_and_the_raw_folder_is_not_written_to(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    io.write(folder / "a.mp4", shot(1, 20), FPS)
+    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    assert curate(folder, tmp_path / "out", RECIPE).ignored == ["gone.mp4"]
+    before = sorted(folder.iterdir())
+    with pytest.raises(UserError, match="is the folder with the raw files: choose another"):
+        curate(folder, folder / "../raw", RECIPE)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_embeddings_find_duplicates_without_hashes_and_unknown_columns_are_errors(tmp_path, monkeypatch):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for seed in range(2):
+        io.write(folder / f"{seed}.mp4", shot(seed, 20), FPS)
+    monkeypatch.setitem(SIGNALS, "same", Same)
+    recipe = Recipe(signals={"same": {}}, duplicates=Duplicates(embedding="same.embedding"))
+    assert curate(folder, tmp_path / "out", recipe).counts == {"ok": 1, "dropped": 1}
+    recipe = replace(recipe, duplicates=Duplicates(embedding="same.embeding"))
+    with pytest.raises(UserError, match=r"same.embeding is not a column .* available: same.embedding"):
+        curate(folder, tmp_path / "out", recipe)
+
+
+@dataclass(frozen=True)
+class Same:
+    """A signal that gives every clip the same embedding."""
+
+    name = "same"
+    version = 1
+    columns = (Column("same.embedding", "floats", "An embedding."),)
+    memory = 0
+    cost = 0.0
+    samplings = ()
+
+    def missing(self) -> list[str]:
+        return []
+
+    def weights(self) -> str:
+        return ""
+
+    def open(self):
+        return lambda clip: {"same.embedding": [1.0, 0.0]}
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def test_curate_writes_manifest_list_recipe_and_page(raw, tmp_path, capsys):
         (["curate", "x", "out", "min"], "'min' is not a setting"),
         (["curate", "x", "out", "--shard", "3/2"], "shard 3/2 does not exist"),
         (["funnel"], "funnel needs OUT"),
+        (["funnel", "out", "--raw", "raw"], "--raw is for pictures in the page: add --html"),
         (["funnel", "nowhere"], "there is no such file"),
     ],
 )
