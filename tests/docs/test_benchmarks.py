@@ -115,6 +115,15 @@ def test_rendering_speed_is_reported_for_both_grammars(tmp_path: Path):
     assert all(figures["clips_per_processor_second"] > 0 for figures in grammars.values()) and len(grammars) == 3
 
 
+def test_costs_and_scale_of_curation_are_reported(tmp_path: Path):
+    pytest.importorskip("scenedetect")
+    options = ["--rows", "20", "--num-clips", "1", "--num-frames", "33", "--height", "64", "--out"]
+    run("curation.py", *options, str(tmp_path / "report.json"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"probe", "split", "cut", "decode", "phash", "motion"} <= set(report["seconds_per_second_of_video"])
+    assert report["scale"]["20"]["manifest_megabytes"] > 0
+
+
 def test_unequal_results_get_no_ratio():
     code = "import torch; from common import check_equal; "
     code += "check_equal('adding', {'one': torch.ones(2), 'other': torch.tensor([1, float('nan')])})"

@@ -42,7 +42,7 @@ class Motion:
         Column("motion.global_share", "float", "Share of points that move with the camera.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 200 * 2**20
-    cost: ClassVar[float] = 0.15
+    cost: ClassVar[float] = 0.06
 
     fps: float = 8.0
     longest_side: int = 256

@@ -32,7 +32,7 @@ class PerceptualHash:
         Column("phash.frames", "str", "Perceptual hashes of evenly spaced frames, 16 hexadecimal digits each."),
     )
     memory: ClassVar[int] = 0
-    cost: ClassVar[float] = 0.001
+    cost: ClassVar[float] = 0.0005
 
     num_frames: int = 4
 

@@ -42,7 +42,7 @@ class Picture:
         Column("picture.bits_per_pixel", "float", "Bit rate over pixels per second.", "bit", 0.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.02
+    cost: ClassVar[float] = 0.04
 
     num_frames: int = 5
     border_level: float = 24.0

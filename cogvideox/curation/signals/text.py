@@ -48,7 +48,7 @@ class Text:
         Column("text.content", "str", "Lines of text that were read, each once, separated by line feeds."),
     )
     memory: ClassVar[int] = 500 * 2**20
-    cost: ClassVar[float] = 0.5
+    cost: ClassVar[float] = 0.54
 
     num_frames: int = 4
     longest_side: int = 640

@@ -34,7 +34,7 @@ class Cut:
         Column("clip_bytes", "int", "Size of that file.", "bytes", 0.0),
     )
     memory: ClassVar[int] = 500 * 2**20
-    cost: ClassVar[float] = 0.5
+    cost: ClassVar[float] = 0.33
 
     mode: Literal["window", "encode"] = "window"
     crf: int = 15

@@ -18,8 +18,6 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from cogvideox.errors import UserError
-
 DETECTOR_SIDE = 256
 """Longest side in pixels of the frames that PySceneDetect compares."""
 _ROWS, _COLUMNS = 16, 24
@@ -262,9 +260,3 @@ def missing_packages() -> list[str]:
 
     names = [name for name in ("cv2", "scenedetect") if find_spec(name) is None]
     return [f"{' and '.join(names)}: pip install 'cogvideox[curate]'"] if names else []
-
-
-def require_packages() -> None:
-    """Raise UserError if a package is missing."""
-    if missing := missing_packages():
-        raise UserError(f"finding shots needs {missing[0]}")

@@ -40,7 +40,7 @@ class Split:
     reads: ClassVar[tuple[str, ...]] = ("source_id", "file_seconds", "fps", "is_image")
     columns: ClassVar[tuple[Column, ...]] = (Column("clips", "clips", "The clips of the file."),)
     memory: ClassVar[int] = 400 * 2**20
-    cost: ClassVar[float] = 0.15
+    cost: ClassVar[float] = 0.1
 
     min_seconds: float = 1.0
     max_seconds: float = 20.0

@@ -2,8 +2,7 @@
 slides, screen recordings, talking heads and degradations.
 
 Curation is measured against them: a function that adds something to a clip knows exactly what it added. All are pure
-functions of frames (uint8 RGB, `t h w c`) and a seed; two families of each (fonts, styles, textures) keep the examples
-that a classifier is trained on apart from those it is tested on.
+functions of frames (uint8 RGB, `t h w c`) and a seed.
 
 | module | effects |
 |---|---|

@@ -52,7 +52,7 @@ class Brisque:
         Column("brisque.score", "float", "BRISQUE, median over frames: 0 natural, 100 distorted.", "", 0.0, 100.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.1
+    cost: ClassVar[float] = 0.02
 
     model: str = ""
     range: str = ""

@@ -45,7 +45,7 @@ class Speech:
         Column("speech.loudness", "float", "Root mean square of the sound, relative to full scale.", "dB"),
     )
     memory: ClassVar[int] = 150 * 2**20
-    cost: ClassVar[float] = 0.02
+    cost: ClassVar[float] = 0.003
 
     model: str = ""
     min_probability: float = 0.5
