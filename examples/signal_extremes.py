@@ -73,7 +73,7 @@ def measure(clips: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Return the numbers of each column by clip."""
     columns: dict[str, dict[str, float]] = {}
     for signal in (kind() for kind in SIGNALS.values()):
-        if signal.name == "speech" or signal.missing():
+        if signal.name == "speech" or signal.missing_requirements():
             continue
         function = signal.open()
         for name, frames in clips.items():
@@ -136,7 +136,7 @@ def print_table() -> None:
         for column in SIGNALS[name].columns:
             high = " or more" if column.high is None else f" to {column.high:g}"
             bounds = "" if column.low is None else f"{column.low:g}{high}"
-            print(f"| `{column.name}` | {column.meaning} | {column.unit} | {bounds} |")
+            print(f"| `{column.name}` | {column.description} | {column.unit} | {bounds} |")
 
 
 def main() -> None:

@@ -209,7 +209,7 @@ def _records(store: ResultStore, recipe: Recipe, per_clip: Sequence[Any]) -> dic
         stage.name: {
             "version": stage.version,
             "parameters": config.to_dict(stage),
-            "weights": stage.weights(),
+            "weights_hash": stage.weights_hash(),
             "fingerprint": store.fingerprints[stage.name],
         }
         for stage in (recipe.probe, recipe.split, *per_clip)

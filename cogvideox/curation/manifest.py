@@ -18,7 +18,7 @@ from cogvideox.untrusted.files import reading
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.parquet"
 _KEY = b"cogvideox.manifest"
 
@@ -66,10 +66,10 @@ def schema(columns: Iterable[Column], stages: Mapping[str, Any] | None = None) -
 
     fields = []
     for column in (*IDENTITY, *columns):
-        about = {"unit": column.unit, "meaning": column.meaning}
-        about |= {} if column.low is None else {"low": repr(column.low)}
-        about |= {} if column.high is None else {"high": repr(column.high)}
-        fields.append(pa.field(column.name, arrow_type(column), metadata=about))
+        details = {"unit": column.unit, "description": column.description}
+        details |= {} if column.low is None else {"low": repr(column.low)}
+        details |= {} if column.high is None else {"high": repr(column.high)}
+        fields.append(pa.field(column.name, arrow_type(column), metadata=details))
     metadata = {_KEY: json.dumps({"version": VERSION, "stages": dict(stages or {})}, sort_keys=True).encode()}
     return pa.schema(fields, metadata=metadata)
 

@@ -135,7 +135,7 @@ def load(stage: Any) -> Callable[[Any], Mapping[str, Value]]:
 
 def check_available(stages: Sequence[Any]) -> None:
     """Raise UserError if something that a stage needs is missing on this machine."""
-    missing = [f"{stage.name} needs {need}" for stage in stages for need in stage.missing()]
+    missing = [f"{stage.name} needs {need}" for stage in stages for need in stage.missing_requirements()]
     if missing:
         raise UserError("; ".join(missing))
 

@@ -133,7 +133,7 @@ def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, 
     known = [recipe.probe.name, recipe.split.name, recipe.cut.name, *signals]
     if stage is not None and stage not in known:
         raise UserError(f"there is no stage {stage}; available: {', '.join(known)}")
-    unavailable = {name: missing for name, signal in signals.items() if (missing := signal.missing())}
+    unavailable = {name: missing for name, signal in signals.items() if (missing := signal.missing_requirements())}
     wanted = [name for name in unavailable if recipe.signals is not None or name == stage]
     if wanted:
         raise UserError("; ".join(f"signal {name} needs {', '.join(unavailable[name])}" for name in wanted))
@@ -159,7 +159,7 @@ def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
     needs = [
         f"stage {stage.name} needs {need}"
         for stage in (recipe.probe, recipe.split, recipe.cut)
-        for need in stage.missing()
+        for need in stage.missing_requirements()
     ]
     if needs:
         raise UserError("; ".join(needs))

@@ -28,12 +28,12 @@ class Column:
     Attributes:
         unit: unit of the values, such as "s" or "pixels"; empty for numbers without one and for text.
         low, high: smallest and largest possible value; None if there is no bound.
-        meaning: one sentence, shown in the documentation and in the funnel page.
+        description: one sentence, shown in the documentation and in the funnel page.
     """
 
     name: str
     type: ColumnType
-    meaning: str
+    description: str
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -58,11 +58,11 @@ class Stage(Protocol):
     memory: ClassVar[int]
     cost: ClassVar[float]
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         """Return what this stage needs and does not find (packages, codecs, model files), each with a remedy."""
         ...
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         """Return a hash of the model files that the values depend on; empty if there are none."""
         ...
 
@@ -85,7 +85,7 @@ def fingerprint(stage: Any, stages: Iterable[Any] = ()) -> str:
     sources = [
         other for other in stages if other is not stage and any(column.name in reads for column in other.columns)
     ]
-    parts = [stage.name, stage.version, config.to_dict(stage), stage.weights()]
+    parts = [stage.name, stage.version, config.to_dict(stage), stage.weights_hash()]
     parts += sorted(fingerprint(source, stages) for source in sources)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

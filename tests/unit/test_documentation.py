@@ -41,4 +41,4 @@ def test_curation_describes_every_column_of_signals():
     for name, signal in SIGNALS.items():
         assert f"| `{name}` | " in text, name
         for column in signal.columns:
-            assert f"| `{column.name}` | {column.meaning} | {column.unit} | " in text, column.name
+            assert f"| `{column.name}` | {column.description} | {column.unit} | " in text, column.name

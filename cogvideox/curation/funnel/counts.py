@@ -66,7 +66,7 @@ class Distribution:
 
     name: str
     unit: str
-    meaning: str
+    description: str
     mean: float
     percentiles: dict[int, float]
     edges: list[float]
@@ -125,7 +125,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
         rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):
             continue
-        about = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        details = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
         known = values[rows]
         low, high = np.percentile(known, [1, 99])
         high = high if high > low else low + 1
@@ -134,8 +134,8 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
         found.append(
             Distribution(
                 name=field.name,
-                unit=about.get("unit", ""),
-                meaning=about.get("meaning", ""),
+                unit=details.get("unit", ""),
+                description=details.get("description", ""),
                 mean=float(known.mean()),
                 percentiles={level: float(np.percentile(known, level)) for level in (5, 25, 50, 75, 95)},
                 edges=edges.tolist(),

@@ -120,7 +120,7 @@ def _card(table: "pa.Table", column: Distribution, pictures: "_Pictures") -> str
         return "".join(pictures.figure(row, f"{table[column.name][row].as_py():.4g}{unit}") for row in rows)
 
     return (
-        f"<div class='card'><b>{_text(column.name)}</b><p>{_text(column.meaning)}</p>{_histogram(column)}"
+        f"<div class='card'><b>{_text(column.name)}</b><p>{_text(column.description)}</p>{_histogram(column)}"
         f"<p>mean {column.mean:.4g}{_text(unit)}; {quantiles}{missing}</p>"
         f"<p>lowest</p><div class='shots'>{figures(column.lowest[:2])}</div>"
         f"<p>highest</p><div class='shots'>{figures(column.highest[:2])}</div></div>"

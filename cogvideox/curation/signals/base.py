@@ -94,11 +94,11 @@ class Signal(Protocol):
     @property
     def samplings(self) -> tuple[Sampling, ...]: ...
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         """Return what this signal needs and does not find (packages, model files), each with a remedy."""
         ...
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         """Return a hash of the model files that the values depend on; empty if there are none."""
         ...
 

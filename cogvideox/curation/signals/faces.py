@@ -47,10 +47,10 @@ class Faces:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(fps=self.fps, longest_side=self.longest_side),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages("curate", "cv2")
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         import cv2
 
         return f"opencv {cv2.__version__}"  # the package contains the cascades

@@ -52,10 +52,10 @@ class Motion:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(fps=self.fps, longest_side=self.longest_side),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages("curate", "cv2")
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

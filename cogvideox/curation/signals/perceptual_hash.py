@@ -40,10 +40,10 @@ class PerceptualHash:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(num_frames=self.num_frames, longest_side=64),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return []
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

@@ -47,10 +47,10 @@ class Stillness:
             Sampling(fps=self.change_fps, longest_side=self.longest_side),
         )
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages("curate", "cv2")
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

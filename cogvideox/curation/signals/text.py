@@ -59,10 +59,10 @@ class Text:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(fps=1.0 / self.step, longest_side=self.longest_side),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages("curate", "cv2", "rapidocr", "onnxruntime")
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         from importlib.metadata import version
 
         return f"rapidocr {version('rapidocr')}"  # the package contains its weights

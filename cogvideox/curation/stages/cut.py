@@ -43,13 +43,13 @@ class Cut:
         if not 0 <= self.crf <= 51:
             raise UserError(f"crf={self.crf} must be from 0 to 51; 15 is hardly visible")
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         from cogvideox.video import stream, writers
 
         lacks = self.mode == "encode" and stream.missing_encoder(writers.ENCODER)
         return [f"the encoder {writers.ENCODER}: use a build of PyAV with it, or mode=window"] if lacks else []
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:

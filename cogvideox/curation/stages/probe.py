@@ -42,12 +42,12 @@ class Probe:
     memory: ClassVar[int] = 200 * 2**20
     cost: ClassVar[float] = 0.03
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         from cogvideox.video import stream
 
         return [f"the decoder of {name}: use a build of PyAV with it" for name in stream.missing_decoders(DECODERS)]
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:

@@ -56,10 +56,10 @@ class Split:
         if self.dissolve_seconds <= 0 or self.adaptive_threshold <= 0:
             raise UserError("dissolve_seconds and adaptive_threshold must be above 0")
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages()
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:

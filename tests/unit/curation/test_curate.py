@@ -179,10 +179,10 @@ class Same:
     cost = 0.0
     samplings = ()
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return []
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
     def open(self):

@@ -18,7 +18,7 @@ class Sound:
     name = "sound"
     samplings = ()
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return []
 
     def open(self) -> Callable[[ClipInput], dict[str, Any]]:

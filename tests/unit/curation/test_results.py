@@ -13,7 +13,7 @@ class Length:
     columns = (Column("seconds", "float", "Duration."),)
     limit: int = 3
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
 

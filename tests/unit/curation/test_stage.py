@@ -16,7 +16,7 @@ class Length:
     limit: int = 3
     model: str = ""
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return self.model
 
 
@@ -27,7 +27,7 @@ class Rate:
     reads = ("seconds",)
     columns = (Column("rate", "float", "Rate."),)
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return ""
 
 

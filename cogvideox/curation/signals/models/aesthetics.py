@@ -47,7 +47,7 @@ class Aesthetics:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(num_frames=self.num_frames, longest_side=400),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         needs = [] if missing_packages("", "transformers") == [] else ["transformers (pip install transformers)"]
         if not (self.clip and (Path(self.clip) / "config.json").is_file()):
             needs.append("CLIP ViT-L/14: set signals.aesthetics.clip to its folder")
@@ -55,7 +55,7 @@ class Aesthetics:
             needs.append("LAION's head: set signals.aesthetics.head to sac+logos+ava1-l14-linearMSE.pth")
         return needs
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return sha256(Path(self.head)) + "".join(sha256(path) for path in sorted(Path(self.clip).glob("*.safetensors")))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

@@ -63,11 +63,11 @@ class Brisque:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(num_frames=self.num_frames, longest_side=self.longest_side),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         files = MODEL.missing("signals.brisque.model", self.model) + RANGE.missing("signals.brisque.range", self.range)
         return missing_packages("curate", "cv2") + files
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return sha256(MODEL.path(self.model)) + sha256(RANGE.path(self.range))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

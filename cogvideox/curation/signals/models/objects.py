@@ -75,11 +75,11 @@ class Objects:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(num_frames=self.num_frames, longest_side=640),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         graph = GRAPH.missing("signals.objects.graph", self.graph)
         return graph + WEIGHTS.missing("signals.objects.weights_file", self.weights_file)
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return sha256(GRAPH.path(self.graph)) + sha256(WEIGHTS.path(self.weights_file))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

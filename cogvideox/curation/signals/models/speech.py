@@ -55,10 +55,10 @@ class Speech:
     def samplings(self) -> tuple[Sampling, ...]:
         return ()
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return missing_packages("curate", "onnxruntime") + MODEL.missing("signals.speech.model", self.model)
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return sha256(MODEL.path(self.model))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

@@ -64,10 +64,10 @@ class Tags:
     def samplings(self) -> tuple[Sampling, ...]:
         return (Sampling(num_frames=self.num_frames, longest_side=400),)
 
-    def missing(self) -> list[str]:
+    def missing_requirements(self) -> list[str]:
         return MODEL.missing("signals.tags.model", self.model) + NAMES.missing("signals.tags.names", self.names)
 
-    def weights(self) -> str:
+    def weights_hash(self) -> str:
         return sha256(MODEL.path(self.model)) + sha256(NAMES.path(self.names))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:

@@ -50,7 +50,7 @@ def test_signal_on_a_tiny_clip(tmp_path: Path):
     transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "clip")
     save_head(head(12), tmp_path / "head.pth")
     signal = Aesthetics(clip=str(tmp_path / "clip"), head=str(tmp_path / "head.pth"))
-    assert signal.missing() == [] and len(signal.weights()) == 128
+    assert signal.missing_requirements() == [] and len(signal.weights_hash()) == 128
     frames = camera.texture(0, (40, 60))[None].repeat(2, 0)
     clip = ClipInput({}, (SampledFrames(frames, np.arange(2.0), 2.0),), Path("clip.mp4"), 0.0, 2.0)
     measured = signal.open()(clip)
@@ -59,7 +59,7 @@ def test_signal_on_a_tiny_clip(tmp_path: Path):
 
 
 def test_missing_models_are_named():
-    needs = Aesthetics().missing()
+    needs = Aesthetics().missing_requirements()
     assert any("signals.aesthetics.clip" in need for need in needs)
     assert any("signals.aesthetics.head" in need for need in needs)
 

@@ -60,4 +60,4 @@ def test_damaged_file_is_reported(tmp_path: Path):
 
 def test_missing_model_is_named(monkeypatch):
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    assert any("none.onnx is not a file" in need for need in Speech(model="none.onnx").missing())
+    assert any("none.onnx is not a file" in need for need in Speech(model="none.onnx").missing_requirements())

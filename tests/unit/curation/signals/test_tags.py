@@ -54,7 +54,7 @@ def test_other_files_are_rejected(tmp_path: Path):
     (tmp_path / "names.json").write_text(json.dumps(["a"] * 999))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pth")
     signal = Tags(model=str(tmp_path / "model.pth"), names=str(tmp_path / "names.json"))
-    assert signal.missing() == []
+    assert signal.missing_requirements() == []
     with pytest.raises(UserError, match="not a list of 1000 names"):
         signal.open()
     (tmp_path / "names.json").write_text(json.dumps(["a"] * 1000))
