@@ -12,7 +12,7 @@ PROTOCOL = {**asdict(Protocol(suite="toybox")), "scorer": {}, "num_videos": 40, 
 
 
 def test_a_score_without_protocol_is_not_formatted():
-    with pytest.raises(ValueError, match="toybox/color has no protocol, it lacks .*weights"):
+    with pytest.raises(ValueError, match=r"toybox/color has no protocol, it lacks .*weights"):
         format_score(Score("toybox/color", 0.5))
 
 
