@@ -1,0 +1,115 @@
+"""Tasks and annotations in the JSON format of Label Studio, in both directions.
+
+A project with `LABELING_CONFIG` imports the exported tasks, with the annotations there are, and exports (as JSON) what
+`import_tasks` reads. Names of labels are the titles in `LABELS`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cogvideox.atomic_io import write_text
+from cogvideox.curation.annotations.store import AnnotationStore, Event, normalize, now
+from cogvideox.curation.labels.definitions import LABELS
+from cogvideox.errors import UserError
+from cogvideox.untrusted.files import parse_json, read_text, reading
+
+LABELING_CONFIG = "\n".join(
+    [
+        "<View>",
+        '  <Video name="video" value="$video"/>',
+        '  <Choices name="labels" toName="video" choice="multiple" showInline="true">',
+        *(
+            f'    <Choice value="{label.title}" hint="{label.definition}" hotkey="{number}"/>'
+            for number, label in enumerate(LABELS.values(), 1)
+        ),
+        "  </Choices>",
+        "</View>",
+    ]
+)
+"""Labeling interface of a Label Studio project, with the keys 1 to 6."""
+
+_BY_TITLE = {label.title: name for name, label in LABELS.items()}
+
+
+def export_tasks(store: AnnotationStore, videos: Mapping[str, str], path: str | Path) -> int:
+    """Write a JSON list of tasks with their annotations, and return the number of tasks.
+
+    Args:
+        videos: URL or path of each clip's video, by its id; annotated clips that it lacks are written without one.
+    """
+    answers: dict[str, list[Event]] = defaultdict(list)
+    for event in store.annotations(skipped=True):
+        answers[event.clip_id].append(event)
+    gold = [event for event in store.events() if event.kind == "gold"]
+    for clip_id in store.gold():
+        answers[clip_id].append(next(event for event in reversed(gold) if event.clip_id == clip_id))
+    tasks = [
+        {
+            "data": {"clip_id": clip_id, "video": videos.get(clip_id, "")},
+            "annotations": [_annotation(event) for event in answers[clip_id]],
+        }
+        for clip_id in dict.fromkeys([*videos, *answers])
+    ]
+    write_text(path, json.dumps(tasks, indent=1) + "\n")
+    return len(tasks)
+
+
+def import_tasks(store: AnnotationStore, path: str | Path) -> int:
+    """Append the annotations of a JSON export of Label Studio, and return how many were new.
+
+    Annotations that the store already has (same clip, annotator, time and labels) are left out, so that a file can be
+    imported again.
+
+    Raises:
+        UserError: the file is not such an export, or it has labels that do not exist.
+    """
+    path = Path(path)
+    with reading(path, "not a JSON export of Label Studio"):
+        tasks = parse_json(read_text(path))
+        if not isinstance(tasks, list):
+            raise UserError(f"cannot read {path}: a JSON export of Label Studio is a list of tasks")
+        events = []
+        for task in tasks:
+            clip_id = task["data"]["clip_id"]
+            events += [_event(clip_id, annotation) for annotation in task.get("annotations", [])]
+    return append_new(store, events)
+
+
+def append_new(store: AnnotationStore, events: list[Event]) -> int:
+    """Append the answers that the store does not have yet, and return how many."""
+
+    def key(event: Event) -> tuple[Any, ...]:
+        return event.kind, event.clip_id, event.annotator, event.time, event.labels
+
+    known = {key(event) for event in store.events()}
+    new = {key(event): event for event in map(normalize, events) if key(event) not in known}
+    return len(store.append(new.values()))
+
+
+def _annotation(event: Event) -> dict[str, Any]:
+    choices = [LABELS[name].title for name in event.labels]
+    result = {"from_name": "labels", "to_name": "video", "type": "choices", "value": {"choices": choices}}
+    return {
+        "completed_by": {"email": event.annotator},
+        "created_at": event.time,
+        "lead_time": event.seconds,
+        "was_cancelled": event.kind == "skip",
+        "ground_truth": event.kind == "gold",
+        "result": [result] if choices else [],
+    }
+
+
+def _event(clip_id: str, annotation: Mapping[str, Any]) -> Event:
+    completed = annotation.get("completed_by", "unknown")
+    annotator = completed.get("email") or completed.get("id") if isinstance(completed, dict) else completed
+    parts = [part for part in annotation.get("result", []) if part["type"] == "choices"]
+    titles = [title for part in parts for title in part["value"]["choices"]]
+    if unknown := sorted(set(titles) - set(_BY_TITLE)):
+        raise UserError(f"{', '.join(unknown)}: no such label; the labels are {', '.join(_BY_TITLE)}")
+    kind = "skip" if annotation.get("was_cancelled") else "gold" if annotation.get("ground_truth") else "annotation"
+    labels = () if kind == "skip" else tuple(_BY_TITLE[title] for title in titles)
+    time = (annotation.get("created_at") or now()).replace("Z", "+00:00")
+    return Event(0, kind, str(clip_id), str(annotator), labels, time, annotation.get("lead_time"))

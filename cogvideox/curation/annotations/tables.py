@@ -1,0 +1,88 @@
+"""Annotations as CSV and Parquet, in both directions: a row per valid annotation, a column per label."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.atomic_io import atomic_write
+from cogvideox.curation.annotations.label_studio import append_new
+from cogvideox.curation.annotations.store import AnnotationStore, Event, now
+from cogvideox.curation.labels.definitions import DEFINITIONS_VERSION, LABELS
+from cogvideox.errors import UserError
+from cogvideox.untrusted.files import reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def annotation_table(store: AnnotationStore) -> "pa.Table":
+    """Return the valid annotations and gold items: kind, clip_id, annotator, a column per label, time, seconds."""
+    import pyarrow as pa
+
+    gold = store.gold()
+    events = store.annotations()
+    events += [event for event in store.events() if event.kind == "gold" and gold.get(event.clip_id) == event.labels]
+    columns: dict[str, Any] = {
+        name: pa.array([getattr(event, name) for event in events], pa.string())
+        for name in ("kind", "clip_id", "annotator")
+    }
+    columns |= {name: pa.array([name in event.labels for event in events], pa.bool_()) for name in LABELS}
+    columns["time"] = pa.array([event.time for event in events], pa.string())
+    columns["seconds"] = pa.array([event.seconds for event in events], pa.float64())
+    columns["definitions"] = pa.array([event.definitions for event in events], pa.int64())
+    return pa.table(columns)
+
+
+def export_table(store: AnnotationStore, path: str | Path) -> int:
+    """Write the valid annotations as CSV or Parquet, by the suffix of the file, and return their number."""
+    from pyarrow import csv, parquet
+
+    path, table = Path(path), annotation_table(store)
+    with atomic_write(path) as temporary:
+        if path.suffix == ".parquet":
+            parquet.write_table(table, temporary)
+        else:
+            csv.write_csv(table, temporary)
+    return len(table)
+
+
+def import_table(store: AnnotationStore, path: str | Path) -> int:
+    """Append the annotations of a CSV or Parquet file, and return how many were new.
+
+    It needs the columns clip_id and annotator, and a column per label with true or false (missing: false). The columns
+    kind, time, seconds and definitions are optional.
+
+    Raises:
+        UserError: the file is damaged, lacks a column, or has a value that is not allowed.
+    """
+    from pyarrow import csv, parquet
+
+    path = Path(path)
+    with reading(path, "damaged, or not a table of annotations"):
+        table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+    if lacking := [name for name in ("clip_id", "annotator") if name not in table.column_names]:
+        raise UserError(f"cannot read {path}: it has no column {' and '.join(lacking)}")
+    if not set(LABELS) & set(table.column_names):
+        raise UserError(f"cannot read {path}: it has no column of a label; the labels are {', '.join(LABELS)}")
+    time = now()
+    events = []
+    with reading(path, "not a table of annotations"):
+        for row in table.to_pylist():
+            labels = tuple(name for name in LABELS if _is_true(row.get(name), name))
+            given = str(row["time"]) if row.get("time") else time
+            events.append(
+                Event(
+                    *(0, row.get("kind") or "annotation", str(row["clip_id"] or ""), str(row["annotator"] or "")),
+                    *(labels, given, row.get("seconds"), row.get("definitions") or DEFINITIONS_VERSION),
+                )
+            )
+    return append_new(store, events)
+
+
+def _is_true(value: Any, name: str) -> bool:
+    if value in (None, "", 0, 1, False, True):
+        return bool(value)
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise UserError(f"{name}={value!r} must be true or false")
