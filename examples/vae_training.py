@@ -66,20 +66,21 @@ SMALL = {
 def fine_tuning(num_steps: int, changes: dict) -> trainer.VAETraining:
     """Return settings with whole clips from the first step, and the GAN loss in most steps."""
     fixed = {
-        "start": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
-        "disc_lead": num_steps // 4, "optim.lr": 3e-4, "optim.warmup_steps": 20, "run.num_steps": num_steps,
+        "init_from": "toybox", "crop_steps": 0, "encoder_steps": num_steps, "disc_start": num_steps // 4,
+        "disc_warmup_steps": num_steps // 4, "optim.lr": 3e-4, "optim.warmup_steps": 20, "run.num_steps": num_steps,
         "run.save_interval": 25, "run.validate_interval": 0, "run.log_interval": 10, "run.ema_decay": 0.98,
         "run.batch_size": 2,
     }  # fmt: skip
     return config.override(RECIPES["toybox-vae-1"](), SMALL | fixed | changes)
 
 
-def more_frames(num_steps: int, start: Path) -> trainer.VAETraining:
+def more_frames(num_steps: int, init_from: Path) -> trainer.VAETraining:
     """Return the settings of a short `toybox-vae-2`, on more frames."""
     changes = {
-        "start": str(start), "encoder_steps": num_steps, "disc_start": num_steps // 4, "disc_lead": num_steps // 4,
-        "run.num_steps": num_steps, "run.save_interval": 10, "run.validate_interval": 0, "run.ema_decay": 0.95,
-        "clips.num_frames": 33, "validation.num_frames": 33, "optim.lr": 3e-4,
+        "init_from": str(init_from), "encoder_steps": num_steps, "disc_start": num_steps // 4,
+        "disc_warmup_steps": num_steps // 4, "run.num_steps": num_steps, "run.save_interval": 10,
+        "run.validate_interval": 0, "run.ema_decay": 0.95, "clips.num_frames": 33, "validation.num_frames": 33,
+        "optim.lr": 3e-4,
     }  # fmt: skip
     return config.override(RECIPES["toybox-vae-2"](), SMALL | changes)
 

@@ -109,7 +109,7 @@ def vae_gan_run(**run) -> VAETraining:
         frame_rates=(8.0, 16.0),
         discriminator=DiscriminatorConfig(width=2, max_width=4),
         disc_start=4,
-        disc_lead=2,
+        disc_warmup_steps=2,
     )
 
 
@@ -130,7 +130,7 @@ def diffusion_run(folder: Path) -> DiffusionTraining:
         optim=OptimSettings(lr=1e-3, warmup_steps=1, schedule="constant", eps=1e-3),
         run=RunSettings(num_steps=1, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
         target=ClipFormat(fps=8.0, num_frames=9, height=32, width=32),
-        stored_as="float32",
+        export_dtype="float32",
     )
     trainer.train(base, folder / "encoding")
     (store,) = (folder / "encoding/stores").iterdir()

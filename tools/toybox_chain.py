@@ -31,21 +31,23 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Stage:
-    """A recipe, the setting that names the folder it continues from, that folder, and its work.
+    """A recipe and the model that it continues from.
 
     Attributes:
-        tera: floating-point operations in units of 10^12, without those of the encoding of clips.
+        tera: floating-point operations of the training steps, in units of 10^12.
+        setting: name of the setting for the folder of the model to continue from; None: trains from scratch.
+        base: that folder, relative to the folder of the runs.
     """
 
     recipe: str
     tera: float
     setting: str | None = None
-    start: str | None = None
+    base: str = ""
 
 
 STAGES = (
     Stage("toybox-vae-1", 280.0),
-    Stage("toybox-vae-2", 330.0, "start", "toybox-vae-1"),
+    Stage("toybox-vae-2", 330.0, "init_from", "toybox-vae-1"),
     Stage("toybox-text-encoder", 120.0),
     Stage("toybox-pretrain-low", 1_200.0, "model", "toybox-base/model"),
     Stage("toybox-pretrain-high", 1_300.0, "model", "toybox-pretrain-low/model"),
@@ -84,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
         for stage in open_stages:
-            if stage.start == "toybox-base/model":
+            if stage.base == "toybox-base/model":
                 write_base(out)
             overrides = {"run.precision": precision} | changes[stage.recipe]
             if stage.setting is not None:
-                overrides[stage.setting] = str(out / (stage.start or ""))
+                overrides[stage.setting] = str(out / stage.base)
             print(f"{stage.recipe}, in {out / stage.recipe}", flush=True)
             if not train(stage.recipe, overrides, out=out / stage.recipe, resume=True, max_seconds=left()):
                 print("stopped and saved: run the same command again to continue", file=sys.stderr)

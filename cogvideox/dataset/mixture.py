@@ -31,6 +31,11 @@ _LANE_STREAM, _ORDER_STREAM = 0x63686F69, 0x6F726465
 _LOOKAHEAD = 0.5
 
 
+TimestepSampling = Literal["explicit_uniform", "explicit_uniform_ranks", "random"]
+"""Sampling of the timesteps of a step (`diffusion.timesteps`): stratified with one interval per clip, stratified with
+one interval per rank as in the paper, or independent."""
+
+
 @dataclass(frozen=True)
 class DataSource:
     """A latent store (`dataset.latents.latent_store`) and its sampling weight.
@@ -55,11 +60,10 @@ class MixtureSettings(CaptionDropout):
         sources: the data sources with their sampling weights.
         row_tokens: maximum number of text and video tokens in a row.
         num_rows: rows per optimizer step, over all processes and gradient accumulation steps.
-        image_share: fraction of samples that are images; None samples images and videos in their natural proportion.
+        image_fraction: fraction of samples that are images; None samples images and videos in their natural proportion.
         policy: the filter policy, which may change with the step.
         image_dropout: probability of replacing the image by zeros, for image-to-video models.
-        strata: how timesteps are stratified over the clips of a step (`diffusion.timesteps`): one interval per clip
-            ("slots"), per rank as in the paper ("ranks"), or none ("random").
+        timestep_sampling: see `TimestepSampling`.
 
     Raises:
         UserError: a value is out of range; no sources, or duplicate sources.
@@ -68,10 +72,10 @@ class MixtureSettings(CaptionDropout):
     sources: tuple[DataSource, ...]
     row_tokens: int
     num_rows: int
-    image_share: float | None = None
+    image_fraction: float | None = None
     policy: Policy = field(default_factory=Policy)
     image_dropout: float = 0.05
-    strata: Literal["slots", "ranks", "random"] = "slots"
+    timestep_sampling: TimestepSampling = "explicit_uniform"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,10 +85,10 @@ class MixtureSettings(CaptionDropout):
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
-        for name in ("image_share", "image_dropout"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise UserError(f"{name}={share} must be between 0 and 1")
+        for name in ("image_fraction", "image_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name}={value} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,13 @@ class StepPlan:
     Attributes:
         rows: the samples of each row.
         lengths: the samples' lengths in tokens.
-        kept_shares: fraction of each source's clips that the policy keeps.
+        kept_fractions: fraction of each source's clips that the policy keeps.
         state_after: the state after this step.
     """
 
     rows: tuple[tuple[Sample, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
-    kept_shares: dict[str, float]
+    kept_fractions: dict[str, float]
     state_after: MixtureState
 
     @property
@@ -199,12 +203,12 @@ class Mixture:
                     f"use at least {longest}"
                 )
         settings.policy.check_columns({name for table in tables.values() for name in table.columns})
-        if settings.image_share is not None:
-            for kind, share in (("image", settings.image_share), ("video", 1 - settings.image_share)):
+        if settings.image_fraction is not None:
+            for kind, share in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
                 if share > 0 and not any(_kind(lane) == kind for lane in self.lanes):
                     raise UserError(
-                        f"image_share={settings.image_share} needs {kind}s, and no source has any: add some, or leave "
-                        "image_share unset"
+                        f"image_fraction={settings.image_fraction} needs {kind}s, and no source has any: add some, or "
+                        "leave image_fraction unset"
                     )
 
     @cached_property
@@ -271,7 +275,7 @@ class Mixture:
         return StepPlan(
             rows=tuple(tuple(pool[i] for i in row) for row in rows),
             lengths=tuple(tuple(lengths[i] for i in row) for row in rows),
-            kept_shares={source: float(mask.mean()) for source, mask in masks.items()},
+            kept_fractions={source: float(mask.mean()) for source, mask in masks.items()},
             state_after=replace(
                 state,
                 step=state.step + 1,
@@ -301,16 +305,17 @@ class Mixture:
         num_kept = np.array([masks[_source(lane)][clips].sum() for lane, clips in self.lanes.items()])
         num_kept_in_source = np.array([masks[_source(lane)].sum() for lane in lanes])
         weight = np.array([weights[_source(lane)] for lane in lanes])
-        if settings.image_share is None:
+        if settings.image_fraction is None:
             p = weight * num_kept / np.maximum(num_kept_in_source, 1)
         else:
             p, kinds = np.where(num_kept > 0, weight, 0.0), np.array([_kind(lane) for lane in lanes])
-            for kind, share in (("image", settings.image_share), ("video", 1 - settings.image_share)):
+            for kind, share in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
                 total = p[kinds == kind].sum()
                 if share > 0 and total == 0:
                     raise UserError(
-                        f"from step {step} on, the policy keeps no {kind}s, but image_share={settings.image_share} "
-                        "needs some: relax the policy, or change image_share"
+                        f"from step {step} on, the policy keeps no {kind}s, but "
+                        f"image_fraction={settings.image_fraction} needs some: relax the policy, or change "
+                        "image_fraction"
                     )
                 p[kinds == kind] *= share / max(total, 1e-300)
         if p.sum() == 0:

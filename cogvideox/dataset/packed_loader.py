@@ -70,7 +70,7 @@ class StepBatches:
         num_clips: clips over all processes; the loss is the mean over this many clips.
         num_tokens: text and video tokens over all processes.
         packing_efficiency: fraction of the rows' token budget that is used.
-        kept_shares: fraction of each source's clips that the policy keeps.
+        kept_fractions: fraction of each source's clips that the policy keeps.
         state_after: the state of the mixture after this step.
     """
 
@@ -78,7 +78,7 @@ class StepBatches:
     num_clips: int
     num_tokens: int
     packing_efficiency: float
-    kept_shares: Mapping[str, float]
+    kept_fractions: Mapping[str, float]
     state_after: MixtureState
 
     def pin_memory(self) -> "StepBatches":
@@ -161,7 +161,7 @@ class PackedLoader:
             num_clips=plan.num_clips,
             num_tokens=plan.num_tokens,
             packing_efficiency=plan.num_tokens / budget,
-            kept_shares=plan.kept_shares,
+            kept_fractions=plan.kept_fractions,
             state_after=plan.state_after,
         )
 
@@ -175,9 +175,9 @@ class PackedLoader:
     def _timesteps(self, plan: StepPlan) -> Int[Tensor, " clips"]:
         """Sample the timesteps of all clips of a step, row by row."""
         arguments = self.seed, plan.state_after.step - 1, plan.num_clips, self.num_timesteps
-        if self.settings.strata == "random":
+        if self.settings.timestep_sampling == "random":
             return random_uniform(*arguments)
-        if self.settings.strata == "slots":
+        if self.settings.timestep_sampling == "explicit_uniform":
             return explicit_uniform(*arguments)
         rank_of = {row: rank for rank, rows in enumerate(plan.rows_by_rank(self.num_ranks)) for row in rows}
         return explicit_uniform(*arguments, ranks=[rank_of[k] for k, row in enumerate(plan.rows) for _ in row])

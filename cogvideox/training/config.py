@@ -119,7 +119,7 @@ class VAETraining:
     image_interval: int  # a batch of single frames every this many steps; 0: never
     images_per_clip: int  # number of single frames in place of each clip of the batch
     data: str | None = None  # a folder of videos and images instead of toybox clips; `clips` still sets their size
-    start: str | None = None  # a folder whose `vae/` initializes the weights; its scaling factor is kept
+    init_from: str | None = None  # a folder whose `vae/` initializes the weights; its scaling factor is kept
     frame_rates: tuple[float, ...] = ()  # fps, one sampled for each step; empty: the rate of `clips`
     whole_clips: bool = False  # process whole clips instead of the chunks of `CausalVAE`
     context_parallel: int = 1  # context-parallel size: ranks that share the frames of a clip; 0: all ranks
@@ -131,11 +131,11 @@ class VAETraining:
         default_factory=lambda: OptimSettings(lr=2e-4, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant")
     )
     disc_start: int = 0  # step from which the GAN loss is added, if loss.gan is above 0
-    disc_lead: int = 0  # steps before `disc_start` in which only the discriminator is trained
+    disc_warmup_steps: int = 0  # steps before `disc_start` in which the discriminator is trained without a GAN loss
 
     def __post_init__(self) -> None:
         _check_minimum(self, "", crop_steps=0, crop_batch_size=1, encoder_steps=0, image_interval=0, images_per_clip=1)
-        _check_minimum(self, "", context_parallel=0, perceptual_frames=0, disc_start=0, disc_lead=0)
+        _check_minimum(self, "", context_parallel=0, perceptual_frames=0, disc_start=0, disc_warmup_steps=0)
         if self.context_parallel != 1 and not self.whole_clips:
             raise UserError(
                 f"context_parallel={self.context_parallel} pools the norms over whole clips: set whole_clips=true"
@@ -174,8 +174,8 @@ class VAETraining:
         smallest = min(self.clips.height, self.clips.width, self.crop_size if self.crop_steps else self.clips.width)
         if self.lpips_trunk is not None and smallest < 16:
             raise UserError(f"LPIPS needs frames of at least 16 pixels on each side, got {smallest}")
-        if self.disc_lead > self.disc_start:
-            raise UserError(f"disc_lead={self.disc_lead} must be at most disc_start={self.disc_start}")
+        if self.disc_warmup_steps > self.disc_start:
+            raise UserError(f"disc_warmup_steps={self.disc_warmup_steps} must be at most disc_start={self.disc_start}")
         if self.loss.gan > 0 and self.run.compile:
             raise UserError(
                 "run.compile does not support loss.gan, whose adaptive weight needs the gradients at one layer: "
@@ -204,8 +204,8 @@ class ToyboxTraining(CaptionDropout):
     images_per_clip: int = 2  # number of images in place of each clip of the batch
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
     train_text_encoder: bool = False  # if trained, a small text encoder collapses to the words of the background
-    strata: Literal["slots", "random"] = "slots"  # slots: explicit uniform sampling of timesteps, by clip
-    stored_as: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
+    timestep_sampling: Literal["explicit_uniform", "random"] = "explicit_uniform"
+    export_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
     examples: tuple[str, ...] = ()  # example prompts of the exported model
 
     @property

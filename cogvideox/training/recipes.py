@@ -77,7 +77,7 @@ def toybox() -> ToyboxTraining:
         sampling=ToyboxSampling(num_inference_steps=25, guidance_scale=4.0),
         schedule=ScheduleConfig(snr_shift_scale=10.0),
         image_interval=5,
-        stored_as="float16",
+        export_dtype="float16",
         examples=(
             "a large red ball moves right on a white background",
             "a small blue cube drifts up on a pink floor",
@@ -168,7 +168,7 @@ def vae_1() -> VAETraining:
         images_per_clip=8,
         frame_rates=(8.0, 16.0),
         disc_start=5_000,
-        disc_lead=1_000,
+        disc_warmup_steps=1_000,
     )
 
 
@@ -177,7 +177,7 @@ def vae_2() -> VAETraining:
     base = vae_1()
     return replace(
         base,
-        start="runs/vae-1",
+        init_from="runs/vae-1",
         clips=replace(base.clips, num_frames=161),
         validation=replace(base.validation, num_frames=161, num_clips=16),
         optim=replace(base.optim, lr=2e-5),
@@ -207,7 +207,7 @@ def toybox_vae_1() -> VAETraining:
         discriminator=DiscriminatorConfig(width=16, max_width=64),
         disc_optim=OptimSettings(lr=1e-3, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant"),
         disc_start=4_600,
-        disc_lead=300,
+        disc_warmup_steps=300,
     )
 
 
@@ -216,7 +216,7 @@ def toybox_vae_2() -> VAETraining:
     base = toybox_vae_1()
     return replace(
         base,
-        start="runs/toybox-vae-1",
+        init_from="runs/toybox-vae-1",
         clips=replace(base.clips, num_frames=17),
         validation=replace(base.validation, num_frames=17),
         optim=replace(base.optim, lr=5e-4, warmup_steps=20),
@@ -224,7 +224,7 @@ def toybox_vae_2() -> VAETraining:
         crop_steps=0,
         encoder_steps=500,
         disc_start=3_500,
-        disc_lead=200,
+        disc_warmup_steps=200,
     )
 
 

@@ -8,7 +8,9 @@ from tests.distributed.spawn import torchrun
 def test_vae_training(tmp_path: Path):
     out = tmp_path / "run"
     small = ["run.num_steps=2", "run.batch_size=2", "crop_steps=0", "image_interval=0", "validation.num_clips=2"]
-    done = torchrun("train", "toybox-vae-1", "--out", str(out), "start=toybox", "run.device=cpu", "loss.gan=0", *small)
+    done = torchrun(
+        "train", "toybox-vae-1", "--out", str(out), "init_from=toybox", "run.device=cpu", "loss.gan=0", *small
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: ") == 1
     assert (out / "vae/config.json").exists()

@@ -19,7 +19,7 @@ SETTINGS = replace(
     whole_clips=True,
     perceptual_frames=3,
     disc_start=2,
-    disc_lead=2,
+    disc_warmup_steps=2,
     optim=replace(TINY.optim, lr=1e-6),
     disc_optim=replace(TINY.disc_optim, lr=1e-6),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cogvideox.dataset.config import CaptionDropout, ClipFormat, ToyboxClips, ToyboxSource
-from cogvideox.dataset.mixture import DataSource, MixtureSettings
+from cogvideox.dataset.mixture import DataSource, MixtureSettings, TimestepSampling
 from cogvideox.errors import UserError
 from cogvideox.filter_policy import Policy
 from cogvideox.geometry import NormStatistics, check_frame_count, nearest_sizes
@@ -74,17 +74,17 @@ class DiffusionTraining(CaptionDropout):
     transformer: TransformerConfig | None = None  # to train from scratch, instead of the model's
     add_image: bool = False  # turn a text-to-video model into image-to-video (paper, appendix D)
     lora: LoRASettings | None = None  # None: train all weights
-    image_share: float | None = None  # share of images among samples; None: as in the data
+    image_fraction: float | None = None  # fraction of samples that are images; None: as in the data
     policy: Policy = field(default_factory=Policy)  # which clips are used, by step
     norm_statistics: NormStatistics | None = None  # of folders that are encoded; None: as the model's training clips
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
-    strata: Literal["slots", "ranks", "random"] = "slots"  # explicit uniform sampling by clip or by rank, or none
+    timestep_sampling: TimestepSampling = "explicit_uniform"
     position_rule: GridRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
     sequence: int = 1  # sequence-parallel size: number of ranks that share a row
     samples: SampleSettings = field(default_factory=SampleSettings)
-    stored_as: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
+    export_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,9 +124,9 @@ class DiffusionTraining(CaptionDropout):
             sources=(*self.data, *(DataSource(str(source.clips), source.weight) for source in self.toybox)),
             row_tokens=self.row_tokens,
             num_rows=self.run.batch_size,
-            image_share=self.image_share,
+            image_fraction=self.image_fraction,
             policy=self.policy,
             text_dropout=self.text_dropout,
             image_dropout=self.image_dropout,
-            strata=self.strata,
+            timestep_sampling=self.timestep_sampling,
         )

@@ -47,7 +47,7 @@ def export(
         full = _full_tensor(tensor)  # gathered on every rank, kept on rank 0
         if run.is_main:
             state[name] = full.cpu()
-    target, dtype = run.out / "model", getattr(torch, settings.stored_as)
+    target, dtype = run.out / "model", getattr(torch, settings.export_dtype)
     new_settings = _model_settings(spec, settings, loader)
     run.on_rank_zero(lambda: save_with_transformer(spec, target, state, model.config, new_settings, dtype=dtype))
     return target

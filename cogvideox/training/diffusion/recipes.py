@@ -33,7 +33,7 @@ def pretrain_256() -> DiffusionTraining:
         optim=OptimSettings(lr=1e-4, warmup_steps=10_000, final_lr=0.1),
         run=RunSettings(num_steps=400_000, batch_size=416, precision="bfloat16", workers=8, save_interval=1_000),
         target=ClipFormat(fps=8.0, num_frames=49, max_area=256 * 384),
-        image_share=0.2,
+        image_fraction=0.2,
         checkpointing="selective",
         position_rule="slice",
     )
@@ -104,7 +104,7 @@ def i2v() -> DiffusionTraining:
     return replace(
         sft(),
         add_image=True,
-        image_share=0.0,
+        image_fraction=0.0,
         optim=OptimSettings(lr=2e-5, warmup_steps=500, final_lr=0.1),
         run=RunSettings(num_steps=20_000, batch_size=64, precision="bfloat16", workers=8, save_interval=500),
     )
@@ -136,9 +136,9 @@ def toybox_pretrain_256() -> DiffusionTraining:
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=100, final_lr=0.1),
         run=RunSettings(num_steps=2_000, batch_size=4, save_interval=200, validate_interval=200),
         target=ClipFormat(fps=8.0, num_frames=9, max_area=48 * 48),
-        image_share=0.2,
+        image_fraction=0.2,
         samples=SampleSettings(TOY_PROMPTS, interval=500, num_frames=9, height=48, width=48),
-        stored_as="float16",
+        export_dtype="float16",
     )
 
 
@@ -175,7 +175,7 @@ def toybox_sft() -> DiffusionTraining:
         optim=OptimSettings(lr=1e-4, warmup_steps=20, schedule="constant"),
         run=RunSettings(num_steps=200, batch_size=1, save_interval=50, validate_interval=100, ema_decay=0.99),
         target=ClipFormat(fps=8.0, num_frames=9, height=64, width=64),
-        image_share=None,
+        image_fraction=None,
     )
 
 
@@ -184,7 +184,7 @@ def toybox_i2v() -> DiffusionTraining:
     return replace(
         toybox_sft(),
         add_image=True,
-        image_share=0.0,
+        image_fraction=0.0,
         optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=50, final_lr=0.1),
         run=RunSettings(num_steps=1_000, batch_size=2, save_interval=200, validate_interval=200, ema_decay=0.99),
         samples=SampleSettings(),

@@ -106,7 +106,7 @@ def train(
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
                 scalars |= {"tokens": step.num_tokens, "useful": step.packing_efficiency}
-                scalars |= {f"kept/{name}": share for name, share in step.kept_shares.items() if share < 1}
+                scalars |= {f"kept/{name}": share for name, share in step.kept_fractions.items() if share < 1}
             else:
                 scalars = {}
             optimizer.zero_grad(set_to_none=True)

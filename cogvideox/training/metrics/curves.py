@@ -24,7 +24,7 @@ TITLES = {
     "mfu": "MFU",
 }
 TIMESTEP_BIN = re.compile(r"(validation/)?loss_(\d+)")
-FINAL_SHARE = 0.2
+FINAL_FRACTION = 0.2
 """The losses by timestep are averaged over this final share of a run."""
 
 COLUMNS = 3
@@ -126,7 +126,7 @@ def _loss_by_timestep(runs: Sequence[Run]) -> list[Curve]:
         for name, values in run.values.items():
             if match := TIMESTEP_BIN.fullmatch(name):
                 in_validation = match[1] is not None
-                end = values[-1:] if in_validation else values[-max(1, round(FINAL_SHARE * len(values))) :]
+                end = values[-1:] if in_validation else values[-max(1, round(FINAL_FRACTION * len(values))) :]
                 parts[in_validation].append((float(match[2]), sum(value for _, value in end) / len(end)))
         curves += [Curve(sorted(points), _color(i), dashed) for dashed, points in parts.items() if points]
     return curves

@@ -48,7 +48,7 @@ class ToyboxData:
             table, index, size = clips, step - (step // every if every else 0), run.batch_size
         indices = clip_indices(run.seed, index, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
-        draw_timesteps = explicit_uniform if settings.strata == "slots" else random_uniform
+        draw_timesteps = explicit_uniform if settings.timestep_sampling == "explicit_uniform" else random_uniform
         return ToyboxBatch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),

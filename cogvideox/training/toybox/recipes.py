@@ -88,7 +88,7 @@ def toybox_pretrain_low() -> DiffusionTraining:
         toybox=(ToyboxSource(_images(), 0.4), ToyboxSource(clips, 0.6)),
         toybox_validation=replace(clips, num_clips=64, first_seed=HELD_OUT_SEED),
         samples=SampleSettings(PROMPTS, interval=1_000, num_frames=17, height=64, width=64),
-        stored_as="float16",
+        export_dtype="float16",
     )
 
 

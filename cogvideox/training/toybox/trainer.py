@@ -119,7 +119,7 @@ def train(
                 run.save()
 
         with ema.swapped():
-            finished, dtype = pipeline(model, vae, data).model, getattr(torch, settings.stored_as)
+            finished, dtype = pipeline(model, vae, data).model, getattr(torch, settings.export_dtype)
             return model_folder.save(finished, run.out / "model", dtype=dtype)
     return None
 

@@ -26,13 +26,13 @@ Terms = dict[str, Tensor]
 class DiscriminatorTrainer:
     """The discriminator and its optimizer.
 
-    The discriminator is trained from step `disc_start - disc_lead` and contributes to the VAE's loss from step
+    The discriminator is trained from step `disc_start - disc_warmup_steps` and contributes to the VAE's loss from step
     `disc_start`, because an untrained discriminator gives no useful gradient.
     """
 
     def __init__(self, settings: VAETraining, device: torch.device, ranks: Ranks | None = None) -> None:
         self.settings, self.ranks, self.mean = settings, ranks, mean_over_ranks(ranks)
-        self.start = settings.disc_start - settings.disc_lead
+        self.start = settings.disc_start - settings.disc_warmup_steps
         self.net = Discriminator(settings.discriminator)
         init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 initializes the VAE
         self.net.to(device)

@@ -126,7 +126,7 @@ def train(
                         run.tracker.write(run.done, scores)
                     if run.is_main and run.due(run.config.save_interval):
                         normalized, scaling_factor = (
-                            normalize_latents(vae, source) if settings.start is None else (vae, None)
+                            normalize_latents(vae, source) if settings.init_from is None else (vae, None)
                         )
                         save_vae(normalized, run.out, scaling_factor=scaling_factor)
                 run.save()
@@ -135,24 +135,25 @@ def train(
 
 
 def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
-    """Build the VAE with the weights of `settings.start`, or with random weights if it is not set.
+    """Build the VAE with the weights of `settings.init_from`, or with random weights if it is not set.
 
     Args:
         fresh: whether the run is new; a resumed run loads its weights from a checkpoint later.
 
     Raises:
-        UserError: `settings.start` cannot be read, or the shapes of its weights differ from `settings.model`.
+        UserError: `settings.init_from` cannot be read, or the shapes of its weights differ from `settings.model`.
     """
-    if settings.start is None or not fresh:
+    if settings.init_from is None or not fresh:
         vae = CausalVAE(settings.model)
         init_weights(vae, torch_generator("weights", settings.run.seed))
         return vae
-    vae = load_vae(find_model(settings.start)[1] if settings.start in shipped_models() else settings.start)
+    source = settings.init_from
+    vae = load_vae(find_model(source)[1] if source in shipped_models() else source)
     loaded, expected = to_dict(vae.config), to_dict(settings.model)
     for name in SHAPE_FIELDS:
         if loaded[name] != expected[name]:
             raise UserError(
-                f"the VAE in {settings.start} has {name}={loaded[name]}, but model.{name}={expected[name]}: set "
+                f"the VAE in {settings.init_from} has {name}={loaded[name]}, but model.{name}={expected[name]}: set "
                 f"model.{name}={loaded[name]}"
             )
     return vae.requires_grad_(True)

@@ -74,11 +74,11 @@ def test_sources_follow_their_weights_and_images_their_share():
     total = sum(seen.values())
     assert sum(number for lane, number in seen.items() if lane[0] == "a") / total == pytest.approx(0.75, abs=0.03)
     assert seen["a images"] / (seen["a images"] + seen["a videos"]) == pytest.approx(30 / 80, abs=0.03)
-    seen = plans(mixture(image_share=0.2), 200)[-1].state_after.seen
+    seen = plans(mixture(image_fraction=0.2), 200)[-1].state_after.seen
     total = sum(seen.values())
     assert (seen["a images"] + seen["b images"]) / total == pytest.approx(0.2, abs=0.03)
     assert seen["a videos"] / (seen["a videos"] + seen["b videos"]) == pytest.approx(0.75, abs=0.03)
-    assert "image" not in "".join(sample.lane for sample in samples(plans(mixture(image_share=0.0), 5)))
+    assert "image" not in "".join(sample.lane for sample in samples(plans(mixture(image_fraction=0.0), 5)))
 
 
 def test_resumed_plans_equal_uninterrupted_plans():
@@ -99,7 +99,7 @@ def test_the_policy_applies_from_its_step_on():
         for name, clips in mixture().tables.items()
     }
     assert all(sample.index in best[sample.lane[0]] for sample in samples(planned[10:]))
-    assert planned[9].kept_shares == {"a": 1.0, "b": 1.0} and planned[10].kept_shares == {"a": 0.5, "b": 0.5}
+    assert planned[9].kept_fractions == {"a": 1.0, "b": 1.0} and planned[10].kept_fractions == {"a": 0.5, "b": 0.5}
 
 
 def test_ranks_share_the_rows_at_similar_cost():
@@ -131,7 +131,7 @@ def test_changed_sources_cannot_be_resumed():
         ({"sources": ()}, "must be at least one store, without duplicates"),
         ({"sources": (DataSource("a"), DataSource("a"))}, "must be at least one store, without duplicates"),
         ({"num_rows": 0}, "num_rows=0 must be 1 or more"),
-        ({"image_share": 1.5}, "image_share=1.5 must be between 0 and 1"),
+        ({"image_fraction": 1.5}, "image_fraction=1.5 must be between 0 and 1"),
         ({"row_tokens": 100}, "row_tokens=100 is too small for a clip of 14. tokens in a"),
         ({"policy": Policy((Bound("scores", best=0.5),))}, "did you mean score"),
         ({"policy": Policy((Bound("score", at_least=2.0),))}, "from step 0 on, the policy keeps no clips"),
@@ -144,16 +144,16 @@ def test_invalid_settings_are_rejected(changes, message):
 
 def test_missing_media_types_are_rejected():
     only_videos, settings = {"a": table(0, 9, 1)}, replace(SETTINGS, sources=(DataSource("a"),))
-    assert plans(Mixture(only_videos, replace(settings, image_share=0.0), 0), 1)
-    with pytest.raises(UserError, match=r"image_share=0.5 needs images"):
-        Mixture(only_videos, replace(settings, image_share=0.5), 0)
+    assert plans(Mixture(only_videos, replace(settings, image_fraction=0.0), 0), 1)
+    with pytest.raises(UserError, match=r"image_fraction=0.5 needs images"):
+        Mixture(only_videos, replace(settings, image_fraction=0.5), 0)
     with pytest.raises(UserError, match="a has no clips"):
         Mixture({"a": table(0, 0, 1)}, settings, 0)
     with pytest.raises(UserError, match="weight 0"):
         DataSource("a", 0.0)
     policy = Policy((Bound("score", at_most=0.3, from_step=1),))  # the clips with the lowest scores are images
     with pytest.raises(UserError, match="from step 1 on, the policy keeps no videos"):
-        plans(Mixture({"a": table(9, 9, 1)}, replace(settings, image_share=0.5, policy=policy), 0), 2)
+        plans(Mixture({"a": table(9, 9, 1)}, replace(settings, image_fraction=0.5, policy=policy), 0), 2)
 
 
 def test_torch_is_not_imported():

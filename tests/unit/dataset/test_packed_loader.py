@@ -82,7 +82,7 @@ def test_batches_have_the_contents_of_the_stores():
                 assert (text == index + 1).all() or (text == 0).all()
     tokens = sum(TEXT_LENGTH + x[0].numel() // 4 for batch in step.batches for x in batch.latents)
     assert step.num_tokens == tokens and step.packing_efficiency == tokens / 480
-    assert 0.8 < step.packing_efficiency <= 1 and step.kept_shares == {"a": 1.0, "b": 1.0}
+    assert 0.8 < step.packing_efficiency <= 1 and step.kept_fractions == {"a": 1.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -130,11 +130,12 @@ def test_timesteps_are_stratified_over_a_step():
         t = torch.cat([batch.timestep for batch in step.batches]).sort().values
         interval = torch.arange(step.num_clips)
         assert (t >= interval * 1000 // step.num_clips).all() and (t * step.num_clips < (interval + 1) * 1000).all()
-    both = [next(loader(strata="ranks", rank=rank, num_ranks=2).steps(1)) for rank in range(2)]
-    halves = [{int(t) // 500 for batch in step.batches for t in batch.timestep} for step in both]
+    per_rank = {"timestep_sampling": "explicit_uniform_ranks", "num_ranks": 2}
+    steps = [next(loader(rank=rank, **per_rank).steps(1)) for rank in range(2)]
+    halves = [{int(t) // 500 for batch in step.batches for t in batch.timestep} for step in steps]
     assert sorted(map(tuple, halves)) == [(0,), (1,)]
-    random = [next(loader(strata=strata).steps(1)).batches[0].timestep for strata in ("random", "slots")]
-    assert not torch.equal(*random)
+    steps = [next(loader(timestep_sampling=name).steps(1)) for name in ("random", "explicit_uniform")]
+    assert not torch.equal(*(step.batches[0].timestep for step in steps))
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
@@ -224,7 +225,7 @@ def test_an_image_to_video_model_needs_first_frames():
 def test_the_kept_shares_follow_the_policy():
     policy = Policy((Bound("score", best=0.4, from_step=1),))
     steps = list(loader(policy=policy).steps(3))
-    assert [step.kept_shares for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2
+    assert [step.kept_fractions for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2
     assert all(int(i[1:]) >= (15 if i[0] == "a" else 6) for row in steps[1].batches for i in row.clip_ids)
 
 

@@ -88,7 +88,7 @@ def test_gpu_recipes_match_the_cpu_recipes():
     vae, transformer = RECIPES["toybox-vae-gpu"](), RECIPES["toybox-gpu"]()
     assert vae.model == RECIPES["toybox-vae"]().model
     assert transformer.vae == "runs/toybox-vae-gpu"
-    assert transformer.stored_as == "float16"
+    assert transformer.export_dtype == "float16"
     with torch.device("meta"):
         num_weights = sum(parameter.numel() for parameter in Transformer(transformer.transformer).parameters())
     assert 12e6 < 2 * num_weights < 15e6

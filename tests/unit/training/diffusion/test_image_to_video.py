@@ -56,7 +56,7 @@ def config(model, clips, **changes) -> DiffusionTraining:
         optim=OptimSettings(lr=1e-2, warmup_steps=1, schedule="constant"),
         run=RunSettings(num_steps=3, batch_size=2, device="cpu", log_interval=1, save_interval=1, ema_decay=0.5),
         target=ClipFormat(fps=8.0, num_frames=5, height=32, width=32),
-        stored_as="float32",
+        export_dtype="float32",
     )
     return replace(base, **changes)
 

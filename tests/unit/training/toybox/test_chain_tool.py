@@ -32,7 +32,7 @@ def test_each_stage_continues_from_the_one_before(calls, tmp_path):
     overrides = dict(calls)
     assert overrides["toybox-vae-1"] == {"run.precision": "float32", "run.num_steps": "3"}
     start = str(tmp_path / "toybox-vae-1")
-    assert overrides["toybox-vae-2"] == {"run.precision": "float32", "run.num_steps": "4", "start": start}
+    assert overrides["toybox-vae-2"] == {"run.precision": "float32", "run.num_steps": "4", "init_from": start}
     assert overrides["toybox-pretrain-high"]["model"] == str(tmp_path / "toybox-pretrain-low/model")
 
 
@@ -55,7 +55,7 @@ def test_a_restarted_chain_skips_complete_stages_and_keeps_its_precision(calls, 
         ("toybox-vae:run.num_steps=3", "--set toybox-vae:run.num_steps=3 must be RECIPE:KEY=VALUE"),
         ("toybox-vae-1:run.num_steps", "'run.num_steps' is not KEY=VALUE"),
         ("toybox-vae-1:run.steps=3", "unknown setting run.steps"),
-        ("toybox-vae-2:start=x", "--set toybox-vae-2:start is not allowed"),
+        ("toybox-vae-2:init_from=x", "--set toybox-vae-2:init_from is not allowed"),
     ],
 )
 def test_invalid_changes_are_rejected_before_anything_is_written(calls, capsys, tmp_path, change, message):

@@ -124,7 +124,7 @@ def test_each_step_samples_one_of_the_frame_rates():
 
 def test_a_run_started_from_another_vae_keeps_its_scaling_factor(vae, tmp_path):
     save_vae(vae, tmp_path / "before", scaling_factor=0.7)
-    settings = replace(SETTINGS, start=str(tmp_path / "before"))
+    settings = replace(SETTINGS, init_from=str(tmp_path / "before"))
     initial = build_vae(settings, fresh=True)
     torch.testing.assert_close(initial.state_dict(), vae.state_dict(), rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in initial.parameters())
@@ -158,7 +158,7 @@ def test_detail_measures_blur_and_flicker_measures_change_over_time():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"disc_lead": 5}, "disc_lead=5 must be at most disc_start=4"),
+        ({"disc_warmup_steps": 5}, "disc_warmup_steps=5 must be at most disc_start=4"),
         ({"context_parallel": 2}, "set whole_clips=true"),
         ({"perceptual_frames": -1}, "perceptual_frames=-1"),
         ({"frame_rates": (8.0, 0.0)}, "frame_rates"),
