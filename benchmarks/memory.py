@@ -121,7 +121,7 @@ def write(model: SmallModel, path: Path) -> Path:
     settings: ModelSettings = replace(
         toybox.settings, num_frames=frames, height=height, width=width, num_inference_steps=2, text_length=32
     )
-    settings = replace(settings, position_rule=model.transformer.grid_rule)
+    settings = replace(settings, position_rule=model.transformer.position_rule)
     loaded = LoadedModel(**networks, tokenizer=toybox.tokenizer, schedule=Schedule(), settings=settings)
     return model_folder.save(loaded, path, dtype=model.stored)
 

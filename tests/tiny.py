@@ -88,7 +88,7 @@ def settings(variant: str = "2b") -> ModelSettings:
         sampler="ddim",
         null_text="empty",
         text_length=TEXT_LENGTH,
-        position_rule=transformer(variant).grid_rule,
+        position_rule=transformer(variant).position_rule,
         norm_statistics="chunk",
         dtype="float32",
         trained=TrainedRange(num_frames=(1, 17), frame_step=4, height=(32, 64), width=(32, 64)),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cogvideox.diffusion.config import Sampler
 from cogvideox.geometry import NormStatistics
-from cogvideox.transformer.config import GridRule, TransformerConfig
+from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
 Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
@@ -59,7 +59,7 @@ class ModelSettings:
     sampler: Sampler
     null_text: NullText
     text_length: int
-    position_rule: GridRule | None
+    position_rule: PositionRule | None
     norm_statistics: NormStatistics
     dtype: Literal["float32", "bfloat16", "float16"]
     trained: TrainedRange
@@ -104,7 +104,7 @@ def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: S
         sampler=sampler,
         null_text="empty",
         text_length=transformer.max_text_seq_length,
-        position_rule=transformer.grid_rule,
+        position_rule=transformer.position_rule,
         norm_statistics="clip",
         training_null_text="zero",
         dtype="float16" if variant_of(transformer) == "2b" else "bfloat16",

@@ -12,7 +12,7 @@ from cogvideox.errors import UserError
 
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
 
-GridRule = Literal["resize_crop", "slice"]
+PositionRule = Literal["resize_crop", "slice"]
 """How rotary coordinates depend on the size of the clip. Both rules are the same at the base size.
 
 "resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centered there, so that coordinates stay
@@ -136,7 +136,7 @@ class TransformerConfig:
         )
 
     @property
-    def grid_rule(self) -> GridRule | None:
+    def position_rule(self) -> PositionRule | None:
         """The rule of the official pipelines: "resize_crop" for 1.0, "slice" for 1.5, None without RoPE."""
         if not self.use_rotary_positional_embeddings:
             return None

@@ -27,7 +27,7 @@ from cogvideox.transformer.attention import (
     packed_attention,
     packed_layout,
 )
-from cogvideox.transformer.config import GridRule, TransformerConfig
+from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.transformer.modulation import (
     AdaptiveNorm,
     BlockModulation,
@@ -112,7 +112,7 @@ class Transformer(nn.Module):
         timestep: Timestep,
         *,
         ofs: float | Float[Tensor, " s"] | None = None,
-        rule: GridRule | None = None,
+        rule: PositionRule | None = None,
         attend: Attend = packed_attention,
     ) -> list[Float[Tensor, "c_out _t _h _w"]]:
         """Predict the velocities of clips of different sizes, packed into one row without padding (section 3.1).
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         Args:
             latents: noised latents of each clip, as in `forward`.
             text, timestep, ofs: conditions of each clip, as in `forward`.
-            rule: how rotary positions depend on the size of a clip, by default the config's `grid_rule`.
+            rule: how rotary positions depend on the size of a clip, by default the config's `position_rule`.
 
         Raises:
             UserError: as in `forward`.

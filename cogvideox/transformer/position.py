@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.errors import UserError
-from cogvideox.transformer.config import GridRule, TransformerConfig
+from cogvideox.transformer.config import PositionRule, TransformerConfig
 
 _THETA = 10_000.0
 
@@ -44,14 +44,14 @@ def positions_for(
     width: int,
     *,
     num_text: int | None = None,
-    rule: GridRule | None = None,
+    rule: PositionRule | None = None,
     device: torch.device | str | None = None,
 ) -> Positions:
     """Return the position tables of a clip of `num_frames` latent frames of `height` x `width` latent pixels.
 
     Args:
         num_text: number of text tokens before the video, by default the config's `max_text_seq_length`.
-        rule: how rotary coordinates depend on the size, by default the config's `grid_rule`.
+        rule: how rotary coordinates depend on the size, by default the config's `position_rule`.
 
     Raises:
         UserError: the size is not a multiple of the patch size or does not fit the learned positions; or `rule` is
@@ -61,13 +61,13 @@ def positions_for(
     grid = token_grid(config, num_frames, height, width)
     if config.use_learned_positional_embeddings:
         check_learned_positions(config, grid, num_text)
-    if config.grid_rule is None:
+    if config.position_rule is None:
         if rule is not None:
             raise UserError(
-                f"the grid rule {rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
+                f"the position rule {rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
             )
         return Positions(None, _sincos(config, grid, num_text, device))
-    return Positions(_rope(config, grid, num_text, rule or config.grid_rule, device), None)
+    return Positions(_rope(config, grid, num_text, rule or config.position_rule, device), None)
 
 
 def concatenate_positions(clips: Sequence[Positions]) -> Positions:
@@ -136,7 +136,7 @@ def _rope(
     config: TransformerConfig,
     grid: tuple[int, int, int],
     num_text: int,
-    rule: GridRule,
+    rule: PositionRule,
     device: torch.device | str | None,
 ) -> Float[Tensor, "n p 2"]:
     t, h, w = grid

@@ -13,7 +13,7 @@ from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.options import Option
 from cogvideox.pretrained.model_settings import NullText
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
-from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.config import PositionRule
 
 Task = Literal["text", "image", "video", "extend", "invert"]
 ImageLatentScale = Literal["sat", "diffusers"]
@@ -96,7 +96,7 @@ class Request:
         ),
     ] = None
     position_rule: Annotated[
-        GridRule | None, Option("rotary positions: scaled to the size seen in training, or counted from 0", "size")
+        PositionRule | None, Option("rotary positions: scaled to the size seen in training, or counted from 0", "size")
     ] = None
     image: Annotated[
         InputSource | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)

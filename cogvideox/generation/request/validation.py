@@ -24,7 +24,7 @@ def check(request: Request, spec: ModelSpec) -> None:
         raise UserError("the prompt is empty: describe in one sentence what the video shows")
     _check_size(request, spec)
     check_range("num_inference_steps", request.num_inference_steps, 1, spec.schedule.num_train_timesteps)
-    if request.position_rule is not None and spec.transformer.grid_rule is None:
+    if request.position_rule is not None and spec.transformer.position_rule is None:
         raise UserError(f"position_rule applies to rotary positions, which {spec.name} does not have: leave it out")
     _check_task(request, spec)
     _check_windows(request, spec)

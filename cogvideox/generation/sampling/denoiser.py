@@ -16,7 +16,7 @@ from cogvideox.diffusion.objective import x0_to_v
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.transformer.attention import Attend
 from cogvideox.transformer.attention_backends import fastest_backend
-from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.config import PositionRule
 from cogvideox.transformer.cuda_graphs import GraphedFunction
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
@@ -57,7 +57,7 @@ class BoundTransformer:
         size: tuple[int, int, int],
         *,
         num_text: int,
-        rule: GridRule | None,
+        rule: PositionRule | None,
         device: torch.device,
         dtype: torch.dtype,
         image: Float[Tensor, "1 c t h w"] | None = None,

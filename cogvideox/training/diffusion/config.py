@@ -14,7 +14,7 @@ from cogvideox.filter_policy import Policy
 from cogvideox.geometry import NormStatistics, check_frame_count, nearest_sizes
 from cogvideox.pretrained.model_settings import ModelSettings, NullText
 from cogvideox.training.config import OptimSettings, RunSettings
-from cogvideox.transformer.config import GridRule, TransformerConfig
+from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.transformer.lora.config import LoRASettings
 
 SAMPLE_MULTIPLE = 16
@@ -80,7 +80,7 @@ class DiffusionTraining(CaptionDropout):
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     timestep_sampling: TimestepSampling = "explicit_uniform"
-    position_rule: GridRule | None = None  # rotary positions at other sizes; None: the rule of the model
+    position_rule: PositionRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
     sequence: int = 1  # sequence-parallel size: number of ranks that share a row
     samples: SampleSettings = field(default_factory=SampleSettings)

@@ -40,7 +40,7 @@ from cogvideox.training.optim import optimizers
 from cogvideox.training.optim.adamw_8bit import import_torchao_adamw
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
-from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.config import PositionRule
 from cogvideox.transformer.init_weights import add_image_channels, init_weights
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -195,7 +195,7 @@ def accumulate_gradients(
     schedule: Schedule,
     device: torch.device,
     ranks: Ranks | None = None,
-    rule: GridRule | None = None,
+    rule: PositionRule | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Tensor, dict[str, Scalar]]:
     """Run the forward and backward passes of all micro-batches (rows) of a step.

@@ -22,7 +22,7 @@ from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import TrainingRun
 from cogvideox.training.sample_sheet import write_sheet
-from cogvideox.transformer.config import GridRule
+from cogvideox.transformer.config import PositionRule
 from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.temporal_padding import prepend_padding
@@ -38,7 +38,7 @@ def validation_loss(
     spec: ModelSpec,
     schedule: Schedule,
     seed: int,
-    rule: GridRule | None = None,
+    rule: PositionRule | None = None,
 ) -> dict[str, float]:
     """Compute the velocity loss on held-out clips, overall and by timestep bin. Every call uses the same noise.
 

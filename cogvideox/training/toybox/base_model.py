@@ -59,7 +59,7 @@ def write_base_model(
         sampler="ddim",
         null_text="empty",
         text_length=transformer.max_text_seq_length,
-        position_rule=transformer.grid_rule,
+        position_rule=transformer.position_rule,
         norm_statistics="chunk",
         dtype="float32",
         trained=TrainedRange((1, frames), 4, (height, height), (width, width)),

@@ -174,7 +174,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
         sampler=sampling.sampler,
         null_text="empty",
         text_length=settings.transformer.max_text_seq_length,
-        position_rule=settings.transformer.grid_rule,
+        position_rule=settings.transformer.position_rule,
         norm_statistics="chunk",
         dtype=settings.run.precision,
         trained=TrainedRange(

@@ -27,7 +27,7 @@ def test_properties_of_the_official_models():
     assert PRESETS["1.5-5b"]().base_grid == (11, 150, 150)  # 81 frames, 21 latents, padded to 22
     assert PRESETS["1.5-5b"]().patch == (2, 2, 2)
     assert PRESETS["5b-i2v"]().in_channels == 32
-    assert {name: preset().grid_rule for name, preset in PRESETS.items()} == {
+    assert {name: preset().position_rule for name, preset in PRESETS.items()} == {
         "2b": None,
         "5b": "resize_crop",
         "5b-i2v": "resize_crop",

@@ -10,7 +10,7 @@ from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import check_learned_positions, positions_for, rotate, token_grid
 
 
-def test_the_grid_rules_agree_at_the_base_size():
+def test_the_position_rules_agree_at_the_base_size():
     config = PRESETS["5b"]()
     stretched = positions_for(config, 13, 60, 90, rule="resize_crop").rope
     counted = positions_for(config, 13, 60, 90, rule="slice").rope
@@ -75,7 +75,7 @@ def test_invalid_sizes_are_rejected(preset, size, says):
         positions_for(PRESETS[preset](), *size)
 
 
-def test_grid_rule_without_rotary_positions_is_rejected():
+def test_position_rule_without_rotary_positions_is_rejected():
     with pytest.raises(UserError, match="'slice' applies to rotary positions"):
         positions_for(PRESETS["2b"](), 1, 2, 2, rule="slice")
 
