@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.pretrained.components import build_network, diffusers_keymap
-from cogvideox.state_dict.keymap import to_external
+from cogvideox.state_dict.key_rules import to_external
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer

@@ -24,7 +24,7 @@ from common import Report, apply_options, cpu_clock, option_parser, psnr, write_
 
 from cogvideox import CogVideoX
 from cogvideox.generation.sampling import denoise, step_cache
-from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.acceleration.float8 import to_float8
 
 PROMPTS = (
     "a large red ball moves right on a white background",

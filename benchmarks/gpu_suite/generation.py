@@ -30,8 +30,8 @@ from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.init_weights import init_weights
 from cogvideox.text.tokenizer import Tokenizer
-from cogvideox.transformer.compile_blocks import compile_blocks
-from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
+from cogvideox.transformer.acceleration.float8 import to_float8
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.config import VAEConfig
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from cogvideox.pretrained.offload.transformer_cost import transformer_flops
+from cogvideox.transformer.acceleration.attention_backends import fastest_backend
+from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
+from cogvideox.transformer.acceleration.float8 import to_float8
 from cogvideox.transformer.attention import Attend, dense_attention
-from cogvideox.transformer.attention_backends import fastest_backend
-from cogvideox.transformer.compile_blocks import compile_blocks
-from cogvideox.transformer.float8 import to_float8
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 

@@ -21,10 +21,10 @@ from torch.nn.attention import list_flash_attention_impls
 
 from cogvideox.pretrained.offload.pinned_memory import PinnedBuffer, clear_last_error
 from cogvideox.text.encoder import position_buckets
-from cogvideox.transformer import attention_backends
+from cogvideox.transformer.acceleration import attention_backends
+from cogvideox.transformer.acceleration.attention_backends import attend_with
+from cogvideox.transformer.acceleration.float8 import Float8Linear, has_float8_arithmetic
 from cogvideox.transformer.attention import StreamLayout, dense_attention, has_varlen_kernel
-from cogvideox.transformer.attention_backends import attend_with
-from cogvideox.transformer.float8 import Float8Linear, has_float8_arithmetic
 
 PACKAGES = (
     "av",

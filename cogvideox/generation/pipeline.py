@@ -45,8 +45,8 @@ from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.placement import PlacedModel
 from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.records import Video
-from cogvideox.transformer.attention_backends import record_backends
-from cogvideox.transformer.float8 import is_float8
+from cogvideox.transformer.acceleration.attention_backends import record_backends
+from cogvideox.transformer.acceleration.float8 import is_float8
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.inject import LoRA
 from cogvideox.transformer.lora.io import read_lora

@@ -22,8 +22,8 @@ from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memor
 from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
 from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.text.tokenizer import Tokenizer
-from cogvideox.transformer.compile_blocks import compile_blocks
-from cogvideox.transformer.float8 import has_float8_arithmetic, to_float8
+from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
+from cogvideox.transformer.acceleration.float8 import has_float8_arithmetic, to_float8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
 """How to keep the transformer's weights on the device and unquantized, for error messages."""

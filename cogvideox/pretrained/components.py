@@ -20,17 +20,17 @@ from cogvideox.pretrained.model_spec import (
     weights_file,
 )
 from cogvideox.state_dict.export import save_external
-from cogvideox.state_dict.keymap import Rule
+from cogvideox.state_dict.key_rules import Rule
 from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
-from cogvideox.text import key_map as text_key_map
+from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
-from cogvideox.transformer import key_map as transformer_key_map
+from cogvideox.transformer import checkpoint_keys as transformer_keys
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
-from cogvideox.vae import key_map as vae_key_map
+from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
@@ -86,11 +86,11 @@ def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
     """Return the keymap from diffusers' names (transformers' for the text encoder) to this package's names."""
     match config:
         case TransformerConfig():
-            return transformer_key_map.keymap(config)
+            return transformer_keys.diffusers_keymap(config)
         case VAEConfig():
-            return vae_key_map.KEYMAP
+            return vae_keys.DIFFUSERS_KEYMAP
         case T5Config():
-            return text_key_map.KEYMAP
+            return text_keys.TRANSFORMERS_KEYMAP
 
 
 def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDict, Path]:
@@ -104,7 +104,7 @@ def open_component(folder: Path, component: ComponentName) -> tuple[LazyStateDic
     """
     file = weights_file(folder, component)
     state = open_weights(file)
-    return (text_key_map.merge_shared_embedding(state) if component == "text_encoder" else state), file
+    return (text_keys.merge_shared_embedding(state) if component == "text_encoder" else state), file
 
 
 @overload

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cogvideox.state_dict.keymap import Rule, to_external
+from cogvideox.state_dict.key_rules import Rule, to_external
 from cogvideox.state_dict.safetensors_io import write_state
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate, pluralize
-from cogvideox.state_dict.keymap import Rule, external_names, join_copies, join_into, join_tensor, to_internal
+from cogvideox.state_dict.key_rules import Rule, external_names, join_copies, join_into, join_tensor, to_internal
 from cogvideox.state_dict.lazy import LazyStateDict, meta_tensors, read_transient
 
 

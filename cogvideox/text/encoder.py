@@ -103,7 +103,7 @@ class T5Block(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """The T5 encoder: token ids to embeddings. `text.key_map` maps its weights to transformers' names."""
+    """The T5 encoder: token ids to embeddings. `text.checkpoint_keys` maps its weights to transformers' names."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ def positions_for(
     if config.position_rule is None:
         if rule is not None:
             raise UserError(
-                f"the position rule {rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
+                f"position_rule={rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
             )
         return Positions(None, _sincos(config, grid, num_text, device))
     return Positions(_rope(config, grid, num_text, rule or config.position_rule, device), None)

@@ -7,10 +7,10 @@ import torch
 from cogvideox import CogVideoX
 from cogvideox.generation.sampling import denoiser
 from cogvideox.linear import Linear
+from cogvideox.transformer.acceleration.attention_backends import attend_with, fastest_backend
+from cogvideox.transformer.acceleration.cuda_graphs import GraphedFunction
+from cogvideox.transformer.acceleration.float8 import Float8Linear, has_float8_arithmetic
 from cogvideox.transformer.attention import StreamLayout, dense_attention
-from cogvideox.transformer.attention_backends import attend_with, fastest_backend
-from cogvideox.transformer.cuda_graphs import GraphedFunction
-from cogvideox.transformer.float8 import Float8Linear, has_float8_arithmetic
 
 CUDA = torch.device("cuda")
 PROMPT = "a red ball moves right on a white floor"

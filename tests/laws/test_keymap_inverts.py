@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, to_external, to_internal
+from cogvideox.state_dict.key_rules import Interleave, Merge, Rename, Reshape, to_external, to_internal
 
 
 @st.composite

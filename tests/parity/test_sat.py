@@ -13,8 +13,8 @@ from torch import Tensor
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.conversion.convert import plan_conversion
 from cogvideox.pretrained.conversion.detect import detect_checkpoint
-from cogvideox.state_dict.keymap import to_external, to_internal
-from cogvideox.text.key_map import KEYMAP
+from cogvideox.state_dict.key_rules import to_external, to_internal
+from cogvideox.text.checkpoint_keys import TRANSFORMERS_KEYMAP
 from cogvideox.transformer.config import TransformerConfig
 from tests import tiny
 from tests.parity import sat_transformer, sat_vae
@@ -53,7 +53,9 @@ def checkpoint(
     parts = {
         "model.diffusion_model.": main_layout(transformer) if main else transformer,
         "first_stage_model.": sat_vae.state(tiny.vae_config("5b"), generator),
-        "conditioner.embedders.0.transformer.": to_external(tiny.model().text_encoder.state_dict(), KEYMAP),
+        "conditioner.embedders.0.transformer.": to_external(
+            tiny.model().text_encoder.state_dict(), TRANSFORMERS_KEYMAP
+        ),
     }
     in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}
@@ -135,7 +137,7 @@ def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
-    own = to_internal(parts["conditioner.embedders.0.transformer."], KEYMAP)
+    own = to_internal(parts["conditioner.embedders.0.transformer."], TRANSFORMERS_KEYMAP)
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.text_encoder.state_dict().items())
     first = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]
     assert torch.equal(loaded.transformer.blocks[0].attention.qkv.weight, first)

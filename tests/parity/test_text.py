@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cogvideox.state_dict.keymap import to_external, to_internal
+from cogvideox.state_dict.key_rules import to_external, to_internal
 from cogvideox.state_dict.safetensors_io import save_state
+from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text import init_weights as text_init
-from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer, train_toy_tokenizer
@@ -51,7 +51,7 @@ def ours_of(model, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
         ours = T5Encoder(config)
     ours.load_state_dict(
-        to_internal(text_key_map.merge_shared_embedding(model.state_dict()), text_key_map.KEYMAP), assign=True
+        to_internal(text_keys.merge_shared_embedding(model.state_dict()), text_keys.TRANSFORMERS_KEYMAP), assign=True
     )
     return ours
 
@@ -95,7 +95,7 @@ def test_gradients_are_equal():
     ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
     (ours(ids) * direction).sum().backward()
     (theirs(ids).last_hidden_state * direction).sum().backward()
-    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, text_key_map.KEYMAP)
+    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, text_keys.TRANSFORMERS_KEYMAP)
     for name, parameter in ours.named_parameters():
         assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
 
@@ -265,7 +265,7 @@ def test_prompt_embeddings_equal_a_diffusers_pipeline(toy, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(config.to_transformers()))
-    state = to_external(encoder.state_dict(), text_key_map.KEYMAP)
+    state = to_external(encoder.state_dict(), text_keys.TRANSFORMERS_KEYMAP)
     save_state(state, tmp_path / "text_encoder" / "model.safetensors")
     index = {
         "_class_name": "CogVideoXPipeline",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvideox.state_dict.keymap import to_external, to_internal
+from cogvideox.state_dict.key_rules import to_external, to_internal
+from cogvideox.transformer.checkpoint_keys import diffusers_keymap
 from cogvideox.transformer.config import PRESETS, TransformerConfig
-from cogvideox.transformer.key_map import keymap
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 
@@ -80,7 +80,7 @@ def pair(config: TransformerConfig) -> tuple[Transformer, CogVideoXTransformer3D
     theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
     theirs.load_state_dict(randomise(theirs.state_dict()))
     ours = Transformer(config).eval()
-    ours.load_state_dict(to_internal(theirs.state_dict(), keymap(config)))
+    ours.load_state_dict(to_internal(theirs.state_dict(), diffusers_keymap(config)))
     return ours, theirs
 
 
@@ -148,7 +148,7 @@ def test_gradients_are_equal(preset: str) -> None:
     (ours(**given) * weights).sum().backward()
 
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
-    gradients = to_external(gradients, keymap(config))
+    gradients = to_external(gradients, diffusers_keymap(config))
     for name, parameter in theirs.named_parameters():
         # The bias of keys shifts all scores of a query equally, so its gradient is zero up to rounding.
         if "norm_k.bias" not in name and "to_k.bias" not in name:
@@ -208,9 +208,9 @@ def test_names_and_shapes_of_official_models_are_equal(preset: str) -> None:
         ours = Transformer(config)
     assert sum(parameter.numel() for parameter in ours.parameters()) == PARAMETERS[preset]
 
-    translated = to_external(ours.state_dict(), keymap(config))
+    translated = to_external(ours.state_dict(), diffusers_keymap(config))
     assert {name: w.shape for name, w in translated.items()} == {name: w.shape for name, w in theirs.items()}
-    back = to_internal(theirs, keymap(config))
+    back = to_internal(theirs, diffusers_keymap(config))
     assert {name: w.shape for name, w in back.items()} == {name: w.shape for name, w in ours.state_dict().items()}
 
 
@@ -243,6 +243,6 @@ def test_full_size_2b_is_equal_on_one_latent_frame() -> None:
     expected = reference(theirs, given)
     del theirs
 
-    ours.load_state_dict(to_internal(state, keymap(config)), assign=True)
+    ours.load_state_dict(to_internal(state, diffusers_keymap(config)), assign=True)
     del state
     assert relative_error(ours(**given), expected) <= TOLERANCE

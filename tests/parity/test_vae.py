@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cogvideox.state_dict.keymap import to_external, to_internal
+from cogvideox.state_dict.key_rules import to_external, to_internal
+from cogvideox.vae.checkpoint_keys import DIFFUSERS_KEYMAP
 from cogvideox.vae.config import PRESETS, VAEConfig
 from cogvideox.vae.inference.tiled import Tiling
-from cogvideox.vae.key_map import KEYMAP
 from cogvideox.vae.model import CausalVAE
 
 pytest.importorskip("diffusers")
@@ -34,7 +34,7 @@ def pair() -> tuple[CausalVAE, AutoencoderKLCogVideoX]:
             if name.endswith("norm_layer.weight") or "conv_y.conv.bias" in name:
                 parameter.add_(1.0)
     ours = CausalVAE(SMALL).eval()
-    ours.load_state_dict(to_internal(theirs.state_dict(), KEYMAP))
+    ours.load_state_dict(to_internal(theirs.state_dict(), DIFFUSERS_KEYMAP))
     return ours, theirs
 
 
@@ -86,9 +86,9 @@ def test_tiling_is_equal(pair, num_latents):
     assert relative_error(ours.decode(latents), expected) > 1e-3, "the test would pass without tiling"
 
 
-def test_key_map_gives_the_names_of_diffusers(pair):
+def test_keymap_gives_the_names_of_diffusers(pair):
     ours, theirs = pair
-    back = to_external(ours.state_dict(), KEYMAP)
+    back = to_external(ours.state_dict(), DIFFUSERS_KEYMAP)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], value) for name, value in theirs.state_dict().items())
 
@@ -100,7 +100,7 @@ def test_official_sizes_are_equal():
     count = {half: sum(p.numel() for p in getattr(vae, half).parameters()) for half in ("encoder", "decoder")}
     assert count == {"encoder": 92_215_456, "decoder": 123_368_451}
     expected = {name: value.shape for name, value in theirs.state_dict().items()}
-    assert {name: value.shape for name, value in to_external(vae.state_dict(), KEYMAP).items()} == expected
+    assert {name: value.shape for name, value in to_external(vae.state_dict(), DIFFUSERS_KEYMAP).items()} == expected
 
 
 @pytest.mark.parametrize("name", PRESETS)

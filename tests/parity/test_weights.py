@@ -10,7 +10,7 @@ from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import diffusers_keymap
 from cogvideox.pretrained.conversion.convert import plan_conversion
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS
-from cogvideox.state_dict.keymap import to_external
+from cogvideox.state_dict.key_rules import to_external
 from cogvideox.state_dict.safetensors_io import load_state
 from tests import tiny
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from cogvideox.diffusion.guidance import Guidance, combine
 from cogvideox.diffusion.objective import x0_to_v
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.transformer.acceleration.attention_backends import fastest_backend
+from cogvideox.transformer.acceleration.cuda_graphs import GraphedFunction
 from cogvideox.transformer.attention import Attend
-from cogvideox.transformer.attention_backends import fastest_backend
 from cogvideox.transformer.config import PositionRule
-from cogvideox.transformer.cuda_graphs import GraphedFunction
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
 from cogvideox.transformer.position import positions_for, token_grid

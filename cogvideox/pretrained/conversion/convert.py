@@ -38,7 +38,7 @@ from cogvideox.pretrained.model_spec import (
     read_json,
 )
 from cogvideox.state_dict.export import external_meta, save_external
-from cogvideox.state_dict.keymap import to_internal
+from cogvideox.state_dict.key_rules import to_internal
 from cogvideox.state_dict.strict_load import check_matches, convert_tensors
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.config import TransformerConfig

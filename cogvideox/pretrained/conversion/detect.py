@@ -36,12 +36,12 @@ from cogvideox.pretrained.model_spec import (
     find_model,
     read_json,
 )
-from cogvideox.state_dict.keymap import Rule
+from cogvideox.state_dict.key_rules import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import find_mismatches
 from cogvideox.state_dict.torch_io import SUFFIXES, open_weights
+from cogvideox.text.checkpoint_keys import merge_shared_embedding
 from cogvideox.text.config import T5Config
-from cogvideox.text.key_map import merge_shared_embedding
 from cogvideox.transformer.config import DIFFUSERS_CLASS, TransformerConfig
 from cogvideox.transformer.lora.key_formats import guess_contents, parse_key
 from cogvideox.transformer.lora.locate import find_lora_file

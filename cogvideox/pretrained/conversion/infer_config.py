@@ -17,12 +17,12 @@ from cogvideox.errors import UserError
 from cogvideox.pretrained.components import diffusers_keymap
 from cogvideox.pretrained.model_settings import Variant
 from cogvideox.pretrained.model_spec import ComponentName, NetworkConfig
-from cogvideox.state_dict.keymap import Rule, external_names
-from cogvideox.text import key_map as text_key_map
+from cogvideox.state_dict.key_rules import Rule, external_names
+from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text.config import T5Config
-from cogvideox.transformer import key_map as transformer_key_map
+from cogvideox.transformer import checkpoint_keys as transformer_keys
 from cogvideox.transformer.config import PRESETS, TransformerConfig
-from cogvideox.vae import key_map as vae_key_map
+from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import PRESETS as VAE_PRESETS
 from cogvideox.vae.config import VAEConfig
 
@@ -61,9 +61,9 @@ def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
     """Return the keymap from the names in the file to those of the network."""
     match config, naming:
         case TransformerConfig(), "SAT":
-            return transformer_key_map.sat_keymap(config)
+            return transformer_keys.sat_keymap(config)
         case VAEConfig(), "SAT":
-            return vae_key_map.sat_keymap(config)
+            return vae_keys.sat_keymap(config)
     return diffusers_keymap(config)
 
 
@@ -186,7 +186,7 @@ def text_config(meta: Mapping[str, Tensor]) -> T5Config:
     """
     if "encoder.block.0.layer.1.DenseReluDense.wi.weight" in meta:
         raise ConfigUnknown("it is a T5 before version 1.1; only version 1.1 is supported")
-    shape = _shape_reader(meta, text_key_map.KEYMAP)
+    shape = _shape_reader(meta, text_keys.TRANSFORMERS_KEYMAP)
     vocab_size, d_model = shape("embed.weight")
     num_buckets, num_heads = shape("position_bias.weight")
     return T5Config(

@@ -1,7 +1,7 @@
 """Row-wise int8 and fp8 quantization of weight matrices: lossy, with half the memory of bfloat16.
 
 Weights are stored quantized, and dequantized block by block before use; matrix products run in the network's dtype.
-`transformer.float8` also runs matrix products in FP8.
+`transformer.acceleration.float8` also runs matrix products in FP8.
 
 Axes: `o` rows and `i` columns of a matrix.
 """

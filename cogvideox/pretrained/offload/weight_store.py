@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cogvideox.pretrained.offload.pinned_memory import PinnedBuffer
 from cogvideox.pretrained.offload.weight_quantization import QuantizedFormat, QuantizedMatrix, fake_quantize_
-from cogvideox.state_dict.keymap import Rule
+from cogvideox.state_dict.key_rules import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import convert_into, convert_tensors, source_names
 

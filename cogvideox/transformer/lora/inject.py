@@ -1,7 +1,7 @@
 """Add LoRAs to a transformer, merged or not, change their strengths, remove and extract them.
 
-A `LoRA` names layers as diffusers does, while a linear layer here may combine several layers of diffusers. The key map
-(`transformer.key_map.keymap`) is the single source of which rows belong to which.
+A `LoRA` names layers as diffusers does, while a linear layer here may combine several layers of diffusers. The keymap
+(`transformer.checkpoint_keys.diffusers_keymap`) is the single source of which rows belong to which.
 
 The model itself has no LoRA code: linear layers are replaced by `LoRALinear`, which has the same weights, and restored
 when their last LoRA is removed.
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
-from cogvideox.state_dict.keymap import external_names, to_external, to_internal
-from cogvideox.transformer.key_map import keymap
+from cogvideox.state_dict.key_rules import external_names, to_external, to_internal
+from cogvideox.transformer.checkpoint_keys import diffusers_keymap
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.lora.layers import Factors, LoRALinear, LoRAModule
 from cogvideox.transformer.model import Transformer
@@ -52,7 +52,7 @@ class LoRATarget:
 
 def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
     """Return the location of every linear layer of the model, by its name in diffusers."""
-    rules = keymap(model.config)
+    rules = diffusers_keymap(model.config)
     targets: dict[str, LoRATarget] = {}
     for path, module in model.named_modules():
         if not isinstance(module, nn.Linear):
@@ -61,7 +61,7 @@ def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
         names = external_names(weight, rules)
         shapes = to_external({weight: torch.empty(module.out_features, module.in_features, device="meta")}, rules)
         rows: Sequence[Tensor | None] = [None]
-        if len(names) > 1:  # number the rows and apply the key map to find where each goes
+        if len(names) > 1:  # number the rows and apply the keymap to find where each goes
             numbered = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
             rows = to_internal(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
         for name, layer_rows in zip(names, rows):

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from cogvideox.transformer.checkpoint_keys import diffusers_keymap
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.key_map import keymap
 
 _FACTOR = re.compile(r"(?P<layer>.+?)[._](?:lora|lora_linear_layer)[._](?P<role>A|B|down|up)(?:(?:\.[\w-]+)?\.weight)?")
 _ALPHA = re.compile(r"(?P<layer>.+?)(?:\.lora(?:_A|_B|_down|_up)?)?\.alpha")
@@ -114,7 +114,12 @@ def _layer_patterns() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
 
     Norms are included; `add_lora` rejects LoRAs of norms.
     """
-    names = [name for rule in keymap(TransformerConfig()) for name in rule.external if name.endswith((".*", ".weight"))]
+    names = [
+        name
+        for rule in diffusers_keymap(TransformerConfig())
+        for name in rule.external
+        if name.endswith((".*", ".weight"))
+    ]
     patterns = []
     for name in dict.fromkeys(name.removesuffix(".*").removesuffix(".weight") for name in names):
         dotted = re.escape(name).replace(r"\{n\}", r"(\d+)")

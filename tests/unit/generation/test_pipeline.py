@@ -16,8 +16,8 @@ from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.sidecar import Sidecar
 from cogvideox.pretrained.model_folder import load
-from cogvideox.transformer import attention_backends
-from cogvideox.transformer.attention_backends import AttentionBackend
+from cogvideox.transformer.acceleration import attention_backends
+from cogvideox.transformer.acceleration.attention_backends import AttentionBackend
 from tests import tiny
 
 PROMPT = tiny.CAPTIONS[0]

@@ -9,7 +9,7 @@ import pytest
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.request.request import LoadOptions
-from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.acceleration.float8 import to_float8
 
 
 def test_from_pretrained_has_the_declared_options():

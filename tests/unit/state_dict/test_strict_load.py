@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import Merge
+from cogvideox.state_dict.key_rules import Merge
 from cogvideox.state_dict.strict_load import convert_into, load_strict
 
 

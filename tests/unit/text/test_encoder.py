@@ -1,12 +1,12 @@
-"""The T5 encoder: position buckets, sizes, half precision, initialization and key map."""
+"""The T5 encoder: position buckets, sizes, half precision, initialization and keymap."""
 
 import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import to_external, to_internal
+from cogvideox.state_dict.key_rules import to_external, to_internal
+from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text import init_weights as text_init
-from cogvideox.text import key_map as text_key_map
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder, position_buckets
 
@@ -98,20 +98,22 @@ def test_every_weight_of_an_empty_model_is_initialized():
     assert 0.5 < output.std() < 2  # because of the last norm
 
 
-def test_key_map_inverts():
+def test_keymap_inverts():
     state = initialized().state_dict()
-    theirs = to_external(state, text_key_map.KEYMAP)
+    theirs = to_external(state, text_keys.TRANSFORMERS_KEYMAP)
     assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    repeated = to_internal(theirs, text_key_map.KEYMAP)
+    repeated = to_internal(theirs, text_keys.TRANSFORMERS_KEYMAP)
     assert repeated.keys() == state.keys()
     assert all(torch.equal(repeated[name], state[name]) for name in state)
 
 
 def test_token_embedding_may_have_either_name_or_both():
     state = initialized().state_dict()
-    first = to_external(state, text_key_map.KEYMAP)
+    first = to_external(state, text_keys.TRANSFORMERS_KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
     for theirs in (first, second, first | second):
-        assert to_internal(text_key_map.merge_shared_embedding(theirs), text_key_map.KEYMAP).keys() == state.keys()
+        assert (
+            to_internal(text_keys.merge_shared_embedding(theirs), text_keys.TRANSFORMERS_KEYMAP).keys() == state.keys()
+        )
     with pytest.raises(UserError, match="they differ"):
-        text_key_map.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})
+        text_keys.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

@@ -8,7 +8,7 @@ import pytest
 
 from cogvideox.generation import runner
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.transformer.float8 import to_float8
+from cogvideox.transformer.acceleration.float8 import to_float8
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video import io
 

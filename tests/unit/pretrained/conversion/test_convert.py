@@ -12,9 +12,9 @@ from cogvideox.pretrained import model_folder, model_spec
 from cogvideox.pretrained.conversion.convert import plan_conversion
 from cogvideox.pretrained.conversion.detect import CONFIG_KEY, detect_checkpoint
 from cogvideox.pretrained.conversion.infer_config import VARIANTS
-from cogvideox.state_dict.keymap import to_external
+from cogvideox.state_dict.key_rules import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
-from cogvideox.transformer.key_map import sat_keymap
+from cogvideox.transformer.checkpoint_keys import sat_keymap
 from tests import tiny
 
 TINY_VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]

@@ -11,12 +11,12 @@ from cogvideox.pretrained import model_spec
 from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.conversion import infer_config
 from cogvideox.pretrained.conversion.detect import detect_checkpoint
-from cogvideox.state_dict.keymap import to_external
+from cogvideox.state_dict.key_rules import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.text.config import T5Config
+from cogvideox.transformer.checkpoint_keys import sat_keymap
 from cogvideox.transformer.config import PRESETS
-from cogvideox.transformer.key_map import sat_keymap
-from cogvideox.vae import key_map as vae_key_map
+from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny
 
@@ -65,7 +65,7 @@ def test_files_of_the_main_branch_with_patches_of_one_frame_are_of_1_0(variant):
 def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(naming):
     for variant, make in VAES.items():
         config = make()
-        rules = vae_key_map.sat_keymap(config) if naming == "SAT" else None
+        rules = vae_keys.sat_keymap(config) if naming == "SAT" else None
         assert infer_config.classify_component(shapes(config, rules)) == ("vae", naming)
         assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
     assert infer_config.text_config(shapes(T5Config())) == T5Config()

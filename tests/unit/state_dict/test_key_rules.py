@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import (
+from cogvideox.state_dict.key_rules import (
     Interleave,
     Merge,
     Rename,

@@ -1,6 +1,6 @@
-"""Key maps of the VAE to diffusers' and SAT's state dicts."""
+"""Names of the VAE's weights in checkpoints of diffusers and SAT, as invertible keymaps (`state_dict.key_rules`)."""
 
-from cogvideox.state_dict.keymap import Merge, Rename, Rule
+from cogvideox.state_dict.key_rules import Merge, Rename, Rule
 from cogvideox.vae.config import VAEConfig
 
 _RESNETS = {
@@ -12,7 +12,7 @@ _RESNETS = {
 
 
 def _latent_norm(external: str, internal: str) -> list[Rule]:
-    """Rules for a decoder norm; its two 1x1x1 convolutions of the latents become one tensor."""
+    """Return the rules for a decoder norm, which merge its two 1x1x1 convolutions of the latents."""
     return [
         Rename(f"{external}.norm_layer.*", f"{internal}.norm.*"),
         Merge((f"{external}.conv_y.conv.*", f"{external}.conv_b.conv.*"), f"{internal}.modulation.*", dim=0),
@@ -31,13 +31,13 @@ def _resnet(external: str, internal: str, shortcut: str) -> list[Rule]:
 
 
 def _input_and_output_layers() -> list[Rule]:
-    """Rules for the first and last layers, which have the same names in diffusers and SAT."""
+    """Return the rules for the first and last layers, which have the same names in diffusers and SAT."""
     names = [f"{network}.{name}" for network in ("encoder", "decoder") for name in ("conv_in", "conv_out")]
     norm = _latent_norm("decoder.norm_out", "decoder.norm_out")
     return [*(Rename(f"{name}.conv.*", f"{name}.*") for name in names), *norm]
 
 
-def _keymap() -> list[Rule]:
+def _diffusers_keymap() -> list[Rule]:
     return [
         *(rule for external, internal in _RESNETS.items() for rule in _resnet(external, internal, "conv_shortcut")),
         Rename("encoder.down_blocks.{n}.downsamplers.0.conv.*", "encoder.levels.{n}.resample.conv.*"),
@@ -46,12 +46,15 @@ def _keymap() -> list[Rule]:
     ]
 
 
-KEYMAP = _keymap()
-"""Key map to diffusers (see `state_dict.keymap`)."""
+DIFFUSERS_KEYMAP = _diffusers_keymap()
+"""The rules between diffusers' names and the names of this package."""
 
 
 def sat_keymap(config: VAEConfig) -> list[Rule]:
-    """Key map to SAT, the original code, which counts the decoder's levels from the output."""
+    """Return the rules between the names of SAT, the original code, and the names of this package.
+
+    SAT numbers the decoder's levels from the output.
+    """
     rules = [
         *_resnet("encoder.down.{n}.block.{m}", "encoder.levels.{n}.resnets.{m}", "nin_shortcut"),
         Rename("encoder.down.{n}.downsample.conv.*", "encoder.levels.{n}.resample.conv.*"),

@@ -16,7 +16,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from cogvideox.parallel.fsdp import parallelize
-from cogvideox.transformer.compile_blocks import compile_blocks
+from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
 from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS

@@ -1,4 +1,4 @@
-"""Key map of the T5 encoder to transformers' state dict."""
+"""Names of the T5 encoder's weights in checkpoints of transformers: an invertible keymap (`state_dict.key_rules`)."""
 
 from collections.abc import Mapping
 from typing import overload
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
-from cogvideox.state_dict.keymap import Merge, Rename
+from cogvideox.state_dict.key_rules import Merge, Rename
 from cogvideox.state_dict.lazy import LazyStateDict, read_transient
 
-# The token embedding has two names in transformers; files contain either or both.
+# The two names of the token embedding in transformers; a file contains one or both.
 _EMBEDDING, _ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 _EXTERNAL = "encoder.block.{n}.layer"
 
-# For state dicts returned by `merge_shared_embedding`.
-KEYMAP = [
+# The rules between transformers' names and the names of this package, after `merge_shared_embedding`.
+TRANSFORMERS_KEYMAP = [
     Rename(_EMBEDDING, "embed.weight"),
-    # Shared by all layers; transformers stores it in the first.
+    # All layers share one bias; transformers stores it in the first layer.
     Rename("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "position_bias.weight"),
     Rename(f"{_EXTERNAL}.0.layer_norm.weight", "blocks.{n}.attention_norm.weight"),
     Merge(
@@ -48,7 +48,7 @@ def merge_shared_embedding(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if _ALIAS not in state:
         return state
     if _EMBEDDING in state and not torch.equal(read_transient(state, _EMBEDDING), read_transient(state, _ALIAS)):
-        raise UserError(f"the text encoder's {_EMBEDDING} and {_ALIAS} are the same tensor in T5, but they differ")
+        raise UserError(f"the text encoder's {_EMBEDDING} and {_ALIAS} must be the same tensor, but they differ")
     names = {name: name for name in state if name != _ALIAS}
     names.setdefault(_EMBEDDING, _ALIAS)
     return state.select(names) if isinstance(state, LazyStateDict) else {new: state[old] for new, old in names.items()}

@@ -6,10 +6,15 @@ from unittest.mock import MagicMock
 import torch
 from torch._subclasses import FakeTensorMode
 
-from cogvideox.transformer import attention_backends
+from cogvideox.transformer.acceleration import attention_backends
+from cogvideox.transformer.acceleration.attention_backends import (
+    attend_with,
+    fastest_backend,
+    median_times,
+    record_backends,
+)
+from cogvideox.transformer.acceleration.cuda_graphs import GraphedFunction, _capture_stream, _RecordedGraph
 from cogvideox.transformer.attention import StreamLayout, dense_attention
-from cogvideox.transformer.attention_backends import attend_with, fastest_backend, median_times, record_backends
-from cogvideox.transformer.cuda_graphs import GraphedFunction, _capture_stream, _RecordedGraph
 
 
 def test_cpu_has_the_default_backend_and_no_graphs():

@@ -7,8 +7,8 @@ from torch.utils._pytree import tree_leaves
 
 from cogvideox.errors import UserError
 from cogvideox.linear import Linear
-from cogvideox.transformer import float8
-from cogvideox.transformer.float8 import LAYERS, Float8Linear, round_rows, to_float8
+from cogvideox.transformer.acceleration import float8
+from cogvideox.transformer.acceleration.float8 import LAYERS, Float8Linear, round_rows, to_float8
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.model import Transformer

@@ -1,12 +1,16 @@
-"""Key maps of the transformer to diffusers' and SAT's state dicts."""
+"""Names of the transformer's weights in checkpoints of diffusers and SAT: invertible keymaps (`state_dict.key_rules`).
 
-from cogvideox.state_dict.keymap import Interleave, Merge, Rename, Reshape, Rule
+Queries, keys and values are fused in one tensor here and in SAT. diffusers has three tensors, which are merged when
+loading and split when saving. The rows of the modulation and the shape of the patch projection also differ.
+"""
+
+from cogvideox.state_dict.key_rules import Interleave, Merge, Rename, Reshape, Rule
 from cogvideox.transformer.config import TransformerConfig
 
 _BLOCK = "transformer_blocks.{n}"
 _SAT_LAYER = "transformer.layers.{n}"
 
-# Names in this package, in diffusers and in SAT of tensors that are the same in all three.
+# Tensors that are only renamed: name in this package, in diffusers and in SAT.
 _NAMES = [
     ("patch_in.bias", "patch_embed.proj.bias", "mixins.patch_embed.proj.bias"),
     ("text_in.*", "patch_embed.text_proj.*", "mixins.patch_embed.text_proj.*"),
@@ -29,8 +33,8 @@ _NAMES = [
 ]
 
 
-def keymap(config: TransformerConfig) -> list[Rule]:
-    """Return the key map to diffusers, which is invertible (see `state_dict.keymap`)."""
+def diffusers_keymap(config: TransformerConfig) -> list[Rule]:
+    """Return the rules between diffusers' names and the names of this package."""
     return [
         *(Rename(external, internal) for internal, external, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
@@ -40,7 +44,7 @@ def keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def sat_keymap(config: TransformerConfig) -> list[Rule]:
-    """Return the key map to SAT, the original code, which is invertible. Both fuse q, k and v."""
+    """Return the rules between the names of SAT, the original code, and the names of this package."""
     return [
         *(Rename(external, internal) for internal, _, external in _NAMES),
         _patch_rule("mixins.patch_embed.proj.weight", config),
@@ -50,10 +54,10 @@ def sat_keymap(config: TransformerConfig) -> list[Rule]:
 
 
 def _modulation_rule() -> Rule:
-    """Return the rule for the modulation in diffusers, which has one matrix each for attention and MLP.
+    """Return the rule for the modulation in diffusers, which has one matrix for attention and one for the MLP.
 
-    Each has rows for shift, scale and gate of video, then of text. Here, a single matrix has the rows of the first
-    shift for text and video, then of the first scale, and so on: text and video are adjacent, as in the merged stream.
+    Each has rows for shift, scale and gate of video, then of text. Here, a single matrix has rows for the shift of
+    attention for text, then for video, then for its scale, and so on: text before video, as in the merged stream.
     """
     video, text = 0, 3
     order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
@@ -72,6 +76,6 @@ def _patch_rule(external: str, config: TransformerConfig) -> Rule:
     internal = "patch_in.weight"
     if config.patch_size_t is not None:
         return Rename(external, internal)
-    # 1.0 stores a convolution with stride = kernel size: a linear layer on patches, channel slowest.
+    # Checkpoints of 1.0 have a convolution with stride = kernel size, which is a linear layer on patches.
     kernel = (config.in_channels, config.patch_size, config.patch_size)
     return Reshape(external, internal, lambda weight: weight.flatten(1), lambda weight: weight.unflatten(1, kernel))
