@@ -1,0 +1,145 @@
+"""Stored responses: a SQLite file with one row per answer, and a journal of all calls.
+
+A call is written to the journal before it starts, and its answer is committed before the next call of the same thread.
+If the process is killed, calls in progress stay in the journal without an end: they may have been paid, and count
+towards the budget.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvideox.errors import UserError
+from cogvideox.llm.chat import Answer, ChatRequest
+
+VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT PRIMARY KEY, created REAL NOT NULL, model TEXT NOT NULL, prompt_id TEXT NOT NULL,
+    prompt_version INTEGER NOT NULL, clip TEXT NOT NULL, frames TEXT NOT NULL, request TEXT NOT NULL,
+    text TEXT NOT NULL, raw TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    finish_reason TEXT NOT NULL, seconds REAL NOT NULL, attempts INTEGER NOT NULL, cost REAL NOT NULL, error TEXT);
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, started REAL NOT NULL, ended REAL, outcome TEXT, reserved REAL NOT NULL,
+    tokens INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS calls_ended ON calls (ended);
+"""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Totals of all calls in a cache file, of all runs.
+
+    Attributes:
+        calls: calls that were started, including failed attempts.
+        unknown: calls whose process was killed before they ended: they may have been paid.
+        cost: of all answers, and the largest possible cost of unknown calls.
+    """
+
+    calls: int = 0
+    unknown: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and answers."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class ResponseCache:
+    """The responses in a file; safe for several threads of one process."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open or create the file; ":memory:" keeps responses for the lifetime of the object only.
+
+        Raises:
+            UserError: the file cannot be opened, or is something else.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            if str(path) != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60.0)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise UserError(f"cannot read {path}: responses of version {version}; this version reads {VERSION}")
+            self._database.executescript(_TABLES)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"cannot open {path} as a file of stored responses: {error}") from error
+
+    def get(self, key: str) -> Answer | None:
+        """Return a stored answer."""
+        names = "text, raw, model, prompt_tokens, completion_tokens, finish_reason, seconds, attempts, cost, error"
+        with self._lock:
+            row = self._database.execute(f"SELECT {names} FROM responses WHERE key = ?", (key,)).fetchone()
+        return None if row is None else Answer(*row, cached=True)
+
+    def start(self, key: str, reserved: float, tokens: int) -> int:
+        """Record that a call starts, and return its number.
+
+        Args:
+            reserved, tokens: largest possible cost and number of tokens.
+        """
+        with self._lock:
+            values = (key, time.time(), reserved, tokens)
+            query = "INSERT INTO calls (key, started, reserved, tokens) VALUES (?, ?, ?, ?)"
+            number = self._database.execute(query, values).lastrowid
+        assert number is not None
+        return number
+
+    def end(self, call: int, outcome: str) -> None:
+        """Record that a call ended without an answer, and why."""
+        with self._lock:
+            query = "UPDATE calls SET ended = ?, outcome = ? WHERE id = ?"
+            self._database.execute(query, (time.time(), outcome[:500], call))
+
+    def put(self, call: int, key: str, model_id: str, request: ChatRequest, answer: Answer) -> None:
+        """Store the answer of a call, in one transaction with its end."""
+        now = time.time()
+        values = (
+            *(key, now, model_id, request.prompt_id, request.prompt_version, request.clip),
+            *(json.dumps(request.frame_indices), json.dumps(request.description(), ensure_ascii=True)),
+            *(_storable(answer.text), _storable(answer.raw), answer.prompt_tokens, answer.completion_tokens),
+            *(answer.finish_reason, answer.seconds, answer.attempts, answer.cost, answer.error),
+        )
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            marks = ", ".join("?" * len(values))
+            self._database.execute(f"INSERT OR REPLACE INTO responses VALUES ({marks})", values)
+            self._database.execute("UPDATE calls SET ended = ?, outcome = 'answer' WHERE id = ?", (now, call))
+            self._database.execute("COMMIT")
+
+    def forget_errors(self) -> int:
+        """Remove stored errors, so that these requests are sent again, and return their number."""
+        with self._lock:
+            return self._database.execute("DELETE FROM responses WHERE error IS NOT NULL").rowcount
+
+    def spent(self) -> Spent:
+        """Return the totals."""
+        with self._lock:
+            calls = self._database.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
+            unknown, reserved = self._database.execute(
+                "SELECT COUNT(*), COALESCE(SUM(reserved), 0) FROM calls WHERE ended IS NULL"
+            ).fetchone()
+            query = "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM responses"
+            prompt_tokens, completion_tokens, cost = (value or 0 for value in self._database.execute(query).fetchone())
+        return Spent(calls, unknown, prompt_tokens, completion_tokens, float(cost + reserved))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which SQLite cannot store."""
+    return text.encode("utf-8", "replace").decode("utf-8")

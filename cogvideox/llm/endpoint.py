@@ -1,0 +1,249 @@
+"""Models behind an OpenAI-compatible HTTP endpoint: OpenAI, vLLM, SGLang, llama.cpp, `transformers serve` and others.
+
+Frames are sent as base64 JPEGs, each after its time, which all servers with image input accept. With
+`frames=video_url` they are sent as one video, which vLLM and SGLang accept.
+"""
+
+import base64
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from cogvideox.errors import UserError
+from cogvideox.llm.chat import Answer, ChatRequest, Frame, RetryableError
+
+MAX_RESPONSE_BYTES = 8 * 2**20
+_RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
+_FATAL = {
+    401: "the key is wrong or missing",
+    402: "the account has no credit left",
+    403: "access is denied",
+    404: "there is no such model or path",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible endpoint.
+
+    Attributes:
+        url: base address, such as http://127.0.0.1:8000/v1.
+        model: name of the model at the endpoint.
+        key_variable: environment variable that holds the key; empty if the endpoint needs none.
+        concurrency: calls at once.
+        per_minute: calls per minute, at most; None is unlimited.
+        timeout: seconds to wait for an answer.
+        frames: "images" sends each frame as an image, "video_url" all frames as one video.
+        structured: how a JSON schema is sent: "json_schema", "json_object", "prompt" (in the text only), or "auto"
+            (`json_schema`; the text only if the endpoint rejects it).
+        price_prompt, price_completion: price of a million tokens.
+        extra: further entries of each request, such as {"top_k": 1}.
+    """
+
+    url: str
+    model: str
+    key_variable: str = ""
+    concurrency: int = 4
+    per_minute: float | None = None
+    timeout: float = 300.0
+    frames: Literal["images", "video_url"] = "images"
+    structured: Literal["auto", "json_schema", "json_object", "prompt"] = "auto"
+    price_prompt: float = 0.0
+    price_completion: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise UserError(f"url={self.url!r} is not an address: write http://HOST:PORT/v1")
+        if self.concurrency < 1 or self.timeout <= 0 or (self.per_minute is not None and self.per_minute <= 0):
+            raise UserError("concurrency must be 1 or more, timeout and per_minute above 0")
+        if min(self.price_prompt, self.price_completion) < 0:
+            raise UserError("prices must be 0 or more")
+
+    def open(self) -> "EndpointModel":
+        """Return the model.
+
+        Raises:
+            UserError: httpx is not installed, or the environment variable of the key is not set.
+        """
+        return EndpointModel(self)
+
+
+class EndpointModel:
+    """A chat model behind an endpoint. See `chat.ChatModel`."""
+
+    def __init__(self, endpoint: Endpoint, model_id: str = "") -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise UserError("httpx is not installed: pip install 'cogvideox[llm]'") from error
+        self.endpoint = endpoint
+        self._model_id = model_id or endpoint.model
+        self._key = ""
+        if endpoint.key_variable:
+            self._key = os.environ.get(endpoint.key_variable, "")
+            if not self._key:
+                raise UserError(f"the environment variable {endpoint.key_variable} with the endpoint's key is not set")
+        self._schema_rejected = False
+        self._httpx = httpx
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(endpoint.timeout, connect=10.0),
+            limits=httpx.Limits(max_connections=endpoint.concurrency),
+            trust_env=not _is_loopback(endpoint.url),  # a proxy cannot reach this machine's own addresses
+        )
+
+    @property
+    def model_id(self) -> str:
+        return self._model_id
+
+    @property
+    def concurrency(self) -> int:
+        return self.endpoint.concurrency
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        prices = self.endpoint.price_prompt, self.endpoint.price_completion
+        return (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
+
+    def close(self) -> None:
+        self._http.close()
+
+    def complete(self, request: ChatRequest) -> Answer:
+        with_schema = request.schema is not None and not self._schema_rejected
+        status, body, wait = self._post(self._body(request, with_schema), request)
+        if status in (400, 422) and with_schema and self.endpoint.structured == "auto":
+            self._schema_rejected = True
+            status, body, wait = self._post(self._body(request, False), request)
+        if status == 200:
+            return parse_completion(body)
+        reason = f"{self.endpoint.url} answered {status}: {self._redact(error_message(body))}"
+        if status in _FATAL or "insufficient_quota" in body[:2000]:
+            raise UserError(f"{reason} ({_FATAL.get(status, 'the quota is used up')})")
+        if status in _RETRYABLE:
+            raise RetryableError(reason, wait)
+        return Answer(raw=body, error=reason)
+
+    def _post(self, body: dict[str, Any], request: ChatRequest) -> tuple[int, str, float | None]:
+        """Return status, content, and the seconds that the server asks to wait."""
+        url = self.endpoint.url.rstrip("/") + "/chat/completions"
+        # Servers that know the header answer a repeated request without computing, and charging, it again.
+        headers = {"Idempotency-Key": request.key(self.model_id)[:48]}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        errors = self._httpx
+        try:
+            with self._http.stream("POST", url, json=body, headers=headers) as response:
+                content = bytearray()
+                for part in response.iter_bytes():
+                    content += part
+                    if len(content) > MAX_RESPONSE_BYTES:
+                        return 200, "", None
+                text = content.decode("utf-8", "replace")
+                return response.status_code, text, retry_after(response.headers.get("retry-after"))
+        except (errors.ConnectError, errors.ConnectTimeout) as error:
+            raise RetryableError(f"cannot reach {self.endpoint.url}: {error}", unavailable=True) from error
+        except errors.TimeoutException as error:
+            raise RetryableError(f"{self.endpoint.url} did not answer in {self.endpoint.timeout:g} s") from error
+        except errors.TransportError as error:
+            reason = f"the connection to {self.endpoint.url} broke: {self._redact(str(error))}"
+            raise RetryableError(reason) from error
+
+    def _body(self, request: ChatRequest, with_schema: bool) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "messages": [
+                {"role": message.role, "content": _content(message.parts, self.endpoint.frames)}
+                for message in request.messages
+            ],
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+        }
+        if sampling.top_p < 1.0:
+            body["top_p"] = sampling.top_p
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if with_schema and self.endpoint.structured in ("auto", "json_schema"):
+            schema = {"name": "answer", "schema": dict(request.schema or {}), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif with_schema and self.endpoint.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        return body | self.endpoint.extra
+
+    def _redact(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def parse_completion(body: str) -> Answer:
+    """Return the answer in a chat completion, or an answer with an error if it is none."""
+    if not body:
+        return Answer(error=f"the response is empty or larger than {MAX_RESPONSE_BYTES:,} bytes")
+    try:
+        data = json.loads(body)
+        choice = data["choices"][0]
+        text = choice["message"]["content"]
+        usage = data.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        text = "" if text is None else text
+        if not isinstance(text, str) or min(tokens) < 0:
+            raise ValueError
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
+        return Answer(raw=body, error="the response is not a chat completion in JSON")
+    reason = choice.get("finish_reason")
+    return Answer(text, body, str(data.get("model") or ""), *tokens, reason if isinstance(reason, str) else "")
+
+
+def error_message(body: str) -> str:
+    """Return the message in the body of an error, in at most 300 characters."""
+    try:
+        error = json.loads(body)["error"]
+        message = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = body
+    return " ".join(str(message).split())[:300] or "no reason given"
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None if there is none, or it is a date that cannot be read."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _content(parts: Sequence[str | Frame], frames: Literal["images", "video_url"]) -> Any:
+    if all(isinstance(part, str) for part in parts):
+        return "".join(part for part in parts if isinstance(part, str))
+    content: list[dict[str, Any]] = []
+    if frames == "video_url":
+        pictures = [base64.b64encode(part.jpeg).decode() for part in parts if isinstance(part, Frame)]
+        content.append({"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(pictures)}})
+    for part in parts:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+        elif frames == "images":
+            if part.time is not None:
+                content.append({"type": "text", "text": f"t={part.time:.1f}s"})
+            url = "data:image/jpeg;base64," + base64.b64encode(part.jpeg).decode()
+            content.append({"type": "image_url", "image_url": {"url": url}})
+    return content
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

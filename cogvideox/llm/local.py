@@ -1,0 +1,218 @@
+"""Local models by path: GGUF files through the server of llama.cpp in this process, folders through transformers."""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import UserError
+from cogvideox.llm.chat import Answer, ChatRequest, Frame
+from cogvideox.llm.endpoint import Endpoint, EndpointModel
+
+_SAMPLE = 2**20  # bytes that are hashed at the start, middle and end of a file
+
+
+@dataclass(frozen=True)
+class LlamaCpp:
+    """A GGUF file, served by llama.cpp (package `xllamacpp`) at an address of this machine.
+
+    Attributes:
+        path: the GGUF file.
+        mmproj: GGUF file of the vision encoder, for models that read images.
+        context: longest prompt and answer together, in tokens, per call.
+        concurrency: calls at once; each has its own context.
+        threads: CPU threads; 0 chooses the number of cores.
+    """
+
+    path: Path
+    mmproj: Path | None = None
+    context: int = 4096
+    concurrency: int = 1
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.context < 64 or self.concurrency < 1 or self.threads < 0:
+            raise UserError("context must be 64 or more, concurrency 1 or more, and threads 0 or more")
+
+    def open(self) -> "LlamaCppModel":
+        """Load the model and start the server.
+
+        Raises:
+            UserError: a package or the file is missing, or it is not a model.
+        """
+        return LlamaCppModel(self)
+
+
+class LlamaCppModel(EndpointModel):
+    """A model served by llama.cpp in this process. See `chat.ChatModel`."""
+
+    def __init__(self, config: LlamaCpp) -> None:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise UserError("xllamacpp is not installed: pip install 'cogvideox[llm]'") from error
+        for path in (config.path, *([config.mmproj] if config.mmproj else [])):
+            _check_gguf(path)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(config.path)
+        if config.mmproj is not None:
+            params.mmproj.path = str(config.mmproj)
+        params.n_ctx = config.context * config.concurrency
+        params.n_parallel = config.concurrency
+        params.kv_unified = False
+        params.warmup = False
+        params.verbosity = 0
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0
+        if config.threads:
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.threads
+        try:
+            self._server = xllamacpp.Server(params)
+        except Exception as error:
+            raise UserError(f"llama.cpp cannot load {config.path}: {error}") from error
+        model_id = f"{config.path.name}@{file_digest(config.path)}"
+        endpoint = Endpoint(f"{self._server.listening_address}/v1", config.path.stem, concurrency=config.concurrency)
+        super().__init__(endpoint, model_id)
+
+    def close(self) -> None:
+        super().close()
+        self._server = None  # stops the server
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """A model folder, or a GGUF file, that the library transformers reads.
+
+    Attributes:
+        path: folder in the layout of the Hugging Face hub, or a GGUF file of a text model.
+        device: "cpu", "cuda", ...
+        dtype: "float32", "bfloat16" or "float16".
+        trust_code: run Python code that is part of the model folder.
+    """
+
+    path: Path
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_code: bool = False
+
+    def open(self) -> "TransformersModel":
+        """Load the model.
+
+        Raises:
+            UserError: a package or the folder is missing, or it is not a model.
+        """
+        return TransformersModel(self)
+
+
+class TransformersModel:
+    """A chat model run by transformers in this process, one request at a time. See `chat.ChatModel`."""
+
+    concurrency = 1
+
+    def __init__(self, config: Transformers) -> None:
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise UserError("transformers is not installed: pip install 'cogvideox[llm]'") from error
+        if not config.path.exists():
+            raise UserError(f"cannot read {config.path}: it does not exist; name a model folder or a GGUF file")
+        is_file = config.path.is_file()
+        if is_file:
+            _check_gguf(config.path)
+        folder = str(config.path.parent if is_file else config.path)
+        options: dict[str, Any] = {"gguf_file": config.path.name} if is_file else {}
+        options |= {"local_files_only": True, "trust_remote_code": config.trust_code}
+        try:
+            settings = transformers.AutoConfig.from_pretrained(folder, **options)
+            self._sees = not is_file and hasattr(settings, "vision_config")
+            reader = transformers.AutoProcessor if self._sees else transformers.AutoTokenizer
+            network = transformers.AutoModelForImageTextToText if self._sees else transformers.AutoModelForCausalLM
+            self._processor = reader.from_pretrained(folder, **options)
+            dtype = getattr(torch, config.dtype)
+            self._network = network.from_pretrained(folder, dtype=dtype, **options).to(config.device).eval()
+        except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"transformers cannot load {config.path}: {reason}") from error
+        digest = file_digest(config.path) if is_file else folder_digest(config.path)
+        self.model_id = f"{config.path.name}@{digest}/{config.dtype}"
+        self._lock = threading.Lock()
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        self._network = self._processor = None
+
+    def complete(self, request: ChatRequest) -> Answer:
+        import torch
+
+        with self._lock, torch.inference_mode():
+            messages, images = self._messages(request)
+            if not self._sees and images:
+                raise UserError(f"{self.model_id} reads no images: choose a vision-language model for frames")
+            template = {"add_generation_prompt": True, "tokenize": False}
+            prompt = self._processor.apply_chat_template(messages, **template)
+            keywords: dict[str, Any] = {"images": images} if images else {}
+            inputs = self._processor(text=[prompt], return_tensors="pt", add_special_tokens=False, **keywords)
+            inputs = inputs.to(self._network.device)
+            sampling = request.sampling
+            generation: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
+            if sampling.temperature > 0:
+                generation |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            with torch.random.fork_rng(enabled=sampling.seed is not None):
+                if sampling.seed is not None:
+                    torch.manual_seed(sampling.seed)
+                output = self._network.generate(**inputs, **generation)
+            new = output[0, inputs["input_ids"].shape[1] :]
+            text = self._processor.decode(new, skip_special_tokens=True)
+        reason = "length" if len(new) >= sampling.max_tokens else "stop"
+        return Answer(text, text, self.model_id, int(inputs["input_ids"].shape[1]), len(new), reason)
+
+    def _messages(self, request: ChatRequest) -> tuple[list[dict[str, Any]], list[Any]]:
+        """Return the messages for the chat template, and the pictures."""
+        from PIL import Image
+
+        messages, images = [], []
+        for message in request.messages:
+            content: list[dict[str, str]] = []
+            for part in message.parts:
+                if isinstance(part, Frame):
+                    images.append(Image.open(BytesIO(part.jpeg)).convert("RGB"))
+                    content += [] if part.time is None else [{"type": "text", "text": f"t={part.time:.1f}s"}]
+                    content.append({"type": "image"})
+                else:
+                    content.append({"type": "text", "text": part})
+            plain = "".join(part for part in message.parts if isinstance(part, str))
+            messages.append({"role": message.role, "content": content if self._sees else plain})
+        return messages, images
+
+
+def file_digest(path: Path) -> str:
+    """Return a hash of a file's size, start, middle and end."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for place in (0, size // 2, max(0, size - _SAMPLE)):
+            file.seek(place)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:12]
+
+
+def folder_digest(path: Path) -> str:
+    """Return a hash of the names and `file_digest`s of the files in a model folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _check_gguf(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: there is no such file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(f"cannot read {path}: it is not a GGUF file")
