@@ -16,6 +16,7 @@ PURPOSES = {
     "heic": "HEIC images, as phones take them",
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
     "curate": "cutting and measuring raw video",
+    "llm": "language models: captions, judges",
     "ray": "curation and encoding on a cluster",
     "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",

@@ -20,7 +20,7 @@ class Frame:
 
     Attributes:
         time: seconds from the start of the clip; None for an image.
-        key: identifies the picture in the cache key, such as clip id, frame index and size; a hash of the JPEG if empty.
+        key: identifies the picture in the cache key: clip id, frame index and size; if empty, a hash of the JPEG does.
     """
 
     jpeg: bytes = field(repr=False)
@@ -94,7 +94,10 @@ class ChatRequest:
             "parameters": asdict(self.sampling),
             "schema": self.schema,
             "messages": [
-                [message.role, [part if isinstance(part, str) else [part.identity, part.time] for part in message.parts]]
+                [
+                    message.role,
+                    [part if isinstance(part, str) else [part.identity, part.time] for part in message.parts],
+                ]
                 for message in self.messages
             ],
         }

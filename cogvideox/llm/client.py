@@ -137,9 +137,7 @@ class Client:
                 raise
             else:
                 cost = self.model.cost(answer.prompt_tokens, answer.completion_tokens)
-                answer = replace(
-                    answer, attempts=attempts + 1, seconds=time.perf_counter() - start, cost=cost
-                )
+                answer = replace(answer, attempts=attempts + 1, seconds=time.perf_counter() - start, cost=cost)
                 self.cache.put(call, key, self.model.model_id, request, answer)
                 self.account.settle(reserved, tokens, cost, answer.prompt_tokens + answer.completion_tokens)
                 return answer

@@ -28,7 +28,9 @@ def test_key_depends_on_everything_that_the_answer_depends_on():
     ]
     keys = {request.key("m"), request.key("other model"), *(other.key("m") for other in others)}
     assert len(keys) == len(others) + 2
-    encoded_again = ChatRequest((Message("user", ("describe", Frame(b"other", 0.0, "clip#0"))),), "caption", 1, "clip", (0,))
+    encoded_again = ChatRequest(
+        (Message("user", ("describe", Frame(b"other", 0.0, "clip#0"))),), "caption", 1, "clip", (0,)
+    )
     assert encoded_again.key("m") == request.key("m")
 
 

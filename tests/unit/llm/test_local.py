@@ -78,7 +78,11 @@ def vision_folder(tmp_path_factory):
     size = {"height": 32, "width": 32}
     pictures = CLIPImageProcessorPil(size=size, crop_size=size, do_center_crop=False)
     LlavaProcessor(
-        pictures, tokenizer, patch_size=16, vision_feature_select_strategy="default", chat_template=TEMPLATE,
+        pictures,
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return folder
