@@ -135,7 +135,7 @@ def test_files_that_are_no_models(tmp_path):
         with pytest.raises(UserError, match=reason):
             LlamaCpp(path).open()
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(UserError, match="llama.cpp cannot load"):
+    with pytest.raises(UserError, match=r"llama\.cpp cannot load"):
         LlamaCpp(tmp_path / "m.gguf").open()
     assert ModelConfig.from_path("a.gguf").llama_cpp and ModelConfig.from_path("folder").transformers
 
