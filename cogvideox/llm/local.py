@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +172,14 @@ class TransformersModel:
 
     def _messages(self, request: ChatRequest) -> tuple[list[dict[str, Any]], list[Any]]:
         """Return the messages for the chat template, and the pictures."""
-        from PIL import Image
+        from cogvideox.video.jpeg import decode_jpeg
 
         messages, images = [], []
         for message in request.messages:
             content: list[dict[str, str]] = []
             for part in message.parts:
                 if isinstance(part, Frame):
-                    images.append(Image.open(BytesIO(part.jpeg)).convert("RGB"))
+                    images.append(decode_jpeg(part.jpeg))
                     content += [] if part.time is None else [{"type": "text", "text": f"t={part.time:.1f}s"}]
                     content.append({"type": "image"})
                 else:

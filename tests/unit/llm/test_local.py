@@ -1,16 +1,14 @@
 """Tiny models with random weights, run by transformers. Models with real weights are in tests/real."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache
 from cogvideox.llm.chat import ChatRequest, Frame, Message, Sampling
 from cogvideox.llm.local import LlamaCpp, Transformers, file_digest, folder_digest
 from cogvideox.llm.models import ModelConfig
+from cogvideox.video.jpeg import encode_jpeg
 from tests.unit.llm.conftest import text_request
 
 TEMPLATE = (
@@ -89,9 +87,7 @@ def vision_folder(tmp_path_factory):
 
 
 def jpeg(color: int) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(np.full((32, 32, 3), color, np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encode_jpeg(np.full((32, 32, 3), color, np.uint8))
 
 
 @pytest.mark.slow
