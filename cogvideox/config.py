@@ -196,6 +196,8 @@ def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
     members = [member for member in get_args(union) if member is not NoneType]
     if value is None and NoneType in get_args(union):
         return None
+    if isinstance(value, Mapping):  # for an error message about its content
+        members = [member for member in members if is_dataclass(member)] or members
     if len(members) == 1:
         return _convert(value, members[0], where, name)
     for member in members:

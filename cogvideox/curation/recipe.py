@@ -10,7 +10,7 @@ from cogvideox.curation.stages.duplicates import Duplicates
 from cogvideox.curation.stages.probe import Probe
 from cogvideox.curation.stages.split import Split
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Policy
+from cogvideox.filter_policy.policy import Policy
 
 RECIPE = "recipe.yaml"
 

@@ -19,13 +19,18 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cogvideox.dataset.buckets import Buckets
 from cogvideox.dataset.config import CaptionDropout
 from cogvideox.dataset.packing import balance_rows, first_fit_decreasing
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Columns, Policy
+from cogvideox.filter_policy.policy import Policy
+from cogvideox.filter_policy.rows import Columns
+from cogvideox.filter_policy.selector import Selector
 
 # Separate random streams for different uses of one seed.
 _LANE_STREAM, _ORDER_STREAM = 0x63686F69, 0x6F726465
+
+_SEARCHED = 256  # clips that are searched at once for one that the policy keeps
 
 # A step packs from a pool with this fraction more tokens than its rows can hold. A larger pool does not pack better.
 _LOOKAHEAD = 0.5
@@ -99,11 +104,13 @@ class ClipTable:
         lengths: text and video tokens of each clip.
         is_image: whether each clip is an image.
         columns: scores and other columns for the filter policy.
+        sizes: frames, height and width, to warn of sizes without clips; None: no warning.
     """
 
     lengths: Int[np.ndarray, " clips"]
     is_image: Bool[np.ndarray, " clips"]
     columns: Columns = field(default_factory=dict)
+    sizes: Int[np.ndarray, "clips 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,7 @@ class MixtureState:
         seen: number of samples of each lane that have been trained on.
         waiting: samples that were selected but did not fit into a row yet.
         sizes: number of clips in each lane, to detect changed sources.
+        policies: hash of the policy with each source's thresholds and of the scores that it reads, to detect changes.
     """
 
     step: int = 0
@@ -143,6 +151,7 @@ class MixtureState:
     seen: dict[str, int] = field(default_factory=dict)
     waiting: tuple[Sample, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,12 +162,14 @@ class StepPlan:
         rows: the samples of each row.
         lengths: the samples' lengths in tokens.
         kept_fractions: fraction of each source's clips that the policy keeps.
+        collapsed: sizes of which the policy keeps hardly any clips (`dataset.buckets`).
         state_after: the state after this step.
     """
 
     rows: tuple[tuple[Sample, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
     kept_fractions: dict[str, float]
+    collapsed: tuple[str, ...]
     state_after: MixtureState
 
     @property
@@ -191,7 +202,6 @@ class Mixture:
 
     def __init__(self, tables: Mapping[str, ClipTable], settings: MixtureSettings, seed: int) -> None:
         self.tables, self.settings, self.seed = tables, settings, seed
-        self._phase: tuple[int, dict[str, np.ndarray]] | None = None
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
         for source, table in tables.items():
             longest = int(table.lengths.max(initial=0))
@@ -203,6 +213,13 @@ class Mixture:
                     f"use at least {longest}"
                 )
         settings.policy.check_columns({name for table in tables.values() for name in table.columns})
+        self.selectors = {
+            source: Selector(settings.policy, {**table.columns, "is_image": table.is_image}, len(table.lengths))
+            for source, table in tables.items()
+        }
+        self._buckets = {source: Buckets(source, t.sizes) for source, t in tables.items() if t.sizes is not None}
+        self._masks: dict[str, np.ndarray] = {}
+        self._collapsed: dict[str, tuple[str, ...]] = {}
         if settings.image_fraction is not None:
             for kind, share in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
                 if share > 0 and not any(_kind(lane) == kind for lane in self.lanes):
@@ -224,7 +241,25 @@ class Mixture:
     def initial_state(self) -> MixtureState:
         """Return the state before the first step."""
         zeros = dict.fromkeys(self.lanes, 0)
-        return MixtureState(cursors=zeros, seen=zeros, sizes={lane: len(clips) for lane, clips in self.lanes.items()})
+        sizes = {lane: len(clips) for lane, clips in self.lanes.items()}
+        return MixtureState(cursors=zeros, seen=zeros, sizes=sizes, policies=self.policies)
+
+    @cached_property
+    def policies(self) -> dict[str, str]:
+        """The hash of the policy of each source; empty if all clips are kept."""
+        if self.settings.policy.keeps_all:
+            return {}
+        return {source: selector.digest() for source, selector in self.selectors.items()}
+
+    def check_policy(self, num_steps: int) -> None:
+        """Check that the policy keeps clips at all steps at which it changes.
+
+        Raises:
+            UserError: it keeps none, or none of a required media type.
+        """
+        for step in self.settings.policy.knots:
+            if step < num_steps:
+                self._lane_probabilities(self._select(step), step)
 
     def check_state(self, state: MixtureState) -> None:
         """Check that a state belongs to these sources.
@@ -239,6 +274,12 @@ class Mixture:
                     f"{lane}: the run was started with {size} clips, but the source now has {current}, so the run "
                     "cannot be resumed; start a new run from its model"
                 )
+        for source, digest in state.policies.items():
+            if self.policies.get(source, digest) != digest:
+                raise UserError(
+                    f"{source}: the scores that the policy reads have changed since the run was started, so it cannot be "
+                    "resumed; start a new run from its model"
+                )
         if new := self.lanes.keys() - state.sizes.keys():
             raise UserError(
                 f"{', '.join(sorted(new))}: added since the run was started, so it cannot be resumed; start a new run "
@@ -252,7 +293,7 @@ class Mixture:
             UserError: the policy keeps no clips.
         """
         settings = self.settings
-        masks = self._masks(state.step)
+        masks = self._select(state.step)
         lanes, probabilities = self._lane_probabilities(masks, state.step)
         waiting = [sample for sample in state.waiting if masks[sample.source][sample.index]]
         pool, position, cursors = list(waiting), state.position, dict(state.cursors)
@@ -276,6 +317,7 @@ class Mixture:
             rows=tuple(tuple(pool[i] for i in row) for row in rows),
             lengths=tuple(tuple(lengths[i] for i in row) for row in rows),
             kept_fractions={source: float(mask.mean()) for source, mask in masks.items()},
+            collapsed=tuple(bucket for name in masks for bucket in self._collapsed[name]),
             state_after=replace(
                 state,
                 step=state.step + 1,
@@ -289,14 +331,14 @@ class Mixture:
     def _length(self, sample: Sample) -> int:
         return int(self.tables[sample.source].lengths[sample.index])
 
-    def _masks(self, step: int) -> dict[str, np.ndarray]:
+    def _select(self, step: int) -> dict[str, np.ndarray]:
         """Return a mask of the clips of each source that the policy keeps."""
-        policy = self.settings.policy
-        phase = policy.last_change(step)
-        if self._phase is None or self._phase[0] != phase:
-            masks = {name: policy.mask(table.columns, len(table.lengths), step) for name, table in self.tables.items()}
-            self._phase = phase, masks
-        return self._phase[1]
+        for source, selector in self.selectors.items():
+            mask = selector.mask(step)
+            if mask is not self._masks.get(source):
+                self._masks[source] = mask
+                self._collapsed[source] = self._buckets[source].collapsed(mask) if source in self._buckets else ()
+        return self._masks
 
     def _lane_probabilities(self, masks: Mapping[str, np.ndarray], step: int) -> tuple[list[str], np.ndarray]:
         """Return the lanes and the probability of sampling from each."""
@@ -326,10 +368,12 @@ class Mixture:
         """Return the next clip of a lane that the policy keeps, and the cursor after it."""
         size = len(self.lanes[lane])
         while True:
-            index = self._order(lane, cursor // size)[cursor % size]
-            cursor += 1
-            if kept[index]:
-                return int(index), cursor
+            place = cursor % size
+            candidates = self._order(lane, cursor // size)[place : place + _SEARCHED]
+            places = np.flatnonzero(kept[candidates])
+            if len(places):
+                return int(candidates[places[0]]), cursor + int(places[0]) + 1
+            cursor += len(candidates)
 
     def _order(self, lane: str, epoch: int) -> np.ndarray:
         """Return the clips of a lane, reshuffled for each epoch."""

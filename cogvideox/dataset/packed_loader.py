@@ -23,7 +23,7 @@ from cogvideox.dataset.packing import balance_rows
 from cogvideox.dataset.prefetch import prefetch
 from cogvideox.diffusion.timesteps import explicit_uniform, random_uniform
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Columns
+from cogvideox.filter_policy.rows import Columns
 from cogvideox.geometry import num_padding_latents
 from cogvideox.records import LatentSample, PackedBatch
 from cogvideox.transformer.config import TransformerConfig
@@ -71,6 +71,7 @@ class StepBatches:
         num_tokens: text and video tokens over all processes.
         packing_efficiency: fraction of the rows' token budget that is used.
         kept_fractions: fraction of each source's clips that the policy keeps.
+        collapsed: sizes of which the policy keeps hardly any clips.
         state_after: the state of the mixture after this step.
     """
 
@@ -79,6 +80,7 @@ class StepBatches:
     num_tokens: int
     packing_efficiency: float
     kept_fractions: Mapping[str, float]
+    collapsed: tuple[str, ...]
     state_after: MixtureState
 
     def pin_memory(self) -> "StepBatches":
@@ -162,6 +164,7 @@ class PackedLoader:
             num_tokens=plan.num_tokens,
             packing_efficiency=plan.num_tokens / budget,
             kept_fractions=plan.kept_fractions,
+            collapsed=plan.collapsed,
             state_after=plan.state_after,
         )
 
@@ -250,4 +253,6 @@ def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, tex
             raise UserError(f"clips of {name} do not fit the transformer: {error}") from error
         num_tokens.append(text_length + math.prod(grid))
     lengths = np.array(num_tokens, dtype=int)[shape_of_clip.reshape(-1)]
-    return ClipTable(lengths, store.shapes[:, 0] == 1, store.columns)
+    pixels = [store.columns.get(column) for column in ("num_frames", "height", "width")]
+    sizes = store.shapes if any(column is None for column in pixels) else np.stack(pixels, axis=1)
+    return ClipTable(lengths, store.shapes[:, 0] == 1, store.columns, sizes)

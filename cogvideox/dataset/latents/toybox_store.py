@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxSource
 from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene
-from cogvideox.filter_policy import Columns
+from cogvideox.filter_policy.rows import Columns
 from cogvideox.records import LatentSample
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.tokenizer import Tokenizer

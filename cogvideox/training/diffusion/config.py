@@ -10,7 +10,7 @@ from typing import Literal
 from cogvideox.dataset.config import CaptionDropout, ClipFormat, ToyboxClips, ToyboxSource
 from cogvideox.dataset.mixture import DataSource, MixtureSettings, TimestepSampling
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Policy
+from cogvideox.filter_policy.policy import Policy
 from cogvideox.geometry import NormStatistics, check_frame_count, nearest_sizes
 from cogvideox.pretrained.model_settings import ModelSettings, NullText
 from cogvideox.training.config import OptimSettings, RunSettings

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cogvideox.dataset.config import ClipFormat
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.transformer.config import PRESETS, TransformerConfig

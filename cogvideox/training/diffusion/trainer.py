@@ -92,12 +92,18 @@ def train(
         autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bfloat16 is not None and ranks is None)
 
         loader = _loader(settings, stores, model, schedule, ranks)
+        loader.mixture.check_policy(run.config.num_steps)
         optimizer = optimizers.build_optimizer([trainable], settings.optim)
         ema = EMA({"model": trainable}, run.config.ema_decay)
         parts = {"model": trainable, "optimizer": optimizer, "ema": ema, "data": loader}
         run.restore(parts, lambda _: sum(loader.state.seen.values()))
         batches = loader.steps(run.config.num_steps, workers=run.config.workers, pin_memory=device.type == "cuda")
+        warned: set[str] = set()
         for index, step in run.steps(batches):
+            for bucket in step.collapsed:
+                if (size := bucket.partition(":")[0]) not in warned:
+                    warned.add(size)
+                    run.tracker.print(f"warning: at step {run.done} the policy keeps hardly any {bucket}")
             loss, scalars = accumulate_gradients(model, step, schedule, device, ranks, rule, autocast)
             grad_norm = optimizers.clip_grad_norm(optimizer, settings.optim)
             if run.guard.check(run.done, loss=loss, grad_norm=grad_norm):
@@ -106,7 +112,8 @@ def train(
                 ema.update(index)
                 scalars |= {"loss": loss, "lr": lr, "grad_norm": grad_norm}
                 scalars |= {"tokens": step.num_tokens, "useful": step.packing_efficiency}
-                scalars |= {f"kept/{name}": share for name, share in step.kept_fractions.items() if share < 1}
+                if not settings.policy.keeps_all:
+                    scalars |= {f"kept/{name}": fraction for name, fraction in step.kept_fractions.items()}
             else:
                 scalars = {}
             optimizer.zero_grad(set_to_none=True)

@@ -26,7 +26,7 @@ from cogvideox.curation.stages.split import Split
 from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.video import io, stream
 from tests.unit.curation.raw_files import FPS, make_raw, shot
 

@@ -12,7 +12,7 @@ import pytest
 from cogvideox.config import from_dict, to_dict
 from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSettings, MixtureState
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
 
 SETTINGS = MixtureSettings(sources=(DataSource("a", 3.0), DataSource("b")), row_tokens=200, num_rows=4)
 

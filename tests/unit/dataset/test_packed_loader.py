@@ -12,7 +12,7 @@ from cogvideox.dataset.latents.latent_store import INDEX, IndexRow, LatentStore,
 from cogvideox.dataset.mixture import DataSource, MixtureSettings
 from cogvideox.dataset.packed_loader import PackedLoader, StepBatches
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.records import LatentSample, PackedBatch
 from tests.tiny import TEXT_LENGTH, transformer
 
@@ -222,7 +222,7 @@ def test_an_image_to_video_model_needs_first_frames():
         next(loader.steps(1))
 
 
-def test_the_kept_shares_follow_the_policy():
+def test_the_kept_fractions_follow_the_policy():
     policy = Policy((Bound("score", best=0.4, from_step=1),))
     steps = list(loader(policy=policy).steps(3))
     assert [step.kept_fractions for step in steps] == [{"a": 1.0, "b": 1.0}] + [{"a": 0.4, "b": 0.4}] * 2

@@ -14,7 +14,7 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.mixture import DataSource
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.model_spec import SETTINGS_FILE, read_spec
 from cogvideox.records import Video

@@ -7,7 +7,8 @@ import pytest
 
 from cogvideox.config import from_dict, to_dict
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
+from cogvideox.filter_policy.selector import Selector
 
 COLUMNS = {
     "aesthetic": [3.0, 4.5, 5.0, None, 6.0],
@@ -17,7 +18,7 @@ COLUMNS = {
 
 
 def kept(*bounds: Bound, step: int = 0) -> list[int]:
-    return np.flatnonzero(Policy(bounds).mask(COLUMNS, 5, step)).tolist()
+    return np.flatnonzero(Selector(Policy(bounds), COLUMNS, 5).mask(step)).tolist()
 
 
 def test_bounds_select_rows():
@@ -32,19 +33,19 @@ def test_bounds_select_rows():
     assert kept(Bound("unmeasured", at_least=0.0, keep_missing=True)) == [0, 1, 2, 3, 4]
 
 
-def test_the_best_share_counts_only_rows_with_a_score():
+def test_the_best_fraction_counts_only_rows_with_a_score():
     assert kept(Bound("aesthetic", best=0.25)) == [4]
     assert kept(Bound("aesthetic", best=0.5)) == [2, 4]
     assert kept(Bound("aesthetic", best=1.0)) == [0, 1, 2, 4]
-    tied = Policy((Bound("score", best=0.2),)).mask({"score": [1, 2, 2, 2, 0]}, 5, 0)
+    tied = Selector(Policy((Bound("score", best=0.2),)), {"score": [1, 2, 2, 2, 0]}, 5).mask(0)
     assert tied.tolist() == [False, True, True, True, False]
 
 
 def test_bounds_apply_in_a_range_of_steps():
     policy = Policy((Bound("aesthetic", at_least=4.5, to_step=10), Bound("aesthetic", at_least=5.5, from_step=10)))
     assert [kept(*policy.bounds, step=step) for step in (0, 9, 10, 99)] == [[1, 2, 4], [1, 2, 4], [4], [4]]
-    assert [policy.last_change(step) for step in (0, 9, 10, 99)] == [0, 0, 10, 10]
-    assert Policy().last_change(5) == 0
+    assert policy.knots == (0, 9, 10)
+    assert Policy().knots == (0,)
 
 
 def test_a_policy_is_plain_configuration():
@@ -82,5 +83,5 @@ def test_numeric_bounds_on_strings_are_rejected():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, cogvideox.filter_policy; sys.exit('torch' in sys.modules)"
+    code = "import sys, cogvideox.filter_policy.selector; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,52 @@
+"""Groups of near-duplicates: one clip of each group is kept."""
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from cogvideox.filter_policy.rows import Rows
+
+DUPLICATE_OF = "duplicate_of"
+"""Column with the id of the clip that curation keeps instead."""
+
+
+class DuplicateGroups:
+    """The rows that have near-duplicates, sorted by group; within a group, the clip that curation keeps comes first.
+
+    Attributes:
+        members: row indices.
+        group: group number of each member.
+        clip: number of each member's clip; a latent store may have several windows of a clip.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        other, ids = rows.strings(DUPLICATE_OF), rows.ids
+        is_copy = other != ""
+        if ids is None:
+            ids = np.arange(rows.num_rows).astype(str)
+        heads = np.unique(other[is_copy])
+        members = np.flatnonzero(is_copy | np.isin(ids, heads))
+        _, group = np.unique(np.where(is_copy, other, ids)[members], return_inverse=True)
+        _, clip = np.unique(ids[members], return_inverse=True)
+        order = np.lexsort((members, is_copy[members], group))
+        self.members, self.group, self.clip = members[order], group[order], clip[order]
+
+    def drop(self, kept: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+        """Return the mask with the rows of only one clip per group: the first that the mask keeps."""
+        passing = kept[self.members]
+        members, group, clip = self.members[passing], self.group[passing], self.clip[passing]
+        if not len(members):
+            return kept
+        is_first = np.r_[True, group[1:] != group[:-1]]
+        chosen = clip[is_first][np.cumsum(is_first) - 1]
+        kept = kept.copy()
+        kept[members[clip != chosen]] = False
+        return kept
+
+    def best(self, values: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
+        """Return the values with all but the highest of each group replaced by -inf."""
+        values = values.copy()
+        own = values[self.members]
+        order = np.lexsort((-own, self.group))
+        is_first = np.r_[True, self.group[order][1:] != self.group[order][:-1]] if len(order) else order.astype(bool)
+        values[self.members[order[~is_first]]] = -np.inf
+        return values
