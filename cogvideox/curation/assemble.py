@@ -16,6 +16,8 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.results import Result, ResultStore
 from cogvideox.curation.stage import Column, Row
 from cogvideox.curation.stages.split import CLIP_COLUMNS
+from cogvideox.filter_policy.resolve import resolve
+from cogvideox.filter_policy.rows import Rows
 from cogvideox.version import __version__
 
 if TYPE_CHECKING:
@@ -192,15 +194,17 @@ def _find_duplicates(data: dict[str, list[Any]], arrays: Mapping[str, Any], reci
 
 def _apply_bounds(data: dict[str, list[Any]], arrays: Mapping[str, Any], recipe: Recipe) -> None:
     """Drop clips out of the recipe's bounds, those that apply at step 0."""
-    bounds = [bound for bound in recipe.keep.bounds if bound.applies_at(0)]
     recipe.keep.check_columns([*data, *arrays])
-    for bound in bounds:
-        rows = [row for row, status in enumerate(data["status"]) if status == OK]
-        values = arrays[bound.column].to_pylist() if bound.column in arrays else data[bound.column]
-        for row, kept in zip(rows, bound.mask([values[row] for row in rows]).tolist()):
-            if not kept:
+    usable = [row for row, status in enumerate(data["status"]) if status == OK]
+    columns = {name: arrays[name].to_pylist() if name in arrays else data[name] for name in recipe.keep.columns}
+    columns = {name: [values[row] for row in usable] for name, values in columns.items()}
+    rows = Rows(columns | {"is_image": [data["is_image"][row] for row in usable]}, len(usable))
+    for bound in resolve(recipe.keep, rows).conditions:
+        for place in np.flatnonzero(~bound.mask(rows)).tolist():
+            row, value = usable[place], columns[bound.column][place]
+            if data["status"][row] == OK:
                 data["status"][row], data["stage"][row] = DROPPED, KEEP
-                data["reason"][row] = f"{bound.column} is {'missing' if values[row] is None else 'out of bounds'}"
+                data["reason"][row] = f"{bound.column} is {'missing' if value is None else 'out of bounds'}"
 
 
 def _records(store: ResultStore, recipe: Recipe, per_clip: Sequence[Any]) -> dict[str, Any]:

@@ -277,8 +277,8 @@ class Mixture:
         for source, digest in state.policies.items():
             if self.policies.get(source, digest) != digest:
                 raise UserError(
-                    f"{source}: the scores that the policy reads have changed since the run was started, so it cannot be "
-                    "resumed; start a new run from its model"
+                    f"{source}: the scores that the policy reads have changed since the run was started, so the run "
+                    "cannot be resumed; start a new run from its model"
                 )
         if new := self.lanes.keys() - state.sizes.keys():
             raise UserError(

@@ -63,7 +63,9 @@ class Bound:
         if self.scale == "quantile":
             levels = [v for value in (self.at_least, self.at_most) if value is not None for v in _values(value)]
             if not all(0 <= level <= 1 for level in levels):
-                raise UserError(f"the quantiles of the bound on {self.column} must be in [0, 1]; 0.8 keeps the best 20%")
+                raise UserError(
+                    f"the quantiles of the bound on {self.column} must be in [0, 1]; 0.8 keeps the best 20%"
+                )
         if self.at_least is not None and self.at_most is not None:
             for step in {0, *self.knots}:
                 low, high = value_at(self.at_least, step), value_at(self.at_most, step)
@@ -213,7 +215,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise UserError(f"the policy has version {self.version}, but this cogvideox supports version {VERSION} only")
+            raise UserError(
+                f"the policy has version {self.version}, but this cogvideox supports version {VERSION} only"
+            )
         if self.balance is not None and self.target is not None:
             raise UserError(
                 "a policy cannot have both balance and target, because balancing would change the kept fraction: remove "

@@ -86,7 +86,9 @@ def _adaptive_bounds(target: Target, fixed: Policy, rows: Rows, knots: tuple[int
     for name, column in values.items():
         rank = np.searchsorted(known[name], column, side="right") - 1
         allowed = rank / max(len(known[name]), 1)
-        strictness = np.minimum(strictness, np.where(np.isnan(column), np.where(rows.is_image, np.inf, -np.inf), allowed))
+        strictness = np.minimum(
+            strictness, np.where(np.isnan(column), np.where(rows.is_image, np.inf, -np.inf), allowed)
+        )
     groups = DuplicateGroups(rows) if fixed.drop_duplicates else None
     steps = grid(knots) if len(set(knots) | {0}) > 1 else [0]
     levels = []
