@@ -1,4 +1,4 @@
-"""Policies as configuration: bounds on columns, thresholds of labels, near-duplicates, balance and a target fraction."""
+"""Policies as configuration: bounds on columns, thresholds of labels, duplicates, balance, target fraction."""
 
 import difflib
 import math
@@ -72,7 +72,7 @@ class Bound:
                 if low > high:
                     at_step = f" at step {step}" if self.knots else ""
                     raise UserError(
-                        f"the bound on {self.column} has at_least={low} above at_most={high}{at_step}, so it keeps nothing"
+                        f"the bound on {self.column} has at_least={low} above at_most={high}{at_step}; it keeps nothing"
                     )
         if self.from_step < 0 or (self.to_step is not None and self.to_step <= self.from_step):
             raise UserError(f"the bound on {self.column} never applies: from_step={self.from_step} to {self.to_step}")
@@ -215,13 +215,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise UserError(
-                f"the policy has version {self.version}, but this cogvideox supports version {VERSION} only"
-            )
+            raise UserError(f"the policy has version {self.version}; this cogvideox supports version {VERSION}")
         if self.balance is not None and self.target is not None:
             raise UserError(
-                "a policy cannot have both balance and target, because balancing would change the kept fraction: remove "
-                "one of them"
+                "a policy cannot have both balance and target, because balancing would change the kept fraction: "
+                "remove one of them"
             )
         for name, threshold in self.labels.items():
             if not all(0 <= value <= 1 for value in _values(threshold)):

@@ -78,8 +78,8 @@ def _map(threshold: Threshold, function: Callable[[float], float]) -> Threshold:
 
 def _adaptive_bounds(target: Target, fixed: Policy, rows: Rows, knots: tuple[int, ...]) -> list[Bound]:
     """Return the bounds that keep the target fraction beside the fixed ones."""
-    # A threshold at the quantile q of a column is the value of rank floor(q n). The strictness of a row is the largest q
-    # at which all thresholds keep it.
+    # A threshold at the quantile q of a column is the value of rank floor(q n). The strictness of a row is the largest
+    # q at which all thresholds keep it.
     strictness = np.full(rows.num_rows, np.inf)
     values = {name: rows.numbers(name) for name in target.high} | {name: -rows.numbers(name) for name in target.low}
     known = {name: np.sort(column[~np.isnan(column)]) for name, column in values.items()}

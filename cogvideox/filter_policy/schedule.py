@@ -4,6 +4,7 @@ import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from cogvideox.errors import UserError
@@ -32,9 +33,9 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.steps or len(self.steps) != len(self.values):
             raise UserError(
-                f"a schedule needs as many values as steps, but has {len(self.steps)} steps and {len(self.values)} values"
+                f"a schedule needs a value for each step, got {len(self.steps)} steps and {len(self.values)} values"
             )
-        if self.steps[0] < 0 or any(a >= b for a, b in zip(self.steps, self.steps[1:])):
+        if self.steps[0] < 0 or any(a >= b for a, b in pairwise(self.steps)):
             raise UserError(f"the steps of a schedule must be ascending and at least 0, not {list(self.steps)}")
         if not all(map(math.isfinite, self.values)):
             raise UserError(f"the values of a schedule must be finite numbers, not {list(self.values)}")
@@ -74,7 +75,7 @@ def grid(knots: Iterable[int]) -> list[int]:
     """Return the knots and evenly spaced steps between them."""
     knots = sorted({0, *knots})
     steps = set(knots)
-    for start, end in zip(knots, knots[1:]):
+    for start, end in pairwise(knots):
         spacing = max(1, -(-(end - start) // POINTS_PER_SEGMENT))
         steps.update(range(start, end, spacing))
     return sorted(steps)
