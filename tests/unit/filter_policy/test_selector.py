@@ -80,11 +80,9 @@ def test_quantiles_keep_the_fraction_that_they_name():
 def test_a_resolved_policy_selects_the_same_rows_elsewhere(tmp_path):
     """Also in another order, and from a part of the rows: the thresholds are values, and survive the file."""
     columns = random_columns(500)
-    policy = Policy(
-        (Bound("flow", best=0.3), Bound("aesthetic", at_least=Schedule((0, 100), (0.1, 0.5)), scale="quantile")),
-        target=None,
-    )
-    for policy in (policy, Policy(target=Target(Schedule((0, 100), (0.8, 0.2)), ("flow", "aesthetic"), ("text",)))):
+    moving = Bound("aesthetic", at_least=Schedule((0, 100), (0.1, 0.5)), scale="quantile")
+    adaptive = Policy(target=Target(Schedule((0, 100), (0.8, 0.2)), ("flow", "aesthetic"), ("text",)))
+    for policy in (Policy((Bound("flow", best=0.3), moving)), adaptive):
         resolved = resolve(policy, Rows(columns, 500))
         assert resolved.is_resolved and resolved.resolved.num_rows == 500
         assert from_dict(Policy, resolved.resolved.original) == policy
