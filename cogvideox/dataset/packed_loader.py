@@ -253,6 +253,7 @@ def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, tex
             raise UserError(f"clips of {name} do not fit the transformer: {error}") from error
         num_tokens.append(text_length + math.prod(grid))
     lengths = np.array(num_tokens, dtype=int)[shape_of_clip.reshape(-1)]
-    pixels = [store.columns.get(column) for column in ("num_frames", "height", "width")]
-    sizes = store.shapes if any(column is None for column in pixels) else np.stack(pixels, axis=1)
+    names = ("num_frames", "height", "width")
+    in_pixels = all(column in store.columns for column in names)
+    sizes = np.array([store.columns[column] for column in names]).T if in_pixels else store.shapes
     return ClipTable(lengths, store.shapes[:, 0] == 1, store.columns, sizes)
