@@ -23,7 +23,7 @@ from einops import rearrange
 
 from cogvideox import CogVideoX, Video, config
 from cogvideox.dataset.mixture import DataSource
-from cogvideox.filter_policy import Policy
+from cogvideox.filter_policy.policy import Policy
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
 from cogvideox.toybox.captions.caption import caption_scene, sample_prompts
