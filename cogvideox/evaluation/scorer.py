@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from cogvideox.records import Video
 
@@ -87,6 +87,7 @@ class Metric:
         unit: "%" for fractions, which are printed in percent; "dB", "levels" or empty.
         higher_is_better: None if neither direction is better.
         per_video: name of the measured value by which the best and worst videos are chosen; None if there is none.
+        resampling: how its interval is computed (`intervals`).
     """
 
     name: str
@@ -95,6 +96,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool | None = True
     per_video: str | None = None
+    resampling: Literal["bootstrap", "jackknife"] = "bootstrap"
 
 
 @runtime_checkable

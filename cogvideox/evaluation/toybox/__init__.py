@@ -1,0 +1,1 @@
+"""The toybox suite: prompts with known facts, read back from the pixels without any model."""

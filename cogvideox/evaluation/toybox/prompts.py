@@ -1,0 +1,98 @@
+"""Three sets of prompts that were held out from training: a toy's color, shape and motion together occur in no clip.
+
+- core: one toy, all five facts;
+- word order: in another order the same words mean something else: "from left to right", or two toys whose colors or
+  motions could be swapped;
+- two toys: different ones, each with its own color, shape, size and motion.
+
+Imports no torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from cogvideox.toybox.captions.caption import caption_scene, parse_prompt, sample_prompts
+from cogvideox.toybox.scenes.grammar import CORE, Scene, fact_name, is_withheld_triple
+from cogvideox.toybox.scenes.sampler import sample_scene
+
+PATHS = {
+    "left": "from right to left",
+    "right": "from left to right",
+    "up": "from bottom to top",
+    "down": "from top to bottom",
+}
+
+
+@dataclass(frozen=True)
+class FactPrompt:
+    """A prompt, the facts that it names, and the grammar by which they are judged."""
+
+    prompt: str
+    facts: Mapping[str, str]
+    grammar: str = "full"
+
+
+def held_out_prompts(number: int, seed: int) -> dict[str, list[FactPrompt]]:
+    """Return `number` different prompts of each set, by its name; the same seed gives the same prompts."""
+    return {
+        "core": core_prompts(number, seed),
+        "word order": word_order_prompts(number, seed),
+        "two toys": two_toy_prompts(number, seed),
+    }
+
+
+def core_prompts(number: int, seed: int) -> list[FactPrompt]:
+    """Return prompts that name all facts of one toy; the same prompt may occur twice."""
+    return [FactPrompt(prompt, scene.facts, "core") for prompt, scene in sample_prompts(number, seed)]
+
+
+def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
+    """Return different prompts whose words mean something else in another order.
+
+    Each prompt names a held-out composition. A third are of one toy, but at most the 96 that there are.
+    """
+    rng = np.random.default_rng(seed)
+
+    def pick(words: Sequence[str], count: int) -> list[str]:
+        return [words[i] for i in rng.permutation(len(words))[:count]]
+
+    one_toy = [  # the reverse path has the same words
+        f"a {size} {color} {shape} moves {path} on a {floor} background"
+        for color, shape, (motion, path) in product(CORE.colors, CORE.shapes, PATHS.items())
+        if is_withheld_triple(color, shape, motion)
+        for size, floor in product(CORE.sizes, CORE.backgrounds)
+    ]
+    prompts = {prompt: parse_prompt(prompt, "full") for prompt in pick(one_toy, -(-number // 3))}
+    while len(prompts) < number:
+        (one, two), (this, that), (floor,) = pick(CORE.colors, 2), pick(CORE.shapes, 2), pick(CORE.backgrounds, 1)
+        here, there = pick(CORE.motions, 2)
+        if len(prompts) % 2:  # the colors could be swapped
+            moves = "stay still" if here == "still" else f"move {here}"
+            prompt = f"a small {one} {this} and a small {two} {that} {moves} on a {floor} floor"
+        else:  # the motions could be swapped
+            first, second = ("stays still" if way == "still" else f"moves {way}" for way in (here, there))
+            prompt = f"a small {one} {this} {first} and a small {two} {that} {second} on a {floor} floor"
+        facts = parse_prompt(prompt, "full")
+        if names_withheld_toy(facts):
+            prompts[prompt] = facts
+    return [FactPrompt(prompt, facts) for prompt, facts in prompts.items()]
+
+
+def names_withheld_toy(facts: Mapping[str, str]) -> bool:
+    """Return whether the first or the second toy of a prompt's facts is a held-out composition."""
+    toys = [[facts.get(fact_name(name, number), "") for name in ("color", "shape", "motion")] for number in (1, 2)]
+    return any(is_withheld_triple(*toy) for toy in toys)
+
+
+def two_toy_prompts(number: int, seed: int) -> list[FactPrompt]:
+    """Return prompts that name all facts of two different toys, of which at least one is a held-out composition."""
+    rng = np.random.default_rng(seed)
+    prompts: dict[str, Scene] = {}
+    while len(prompts) < number:
+        scene = sample_scene(rng, "pair", split="withheld", seconds=2.0, count="two")
+        if scene.toys[0].facts != scene.toys[1].facts:
+            prompts[caption_scene(scene, "plain", rng, complete=True)] = scene
+    return [FactPrompt(prompt, scene.facts) for prompt, scene in prompts.items()]
