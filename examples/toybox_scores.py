@@ -2,8 +2,8 @@
 
     python examples/toybox_scores.py --models toybox runs/toybox-pretrain-final/model --num-prompts 300
 
-The sets are those of the toybox suite (`cogvideox.evaluation.toybox.prompts`). `cogvideox evaluate MODEL --suite toybox`
-scores them from video files, with intervals and a report.
+The sets are those of the toybox suite (`cogvideox.evaluation.toybox.prompts`). `cogvideox evaluate MODEL --suite toybox
+-o OUT` scores them from video files, with intervals and a report.
 """
 
 import argparse

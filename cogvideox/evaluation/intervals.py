@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -72,7 +73,8 @@ def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequ
     if k < 2 or math.isnan(value):
         return Estimate(value, None, "none: fewer than two prompts", n, k)
     if metric.resampling == "jackknife":
-        return Estimate(value, _jackknife(metric.statistic, groups, value), f"jackknife over prompts, {LEVEL:.0%}", n, k)
+        interval = _jackknife(metric.statistic, groups, value)
+        return Estimate(value, interval, f"jackknife over prompts, {LEVEL:.0%}", n, k)
     if isinstance(metric.statistic, Ratio) and (size := _effective_size(metric.statistic, groups)) is not None:
         return Estimate(value, wilson(value, size), f"Wilson over prompts, {LEVEL:.0%}", n, k)
     interval = _percentiles(_resampled(metric.statistic, groups), k)
@@ -95,7 +97,7 @@ def difference(
     chosen = [i for i, pair in enumerate(pairs) if complete(pair)]
     names = list(dict.fromkeys(clusters[i] for i in chosen))
     groups = {side: [[pairs[i][side] for i in chosen if clusters[i] == name] for name in names] for side in "ab"}
-    value = statistic(sum(groups["a"], [])) - statistic(sum(groups["b"], []))
+    value = statistic(list(chain(*groups["a"]))) - statistic(list(chain(*groups["b"])))
     k = len(names)
     if k < 2 or math.isnan(value):
         return Difference(value, None, math.nan, k)
@@ -134,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_quantile(level: float, freedom: int) -> float:
-    """Return a quantile of Student's t distribution, by its expansion around the normal quantile (within 1 % from 4)."""
+    """Return a quantile of Student's t distribution, expanded around the normal quantile (error below 1 % from 4 on)."""
     z = NormalDist().inv_cdf(level)
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2) + third
