@@ -136,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_quantile(level: float, freedom: int) -> float:
-    """Return a quantile of Student's t distribution, expanded around the normal quantile (error below 1 % from 4 on)."""
+    """Return a quantile of Student's t distribution, from the normal quantile (error below 1 % from 4 on)."""
     z = NormalDist().inv_cdf(level)
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2) + third
