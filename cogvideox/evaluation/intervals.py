@@ -85,10 +85,7 @@ def difference(
     metric: Metric, a: Sequence[Measurement], b: Sequence[Measurement], clusters: Sequence[str]
 ) -> Difference:
     """Compare two models on the same videos of the same prompts: measurement i of `a` and of `b` belong together."""
-    pairs = [
-        {"a": first, "b": second}
-        for first, second in zip(a, b, strict=True)
-    ]
+    pairs = [{"a": first, "b": second} for first, second in zip(a, b, strict=True)]
     statistic = metric.statistic
 
     def complete(pair: Measurement) -> bool:
@@ -222,9 +219,7 @@ def _percentiles(resampled: Float64[np.ndarray, " resamples"], k: int) -> tuple[
     return float(low), float(high)
 
 
-def _jackknife(
-    statistic: Callable[[Sequence], float], groups: Sequence[Sequence], value: float
-) -> tuple[float, float]:
+def _jackknife(statistic: Callable[[Sequence], float], groups: Sequence[Sequence], value: float) -> tuple[float, float]:
     num_blocks = min(NUM_BLOCKS, len(groups))
     block = np.random.default_rng(SEED).permutation(len(groups)) % num_blocks
     left_out = np.array(
