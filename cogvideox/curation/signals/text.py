@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling, missing_packages
 from cogvideox.curation.stage import Column, Value
@@ -22,7 +22,9 @@ Box = tuple[int, int, int, int]
 Kind = Literal["overlay", "scene", "still"]
 
 _MOVED = 1.5  # pixels
-_MIN_MATCH = 0.6  # correlation, above which a patch is found again
+_JUMP = 12.0  # pixels
+_MIN_MATCH, _MIN_CLEAR_MATCH = 0.6, 0.85  # correlations from which a patch is found again, and without doubt
+_SHORT_LINE, _MIN_SHORT_SCORE = 2, 0.9  # textures are often read as one or two characters
 _PATCH = 48  # pixels
 
 
@@ -38,7 +40,7 @@ class Text:
     """
 
     name: ClassVar[str] = "text"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("text.area", "float", "Share of the frame that text covers, mean over frames.", "", 0.0, 1.0),
         Column("text.overlay_area", "float", "Share covered by text that stays while the camera moves.", "", 0.0, 1.0),
@@ -88,8 +90,8 @@ class Text:
             frame = frames[index]
             lines = read(frame)
             boxes = [box for box, _ in lines]
-            following = [frames[step] for step in (index + 1, index + later) if step < len(frames)]
-            kinds = classify_boxes(frame, following, boxes)
+            others = [frames[step] for step in (index + 1, index - 1, index + later) if 0 <= step < len(frames)]
+            kinds = classify_boxes(frame, others, boxes)
             for kind, values in areas.items():
                 of_kind = [box for box, its_kind in zip(boxes, kinds, strict=True) if its_kind == kind]
                 values.append(float(cover(of_kind, frame.shape[:2]).mean()))
@@ -118,52 +120,64 @@ def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list
         if result.boxes is None:
             return []
         lines = zip(result.boxes, result.txts, result.scores, strict=True)
-        return [(_bounds(corners, frame), content) for corners, content, score in lines if score >= min_score]
+        return [
+            (_bounds(corners, frame), content)
+            for corners, content, score in lines
+            if score >= (max(min_score, _MIN_SHORT_SCORE) if len(content) <= _SHORT_LINE else min_score)
+        ]
 
     return read
 
 
 def classify_boxes(
-    frame: UInt8[np.ndarray, "h w 3"], following: list[UInt8[np.ndarray, "h w 3"]], boxes: list[Box]
+    frame: UInt8[np.ndarray, "h w 3"], others: list[UInt8[np.ndarray, "h w 3"]], boxes: list[Box]
 ) -> list[Kind]:
     """Tell overlays, text of the scene and text under a still camera apart.
 
     Args:
-        following: later frames, in which the boxes and the picture around them are looked up.
+        others: frames shortly before or after, nearest first, in which the boxes and the background are looked up.
     """
     text = cover(boxes, frame.shape[:2])
-    camera_moves = any(
-        np.median(moved) > 0 for later in following if len(moved := background_motion(frame, later, text))
-    )
-    kinds: list[Kind] = []
-    for box in boxes:
-        distances = [distance for later in following if (distance := displacement(frame, later, box)) is not None]
-        if any(distance > _MOVED for distance in distances) or (camera_moves and not distances):
-            kinds.append("scene")
-        else:
-            kinds.append("overlay" if camera_moves else "still")
-    return kinds
+    distances = [background_motion(frame, other, text) for other in others]
+    if any(len(each) and np.median(each) <= _MOVED for each in distances):
+        # A background that is still does not jump far within a second: the whole picture was replaced.
+        distances = [each[each < _JUMP] for each in distances]
+    moves = [bool(len(each) and np.median(each) > _MOVED) for each in distances]
+    return [_classify_box(frame, list(zip(others, moves)), box) for box in boxes]
+
+
+def _classify_box(frame: UInt8[np.ndarray, "h w 3"], others: list[tuple[np.ndarray, bool]], box: Box) -> Kind:
+    """Classify a box; each of the other frames comes with whether the camera moved in between."""
+    clear = [displacement(frame, other, box, _MIN_CLEAR_MATCH) for other, _ in others]
+    if any(distance is not None and distance > _MOVED for distance in clear):
+        return "scene"
+    moving = [displacement(frame, other, box) for other, camera_moves in others if camera_moves]
+    if any(distance is not None and distance <= _MOVED for distance in moving):
+        return "overlay"
+    return "scene" if moving else "still"
 
 
 def background_motion(
-    frame: UInt8[np.ndarray, "h w 3"], later: UInt8[np.ndarray, "h w 3"], text: Bool[np.ndarray, "h w"]
-) -> Int64[np.ndarray, " patches"]:
-    """Return for each patch of background that is found again whether it moved (1) or not (0)."""
-    moved = []
+    frame: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarray, "h w 3"], text: Bool[np.ndarray, "h w"]
+) -> Float64[np.ndarray, " patches"]:
+    """Return how far each patch of background that is found again moved, in pixels."""
+    distances = []
     height, width = text.shape
     for top in range(0, height - _PATCH + 1, _PATCH):
         for left in range(0, width - _PATCH + 1, _PATCH):
             part = (slice(top, top + _PATCH), slice(left, left + _PATCH))
             if text[part].any() or frame[part].std(axis=(0, 1)).max() < 6:
                 continue
-            distance = displacement(frame, later, (left, top, left + _PATCH, top + _PATCH))
+            distance = displacement(frame, other, (left, top, left + _PATCH, top + _PATCH))
             if distance is not None:
-                moved.append(int(distance > _MOVED))
-    return np.array(moved, np.int64)
+                distances.append(distance)
+    return np.array(distances, np.float64)
 
 
-def displacement(frame: UInt8[np.ndarray, "h w 3"], later: UInt8[np.ndarray, "h w 3"], box: Box) -> float | None:
-    """Return how far the content of a box moved, in pixels; None if it is not found near its place."""
+def displacement(
+    frame: UInt8[np.ndarray, "h w 3"], later: UInt8[np.ndarray, "h w 3"], box: Box, min_match: float = _MIN_MATCH
+) -> float | None:
+    """Return how far the content of a box moved, in pixels; None if nothing near its position matches it."""
     import cv2
 
     left, top, right, bottom = box
@@ -173,7 +187,7 @@ def displacement(frame: UInt8[np.ndarray, "h w 3"], later: UInt8[np.ndarray, "h 
     scores = cv2.matchTemplate(search, np.ascontiguousarray(frame[top:bottom, left:right]), cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(scores)
     at_place = scores[top - y, left - x]
-    if best < _MIN_MATCH:
+    if best < min_match:
         return None
     return 0.0 if at_place > best - 0.02 else float(np.hypot(x + column - left, y + row - top))
 

@@ -21,6 +21,8 @@ from jaxtyping import Float32, Float64, UInt8
 DETECTOR_SIDE = 256
 """Longest side in pixels of the frames that PySceneDetect compares."""
 _ROWS, _COLUMNS = 16, 24
+_DETAIL_SIDE = 96  # longest side in pixels at which the detail of frames is measured
+_MAX_DETAIL = 0.9  # detail in the middle of a dissolve, relative to its ends
 _CHUNK, _OVERLAP = 2000, 200  # frames examined at once for dissolves
 
 Thumbnails = Float32[np.ndarray, "n d"]
@@ -62,6 +64,7 @@ class ShotFinder:
         self._longest = max(4, round(dissolve_seconds * self._fps))
         self._thumbnails: list[UInt8[np.ndarray, " d"]] = []
         self._changes: list[float] = []
+        self._detail: list[float] = []
         self._cuts: set[int] = set()
 
     def add(self, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -74,6 +77,7 @@ class ShotFinder:
             difference = thumbnail.astype(np.float32) - self._thumbnails[-1]
             self._changes.append(float(np.sqrt(np.mean(difference**2))))
         self._thumbnails.append(thumbnail)
+        self._detail.append(detail_energy(rgb))
 
     def boundaries(self) -> list[Boundary]:
         """Return the boundaries in order."""
@@ -113,11 +117,15 @@ class ShotFinder:
             found: list[tuple[int, int]] = []
             for first in range(start, max(start + 1, end - _OVERLAP), _CHUNK - _OVERLAP):
                 part = np.array(self._thumbnails[first : min(end, first + _CHUNK)], dtype=np.float32)
-                found += [(first + low, first + high) for low, high in find_dissolves(part, self._fps, self._longest)]
+                detail = np.array(self._detail[first : first + len(part)])
+                spans = find_dissolves(part, detail, self._fps, self._longest)
+                found += [(first + low, first + high) for low, high in spans]
             yield from _merge(found)
 
 
-def find_dissolves(thumbnails: Thumbnails, fps: float, longest: int) -> list[tuple[int, int]]:
+def find_dissolves(
+    thumbnails: Thumbnails, detail: Float64[np.ndarray, " n"], fps: float, longest: int
+) -> list[tuple[int, int]]:
     """Find dissolves in the thumbnails of consecutive frames without cuts.
 
     Returns:
@@ -133,7 +141,7 @@ def find_dissolves(thumbnails: Thumbnails, fps: float, longest: int) -> list[tup
         rms = np.sqrt(energy / thumbnails.shape[1])
         for start in np.flatnonzero(rms > 8.0).tolist():
             error = _dissolve_error(thumbnails, start, length, apart[start], float(energy[start]))
-            if error < 1:
+            if error < 1 and _detail_ratio(detail[start : start + length + 1]) < _MAX_DETAIL:
                 found.append((error, start, start + length))
     best: list[tuple[int, int]] = []
     for _, low, high in sorted(found):  # the best of those that overlap
@@ -205,6 +213,17 @@ def _dip_error(
     return float(np.abs(found - expected).max()) / max(one, other, 1e-6)
 
 
+def _detail_ratio(detail: Float64[np.ndarray, " n"]) -> float:
+    """Return the detail in the middle of a stretch relative to a straight line between its ends.
+
+    Edges of two pictures that are mixed in equal parts have a quarter of the energy each, so the ratio is about 0.5 in
+    a dissolve or a fade, and about 1 if the camera moves.
+    """
+    middle = slice(len(detail) // 3, len(detail) - len(detail) // 3)
+    expected = np.linspace(detail[0], detail[-1], len(detail))
+    return float(np.median(detail[middle] / np.maximum(expected[middle], 1e-6)))
+
+
 def _similarity(first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"]) -> float:
     """Return the correlation of two pictures; 0 if one is flat, such as black."""
     first, last = first - first.mean(), last - last.mean()
@@ -217,6 +236,16 @@ def shrink(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " d"]:
     import cv2
 
     return cv2.resize(rgb, (_COLUMNS, _ROWS), interpolation=cv2.INTER_AREA).ravel()
+
+
+def detail_energy(rgb: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Return the mean squared difference of neighboring pixels, at a size at which noise hardly counts."""
+    import cv2
+
+    scale = min(1.0, _DETAIL_SIDE / max(rgb.shape[:2]))
+    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    gray = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return float(sum((np.diff(gray, axis=axis) ** 2).sum() for axis in (0, 1)) / gray.size)
 
 
 def _sharp_changes(changes: Float64[np.ndarray, " n"], ratio: float) -> Iterator[int]:

@@ -36,7 +36,7 @@ class Split:
     """
 
     name: ClassVar[str] = "split"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("source_id", "file_seconds", "fps", "is_image")
     columns: ClassVar[tuple[Column, ...]] = (Column("clips", "clips", "The clips of the file."),)
     memory: ClassVar[int] = 400 * 2**20

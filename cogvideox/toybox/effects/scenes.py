@@ -45,7 +45,8 @@ def slides(
         frame = np.asarray(image)[None]
         title = TextStyle(font, 0.09, scheme.accent, None)
         frame, _ = overlay(frame, sentence(seed * 97 + page, 3).title(), "top left", title)
-        frame = _text_lines(frame, int(rng.integers(3, 6)), seed * 89 + page, TextStyle(font, 0.055, scheme.text, None))
+        style = TextStyle(font, 0.055, scheme.text, None)
+        frame = _text_lines(frame, int(rng.integers(3, 6)), seed * 89 + 10 * page, style)
         pages.append(_bars(frame[0], rng, scheme) if rng.random() < 0.5 else frame[0])
     return np.stack([pages[index * num_pages // num_frames] for index in range(num_frames)])
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("cv2")
 pytest.importorskip("scenedetect")
 
-from cogvideox.curation.stages.shots import Boundary, ShotFinder
+from cogvideox.curation.stages.shots import Boundary, ShotFinder, _detail_ratio, detail_energy
 from cogvideox.curation.stages.split import Split, shot_ranges
 from cogvideox.errors import UserError
 from cogvideox.toybox.effects import camera, degradation, transitions
@@ -115,3 +115,16 @@ def test_long_shots_are_split_into_equal_parts():
 def test_lengths_that_exclude_each_other_are_rejected():
     with pytest.raises(UserError, match="min_seconds=5 must be 0 or more and below max_seconds=3"):
         Split(min_seconds=5.0, max_seconds=3.0)
+
+
+def test_a_moving_camera_keeps_the_detail_that_a_dissolve_loses():
+    first, second = shot(1, 40, (1.0, 0.4)), shot(2, 40, (-0.8, 0.0))
+    zoomed = camera.film(camera.texture(3, (160, 240)), camera.zoom(40, 0.02), (64, 96))
+    film, (dissolve,) = transitions.join([first, second], [20])
+    start = dissolve.frame - 11
+    assert _detail_ratio(detail(film[start : start + 22])) < 0.75
+    assert _detail_ratio(detail(zoomed)) > 0.95
+
+
+def detail(frames: np.ndarray) -> np.ndarray:
+    return np.array([detail_energy(frame) for frame in frames])
