@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,7 @@ def find_cuts(clips: list[dict[str, Any]]) -> list[Any]:
 
 
 def find_dissolves(clips: list[dict[str, Any]]) -> list[Any]:
-    pairs = zip(clips, clips[1:], strict=False)
-    ends = [(a["end"], b["start"]) for a, b in pairs if b["begins_with"] == "dissolve"]
+    ends = [(a["end"], b["start"]) for a, b in pairwise(clips) if b["begins_with"] == "dissolve"]
     return [(round(end * FPS), round(start * FPS) - 1) for end, start in ends]
 
 
