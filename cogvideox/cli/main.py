@@ -20,6 +20,7 @@ COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
     "curate": "split raw videos into clips, measure them, and list the usable ones",
     "funnel": "show what a curation kept and dropped, and why",
+    "select": "select clips of a curation with a policy, or explain the selection of one clip",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
     "plot": "plot the metrics of training runs",
@@ -33,6 +34,7 @@ _MODULES = {
     "curate": "cogvideox.cli.curation.curate",
     "funnel": "cogvideox.cli.curation.funnel",
     "generate": "cogvideox.cli.generate.command",
+    "select": "cogvideox.cli.curation.select",
 }
 
 # File system errors that are not bugs, for code that does not handle them itself.

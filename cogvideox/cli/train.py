@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> None:
         options.recipe,
         parse_overrides(options.overrides),
         data=options.data,
+        policy=options.policy,
         out=options.out,
         resume=options.resume,
         max_seconds=options.max_seconds,
@@ -56,6 +57,7 @@ def train(
     overrides: Mapping[str, str] | None = None,
     *,
     data: Sequence[str] = (),
+    policy: Path | None = None,
     out: Path | None = None,
     resume: bool = False,
     max_seconds: float | None = None,
@@ -66,6 +68,7 @@ def train(
     Args:
         overrides: values by dotted name, such as `{"optim.lr": "3e-4"}`.
         data: training data that replaces the recipe's: folders of clips, or latent stores.
+        policy: file with the policy that selects clips, instead of the recipe's; for training on encoded clips.
         out: the run folder; defaults to `runs/RECIPE`.
         resume: resume from the newest checkpoint, if there is one.
         max_seconds: time limit, before which the run saves a checkpoint and stops.
@@ -81,6 +84,8 @@ def train(
     from cogvideox.training.diffusion.config import DiffusionTraining
 
     settings = with_data(resolve_settings(recipe, overrides or {}), data)
+    if policy is not None:
+        settings = with_policy(settings, policy)
     if dry_run:
         if isinstance(settings, DiffusionTraining):
             with suppress(UserError):  # without the model, its values are not known
@@ -152,6 +157,20 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
     return replace(settings, data=data[0])
 
 
+def with_policy(settings: "Settings", file: Path) -> "Settings":
+    """Return the config with the filter policy of a file.
+
+    Raises:
+        UserError: the file is not a policy, or the recipe does not train on encoded clips.
+    """
+    from cogvideox.filter_policy.policy import Policy
+    from cogvideox.training.diffusion.config import DiffusionTraining
+
+    if not isinstance(settings, DiffusionTraining):
+        raise UserError("--policy selects encoded clips, which this recipe does not train on: remove it")
+    return replace(settings, policy=config.load(Policy, file))
+
+
 def list_recipes() -> str:
     """Format all recipes by purpose, with the first line of their docstrings."""
     from cogvideox.training.recipes import GROUPS, RECIPES
@@ -195,6 +214,7 @@ def parser() -> Parser:
         metavar="PATH",
         help="folder of captioned videos or latent store; repeatable",
     )
+    p.add_argument("--policy", type=Path, metavar="FILE", help="which clips are used at which step: see `select`")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME)")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     p.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is over (exit 75)")

@@ -1,6 +1,7 @@
 """Assemble the manifest from the results of all stages, and the table that `encode` and `train` read."""
 
 import os
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,16 +129,31 @@ def assemble(
 
 
 def export(table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
-    """Return the table of usable clips: file, part, caption, and all numbers as scores (`metadata.parquet`)."""
+    """Return the table of usable clips (`metadata.parquet`)."""
     import pyarrow as pa
 
-    table = table.filter(pa.array([status == OK for status in table["status"].to_pylist()], pa.bool_()))
-    relative = os.path.relpath(raw.resolve(), output.resolve()).replace(os.sep, "/")
+    usable = table.filter(pa.array([status == OK for status in table["status"].to_pylist()], pa.bool_()))
+    return training_table(usable, raw, output, output)
+
+
+def training_table(table: "pa.Table", raw: Path, curated: Path, output: Path) -> "pa.Table":
+    """Return the table that `encode` and `train` read: file, part, caption, and all numbers as scores.
+
+    Args:
+        raw: folder of the raw files.
+        curated: folder of the manifest, with encoded clips.
+        output: folder of the table, to which its paths are relative.
+    """
+    import pyarrow as pa
+
+    raw_path, curated_path = (
+        os.path.relpath(folder.resolve(), output.resolve()).replace(os.sep, "/") for folder in (raw, curated)
+    )
     files, starts, ends = [], [], []
     keys = ("source", "clip_file", "start", "end", "is_image", "file_seconds")
     for source, clip_file, start, end, is_image, seconds in zip(*(table[key].to_pylist() for key in keys)):
         whole = clip_file is not None or is_image or (start == 0 and end >= seconds)
-        files.append(clip_file or f"{relative}/{source}")
+        files.append(f"{raw_path}/{source}" if clip_file is None else posixpath.normpath(f"{curated_path}/{clip_file}"))
         starts.append(None if whole else start)
         ends.append(None if whole else end)
     arrays = {

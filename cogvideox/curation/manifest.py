@@ -6,7 +6,7 @@ version, parameters, weights and fingerprint of every stage.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,28 +82,45 @@ def write_table(table: "pa.Table", path: str | Path) -> None:
         parquet.write_table(table, temporary, compression="zstd")
 
 
-def read_manifest(path: str | Path) -> "pa.Table":
+def manifest_path(path: str | Path) -> Path:
+    """Return the path of a manifest: the file itself, or the one in the folder that `curate` wrote."""
+    path = Path(path)
+    return path / MANIFEST if path.is_dir() else path
+
+
+def read_manifest(path: str | Path, columns: Collection[str] | None = None) -> "pa.Table":
     """Read a manifest.
 
     Args:
         path: the file, or the folder that `curate` wrote.
+        columns: names of the columns to read, of those that exist; None: all.
 
     Raises:
         UserError: there is no manifest, it is damaged, or it has another version.
     """
+    schema = read_schema(path)
     from pyarrow import parquet
 
-    path = Path(path)
-    path = path / MANIFEST if path.is_dir() else path
+    path = manifest_path(path)
+    with reading(path, "damaged or not a Parquet file"):
+        names = None if columns is None else [name for name in schema.names if name in columns]
+        return parquet.read_table(path, columns=names)
+
+
+def read_schema(path: str | Path) -> "pa.Schema":
+    """Read the schema of a manifest. Raises UserError as `read_manifest` does."""
+    from pyarrow import parquet
+
+    path = manifest_path(path)
     if not path.is_file():
         raise UserError(f"cannot read {path}: there is no such file; `cogvideox curate` writes one")
     with reading(path, "damaged or not a Parquet file"):
-        table = parquet.read_table(path)
-        record = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+        schema = parquet.read_schema(path)
+        record = json.loads((schema.metadata or {}).get(_KEY, b"{}"))
     if record.get("version") != VERSION:
         found = "it is not one" if "version" not in record else f"it has version {record['version']}"
         raise UserError(f"cannot read {path} as a manifest of version {VERSION}: {found}; run `cogvideox curate` again")
-    return table
+    return schema
 
 
 def stage_records(table: "pa.Table") -> dict[str, Any]:

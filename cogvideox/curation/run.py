@@ -5,6 +5,7 @@ early, and memory does not grow with the number of files.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -119,6 +120,7 @@ def curate(
             counts = dict(Counter(table["status"].to_pylist()))
         progress = work.progress
         record = {"rows": progress.rows, "seconds": progress.seconds, "elapsed": progress.elapsed, "workers": workers}
+        record["raw"] = os.path.relpath(raw.resolve(), output.resolve()).replace(os.sep, "/")
         write_text(output / RUN, json.dumps(record, indent=2) + "\n")
     return Curation(counts, dict(progress.rows), unavailable, progress, ignored, complete)
 

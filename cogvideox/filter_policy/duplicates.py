@@ -23,8 +23,9 @@ class DuplicateGroups:
         is_copy = other != ""
         if ids is None:
             ids = np.arange(rows.num_rows).astype(str)
-        heads = np.unique(other[is_copy])
-        members = np.flatnonzero(is_copy | np.isin(ids, heads))
+        heads = {*other[is_copy].tolist()}
+        is_head = np.fromiter((id in heads for id in ids.tolist()), bool, rows.num_rows)
+        members = np.flatnonzero(is_copy | is_head)
         _, group = np.unique(np.where(is_copy, other, ids)[members], return_inverse=True)
         _, clip = np.unique(ids[members], return_inverse=True)
         order = np.lexsort((members, is_copy[members], group))

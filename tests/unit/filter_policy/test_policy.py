@@ -1,9 +1,12 @@
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from cogvideox.config import from_dict, to_dict
 from cogvideox.errors import UserError
@@ -51,6 +54,12 @@ def test_bounds_apply_in_a_range_of_steps():
 def test_a_policy_is_plain_configuration():
     policy = Policy((Bound("flow", at_least=0.2), Bound("label", among=("sport",), from_step=3)))
     assert from_dict(Policy, to_dict(policy)) == policy
+
+
+def test_policies_of_the_documentation_are_valid():
+    page = (Path(__file__).parents[3] / "docs/policies.md").read_text(encoding="utf-8")
+    policies = [from_dict(Policy, yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(policies) == 4 and policies[-1].knots[-1] == 220_000
 
 
 def test_unknown_columns_are_rejected():

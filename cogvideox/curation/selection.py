@@ -1,0 +1,184 @@
+"""Select clips of a manifest with a policy.
+
+metadata.parquet   the clips that pass at some step, with all scores; `encode` and `train` read it
+policy.yaml        the policy with its quantiles resolved to values, for `train --policy`
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool
+
+from cogvideox import config
+from cogvideox.atomic_io import atomic_write
+from cogvideox.curation.assemble import KEEP, METADATA, training_table
+from cogvideox.curation.manifest import DROPPED, OK, manifest_path, read_manifest, read_schema
+from cogvideox.curation.run import RUN
+from cogvideox.errors import UserError
+from cogvideox.filter_policy.duplicates import DUPLICATE_OF
+from cogvideox.filter_policy.policy import Policy
+from cogvideox.filter_policy.selector import Selector
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+POLICY = "policy.yaml"
+_ROW_COLUMNS = ("status", "stage", "seconds", "is_image")
+_BATCH = 50_000
+
+
+@dataclass(frozen=True)
+class KeptAt:
+    """What a policy keeps at a step: clips, their hours, and the clips that the bounds of each column keep alone."""
+
+    step: int
+    clips: int
+    hours: float
+    alone: dict[str, int]
+
+
+class ManifestSelector:
+    """A policy applied to the measured clips of a manifest: those that are usable, and those that curation dropped as
+    near-duplicates or by its own bounds (`keep`).
+
+    Attributes:
+        policy: the policy, as it was passed.
+        selector: selects among the measured clips.
+        rows: their rows in the manifest.
+        seconds: their duration; 0 for images.
+
+    Raises:
+        UserError: the manifest cannot be read, or lacks a column of the policy or all its values.
+    """
+
+    def __init__(self, manifest: str | Path, policy: Policy) -> None:
+        self.path, self.policy = manifest_path(manifest), policy
+        policy.check_columns(read_schema(manifest).names)
+        names = {*_ROW_COLUMNS, *policy.columns}
+        names |= {"id", DUPLICATE_OF} if policy.drop_duplicates or policy.balance else set()
+        table = read_manifest(manifest, names)
+        self.rows = np.flatnonzero(is_measured(table))
+        if not len(self.rows):
+            raise UserError(f"{self.path} has no measured clips to select from")
+        table = table.take(self.rows)
+        columns = {name: _array(table[name]) for name in table.column_names if name not in ("status", "stage")}
+        self.seconds = np.nan_to_num(np.asarray(columns["seconds"], dtype=np.float64))
+        for name in policy.columns:
+            if table[name].null_count == len(table):
+                raise UserError(
+                    f"no clip of {self.path} has a value of {name}: run its stage, or remove its bound from the policy"
+                )
+        self.selector = Selector(policy, columns, len(self.rows))
+
+    def kept_at(self, step: int) -> KeptAt:
+        """Count what the policy keeps at a step."""
+        selector, mask = self.selector, self.selector.mask(step)
+        alone: dict[str, np.ndarray] = {}
+        for bound in selector.policy.conditions:
+            alone[bound.column] = alone.get(bound.column, True) & bound.mask(selector.rows, step)
+        counts = {column: int(kept.sum()) for column, kept in alone.items()}
+        return KeptAt(step, int(mask.sum()), float(self.seconds[mask].sum()) / 3600, counts)
+
+    def selected(self, step: int | None) -> Bool[np.ndarray, " clips"]:
+        """Return a mask of the clips that pass at a step; None: at any step of the policy."""
+        steps = self.selector.sample_steps() if step is None else [step]
+        return np.logical_or.reduce([self.selector.mask(step) for step in steps])
+
+    def find(self, clip: str) -> int:
+        """Return the index of a clip by its id, the beginning of its id, or its file.
+
+        Raises:
+            UserError: there is no such clip, several, or it was not measured.
+        """
+        table = read_manifest(self.path, ("id", "source", "status", "stage", "reason"))
+        ids, sources = (table[name].to_pylist() for name in ("id", "source"))
+        matches = [row for row, (id, source) in enumerate(zip(ids, sources)) if id.startswith(clip) or source == clip]
+        if not matches:
+            raise UserError(
+                f"{self.path} has no clip {clip}: pass an id of the manifest, its beginning, or a file name"
+            )
+        if len(matches) > 1:
+            names = ", ".join(ids[row] for row in matches[:4])
+            raise UserError(f"{clip} means {len(matches)} clips: pass one of the ids {names}")
+        index = np.flatnonzero(self.rows == matches[0])
+        if not len(index):
+            status, stage, reason = (table[name][matches[0]].as_py() for name in ("status", "stage", "reason"))
+            raise UserError(f"{clip} was not measured: {status} at {stage}{f': {reason}' if reason else ''}")
+        return int(index[0])
+
+    def write(self, output: Path, step: int | None, raw: Path | None = None) -> int:
+        """Write the table of the selected clips and the resolved policy; returns the number of clips.
+
+        Args:
+            raw: folder of the raw files; None: the one that curation recorded.
+
+        Raises:
+            UserError: no clip is selected; the raw folder is not known; a file cannot be written.
+        """
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        selected = self.rows[self.selected(step)]
+        if not len(selected):
+            raise UserError("the policy keeps no clips: relax its bounds")
+        raw = raw or self._raw_folder()
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output / METADATA) as temporary, parquet.ParquetFile(self.path) as file:
+            writer, start = None, 0
+            for batch in file.iter_batches(_BATCH):
+                inside = selected[(selected >= start) & (selected < start + batch.num_rows)] - start
+                start += batch.num_rows
+                table = self._training_table(batch.take(pa.array(inside)), raw, output)
+                writer = writer or parquet.ParquetWriter(temporary, table.schema, compression="zstd")
+                writer.write_table(table)
+            assert writer is not None
+            writer.close()
+        config.save(self.selector.policy, output / POLICY)
+        return len(selected)
+
+    def _training_table(self, batch: "pa.RecordBatch", raw: Path, output: Path) -> "pa.Table":
+        import pyarrow as pa
+
+        table = pa.table(batch)
+        rows = training_table(table, raw, self.path.parent, output)
+        strings = {bound.column for bound in self.selector.policy.conditions if bound.among}
+        if self.selector.policy.drop_duplicates:
+            rows, strings = rows.append_column("clip", table["id"]), strings | {DUPLICATE_OF}
+        if self.selector.policy.balance is not None:
+            strings.add(self.selector.policy.balance.column)
+        for name in sorted(strings - {*rows.column_names}):
+            rows = rows.append_column(name, table[name])
+        return rows
+
+    def _raw_folder(self) -> Path:
+        try:
+            record = json.loads((self.path.parent / RUN).read_text(encoding="utf-8"))
+            return self.path.parent / record["raw"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.path.parent} does not record the folder of the raw files: pass it with --raw"
+            ) from None
+
+
+def is_measured(table: "pa.Table") -> Bool[np.ndarray, " rows"]:
+    """Return a mask of the clips from which a policy selects."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    status, stage = table["status"], table["stage"]
+    dropped = pc.and_(pc.equal(status, DROPPED), pc.is_in(stage, pa.array(["duplicates", KEEP])))
+    return np.asarray(pc.or_kleene(pc.equal(status, OK), pc.fill_null(dropped, False)))
+
+
+def _array(column: "pa.ChunkedArray") -> np.ndarray:
+    """Convert a column to numbers with NaN for missing values, or to an array of objects."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.cast(pa.float64(), safe=False).to_numpy()
+    return column.to_numpy()
