@@ -119,7 +119,12 @@ def curate(
                 manifest.write_table(export(table, raw, output), output / METADATA)
             counts = dict(Counter(table["status"].to_pylist()))
         progress = work.progress
-        record = {"rows": progress.rows, "seconds": progress.seconds, "elapsed": progress.elapsed, "workers": workers}
+        record: dict[str, Any] = {
+            "rows": progress.rows,
+            "seconds": progress.seconds,
+            "elapsed": progress.elapsed,
+            "workers": workers,
+        }
         record["raw"] = os.path.relpath(raw.resolve(), output.resolve()).replace(os.sep, "/")
         write_text(output / RUN, json.dumps(record, indent=2) + "\n")
     return Curation(counts, dict(progress.rows), unavailable, progress, ignored, complete)

@@ -165,12 +165,8 @@ class ManifestSelector:
 
 def is_measured(table: "pa.Table") -> Bool[np.ndarray, " rows"]:
     """Return a mask of the clips from which a policy selects."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    status, stage = table["status"], table["stage"]
-    dropped = pc.and_(pc.equal(status, DROPPED), pc.is_in(stage, pa.array(["duplicates", KEEP])))
-    return np.asarray(pc.or_kleene(pc.equal(status, OK), pc.fill_null(dropped, False)))
+    status, stage = (np.asarray(table[name].cast("string").to_numpy()).astype("U10") for name in ("status", "stage"))
+    return (status == OK) | ((status == DROPPED) & np.isin(stage, ("duplicates", KEEP)))
 
 
 def _array(column: "pa.ChunkedArray") -> np.ndarray:

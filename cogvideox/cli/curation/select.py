@@ -37,6 +37,7 @@ def run(arguments: list[str]) -> None:
     if options.explain is not None:
         print(format_explanation(manifest, options.explain, options.step or 0))
         return
+    assert options.output is not None
     number = manifest.write(options.output, options.step, options.raw)
     print(format_counts(manifest, options.step))
     when = "at some step" if options.step is None else f"at step {options.step:,}"
