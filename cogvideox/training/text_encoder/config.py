@@ -26,7 +26,9 @@ class TextEncoderTraining:
     corrupted: float = 0.15  # share of the tokens that are removed (Raffel et al. 2020, section 3.3.4)
     mean_span: float = 2.0  # mean length of a removed span
     two_toys: float = 0.5  # share of scenes that are drawn among those of two toys; of the others, half have two
-    paraphrases: float = 0.75  # share of documents of two captions, of which the second is one removed span
+    paraphrases: float = 0.25  # fraction of documents of two captions, of which the second is one removed span
+    joined: float = 0.5  # fraction of documents of two captions, with single tokens of the second removed
+    corrupted_of_joined: float = 0.3  # fraction of the second caption's tokens that are removed
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
     num_held_out: int = 256  # documents of the validation
 
@@ -36,8 +38,10 @@ class TextEncoderTraining:
         for name, minimum in (("num_decoder_layers", 1), ("num_sentinels", 2), ("mean_span", 1), ("num_held_out", 1)):
             if not getattr(self, name) >= minimum:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {minimum}")
-        for name in ("corrupted", "paraphrases", "two_toys"):
+        for name in ("corrupted", "corrupted_of_joined", "paraphrases", "joined", "two_toys"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be in [0, 1]")
+        if self.paraphrases + self.joined > 1:
+            raise UserError(f"paraphrases={self.paraphrases} and joined={self.joined} must not add up to more than 1")
         if not self.caption_styles:
             raise UserError("caption_styles is empty; it needs at least one style")

@@ -1,8 +1,8 @@
 """Documents and span corruption (Raffel et al. 2020, section 3.1.4).
 
-A document is one caption, or two captions of the same scene. In one caption, random spans are replaced by sentinels. Of
-two captions, the whole second one is the removed span, so that it is predicted from the first: this requires what the
-first says, in another wording, and so the meaning of words and of their order.
+A document is one caption, or two captions of the same scene. In one caption, random spans are replaced by sentinels. In
+two captions, single tokens of the second are, or the whole second caption is the removed span. Predicting them requires
+what the first caption says, in another wording: the meaning of words, their order, and which toy has which color.
 """
 
 from collections.abc import Sequence
@@ -45,10 +45,14 @@ def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, f
         pair = [_caption(scene, settings, rng, is_image) for _ in range(2)]
         first, second = (tokenizer.token_ids(caption) for caption in pair)
         sentinel = len(tokenizer) - 1
-        if rng.random() < settings.paraphrases and max(len(first) + 2, len(second)) <= length:
+        sentinels = range(sentinel, sentinel - settings.num_sentinels, -1)
+        kind = rng.random()
+        if kind < settings.joined and len(first) + len(second) < length:
+            source, target = corrupt(second, settings.corrupted_of_joined, 1, sentinels, rng)
+            source = [*first, *source]
+        elif kind < settings.joined + settings.paraphrases and max(len(first) + 2, len(second)) <= length:
             source, target = [*first, sentinel], [sentinel, *second]
         else:
-            sentinels = range(sentinel, sentinel - settings.num_sentinels, -1)
             source, target = corrupt(first, settings.corrupted, settings.mean_span, sentinels, rng)
         sources.append([*source, EOS_ID])
         targets.append([*target, EOS_ID])

@@ -18,11 +18,14 @@ CONTRASTS = {
         ("a cone goes from top to bottom", "a cone goes from bottom to top", "a cone moves down"),
         ("a cone goes from bottom to top", "a cone goes from top to bottom", "a cone moves up"),
     ),
-    "colors_of_two_toys": (
-        ("a red cube and a blue ball", "a blue cube and a red ball", "a blue ball and a red cube"),
-        ("a blue cube and a red ball", "a red cube and a blue ball", "a red ball and a blue cube"),
-        ("a green cone and an orange cube", "an orange cone and a green cube", "an orange cube and a green cone"),
-        ("a yellow ball and a purple ball", "a yellow ball and a red ball", "a purple ball and a yellow ball"),
+    "colors_of_two_toys": tuple(
+        (
+            f"a {first} {shape} and a {second} {other}",
+            f"a {second} {shape} and a {first} {other}",
+            f"a {second} {other} and a {first} {shape}",
+        )
+        for first, second in (("red", "blue"), ("green", "purple"), ("yellow", "red"), ("blue", "green"))
+        for shape, other in (("cube", "ball"), ("ball", "cone"), ("cone", "cube"))
     ),
     "motions_of_two_toys": (
         (

@@ -78,10 +78,19 @@ def test_documents_are_corrupted_captions_and_paraphrases():
     tokenizer = build_tokenizer(SETTINGS)
     first = len(tokenizer) - 1
     assert tokenizer.pieces[first][0] == "<extra_id_0>"
-    batch = make_batch(replace(SETTINGS, paraphrases=1.0), tokenizer, 0)
+    batch = make_batch(replace(SETTINGS, paraphrases=1.0, joined=0.0), tokenizer, 0)
     for source, target in zip(batch.source.tolist(), batch.target.tolist()):
         content = [token for token in source if token != PAD_ID]
         assert content[-2:] == [first, EOS_ID] and target[0] == first
+    joined = make_batch(replace(SETTINGS, paraphrases=0.0, joined=1.0), tokenizer, 0)
+    sentinels = range(first, first - SETTINGS.num_sentinels, -1)
+    num_joined = 0
+    for source, target in zip(joined.source.tolist(), joined.target.tolist()):
+        # The target alternates sentinels, in order, and the one token that each of them replaces in the source.
+        removed = target[: target.index(EOS_ID)]
+        assert [token for token in source if token in sentinels] == [token for token in removed if token in sentinels]
+        num_joined += removed[::2] == [*sentinels[: len(removed) // 2]] and source.index(first) > 4
+    assert num_joined > len(joined.source) / 2
     again, other = (make_batch(SETTINGS, tokenizer, step) for step in (0, 1))
     assert torch.equal(again.source, make_batch(SETTINGS, tokenizer, 0).source)
     assert not torch.equal(again.source, other.source)
