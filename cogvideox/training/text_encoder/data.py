@@ -48,7 +48,7 @@ def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, f
         sentinels = range(sentinel, sentinel - settings.num_sentinels, -1)
         kind = rng.random()
         if kind < settings.joined and len(first) + len(second) < length:
-            source, target = corrupt(second, settings.corrupted_of_joined, 1, sentinels, rng)
+            source, target = corrupt(second, settings.corrupted_of_joined, 1.0, sentinels, rng)
             source = [*first, *source]
         elif kind < settings.joined + settings.paraphrases and max(len(first) + 2, len(second)) <= length:
             source, target = [*first, sentinel], [sentinel, *second]
