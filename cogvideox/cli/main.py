@@ -18,6 +18,7 @@ from cogvideox.version import __version__
 
 COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
+    "evaluate": "score a model or a folder of videos, with intervals and a report",
     "curate": "split raw videos into clips, measure them, and list the usable ones",
     "funnel": "show what a curation kept and dropped, and why",
     "select": "select clips of a curation with a policy, or explain the selection of one clip",
@@ -32,6 +33,7 @@ COMMANDS = {
 
 _MODULES = {
     "curate": "cogvideox.cli.curation.curate",
+    "evaluate": "cogvideox.cli.evaluate.command",
     "funnel": "cogvideox.cli.curation.funnel",
     "generate": "cogvideox.cli.generate.command",
     "select": "cogvideox.cli.curation.select",

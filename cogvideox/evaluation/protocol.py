@@ -26,6 +26,7 @@ class Protocol:
         sampler, num_inference_steps, guidance_scale: sampling settings.
         seeds: seeds of the videos, such as "100..399".
         num_frames, height, width, fps: size of the videos; frames per second.
+        options: other sampling settings that differ from their defaults.
         code: version of this package, and a hash of the code that scores.
     """
 
@@ -41,6 +42,7 @@ class Protocol:
     height: int | str = UNKNOWN
     width: int | str = UNKNOWN
     fps: float | str = UNKNOWN
+    options: str = UNKNOWN
     code: str = UNKNOWN
 
 

@@ -1,0 +1,27 @@
+"""All suites by name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+
+from cogvideox import config
+from cogvideox.errors import UserError
+from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
+
+SUITES: dict[str, str] = {
+    "toybox": "cogvideox.evaluation.suites.toybox:toybox_suite",
+}
+"""Module and function that build each suite; imported when it is used."""
+
+
+def build_suite(name: str, options: SuiteOptions) -> Suite:
+    """Build a suite.
+
+    Raises:
+        UserError: unknown suite, or options that it rejects.
+    """
+    if name not in SUITES:
+        raise UserError(f"unknown suite {name!r}: choose one of {', '.join(SUITES)}")
+    module, function = SUITES[name].split(":")
+    build: Callable[[SuiteOptions], Suite] = getattr(import_module(module), function)
+    return replace(build(options), options=config.to_dict(options))

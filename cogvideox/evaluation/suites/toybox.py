@@ -1,0 +1,42 @@
+"""The toybox suite: held-out prompts of the built-in world. It needs no weights from elsewhere."""
+
+from cogvideox.errors import UserError
+from cogvideox.evaluation.scorer import Item
+from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, numbered
+from cogvideox.evaluation.toybox.prompts import held_out_prompts
+from cogvideox.evaluation.toybox.scorer import ToyboxFacts
+from cogvideox.toybox.captions.caption import parse_prompt
+
+NUM_PROMPTS = 100
+"""Default number of prompts of each set."""
+
+
+def toybox_suite(options: SuiteOptions) -> Suite:
+    """Build the suite. Its groups are the sets of `toybox.prompts`.
+
+    Args:
+        options: `settings` may have `groups`, a comma-separated choice of sets.
+
+    Raises:
+        UserError: an option that the suite does not have, or an unknown group.
+    """
+    check_settings("toybox", options, ("groups",))
+    if options.prompts is not None:
+        raise UserError("the suite toybox has its own prompts: leave out --prompts, and set --num-prompts and --seed")
+    sets = held_out_prompts(NUM_PROMPTS if options.num_prompts is None else options.num_prompts, options.seed)
+    groups = [name.strip() for name in options.settings["groups"].split(",")] if options.settings else list(sets)
+    for name in groups:
+        if name not in sets:
+            raise UserError(f"unknown group {name!r} of the suite toybox: choose from {', '.join(sets)}")
+    prompts = [
+        Item("", prompt.prompt, group, info={"facts": dict(prompt.facts), "grammar": prompt.grammar})
+        for group in groups
+        for prompt in sets[group]
+    ]
+    return Suite("toybox", numbered(prompts, options.videos_per_prompt or 1, options.seed), (ToyboxFacts(),), item_of)
+
+
+def item_of(prompt: str) -> Item | None:
+    """Return the item of a free-form prompt; None if it names no fact of the toy world."""
+    facts = parse_prompt(prompt, "full")
+    return Item("", prompt, info={"facts": facts, "grammar": "full"}) if facts else None
