@@ -109,9 +109,14 @@ class Scorer(Protocol):
         metrics: what the measurements are summarized to.
     """
 
-    name: str
-    groups: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
 
     def settings(self) -> dict[str, Any]:
         """Return everything that measurements depend on, as JSON values: models' hashes, thresholds, a version."""

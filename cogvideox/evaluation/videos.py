@@ -102,7 +102,7 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     for entry in list_folder(folder).entries:
         caption = entry.caption or _prompt_of_name(entry.source)
         item = None if caption is None else suite.item_of(caption)
-        if item is None:
+        if item is None or caption is None:
             reason = "it has no prompt" if caption is None else f"the suite {suite.name} does not score its prompt"
             skipped.append((entry.source, reason))
             continue
