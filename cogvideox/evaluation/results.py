@@ -27,6 +27,7 @@ class VideoResult:
 
     Attributes:
         file: path of the video; relative to the results if it was generated.
+        info: see `scorer.Item`.
         measurements: by scorer.
         errors: reasons of failures by scorer; "" is the generation.
     """
@@ -37,6 +38,7 @@ class VideoResult:
     sample: int
     seed: int
     file: str
+    info: dict[str, Any]
     measurements: dict[str, Any]
     errors: dict[str, str]
 
@@ -118,7 +120,7 @@ def summarize(
     protocol = asdict(videos.protocol)
     for scorer in suite.scorers:
         items = [item for item in videos.items if not scorer.groups or item.group in scorer.groups]
-        by_item, failed = measurements.get(scorer.name, {}), errors.get(scorer.name, {}) | errors.get("", {})
+        by_item, failed = measurements.get(scorer.name, {}), {**errors.get(scorer.name, {}), **errors.get("", {})}
         groups = list(dict.fromkeys(item.group for item in items))
         for metric in scorer.metrics:
             info = (metric.meaning, metric.unit, metric.higher_is_better, metric.per_video)
@@ -146,6 +148,7 @@ def summarize(
             item.sample,
             item.seed,
             _path(videos, item.id),
+            dict(item.info),
             {name: values[item.id] for name, values in measurements.items() if item.id in values},
             {name: values[item.id] for name, values in errors.items() if item.id in values},
         )
