@@ -9,7 +9,6 @@ from cogvideox.errors import UserError
 from cogvideox.evaluation.intervals import Difference, difference, holm
 from cogvideox.evaluation.protocol import check_protocol, format_value
 from cogvideox.evaluation.results import MetricInfo, Results, VideoResult
-from cogvideox.evaluation.scorer import Measurement
 from cogvideox.evaluation.suites.registry import build_suite
 from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
 from cogvideox.records import Score
@@ -64,10 +63,10 @@ def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonRes
     comparisons = []
     for metric in a.metrics:
         for group in ("", *(groups if len(groups) > 1 else ())):
-            scores = a.score(metric.name, group), b.score(metric.name, group)
-            if scores[0] is None or scores[1] is None or metric.name not in statistics:
+            score_a, score_b = a.score(metric.name, group), b.score(metric.name, group)
+            if score_a is None or score_b is None or metric.name not in statistics:
                 continue
-            settings = [score.protocol["scorer"] for score in scores if score is not None]
+            settings = score_a.protocol["scorer"], score_b.protocol["scorer"]
             if settings[0] != settings[1]:
                 raise UserError(
                     f"{metric.name} was measured by scorers with different settings, {settings[0]} and {settings[1]}: "
@@ -82,9 +81,11 @@ def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonRes
             ]
             if not pairs:
                 continue
-            rows: list[list[Measurement]] = [[pair[side] for pair in pairs] for side in (0, 1)]
-            result = difference(statistics[metric.name], *rows, [prompt for _, _, prompt in pairs])
-            comparisons.append(Comparison(metric, group, *scores, result))
+            left_rows = [left for left, _, _ in pairs]
+            right_rows = [right for _, right, _ in pairs]
+            prompts = [prompt for _, _, prompt in pairs]
+            result = difference(statistics[metric.name], left_rows, right_rows, prompts)
+            comparisons.append(Comparison(metric, group, score_a, score_b, result))
     overall = [comparison for comparison in comparisons if not comparison.group]
     adjusted = dict(zip(map(id, overall), holm([comparison.difference.p_value for comparison in overall])))
     comparisons = [Comparison(c.metric, c.group, c.a, c.b, c.difference, adjusted.get(id(c))) for c in comparisons]
