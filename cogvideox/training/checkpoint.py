@@ -87,7 +87,7 @@ class Checkpoints:
     def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
         """Save the state of `parts` after `step` optimizer steps and return the checkpoint's folder.
 
-        Does nothing if the newest checkpoint is of that step: the state of a run is a function of its step.
+        Does nothing if the newest checkpoint is already of this step.
 
         Raises:
             UserError: the disk is full or not writable, or a tensor is not finite. Older checkpoints are kept.
@@ -155,7 +155,7 @@ class Checkpoints:
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(trees[name], tensors))
-            except Exception as error:  # the type depends on what differs: keys, shapes, types or values
+            except Exception as error:  # modules, optimizers and loaders raise errors of different types
                 raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
         return step
 
@@ -201,9 +201,8 @@ def restore_run(
 ) -> tuple[Checkpoints, int]:
     """Restore `parts` from the newest checkpoint of the run in `folder`, if there is one, and write `settings.yaml`.
 
-    A run may resume with other settings than it started with; each difference is printed. `settings.yaml` is written
-    after the state was restored, so that a failed resume does not change it. Temporary files of a killed run are
-    deleted.
+    A run may be resumed with changed settings; each change is printed. `settings.yaml` is written after the state is
+    restored, so that a failed resume does not change it. Temporary files of a killed run are deleted.
 
     Returns:
         The checkpoints, and the number of optimizer steps done.
@@ -273,8 +272,8 @@ def _writing(target: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(target, error) from error
     except SafetensorError as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):  # all that it keeps of the OSError
-            cause = OSError(int(number[1]), os.strerror(int(number[1])))
+        if match := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors keeps only the errno of an OSError
+            cause = OSError(int(match[1]), os.strerror(int(match[1])))
             raise cannot_write(target, cause) from error
         raise UserError(f"cannot write {target}: {error}") from error
 

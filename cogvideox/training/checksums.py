@@ -18,20 +18,20 @@ _CHUNK = 2**22
 
 
 def checksums(folder: Path, names: Sequence[str], ranks: Ranks | None) -> dict[str, int]:
-    """Compute the CRC-32 of files by name. With `ranks`, every rank calls this and reads its share of the files.
+    """Compute the CRC-32 of files by name. With `ranks`, every rank calls this and reads some of the files.
 
     Raises:
         UserError: a file cannot be read; raised on every rank.
     """
 
-    def compute(share: Sequence[str]) -> dict[str, int]:
+    def compute(names: Sequence[str]) -> dict[str, int]:
         with reading(folder, "damaged"):
-            return {name: _crc(folder / name) for name in share}
+            return {name: _crc(folder / name) for name in names}
 
     if ranks is None:
         return compute(names)
-    own = ranks.run_on_all(lambda: compute(names[ranks.rank :: ranks.size]))
-    return {name: crc for share in ranks.all_gather_objects(own) for name, crc in share.items()}
+    local = ranks.run_on_all(lambda: compute(names[ranks.rank :: ranks.size]))
+    return {name: crc for by_name in ranks.all_gather_objects(local) for name, crc in by_name.items()}
 
 
 def json_with_checksum(document: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class OptimSettings:
     schedule: Literal["constant", "cosine"] = "cosine"
     final_lr: float = 0.0  # final learning rate as a fraction of `lr`
     grad_clip: float = 1.0  # maximum norm of the whole gradient
-    moments: Literal["float32", "8bit"] = "float32"  # of AdamW; 8bit takes a quarter of the memory and needs torchao
+    moments: Literal["float32", "8bit"] = "float32"  # AdamW's moments; 8bit uses a quarter of the memory, needs torchao
 
     def __post_init__(self) -> None:
         _check_minimum(self, "optim.", weight_decay=0, warmup_steps=0)
@@ -112,17 +112,17 @@ class VAETraining:
     optim: OptimSettings
     run: RunSettings
     loss: LossWeights
-    crop_steps: int  # the first steps use square crops of clips, which are several times faster
-    crop_size: int
+    crop_steps: int  # number of initial steps on square crops of clips, which are several times faster
+    crop_size: int  # in pixels
     crop_batch_size: int
-    encoder_steps: int  # after these steps the encoder is frozen and only the decoder is trained
-    image_interval: int  # a batch of single frames every this many steps; 0: never
-    images_per_clip: int  # number of single frames in place of each clip of the batch
+    encoder_steps: int  # number of steps after which the encoder is frozen and only the decoder is trained
+    image_interval: int  # steps between batches of single frames; 0: none
+    images_per_clip: int  # a batch of single frames has this many times the batch size
     data: str | None = None  # a folder of videos and images instead of toybox clips; `clips` still sets their size
     init_from: str | None = None  # a folder whose `vae/` initializes the weights; its scaling factor is kept
-    frame_rates: tuple[float, ...] = ()  # fps, one sampled for each step; empty: the rate of `clips`
+    frame_rates: tuple[float, ...] = ()  # fps, one of which is sampled for each step; empty: the fps of `clips`
     whole_clips: bool = False  # process whole clips instead of the chunks of `CausalVAE`
-    context_parallel: int = 1  # context-parallel size: ranks that share the frames of a clip; 0: all ranks
+    context_parallel: int = 1  # context-parallel size: ranks over which a clip's frames are split; 0: all ranks
     lpips_trunk: str | None = None  # file of torchvision's VGG16 weights, for LPIPS
     lpips_heads: str | None = None  # file of LPIPS's linear weights; without these files, random features are used
     perceptual_frames: int = 1  # random frames of each clip for the perceptual loss; 0: all
@@ -200,17 +200,17 @@ class ToyboxTraining(CaptionDropout):
     run: RunSettings
     sampling: ToyboxSampling
     schedule: ScheduleConfig
-    image_interval: int = 0  # a batch of images (first frames of clips) every this many steps; 0: never
-    images_per_clip: int = 2  # number of images in place of each clip of the batch
+    image_interval: int = 0  # steps between batches of images (first frames of clips); 0: none
+    images_per_clip: int = 2  # a batch of images has this many times the batch size
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
-    train_text_encoder: bool = False  # if trained, a small text encoder collapses to the words of the background
+    train_text_encoder: bool = False  # a small text encoder trained with the transformer encodes the background only
     timestep_sampling: Literal["explicit_uniform", "random"] = "explicit_uniform"
     export_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
     examples: tuple[str, ...] = ()  # example prompts of the exported model
 
     @property
     def images(self) -> ToyboxClips:
-        """The clips of image steps: the first frames of `clips`."""
+        """First frames of `clips`, for batches of images."""
         return replace(self.clips, num_frames=1)
 
     def num_samples(self, num_steps: int) -> int:
@@ -257,7 +257,7 @@ class ToyboxTraining(CaptionDropout):
 
 
 def due(done: int, interval: int) -> bool:
-    """Return whether an action taken every `interval` steps (0: never) is due after `done` steps."""
+    """Return whether an action that is repeated every `interval` steps (0: never) is due after `done` steps."""
     return interval > 0 and done % interval == 0
 
 

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, which is validated, sampled from and exported."""
+"""Exponential moving average (EMA) of the weights, used for validation, samples and export."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from cogvideox.parallel.fsdp import local_shard
 def ema_decay_at(step: int, decay: float) -> float:
     """Return the decay of the update after optimizer step `step` (0-based).
 
-    It warms up as (1 + step) / (10 + step) to `decay`, so that a short run does not average in its initialization.
+    It warms up as (1 + step) / (10 + step) to `decay`, so that the initial weights do not dominate a short run's
+    average.
     """
     return min(decay, (1 + step) / (10 + step))
 
@@ -38,7 +39,7 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Put the averaged weights into the modules for the duration of the block. Do not train inside it.
+        """Swap the averaged weights into the modules within the block, in which the modules must not be trained.
 
         The trained weights are restored bit-exactly. Storages are swapped without a copy, except for sharded weights.
         """
@@ -66,11 +67,11 @@ class EMA:
         """Restore the averages.
 
         Raises:
-            ValueError: the parameters of `state` are not those of the modules.
+            ValueError: `state` and the modules have different parameters.
         """
         if state.keys() != self.average.keys():
             raise ValueError(
-                f"the EMA has other parameters than the model: {sorted(state.keys() ^ self.average.keys())[:8]}"
+                f"the EMA and the model have different parameters: {sorted(state.keys() ^ self.average.keys())[:8]}"
             )
         for key, value in state.items():
             self.average[key].copy_(value)

@@ -152,11 +152,11 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
     latents = latent_shape(clips.num_frames, clips.height, clips.width, patch_t=config.patch[0])
     batch = BatchShape(run.batch_size, *latents, config.max_text_seq_length)
     parameters = transformer_parameters(config)
-    text = build_network(settings.text_encoder)
-    encoder = sum(weight.numel() for weight in text.parameters())
-    trained = parameters.total + (encoder if settings.train_text_encoder else 0)
+    text_encoder = build_network(settings.text_encoder)
+    text_parameters = sum(weight.numel() for weight in text_encoder.parameters())
+    trained = parameters.total + (text_parameters if settings.train_text_encoder else 0)
     memory = _weight_bytes(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
-    memory["weights"] = FLOAT32 * (parameters.total + encoder)
+    memory["weights"] = FLOAT32 * (parameters.total + text_parameters)
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * trained
     per_clip = _transformer_activations(config, [replace(batch, batch_size=1)], run.precision, "none")
@@ -164,19 +164,19 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
     tokens = batch.tokens(config)
     step = f"{run.batch_size * tokens:,} tokens in {run.batch_size} clips of {tokens}"
     seconds = _step_seconds(machine, run.precision, *step_flops(config, [batch]), 1)
-    return ResourceEstimate(step, parameters.total + encoder, trained, memory, seconds)
+    return ResourceEstimate(step, parameters.total + text_parameters, trained, memory, seconds)
 
 
 def _estimate_text_encoder(settings: TextEncoderTraining, machine: Hardware | None) -> ResourceEstimate:
     run = settings.run
     with torch.device("meta"):
         model = SpanCorruptionModel(T5Encoder(settings.model), settings.num_decoder_layers)
-    number = sum(weight.numel() for weight in model.parameters())
-    memory = _weight_bytes(number, 0, settings.optim)
+    num_parameters = sum(weight.numel() for weight in model.parameters())
+    memory = _weight_bytes(num_parameters, 0, settings.optim)
     tokens = run.batch_size * (2 * settings.text_length + 2)
     step = f"{tokens:,} tokens in {run.batch_size} documents"
-    seconds = _step_seconds(machine, run.precision, 6.0 * number * tokens / 2, 0.0, 1)
-    return ResourceEstimate(step, number, number, memory, seconds)
+    seconds = _step_seconds(machine, run.precision, 6.0 * num_parameters * tokens / 2, 0.0, 1)
+    return ResourceEstimate(step, num_parameters, num_parameters, memory, seconds)
 
 
 def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: int) -> ResourceEstimate:
@@ -207,8 +207,11 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
 
 
 def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None:
-    """Return the config of the trained transformer: of a model that exists, of the recipe that will export it (such as
-    `runs/pretrain-256/model`), or of an official model; None if unknown."""
+    """Return the config of the transformer to train, or None if it is unknown.
+
+    It is read from the base model. If that does not exist yet, it is the config of the recipe that exports it (such as
+    `runs/pretrain-256/model`), or of an official model.
+    """
     config, stages = settings.transformer, STAGES | CHAIN
     parts = Path(settings.model).parts
     official = settings.model.lower().rpartition("cogvideox")[2].lstrip("-")
@@ -224,17 +227,17 @@ def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None
 
 
 def _clip_formats(settings: DiffusionTraining) -> list[ClipFormat]:
-    """Return the format of the clips of each source: that of a store, of rendered clips, or `settings.target`."""
+    """Return the clip format of each data source."""
     indices = [Path(source.store) / INDEX for source in settings.data]
     formats = [read_settings(index).target if index.is_file() else settings.target for index in indices]
-    toybox = [source.clips for source in settings.toybox]
-    formats += [ClipFormat(of.fps, of.num_rendered, height=of.height, width=of.width) for of in toybox]
+    for clips in (source.clips for source in settings.toybox):
+        formats.append(ClipFormat(clips.fps, clips.num_rendered, height=clips.height, width=clips.width))
     return formats or [settings.target]
 
 
 def _largest_clip(target: ClipFormat, config: TransformerConfig) -> BatchShape:
-    """Return the largest clip of a format. If only its area is limited, it is square, or of the one size that learned
-    position embeddings support."""
+    """Return the largest clip of a format. If only the area is limited, the clip is square; with learned position
+    embeddings, it has the only supported size."""
     height, width = target.height, target.width
     if config.use_learned_positional_embeddings and target.max_area is not None:
         height, width = PIXEL_RATIO * config.sample_height, PIXEL_RATIO * config.sample_width
@@ -256,9 +259,14 @@ def _lora_parameters(config: TransformerConfig, settings: DiffusionTraining) -> 
 
 
 def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:
-    """Return the bytes of trained weights, gradients, optimizer state and EMA; `hidden` weights are block matrices."""
+    """Return the bytes of trained weights, gradients, optimizer state and EMA.
+
+    Args:
+        trained: number of trained weights.
+        hidden: number of weights in matrices of blocks, which Muon trains.
+    """
     muon = hidden if optim.name == "muon" else 0  # Muon has one moment, AdamW two
-    moment_bytes = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # 8bit: one byte, and block scales
+    moment_bytes = FLOAT32 if optim.moments == "float32" else 1 + FLOAT32 / 256  # 8bit: one byte plus block scales
     return {
         "weights": FLOAT32 * trained,
         "gradients": FLOAT32 * trained,
@@ -320,9 +328,9 @@ def _vae_activations(settings: VAETraining, shape: tuple[int, int, int], discrim
 
 @contextmanager
 def _saved_tensors(network: nn.Module) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the bytes that autograd has saved in the block.
+    """Yield a function that returns the number of bytes that autograd has saved in the block.
 
-    Views of one storage count once, and weights are not counted.
+    Views of the same storage count once. Weights are not counted.
     """
     weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
     saved: dict[int, Tensor] = {}

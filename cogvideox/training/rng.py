@@ -1,6 +1,6 @@
-"""Random generators that depend on (purpose, seed, step) alone.
+"""Random generators that depend only on (purpose, seed, step).
 
-No generator lives longer than a step, so a checkpoint has no generator state to restore.
+No generator is used for more than one step, so checkpoints need no generator state.
 """
 
 from functools import lru_cache
@@ -31,12 +31,13 @@ def numpy_generator(purpose: Purpose, seed: int, step: int = 0) -> np.random.Gen
 
 
 def torch_generator(purpose: Purpose, seed: int, step: int = 0) -> torch.Generator:
-    """Create a torch generator for one purpose in one step, on the CPU, so that numbers do not depend on the device."""
+    """Create a torch generator for one purpose in one step. It is on the CPU, so that numbers are the same on every
+    device."""
     return torch.Generator().manual_seed(int(numpy_generator(purpose, seed, step).integers(2**63)))
 
 
 def clip_indices(seed: int, step: int, batch_size: int, num_clips: int) -> list[int]:
-    """Return the indices of the clips of step `step`: shuffled epochs, in which every clip occurs once.
+    """Return the clip indices of step `step`. Each epoch contains every clip once, in a new random order.
 
     A batch may span the end of one epoch and the beginning of the next.
     """

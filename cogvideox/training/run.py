@@ -63,7 +63,7 @@ class TrainingRun:
         """Restore `parts` from the newest checkpoint, if there is one, and open the metrics.
 
         Args:
-            num_samples: returns the number of samples seen in the first n steps. Called after the restore.
+            num_samples: returns the number of samples seen in the first n steps; called after `parts` are restored.
 
         Raises:
             UserError: the metrics cannot be written; see also `checkpoint.restore_run`.
@@ -102,7 +102,11 @@ class TrainingRun:
                 self.preemption.reset_timing()  # the step that compiles takes longer than any other
 
     def due(self, interval: int, *, at_end: bool = True) -> bool:
-        """Return whether an action taken every `interval` steps (0: never), and after the last step, is due now."""
+        """Return whether an action that is repeated every `interval` steps (0: never) is due now.
+
+        Args:
+            at_end: the action is also due after the last step.
+        """
         return due(self.done, interval) or (at_end and self.done == self.config.num_steps)
 
     @property
@@ -119,8 +123,8 @@ class TrainingRun:
         """
         reason = None
         if self.done < self.config.num_steps:
-            own = self.preemption.stop_reason()
-            reasons = [own] if self.ranks is None else self.ranks.all_gather_objects(own)
+            local = self.preemption.stop_reason()
+            reasons = [local] if self.ranks is None else self.ranks.all_gather_objects(local)
             reason = next((reason for reason in reasons if reason is not None), None)
         if reason or self.due(self.config.save_interval):
             self.checkpoints.save(self.done, self.parts)
@@ -143,8 +147,8 @@ def training_run(
     Args:
         settings: a training config, whose field `run` is a `RunSettings`.
         resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
-        sequence: number of ranks that share a sample.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
+        sequence: number of ranks over which a sample is split.
 
     Raises:
         UserError: the folder is in use or not writable; the device is not available; `sequence` does not divide the

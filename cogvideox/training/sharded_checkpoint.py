@@ -1,6 +1,6 @@
 """Sharded checkpoint files, loadable on any number of ranks: `torch.distributed.checkpoint` with safetensors.
 
-Each rank writes its shards and reads those that it needs. Nothing is unpickled.
+Each rank writes its own shards and reads the shards that it needs. Nothing is unpickled.
 """
 
 import warnings

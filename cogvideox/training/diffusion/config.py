@@ -32,7 +32,7 @@ class SampleSettings:
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # image files, one for each prompt, for an image-to-video model
     interval: int = 500  # steps between sample sheets; 0: only after the last step
-    num_inference_steps: int | None = None  # None: the model's default, also below
+    num_inference_steps: int | None = None  # for this and the fields below, None is the model's default
     num_frames: int | None = None
     height: int | None = None
     width: int | None = None
@@ -66,23 +66,23 @@ class DiffusionTraining(CaptionDropout):
     row_tokens: int  # capacity of a packed row in tokens, text and video
     optim: OptimSettings
     run: RunSettings
-    target: ClipFormat  # the format in which folders of clips are encoded
+    target: ClipFormat  # format of clips that are encoded from folders
     data: tuple[DataSource, ...] = ()  # latent stores, or folders of videos and captions
     validation: str | None = None  # a latent store or a folder of held-out clips
-    toybox: tuple[ToyboxSource, ...] = ()  # rendered clips, in addition to `data`, with a new caption at every visit
+    toybox: tuple[ToyboxSource, ...] = ()  # rendered clips, in addition to `data`, with a new caption in every epoch
     toybox_validation: ToyboxClips | None = None  # held-out rendered clips, instead of `validation`
-    transformer: TransformerConfig | None = None  # to train from scratch, instead of the model's
+    transformer: TransformerConfig | None = None  # a transformer to train from scratch; None: the model's, trained
     add_image: bool = False  # turn a text-to-video model into image-to-video (paper, appendix D)
     lora: LoRASettings | None = None  # None: train all weights
     image_fraction: float | None = None  # fraction of samples that are images; None: as in the data
     policy: Policy = field(default_factory=Policy)  # which clips are used, by step
-    norm_statistics: NormStatistics | None = None  # of folders that are encoded; None: as the model's training clips
+    norm_statistics: NormStatistics | None = None  # for encoding folders; None: as the model's training clips
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     timestep_sampling: TimestepSampling = "explicit_uniform"
     position_rule: PositionRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
-    sequence: int = 1  # sequence-parallel size: number of ranks that share a row
+    sequence: int = 1  # sequence-parallel size: number of ranks over which a row is split
     samples: SampleSettings = field(default_factory=SampleSettings)
     export_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 
@@ -98,7 +98,7 @@ class DiffusionTraining(CaptionDropout):
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.toybox_validation is not None and self.validation is not None:
             raise UserError("validation and toybox_validation are both set: remove one of them")
-        if self.add_image and self.renders:
+        if self.add_image and self.uses_toybox:
             raise UserError(
                 "toybox clips have no encoded first frames: remove toybox and toybox_validation, or add_image"
             )
@@ -106,12 +106,12 @@ class DiffusionTraining(CaptionDropout):
             self.mixture()
 
     @property
-    def renders(self) -> bool:
+    def uses_toybox(self) -> bool:
         """Whether the run uses rendered clips."""
         return bool(self.toybox) or self.toybox_validation is not None
 
     def resolved(self, model: ModelSettings) -> "DiffusionTraining":
-        """Return the config with the model's values where it has none."""
+        """Return the config with unset values replaced by the model's."""
         return replace(
             self,
             norm_statistics=self.norm_statistics or model.norm_statistics,

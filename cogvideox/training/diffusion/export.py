@@ -59,18 +59,18 @@ def _model_settings(spec: ModelSpec, settings: DiffusionTraining, loader: Packed
     frames, heights, widths = (
         np.concatenate([np.asarray(column[name]) for column in columns]) for name in ("num_frames", "height", "width")
     )
-    before = spec.settings.trained
+    base = spec.settings.trained
     from_scratch = settings.transformer is not None
 
-    def extend(values: np.ndarray, previous: tuple[int, int]) -> tuple[int, int]:
+    def extend(values: np.ndarray, base_range: tuple[int, int]) -> tuple[int, int]:
         low, high = int(values.min()), int(values.max())
-        return (low, high) if from_scratch else (min(low, previous[0]), max(high, previous[1]))
+        return (low, high) if from_scratch else (min(low, base_range[0]), max(high, base_range[1]))
 
     trained = TrainedRange(
-        num_frames=extend(frames, before.num_frames),
+        num_frames=extend(frames, base.num_frames),
         frame_step=4,
-        height=extend(heights, before.height),
-        width=extend(widths, before.width),
+        height=extend(heights, base.height),
+        width=extend(widths, base.width),
     )
     provenance = {
         **spec.settings.provenance,

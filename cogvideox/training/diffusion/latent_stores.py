@@ -54,12 +54,12 @@ def open_stores(
         takes_image: whether the model is image-to-video and needs the encoded first frames of clips.
 
     Raises:
-        UserError: no data, or a folder without usable clips; a store does not belong to the model (`check_latents`).
+        UserError: no data, or a folder without usable clips; a store was encoded with another model (`check_latents`).
         TrainingStopped: the run has to stop while clips are encoded.
     """
     if not settings.data and not settings.toybox:
         raise UserError("no training data: pass a latent store or a folder of captioned videos with --data")
-    if takes_image and settings.renders:
+    if takes_image and settings.uses_toybox:
         raise UserError(
             f"toybox clips have no encoded first frames, which the image-to-video model {spec.name} needs: remove "
             "toybox and toybox_validation, or choose a text-to-video model"
@@ -84,15 +84,14 @@ def open_stores(
             raise UserError(f"{store.folder} has no clips to train on")
     data: dict[str, LatentStore | ToyboxStore] = {source.store: store for source, store in zip(settings.data, stores)}
     validation = stores[-1] if settings.validation else None
-    kind = settings.null_text
-    assert kind is not None  # the config is resolved
-    null_text = stores[0].null_text(kind).float() if stores else None
-    if settings.renders:
-        renderer = ToyboxEncoder(settings, spec, run)
-        data |= {str(source.clips): renderer.open(source) for source in settings.toybox}
+    assert settings.null_text is not None  # the config is resolved
+    null_text = stores[0].null_text(settings.null_text).float() if stores else None
+    if settings.uses_toybox:
+        encoder = ToyboxEncoder(settings, spec, run)
+        data |= {str(source.clips): encoder.open(source) for source in settings.toybox}
         if settings.toybox_validation is not None:
-            validation = renderer.open(ToyboxSource(settings.toybox_validation, caption_styles=("plain",)))
-        null_text = renderer.null_text(kind) if null_text is None else null_text
+            validation = encoder.open(ToyboxSource(settings.toybox_validation, caption_styles=("plain",)))
+        null_text = encoder.null_text(settings.null_text) if null_text is None else null_text
     assert null_text is not None
     return TrainingStores(
         data=data,
@@ -104,11 +103,12 @@ def open_stores(
 
 
 def _compare_norm_statistics(store: LatentStore, expected: NormStatistics | None, run: TrainingRun) -> None:
-    """Print a note if a store's clips were encoded in another way than the settings say, and it makes a difference."""
-    found, longest = store.settings.norm_statistics, max((row.num_frames for row in store.rows), default=1)
-    if found != expected and len(encode_chunks(longest)) > 1 and run.is_main:
+    """Print a note if a store with clips of several chunks was encoded with other norm statistics than the run's."""
+    actual, longest = store.settings.norm_statistics, max((row.num_frames for row in store.rows), default=1)
+    if actual != expected and len(encode_chunks(longest)) > 1 and run.is_main:
         print(
-            f"note: {store.folder} was encoded with norm_statistics={found}, but the setting of this run is {expected}",
+            f"note: {store.folder} was encoded with norm_statistics={actual}, but the setting of this run is "
+            f"{expected}",
             file=sys.stderr,
         )
 

@@ -1,7 +1,7 @@
 """The loss of packed rows (Frame Pack, paper section 3.1), equal to the loss of the same clips without packing.
 
 The loss of a step is the mean over clips of the mean over each clip's elements, so a long clip weighs as much as an
-image. It adds up over rows and ranks: sum the losses of all clips, divide by the number of clips of the whole step.
+image. Over rows and ranks, sum the losses of all clips and divide by the number of clips of the whole step.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from cogvideox.records import PackedBatch
 
 PredictVelocity = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
 """Maps the noisy latents of each clip (with image latents appended on the channel axis), prompt embeddings and
-timesteps to velocities: `Transformer.forward_packed`, or a wrapper of it."""
+timesteps to velocities: `Transformer.forward_packed` or a wrapper around it."""
 
 
 def clip_losses(predict: PredictVelocity, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:

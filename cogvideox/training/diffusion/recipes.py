@@ -1,7 +1,7 @@
 """Recipes of the paper's training stages (appendix A, table 5) and of fine-tuning, each with a small version for a CPU.
 
-Sizes, durations, sequence lengths, samples per step and numbers of steps are the paper's; the batch size in rows is
-chosen to fit its samples per step. Learning rates are not published; the values here are not tested at full size.
+Sizes, durations, sequence lengths, samples per step and numbers of steps are the paper's. The batch size in rows is
+chosen to match the samples per step. Learning rates are not published; the values here are not tested at full size.
 Imports no torch.
 """
 

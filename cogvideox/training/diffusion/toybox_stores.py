@@ -30,7 +30,7 @@ class ToyboxEncoder:
         self.embed = PromptEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
 
     def open(self, source: ToyboxSource) -> ToyboxStore:
-        """Render and encode clips that are not in the cache."""
+        """Open the clips of a source as a store. Clips that are not cached are rendered and encoded first."""
         run, clips = self.run, source.clips
 
         def on_progress(done: int, total: int) -> None:

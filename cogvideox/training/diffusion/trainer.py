@@ -1,12 +1,12 @@
 """Training of the transformer on encoded clips of mixed length and size in packed rows (paper sections 3.1 to 3.3).
 
 Velocity prediction under the model's noise schedule, explicit uniform timestep sampling over all clips of an optimizer
-step, mixed images and videos, caption dropout for classifier-free guidance, EMA weights. All weights are trained, or a
-LoRA. VAE and text encoder are loaded only to encode clips and to generate samples.
+step, mixed images and videos, caption dropout for classifier-free guidance, EMA weights. Trains either all weights or a
+LoRA. The VAE and the text encoder are loaded only to encode clips and to generate samples.
 
-It runs in one process or in those of `torchrun`. Every rank plans the same step and takes its share of the rows, so a
-step does not depend on the number of ranks. The final weights of a resumed run are those of an uninterrupted one:
-bit-identical on a CPU, and on a GPU with `run.deterministic`.
+Training runs in one process or in several started by `torchrun`. Every rank plans the same step and trains on its own
+rows, so a step does not depend on the number of ranks. A resumed run is bit-identical to an uninterrupted one on a CPU,
+and on a GPU with `run.deterministic`.
 """
 
 from collections.abc import Callable
@@ -56,15 +56,15 @@ def train(
 
     Args:
         resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
 
     Returns:
         The model folder `out/model` or the LoRA file; None if the run was saved and stopped early (signal,
         `max_seconds`).
 
     Raises:
-        UserError: no data, or data that do not match the model; `out` contains a run and `resume` is false; the disk is
-            full; too many consecutive steps are not finite.
+        UserError: no data, or the data does not match the model; `out` contains a run and `resume` is false; the disk
+            is full; too many consecutive steps are not finite.
     """
     _check_processes(settings)
     spec = read_spec(settings.model)
@@ -129,8 +129,8 @@ def train(
                         if held_out is not None:
                             losses = validation_loss(model, held_out, spec, schedule, run.config.seed, rule)
                             run.tracker.write(run.done, losses)
-                        if sampling and (judged := write_samples(model, spec, settings, run)):
-                            run.tracker.write(run.done, judged)
+                        if sampling and (accuracies := write_samples(model, spec, settings, run)):
+                            run.tracker.write(run.done, accuracies)
                 run.save()
         with ema.swapped():
             return export(model, spec, settings, run, loader)
@@ -171,8 +171,8 @@ def build_transformer(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Tra
 
 
 def cast_frozen_weights(model: Transformer) -> None:
-    """Cast the frozen matrices to bfloat16, in place. Autocast multiplies in bfloat16 anyway, so this only halves the
-    memory of the base model in LoRA training."""
+    """Cast the frozen matrices to bfloat16 in place, to halve the memory of the base model in LoRA training. Results do
+    not change, because autocast multiplies in bfloat16 anyway."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
             layer.weight.data = layer.weight.data.bfloat16()

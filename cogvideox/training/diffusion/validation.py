@@ -74,8 +74,8 @@ def write_samples(
     VAE and text encoder are loaded only for this call. Data-parallel ranks generate different videos.
 
     Returns:
-        For a run on toybox clips, the judge's accuracy for each fact that the prompts name, as "judged/color" and so
-        on; otherwise nothing.
+        For a run on toybox clips, the judge's accuracy for each fact in the prompts, by names such as "judged/color";
+        otherwise an empty dict.
 
     Raises:
         UserError: the sheet cannot be written.

@@ -1,4 +1,4 @@
-"""Skip and log steps whose loss or gradient is not finite; too many in a row end the run."""
+"""Skip and log steps with a non-finite loss or gradient; end the run after too many consecutive ones."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class NonFiniteGuard:
     def check(self, step: int, **values: Tensor) -> bool:
         """Return whether all values (loss, gradient norm) of step `step` (1-based) are finite.
 
-        If not, a line is printed and `{"step": ..., "skipped": 1}` is written to `metrics.jsonl`.
+        If not, prints a line and writes `{"step": ..., "skipped": 1}` to `metrics.jsonl`.
 
         Raises:
             UserError: more than `limit` consecutive steps were not finite; the message names the newest checkpoint.

@@ -1,4 +1,4 @@
-"""A lock on a run's folder: two training processes in it would mix their checkpoints and metrics."""
+"""Lock a run's folder, so that two runs do not write checkpoints and metrics to the same folder."""
 
 import os
 import socket
@@ -17,8 +17,8 @@ from cogvideox.untrusted.text_encoding import check_utf8_path
 def run_lock(folder: str | Path) -> Iterator[None]:
     """Hold the lock of a run's folder while the block runs. The folder is created if it does not exist.
 
-    The operating system releases the lock when the process ends, however it ends. On a file system without locks,
-    nothing is locked.
+    The operating system releases the lock when the process ends, even if it is killed. Has no effect on file systems
+    without locks.
 
     Raises:
         UserError: another process holds the lock, the folder cannot be written to, its path is not valid UTF-8, or

@@ -36,7 +36,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "savefig.dpi": 200,
-    "svg.fonttype": "none",  # keep text as text, not as outlines
+    "svg.fonttype": "none",  # text elements instead of outlines
     "svg.hashsalt": "cogvideox",  # deterministic element ids, for reproducible files
     "text.parse_math": False,  # a run's name may contain dollar signs
     "xtick.color": "#555555",
@@ -64,7 +64,7 @@ class Curve:
 def chart(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """Yield an empty figure (size in inches), and write it to `path` if the block succeeds.
 
-    The suffix, `.svg` or `.png`, determines the format. The output is deterministic: equal charts are equal files.
+    The suffix, `.svg` or `.png`, determines the format. Equal charts produce identical files.
 
     Raises:
         UserError: unsupported suffix, matplotlib is not installed, or the file cannot be written.
@@ -112,7 +112,7 @@ def draw(axes: "Axes", title: str, curves: Sequence[Curve], *, integer_x: bool =
 
 
 def legend(figure: "Figure", entries: Sequence[tuple[str, Curve]], *, columns: int = 1) -> None:
-    """Add a legend above all axes, with one entry for the line style of each (empty) curve."""
+    """Add a legend above all axes. The points of the curves are ignored."""
     from matplotlib.lines import Line2D
 
     handles = [

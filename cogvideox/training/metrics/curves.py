@@ -20,12 +20,12 @@ TITLES = {
     "grad_norm": "gradient norm",
     "samples_per_second": "clips/s",
     "tokens_per_second": "tokens/s",
-    "useful": "share of tokens that are not padding",
+    "useful": "fraction of tokens that are not padding",
     "mfu": "MFU",
 }
 TIMESTEP_BIN = re.compile(r"(validation/)?loss_(\d+)")
 FINAL_FRACTION = 0.2
-"""The losses by timestep are averaged over this final share of a run."""
+"""The losses by timestep are averaged over this final fraction of a run."""
 
 COLUMNS = 3
 WIDTH, HEIGHT, LEGEND_LINE = 3.8, 2.4, 0.18
@@ -102,10 +102,10 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[Curve]]:
     panels: dict[str, list[Curve]] = {}
     for name in ordered:
         panels[_title(name)] = [
-            Curve(run.values[full], _color(i), dashed=full != name)
+            Curve(run.values[key], _color(i), dashed=key != name)
             for i, run in enumerate(runs)
-            for full in (name, f"validation/{name}")
-            if full in run.values
+            for key in (name, f"validation/{name}")
+            if key in run.values
         ]
         by_timestep = _loss_by_timestep(runs) if name == "loss" else []
         if by_timestep:
@@ -115,26 +115,26 @@ def _panels(runs: Sequence[Run]) -> dict[str, list[Curve]]:
 
 def _title(name: str) -> str:
     source = name.removeprefix("kept/")  # a data source, which may be a long path
-    return TITLES.get(name, name) if source == name else f"share of {Path(source).name} kept by the policy"
+    return TITLES.get(name, name) if source == name else f"fraction of {Path(source).name} kept by the policy"
 
 
 def _loss_by_timestep(runs: Sequence[Run]) -> list[Curve]:
     """Return the loss of each tenth of the timesteps: the mean over the end of each run, and its last validation."""
     curves = []
     for i, run in enumerate(runs):
-        parts: dict[bool, list[Point]] = {False: [], True: []}
+        points: dict[bool, list[Point]] = {False: [], True: []}
         for name, values in run.values.items():
             if match := TIMESTEP_BIN.fullmatch(name):
-                in_validation = match[1] is not None
-                end = values[-1:] if in_validation else values[-max(1, round(FINAL_FRACTION * len(values))) :]
-                parts[in_validation].append((float(match[2]), sum(value for _, value in end) / len(end)))
-        curves += [Curve(sorted(points), _color(i), dashed) for dashed, points in parts.items() if points]
+                is_validation = match[1] is not None
+                end = values[-1:] if is_validation else values[-max(1, round(FINAL_FRACTION * len(values))) :]
+                points[is_validation].append((float(match[2]), sum(value for _, value in end) / len(end)))
+        curves += [Curve(sorted(curve), _color(i), dashed) for dashed, curve in points.items() if curve]
     return curves
 
 
 def _skipped(run: Run) -> str:
-    num = len(run.values.get("skipped", ()))
-    return f" ({num} {'step' if num == 1 else 'steps'} skipped)" if num else ""
+    num_skipped = len(run.values.get("skipped", ()))
+    return f" ({num_skipped} {'step' if num_skipped == 1 else 'steps'} skipped)" if num_skipped else ""
 
 
 def _color(i: int) -> str:

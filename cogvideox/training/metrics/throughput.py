@@ -22,14 +22,14 @@ def step_flops(
 ) -> tuple[float, float]:
     """Return the FLOPs of the forward and backward passes over clips, in linear layers and in attention.
 
-    The backward pass of a matrix product costs its FLOPs twice: for the gradient of the input and for that of the
-    weights. Recomputation by activation checkpointing is not counted, as usual for MFU.
+    The backward pass of a matrix product costs twice its forward pass: once for the gradient of the input, once for the
+    gradient of the weights. Recomputation by activation checkpointing is not counted, as usual for MFU.
 
     Args:
         all_weights: False for LoRA training, in which the gradient of the weights is not computed.
     """
     forward = [transformer_flops(config, clip) for clip in clips]
-    linear, attention = (sum(parts) for parts in zip(*forward)) if forward else (0.0, 0.0)
+    linear, attention = map(sum, zip(*forward)) if forward else (0.0, 0.0)
     return (3 if all_weights else 2) * linear, 3 * attention
 
 

@@ -1,4 +1,4 @@
-"""Loss by timestep, in ten equal bins: the mean over all timesteps hides the noise levels at which a model is bad."""
+"""Loss by timestep in ten equal bins: the mean over all timesteps hides at which noise levels a model is bad."""
 
 import torch
 from jaxtyping import Float, Int
@@ -24,14 +24,14 @@ def bin_means(sums: Float[Tensor, "bins 2"], prefix: str = "") -> dict[str, floa
 
     Args:
         sums: as returned by `bin_losses`.
-        prefix: of the names, such as "validation/".
+        prefix: prefix of the names, such as "validation/".
     """
     return {f"{prefix}loss_{k}": total / count for k, (total, count) in enumerate(sums.tolist()) if count > 0}
 
 
-def spread_timesteps(num: int, num_timesteps: int) -> Int[Tensor, " num"]:
-    """Return `num` evenly spaced timesteps, the midpoints of equal intervals, for validation clips."""
-    return ((torch.arange(num) + 0.5) * num_timesteps / num).long()
+def spread_timesteps(num_clips: int, num_timesteps: int) -> Int[Tensor, " clips"]:
+    """Return a timestep for each validation clip, evenly spaced: the midpoints of equal intervals."""
+    return ((torch.arange(num_clips) + 0.5) * num_timesteps / num_clips).long()
 
 
 def validation_metrics(

@@ -38,7 +38,7 @@ class Tracker:
     it repeats.
 
     Args:
-        start: number of optimizer steps done before.
+        start: number of optimizer steps that earlier processes have done.
         samples: number of samples seen in these steps.
         interval: steps between two heartbeats.
         peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None: no MFU.
@@ -115,7 +115,7 @@ class Tracker:
         self.restart()
 
     def write(self, step: int, scalars: Mapping[str, Scalar]) -> None:
-        """Write scalars as they are, such as the results of a validation."""
+        """Write scalars without averaging, such as the results of a validation."""
         if self.silent:
             return
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in scalars.items()}
@@ -135,7 +135,7 @@ class Tracker:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leave the time of the block, such as validation, out of ms/step, throughput and ETA."""
+        """Exclude the duration of the block, such as a validation, from ms/step, throughput and ETA."""
         start = time.monotonic()
         yield
         self._clock += time.monotonic() - start
@@ -197,8 +197,8 @@ _HEARTBEAT_FORMATS: dict[str, Callable[[float | int], str]] = {
 
 def print_above_heartbeat(text: str) -> None:
     """Print a line that the next heartbeat does not overwrite."""
-    lead = "\r\033[K" if sys.stderr.isatty() else ""
-    print(f"{lead}{text}", file=sys.stderr, flush=True)
+    prefix = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{prefix}{text}", file=sys.stderr, flush=True)
 
 
 def format_duration(seconds: float) -> str:

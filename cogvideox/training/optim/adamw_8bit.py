@@ -1,6 +1,6 @@
 """AdamW with 8-bit moments by torchao (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization").
 
-The moments take a quarter of the memory. A checkpoint stores their codes and block scales, so resuming is bit-exact.
+The moments use a quarter of the memory. Checkpoints store their codes and block scales, so resuming is bit-exact.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def reject_8bit_state(optimizer: torch.optim.Optimizer, state: State) -> None:
 
 
 def _lr_to_tensor(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Store learning rates as tensors: as floats they would be constants of the compiled step."""
+    """Convert learning rates to tensors; floats would be compiled as constants."""
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
 
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from_plain(optimizer: torch.optim.Optimizer, state: State) -> State:
-    """The inverse of `_to_plain`."""
+    """Inverse of `_to_plain`."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         i: {name: _moment(value, parameters[i]) if name != "step" else value for name, value in saved.items()}

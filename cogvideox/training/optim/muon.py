@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): momentum SGD whose update matrices are orthogonalized.
 
 The gradient of a weight matrix has a few large singular values and many small ones; Muon updates along all of them at
-the same rate. It is for the hidden matrices; embeddings, modulation, norms and the output projection use AdamW.
-`torch.optim.Muon` iterates in bfloat16, which CPUs without bfloat16 units run tens of times slower than float32.
+the same rate. It applies to hidden matrices; embeddings, modulation, norms and the output projection use AdamW.
+`torch.optim.Muon` iterates in bfloat16, which is tens of times slower than float32 on CPUs without bfloat16 units.
 """
 
 import math
@@ -24,8 +24,8 @@ class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum. Weights of equal shape are updated in one batch.
 
     Args:
-        parts: number of matrices that a weight stacks along dimension 0, each of which is orthogonalized: 3 for a fused
-            QKV projection; 1 for weights that are not listed. Not part of the state.
+        num_stacked: number of matrices stacked along dimension 0 of a weight, such as 3 for a fused QKV projection;
+            each is orthogonalized separately. 1 for other weights. Not part of the state dict.
     """
 
     def __init__(
@@ -33,22 +33,22 @@ class Muon(torch.optim.Optimizer):
         groups: Iterable[dict],
         lr: float,
         weight_decay: float = 0.0,
-        parts: Mapping[nn.Parameter, int] | None = None,
+        num_stacked: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
         super().__init__(list(groups), {"lr": lr, "weight_decay": weight_decay})
-        self.parts = parts or {}
+        self.num_stacked = num_stacked or {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            alike: dict[tuple[torch.Size, int], list[nn.Parameter]] = {}
+            by_shape: dict[tuple[torch.Size, int], list[nn.Parameter]] = {}
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike.setdefault((weight.shape, self.parts.get(weight, 1)), []).append(weight)
-            for (_, parts), weights in alike.items():
-                self._update(weights, group["lr"], group["weight_decay"], parts)
+                    by_shape.setdefault((weight.shape, self.num_stacked.get(weight, 1)), []).append(weight)
+            for (_, num_stacked), weights in by_shape.items():
+                self._update(weights, group["lr"], group["weight_decay"], num_stacked)
 
-    def _update(self, weights: list[nn.Parameter], lr: float, weight_decay: float, parts: int) -> None:
+    def _update(self, weights: list[nn.Parameter], lr: float, weight_decay: float, num_stacked: int) -> None:
         nesterov = []
         for weight in weights:
             state = self.state[weight]
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
             assert weight.grad is not None
             momentum = state["momentum"].lerp_(weight.grad, 1.0 - MOMENTUM)
             nesterov.append(weight.grad.lerp(momentum, MOMENTUM))
-        update = torch.stack(nesterov).unflatten(1, (parts, -1))
+        update = torch.stack(nesterov).unflatten(1, (num_stacked, -1))
         update = orthogonalize(update) * (RMS * math.sqrt(max(update.shape[-2:])))
         for weight, change in zip(weights, update.flatten(1, 2), strict=True):
             weight.mul_(1.0 - lr * weight_decay).sub_(change, alpha=lr)

@@ -2,7 +2,7 @@
 
 Hyperparameters: CogVideoX, appendix A, table 6 (AdamW, betas 0.9 / 0.95, eps 1e-8, weight decay 1e-4, gradient clipping
 1.0, cosine decay). The peak learning rate and the warm-up are not published; each recipe sets them. Muon is not from
-the paper: with it the shipped model trains in fewer steps.
+the paper; it trains the shipped model in fewer steps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from cogvideox.training.optim.muon import Muon
 
 
 class Optimizers:
-    """Several optimizers with the interface of one. Each parameter belongs to exactly one of them."""
+    """Several optimizers with the interface of a single one. Each parameter belongs to exactly one optimizer."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
@@ -57,19 +57,18 @@ def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> to
     hidden = hidden_matrices(modules)
     if not hidden:
         raise UserError("optim.name=muon needs transformer blocks, which this network does not have: use adamw")
-    names = {name: name.rsplit(".", 2)[-2] for name in hidden}
-    parts = {hidden[name]: len(layer) for name, layer in names.items() if layer in ("qkv", "kv")}
+    layers = {name: name.rsplit(".", 2)[-2] for name in hidden}
+    num_stacked = {hidden[name]: len(layer) for name, layer in layers.items() if layer in ("qkv", "kv")}
     groups = [  # checkpoints depend on these groups and the order of their weights
-        {"params": [hidden[name] for name, layer in names.items() if (layer == "qkv") is fused]}
+        {"params": [hidden[name] for name, layer in layers.items() if (layer == "qkv") is fused]}
         for fused in (True, False)
     ]
-    return Optimizers(
-        Muon(groups, settings.lr, settings.weight_decay, parts), build_adamw(modules, settings, hidden.values())
-    )
+    muon = Muon(groups, settings.lr, settings.weight_decay, num_stacked)
+    return Optimizers(muon, build_adamw(modules, settings, hidden.values()))
 
 
 def hidden_matrices(modules: Iterable[nn.Module]) -> dict[str, nn.Parameter]:
-    """Return the trainable attention and MLP matrices of transformer blocks, by name; not those of the modulation."""
+    """Return the trainable attention and MLP matrices of transformer blocks by name, without modulation."""
     return {
         f"{index}.{name}": weight
         for index, module in enumerate(modules)
@@ -119,8 +118,10 @@ def build_adamw(
 
 
 def clip_grad_norm(optimizer: torch.optim.Optimizer | Optimizers, settings: OptimSettings) -> Tensor:
-    """Clip the norm of the whole gradient, over all ranks, to `settings.grad_clip`; return the norm before clipping, a
-    scalar tensor."""
+    """Clip the norm of the whole gradient, over all ranks, to `settings.grad_clip`.
+
+    Returns the norm before clipping, a scalar tensor.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return clip_gradients(parameters, settings.grad_clip)
 

@@ -22,26 +22,31 @@ class TextEncoderTraining:
     num_decoder_layers: int
     optim: OptimSettings
     run: RunSettings
-    num_sentinels: int = 16  # tokens that mark removed spans
-    corrupted: float = 0.15  # share of the tokens that are removed (Raffel et al. 2020, section 3.3.4)
-    mean_span: float = 2.0  # mean length of a removed span
-    two_toys: float = 0.5  # share of scenes that are drawn among those of two toys; of the others, half have two
-    paraphrases: float = 0.25  # fraction of documents of two captions, of which the second is one removed span
-    joined: float = 0.5  # fraction of documents of two captions, with single tokens of the second removed
-    corrupted_of_joined: float = 0.3  # fraction of the second caption's tokens that are removed
+    num_sentinels: int = 16  # number of tokens that mark removed spans
+    corruption_rate: float = 0.15  # fraction of tokens that are removed (Raffel et al. 2020, section 3.3.4)
+    mean_span_length: float = 2.0  # mean length of a removed span in tokens
+    two_toy_fraction: float = 0.5  # fraction of scenes sampled with two toys; other scenes have one or two
+    paraphrase_fraction: float = 0.25  # fraction of documents of two captions, the second of which is removed
+    paired_fraction: float = 0.5  # fraction of documents of two captions, with single tokens of the second removed
+    paired_corruption_rate: float = 0.3  # fraction of the second caption's tokens that are removed
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
-    num_held_out: int = 256  # documents of the validation
+    num_held_out: int = 256  # number of documents for validation
 
     def __post_init__(self) -> None:
         if self.text_length < TEXT_LENGTHS["pair"]:
             raise UserError(f"text_length={self.text_length} must be at least {TEXT_LENGTHS['pair']}")
-        for name, minimum in (("num_decoder_layers", 1), ("num_sentinels", 2), ("mean_span", 1), ("num_held_out", 1)):
+        minima = {"num_decoder_layers": 1, "num_sentinels": 2, "mean_span_length": 1, "num_held_out": 1}
+        for name, minimum in minima.items():
             if not getattr(self, name) >= minimum:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {minimum}")
-        for name in ("corrupted", "corrupted_of_joined", "paraphrases", "joined", "two_toys"):
+        fractions = ("corruption_rate", "two_toy_fraction", "paraphrase_fraction", "paired_fraction")
+        for name in (*fractions, "paired_corruption_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} must be in [0, 1]")
-        if self.paraphrases + self.joined > 1:
-            raise UserError(f"paraphrases={self.paraphrases} and joined={self.joined} must not add up to more than 1")
+        if self.paraphrase_fraction + self.paired_fraction > 1:
+            raise UserError(
+                f"paraphrase_fraction={self.paraphrase_fraction} and paired_fraction={self.paired_fraction} must not "
+                "add up to more than 1"
+            )
         if not self.caption_styles:
             raise UserError("caption_styles is empty; it needs at least one style")

@@ -1,8 +1,9 @@
 """Documents and span corruption (Raffel et al. 2020, section 3.1.4).
 
-A document is one caption, or two captions of the same scene. In one caption, random spans are replaced by sentinels. In
-two captions, single tokens of the second are, or the whole second caption is the removed span. Predicting them requires
-what the first caption says, in another wording: the meaning of words, their order, and which toy has which color.
+A document is one caption, or two captions of the same scene. In a single caption, random spans are replaced by
+sentinels. Of two captions, single tokens of the second or the whole second caption are removed. Because the wordings of
+the captions differ, predicting them from the first requires the meaning of words, their order, and which toy has which
+color.
 """
 
 from collections.abc import Sequence
@@ -34,57 +35,60 @@ def build_tokenizer(settings: TextEncoderTraining) -> Tokenizer:
 
 
 def make_batch(settings: TextEncoderTraining, tokenizer: Tokenizer, step: int, first_seed: int = 0) -> TextBatch:
-    """Make the batch of step `step` (0-based), of scenes that no other step has."""
+    """Make the batch of step `step` (0-based). Every step has new scenes."""
     size, length = settings.run.batch_size, settings.text_length
     rng = numpy_generator("caption", settings.run.seed + first_seed, step)
     sources, targets = [], []
     for i in range(size):
-        fixed: dict[str, Any] = {"count": "two"} if rng.random() < settings.two_toys else {}
+        fixed: dict[str, Any] = {"count": "two"} if rng.random() < settings.two_toy_fraction else {}
         scene = sample_scene(first_seed + step * size + i, "pair", split="training", **fixed)
         is_image = rng.random() < 0.1
         pair = [_caption(scene, settings, rng, is_image) for _ in range(2)]
         first, second = (tokenizer.token_ids(caption) for caption in pair)
         sentinel = len(tokenizer) - 1
         sentinels = range(sentinel, sentinel - settings.num_sentinels, -1)
-        kind = rng.random()
-        if kind < settings.joined and len(first) + len(second) < length:
-            source, target = corrupt(second, settings.corrupted_of_joined, 1.0, sentinels, rng)
+        u = rng.random()
+        if u < settings.paired_fraction and len(first) + len(second) < length:
+            source, target = corrupt(second, settings.paired_corruption_rate, 1.0, sentinels, rng)
             source = [*first, *source]
-        elif kind < settings.joined + settings.paraphrases and max(len(first) + 2, len(second)) <= length:
+        elif u < settings.paired_fraction + settings.paraphrase_fraction and max(len(first) + 2, len(second)) <= length:
             source, target = [*first, sentinel], [sentinel, *second]
         else:
-            source, target = corrupt(first, settings.corrupted, settings.mean_span, sentinels, rng)
+            source, target = corrupt(first, settings.corruption_rate, settings.mean_span_length, sentinels, rng)
         sources.append([*source, EOS_ID])
         targets.append([*target, EOS_ID])
-    return TextBatch(padded(sources, length), padded(targets, length + 2))
+    return TextBatch(pad(sources, length), pad(targets, length + 2))
 
 
 def corrupt(
-    ids: Sequence[int], share: float, mean_span: float, sentinels: Sequence[int], rng: np.random.Generator
+    ids: Sequence[int], rate: float, mean_span_length: float, sentinels: Sequence[int], rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Replace random spans of `ids` by `sentinels`, at most one span for each, with tokens between all spans.
+    """Replace random, non-adjacent spans of `ids` by sentinels, each sentinel at most once.
+
+    Args:
+        rate: fraction of tokens to remove.
 
     Returns:
         The corrupted ids; and the removed spans, each after its sentinel.
     """
-    num_removed = max(1, round(share * len(ids)))
-    num_spans = max(1, round(num_removed / mean_span))
+    num_removed = max(1, round(rate * len(ids)))
+    num_spans = max(1, round(num_removed / mean_span_length))
     num_spans = min(num_spans, len(sentinels), len(ids) - num_removed + 1)
-    # The pieces before and after all spans may be empty, so that they are drawn with one token more.
-    spans = _random_parts(num_removed, num_spans, rng)
-    gaps = _random_parts(len(ids) - num_removed + 2, num_spans + 1, rng)
+    # The first and the last gap may be empty, so they are sampled with one extra token each.
+    spans = _random_lengths(num_removed, num_spans, rng)
+    gaps = _random_lengths(len(ids) - num_removed + 2, num_spans + 1, rng)
     source, target, position = [], [], 0
-    for number, (gap, span, sentinel) in enumerate(zip(gaps, spans, sentinels)):
-        start = position + gap - (number == 0)
+    for i, (gap, span, sentinel) in enumerate(zip(gaps, spans, sentinels)):
+        start = position + gap - (i == 0)
         source += [*ids[position:start], sentinel]
         target += [sentinel, *ids[start : start + span]]
         position = start + span
     return [*source, *ids[position:]], target
 
 
-def _random_parts(total: int, number: int, rng: np.random.Generator) -> list[int]:
-    """Split `total` into `number` random parts of at least 1."""
-    cuts = np.sort(rng.choice(total - 1, number - 1, replace=False) + 1)
+def _random_lengths(total: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Sample `count` random lengths of at least 1 with the sum `total`."""
+    cuts = np.sort(rng.choice(total - 1, count - 1, replace=False) + 1)
     return np.diff([0, *cuts, total]).tolist()
 
 
@@ -93,8 +97,8 @@ def _caption(scene: Scene, settings: TextEncoderTraining, rng: np.random.Generat
     return caption_scene(scene, style, int(rng.integers(2**31)), image=image)
 
 
-def padded(rows: Sequence[Sequence[int]], length: int) -> Int[Tensor, "b n"]:
-    """Return rows of token ids as a tensor, padded to `length`."""
+def pad(rows: Sequence[Sequence[int]], length: int) -> Int[Tensor, "b n"]:
+    """Convert rows of token ids to a tensor, padded to `length`."""
     padded = torch.full((len(rows), length), PAD_ID, dtype=torch.long)
     for row, ids in zip(padded, rows):
         row[: len(ids)] = torch.tensor(ids)

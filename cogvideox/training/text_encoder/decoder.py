@@ -17,7 +17,7 @@ from cogvideox.text.tokenizer import PAD_ID
 
 
 class CrossAttention(nn.Module):
-    """Attention of target tokens to the encoder's features, without a position bias."""
+    """Attention from target tokens to the encoder's features, without a position bias."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DecoderBlock(nn.Module):
 
 
 class SpanCorruptionModel(nn.Module):
-    """Encoder and decoder: from corrupted token ids to the loss of the removed spans."""
+    """Encoder and decoder that compute the loss of removed spans from corrupted token ids."""
 
     def __init__(self, encoder: T5Encoder, num_decoder_layers: int) -> None:
         super().__init__()
@@ -88,11 +88,11 @@ class SpanCorruptionModel(nn.Module):
 
 @torch.no_grad()
 def build_model(config: T5Config, num_decoder_layers: int, generator: torch.Generator) -> SpanCorruptionModel:
-    """Build the model with T5's initial weights, on the CPU, except for the encoder's position bias.
+    """Build the model on the CPU with T5's initial weights, except for the encoder's position bias.
 
-    Queries are scaled as in `text.init_weights`. With T5's small initial position bias, a small encoder ignores the
-    order of words for hundreds of thousands of documents. So each head starts with a preference for near tokens, half
-    of the heads for those before the query, half for those after it.
+    Queries are scaled as in `text.init_weights`. With T5's small initial position bias, a small encoder ignores word
+    order for hundreds of thousands of documents. Therefore each head initially prefers near tokens: half of the heads
+    those before the query, the other half those after it.
     """
     model = SpanCorruptionModel(T5Encoder(config), num_decoder_layers)
     init_weights(model.encoder, generator)
@@ -110,8 +110,8 @@ def build_model(config: T5Config, num_decoder_layers: int, generator: torch.Gene
     for module in model.blocks.modules():
         match module:
             case T5Attention():
-                for part, std in zip(module.qkv.weight.chunk(3), ((d * d_kv) ** -0.5, d**-0.5, d**-0.5)):
-                    part.normal_(std=std, generator=generator)
+                for matrix, std in zip(module.qkv.weight.chunk(3), ((d * d_kv) ** -0.5, d**-0.5, d**-0.5)):
+                    matrix.normal_(std=std, generator=generator)
                 module.out.weight.normal_(std=width**-0.5, generator=generator)
             case CrossAttention():
                 module.q.weight.normal_(std=(d * d_kv) ** -0.5, generator=generator)

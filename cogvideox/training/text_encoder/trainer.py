@@ -1,7 +1,7 @@
 """Training of a small T5 text encoder by span corruption (Raffel et al. 2020), on captions of toybox scenes.
 
-The encoder and a decoder learn together, and only the encoder is kept. Batches depend on (seed, step) alone, so a
-resumed run is bit-identical to an uninterrupted one on a CPU.
+An encoder and a decoder are trained together, and only the encoder is exported. Batches depend only on (seed, step), so
+a resumed run is bit-identical to an uninterrupted one on a CPU.
 """
 
 from functools import partial
@@ -31,14 +31,14 @@ def train(
 
     Args:
         resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
 
     Returns:
         `out`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
         UserError: several processes; the device is not available; the vocabulary is too small; `out` contains a run and
-            `resume` is false; the disk is full; too many steps in a row are not finite.
+            `resume` is false; the disk is full; too many consecutive steps are not finite.
     """
     if world_size() > 1:
         raise UserError("text encoder training runs in a single process: start it without torchrun")

@@ -1,12 +1,12 @@
-"""Validation of a text encoder: the loss on held-out captions, and whether it knows words, their order and who does
-what."""
+"""Validation of a text encoder: the loss on held-out captions, and contrast tests of synonyms, word order and
+attribute binding."""
 
 import torch
 
 from cogvideox.text.tokenizer import EOS_ID, Tokenizer
 from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.text_encoder.config import TextEncoderTraining
-from cogvideox.training.text_encoder.data import TextBatch, make_batch, padded
+from cogvideox.training.text_encoder.data import TextBatch, make_batch, pad
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 
 CONTRASTS = {
@@ -45,7 +45,7 @@ CONTRASTS = {
         ("a tiny golden crate", "a huge golden crate", "a small yellow cube"),
     ),
 }
-"""Triples by what they test: a caption, a caption with another meaning, and a paraphrase of the first."""
+"""Contrast tests by topic: triples of a caption, a distractor with another meaning, and a paraphrase of the caption."""
 
 
 @torch.no_grad()
@@ -53,8 +53,8 @@ def validate(model: SpanCorruptionModel, tokenizer: Tokenizer, settings: TextEnc
     """Score the model.
 
     Returns:
-        `validation/loss` on held-out documents; and for each group of `CONTRASTS` the share of triples for which the
-        paraphrase is more likely after the caption than after the one with another meaning.
+        `validation/loss` on held-out documents; and for each topic of `CONTRASTS` the fraction of triples whose
+        paraphrase is more likely after the caption than after the distractor.
     """
     device = next(model.parameters()).device
     size = settings.run.batch_size
@@ -63,21 +63,20 @@ def validate(model: SpanCorruptionModel, tokenizer: Tokenizer, settings: TextEnc
         losses.append(model(*_to(make_batch(settings, tokenizer, step, HELD_OUT_SEED), device)))
     scores = {"validation/loss": torch.cat(losses)[: settings.num_held_out].mean().item()}
     for name, triples in CONTRASTS.items():
-        right = [
-            model(*_to(paraphrase_batch(settings, tokenizer, a, b, a_in_words), device)) for a, b, a_in_words in triples
-        ]
-        scores[f"validation/{name}"] = torch.stack([of_a < of_b for of_a, of_b in right]).float().mean().item()
+        triple_losses = [model(*_to(paraphrase_batch(settings, tokenizer, *triple), device)) for triple in triples]
+        correct = [after_caption < after_distractor for after_caption, after_distractor in triple_losses]
+        scores[f"validation/{name}"] = torch.stack(correct).float().mean().item()
     return scores
 
 
 def paraphrase_batch(
-    settings: TextEncoderTraining, tokenizer: Tokenizer, one: str, other: str, paraphrase: str
+    settings: TextEncoderTraining, tokenizer: Tokenizer, caption: str, distractor: str, paraphrase: str
 ) -> TextBatch:
-    """The documents "one + removed paraphrase" and "other + removed paraphrase"."""
+    """Return two documents: the caption and the distractor, each followed by the removed paraphrase."""
     length, sentinel = settings.text_length, len(tokenizer) - 1
-    sources = [[*tokenizer.token_ids(text), sentinel, EOS_ID] for text in (one, other)]
+    sources = [[*tokenizer.token_ids(prompt), sentinel, EOS_ID] for prompt in (caption, distractor)]
     target = [sentinel, *tokenizer.token_ids(paraphrase), EOS_ID]
-    return TextBatch(padded(sources, length), padded([target, target], length + 2))
+    return TextBatch(pad(sources, length), pad([target, target], length + 2))
 
 
 def _to(batch: TextBatch, device: torch.device) -> TextBatch:

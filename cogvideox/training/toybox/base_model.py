@@ -1,5 +1,5 @@
-"""The model folder in which the chain of the shipped model starts: a trained VAE and text encoder, and a transformer
-with initial weights."""
+"""Base model of the shipped model's training: a trained VAE and text encoder, and a transformer with initial
+weights."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -39,8 +39,8 @@ def write_base_model(
         UserError: a folder is missing or damaged, or `out` cannot be written.
     """
     trained_vae = load_vae(vae)
-    text = Path(text_encoder)
-    config = T5Config.from_transformers(read_json(text / "text_encoder/config.json"))
+    text_folder = Path(text_encoder)
+    config = T5Config.from_transformers(read_json(text_folder / "text_encoder/config.json"))
     model = Transformer(transformer)
     init_weights(model, torch_generator("weights", 0))
     frames = transformer.sample_frames
@@ -69,8 +69,8 @@ def write_base_model(
     loaded = model_folder.LoadedModel(
         transformer=model,
         vae=trained_vae,
-        text_encoder=load_network(text, config),
-        tokenizer=Tokenizer.from_folder(text / "tokenizer"),
+        text_encoder=load_network(text_folder, config),
+        tokenizer=Tokenizer.from_folder(text_folder / "tokenizer"),
         schedule=Schedule(**asdict(schedule)),
         settings=settings,
     )

@@ -27,7 +27,7 @@ class ToyboxBatch(NamedTuple):
 
 
 class ToyboxData:
-    """Makes the batch of each step, of clips or of images, from the settings and the step alone."""
+    """Makes batches of clips or images that depend only on the settings and the step."""
 
     def __init__(self, settings: ToyboxTraining) -> None:
         self.settings = settings
@@ -37,40 +37,40 @@ class ToyboxData:
         """Make the batch of step `step` (0-based) on the CPU: shuffled clips, each with a new latent sample, caption,
         noise and timestep.
 
-        In a step of images (`settings.image_interval`) the samples are from `images`, the first frames of the same
-        clips with the clips' captions, in an order of their own. The start position of a toy that "moves left" is the
-        easier half of the meaning of these words; without images they were not learned (docs/results/toybox.md).
+        Every `settings.image_interval` steps, the samples are `images`, the first frames of the same clips with the
+        captions of the clips, shuffled independently. They teach at which side a toy that "moves left" starts; without
+        them, directions of motion were not learned (docs/results/toybox.md).
         """
-        settings, run, every = self.settings, self.settings.run, self.settings.image_interval
-        if images is not None and due(step + 1, every):
-            table, index, size = images, step // every, run.batch_size * settings.images_per_clip
+        settings, run, interval = self.settings, self.settings.run, self.settings.image_interval
+        if images is not None and due(step + 1, interval):
+            table, index, size = images, step // interval, run.batch_size * settings.images_per_clip
         else:
-            table, index, size = clips, step - (step // every if every else 0), run.batch_size
+            table, index, size = clips, step - (step // interval if interval else 0), run.batch_size
         indices = clip_indices(run.seed, index, size, len(table))
         latents = table.posterior(indices).sample(torch_generator("posterior", run.seed, step))
-        draw_timesteps = explicit_uniform if settings.timestep_sampling == "explicit_uniform" else random_uniform
+        sample_timesteps = explicit_uniform if settings.timestep_sampling == "explicit_uniform" else random_uniform
         return ToyboxBatch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=torch_generator("noise", run.seed, step)),
-            timestep=draw_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
+            timestep=sample_timesteps(run.seed, step, size, settings.schedule.num_train_timesteps),
             ids=self.tokenize(self.captions(indices, step)),
         )
 
     def captions(self, indices: Sequence[int], step: int) -> list[str]:
-        """Return a caption for each clip, in a random style and wording; a share of them is dropped (empty prompt)."""
+        """Return a caption for each clip, in a random style and wording. Dropped captions are empty."""
         rng = numpy_generator("caption", self.settings.run.seed, step)
         styles, captions = self.settings.caption_styles, []
         for index in indices:
-            style, wording, fate = styles[rng.integers(len(styles))], int(rng.integers(2**31)), rng.random()
-            dropped = fate < self.settings.text_dropout
+            style, wording = styles[rng.integers(len(styles))], int(rng.integers(2**31))
+            dropped = rng.random() < self.settings.text_dropout
             captions.append("" if dropped else _caption(self.settings.clips, index, style, wording))
         return captions
 
-    def held_out(self, number: int) -> tuple[list[Scene], list[str]]:
-        """Return the first `number` held-out scenes, and captions that name all facts of each."""
+    def held_out(self, num_scenes: int) -> tuple[list[Scene], list[str]]:
+        """Return the first `num_scenes` held-out scenes, and captions that name all facts of each."""
         clips = self.settings.validation
-        prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(number)]
-        return [clip_scene(clips, index) for index in range(number)], prompts
+        prompts = [_caption(clips, index, "plain", index, complete=True) for index in range(num_scenes)]
+        return [clip_scene(clips, index) for index in range(num_scenes)], prompts
 
     def tokenize(self, prompts: Sequence[str]) -> Int[Tensor, "b n"]:
         """Return the token ids of prompts, padded to the text length of the transformer."""

@@ -1,4 +1,4 @@
-"""Transformer and text encoder as one module, for one optimizer, EMA and checkpoint."""
+"""Transformer and text encoder as a single module, trained by one optimizer."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn

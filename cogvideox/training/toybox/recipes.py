@@ -1,5 +1,5 @@
-"""Recipes of the shipped model by the paper's chain: text encoder, then the transformer at a low and at a high
-resolution, then a last stage at a low learning rate. The VAE's recipes are `toybox-vae-1` and `toybox-vae-2`.
+"""Recipes of the shipped model, in stages as in the paper: the text encoder, the transformer at a low and at a high
+resolution, and a final stage at a low learning rate. The VAE's recipes are `toybox-vae-1` and `toybox-vae-2`.
 
 Imports no torch.
 """
@@ -57,7 +57,7 @@ def toybox_transformer() -> TransformerConfig:
 
 
 def toybox_text_encoder() -> TextEncoderTraining:
-    """The shipped model's text encoder: a T5 encoder of 4 layers, by span corruption on toybox captions."""
+    """The shipped model's text encoder: a T5 encoder of 4 layers, trained by span corruption on toybox captions."""
     return TextEncoderTraining(
         model=T5Config(
             vocab_size=448,
@@ -108,7 +108,7 @@ def toybox_pretrain_high() -> DiffusionTraining:
 
 
 def toybox_pretrain_final() -> DiffusionTraining:
-    """A small `quality`: from `toybox-pretrain-high`, whole clips of 96x96, captions that name most facts."""
+    """A small `quality`: from `toybox-pretrain-high`, mainly on clips of 96x96, with detailed captions."""
     high = toybox_pretrain_high()
     styles = ("plain", "plain", "dense", "free", "free")
     return replace(

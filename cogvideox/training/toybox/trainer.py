@@ -4,7 +4,7 @@ encoder.
 As in the paper (sections 3.1 to 3.3; appendix A): velocity prediction with zero terminal SNR, explicit uniform sampling
 of timesteps, caption dropout for classifier-free guidance, EMA weights; AdamW, or Muon.
 
-The batch of a step depends on (settings, step) alone, so a resumed run is bit-identical to an uninterrupted one: on a
+The batch of a step depends only on (settings, step), so a resumed run is bit-identical to an uninterrupted one on a
 CPU, and on a GPU with `run.deterministic`.
 """
 
@@ -58,14 +58,14 @@ def train(
 
     Args:
         resume: continue from the newest checkpoint, if there is one.
-        max_seconds: save and stop before this time is over.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
 
     Returns:
         The model folder `out/model`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
-        UserError: the VAE does not exist or has other latents; the device is not available; `out` contains a run and
-            `resume` is false; the disk is full; too many steps in a row are not finite.
+        UserError: the VAE does not exist or has another number of latent channels; the device is not available; `out`
+            contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
     """
     if world_size() > 1:
         raise UserError("toybox training runs in a single process: start it without torchrun")
@@ -84,14 +84,14 @@ def train(
         clip_sets = (settings.clips, settings.validation, *((settings.images,) if settings.image_interval else ()))
         clips, held_out, *images = [_encode_clips(vae, clip_set, run) for clip_set in clip_sets]
 
-        # Validation and sampling are not compiled. Neither is the text encoder, because it rounds a logarithm to an
-        # integer, and compiled code could round differently than the uncompiled code that generates.
+        # Validation and sampling are not compiled. Neither is the text encoder: it rounds a logarithm to an integer,
+        # and compiled code could round differently than the eager code of generation.
         step_model = model
         if run.config.compile:
             compiled = torch.compile(model.transformer, dynamic=False)
             step_model = TextToVideo(compiled, model.text_encoder)  # pyrefly: ignore[bad-argument-type]
-        draw, scale = partial(data.make_batch, clips, images[0] if images else None), vae.config.scaling_factor
-        for step, batch in run.steps(run.prefetch(draw)):
+        make_batch, scale = partial(data.make_batch, clips, images[0] if images else None), vae.config.scaling_factor
+        for step, batch in run.steps(run.prefetch(make_batch)):
             with torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
                 losses = velocity_losses(step_model, batch, schedule, scale)
             loss = losses.mean()
@@ -119,13 +119,13 @@ def train(
                 run.save()
 
         with ema.swapped():
-            finished, dtype = pipeline(model, vae, data).model, getattr(torch, settings.export_dtype)
-            return model_folder.save(finished, run.out / "model", dtype=dtype)
+            trained, dtype = pipeline(model, vae, data).model, getattr(torch, settings.export_dtype)
+            return model_folder.save(trained, run.out / "model", dtype=dtype)
     return None
 
 
 def build_model(settings: ToyboxTraining) -> TextToVideo:
-    """Build both networks with initial weights on the CPU, where a seed gives the same numbers on every machine."""
+    """Build both networks on the CPU, where the initial weights of a seed are the same on every machine."""
     generator = torch_generator("weights", settings.run.seed)
     model = TextToVideo(Transformer(settings.transformer), T5Encoder(settings.text_encoder))
     transformer_init.init_weights(model.transformer, generator)
@@ -137,7 +137,7 @@ def build_model(settings: ToyboxTraining) -> TextToVideo:
 def velocity_losses(
     model: TextToVideo, batch: ToyboxBatch, schedule: Schedule, scaling_factor: float
 ) -> Float[Tensor, " b"]:
-    """The mean squared error of the velocity of each sample of a batch (`diffusion.objective`)."""
+    """Compute the velocity MSE of each sample of a batch (`diffusion.objective`)."""
     latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
     x0 = latents * scaling_factor
     predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)

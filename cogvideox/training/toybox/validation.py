@@ -1,6 +1,6 @@
-"""Validation of the EMA weights: the loss on held-out clips at fixed noise, and samples scored by the judge.
+"""Validation of the EMA weights: the loss on held-out clips, and samples scored by the judge.
 
-Both use the same clips, noise, timesteps and prompts at every call, so that two calls differ only by the weights.
+Clips, noise, timesteps and prompts are the same in every validation.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ def validation_loss(
     noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))
     losses = []
     for rows in torch.arange(len(latents)).split(batch_size):
-        x0, t, eps = (part[rows].to(device) for part in (latents, timesteps, noise))
+        x0, t, eps = (tensor[rows].to(device) for tensor in (latents, timesteps, noise))
         predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
         losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
     return timestep_bins.validation_metrics(torch.cat(losses), timesteps, schedule.num_train_timesteps)
@@ -52,7 +52,7 @@ def validation_loss(
 def write_samples(pipe: CogVideoX, data: ToyboxData, path: Path) -> dict[str, float]:
     """Generate videos for held-out prompts and write them as a sheet (`sample_sheet`).
 
-    Returns the judge's accuracy for each fact, as "judged/color" and so on.
+    Returns the judge's accuracy for each fact, by names such as "judged/color".
 
     Raises:
         UserError: the sheet cannot be written.

@@ -35,7 +35,7 @@ MIN_SIZE_RATIO = 0.5
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """Indexed clips and images of one size. `rng` samples what the index leaves open, such as a window's start."""
+    """Indexed clips and images of one size. `rng` samples the rest, such as the start of a window."""
 
     num_clips: int
     num_images: int
@@ -74,7 +74,7 @@ class FolderSource:
     Args:
         clips: the videos and images. If there are no images, frames of all videos are used as images.
         size: number of frames, height and width of a training clip, and its default frame rate.
-        rates: frame rates of the training clips. A video is read at those for which it is long and fast enough.
+        rates: frame rates of the training clips. A video is read only at rates for which it is long and fast enough.
 
     Raises:
         UserError: no video is long, fast and large enough.
@@ -114,7 +114,7 @@ class FolderSource:
                 except UserError as error:
                     print(f"skipped: {error}", file=sys.stderr, flush=True)
             else:
-                raise UserError("no clip is readable any more: check that the data folder still exists")
+                raise UserError("no clip can be read: check that the data folder still exists")
         return to_model(torch.stack(loaded))
 
     def _usable_rates(self, clip: Clip) -> list[float]:

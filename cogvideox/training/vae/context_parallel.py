@@ -1,6 +1,6 @@
-"""This rank's shard of a VAE training step: all of the batch, some of its clips, or some of their frames.
+"""A rank's shard of a VAE training step: the whole batch, some of its clips, or some of their frames.
 
-Data-parallel ranks have different clips; context-parallel ranks share clips, each with a range of frames (paper section
+Data-parallel ranks have different clips. Context-parallel ranks have different frames of the same clips (paper section
 2.1; `parallel.vae_context_parallel`). Losses are weighted so that their mean over all ranks equals the loss of a single
 process.
 """
@@ -30,10 +30,9 @@ class StepShard:
     Attributes:
         batch: this rank's clips, or its frames of them.
         num_frames: number of frames of a whole clip.
-        num_ranks: number of ranks that share the clips.
+        num_ranks: number of ranks over which the frames of the clips are split.
         shares: weights of this rank's losses.
-        pixel_cache, latent_cache: create convolution caches for networks that take pixels and for those that take
-            latents.
+        pixel_cache, latent_cache: create convolution caches for networks with pixel inputs and with latent inputs.
     """
 
     batch: VAEBatch
@@ -45,7 +44,7 @@ class StepShard:
 
 
 def shard_step(batch: VAEBatch, ranks: Ranks | None, *, whole_clips: bool) -> StepShard:
-    """Return this rank's shard of a batch. Images are split over all ranks if their number is divisible.
+    """Return this rank's shard of a batch. Images are split over all ranks if the number of images is divisible.
 
     Raises:
         UserError: the number of clips is not divisible by the data-parallel size, or the clips have too few frames.
@@ -102,7 +101,7 @@ def _every_nth_clip(batch: VAEBatch, rank: int, size: int) -> VAEBatch:
     if len(batch.pixels) % size:
         raise UserError(
             f"a batch of {len(batch.pixels)} clips is not divisible by {size} data-parallel ranks: run.batch_size "
-            f"(times images_per_clip in steps of images) must be a multiple of {size}"
+            f"(times images_per_clip, for batches of single frames) must be a multiple of {size}"
         )
     clip, frame = batch.frames[batch.frames[:, 0] % size == rank].unbind(1)
     return VAEBatch(batch.pixels[rank::size], batch.noise[rank::size], torch.stack([clip // size, frame], dim=1))

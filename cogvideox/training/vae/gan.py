@@ -32,22 +32,22 @@ class DiscriminatorTrainer:
 
     def __init__(self, settings: VAETraining, device: torch.device, ranks: Ranks | None = None) -> None:
         self.settings, self.ranks, self.mean = settings, ranks, mean_over_ranks(ranks)
-        self.start = settings.disc_start - settings.disc_warmup_steps
+        self.first_step = settings.disc_start - settings.disc_warmup_steps
         self.net = Discriminator(settings.discriminator)
         init_weights(self.net, torch_generator("weights", settings.run.seed, step=1))  # step 0 initializes the VAE
         self.net.to(device)
         self.optimizer = build_adamw([self.net], settings.disc_optim)
 
     def is_in_loss(self, step: int) -> bool:
-        """Whether the VAE's loss includes the GAN loss in step `step` (0-based)."""
+        """Return whether the VAE's loss includes the GAN loss in step `step` (0-based)."""
         return step >= self.settings.disc_start
 
     def is_trained(self, step: int) -> bool:
-        """Whether the discriminator is trained in step `step` (0-based)."""
-        return step >= self.start
+        """Return whether the discriminator is trained in step `step` (0-based)."""
+        return step >= self.first_step
 
-    def parts(self) -> dict[str, Stateful]:
-        """Return the parts to save in a checkpoint."""
+    def checkpoint_parts(self) -> dict[str, Stateful]:
+        """Return the discriminator and its optimizer, by their names in a checkpoint."""
         return {"discriminator": self.net, "discriminator_optimizer": self.optimizer}
 
     def generator_gradient(
@@ -62,7 +62,7 @@ class DiscriminatorTrainer:
             The gradient, and the terms to log: `gan`, the unweighted loss, and `gan_weight`, its total weight.
         """
         logits = self._logits(shard, reconstruction)
-        gan_loss = self._share(shard, logits) * generator_loss(logits)
+        gan_loss = self._rank_weight(shard, logits) * generator_loss(logits)
         (gan_grad,) = torch.autograd.grad(gan_loss, reconstruction)
         (loss_grad,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
         weight = self.settings.loss.gan * adaptive_weight(reconstruction, last_layer, loss_grad, gan_grad, self.mean)
@@ -72,13 +72,13 @@ class DiscriminatorTrainer:
         """Train the discriminator on the clips of step `step` (0-based) and their reconstructions.
 
         Returns:
-            The terms to log: `disc`, the hinge loss (1 at chance level, 0 for a perfect discriminator), and the mean
+            The terms to log: the hinge loss `disc` (1 at chance level, 0 for a perfect discriminator), and the mean
             logits `disc_real` and `disc_fake`; or `disc_skipped` if the gradient is not finite.
         """
         settings = self.settings
         real, fake = self._logits(shard, shard.batch.pixels), self._logits(shard, reconstruction.detach())
-        share = self._share(shard, real)
-        loss = share * hinge_loss(real, fake)
+        weight = self._rank_weight(shard, real)
+        loss = weight * hinge_loss(real, fake)
         loss.backward()
         if self.ranks is not None:
             average_gradients(self.net.parameters(), self.ranks.world)
@@ -86,8 +86,9 @@ class DiscriminatorTrainer:
         if not bool(norm.isfinite()):
             self.optimizer.zero_grad(set_to_none=True)
             return {"disc_skipped": torch.ones((), device=norm.device)}
-        optimizer_step(self.optimizer, step - self.start, settings.run.num_steps - self.start, settings.disc_optim)
-        means = {"disc_real": share * real.detach().mean(), "disc_fake": share * fake.detach().mean()}
+        num_steps = settings.run.num_steps - self.first_step
+        optimizer_step(self.optimizer, step - self.first_step, num_steps, settings.disc_optim)
+        means = {"disc_real": weight * real.detach().mean(), "disc_fake": weight * fake.detach().mean()}
         return {"disc": loss.detach(), **means}
 
     def _logits(self, shard: StepShard, video: Pixels) -> Logits:
@@ -95,7 +96,7 @@ class DiscriminatorTrainer:
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.run.precision == "bfloat16"):
             return self.net(video, conv_cache).float()
 
-    def _share(self, shard: StepShard, logits: Logits) -> float:
-        """Return the weight of this rank's mean logits in the mean over all ranks that share the clips."""
-        halvings = 2**self.settings.discriminator.num_temporal_levels
-        return shard.num_ranks * logits.shape[2] / ((shard.num_frames - 1) // halvings + 1)
+    def _rank_weight(self, shard: StepShard, logits: Logits) -> float:
+        """Return the weight of this rank's mean over logits, in the mean over the ranks of a clip's frames."""
+        temporal_stride = 2**self.settings.discriminator.num_temporal_levels
+        return shard.num_ranks * logits.shape[2] / ((shard.num_frames - 1) // temporal_stride + 1)

@@ -63,7 +63,7 @@ def train(
 
     Args:
         resume: continue from the newest checkpoint, or start a new run if there is none.
-        max_seconds: save and stop within this time.
+        max_seconds: time limit, before which the run saves a checkpoint and stops.
 
     Returns:
         `out`, or None if the run was saved and stopped early (signal, `max_seconds`).
@@ -81,7 +81,8 @@ def train(
         optimizer = build_adamw([vae], settings.optim)
         ema = EMA({"vae": vae}, run.config.ema_decay)
         discriminator = DiscriminatorTrainer(settings, device, ranks) if settings.loss.gan > 0 else None
-        parts = {"vae": vae, "optimizer": optimizer, "ema": ema, **(discriminator.parts() if discriminator else {})}
+        parts = {"vae": vae, "optimizer": optimizer, "ema": ema}
+        parts |= {} if discriminator is None else discriminator.checkpoint_parts()
         run.restore(parts, lambda done: sum(step_batch_size(settings, step) for step in range(done)))
         if perceptual is not None and run.start == 0:
             random_features = "a distance in random features; set lpips_trunk and lpips_heads for LPIPS"
@@ -138,7 +139,7 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
     """Build the VAE with the weights of `settings.init_from`, or with random weights if it is not set.
 
     Args:
-        fresh: whether the run is new; a resumed run loads its weights from a checkpoint later.
+        fresh: whether the run is new. A resumed run loads its weights from a checkpoint later.
 
     Raises:
         UserError: `settings.init_from` cannot be read, or the shapes of its weights differ from `settings.model`.
@@ -179,7 +180,7 @@ def reconstruct(
 
     Args:
         pixel_cache, latent_cache: create the convolution caches of the encoder and the decoder (`vae.conv_cache`).
-            If either is None, the VAE splits clips into its usual chunks, with gradients across chunks.
+            If either is None, the VAE splits clips into its default chunks, with gradients across chunks.
 
     Returns:
         The reconstruction, and the mean and log-variance of the latents.

@@ -61,9 +61,9 @@ def normalize_latents(vae: CausalVAE, source: ClipSource) -> tuple[CausalVAE, fl
     """Rescale the latent channels to unit variance.
 
     Returns:
-        A copy of the VAE, and the scaling factor of its latents. The factor normalizes the variance within frames, not
-        the total variance, which uniform backgrounds would dominate: small objects would then be below the noise at
-        nearly every timestep.
+        A copy of the VAE, and the scaling factor of its latents. The factor normalizes the variance within frames. The
+        total variance would be dominated by uniform backgrounds, so that noise would hide small objects at nearly every
+        timestep.
     """
     device = next(vae.parameters()).device
     indices, rng = range(min(NUM_VARIANCE_CLIPS, source.num_clips)), numpy_generator("validation", 1)

@@ -78,19 +78,19 @@ def test_documents_are_corrupted_captions_and_paraphrases():
     tokenizer = build_tokenizer(SETTINGS)
     first = len(tokenizer) - 1
     assert tokenizer.pieces[first][0] == "<extra_id_0>"
-    batch = make_batch(replace(SETTINGS, paraphrases=1.0, joined=0.0), tokenizer, 0)
+    batch = make_batch(replace(SETTINGS, paraphrase_fraction=1.0, paired_fraction=0.0), tokenizer, 0)
     for source, target in zip(batch.source.tolist(), batch.target.tolist()):
         content = [token for token in source if token != PAD_ID]
         assert content[-2:] == [first, EOS_ID] and target[0] == first
-    joined = make_batch(replace(SETTINGS, paraphrases=0.0, joined=1.0), tokenizer, 0)
+    paired = make_batch(replace(SETTINGS, paraphrase_fraction=0.0, paired_fraction=1.0), tokenizer, 0)
     sentinels = range(first, first - SETTINGS.num_sentinels, -1)
-    num_joined = 0
-    for source, target in zip(joined.source.tolist(), joined.target.tolist()):
+    num_paired = 0
+    for source, target in zip(paired.source.tolist(), paired.target.tolist()):
         # The target alternates sentinels, in order, and the one token that each of them replaces in the source.
         removed = target[: target.index(EOS_ID)]
         assert [token for token in source if token in sentinels] == [token for token in removed if token in sentinels]
-        num_joined += removed[::2] == [*sentinels[: len(removed) // 2]] and source.index(first) > 4
-    assert num_joined > len(joined.source) / 2
+        num_paired += removed[::2] == [*sentinels[: len(removed) // 2]] and source.index(first) > 4
+    assert num_paired > len(paired.source) / 2
     again, other = (make_batch(SETTINGS, tokenizer, step) for step in (0, 1))
     assert torch.equal(again.source, make_batch(SETTINGS, tokenizer, 0).source)
     assert not torch.equal(again.source, other.source)
@@ -134,7 +134,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     ("changes", "message"),
     [
         ({"text_length": 10}, "text_length=10 must be at least 40"),
-        ({"corrupted": 1.5}, "corrupted=1.5 must be in"),
+        ({"corruption_rate": 1.5}, "corruption_rate=1.5 must be in"),
         ({"num_sentinels": 1}, "num_sentinels=1 must be at least 2"),
         ({"caption_styles": ()}, "caption_styles is empty"),
     ],
