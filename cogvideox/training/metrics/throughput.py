@@ -29,7 +29,7 @@ def step_flops(
         all_weights: False for LoRA training, in which the gradient of the weights is not computed.
     """
     forward = [transformer_flops(config, clip) for clip in clips]
-    linear, attention = map(sum, zip(*forward)) if forward else (0.0, 0.0)
+    linear, attention = (sum(flops) for flops in zip(*forward)) if forward else (0.0, 0.0)
     return (3 if all_weights else 2) * linear, 3 * attention
 
 

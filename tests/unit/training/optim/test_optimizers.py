@@ -52,7 +52,7 @@ def test_muon_updates_a_fused_qkv_weight_like_three_separate_weights():
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(2, 3, 8, 8, generator=generator)
     fused, separate = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
-    optimizers = Muon([{"params": [fused]}], lr=0.1, parts={fused: 3}), Muon([{"params": separate}], lr=0.1)
+    optimizers = Muon([{"params": [fused]}], lr=0.1, num_stacked={fused: 3}), Muon([{"params": separate}], lr=0.1)
     for gradient in gradients:
         fused.grad = gradient.flatten(0, 1)
         for weight, part in zip(separate, gradient, strict=True):

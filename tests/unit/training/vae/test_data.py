@@ -77,7 +77,7 @@ def test_a_file_that_becomes_unreadable_is_skipped(folder, tmp_path, capsys):
     torch.testing.assert_close(replacement, expected, atol=0.05, rtol=0)
     assert f"skipped: cannot read {first}" in capsys.readouterr().err
     second.write_bytes(b"")
-    with pytest.raises(UserError, match="no clip is readable any more"):
+    with pytest.raises(UserError, match="no clip can be read"):
         source.load_clips([0], 8.0, rng)
 
 
