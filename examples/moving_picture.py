@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
 
     pipe = CogVideoX.from_pretrained("toybox")
-    prompts = [prompt for prompt, _ in sample_prompts(36, 0, split="withheld")][: options.num_prompts]
+    prompts = [prompt for prompt, _ in sample_prompts(36, 0, split="held_out")][: options.num_prompts]
     videos = [pipe.generate(prompt, seed=seed).frames for seed, prompt in enumerate(prompts)]
     enlarged = np.stack(videos).repeat(options.scale, axis=2).repeat(options.scale, axis=3)
     frames = [side_by_side(enlarged[:, [i]], options.columns, prompts, font_size=14) for i in range(len(videos[0]))]

@@ -189,7 +189,7 @@ def score_overlay_detector(model: str, number: int = 60) -> dict[str, float]:
 
 def judge_model(model: str, number: int, side: int) -> tuple[list[np.ndarray], dict]:
     """Generate videos of held-out prompts. Return them, and the shares of correct facts and of overlays."""
-    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, split="withheld")
+    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, split="held_out")
     videos = [
         pipe.generate(prompt, seed=i, num_frames=NUM_FRAMES, height=side, width=side).frames
         for i, (prompt, _) in enumerate(drawn)

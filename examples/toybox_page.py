@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--num-prompts", type=int, default=36)
     parser.add_argument("--prompts", type=Path, help="a text file with one prompt per line, instead of sampled prompts")
     parser.add_argument("--grammar", default="core", choices=("core", "full"), help="grammar of sampled prompts")
-    parser.add_argument("--split", default="withheld", choices=("withheld", "training", "all"))
+    parser.add_argument("--split", default="held_out", choices=("held_out", "training", "all"))
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts; video i has seed + i")
     parser.add_argument("--out", type=Path, default=Path("build/page"))
     options = parser.parse_args()

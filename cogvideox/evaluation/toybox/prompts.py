@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 
 from cogvideox.toybox.captions.caption import caption_scene, parse_prompt, sample_prompts
-from cogvideox.toybox.scenes.grammar import CORE, Scene, fact_name, is_withheld_triple
+from cogvideox.toybox.scenes.grammar import CORE, Scene, fact_name, is_held_out_triple
 from cogvideox.toybox.scenes.sampler import sample_scene
 
 PATHS = {
@@ -62,7 +62,7 @@ def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
     one_toy = [  # the reverse path has the same words
         f"a {size} {color} {shape} moves {path} on a {floor} background"
         for color, shape, (motion, path) in product(CORE.colors, CORE.shapes, PATHS.items())
-        if is_withheld_triple(color, shape, motion)
+        if is_held_out_triple(color, shape, motion)
         for size, floor in product(CORE.sizes, CORE.backgrounds)
     ]
     prompts = {prompt: parse_prompt(prompt, "full") for prompt in pick(one_toy, -(-number // 3))}
@@ -76,15 +76,15 @@ def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
             first, second = ("stays still" if way == "still" else f"moves {way}" for way in (here, there))
             prompt = f"a small {one} {this} {first} and a small {two} {that} {second} on a {floor} floor"
         facts = parse_prompt(prompt, "full")
-        if names_withheld_toy(facts):
+        if names_held_out_toy(facts):
             prompts[prompt] = facts
     return [FactPrompt(prompt, facts) for prompt, facts in prompts.items()]
 
 
-def names_withheld_toy(facts: Mapping[str, str]) -> bool:
+def names_held_out_toy(facts: Mapping[str, str]) -> bool:
     """Return whether the first or the second toy of a prompt's facts is a held-out composition."""
     toys = [[facts.get(fact_name(name, number), "") for name in ("color", "shape", "motion")] for number in (1, 2)]
-    return any(is_withheld_triple(*toy) for toy in toys)
+    return any(is_held_out_triple(*toy) for toy in toys)
 
 
 def two_toy_prompts(number: int, seed: int) -> list[FactPrompt]:
@@ -92,7 +92,7 @@ def two_toy_prompts(number: int, seed: int) -> list[FactPrompt]:
     rng = np.random.default_rng(seed)
     prompts: dict[str, Scene] = {}
     while len(prompts) < number:
-        scene = sample_scene(rng, "pair", split="withheld", seconds=2.0, count="two")
+        scene = sample_scene(rng, "pair", split="held_out", seconds=2.0, count="two")
         if scene.toys[0].facts != scene.toys[1].facts:
             prompts[caption_scene(scene, "plain", rng, complete=True)] = scene
     return [FactPrompt(prompt, scene.facts) for prompt, scene in prompts.items()]

@@ -50,7 +50,7 @@ def sample_prompts(
     count: int,
     seed: int = 0,
     *,
-    split: Literal["all", "training", "withheld"] = "withheld",
+    split: Literal["all", "training", "held_out"] = "held_out",
     style: str = "plain",
     grammar: str = "core",
 ) -> list[tuple[str, Scene]]:

@@ -4,7 +4,7 @@ Units: lengths are fractions of the frame's shorter side, with the origin at the
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
 
 **The held-out rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
-excluded from training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`is_withheld_triple`); 39 is a salt that
+excluded from training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`is_held_out_triple`); 39 is a salt that
 spreads the held-out triples evenly. In the core grammar that is 10 of 90 triples: at most 2 per color, 4 per shape and
 3 per motion, so every word and every pair of words is frequent in training. A scene is held out when any of its toys
 is. The size of a toy and the scene's own facts (background, light, ...) do not matter.
@@ -193,11 +193,11 @@ def fact_name(name: str, toy: int) -> str:
     return name if toy == 1 else f"{name} {toy}"
 
 
-def is_withheld_triple(color: str, shape: str, motion: str) -> bool:
+def is_held_out_triple(color: str, shape: str, motion: str) -> bool:
     """Return whether a composition is held out from training (the rule is at the top of this file)."""
     return zlib.crc32(f"toybox 39 {color} {shape} {motion}".encode()) % 10 == 0
 
 
-def is_withheld(scene: Scene) -> bool:
+def is_held_out(scene: Scene) -> bool:
     """Return whether any toy of the scene is a held-out composition."""
-    return any(is_withheld_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)
+    return any(is_held_out_triple(toy.color, toy.shape, toy.motion) for toy in scene.toys)

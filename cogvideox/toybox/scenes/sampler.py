@@ -25,7 +25,7 @@ import numpy as np
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.core import sample_core_scene
 from cogvideox.toybox.scenes.full import sample_full_scene
-from cogvideox.toybox.scenes.grammar import FACTS, GRAMMARS, Scene, is_withheld
+from cogvideox.toybox.scenes.grammar import FACTS, GRAMMARS, Scene, is_held_out
 from cogvideox.toybox.scenes.pair import sample_pair_scene
 
 MAX_ATTEMPTS = 10_000
@@ -36,7 +36,7 @@ def sample_scene(
     seed: int | np.random.Generator,
     grammar: str = "core",
     *,
-    split: Literal["all", "training", "withheld"] = "all",
+    split: Literal["all", "training", "held_out"] = "all",
     seconds: float = 1.0,
     **fixed: str,
 ) -> Scene:
@@ -62,13 +62,13 @@ def sample_scene(
     for _ in range(MAX_ATTEMPTS):
         scene = SAMPLERS[grammar](rng, seconds, fixed)
         possible = possible or scene is not None
-        if scene is not None and (split == "all" or is_withheld(scene) == (split == "withheld")):
+        if scene is not None and (split == "all" or is_held_out(scene) == (split == "held_out")):
             return scene
     facts = ", ".join(f"{name}={word}" for name, word in fixed.items())
     if possible:
         raise UserError(
-            f"no {split} scene with {facts} was found: the held-out rule puts these scenes in the other split; "
-            "change the facts or the split"
+            f"no {split.replace('_', '-')} scene with {facts} was found: the held-out rule puts these scenes in the other "
+            "split; change the facts or the split"
         )
     raise UserError(
         f"no scene with {facts} is possible: the {grammar} grammar excludes it, because pixels could not show it or "

@@ -6,7 +6,7 @@ from cogvideox.toybox.captions.caption import caption_scene, parse_prompt, sampl
 from cogvideox.toybox.captions.core import CORE_WORDS, STYLES
 from cogvideox.toybox.scenes.sampler import sample_scene
 
-SPLITS = ("all", "training", "withheld")
+SPLITS = ("all", "training", "held_out")
 
 
 def digest(*values: object) -> str:

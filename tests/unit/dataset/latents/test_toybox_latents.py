@@ -10,7 +10,7 @@ from cogvideox.dataset.latents import toybox_latents as module
 from cogvideox.dataset.latents.toybox_latents import clip_scene, encode_toybox, fingerprint, render_clips
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import load_vae
-from cogvideox.toybox.scenes.grammar import is_withheld
+from cogvideox.toybox.scenes.grammar import is_held_out
 from tests import tiny_runs
 
 CLIPS = ToyboxClips(num_clips=7, num_frames=5, height=16, width=16)
@@ -33,7 +33,7 @@ def test_a_clip_depends_only_on_its_seed():
 
 
 def test_no_clip_is_a_held_out_composition():
-    assert not any(is_withheld(clip_scene(CLIPS, index)) for index in range(200))
+    assert not any(is_held_out(clip_scene(CLIPS, index)) for index in range(200))
 
 
 def test_the_table_holds_the_posteriors_of_the_vae(vae, small_shards, tmp_path):

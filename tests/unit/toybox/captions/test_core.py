@@ -5,7 +5,7 @@ import pytest
 from cogvideox.errors import UserError
 from cogvideox.toybox.captions.caption import caption_scene, parse_prompt, sample_prompts
 from cogvideox.toybox.captions.core import CORE_WORDS, MAX_WORDS, STYLES
-from cogvideox.toybox.scenes.grammar import is_withheld
+from cogvideox.toybox.scenes.grammar import is_held_out
 from cogvideox.toybox.scenes.sampler import sample_scene
 
 
@@ -81,8 +81,8 @@ def test_free_form_prompts_are_parsed(prompt: str, facts: dict[str, str]):
     assert parse_prompt(prompt) == facts
 
 
-def test_evaluation_prompts_name_every_fact_of_withheld_scenes():
+def test_evaluation_prompts_name_every_fact_of_held_out_scenes():
     prompts = sample_prompts(100, seed=1)
     assert prompts == sample_prompts(100, seed=1)
     for text, scene in prompts:
-        assert parse_prompt(text) == scene.facts and is_withheld(scene)
+        assert parse_prompt(text) == scene.facts and is_held_out(scene)

@@ -7,7 +7,7 @@ from cogvideox.text.tokenizer import train_toy_tokenizer
 from cogvideox.toybox.captions.caption import caption_scene, caption_words, parse_prompt, sample_prompts
 from cogvideox.toybox.captions.core import CORE_WORDS, MAX_WORDS, STYLES
 from cogvideox.toybox.captions.full import FULL_MAX_WORDS, FULL_WORDS
-from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS, is_withheld
+from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS, is_held_out
 from cogvideox.toybox.scenes.sampler import sample_scene
 
 SCENES = [sample_scene(seed, "full") for seed in range(500)]
@@ -79,11 +79,11 @@ def test_caption_words_of_each_grammar():
         caption_words("grand")
 
 
-def test_evaluation_prompts_are_withheld_scenes():
+def test_evaluation_prompts_are_held_out_scenes():
     prompts = sample_prompts(40, seed=1, grammar="full")
     assert prompts == sample_prompts(40, seed=1, grammar="full")
     assert all(
-        is_withheld(scene) and parse_prompt(text, "full").items() <= scene.facts.items() for text, scene in prompts
+        is_held_out(scene) and parse_prompt(text, "full").items() <= scene.facts.items() for text, scene in prompts
     )
 
 

@@ -60,18 +60,18 @@ def test_scenes_of_single_frames():
         assert replace(image.toy, speed=clip.toy.speed) == clip.toy
 
 
-def test_the_withheld_rule_excludes_ten_triples_but_no_pair_of_words():
+def test_the_held_out_rule_excludes_ten_triples_but_no_pair_of_words():
     triples = list(itertools.product(grammar.CORE.colors, grammar.CORE.shapes, grammar.CORE.motions))
-    withheld = [triple for triple in triples if grammar.is_withheld_triple(*triple)]
-    assert len(withheld) == 10
+    held_out = [triple for triple in triples if grammar.is_held_out_triple(*triple)]
+    assert len(held_out) == 10
     for first, second in ((0, 1), (0, 2), (1, 2)):
         pairs = {(triple[first], triple[second]) for triple in triples}
-        seen = Counter((t[first], t[second]) for t in triples if t not in withheld)
+        seen = Counter((t[first], t[second]) for t in triples if t not in held_out)
         assert set(seen) == pairs
 
 
 def test_both_splits_can_be_sampled():
-    assert not any(grammar.is_withheld(sample_scene(seed, split="training")) for seed in range(200))
-    assert all(grammar.is_withheld(sample_scene(seed, split="withheld")) for seed in range(50))
-    with pytest.raises(UserError, match="no withheld scene"):
-        sample_scene(1, split="withheld", color="red", shape="cube", motion="left")
+    assert not any(grammar.is_held_out(sample_scene(seed, split="training")) for seed in range(200))
+    assert all(grammar.is_held_out(sample_scene(seed, split="held_out")) for seed in range(50))
+    with pytest.raises(UserError, match="no held-out scene"):
+        sample_scene(1, split="held_out", color="red", shape="cube", motion="left")

@@ -20,8 +20,8 @@ from cogvideox.toybox.scenes.grammar import (
     UNLIT_BACKGROUNDS,
     ZOOMS,
     Scene,
-    is_withheld,
-    is_withheld_triple,
+    is_held_out,
+    is_held_out_triple,
 )
 from cogvideox.toybox.scenes.sampler import sample_scene
 
@@ -141,16 +141,16 @@ def test_scenes_of_single_frames():
         assert all(toy.speed == 0.0 for toy in scene.toys) and boxes(scene, steps=1).abs().max() < 0.5
 
 
-def test_the_withheld_rule_excludes_no_pair_of_words():
+def test_the_held_out_rule_excludes_no_pair_of_words():
     triples = [
         triple
         for triple in itertools.product(FULL.colors, FULL.shapes, FULL.motions)
         if triple[2] != "spin" or triple[1] in SPIN_TURNS
     ]
-    withheld = {triple for triple in triples if is_withheld_triple(*triple)}
-    assert 0.05 < len(withheld) / len(triples) < 0.15
+    held_out = {triple for triple in triples if is_held_out_triple(*triple)}
+    assert 0.05 < len(held_out) / len(triples) < 0.15
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        seen = Counter((t[first], t[second]) for t in triples if t not in withheld)
+        seen = Counter((t[first], t[second]) for t in triples if t not in held_out)
         assert set(seen) == {(t[first], t[second]) for t in triples}
-    assert not any(is_withheld(sample_scene(seed, "full", split="training")) for seed in range(100))
-    assert all(is_withheld(sample_scene(seed, "full", split="withheld")) for seed in range(50))
+    assert not any(is_held_out(sample_scene(seed, "full", split="training")) for seed in range(100))
+    assert all(is_held_out(sample_scene(seed, "full", split="held_out")) for seed in range(50))

@@ -6,7 +6,7 @@ from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.toybox.render.motion import swept_box
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.full import MIN_GAP
-from cogvideox.toybox.scenes.grammar import CORE, PAIR, is_withheld
+from cogvideox.toybox.scenes.grammar import CORE, PAIR, is_held_out
 from cogvideox.toybox.scenes.sampler import sample_scene
 
 SCENES = [sample_scene(seed, "pair", seconds=2.0) for seed in range(400)]
@@ -38,9 +38,9 @@ def test_toys_stay_apart_and_captions_can_distinguish_them():
 
 def test_the_split_and_fixed_facts_apply():
     training = [sample_scene(seed, "pair", split="training", count="two", color="red") for seed in range(60)]
-    assert not any(map(is_withheld, training))
+    assert not any(map(is_held_out, training))
     assert {len(scene.toys) for scene in training} == {2} and {scene.toy.color for scene in training} == {"red"}
-    assert all(map(is_withheld, (sample_scene(seed, "pair", split="withheld") for seed in range(3))))
+    assert all(map(is_held_out, (sample_scene(seed, "pair", split="held_out") for seed in range(3))))
 
 
 def test_the_judge_reads_all_facts_at_the_size_of_the_shipped_model():
