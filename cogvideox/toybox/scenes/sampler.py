@@ -66,9 +66,10 @@ def sample_scene(
             return scene
     facts = ", ".join(f"{name}={word}" for name, word in fixed.items())
     if possible:
+        name = split.replace("_", "-")
         raise UserError(
-            f"no {split.replace('_', '-')} scene with {facts} was found: the held-out rule puts these scenes in the other "
-            "split; change the facts or the split"
+            f"no {name} scene with {facts} was found: the held-out rule puts these scenes in the other split; change "
+            "the facts or the split"
         )
     raise UserError(
         f"no scene with {facts} is possible: the {grammar} grammar excludes it, because pixels could not show it or "
