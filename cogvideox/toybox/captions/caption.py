@@ -1,4 +1,4 @@
-"""Captions of scenes in three styles, evaluation prompts, and parsing of prompts into facts, for both grammars.
+"""Captions of scenes, evaluation prompts, and parsing of prompts into facts, for all grammars.
 
 Captions are plain lower-case English. `short` names color, shape and usually the motion, sometimes the size; `plain`
 usually names all facts in one sentence; `dense` names all of them in two or more. A caption may omit a fact but never
@@ -27,13 +27,13 @@ def caption_scene(
     image: bool = False,
     complete: bool = False,
 ) -> str:
-    """Return a true caption of a scene; the same seed gives the same caption.
+    """Return a true caption of a scene. The same seed returns the same caption.
 
     Args:
         style: `short`, `plain` or `dense`; or `free` (`captions.free`), for scenes of the pair grammar.
-        image: for a single frame, which shows no motion.
-        complete: omit no fact that the style can hold (`plain` and `dense` then name all five of a core scene, or
-            four for an image).
+        image: caption a single frame, which shows no motion.
+        complete: omit no fact that the style can name (`plain` and `dense` then name all five facts of a core scene,
+            or four for an image).
 
     Raises:
         UserError: an unknown style.
@@ -61,16 +61,16 @@ def sample_prompts(
 
 
 def parse_prompt(prompt: str, grammar: str = "core") -> dict[str, str]:
-    """Return the facts that a free-form prompt names, by the names of `Scene.facts`. Unknown words are ignored.
+    """Return the facts that a free-form prompt names, keyed as in `Scene.facts`. Unknown words are ignored.
 
-    In the core grammar that is a subset of color, shape, size, motion and background; in the full grammar a prompt
-    may name several toys and more facts of the scene.
+    In the core grammar, the facts are a subset of color, shape, size, motion and background. In the full grammar, a
+    prompt may name several toys and more facts of the scene.
     """
     return parse_full_prompt(prompt) if grammar == "full" else parse_core_prompt(prompt)
 
 
 def caption_words(grammar: str) -> Sequence[str]:
-    """Return every word that captions of a grammar use; for the pair grammar, of all grammars and of free captions.
+    """Return every word of a grammar's captions; for the pair grammar, the words of all grammars and free captions.
 
     Raises:
         UserError: an unknown grammar.

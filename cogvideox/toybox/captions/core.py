@@ -1,5 +1,5 @@
-"""Captions of core-grammar scenes, and the parser of core-grammar prompts. Frozen: the same seed must give the same
-caption forever, because tokenizers and scores of shipped models depend on it."""
+"""Captions of core-grammar scenes, and the parser of core-grammar prompts. Frozen: a seed must always give the same
+caption, because tokenizers and scores of shipped models depend on it."""
 
 import re
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from cogvideox.toybox.scenes.grammar import CORE, CORE_COLORS, Scene
 MAX_WORDS = 19
 """Number of words in the longest caption."""
 
-# The first word of each row is the fact's own name and is used most; the others are synonyms. Colors, sizes and
+# The first word of each row is the canonical word and the most frequent; the others are synonyms. Colors, sizes and
 # backgrounds share the vocabulary of the full grammar, so a new synonym there would change these frozen captions too.
 SYNONYMS: dict[str, Mapping[str, tuple[str, ...]]] = {
     "color": {color: COLORS[color] for color in CORE_COLORS},
-    "shape": {shape: tuple(one for one, _ in SHAPES[shape]) for shape in CORE.shapes},
+    "shape": {shape: tuple(singular for singular, _ in SHAPES[shape]) for shape in CORE.shapes},
     "size": SIZES,
     "background": BACKGROUNDS,
     "motion": {
@@ -42,8 +42,8 @@ RESTING = ("staying", "standing", "sitting", "remaining")
 STEADILY = ("", "", "steadily ", "smoothly ", "slowly ")
 FLOORS = ("background", "background", "floor", "surface", "ground")
 
-# {toy} and {ground} include their article; {place} is the ground, sometimes called plain. {moves} and {moving} are the
-# verb of a toy that moves ("moves left") or rests ("stays in place").
+# {toy} and {ground} include their article. {place} is the ground, with or without the adjective "plain". {moves} and
+# {moving} are the verb phrase of a toy that moves ("moves left") or rests ("stays in place").
 TEMPLATES = {
     "short": ("{toy} {moving}", "{toy} {moving}", "{toy} {moves}"),
     "plain": (
@@ -98,13 +98,13 @@ def caption_core_scene(scene: Scene, style: str, rng: np.random.Generator, *, im
 def parse_core_prompt(prompt: str) -> dict[str, str]:
     """Return the facts that a prompt names.
 
-    The longest phrase wins ("light blue" is a background, "from left to right" is one motion); if a prompt has two
-    words for one fact, the first counts. Other words are ignored.
+    The longest phrase matches ("light blue" is a background, "from left to right" is one motion). If a prompt has two
+    words for the same fact, the first counts. Other words are ignored.
     """
     facts: dict[str, str] = {}
-    text = " ".join(re.findall(r"[a-z]+", prompt.lower()))
-    for found in _PHRASE_PATTERN.finditer(text):
-        name, value = _PHRASES[found.group()]
+    words = " ".join(re.findall(r"[a-z]+", prompt.lower()))
+    for match in _PHRASE_PATTERN.finditer(words):
+        name, value = _PHRASES[match.group()]
         facts.setdefault(name, value)
     return facts
 
@@ -122,14 +122,14 @@ def _omitted_facts(style: str, rng: np.random.Generator) -> set[str]:
 def _word(name: str, value: str, rng: np.random.Generator) -> str:
     words = SYNONYMS[name][value]
     # Both numbers are always sampled, so that the words of one fact do not change the random numbers of the next.
-    u, which = rng.random(), rng.random()
+    u, v = rng.random(), rng.random()
     if len(words) == 1 or u >= SYNONYM_PROBABILITY + 0.2 * (name == "motion"):
         return words[0]
-    return words[1 + int(which * (len(words) - 1))]
+    return words[1 + int(v * (len(words) - 1))]
 
 
 def _phrases(table: Mapping[str, Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, str]]:
-    """Return every phrase that names a fact: those in `SYNONYMS`, and others that users type."""
+    """Return every phrase that names a fact: those in `table`, and others that users type."""
     phrases = {
         phrase: (name, value) for name, values in table.items() for value, words in values.items() for phrase in words
     }
@@ -155,12 +155,12 @@ _PHRASE_PATTERN = re.compile(r"\b(?:" + "|".join(sorted(_PHRASES, key=len, rever
 
 
 def _core_words() -> tuple[str, ...]:
-    texts = [phrase for values in SYNONYMS.values() for words in values.values() for phrase in words]
-    texts += [*MOVES, *MOVING, *RESTS, *RESTING, *STEADILY, *FLOORS, "a", "an", "plain"]
+    phrases = [phrase for values in SYNONYMS.values() for words in values.values() for phrase in words]
+    phrases += [*MOVES, *MOVING, *RESTS, *RESTING, *STEADILY, *FLOORS, "a", "an", "plain"]
     for templates in (TEMPLATES, IMAGE_TEMPLATES):
-        texts += [re.sub(r"\{\w+\}", " ", template) for rows in templates.values() for template in rows]
-    return tuple(sorted({word for text in texts for word in re.findall(r"[a-z]+", text)}))
+        phrases += [re.sub(r"\{\w+\}", " ", template) for rows in templates.values() for template in rows]
+    return tuple(sorted({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}))
 
 
 CORE_WORDS = _core_words()
-"""Every word that core-grammar captions use. The tokenizers of shipped models were built from it."""
+"""Every word of core-grammar captions. The tokenizers of shipped models were built from it."""

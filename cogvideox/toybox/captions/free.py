@@ -1,9 +1,9 @@
-"""Free captions: how people phrase prompts, with more words and sentence patterns than the frozen grammars.
+"""Free captions, phrased as people phrase prompts, with more words and sentence patterns than the frozen grammars.
 
-A free caption names any subset of the facts, in any order, and never a wrong one: "blue cube, black background", "show
-me a huge orb that rises", "a gray floor with a motionless cone". Some contain words without meaning for the picture
-("high quality"), also unknown ones ("a cube named zorp"), so that a model learns to ignore them. Only scenes of the
-pair grammar: one or two toys, a plain floor, daylight and a fixed camera.
+A free caption names any subset of the facts in any order, and never a wrong fact: "blue cube, black background", "show
+me a huge orb that rises", "a gray floor with a motionless cone". Some contain words that do not affect the video ("high
+quality") or are not in the vocabulary ("a cube named zorp"), so that a model learns to ignore them. They describe only
+scenes of the pair grammar: one or two toys, a plain floor, daylight and a fixed camera.
 """
 
 import re
@@ -32,7 +32,7 @@ SIZES = {
     "small": ("small", "small", "little", "tiny", "miniature", "mini"),
     "large": ("large", "large", "big", "huge", "giant"),
 }
-LOOKS = ("shiny", "smooth", "simple", "solid", "plastic", "nice", "wooden")
+ADJECTIVES = ("shiny", "smooth", "simple", "solid", "plastic", "nice", "wooden")
 BACKGROUNDS = {
     "white": ("white", "white", "plain white"),
     "gray": ("gray", "grey", "plain gray"),
@@ -55,7 +55,7 @@ VERBS = (
     ("heads", "heading", "head"),
     ("is moving", "moving", "are moving"),
 )
-WHERE_TO = {  # phrases that differ only in the order of their words are frequent, so that the order is learned
+DIRECTIONS = {  # phrases that differ only in word order are frequent, so that word order is learned
     "left": (
         *("left", "to the left", "towards the left", "leftward", "leftwards", "from the right"),
         *("from right to left",) * 3,
@@ -67,7 +67,7 @@ WHERE_TO = {  # phrases that differ only in the order of their words are frequen
     "up": ("up", "upward", "upwards", "towards the top", "to the top", *("from bottom to top",) * 3),
     "down": ("down", "downward", "downwards", "towards the bottom", "to the bottom", *("from top to bottom",) * 3),
 }
-ONE_WORD = {
+DIRECTED_VERBS = {
     "up": (("rises", "rising", "rise"), ("climbs", "climbing", "climb"), ("ascends", "ascending", "ascend")),
     "down": (
         *(("falls", "falling", "fall"), ("falls down", "falling down", "fall down")),
@@ -109,42 +109,41 @@ def caption_free(scene: Scene, rng: np.random.Generator, *, image: bool = False)
     if len(toys) == 2 and rng.random() < 0.5:
         toys.reverse()
     names_motion = not image and rng.random() < 0.9
-    text = _toys(toys, rng, articles=articles, motion=names_motion)
+    caption = _toys(toys, rng, articles=articles, motion=names_motion)
     if rng.random() < 0.85:
         place = article(ground) if articles else ground
-        text = (
-            f"on {place}, {text}"
-            if u < 0.25
-            else f"{place} with {text}"
-            if u < 0.35 and "while" not in text
-            else f"{text}, {ground}"
-            if u < 0.45
-            else f"{text} {pick(('on', 'on', 'over', 'against', 'across'), rng)} {place}"
-        )
-    if rng.random() < 0.15 and not text.startswith("on "):
-        text = pick(OPENINGS, rng).format(text)
+        if u < 0.25:
+            caption = f"on {place}, {caption}"
+        elif u < 0.35 and "while" not in caption:
+            caption = f"{place} with {caption}"
+        elif u < 0.45:
+            caption = f"{caption}, {ground}"
+        else:
+            caption = f"{caption} {pick(('on', 'on', 'over', 'against', 'across'), rng)} {place}"
+    if rng.random() < 0.15 and not caption.startswith("on "):
+        caption = pick(OPENINGS, rng).format(caption)
     if rng.random() < 0.1:
-        text = f"{text}, {pick(ENDINGS, rng)}"
-    return text + ("." if rng.random() < 0.15 else "")
+        caption = f"{caption}, {pick(ENDINGS, rng)}"
+    return caption + ("." if rng.random() < 0.15 else "")
 
 
 def _toys(toys: list[Toy], rng: np.random.Generator, *, articles: bool, motion: bool) -> str:
     if len(toys) == 1:
         return _clause(toys[0], rng, articles=articles, motion=motion, alone=True)
-    one, other = toys
-    if one.facts == other.facts:
-        name = f"two {_name(one, rng, plural=True)}"
-        return f"{name} {_verb(one.motion, rng)[2]}" if motion else name
-    if one.motion == other.motion and rng.random() < 0.6:
+    first, second = toys
+    if first.facts == second.facts:
+        name = f"two {_name(first, rng, plural=True)}"
+        return f"{name} {_verb(first.motion, rng)[2]}" if motion else name
+    if first.motion == second.motion and rng.random() < 0.6:
         names = pick(JOINS[:3], rng).format(*(_with_article(_name(toy, rng), rng, articles) for toy in toys))
         both = "both " if rng.random() < 0.4 else ""
-        return f"{names} {both}{_verb(one.motion, rng)[2]}" if motion else names
+        return f"{names} {both}{_verb(first.motion, rng)[2]}" if motion else names
     clauses = [_clause(toy, rng, articles=articles, motion=motion) for toy in toys]
     return pick(JOINS, rng).format(*clauses)
 
 
 def _clause(toy: Toy, rng: np.random.Generator, *, articles: bool, motion: bool, alone: bool = False) -> str:
-    """Return the toy with its motion: "a ball moves left", "a ball that moves left", "a ball moving left"."""
+    """Describe a toy and its motion: "a ball moves left", "a ball that moves left", "a ball moving left"."""
     u, verb = rng.random(), _verb(toy.motion, rng)
     if not motion:
         return _with_article(_name(toy, rng), rng, articles)
@@ -162,7 +161,7 @@ def _name(toy: Toy, rng: np.random.Generator, *, plural: bool = False) -> str:
     color = pick(COLORS[toy.color], rng)
     words = [color, noun] if v < 0.94 else [noun]
     if rng.random() < 0.06:
-        words.insert(0, pick(LOOKS, rng))
+        words.insert(0, pick(ADJECTIVES, rng))
     return " ".join([pick(SIZES[toy.size], rng), *words] if w < 0.75 else words)
 
 
@@ -171,15 +170,15 @@ def _with_article(name: str, rng: np.random.Generator, articles: bool) -> str:
 
 
 def _verb(motion: str, rng: np.random.Generator) -> tuple[str, str, str]:
-    """Return a verb phrase: third person, participle, plural."""
+    """Return a verb phrase in three forms: third person singular, participle, plural."""
     if motion == "still":
         return pick(RESTS, rng)
-    if motion in ONE_WORD and rng.random() < 0.35:
-        forms = pick(ONE_WORD[motion], rng)
+    if motion in DIRECTED_VERBS and rng.random() < 0.35:
+        forms = pick(DIRECTED_VERBS[motion], rng)
     else:
-        where = pick(WHERE_TO[motion], rng)
-        verb = ("crosses", "crossing", "cross") if "from" in where and rng.random() < 0.15 else pick(VERBS, rng)
-        forms = (f"{verb[0]} {where}", f"{verb[1]} {where}", f"{verb[2]} {where}")
+        direction = pick(DIRECTIONS[motion], rng)
+        verb = ("crosses", "crossing", "cross") if "from" in direction and rng.random() < 0.15 else pick(VERBS, rng)
+        forms = (f"{verb[0]} {direction}", f"{verb[1]} {direction}", f"{verb[2]} {direction}")
     if rng.random() < 0.1:
         manner = pick(MANNERS, rng)
         return (f"{forms[0]} {manner}", f"{forms[1]} {manner}", f"{forms[2]} {manner}")
@@ -187,14 +186,14 @@ def _verb(motion: str, rng: np.random.Generator) -> tuple[str, str, str]:
 
 
 def _words() -> tuple[str, ...]:
-    tables = [COLORS, SIZES, BACKGROUNDS, WHERE_TO]
-    texts = [text for table in tables for row in table.values() for text in row]
-    forms = [*VERBS, *RESTS, *THINGS, *(row for rows in (*SHAPES.values(), *ONE_WORD.values()) for row in rows)]
-    texts += [form for row in forms for form in row]
-    texts += [*LOOKS, *FLOORS, *STILL_ADJECTIVES, *MANNERS, *OPENINGS, *ENDINGS, *JOINS]
-    texts += ["a an the and two both that while named on over against across with crosses crossing cross"]
-    return tuple(sorted({word for text in texts for word in re.findall(r"[a-z]+", text)}))
+    tables = [COLORS, SIZES, BACKGROUNDS, DIRECTIONS]
+    phrases = [phrase for table in tables for row in table.values() for phrase in row]
+    forms = [*VERBS, *RESTS, *THINGS, *(row for rows in (*SHAPES.values(), *DIRECTED_VERBS.values()) for row in rows)]
+    phrases += [form for row in forms for form in row]
+    phrases += [*ADJECTIVES, *FLOORS, *STILL_ADJECTIVES, *MANNERS, *OPENINGS, *ENDINGS, *JOINS]
+    phrases += ["a an the and two both that while named on over against across with crosses crossing cross"]
+    return tuple(sorted({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}))
 
 
 FREE_WORDS = _words()
-"""Every word that free captions use, except names."""
+"""Every word of free captions, except names."""

@@ -1,8 +1,8 @@
-"""Captions of full-grammar scenes, in the three styles of `caption.caption_scene`.
+"""Captions of full-grammar scenes, in the styles `short`, `plain` and `dense`.
 
 `short` names the toys and their motions, `plain` adds floor, light and camera in the same sentence, `dense` uses a
-sentence for each. Identical toys are counted, and toys with the same motion share a verb. In `plain` and `dense` the
-defaults (daylight, a plain floor, a fixed camera) are often omitted; any other light, pattern or camera is named.
+sentence for each. Identical toys are counted, and toys with the same motion share a verb. `plain` and `dense` captions
+often omit the defaults (daylight, a plain floor, a fixed camera), but never another light, pattern or camera motion.
 """
 
 import re
@@ -29,7 +29,7 @@ def caption_full_scene(scene: Scene, style: str, rng: np.random.Generator, *, im
     counts = [sum(toy.facts == kind for toy in scene.toys) for kind in kinds]
     u, size_u = rng.random(), rng.random()
     with_size = complete or size_u < {"short": 0.4, "plain": 0.9, "dense": 1.0}[style]
-    brief = len(kinds) == 3  # with three different toys only short words stay within the maximum length
+    brief = len(kinds) == 3  # three different toys fit into the maximum length only with short words
     names = [
         _name(kind, count, rng, size=with_size and _has_size(kind, scene), brief=brief)
         for kind, count in zip(kinds, counts)
@@ -59,12 +59,12 @@ def caption_full_scene(scene: Scene, style: str, rng: np.random.Generator, *, im
 
 def _name(kind: Sequence[str], count: int, rng: np.random.Generator, *, size: bool, brief: bool) -> str:
     color, shape, size_word, _ = kind
-    parts = [
+    words = [
         _word(vocabulary.SIZES[size_word], rng),
         _word(vocabulary.COLORS[color], rng, brief=brief),
         _word(vocabulary.SHAPES[shape], rng)[int(count > 1)],
     ]
-    phrase = " ".join(parts if size else parts[1:])
+    phrase = " ".join(words if size else words[1:])
     return article(phrase) if count == 1 else f"{COUNTS[count - 1]} {phrase}"
 
 
@@ -81,7 +81,7 @@ def _clauses(
     participle: bool,
     brief: bool,
 ) -> str:
-    """Describe the toys and their motions: "a ball moves left" or, as participles, "a ball moving left"."""
+    """Describe the toys and their motions: "a ball moves left" or, with a participle, "a ball moving left"."""
     motions = [kind[3] for kind in kinds]
     if len(set(motions)) == 1:
         several = len(names) > 1 or counts[0] > 1
@@ -119,14 +119,14 @@ def _camera(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _word(options: Sequence[T], rng: np.random.Generator, *, brief: bool = False) -> T:
-    u, which = rng.random(), rng.random()
+    u, v = rng.random(), rng.random()
     if brief or len(options) == 1 or u >= SYNONYM_PROBABILITY:
         return options[0]
-    return options[1 + int(which * (len(options) - 1))]
+    return options[1 + int(v * (len(options) - 1))]
 
 
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def _join(phrases: Sequence[str]) -> str:
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def _full_words() -> tuple[str, ...]:
@@ -138,17 +138,17 @@ def _full_words() -> tuple[str, ...]:
         vocabulary.DIRECTIONS,
         vocabulary.LIGHTS,
     )
-    texts = [text for table in (*tables, vocabulary.CAMERAS) for row in table.values() for text in row]
+    phrases = [phrase for table in (*tables, vocabulary.CAMERAS) for row in table.values() for phrase in row]
     inflected = [*vocabulary.SHAPES.values(), *vocabulary.MOTION_VERBS.values(), vocabulary.MOVE, vocabulary.STAY]
-    texts += [text for rows in inflected for row in rows for text in row]
-    texts += [
+    phrases += [form for rows in inflected for row in rows for form in row]
+    phrases += [
         *vocabulary.FLOORS,
         *vocabulary.REST,
         *COUNTS[1:],
         "a an and on it they while the camera a video picture of",
     ]
-    return tuple(sorted({word for text in texts for word in re.findall(r"[a-z]+", text)}))
+    return tuple(sorted({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}))
 
 
 FULL_WORDS = _full_words()
-"""Every word that full-grammar captions use."""
+"""Every word of full-grammar captions."""

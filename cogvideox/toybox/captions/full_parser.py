@@ -1,10 +1,10 @@
 """Parser of free-form prompts into the facts of the full grammar.
 
-A prompt is read from left to right, longest phrases first. Adjectives wait for their noun: "white" is the color of a
-toy before "ball" and of the floor before "floor". A motion applies to all toys named since the last motion, so "a ball
-and a cube stay still" applies to both. "the red ball" refers to a toy named before, if there is one. Unknown words are
-ignored, and so are positions ("on the left"), which no caption names. A color that toys or floors never have is still
-returned; no video can match it.
+A prompt is read from left to right, and the longest phrase matches. Adjectives apply to the next noun: "white" is the
+color of a toy before "ball" and of the floor before "floor". A motion applies to all toys named since the last motion,
+so that both toys of "a ball and a cube stay still" are at rest. "the red ball" refers to a toy named earlier, if there
+is one. Unknown words are ignored, and so are positions ("on the left"), which no caption names. Colors that toys or
+floors never have are returned, too, and no video matches them.
 """
 
 import re
@@ -65,20 +65,20 @@ TYPED_PHRASES = {
 
 
 def parse_full_prompt(prompt: str) -> dict[str, str]:
-    """Return the facts that a prompt names, by the names of `Scene.facts`.
+    """Return the facts that a prompt names, keyed as in `Scene.facts`.
 
-    `count` is present if every toy has a number or an article; more than three toys are "four" and so on, which no
-    scene shows. If a prompt has two words for one fact, the first counts.
+    `count` is present if every toy has a number or an article. More than three toys are "four" and so on, which no
+    scene shows. If a prompt has two words for the same fact, the first counts.
     """
     parser = _Parser()
-    for found in _PATTERN.finditer(" ".join(re.findall(r"[a-z]+", prompt.lower()))):
-        for name, value in _PHRASES[found.group()]:
+    for match in _PATTERN.finditer(" ".join(re.findall(r"[a-z]+", prompt.lower()))):
+        for name, value in _PHRASES[match.group()]:
             parser.feed(name, value)
     return parser.facts()
 
 
 class _Parser:
-    """Assigns the phrases of a prompt to toys and scene, one phrase after the other."""
+    """Assigns the phrases of a prompt to the toys and the scene, phrase by phrase."""
 
     def __init__(self) -> None:
         self.scene: dict[str, str] = {}
@@ -88,7 +88,7 @@ class _Parser:
         self.leading_motion: str | None = None  # a motion before the first toy
         self.number: int | None = None
         self.definite = False  # after "the"
-        self.refers_back = False  # the subjects are toys named before
+        self.refers_back = False  # the subjects are toys named earlier
         self.counted = True  # every toy so far has a number or an article
 
     def feed(self, name: str, value: str) -> None:
@@ -115,27 +115,27 @@ class _Parser:
 
     def _toy(self, shape: str) -> None:
         color = self.adjectives.get("hue")
-        named = [
+        toys = [
             toy for toy in self.toys if self.definite and toy["shape"] == shape and color in (None, toy.get("color"))
         ]
-        if not named:
+        if not toys:
             toy = {} if color is None else {"color": color}
             toy["shape"] = shape
             if "size" in self.adjectives:
                 toy["size"] = self.adjectives["size"]
-            # A plural without a number leaves the count open.
+            # The count of a plural without a number is unknown.
             self.counted = self.counted and (self.number is not None or self.definite)
-            named = [dict(toy) for _ in range(min(self.number or 1, max(NUMBERS.values()) - len(self.toys)))]
-            self.toys += named
+            toys = [dict(toy) for _ in range(min(self.number or 1, max(NUMBERS.values()) - len(self.toys)))]
+            self.toys += toys
             self.refers_back = False
         elif not self.refers_back:
             self.subjects, self.refers_back = [], True
         if self.leading_motion is not None:
-            for toy in named:
+            for toy in toys:
                 toy["motion"] = self.leading_motion
             self.leading_motion = None
         else:
-            self.subjects += named
+            self.subjects += toys
         self.adjectives, self.number, self.definite = {}, None, False
 
     def _floor(self, hue: str | None) -> None:

@@ -1,6 +1,6 @@
 """The words of the full grammar: synonyms of each fact, and inflected forms of nouns and verbs.
 
-The first word of each row is the fact's own name and is used most; the others are synonyms.
+The first word of each row is the canonical word and the most frequent; the others are synonyms.
 """
 
 from collections.abc import Sequence

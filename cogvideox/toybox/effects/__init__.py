@@ -1,8 +1,8 @@
-"""Effects with known truth, on rendered clips and on real footage: camera motion, transitions, freezes, overlays,
+"""Effects with known ground truth, for rendered clips and real footage: camera motion, transitions, freezes, overlays,
 slides, screen recordings, talking heads and degradations.
 
-Curation is measured against them: a function that adds something to a clip knows exactly what it added. All are pure
-functions of frames (uint8 RGB, `t h w c`) and a seed.
+They provide the ground truth on which curation is measured. All are pure functions of frames (uint8 RGB, `t h w c`) and
+a seed.
 
 | module | effects |
 |---|---|

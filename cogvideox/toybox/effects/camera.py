@@ -16,7 +16,7 @@ class CameraPath:
     """Position of the camera at each frame.
 
     Attributes:
-        shift: pixels of the output by which the image center moves right and down over the canvas, `t 2`.
+        shift: displacement of the image center over the canvas to the right and down, in output pixels, `t 2`.
         zoom: magnification, `t`.
         angle: rotation in radians, clockwise, `t`.
     """
@@ -47,11 +47,11 @@ def zoom(num_frames: int, rate: float) -> CameraPath:
 
 
 def shake(num_frames: int, amplitude: float, seed: int, fps: float = 24.0, frequency: float = 3.0) -> CameraPath:
-    """Shake the camera: a random path without low frequencies, as from a hand.
+    """Shake the camera like a hand: a random path without low frequencies.
 
     Args:
-        amplitude: root mean square of the displacement, in pixels per axis.
-        frequency: mean frequency, in Hz; the spectrum is a Gaussian of half its width.
+        amplitude: root mean square of the displacement along each axis, in pixels.
+        frequency: mean of the Gaussian spectrum, in Hz.
     """
     rng = np.random.default_rng(seed)
     length = max(num_frames, int(4 * fps))
@@ -69,7 +69,7 @@ def film(
     """Film a canvas (one image, or a clip of one frame per position) with a moving camera.
 
     Args:
-        size: height and width of the output. The canvas needs a margin; beyond it, it is mirrored.
+        size: height and width of the output. Outside the canvas, the canvas is mirrored.
     """
     height, width = size
     frames = torch.from_numpy(np.ascontiguousarray(canvas))
@@ -112,7 +112,7 @@ def texture(seed: int, size: tuple[int, int], roughness: float = 1.2) -> UInt8[n
 
     Args:
         size: height and width.
-        roughness: amplitude falls with frequency to this power; natural images have about 1.
+        roughness: exponent of the decay of the amplitude with frequency; about 1 for natural images.
     """
     rng = np.random.default_rng(seed)
     frequencies = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])

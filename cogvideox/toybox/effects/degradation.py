@@ -13,7 +13,7 @@ Frames = UInt8[np.ndarray, "t h w c"]
 
 
 def jpeg(clip: Frames, quality: int) -> Frames:
-    """Compress every frame as JPEG, with the visible 8x8 blocks of low quality (1 to 95)."""
+    """Compress every frame as JPEG of quality 1 to 95. Low qualities have visible 8x8 blocks."""
     output = np.empty_like(clip)
     for index, frame in enumerate(clip):
         buffer = io.BytesIO()
@@ -28,22 +28,22 @@ def blur(clip: Frames, radius: float) -> Frames:
 
 
 def enlarge(clip: Frames, factor: float) -> Frames:
-    """Reduce every frame by `factor` and enlarge it again: a low resolution under a high one."""
+    """Downscale every frame by `factor` and upscale it again, as in videos that were enlarged."""
     height, width = clip.shape[1:3]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     bilinear = Image.Resampling.BILINEAR
-    resize = (Image.fromarray(frame).resize(small, bilinear).resize((width, height), bilinear) for frame in clip)
-    return np.stack([np.asarray(image) for image in resize])
+    images = (Image.fromarray(frame).resize(small, bilinear).resize((width, height), bilinear) for frame in clip)
+    return np.stack([np.asarray(image) for image in images])
 
 
 def noise(clip: Frames, sigma: float, seed: int) -> Frames:
-    """Add Gaussian noise of standard deviation `sigma` (of 255), independent in every pixel and frame."""
+    """Add independent Gaussian noise of standard deviation `sigma` (in units of 8-bit values) to every value."""
     rng = np.random.default_rng(seed)
     return (clip + rng.normal(0.0, sigma, clip.shape)).round().clip(0, 255).astype(np.uint8)
 
 
 def expose(clip: Frames, gain: float) -> Frames:
-    """Multiply the brightness by `gain`; what exceeds white is clipped."""
+    """Multiply the brightness by `gain` and clip it at white."""
     return (clip * float(gain)).round().clip(0, 255).astype(np.uint8)
 
 
@@ -60,13 +60,13 @@ def add_borders(clip: Frames, fraction: float, vertical: bool = True) -> Frames:
 
 
 def moire(clip: Frames, period: float, angle: float, strength: float = 0.35, drift: float = 0.2) -> Frames:
-    """Add the colored interference of a camera that films a screen.
+    """Add the colored stripes that appear when a camera films a screen.
 
     Args:
-        period: of the stripes, in pixels.
-        angle: of the stripes, in radians.
+        period: period of the stripes, in pixels.
+        angle: direction across the stripes, in radians.
         strength: 0 to 1.
-        drift: periods by which the stripes move per frame.
+        drift: movement of the stripes, in periods per frame.
     """
     y, x = np.mgrid[: clip.shape[1], : clip.shape[2]]
     phase = (x * np.cos(angle) + y * np.sin(angle)) / period

@@ -1,4 +1,4 @@
-"""Scenes that the negative labels name: slides, screen recordings, and a person who talks to the camera.
+"""Scenes with negative labels: slides, screen recordings, and a person who talks to the camera.
 
 Axes: `t` frames, `h w` pixels, `c` RGB.
 """
@@ -16,7 +16,7 @@ Frames = UInt8[np.ndarray, "t h w c"]
 
 @dataclass(frozen=True)
 class ColorScheme:
-    """Colors of drawn pages, RGB."""
+    """RGB colors of a page."""
 
     background: tuple[int, int, int] = (250, 250, 248)
     text: tuple[int, int, int] = (30, 30, 40)
@@ -35,7 +35,7 @@ def slides(
     scheme: ColorScheme = LIGHT,
     font: str | None = None,
 ) -> Frames:
-    """Show slides in turn: a title, lines of text and sometimes a bar chart."""
+    """Show slides one after the other, each with a title, lines of text and sometimes a bar chart."""
     rng = np.random.default_rng(seed)
     pages = []
     for page in range(num_pages):
@@ -54,7 +54,7 @@ def slides(
 def screen_recording(
     num_frames: int, size: tuple[int, int], seed: int, scheme: ColorScheme = LIGHT, font: str | None = None
 ) -> Frames:
-    """Record a desktop: windows with title bars, text that is typed into one of them, and a moving pointer."""
+    """Draw a desktop with windows, text that is typed into one of them, and a moving pointer."""
     rng = np.random.default_rng(seed)
     height, width = size
     desktop = Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(40, 140, 3)))
@@ -88,7 +88,7 @@ def screen_recording(
 
 
 def talking_head(num_frames: int, size: tuple[int, int], seed: int, fps: float = 24.0) -> Frames:
-    """Draw a person before shelves who talks to the camera: only the mouth, and a little the head, move."""
+    """Draw a person who talks to the camera in front of shelves. Only the mouth and, slightly, the head move."""
     rng = np.random.default_rng(seed)
     height, width = size
     shelves = Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(90, 160, 3)))

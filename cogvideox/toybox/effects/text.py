@@ -1,4 +1,4 @@
-"""Text on clips: titles, subtitles, watermarks and tickers over the picture, and text that is part of the scene.
+"""Text on clips: titles, subtitles, watermarks and tickers on top of the frames, and text that is part of the scene.
 
 Sizes are fractions of the frame's height. Axes: `t` frames, `h w` pixels, `c` RGB.
 """
@@ -21,10 +21,10 @@ of our journey across the northern coast live from the stadium final score tonig
 
 @dataclass(frozen=True)
 class TextStyle:
-    """How text is drawn.
+    """Style of drawn text.
 
     Attributes:
-        font: path or name of a TrueType font; None for Pillow's own.
+        font: path or name of a TrueType font; None for Pillow's default font.
         size: height of a line, as a fraction of the frame's height.
         color: RGB of the letters.
         outline: RGB of a thin outline; None for no outline.
@@ -48,10 +48,10 @@ def sentence(seed: int, num_words: int) -> str:
 def overlay(
     clip: Frames, text: str, anchor: Anchor = "bottom", style: TextStyle | None = None
 ) -> tuple[Frames, tuple[int, int, int, int]]:
-    """Draw text at a fixed place of every frame.
+    """Draw text at a fixed position in every frame.
 
     Returns:
-        The clip, and the box of the text: left, top, right, bottom, in pixels.
+        The clip, and the bounding box of the text: left, top, right, bottom, in pixels.
     """
     style = style or TextStyle()
     height, width = clip.shape[1:3]
@@ -72,10 +72,10 @@ def ticker(clip: Frames, text: str, speed: float, style: TextStyle | None = None
 
 
 def subtitles(clip: Frames, lines: list[str], style: TextStyle | None = None) -> Frames:
-    """Show lines in turn at the bottom, each for an equal part of the clip."""
+    """Show lines at the bottom one after the other, each for an equal part of the clip."""
     edges = np.linspace(0, len(clip), len(lines) + 1).round().astype(int)
-    parts = [overlay(clip[a:b], line, "bottom", style)[0] for line, a, b in zip(lines, edges, edges[1:], strict=False)]
-    return np.concatenate(parts)
+    spans = zip(lines, edges, edges[1:], strict=False)
+    return np.concatenate([overlay(clip[start:end], line, "bottom", style)[0] for line, start, end in spans])
 
 
 def paint(
@@ -85,11 +85,11 @@ def paint(
     height: int,
     style: TextStyle | None = None,
 ) -> UInt8[np.ndarray, "y x c"]:
-    """Draw text onto a canvas, which a camera then films: text that is part of the scene, such as a sign.
+    """Draw text onto a canvas that a camera then films, so that the text is part of the scene, such as a sign.
 
     Args:
         position: left and top, in pixels of the canvas.
-        height: of the frame that `style.size` refers to.
+        height: frame height that `style.size` is relative to.
     """
     layer = _text_layer(text, style or TextStyle(box=(230, 230, 220), color=(20, 30, 60), outline=None), height)
     return _paste(canvas[None], layer, [position])[0]

@@ -1,4 +1,4 @@
-"""Clips whose time is not that of a camera: freezes, slide shows of stills, time lapse.
+"""Effects on the time axis: freezes, slide shows of stills, time lapse.
 
 Axes: `t` frames, `h w` pixels, `c` RGB.
 """
@@ -14,17 +14,17 @@ Frames = UInt8[np.ndarray, "t h w c"]
 
 
 def freeze(clip: Frames, start: int, length: int) -> Frames:
-    """Repeat frame `start` for `length` frames in place of those that follow it; the number of frames stays."""
+    """Replace the frames after `start` by copies of it, for `length` frames in total. The number of frames is kept."""
     frozen = clip.copy()
     frozen[start : start + length] = clip[start]
     return frozen
 
 
 def slide_show(images: Sequence[UInt8[np.ndarray, "h w c"]], num_frames: int, zoom_rate: float = 0.0) -> Frames:
-    """Show still images in turn, `num_frames` frames each.
+    """Show still images one after the other, `num_frames` frames each.
 
     Args:
-        zoom_rate: slow zoom into each image (Ken Burns effect), as the growth of the magnification per frame.
+        zoom_rate: growth of the magnification per frame, for a slow zoom into each image (Ken Burns effect).
     """
     if zoom_rate == 0.0:
         return np.repeat(np.stack(images), num_frames, axis=0)

@@ -14,8 +14,12 @@ Frames = UInt8[np.ndarray, "_ h w c"]
 
 @dataclass(frozen=True)
 class Transition:
-    """A transition: `frame` is the first frame of the new shot (of a dissolve: its middle frame), `num_frames` the
-    number of mixed frames, 0 for a cut."""
+    """A transition between two shots.
+
+    Attributes:
+        frame: index of the first frame of the new shot, or of the middle frame of a dissolve.
+        num_frames: number of mixed frames; 0 for a cut.
+    """
 
     frame: int
     num_frames: int = 0
@@ -25,10 +29,10 @@ def join(shots: Sequence[Frames], num_mixed: Sequence[int]) -> tuple[Frames, lis
     """Join shots by cuts and dissolves.
 
     Args:
-        num_mixed: frames over which each shot dissolves into the next, one fewer than shots; 0 for a cut.
+        num_mixed: number of mixed frames between each shot and the next; 0 for a cut.
 
     Returns:
-        The clip (a dissolve shortens it by its frames), and its transitions.
+        The clip, shortened by the mixed frames of dissolves, and its transitions.
     """
     clip, transitions = shots[0], []
     for shot, mixed in zip(shots[1:], num_mixed, strict=True):

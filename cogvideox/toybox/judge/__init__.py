@@ -1,1 +1,1 @@
-"""Reading facts back from pixels and scoring videos against scenes and prompts."""
+"""Judges: recover facts from pixels, and score videos against scenes and prompts."""

@@ -1,9 +1,9 @@
 """Reads background, light, pattern and camera of a full-grammar scene from pixels. Used only by `judge.full`.
 
-- background and light: of all backgrounds under all lights, the one closest to the pixels; shadows and toys are few
-  enough pixels not to matter.
+- background and light: the pair of background and light with the closest color; shadows and toys cover too few pixels
+  to matter.
 - pattern: the waves of each pattern (`floor_patterns.WAVES`) are correlated with the floor's brightness, after the
-  light's falloff, the toys and the mean are removed; the pattern whose weakest wave is strongest wins.
+  light's falloff, the toys and the mean are removed. The pattern whose weakest wave is strongest is chosen.
 - camera: a zoom stretches the waves, and a pan shifts their phases.
 
 Axes: `b t c h w` clips, frames, colors, height, width; `s` stretches; `k` waves.
@@ -27,16 +27,16 @@ Map = Float[Tensor, "b t h w"]
 
 MAX_PIXEL_DISTANCE = 0.15  # color distances are clipped here; pixels beyond it are not floor
 MAX_MEAN_DISTANCE = 0.10  # mean color distance above which no background of the grammar is recognized
-MIN_BRIGHTNESS = 0.28  # of a floor's color under shadow, pattern and falloff together
+MIN_BRIGHTNESS = 0.28  # minimum fraction of a floor's color under shadow, pattern and falloff together
 MAX_BRIGHTNESS = 1.12
 MAX_BRIGHTNESS_BLACK = 3.7
 STRETCHES = tuple(1.0 + 0.05 * i for i in range(11))
 WAVE_STRENGTH = {"checkered": 0.40, "striped": 0.60, "dotted": 0.26}
-"""Amplitude of a pattern's waves, as a share of the difference between its two brightness levels."""
-MIN_STRENGTH = 0.5  # share of that amplitude above which a pattern counts as present
+"""Amplitude of a pattern's waves, as a fraction of the difference between its two brightness levels."""
+MIN_STRENGTH = 0.5  # fraction of that amplitude above which a pattern counts as present
 MIN_PAN = 0.11
 MIN_ZOOM = 1.17
-MAX_SLANT = 0.5  # largest ratio of the shifts along the two axes for a pan to have a direction
+MAX_SLANT = 0.5  # maximum ratio of the smaller to the larger shift along the axes; above it, a pan has no direction
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,31 @@ def white_balance(video: Video) -> tuple[Video, Map, list[tuple[str, str] | None
     )
     best = distances.min(dim=0)
     chosen = [kinds[int(i)] for i in best.indices]
-    found = [kind if ok else None for kind, ok in zip(chosen, (best.values < MAX_MEAN_DISTANCE).tolist())]
+    recognized = [kind if ok else None for kind, ok in zip(chosen, (best.values < MAX_MEAN_DISTANCE).tolist())]
     tint = torch.tensor([LIGHTS[light].tint for _, light in chosen]).view(-1, 1, 3, 1, 1)
     color = torch.tensor([BACKGROUND_COLORS[name] for name, _ in chosen]).view(-1, 1, 3, 1, 1)
     white = video / tint
     brightness = (white * color).sum(dim=2) / color.square().sum(dim=2)
     maxima = torch.tensor([MAX_BRIGHTNESS_BLACK if name == "black" else MAX_BRIGHTNESS for name, _ in chosen])
-    return white, torch.minimum(brightness.clamp_(min=MIN_BRIGHTNESS), maxima.view(-1, 1, 1, 1)), found
+    return white, torch.minimum(brightness.clamp_(min=MIN_BRIGHTNESS), maxima.view(-1, 1, 1, 1)), recognized
 
 
 def read_scene_facts(
-    brightness: Map, is_floor: Bool[Tensor, "b t h w"], found: list[tuple[str, str] | None]
+    brightness: Map, is_floor: Bool[Tensor, "b t h w"], recognized: list[tuple[str, str] | None]
 ) -> list[SceneFacts]:
-    """Read the facts of each scene from the results of `white_balance`, using the pixels that no toy covers.
+    """Read the facts of each scene from its floor.
 
     Args:
-        is_floor: mask of these pixels.
+        brightness: the floor's brightness, from `white_balance`.
+        is_floor: mask of the pixels that no toy covers.
+        recognized: the background and light of each clip, from `white_balance`.
     """
     h, w = brightness.shape[-2:]
-    kinds = [kind or ("gray", "day") for kind in found]
+    kinds = [kind or ("gray", "day") for kind in recognized]
     lit_floors = torch.stack([_lit_floor(name, h, w) for _, name in kinds])[:, None]
     steps = torch.tensor([abs(shades(name)[1] - 1.0) for name, _ in kinds]).view(-1, 1, 1, 1)
-    # The floor's own level is 0 and the pattern's other level -1 (on black 1). Darker pixels are shadows: clipped.
+    # The floor's own level becomes 0 and the pattern's other level -1 (on black 1). Darker pixels are shadows and are
+    # clipped.
     darkest = torch.tensor([0.0 if name == "black" else -1.0 for name, _ in kinds]).view(-1, 1, 1, 1)
     flat = (brightness / lit_floors - 1.0) / steps
     flat = flat.clamp(min=darkest - 0.15, max=darkest + 1.15)
@@ -101,7 +104,7 @@ def read_scene_facts(
     strengths = torch.stack([(2.0 * waves[name].abs()).amin(dim=-1) / WAVE_STRENGTH[name] for name in WAVES], dim=2)
     by_pattern = strengths.amax(dim=-1).median(dim=1).values  # [b patterns]
     readings = []
-    for i, kind in enumerate(found):
+    for i, kind in enumerate(recognized):
         index = int(by_pattern[i].argmax())
         pattern = tuple(WAVES)[index] if by_pattern[i, index] > MIN_STRENGTH else "plain"
         camera, shift, zoom = "still", torch.zeros(brightness.shape[1], 2), torch.ones(brightness.shape[1])
@@ -121,7 +124,7 @@ def _camera(
     still = torch.zeros(t, 2), torch.ones(t)
     first, last = stretch[:2].mean(), stretch[-2:].mean()
     ratio = float(last / first)
-    # Averaging two frames at either end slightly reduces the ratio of a short clip, which is corrected here.
+    # Averaging two frames at each end reduces the ratio of a short clip, which is corrected here.
     if max(ratio, 1.0 / ratio) > MIN_ZOOM:
         corrected = ratio ** ((t - 1) / max(t - 2, 1))
         zoom = corrected ** torch.linspace(0.0, 1.0, t)
@@ -145,11 +148,14 @@ def _camera(
 def _distance(
     pixels: Video, color: Float[Tensor, "3"], lit_floor: Float[Tensor, "h w"], background: str
 ) -> Float[Tensor, " b"]:
-    """Return the mean distance of pixels from a lit and patterned floor, each clipped to `MAX_PIXEL_DISTANCE`."""
+    """Return the mean color distance between pixels and a lit and patterned floor.
+
+    The distance of each pixel is clipped at `MAX_PIXEL_DISTANCE`.
+    """
     floor = color.view(3, 1, 1) * lit_floor
     low, high = sorted(shades(background))
-    share = ((pixels * floor).sum(dim=2) / floor.square().sum(dim=0)).clamp_(low, high)
-    distance = (pixels - share[:, :, None] * floor).square_().sum(dim=2).sqrt_()
+    level = ((pixels * floor).sum(dim=2) / floor.square().sum(dim=0)).clamp_(low, high)
+    distance = (pixels - level[:, :, None] * floor).square_().sum(dim=2).sqrt_()
     return distance.clamp_(max=MAX_PIXEL_DISTANCE).mean(dim=(1, 2, 3))
 
 

@@ -1,15 +1,16 @@
-"""Judge of the core grammar, frozen: published scores were measured with it. `judge.full` is a separate judge.
+"""Judge of the core grammar. Frozen, because published scores were measured with it. `judge.full` is a separate judge.
 
 How each fact is read (lengths are fractions of the frame's shorter side, as in `grammar`):
-- background: the median color of the frame's border, matched to the palette;
-- toy mask: pixels that no light or shadow could make of the floor, that is, far from every multiple of its color;
-- color: the mean color of the toy, matched to the palette under any light and with some floor color mixed in by blur;
-- shape: each shape is rendered at the observed position and area, and the closest image wins;
-- size: the radius that this shape needs for the observed area;
+- background: the palette color closest to the median color of the frame's border;
+- toy mask: pixels whose color is far from every multiple of the floor's color, so that they are not floor under light
+  or shadow;
+- color: the palette color closest to the toy's mean color, under any light and with some floor color mixed in by blur;
+- shape: the shape whose rendering at the observed position and area is closest to the pixels;
+- size: the radius at which this shape has the observed area;
 - motion: the displacement of the toy's center from the first frames to the last.
 
-A fact that cannot be read is None and counts as wrong: no toy, a toy in pieces (no shape, no size), a toy that
-disappears or wanders (no motion).
+A fact that cannot be read is None and counts as wrong: all facts of a missing toy, shape and size of a toy in several
+pieces, and the motion of a toy that disappears or does not move straight.
 
 Axes: `b t c h w` clips, frames, colors, height, width; `m` shape x color x background.
 """
@@ -38,26 +39,23 @@ from cogvideox.toybox.scenes.grammar import (
 
 CLIPS_PER_BATCH = 32
 FLOOR_DISTANCE = 0.16  # color distance from the floor that neither shadow nor noise reaches
-AREA_RANGE = (0.012, 0.30)  # of a toy
-MAX_SPREAD = 0.30  # variance of the mask over its area above which it is not one toy; a disc has 0.16
+AREA_RANGE = (0.012, 0.30)  # minimum and maximum area of a toy
+MAX_SPREAD = 0.30  # ratio of the mask's variance to its area above which it is not a single toy; 0.16 for a disc
 MIN_SATURATION = 0.25
-MIN_TRAVEL = 0.12  # shorter displacements count as standing still
-MAX_SLANT = 0.6  # largest ratio of the displacements along the two axes for a motion to have a direction
-MAX_WANDER = 0.10  # largest deviation of a track from its straight path
+MIN_TRAVEL = 0.12  # minimum displacement of a moving toy
+MAX_SLANT = 0.6  # maximum ratio of the smaller to the larger displacement along the axes; above it, no direction
+MAX_WANDER = 0.10  # maximum deviation of a track from a straight path
 FRAMES_COMPARED = 5
 
 
 def read_facts(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
     """Read the five facts of every clip; None where a fact cannot be read. A single frame has no motion."""
-    readings: list[ObservedFacts] = []
-    for part in videos.split(CLIPS_PER_BATCH):
-        readings += _read(part)
-    return readings
+    return [reading for batch in videos.split(CLIPS_PER_BATCH) for reading in _read(batch)]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Numbers measured on floor and toy: colors, and per frame the area, center and spread of the toy's mask."""
+    """Colors of floor and toy; and area, center and spread (variance over area) of the toy's mask in each frame."""
 
     floor: Float[Tensor, "b 3"]
     color: Float[Tensor, "b 3"]
@@ -74,15 +72,15 @@ def _measure(video: Float[Tensor, "b t 3 h w"]) -> Measurement:
     sides = (video[..., :rim, :], video[..., -rim:, :], video[..., :rim], video[..., -rim:])
     floor = torch.cat([side.transpose(1, 2).flatten(2) for side in sides], dim=2).median(dim=2).values
     floor_5d = floor.view(b, 1, 3, 1, 1)
-    # The floor under any light or shadow is a multiple of its color; the remainder belongs to a toy.
+    # Under any light or shadow, the floor is a multiple of its color. The residual belongs to a toy.
     light = (video * floor_5d).sum(dim=2, keepdim=True) / floor_5d.square().sum(dim=2, keepdim=True).clamp(min=1e-4)
     distance = (video - light.clamp_(0.4, 1.12) * floor_5d).square_().sum(dim=2).sqrt_()
     strong = torch.where(distance > FLOOR_DISTANCE, distance, 0.0)
-    # Typical distance of the toy's interior from the floor; the toy's edge is at half of it, blurred or not.
+    # Typical distance of the toy's interior from the floor. The toy's edge is at half of it, with or without blur.
     typical = strong.pow(3).sum(dim=(1, 2, 3)) / strong.pow(2).sum(dim=(1, 2, 3)).clamp(min=1e-6)
-    share = distance / typical.clamp(min=FLOOR_DISTANCE).view(b, 1, 1, 1)
-    mask = ((share - 0.3) / 0.4).clamp(0.0, 1.0)
-    interior = ((share - 0.6) / 0.2).clamp(0.0, 1.0)
+    relative = distance / typical.clamp(min=FLOOR_DISTANCE).view(b, 1, 1, 1)
+    mask = ((relative - 0.3) / 0.4).clamp(0.0, 1.0)
+    interior = ((relative - 0.6) / 0.2).clamp(0.0, 1.0)
     color = torch.einsum("bthw,btchw->bc", interior, video) / interior.sum(dim=(1, 2, 3)).clamp(min=1e-6)[:, None]
     xs, ys = pixel_grid(h, w)
     total = mask.sum(dim=(2, 3)).clamp(min=1e-6)
@@ -94,7 +92,7 @@ def _measure(video: Float[Tensor, "b t 3 h w"]) -> Measurement:
 
 @functools.cache
 def _reference_measurements() -> tuple[list[tuple[str, str, str]], Float[Tensor, "m 3"]]:
-    """Measure area at radius 1 and offset of the measured center for every shape, color and background."""
+    """Measure, for every shape, color and background, the area at radius 1 and the offset of the measured center."""
     radius = 0.15
     kinds = list(itertools.product(CORE.shapes, CORE.colors, CORE.backgrounds))
     clips = render_scenes([_still_scene(*kind, 0.0, 0.0, radius) for kind in kinds], num_frames=1)
@@ -106,7 +104,7 @@ def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
     video = preprocess(videos)
     m = _measure(video)
     visible = (m.area > AREA_RANGE[0]) & (m.area < AREA_RANGE[1])
-    found = visible.float().mean(dim=1) > 0.5
+    has_toy = visible.float().mean(dim=1) > 0.5
     colors = _toy_colors(m.color, m.floor)
     floors = torch.cdist(m.floor, torch.tensor(list(BACKGROUND_COLORS.values()))).argmin(dim=1)
     saturated = 1.0 - m.color.amin(dim=1) / m.color.amax(dim=1).clamp(min=1e-3) > MIN_SATURATION
@@ -116,9 +114,9 @@ def _read(videos: UInt8[Tensor, "b t h w 3"]) -> list[ObservedFacts]:
     for i in range(len(videos)):
         reading: ObservedFacts = dict.fromkeys(FACTS["core"])
         reading["background"] = CORE.backgrounds[int(floors[i])]
-        if found[i] and saturated[i]:
+        if has_toy[i] and saturated[i]:
             reading["color"] = CORE.colors[int(colors[i])]
-        if found[i] and spread[i] < MAX_SPREAD:
+        if has_toy[i] and spread[i] < MAX_SPREAD:
             reading["shape"] = CORE.shapes[int(shapes[i])]
             reading["size"] = "small" if radii[i] < math.sqrt(SIZES["small"] * SIZES["large"]) else "large"
         if visible.shape[1] > 1 and visible[i].float().mean() > 0.75:
@@ -134,7 +132,7 @@ def _shapes(
     colors: Int[Tensor, " b"],
     floors: Int[Tensor, " b"],
 ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-    """Return the shape whose rendering is closest to the pixels, and its radius for the observed area."""
+    """Return the shape whose rendering is closest to the pixels, and the radius at which it has the observed area."""
     b, t, _, h, w = video.shape
     kinds, references = _reference_measurements()
     index_of = {kind: index for index, kind in enumerate(kinds)}
@@ -170,20 +168,20 @@ def _motion(x: Float[Tensor, " t"], y: Float[Tensor, " t"]) -> str | None:
     slant = float(travel[1 - main].abs() / travel[main].abs())
     if slant > MAX_SLANT or float(extent[1 - main]) > MIN_TRAVEL + MAX_WANDER:
         return None
-    # Averaging two frames at either end shortens the travel of a short clip by up to a quarter.
+    # Averaging two frames at each end reduces the measured travel of a short clip by up to a quarter.
     if float(extent[main]) > 1.35 * float(travel[main].abs()) + MAX_WANDER:
         return None
     return (("left", "right"), ("up", "down"))[main][int(travel[main] > 0)]
 
 
 def _toy_colors(observed: Float[Tensor, "b 3"], floor: Float[Tensor, "b 3"]) -> Int[Tensor, " b"]:
-    """Return the nearest palette color under any light, allowing for some of the floor's color mixed in."""
+    """Return the nearest palette color under any light and with any admixture of the floor's color by blur."""
     palette = torch.tensor(list(CORE_COLORS.values()))
-    best = torch.full((len(observed), len(palette)), torch.inf)
+    smallest = torch.full((len(observed), len(palette)), torch.inf)
     for mixed, light in itertools.product((0.0, 0.15, 0.3, 0.45), (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)):
-        guess = (1.0 - mixed) * light * palette + mixed * floor[:, None]
-        best = torch.minimum(best, (guess - observed[:, None]).square().sum(dim=-1))
-    return best.argmin(dim=-1)
+        candidate = (1.0 - mixed) * light * palette + mixed * floor[:, None]
+        smallest = torch.minimum(smallest, (candidate - observed[:, None]).square().sum(dim=-1))
+    return smallest.argmin(dim=-1)
 
 
 def _still_scene(shape: str, color: str, background: str, x: float, y: float, radius: float) -> Scene:

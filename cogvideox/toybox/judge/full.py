@@ -1,11 +1,12 @@
-"""Judge of the full grammar: reads all facts of a scene from pixels. `judge.core` is a separate judge, and frozen.
+"""Judge of the full grammar: reads all facts of a scene from pixels. `judge.core` is a separate, frozen judge.
 
-`background` reads the scene (background, light, pattern, camera) and `segmentation` finds the toys; here each toy gets:
+`background` reads the scene (background, light, pattern, camera), `segmentation` finds the toys, and this module reads
+the facts of each toy:
 
-- color: its mean color in white light, matched to the palette under any brightness and with some floor mixed in;
-- shape: its normalized patch, matched to reference patches of all shapes, rotated ones included;
-- size: the radius that this shape needs for the observed area;
-- motion: its path relative to the floor (camera motion removed), and changes of its size and appearance.
+- color: the palette color closest to its mean color in white light, at any brightness and with some floor mixed in;
+- shape: the shape of the reference patch closest to its normalized patch, at any rotation;
+- size: the radius at which this shape has the observed area;
+- motion: from its path relative to the floor (without camera motion), and changes of its size and appearance.
 
 Axes: `t` frames, `m` reference patches, `s` side of a patch.
 """
@@ -36,10 +37,10 @@ from cogvideox.toybox.scenes.grammar import (
 
 CLIPS_PER_BATCH = 32
 MAX_SHAPE_ERROR = 0.11  # mean squared difference above which a patch matches no shape
-MIN_TRAVEL = 0.10  # shorter displacements count as standing still
-MAX_WANDER = 0.075  # largest deviation from a straight path
-MIN_GROWTH = 1.26  # smallest ratio of last to first radius (or the reverse) that counts as growing (shrinking)
-MIN_SPIN = 0.0026  # smallest mean squared change of the patch that counts as a spin
+MIN_TRAVEL = 0.10  # minimum displacement of a moving toy
+MAX_WANDER = 0.075  # maximum deviation from a straight path
+MIN_GROWTH = 1.26  # minimum ratio of last to first radius of a growing toy, or of first to last of a shrinking one
+MIN_SPIN = 0.0026  # minimum mean squared change of the patch of a spinning toy
 NUM_ANGLES = {"cube": 6, "star": 6}
 """Number of rotation angles in the reference patches of a shape that can spin."""
 
@@ -60,12 +61,12 @@ class SceneReading:
 def read_scenes(videos: UInt8[Tensor, "b t h w 3"]) -> list[SceneReading]:
     """Read all facts of every clip. A single frame has no motion and no camera."""
     readings: list[SceneReading] = []
-    for part in videos.split(CLIPS_PER_BATCH):
-        white, brightness, found = white_balance(preprocess(part))
-        names = [kind[0] if kind else "gray" for kind in found]
-        color = torch.tensor([BACKGROUND_COLORS[name] for name in names]).view(-1, 1, 3, 1, 1)
+    for batch in videos.split(CLIPS_PER_BATCH):
+        white, brightness, recognized = white_balance(preprocess(batch))
+        backgrounds = [kind[0] if kind else "gray" for kind in recognized]
+        color = torch.tensor([BACKGROUND_COLORS[name] for name in backgrounds]).view(-1, 1, 3, 1, 1)
         toys, is_floor = find_toys(white, brightness[:, :, None] * color)
-        for scene, tracks, name in zip(read_scene_facts(brightness, is_floor, found), toys, names):
+        for scene, tracks, name in zip(read_scene_facts(brightness, is_floor, recognized), toys, backgrounds):
             readings.append(_read_scene(scene, tracks, name))
     return readings
 
@@ -94,11 +95,10 @@ def _read_toy(track: Track, scene: SceneFacts, background: str) -> ObservedFacts
 
 
 def _color(observed: Float[Tensor, "3"], background: str) -> str:
-    """Return the nearest palette color at any brightness, allowing for some of the floor's color mixed in."""
+    """Return the nearest palette color at any brightness and with any admixture of the floor's color by blur."""
     floor = torch.tensor(BACKGROUND_COLORS[background])
-    guesses = _palette()
     mixed = torch.tensor([0.0, 0.12, 0.25]).view(-1, 1, 1, 1)
-    distance = ((1.0 - mixed) * guesses + mixed * floor - observed).square().sum(dim=-1)
+    distance = ((1.0 - mixed) * _palette() + mixed * floor - observed).square().sum(dim=-1)
     return FULL.colors[int(distance.amin(dim=(0, 1)).argmin())]
 
 
@@ -109,7 +109,7 @@ def _palette() -> Float[Tensor, "levels colors 3"]:
 
 
 def _shape(blobs: list[Blob], color: str, light: str, *, rotated: bool) -> tuple[str | None, float | None]:
-    """Return the shape with the closest reference patch, at any angle if `rotated`, and its radius."""
+    """Return the shape with the closest reference patch (at any angle if `rotated`), and its radius."""
     names, angles, references, areas = _reference_patches(color if color in ("white", "black") else "blue", light)
     chosen = [blobs[i] for i in sorted({0, len(blobs) // 4, len(blobs) // 2, 3 * len(blobs) // 4, len(blobs) - 1})]
     patches = torch.stack([blob.patch for blob in chosen])
@@ -129,7 +129,11 @@ def _shape(blobs: list[Blob], color: str, light: str, *, rotated: bool) -> tuple
 def _reference_patches(
     color: str, light: str
 ) -> tuple[list[str], list[int], Float[Tensor, "m 2 s s"], Float[Tensor, " m"]]:
-    """Render every shape, small and large, at several angles: shape, angle, patch and area at radius 1 of each."""
+    """Render every shape in both sizes and at several angles.
+
+    Returns:
+        Shape, angle, patch, and area at radius 1 of each rendering.
+    """
     background = {"white": "brown", "black": "white"}.get(color, "white")
     names, angles, scenes = [], [], []
     for shape, radius in itertools.product(FULL.shapes, SIZES.values()):
@@ -157,7 +161,7 @@ def _motion(blobs: list[Blob], frames: list[int], scene: SceneFacts, change: flo
     travel = [float(coords[-2:].mean() - coords[:2].mean()) for coords in (x, y)]
     extent = [float(coords.amax() - coords.amin()) for coords in (x, y)]
     if scene.camera != "still":
-        # Toys are at rest under a moving camera, whose motion is known less precisely than that of a toy.
+        # Toys are at rest under a moving camera, whose motion is measured less precisely than a toy's.
         return "still" if max(extent) < MIN_TRAVEL + MAX_WANDER / 2.0 else None
     if max(growth, 1.0 / growth) > MIN_GROWTH:
         return ("grow" if growth > 1.0 else "shrink") if max(extent) < MIN_TRAVEL else None
@@ -170,7 +174,7 @@ def _motion(blobs: list[Blob], frames: list[int], scene: SceneFacts, change: flo
     main = int(abs(travel[1]) > abs(travel[0]))
     if abs(travel[main]) < MIN_TRAVEL or extent[1 - main] > MIN_TRAVEL:
         return None
-    # Averaging two frames at either end shortens the travel of a short clip by up to a quarter.
+    # Averaging two frames at each end reduces the measured travel of a short clip by up to a quarter.
     if extent[main] > 1.35 * abs(travel[main]) + MAX_WANDER:
         return None
     return (("left", "right"), ("up", "down"))[main][int(travel[main] > 0)]

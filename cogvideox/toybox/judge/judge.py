@@ -1,9 +1,8 @@
-"""Judge of videos against scenes or prompts, without any model: facts are read back from pixels and compared.
+"""Judge of videos against scenes or prompts, without a learned model: facts are recovered from pixels and compared.
 
-Scenes of the core grammar are read by `judge.core`, which looks for one toy; those of the full grammar by `judge.full`,
-which counts toys and also reads floor, light and camera. Facts have the names of `Scene.facts`. A fact that cannot be
-read counts as wrong. Toys are read in no particular order: of all ways to match observed toys with expected ones, the
-one with the most correct facts counts.
+Scenes of the core grammar are read by `judge.core`, which expects a single toy. Scenes of the full grammar are read by
+`judge.full`, which counts toys and also reads floor, light and camera. Facts are keyed as in `Scene.facts`. A fact that
+cannot be read counts as wrong. Observed toys are assigned to expected toys so that most facts are correct.
 """
 
 import itertools
@@ -42,16 +41,16 @@ def judge_clips(
 ) -> list[dict[str, bool]]:
     """Judge every clip against its scene, or against the facts that its prompt names (`caption.parse_prompt`).
 
-    A scene is read by its own grammar, the facts of a prompt by `grammar`. In a single frame, motion and camera are
-    not judged.
+    Clips are read in the grammar of their scene; clips with a prompt, in `grammar`. Motion and camera of a single frame
+    are not judged.
 
     Returns:
         For each clip, whether each named fact is correct.
     """
     if len(videos) != len(expected):
         raise ValueError(f"{len(videos)} videos and {len(expected)} scenes: there must be one scene per video")
-    facts = [one.facts if isinstance(one, Scene) else one for one in expected]
-    full = [(one.grammar if isinstance(one, Scene) else grammar) == "full" for one in expected]
+    facts = [target.facts if isinstance(target, Scene) else target for target in expected]
+    full = [(target.grammar if isinstance(target, Scene) else grammar) == "full" for target in expected]
     verdicts: list[dict[str, bool]] = [{} for _ in expected]
     for read_as_full in (False, True):
         chosen = [i for i, is_full in enumerate(full) if is_full == read_as_full]
@@ -67,12 +66,12 @@ def judge_clips(
 def judge_clip(
     frames: UInt8[Tensor, "t h w 3"], expected: Scene | Mapping[str, str], grammar: str = "core"
 ) -> dict[str, bool]:
-    """Judge one clip: see `judge_clips`."""
+    """Judge a single clip: see `judge_clips`."""
     return judge_clips(frames[None], [expected], grammar)[0]
 
 
 def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, FactCheck]:
-    """Judge one clip against a free-form prompt by the full grammar, which includes the core grammar.
+    """Judge a clip against a free-form prompt in the full grammar, which includes the core grammar.
 
     Returns:
         A check for each fact that the prompt names; empty if it names no toybox facts.
@@ -83,10 +82,10 @@ def judge_prompt(frames: UInt8[Tensor, "t h w 3"], prompt: str) -> dict[str, Fac
 
 
 def fact_accuracies(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
-    """Accuracy per fact, and under `all` the share of clips with every fact correct.
+    """Compute the accuracy of each fact, and under `all` the fraction of clips whose facts are all correct.
 
-    All toys of a scene count alike: `color` includes `color 2`. Facts that no clip was judged on are left out, and so
-    are clips without any judged fact.
+    The facts of all toys are counted together: `color` includes `color 2`. Facts that were judged for no clip are
+    omitted, and so are clips without a judged fact.
     """
     results: dict[str, list[bool]] = {name: [] for name in FACTS["full"]}
     for verdict in verdicts:
@@ -99,12 +98,12 @@ def fact_accuracies(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, Score]:
 def _accuracy(name: str, correct: Sequence[bool]) -> Score:
     """Return a proportion with its 95% Wilson score interval (Wilson 1927)."""
     z, total = 1.96, len(correct)
-    share = sum(correct) / total
-    center = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half_width = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    p = sum(correct) / total
+    center = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half_width = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return Score(
         metric=f"toybox/{name}",
-        value=share,
+        value=p,
         interval=(max(0.0, center - half_width), min(1.0, center + half_width)),
         protocol={"judge": "cogvideox.toybox.judge", "num_clips": total, "interval": "Wilson, 95 %"},
     )

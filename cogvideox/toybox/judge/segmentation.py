@@ -1,5 +1,5 @@
-"""Segmentation and tracking of the toys of a clip: connected components of pixels that differ from the floor. Used by
-`judge.full` alone.
+"""Segmentation and tracking of the toys of a clip: connected components of pixels that differ from the floor. Used only
+by `judge.full`.
 
 Axes: `n` frames of all clips, concatenated; `b t h w` clips, frames, height, width; `p` components; `s` patch side.
 """
@@ -16,17 +16,17 @@ from cogvideox.toybox.judge.background import Map, Video
 from cogvideox.toybox.render.renderer import pixel_grid
 
 FLOOR_DISTANCE = 0.11  # color distance from the floor that neither shadow nor noise reaches
-AREA_RANGE = (0.007, 0.34)  # of a toy; smaller components are noise
+AREA_RANGE = (0.007, 0.34)  # minimum and maximum area of a toy; smaller components are noise
 PATCH_SIDE = 20  # pixels along a side of the normalized patch of a component
 PATCH_HALF_SIDE = 1.05  # half the side of that patch, in square roots of the component's area
-MAX_JUMP = 0.30  # largest displacement of a toy between two frames, plus 0.3 times its change of color
-MAX_MISSING = 0.4  # share of the frames that a toy may be missing from
-MIN_COLOR = 0.30  # shading is measured relative to the color, with channels clipped from below here
+MAX_JUMP = 0.30  # maximum displacement of a toy between two frames, plus 0.3 times its change of color
+MAX_MISSING = 0.4  # maximum fraction of the frames in which a toy is missing
+MIN_COLOR = 0.30  # minimum of each color channel in the division that measures shading
 
 
 @dataclass
 class Blob:
-    """A toy in one frame: center, area, color, and a patch of its mask and shading, normalized to one size."""
+    """A toy in one frame: center, area, color, and a patch of its mask and shading, normalized to a fixed size."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ Track = dict[int, Blob]
 
 
 def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tensor, "b t h w"]]:
-    """Return the tracks of the toys of every clip, and the mask of pixels that show only floor.
+    """Return the tracks of the toys in every clip, and the mask of floor pixels.
 
     Args:
         white: the video in white light.
@@ -50,7 +50,7 @@ def find_toys(white: Video, floor: Video) -> tuple[list[list[Track]], Bool[Tenso
     distance = (white - floor).square_().sum(dim=2).sqrt_()
     components = _connected_components(distance.flatten(0, 1) > FLOOR_DISTANCE).unflatten(0, (b, t))
     blobs, covered = _blobs(white, distance, components)
-    return [_track([_without_nested(found) for found in frames]) for frames in blobs], ~covered
+    return [_track([_without_nested(frame_blobs) for frame_blobs in clip]) for clip in blobs], ~covered
 
 
 def _connected_components(mask: Bool[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
@@ -59,7 +59,7 @@ def _connected_components(mask: Bool[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
     inside = mask.float()
     label = torch.arange(1, h * w + 1, dtype=torch.float32).view(1, h, w) * inside
     for _ in range(h + w):
-        # Two propagation steps per comparison, because a comparison costs as much as a step.
+        # Two propagation steps per comparison, because a comparison takes as long as a step.
         spread = max_pool2d(max_pool2d(label, 3, stride=1, padding=1) * inside, 3, stride=1, padding=1) * inside
         if torch.equal(spread, label):
             break
@@ -88,12 +88,12 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
         return torch.zeros(len(selected)).index_add_(0, which, values)
 
     distance_on = distance.view(b * t, -1)[on]
-    # Typical distance of a toy's interior from the floor; the toy's edge is at half of it, blurred or not.
+    # Typical distance of a toy's interior from the floor. The toy's edge is at half of it, with or without blur.
     strong = torch.where(distance_on > FLOOR_DISTANCE, distance_on, 0.0)
     typical = total(strong.pow(3)) / total(strong.pow(2)).clamp(min=1e-6)
-    share = distance_on / typical[which].clamp(min=FLOOR_DISTANCE)
-    mask = ((share - 0.3) / 0.4).clamp(0.0, 1.0)
-    interior = ((share - 0.6) / 0.2).clamp(0.0, 1.0)
+    relative = distance_on / typical[which].clamp(min=FLOOR_DISTANCE)
+    mask = ((relative - 0.3) / 0.4).clamp(0.0, 1.0)
+    interior = ((relative - 0.6) / 0.2).clamp(0.0, 1.0)
     xs, ys = pixel_grid(h, w)
     x_of, y_of = (coords.expand(h, w).reshape(1, -1).expand(b * t, -1)[on] for coords in (xs, ys))
     pixels = white.permute(0, 1, 3, 4, 2).reshape(b * t, -1, 3)[on]
@@ -133,12 +133,12 @@ def _patches(
 
 
 def _without_nested(blobs: list[Blob]) -> list[Blob]:
-    """Drop blobs inside another one. Toys do not overlap, so a nested blob is part of the outer toy (a highlight)."""
+    """Drop blobs inside other blobs. Toys do not overlap, so a nested blob is part of the outer toy (a highlight)."""
 
-    def inside(one: Blob, other: Blob) -> bool:
-        return one.area < other.area and math.hypot(one.x - other.x, one.y - other.y) ** 2 < 0.6 * other.area / math.pi
+    def inside(a: Blob, b: Blob) -> bool:
+        return a.area < b.area and math.hypot(a.x - b.x, a.y - b.y) ** 2 < 0.6 * b.area / math.pi
 
-    return [one for one in blobs if not any(inside(one, other) for other in blobs)]
+    return [blob for blob in blobs if not any(inside(blob, other) for other in blobs)]
 
 
 def _track(frames: list[list[Blob]]) -> list[Track]:
@@ -151,11 +151,11 @@ def _track(frames: list[list[Blob]]) -> list[Track]:
             for j, blob in enumerate(blobs):
                 cost = math.hypot(blob.x - last.x, blob.y - last.y) + 0.3 * float((blob.color - last.color).norm())
                 pairs.append((cost, i, j))
-        taken_tracks, taken = set(), set()
+        linked_tracks, linked_blobs = set(), set()
         for cost, i, j in sorted(pairs):
-            if cost < MAX_JUMP and i not in taken_tracks and j not in taken:
+            if cost < MAX_JUMP and i not in linked_tracks and j not in linked_blobs:
                 tracks[i][frame] = blobs[j]
-                taken_tracks.add(i)
-                taken.add(j)
-        tracks += [{frame: blob} for j, blob in enumerate(blobs) if j not in taken]
+                linked_tracks.add(i)
+                linked_blobs.add(j)
+        tracks += [{frame: blob} for j, blob in enumerate(blobs) if j not in linked_blobs]
     return [track for track in tracks if len(track) >= (1.0 - MAX_MISSING) * len(frames)]

@@ -1,7 +1,7 @@
-"""Floor patterns: brightness waves over the floor's color, and the frequencies by which the judge detects them.
+"""Floor patterns as brightness waves, and the frequencies by which the judge detects them.
 
-The camera looks down at an angle, so pattern cells are a little lower than wide. Where the wave is high the floor has
-its own color, where it is low a darker shade of it (on black: a lighter one).
+The crests of a wave have the floor's color, the troughs a darker shade of it (a lighter shade on a black floor). The
+camera looks down at an angle, so the cells of a pattern appear wider than high.
 
 Axes: `n` frames, `y x` pixels.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 SHADE = 0.74
 SHADE_OF_BLACK = 3.2
 CELL_ASPECT = 0.75
-"""Height of a pattern cell over its width."""
+"""Ratio of the height to the width of a pattern cell in the image."""
 PERIODS = {"checkered": 0.32, "striped": 0.40, "dotted": 0.26}
 """Width of two cells, as a fraction of the frame's shorter side."""
 WAVES = {
@@ -45,12 +45,12 @@ def brightness(
     shade: Float[Tensor, "n 1 1"],
     edge: float | Float[Tensor, "n 1 1"],
 ) -> Float[Tensor, "n y x"]:
-    """Compute the factor on the floor's color at positions on the floor.
+    """Compute the brightness at positions on the floor, as multiples of the floor's color.
 
     Args:
-        phase: offset of the pattern of each frame, in periods along x and y.
-        shade: the darker (on black: lighter) of the two brightness levels, of each frame.
-        edge: width of the transition between them.
+        phase: offset of the pattern in each frame, in periods along x and y.
+        shade: brightness of the troughs in each frame.
+        edge: width of the transition between crests and troughs.
     """
     period = PERIODS[pattern]
     offset = torch.tensor(phase)

@@ -16,12 +16,13 @@ class LightSource:
 
     Attributes:
         direction: unit vector towards the light; x to the right, y down, z towards the camera.
-        tint: its RGB color.
-        brightness: of the floor at `center`, where it is highest.
+        tint: RGB color of the light.
+        brightness: maximum brightness of the floor, at `center`.
         falloff: loss of brightness per squared distance from `center`.
-        shadow_radii: half axes of a shadow, in radii of the toy.
+        center: brightest position on the floor.
         shadow_offset: center of a shadow relative to the toy's base, in radii of the toy.
-        shadow_strength: share of the light that a shadow removes at its center.
+        shadow_radii: half axes of a shadow, in radii of the toy.
+        shadow_strength: fraction of the light that a shadow removes at its center.
     """
 
     direction: Float[Tensor, "3"]
@@ -39,7 +40,7 @@ class LightSource:
         return normalize(self.direction + TOWARDS_CAMERA, dim=0)
 
     def floor_brightness(self, x: Float[Tensor, "*x"], y: Float[Tensor, "*y"]) -> Float[Tensor, "*xy"]:
-        """Compute the floor's brightness at positions in the frame; it decreases away from the light."""
+        """Compute the floor's brightness at positions in the frame."""
         return self.brightness - self.falloff * ((x - self.center[0]) ** 2 + (y - self.center[1]) ** 2)
 
 

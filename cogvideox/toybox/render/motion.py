@@ -1,7 +1,7 @@
 """Position, size and rotation of toys over time, and the bounding box of a toy's whole path.
 
-`u` is the elapsed share of the scene's time, 0 to 1. Straight motions have constant speed. A bounce is two parabolic
-hops. An orbit is one full circle on the floor, which the camera sees as an ellipse. Growth and spin are linear in time.
+`u` is the elapsed fraction of the scene's time. Straight motions have constant speed. A bounce is two parabolic hops.
+An orbit is a full circle on the floor, which the camera sees as an ellipse. Growth and spin are linear in time.
 
 Axes: `b` toys, `t` frames.
 """
@@ -18,7 +18,7 @@ from cogvideox.toybox.scenes.grammar import BOX_HALF_SIDE, MOTIONS, Toy
 
 NUM_HOPS = 2
 ORBIT_ASPECT = 0.62
-"""Height of an orbit over its width in the image."""
+"""Ratio of the height to the width of an orbit in the image."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
@@ -30,8 +30,8 @@ class Poses:
 
     Attributes:
         x, y: center of the silhouette in the image.
-        height: above the floor.
-        radius: of the toy.
+        height: height above the floor.
+        radius: radius of the toy.
         rotation: angle of a spin, in radians.
     """
 
@@ -43,7 +43,7 @@ class Poses:
 
 
 def toy_poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[Tensor, "b 1"]) -> Poses:
-    """Compute the poses of one toy per row at `times`, in seconds; they must not exceed `seconds`."""
+    """Compute the poses of each toy at `times`, in seconds from 0 to `seconds`."""
 
     def column(values: Sequence[float]) -> Float[Tensor, "b 1"]:
         return torch.tensor(values).view(-1, 1)
@@ -73,7 +73,7 @@ def toy_poses(toys: Sequence[Toy], times: Float[Tensor, "b t"], seconds: Float[T
 
 
 def swept_box(toy: Toy, seconds: float) -> Box:
-    """Return the bounding box of the region that a toy covers during a clip."""
+    """Return the bounding box of a toy over a whole clip."""
     left = right = toy.x
     top = bottom = toy.y
     radius = toy.radius

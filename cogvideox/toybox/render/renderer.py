@@ -1,8 +1,8 @@
 """Renderer of scenes: an oblique parallel camera looks down at a floor with toys and their soft shadows.
 
 Everything is analytic: a silhouette is a signed distance (anti-aliased over about one pixel), a surface is shaded from
-its normal, and a shadow is a soft ellipse on the floor. Nothing is sampled, so the image is the same at every size
-except for the width of edges. Scenes with the same `RenderGroup` are rendered in one batch.
+its normal, and a shadow is a soft ellipse on the floor. An image therefore looks the same at every size, except for the
+width of edges. Scenes with the same `RenderGroup` are rendered in one batch.
 
 Axes: `n` frames of all clips of a group, concatenated; `y x` pixels; `b t h w` clips, frames, height and width.
 """
@@ -20,12 +20,12 @@ from cogvideox.toybox.render.motion import toy_poses
 from cogvideox.toybox.render.shapes import SHAPES, ImagePlane, XCoords, YCoords
 from cogvideox.toybox.scenes.grammar import BACKGROUND_COLORS, PANS, TOY_COLORS, ZOOMS, Scene
 
-PIXELS_PER_BATCH = 1 << 18  # keeps the intermediate planes in the processor's cache
+PIXELS_PER_BATCH = 1 << 18  # small enough for the intermediate planes to stay in the CPU cache
 
 
 @dataclass(frozen=True)
 class RenderGroup:
-    """Properties that scenes must share to be rendered in one batch."""
+    """Common properties of scenes that are rendered in one batch."""
 
     shapes: tuple[str, ...]
     spinning: tuple[bool, ...]
@@ -43,15 +43,15 @@ class RenderGroup:
 def render_scenes(
     scenes: Sequence[Scene], *, num_frames: int = 9, height: int = 64, width: int = 64, fps: int | float = 8.0
 ) -> UInt8[Tensor, "b t h w 3"]:
-    """Render one clip per scene; frame i shows the scene at i / fps seconds."""
+    """Render a clip of each scene. Frame i shows the scene at i / fps seconds."""
     out = torch.empty(len(scenes), num_frames, height, width, 3, dtype=torch.uint8)
     batch_size = max(1, PIXELS_PER_BATCH // (num_frames * height * width))
     groups: dict[RenderGroup, list[int]] = {}
     for index, scene in enumerate(scenes):
         groups.setdefault(RenderGroup.of(scene), []).append(index)
-    for group, members in groups.items():
-        for first in range(0, len(members), batch_size):
-            batch = members[first : first + batch_size]
+    for group, indices in groups.items():
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
             out[batch] = _render_group([scenes[i] for i in batch], group, num_frames, height, width, fps)
     return out
 
@@ -59,7 +59,7 @@ def render_scenes(
 def render_scene(
     scene: Scene, *, num_frames: int = 9, height: int = 64, width: int = 64, fps: int | float = 8.0
 ) -> UInt8[Tensor, "t h w 3"]:
-    """Render one scene: see `render_scenes`."""
+    """Render a single scene: see `render_scenes`."""
     return render_scenes([scene], num_frames=num_frames, height=height, width=width, fps=fps)[0]
 
 
@@ -94,7 +94,7 @@ def _render_group(
         cx, cy, radius = pose.x.reshape(-1, 1, 1), pose.y.reshape(-1, 1, 1), pose.radius.reshape(-1, 1, 1)
         if camera is not None:
             cx, cy, radius = (cx - camera.x) * camera.zoom, (cy - camera.y) * camera.zoom, radius * camera.zoom
-        # From here on, lengths are in radii of the toy, with its center at the origin.
+        # From here on, lengths are in radii of the toy, and its center is the origin.
         x, y, edge = (xs - cx) / radius, (ys - cy) / radius, pixel / radius
         rotation = pose.rotation.reshape(-1, 1, 1) if spinning else None
         distance, shade, highlight, (shadow_y, shadow_scale) = SHAPES[shape](x, y, light, rotation)
@@ -104,11 +104,11 @@ def _render_group(
         visible_floor = visible_floor * (1.0 - _shadow(x, y, shadow_y, shadow_scale, light))
         surfaces.append((toys, coverage, shade * coverage, highlight * coverage))
     # All shadows are on the floor, so they are applied before the first toy is composited.
-    for number, (toys, coverage, shade, highlight) in enumerate(surfaces):
+    for i, (toys, coverage, shade, highlight) in enumerate(surfaces):
         color = torch.tensor([TOY_COLORS[toy.color] for toy in toys]).repeat_interleave(num_frames, dim=0)
-        keep = (1.0 - coverage) if number else visible_floor * (1.0 - coverage)
+        behind = (1.0 - coverage) if i else visible_floor * (1.0 - coverage)
         for c, tint in enumerate(light.tint):
-            planes[c].mul_(keep).addcmul_(shade, (color[:, c] * tint).view(-1, 1, 1)).add_(highlight, alpha=tint)
+            planes[c].mul_(behind).addcmul_(shade, (color[:, c] * tint).view(-1, 1, 1)).add_(highlight, alpha=tint)
     video = torch.stack(planes, dim=-1).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
     return video.view(len(scenes), num_frames, height, width, 3)
 
@@ -128,7 +128,7 @@ def _camera_pose(scenes: Sequence[Scene], u: Float[Tensor, "b t"]) -> CameraPose
     dx, dy = PANS.get(scenes[0].camera, (0.0, 0.0))
     zoom = torch.ones_like(u)
     if scenes[0].camera in ZOOMS:
-        # A zoom magnifies by the same factor in every frame; it starts or ends at magnification 1.
+        # A zoom magnifies by a constant factor per frame, from or to magnification 1.
         zoom = extent.clamp(min=1.0) ** (u if scenes[0].camera == "zoom in" else 1.0 - u)
     return CameraPose(*(value.reshape(-1, 1, 1) for value in (dx * extent * u, dy * extent * u, zoom)))
 
@@ -142,7 +142,7 @@ def _pattern(
     num_frames: int,
     pixel: float,
 ) -> ImagePlane:
-    """Compute the brightness factor of the floor pattern as seen by the camera."""
+    """Compute the brightness of the floor pattern as seen by the camera, relative to a plain floor."""
     shade = torch.tensor([shades(scene.background)[1] for scene in scenes]).repeat_interleave(num_frames)
     phase = [scene.pattern_phase for scene in scenes for _ in range(num_frames)]
     edge: float | Tensor = 1.2 * pixel

@@ -1,8 +1,8 @@
 """The six shapes: signed distance to the silhouette, diffuse shading and highlight of each, in closed form.
 
 A shape is a function of the position in the image (in radii of the toy, origin at its center, y down), the light, and
-the rotation angle. Cubes and cylinders stand on the floor and a cube spins about the vertical axis; stars and rings
-face the camera and a star spins like a wheel.
+the rotation angle. Cubes and cylinders stand on the floor, and a cube spins about the vertical axis. Stars and rings
+face the camera, and a star spins like a wheel.
 
 Axes: `n` frames of all clips of a group, concatenated; `y x` pixels.
 """
@@ -31,7 +31,7 @@ Surface = tuple[ImagePlane, ImagePlane, ImagePlane, tuple[float, float]]
 
 
 def _shade(normal: Sequence[Tensor | float], light: LightSource) -> tuple[Tensor, Tensor]:
-    """Diffuse shading and highlight for a unit normal (x, y, z); z points towards the camera."""
+    """Compute diffuse shading and highlight for a unit normal (x, y, z), with z towards the camera."""
     towards_light, half = light.direction, light.half_vector
     diffuse = normal[0] * towards_light[0] + normal[1] * towards_light[1] + normal[2] * towards_light[2]
     facing = (normal[0] * half[0] + normal[1] * half[1] + normal[2] * half[2]).clamp_(0.0, 1.0)
@@ -50,7 +50,7 @@ def _cube(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Sur
     half = 0.70  # half an edge
     cos, sin = math.cos(YAW), math.sin(YAW)
     if rotation is not None:
-        # A cube looks the same after a quarter turn; until then the same two sides face the camera.
+        # A cube looks the same after a quarter turn. During it, the same two sides face the camera.
         yaw = (rotation + YAW).remainder(math.pi / 2).clamp_(0.03, math.pi / 2 - 0.03)
         cos, sin = yaw.cos(), yaw.sin()
     # The silhouette of a box is the hexagon spanned by its three projected edge directions.
@@ -59,11 +59,11 @@ def _cube(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Sur
     for ex, ey in spans:
         length = _length(ex, ey)
         nx, ny = -ey / length, ex / length
-        reach = sum(abs(fx * nx + fy * ny) for fx, fy in spans)
-        sides.append((x * nx + y * ny).abs_().sub_(reach))
+        half_width = sum(abs(fx * nx + fy * ny) for fx, fy in spans)
+        sides.append((x * nx + y * ny).abs_().sub_(half_width))
     distance = functools.reduce(torch.maximum, sides)
-    # A viewing ray crosses the planes of the three visible faces at depths that are linear in image coordinates; the
-    # visible face is the last one crossed. A soft blend of the faces rounds the cube's edges.
+    # A viewing ray crosses the planes of the three visible faces at depths that are linear in image coordinates. The
+    # last face it crosses is visible. A soft blend of the faces rounds the cube's edges.
     weights, shades, highlights = [], [], []
     for normal in ((0.0, -COS, SIN), (sin, cos * SIN, cos * COS), (-cos, sin * SIN, sin * COS)):
         depth = (half - x * normal[0] - y * normal[1]) / normal[2]
@@ -78,7 +78,7 @@ def _cube(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Sur
 def _cone(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Surface:
     height = 1.9
     tall = height * COS  # from the center of the base to the tip, in the image
-    base = (tall - SIN) / 2.0  # y of the center of the base that centers the silhouette
+    base = (tall - SIN) / 2.0  # y of the center of the base, so that the silhouette is centered
     tip = base - tall
     touch = base - SIN * SIN / tall  # y where the outline leaves the ellipse of the base towards the tip
     slope = math.sqrt(1.0 - (SIN / tall) ** 2) / (touch - tip)
@@ -117,7 +117,7 @@ def _cylinder(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) ->
 def _star(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Surface:
     tip, notch, sector, tilt = 1.06, 0.52, 2.0 * math.pi / 5.0, 0.62
     along, up = notch * math.cos(sector / 2.0), notch * math.sin(sector / 2.0)
-    # Ten facets, each with one edge from a tip to a notch. Folded onto one of them, a star is a triangle.
+    # The star has ten facets, each with an edge from a tip to a notch. Folded onto one facet, it is a triangle.
     edge = math.hypot(tip - along, up)
     nx, ny = up / edge, (tip - along) / edge
     angle = torch.atan2(x, -y)
@@ -132,7 +132,7 @@ def _star(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Sur
     facing = middle + math.atan2(ny, nx) * (across / 0.05).clamp_(-1.0, 1.0)
     normal = (facing.sin() * tilt, facing.cos() * -tilt, math.sqrt(1.0 - tilt * tilt))
     shade, highlight = _shade(normal, light)
-    return distance, shade, highlight.mul_(0.3), (0.86, 0.85)  # at full strength it would cover whole facets
+    return distance, shade, highlight.mul_(0.3), (0.86, 0.85)  # a full highlight would cover whole facets
 
 
 def _ring(x: XCoords, y: YCoords, light: LightSource, rotation: Rotation) -> Surface:

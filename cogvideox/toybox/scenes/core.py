@@ -1,4 +1,4 @@
-"""Sampling of core-grammar scenes: one toy on a plain floor. Frozen: the same seed must give the same scene forever."""
+"""Sampling of core-grammar scenes: one toy on a plain floor. Frozen: a seed must always give the same scene."""
 
 from collections.abc import Mapping
 
@@ -17,12 +17,12 @@ from cogvideox.toybox.scenes.grammar import (
 )
 
 TRAVEL = (0.33, 0.42)
-"""Shortest and longest path of a moving toy over the whole of `Scene.seconds`."""
+"""Minimum and maximum length of a moving toy's path during `Scene.seconds`."""
 
 
 def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene:
-    """Sample a scene of the core grammar; `fixed` contains given facts."""
-    # One number is sampled per fact even if it is fixed, so that fixing one fact does not change the others.
+    """Sample a scene of the core grammar with the facts `fixed`."""
+    # A number is sampled for every fact even if it is fixed, so that fixing a fact does not change the others.
     words = {name: getattr(CORE, f"{name}s") for name in FACTS["core"]}
     facts = {name: options[int(rng.integers(len(options)))] for name, options in words.items()} | dict(fixed)
     return _place(facts, rng, seconds)
@@ -30,10 +30,10 @@ def sample_core_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[s
 
 def _place(facts: dict[str, str], rng: np.random.Generator, seconds: float) -> Scene:
     """Place the toy so that it stays inside the frame at all times."""
-    size_share, travel_share, along, across = rng.random(4)
-    radius = SIZES[facts["size"]] * (1.0 + SIZE_JITTER * (2.0 * size_share - 1.0))
+    size_u, travel_u, along, across = rng.random(4)
+    radius = SIZES[facts["size"]] * (1.0 + SIZE_JITTER * (2.0 * size_u - 1.0))
     limit = 0.5 - MARGIN - BOX_HALF_SIDE * radius  # the center stays within [-limit, limit]
-    travel = min(TRAVEL[0] + (TRAVEL[1] - TRAVEL[0]) * travel_share, 2.0 * limit)
+    travel = min(TRAVEL[0] + (TRAVEL[1] - TRAVEL[0]) * travel_u, 2.0 * limit)
     dx, dy = MOTIONS[facts["motion"]]
     moving = dx != 0.0 or dy != 0.0
     midpoint = (2.0 * along - 1.0) * (limit - travel / 2.0 if moving else limit * 0.75)

@@ -1,4 +1,4 @@
-"""Sampling of full-grammar scenes: facts that may occur together (the table in `sampler`), then a place for every toy.
+"""Sampling of full-grammar scenes: compatible facts (see the table in `sampler`), then a position for every toy.
 
 Earlier choices restrict later ones: the camera restricts patterns and motions, the light restricts backgrounds, the
 background restricts colors, and the shape restricts motions. If the toys do not fit, they are sampled again.
@@ -25,7 +25,7 @@ from cogvideox.toybox.scenes.grammar import (
     Toy,
 )
 
-# The camera is mostly still and the light mostly daylight, so that scenes are mostly about what their toys do.
+# The camera is mostly still and the light mostly daylight, because the main subjects are the toys and their motions.
 COUNT_PROBABILITIES = {"one": 0.40, "two": 0.35, "three": 0.25}
 STILL_CAMERA_PROBABILITY = 0.65
 DAYLIGHT_PROBABILITY = 0.5
@@ -56,7 +56,7 @@ ToyFacts = tuple[str, ...]
 
 
 def sample_full_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene | None:
-    """Sample a scene of the full grammar; None if `fixed` contradicts other sampled facts or the toys do not fit."""
+    """Sample a scene of the full grammar; None if `fixed` contradicts sampled facts or the toys do not fit."""
     uniform = uniform_numbers(rng)
     scene = _sample_scene_facts(uniform, fixed)
     if scene is None:
@@ -113,11 +113,11 @@ def _sample_toy_facts(uniform: Uniform, scene: Mapping[str, str], fixed: Mapping
         if toys and identical:
             toys.append(toys[0])
             continue
-        given = fixed if not toys else {}
-        color = given.get("color", _pick(colors_for(scene["background"]), uniform))
-        shape = given.get("shape", _pick(FULL.shapes, uniform))
-        size = given.get("size", _pick(FULL.sizes, uniform))
-        motion = given.get("motion", _pick(motions_for(shape, scene["camera"]), uniform))
+        fixed_here = {} if toys else fixed  # `fixed` applies to the first toy
+        color = fixed_here.get("color", _pick(colors_for(scene["background"]), uniform))
+        shape = fixed_here.get("shape", _pick(FULL.shapes, uniform))
+        size = fixed_here.get("size", _pick(FULL.sizes, uniform))
+        motion = fixed_here.get("motion", _pick(motions_for(shape, scene["camera"]), uniform))
         if motion in ("grow", "shrink"):
             size = "small" if motion == "grow" else "large"
         if color not in colors_for(scene["background"]) or motion not in motions_for(shape, scene["camera"]):
@@ -157,7 +157,7 @@ def motions_for(shape: str, camera: str) -> tuple[str, ...]:
 def place_toys(
     facts: Sequence[ToyFacts], camera: str, camera_extent: float, seconds: float, uniform: Uniform
 ) -> tuple[Toy, ...] | None:
-    """Place toys inside the frame without contact, large ones first; None if one of them does not fit."""
+    """Place toys inside the frame without contact, large toys first; None if a toy does not fit."""
     toys: dict[int, Toy] = {}
     boxes: list[Box] = []
     for index in sorted(range(len(facts)), key=lambda i: facts[i][2] != "large"):
@@ -178,7 +178,7 @@ def place_toys(
 def _place_toy(
     facts: ToyFacts, camera: str, camera_extent: float, count: str, seconds: float, uniform: Uniform
 ) -> Toy | None:
-    """Place a toy at random within the limits set by its own and the camera's motion; None if it does not fit."""
+    """Place a toy at random within the limits of its own and the camera's motion; None if it does not fit."""
     color, shape, size, motion = facts
     radius = SIZES[size] * (1.0 + SIZE_JITTER * (2.0 * next(uniform) - 1.0))
     distance = _lerp(EXTENT_RANGES.get(motion, (0.0, 0.0)), next(uniform)) * EXTENT_SCALE[count]
@@ -211,9 +211,8 @@ def _position_limits(box: Box, camera: str, camera_extent: float) -> tuple[tuple
     return low, high
 
 
-def _apart(one: Box, other: Box) -> bool:
-    gaps = one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3]
-    return any(gap > MIN_GAP for gap in gaps)
+def _apart(a: Box, b: Box) -> bool:
+    return any(gap > MIN_GAP for gap in (a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]))
 
 
 def uniform_numbers(rng: np.random.Generator) -> Uniform:
@@ -222,8 +221,8 @@ def uniform_numbers(rng: np.random.Generator) -> Uniform:
         yield from rng.random(64).tolist()
 
 
-def _lerp(bounds: tuple[float, float], share: float) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * share
+def _lerp(bounds: tuple[float, float], u: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * u
 
 
 def _pick(options: Sequence[str], uniform: Uniform) -> str:

@@ -1,13 +1,13 @@
-"""The grammars (which words a scene may use), `Toy` and `Scene`, and the rule that holds out compositions.
+"""The grammars (the words of a scene), `Toy` and `Scene`, and the held-out rule.
 
 Units: lengths are fractions of the frame's shorter side, with the origin at the center of the frame, x to the right
 and y down; time is in seconds. A scene therefore looks the same at every size and frame rate.
 
-**The held-out rule** (to test a model on compositions it has never seen): a triple of toy color, shape and motion is
+**The held-out rule** (for tests on compositions that a model has never seen): a triple of color, shape and motion is
 excluded from training when `crc32("toybox 39 COLOR SHAPE MOTION") % 10 == 0` (`is_held_out_triple`); 39 is a salt that
 spreads the held-out triples evenly. In the core grammar that is 10 of 90 triples: at most 2 per color, 4 per shape and
 3 per motion, so every word and every pair of words is frequent in training. A scene is held out when any of its toys
-is. The size of a toy and the scene's own facts (background, light, ...) do not matter.
+is. The size of a toy and the facts of the scene (background, light, ...) do not matter.
 """
 
 import zlib
@@ -36,7 +36,7 @@ BACKGROUND_COLORS = {
     "brown": (0.43, 0.30, 0.21),
 }
 SIZES = {"small": 0.112, "large": 0.200}
-"""Radius of a toy, before a jitter of a few percent."""
+"""Radius of a toy before jitter (`SIZE_JITTER`)."""
 MOTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "still": (0.0, 0.0)}
 """Straight motions and their directions. For the other motions see `render.motion`."""
 PANS = {"pan left": (-1.0, 0.0), "pan right": (1.0, 0.0), "pan up": (0.0, -1.0), "pan down": (0.0, 1.0)}
@@ -51,7 +51,8 @@ BOX_HALF_SIDE = 1.08
 """Half the side of a toy's bounding box, in radii."""
 
 SPIN_TURNS = {"cube": 0.40, "star": 0.31}
-"""Turns of a spinning toy per clip. Not a multiple of its symmetry (1/4, 1/5), so that first and last frame differ."""
+"""Turns of a spinning toy per clip. They are no multiple of its symmetry (1/4, 1/5), so that first and last frame
+differ."""
 CLASHING_COLORS = {
     "white": ("white",),
     "gray": ("white", "black"),
@@ -60,14 +61,14 @@ CLASHING_COLORS = {
     "cyan": ("teal",),
     "brown": ("black",),
 }
-"""For each background, the toy colors not used on it: in some light or shadow they equal the background's color."""
+"""For each background, the toy colors that are not used on it, because they equal its color in some light or shadow."""
 UNLIT_BACKGROUNDS = {"day": (), "evening": ("black", "cyan"), "night": ("black",)}
-"""For each light, the backgrounds that do not show it: black takes on no tint, and cyan turns green in warm light."""
+"""For each light, the backgrounds on which it cannot be recognized: black has no tint, cyan is green in warm light."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The words that scenes are sampled from."""
+    """The words from which the facts of a scene are sampled."""
 
     colors: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -101,7 +102,7 @@ FULL = Grammar(
 PAIR = replace(CORE, counts=COUNTS[:2])
 GRAMMARS = {"core": CORE, "full": FULL, "pair": PAIR}
 TEXT_LENGTHS = {"core": 22, "full": 44, "pair": 40}
-"""Number of tokens that fits every caption of a grammar: words, periods, commas and the end token."""
+"""Number of tokens of the longest caption of a grammar: words, periods, commas and the end token."""
 
 TOY_FACTS = ("color", "shape", "size", "motion")
 FACTS = {
@@ -116,14 +117,14 @@ ObservedFacts = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Toy:
-    """One toy: four facts that a caption can name, and the numbers that place and move it.
+    """A toy: four facts that a caption can name, and the parameters of its position and motion.
 
     Attributes:
         x, y: center of the silhouette at time 0.
         radius: half the width of the silhouette at time 0.
-        speed: of a straight motion, in frame sides per second.
-        extent: amount of the other motions: height of a bounce, radius of an orbit (the sign is the direction), turns
-            of a spin, last radius over first radius when growing or shrinking.
+        speed: speed of a straight motion, in frame sides per second.
+        extent: amount of another motion: height of a bounce, radius of an orbit (its sign is the direction), number of
+            turns of a spin, ratio of last to first radius when growing or shrinking.
         angle: starting position on an orbit, in radians.
     """
 
@@ -146,7 +147,7 @@ class Toy:
 
 @dataclass(frozen=True)
 class Scene:
-    """Toys on a floor, a camera and a light. Everything that moves does so for `seconds` and then rests.
+    """Toys on a floor, a camera and a light. Toys and camera move for `seconds` and then rest.
 
     Attributes:
         camera_extent: distance of a pan, or magnification of a zoom.
@@ -170,16 +171,16 @@ class Scene:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Everything that the pixels show, by fact name: five facts in the core grammar, more in the full grammar.
+        """All visible facts by name: five facts in the core grammar, more in the full grammar.
 
         The facts of a second and third toy are named `color 2` and so on. A toy that grows or shrinks, or any toy
         under a zooming camera, has no size.
         """
         facts = {}
         for number, toy in enumerate(self.toys, start=1):
-            changing = toy.motion in ("grow", "shrink") or self.camera in ZOOMS
+            changes_size = toy.motion in ("grow", "shrink") or self.camera in ZOOMS
             for name, word in zip(TOY_FACTS, toy.facts):
-                if not (name == "size" and changing):
+                if not (name == "size" and changes_size):
                     facts[fact_name(name, number)] = word
         facts["background"] = self.background
         if self.grammar == "core":
@@ -189,12 +190,12 @@ class Scene:
 
 
 def fact_name(name: str, toy: int) -> str:
-    """Return the name of a fact of toy number `toy`, from 1: `color` for the first, `color 2` for the second."""
+    """Return the name of a fact of toy number `toy` (1-based): `color` for the first toy, `color 2` for the second."""
     return name if toy == 1 else f"{name} {toy}"
 
 
 def is_held_out_triple(color: str, shape: str, motion: str) -> bool:
-    """Return whether a composition is held out from training (the rule is at the top of this file)."""
+    """Return whether a composition is held out from training (see the rule at the top of this file)."""
     return zlib.crc32(f"toybox 39 {color} {shape} {motion}".encode()) % 10 == 0
 
 

@@ -1,5 +1,5 @@
-"""Sampling of pair-grammar scenes: one toy as in the core grammar, or two toys that each have their own color, shape,
-size and motion, on a plain floor. A scene of two toys belongs to the full grammar, which captions and judges it."""
+"""Sampling of pair-grammar scenes: one toy as in the core grammar, or two toys on a plain floor, each with a color,
+shape, size and motion. A scene of two toys belongs to the full grammar, which captions and judges it."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +14,7 @@ IDENTICAL_TOYS_PROBABILITY = 0.1
 
 
 def sample_pair_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene | None:
-    """Sample a scene; `fixed` contains given facts, those of a toy for the first one. None if the toys do not fit."""
+    """Sample a scene with the facts `fixed` of the scene and of its first toy; None if the toys do not fit."""
     count = "two" if rng.random() < TWO_TOYS_PROBABILITY else "one"
     if fixed.get("count", count) == "one":
         return sample_core_scene(rng, seconds, {name: word for name, word in fixed.items() if name != "count"})
@@ -25,7 +25,7 @@ def sample_pair_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[s
         first = [fixed.get(name, word) for name, word in zip(TOY_FACTS, first)]
         if next(uniform) < IDENTICAL_TOYS_PROBABILITY:
             second = first
-        elif first[:2] == second[:2]:  # captions could not tell them apart
+        elif first[:2] == second[:2]:  # captions could not distinguish them
             continue
         toys = place_toys((tuple(first), tuple(second)), "still", 0.0, seconds, uniform)
         if toys is not None:

@@ -1,21 +1,21 @@
 """Sampling of scenes from a seed, in any grammar. The words, `Toy`, `Scene` and the held-out rule are in `grammar`.
 
-**What the full grammar excludes**, because pixels could not distinguish it from something else:
+**Exclusions of the full grammar**, because the pixels would be ambiguous:
 
-| never sampled | why |
+| never sampled | reason |
 |---|---|
 | a pan or zoom over a plain floor | nothing shows the camera motion |
-| a pan over stripes | shifted along themselves, stripes look the same |
+| a pan over stripes | stripes look the same when shifted along themselves |
 | a pan or zoom with toys that are not at rest | toy motion and camera motion are ambiguous; growth looks like a zoom |
-| a spinning ball, cone, cylinder or ring | rotated, they look the same |
-| a spin by a multiple of the symmetry angle | the same again (`SPIN_TURNS`) |
-| evening or night on a black floor, evening on a cyan one | black takes no tint, cyan turns green |
-| a white toy on white or gray, a teal one on cyan, ... | in some light the colors are equal (`CLASHING_COLORS`) |
+| a spinning ball, cone, cylinder or ring | they look the same when rotated |
+| a spin by a multiple of the symmetry angle | the toy looks the same again (`SPIN_TURNS`) |
+| evening or night on a black floor, evening on a cyan floor | black has no tint, cyan turns green |
+| a white toy on white or gray, a teal toy on cyan, ... | the colors are equal in some light (`CLASHING_COLORS`) |
 | toys that touch, cross or leave the frame | their facts would be hidden |
-| two toys of one color and shape that differ otherwise | captions could not tell them apart |
+| two toys of the same color and shape that differ otherwise | captions could not distinguish them |
 
 Toys that are identical in every fact do occur, and are captioned as "two blue cubes". The size of a toy that grows or
-shrinks, or that is seen by a zooming camera, is not a fact.
+shrinks, or is filmed by a zooming camera, is not a fact.
 """
 
 from typing import Literal
@@ -40,19 +40,19 @@ def sample_scene(
     seconds: float = 1.0,
     **fixed: str,
 ) -> Scene:
-    """Sample one scene; the same seed gives the same scene.
+    """Sample a scene. The same seed returns the same scene.
 
     Args:
         grammar: `core`, `full` or `pair`.
-        split: restricts to one side of the held-out rule.
-        seconds: how long toys move: the length of the clip, (num_frames - 1) / fps; 0 for a single frame.
-        **fixed: facts set by name (`color`, `shape`, `size`, `motion`, `background`; in the full grammar those of the
-            first toy, and `count`, `pattern`, `camera`, `light`; in the pair grammar those of the first toy, and
-            `count`). The rest is sampled.
+        split: `training` or `held_out` scenes by the held-out rule, or both.
+        seconds: duration of motions, which is that of the clip: (num_frames - 1) / fps; 0 for a single frame.
+        **fixed: fixed facts by name; the others are sampled. `color`, `shape`, `size` and `motion` of the first toy,
+            `background`; in the pair and full grammars also `count`; in the full grammar also `pattern`, `camera` and
+            `light`.
 
     Raises:
-        UserError: an unknown grammar, a fact or word that the grammar lacks, or a combination of `fixed` and `split`
-            that the grammar excludes.
+        UserError: an unknown grammar, a fact or word that the grammar does not have, or a combination of `fixed` and
+            `split` that the grammar excludes.
     """
     if grammar not in GRAMMARS:
         raise UserError(f"unknown grammar {grammar!r}: choose one of {', '.join(GRAMMARS)}")
