@@ -13,6 +13,7 @@ from cogvideox.config import from_dict, to_dict
 from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSettings, MixtureState
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Bound, Policy
+from cogvideox.filter_policy.schedule import Schedule
 
 SETTINGS = MixtureSettings(sources=(DataSource("a", 3.0), DataSource("b")), row_tokens=200, num_rows=4)
 
@@ -100,6 +101,35 @@ def test_the_policy_applies_from_its_step_on():
     }
     assert all(sample.index in best[sample.lane[0]] for sample in samples(planned[10:]))
     assert planned[9].kept_fractions == {"a": 1.0, "b": 1.0} and planned[10].kept_fractions == {"a": 0.5, "b": 0.5}
+
+
+def test_moving_thresholds_filter_every_step():
+    policy = Policy((Bound("score", at_least=Schedule((0, 20), (0.0, 0.8))),))
+    planned = plans(mixture(policy=policy), 25)
+    for step, plan in enumerate(planned):
+        threshold = 0.8 * min(step, 20) / 20
+        assert all(sample.index / (80 if sample.source == "a" else 40) >= threshold for sample in samples([plan]))
+    fractions = [plan.kept_fractions["a"] for plan in planned]
+    assert fractions[0] == 1 and fractions[20:] == [0.2] * 5 and fractions == sorted(fractions, reverse=True)
+    state = from_dict(MixtureState, json.loads(json.dumps(to_dict(planned[9].state_after))))
+    assert plans(mixture(policy=policy), 15, state) == planned[10:]
+
+
+def test_changed_scores_cannot_be_resumed():
+    policy = Policy((Bound("score", best=0.5),))
+    state = plans(mixture(policy=policy), 2)[-1].state_after
+    mixture(policy=policy).check_state(state)
+    clips = table(30, 50, 1)
+    changed = replace(clips, columns={"score": clips.columns["score"] + 0.001})
+    with pytest.raises(UserError, match="a: the scores that the policy reads have changed"):
+        Mixture({"a": changed, "b": table(10, 30, 2)}, replace(SETTINGS, policy=policy), 0).check_state(state)
+
+
+def test_a_policy_that_later_keeps_nothing_is_rejected_at_the_start():
+    policy = Policy((Bound("score", at_least=Schedule((0, 1000), (0.0, 2.0))),))
+    mixture(policy=policy).check_policy(num_steps=1000)
+    with pytest.raises(UserError, match="from step 1000 on, the policy keeps no clips"):
+        mixture(policy=policy).check_policy(num_steps=1001)
 
 
 def test_ranks_share_the_rows_at_similar_cost():
