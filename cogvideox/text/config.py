@@ -8,6 +8,7 @@ from typing import Any
 
 from cogvideox.config import from_dict
 from cogvideox.errors import UserError
+from cogvideox.untrusted.files import check_sizes
 
 TRANSFORMERS_CLASS = "T5EncoderModel"
 _WHERE = "text_encoder/config.json"
@@ -36,6 +37,7 @@ class T5Config:
         for name, value in asdict(self).items():
             if name != "layer_norm_epsilon" and value < 1:
                 raise UserError(f"{name}={value} of the T5 config must be 1 or more")
+        check_sizes(asdict(self), "the text encoder")
         if self.relative_attention_num_buckets % 4:
             valid = max(4, round(self.relative_attention_num_buckets / 4) * 4)
             raise UserError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cogvideox.config import from_dict
 from cogvideox.errors import UserError
+from cogvideox.untrusted.files import check_sizes
 
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
 
@@ -77,6 +78,7 @@ class TransformerConfig:
         for name, value in asdict(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise UserError(f"{name}={value} of the transformer must be positive")
+        check_sizes(asdict(self), "the transformer")
         if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
             raise UserError("use_learned_positional_embeddings requires use_rotary_positional_embeddings: set both")
         rotary = self.use_rotary_positional_embeddings

@@ -7,7 +7,7 @@ Override a limit with an environment variable, `COGVIDEOX_MAX_` followed by its 
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -28,7 +28,8 @@ LIMITS = {
     "METRICS": 200,  # metric names in a run's metrics.jsonl
     "TEXT_BYTES": 50_000_000,  # JSON file, caption or file of prompts
     "TABLE_BYTES": 1_000_000_000,  # table of clips, or metrics.jsonl
-    "ROWS": 10_000_000,  # rows of a table of clips
+    "ROWS": 2_000_000,  # rows of a table of clips
+    "CAPTION": 100_000,  # characters of a caption
     "COLUMNS": 1_000,  # columns of a table of clips; the others are ignored
 }
 """Largest accepted values (docs/limits.md)."""
@@ -37,6 +38,13 @@ _LARGEST = 2**62  # larger limits would not fit the integers of libraries
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and objects in a JSON or YAML file."""
+
+
+MAX_LAYERS = 1_000
+"""Maximum number of layers of a network."""
+
+MAX_SIZE = 1_000_000
+"""Maximum of every other size in the configuration of a network, such as its width or vocabulary."""
 
 
 def limit(name: str) -> int:
@@ -69,6 +77,24 @@ def check_limit(name: str, value: float | int, what: str) -> None:
     """
     if value > (most := limit(name)):
         raise UserError(f"{what} is above the limit of {most:,}; COGVIDEOX_MAX_{name} raises it")
+
+
+def check_sizes(sizes: Mapping[str, Any], owner: str) -> None:
+    """Check the sizes in the configuration of a network, before it is built.
+
+    Args:
+        owner: the network, for the message.
+
+    Raises:
+        UserError: a number of layers or another size is far above that of any network.
+    """
+    for name, value in sizes.items():
+        most = MAX_LAYERS if "layers" in name else MAX_SIZE
+        largest = max(value, default=0) if isinstance(value, tuple) else value
+        if isinstance(largest, int) and largest > most:
+            raise UserError(f"{name}={largest} of {owner} is too large: at most {most:,} is supported")
+        if isinstance(value, tuple) and len(value) > MAX_LAYERS:
+            raise UserError(f"{name} of {owner} has {len(value):,} values: at most {MAX_LAYERS:,} are supported")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from cogvideox.config import from_dict
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO
+from cogvideox.untrusted.files import check_sizes
 
 DIFFUSERS_CLASS = "AutoencoderKLCogVideoX"
 _WHERE = "vae/config.json"
@@ -65,6 +66,7 @@ class VAEConfig:
         for name, size in sizes.items():
             if size < 1:
                 raise UserError(f"{name}={size} of the VAE must be 1 or more")
+        check_sizes(asdict(self), "the VAE")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 valid = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups

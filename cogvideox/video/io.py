@@ -6,6 +6,7 @@ Axes: `t` frames, `h w` height and width in pixels.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted.files import check_limit
+from cogvideox.untrusted.files import check_limit, limit, reading
 from cogvideox.video import limits
 from cogvideox.video.reading import containers, pictures
 from cogvideox.video.reading.display import Display
@@ -60,6 +61,12 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         UserError: the file is missing, damaged, not a video or an image, or above a limit.
     """
+    with reading(path, "damaged or not a video or an image"):
+        return _probe(str(path), limits.file_version(path), limit("PIXELS"), limit("VIDEO_SECONDS"))
+
+
+@lru_cache(maxsize=8)  # a table may have many rows of the same file
+def _probe(path: str, version: limits.FileVersion, max_pixels: int, max_seconds: int) -> VideoInfo:
     if pictures.is_picture(path):
         height, width, codec = pictures.picture_size(path)
         times = pictures.timeline(path)

@@ -94,6 +94,7 @@ def _build(path: str) -> None:
     from cogvideox.training.recipes import RECIPES
     from cogvideox.training.vae import trainer
     from tests import tiny, tiny_runs
+    from tests.hostile import bombs
 
     folder = Path(path)
     media, model = folder / "media", tiny.write(folder / "model")
@@ -147,6 +148,8 @@ def _build(path: str) -> None:
     trainer.train(settings, folder / "run")
     (folder / "overrides.json").write_text(json.dumps(tiny_runs.overrides("toybox-vae", settings)))
     main(["encode", str(media), "-o", str(folder / "store"), "--model", str(model)])
+    bombs.write_repetitions(folder / "repeated")
+    main(["curate", str(media), str(folder / "curated"), "signals={}"])
     short = ["--model", str(model), "--num-inference-steps", "1", "--seed", "1"]
     main(["generate", PROMPT, "-o", str(folder / "replay.mp4"), *short])
     flags = {}

@@ -29,10 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.hostile import cases
+from tests.hostile import bombs, cases, results
 from tests.hostile.corpus import Case, Corpus, build_corpus
 
 ROOT = Path(__file__).parents[2]
+CLASSES = cases.WEIGHTS | bombs.WEIGHTS | results.WEIGHTS
+"""The classes of cases, and how often each occurs."""
+
 CPU_SECONDS = 20
 WALL_SECONDS = 120
 MEMORY_MB = 1200  # in addition to the memory of the process when it is forked
@@ -68,7 +71,7 @@ def fuzz(
     keep: Path | None = None,
 ) -> list[Finding]:
     """Run the cases with these numbers, of all classes or only those in `names`, and print each finding."""
-    weights = {build: weight for build, weight in cases.WEIGHTS.items() if names is None or build.__name__ in names}
+    weights = {build: weight for build, weight in CLASSES.items() if names is None or build.__name__ in names}
     _import_everything()
     findings: list[Finding] = []
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -247,7 +250,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="INDEX", help="number of the first case")
     parser.add_argument("--only", type=int, metavar="INDEX", help="run only this case")
     parser.add_argument(
-        "--class", dest="names", action="append", metavar="NAME", choices=[b.__name__ for b in cases.WEIGHTS]
+        "--class", dest="names", action="append", metavar="NAME", choices=[build.__name__ for build in CLASSES]
     )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--corpus", type=Path, help="folder with the valid files; created if it does not exist")

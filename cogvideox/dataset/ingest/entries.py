@@ -4,11 +4,12 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted.files import read_bytes, reading
+from cogvideox.untrusted.files import limit, read_bytes, reading
 from cogvideox.untrusted.text_encoding import decode, text_problem
 
 VIDEOS = (
@@ -68,12 +69,21 @@ def caption_of(value: Any, name: str = "") -> Caption:
         return Caption()
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return Caption(problem=f"its caption is of type {type(value).__name__}, not a text")
-    text = " ".join(str(value).split())
-    problem = text_problem(text)
+    text, problem = _clean(value if isinstance(value, str) else str(value))
     if problem is not None:
         where = f" {name}" if name else ""
         return Caption(problem=f"its caption{where} cannot be used: {problem}")
     return Caption(text)
+
+
+@lru_cache(maxsize=64)  # a small file may repeat a long caption in many rows
+def _clean(value: str) -> tuple[str, str | None]:
+    """Return a caption with its white space collapsed, and why it cannot be used."""
+    most = limit("CAPTION")
+    if len(value) > most:
+        return "", f"it has {len(value):,} characters, above the limit of {most:,}; COGVIDEOX_MAX_CAPTION raises it"
+    text = " ".join(value.split())
+    return text, text_problem(text)
 
 
 def read_caption(path: Path) -> Caption:

@@ -27,8 +27,12 @@ def parquet_rows(path: Path, is_text: Callable[[str], bool]) -> Iterator[tuple[i
         groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
         num_bytes = sum(group.total_byte_size for group in groups)
         check_limit("TABLE_BYTES", num_bytes, f"cannot read {path}: its unpacked size in bytes")
+        fields = list(file.schema_arrow)
+        texts = [field.name for field in fields if _is_string(_kind(field)) or _is_binary(_kind(field))]
+        # As dictionaries, because a small file may unpack to many copies of a long text.
+        file = parquet.ParquetFile(opened, read_dictionary=texts)
         columns: dict[str, Any] = {}
-        for field in file.schema_arrow:
+        for field in fields:
             if field.name not in columns:
                 columns[field.name] = _values(file, field, is_text(field.name))
         for number in range(file.metadata.num_rows):
@@ -40,22 +44,52 @@ def _values(file: Any, field: Any, is_text: bool) -> Any:
     import pyarrow as pa
     from pyarrow import types
 
-    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-    is_string = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    is_binary = types.is_binary(kind) or types.is_large_binary(kind)
+    kind = _kind(field)
     is_number = types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
-    if not (is_string or is_number or types.is_null(kind) or (is_binary and is_text)):
+    if not (_is_string(kind) or is_number or types.is_null(kind) or (_is_binary(kind) and is_text)):
         return _Constant(UNUSABLE)
     try:
         column = file.read(columns=[field.name]).column(field.name)
+        if _is_string(kind) or _is_binary(kind):
+            return _texts(column)
         if types.is_dictionary(column.type):
             column = column.cast(kind)
-        if is_string or is_binary:  # texts are not always valid UTF-8
-            values = column.cast(pa.large_binary()).to_pylist()
-            return [value if value is None else value.decode("utf-8", "surrogateescape") for value in values]
         return (column.cast(pa.float64()) if types.is_float16(kind) else column).to_pylist()
     except Exception:  # a damaged page, or a name that occurs twice
         return _Constant(UNUSABLE)
+
+
+def _texts(column: Any) -> list[str | None]:
+    """Return the texts of a column, which are not always valid UTF-8. Equal ones are one object, to save memory."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type):
+        column = column.cast(pa.large_binary()).dictionary_encode()
+    texts: list[str | None] = []
+    for chunk in column.chunks:
+        stored = chunk.dictionary.cast(pa.large_binary()).to_pylist()
+        values = [value if value is None else value.decode("utf-8", "surrogateescape") for value in stored]
+        texts += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
+    return texts
+
+
+def _kind(field: Any) -> Any:
+    from pyarrow import types
+
+    return field.type.value_type if types.is_dictionary(field.type) else field.type
+
+
+def _is_string(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 class _Constant:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import limit, reading
@@ -96,7 +96,8 @@ def to_rgb(image: Image.Image) -> Frame:
         UserError: the pixels have more than 16 bits.
     """
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise it would be copied
+            image = ImageOps.exif_transpose(image)
     except (OSError, MemoryError):
         raise
     except Exception:  # damaged EXIF data; the pixels may be whole
@@ -111,7 +112,7 @@ def to_rgb(image: Image.Image) -> Frame:
         return np.repeat(gray[..., None], 3, -1)
     if image.mode in ("La", "RGBa"):  # premultiplied by their opacity
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 @contextmanager
