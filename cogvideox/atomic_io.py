@@ -4,12 +4,18 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cogvideox.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _REASONS = {
     errno.EACCES: "no permission to write in the folder {folder}",
@@ -86,6 +92,77 @@ def remove_stale_files(*folders: str | Path, idle: float = 0.0) -> None:
             for file in folder.iterdir():
                 if _TEMPORARY.fullmatch(file.name) and time.time() - file.lstat().st_mtime >= idle:
                     file.unlink()
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `target` to write to, and move it to `target` when the block succeeds.
+
+    A folder at `target` is replaced; if the block fails, it is unchanged. Temporary folders of killed processes that
+    wrote to `target` are removed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    # Random names: after a crash, another process may get the same process ID.
+    new, old = (target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.{end}") for end in ("new", "old"))
+    _remove_stale_folders(target, "new")
+    descriptor = None
+    try:
+        new.mkdir(parents=True)
+        descriptor = _lock_folder(new)
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        _remove_stale_folders(target, "old")  # a process was killed between the two renames
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(target)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_stale_folders(target: Path, end: str) -> None:
+    name = re.compile(rf"\.{re.escape(target.name[:40])}\.[0-9a-f]{{16}}\.{end}", re.DOTALL)
+    with suppress(OSError):
+        for folder in target.parent.iterdir():
+            if name.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Lock a folder until the returned descriptor is closed or the process ends; None if the system has no such locks.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no process writes to a temporary folder; without locks, whether nothing was written for an hour."""
+    try:
+        descriptor = _lock_folder(folder)
+    except OSError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+        return True
+    return time.time() - max(path.lstat().st_mtime for path in (folder, *folder.rglob("*"))) >= 3600
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,7 +1,6 @@
 """Loading and saving of model folders in the diffusers layout."""
 
 import json
-import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvideox.atomic_io import cannot_write, write_text
+from cogvideox.atomic_io import atomic_folder, cannot_write, write_text
 from cogvideox.config import to_dict
 from cogvideox.diffusion.config import SAMPLER_OF_SCHEDULER
 from cogvideox.diffusion.schedule import Schedule
@@ -155,7 +154,7 @@ def write_json_files(folder: Path, files: dict[str, Any]) -> None:
 
 @contextmanager
 def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]:
-    """Yield a temporary folder next to `path` to write to, and move it to `path` when the block succeeds.
+    """Yield a temporary folder to write to, and move it to `path` when the block succeeds: see `atomic_folder`.
 
     An existing model at `path` is replaced if the block writes all of its components and its folder contains nothing
     else. If the block fails, it is unchanged.
@@ -169,22 +168,11 @@ def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]
     target = path.resolve()  # follow symbolic links
     if target.exists():
         _check_replaceable(path, {name.partition("/")[0] for name in contents})
-    # Random names: after a crash, another process may get the same process ID.
-    new, old = (target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.{end}") for end in ("new", "old"))
     try:
-        new.mkdir(parents=True)
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
+        with atomic_folder(target) as folder:
+            yield folder
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.rename(target)
 
 
 def _check_replaceable(path: Path, names: Collection[str]) -> None:

@@ -1,9 +1,10 @@
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cogvideox.atomic_io import atomic_write, cannot_read, remove_stale_files, write_text
+from cogvideox.atomic_io import atomic_folder, atomic_write, cannot_read, remove_stale_files, write_text
 from cogvideox.errors import UserError
 
 
@@ -130,3 +131,30 @@ def test_files_of_other_programs_are_never_stale(tmp_path):
     remove_stale_files(tmp_path)
     assert names(tmp_path) == sorted([*others, "below", "link", "x.txt"])
     assert names(tmp_path / "below") == [temporary_name]
+
+
+def test_a_folder_is_replaced_if_the_block_succeeds(tmp_path):
+    for text in ("a", "b"):
+        with atomic_folder(tmp_path / "x") as folder:
+            (folder / "file").write_text(text)
+    with suppress(KeyboardInterrupt), atomic_folder(tmp_path / "x") as folder:
+        (folder / "file").write_text("c")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x/file").read_text() == "b"
+
+
+def test_folders_of_a_killed_process_are_removed_and_those_in_use_are_not(tmp_path):
+    token = "0123456789abcdef"
+    others = [f".y.{token}.new", ".x.new", f".x.{token}.new.txt", f".x.{token[1:]}.new", f"x.{token}.new"]
+    for name in (*others, f".x.{token}.new", f".x.{token}.old"):
+        (tmp_path / name / "vae").mkdir(parents=True)
+    (tmp_path / f".x.{token[::-1]}.new").symlink_to(tmp_path / ".x.new")
+    with atomic_folder(tmp_path / "x") as first:
+        assert f".x.{token}.new" not in names(tmp_path)
+        assert f".x.{token}.old" in names(tmp_path)  # as if it had been killed between two renames: the only copy
+        with atomic_folder(tmp_path / "x"):
+            assert first.exists()
+        (first / "file").touch()
+    assert names(tmp_path) == sorted([*others, f".x.{token[::-1]}.new", "x"])
+    assert names(tmp_path / "x") == ["file"]

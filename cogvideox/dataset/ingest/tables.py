@@ -133,6 +133,7 @@ def _scores(row: _Row, ignored: dict[str, str]) -> dict[str, float | str]:
     return scores
 
 
+@lru_cache(1024)  # labels and long texts occur in many rows
 def _score(value: int | float | str) -> float | str | None:
     """Parse a number (in CSV files, from text) or text; None for missing values."""
     if value == "" or (isinstance(value, str) and text_problem(value) is not None):

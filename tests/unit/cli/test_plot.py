@@ -78,3 +78,16 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, capsys, monkeypatch):
 def test_importing_needs_neither_torch_nor_matplotlib(module):
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'matplotlib'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_number_of_metric_names_is_limited(tmp_path, capsys, monkeypatch):
+    """A chart has a panel for each name, so that a file with very many would take all memory."""
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1} | {f"m{k}": 1.0 for k in range(200)}))
+    argv = ["plot", str(tmp_path), "-o", str(tmp_path / "curves.svg")]
+    assert main(argv) == 2
+    assert "the number of metrics in" in (error := capsys.readouterr().err) and "above the limit of 200" in error
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "a": 1.0, "b": 2.0}))
+    for most, status in ("2", 2), ("3", 0):
+        assert not (tmp_path / "curves.svg").exists()
+        monkeypatch.setenv("COGVIDEOX_MAX_METRICS", most)
+        assert main(argv) == status

@@ -40,6 +40,16 @@ def test_a_video_is_judged_by_the_prompt_next_to_it(run, workdir):
     assert ran.out.splitlines()[-1] == "3 of 4 facts right" and "wrong: red" in ran.out
 
 
+def test_large_videos_are_reduced_before_they_are_judged(run, workdir):
+    run("toybox", "color=red", "shape=cube", "motion=up", "-o", "cube.mp4", *SMALL)
+    video = Video.load("cube.mp4")
+    large = video.frames.repeat(12, axis=1).repeat(12, axis=2)
+    assert min(large.shape[1:3]) >= 512
+    Video(large, video.fps).save("large.mp4")
+    ran = run("toybox", "--judge", "large.mp4", "--prompt", "a red cube moves up")
+    assert "wrong" not in ran.out and ran.status == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

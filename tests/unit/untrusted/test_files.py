@@ -9,7 +9,10 @@ import yaml
 
 from cogvideox import config
 from cogvideox.errors import UserError
+from cogvideox.text.config import T5Config
+from cogvideox.transformer.config import TransformerConfig
 from cogvideox.untrusted.files import LIMITS, check_limit, limit, parse_json, parse_yaml, read_json, reading
+from cogvideox.vae.config import VAEConfig
 
 LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" if i else "a0: &a0 x" for i in range(12))
 
@@ -130,3 +133,19 @@ def test_any_file_is_settings_or_one_sentence(tmp_path, word, suffix):
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         with suppress(UserError):
             yaml.safe_dump(config.to_dict(config.load(Settings, path)))
+
+
+@pytest.mark.parametrize(
+    ("build", "error"),
+    [
+        (lambda: TransformerConfig(num_layers=10**9), "num_layers=1000000000 of the transformer .* at most 1,000 "),
+        (lambda: TransformerConfig(sample_frames=10**7), "sample_frames=10000000 of the transformer"),
+        (lambda: VAEConfig(layers_per_block=2_000), "layers_per_block=2000 of the VAE"),
+        (lambda: VAEConfig(block_out_channels=(32,) * 1_001), "block_out_channels of the VAE has 1,001 values"),
+        (lambda: VAEConfig(block_out_channels=(32, 32, 32, 32 * 10**6)), "block_out_channels=32000000 of the VAE"),
+        (lambda: T5Config(vocab_size=10**8), "vocab_size=100000000 of the text encoder .* at most 1,000,000 "),
+    ],
+)
+def test_networks_of_absurd_sizes_are_refused_before_they_are_built(build, error):
+    with pytest.raises(UserError, match=error):
+        build()

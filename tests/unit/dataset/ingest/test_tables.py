@@ -253,3 +253,28 @@ def test_damaged_csv_keeps_the_rows_that_are_not_damaged(folder, seed):
     right = {f"w{number}.mp4": f"a ball, number {number}" for number in range(20)}
     found = [(name, caption) for name, caption in captions(folder) if right.get(name) == caption]
     assert len(found) >= 18, (at, captions(folder))
+
+
+def test_a_small_parquet_file_with_a_text_repeated_many_times_takes_little_memory(folder):
+    """2 GB, if every row had its own copy of the texts."""
+    rows = pa.array([0] * 20_000, pa.int32())
+    columns = {"file_name": "a.mp4", "caption": "a red ball " * 5_000, "label": "x" * 10_000, "other": "x" * 50_000}
+    table = pa.table({name: pa.DictionaryArray.from_arrays(rows, pa.array([text])) for name, text in columns.items()})
+    for keeps_types in (False, True):
+        parquet.write_table(table, folder / "metadata.parquet", store_schema=keeps_types)
+        assert (folder / "metadata.parquet").stat().st_size < 100_000
+        contents = list_folder(folder)
+        assert len(contents.entries) == 20_000
+        first, *_, last = contents.entries
+        assert first.caption is last.caption and first.caption == ("a red ball " * 5_000).strip()
+        assert first.scores == {"label": "x" * 10_000} and first.scores["label"] is last.scores["label"]
+        assert contents.notes == ["columns with texts of more than 10,000 characters are ignored: other"]
+
+
+def test_the_length_of_a_caption_is_limited(folder, monkeypatch):
+    rows = [{"file_name": "a.mp4", "caption": "word " * n} for n in (20_000, 20_001)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = list_folder(folder).entries
+    assert first.caption_problem is None
+    assert second.caption_problem is not None and "100,005 characters" in second.caption_problem
+    assert "COGVIDEOX_MAX_CAPTION raises it" in second.caption_problem
