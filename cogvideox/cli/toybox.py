@@ -1,6 +1,5 @@
 """`cogvideox toybox [FACT=WORD ...]`: render scenes of the built-in toy world, caption them, or judge a video."""
 
-import math
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ MIN_FPS, MAX_FPS = 0.01, 1000.0
 MINIMUM = {"num_scenes": 1, "seed": 0, "num_frames": 1, "height": MIN_SIDE, "width": MIN_SIDE}
 MAX_JUDGED_FRAMES = 64
 """Maximum number of frames that are judged, from the start of the video."""
-JUDGED_SIDE, JUDGED_PIXELS = 256, 2**20
-"""Larger frames are reduced to about this shorter side or number of pixels before they are judged."""
 JUDGE_OPTIONS = {"judge", "prompt"}
 CAPTION_OPTIONS = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
 """Options allowed with `--judge` and with `--caption`; others are rejected."""
@@ -114,9 +111,10 @@ def judge(path: Path, prompt: str | None) -> None:
     import torch
 
     from cogvideox.toybox.judge.judge import judge_prompt
+    from cogvideox.toybox.judge.preprocess import reduce_frame
     from cogvideox.video import io
 
-    frames, _ = io.read(path, max_frames=MAX_JUDGED_FRAMES, transform=_reduce)
+    frames, _ = io.read(path, max_frames=MAX_JUDGED_FRAMES, transform=reduce_frame)
     if min(frames.shape[1:3]) < MIN_SIDE:
         size = f"{frames.shape[1]}x{frames.shape[2]}"
         raise UserError(f"{path} is {size}: the judge needs a height and width of at least {MIN_SIDE} pixels")
@@ -128,16 +126,6 @@ def judge(path: Path, prompt: str | None) -> None:
         verdict = "right" if result.correct else f"wrong: {result.observed or 'unclear'}"
         print(f"  {name:<12} {result.expected:<12} {verdict}")
     print(f"{sum(result.correct for result in results.values())} of {len(results)} facts right")
-
-
-def _reduce(frame: Any) -> Any:
-    """Reduce a large frame by a whole factor, to limit memory; the judge works on smaller ones."""
-    import numpy as np
-    from PIL import Image
-
-    height, width = frame.shape[:2]
-    factor = max(min(height, width) // JUDGED_SIDE, math.isqrt(height * width // JUDGED_PIXELS))
-    return frame if factor <= 1 else np.asarray(Image.fromarray(frame).reduce(factor))
 
 
 def parser() -> Parser:
