@@ -30,7 +30,7 @@ def markdown(results: Results, published: Sequence[PublishedRow] = (), source: s
         cells = ["" if score is None else format_score(score, metric.unit) for score in scores]
         failures = next(score.protocol["num_failures"] for score in scores if score is not None)
         lines.append(_row([metric.name, *cells, str(failures), metric.meaning]))
-    lines += ["", f"Intervals: {_interval(results)}.", ""]
+    lines += ["", f"Intervals: {intervals_of(results)}.", ""]
     if published:
         columns = [metric for metric in results.metrics if any(metric.name in row.values for row in published)]
         lines += ["## Published results", "", source, ""]
@@ -44,7 +44,7 @@ def markdown(results: Results, published: Sequence[PublishedRow] = (), source: s
             lines.append(_row([row.model, *cells]))
         lines.append("")
     lines += ["## Protocol", "", *(f"- {name}: {value}" for name, value in common_protocol(results).items())]
-    for scorer in _scorers(results):
+    for scorer in scorers_of(results):
         lines.append(f"- scorer {scorer.pop('name')}: {', '.join(f'{name} {value}' for name, value in scorer.items())}")
     return "\n".join(lines) + "\n"
 
@@ -67,12 +67,14 @@ def comma_separated(results: Results) -> str:
     return file.getvalue()
 
 
-def _scorers(results: Results) -> list[dict[str, Any]]:
+def scorers_of(results: Results) -> list[dict[str, Any]]:
+    """Return the settings of all scorers."""
     scorers = {score.protocol["scorer"]["name"]: dict(score.protocol["scorer"]) for score in results.scores}
     return list(scorers.values())
 
 
-def _interval(results: Results) -> str:
+def intervals_of(results: Results) -> str:
+    """Return how the intervals were computed."""
     return "; ".join(dict.fromkeys(score.protocol["interval"] for score in results.scores))
 
 
