@@ -167,8 +167,8 @@ def metric_by_name(suite: Suite, name: str) -> Metric:
 
 
 def _path(videos: VideoSet, id: str) -> str:
-    path = videos.paths[id]
-    return f"{path.parent.name}/{path.name}" if id in videos.requests else str(path.resolve())
+    path, folder = videos.paths[id], videos.folder
+    return str(path.resolve()) if folder is None else path.relative_to(folder).as_posix()
 
 
 def _without_nan(data: Any) -> Any:

@@ -35,6 +35,7 @@ class VideoSet:
         requests: for a model, how each video is generated.
         load: for a model, how it is loaded.
         skipped: files of a folder that the suite does not score, with the reason.
+        folder: the folder of the evaluation, if it contains the videos; then it can be moved.
     """
 
     items: tuple[Item, ...]
@@ -43,6 +44,7 @@ class VideoSet:
     requests: Mapping[str, Request] = field(default_factory=dict)
     load: LoadOptions | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
+    folder: Path | None = None
 
     def is_missing(self, item: Item) -> bool:
         """Whether a video is to be generated."""
@@ -84,7 +86,7 @@ def videos_of_model(suite: Suite, options: Mapping[str, Any], load: LoadOptions,
         **{name: getattr(first, name) for name in _SHARED},
     )
     paths = {item.id: folder / VIDEOS / f"{item.id}.mp4" for item in suite.items}
-    return VideoSet(suite.items, paths, protocol, requests, load)
+    return VideoSet(suite.items, paths, protocol, requests, load, folder=folder)
 
 
 def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:

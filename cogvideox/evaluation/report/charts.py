@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cogvideox.records import Score
 
 COLORS = ("#3b6ea8", "#c2603f", "#4f9a5b", "#8a62b5", "#b3902f", "#3a9aa5", "#b5527f", "#7a7a7a")
-_SIZE, _RADIUS = 460, 150
+_SIZE, _RADIUS = 420, 160
 
 
 def interval_bar(score: Score) -> str:
@@ -39,8 +39,10 @@ def radar(names: Sequence[str], series: Mapping[str, Mapping[str, float]]) -> st
     for angle, name in zip(angles, names):
         x, y = point(angle, 1.12).split(",")
         anchor = "middle" if abs(math.cos(angle)) < 0.3 else "start" if math.cos(angle) > 0 else "end"
-        parts.append(f"<polyline class='grid' points='{point(angle, 0)} {point(angle, 1)}'/>")
-        parts.append(f"<text x='{x}' y='{y}' text-anchor='{anchor}'>{html.escape(name.partition('/')[2] or name)}</text>")
+        parts.append(f"<polyline class='grid' points='{point(angle, 0.0)} {point(angle, 1.0)}'/>")
+        parts.append(
+            f"<text x='{x}' y='{y}' text-anchor='{anchor}'>{html.escape(name.partition('/')[2] or name)}</text>"
+        )
     legend = []
     for i, (title, values) in enumerate(series.items()):
         color = COLORS[i % len(COLORS)]

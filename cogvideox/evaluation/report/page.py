@@ -29,6 +29,7 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 td, th { padding: 3px 12px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.own td { font-weight: 600; } .faint, figcaption { color: var(--faint); font-size: 12.5px; }
+.extremes { display: flex; flex-wrap: wrap; gap: 8px 40px; } .extremes p { margin: 0 0 3px; }
 .shots { display: flex; flex-wrap: wrap; gap: 12px; } figure { margin: 0; width: 164px; }
 figure video, figure img { width: 164px; display: block; border-radius: 3px; background: #8883; image-rendering: auto; }
 figcaption { overflow-wrap: anywhere; } svg text { fill: var(--faint); font-size: 11px; }
@@ -121,7 +122,8 @@ def _published(results: Results, suite: Suite) -> str:
 
 def _radar(results: Results, suite: Suite) -> str:
     """Return a radar chart of the metrics in percent: groups, or the published models beside this one."""
-    metrics = [m for m in results.metrics if m.unit == "%" and results.score(m.name) is not None]
+    groups = results.groups or [""]
+    metrics = [m for m in results.metrics if m.unit == "%" and all(results.score(m.name, group) for group in groups)]
     if len(metrics) < 3:
         return ""
     series: dict[str, dict[str, float]] = {}
@@ -146,9 +148,11 @@ def _extremes(results: Results, videos: EmbeddedVideos) -> str:
             parts.append(f"<h3>{html.escape(metric.name)}</h3><p class='faint'>All videos have the same value.</p>")
             continue
         number = min(NUM_EXTREMES, len(ordered) // 2)
+        parts.append(f"<h3>{html.escape(metric.name)}</h3><div class='extremes'>")
         for title, chosen in (("worst", ordered[:number]), ("best", ordered[: -number - 1 : -1])):
             figures = "".join(_figure(video, metric, videos) for video in chosen)
-            parts.append(f"<h3>{html.escape(metric.name)}: {title}</h3><div class='shots'>{figures}</div>")
+            parts.append(f"<div><p class='faint'>{title}</p><div class='shots'>{figures}</div></div>")
+        parts.append("</div>")
     return f"<h2>Worst and best videos</h2>{''.join(parts)}" if parts else ""
 
 
@@ -183,4 +187,5 @@ def _protocol(results: Results) -> str:
 
 
 def _value(video: VideoResult, metric: MetricInfo) -> float | None:
-    return video.measurements.get(metric.scorer, {}).get(metric.per_video)
+    value = video.measurements.get(metric.scorer, {}).get(metric.per_video)
+    return None if value is None else float(value)

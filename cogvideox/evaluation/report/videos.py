@@ -58,8 +58,8 @@ class EmbeddedVideos:
 def _small(video: Video) -> bytes:
     height, width = video.frames.shape[1:3]
     scale = min(1.0, SIDE / min(height, width))
-    size = [max(2, round(side * scale / 2) * 2) for side in (height, width)]
-    frames = resize(torch.from_numpy(video.frames), *size, "stretch").numpy()
+    height, width = (max(2, round(side * scale / 2) * 2) for side in (height, width))
+    frames = resize(torch.from_numpy(video.frames), height, width, "stretch").numpy()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         Video(np.ascontiguousarray(frames), video.fps).save(path)
