@@ -17,7 +17,7 @@ from cogvideox.geometry import decode_chunks
 from cogvideox.pretrained.model_folder import load
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.config import HELD_OUT_SEED
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
 

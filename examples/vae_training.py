@@ -21,7 +21,7 @@ from cogvideox.pretrained.model_spec import find_model
 from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.vae import trainer
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 

@@ -1,6 +1,6 @@
 """Context parallelism of the VAE: frames split over ranks, forward and backward (paper section 2.1).
 
-Each rank has a contiguous part of the frames. `HaloCache` is a `conv_cache` (see `vae.conv_cache`) that gets the
+Each rank has a contiguous part of the frames. `HaloCache` is a `conv_cache` (see `vae.causal_conv`) that gets the
 frames before this part from the ranks that have them (halo exchange) and computes norm statistics over all ranks, so
 that results equal those of a single process:
 
@@ -28,7 +28,7 @@ from torch.distributed import ProcessGroup
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.parallel.collectives import all_gather_stack, all_to_all
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 
 Lengths = tuple[int, ...]
 """Number of frames of each rank."""

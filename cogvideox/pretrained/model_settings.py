@@ -10,11 +10,9 @@ from typing import Literal
 
 from cogvideox.diffusion.config import Sampler
 from cogvideox.geometry import NormStatistics
+from cogvideox.pretrained.variants import variant_of
 from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
-
-Variant = Literal["2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v"]
-"""The official models."""
 
 NullText = Literal["empty", "zero"]
 """The unconditional prompt embedding: that of the empty text, as in diffusers, or zeros, as in the authors' code."""
@@ -66,16 +64,6 @@ class ModelSettings:
     training_null_text: NullText | None = None
     examples: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
-
-
-def variant_of(config: TransformerConfig) -> Variant:
-    """Return the official model with the same transformer architecture."""
-    takes_image = config.in_channels != config.out_channels
-    if config.patch_size_t is not None:
-        return "1.5-5b-i2v" if takes_image else "1.5-5b"
-    if takes_image:
-        return "5b-i2v"
-    return "5b" if config.use_rotary_positional_embeddings else "2b"
 
 
 def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> ModelSettings:

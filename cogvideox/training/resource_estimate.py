@@ -38,7 +38,7 @@ from cogvideox.transformer.attention import Heads, StreamLayout
 from cogvideox.transformer.config import PRESETS, TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.losses.discriminator import Discriminator
 from cogvideox.vae.model import CausalVAE
 

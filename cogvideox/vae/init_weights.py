@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.vae.layers import CausalConv3d, Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
+from cogvideox.vae.causal_conv import CausalConv3d
+from cogvideox.vae.layers import Downsample, LatentNorm, PointwiseConv3d, ResnetBlock, Upsample
 from cogvideox.vae.model import CausalVAE
 
 

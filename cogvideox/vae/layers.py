@@ -1,6 +1,6 @@
 """The layers of the 3D causal VAE (paper section 2.1, figure 3).
 
-All layers are causal in time. Layers that depend on earlier frames take a `conv_cache` (see `vae.conv_cache`).
+All layers are causal in time. Layers that depend on earlier frames have a `conv_cache` argument (`vae.causal_conv`).
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
@@ -11,21 +11,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import CausalConv3d, ConvCache
 
 Video = Float[Tensor, "b c t h w"]
 Output = Float[Tensor, "b _c _t _h _w"]  # after a layer that changes channels, time or space
-
-
-class CausalConv3d(nn.Conv3d):
-    """3x3x3 convolution, causal in time: `conv_cache.pad_time` puts the two previous frames in front of the input (at
-    the start of a video, copies of its first frame). Zero padding in space."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
-
-    def forward(self, x: Video, conv_cache: ConvCache) -> Output:
-        return super().forward(conv_cache.pad_time(self, x, 2))
 
 
 class PointwiseConv3d(nn.Conv3d):

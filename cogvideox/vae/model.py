@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
+from cogvideox.vae.causal_conv import StreamingCache
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import StreamingCache
 from cogvideox.vae.inference import sliced
 from cogvideox.vae.inference.sliced_cache import SlicedCache
 from cogvideox.vae.inference.tiled import Tiling

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from cogvideox.vae.causal_conv import CausalConv3d, ConvCache
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
+from cogvideox.vae.layers import Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample
 
 Pixels = Float[Tensor, "b c t h w"]
 Latents = Float[Tensor, "b z lt lh lw"]

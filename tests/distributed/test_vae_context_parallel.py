@@ -11,8 +11,8 @@ from cogvideox.parallel import vae_chunk_parallel
 from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
+from cogvideox.vae.causal_conv import ConvCache, StreamingCache
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.discriminator import Discriminator, DiscriminatorConfig
 from cogvideox.vae.model import CausalVAE

@@ -15,7 +15,7 @@ from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.toybox.scenes.grammar import FACTS
 from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.recipes import toybox_vae
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.metrics import psnr
 from cogvideox.video.transform import to_frames
 

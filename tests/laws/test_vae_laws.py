@@ -6,8 +6,8 @@ from fractions import Fraction
 import pytest
 import torch
 
+from cogvideox.vae.causal_conv import ConvCache, StreamingCache
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import ConvCache, StreamingCache
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.init_weights import init_weights, rescale_latents
 from cogvideox.vae.model import CausalVAE

@@ -16,7 +16,7 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
 from cogvideox.training.vae.data import VAEBatch
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.losses.vae_loss import RankShares
 
 MakeCache = Callable[[], ConvCache] | None

@@ -179,7 +179,7 @@ def reconstruct(
     """Encode pixels, sample latents with the given noise, and decode them.
 
     Args:
-        pixel_cache, latent_cache: create the convolution caches of the encoder and the decoder (`vae.conv_cache`).
+        pixel_cache, latent_cache: create the convolution caches of the encoder and the decoder (`vae.causal_conv`).
             If either is None, the VAE splits clips into its default chunks, with gradients across chunks.
 
     Returns:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cogvideox.errors import UserError
 from cogvideox.linear import linear
 from cogvideox.transformer.lora.layers import LoRALinear
+from cogvideox.transformer.lora.merge import make_merge_permanent
 from cogvideox.transformer.model import Transformer
 
 LAYERS = ("attention.qkv", "attention.out", "mlp.out")
@@ -40,7 +41,7 @@ def to_float8(model: Transformer) -> None:
     """
     for layer in model.modules():
         if isinstance(layer, LoRALinear):
-            layer.make_merged_permanent()
+            make_merge_permanent(layer)
     for block in model.blocks:
         for name in LAYERS:
             layer = block.get_submodule(name)

@@ -23,6 +23,7 @@ from cogvideox.state_dict.key_rules import external_names, to_external, to_inter
 from cogvideox.transformer.checkpoint_keys import diffusers_keymap
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.lora.layers import Factors, LoRALinear, LoRAModule
+from cogvideox.transformer.lora.merge import update_merged_weight
 from cogvideox.transformer.model import Transformer
 
 
@@ -109,7 +110,7 @@ def add_lora(
         layer = _to_lora_linear(model, path)
         layer.loras.append(LoRAModule(name, pieces, layer, strength, trainable=trainable, merged=merge))
         if merge:
-            layer.update_weight()
+            update_merged_weight(layer)
 
 
 def remove_lora(model: Transformer, name: str | None = None) -> None:
@@ -125,7 +126,7 @@ def remove_lora(model: Transformer, name: str | None = None) -> None:
         removed = [lora for lora in layer.lora_modules() if lora not in remaining]
         layer.loras = nn.ModuleList(remaining)
         if any(lora.merged for lora in removed):
-            layer.update_weight()
+            update_merged_weight(layer)
         if not remaining:
             model.set_submodule(path, layer.without_loras())
 
@@ -143,7 +144,7 @@ def set_strength(model: Transformer, name: str, strength: float) -> None:
             if lora.name == name:
                 lora.strength = float(strength)
                 if lora.merged:
-                    layer.update_weight()
+                    update_merged_weight(layer)
 
 
 def lora_strengths(model: Transformer) -> dict[str, float]:

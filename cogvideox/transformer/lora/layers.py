@@ -113,26 +113,6 @@ class LoRALinear(Linear):
         """Return the LoRAs of this layer, in the order in which they were added."""
         return [lora for lora in self.loras if isinstance(lora, LoRAModule)]
 
-    @torch.no_grad()
-    def update_weight(self) -> None:
-        """Recompute the weight from the original and the merged LoRAs, summed in float32 and rounded once."""
-        weight = self.weight.data if self.original is None else self.original.to(self.weight)
-        merged = [lora.combined_factors() for lora in self.lora_modules() if lora.merged]
-        self.original = None
-        if merged:
-            # In CPU memory, because a copy may not fit on the GPU.
-            self.original = weight.cpu()
-            total = weight.float()
-            for down, up in merged:
-                total = torch.addmm(total, up.float(), down.float())
-            weight = total.to(weight.dtype)
-        self.weight.data = weight
-
-    def make_merged_permanent(self) -> None:
-        """Drop the original weight, so that merged LoRAs can no longer be removed."""
-        self.original = None
-        self.loras = nn.ModuleList(lora for lora in self.lora_modules() if not lora.merged)
-
     def without_loras(self) -> Linear:
         """Return the linear layer without LoRAs."""
         layer = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")

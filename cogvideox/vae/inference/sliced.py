@@ -22,10 +22,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.vae.causal_conv import CausalConv3d
 from cogvideox.vae.inference.group_stats import group_moments
 from cogvideox.vae.inference.host_memory import DiskTensor, release_memory
 from cogvideox.vae.inference.sliced_cache import SlicedCache, Strip
-from cogvideox.vae.layers import CausalConv3d, Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample, source_frames
+from cogvideox.vae.layers import Downsample, GroupNorm, LatentNorm, ResnetBlock, Upsample, source_frames
 from cogvideox.vae.networks import Decoder, Encoder, Latents, Level, Pixels
 
 Norm = GroupNorm | LatentNorm

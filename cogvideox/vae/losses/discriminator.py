@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.vae.causal_conv import CausalConv3d, ConvCache
 from cogvideox.vae.config import DiscriminatorConfig
-from cogvideox.vae.conv_cache import ConvCache
-from cogvideox.vae.layers import CausalConv3d, PointwiseConv3d, average_frame_pairs
+from cogvideox.vae.layers import PointwiseConv3d, average_frame_pairs
 
 Pixels = Float[Tensor, "b 3 t h w"]
 Features = Float[Tensor, "b _c _t _h _w"]
@@ -66,7 +66,7 @@ class Discriminator(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 1)
 
     def forward(self, video: Pixels, conv_cache: ConvCache | None = None) -> Logits:
-        """Return the logits of clips of 4k+1 frames, or of their chunks with a `conv_cache` (see `vae.conv_cache`)."""
+        """Return the logits of clips of 4k+1 frames, or of their chunks with a `conv_cache` (see `vae.causal_conv`)."""
         conv_cache = conv_cache or ConvCache()
         x = F.leaky_relu(self.conv_in(video, conv_cache), SLOPE)
         for block in self.blocks:

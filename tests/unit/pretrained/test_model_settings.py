@@ -1,15 +1,16 @@
-"""The official settings, for folders without their own."""
+"""Default settings of model folders without `cogvideox.json`."""
 
 import pytest
 
-from cogvideox.pretrained.model_settings import TrainedRange, official_settings, variant_of
+from cogvideox.pretrained.model_settings import TrainedRange, official_settings
+from cogvideox.pretrained.variants import variant_of
 from cogvideox.transformer.config import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_variant_follows_from_the_config(name):
+def test_variant_of_each_official_config(name):
     assert variant_of(PRESETS[name]()) == name
 
 
@@ -41,7 +42,7 @@ def test_official_trained_ranges():
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
-def test_a_small_model_gets_a_size_it_supports(variant):
+def test_default_size_of_a_small_model_is_its_base_size(variant):
     config = tiny.TRANSFORMERS[variant]
     settings = official_settings(config, tiny.vae_config(variant), "ddim")
     assert settings.height == config.sample_height * 8 and settings.width == config.sample_width * 8

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.layers import LatentNorm, PointwiseConv3d, source_frames
 
 

@@ -15,7 +15,7 @@ from cogvideox.training.vae.context_parallel import StepShard, shard_step
 from cogvideox.training.vae.data import VAEBatch, make_batch
 from cogvideox.training.vae.gan import DiscriminatorTrainer
 from cogvideox.training.vae.trainer import build_vae, perceptual_loss, reconstruct, train
-from cogvideox.vae.conv_cache import ConvCache
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.perceptual import RandomFeatures
 from cogvideox.vae.losses.vae_loss import select_frames

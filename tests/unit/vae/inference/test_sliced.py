@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import UserError
+from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv_cache import ConvCache
 from cogvideox.vae.inference import sliced
 from cogvideox.vae.inference.group_stats import group_moments
 from cogvideox.vae.inference.sliced_cache import SlicedCache

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cogvideox.errors import UserError
+from cogvideox.vae.causal_conv import StreamingCache
 from cogvideox.vae.config import DiscriminatorConfig
-from cogvideox.vae.conv_cache import StreamingCache
 from cogvideox.vae.losses.discriminator import Discriminator, adaptive_weight, generator_loss, hinge_loss, init_weights
 
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from cogvideox.vae.conv_cache import StreamingCache
+from cogvideox.vae.causal_conv import StreamingCache
 
 
 def test_streaming_cache_pads_a_chunk_with_the_last_frames_of_the_previous_one():

@@ -1,15 +1,16 @@
-"""Causal padding in time for the VAE: the frames that a convolution needs before a chunk (paper section 2.1).
+"""The causal 3D convolution and its padding in time: the frames before a chunk (paper section 2.1).
 
-Every layer that depends on time takes a `conv_cache` as its last argument and uses three members of it:
+A convolution over three frames pads its input with the two frames before it. A `conv_cache`, the last argument of every
+layer that depends on time, provides these frames:
 
     conv_cache.pad_time(conv, x, n)   causal padding: x with the n previous frames in front of it
     conv_cache.is_first               whether the chunk starts with the first frame of the video
     conv_cache.group_norm(x, ...)     GroupNorm with statistics over the whole chunk or clip
 
-The caches differ in the frames that they pad with. `ConvCache` is for a whole clip: copies of its first frame.
-`StreamingCache` is for consecutive chunks of one video: the last frames of the previous chunk.
-`parallel.vae_context_parallel.HaloCache` is for a clip whose frames are split over ranks: the last frames of the
-previous rank (halo exchange). The forward pass without gradients has its own cache (`inference.sliced_cache`).
+`ConvCache` is for a whole clip and pads with copies of its first frame. `StreamingCache` is for consecutive chunks of a
+video and pads with the last frames of the previous chunk. `parallel.vae_context_parallel.HaloCache` is for a clip whose
+frames are split over ranks and pads with the last frames of the previous rank (halo exchange). The forward pass without
+gradients has its own cache (`inference.sliced_cache`).
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -21,12 +22,12 @@ from torch import Tensor, nn
 
 
 class ConvCache:
-    """Cache for a whole clip: pads with copies of the first frame, and norms pool over the whole clip."""
+    """Cache for a whole clip: pads with copies of the first frame; norm statistics are those of the whole clip."""
 
     is_first = True
 
     def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
-        """Put `num_frames` frames in front of x, the input of `conv`."""
+        """Return x, the input of `conv`, with `num_frames` previous frames in front of it."""
         first = x[:, :, :1].expand(-1, -1, num_frames, -1, -1)
         return torch.cat([first, x], dim=2)
 
@@ -62,3 +63,13 @@ class StreamingCache(ConvCache):
     def advance(self, *, is_last: bool = False) -> None:
         """Continue with the next chunk."""
         self.is_first, self.is_last = False, is_last
+
+
+class CausalConv3d(nn.Conv3d):
+    """3x3x3 convolution with causal padding in time (`conv_cache.pad_time`) and zero padding in space."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=(0, 1, 1))
+
+    def forward(self, x: Float[Tensor, "b c t h w"], conv_cache: ConvCache) -> Float[Tensor, "b _c _t _h _w"]:
+        return super().forward(conv_cache.pad_time(self, x, 2))
