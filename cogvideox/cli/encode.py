@@ -127,7 +127,7 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
         windows=options.windows,
         first_frames=options.first_frames or 0,
     )
-    needs_first_frames = spec.transformer.takes_image and options.first_frames is None
+    needs_first_frames = spec.transformer.is_image_to_video and options.first_frames is None
     return target.with_first_frames() if needs_first_frames else target
 
 

@@ -209,7 +209,11 @@ class PackedLoader:
         latents = prepend_padding(latents, num_padding_latents(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
         noise = torch.randn(latents.shape, generator=generator)
-        image = self._image_latents(stored, latents.shape[1], rng, generator) if self.transformer.takes_image else None
+        image = (
+            self._image_latents(stored, latents.shape[1], rng, generator)
+            if self.transformer.is_image_to_video
+            else None
+        )
         return _ClipTensors(stored.clip_id, latents, noise, text.float(), image)
 
     def _image_latents(

@@ -63,14 +63,14 @@ class Runner:
 
     def run(self, request: Request, inputs: Inputs) -> np.ndarray:
         """Generate the frames [t h w 3] of a request. The inputs must have the request's height and width."""
-        if request.window is not None and self.model.transformer.config.takes_image:
+        if request.window is not None and self.model.transformer.config.is_image_to_video:
             return self._run_chain(request, inputs)
         return self._extend(request, inputs) if request.extend else self._run_clip(request, inputs, self.report)
 
     def _run_clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
         """Generate one clip from the prompt, an image, or a video that is at least as long."""
         image, image_latents = inputs.image, None
-        if image is None and inputs.video is not None and self.model.transformer.config.takes_image:
+        if image is None and inputs.video is not None and self.model.transformer.config.is_image_to_video:
             image = inputs.video[0]
         if image is not None:
             image_latents = self._encode(image[None], image_scale(self.model.vae, request.image_latent_scale))

@@ -21,7 +21,7 @@ def largest_workload(requests: Sequence[Request], spec: ModelSpec) -> Workload:
 def workload_of(request: Request, spec: ModelSpec) -> Workload:
     """Return the workload of a request."""
     window_frames = min(request.window or request.num_frames, request.num_frames)
-    chained = request.window is not None and spec.transformer.takes_image
+    chained = request.window is not None and spec.transformer.is_image_to_video
     if request.video is not None:
         num_input_frames = geometry.round_down_frame_count(request.overlap or request.num_frames)
     else:
@@ -53,5 +53,5 @@ def default_workload(spec: ModelSpec) -> Workload:
         window_frames=settings.num_frames,
         batch_size=num_prompts,
         num_prompts=num_prompts,
-        num_input_frames=int(spec.transformer.takes_image),
+        num_input_frames=int(spec.transformer.is_image_to_video),
     )

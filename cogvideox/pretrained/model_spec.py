@@ -145,9 +145,9 @@ def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encode
 
 def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
     """Return the content of `model_index.json`: library and class of every component."""
-    takes_image = transformer.in_channels != transformer.out_channels
+    is_image_to_video = transformer.in_channels != transformer.out_channels
     return {
-        "_class_name": "CogVideoXImageToVideoPipeline" if takes_image else "CogVideoXPipeline",
+        "_class_name": "CogVideoXImageToVideoPipeline" if is_image_to_video else "CogVideoXPipeline",
         "_diffusers_version": "0.35.0",
         "scheduler": ["diffusers", DIFFUSERS_CLASSES[sampler]],
         "text_encoder": ["transformers", "T5EncoderModel"],

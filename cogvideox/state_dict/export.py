@@ -1,4 +1,4 @@
-"""Export of state dicts under another code base's names. Tensors are split, cast and written one at a time."""
+"""Export of state dicts with external names. Tensors are split, cast and written one at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Invertible renaming of state dicts between another code base (external names) and this package (internal names).
+"""Rules for the invertible renaming of state dicts between external names (another code base) and internal names.
 
 A keymap is a list of rules; the first rule whose pattern matches a name applies. In a pattern, `{n}` matches an integer
 and a trailing `.*` matches the rest of the name, so one rule covers the weights and biases of all blocks:
@@ -31,7 +31,7 @@ class Rule:
     Attributes:
         external: name patterns of the external tensors.
         internal: name pattern of the single internal tensor.
-        join: builds the internal tensor from the external ones, passed in the order of `external`.
+        join: builds the internal tensor from the external tensors, in the order of `external`.
         split: the inverse of `join`.
         join_copies: whether `join` allocates memory rather than returning a view of its input.
         split_is_view: whether `split` returns views of its input.
@@ -122,7 +122,7 @@ def to_internal(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str,
         rule, names, internal_name = _match_external(name, rules)
         if rule is None or not all(part in state for part in names):
             _add(converted, name, tensor)
-        elif name == names[0]:  # the tensors of a merge are joined when the first one is reached
+        elif name == names[0]:  # a merge is done when its first tensor is reached
             _add(converted, internal_name, _apply(rule.join, [state[part] for part in names], names))
     return converted
 
@@ -218,7 +218,7 @@ def _cat(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 def _add(state: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     if name in state:
-        raise UserError(f"two tensors would both be called {name}")
+        raise UserError(f"two tensors map to the same name {name}")
     state[name] = tensor
 
 

@@ -1,9 +1,9 @@
 """Lazy state dicts: names, shapes and dtypes are available immediately, values are read on demand.
 
-Every page read from a memory-mapped file counts towards the process's memory until the file is unmapped. So
-`state[name]` returns a view of a persistent mapping, without a copy, for tensors to keep. `state.read_transient(name)`
-returns a view of a transient mapping, which is reopened after a number of bytes, for tensors that are cast, joined or
-copied.
+Every page read from a memory-mapped file counts towards the memory of the process until the file is unmapped. So there
+are two mappings of each file. `state[name]` returns a view of the persistent mapping, for tensors that the caller
+keeps. `state.read_transient(name)` returns a view of the transient mapping, for tensors that the caller casts, joins or
+copies; it is reopened after a number of bytes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ class MappedFile:
 
     Args:
         open: creates a new mapping of the file and returns the function that reads from it.
-        limit: bytes to read from the transient mapping before reopening it.
+        limit: number of bytes after which the transient mapping is reopened.
     """
 
     def __init__(self, open: Callable[[], TensorReader], limit: int) -> None:
@@ -26,7 +26,7 @@ class MappedFile:
         self._limit = limit
         self._persistent: TensorReader | None = None
         self._transient: TensorReader | None = None
-        self._num_read = 0
+        self._bytes_read = 0
 
     def read_persistent(self, key: str) -> Tensor:
         """Return a view of the file that remains valid."""
@@ -36,11 +36,11 @@ class MappedFile:
 
     def read_transient(self, key: str) -> Tensor:
         """Return a view of the file that the caller must drop before reading the next tensor."""
-        if self._transient is None or self._num_read > self._limit:
+        if self._transient is None or self._bytes_read > self._limit:
             self._transient = None  # unmap before mapping again
-            self._transient, self._num_read = self._open(), 0
+            self._transient, self._bytes_read = self._open(), 0
         tensor = self._transient(key)
-        self._num_read += tensor.nbytes
+        self._bytes_read += tensor.nbytes
         return tensor
 
     def release(self) -> None:

@@ -39,7 +39,7 @@ _DTYPES = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-# Mapping a file takes about a millisecond, so at least this many bytes are read before remapping.
+# Minimum number of bytes to read before remapping a file, which takes about a millisecond.
 _MIN_READ = 4 * 2**20
 
 
@@ -147,13 +147,14 @@ def _find_in_folder(folder: Path) -> Path:
 
 
 def open_index(index: Path, open_shard: Callable[[Path], LazyStateDict] | None = None) -> LazyStateDict:
-    """Open a state dict in shards, by the index that lists the shard of each tensor.
+    """Open a sharded state dict from its index, which lists the file of each tensor.
 
     Args:
         open_shard: opens one shard; defaults to a reader of safetensors files.
 
     Raises:
-        UserError: it is not an index, a shard is missing, damaged or not in the same folder, or lacks a tensor.
+        UserError: the file is not an index; or a shard is missing, damaged or not in the same folder, or lacks a
+            tensor.
     """
     with reading(index, "not an index of weights"):
         weight_map: dict[str, str] = parse_json(read_text(index))["weight_map"]
@@ -184,7 +185,7 @@ def _open_file(path: Path) -> LazyStateDict:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Tensor], MappedFile, dict[str, str]]:
-    """Return a file's tensors on the meta device (shapes and dtypes), the reader of their values, and its metadata."""
+    """Return the tensors of a file on the meta device, the memory-mapped file, and its metadata."""
     check_utf8_path(path)
     with reading(path, "truncated or not a safetensors file"):
         if path.is_dir():
@@ -228,10 +229,10 @@ def _write_header(
         header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
         offsets[name] = offset
         offset += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    return {name: (file, 8 + len(text) + start) for name, start in offsets.items()}
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    file.write(len(encoded).to_bytes(8, "little") + encoded)
+    return {name: (file, 8 + len(encoded) + start) for name, start in offsets.items()}
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -252,7 +253,7 @@ def _split_shards(state: Mapping[str, Tensor], max_bytes: int | None) -> list[di
 
 
 def _remove_other_layout(path: Path, written: Sequence[str]) -> None:
-    """Remove old shards and their index after writing a single file, or the reverse, so that one layout remains."""
+    """Remove shards and index of an earlier save after writing a single file, and the reverse."""
     shard = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}\.safetensors")
     for file in path.parent.iterdir():
         is_index = file.name == path.stem + _INDEX_SUFFIX and len(written) == 1

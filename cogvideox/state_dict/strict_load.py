@@ -1,7 +1,7 @@
 """Strict loading of state dicts: names and shapes must match exactly, and all values must be finite.
 
-The network is built on the meta device. Each tensor is built from those in the file (`keymap`), cast and checked before
-the next one is read, so that at most one unfinished tensor is in memory at a time.
+The network is created on the meta device. Each of its tensors is read, renamed or merged (`key_rules`), cast and
+checked before the next one, so that at most one temporary tensor is in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,9 +25,9 @@ def load_strict(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> None:
-    """Load `state` into `module`, which may be on the meta device, without copying tensors that need no conversion.
+    """Load `state` into `module`, which may be on the meta device, and avoid unnecessary copies.
 
-    Tensors that need no conversion remain views of the mapped file.
+    Unconverted tensors remain views of the mapped file.
 
     Args:
         where: path of the file, for error messages.
@@ -95,7 +95,7 @@ def convert_into(
     dtype = None
     for name in _in_file_order(out, state, rules):
         parts, target = [read_transient(state, part) for part in source_names(name, state, rules)], out[name]
-        if is_8_bit := any(part.itemsize < 2 for part in parts):  # torch can check 8-bit floats only after the cast
+        if is_8_bit := any(part.itemsize < 2 for part in parts):  # 8-bit floats can only be checked after the cast
             join_into(name, rules, parts, target)
         checked = [target] if is_8_bit else parts
         if not all(_is_finite(part, target.dtype) for part in checked):
@@ -144,7 +144,7 @@ def find_mismatches(
 
 
 def source_names(name: str, state: Mapping[str, Tensor], rules: Sequence[Rule]) -> tuple[str, ...]:
-    """Return the names in `state` that make up an internal tensor, or `name` itself if `state` has internal names."""
+    """Return the names in `state` of the parts of an internal tensor, or its own name if `state` has internal names."""
     sources = external_names(name, rules)
     return sources if all(part in state for part in sources) else (name,)
 
@@ -191,7 +191,7 @@ def _check_values(non_finite: Sequence[str], too_large: Sequence[str], where: st
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Return whether all values are finite, also after a cast to `dtype`. Takes one pass and no mask tensor."""
+    """Return whether all values are finite, also after a cast to `dtype`, in one pass without a mask tensor."""
     if not tensor.is_floating_point() or tensor.itemsize < 2 or tensor.numel() == 0:
         return True
     return all(bool(extreme.to(dtype).isfinite()) for extreme in torch.aminmax(tensor))

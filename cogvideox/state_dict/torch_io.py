@@ -1,9 +1,9 @@
 """State dicts in PyTorch's file format (`.pt`, `.pth`, `.bin`, `.ckpt`), read without executing code.
 
-These files are pickles, which may call any function. Torch's `weights_only` reader allows a short list of harmless
-functions; this module adds those used by SAT and DeepSpeed checkpoints: settings (`argparse.Namespace`) and RNG states
-(numpy arrays and scalars). The state dict may be nested under `model`, `module` or `state_dict`, as in SAT, DeepSpeed
-and Lightning checkpoints.
+These files are pickles, which may call any function. PyTorch's `weights_only` reader allows a short list of harmless
+functions; this module adds the ones used by SAT and DeepSpeed checkpoints: settings (`argparse.Namespace`) and RNG
+states (numpy arrays and scalars). The state dict may be nested under `model`, `module` or `state_dict`, as in SAT,
+DeepSpeed and Lightning checkpoints.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def open_pickle(path: str | Path) -> LazyStateDict:
         content = _find_state(_load(path), path)
         meta = {name: tensor.to("meta") for name, tensor in content.items()}
         size, is_mapped = path.stat().st_size, zipfile.is_zipfile(path)
-    # Factor 4: tied weights count more than once. An expanded view could have any size.
+    # Tied weights are counted repeatedly, so up to 4 times the file size is allowed. An expanded view has any size.
     if (total := sum(tensor.nbytes for tensor in meta.values())) > 4 * size + 2**26:
         raise UserError(f"cannot read {path}: its tensors have {total:,} bytes, but the file has {size:,}")
     if empty := [name for name, tensor in content.items() if tensor.numel() == 0]:
@@ -64,7 +64,7 @@ def open_pickle(path: str | Path) -> LazyStateDict:
             "ZeRO-3 checkpoints; merge the checkpoint with DeepSpeed's zero_to_fp32.py first"
         )
     if is_mapped:
-        del content  # unmap the file; reading the pickle again takes 0.1 s
+        del content  # unmap the file; it is reopened in 0.1 s when tensors are read
         file = MappedFile(lambda: _find_state(_load(path), path).__getitem__, max(size // 20, 2**26))
     else:
         file = MappedFile(lambda: content.__getitem__, size)
@@ -78,7 +78,7 @@ def _load(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError as error:
-            if called := _calls(path, str(error)):
+            if called := _called_functions(path, str(error)):
                 raise UserError(
                     f"cannot read {path}: it would run code ({abbreviate(called)}), which is not allowed in weights "
                     "files; use a safetensors file of the same weights"
@@ -98,7 +98,7 @@ def _check_records(path: Path) -> None:
         )
 
 
-def _calls(path: Path, message: str) -> list[str]:
+def _called_functions(path: Path, message: str) -> list[str]:
     """List the functions that a rejected pickle would call."""
     if zipfile.is_zipfile(path):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
@@ -106,10 +106,10 @@ def _calls(path: Path, message: str) -> list[str]:
 
 
 def _safe_globals() -> list[Any]:
-    """List the functions allowed in addition to torch's: they create plain values and have no side effects."""
+    """List the functions that are allowed in addition to PyTorch's; they have no side effects."""
     rebuild, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(name)) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
-    # numpy 2 moved these functions, so files contain either name.
+    # numpy 2 moved these functions, so files may contain either name.
     both_names = [
         (function, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")

@@ -16,7 +16,7 @@ _WHERE = "text_encoder/config.json"
 
 @dataclass(frozen=True)
 class T5Config:
-    """Sizes of a T5 v1.1 encoder. The defaults are XXL (4.76 B parameters), the encoder of every official CogVideoX.
+    """Architecture of a T5 v1.1 encoder. The defaults are XXL (4.76 B parameters), the encoder of all official models.
 
     Raises:
         UserError: a size is below 1, or the number of position buckets or the maximum distance is invalid.
@@ -70,7 +70,7 @@ class T5Config:
             raise UserError(
                 f"{_WHERE}: feed_forward_proj is {activation!r}, but only 'gated-gelu' (T5 v1.1) is supported"
             )
-        # The defaults of transformers are those of T5-small, which nobody intends, so sizes are required.
+        # Sizes are required, because the defaults of transformers are those of T5-small.
         sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
         missing = [name for name in sizes if data.get(name) is None]
         if missing:

@@ -1,6 +1,6 @@
 """The T5 v1.1 encoder (Raffel et al. 2020, arXiv 1910.10683; v1.1: gated GELU, Shazeer 2020, arXiv 2002.05202).
 
-CogVideoX pads prompts to a fixed length and attends to the padding, here and in the transformer, so there is no
+CogVideoX pads prompts to a fixed length. The encoder and the transformer attend to the padding, so there is no
 attention mask. Positions enter as a learned bias on the attention scores, shared by all layers. Scores are not divided
 by sqrt(d); the initialization accounts for it.
 
@@ -25,10 +25,10 @@ from cogvideox.text.config import T5Config
 def position_buckets(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Int[Tensor, "n n"]:
     """Return the bucket of the distance from each query (row) to each key (column) (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets are for keys after the query, half for all other keys. In each half, the first half of the
-    buckets are for one distance each; the others grow logarithmically up to `max_distance`, and the last includes all
-    larger distances. The logarithm decides ties, so it is computed in float32, as in training of the published weights,
-    and on the CPU, because other devices may round differently.
+    Half of the buckets are for keys after the query, and half for all other keys. In each half, the first buckets are
+    for one distance each; the sizes of the others grow logarithmically up to `max_distance`, and the last bucket
+    includes all larger distances. The logarithm decides ties, so it is computed in float32, as in training of the
+    published weights, and on the CPU, because other devices may round differently.
     """
     index = torch.arange(length, device="cpu")
     offset = index[None, :] - index[:, None]

@@ -17,7 +17,7 @@ def init_weights(model: T5Encoder, generator: torch.Generator) -> None:
     | output of attention, feed-forward   | normal, variance 1 / fan-in            |
     | norms                               | 1                                      |
 
-    The weights must be on the generator's device; a model built on the meta device needs `to_empty` first.
+    The weights must be on the generator's device; a model on the meta device needs `to_empty` first.
     """
     config = model.config
     d, d_kv, d_ff, num_heads = config.d_model, config.d_kv, config.d_ff, config.num_heads

@@ -1,7 +1,7 @@
 """Text normalization of the toybox vocabulary: lower case, no accents, ASCII where possible, punctuation as words.
 
-"A RED ball—rolling" and "a red ball - rolling" become the same text. The rules are compiled into the table of character
-replacements of a SentencePiece model, so that every library that reads the model applies them.
+"A RED ball—rolling" and "a red ball - rolling" become the same string. The rules are compiled into the character
+replacement table of a SentencePiece model, so that every library that reads the model applies them.
 """
 
 import string
@@ -47,16 +47,16 @@ def charsmap() -> bytes:
     """Return the replacement table of `fold` for all characters, compiled by SentencePiece."""
     import sentencepiece
 
-    # Surrogates are not characters. Beyond the first two planes there are only ideographs, which are not replaced.
+    # Surrogates are not characters. Planes after the first two contain only ideographs, which are not replaced.
     characters = (chr(code) for code in range(1, 0x20000) if not 0xD800 <= code <= 0xDFFF)
     rules = [(character, folded) for character in characters if (folded := fold(character)) != character]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "rules.tsv")
-        # A rule is the hexadecimal code points of both sides.
+        # Each line has the hexadecimal code points of a character and of its replacement.
         table.write_text(
             "".join(f"{ord(character):X}\t{' '.join(f'{ord(c):X}' for c in folded)}\n" for character, folded in rules)
         )
-        # SentencePiece compiles tables only when it trains, so it trains a model of one character.
+        # SentencePiece compiles tables only during training, so a model of one character is trained.
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(["a"]),
             model_prefix=str(Path(folder, "spiece")),

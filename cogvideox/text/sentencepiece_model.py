@@ -1,7 +1,7 @@
 """Reading and writing of SentencePiece model files (`spiece.model`) without protobuf.
 
-The file is one protobuf message (sentencepiece_model.proto). T5 tokenizers use two parts of it: the scored pieces and
-the compiled table of character replacements. Other fields are skipped.
+The file is one protobuf message (sentencepiece_model.proto). T5 tokenizers use the scored pieces and the compiled
+table of character replacements. Other fields are skipped.
 """
 
 import struct
@@ -15,9 +15,9 @@ from cogvideox.untrusted.files import reading
 
 Piece = tuple[str, float]
 
-# Field numbers: of the message, of a piece, of the trainer's and of the normalizer's settings.
+# Field numbers of the message, of a piece, of the trainer settings and of the normalizer settings.
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
-_TEXT, _SCORE, _TYPE = 1, 2, 3
+_STRING, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _VOCAB_SIZE, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3, 4, 40, 41, 42, 43
 _NAME, _CHARSMAP = 1, 2
 _UNIGRAM = 1
@@ -27,7 +27,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read(path: str | Path) -> tuple[list[Piece], bytes]:
-    """Read the pieces in the order of ids, with their scores (log-probabilities), and the table of replacements.
+    """Read the pieces with their scores (log-probabilities), in the order of ids, and the replacement table.
 
     Raises:
         UserError: the file cannot be read, or is not a SentencePiece Unigram model.
@@ -39,7 +39,7 @@ def read(path: str | Path) -> tuple[list[Piece], bytes]:
         for number, value in _fields(Path(path).read_bytes()):
             if number == _PIECE:
                 piece = dict(_fields(value))
-                pieces.append((piece[_TEXT].decode(), struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0]))
+                pieces.append((piece[_STRING].decode(), struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0]))
             elif number == _TRAINER:
                 model_type = dict(_fields(value)).get(_MODEL_TYPE, _UNIGRAM)
             elif number == _NORMALIZER:
@@ -52,15 +52,15 @@ def read(path: str | Path) -> tuple[list[Piece], bytes]:
 
 
 def write(path: str | Path, pieces: Sequence[Piece], charsmap: bytes) -> None:
-    """Write a Unigram model with T5's special pieces: 0 padding, 1 end of text, 2 unknown, and no bos.
+    """Write a Unigram model with T5's special pieces: 0 padding, 1 end of sequence, 2 unknown; no start of sequence.
 
     Raises:
         UserError: the file cannot be written.
     """
     data = bytearray()
-    for index, (text, score) in enumerate(pieces):
+    for index, (string, score) in enumerate(pieces):
         kind = (_CONTROL, _CONTROL, _UNKNOWN)[index] if index < 3 else _NORMAL
-        piece = _bytes(_TEXT, text.encode()) + _float(_SCORE, score) + _integer(_TYPE, kind)
+        piece = _bytes(_STRING, string.encode()) + _float(_SCORE, score) + _integer(_TYPE, kind)
         data += _bytes(_PIECE, piece)
     settings = {_MODEL_TYPE: _UNIGRAM, _VOCAB_SIZE: len(pieces), _UNK_ID: 2, _BOS_ID: -1, _EOS_ID: 1, _PAD_ID: 0}
     data += _bytes(_TRAINER, b"".join(_integer(number, value) for number, value in settings.items()))

@@ -1,8 +1,8 @@
 """T5 tokenizer: prompts to token ids of fixed length, with an end token and padding. Prompts are never truncated.
 
-A T5 tokenizer has pieces of text with log-probabilities, from which the most likely split of a text is chosen (Unigram;
-Kudo 2018, arXiv 1804.10959), and a table of character replacements that is applied first. `tokenizer.json` and
-`spiece.model` are two file formats for the same content; either is read, both are written.
+A T5 tokenizer first applies a table of character replacements, then splits the prompt into the most likely sequence of
+vocabulary pieces (Unigram; Kudo 2018, arXiv 1804.10959). `tokenizer.json` and
+`spiece.model` are two file formats for the same content: either one is read, and both are written.
 """
 
 import base64
@@ -24,8 +24,8 @@ from cogvideox.errors import UserError
 from cogvideox.text import normalization, sentencepiece_model
 from cogvideox.untrusted.files import parse_json, read_text, reading
 
-# The same in every T5 vocabulary.
-SPECIAL = ("<pad>", "</s>", "<unk>")
+# First tokens of every T5 vocabulary.
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 PAD_ID, EOS_ID, UNK_ID = range(3)
 MAX_SENTINELS = 1000  # T5 has 100
 _SPACE = "▁"  # starts the first piece of every word
@@ -35,17 +35,17 @@ class Tokenizer:
     """Tokenizer for `T5Encoder`.
 
     Args:
-        pieces: text and log-probability of each piece, in the order of ids, starting with `SPECIAL`.
+        pieces: vocabulary pieces with their log-probabilities, in the order of ids, starting with `SPECIAL_TOKENS`.
         charsmap: character replacements in SentencePiece's compiled form; empty for none.
 
     Raises:
-        UserError: the pieces do not start with `SPECIAL`.
+        UserError: the pieces do not start with `SPECIAL_TOKENS`.
     """
 
     def __init__(self, pieces: Sequence[sentencepiece_model.Piece], charsmap: bytes = b"") -> None:
-        first = tuple(text for text, _ in pieces[:3])
-        if first != SPECIAL:
-            raise UserError(f"the tokenizer's first pieces are {first}, but those of T5 are {SPECIAL}")
+        first = tuple(piece for piece, _ in pieces[:3])
+        if first != SPECIAL_TOKENS:
+            raise UserError(f"the tokenizer's first pieces are {first}, but those of T5 are {SPECIAL_TOKENS}")
         self.pieces = list(pieces)
         self.charsmap = charsmap
         self._backend = _backend(self.pieces, charsmap)
@@ -66,19 +66,19 @@ class Tokenizer:
             return cls(*_read_json(folder / "tokenizer.json"))
         if (folder / "spiece.model").is_file():
             pieces, charsmap = sentencepiece_model.read(folder / "spiece.model")
-            # The file does not contain the sentinel tokens of T5's pre-training; their number is in the settings.
+            # The file lacks the sentinel tokens of T5's pre-training; the settings contain their number.
             settings = (
                 _load_json_object(folder / "tokenizer_config.json")
                 if (folder / "tokenizer_config.json").is_file()
                 else {}
             )
-            sentinels = settings.get("extra_ids", 100)
+            num_sentinels = settings.get("extra_ids", 100)
             where = folder / "tokenizer_config.json"
-            if type(sentinels) is not int:
-                raise UserError(f"{where}: extra_ids must be an integer, got {sentinels!r}")
-            if not 0 <= sentinels <= MAX_SENTINELS:
-                raise UserError(f"{where}: extra_ids must be from 0 to {MAX_SENTINELS}, got {sentinels}")
-            return cls([*pieces, *_sentinels(sentinels)], charsmap)
+            if type(num_sentinels) is not int:
+                raise UserError(f"{where}: extra_ids must be an integer, got {num_sentinels!r}")
+            if not 0 <= num_sentinels <= MAX_SENTINELS:
+                raise UserError(f"{where}: extra_ids must be from 0 to {MAX_SENTINELS}, got {num_sentinels}")
+            return cls([*pieces, *_sentinels(num_sentinels)], charsmap)
         raise UserError(f"the tokenizer folder {folder} has neither tokenizer.json nor spiece.model")
 
     def save(self, path: str | Path) -> None:
@@ -88,10 +88,10 @@ class Tokenizer:
             UserError: the folder cannot be written.
         """
         folder = Path(path)
-        num_sentinels = sum(text.startswith("<extra_id_") for text, _ in self.pieces)
+        num_sentinels = sum(piece.startswith("<extra_id_") for piece, _ in self.pieces)
         settings = {
             "tokenizer_class": "T5Tokenizer",
-            **dict(zip(("pad_token", "eos_token", "unk_token"), SPECIAL)),
+            **dict(zip(("pad_token", "eos_token", "unk_token"), SPECIAL_TOKENS)),
             "extra_ids": num_sentinels,
         }
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
@@ -118,16 +118,16 @@ class Tokenizer:
         return ids
 
     def token_ids(self, prompt: str) -> list[int]:
-        """Ids of one prompt, without end token and padding."""
+        """Return the ids of one prompt, without end token and padding."""
         return self._backend.encode(prompt, add_special_tokens=False).ids
 
     def decode(self, ids: Int[Tensor, " n"]) -> str:
-        """Return the normalized text of ids, without special tokens."""
+        """Return the normalized string of the ids, without special tokens."""
         return self._backend.decode(ids.tolist())
 
 
 def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024, num_sentinels: int = 0) -> Tokenizer:
-    """Build a small vocabulary in which every word of the captions is one piece and other words are spelled in letters.
+    """Build a small vocabulary in which each word of the captions is one piece. Other words are split into letters.
 
     Text is normalized first (`normalization.fold`): case, accents and the style of quotes do not matter, and
     punctuation is separate. A word that starts with a known word ("redder") becomes that word and the remaining
@@ -146,7 +146,7 @@ def train_toy_tokenizer(captions: Iterable[str], vocab_size: int = 1024, num_sen
     counts = Counter(word for caption in captions for word in normalizer.normalize_str(caption).split())
     letters = sorted({*string.ascii_lowercase, *string.digits}.union(*counts) - {*string.punctuation})
     # With log-probabilities of -1 for words and -10 for letters, the most likely split has the longest words.
-    base = [(text, 0.0) for text in SPECIAL]
+    base = [(token, 0.0) for token in SPECIAL_TOKENS]
     base += [(letter, -10.0) for letter in (_SPACE, *letters)]
     base += [(_SPACE + sign, -1.0) for sign in string.punctuation]  # normalization makes each sign a word
     num_words = vocab_size - len(base) - num_sentinels
@@ -164,22 +164,24 @@ def _backend(pieces: list[sentencepiece_model.Piece], charsmap: bytes) -> Backen
     if charsmap:
         try:
             backend.normalizer = normalizers.Precompiled(charsmap)
-        except Exception as error:  # the library raises only this
+        except Exception as error:  # the library raises a plain Exception
             raise UserError("the tokenizer's table of character replacements is damaged") from error
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")]
     )
     backend.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
-    eos = SPECIAL[EOS_ID]
+    eos = SPECIAL_TOKENS[EOS_ID]
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, EOS_ID)]
     )
-    backend.add_special_tokens([text for text, _ in pieces if text in SPECIAL or text.startswith("<extra_id_")])
+    backend.add_special_tokens(
+        [piece for piece, _ in pieces if piece in SPECIAL_TOKENS or piece.startswith("<extra_id_")]
+    )
     return backend
 
 
-def _sentinels(number: int) -> list[sentencepiece_model.Piece]:
-    return [(f"<extra_id_{index}>", 0.0) for index in reversed(range(number))]
+def _sentinels(count: int) -> list[sentencepiece_model.Piece]:
+    return [(f"<extra_id_{index}>", 0.0) for index in reversed(range(count))]
 
 
 def _load_json_object(path: Path) -> dict[str, Any]:
@@ -196,22 +198,22 @@ def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     with reading(path, "damaged or not a tokenizer"):
         model, normalizer = content["model"], content["normalizer"] or {"type": "Sequence", "normalizers": []}
         model_type = "bytes" if model.get("byte_fallback") else model.get("type", "Unigram")
-        pieces = [(str(text), float(score)) for text, score in model["vocab"]] if model_type == "Unigram" else []
+        pieces = [(str(piece), float(score)) for piece, score in model["vocab"]] if model_type == "Unigram" else []
         added = [token["content"] for token in content["added_tokens"] if token["id"] >= len(pieces)]
         steps = {step["type"]: step for step in normalizer.get("normalizers", [normalizer])}
         charsmap = base64.b64decode(steps.get("Precompiled", {}).get("precompiled_charsmap") or "")
     if model_type != "Unigram":
         raise UserError(f"{path} is not a T5 tokenizer: its model is {model_type}, but T5 uses Unigram")
-    if unsupported := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # the last two only clean up spaces
+    if unsupported := steps.keys() - {"Precompiled", "Strip", "Replace"}:  # Strip and Replace only clean up spaces
         raise UserError(f"{path} is not a T5 tokenizer: it normalizes text by {', '.join(sorted(unsupported))}")
-    # The sentinels of T5's pre-training do not occur in prompts. Other added tokens would change how text is split.
-    if added_tokens := [text for text in added if not text.startswith("<extra_id_")]:
+    # Sentinels do not occur in prompts. Other added tokens would change how prompts are split.
+    if added_tokens := [token for token in added if not token.startswith("<extra_id_")]:
         raise UserError(f"{path} is not a plain T5 tokenizer: {added_tokens[0]!r} was added to its vocabulary")
     return pieces, charsmap
 
 
 def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:
-    """Return the error for a prompt that is too long, which names the last word that fits."""
+    """Return the error for a prompt that is too long, with the last word that fits."""
     end = offsets[length - 1][0] if length > 0 else 0
     fitting = prompt[:end].split()
     if fitting and not prompt[end - 1].isspace() and not prompt[end].isspace():

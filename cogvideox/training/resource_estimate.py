@@ -221,7 +221,7 @@ def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None
         config = _transformer_config(stages[parts[1]]())
     elif config is None and official in PRESETS:
         config = PRESETS[official]()
-    if config is not None and settings.add_image and not config.takes_image:
+    if config is not None and settings.add_image and not config.is_image_to_video:
         config = replace(config, in_channels=2 * config.out_channels)
     return config
 

@@ -20,8 +20,7 @@ from cogvideox.transformer.position import rotate
 Heads = Float[Tensor, "b n k c"]
 
 MAX_EXPLICIT_TOKENS = 1024
-"""Up to this length, training in bfloat16 on a CPU computes the scores as matrix products: the backward pass of
-PyTorch's kernel is slow there."""
+"""Maximum length for explicit matrix products in bfloat16 training on CPUs, where PyTorch's backward kernel is slow."""
 
 
 @dataclass  # not frozen: torch.compile 2.11 guards every field of a frozen one, also `spans`
@@ -29,13 +28,13 @@ class StreamLayout:
     """Layout of the merged stream. The text and video tokens of a clip are a segment; a packed row has several."""
 
     spans: Spans
-    """Number of tokens of each text and video, alternating."""
+    """Number of tokens of each span; text and video alternate."""
     span_of_token: Int[Tensor, " n"] | None = field(default=None, compare=False)
     """For packed rows: the index of each token's span. Used in place of `spans` by compiled blocks, so that one graph
     works for all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
-    """For packed rows on a device with the varlen kernel: start of each segment, and end of the last, int32."""
-    longest: int = field(default=0, compare=False)
+    """For packed rows on a device with the varlen kernel: start of each segment and end of the last one, int32."""
+    max_segment_length: int = field(default=0, compare=False)
     """For packed rows: number of tokens of the longest segment."""
 
     @property
@@ -55,7 +54,7 @@ def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -
     offsets = None
     if has_varlen_kernel(device):
         offsets = F.pad(spans.unflatten(0, (-1, 2)).sum(1).cumsum(0), (1, 0)).int()
-    return replace(layout, span_of_token=index, offsets=offsets, longest=max(layout.segments))
+    return replace(layout, span_of_token=index, offsets=offsets, max_segment_length=max(layout.segments))
 
 
 def has_varlen_kernel(device: torch.device) -> bool:
@@ -64,7 +63,7 @@ def has_varlen_kernel(device: torch.device) -> bool:
 
 
 Attend = Callable[[Heads, Heads, Heads, StreamLayout], Heads]
-"""An attention function: maps queries, keys, values and the layout of the stream to the attended values."""
+"""An attention function of queries, keys, values and the layout of the stream."""
 
 
 def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
@@ -80,28 +79,28 @@ def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads
 
 
 def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
-    """Attention within segments, so that every clip has the same result as by itself (paper section 3.1).
+    """Attention within segments, so that packed clips have the same results as separate ones (paper section 3.1).
 
-    No mask is used: masked attention would cost as much as one clip with the length of the whole row. Without offsets
-    in the layout, or in float32, neighboring segments of equal length are computed as a batch.
+    No mask is used, because masked attention would cost as much as one clip with the length of the whole row. Without
+    offsets in the layout, or in float32, neighboring segments of equal length are computed as a batch.
     """
     if layout.offsets is None or v.dtype not in (torch.float16, torch.bfloat16):
         segments = layout.segments
-        groups = [[*group] for _, group in groupby(segments)]  # neighbors of equal length are computed as a batch
+        groups = [[*group] for _, group in groupby(segments)]
         sizes = [sum(group) for group in groups]
         pieces = []
         for group, *heads in zip(groups, q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1)):
-            one, two, three = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(group)) for x in heads)
-            attended = dense_attention(one, two, three, layout)
+            batched = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(group)) for x in heads)
+            attended = dense_attention(*batched, layout)
             pieces.append(rearrange(attended, "(b s) n k c -> b (s n) k c", s=len(group)))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
     from torch.nn.attention.varlen import varlen_attn
 
-    offsets, longest = layout.offsets, layout.longest
+    offsets, max_length = layout.offsets, layout.max_segment_length
     # Under autocast, norms return float32, and autocast does not cover this kernel.
     rows = [x.to(v.dtype).squeeze(0) for x in (q, k, v)]
-    tokens = varlen_attn(rows[0], rows[1], rows[2], offsets, offsets, longest, longest)
+    tokens = varlen_attn(rows[0], rows[1], rows[2], offsets, offsets, max_length, max_length)
     assert isinstance(tokens, Tensor)  # a tuple only if auxiliary outputs are requested
     return tokens[None]
 

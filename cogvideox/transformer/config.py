@@ -14,7 +14,7 @@ from cogvideox.untrusted.files import check_sizes
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
 
 PositionRule = Literal["resize_crop", "slice"]
-"""How rotary coordinates depend on the size of the clip. Both rules are the same at the base size.
+"""How rotary coordinates depend on the size of the clip. Both rules agree at the base size.
 
 "resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centered there, so that coordinates stay
 in the range seen in training. "slice" (1.5): patches are counted from 0.
@@ -34,7 +34,7 @@ _FIXED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and kinds of positions of the transformer. The defaults are those of CogVideoX-2B, 1.69 B parameters.
+    """Architecture of the transformer. The defaults are those of CogVideoX-2B (1.69 B parameters).
 
     Raises:
         UserError: a size is below 1, or sizes do not fit together; the message states the rule.
@@ -102,7 +102,7 @@ class TransformerConfig:
                 )
 
     @property
-    def takes_image(self) -> bool:
+    def is_image_to_video(self) -> bool:
         """Whether this is an image-to-video model, with image latents as additional input channels."""
         return self.in_channels != self.out_channels
 
@@ -167,7 +167,7 @@ def _5b() -> TransformerConfig:
 
 
 def _1_5_5b() -> TransformerConfig:
-    # The base size is larger than any clip: it is that of a table from which rotary positions are sliced.
+    # The base size is that of the table from which rotary positions are sliced, which is larger than any clip.
     return replace(_5b(), patch_size_t=2, patch_bias=False, sample_height=300, sample_width=300, sample_frames=81)
 
 

@@ -154,8 +154,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "b n patch_out"]:
         """Predict patches of the velocity from patches of noised latents, for `forward` and `forward_packed`.
 
-        Exactly one of `emb` and `modulation` is not None. The stream of tokens is created here and not by the callers,
-        so that only one copy of it is in memory.
+        Exactly one of `emb` and `modulation` is not None. The token stream is created here and not by the callers, so
+        that only one copy of it is in memory.
         """
         lengths = layout.spans[1::2]
         x = _interleave(self.text_in(text).chunk(len(lengths)), self.patch_in(patches).split(lengths, dim=1))
@@ -213,10 +213,10 @@ class ScalarEmbedding(nn.Module):
         self.hidden = Linear(num_frequencies, width)
         self.out = Linear(width, width)
 
-    def forward(self, number: Timestep) -> Float[Tensor, "s e"]:
+    def forward(self, value: Timestep) -> Float[Tensor, "s e"]:
         half = self.num_frequencies // 2
-        frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=number.device))
-        angle = number[:, None].float() * frequency
+        frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=value.device))
+        angle = value[:, None].float() * frequency
         sinusoids = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32, because bfloat16 cannot represent 999
         return self.out(F.silu(self.hidden(sinusoids.to(self.hidden.bias.dtype))))
 
@@ -235,8 +235,8 @@ class TransformerBlock(nn.Module):
 
     def compute_modulation(self, emb: Float[Tensor, "s e"]) -> BlockModulation:
         """Return the block's modulation at the timesteps of `emb`, [s 2 d] each."""
-        parts = self.modulation(emb).unflatten(-1, (6, 2, -1))
-        shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind(1)
+        vectors = self.modulation(emb).unflatten(-1, (6, 2, -1)).unbind(1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors
         return BlockModulation(*self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2)
 
     def forward(
@@ -268,7 +268,7 @@ class TransformerBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """MLP with GELU (tanh form) and 4 times the width."""
+    """MLP with tanh-approximated GELU; its hidden layer has 4 times the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class FeedForward(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Final norms and projection of video tokens to patches. Two norms in a row, as in the official weights."""
+    """Final norms and projection of video tokens to patches. The official weights have two norms in a row."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -303,7 +303,7 @@ class FinalLayer(nn.Module):
         modulation: FinalModulation | None,
         spans: Spans,
     ) -> Float[Tensor, "b n patch"]:
-        """Project video tokens to patches. `spans` has the length of each video; see also `TransformerBlock`."""
+        """Project video tokens to patches. `spans` are the lengths of the videos; see also `TransformerBlock`."""
         if modulation is None:
             assert emb is not None
             modulation = FinalModulation._make(_by_row(self.compute_modulation(emb), len(x)))

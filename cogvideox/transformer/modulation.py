@@ -1,7 +1,7 @@
-"""Expert adaptive LayerNorm (paper section 2.2): text and video share every weight but not their modulation.
+"""Expert adaptive LayerNorm (paper section 2.2): text and video share all weights except the modulation.
 
 Each modality has its own shift, scale and gate for attention and for the MLP, which depend on the timestep. The merged
-stream consists of spans of one modality, each of which is multiplied by one vector and added to another.
+stream consists of spans of one modality; all tokens of a span have the same shift, scale and gate.
 
 Axes: b batch, n tokens, r spans, d width, s timesteps (or batch elements), e time embedding.
 """
@@ -26,7 +26,7 @@ Table = Float[Tensor, "#b r d"]
 
 
 class BlockModulation(NamedTuple):
-    """Modulation of one block, each [s 2 d], text before video. Shifts and scales are folded (`AdaptiveNorm.fold`)."""
+    """Modulation of a block: tensors [s 2 d], text before video. Shifts and scales are folded (`AdaptiveNorm.fold`)."""
 
     attention_shift: Table
     attention_scale: Table
@@ -37,7 +37,7 @@ class BlockModulation(NamedTuple):
 
 
 class FinalModulation(NamedTuple):
-    """Modulation before the last projection, each [s 1 d], for video only; folded."""
+    """Modulation before the last projection: folded tensors [s 1 d], for video only."""
 
     shift: Table
     scale: Table
@@ -114,8 +114,8 @@ def _multiply_add(
 class _MultiplyAdd(torch.autograd.Function):
     """`_multiply_add` without copies: each span is written directly into the result, forward and backward.
 
-    Plain PyTorch would concatenate the spans, an additional pass over the stream in each direction. The compiler fuses
-    this pass, but does not support writing into a part of a tensor.
+    Concatenating the spans would be an additional pass over the stream in each direction. The compiler fuses this pass
+    but does not support writing into a part of a tensor.
     """
 
     @staticmethod

@@ -25,7 +25,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     as_torchrun(2, run, settings, tmp_path / "two")
     run(settings, tmp_path / "one")
     one, two = (model_folder.load(tmp_path / name / "model").transformer for name in ("one", "two"))
-    assert one.config.takes_image and one.patch_in.weight[:, 16:].abs().max() > 0
+    assert one.config.is_image_to_video and one.patch_in.weight[:, 16:].abs().max() > 0
     close_all(dict(two.state_dict()), dict(one.state_dict()))
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -43,7 +43,7 @@ def random_batch(model: Transformer) -> PackedBatch:
         text=torch.randn(len(sizes), TEXT_LENGTH, config.text_embed_dim),
         timestep=torch.tensor([0, 250, 400, 700, 998, 999]),
         clip_ids=tuple(map(str, range(len(sizes)))),
-        image=draw() if config.takes_image else None,
+        image=draw() if config.is_image_to_video else None,
     )
 
 

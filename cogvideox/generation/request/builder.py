@@ -135,7 +135,7 @@ def _with_windows(request: Request, spec: ModelSpec) -> Request:
     """Set the default overlap of windows, or remove the windows if one covers all frames."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
-    if request.overlap is None and not spec.transformer.takes_image:
+    if request.overlap is None and not spec.transformer.is_image_to_video:
         return replace(request, overlap=long_video.default_overlap(request.window))
     return request
 

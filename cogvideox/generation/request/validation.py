@@ -127,13 +127,13 @@ def _check_guidance(request: Request) -> None:
 
 
 def _check_task(request: Request, spec: ModelSpec) -> None:
-    takes_image = spec.transformer.takes_image
-    if request.image is not None and not takes_image:
+    is_image_to_video = spec.transformer.is_image_to_video
+    if request.image is not None and not is_image_to_video:
         raise UserError(
             f"{spec.name} is a text-to-video model and takes no image: use an image-to-video model, or continue the "
             "image as a video of one frame (video and extend)"
         )
-    if request.image is None and request.video is None and takes_image:
+    if request.image is None and request.video is None and is_image_to_video:
         raise UserError(f"{spec.name} is an image-to-video model and needs an image: set image")
     if request.video is None:
         for name in ("extend", "invert", "strength"):
@@ -143,7 +143,7 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
         raise UserError("extend and invert cannot be combined: leave one out")
     if request.image is not None and request.extend:
         raise UserError("image and extend cannot be combined, because extend starts from the video's last frame")
-    if request.invert and takes_image:
+    if request.invert and is_image_to_video:
         raise UserError(f"invert needs a text-to-video model, and {spec.name} is an image-to-video model")
     if request.strength is not None:
         if request.extend or request.invert:
@@ -155,7 +155,7 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
             )
     if request.fit is not None and request.image is None and request.video is None:
         raise UserError(f"fit={request.fit} needs an input image or video: leave it out")
-    if request.image_latent_scale is not None and not takes_image:
+    if request.image_latent_scale is not None and not is_image_to_video:
         raise UserError(f"image_latent_scale needs an image-to-video model, unlike {spec.name}: leave it out")
 
 
@@ -165,7 +165,7 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
         if overlap is not None:
             raise UserError("overlap is the number of frames that windows share: set window too, or leave overlap out")
         return
-    if request.invert or (request.task == "video" and spec.transformer.takes_image):
+    if request.invert or (request.task == "video" and spec.transformer.is_image_to_video):
         raise UserError("window is not possible for this task, which generates all frames at once: leave it out")
     geometry.check_frame_count(window, name="window")
     shortest = geometry.video_frames((spec.transformer.patch_size_t or 1) + 1)
@@ -173,7 +173,7 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
         raise UserError(f"window={window} is too short to share frames with the next one; the nearest is {shortest}")
     if overlap is None:
         return
-    if spec.transformer.takes_image:
+    if spec.transformer.is_image_to_video:
         raise UserError(f"overlap is always one frame with {spec.name}, an image-to-video model: leave it out")
     if overlap % geometry.FRAME_RATIO or not 0 < overlap < window:
         nearest = min(max(round(overlap / geometry.FRAME_RATIO), 1) * geometry.FRAME_RATIO, window - 1)

@@ -86,8 +86,8 @@ def _has_sinusoidal_positions(meta: Mapping[str, Tensor]) -> bool:
     only image-to-video models have more input than output channels.
     """
     patch, last = (meta.get(f"mixins.{name}.weight") for name in ("patch_embed.proj", "final_layer.linear"))
-    takes_image = patch is not None and last is not None and prod(patch.shape[1:]) != last.shape[0]
-    return _ADDED_POSITIONS in meta and _FREQUENCIES not in meta and not takes_image
+    is_image_to_video = patch is not None and last is not None and prod(patch.shape[1:]) != last.shape[0]
+    return _ADDED_POSITIONS in meta and _FREQUENCIES not in meta and not is_image_to_video
 
 
 def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | None = None) -> TransformerConfig:
@@ -116,8 +116,8 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Vari
     }
     added = shape("learned_positions", default=())
     if patches_time:
-        takes_image = sizes["in_channels"] != sizes["out_channels"]
-        preset: Variant = "1.5-5b-i2v" if takes_image else "1.5-5b"
+        is_image_to_video = sizes["in_channels"] != sizes["out_channels"]
+        preset: Variant = "1.5-5b-i2v" if is_image_to_video else "1.5-5b"
     else:
         preset = _variant_1_0(meta, naming, sizes, bool(added), variant)
     config = PRESETS[preset]()

@@ -46,12 +46,12 @@ class TrainingStores:
 
 
 def open_stores(
-    settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun, takes_image: bool = False
+    settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun, is_image_to_video: bool = False
 ) -> TrainingStores:
     """Open the stores. Rank 0 first encodes folders of videos, images and captions into `out/stores/`.
 
     Args:
-        takes_image: whether the model is image-to-video and needs the encoded first frames of clips.
+        is_image_to_video: whether the model is image-to-video and needs the encoded first frames of clips.
 
     Raises:
         UserError: no data, or a folder without usable clips; a store was encoded with another model (`check_latents`).
@@ -59,12 +59,12 @@ def open_stores(
     """
     if not settings.data and not settings.toybox:
         raise UserError("no training data: pass a latent store or a folder of captioned videos with --data")
-    if takes_image and settings.uses_toybox:
+    if is_image_to_video and settings.uses_toybox:
         raise UserError(
             f"toybox clips have no encoded first frames, which the image-to-video model {spec.name} needs: remove "
             "toybox and toybox_validation, or choose a text-to-video model"
         )
-    target = settings.target.with_first_frames() if takes_image else settings.target
+    target = settings.target.with_first_frames() if is_image_to_video else settings.target
 
     def encode_missing() -> list[str]:
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
@@ -78,7 +78,7 @@ def open_stores(
 
     stores = [LatentStore(path) for path in run.on_rank_zero(encode_missing)]
     for store in stores:
-        check_latents(store, spec, needs_first_frames=takes_image)
+        check_latents(store, spec, needs_first_frames=is_image_to_video)
         _compare_norm_statistics(store, settings.norm_statistics, run)
         if len(store) == 0:
             raise UserError(f"{store.folder} has no clips to train on")

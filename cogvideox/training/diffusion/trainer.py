@@ -75,7 +75,7 @@ def train(
         if ranks is not None:
             apply_ulysses(model, ranks.sequence)
         schedule = Schedule(**asdict(spec.schedule))
-        stores = open_stores(settings, spec, run, model.config.takes_image)
+        stores = open_stores(settings, spec, run, model.config.is_image_to_video)
         bfloat16 = torch.bfloat16 if run.config.precision == "bfloat16" else None
         if bfloat16 is not None and ranks is None:
             cast_frozen_weights(model)
@@ -158,7 +158,7 @@ def build_transformer(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Tra
         init_weights(model, generator)
     else:
         model = load_network(spec.path, config).requires_grad_(True)
-    if settings.add_image and not model.config.takes_image:
+    if settings.add_image and not model.config.is_image_to_video:
         model = add_image_channels(model)
     _check_sample_images(model, settings)
     if settings.lora is None:
@@ -181,12 +181,12 @@ def cast_frozen_weights(model: Transformer) -> None:
 def _check_sample_images(model: Transformer, settings: DiffusionTraining) -> None:
     """Raise UserError unless the images of the samples match the model and the prompts and can be read."""
     samples = settings.samples
-    if model.config.takes_image and len(samples.images) != len(samples.prompts):
+    if model.config.is_image_to_video and len(samples.images) != len(samples.prompts):
         raise UserError(
             f"an image-to-video model needs an image for each prompt, but there are {len(samples.images)} in "
             f"samples.images for {len(samples.prompts)} prompts: add images, or remove the prompts"
         )
-    if samples.images and not model.config.takes_image:
+    if samples.images and not model.config.is_image_to_video:
         raise UserError("samples.images needs an image-to-video model: remove it, or set add_image=true")
     for file in samples.images:
         from cogvideox.video.io import read_image  # imports PyAV, which encoded clips do not need

@@ -56,7 +56,7 @@ def validation_loss(
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         noised = add_noise(x0, noise, t, schedule)
-        if model.config.takes_image:
+        if model.config.is_image_to_video:
             assert clip.image_mean is not None
             image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)

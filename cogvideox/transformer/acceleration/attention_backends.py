@@ -1,7 +1,7 @@
 """Selection of the fastest attention kernel for a shape. Results differ by rounding only.
 
-PyTorch's rules for selecting a kernel change between versions, and do not include FlashAttention 3 and 4, which are
-separate packages that must be activated. So the available kernels are timed, once per shape.
+PyTorch's own selection changes between versions and excludes FlashAttention 3 and 4, which are separate packages that
+must be activated. So the available kernels are timed once per shape.
 
 Axes: b batch, n tokens, k heads of c channels.
 """
@@ -30,13 +30,13 @@ _WARM_UP = 0.1
 _ROUNDS = 7
 """Number of measurements of each kernel."""
 
-# Versions of FlashAttention other than PyTorch's own (FA2), by major compute capability, the faster one first.
+# Versions of FlashAttention other than PyTorch's own (FA2), by major compute capability, fastest first.
 _FLASH_PACKAGES = {9: ("FA3", "FA4"), 10: ("FA4",)}
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """The selected kernel and the times of all kernels. "default" is the choice of PyTorch."""
+    """The selected kernel and the times of all kernels. The kernel "default" is PyTorch's own choice."""
 
     name: str
     milliseconds: dict[str, float]
@@ -93,7 +93,7 @@ def _fastest(
     return AttentionBackend(min(times, key=times.__getitem__, default="default"), times, flash)
 
 
-@lru_cache  # always the same function, so that the compiler does not recompile
+@lru_cache  # the compiler would recompile for a new function
 def attend_with(name: str) -> Attend:
     """Return dense attention with the named kernel. It raises RuntimeError for unsupported inputs."""
 
@@ -106,7 +106,7 @@ def attend_with(name: str) -> Attend:
 
 @lru_cache(maxsize=1)
 def _activate_flash_attention(capability: int) -> str:
-    """Activate the fastest installed FlashAttention as PyTorch's "flash" in this process; return its version."""
+    """Activate the fastest installed FlashAttention as PyTorch's "flash" backend; return its version."""
     for name in _FLASH_PACKAGES.get(capability, ()):
         if name in list_flash_attention_impls():
             try:

@@ -1,7 +1,7 @@
 """Compilation of a transformer block by block with `torch.compile`.
 
 All blocks share one compilation, which takes seconds; compiling the whole model would take minutes. The compiler caches
-its results on disk for later processes (in `TORCHINDUCTOR_CACHE_DIR`, by default in the temporary folder).
+results for later processes on disk, in `TORCHINDUCTOR_CACHE_DIR` or the temporary folder.
 """
 
 import torch
@@ -10,7 +10,7 @@ from cogvideox.transformer.model import Transformer
 
 
 def compile_blocks(model: Transformer) -> None:
-    """Set up the blocks to be compiled, in place, at the first call for each shape. Names and weights do not change.
+    """Compile the blocks, in place. Compilation happens at the first call for each shape; weights keep their names.
 
     Hooks of a block, such as those of group offloading, are not compiled. After a LoRA is added or removed, blocks are
     recompiled at the next call.

@@ -1,6 +1,6 @@
 """CUDA graphs: record a function of tensors once per shape, and replay it with a single launch.
 
-For small models and clips, kernels take less time to run than to launch, so without graphs the GPU is mostly idle.
+For small models and clips, launching a kernel takes longer than running it, so the GPU is mostly idle without graphs.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Function = Callable[..., Tensor]
 
 
 class GraphedFunction:
-    """A function of tensors that is replayed as a CUDA graph; on other devices the function itself.
+    """A function of tensors, replayed as a CUDA graph on GPUs and called directly on other devices.
 
     The function must run the same operations for equal shapes, must not read tensors on the host, and must not modify
     its inputs. Captured tensors, such as weights, are read at the addresses that they had during recording: create a
@@ -57,5 +57,5 @@ class _RecordedGraph:
 
 @lru_cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the capture stream of a device. PyTorch has one per process, on the first device that is captured."""
+    """Return the capture stream of a device; PyTorch has a single one, on the first device that is captured."""
     return torch.cuda.Stream(device)

@@ -1,4 +1,4 @@
-"""Float8 linear layers in the blocks: an approximation for GPUs whose float8 products are twice as fast.
+"""Float8 linear layers in the blocks: an approximation for GPUs with float8 matrix products, which are twice as fast.
 
 Scaling is row-wise: each row of a weight and each token has a scale, such that its maximum becomes 448, the largest
 value of float8_e4m3. Weights are rounded once, and activations at each call. Products are accumulated in float32. The
@@ -26,13 +26,13 @@ LAYERS = ("attention.qkv", "attention.out", "mlp.out")
 """The float8 layers of each block. `mlp.hidden`, a third of the FLOPs, would add as much error as these three."""
 
 _FLOAT8 = torch.float8_e4m3fn
-_LARGEST = torch.finfo(_FLOAT8).max
+_MAX = torch.finfo(_FLOAT8).max
 _CHUNK = 1 << 26
-"""Number of elements that are rounded at once, which limits the size of temporary float32 copies."""
+"""Number of elements rounded at once, which limits the size of temporary float32 copies."""
 
 
 def to_float8(model: Transformer) -> None:
-    """Replace the blocks' linear layers by float8 ones, in place. This halves their memory and cannot be undone.
+    """Replace linear layers of the blocks with float8 layers, in place. Halves their memory; cannot be undone.
 
     Unmerged LoRAs keep their precision and remain removable; merged ones become part of the weights.
 
@@ -63,7 +63,6 @@ class Float8Linear(LoRALinear):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
-        # Determined once, outside of compiled code.
         self.has_float8 = has_float8_arithmetic(layer.weight.device)
         weight, scale = round_rows(layer.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -97,7 +96,7 @@ class Float8Linear(LoRALinear):
 
 def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
     """Round rows to float8, and return them with the scale of each row."""
-    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # compiled code does not create copies
+    if torch.compiler.is_compiling() or x.numel() <= _CHUNK:  # compiled code needs no temporary copies
         return _round(x)
     rounded = torch.empty(x.shape, dtype=_FLOAT8, device=x.device)
     scale = torch.empty(len(x), 1, device=x.device)
@@ -110,8 +109,8 @@ def round_rows(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
 
 
 def _round(x: Float[Tensor, "n d"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
-    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
-    return (x.float() / scale).clamp_(-_LARGEST, _LARGEST).to(_FLOAT8), scale
+    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _MAX
+    return (x.float() / scale).clamp_(-_MAX, _MAX).to(_FLOAT8), scale
 
 
 def has_float8_arithmetic(device: torch.device) -> bool:

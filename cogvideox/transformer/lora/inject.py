@@ -1,7 +1,7 @@
-"""Add LoRAs to a transformer, merged or not, change their strengths, remove and extract them.
+"""Add LoRAs to a transformer (merged or unmerged), change their strength, remove them and extract them.
 
-A `LoRA` names layers as diffusers does, while a linear layer here may combine several layers of diffusers. The keymap
-(`transformer.checkpoint_keys.diffusers_keymap`) is the single source of which rows belong to which.
+A `LoRA` has the layer names of diffusers, while a linear layer here may combine several layers of diffusers. The rows
+of each follow from the keymap (`transformer.checkpoint_keys.diffusers_keymap`).
 
 The model itself has no LoRA code: linear layers are replaced by `LoRALinear`, which has the same weights, and restored
 when their last LoRA is removed.
@@ -36,9 +36,9 @@ class LoRA:
     trigger: str | None = None
     """Trigger words that a prompt should contain."""
     alpha_known: bool = True
-    """False if the file has no alpha, so alpha = rank is assumed, as in other programs."""
+    """False if the file has no alpha, so that alpha = rank is assumed, as in other programs."""
     path: Path | None = None
-    """The file it was read from."""
+    """File from which the LoRA was read."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LoRATarget:
     """The location of a diffusers layer in a transformer of this package."""
 
     module: str
-    d_in: tuple[int, ...]  # several numbers for a convolution, whose kernel is flattened here
+    d_in: tuple[int, ...]  # channels and kernel size for a convolution, whose weight is flattened here
     d_out: int
     rows: Int[Tensor, " d_out"] | None  # its rows in the module's weight; None for all of them, in order
 
@@ -62,9 +62,9 @@ def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
         names = external_names(weight, rules)
         shapes = to_external({weight: torch.empty(module.out_features, module.in_features, device="meta")}, rules)
         rows: Sequence[Tensor | None] = [None]
-        if len(names) > 1:  # number the rows and apply the keymap to find where each goes
-            numbered = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
-            rows = to_internal(numbered, rules)[weight][:, 0].argsort().chunk(len(names))
+        if len(names) > 1:  # apply the keymap to row indices to find the position of each row
+            row_indices = dict(zip(names, torch.arange(module.out_features)[:, None].chunk(len(names))))
+            rows = to_internal(row_indices, rules)[weight][:, 0].argsort().chunk(len(names))
         for name, layer_rows in zip(names, rows):
             d_out, *d_in = shapes[name].shape
             targets[name.removesuffix(".weight")] = LoRATarget(path, tuple(d_in), d_out, layer_rows)
@@ -83,11 +83,11 @@ def add_lora(
     """Add a LoRA to the model, in place.
 
     Args:
-        name: its name in `remove_lora`, `set_strength` and `extract_lora`.
+        name: name of the LoRA for `remove_lora`, `set_strength` and `extract_lora`.
         strength: factor on the whole LoRA; 0 has no effect, and negative values are allowed.
-        merge: add it to the weights. This makes inference faster, but keeps a copy of the original weights in CPU
+        merge: add the LoRA to the weights. This makes inference faster, but keeps a copy of the original weights in CPU
             memory, from which `remove_lora` restores them exactly.
-        trainable: make its factors parameters; cannot be merged.
+        trainable: make the factors trainable parameters; cannot be combined with `merge`.
 
     Raises:
         UserError: the model lacks some of the layers, or their shapes differ; the name is already in use; the strength
@@ -102,13 +102,13 @@ def add_lora(
         raise UserError(f"a LoRA called {name!r} is already loaded: choose another name, or remove that one first")
     available = lora_targets(model)
     _check_fit(model, lora, available)
-    parts: dict[str, list[tuple[str, Factors, Tensor | None]]] = {}
+    by_module: dict[str, list[tuple[str, Factors, Tensor | None]]] = {}
     for layer, factors in lora.layers.items():
         target = available[layer]
-        parts.setdefault(target.module, []).append((layer, factors, target.rows))
-    for path, pieces in parts.items():
+        by_module.setdefault(target.module, []).append((layer, factors, target.rows))
+    for path, parts in by_module.items():
         layer = _to_lora_linear(model, path)
-        layer.loras.append(LoRAModule(name, pieces, layer, strength, trainable=trainable, merged=merge))
+        layer.loras.append(LoRAModule(name, parts, layer, strength, trainable=trainable, merged=merge))
         if merge:
             update_merged_weight(layer)
 
@@ -166,7 +166,7 @@ def create_lora(
 
     Args:
         alpha: the scale is alpha / rank; by default alpha = rank.
-        targets: ends of the names of target layers in diffusers, such as "to_q" or "ff.net.2".
+        targets: suffixes of the names of target layers in diffusers, such as "to_q" or "ff.net.2".
 
     Raises:
         UserError: no layer's name ends with a target, or the rank is below 1.

@@ -1,4 +1,4 @@
-"""Reading of LoRA files of all common programs (`key_formats`), and writing with diffusers' names.
+"""Read LoRA files of all common programs (`key_formats`), and write them with diffusers' names.
 
 Alpha is stored as a tensor, in the file's metadata, or in peft's `adapter_config.json`. SAT checkpoints have alpha 1,
 the default of SAT's trainer. If alpha is not stored, alpha = rank is assumed, as in other programs.
@@ -75,7 +75,7 @@ def write_lora(lora: LoRA, path: str | Path, *, keep_alpha: bool = False, dtype:
     state, ranks, alphas, overflowing = {}, {}, {}, []
     for layer, factors in lora.layers.items():
         down, up = factors.down.to(dtype), factors.up
-        if not keep_alpha:  # in float32, so that it is rounded once
+        if not keep_alpha:  # in float32, so that the product is rounded once
             up = up.to(torch.promote_types(up.dtype, torch.float32)) * factors.scale
         up = up.to(factors.up.dtype if dtype is None else dtype)
         if not (down.isfinite().all() and up.isfinite().all()):
@@ -140,8 +140,8 @@ def _group_by_layer(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, 
         )
     if unknown:
         guess = f"; it seems to be {contents}" if (contents := guess_contents(unknown)) else ""
-        share = f"{len(unknown)} of {pluralize(list(state), 'tensor')}"
-        raise UserError(f"{share} in {path} do not belong to a LoRA for CogVideoX{guess}: {abbreviate(unknown)}")
+        count = f"{len(unknown)} of {pluralize(list(state), 'tensor')}"
+        raise UserError(f"{count} in {path} do not belong to a LoRA for CogVideoX{guess}: {abbreviate(unknown)}")
     if incomplete := [f"{layer} has only {next(iter(pair))}" for layer, pair in pairs.items() if len(pair) < 2]:
         raise UserError(f"pairs of factors in {path} are incomplete: {abbreviate(incomplete)}")
     if without_factors := [layer for layer in alphas if layer not in pairs]:
@@ -173,12 +173,12 @@ def _factors(layer: str, down: Tensor, up: Tensor, alpha: float | None, alpha_of
 
 def _read_peft_config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Read peft's configuration from the metadata or from `adapter_config.json` in the same folder."""
-    text = header.get(_ADAPTER_METADATA) or header.get("lora_config")
+    config_json = header.get(_ADAPTER_METADATA) or header.get("lora_config")
     config_file = path.with_name("adapter_config.json")
-    if text is None and path.name.startswith("adapter_model") and config_file.is_file():
-        text = read_text(config_file)
+    if config_json is None and path.name.startswith("adapter_model") and config_file.is_file():
+        config_json = read_text(config_file)
     try:
-        config = parse_json(text) if text else {}
+        config = parse_json(config_json) if config_json else {}
         if not isinstance(config, dict):
             raise ValueError(f"it is a {type(config).__name__}")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Tensor names in the LoRA files of each program, and a guess at the content of other files.
+"""Tensor names in the LoRA files of common programs, and descriptions of files that are not LoRAs for CogVideoX.
 
 Names of the query projection in the first block, without the prefixes of programs and wrappers:
 
@@ -37,16 +37,16 @@ _SAT_LAYERS = {
     "mlp.dense_4h_to_h": ("ff.net.2",),
 }
 
-# Descriptions by pattern; the first pattern that matches any name is used.
-_GUESSES = {
-    r"lora_magnitude_vector|dora_scale": "a DoRA, which also scales whole rows",
+# Description of a file by a pattern of its tensor names; the first match counts.
+_DESCRIPTIONS = {
+    r"lora_magnitude_vector|dora_scale": "a DoRA, which is not supported",
     r"lokr_|hada_": "a LoKr or LoHa, which is not a low-rank adapter",
     r"lora_te|text_encoder|text_model": "a LoRA of a text encoder",
     r"[qkvo]_proj": "a language model, or a LoRA for one",
     r"[._](?:self_attn|cross_attn)[._][qkvo][._]": "a LoRA for Wan",
     r"single_(?:transformer_)?blocks|double_blocks": "a LoRA for Flux or HunyuanVideo",
     r"attn2[._].*(?:lora|alpha)": "a LoRA for Stable Diffusion, LTX-Video or another model with cross-attention",
-    r"transformer_blocks\.\d+\.attn1\.to_q\.weight|attention\.query_key_value\.weight": "a whole model, not a LoRA",
+    r"transformer_blocks\.\d+\.attn1\.to_q\.weight|attention\.query_key_value\.weight": "a full model, not a LoRA",
     r"down_blocks|up_blocks|mid_block|decoder\.up": "a VAE or a model with a UNet, or a LoRA for one",
     r"encoder\.block\.|shared\.weight": "a text encoder",
 }
@@ -83,9 +83,9 @@ def is_base_weight(name: str) -> bool:
 
 
 def guess_contents(names: Iterable[str]) -> str | None:
-    """Describe what a file with these tensor names seems to be; return None if unknown."""
+    """Describe the likely contents of a file with these tensor names; return None if unknown."""
     names = list(names)
-    for pattern, description in _GUESSES.items():
+    for pattern, description in _DESCRIPTIONS.items():
         if any(re.search(pattern, name) for name in names):
             return description
     return None
@@ -96,11 +96,11 @@ def _role(name: str) -> Literal["down", "up"]:
 
 
 def _layer_name(name: str) -> str | None:
-    """Return the name in diffusers of a layer of CogVideoX; None if no layer has this name."""
+    """Return the diffusers name of a layer of CogVideoX; None if no layer has this name."""
     name = _WRAPPER.sub("", name)
     while match := _PREFIX.match(name):
         name = name[match.end() :]
-    if name.endswith("attn1.to_out"):  # older name, before `to_out` became a sequence with dropout
+    if name.endswith("attn1.to_out"):  # name from before `to_out` became a sequence with dropout
         name += ".0"
     for dotted, underscored, template in _layer_patterns():
         if match := dotted.fullmatch(name) or underscored.fullmatch(name):
@@ -110,7 +110,7 @@ def _layer_name(name: str) -> str | None:
 
 @lru_cache
 def _layer_patterns() -> list[tuple[re.Pattern[str], re.Pattern[str], str]]:
-    """Return patterns of each layer's name, with dots and with underscores, and a template of its name in diffusers.
+    """Return patterns for each layer's name, with dots and with underscores, and a template of its diffusers name.
 
     Norms are included; `add_lora` rejects LoRAs of norms.
     """

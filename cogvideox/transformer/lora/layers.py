@@ -1,7 +1,7 @@
 """A linear layer with LoRAs, either merged into its weight or computed separately (Hu et al. 2021, section 4.1).
 
 W becomes W + strength * alpha / rank * up @ down. A layer of this package may combine several layers of diffusers
-(queries, keys and values, or two modulations with interleaved rows), so a LoRA may change only some of its rows.
+(queries, keys and values, or two modulations with interleaved rows), so a LoRA may apply to only some of its rows.
 
 Axes: r rank; d_in, d_out inputs and outputs of the layer; n tokens or any other leading dimensions.
 """
@@ -106,7 +106,7 @@ class LoRALinear(Linear):
         return F.gelu(out, approximate="tanh") if gelu else out
 
     def base_forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
-        """Compute the linear layer without unmerged LoRAs."""
+        """Apply the linear layer without unmerged LoRAs."""
         return super().forward(x, gelu=gelu)
 
     def lora_modules(self) -> list[LoRAModule]:

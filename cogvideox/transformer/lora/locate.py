@@ -1,4 +1,4 @@
-"""Find the LoRA file in a folder. Imports no torch, so that commands can check paths early."""
+"""Find the LoRA file in a folder. Imports no torch, so that commands can check paths before loading it."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ _NAMES = (
 
 
 def find_lora_file(folder: Path) -> Path | None:
-    """Return the file in a folder with one of the usual names of LoRA files; None if there is none."""
+    """Return the file in a folder that has a standard name of LoRA files; None if there is none."""
     return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
 
 
 def resolve_lora_file(path: str | Path) -> Path:
-    """Return a file's path, or, for a folder, the file with a usual name or else the only `.safetensors` file.
+    """Return the path of a file; for a folder, the file with a standard name or else the only `.safetensors` file.
 
     Raises:
         UserError: the folder has several such files, or none.

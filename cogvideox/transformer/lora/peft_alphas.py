@@ -1,7 +1,8 @@
-"""Alpha of each layer in peft's configuration, whose patterns are regular expressions from an untrusted file.
+"""LoRA alpha of each layer, from peft's configuration (`lora_alpha`, `alpha_pattern`, `use_rslora`).
 
-Python's `re` can take exponential time, so patterns must be names or simple expressions: characters, `.`, `\\d`, sets
-and groups of alternatives, with at most three repetitions.
+The keys of `alpha_pattern` are regular expressions from an untrusted file, and matching with `re` can take exponential
+time. So only layer names and simple expressions are supported: characters, `.`, `\\d`, character sets and groups of
+alternatives, with at most three repetitions.
 """
 
 import re
@@ -16,10 +17,10 @@ _SIMPLE = re.compile(r"\^?(?:[\w-]|(?:\\?\.|\\d|\[[\w-]+\])[*+]?|\((?:\?:)?(?:[\
 
 
 class PeftAlphas:
-    """Alpha of a layer, by its name and rank.
+    """Function that returns the alpha of a layer from its name and rank.
 
     A pattern of `alpha_pattern` matches the end of a name, starting after a dot; the first matching pattern applies.
-    Layers without a match have `lora_alpha`, or alpha = rank if it is missing.
+    For layers without a match, alpha is `lora_alpha`, or the rank if that is missing.
 
     Raises:
         ValueError: a pattern is not simple, or there are too many.
@@ -48,7 +49,7 @@ class PeftAlphas:
         suffixes = (f"^{layer}", *(layer[start:] for start in starts))
         matches = [names[suffix] for suffix in suffixes if suffix in names]
         for order, pattern, value in expressions:
-            if any(pattern.fullmatch(layer, start) for start in starts):  # "^" matches at the real start only
+            if any(pattern.fullmatch(layer, start) for start in starts):  # "^" matches only at the start of the name
                 matches.append((order, value))
         alpha = min(matches, key=lambda match: match[0])[1] if matches else self._config.get("lora_alpha", rank)
         # With use_rslora the scale is alpha / sqrt(rank).

@@ -39,7 +39,7 @@ def placed(spec, strategies, slicing=TWO_STRIPS):
 @pytest.mark.parametrize("strategies", STRATEGIES[1:])
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 def test_the_same_video_in_every_placement(pipes, clip, variant, strategies):
-    given = {"image": clip[0]} if pipes[variant].spec.transformer.takes_image else {}
+    given = {"image": clip[0]} if pipes[variant].spec.transformer.is_image_to_video else {}
     pipe = placed(pipes[variant].spec, strategies)
     expected = pipes[variant].generate(PROMPT, seed=1, output="float", **given).frames
     for _ in range(2):

@@ -108,7 +108,7 @@ def test_mismatched_shapes_raise_a_user_error():
 
 
 def test_duplicate_names_are_rejected():
-    with pytest.raises(ValueError, match="both be called b"):
+    with pytest.raises(ValueError, match="the same name b"):
         to_internal({"a": torch.ones(1), "b": torch.ones(1)}, [Rename("a", "b")])
 
 

@@ -57,7 +57,7 @@ def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
 def test_a_packed_layout_has_offsets_only_with_the_varlen_kernel():
     layout = packed_layout(2, [3, 4], torch.device("cpu"))
     assert layout.span_of_token.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
-    assert (layout.offsets, layout.longest) == (None, 6)
+    assert (layout.offsets, layout.max_segment_length) == (None, 6)
     with varlen_on_cpu():
         offsets = packed_layout(2, [3, 4], torch.device("cpu")).offsets
     assert offsets.tolist() == [0, 5, 11] and offsets.dtype == torch.int32

@@ -67,7 +67,7 @@ def test_added_image_channels_do_not_change_the_output(model):
     x, image, text = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 4, 3, 4, 4), torch.randn(1, tiny.TEXT_LENGTH, 32)
     t = torch.tensor([500])
     torch.testing.assert_close(widened(torch.cat((x, image), dim=1), text, t), base(x, text, t))
-    assert widened.config.takes_image and widened.patch_in.weight.shape[1] == 2 * base.patch_in.weight.shape[1]
+    assert widened.config.is_image_to_video and widened.patch_in.weight.shape[1] == 2 * base.patch_in.weight.shape[1]
 
 
 @pytest.mark.filterwarnings("ignore:.*was trained on")

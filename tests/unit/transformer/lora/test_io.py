@@ -166,7 +166,7 @@ def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "Flux or HunyuanVideo"),
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "UNet"),
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "language model"),
-        ("transformer_blocks.0.attn1.to_q.weight", "a whole model, not a LoRA"),
+        ("transformer_blocks.0.attn1.to_q.weight", "a full model, not a LoRA"),
         ("encoder.down_blocks.0.resnets.0.conv1.conv.weight", "a VAE"),
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder"),
         ("anything.else", "something else, with tensors such as anything.else"),
