@@ -17,9 +17,9 @@ Config = TypeVar("Config", bound="ScheduleConfig")
 DIFFUSERS_CLASSES: dict[Sampler, str] = {"ddim": "CogVideoXDDIMScheduler", "dpm++": "CogVideoXDPMScheduler"}
 SAMPLER_OF_SCHEDULER: dict[str, Sampler] = {name: sampler for sampler, name in DIFFUSERS_CLASSES.items()}
 
-# Keys of the diffusers file and their supported values; the first is written. Any of diffusers' timestep spacings is
-# read, because sampling always uses trailing spacing: early official files say linspace, which the official sampling
-# script overrides.
+# Keys of the diffusers file and their supported values; the first value is written. All timestep spacings of diffusers
+# are accepted, because sampling always uses trailing spacing. Early official files have linspace, which the official
+# sampling script overrides.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("scaled_linear",),
     "trained_betas": (None,),
@@ -28,7 +28,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "timestep_spacing": ("trailing", "linspace", "leading"),
 }
 
-# Keys that diffusers ignores with trailing timestep spacing. They are written for completeness, and not read.
+# Keys that have no effect with trailing timestep spacing; written for completeness, ignored when reading.
 _WITHOUT_EFFECT: dict[str, Any] = {
     "clip_sample": False,
     "clip_sample_range": 1.0,
@@ -36,7 +36,7 @@ _WITHOUT_EFFECT: dict[str, Any] = {
     "steps_offset": 0,
 }
 
-# diffusers' default for a missing key, where it differs from the value that CogVideoX uses.
+# Defaults of diffusers for missing keys that differ from the values of CogVideoX.
 _DIFFUSERS_DEFAULTS: dict[str, Any] = {
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-Guidance = Callable[[int], float]  # training timestep (0 .. 999) -> scale
+Guidance = Callable[[int], float]  # training timestep (0 to 999) -> scale
 
 
 def constant(scale: float) -> Guidance:
@@ -17,19 +17,19 @@ def constant(scale: float) -> Guidance:
 def dynamic(scale: float, num_steps: int) -> Guidance:
     """Return the official "dynamic" guidance: 1 + scale (1 - cos(pi ((num_steps - t) / num_steps)^5)) / 2.
 
-    As a function of the step index, it would rise smoothly from 1 to 1 + scale. But both official code bases pass the
-    training timestep (999 down to 19) as t, so the scale oscillates between 1 and 1 + scale. This function does the
-    same; `smooth` is the version that rises.
+    As a function of the step index, the scale would rise smoothly from 1 to 1 + scale. But both official code bases use
+    the training timestep (999 to 19) as t, so the scale oscillates between 1 and 1 + scale. This function reproduces
+    that; `smooth` rises as intended.
     """
     return lambda t: 1 + scale * (1 - math.cos(math.pi * ((num_steps - t) / num_steps) ** 5)) / 2
 
 
 def smooth(scale: float, num_timesteps: int = 1000) -> Guidance:
-    """Return the schedule that "dynamic" was meant to be: it rises from 1 at pure noise to 1 + scale at clean data."""
+    """Return the schedule that "dynamic" intends: a smooth rise from 1 at pure noise to 1 + scale at clean data."""
     return lambda t: 1 + scale * (1 - math.cos(math.pi * ((num_timesteps - 1 - t) / (num_timesteps - 1)) ** 5)) / 2
 
 
 def combine(cond: Float[Tensor, "*shape"], uncond: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
-    """Return the guided prediction uncond + scale (cond - uncond), in float32. It is the same for v, x0 and eps."""
+    """Return the guided prediction uncond + scale (cond - uncond) in float32, for v, x0 or eps."""
     cond, uncond = cond.float(), uncond.float()
     return uncond + scale * (cond - uncond)

@@ -1,7 +1,7 @@
 """Samplers: denoising loops as functions of a predictor and an explicit list of timesteps (paper section 3).
 
 `predict(x, t, i)` returns the velocity at the state `x` [b c t h w], timestep `t` and step index `i` (for tables with a
-row per step), guidance included. `timesteps` descend; the step from the last one ends at clean data. Coefficients are
+row per step), guidance included. `timesteps` descend; the last step ends at clean data. Coefficients are
 Python floats (float64), and the state is float32 whichever dtype the network uses. The loops never synchronize with the
 device.
 
@@ -31,12 +31,12 @@ def initial_noise(
 ) -> Float[Tensor, "b c t h w"]:
     """Return standard normal noise of `shape` [b c t h w] in float32, equal to that of diffusers with the same seed.
 
-    diffusers has time before channels, so numbers are sampled in that order. They are sampled on the generator's device
-    and then moved to `device`, so a CPU generator gives the same noise on every device. With a list of generators,
-    sample i depends on generator i only.
+    Noise is sampled with time before channels, as in diffusers. It is sampled on the device of the generator and then
+    moved to `device`, so that a CPU generator gives the same noise on every device. With a list of generators, sample i
+    depends on generator i only.
 
     Raises:
-        ValueError: the number of generators is not the number of samples.
+        ValueError: the number of generators differs from the number of samples.
     """
     b, c, t, h, w = shape
     if isinstance(generator, torch.Generator):
@@ -120,7 +120,8 @@ def dpmpp_2m(
         if 0 < i < len(steps) - 1:
             extrapolated = x0 + h / (2 * h_prev) * (x0 - x0_prev)
             if eta > 0 and generator is not None:
-                # The official code and diffusers also compute the first-order step, which samples noise once more.
+                # Discarded, as in the official code and diffusers, where the unused first-order step also samples
+                # noise.
                 _noise_like(x, generator)
         x = (sigma_next / sigma) * exp_neg_h**eta * x + alpha_next * (1 - exp_neg_h ** (1 + eta)) * extrapolated
         if eta > 0 and generator is not None:
@@ -148,7 +149,7 @@ def ddim_invert(
     The inversion is approximate: like the official code, each step uses the velocity at its start instead of its end.
 
     Args:
-        timesteps: those of the sampler, descending; they are visited in reverse.
+        timesteps: timesteps of the sampler, descending; they are visited in reverse.
 
     Returns:
         The state at each of `timesteps`, in the same order: the first is the noise that leads to `x`.
@@ -189,7 +190,7 @@ class _Step(NamedTuple):
 def _steps(timesteps: Sequence[int], schedule: Schedule) -> list[_Step]:
     """Return each timestep with alpha and sigma at the start and end of its step. The last step ends at clean data."""
     if not timesteps or any(t <= t_next for t, t_next in pairwise(timesteps)):
-        raise ValueError(f"timesteps must be one or more in descending order, got {list(timesteps)}.")
+        raise ValueError(f"timesteps must be a non-empty descending list, got {list(timesteps)}.")
     if timesteps[0] >= schedule.num_train_timesteps or timesteps[-1] < 0:
         raise ValueError(f"timesteps must be between 0 and {schedule.num_train_timesteps - 1}, got {list(timesteps)}.")
     abar = [*schedule.alphas_cumprod[list(timesteps)].tolist(), 1.0]

@@ -18,7 +18,7 @@ class Schedule(ScheduleConfig):
 
     @cached_property
     def alphas_cumprod(self) -> Float64[Tensor, "timesteps"]:
-        """abar of each timestep, on the CPU. Shift and rescaling do not commute; the order is the official one."""
+        """abar of each timestep, on the CPU. Shift and rescaling do not commute; they have the official order."""
         betas = scaled_linear_betas(self.num_train_timesteps, self.beta_start, self.beta_end)
         abar = torch.cumprod(1 - betas, dim=0)
         abar = shift_snr(abar, self.snr_shift_scale)

@@ -1,4 +1,4 @@
-"""Timesteps of samplers, and of training samples (explicit uniform sampling, paper section 3.3)."""
+"""Timesteps for samplers, and for training samples (explicit uniform sampling, paper section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 
-# Makes these random numbers independent of others sampled with the same (seed, step).
+# Makes timesteps independent of other random values with the same (seed, step).
 _STREAM = 0x74696D65
 
 
 def trailing(num_steps: int, num_timesteps: int = 1000) -> list[int]:
     """Return evenly spaced, descending timesteps that start at pure noise ("trailing", Lin et al. 2023, table 2).
 
-    The final step ends at clean data. `num_steps` need not divide `num_timesteps`, because samplers take the list
-    instead of computing the next timestep from a step size.
+    The last step ends at clean data. `num_steps` need not divide `num_timesteps`, because samplers use the list of
+    timesteps instead of a step size.
 
     Raises:
         UserError: `num_steps` is not between 1 and `num_timesteps`.
@@ -37,7 +37,7 @@ def explicit_uniform(
 
     The range is split into `num_slots` equal intervals, one for each sample of the step (ranks x accumulation x batch),
     and one timestep is sampled from each. The assignment of intervals to slots is shuffled at every step, so no rank or
-    batch position always has the same noise level. The result depends on the arguments only, so each rank takes its
+    batch position always has the same noise level. The result depends on the arguments only, so each rank uses its
     slice of it, and a step has the same timesteps for any number of ranks.
 
     Interval i is [i, i + 1) * num_timesteps / num_slots. Points in it are multiples of 1 / num_slots, so that all

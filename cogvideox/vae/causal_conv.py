@@ -34,7 +34,7 @@ class ConvCache:
     def group_norm(
         self, x: Float[Tensor, "b c t h w"], num_groups: int, weight: Tensor, bias: Tensor, eps: float
     ) -> Float[Tensor, "b c t h w"]:
-        """GroupNorm with statistics over the whole chunk, time included."""
+        """Apply GroupNorm with statistics over the whole chunk, including time."""
         return F.group_norm(x, num_groups, weight, bias, eps)
 
 
@@ -42,7 +42,7 @@ class StreamingCache(ConvCache):
     """Cache for consecutive chunks of one video, with `advance()` called between chunks.
 
     Args:
-        is_last: the first chunk is also the last one, so no frames are kept.
+        is_last: whether the first chunk is also the last one, so that no frames have to be kept.
     """
 
     def __init__(self, *, is_last: bool = False) -> None:
@@ -56,7 +56,7 @@ class StreamingCache(ConvCache):
         else:
             padded = torch.cat([self._frames.pop(conv), x], dim=2)
         if not self.is_last:
-            # A copy: a view would keep the whole chunk in memory until the next one.
+            # Copied, because a view would keep the whole chunk in memory until the next one.
             self._frames[conv] = padded[:, :, -num_frames:].clone()
         return padded
 

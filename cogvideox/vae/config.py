@@ -1,4 +1,4 @@
-"""Configuration of the VAE (the fields of diffusers' `vae/config.json`), its loss and its discriminator.
+"""Configurations of the VAE (with the fields of diffusers' `vae/config.json`), its loss and its discriminator.
 
 Imports no torch.
 """
@@ -26,13 +26,13 @@ _FIXED: dict[str, Any] = {
     "use_post_quant_conv": False,
 }
 
-# Keys of the diffusers file that list a class for each level, with the only supported class.
+# Keys of the diffusers file that list the class of each level, and the only supported class.
 _BLOCKS = {"down_block_types": "CogVideoXDownBlock3D", "up_block_types": "CogVideoXUpBlock3D"}
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes of the VAE. The defaults are those of 2B, 215.6 M parameters.
+    """Architecture of the VAE. The defaults are those of CogVideoX-2B (215.6 M parameters).
 
     Raises:
         UserError: a size is below 1, a width is not divisible by `norm_num_groups`, or time is not compressed by 4.
@@ -50,14 +50,15 @@ class VAEConfig:
     norm_num_groups: int = 32
     temporal_compression_ratio: int = 4
     sample_height: int = 480
-    """Size of the training clips in pixels. diffusers' tiling uses it; this package does not."""
+    """Height of the training clips in pixels, used only by tiling in diffusers."""
     sample_width: int = 720
+    """Width of the training clips in pixels, used only by tiling in diffusers."""
     scaling_factor: float = 1.15258426
     """The transformer works on the VAE's latents multiplied by this factor."""
     invert_scale_latents: bool = False
-    """Latents of conditioning images are not scaled, as in CogVideoX 1.5; see `image_scaling_factor`."""
+    """Whether latents of conditioning images are left unscaled, as in CogVideoX 1.5; see `image_scaling_factor`."""
     force_upcast: bool = True
-    """Set in the diffusers file because float16 may overflow; not used by this package."""
+    """Written to the diffusers file because float16 may overflow; not used by this package."""
 
     def __post_init__(self) -> None:
         sizes = {f"block_out_channels[{i}]": width for i, width in enumerate(self.block_out_channels)}
@@ -89,16 +90,15 @@ class VAEConfig:
 
     @property
     def image_scaling_factor(self) -> float:
-        """Factor by which the latents of a conditioning image are multiplied.
+        """Scaling factor for the latents of a conditioning image.
 
-        It is 1 with `invert_scale_latents`: the original code of 1.5 does not scale them (diffusers divides them by
-        `scaling_factor`).
+        It is 1 with `invert_scale_latents`, as in the original code of 1.5 (diffusers divides by `scaling_factor`).
         """
         return 1.0 if self.invert_scale_latents else self.scaling_factor
 
     @property
     def num_temporal_levels(self) -> int:
-        """Number of levels that halve time, counted from the encoder's first."""
+        """Number of encoder levels that halve time, starting with the first."""
         return self.temporal_compression_ratio.bit_length() - 1
 
     @property
@@ -153,7 +153,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Sizes of the discriminator. With the default number of levels it outputs one logit per latent position.
+    """Architecture of the discriminator. With the default levels, it outputs one logit per latent position.
 
     Raises:
         UserError: a size is below 1, or there are more temporal levels than levels.
@@ -166,7 +166,7 @@ class DiscriminatorConfig:
     num_levels: int = 3
     """Number of levels; each one halves height and width."""
     num_temporal_levels: int = 2
-    """Number of levels that halve time, counted from the first."""
+    """Number of levels that halve time, starting with the first."""
 
     def __post_init__(self) -> None:
         for name, minimum in (("width", 1), ("max_width", 1), ("num_levels", 1), ("num_temporal_levels", 0)):

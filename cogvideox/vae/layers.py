@@ -29,7 +29,7 @@ class PointwiseConv3d(nn.Conv3d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm over a chunk, time included. `latents` is unused, for the same signature as `LatentNorm`."""
+    """GroupNorm over a chunk, including time. `latents` is unused, for the same signature as `LatentNorm`."""
 
     def forward(self, x: Video, latents: Tensor | None, conv_cache: ConvCache) -> Video:
         return conv_cache.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -54,7 +54,7 @@ class LatentNorm(nn.Module):
         if t != latents.shape[2]:
             modulation = modulation[:, :, source_frames(t, latents.shape[2], conv_cache.is_first, x.device)]
         modulation = modulation.repeat_interleave(w // latents.shape[4], dim=4)
-        # Rows are upsampled by broadcasting, so scale and shift are never stored at full size.
+        # Rows are upsampled by broadcasting, so that scale and shift are never stored at full size.
         scale, shift = modulation.unsqueeze(4).chunk(2, dim=1)
         normed = conv_cache.group_norm(x, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
         normed = rearrange(normed, "b c t (h r) w -> b c t h r w", r=rows_per_latent)
@@ -68,14 +68,14 @@ def source_frames(
 
     The first frame of a video has its own latent frame; every other latent frame covers the same number of frames.
     """
-    frame = torch.arange(num_frames, device=device)  # copying a list to the device would synchronize
+    frame = torch.arange(num_frames, device=device)  # created on the device, because a copy would synchronize
     if not is_first or num_latents == 1:
         return frame * num_latents // num_frames
-    return 1 + (frame - 1) * (num_latents - 1) // (num_frames - 1)  # -1 // n is -1, so frame 0 comes from latent 0
+    return 1 + (frame - 1) * (num_latents - 1) // (num_frames - 1)  # 0 for frame 0, because -1 // n is -1
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, conv, norm, SiLU, conv, plus the input. In the decoder, norms are modulated by the latents."""
+    """Residual block: twice norm, SiLU and convolution. In the decoder, norms are modulated by the latents."""
 
     def __init__(
         self, in_channels: int, out_channels: int, num_groups: int, eps: float, latent_channels: int | None = None

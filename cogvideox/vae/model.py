@@ -1,8 +1,8 @@
 """The 3D causal VAE (paper section 2.1): 4x compression of time, 8x8 of space, 16 latent channels.
 
-The norms pool over time inside a chunk, so how a video is cut into chunks is part of the model. `encode` and `decode`
-use the chunks of diffusers (`geometry.encode_chunks`, `geometry.decode_chunks`). The authors encode each training clip
-as one chunk: `encode(norm_statistics="clip")`. A video of 4k+1 frames has k+1 latent frames.
+Norm statistics include all frames of a chunk, so the division of a video into chunks is part of the model. `encode` and
+`decode` use the chunks of diffusers (`geometry.encode_chunks`, `geometry.decode_chunks`). The authors encode each
+training clip as one chunk: `encode(norm_statistics="clip")`. A video of 4k+1 frames has k+1 latent frames.
 
 There are two forward passes with equal results: `networks` with gradients, `inference.sliced` without.
 
@@ -28,8 +28,8 @@ from cogvideox.vae.posterior import Posterior
 
 
 class CausalVAE(nn.Module):
-    """The VAE with the official chunking in time. Latents are unscaled; the transformer's are `scaling_factor` times
-    larger.
+    """The VAE with the official chunking in time. Latents are unscaled; the transformer uses them multiplied by
+    `scaling_factor`.
 
     Three options of the methods reduce peak memory and can be combined. The first two require `torch.no_grad()`.
     strips: compute each chunk in this many strips of rows; exact.
@@ -121,13 +121,13 @@ def _run_chunks(
     if plan is not None and plan.covers(chunks[0], scale_in):
         plan = None
     caches: dict[tuple[int, int], StreamingCache | SlicedCache] = {}
-    for number, chunk in enumerate(chunks, start=1):
+    for index, chunk in enumerate(chunks):
         rows = [[chunk]] if plan is None else plan.cut(chunk, scale_in)
         for i, row in enumerate(rows):
             for j, tile in enumerate(row):
-                if number == 1:
+                if index == 0:
                     caches[i, j] = make_cache(is_last=len(chunks) == 1)
                 row[j] = forward(tile, caches[i, j])
         yield rows[0][0] if plan is None else plan.join(rows, scale_out)
         for conv_cache in caches.values():
-            conv_cache.advance(is_last=number == len(chunks) - 1)
+            conv_cache.advance(is_last=index + 1 == len(chunks) - 1)

@@ -1,4 +1,4 @@
-"""Offloading of single tensors: from a GPU to pinned CPU memory, from CPU memory to a temporary file."""
+"""Offloading of single tensors: from a GPU to pinned CPU memory, and from CPU memory to a temporary file."""
 
 import ctypes
 import sys
@@ -15,7 +15,7 @@ def to_host(x: Tensor) -> Tensor:
 
 
 class DiskTensor:
-    """A tensor in an unnamed temporary file, deleted with this object. `TMPDIR` sets the folder."""
+    """A tensor in an unnamed temporary file in `TMPDIR`, which is deleted together with this object."""
 
     def __init__(self, x: Tensor) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this object exists
@@ -27,7 +27,7 @@ class DiskTensor:
 
 
 def release_memory() -> None:
-    """Return freed CPU memory to the system; glibc keeps the parts that are between live allocations."""
+    """Return freed CPU memory to the operating system; glibc keeps free blocks between live allocations."""
     if sys.platform == "linux":
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # missing in other C libraries
         if malloc_trim is not None:

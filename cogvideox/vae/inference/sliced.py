@@ -1,15 +1,15 @@
 """The VAE's forward pass without gradients: fast and memory-efficient, by computing layers in strips of rows.
 
-`vae.networks` is the forward pass with gradients; the results are equal up to rounding, for any number of strips.
+`vae.networks` is the forward pass with gradients. Both have equal results up to rounding, for any number of strips.
 Every feature map is a list of strips, cut along the latent rows (a single strip is the whole frame). In each layer,
 norm statistics are computed over all strips first. Then strips are computed from top to bottom, each with one row of
 the strips above and below it, and a strip is freed as soon as it is no longer needed.
 
-Why it is fast:
+Optimizations:
 - tensors are channels-last in memory;
 - norm and modulation are one multiply-add that writes into the padded input of the convolution, with scale and shift at
   the size of the latents, and SiLU is in place;
-- a 3x3 convolution after nearest upsampling is computed as four 2x2 convolutions before it: 4/9 of the products.
+- a 3x3 convolution after nearest upsampling is computed as four 2x2 convolutions before it, with 4/9 of the products.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
@@ -36,8 +36,8 @@ _FREED = torch.empty(0, 0, 0, 0, 0)
 """Placeholder for a strip that is no longer needed."""
 
 _MIN_RELEASE_BYTES = 2**24
-"""Minimum size of a feature map for returning freed CPU memory to the system after a convolution. Allocating it again
-takes time; without a minimum, small frames would take a quarter longer."""
+"""Minimum size of a feature map for returning freed CPU memory to the system after a convolution. Without a minimum,
+repeated allocation would slow down small frames by a quarter."""
 
 
 def encode(encoder: Encoder, video: Pixels, conv_cache: SlicedCache) -> Float[Tensor, "b zz lt lh lw"]:
@@ -113,7 +113,7 @@ def _convolve_strips(
         padded = _padded_input(x, i, scale_shift, previous_frames, conv_cache)
         num_bytes += padded.nbytes
         if not conv_cache.is_last:
-            # A copy: a view would keep all of the padded input in memory.
+            # Copied, because a view would keep the whole padded input in memory.
             last_frames.append(conv_cache.offload_frames(padded[:, :, -2:, 1:-1].clone()))
         for k in _freeable(i, len(x)):
             if free_input:
@@ -232,7 +232,7 @@ def _downsample_strips(layer: Downsample, x: list[Strip], conv_cache: SlicedCach
 
 
 def _with_neighbors(i: int, num_strips: int, height: int) -> list[tuple[slice, int | None, slice]]:
-    """List where the rows of strip i, with one row more above and below, are copied from.
+    """List the sources of the rows of strip i, with one more row above and below.
 
     Returns:
         (target rows, source strip, source rows) for the row above, the strip itself, and the row below. The source is
@@ -247,7 +247,7 @@ def _with_neighbors(i: int, num_strips: int, height: int) -> list[tuple[slice, i
 
 
 def _freeable(i: int, num_strips: int) -> range:
-    """Return the strips that are no longer needed after strip i and its neighbors were read."""
+    """Return the indices of the strips that are no longer needed after strip i has been computed."""
     return range(max(i - 1, 0), num_strips if i + 1 == num_strips else i)
 
 
@@ -263,8 +263,8 @@ def _write_activated(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
 def _filters_before_upsampling(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "_o c 2 2"]:
     """Convert 3x3 filters after nearest upsampling to 2x2 filters before it, one for each of the 2x2 output pixels.
 
-    Of three neighboring pixels after upsampling, two are copies of one pixel, so their taps are added: 0 | 1 + 2 for
-    the first pixel of a pair, 0 + 1 | 2 for the second.
+    Two of three neighboring pixels after upsampling are copies of one pixel, so their taps are added: taps 1 and 2 for
+    the first pixel of a pair, and taps 0 and 1 for the second.
     """
     weight_float32 = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once
     phases = _two_taps(_two_taps(weight_float32, dim=2), dim=4)
@@ -272,16 +272,16 @@ def _filters_before_upsampling(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor
 
 
 def _two_taps(weight: Tensor, dim: int) -> Tensor:
-    """Stack both 2-tap forms of the 3 taps along `dim` on a new first axis."""
+    """Return the 2-tap filters of the first and second pixel for 3 taps along `dim`, stacked on a new first axis."""
     left, middle, right = weight.unbind(dim)
-    forms = [(left, middle + right), (left + middle, right)]
-    return torch.stack([torch.stack(form, dim) for form in forms])
+    filters = [(left, middle + right), (left + middle, right)]
+    return torch.stack([torch.stack(taps, dim) for taps in filters])
 
 
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], stride: tuple[int, ...] | None = None
 ) -> Tensor:
-    """Call `F.conv2d` or `F.conv3d`; on CPUs call oneDNN, because PyTorch may choose a loop that is 4 times slower."""
+    """Call `F.conv2d` or `F.conv3d`, and on CPUs oneDNN, because PyTorch may select a loop that is 4 times slower."""
     stride = stride or (1,) * len(padding)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(padding), 1)

@@ -22,7 +22,7 @@ class SlicedCache:
         num_strips: number of strips, reduced to the number of latent rows if it is larger.
         offload: move strips that are not in use, and frames for the next chunk, from the GPU to pinned CPU memory. On
             the CPU, only the frames are moved, to temporary files.
-        is_last: the first chunk is also the last one, so no frames have to be kept.
+        is_last: whether the first chunk is also the last one, so that no frames have to be kept.
 
     Raises:
         UserError: `num_strips` is below 1.
@@ -62,7 +62,7 @@ class SlicedCache:
 
         Args:
             last_frames: computes the last two input frames of `conv` in this chunk, for subclasses that send them to
-                another rank at once. This class ignores it and receives them by `keep_frames`.
+                the next rank early. This class does not use it, because `keep_frames` stores the frames.
         """
         return self._frames.pop(conv, [])
 

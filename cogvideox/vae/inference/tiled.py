@@ -1,4 +1,4 @@
-"""Overlapping tiles with blended borders: less memory for large frames, but approximate.
+"""Tiling: overlapping tiles with blended borders, an approximation that saves memory for large frames.
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -20,8 +20,8 @@ Tile = Float[Tensor, "b c t _ _"]
 class Tiling:
     """Overlapping tiles with linearly blended borders, as in the official code.
 
-    An approximation: each tile has its own norm statistics, so seams may be visible. Sizes are in pixels of the video;
-    overlaps are fractions of a tile. The defaults are the official ones.
+    An approximation: each tile has its own norm statistics, so seams may be visible. Sizes are in pixels, and overlaps
+    are fractions of a tile. The defaults are the official ones.
 
     Raises:
         UserError: a size is below 1, or an overlap is outside [0, 1).
@@ -60,7 +60,7 @@ class TilePlan:
     stride: tuple[int, int]
 
     def covers(self, x: Cells, scale: int) -> bool:
-        """Return whether a single tile covers x."""
+        """Return whether a single tile covers the whole of x."""
         return x.shape[3] <= self.size[0] * scale and x.shape[4] <= self.size[1] * scale
 
     def cut(self, x: Cells, scale: int) -> list[list[Tile]]:

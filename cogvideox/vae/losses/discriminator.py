@@ -1,8 +1,8 @@
 """The VAE's 3D discriminator (paper section 2.1), its hinge losses, and the adaptive weight of the GAN loss.
 
-The paper does not specify the architecture. This one is a patch discriminator built from the VAE's causal layers. It
-takes images and clips of 4k+1 frames; because it is causal, the first frame gets the same logits as a single image. It
-has no norms, so logits do not depend on other samples or chunks.
+The paper does not specify the architecture. This one is a patch discriminator with the VAE's causal layers, for images
+and clips of 4k+1 frames. Because it is causal, the logits of a first frame equal those of a single image. It has no
+norms, so logits do not depend on other samples or chunks.
 
 Axes: b batch, c channels, t frames, h w height and width; pixels in [-1, 1].
 """
@@ -43,7 +43,7 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Features, conv_cache: ConvCache) -> Features:
         y = F.leaky_relu(self.conv1(x, conv_cache), SLOPE)
         y = F.leaky_relu(self.conv2(y, conv_cache), SLOPE)
-        y, x = (_downsample(part, self.compress_time, conv_cache) for part in (y, x))
+        y, x = (_downsample(features, self.compress_time, conv_cache) for features in (y, x))
         return (y + self.skip(x)) * math.sqrt(0.5)
 
 
@@ -53,7 +53,7 @@ def _downsample(x: Features, compress_time: bool, conv_cache: ConvCache) -> Feat
 
 
 class Discriminator(nn.Module):
-    """Patch discriminator: video to one logit per patch, high for real and low for reconstructed patches."""
+    """Patch discriminator: one logit per patch of a video, high for real and low for reconstructed patches."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

@@ -4,8 +4,9 @@ LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1, on VGG16) compares the f
 features are normalized over the channels, and squared differences are summed with a learned weight for each channel.
 Weights are loaded from two files: torchvision's VGG16 (trunk) and the original implementation's `vgg.pth` (heads).
 
-`RandomFeatures` is the same distance in the features of a small network with fixed random weights. It gives sharper
-reconstructions than pixel losses alone, but it does not model human perception. It is never logged as LPIPS.
+`RandomFeatures` is the same distance between features of a small network with fixed random weights. Training with it
+gives sharper reconstructions than with pixel losses alone, but it does not model human perception and is never logged
+as LPIPS.
 
 Axes: n images, c channels, h w height and width; pixels in [-1, 1].
 """
@@ -32,14 +33,14 @@ VGG_DEPTHS = (2, 2, 3, 3, 3)
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""(pixels - SHIFT) / SCALE are VGG16's inputs: mean and standard deviation of ImageNet, for pixels in [-1, 1]."""
+"""Mean and standard deviation of ImageNet for pixels in [-1, 1]; VGG16's inputs are (pixels - SHIFT) / SCALE."""
 
 RANDOM_WIDTHS = (16, 32, 64)
 """Channels of `RandomFeatures` at full, half and quarter size."""
 
 
 class PerceptualLoss(NamedTuple):
-    """A distance of two image batches ([n 3 h w], [n 3 h w] -> [n]), and the name under which it is logged."""
+    """A distance between two image batches ([n 3 h w], [n 3 h w] -> [n]), and its name in logs."""
 
     name: str
     distance: Callable[[Tensor, Tensor], Tensor]
@@ -87,7 +88,7 @@ class LPIPS(nn.Module):
 
         Args:
             trunk: VGG16 as saved by torchvision; the classifier is ignored.
-            heads: the channel weights as saved by the original implementation, `lin{k}.model.1.weight`.
+            heads: channel weights as saved by the original implementation, `lin{k}.model.1.weight`.
 
         Raises:
             UserError: a file is missing or damaged, or its tensors do not match; the message names them.
