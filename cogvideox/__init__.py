@@ -2,10 +2,10 @@
 
 Public names are imported on first use, so that `import cogvideox` is fast:
 
-- `CogVideoX`: a model ready to generate (`CogVideoX.from_pretrained(...).generate(...)`);
-- `Video`: frames, frame rate and metadata, as `generate` returns them; `save` writes a file;
-- `Cancelled`: raise it in `on_step` to cancel a generation; it contains the finished videos;
-- `UserError`: invalid input or settings, reported in a one-sentence message;
+- `CogVideoX`: a loaded model (`CogVideoX.from_pretrained(...).generate(...)`);
+- `Video`: frames, frame rate and metadata of a video; `save` writes a file;
+- `Cancelled`: exception to raise in `on_step` to cancel a generation; contains the finished videos;
+- `UserError`: invalid input or settings, with a one-sentence message;
 - `presets`: transformer configurations of the five official models, by name.
 """
 

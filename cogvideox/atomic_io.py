@@ -22,7 +22,7 @@ _REASONS = {
     errno.EPERM: "no permission to write in the folder {folder}",
     errno.EROFS: "the folder {folder} is read-only",
     errno.ENOSPC: "the disk of the folder {folder} is full",
-    errno.EDQUOT: "the disk quota of the folder {folder} is used up",
+    errno.EDQUOT: "the disk quota of the folder {folder} is exhausted",
     errno.EFBIG: "the file would be larger than the system allows",
     errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "part of its path is a file, not a folder",
@@ -31,7 +31,7 @@ _REASONS = {
     errno.ELOOP: "it is a symbolic link, which is not followed",
 }
 
-# No other program uses such names, so files that match are temporary files of `atomic_write`.
+# Names of temporary files of `atomic_write`; no other program uses such names.
 _MARK = "cogvideox-tmp"
 _TEMPORARY = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{8}}\.{_MARK}(\.[^.]*)?", re.DOTALL)
 
@@ -64,8 +64,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         UserError: the file cannot be written (permissions, full disk, a file in place of a folder).
     """
     path = Path(path)
-    # A random token, not the process ID, which threads share, and containers that write to the same disk may share. The
-    # stem is truncated because file names are limited in bytes and a character may take four.
+    # A random token, because threads share the process ID, and so may containers that write to the same disk. The stem
+    # is truncated because file names are limited in bytes, and a character may have four.
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.{_MARK}{path.suffix}")
     try:
         if path.is_dir():
@@ -76,7 +76,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        # The file still exists only if it was not renamed, and is incomplete then.
+        # If the file still exists, it was not renamed and is incomplete.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -166,6 +166,6 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` atomically as UTF-8. Raises the same errors as `atomic_write`."""
+    """Write a string to `path` atomically as UTF-8. For errors see `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

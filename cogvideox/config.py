@@ -1,9 +1,9 @@
 """Configuration as frozen dataclasses, with strict parsing of YAML, JSON and the command line. Does not import torch.
 
-A field may be a bool, int, float, str, Path, Literal, Any, an optional or a union of these, a tuple, list or dict of
-them, or another dataclass. Files store tuples as lists. The only coercions are int to float and list to tuple. An
-unknown key, a missing key or a value of the wrong type raises `UserError`, which gives the dotted name of the key, the
-allowed values and the nearest match.
+Types of fields are bool, int, float, str, Path, Literal, Any, optionals and unions of these, tuples, lists and dicts of
+them, and other dataclasses. Files contain tuples as lists. The only coercions are int to float and list to tuple.
+Unknown keys, missing keys and values of the wrong type raise a `UserError` with the dotted name of the key, the allowed
+values and the nearest match.
 """
 
 import difflib
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
-    """Build an instance of the dataclass `cls` from plain data.
+    """Create an instance of the dataclass `cls` from plain data.
 
     Args:
-        where: the file that `data` was read from, for error messages.
+        where: file of `data`, for error messages.
 
     Raises:
         UserError: a key is unknown or missing, a value has the wrong type, or `cls` rejects the values.
@@ -38,7 +38,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 
 
 def to_dict(obj: Any) -> Any:
-    """Convert a dataclass to plain data (dicts, lists, strings, numbers, None); the inverse of `from_dict`."""
+    """Convert a dataclass to plain data (dicts, lists, strings, numbers, None), the inverse of `from_dict`."""
     if is_dataclass(obj):
         return {field.name: to_dict(getattr(obj, field.name)) for field in fields(obj)}
     if isinstance(obj, Mapping):
@@ -66,8 +66,8 @@ def read_data(path: str | Path) -> Any:
     path = Path(path)
     is_json = path.suffix == ".json"
     with reading(path, f"not {'JSON' if is_json else 'YAML'} with settings"):
-        text = read_text(path)
-        return parse_json(text, unique_keys) if is_json else parse_yaml(text)
+        content = read_text(path)
+        return parse_json(content, unique_keys) if is_json else parse_yaml(content)
 
 
 def save(obj: Any, path: str | Path) -> None:
@@ -78,17 +78,17 @@ def save(obj: Any, path: str | Path) -> None:
     """
     data = to_dict(obj)
     if Path(path).suffix == ".json":
-        text = dump_json(data) + "\n"
+        content = dump_json(data) + "\n"
     else:
-        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    write_text(path, text)
+        content = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    write_text(path, content)
 
 
 def override(obj: T, changes: Mapping[str, Any]) -> T:
-    """Return a copy of a dataclass with some values changed, each given by dotted name: `{"optim.lr": "3e-4"}`.
+    """Return a copy of a dataclass with changed values, by dotted name: `{"optim.lr": "3e-4"}`.
 
     Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. Validation runs once,
-    after all changes are applied.
+    after all changes.
 
     Raises:
         UserError: see `from_dict`.
@@ -106,7 +106,7 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
 
 
 def dotted(data: Any, name: str = "") -> dict[str, Any]:
-    """Flatten nested plain data, as returned by `to_dict`, to a dict of values by dotted name."""
+    """Flatten nested plain data (`to_dict`) to a dict of values by dotted name."""
     if not isinstance(data, Mapping):
         return {name: data}
     values: dict[str, Any] = {}
@@ -119,10 +119,10 @@ def digest(obj: Any, type_name: str | None = None) -> str:
     """Return a short hash of a dataclass and all its values, stable across processes and machines.
 
     Args:
-        type_name: hashed instead of the class name, so that digests survive renaming the class.
+        type_name: name to hash instead of the class name, so that digests do not change if the class is renamed.
     """
-    text = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    content = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class _RawValue(str):
@@ -170,7 +170,7 @@ def _convert(value: Any, kind: Any, where: str, name: str) -> Any:
         return value
     if type(value) is int and abs(value) >= 2**63:
         raise UserError(f"{where}{name} is an integer of more than 64 bits")
-    if isinstance(value, str) and not _is_text(value):
+    if isinstance(value, str) and not _is_valid_string(value):
         raise UserError(f"{where}{name} has invalid characters: {_show(value)}")
     if kind is float and type(value) is int:
         return float(value)
@@ -196,7 +196,7 @@ def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
     members = [member for member in get_args(union) if member is not NoneType]
     if value is None and NoneType in get_args(union):
         return None
-    if isinstance(value, Mapping):  # for an error message about its content
+    if isinstance(value, Mapping):  # so that the error is about the content of the mapping
         members = [member for member in members if is_dataclass(member)] or members
     if len(members) == 1:
         return _convert(value, members[0], where, name)
@@ -208,25 +208,25 @@ def _convert_union(value: Any, union: Any, where: str, name: str) -> Any:
     raise UserError(f"{where}{name} must be {_describe(union)}, got {_show(value)}")
 
 
-def _parse(text: str, kind: Any) -> Any:
+def _parse(string: str, kind: Any) -> Any:
     """Parse a command-line value for a field of type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        if NoneType in arguments and text.lower() in ("none", "null"):
+        if NoneType in arguments and string.lower() in ("none", "null"):
             return None
         members = [member for member in arguments if member is not NoneType]
-        return _parse(text, members[0] if len(members) == 1 else Any)
-    if kind in (str, Path) or (origin is Literal and text in arguments):
-        return text
+        return _parse(string, members[0] if len(members) == 1 else Any)
+    if kind in (str, Path) or (origin is Literal and string in arguments):
+        return string
     try:
-        return parse_yaml(f"[{text}]" if origin in (tuple, list) and not text.startswith("[") else text)
+        return parse_yaml(f"[{string}]" if origin in (tuple, list) and not string.startswith("[") else string)
     except UserError:
         raise
     except ValueError:
-        return text
+        return string
 
 
-def _is_text(value: str) -> bool:
+def _is_valid_string(value: str) -> bool:
     """Return whether a path may contain `value`: no NUL, and surrogates only for bytes that are invalid UTF-8."""
     try:
         return b"\0" not in value.encode("utf-8", "surrogateescape")
@@ -254,7 +254,7 @@ def _nearest(word: Any, choices: Iterable[str], prefix: str = "") -> str:
 
 def _show(value: Any) -> str:
     try:
-        text = repr(value)
+        string = repr(value)
     except ValueError:  # an integer with too many digits
-        text = f"a large {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
+        string = f"a large {type(value).__name__}"
+    return string if len(string) <= 60 else string[:57] + "..."

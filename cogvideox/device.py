@@ -28,7 +28,7 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 def device_context(device: torch.device) -> AbstractContextManager:
-    """Make a GPU the current device, for streams, events and CUDA graphs, which take no device argument."""
+    """Make a GPU the current device, for streams, events and CUDA graphs, which have no device argument."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -51,7 +51,7 @@ def full_precision_convolutions(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Use deterministic, slower GPU kernels within the context. PyTorch warns about operations that have none."""
+    """Use deterministic, slower GPU kernels within the context. PyTorch warns about operations without one."""
     # cuBLAS reads this variable on first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     previous = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

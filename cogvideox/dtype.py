@@ -1,4 +1,4 @@
-"""Selection of a model's compute dtype, and detection of values that overflow it and would give a black video.
+"""Selection of a model's compute dtype, and detection of overflows, which would result in a black video.
 
 The dtype of each official model is `dtype` in its settings (`pretrained.model_settings`): float16 for 2B, bfloat16 for
 the other models, whose activations exceed the range of float16.
@@ -33,10 +33,10 @@ def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) ->
 
 
 def check_finite(x: Tensor, dtype: torch.dtype) -> None:
-    """Check for NaN and infinity, which would decode to black or arbitrary pixels.
+    """Check that a tensor has no NaN or infinity, which would decode to black or arbitrary pixels.
 
     Raises:
-        UserError: the tensor contains some; activations exceeded the range of `dtype`.
+        UserError: it has; activations exceeded the range of `dtype`.
     """
     if not torch.isfinite(x).all():
         wider = "dtype float32 or bfloat16, or " if dtype == torch.float16 else ""

@@ -4,14 +4,16 @@
 class UserError(ValueError):
     """Invalid user input: an invalid value, an unknown name, a missing or damaged file.
 
-    The message is one sentence: what is wrong, what is allowed, what to do. The command line prints it without a
-    traceback and exits with status 2; in Python it is an ordinary `ValueError`.
+    The message is one sentence with the problem, the allowed values and the next step. The command line prints it
+    without a traceback and exits with status 2; in Python it is a `ValueError`.
     """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out. On a CPU, torch raises a plain RuntimeError."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # the class of torch, without importing it
         return True
     messages = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
     return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in messages)

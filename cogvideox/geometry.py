@@ -1,9 +1,9 @@
 """Size arithmetic: valid frame counts and sizes, latent shapes, VAE chunks, resizing. Does not import torch.
 
-The VAE compresses `FRAME_RATIO` frames into each latent frame after the first, which holds a single frame, so a video
-has 4k+1 frames. In space it compresses `PIXEL_RATIO` x `PIXEL_RATIO` pixels into one latent (paper section 2.1), and
-the transformer works on patches of latents. The rules for frame counts (`check_frame_count`) and sizes (`check_size`)
-and their error messages are defined here.
+The VAE encodes the first frame as one latent frame and each following `FRAME_RATIO` frames as another, so a video has
+4k+1 frames. In space, it encodes `PIXEL_RATIO` x `PIXEL_RATIO` pixels as one latent (paper section 2.1), and the
+transformer splits latents into patches. All rules for frame counts (`check_frame_count`) and sizes (`check_size`) are
+defined here, with their error messages.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from cogvideox.errors import UserError
 FRAME_RATIO = 4
 PIXEL_RATIO = 8
 
-# Latent frames per decoder chunk with the official weights. The VAE's group norms pool over a chunk, so the chunk size
-# is part of the model; other values are reported to look worse.
+# Latent frames per decoder chunk with the official weights. Norm statistics of the VAE are those of a chunk, so the
+# chunk size is part of the model, and other values reduce the quality.
 CHUNK = 2
 
 NormStatistics = Literal["chunk", "clip"]
-"""Frames over which the norms of the VAE's encoder pool: a chunk of the clip, as in diffusers, or the whole clip, as in
+"""Frames that share norm statistics in the VAE's encoder: those of a chunk, as in diffusers, or of the whole clip, as in
 the authors' training code."""
 
 FitMode = Literal["cover", "contain", "stretch"]
-"""How a frame is fitted to another aspect ratio: center crop, black bars (letterbox), or stretching."""
+"""Method to fit a frame to another aspect ratio: center crop, black bars (letterbox), or stretching."""
 
 
 def latent_frames(num_frames: int) -> int:
@@ -37,13 +37,12 @@ def latent_frames(num_frames: int) -> int:
 
 
 def video_frames(num_latents: int) -> int:
-    """Return the number of frames that `num_latents` latent frames decode to: 13 -> 49."""
+    """Return the number of frames of a video with `num_latents` latent frames: 13 -> 49."""
     return (num_latents - 1) * FRAME_RATIO + 1
 
 
 def num_padding_latents(num_latents: int, patch_t: int) -> int:
-    """Return how many latent frames to add in front, so that the total is a multiple of the temporal patch size
-    `patch_t`: 21 with patches of 2 -> 1."""
+    """Return the number of latent frames to add in front for patches of `patch_t` latent frames: 21, 2 -> 1."""
     return -num_latents % patch_t
 
 
@@ -61,7 +60,7 @@ def latent_shape(
 
 
 def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
-    """Check that a frame count is 4k+1. `name` is the option's name in the error message.
+    """Check that a frame count is 4k+1. `name` is the option in the error message.
 
     Raises:
         UserError: the count is invalid; the message gives the nearest valid counts.
@@ -75,7 +74,7 @@ def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
 
 
 def nearest_frame_counts(num_frames: int) -> list[int]:
-    """Return the nearest valid frame counts below and above a number, or the number itself if it is valid."""
+    """Return the nearest valid frame counts below and above a count, or the count itself if it is valid."""
     return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
 
 
@@ -123,8 +122,8 @@ def encode_chunks(num_frames: int, norm_statistics: NormStatistics = "chunk") ->
 def decode_chunks(num_latents: int) -> list[int]:
     """Return the number of latent frames in each decoder chunk: 13 -> [3, 2, 2, 2, 2, 2].
 
-    An even number starts with a chunk of 2, whose first latent frame still decodes to a single frame, so that every
-    count decodes to 4k+1 frames (4 -> [2, 2] -> 13 frames).
+    With an even number, the first chunk has 2 latent frames, of which the first one is decoded to a single frame. So
+    every number of latent frames is decoded to 4k+1 frames (4 -> [2, 2] -> 13 frames).
     """
     return _chunks(num_latents, CHUNK)
 
@@ -161,9 +160,9 @@ def size_for_area(height: int, width: int, max_area: int, multiple: int) -> tupl
         widest = min(max_area // h, width) // multiple * multiple
         proportional = nearest_sizes(h * width // height, multiple)
         for w in {widest, *(min(widest, w) for w in proportional)} - {0}:
-            kept_share = min(h * width, w * height) / max(h * width, w * height)
-            if h * w * kept_share > best_score:
-                best, best_score = (h, w), h * w * kept_share
+            kept_fraction = min(h * width, w * height) / max(h * width, w * height)
+            if h * w * kept_fraction > best_score:
+                best, best_score = (h, w), h * w * kept_fraction
     if best is None:
         raise UserError(
             f"{width}x{height} pixels are too small: no size within them, in multiples of {multiple}, has at most "
@@ -195,7 +194,7 @@ class FitBox(NamedTuple):
 
 def cover(height: int, width: int, target_height: int, target_width: int) -> FitBox:
     """Return the smallest size of the same aspect ratio that covers the target, and the offset of the center crop."""
-    # Compare integer products, so that the side that fits exactly does not lose a pixel to rounding.
+    # Compare integer products, so that a side that fits exactly does not lose a pixel to rounding.
     if target_height * width >= target_width * height:
         resized = target_height, max(target_width, round(width * target_height / height))
     else:
@@ -213,7 +212,7 @@ def contain(height: int, width: int, target_height: int, target_width: int) -> F
 
 
 def _nearest_steps(size: int, step: int, minimum: int) -> Sequence[int]:
-    """Return the numbers of steps just below and just above `size`, at least `minimum`."""
+    """Return the numbers of steps that give the nearest sizes below and above `size`, at least `minimum`."""
     below = size // step
     if below < minimum:
         return [minimum]

@@ -1,7 +1,7 @@
-"""Linear layers that use oneDNN on x86 CPUs, with an optional fused GELU. Results equal `nn.Linear` up to rounding.
+"""Linear layers with oneDNN on x86 CPUs and an optional fused GELU. Results equal `nn.Linear` up to rounding.
 
-`nn.Linear` uses MKL, which does not use AVX-512 on AMD processors. oneDNN does, and it applies GELU while the product
-is still in cache.
+`nn.Linear` uses MKL, which has no AVX-512 kernels for AMD processors. oneDNN has, and applies GELU while the product is
+in cache.
 
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
@@ -18,7 +18,7 @@ _X86 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capab
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, optionally followed by GELU (tanh form)."""
+    """`nn.Linear`, optionally followed by GELU (tanh approximation)."""
 
     def forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         return linear(x, self.weight, self.bias, gelu=gelu)
@@ -31,7 +31,7 @@ def linear(
     *,
     gelu: bool = False,
 ) -> Float[Tensor, "*n d_out"]:
-    """Compute x @ weight.T + bias, optionally followed by GELU (tanh form)."""
+    """Compute x @ weight.T + bias, optionally followed by GELU (tanh approximation)."""
     if not (_X86 and _is_plain_float32(x) and _is_plain_float32(weight)) or torch.is_autocast_enabled("cpu"):
         out = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
@@ -53,7 +53,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False)
 
 @library.custom_op("cogvideox::linear", mutates_args=())
 def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-    """`_product` as an opaque operator: the compiler supports oneDNN's operator only with prepacked weights."""
+    """`_product` as an opaque operator, because the compiler supports oneDNN only with prepacked weights."""
     return _product(x, weight, bias, gelu)
 
 

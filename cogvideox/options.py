@@ -30,21 +30,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option:
     """User-facing description of a field. `list_options` sets the second group of attributes.
 
-    help: what the option does, in one line. A name in backticks refers to another option.
+    help: description in one line. A name in backticks refers to another option.
     group: heading under which the option is listed.
-    metavar: placeholder of the value in the help, one per value; defaults to the choices or the type.
+    metavar: placeholder of each value in the help; defaults to the choices or the type.
     common: whether the option appears in the short help.
     low, high: inclusive bounds of a number.
     hint: explanation of the bounds, for the error message.
     flags: command-line flags, if not `--name`.
-    text: type of the textual value if it differs from the field's type, such as `Path` for a file whose digest is
-        stored in the field.
+    argument_type: type of the command-line argument if it differs from the type of the field, such as `Path` for a file
+        whose digest is stored in the field.
 
     name: name of the field.
     type: type of the field, without None.
     choices: allowed values, if the type is a Literal.
     repeated: whether the option accepts any number of values.
-    default: default of the field; None if it has none or depends on the model.
+    default: default of the field; None if there is none or if it depends on the model.
     """
 
     help: str
@@ -55,7 +55,7 @@ class Option:
     high: int | float | None = None
     hint: str = ""
     flags: tuple[str, ...] = ()
-    text: Any = None
+    argument_type: Any = None
 
     name: str = ""
     type: Any = None
@@ -79,7 +79,7 @@ def list_options(cls: type) -> dict[str, Option]:
                 name=field.name,
                 type=kind,
                 choices=choices,
-                metavar=option.metavar or "|".join(choices) or _METAVARS.get(option.text or kind, ""),
+                metavar=option.metavar or "|".join(choices) or _METAVARS.get(option.argument_type or kind, ""),
                 repeated=get_origin(kind) is tuple and get_args(kind)[1:] == (...,),
                 default=None if field.default is MISSING else field.default,
             )
@@ -87,7 +87,7 @@ def list_options(cls: type) -> dict[str, Option]:
 
 
 def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Decorate a function with `**options`: its signature and docstring list the options of `cls`, for `help()`."""
+    """Add the options of `cls` to the signature and docstring of a function with `**options`, for `help()`."""
     options = [option for name, option in list_options(cls).items() if name not in except_for]
 
     def decorate(function: Function) -> Function:
@@ -149,28 +149,28 @@ def check_value(option: Option, value: Any) -> Any:
     return value
 
 
-def parse_value(option: Option, text: str | list[str] | bool) -> Any:
-    """Parse a value from text, such as a command-line argument, and check it.
+def parse_value(option: Option, argument: str | list[str] | bool) -> Any:
+    """Parse a command-line argument and check its value.
 
     Args:
-        text: a list if the option takes several values, a bool if it is a flag.
+        argument: a list for an option with several values, a bool for a flag.
 
     Raises:
         UserError: see `check_value`; also if a path is empty.
     """
-    kind = option.type if option.text is None else option.text
+    kind = option.type if option.argument_type is None else option.argument_type
     if kind is Path:
-        if not text:
+        if not argument:
             raise UserError(f"{option.name}: the path is empty; pass a file or a folder")
-        return Path(str(text))
-    if kind is int and isinstance(text, str):
+        return Path(str(argument))
+    if kind is int and isinstance(argument, str):
         try:
-            return check_value(option, int(text))
+            return check_value(option, int(argument))
         except UserError:
             raise
         except ValueError:
-            raise UserError(f"{option.name}={text!r} must be an integer") from None
-    return tuple(text) if isinstance(text, list) and option.repeated else check_value(option, text)
+            raise UserError(f"{option.name}={argument!r} must be an integer") from None
+    return tuple(argument) if isinstance(argument, list) and option.repeated else check_value(option, argument)
 
 
 def check_range(name: str, value: int | float, low: int | float, high: int | float, hint: str = "") -> None:
@@ -190,8 +190,8 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
 
 
 def _annotation(option: Option) -> Any:
-    """Return the annotation of a keyword. An option with a `text` type accepts an object instead of text in Python."""
-    return Any if option.text is not None else option.type | None
+    """Return the annotation of a keyword. With an `argument_type`, objects of other types are accepted in Python."""
+    return Any if option.argument_type is not None else option.type | None
 
 
 def _without_none(kind: Any) -> Any:

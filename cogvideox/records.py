@@ -16,21 +16,21 @@ from cogvideox.untrusted.text_encoding import dump_json
 if TYPE_CHECKING:
     from torch import Tensor
 else:
-    Tensor = Any  # importing torch takes a second, and shapes and dtypes can be checked without it
+    Tensor = Any  # importing torch takes a second, and type checks do not need it
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A segment of a video file, or an image, with its metadata but not its pixels.
+    """A segment of a video file, or an image: metadata without pixels.
 
     id: hash of the file's bytes, start and end.
     source: path of the file.
-    start, end: seconds from the first frame; None means the beginning or end of the file.
+    start, end: seconds from the first frame; None is the beginning or end of the file.
     fps: average frame rate of the file in frames per second; 0 for an image.
     width, height: size of the displayed frame, in pixels.
     num_frames: number of frames in the clip according to the file's header; 1 for an image.
     scores: measurements and labels by name, for filter policies.
-    provenance: free-text origin of the clip.
+    provenance: description of the origin of the clip.
     """
 
     id: str
@@ -66,7 +66,7 @@ class LatentSample:
     text: caption embedding, padded to the model's text length.
     image_mean, image_logvar: posterior of the first frame alone, encoded k times with different noise, for
         image-to-video models; None if it was not encoded.
-    fps: frame rate at which the clip was read; 0 for an image.
+    fps: frame rate of the clip after resampling; 0 for an image.
     source_size: height and width of the file's frames, in pixels.
     crop: top, left, height and width of the encoded region, in source pixels.
     vae, text_encoder: hashes of the weights that encoded the clip.
@@ -92,11 +92,11 @@ class PackedBatch:
     Axes: s clips, c latent channels, t h w latent frames, height and width (different for each clip), n text tokens,
     d text width.
 
-    latents, noise: scaled clean latents of each clip, and the noise to add.
-    text: caption embeddings, or those of the null prompt where the caption was dropped.
+    latents, noise: scaled clean latents of each clip, and noise to add to them.
+    text: embedding of each caption, or of the null prompt if the caption was dropped.
     timestep: timestep of each clip.
-    image: for image-to-video models, the latents of each clip's first frame, padded with zeros to all frames; all zeros
-        where the image was dropped.
+    image: latents of the first frame of each clip, padded with zeros to all frames, for image-to-video models; zeros if
+        the image was dropped.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]
@@ -145,7 +145,7 @@ class Video:
         Raises:
             UserError: unsupported suffix, no permission, full disk, or an unrelated file named `x.json`.
         """
-        from cogvideox.video import io  # importing PyAV takes a moment, and most videos are never saved
+        from cogvideox.video import io  # importing PyAV is slow
 
         path = Path(path)
         if not self.metadata:
@@ -181,8 +181,8 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
     """Check that metadata can be written next to a video: `x.json` does not exist, or is a metadata file.
 
     Args:
-        names: keys of the metadata. An existing file counts as metadata if these include at least half of its keys,
-            because keys differ slightly between tasks and versions.
+        names: keys of the metadata. An existing file is a metadata file if they include at least half of its keys;
+            keys differ slightly between tasks and versions.
 
     Raises:
         UserError: the existing file is not a metadata file.

@@ -40,7 +40,7 @@ def source() -> str:
 
 def annotation(option: Option) -> str:
     """Return the type of a keyword as source code."""
-    if option.text is not None:  # paths, arrays and more, see `inputs.read_inputs`
+    if option.argument_type is not None:  # paths, arrays and more, see `inputs.read_inputs`
         return "Any"
     if option.choices:
         return f"Literal[{', '.join(map(_quoted, option.choices))}] | None"

@@ -25,7 +25,7 @@ class LatentsCheckpoint:
 
     Args:
         path: checkpoint file. It is reused if it belongs to the same request, and overwritten otherwise.
-        request: everything that determines the video, as JSON values.
+        request: JSON values of everything that determines the video.
     """
 
     def __init__(self, path: Path, request: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class LatentsCheckpoint:
                 self._tensors = {name: tensor.clone() for name, tensor in stored.items()}
 
     def get(self, clip: int, generator: torch.Generator) -> Float[Tensor, "1 c t h w"] | None:
-        """Return the latents of a clip and set the generator to its state after that clip; None if not saved."""
+        """Return the saved latents of a clip, and set the generator to its state after that clip; None if not saved."""
         if f"{clip}.latents" not in self._tensors:
             return None
         generator.set_state(self._tensors[f"{clip}.generator"])

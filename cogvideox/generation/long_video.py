@@ -8,13 +8,13 @@ from cogvideox.geometry import FRAME_RATIO
 
 
 def default_overlap(window: int) -> int:
-    """Return half a window, rounded up to latent frames, so that each frame is near the middle of one: 49 -> 28."""
+    """Return half a window, rounded up to latent frames: 49 -> 28. Every frame is then near the middle of a window."""
     latents = geometry.latent_frames(window)
     return (latents - latents // 2) * FRAME_RATIO
 
 
 def num_context_frames(num_input_frames: int, overlap: int) -> int:
-    """Return how many of a clip's last frames condition a text-to-video model that extends the clip: 49, 28 -> 25."""
+    """Return the number of last frames of a clip that condition its extension (text-to-video models): 49, 28 -> 25."""
     return min(geometry.video_frames(overlap // FRAME_RATIO), geometry.round_down_frame_count(num_input_frames))
 
 
@@ -29,20 +29,21 @@ def default_extension(num_input_frames: int, window: int, overlap: int | None) -
 
 
 def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -> int:
-    """Return how many frames, context included, a text-to-video model generates to extend a clip to `num_frames`:
-    49, 73, 28 -> 49."""
+    """Return the number of frames that a text-to-video model generates to extend a clip to `num_frames`, including
+    context frames: 49, 73, 28 -> 49."""
     num_context = num_context_frames(num_input_frames, overlap)
     return num_context - (num_input_frames - num_frames) // FRAME_RATIO * FRAME_RATIO
 
 
 def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:
-    """Return the frame counts of a chain of clips, each of which starts with the last frame of the previous one:
-    97, 49 -> [49, 49].
+    """Return the frame counts of a chain of clips: 97, 49 -> [49, 49].
+
+    Each clip starts with the last frame of the previous one.
 
     The last clip is as short as possible; the chain may exceed `num_frames` by up to three frames.
 
     Args:
-        num_frames: total new frames; the frames of a clip that the chain continues do not count.
+        num_frames: number of new frames, without those of a clip that the chain continues.
         continued: whether the first clip also starts with an existing frame.
     """
     lengths, num_missing = [], num_frames

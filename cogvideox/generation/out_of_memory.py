@@ -1,4 +1,4 @@
-"""Handling of out-of-memory errors during a generation: VAE retries with smaller slices, and advice to the user."""
+"""Handling of out-of-memory errors in generation: VAE retries with smaller slices, and advice to the user."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,12 +30,12 @@ def suggest_setting(plan: MemoryPlan, request: Request | None = None) -> str:
     """Suggest a setting that needs less memory than a plan whose estimate was exceeded.
 
     Args:
-        request: the request being generated; None while the model was loading.
+        request: the request that failed; None if loading the model failed.
     """
     if plan.strategy != "group_offload":
         return "load the model with memory='low' (--memory low)"
     if request is None:
-        return "close other programs that use it"
+        return "close other programs that use memory"
     if request.guided and not request.sequential_guidance:
         return "use sequential_guidance, which halves the activations"
     return "use fewer frames, a window, or a smaller height and width"

@@ -83,12 +83,12 @@ class CogVideoX:
 
     @property
     def settings(self) -> ModelSettings:
-        """The model's default values and constraints."""
+        """Default values and constraints of the model."""
         return self.model.settings
 
     @property
     def loras(self) -> dict[str, float]:
-        """The strength of each loaded LoRA, by name."""
+        """Strength of each loaded LoRA, by name."""
         return {name: adapter.strength for name, adapter in self._loras.items()}
 
     @classmethod
@@ -111,15 +111,15 @@ class CogVideoX:
             device: "auto" (CUDA if a GPU is available, otherwise the CPU) or any torch device.
             dtype: "auto" (the model's dtype; float32 on a CPU, where 16-bit types are slow), "float32", "bfloat16" or
                 "float16".
-            memory: how to place the weights, for a video of the model's default size
-                (`pretrained.offload.memory_planner`): "auto" picks the fastest placement that fits in free memory,
-                "12GB" or a number of bytes sets a limit, "speed" keeps all weights on the device, "low" minimizes peak
-                memory; or an existing `MemoryPlan`. The output does not depend on it.
-            weights: "int8" and "fp8" store weight matrices in 8 bits, which changes the output.
-            compile: compile the transformer's blocks with `torch.compile`. The first step at each size takes some
+            memory: placement of the weights for a video of the model's default size
+                (`pretrained.offload.memory_planner`): "auto" selects the fastest placement that fits in free memory,
+                "12GB" or a number of bytes is a limit, "speed" keeps all weights on the device, and "low" minimizes
+                peak memory. An existing `MemoryPlan` is also accepted. The output does not depend on it.
+            weights: "int8" or "fp8" to store weight matrices in 8 bits, which changes the output.
+            compile: compile the transformer's blocks with `torch.compile`. The first step at each size takes a few
                 seconds longer; later steps are faster.
-            float8: run the blocks' large matrix multiplications in FP8, on GPUs with FP8 support: faster, but the
-                output changes.
+            float8: compute the blocks' large matrix products in FP8, on GPUs with FP8 support: faster, but changes the
+                output.
             ranks: processes that generate each video together (`parallel.mesh.init_ranks`). Every rank must make the
                 same calls with the same arguments, including seeds; each returns the video. The device is the rank's.
 
@@ -156,11 +156,10 @@ class CogVideoX:
 
         Args:
             prompt: description of the video; None uses the model's example prompt.
-            num_videos: if above 1, a list is returned. Video i uses seed `seed + i` and is identical to a single-video
-                run with that seed.
-            output: "uint8" frames, or "float" for float32 in 0..1.
-            on_step: called with a `Progress` after each step. Raising an exception in it stops the generation; raise
-                `Cancelled` to get the finished videos in its `videos`.
+            num_videos: number of videos. Video i has seed `seed + i` and equals a single video with that seed.
+            output: "uint8" for uint8 frames, "float" for float32 frames in 0..1.
+            on_step: called with a `Progress` after each step. An exception in it stops the generation. If it raises
+                `Cancelled`, the exception contains the finished videos.
             options: the other fields of `Request`, listed below. None means the default, which is the model's
                 (`settings`) unless stated otherwise. `image` is a path, an array [h w 3] or a PIL image; `video` is a
                 path, a `Video` or an array [t h w 3], see `generation.request.inputs.read_inputs`.
@@ -180,9 +179,9 @@ class CogVideoX:
             warnings.warn(warning, stacklevel=2)
         videos: list[Video] = []
         try:
-            for i, single in enumerate(requests):
+            for i, video_request in enumerate(requests):
                 on_video_step = _with_video_index(on_step, i, num_videos)
-                videos.append(self.run(single, inputs=inputs, output=output, on_step=on_video_step))
+                videos.append(self.run(video_request, inputs=inputs, output=output, on_step=on_video_step))
         except Cancelled as cancelled:
             cancelled.videos = videos
             raise
@@ -202,8 +201,8 @@ class CogVideoX:
 
         Args:
             inputs: the request's image and video, if they have already been read.
-            latents_file: file to save the denoised latents in, in case decoding or saving fails. If it already contains
-                the latents of this request, denoising is skipped. The caller deletes the file.
+            latents_file: file for the denoised latents, in case decoding or saving fails. If it already contains the
+                latents of this request, denoising is skipped. The caller deletes the file.
 
         Raises:
             UserError: out of memory (the message suggests a setting); an input has changed or cannot be read.
@@ -268,9 +267,9 @@ class CogVideoX:
 
         Args:
             file: a LoRA file in any supported format (`transformer.lora.io`), its folder, or a `LoRA`.
-            strength: multiplier of the LoRA's effect; 1 is as trained, 0 has no effect.
+            strength: scale of the LoRA; 1 is as trained, 0 has no effect.
             name: name of the LoRA in `loras` and `unload_lora`; defaults to the file's name.
-            merge: merge it into the weights. Steps are then as fast as without a LoRA, but a copy of the original
+            merge: merge the LoRA into the weights. Steps are then as fast as without a LoRA, but a copy of the original
                 weights is kept in main memory until the LoRA is unloaded.
 
         Returns:
@@ -280,7 +279,9 @@ class CogVideoX:
             UserError: not a LoRA for this model; the name is already in use; `merge` with offloaded weights.
         """
         if merge and isinstance(self.model, PlacedModel) and not self.model.plan.transformer_is_resident:
-            raise UserError(f"merge needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
+            raise UserError(
+                f"merge needs unquantized weights that stay on the device: leave it out, or {RESIDENT_HINT}"
+            )
         lora = file if isinstance(file, LoRA) else read_lora(Path(file).expanduser())
         source = InputSource(None, "") if lora.path is None else source_of_file(lora.path)
         with self._lock:
@@ -292,7 +293,7 @@ class CogVideoX:
         if not lora.alpha_known:
             warnings.warn(
                 f"{lora.path or name} does not store its alpha, so alpha = rank is assumed; if it was trained with "
-                "another alpha, as by the official trainer, use a strength of alpha / rank",
+                "another alpha, as with the official trainer, use a strength of alpha / rank",
                 stacklevel=2,
             )
         return name

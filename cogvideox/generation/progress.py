@@ -28,7 +28,7 @@ Stage = Literal["invert", "denoise", "decode"]
 class Progress:
     """The progress of a generation, passed to `on_step` after each denoising step and each decoded chunk.
 
-    done, total: in steps while inverting or denoising, in frames while decoding.
+    done, total: number of steps during inversion and denoising, number of frames during decoding.
     video, num_videos: the index of the current video, from 0, and the number of videos.
     render_preview: see `preview`.
     """
@@ -71,12 +71,12 @@ class Cancelled(Exception):
 def preview(
     vae: CausalVAE, latents: Float[Tensor, "1 z lt lh lw"], num_frames: int = 1, max_side: int = 256
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Decode some latent frames at low resolution: downscale them in latent space and decode each independently.
+    """Decode some latent frames at low resolution: downscale them in latent space and decode each separately.
 
-    Each latent frame decodes to one frame instead of four, which is fast but slightly inexact.
+    Each latent frame is decoded to one frame instead of four, which is fast but slightly inexact.
 
     Args:
-        latents: at the transformer's scale.
+        latents: latents at the transformer's scale.
     """
     config = vae.config
     num_frames = min(max(num_frames, 1), latents.shape[2])

@@ -52,15 +52,15 @@ class PromptEmbedder:
         negative = self.embed(request.negative_prompt) if request.negative_prompt else self._null(prompt, kind)
         return PromptEmbeddings(torch.cat([negative, prompt]), null)
 
-    def embed(self, text: str) -> Float[Tensor, "1 n d"]:
-        """Return the embedding [1 n d] of a text."""
-        if text not in self.cache:
+    def embed(self, prompt: str) -> Float[Tensor, "1 n d"]:
+        """Return the embedding [1 n d] of a prompt."""
+        if prompt not in self.cache:
             if len(self.cache) >= _CACHE_SIZE:
                 self.cache.clear()
             self.model.activate("text_encoder")
-            ids = self.model.tokenizer.encode([text], self.model.settings.text_length)
-            self.cache[text] = self.model.text_encoder(ids.to(self.device)).to(self.dtype)
-        return self.cache[text]
+            ids = self.model.tokenizer.encode([prompt], self.model.settings.text_length)
+            self.cache[prompt] = self.model.text_encoder(ids.to(self.device)).to(self.dtype)
+        return self.cache[prompt]
 
     def _null(self, like: Float[Tensor, "1 n d"], kind: NullText) -> Float[Tensor, "1 n d"]:
         """Return the embedding of the null prompt: zeros or the embedding of an empty prompt."""

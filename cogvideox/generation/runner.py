@@ -39,14 +39,14 @@ Result = TypeVar("Result")
 class Runner:
     """Generates one video with a fixed model, prompts and settings.
 
-    generator: the source of all random numbers. They are sampled in diffusers' order: the posterior of the image, the
-        posterior of the input video, the initial noise, the sampler's noise.
+    generator: source of all random values, sampled in the order of diffusers: posterior of the image, posterior of the
+        input video, initial noise, noise of the sampler.
     output: frame type: "uint8", or "float" for float32 in 0..1.
     report: called with the progress.
-    ranks: the processes that generate the video together; what `parallel` does not split is replicated on each.
-    slicing: how the VAE splits a chunk to save memory.
+    ranks: processes that generate the video together; work that `parallel` does not split is done on every rank.
+    slicing: division of a chunk in the VAE, which saves memory.
     checkpoint: saves denoised latents until the video is written.
-    num_denoised: latent frames of each clip denoised so far.
+    num_denoised: number of latent frames of each clip denoised so far.
     """
 
     model: LoadedModel
@@ -68,7 +68,7 @@ class Runner:
         return self._extend(request, inputs) if request.extend else self._run_clip(request, inputs, self.report)
 
     def _run_clip(self, request: Request, inputs: Inputs, report: OnStep) -> np.ndarray:
-        """Generate one clip from the prompt, an image, or a video that is at least as long."""
+        """Generate one clip from the prompt and an optional image or video, which is at least as long as the clip."""
         image, image_latents = inputs.image, None
         if image is None and inputs.video is not None and self.model.transformer.config.is_image_to_video:
             image = inputs.video[0]
@@ -79,10 +79,13 @@ class Runner:
         return self._decode(latents, request.num_frames, report)
 
     def _extend(self, request: Request, inputs: Inputs) -> np.ndarray:
-        """Extend a clip with a text-to-video model: its last frames are the known first frames of a new clip. The input
-        frames are returned unchanged."""
+        """Extend a clip with a text-to-video model: its last frames are the known first frames of a new clip.
+
+        The input frames are returned unchanged."""
         if inputs.video is None or request.overlap is None:
-            raise UserError("a request with extend needs a video and an overlap: build it with `builder.build_request`")
+            raise UserError(
+                "a request with extend needs a video and an overlap: create it with `builder.build_request`"
+            )
         num_context = long_video.num_context_frames(len(inputs.video), request.overlap)
         num_frames = long_video.num_extension_frames(len(inputs.video), request.num_frames, request.overlap)
         known = self._encode(inputs.video[-num_context:])
@@ -91,22 +94,22 @@ class Runner:
         return np.concatenate([self._as_output(inputs.video), frames[num_context:]])[: request.num_frames]
 
     def _run_chain(self, request: Request, inputs: Inputs) -> np.ndarray:
-        """Generate clip after clip with an image-to-video model, each from the last frame of the previous one."""
+        """Generate a chain of clips with an image-to-video model, each from the last frame of the previous one."""
         clips, last_frame = [], inputs.image
         if request.extend and inputs.video is not None:
             clips, last_frame = [self._as_output(inputs.video)], inputs.video[-1]
         num_new = request.num_frames - sum(map(len, clips))
         lengths = long_video.chain_lengths(num_new, request.window or num_new, continued=bool(clips))
-        for number, length in enumerate(lengths):
+        for index, length in enumerate(lengths):
             clip = replace(request, num_frames=length, window=None, video=None, extend=False)
-            frames = self._run_clip(clip, Inputs(image=last_frame), partial(self._report_clip, number, len(lengths)))
+            frames = self._run_clip(clip, Inputs(image=last_frame), partial(self._report_clip, index, len(lengths)))
             clips.append(frames[1:] if clips else frames)
             last_frame = frames[-1] if frames.dtype == np.uint8 else (frames[-1] * 255).round().astype(np.uint8)
         return np.concatenate(clips)[: request.num_frames]
 
-    def _report_clip(self, number: int, num_clips: int, progress: Progress) -> None:
+    def _report_clip(self, index: int, num_clips: int, progress: Progress) -> None:
         """Report the progress of one of several clips as progress of the whole video."""
-        done = number * progress.total + progress.done
+        done = index * progress.total + progress.done
         self.report(replace(progress, done=done, total=num_clips * progress.total))
 
     def _encode(self, frames: np.ndarray, scale: float | None = None) -> Float[Tensor, "1 c t h w"]:
@@ -173,11 +176,11 @@ class Runner:
             smaller = smaller_slicing(slicing, num_rows)
             if smaller is None:
                 raise UserError(
-                    "out of memory in the VAE even in its smallest strips: use fewer frames or a smaller height and "
+                    "out of memory in the VAE even with the smallest strips: use fewer frames or a smaller height and "
                     "width"
                 )
             slicing = smaller
-            warnings.warn(f"out of memory in the VAE; trying again in {slicing.strips} strips", stacklevel=2)
+            warnings.warn(f"out of memory in the VAE; retrying with {slicing.strips} strips", stacklevel=2)
         return result
 
     def _decode_frames(

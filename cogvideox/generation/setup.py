@@ -26,7 +26,7 @@ from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
 from cogvideox.transformer.acceleration.float8 import has_float8_arithmetic, to_float8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
-"""How to keep the transformer's weights on the device and unquantized, for error messages."""
+"""Advice in error messages: settings that keep the transformer's weights on the device and unquantized."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Setup:
     """Device, dtype, memory plan and acceleration of a model.
 
     dtype: the networks' compute dtype.
-    plan: where the weights are stored and how the VAE is sliced, such that the model fits in memory.
+    plan: placement of the weights and slicing of the VAE with which the model fits in memory.
     compile, float8: see `LoadOptions`.
     """
 
@@ -54,13 +54,13 @@ def choose_setup(
     ranks: Ranks | None = None,
     benchmark: bool = False,
 ) -> Setup:
-    """Choose how to run a model, and check that it is possible. Reads only the tokenizer and the weight files' headers.
+    """Choose the setup of a model and check that it is possible. Reads only the tokenizer and headers of weight files.
 
     Args:
-        requests: the videos to generate, each of which must fit in memory; defaults to a video of the model's size.
+        requests: requests that must fit in memory; defaults to a video of the model's size.
         plan: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
-        ranks: the processes that generate together; the device is then this rank's.
-        benchmark: time the CPU for a tenth of a second, to improve the estimated duration.
+        ranks: processes that generate each video together; the device is then that of this rank.
+        benchmark: time the CPU for 0.1 s, to improve the estimated duration.
 
     Raises:
         UserError: device or dtype not available; no placement fits in memory; `compile` or `float8` not supported
@@ -98,7 +98,9 @@ def _check_acceleration(setup: Setup) -> None:
     device = setup.device
     for name, enabled in (("compile", setup.compile), ("float8", setup.float8)):
         if enabled and not setup.plan.transformer_is_resident:
-            raise UserError(f"{name} needs weights that stay on the device unchanged: leave it out, or {RESIDENT_HINT}")
+            raise UserError(
+                f"{name} needs unquantized weights that stay on the device: leave it out, or {RESIDENT_HINT}"
+            )
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if setup.compile and device.type == "cpu" and shutil.which(compiler) is None:
         raise UserError(
@@ -114,6 +116,6 @@ def _check_acceleration(setup: Setup) -> None:
 
 def check_prompts(requests: Sequence[Request], spec: ModelSpec) -> None:
     """Raise UserError if a prompt is longer than the model's text length, or is not Unicode text."""
-    texts = {text for request in requests for text in (request.prompt, request.negative_prompt)}
-    if texts:
-        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(texts), spec.settings.text_length)
+    prompts = {prompt for request in requests for prompt in (request.prompt, request.negative_prompt)}
+    if prompts:
+        Tokenizer.from_folder(spec.path / "tokenizer").encode(sorted(prompts), spec.settings.text_length)

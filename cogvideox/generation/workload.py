@@ -33,7 +33,7 @@ def workload_of(request: Request, spec: ModelSpec) -> Workload:
         width=request.width,
         num_inference_steps=request.num_denoising_steps,
         window_frames=window_frames,
-        # With `invert`, the input video is denoised in the same batch.
+        # With `invert`, the batch also contains the input video.
         batch_size=(2 if request.guided and not sequential else 1) * (2 if request.invert else 1),
         calls_per_step=2 if sequential else 1,
         num_prompts=2 if request.guided else 1,

@@ -19,7 +19,7 @@ Denoiser = Callable[[Float[Tensor, "1 c t h w"], Float[Tensor, "b n d"], int], F
 
 
 def parallelize_cfg(net: Denoiser, group: ProcessGroup) -> Denoiser:
-    """Split the prompts of each call over the ranks of a group, if their number is divisible by that of the ranks."""
+    """Split the prompts of each call over the ranks of a group, if the number of ranks divides that of prompts."""
     size, rank = group.size(), group.rank()
 
     def run(x: Tensor, prompts: Tensor, i: int) -> Tensor:
@@ -31,10 +31,10 @@ def parallelize_cfg(net: Denoiser, group: ProcessGroup) -> Denoiser:
 
 
 def sequence_degree(num_ranks: int, num_heads: int, *, guided: bool) -> int:
-    """Return the number of ranks for sequence parallelism: all ranks, or half of them with guidance (`guided`).
+    """Return the sequence-parallel degree: all ranks, or half of them with guidance (`guided`).
 
     Raises:
-        UserError: the attention heads cannot be split over that many ranks; the message gives the valid numbers.
+        UserError: the attention heads cannot be split over that many ranks; the message lists valid numbers.
     """
     cfg_degree = 2 if guided and num_ranks % 2 == 0 else 1
     if num_heads % (num_ranks // cfg_degree) == 0:

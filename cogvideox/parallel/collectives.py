@@ -1,7 +1,7 @@
 """Differentiable collectives, built on one all-to-all.
 
-The backward pass is the all-to-all in the opposite direction, so gradients are those of the sum of all ranks' losses.
-Averaged over the ranks, as in FSDP, they are those of the mean loss: a loss that all ranks compute counts once.
+The backward pass is the all-to-all in the opposite direction, so gradients are those of the sum of the losses of all
+ranks. Averaged over the ranks, as in FSDP, they are gradients of the mean loss.
 """
 
 import math

@@ -28,12 +28,13 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from cogvideox.parallel.mesh import Ranks
 
 Checkpointing = Literal["none", "full", "selective"]
-"""What a block saves for the backward pass: all activations, only its input, or its input and the attention output.
+"""Activations that a block saves for the backward pass: all of them ("none"), only its input ("full"), or its input and
+the attention output ("selective").
 
-Attention is the most expensive operation to recompute, and its output is as small as any activation.
+Attention is the most expensive operation to recompute, and its output is as small as any other activation.
 """
 
-_ATTENTIONS = {
+_ATTENTION_OPS = {
     op.default
     for op in (
         torch.ops.aten._scaled_dot_product_flash_attention,
@@ -74,8 +75,8 @@ def parallelize(
             block.forward = torch.compile(block.forward)
     if ranks is None:
         return
-    # Position tables must stay float32, but FSDP would cast all inputs. Instead, inputs of the model's own linear
-    # layers, latents and text, are cast by hooks.
+    # FSDP would cast all inputs, but position tables must stay float32. So hooks cast the inputs of the linear layers
+    # outside of the blocks, which are latents and prompt embeddings.
     inner = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
     outer = replace(inner, output_dtype=torch.float32)
     for block in blocks:
@@ -95,7 +96,7 @@ def parallelize(
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Clip the gradient norm, sharded or not, to `max_norm`; return the total norm before clipping, a scalar."""
+    """Clip the norm of sharded or unsharded gradients to `max_norm`; return the total norm before clipping."""
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
@@ -149,4 +150,4 @@ def _with_gathered_weights(module: nn.Module, method: Callable[..., Any]) -> Cal
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in _ATTENTIONS else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if op in _ATTENTION_OPS else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,6 +1,6 @@
 """The ranks started by `torchrun`, as a 2D mesh of data x sequence parallelism.
 
-Ranks of a `sequence` group split the tokens (or frames) of the same samples; ranks of a `data` group have different
+Ranks of a `sequence` group split the tokens (or frames) of the same samples; ranks of a `data` group process different
 samples.
 """
 
@@ -34,7 +34,7 @@ class Ranks:
     world_mesh: DeviceMesh
     """All ranks, as one dimension."""
     object_group: ProcessGroup
-    """All ranks, for Python objects. The timeout is long, because ranks may wait for hours while one encodes videos."""
+    """All ranks, for Python objects; with a long timeout, because ranks may wait for hours while rank 0 encodes."""
 
     @property
     def rank(self) -> int:
@@ -53,12 +53,12 @@ class Ranks:
 
     @property
     def data(self) -> ProcessGroup:
-        """Data-parallel group: the ranks with the same part of different samples."""
+        """Data-parallel group: ranks with the same part of different samples."""
         return self.mesh.get_group("data")
 
     @property
     def sequence(self) -> ProcessGroup:
-        """Sequence-parallel group: the ranks with different parts of the same samples."""
+        """Sequence-parallel group: ranks with different parts of the same samples."""
         return self.mesh.get_group("sequence")
 
     def regroup(self, sequence: int) -> "Ranks":
@@ -148,7 +148,7 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
 
 def _shut_down(device: torch.device, *, failed: bool) -> None:
     if failed and device.type == "cuda":
-        # Destroying the groups would wait for pending collectives, in which other ranks may wait for this one.
+        # Destroying the groups would wait for pending collectives, which other ranks may never finish.
         from torch.distributed.distributed_c10d import _abort_process_group  # private: imported only when needed
 
         _abort_process_group()

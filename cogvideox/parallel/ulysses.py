@@ -5,8 +5,8 @@ all-to-all sends each rank all tokens of some of the heads, and a second one ret
 
     apply_ulysses(transformer, ranks.sequence)
 
-Inputs and outputs are complete on every rank. Gradients are those of the sum of all ranks' losses, which are equal, so
-they have to be averaged over the ranks (FSDP does).
+Inputs and outputs are complete on every rank. Gradients are those of the sum of the losses of all ranks, which are
+equal, so they have to be averaged over the ranks, as FSDP does.
 
 Axes: b batch, n tokens of the stream, k heads of c channels.
 """
@@ -44,7 +44,7 @@ class Ulysses:
 
     group: ProcessGroup
     attend: Attend
-    """Attention over the whole stream, for some of the heads."""
+    """Attention function for the whole stream and some of the heads."""
 
     def __call__(self, q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
         assert isinstance(layout, LocalLayout)
@@ -60,7 +60,7 @@ class Ulysses:
 
 
 def apply_ulysses(model: Transformer, group: ProcessGroup) -> Callable[[], None]:
-    """Split the tokens of every call of the transformer over the ranks, by hooks on its blocks.
+    """Split the tokens of every call of the transformer over the ranks, with hooks on its blocks.
 
     Returns:
         A function that removes the hooks.
@@ -103,7 +103,7 @@ def check_heads(num_heads: int, num_ranks: int) -> None:
     """Check that the number of ranks divides the number of heads.
 
     Raises:
-        UserError: it does not; the message gives the valid numbers.
+        UserError: it does not; the message lists valid numbers.
     """
     if num_heads % num_ranks:
         valid = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)

@@ -1,7 +1,7 @@
 """Chunk-parallel decoding without gradients: each rank decodes a chunk, with results identical to a single process.
 
-Of the previous chunk, a layer needs only the last two frames of its input, and norms pool over one chunk. So all ranks
-compute the same layer at the same time, each for its own chunk, and send those frames to the next rank.
+A layer needs only the last two input frames of the previous chunk, and norm statistics are those of one chunk. So all
+ranks compute the same layer at the same time, each for its own chunk, and send their last frames to the next rank.
 
 Axes: b batch, z latent channels, lt lh lw latent frames, height and width; c channels, t frames, h w height and width.
 """
@@ -30,7 +30,7 @@ def decode_stream(
     strips: int = 1,
     offload: bool = False,
 ) -> Iterator[Float[Tensor, "b c t h w"]]:
-    """Decode like `CausalVAE.decode_stream`. Every rank passes the whole z and gets all frames."""
+    """Decode like `CausalVAE.decode_stream`. On every rank, z and the yielded frames are complete."""
     chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
     if len(chunks) == 1:
         yield from vae.decode_stream(z, strips=strips, offload=offload)
@@ -39,7 +39,8 @@ def decode_stream(
     conv_cache = ChunkParallelCache(group, len(chunks), strips, offload)
     for first in range(0, len(chunks), size):
         current = chunks[first : first + size]
-        # A rank without a chunk takes part in the collectives with the last chunk; its result is dropped.
+        # A rank without a chunk decodes the last one, because all ranks must call the collectives. Its result is
+        # dropped.
         decoded = sliced.decode(vae.decoder, current[rank] if rank < len(current) else chunks[-1], conv_cache)
         frames = [geometry.FRAME_RATIO * chunk.shape[2] for chunk in current]
         if first == 0:
@@ -50,7 +51,7 @@ def decode_stream(
 
 
 class ChunkParallelCache(SlicedCache):
-    """A cache that gets the frames before this rank's chunk from the rank with the previous chunk.
+    """Cache that receives the frames before this rank's chunk from the rank with the previous chunk.
 
     Chunks are assigned to ranks in turn, starting with rank 0. Every chunk has two latent frames or more.
     """
@@ -59,12 +60,12 @@ class ChunkParallelCache(SlicedCache):
         super().__init__(num_strips, offload=offload, is_last=True)  # frames are sent to the next rank, not kept
         self.is_first = group.rank() == 0
         self._group = group
-        self._num_left = num_chunks
+        self._num_remaining = num_chunks
         self._frames_for_next_chunk: dict[nn.Module, Tensor] = {}
 
     def advance(self, *, is_last: bool = False) -> None:
         self.is_first = False
-        self._num_left -= self._group.size()
+        self._num_remaining -= self._group.size()
 
     def take_frames(self, conv: nn.Module, last_frames: Callable[[], list[Strip]]) -> list[Tensor | DiskTensor]:
         last = last_frames()
@@ -72,11 +73,11 @@ class ChunkParallelCache(SlicedCache):
         return [] if self.is_first else list(before.split([strip.shape[3] for strip in last], dim=3))
 
     def _exchange(self, last: Strip, conv: nn.Module) -> Strip:
-        """Send the last frames to the rank with the next chunk; return those of the chunk before this rank's."""
+        """Send the last frames to the rank with the next chunk; return the last frames of the previous chunk."""
         size, rank = self._group.size(), self._group.rank()
-        # Destination of each rank's frames; ranks without a chunk send nothing.
-        receiver = {r: r + 1 for r in range(min(self._num_left, size) - 1)}
-        if self._num_left > size:
+        # Destination of the frames of each rank; ranks without a chunk send nothing.
+        receiver = {r: r + 1 for r in range(min(self._num_remaining, size) - 1)}
+        if self._num_remaining > size:
             receiver[size - 1] = 0
         empty = last[:, :, :0]
         parts = [last if receiver.get(rank) == r else empty for r in range(size)]

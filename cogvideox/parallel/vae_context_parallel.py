@@ -1,7 +1,7 @@
 """Context parallelism of the VAE: frames split over ranks, forward and backward (paper section 2.1).
 
-Each rank has a contiguous part of the frames. `HaloCache` is a `conv_cache` (see `vae.causal_conv`) that gets the
-frames before this part from the ranks that have them (halo exchange) and computes norm statistics over all ranks, so
+Each rank has a contiguous part of the frames. `HaloCache` is a `conv_cache` (see `vae.causal_conv`) that
+receives the frames before this part from other ranks (halo exchange) and computes norm statistics over all ranks, so
 that results equal those of a single process:
 
     lengths = latents_per_rank(num_latents, ranks.size)
@@ -9,9 +9,9 @@ that results equal those of a single process:
     moments = vae.encoder(video, HaloCache(ranks.world, frames_per_rank(lengths)))
     video = vae.decoder(z, HaloCache(ranks.world, lengths))
 
-Each pass through a network needs a new `HaloCache`. Gradients are those of the sum of all ranks' losses: average them
-over the ranks (`fsdp.average_gradients`). For a loss that is a mean over all frames, each rank sums the loss of its own
-frames, multiplied by the number of ranks and divided by the number of all frames.
+Each pass through a network needs a new `HaloCache`. Gradients are those of the sum of the losses of all ranks: average
+them over the ranks (`fsdp.average_gradients`). For a loss that is a mean over all frames, each rank sums the loss of
+its own frames, multiplied by the number of ranks and divided by the number of all frames.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
@@ -35,7 +35,7 @@ Lengths = tuple[int, ...]
 
 
 def latents_per_rank(num_latents: int, num_ranks: int) -> Lengths:
-    """Return the number of latent frames of each rank: the first one is on rank 0, and all others are split evenly.
+    """Return the number of latent frames of each rank. The first one is on rank 0, and the others are split evenly.
 
     Raises:
         UserError: the number of latent frames after the first is less than the number of ranks.
@@ -65,9 +65,9 @@ class HaloCache(ConvCache):
     """The `conv_cache` of one rank's part of the frames, with halo exchange.
 
     Args:
-        rounds: number of input frames of each rank, for each piece of the video that passes through the network
-            (usually one piece, the whole video). Call `advance()` between pieces. Rank 0 has the first frame and at
-            least one more latent frame.
+        rounds: number of input frames of each rank, for each part of the video that is processed in one pass (usually
+            a single part, the whole video). Call `advance()` between parts. Rank 0 has the first frame and at least
+            one more latent frame.
     """
 
     def __init__(self, group: ProcessGroup, *rounds: Lengths) -> None:
@@ -81,7 +81,7 @@ class HaloCache(ConvCache):
     def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
         lengths = self._lengths(x)
         ends = list(accumulate(lengths))
-        # For each rank, the frames that it has and the frames that it needs, counted from the start of this round.
+        # Indices of the frames that each rank has and needs, from the start of this round.
         has = [range(end - n, end) for end, n in zip(ends, lengths)]
         has[0] = range(-num_frames, lengths[0])
         needs = [range(frames.start - num_frames, frames.start) for frames in has]
@@ -100,7 +100,7 @@ class HaloCache(ConvCache):
         if self._rank == 0 and len(self._rounds) > 1:
             self._frames[conv] = received
             return known
-        # Rank 0 receives nothing here, but the concatenation keeps the frames that it sends in the graph.
+        # Rank 0 receives nothing here, but the concatenation keeps the sent frames in the autograd graph.
         return torch.cat([received, known], dim=2)
 
     def group_norm(
@@ -111,15 +111,15 @@ class HaloCache(ConvCache):
         local_stats = torch.stack(torch.var_mean(groups, -1, correction=0))
         variances, means = all_gather_stack(local_stats, self._group).unbind(1)
         lengths = self._lengths(x)
-        shares = [n / sum(lengths) for n in lengths]
-        mean = torch.stack([share * m for share, m in zip(shares, means)]).sum(0)
+        fractions = [n / sum(lengths) for n in lengths]
+        mean = torch.stack([fraction * m for fraction, m in zip(fractions, means)]).sum(0)
         deviations = variances + (means - mean).square()
-        variance = torch.stack([share * deviation for share, deviation in zip(shares, deviations)]).sum(0)
+        variance = torch.stack([fraction * deviation for fraction, deviation in zip(fractions, deviations)]).sum(0)
         group_size = x.shape[1] // num_groups
         mean, inverse_std = (m.repeat_interleave(group_size, dim=1) for m in (mean, (variance + eps).rsqrt()))
         scale = weight * inverse_std
         shift = bias - mean * scale
-        # A single multiply-add saves no other feature map for the backward pass.
+        # A multiply-add saves no additional feature map for the backward pass.
         return torch.addcmul(shift[..., None, None, None], exact, scale[..., None, None, None]).to(x.dtype)
 
     def advance(self, *, is_last: bool = False) -> None:

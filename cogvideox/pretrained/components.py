@@ -1,4 +1,4 @@
-"""Networks of a model: building on the meta device, loading and saving in the diffusers layout."""
+"""Networks of a model: creation on the meta device, loading and saving in the diffusers layout."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ def build_network(config: NetworkConfig) -> Network:
 
 
 class _SkipInit(TorchFunctionMode):
-    """Skip `torch.nn.init`, which on the meta device imports torch's compiler and takes a second."""
+    """Skip `torch.nn.init`, which imports the compiler on the meta device and takes a second."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -83,7 +83,7 @@ def component_name(config: NetworkConfig) -> ComponentName:
 
 
 def diffusers_keymap(config: NetworkConfig) -> list[Rule]:
-    """Return the keymap from diffusers' names (transformers' for the text encoder) to this package's names."""
+    """Return the rules between the names of diffusers (transformers for the text encoder) and those of this package."""
     match config:
         case TransformerConfig():
             return transformer_keys.diffusers_keymap(config)
@@ -154,7 +154,7 @@ def save_network(
 
     Args:
         dtype: dtype of the weights; None keeps the dtype of each tensor.
-        max_shard_bytes: weights larger than this are split into shards; None never splits.
+        max_shard_bytes: maximum size of a file, above which weights are split into shards; None for a single file.
 
     Raises:
         UserError: a file cannot be written.
@@ -172,6 +172,6 @@ def save_network(
 
 
 def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
-    """Write the VAE to `folder/vae/`, overriding its scaling factor if one is given (see `save_network`)."""
+    """Write the VAE to `folder/vae/`, with another scaling factor if one is given (see `save_network`)."""
     config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
     save_network(vae.state_dict(), config, folder)

@@ -21,7 +21,7 @@ def download(name: str) -> Path:
         from huggingface_hub import errors, snapshot_download
     except ImportError as error:
         raise UserError(
-            f"there is no folder {name}; to download a model of that name from the Hugging Face Hub, "
+            f"there is no folder {name}; to download a model with this name from the Hugging Face Hub, "
             "install cogvideox[hub]"
         ) from error
     try:
@@ -33,7 +33,9 @@ def download(name: str) -> Path:
     except errors.HFValidationError as error:
         reason, cause = "it is not a valid name", error
     except errors.LocalEntryNotFoundError as error:
-        reason, cause = "it is not in the cache, and the Hub cannot be reached", error
+        reason, cause = "it is not cached, and the Hub is not reachable", error
     except Exception as error:  # exception types of network libraries vary with the version of huggingface_hub
         reason, cause = f"{type(error).__name__}: {str(error).split(chr(10))[0]}", error
-    raise UserError(f"there is no folder {name}, and no download from the Hugging Face Hub: {reason}") from cause
+    raise UserError(
+        f"there is no folder {name}, and downloading it from the Hugging Face Hub failed: {reason}"
+    ) from cause

@@ -50,15 +50,15 @@ class LoadedModel:
     settings: ModelSettings
 
     def activate(self, component: str) -> None:
-        """Prepare a network for use. Does nothing here, as all are resident; `offload.placement` overrides it."""
+        """Prepare a network for use. No-op for resident networks; `offload.placement` overrides it."""
 
     def vae_slicing(self, workload: Workload) -> VAESlicing:
-        """Return how the VAE processes a request: here without slicing."""
+        """Return the slicing of the VAE for a request; here always unsliced."""
         return VAESlicing()
 
 
 def load(model: str | Path | ModelSpec, *, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """Load a model, given by a shipped name, a folder, a Hugging Face Hub name, or a spec.
+    """Load a model from a shipped name, a folder, a Hugging Face Hub name, or a spec.
 
     Raises:
         UserError: the model does not exist, a file is missing or damaged, weights do not match their config, or
@@ -103,7 +103,7 @@ def save(
 
     Args:
         dtype: dtype of the weights; None keeps the dtype of each tensor.
-        max_shard_bytes: weights larger than this are split into shards; None never splits.
+        max_shard_bytes: maximum size of a file, above which weights are split into shards; None for a single file.
 
     Raises:
         UserError: `path` exists and is not a model, or the folder cannot be written.

@@ -1,8 +1,8 @@
 """`cogvideox.json`: default sampling settings of a model folder. Does not import torch.
 
-The diffusers layout stores networks but not how to use them: frame rate, size, number of steps, null prompt. These are
-in `cogvideox.json`. Omitted keys, or all of them if the file is missing, default to the official values of the variant,
-which is inferred from the transformer's config.
+The diffusers layout contains networks but no settings for sampling, such as frame rate, size, number of steps and null
+prompt. These are in `cogvideox.json`. Missing keys, or all of them if the file is missing, have the official values of
+the variant, which is inferred from the transformer's config.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 
 NullText = Literal["empty", "zero"]
-"""The unconditional prompt embedding: that of the empty text, as in diffusers, or zeros, as in the authors' code."""
+"""The unconditional prompt embedding: that of the empty prompt, as in diffusers, or zeros, as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class ModelSettings:
         fps, height, width, num_frames, num_inference_steps, guidance_scale, dynamic_guidance, sampler: defaults of a
             request; height and width in pixels.
         null_text: embedding of the null prompt in guidance: that of `""`, or zeros.
-        training_null_text: embedding that replaces captions dropped in training; None is as `null_text`.
+        training_null_text: embedding that replaces dropped captions in training; None: same as `null_text`.
         text_length: number of tokens to which prompts are padded; padding is not masked in attention.
-        position_rule: how rotary positions depend on size (see `transformer.position`); None for additive positions.
-        norm_statistics: how training clips are encoded (`CausalVAE.encode`). Decoding, and encoding for generation, are
-            always in chunks.
+        position_rule: how rotary positions depend on the size (`transformer.config`); None for sinusoidal positions.
+        norm_statistics: how training clips are encoded (`CausalVAE.encode`). Decoding, and encoding for generation,
+            always use chunks.
         dtype: training dtype, and the default on GPUs.
         trained: sizes seen in training.
         examples: example prompts; the first is the default prompt.
-        provenance: free-text origin of the weights.
+        provenance: description of the origin of the weights.
     """
 
     fps: float
@@ -70,9 +70,9 @@ def official_settings(transformer: TransformerConfig, vae: VAEConfig, sampler: S
     """Return the settings of the official model of the same variant, for a folder without `cogvideox.json`.
 
     Sizes are derived from the transformer's `sample_*`, so that a small model of the same variant gets a supported
-    size. In the 1.5 models `sample_*` is the extent of the position table, an upper bound; the official size is
-    768x1360. The official samples use dynamic guidance with DPM++ and constant guidance with DDIM. Generation has the
-    null prompt of diffusers. Training has that of the authors, and their way of encoding clips.
+    size. In the 1.5 models, `sample_*` is the size of the position table, an upper bound; the official size is
+    768x1360. The official samples use dynamic guidance with DPM++ and constant guidance with DDIM. Generation uses the
+    null prompt of diffusers; training uses the null prompt and the encoding of clips of the authors' code.
     """
     ratio = vae.spatial_compression_ratio
     height, width = transformer.sample_height * ratio, transformer.sample_width * ratio

@@ -1,4 +1,5 @@
-"""The layout of a model folder, and its configs and settings, read without loading weights. Does not import torch.
+"""Configs and settings of a model folder, read without loading weights. Does not import torch.
+
 
 model_index.json    diffusers class of every component
 cogvideox.json      sampling settings (`model_settings`); optional
@@ -38,7 +39,7 @@ WEIGHT_STEMS: dict[ComponentName, str] = {
 """Weights file of each component, without the suffix (`.safetensors`, or `.safetensors.index.json` for shards)."""
 
 _OLDER_STEMS: dict[ComponentName, tuple[str, ...]] = {"text_encoder": ("pytorch_model",)}
-"""Further names of `.bin` files: transformers renamed the stem together with the format."""
+"""Other names of `.bin` files, because transformers renamed the file together with the format."""
 
 _SHIPPED = Path(__file__).parent.parent / "models"
 
@@ -57,7 +58,7 @@ class ModelSpec:
 
     @property
     def size_multiple(self) -> int:
-        """Heights and widths must be multiples of this: pixels per latent times latents per patch."""
+        """Heights and widths must be multiples of this number: pixels per latent times latents per patch."""
         return self.vae.spatial_compression_ratio * self.transformer.patch_size
 
 
@@ -108,7 +109,7 @@ def read_spec(model: str | Path) -> ModelSpec:
         kind = "folder" if path.is_dir() else "file"
         raise UserError(
             f"the {kind} {path} is not a model folder, it has no {INDEX_FILE}: {_choices()}; "
-            "`cogvideox inspect` shows what it contains, and `cogvideox convert` makes a model folder of other formats"
+            "`cogvideox inspect` shows its content, and `cogvideox convert` converts other formats to a model folder"
         )
     transformer = TransformerConfig.from_diffusers(read_json(path / "transformer/config.json"))
     vae = VAEConfig.from_diffusers(read_json(path / "vae/config.json"))
@@ -119,7 +120,7 @@ def read_spec(model: str | Path) -> ModelSpec:
     if (path / SETTINGS_FILE).exists():
         stated = read_json(path / SETTINGS_FILE)
         merged = config.to_dict(settings)
-        if "null_text" in stated:  # then also that of training, unless it is stated too
+        if "null_text" in stated:  # the default of training_null_text is then the same
             merged["training_null_text"] = None
         merged |= stated
         settings = config.from_dict(ModelSettings, merged, where=str(path / SETTINGS_FILE))
@@ -133,21 +134,20 @@ def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encode
     Raises:
         UserError: the text encoder's width or the VAE's latent channels do not match the transformer.
     """
-    for what, one, other in (
+    for name, actual, expected in (
         ("d_model of the text encoder", text_encoder.d_model, transformer.text_embed_dim),
         ("latent_channels of the VAE", vae.latent_channels, transformer.out_channels),
     ):
-        if one != other:
+        if actual != expected:
             raise UserError(
-                f"the components of {where} do not match: {what} is {one}, but the transformer expects {other}"
+                f"the components of {where} do not match: {name} is {actual}, but the transformer expects {expected}"
             )
 
 
 def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
     """Return the content of `model_index.json`: library and class of every component."""
-    is_image_to_video = transformer.in_channels != transformer.out_channels
     return {
-        "_class_name": "CogVideoXImageToVideoPipeline" if is_image_to_video else "CogVideoXPipeline",
+        "_class_name": "CogVideoXImageToVideoPipeline" if transformer.is_image_to_video else "CogVideoXPipeline",
         "_diffusers_version": "0.35.0",
         "scheduler": ["diffusers", DIFFUSERS_CLASSES[sampler]],
         "text_encoder": ["transformers", "T5EncoderModel"],
@@ -158,7 +158,7 @@ def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, A
 
 
 def component_config(config: NetworkConfig) -> dict[str, Any]:
-    """The content of a component's `config.json`."""
+    """Return the content of a component's `config.json`."""
     if isinstance(config, T5Config):
         # Without a dtype, transformers keeps the file's dtype, while diffusers loads the other components as float32.
         return {**config.to_transformers(), "dtype": "float32"}
@@ -168,11 +168,11 @@ def component_config(config: NetworkConfig) -> dict[str, Any]:
 def weights_file(folder: Path, component: ComponentName) -> Path:
     """Find the weights in a component's folder: a safetensors or PyTorch file, or the index of its shards.
 
-    Without these, the files of the only variant are used, such as `model.fp16.safetensors`, which
-    `save_pretrained(variant="fp16")` writes.
+    If these are missing and the folder has files of a single variant, such as `model.fp16.safetensors` (written by
+    `save_pretrained(variant="fp16")`), these files are used.
 
     Raises:
-        UserError: the folder contains no weights, or only those of several variants.
+        UserError: the folder contains no weights, or weights of several variants only.
     """
     stem = WEIGHT_STEMS[component]
     candidates = [
@@ -196,8 +196,8 @@ def weights_file(folder: Path, component: ComponentName) -> Path:
         if variants:
             return folder / variants[0]
     others = [file for file in files if file.endswith((".safetensors", ".bin", ".index.json"))]
-    found = f"; there is {abbreviate(others)}" if others else ""
-    raise UserError(f"the model folder is incomplete: {folder / stem}.safetensors is missing{found}")
+    note = f"; there is {abbreviate(others)}" if others else ""
+    raise UserError(f"the model folder is incomplete: {folder / stem}.safetensors is missing{note}")
 
 
 def read_json(file: Path) -> dict[str, Any]:

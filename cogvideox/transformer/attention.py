@@ -90,8 +90,8 @@ def packed_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Head
         sizes = [sum(group) for group in groups]
         pieces = []
         for group, *heads in zip(groups, q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1)):
-            batched = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(group)) for x in heads)
-            attended = dense_attention(*batched, layout)
+            q_part, k_part, v_part = (rearrange(x, "b (s n) k c -> (b s) n k c", s=len(group)) for x in heads)
+            attended = dense_attention(q_part, k_part, v_part, layout)
             pieces.append(rearrange(attended, "(b s) n k c -> b (s n) k c", s=len(group)))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 

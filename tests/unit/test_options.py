@@ -18,7 +18,7 @@ class Cake:
     sugar: Annotated[float, Option("in grams, see `layers`", low=0)] = 100.0
     icing: Annotated[Literal["none", "chocolate"], Option("kind of icing")] = "none"
     candles: Annotated[bool, Option("whether to add candles")] = False
-    picture: Annotated[bytes | None, Option("a picture to print on it", text=Path)] = None
+    picture: Annotated[bytes | None, Option("a picture to print on it", argument_type=Path)] = None
     toppings: Annotated[tuple[str, ...], Option("what to put on top")] = ()
     oven: str = "mine"
 

@@ -1,4 +1,4 @@
-"""Build complete requests from the caller's values and the model's defaults, and validate them. Imports no torch."""
+"""Build requests from the caller's values and the model's defaults, and validate them. Imports no torch."""
 
 import secrets
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def reopen_inputs(request: Request) -> "Inputs":
 
 
 def split_seeds(request: Request, num_videos: int) -> list[Request]:
-    """Return one request per video, with consecutive seeds, so that each video can be reproduced by itself.
+    """Return one request per video, with consecutive seeds, so that each video can be reproduced separately.
 
     Raises:
         UserError: `num_videos` is below 1, or the last seed would be too large.
@@ -90,11 +90,10 @@ def split_seeds(request: Request, num_videos: int) -> list[Request]:
 
 
 def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default values of all fields, which depend on the model and on the options that are set."""
+    """Return the default value of each field, given the model and the options that are set."""
     image, video = (None, None) if inputs is None else (inputs.image, inputs.video)
     settings, extend = spec.settings, options.get("extend", False)
     height, width = _default_size(spec, image if image is not None or video is None else video[0], options)
-    # At scale 1 guidance is off, so dynamic guidance does not apply.
     guided = options.get("guidance_scale", settings.guidance_scale) != 1
     needs_null_text = options.get("invert", False) or (guided and not options.get("negative_prompt"))
     return {
@@ -117,12 +116,12 @@ def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, An
 
 def _example_prompt(spec: ModelSpec) -> str:
     if not spec.settings.examples:
-        raise UserError("missing prompt: describe in one sentence, in quotes, what the video shows")
+        raise UserError("missing prompt: describe the video in one sentence, in quotes")
     return spec.settings.examples[0]
 
 
 def _default_size(spec: ModelSpec, image: "np.ndarray | None", options: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the model's size or, if it was trained on several sizes, the one nearest to the input's aspect ratio."""
+    """Return the model's size, or for a model with several sizes the one nearest to the aspect ratio of the input."""
     defaults, trained = spec.settings, spec.settings.trained
     has_one_size = trained.height[0] == trained.height[1] or trained.width[0] == trained.width[1]
     has_one_size = has_one_size or spec.transformer.use_learned_positional_embeddings
@@ -132,7 +131,7 @@ def _default_size(spec: ModelSpec, image: "np.ndarray | None", options: Mapping[
 
 
 def _with_windows(request: Request, spec: ModelSpec) -> Request:
-    """Set the default overlap of windows, or remove the windows if one covers all frames."""
+    """Set the default overlap of windows, or remove windows if a single one covers all frames."""
     if request.window is None or (request.num_frames <= request.window and not request.extend):
         return replace(request, window=None, overlap=None)
     if request.overlap is None and not spec.transformer.is_image_to_video:
@@ -141,8 +140,8 @@ def _with_windows(request: Request, spec: ModelSpec) -> Request:
 
 
 def _default_frames(request: Request, num_input_frames: int) -> int:
-    """Return the default number of frames for an input of `num_input_frames` frames: the model's default, limited to
-    the input's length, or, if the input is extended, its length plus one window."""
+    """Return the default number of frames: the model's default, but at most the length of the input video; to extend a
+    video, its length plus one window."""
     if request.extend and request.window is not None:
         return long_video.default_extension(num_input_frames, request.window, request.overlap)
     return min(request.num_frames, geometry.round_down_frame_count(num_input_frames))

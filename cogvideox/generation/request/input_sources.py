@@ -1,4 +1,4 @@
-"""Sources of a video's inputs (image, video, LoRAs): path and digest, as recorded in its sidecar.
+"""Paths and digests of the inputs of a request (image, video, LoRAs), as recorded in the sidecar.
 
 Imports neither torch nor numpy.
 """
@@ -35,7 +35,7 @@ class AppliedLoRA:
 
 
 def source_of_file(path: str | Path) -> InputSource:
-    """Return the `Source` of a file.
+    """Return the path and digest of a file.
 
     Raises:
         UserError: the file cannot be read.
@@ -52,37 +52,39 @@ def checked_path(source: InputSource, name: str) -> str:
     """Return the path of a source after checking that the file has not changed.
 
     Args:
-        name: "image", "video" and so on, for error messages.
+        name: kind of input for error messages, such as "image".
 
     Raises:
-        UserError: the source was passed in memory; the file has changed or cannot be read.
+        UserError: the input was passed in memory; the file has changed or cannot be read.
     """
     if source.path is None:
         raise UserError(f"the {name} was passed in memory, and only its digest is recorded: pass it again")
     if source_of_file(source.path) != source:
-        raise UserError(f"the {name} {source.path} has changed since it was recorded: pass it again to use it now")
+        raise UserError(
+            f"the {name} {source.path} has changed since it was recorded: pass it again to use the new content"
+        )
     return source.path
 
 
-def parse_lora_argument(text: str) -> AppliedLoRA:
+def parse_lora_argument(argument: str) -> AppliedLoRA:
     """Parse the `--lora` argument, `FILE` or `FILE:STRENGTH`; FILE may be a trainer's output folder.
 
     Raises:
         UserError: FILE is empty or does not exist, or STRENGTH is not a number.
     """
-    path, colon, number = text.rpartition(":")
-    if not (path if colon else text):
-        raise UserError(f"--lora {text!r} names no file: write FILE or FILE:STRENGTH, such as style.safetensors:0.8")
-    file, strength, full_path = Path(path).expanduser(), _finite_float(number), Path(text).expanduser()
+    path, colon, number = argument.rpartition(":")
+    if not (path if colon else argument):
+        raise UserError(f"--lora {argument!r} has no file: write FILE or FILE:STRENGTH, such as style.safetensors:0.8")
+    file, strength, full_path = Path(path).expanduser(), _finite_float(number), Path(argument).expanduser()
     if not colon or full_path.exists() or (strength is None and not file.exists()):
-        file, strength = full_path, 1.0  # the colons are part of the path
+        file, strength = full_path, 1.0  # all colons are part of the path
     if strength is None:
-        raise UserError(f"the strength in --lora {text} must be a number, such as 0.8")
+        raise UserError(f"the strength in --lora {argument} must be a number, such as 0.8")
     return AppliedLoRA(source_of_file(resolve_lora_file(file)), strength)
 
 
-def _finite_float(text: str) -> float | None:
+def _finite_float(string: str) -> float | None:
     try:
-        return number if math.isfinite(number := float(text)) else None
+        return number if math.isfinite(number := float(string)) else None
     except ValueError:
         return None

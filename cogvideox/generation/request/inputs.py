@@ -19,7 +19,7 @@ from cogvideox.records import Video
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The input image and video at their original size, with their sources; None if not given."""
+    """The input image and video at their original size, with their sources; None if absent."""
 
     image: UInt8[np.ndarray, "h w 3"] | None = None
     video: UInt8[np.ndarray, "t h w 3"] | None = None
@@ -69,9 +69,9 @@ def _read_video(video: Any, fps: float, max_frames: int | None) -> tuple[UInt8[n
         return io.read(video, fps=fps, max_frames=max_frames)[0], source_of_file(video)
     if isinstance(video, Video):
         pixels = _to_uint8("video", video.frames, "[t h w 3]", 4)
-        # Nearest-frame resampling, as for files.
-        count = max(1, math.ceil(len(pixels) / video.fps * fps - 0.01))
-        nearest = (np.arange(count) * video.fps / fps + 0.5).astype(int).clip(max=len(pixels) - 1)
+        # Nearest-frame resampling, as when reading files.
+        num_frames = max(1, math.ceil(len(pixels) / video.fps * fps - 0.01))
+        nearest = (np.arange(num_frames) * video.fps / fps + 0.5).astype(int).clip(max=len(pixels) - 1)
         frames = pixels if video.fps == fps else pixels[nearest]
     else:
         pixels = frames = _to_uint8("video", np.asarray(video), "[t h w 3]", 4)

@@ -1,4 +1,4 @@
-"""Options of a video (`Request`) and of the model (`LoadOptions`).
+"""Options of a generation request (`Request`) and of the model (`LoadOptions`).
 
 Every option of `cogvideox generate` and of `CogVideoX` is declared in these dataclasses only. Imports no torch.
 """
@@ -18,59 +18,71 @@ from cogvideox.transformer.config import PositionRule
 Task = Literal["text", "image", "video", "extend", "invert"]
 ImageLatentScale = Literal["sat", "diffusers"]
 """Scaling of image latents if the VAE's config sets `invert_scale_latents`, as in the 1.5 image-to-video model: "sat"
-leaves them unscaled, like the official sampling code; "diffusers" divides them by the scaling factor (darker)."""
+leaves them unscaled, as in the official sampling code; "diffusers" divides them by the scaling factor, which gives
+darker videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One video to generate, with all defaults filled in by `builder.build_request`.
+    """A request for one video, in which `builder.build_request` has set all defaults.
 
     Each field is a keyword of `CogVideoX.generate`, a flag of `cogvideox generate` and a key of the JSON sidecar. The
     sidecar omits fields that equal their default here.
     """
 
     prompt: Annotated[
-        str, Option("what the video shows (default: the model's example)", "prompt", "PROMPT", True, flags=("prompt",))
+        str,
+        Option("description of the video (default: the model's example)", "prompt", "PROMPT", True, flags=("prompt",)),
     ]
-    negative_prompt: Annotated[str, Option("what the video should not show", "guidance", common=True)]
+    negative_prompt: Annotated[str, Option("description of content to avoid", "guidance", common=True)]
     num_frames: Annotated[int, Option("number of frames, 4k+1 such as 9 or 49", "size", common=True)]
     height: Annotated[int, Option("height in pixels, a multiple of 16", "size", common=True)]
     width: Annotated[int, Option("width in pixels, a multiple of 16", "size", common=True)]
     num_inference_steps: Annotated[
-        int, Option("denoising steps; more are slower and finer", "sampling", common=True, low=1)
+        int, Option("number of denoising steps; more steps are slower and add detail", "sampling", common=True, low=1)
     ]
     guidance_scale: Annotated[
         float,
         Option(
-            "how closely to follow the prompt; 1 turns guidance off and halves the time",
+            "classifier-free guidance scale; 1 disables guidance and halves the time",
             "guidance",
             common=True,
             low=1,
-            hint="1 is no guidance",
+            hint="1 disables guidance",
         ),
     ]
     dynamic_guidance: Annotated[
-        bool, Option("vary the scale over the steps like the official DPM++ samples", "guidance")
+        bool, Option("vary the scale over the steps, as for the official DPM++ samples", "guidance")
     ]
-    sampler: Annotated[Sampler, Option("ddim (first order) or dpm++ (2M, second order)", "sampling")]
+    sampler: Annotated[Sampler, Option("ddim (first order) or dpm++ (DPM-Solver++ 2M, second order)", "sampling")]
     seed: Annotated[
         int,
-        Option("the same seed gives the same video (default: random)", "sampling", common=True, low=0, high=2**63 - 1),
+        Option(
+            "random seed; equal seeds give equal videos (default: random)",
+            "sampling",
+            common=True,
+            low=0,
+            high=2**63 - 1,
+        ),
     ]
-    fps: Annotated[float, Option("frames per second; `video` is read at this rate", "size", low=1, high=240)]
+    fps: Annotated[float, Option("frames per second; `video` is resampled to this rate", "size", low=1, high=240)]
     eta: Annotated[
         float | None,
         Option(
-            "noise added in each step (default: 0 for ddim, 1 for dpm++)", "sampling", low=0, high=1, hint="0 is none"
+            "scale of the noise added in each step (default: 0 for ddim, 1 for dpm++)",
+            "sampling",
+            low=0,
+            high=1,
+            hint="0 adds no noise",
         ),
     ] = None
     smooth_guidance: Annotated[
-        bool, Option("raise the scale over the steps from 1 to 1 + `guidance_scale`", "guidance")
+        bool, Option("increase the scale over the steps from 1 to 1 + `guidance_scale`", "guidance")
     ] = False
     guidance_interval: Annotated[
         tuple[float, float],
         Option(
-            "apply guidance only between these fractions of the steps: faster",
+            "range of the steps with guidance, as two fractions; a smaller range is faster",
             "guidance",
             ("FROM", "TO"),
         ),
@@ -78,17 +90,17 @@ class Request:
     null_text: Annotated[
         NullText | None,
         Option(
-            "unconditional prompt: the empty text, as in diffusers, or zeros, as in the authors' code",
+            "unconditional prompt embedding: of the empty prompt, as in diffusers, or zeros, as in the authors' code",
             "guidance",
         ),
     ] = None
     sequential_guidance: Annotated[
-        bool, Option("run the two halves of guidance one after the other: less memory, the same video", "guidance")
+        bool, Option("run the two predictions of guidance one after the other: less memory, same video", "guidance")
     ] = False
     cache: Annotated[
         float | None,
         Option(
-            "skip steps that can be extrapolated within this error, such as 0.02: faster, but the output changes",
+            "skip steps that can be extrapolated with at most this error, such as 0.02; faster, but changes the output",
             "sampling",
             low=0,
             high=1,
@@ -96,28 +108,35 @@ class Request:
         ),
     ] = None
     position_rule: Annotated[
-        PositionRule | None, Option("rotary positions: scaled to the size seen in training, or counted from 0", "size")
+        PositionRule | None,
+        Option("rotary positions at other sizes: scaled to the training size, or counted from 0", "size"),
     ] = None
     image: Annotated[
-        InputSource | None, Option("image to animate, with an image-to-video model", "input", common=True, text=Path)
+        InputSource | None, Option("image to animate (image-to-video models)", "input", common=True, argument_type=Path)
     ] = None
     video: Annotated[
         InputSource | None,
-        Option("video to regenerate, continue (`extend`) or edit (`invert`)", "input", common=True, text=Path),
+        Option("video to regenerate, continue (`extend`) or edit (`invert`)", "input", common=True, argument_type=Path),
     ] = None
     strength: Annotated[
-        float | None, Option("fraction of `video` to regenerate, above 0 (default: 0.8)", "input", high=1)
+        float | None,
+        Option("fraction of the denoising steps applied to `video`, above 0 (default: 0.8)", "input", high=1),
     ] = None
-    extend: Annotated[bool, Option("continue `video`; `num_frames` counts its frames too", "input")] = False
+    extend: Annotated[bool, Option("continue `video`; `num_frames` includes its frames", "input")] = False
     invert: Annotated[bool, Option("edit `video` by DDIM inversion, keeping layout and motion", "input")] = False
     window: Annotated[int | None, Option("generate a long video in windows of this many frames, 4k+1", "size")] = None
-    overlap: Annotated[int | None, Option("frames that windows share, a multiple of 4 (default: half)", "size")] = None
+    overlap: Annotated[
+        int | None, Option("overlap of windows in frames, a multiple of 4 (default: half a window)", "size")
+    ] = None
     fit: Annotated[
         geometry.FitMode | None,
-        Option("crop (cover, the default), letterbox or stretch `image` and `video` to another shape", "input"),
+        Option(
+            "how to fit `image` and `video` to the size: crop (cover, default), letterbox (contain) or stretch", "input"
+        ),
     ] = None
     image_latent_scale: Annotated[
-        ImageLatentScale | None, Option("scale of image latents in 1.5 models: official (sat) or diffusers", "input")
+        ImageLatentScale | None,
+        Option("scale of image latents in 1.5 models, as in the official code (sat) or in diffusers", "input"),
     ] = None
 
     @property
@@ -129,8 +148,7 @@ class Request:
 
     @property
     def num_denoising_steps(self) -> int:
-        """Number of denoising steps: `num_inference_steps`, or in video-to-video generation that number times
-        `strength`, rounded down."""
+        """Number of denoising steps: `num_inference_steps`, times `strength` (rounded down) for video-to-video."""
         return int(self.num_inference_steps * (1.0 if self.strength is None else self.strength))
 
     @property
@@ -147,11 +165,11 @@ class LoadOptions:
         str,
         Option("a shipped model (toybox), a model folder or a Hugging Face hub name", "model", "MODEL", common=True),
     ] = "toybox"
-    device: Annotated[str, Option("where to run; auto is CUDA if there is a GPU", "model", "auto|cpu|cuda")] = "auto"
+    device: Annotated[str, Option("device; auto is CUDA if a GPU is available", "model", "auto|cpu|cuda")] = "auto"
     dtype: Annotated[
         str,
         Option(
-            "compute dtype; auto is float32 on a CPU, otherwise the model's",
+            "compute dtype; auto is float32 on CPUs and the model's dtype on GPUs",
             "model",
             "auto|float32|bfloat16|...",
         ),
@@ -159,18 +177,18 @@ class LoadOptions:
     memory: Annotated[
         int | str,
         Option(
-            "auto: the fastest placement that fits; low: the smallest; speed: all on the device; or a limit",
+            "weight placement: fastest that fits (auto), least memory (low), on the device (speed), or a limit",
             "model",
             "auto|low|speed|12GB",
             common=True,
         ),
     ] = "auto"
     weights: Annotated[
-        WeightFormat, Option("store weights in 8 bits: half the memory of bfloat16, but the output changes", "model")
+        WeightFormat, Option("store weights in 8 bits: half the memory of bfloat16, but changes the output", "model")
     ] = "exact"
     compile: Annotated[
-        bool, Option("compile the transformer's blocks: a slower first step, then faster ones", "model")
+        bool, Option("compile the transformer's blocks: the first step is slower, later steps are faster", "model")
     ] = False
     float8: Annotated[
-        bool, Option("multiply large matrices in FP8, on GPUs that support it: faster, but the output changes", "model")
+        bool, Option("large matrix products in FP8, on GPUs that support it: faster, but changes the output", "model")
     ] = False

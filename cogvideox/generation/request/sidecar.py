@@ -1,4 +1,4 @@
-"""The JSON sidecar of a video (`x.json` next to `x.mp4`): its content, reading it, and repeating the video from it.
+"""The JSON sidecar of a video (`x.json` next to `x.mp4`), from which the video can be generated again.
 
 `Video.save` writes the file; its content is the `Sidecar` in `Video.metadata`. Imports no torch.
 """
@@ -14,7 +14,7 @@ from cogvideox.generation.request.input_sources import AppliedLoRA
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 
-# Guidance options, with their values when guidance is off.
+# Values of guidance options without guidance.
 _WITHOUT_GUIDANCE: dict[str, Any] = {
     "negative_prompt": "",
     "dynamic_guidance": False,
@@ -37,7 +37,7 @@ class Sidecar(Request):
     weights: WeightFormat = "exact"
     float8: bool = False
     attention: str = "default"
-    """The attention kernel, for information only: repeating the video selects the fastest kernel again."""
+    """The attention kernel, for information only: every generation selects the fastest kernel."""
 
     def metadata(self) -> dict[str, Any]:
         """Return the JSON values of all fields that differ from their default.
@@ -60,9 +60,9 @@ def read_sidecar(path: Path) -> Sidecar:
 def repeat_with_changes(
     sidecar: Sidecar, request: Mapping[str, Any], load: Mapping[str, Any]
 ) -> tuple[dict[str, Any], LoadOptions]:
-    """Return the options of a sidecar's video, with the user's options in place of the recorded ones.
+    """Return the options recorded in a sidecar, overridden by the user's options.
 
-    Recorded options that conflict with one of the user's are dropped.
+    Recorded options that conflict with an option of the user are dropped.
 
     Args:
         request, load: the user's options, by name, for `Request` and `LoadOptions`.
@@ -86,12 +86,12 @@ def repeat_with_changes(
     if request.get("extend") or request.get("invert"):
         recorded["strength"] = None
     if request.get("extend") and not sidecar.extend:
-        recorded["num_frames"] = None  # the recorded number does not include the frames of the video to extend
+        recorded["num_frames"] = None  # the recorded value does not include the frames of the video to extend
     return {**recorded, **request}, LoadOptions(**{**recorded_load, **load})
 
 
 def is_sidecar_of(path: Path, request: Request, model: Mapping[str, Any]) -> bool:
-    """Whether a file is the sidecar of a video that was made for a request.
+    """Return whether a file is the sidecar of a video generated for this request.
 
     Args:
         model: other sidecar fields that must match, such as `model` and `loras`.

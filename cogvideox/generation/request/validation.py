@@ -18,10 +18,10 @@ def check(request: Request, spec: ModelSpec) -> None:
     """Check that the model can generate what is requested.
 
     Raises:
-        UserError: it cannot; the message names the rule and, for numbers, the nearest valid value.
+        UserError: it cannot; the message states the rule and the nearest valid value of numbers.
     """
     if not request.prompt.strip():
-        raise UserError("the prompt is empty: describe in one sentence what the video shows")
+        raise UserError("the prompt is empty: describe the video in one sentence")
     _check_size(request, spec)
     check_range("num_inference_steps", request.num_inference_steps, 1, spec.schedule.num_train_timesteps)
     if request.position_rule is not None and spec.transformer.position_rule is None:
@@ -32,10 +32,10 @@ def check(request: Request, spec: ModelSpec) -> None:
 
 
 def check_video(request: Request, num_input_frames: int) -> None:
-    """Check that the input video is long enough or, if it is to be extended, shorter than the output.
+    """Check that the input video is long enough; for `extend`, that it is shorter than the output.
 
     Args:
-        num_input_frames: frames of the input video.
+        num_input_frames: number of frames of the input video.
 
     Raises:
         UserError: it does not; the message names the nearest valid `num_frames`.
@@ -104,8 +104,8 @@ def _check_guidance(request: Request) -> None:
     start, end = request.guidance_interval
     if not 0 <= start < end <= 1:
         raise UserError(
-            f"guidance_interval={start:g} {end:g} must be two fractions of the steps from 0 to 1, the first below the "
-            "second; 0 1 is all steps"
+            f"guidance_interval={start:g} {end:g} must be two increasing fractions of the steps between 0 and 1; "
+            "0 1 is all steps"
         )
     if request.smooth_guidance and request.dynamic_guidance:
         raise UserError("smooth_guidance and dynamic_guidance cannot be combined: leave one out")
@@ -130,7 +130,7 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
     is_image_to_video = spec.transformer.is_image_to_video
     if request.image is not None and not is_image_to_video:
         raise UserError(
-            f"{spec.name} is a text-to-video model and takes no image: use an image-to-video model, or continue the "
+            f"{spec.name} is a text-to-video model without image input: use an image-to-video model, or continue the "
             "image as a video of one frame (video and extend)"
         )
     if request.image is None and request.video is None and is_image_to_video:
@@ -147,11 +147,11 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
         raise UserError(f"invert needs a text-to-video model, and {spec.name} is an image-to-video model")
     if request.strength is not None:
         if request.extend or request.invert:
-            raise UserError("strength applies to a video that is regenerated, not with extend or invert: leave it out")
+            raise UserError("strength cannot be combined with extend or invert: leave it out")
         if request.num_denoising_steps < 1:
             raise UserError(
-                f"strength={request.strength:g} leaves none of {request.num_inference_steps} steps; the nearest is "
-                f"{math.ceil(1000 / request.num_inference_steps) / 1000:g}"
+                f"strength={request.strength:g} of {request.num_inference_steps} steps is less than one step; "
+                f"the nearest is {math.ceil(1000 / request.num_inference_steps) / 1000:g}"
             )
     if request.fit is not None and request.image is None and request.video is None:
         raise UserError(f"fit={request.fit} needs an input image or video: leave it out")
@@ -163,14 +163,14 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:
-            raise UserError("overlap is the number of frames that windows share: set window too, or leave overlap out")
+            raise UserError("overlap needs windows: set window too, or leave overlap out")
         return
     if request.invert or (request.task == "video" and spec.transformer.is_image_to_video):
         raise UserError("window is not possible for this task, which generates all frames at once: leave it out")
     geometry.check_frame_count(window, name="window")
     shortest = geometry.video_frames((spec.transformer.patch_size_t or 1) + 1)
     if window < shortest:
-        raise UserError(f"window={window} is too short to share frames with the next one; the nearest is {shortest}")
+        raise UserError(f"window={window} is too short to overlap with the next window; the nearest is {shortest}")
     if overlap is None:
         return
     if spec.transformer.is_image_to_video:

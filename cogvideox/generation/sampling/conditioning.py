@@ -1,4 +1,4 @@
-"""Latents of input images and videos, which condition the generation.
+"""Conditioning: latents of input images and videos.
 
 Axes: z latent channels, lt lh lw latent frames, height and width; t h w frames, height and width in pixels.
 """
@@ -22,7 +22,7 @@ Latents = Float[Tensor, "1 z lt lh lw"]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Latents that condition a clip, at the transformer's scale. Those that the task does not use are None.
+    """Latents that condition a clip, at the transformer's scale. Latents that the task does not use are None.
 
     image: [1 z 1 lh lw], the first frame, for an image-to-video model.
     start: all frames of the input video, to be noised or inverted.
@@ -61,7 +61,7 @@ def encode(
 
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:
-    """Return the scale of image latents, see `ImageLatentScale`."""
+    """Return the scale of image latents (`ImageLatentScale`)."""
     if choice == "diffusers" and vae.config.invert_scale_latents:
         return 1 / vae.config.scaling_factor
     return vae.config.image_scaling_factor

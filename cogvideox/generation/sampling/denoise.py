@@ -56,19 +56,19 @@ def denoise(
         num_frames: number of frames of this clip; a request may consist of several clips.
         dtype: the transformer's compute dtype.
         report: called with the progress after each step.
-        ranks: processes that split the two prompts of guidance; every rank returns the latents.
+        ranks: ranks for CFG parallelism (`parallel.cfg_parallel`); each of them returns the latents.
 
     Raises:
         UserError: unsupported size; values out of the range of `dtype`; a step cache with `ranks`.
     """
     if request.cache is not None and ranks is not None:
-        # Because of rounding, ranks could decide differently; a rank would then wait forever for one that skips a step.
+        # Because of rounding, a rank could skip a step that others compute; they would wait for it forever.
         raise UserError("cache is not supported with several processes: leave it out, or run without torchrun")
     config, schedule = model.transformer.config, model.schedule
     patch_t, ratio = config.patch_size_t or 1, model.vae.config.spatial_compression_ratio
     latent_size = geometry.latent_shape(num_frames, request.height, request.width, patch_t=patch_t, ratio=ratio)
     num_padding = latent_size[0] - geometry.latent_frames(num_frames)
-    # Video-to-video adds noise to the input video and runs only the last steps, a fraction `strength` of all.
+    # Video-to-video adds noise to the input video and runs only the last steps, a fraction `strength` of them.
     timesteps = trailing(request.num_inference_steps, schedule.num_train_timesteps)[-request.num_denoising_steps :]
     windows = _windows(request, latent_size[0], patch_t)
     scale = _guidance_scale(request, len(timesteps), schedule.num_train_timesteps)
@@ -126,7 +126,7 @@ def denoise(
 def _report_step(
     report: OnStep, vae: CausalVAE, num_padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
 ) -> None:
-    """Report a finished step. The arguments from `i` on are those of `diffusion.samplers.OnStep`."""
+    """Report a finished step. The arguments after `stage` are those of `diffusion.samplers.OnStep`."""
     report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, drop_padding(x0, num_padding))))
 
 

@@ -22,8 +22,8 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.modulation import Modulation
 from cogvideox.transformer.position import positions_for, token_grid
 
-# A CUDA graph is recorded up to this many multiply-adds in one block's linear layers, for one clip. A 400 TFLOP/s GPU
-# spends half a millisecond on such a block, about as long as it takes to launch its kernels one by one.
+# Maximum number of multiply-adds in the linear layers of a block, for one clip, with which a CUDA graph is recorded. A
+# GPU with 400 TFLOP/s computes such a block in half a millisecond, about the time to launch its kernels one by one.
 MAX_GRAPH_FLOPS = 2e11
 
 # Maps a noisy state, prompt embeddings and a step index to the velocity for each prompt.
@@ -34,13 +34,13 @@ class BoundTransformer:
     """A `VelocityModel`: the transformer with a fixed clip size and the timesteps of one sampler run.
 
     Values that do not depend on the step are computed once. On a GPU, attention uses the fastest kernel for the shape,
-    and if kernels take less time to run than to launch, the forward pass is replayed as a CUDA graph. Results differ
-    by rounding only. Use it for one run only: a graph reads the weights at the addresses at which it was recorded.
+    and a forward pass with short kernels is replayed as a CUDA graph. Results differ by rounding only. Create a new
+    object for each run, because a graph reads the weights at their addresses during recording.
 
     Args:
         timesteps: the sampler's timesteps.
         size: latent frames, height and width.
-        num_text: text tokens per prompt.
+        num_text: number of text tokens per prompt.
         rule: how rotary positions are computed for the size; defaults to the model's rule.
         dtype: the transformer's compute dtype.
         image: image latents for an image-to-video model, concatenated to the input along the channel axis.
@@ -99,10 +99,10 @@ class BoundTransformer:
 class Denoiser:
     """The sampler's prediction function, `denoiser(x, t, i)`, see `diffusion.samplers`.
 
-    models: one per window; they differ only in their step caches.
+    models: one model per window; they differ only in their step caches.
     prompts: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
     scale: the guidance scale by timestep; None without guidance.
-    guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps run the prompt only, in half the time.
+    guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps compute only the prompt, in half the time.
     windows: latent frames of each window; None processes the whole clip at once.
     weights: see `window_weights`.
     known, schedule: latents of the known first frames, if any, and the noise schedule.
@@ -123,8 +123,8 @@ class Denoiser:
         else:
             v = torch.zeros_like(x, dtype=torch.float32)
             for model, window, weight in zip(self.models, self.windows, self.weights):
-                part = slice(window.start, window.stop)
-                v[:, :, part] += weight * self._guided(model, x[:, :, part], t, i).float()
+                frames = slice(window.start, window.stop)
+                v[:, :, frames] += weight * self._guided(model, x[:, :, frames], t, i).float()
         return v if self.known is None else self._with_known_frames(x, v, t)
 
     def _guided(self, model: VelocityModel, x: Tensor, t: int, i: int) -> Float[Tensor, "1 c t h w"]:
@@ -135,13 +135,15 @@ class Denoiser:
         return combine(cond, uncond, self.scale(t))
 
     def _with_known_frames(self, x: Tensor, v: Tensor, t: int) -> Float[Tensor, "1 c t h w"]:
-        """Replace the velocity of the known frames by one that leads from their current state to their latents.
-        Any sampler then ends at these latents, and the network sees the noised known frames at every step."""
+        """Replace the velocity of the known frames with the velocity from their current state to their latents.
+
+        Any sampler then ends at these latents, and the network input has noised known frames at every step.
+        """
         assert self.known is not None
         assert self.schedule is not None
-        count, abar = self.known.shape[2], self.schedule.alphas_cumprod[t].item()
-        known_v = x0_to_v(self.known, x[:, :, :count], math.sqrt(abar), math.sqrt(1 - abar))
-        return torch.cat((known_v, v.float()[:, :, count:]), dim=2)
+        num_known, abar = self.known.shape[2], self.schedule.alphas_cumprod[t].item()
+        known_v = x0_to_v(self.known, x[:, :, :num_known], math.sqrt(abar), math.sqrt(1 - abar))
+        return torch.cat((known_v, v.float()[:, :, num_known:]), dim=2)
 
 
 def window_weights(
@@ -149,10 +151,10 @@ def window_weights(
 ) -> list[Float[Tensor, "_t 1 1"]]:
     """Return the weights for averaging overlapping windows of a clip (Wang et al. 2023, "Gen-L-Video").
 
-    Every step predicts each window as a separate clip and averages the shared frames, so the video has no seams between
-    windows. Weights rise linearly from the ends of a window to its middle, and sum to 1 over the windows that contain a
-    frame. The first `patch_t` frames of every window but the first have weight 0 and serve as context only, because the
-    network expects the latents of a single frame there.
+    At every step, each window is predicted as a separate clip and shared frames are averaged, so that there are no
+    seams between windows. Weights rise linearly from the ends of a window to its middle, and sum to 1 over the windows
+    that contain a frame. The first `patch_t` frames of every window but the first have weight 0 and serve as context
+    only, because the first latent frame of a clip encodes a single frame.
     """
     length = len(windows[0])
     ramp = torch.tensor([min(k + 1, length - k) for k in range(length)], dtype=torch.float32)
@@ -162,7 +164,7 @@ def window_weights(
     total = torch.zeros(windows[-1].stop, 1, 1)
     for window, weight in zip(windows, weights):
         total[window.start : window.stop] += weight
-    # Moved to the device once: a copy in every step would synchronize with the GPU.
+    # Moved to the device here, because a copy in every step would synchronize.
     return [(weight / total[w.start : w.stop]).to(device) for w, weight in zip(windows, weights)]
 
 
@@ -172,6 +174,6 @@ def predict_sequentially(model: VelocityModel, x: Tensor, prompts: Tensor, i: in
 
 
 def fits_graph(model: Transformer, num_tokens: int) -> bool:
-    """Return whether a forward pass is short enough for a CUDA graph and has no hooks, which a graph cannot replay."""
+    """Return whether the forward pass is short enough for a CUDA graph and has no hooks, which it cannot replay."""
     has_hooks = any(block._forward_pre_hooks for block in model.blocks)
     return not has_hooks and 24 * num_tokens * model.config.width**2 <= MAX_GRAPH_FLOPS

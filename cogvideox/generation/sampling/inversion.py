@@ -1,8 +1,9 @@
-"""Edit a video by DDIM inversion, as in the official repository's `inference/ddim_inversion.py`.
+"""Video editing by DDIM inversion, as in `inference/ddim_inversion.py` of the official repository.
 
 The original video is inverted to noise with the null prompt, and its state at each step is saved. The edited video
-starts from new noise. At each step the batch also contains the original's state at the same noise level, and the edited
-video attends to the keys and values of both. This preserves layout and motion, while the prompt determines the content.
+starts from new noise. At each step, the batch also contains the state of the original at the same noise level, and the
+edited video attends to the keys and values of both. This preserves layout and motion; the prompt determines the
+content.
 
 Axes: b batch, c latent channels, t latent frames, h w latent size, n tokens, k heads.
 """
@@ -34,6 +35,6 @@ def predict_with_reference(
 ) -> Float[Tensor, "b c t h w"]:
     """Return the velocity of the edited video at step `i`, with the original's state as the second half of the batch.
 
-    The model must attend with `attend_to_reference`. Both halves get the same prompts, as in the official code.
+    The model must attend with `attend_to_reference`. Both halves have the same prompts, as in the official code.
     """
     return model(torch.cat((x, states[i])), torch.cat((prompts, prompts)), i)[: len(prompts)]

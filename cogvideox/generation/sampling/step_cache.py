@@ -1,16 +1,16 @@
-"""Skip steps whose velocity can be extrapolated: faster, but the output changes.
+"""Step cache: skip steps whose velocity can be extrapolated, which is faster but changes the output.
 
-The prediction error at each computed step estimates the error growth rate. Assuming a constant rate, the relative error
-that a skipped step adds to the latents can be estimated, and steps are skipped while the sum of these errors stays
-within a budget. This resembles EasyCache (Zhou et al. 2025), which measures the change of the state instead of using
+The prediction error at each computed step estimates the error growth rate. With this rate, the relative error that a
+skipped step adds to the latents is estimated, and steps are skipped as long as the sum of these errors is within a
+budget. This resembles EasyCache (Zhou et al. 2025), which measures the change of the state instead of using
 the noise schedule, and reuses the last velocity without extrapolating it.
 
 The velocity is extrapolated linearly from the last two computed ones (like features in TaylorSeer, Liu et al. 2025).
-The slope is scaled by how much of it continued at the last computed step: nearly 1 on the smooth trajectory of DDIM;
-nearly 0 if the sampler adds noise, in which case the last velocity is reused.
+The slope is multiplied by the fraction of it that continued at the last computed step: nearly 1 on the smooth
+trajectory of DDIM, and nearly 0 if the sampler adds noise, in which case the last velocity is reused.
 
-The cache wraps the model and works with compilation, CUDA graphs and offloading; a skipped step costs nothing. The
-decision reads one number from the device per computed step.
+The cache wraps the model and works with compilation, CUDA graphs and offloading. A skipped step computes nothing, and a
+computed step reads one value from the device for the decision.
 
 Axes: b prompts, c latent channels, t latent frames, h w latent size, n text tokens, d text width.
 """
@@ -29,9 +29,9 @@ from cogvideox.generation.sampling.denoiser import VelocityModel
 class StepCache:
     """A `VelocityModel` that extrapolates some steps instead of computing them, for one sampler run over one window.
 
-    The two halves of guidance have separate velocities, so the guidance scale may change from step to step. Either both
-    or neither are computed, so batched and sequential guidance give the same result. Outside the guidance interval only
-    the prompt's velocity (the last of the batch) is computed.
+    The two predictions of guidance have separate velocities, so the guidance scale may change from step to step. Either
+    both or neither are computed, so batched and sequential guidance have the same result. Outside of the guidance
+    interval, only the velocity of the prompt (the last one in the batch) is computed.
 
     Args:
         timesteps: the sampler's timesteps, descending.
@@ -42,7 +42,7 @@ class StepCache:
         self.model = model
         self.budget = budget
         abar = [float(schedule.alphas_cumprod[t]) for t in timesteps]
-        # The angle of each step on a quarter circle, from pure noise (pi / 2) to data (0).
+        # Angle of each step on a quarter circle, from pure noise (pi / 2) to clean data (0).
         self.angles = [*(math.atan2(math.sqrt(1 - a), math.sqrt(a)) for a in abar), 0.0]
         self.velocity: Tensor | None = None  # of the last computed step
         self.computed_at = 0  # index of the last computed step
@@ -93,13 +93,15 @@ class StepCache:
         return self.angles[self.computed_at] - self.angles[i]
 
     def _error_weight(self, i: int) -> float:
-        """Return the error of the latents after step `i` per unit of `error_rate`: the angle since the last computed
-        step times the angle of this step, divided by the signal level, so that errors at high noise count more."""
-        here, after = self.angles[i], self.angles[i + 1]
-        return self._angle_to(i) * (here - after) / math.cos(after)
+        """Return the error of the latents after step `i` per unit of `error_rate`.
+
+        It is the angle since the last computed step times the angle of this step, divided by the signal level.
+        """
+        start, end = self.angles[i], self.angles[i + 1]
+        return self._angle_to(i) * (start - end) / math.cos(end)
 
 
 def _relative_error(predicted: Float[Tensor, "b c t h w"], computed: Float[Tensor, "b c t h w"]) -> float:
-    """Return the largest relative error over the prompts."""
+    """Return the maximum relative error over the prompts."""
     predicted, computed = predicted.flatten(1), computed.flatten(1)
     return ((predicted - computed).norm(dim=1) / computed.norm(dim=1)).max().item()

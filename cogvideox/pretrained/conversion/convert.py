@@ -1,8 +1,8 @@
 """Conversion of weights in any format supported by `detect` to a diffusers folder or a safetensors file.
 
-`plan_conversion` decides what to write and checks names and shapes; `ConversionPlan.write_folder` and `write_file`
-convert one tensor at a time, so memory use does not depend on the size of the model (a LoRA is loaded at once). Missing
-components, such as the tokenizer or the text encoder, are taken from a base model if one is given.
+`plan_conversion` chooses the components to write and checks names and shapes; `ConversionPlan.write_folder` and
+`write_file` convert one tensor at a time, so memory use does not depend on the size of the model (a LoRA is loaded as a
+whole). Missing components, such as the tokenizer or the text encoder, are copied from a base model if one is given.
 """
 
 import json
@@ -66,7 +66,7 @@ class PlannedComponent:
 
     @cached_property
     def meta(self) -> dict[str, Tensor]:
-        """The network's tensors before casting, on the meta device."""
+        """Tensors of the network before casting, on the meta device."""
         return to_internal(self.source.state.meta, self.source.rules(self.config))
 
     @property
@@ -171,7 +171,7 @@ class ConversionPlan:
         """Write one network as a safetensors file with its config in the metadata, atomically.
 
         Args:
-            component: network to write; defaults to the transformer if the source has one, otherwise to its first.
+            component: network to write; defaults to the first one of the source (transformer, VAE, text encoder).
 
         Raises:
             UserError: there is no such component, the file cannot be written, or a tensor contains NaN or infinity.
@@ -211,13 +211,13 @@ def plan_conversion(
         UserError: see `detect_checkpoint`; also if the source is a LoRA or has no components, weights do not match
             their config, a config is unknown, or the transformer is of another variant.
     """
-    wanted = next((known for known in VARIANTS if known == variant), None)
-    if variant is not None and wanted is None:
+    requested = next((known for known in VARIANTS if known == variant), None)
+    if variant is not None and requested is None:
         raise UserError(f"there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}")
-    detected = source if isinstance(source, DetectedCheckpoint) else detect_checkpoint(source, wanted)
+    detected = source if isinstance(source, DetectedCheckpoint) else detect_checkpoint(source, requested)
     if detected.format == "LoRA":
         raise UserError(f"{detected.path} is a LoRA, not a model; use `convert_lora`")
-    base_model = None if base is None else detect_checkpoint(base, wanted)
+    base_model = None if base is None else detect_checkpoint(base, requested)
     if base_model is not None and base_model.format == "LoRA":
         raise UserError(f"the base {base_model.path} is a LoRA, not a model")
     base_components = {} if base_model is None else base_model.components
@@ -232,12 +232,12 @@ def plan_conversion(
             components[name] = PlannedComponent(component, _config(component, base_components.get(name)), dtype)
     if not components:
         raise UserError(f"there is nothing to convert in {detected.path}: no {', no '.join(WEIGHT_STEMS)}")
-    found = _variant(components)
-    if wanted is not None and found not in (wanted, None):
+    actual = _variant(components)
+    if requested is not None and actual not in (requested, None):
         where = components["transformer"].source.where
-        raise UserError(f"the variant of {where} is {found}, not {wanted}: leave out the variant")
-    if found is not None and "vae" in components and components["vae"].source is base_components.get("vae"):
-        components["vae"] = _rescale_vae(components["vae"], base_model, found, notes)
+        raise UserError(f"the variant of {where} is {actual}, not {requested}: leave out the variant")
+    if actual is not None and "vae" in components and components["vae"].source is base_components.get("vae"):
+        components["vae"] = _rescale_vae(components["vae"], base_model, actual, notes)
     for component in components.values():
         component.check()
     match [components[name].config if name in components else None for name in WEIGHT_STEMS]:
@@ -299,13 +299,13 @@ def _rescale_vae(
     base_variant = None if base is None else base.variant
     if base_variant is None or base_variant == variant:
         return vae
-    config, before, after = vae.config, VAES[base_variant](), VAES[variant]()
-    if not isinstance(config, VAEConfig) or config.scaling_factor != before.scaling_factor:
+    config, old, new = vae.config, VAES[base_variant](), VAES[variant]()
+    if not isinstance(config, VAEConfig) or config.scaling_factor != old.scaling_factor:
         return vae
     notes.append(
-        f"the base is {base_variant}, the transformer is {variant}: the VAE gets the scaling factor of {variant}"
+        f"the base is {base_variant}, the transformer is {variant}: the VAE has the scaling factor of {variant}"
     )
-    scaled = replace(config, scaling_factor=after.scaling_factor, invert_scale_latents=after.invert_scale_latents)
+    scaled = replace(config, scaling_factor=new.scaling_factor, invert_scale_latents=new.invert_scale_latents)
     return replace(vae, config=scaled)
 
 

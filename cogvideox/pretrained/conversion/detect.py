@@ -65,9 +65,9 @@ class Component:
         naming: code base whose tensor names the file uses.
         state: the tensors without name prefixes. The token embedding, stored twice in T5 files, is included once.
         where: path of the file, for messages.
-        config: None if it is neither in a file nor determined by the tensors.
-        config_is_stated: whether the config was read from a file, not inferred from tensors.
-        config_problem: why there is no config, phrased as the end of a sentence about the component.
+        config: config from a file or from the shapes of the tensors; None if unknown.
+        config_is_stated: whether the config was read from a file instead of inferred from tensors.
+        config_problem: reason why there is no config, phrased as the end of a sentence about the component.
     """
 
     name: ComponentName
@@ -79,7 +79,7 @@ class Component:
     config_problem: str = ""
 
     def rules(self, config: NetworkConfig) -> list[Rule]:
-        """Return the keymap from the names in the file to those of the network."""
+        """Return the rules between the names in the file and the names of the network."""
         return keymap_for(self.naming, config)
 
     def mismatches(self, config: NetworkConfig) -> list[str]:
@@ -130,16 +130,16 @@ def detect_checkpoint(path: str | Path, variant: Variant | None = None) -> Detec
         return _detect_model_folder(path)
     if (path / "config.json").is_file():
         return _detect_component_folder(path)
-    if (files := sat_layout.find_files(path)) is not None:
-        return _detect_sat_folder(path, files, variant)
+    if (sat_files := sat_layout.find_files(path)) is not None:
+        return _detect_sat_folder(path, sat_files, variant)
     if (lora := find_lora_file(path)) is not None:
         return _detect_file(lora, variant)
-    found = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES) and file.is_file())
-    indices = [file for file in found if file.name.endswith(".index.json")]
-    if len(indices or found) == 1:
-        return _detect_file((indices or found)[0], variant)
-    if found:
-        raise UserError(f"{path} contains {len(found)} weights files: pass the path of one of them")
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES) and file.is_file())
+    indices = [file for file in files if file.name.endswith(".index.json")]
+    if len(indices or files) == 1:
+        return _detect_file((indices or files)[0], variant)
+    if files:
+        raise UserError(f"{path} contains {len(files)} weights files: pass the path of one of them")
     raise UserError(f"{path} contains no model: no {INDEX_FILE}, no config.json, no SAT checkpoint, no weights file")
 
 
@@ -153,7 +153,7 @@ def _detect_file(path: Path, variant: Variant | None) -> DetectedCheckpoint:
     if not components:
         guess = f"; it seems to be {contents}" if (contents := guess_contents(state)) else ""
         names = f"{pluralize(list(state), 'tensor')} ({abbreviate(sorted(state))})"
-        raise UserError(f"{path} is not CogVideoX: none of its {names} is known{guess}")
+        raise UserError(f"{path} is not CogVideoX: no network has its {names}{guess}")
     is_sat = any(component.naming == "SAT" for component in components.values())
     return DetectedCheckpoint(
         path, "SAT checkpoint" if is_sat else "single file", components, unknown_tensors=tuple(unknown)
@@ -171,10 +171,10 @@ def _detect_component_folder(path: Path) -> DetectedCheckpoint:
     """Detect the folder of a single component, as saved by training scripts."""
     config = read_json(path / "config.json")
     classes: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
-    found = str(config.get("_class_name", config.get("model_type")))
-    if found not in classes:
-        raise UserError(f"{path} is not CogVideoX: its config.json is of {found}, not of {', '.join(classes)}")
-    name = classes[found]
+    class_name = str(config.get("_class_name", config.get("model_type")))
+    if class_name not in classes:
+        raise UserError(f"{path} is not CogVideoX: its config.json is for {class_name}, not for {', '.join(classes)}")
+    name = classes[class_name]
     components = {name: _read_component(name, path)}
     return DetectedCheckpoint(path, "diffusers folder", components, tokenizer=_tokenizer_in(path))
 
@@ -187,9 +187,11 @@ def _detect_sat_folder(path: Path, files: sat_layout.SATFiles, variant: Variant 
             return detected
     components, unknown = dict(detected.components), list(detected.unknown_tensors)
     if files.vae is not None and "vae" not in components:
-        more, others = _split_components(open_weights(files.vae), str(files.vae), variant or detected.variant)
-        components |= more
-        unknown += others
+        vae_components, vae_unknown = _split_components(
+            open_weights(files.vae), str(files.vae), variant or detected.variant
+        )
+        components |= vae_components
+        unknown += vae_unknown
     if files.text_encoder is not None and "text_encoder" not in components:
         components["text_encoder"] = _read_component("text_encoder", files.text_encoder)
     tokenizer = _tokenizer_in(files.text_encoder)
@@ -203,19 +205,19 @@ def _split_components(
     components: dict[ComponentName, Component] = {}
     unknown: list[str] = []
     groups = sat_layout.group_by_prefix(state)
-    # Infer the transformer first: the VAE's config depends on its variant.
+    # The transformer comes first, because the VAE's config depends on its variant.
     for _, names in sorted(groups.items(), key=lambda item: "diffusion_model" not in item[0]):
-        found = classify_component(names)
-        if found is None or found[0] in components:
+        classified = classify_component(names)
+        if classified is None or classified[0] in components:
             unknown += [name for name in names.values() if not name.startswith(sat_layout.NO_WEIGHTS)]
             continue
-        name, naming = found
-        whole = state.select(names)
+        name, naming = classified
+        tensors = state.select(names)
         if name == "text_encoder":
-            whole = merge_shared_embedding(whole)
-        unused = set(unused_tensors(whole.meta, name, naming))
-        weights = whole.select({new: new for new in whole if new not in unused})
-        components[name] = _infer_component(name, naming, weights, whole.meta, where, variant or _variant(components))
+            tensors = merge_shared_embedding(tensors)
+        unused = set(unused_tensors(tensors.meta, name, naming))
+        weights = tensors.select({key: key for key in tensors if key not in unused})
+        components[name] = _infer_component(name, naming, weights, tensors.meta, where, variant or _variant(components))
     return components, unknown
 
 
@@ -245,7 +247,9 @@ def _infer_component(
     except ConfigUnknown as reason:
         return Component(name, naming, state, where, None, config_problem=str(reason))
     except (ValueError, IndexError, ZeroDivisionError):
-        return Component(name, naming, state, where, None, config_problem="no such network has tensors of these shapes")
+        return Component(
+            name, naming, state, where, None, config_problem="no network of this type has tensors of these shapes"
+        )
     return Component(name, naming, state, where, config)
 
 
@@ -273,5 +277,5 @@ def _variant(components: Mapping[ComponentName, Component]) -> Variant | None:
 
 
 def _tokenizer_in(folder: Path | None) -> Path | None:
-    has_one = folder is not None and any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model"))
-    return folder if has_one else None
+    names = ("tokenizer.json", "spiece.model")
+    return folder if folder is not None and any((folder / name).is_file() for name in names) else None

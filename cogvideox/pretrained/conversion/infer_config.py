@@ -45,20 +45,20 @@ _ADDED_POSITIONS = "mixins.pos_embed.pos_embedding"
 
 
 class ConfigUnknown(Exception):
-    """Raised if the tensors do not determine the config. The message is the end of a sentence about the file."""
+    """Raised if the tensors do not determine the config; the message completes a sentence about the file."""
 
 
 def classify_component(names: Iterable[str]) -> tuple[ComponentName, Naming] | None:
     """Return the component and naming of a group of tensors; None if they are not recognized."""
     for name in names:
-        for prefix, found in _PREFIXES.items():
+        for prefix, component in _PREFIXES.items():
             if name.startswith(prefix):
-                return found
+                return component
     return None
 
 
 def keymap_for(naming: Naming, config: NetworkConfig) -> list[Rule]:
-    """Return the keymap from the names in the file to those of the network."""
+    """Return the rules between the names in the file and the names of the network."""
     match config, naming:
         case TransformerConfig(), "SAT":
             return transformer_keys.sat_keymap(config)
@@ -82,8 +82,8 @@ def unused_tensors(meta: Mapping[str, Tensor], component: ComponentName, naming:
 def _has_sinusoidal_positions(meta: Mapping[str, Tensor]) -> bool:
     """Return whether the added positions of a SAT transformer are a fixed sinusoid (2B), not weights (5B-I2V).
 
-    Only 2B has added positions without a table of rotary ones, except that SAT's main branch does not store that table;
-    only image-to-video models have more input than output channels.
+    Only 2B has added positions without a table of rotary positions, except that SAT's main branch does not store this
+    table. Only image-to-video models have more input than output channels.
     """
     patch, last = (meta.get(f"mixins.{name}.weight") for name in ("patch_embed.proj", "final_layer.linear"))
     is_image_to_video = patch is not None and last is not None and prod(patch.shape[1:]) != last.shape[0]
@@ -131,21 +131,21 @@ def transformer_config(meta: Mapping[str, Tensor], naming: Naming, variant: Vari
         raise ConfigUnknown(str(error)) from error
     if learned and added[1] != config.max_text_seq_length + prod(config.base_grid):
         raise ConfigUnknown(
-            f"it has {added[1]} learned positions, not those of the official size, so their height, width and number "
+            f"its {added[1]} learned positions are not those of the official size, so their height, width and number "
             "of frames are unknown"
         )
     return config
 
 
 def _embeds_single_frames(rows: int, variant: Variant | None) -> bool:
-    """Return whether a linear patch embedding takes 1x2x2 patches rather than the 2x2x2 of the 1.5 models.
+    """Return whether a linear patch embedding has patches of 1x2x2 instead of 2x2x2 as in the 1.5 models.
 
-    The 1.0 models use a convolution, but SAT's main branch has a linear layer for patches of any size. Only the number
-    of output rows tells them apart: channels times patch volume, where official models have 16 channels.
+    The 1.0 models use a convolution, but SAT's main branch has a linear layer for patches of any size. They differ only
+    in the number of output rows, which is channels times patch volume; official models have 16 channels.
 
     Args:
-        rows: rows of the last layer.
-        variant: decides if the number of channels is not the official one.
+        rows: number of rows of the last layer.
+        variant: the variant, used if the number of channels is not the official one.
     """
     official = TransformerConfig().out_channels
     if rows in (4 * official, 8 * official):
@@ -166,7 +166,7 @@ def vae_config(meta: Mapping[str, Tensor], naming: Naming, variant: Variant | No
     if any(width % default.norm_num_groups for width in widths):
         raise ConfigUnknown(f"its widths {widths} are not multiples of 32, so the number of norm groups is unknown")
     if variant is None:
-        scales = ", ".join(f"{make().scaling_factor} in {name}" for name, make in VAE_PRESETS.items())
+        scales = ", ".join(f"{preset().scaling_factor} in {name}" for name, preset in VAE_PRESETS.items())
         raise ConfigUnknown(f"the scaling factor of its latents is not in the tensors ({scales})")
     return replace(
         VAE_PRESETS[variant](),
@@ -220,7 +220,7 @@ def _variant_1_0(
 
 
 def _shape_reader(meta: Mapping[str, Tensor], rules: Sequence[Rule]) -> Callable[..., tuple[int, ...]]:
-    """Return a function that maps an internal name to the shape of the first external tensor it is built from."""
+    """Return a function that maps an internal name to the shape of its first external tensor."""
 
     def shape(internal: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         name = external_names(internal, rules)[0]
@@ -234,5 +234,5 @@ def _shape_reader(meta: Mapping[str, Tensor], rules: Sequence[Rule]) -> Callable
 
 
 def _count(pattern: str, names: Iterable[str]) -> int:
-    """Return one plus the largest number matched by the pattern at the start of a name."""
-    return max((int(found[1]) + 1 for name in names if (found := re.match(pattern, name))), default=0)
+    """Return one plus the largest integer that the pattern matches at the start of a name."""
+    return max((int(match[1]) + 1 for name in names if (match := re.match(pattern, name))), default=0)

@@ -19,7 +19,7 @@ from cogvideox.errors import UserError
 _PREFIXES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.transformer.", "module.")
 
 NO_WEIGHTS = ("denoiser.", "loss_fn.", "sampler.")
-"""Prefixes of other modules in SAT's training engine; they contain only noise schedule constants."""
+"""Prefixes of other modules in SAT's training engine, which contain only constants of the noise schedule."""
 
 _LATEST = "latest"
 _RANK_FILE = "mp_rank_{:02d}_model_states.pt"
@@ -54,17 +54,17 @@ def find_files(folder: Path) -> SATFiles | None:
             raise UserError(f"the SAT checkpoint {folder} is incomplete: {file} is missing")
         transformer: Path | None = file
     else:
-        found = [file for candidate in folders if (file := candidate / _RANK_FILE.format(0)).is_file()]
-        transformer = found[0] if found else None
+        files = (candidate / _RANK_FILE.format(0) for candidate in folders)
+        transformer = next((file for file in files if file.is_file()), None)
     if transformer is not None and (other := transformer.with_name(_RANK_FILE.format(1))).is_file():
         raise UserError(
             f"the SAT checkpoint {folder} is split over several GPUs ({other.name}): merge it with SAT first"
         )
     vaes = sorted((folder / "vae").glob("*.pt"))
-    texts = sorted(config.parent for config in folder.glob("t5*/config.json"))
+    text_encoders = sorted(config.parent for config in folder.glob("t5*/config.json"))
     if transformer is None and not vaes:
         return None
-    return SATFiles(transformer, vaes[0] if vaes else None, texts[0] if texts else None)
+    return SATFiles(transformer, vaes[0] if vaes else None, text_encoders[0] if text_encoders else None)
 
 
 def group_by_prefix(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -72,7 +72,7 @@ def group_by_prefix(names: Iterable[str]) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {}
     for name in names:
         prefix, bare = "", name
-        while found := next((one for one in _PREFIXES if bare.startswith(one)), None):
-            prefix, bare = prefix + found, bare.removeprefix(found)
+        while match := next((known for known in _PREFIXES if bare.startswith(known)), None):
+            prefix, bare = prefix + match, bare.removeprefix(match)
         groups.setdefault(prefix, {})[bare] = name
     return groups

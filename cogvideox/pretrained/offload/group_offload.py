@@ -1,7 +1,7 @@
 """Group offloading with prefetch: the matrices of a block are loaded just before it runs and dropped afterwards.
 
-The network's code is unchanged: it is built without weights, and hooks on its blocks set their parameters by name, so
-unmerged LoRAs work too. The matrices of the next block are prefetched while the current one runs. Vectors and
+The network's code is unchanged: it is created without weights, and hooks on its blocks set their parameters by name, so
+unmerged LoRAs also work. The matrices of the next block are prefetched while the current one runs. Vectors and
 parameters outside of blocks are small and stay resident. The timestep modulation matrices are loaded separately,
 because they are used once for all steps, and only the required rows of a large embedding table are read.
 """
@@ -62,7 +62,7 @@ class BlockHooks:
     """Hooks that load the matrices of each block before it runs and drop them after it. Not thread-safe.
 
     Args:
-        network: built on the meta device, with its resident parameters already set.
+        network: network on the meta device, with its resident parameters already set.
         expected: names and shapes of the network's tensors.
         store: source of the matrices.
         disk: source of the rows of the embedding table.

@@ -23,7 +23,7 @@ CUDA_CONTEXT = 700 * 2**20
 """GPU memory in bytes that the CUDA context and the display use."""
 
 _NO_LIMIT = 2**60
-"""Limits from this size on mean no limit: cgroup v1 then reports a number near 2**63."""
+"""Minimum value that means no limit; cgroup v1 reports a number near 2**63."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Hardware:
 
 
 def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
-    """Detect the hardware of this machine. Without `measured`, a CPU is assumed to be slow."""
+    """Detect the hardware of this machine. Without `measured`, low rates are assumed for a CPU."""
     import torch
 
     _, host_free = main_memory()
@@ -103,7 +103,7 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
 def hypothetical_gpu(
     name: str, gigabytes: float | int, dtype: str = "bfloat16", *, host_gigabytes: float | int = 64
 ) -> Hardware:
-    """Describe a GPU that need not be installed, with all of its memory (GiB) free."""
+    """Return the properties of a GPU that need not be installed, with all of its memory (GiB) free."""
     free_bytes = int(gigabytes * 2**30) - CUDA_CONTEXT
     return Hardware("cuda", name, free_bytes, int(host_gigabytes * 2**30), dtype, gpu_rates(name, dtype))
 
@@ -160,7 +160,7 @@ def cgroup_limits(groups: str, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _read_number(file: Path, prefix: str = "") -> int | None:
-    """Read the number in a file, or in its line that starts with `prefix`; return None if there is no number."""
+    """Read the integer in a file, or in its line that starts with `prefix`; return None if there is none."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
 """Memory planning: choose the fastest placement of a model's networks that fits in free memory. Does not import torch.
 
 A plan is computed from the model's configs, the size of the request and the free memory, before any weights are loaded.
-It does not change the output beyond rounding; quantization does, and is never chosen automatically.
+It does not change the output beyond rounding. Quantization does, and is never chosen automatically.
 
 The text encoder and the transformer are resident, loaded when used (model offload), or loaded block by block with
 prefetch (group offload). The VAE is small and always resident, but its activations are large; slicing it into strips of
@@ -52,7 +52,7 @@ STRATEGIES: tuple[tuple[OffloadStrategy, OffloadStrategy], ...] = (
     ("group_offload", "group_offload"),
 )
 _CPU_OVERHEAD, _CPU_TEXT_OVERHEAD = 32 * 2**20, 8 * 2**20
-"""Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks), and for encoding a prompt only."""
+"""Bytes that torch allocates on a CPU in addition to tensors (JIT kernels, stacks): in total, and for one prompt."""
 
 
 def plan_memory(
@@ -65,11 +65,11 @@ def plan_memory(
     """Choose the fastest memory plan that fits.
 
     Args:
-        memory: "auto" uses free memory; a number is a limit in bytes; "speed" keeps everything resident without
-            checking that it fits; "low" minimizes memory.
+        memory: "auto" uses free memory; an integer is a limit in bytes; "speed" keeps everything resident, whether
+            or not it fits; "low" minimizes memory.
 
     Raises:
-        UserError: no plan fits. The message gives the required memory and the nearest request that would fit.
+        UserError: no plan fits. The message states the required memory and the nearest request that fits.
     """
     if memory == "speed":
         return estimate_plan(model, workload, hardware, ("resident", "resident"), UNSLICED, weight_format)
@@ -85,7 +85,7 @@ def plan_memory(
         return replace(smallest, budget=smallest.peak)
     if smallest.peak <= budget:
         needed, available = format_gib(int(smallest.bytes_host / MEMORY_MARGIN)), format_gib(hardware.host_free_bytes)
-        raise UserError(f"{model.name} needs {needed} of main memory, but {available} are free")
+        raise UserError(f"{model.name} needs {needed} of main memory, but only {available} are free")
     size = f"{workload.num_frames} frames of {workload.width}x{workload.height}"
     available = f"{format_gib(free)} are {'free' if free == hardware.free_bytes else 'allowed'} on {hardware.name}"
     raise UserError(
@@ -95,10 +95,10 @@ def plan_memory(
 
 
 def replan_vae(model: ModelProfile, workload: Workload, plan: MemoryPlan) -> MemoryPlan:
-    """Adapt an existing MemoryPlan to a new request on a placed model: only the VAE's slicing is chosen again.
+    """Choose the slicing of the VAE for a new request on a placed model; the rest of the plan does not change.
 
-    If no slicing fits, the one with the lowest memory is used: a request to a loaded model is not rejected because of
-    an estimate.
+    If no slicing fits, the one with the lowest memory is used, because an estimate is no reason to reject a request to
+    a loaded model.
     """
     if workload == plan.workload:
         return plan
@@ -243,18 +243,18 @@ def _suggest(
     return "; no size fits"
 
 
-def parse_memory(text: str | int) -> MemoryBudget:
+def parse_memory(value: str | int) -> MemoryBudget:
     """Parse `auto`, `speed`, `low`, a size such as 12GB or 800MB (GiB, MiB), or a number of bytes.
 
     Raises:
-        UserError: the text is none of these.
+        UserError: the value is none of these.
     """
-    if text in ("auto", "speed", "low"):
-        return text
-    size = text
-    if isinstance(text, str):
-        match = re.fullmatch(r"(\d*\.?\d+)\s*([gm])(i?b)?", text.strip().lower())
+    if value in ("auto", "speed", "low"):
+        return value
+    size = value
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d*\.?\d+)\s*([gm])(i?b)?", value.strip().lower())
         size = 0 if match is None else int(float(match[1]) * {"g": 2**30, "m": 2**20}[match[2]])
     if not isinstance(size, int) or size <= 0:
-        raise UserError(f"memory={text!r} must be auto, speed, low, or a size such as 12GB or 800MB")
+        raise UserError(f"memory={value!r} must be auto, speed, low, or a size such as 12GB or 800MB")
     return size

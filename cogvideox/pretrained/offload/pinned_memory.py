@@ -13,7 +13,7 @@ from torch import Tensor
 from cogvideox.device import device_context
 
 _ALIGNMENT = 256
-"""Alignment of tensors in bytes, the same as torch's."""
+"""Alignment of tensors in bytes, as in torch."""
 
 
 class PinnedBuffer:
@@ -49,9 +49,9 @@ class PinnedBuffer:
 
 def clear_last_error(device: torch.device) -> None:
     """Clear CUDA's last error, which the next kernel launch would otherwise raise."""
-    with suppress(RuntimeError):  # this launch raises the error, which clears it
+    with suppress(RuntimeError):  # the launch raises the error, which clears it
         torch.ones(1, device=device)
 
 
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

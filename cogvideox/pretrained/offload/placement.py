@@ -55,7 +55,7 @@ class PlacedModel(LoadedModel):
             self.offloaders[component].onload()
 
     def vae_slicing(self, workload: Workload) -> VAESlicing:
-        """Return the slicing of the VAE for a request, which may differ from the request that was planned for."""
+        """Return the slicing of the VAE for a request, which may differ from the planned request."""
         return replan_vae(self.profile, workload, self.plan).vae_slicing
 
 
@@ -134,7 +134,7 @@ class ModelOffload:
                 )
                 for name, tensor in tensors:
                     set_parameters(self.network, {name: tensor})
-        except BaseException:  # do not keep a partially loaded network in memory
+        except BaseException:  # a partially loaded network must not stay in memory
             self._clear()
             raise
         self._is_loaded = True
@@ -151,7 +151,7 @@ class ModelOffload:
 
 
 class GroupOffload:
-    """Loads the blocks of a network one at a time (`group_offload`). The hooks are set up on first use.
+    """Loads the blocks of a network one at a time (`group_offload`). Hooks are registered on first use.
 
     It is also used for resident quantized weights, which are dequantized block by block.
     """

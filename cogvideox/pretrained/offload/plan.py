@@ -53,13 +53,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where a model's weights are stored and how the VAE is sliced, with estimates of memory and time.
+    """Placement of a model's weights and slicing of the VAE, with estimates of memory and time.
 
     Attributes:
         budget: device memory that the plan may use, in bytes.
         text_encoder, transformer: offload strategies. The VAE is always resident.
-        weight_location: where group-offloaded matrices are stored.
-        vae_slicing: how the VAE processes a chunk.
+        weight_location: storage of group-offloaded matrices.
+        vae_slicing: slicing of a chunk in the VAE.
         bytes_*: peak device memory of each phase; `bytes_host` is host memory, if the device is not the CPU.
         seconds_*: estimated time of each phase.
     """
@@ -84,7 +84,7 @@ class MemoryPlan:
 
     @property
     def strategy(self) -> OffloadStrategy:
-        """Offload strategy of the whole model: that of the network that is offloaded the most."""
+        """Strategy of the network that is offloaded the most."""
         if self.transformer == "group_offload":
             return "group_offload"
         return "resident" if (self.text_encoder, self.transformer) == ("resident", "resident") else "model_offload"

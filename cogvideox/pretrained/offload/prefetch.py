@@ -73,7 +73,7 @@ class ThreadPrefetch:
 
     def reset(self) -> None:
         if self._pending is not None:
-            self._pending[1].exception()  # waits for the thread, and ignores errors, as the block is not used
+            self._pending[1].exception()  # waits for the thread; errors are ignored, because the block is not used
         self._buffers, self._pending = [], None
         trim_host_memory(self._device)
 
@@ -90,7 +90,7 @@ class ThreadPrefetch:
         buffer = self._buffers[self._num_started % 2]
         self._num_started += 1
         out = {name: buffer[_name_in_block(name)] for name in self._groups[i]}
-        # Kernels that read the buffer may still be queued: copying in their stream overwrites it only after they ran.
+        # Kernels that read the buffer may still be queued, so the copy uses their stream and runs after them.
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         self._pending = (i, self._thread.submit(self._fill, self._groups[i], out, stream))
 
@@ -176,7 +176,7 @@ class _DeviceBuffer:
 
 
 def trim_host_memory(device: torch.device) -> None:
-    """On a CPU, return freed memory to the system, because glibc keeps freed blocks between blocks in use."""
+    """On a CPU, return freed memory to the operating system; glibc keeps free blocks between live allocations."""
     if device.type == "cpu":
         release_memory()
 

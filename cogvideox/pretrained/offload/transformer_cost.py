@@ -17,9 +17,9 @@ OffloadStrategy = Literal["resident", "model_offload", "group_offload"]
 """resident: always on the device. model_offload: the whole network is loaded when used and dropped when another network
 is used. group_offload: blocks are loaded one at a time, with prefetch."""
 WeightLocation = Literal["disk", "host", "device"]
-"""Where the matrices of a group-offloaded network are stored."""
+"""Storage of the matrices of a group-offloaded network."""
 WeightFormat = Literal["exact", "int8", "fp8"]
-"""How matrices are stored: in the network's dtype, or quantized row-wise (`weight_quantization`)."""
+"""Format of stored matrices: the network's dtype, or quantized row-wise (`weight_quantization`)."""
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes per value, by compute dtype."""
@@ -27,7 +27,7 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameter counts of a network, grouped by how group offloading treats them.
+    """Parameter counts of a network, in the groups of group offloading.
 
     Attributes:
         block_matrices: matrices in the forward pass of one block.
@@ -53,7 +53,7 @@ class WeightFootprint:
     """Memory of a network's weights under an offload strategy, in bytes.
 
     Attributes:
-        location: where offloaded matrices are stored.
+        location: storage of offloaded matrices.
         active: bytes on the device while the network is used.
         idle: bytes on the device while another network is used.
         host: bytes in host memory, if the device is not the CPU.

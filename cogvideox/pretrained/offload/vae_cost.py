@@ -31,7 +31,7 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int, *, decode
 
 @dataclass(frozen=True)
 class VAESlicing:
-    """How the VAE processes a chunk to save memory; every choice gives the same result up to rounding.
+    """Slicing of a chunk in the VAE to save memory; results are equal up to rounding.
 
     Attributes:
         strips: number of strips of rows that are processed one after the other.
@@ -47,7 +47,7 @@ _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def vae_slicings(num_rows: int) -> list[VAESlicing]:
-    """List the slicings of a picture with this number of latent rows, from the fastest to the lowest memory."""
+    """List the slicings of a frame with this number of latent rows, from the fastest to the lowest memory."""
     slicings = [VAESlicing(strips) for strips in _STRIPS if strips <= num_rows]
     return slicings + [replace(slicing, offload=True) for slicing in slicings if slicing.strips > 1]
 
@@ -69,7 +69,7 @@ def vae_activations(
     Args:
         frames, height, width: size of the clip in latents.
         on_cpu: whether the device is a CPU, where only the cache for the next chunk is offloaded.
-        norm_statistics: how the encoder cuts the clip into chunks (see `CausalVAE.encode`).
+        norm_statistics: chunks of the encoder (see `CausalVAE.encode`).
     """
     num_frames = geometry.video_frames(frames)
     chunks = geometry.decode_chunks(frames) if decoder else geometry.encode_chunks(num_frames, norm_statistics)
@@ -233,13 +233,13 @@ def _norms(config: VAEConfig) -> int:
     """Count the parameters of all norms; each norm in the decoder also has two convolutions over the latents."""
     widths, deepest = config.block_out_channels, config.block_out_channels[-1]
 
-    def of_levels(order: tuple[int, ...], num_resnets: int) -> int:
+    def count(order: tuple[int, ...], num_resnets: int) -> int:
         before, total = order[0], 0
         for width in order:
             total += before + (2 * num_resnets - 1) * width
             before = width
         return total
 
-    encoder = of_levels(widths, config.layers_per_block) + 5 * deepest
-    decoder = of_levels(widths[::-1], config.layers_per_block + 1) + 4 * deepest + widths[0]
+    encoder = count(widths, config.layers_per_block) + 5 * deepest
+    decoder = count(widths[::-1], config.layers_per_block + 1) + 4 * deepest + widths[0]
     return 2 * (encoder + decoder) + decoder * 2 * (config.latent_channels + 1)

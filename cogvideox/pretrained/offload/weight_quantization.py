@@ -14,12 +14,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 QuantizedFormat = Literal["int8", "fp8"]
-"""int8: the error is at most 1/254 of the row's largest value. fp8 (e4m3): it is at most 1/16 of each value."""
+"""int8: errors are at most 1/254 of the row's maximum. fp8 (e4m3): errors are at most 1/16 of each value."""
 
 _DTYPES: dict[QuantizedFormat, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _MAX_VALUE: dict[QuantizedFormat, float] = {"int8": 127.0, "fp8": 448.0}
 _CHUNK_ROWS = 256
-"""Number of rows quantized at once; their float32 copy is the only temporary memory."""
+"""Number of rows quantized at once, which limits the size of the temporary float32 copy."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class QuantizedMatrix:
         for start in range(0, len(matrix), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             chunk = matrix[rows].float()
-            largest = chunk.abs().amax(dim=1, keepdim=True)
+            maximum = chunk.abs().amax(dim=1, keepdim=True)
             # Clamp to avoid division by zero for rows of zeros or denormals.
-            scale[rows] = (largest / _MAX_VALUE[format]).clamp(min=torch.finfo(scale.dtype).tiny)
+            scale[rows] = (maximum / _MAX_VALUE[format]).clamp(min=torch.finfo(scale.dtype).tiny)
             chunk = chunk / scale[rows]
             values[rows] = chunk.round_() if format == "int8" else chunk
         return cls(values, scale)

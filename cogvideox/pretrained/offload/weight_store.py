@@ -21,7 +21,7 @@ class DiskStore:
     """Reads tensors from the weights file. Thread-safe.
 
     Args:
-        expected: names and shapes of the network's tensors: its `state_dict()` before loading.
+        expected: names and shapes of the network's tensors (its `state_dict()` before loading).
         where: path of the file, for messages.
     """
 
@@ -62,7 +62,7 @@ class DiskStore:
         return tensors
 
     def fill(self, names: Sequence[str], out: Mapping[str, Tensor]) -> None:
-        """Read into existing tensors, one at a time, without temporary memory. Raises the errors of `fetch`."""
+        """Read into existing tensors, one at a time, without temporary memory. For errors see `fetch`."""
         with self._lock, torch.inference_mode(False), torch.no_grad():
             convert_into(self._select(names), out, where=self._where, rules=self._rules)
 
@@ -128,7 +128,7 @@ class MemoryStore:
             group = source.fetch(names)
             if format is None:
                 self.tensors.update(zip(group, self._move(list(group.values()))))
-            else:  # scales are few and stay on the device
+            else:  # scales are small and stay on the device
                 quantized = [QuantizedMatrix.quantize(tensor, format) for tensor in group.values()]
                 moved = self._move([matrix.values for matrix in quantized])
                 for name, matrix, values in zip(group, quantized, moved):

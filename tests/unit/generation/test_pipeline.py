@@ -162,7 +162,7 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"image": np.zeros((32, 48, 3))}, "takes no image"),
+        ({"image": np.zeros((32, 48, 3))}, "without image input"),
         ({"strength": 0.8}, "strength needs an input video"),
         ({"output": "pil"}, "uint8"),
         ({"num_videos": 0}, "num_videos"),

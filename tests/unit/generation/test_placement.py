@@ -120,7 +120,7 @@ def test_a_lora_with_group_offloading(pipes):
         frames.append(pipe.generate(PROMPT, seed=1).frames)
         pipe.unload_lora()
     assert np.array_equal(*frames)
-    with pytest.raises(UserError, match="merge needs weights that stay on the device unchanged: leave it out"):
+    with pytest.raises(UserError, match="merge needs unquantized weights that stay on the device: leave it out"):
         pipe.load_lora(adapter, merge=True)
 
 

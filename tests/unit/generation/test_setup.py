@@ -29,7 +29,7 @@ def test_float8_needs_a_gpu_and_unchanged_weights(pipes):
     spec = pipes["2b"].spec
     with pytest.raises(UserError, match=r"NVIDIA Ada, Hopper or newer\), and device='cpu' has none: leave it out"):
         CogVideoX.from_pretrained(spec, "cpu", float8=True)
-    with pytest.raises(UserError, match="float8 needs weights that stay on the device unchanged"):
+    with pytest.raises(UserError, match="float8 needs unquantized weights that stay on the device"):
         CogVideoX.from_pretrained(spec, "cpu", float8=True, weights="fp8")
 
 

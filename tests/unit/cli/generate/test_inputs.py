@@ -77,7 +77,7 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--image", "in.png"], "takes no image"),
+        (["--image", "in.png"], "without image input"),
         (["--image", "gone.png"], "file not found"),
         (["--video", "gone.mp4"], "file not found"),
         (["--video", "noise.mp4"], "it is damaged or not a video"),

@@ -37,6 +37,6 @@ def test_a_lora_is_applied_recorded_and_repeated(run, model, workdir):
     assert ran.status == 2 and "it seems to be a LoRA for Wan" in ran.err
     for text in ("", ":", ":0.5"):
         ran = run(*words, "--lora", text)
-        assert ran.status == 2 and f"--lora {text!r} names no file: write FILE or FILE:STRENGTH" in ran.err
+        assert ran.status == 2 and f"--lora {text!r} has no file: write FILE or FILE:STRENGTH" in ran.err
     ran = run(*words, "--lora", "none.safetensors:1")
     assert ran.status == 2 and "none.safetensors: file not found" in ran.err

@@ -23,7 +23,7 @@ def models(folders):
 
 
 CASES = [
-    ("2b", {"image": PICTURE}, "is a text-to-video model and takes no image"),
+    ("2b", {"image": PICTURE}, "is a text-to-video model without image input"),
     ("5b-i2v", {}, "is an image-to-video model and needs an image"),
     ("2b", {"strength": 0.5}, "strength needs an input video"),
     ("2b", {"extend": True}, "extend needs an input video"),

@@ -112,7 +112,7 @@ def test_without_a_base_only_the_given_components_are_written(models, tmp_path):
 
 def test_vae_from_base_of_another_variant_is_rescaled(models, tmp_path):
     plan = plan_conversion(models["5b"] / "transformer", base=models["2b"])
-    assert plan.notes == ["the base is 2b, the transformer is 5b: the VAE gets the scaling factor of 5b"]
+    assert plan.notes == ["the base is 2b, the transformer is 5b: the VAE has the scaling factor of 5b"]
     spec = model_spec.read_spec(plan.write_folder(tmp_path / "model"))
     assert spec.vae.scaling_factor == 0.7
     assert spec.schedule.snr_shift_scale == 1.0

@@ -171,10 +171,10 @@ def test_invalid_input_raises_one_sentence_error(tmp_path):
     save_state({"conv.weight": torch.ones(1)}, tmp_path / "x.safetensors")
     save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {
-        tmp_path / "x.safetensors": r"is not CogVideoX: none of its 1 tensor \(conv\.weight\) is known$",
+        tmp_path / "x.safetensors": r"is not CogVideoX: no network has its 1 tensor \(conv\.weight\)$",
         tmp_path / "wan.safetensors": "is known; it seems to be a LoRA for Wan",
         tmp_path / "empty": "contains no model",
-        tmp_path / "flux": "is not CogVideoX: its config.json is of FluxTransformer2DModel",
+        tmp_path / "flux": "is not CogVideoX: its config.json is for FluxTransformer2DModel",
         tmp_path / "x.txt": "not a weights file",
         tmp_path / "nothing": "there is no model",
         tmp_path / "two": "contains 2 weights files: pass the path of one",
