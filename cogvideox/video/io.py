@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_limit, limit, reading
 from cogvideox.video import limits
-from cogvideox.video.reading import containers, pictures
+from cogvideox.video.reading import containers, images
 from cogvideox.video.reading.display import Display
 from cogvideox.video.reading.timing import TimedFrame, Timeline
 from cogvideox.video.writers import FORMATS, check_format, check_fps, write
@@ -67,9 +67,9 @@ def probe(path: str | Path) -> VideoInfo:
 
 @lru_cache(maxsize=8)  # a table may have many rows of the same file
 def _probe(path: str, version: limits.FileVersion, max_pixels: int, max_seconds: int) -> VideoInfo:
-    if pictures.is_picture(path):
-        height, width, codec = pictures.picture_size(path)
-        times = pictures.timeline(path)
+    if images.is_image(path):
+        height, width, codec = images.image_size(path)
+        times = images.timeline(path)
         if times is None:
             return VideoInfo(1, _IMAGE_FPS, 1 / _IMAGE_FPS, height, width, codec, is_image=True)
         return VideoInfo(times.num_frames, times.num_frames / times.seconds, times.seconds, height, width, codec)
@@ -132,7 +132,7 @@ def read(
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames={max_frames} must be 1 or more")
     fps = fps or probe(path).fps
-    frames = pictures.timed_frames(path) if pictures.is_picture(path) else containers.timed_frames(path, start)
+    frames = images.timed_frames(path) if images.is_image(path) else containers.timed_frames(path, start)
     sampled = _resample(path, frames, start, end, fps, max_frames)
     collected = _collect(path, sampled if transform is None else map(transform, sampled))
     if collected is None:
@@ -148,13 +148,13 @@ def read_image(path: str | Path) -> Frame:
     Raises:
         UserError: the file is missing, damaged or not an image.
     """
-    if pictures.is_picture(path):
-        return pictures.read_picture(path)
+    if images.is_image(path):
+        return images.read_image(path)
     return next(containers.timed_frames(path, kind="image")).rgb()
 
 
 def _timeline(path: str | Path) -> Timeline | None:
-    return pictures.timeline(path) if pictures.is_picture(path) else containers.timeline(path)
+    return images.timeline(path) if images.is_image(path) else containers.timeline(path)
 
 
 def _resample(

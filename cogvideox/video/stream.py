@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_limit
 from cogvideox.video import io
-from cogvideox.video.reading import containers, pictures
+from cogvideox.video.reading import containers, images
 from cogvideox.video.reading.timing import TimedFrame
 
 
@@ -62,8 +62,8 @@ def inspect(path: str | Path) -> StreamInfo:
     info = io.probe(path)
     io.check_gaps(path)
     common = {"width": info.width, "height": info.height, "codec": info.codec, "is_image": info.is_image}
-    if pictures.is_picture(path):
-        times = pictures.timeline(path)
+    if images.is_image(path):
+        times = images.timeline(path)
         return StreamInfo(
             times=np.zeros(1) if times is None else times.times,
             seconds=0.0 if times is None else times.seconds,
@@ -107,7 +107,7 @@ def frames(path: str | Path, start: float = 0.0, end: float | None = None) -> It
     Raises:
         UserError: the file is missing, not a video or damaged; frames before the damage have been returned then.
     """
-    every = pictures.timed_frames(path) if pictures.is_picture(path) else containers.timed_frames(path, start)
+    every = images.timed_frames(path) if images.is_image(path) else containers.timed_frames(path, start)
     for frame in every:
         if end is not None and frame.time >= end - 1e-6:
             return

@@ -53,7 +53,7 @@ def _read_image(image: Any) -> tuple[UInt8[np.ndarray, "h w 3"], InputSource]:
 
         return io.read_image(image), source_of_file(image)
     if hasattr(image, "getexif"):  # a PIL image
-        from cogvideox.video.reading.pictures import to_rgb
+        from cogvideox.video.reading.images import to_rgb
 
         image = to_rgb(image)
     pixels = _to_uint8("image", np.asarray(image), "[h w 3]", 3)

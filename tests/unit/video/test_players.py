@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from cogvideox.errors import UserError
 from cogvideox.generation.request.inputs import read_inputs
 from cogvideox.video import io
-from cogvideox.video.reading import containers, pictures, tone_mapping
+from cogvideox.video.reading import containers, images, tone_mapping
 from tests.media.corpus import matrix_patch
 
 H, W = 32, 48
@@ -419,5 +419,5 @@ def test_timelines_are_read_once(tmp_path, monkeypatch):
 def test_a_picture_with_the_name_of_a_video(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / "x.mp4")
-    assert pictures.is_picture(tmp_path / "x.mp4")
+    assert images.is_image(tmp_path / "x.mp4")
     assert io.probe(tmp_path / "x.mp4").is_image

@@ -62,13 +62,13 @@ class Speech:
         return sha256(MODEL.path(self.model))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
-        from cogvideox.video.reading.sound import read_sound
+        from cogvideox.video.reading.audio import read_audio
 
         rate = load_detector(MODEL.path(self.model))
 
         def measure(clip: ClipInput) -> dict[str, Value]:
             end = min(clip.end, clip.start + self.max_seconds)
-            return self.measure(read_sound(clip.path, clip.start, end, _RATE), rate)
+            return self.measure(read_audio(clip.path, clip.start, end, _RATE), rate)
 
         return measure
 

@@ -9,7 +9,7 @@ import pytest
 from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.errors import UserError
-from cogvideox.video.reading.sound import read_sound
+from cogvideox.video.reading.audio import read_audio
 
 
 def write_tone(path: Path, seconds: float, frequencies: list[float], rate: int = 44100) -> None:
@@ -33,12 +33,12 @@ def frequency(sound: np.ndarray) -> float:
 
 def test_part_of_the_sound_is_read_as_16_khz_mono(tmp_path: Path):
     write_tone(tmp_path / "tones.wav", 4.0, [400.0, 1000.0])
-    first = read_sound(tmp_path / "tones.wav", 0.5, 1.5, 16000)
-    second = read_sound(tmp_path / "tones.wav", 2.5, 3.5, 16000)
+    first = read_audio(tmp_path / "tones.wav", 0.5, 1.5, 16000)
+    second = read_audio(tmp_path / "tones.wav", 2.5, 3.5, 16000)
     assert len(first) == len(second) == 16000
     assert frequency(first) == pytest.approx(400, abs=2) and frequency(second) == pytest.approx(1000, abs=2)
     assert np.abs(first).max() == pytest.approx(0.5, abs=0.01)
-    assert len(read_sound(tmp_path / "tones.wav", 3.0, 9.0, 16000)) == 16000
+    assert len(read_audio(tmp_path / "tones.wav", 3.0, 9.0, 16000)) == 16000
 
 
 def test_share_and_loudness():
@@ -55,7 +55,7 @@ def test_clip_without_sound_has_no_values():
 def test_damaged_file_is_reported(tmp_path: Path):
     (tmp_path / "clip.mp4").write_bytes(b"not a video")
     with pytest.raises(UserError, match=r"cannot read .*clip\.mp4"):
-        read_sound(tmp_path / "clip.mp4", 0.0, 1.0, 16000)
+        read_audio(tmp_path / "clip.mp4", 0.0, 1.0, 16000)
 
 
 def test_missing_model_is_named(monkeypatch):

@@ -10,7 +10,7 @@ from cogvideox.untrusted.files import reading
 from cogvideox.video.reading.containers import open_container, start_time
 
 
-def read_sound(path: Path, start: float, end: float, rate: int) -> Float32[np.ndarray, " samples"]:
+def read_audio(path: Path, start: float, end: float, rate: int) -> Float32[np.ndarray, " samples"]:
     """Return the first sound track between two times as mono samples in [-1, 1]; empty if there is none.
 
     Args:

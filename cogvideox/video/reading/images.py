@@ -29,22 +29,22 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _OPEN = threading.Lock()  # Pillow's limit is a global variable
 
 
-def is_picture(path: str | Path) -> bool:
+def is_image(path: str | Path) -> bool:
     """Return True if the file, by its content, is an image in one of `FORMATS`; a GIF or `.mjpeg` counts as a video.
 
     Raises:
         UserError: the file cannot be read, or is HEIF and the package to read it is missing.
     """
     with reading(path, "damaged or not an image"):
-        return _is_picture(str(path), limits.file_version(path))
+        return _is_image(str(path), limits.file_version(path))
 
 
 @lru_cache(maxsize=1024)
-def _is_picture(path: str, version: limits.FileVersion) -> bool:
+def _is_image(path: str, version: limits.FileVersion) -> bool:
     return not path.lower().endswith((".mjpeg", ".mjpg")) and _pillow_open(path) is not None
 
 
-def read_picture(path: str | Path) -> Frame:
+def read_image(path: str | Path) -> Frame:
     """Read an image, or the first frame of an animation.
 
     Raises:
@@ -54,7 +54,7 @@ def read_picture(path: str | Path) -> Frame:
         return to_rgb(image)
 
 
-def picture_size(path: str | Path) -> tuple[int, int, str]:
+def image_size(path: str | Path) -> tuple[int, int, str]:
     """Return the height and width as displayed, and the name of the format."""
     with _opened(path) as image:
         height, width = to_rgb(image).shape[:2]

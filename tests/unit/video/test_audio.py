@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.video.reading.sound import read_sound
+from cogvideox.video.reading.audio import read_audio
 
 RATE = 16_000
 
@@ -35,10 +35,10 @@ def write(path, offset=0.0):
 @pytest.mark.parametrize("offset", [0.0, 5.0])
 def test_times_are_seconds_from_the_first_video_frame(tmp_path, offset):
     path = write(tmp_path / "beep.mkv", offset)
-    loud = np.flatnonzero(np.abs(read_sound(path, 0.0, 3.0, RATE)) > 0.05) / RATE
+    loud = np.flatnonzero(np.abs(read_audio(path, 0.0, 3.0, RATE)) > 0.05) / RATE
     assert loud.min() == pytest.approx(1.0, abs=0.02)
     assert loud.max() == pytest.approx(1.5, abs=0.02)
-    part = read_sound(path, 1.25, 2.0, RATE)
+    part = read_audio(path, 1.25, 2.0, RATE)
     assert len(part) == pytest.approx(0.75 * RATE, rel=0.02)
     assert np.abs(part[: RATE // 5]).max() > 0.4 > 0.01 > np.abs(part[RATE // 2 :]).max()
 
@@ -50,7 +50,7 @@ def test_a_video_without_sound_gives_none(tmp_path):
         video.width = video.height = 32
         container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         container.mux(video.encode())
-    assert read_sound(path, 0.0, 1.0, RATE).size == 0
+    assert read_audio(path, 0.0, 1.0, RATE).size == 0
 
 
 def test_a_file_that_refers_to_another_is_rejected(tmp_path):
@@ -58,4 +58,4 @@ def test_a_file_that_refers_to_another_is_rejected(tmp_path):
     playlist = tmp_path / "list.mp4"
     playlist.write_text("ffconcat version 1.0\nfile beep.mkv\n")
     with pytest.raises(UserError, match=r"list\.mp4"):
-        read_sound(playlist, 0.0, 1.0, RATE)
+        read_audio(playlist, 0.0, 1.0, RATE)
