@@ -19,8 +19,8 @@ PIXEL_RATIO = 8
 CHUNK = 2
 
 NormStatistics = Literal["chunk", "clip"]
-"""Frames that share norm statistics in the VAE's encoder: those of a chunk, as in diffusers, or of the whole clip, as in
-the authors' training code."""
+"""Frames that share norm statistics in the VAE's encoder: of a chunk, as in diffusers, or of the whole clip, as in the
+authors' training code."""
 
 FitMode = Literal["cover", "contain", "stretch"]
 """Method to fit a frame to another aspect ratio: center crop, black bars (letterbox), or stretching."""

@@ -1,1 +1,1 @@
-"""Files that may be damaged or hostile: limits, errors of readers, and text of unknown encoding."""
+"""Reading of files that may be damaged or malicious: limits, errors of readers, and unknown text encodings."""

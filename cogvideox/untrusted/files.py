@@ -32,9 +32,9 @@ LIMITS = {
     "CAPTION": 100_000,  # characters of a caption
     "COLUMNS": 1_000,  # columns of a table of clips; the others are ignored
 }
-"""Largest accepted values (docs/limits.md)."""
+"""Maximum values (docs/limits.md)."""
 
-_LARGEST = 2**62  # larger limits would not fit the integers of libraries
+_MAX_LIMIT = 2**62  # larger limits would overflow the integers of libraries
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and objects in a JSON or YAML file."""
@@ -48,35 +48,35 @@ MAX_SIZE = 1_000_000
 
 
 def limit(name: str) -> int:
-    """Return the limit with this name: the value of its environment variable if set, otherwise that in `LIMITS`.
+    """Return a limit: the value of its environment variable if set, otherwise the value in `LIMITS`.
 
     Raises:
         UserError: the environment variable is not a positive number.
     """
     variable = f"COGVIDEOX_MAX_{name}"
-    text = os.environ.get(variable)
-    if text is None:
+    string = os.environ.get(variable)
+    if string is None:
         return LIMITS[name]
     try:
-        value = int(float(text))
+        value = int(float(string))
     except (ValueError, OverflowError):
         value = 0
     if value < 1:
-        raise UserError(f"{variable}={text} must be a number of 1 or more; without it, the limit is {LIMITS[name]}")
-    return min(value, _LARGEST)
+        raise UserError(f"{variable}={string} must be a number of 1 or more; the default is {LIMITS[name]}")
+    return min(value, _MAX_LIMIT)
 
 
-def check_limit(name: str, value: float | int, what: str) -> None:
+def check_limit(name: str, value: float | int, description: str) -> None:
     """Raise an error if `value` exceeds a limit.
 
     Args:
-        what: description of the value, used to start the message: "a frame of 20000x20000 pixels".
+        description: start of the message, such as "a frame of 20000x20000 pixels".
 
     Raises:
-        UserError: the value exceeds the limit; the message gives `what`, the limit, and how to raise it.
+        UserError: the value exceeds the limit; the message states the limit and the variable that raises it.
     """
-    if value > (most := limit(name)):
-        raise UserError(f"{what} is above the limit of {most:,}; COGVIDEOX_MAX_{name} raises it")
+    if value > (maximum := limit(name)):
+        raise UserError(f"{description} is above the limit of {maximum:,}; COGVIDEOX_MAX_{name} raises it")
 
 
 def check_sizes(sizes: Mapping[str, Any], owner: str) -> None:
@@ -101,7 +101,7 @@ def check_sizes(sizes: Mapping[str, Any], owner: str) -> None:
 def reading(path: str | Path, problem: str) -> Iterator[None]:
     """Convert any exception raised in the block to a `UserError` that names `path`.
 
-    An untrusted file can contain anything, so parsers fail in more ways than can be listed.
+    An untrusted file can contain anything, so not all exceptions of parsers are known.
 
     Args:
         problem: description of a parser failure, such as "damaged or not a PyTorch file".
@@ -121,7 +121,7 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
         if isinstance(error, RecursionError):
             detail = "it is nested too deeply"
         elif is_out_of_memory(error):
-            detail = "it asks for more memory than there is"
+            detail = "it needs more memory than is available"
         elif isinstance(error, KeyError):
             detail = f"{detail} is missing"
         detail = detail if len(detail) <= 200 else f"{detail[:200]}..."
@@ -129,7 +129,7 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
 
 
 def check_lfs_pointer(path: str | Path, cause: Exception | None = None) -> None:
-    """Raise UserError if a file is a Git LFS pointer: what a clone without Git LFS has in place of a large file."""
+    """Raise UserError if a file is a Git LFS pointer, which replaces a large file in a clone without Git LFS."""
     try:
         if not Path(path).is_file():  # a pipe would never end
             return
@@ -148,15 +148,15 @@ def read_bytes(path: str | Path, name: str = "TEXT_BYTES") -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        UserError: the file is larger, or has no end.
+        UserError: the file is larger, or has no end (a pipe or device).
     """
-    most = limit(name)
+    maximum = limit(name)
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(min(size, most) + 1)
-        while len(data) <= most and (more := file.read(2**20)):  # a pipe or device, whose size is 0
+        data = file.read(min(size, maximum) + 1)
+        while len(data) <= maximum and (more := file.read(2**20)):  # a pipe or device, whose size is 0
             data += more
-    check_limit(name, len(data), f"cannot read {path}: its size of more than {most:,} bytes")
+    check_limit(name, len(data), f"cannot read {path}: its size of more than {maximum:,} bytes")
     return data
 
 
@@ -173,53 +173,53 @@ def read_text(path: str | Path, name: str = "TEXT_BYTES") -> str:
     return text
 
 
-def parse_json(text: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def parse_json(data: str | bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Parse JSON of at most `MAX_DEPTH` levels, so that recursion over it is safe.
 
     Raises:
         ValueError: invalid JSON, or nested too deeply.
     """
     try:
-        data = json.loads(text, object_pairs_hook=pairs_hook)
+        content = json.loads(data, object_pairs_hook=pairs_hook)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
-    level = [data]
+    level = [content]
     for _ in range(MAX_DEPTH + 1):
         nested = [value for value in level if isinstance(value, dict | list)]
         if not nested:
-            return data
+            return content
         level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
     raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
-def parse_yaml(text: str) -> Any:
-    """Parse YAML, reading `3e-4` as a number, rejecting duplicate keys and limiting the expansion of aliases.
+def parse_yaml(document: str) -> Any:
+    """Parse YAML. `3e-4` is a number, duplicate keys are errors, and the expansion of aliases is limited.
 
     Raises:
         UserError: a limit in `LIMITS` is exceeded.
         ValueError: invalid YAML, or nested too deeply.
     """
-    check_limit("SETTINGS", len(text), f"YAML of {len(text):,} characters")
+    check_limit("SETTINGS", len(document), f"YAML of {len(document):,} characters")
     try:
-        return _Loader(text).get_single_data()
+        return _Loader(document).get_single_data()
     except UserError:
         raise
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except Exception as error:  # a tag such as !!timestamp raises its own exceptions for invalid text
+    except Exception as error:  # tags such as !!timestamp raise other exceptions for invalid values
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Build a dict, rejecting duplicate keys, because one of their values would be silently ignored."""
+    """Create a dict and reject duplicate keys, because one of their values would be ignored silently."""
     try:
         mapping = dict(pairs)
     except TypeError:
         raise ValueError("a key must be a word or a number, not a list or a mapping") from None
     if len(mapping) < len(pairs):
         seen: set[Any] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the key {twice} occurs twice")
+        duplicate = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key {duplicate} occurs twice")
     return mapping
 
 
@@ -232,7 +232,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     with reading(path, "damaged or not JSON"):
         data = parse_json(read_text(path))
     if not isinstance(data, dict):
-        raise UserError(f"cannot read {path}: it holds a {type(data).__name__} where an object belongs")
+        raise UserError(f"cannot read {path}: it contains a {type(data).__name__} instead of a JSON object")
     return data
 
 
@@ -242,7 +242,7 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         num_values, depth = (0, 0) if node is None else _size_of(node, {})
-        check_limit("SETTINGS", num_values, f"YAML with {num_values:,} values, aliases written out,")
+        check_limit("SETTINGS", num_values, f"YAML with {num_values:,} values after expansion of aliases")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
         return node
@@ -253,14 +253,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _size_of(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return the number of values in a node and their nesting depth. A node counts once per alias."""
+    """Return the number of values in a node, in which every alias counts, and their nesting depth."""
     if isinstance(node, yaml.ScalarNode):
         return 1, 1
     if node not in known:
         known[node] = None
         inner = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
         sizes = [_size_of(child, known) for child in inner]
-        known[node] = 1 + sum(number for number, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+        known[node] = 1 + sum(count for count, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
     if (size := known[node]) is None:
         raise ValueError("an alias contains itself")
     return size

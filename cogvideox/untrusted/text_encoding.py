@@ -1,7 +1,7 @@
-"""Text in files of unknown encoding, and JSON text with file names that are not valid Unicode.
+"""Decoding of text files of unknown encoding, and JSON with file names that are not valid Unicode.
 
-A file name that is not UTF-8 contains lone surrogates in Python (`os.fsdecode`). The functions here do the same with
-the undecodable bytes of a text, so that one bad byte spoils one line instead of the whole file.
+Python decodes invalid bytes of file names to lone surrogates (`os.fsdecode`). The functions here do the same for file
+contents, so that an invalid byte affects one line instead of the whole file.
 """
 
 import codecs
@@ -12,7 +12,7 @@ from typing import Any
 
 from cogvideox.errors import UserError
 
-# UTF-32 first: its little-endian mark starts with that of UTF-16.
+# UTF-32 comes first, because its little-endian mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -21,7 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")  # not the white space
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")  # without white space
 _ERRORS = "cogvideox-surrogates"
 
 
@@ -34,9 +34,9 @@ codecs.register_error(_ERRORS, _to_surrogates)
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8, or UTF-16 and UTF-32 with a byte order mark (UTF-16 of Latin text also without). Removes the marks.
+    """Decode UTF-8, UTF-16 and UTF-32, and remove byte order marks. Only UTF-8 and Latin text in UTF-16 need no mark.
 
-    Undecodable bytes become lone surrogates, which `text_problem` finds.
+    Undecodable bytes become lone surrogates, which `text_problem` detects.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _without_mark(data)
     return data.decode(encoding, _ERRORS).lstrip("\ufeff")
@@ -45,28 +45,28 @@ def decode(data: bytes) -> str:
 def _without_mark(data: bytes) -> str:
     """Detect UTF-16 without a byte order mark: every other byte of Latin letters is zero."""
     first, second = data[::2].count(0), data[1::2].count(0)
-    rare, common = len(data) / 40, len(data) / 6
-    if second > common and first < rare:
+    few, many = len(data) / 40, len(data) / 6
+    if second > many and first < few:
         return "utf-16-le"
-    return "utf-16-be" if first > common and second < rare else "utf-8"
+    return "utf-16-be" if first > many and second < few else "utf-8"
 
 
 def split_lines(text: str) -> list[str]:
-    """Split a text into lines at newlines (\\n, \\r\\n, \\r) only, unlike `str.splitlines`; removes byte order marks.
+    """Split text at newlines (\\n, \\r\\n, \\r) only, unlike `str.splitlines`, and remove byte order marks.
 
-    The last line of a text that ends with a newline is not an empty line.
+    A newline at the end does not start another line.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line.lstrip("\ufeff") for line in (lines if lines[-1] else lines[:-1])]
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates."""
+    """Return whether a string has no lone surrogates."""
     return text.isascii() or _SURROGATE.search(text) is None
 
 
 def text_problem(text: str) -> str | None:
-    """Return why a text is not Unicode text, or None if it is."""
+    """Return the reason why a string is not valid text; None if it is valid."""
     if not is_unicode(text):
         return "it is not valid Unicode: save the text as UTF-8"
     if _CONTROL.search(text):
@@ -77,14 +77,14 @@ def text_problem(text: str) -> str | None:
 def dump_json(data: Any, indent: int | None = 2) -> str:
     """Format JSON with all characters readable, except lone surrogates (of file names), which UTF-8 cannot encode."""
     text = json.dumps(data, indent=indent, ensure_ascii=False)
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def check_utf8_path(path: str | Path) -> None:
-    """Check that the libraries for safetensors and Parquet, which need paths in UTF-8, can open a path.
+    """Check that a path is valid UTF-8, as the libraries for safetensors and Parquet require.
 
     Raises:
-        UserError: they cannot.
+        UserError: it is not.
     """
     if not is_unicode(str(path)):
         raise UserError(
@@ -94,7 +94,7 @@ def check_utf8_path(path: str | Path) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a file in UTF-8 cannot show: undecoded bytes as `\\xe9`, control characters."""
+    """Escape control characters, and undecodable bytes as `\\xe9`, for terminals and UTF-8 files."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escape(char) for char in text)

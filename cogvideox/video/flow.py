@@ -1,6 +1,6 @@
-"""Optical flow (DIS) and the global motion that explains most of it.
+"""Optical flow (DIS), and camera motion estimated from it.
 
-Axes: `t` frames, `h w` pixels; the last axis of a flow is right, down. Needs OpenCV (extra `curate`).
+Axes: `t` frames, `h w` pixels; the last axis of a flow is (right, down). Needs OpenCV (extra `curate`).
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-_GRID = 8  # distance in pixels of the points that the global motion is fitted to
-_TEXTURED_SHARE = 0.5  # of these points, for the plain ones to be left out
+_GRID = 8  # spacing in pixels of the points to which the global motion is fitted
+_MIN_TEXTURED_FRACTION = 0.5  # of these points; with fewer textured points, the plain points are used, too
 
 
 def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> Float32[np.ndarray, "pairs h w 2"]:
@@ -28,13 +28,12 @@ def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> Float32[np.ndarray, "p
 
 @dataclass(frozen=True, eq=False)
 class GlobalMotion:
-    """The similarity transform (shift, rotation, zoom) that explains most of a flow: the motion of the camera.
+    """Similarity transform (shift, rotation, zoom) fitted to a flow, as an estimate of the camera motion.
 
     Attributes:
-        flow: the flow that it predicts, in pixels.
-        residual: what it does not explain of the measured flow, in pixels; 0 where nothing can be measured, because
-            the image is plain or the point leaves the frame.
-        inliers: share of the measured points that it explains, 0 to 1.
+        flow: flow of the transform, in pixels.
+        residual: measured flow minus `flow`, in pixels; 0 in plain areas and for points that leave the frame.
+        inliers: fraction of the points that agree with the transform, 0 to 1.
     """
 
     flow: Float64[np.ndarray, "h w 2"]
@@ -47,11 +46,11 @@ def global_motion(
 ) -> GlobalMotion:
     """Fit a similarity transform to the flow that starts at a frame, by RANSAC.
 
-    On plain areas flow is interpolated, so only textured points count. If these cover less than half of the frame, the
-    plain points count as still: an object that moves over a plain floor is not a moving camera.
+    Flow is interpolated in plain areas, so only textured points are used. If they cover less than half of the frame,
+    plain points are included with zero flow, so that an object that moves over a plain floor is not camera motion.
 
     Args:
-        tolerance: largest error of an inlier, in pixels.
+        tolerance: maximum error of an inlier, in pixels.
     """
     import cv2
 
@@ -61,7 +60,7 @@ def global_motion(
     before = np.stack([columns, rows], -1).astype(np.float64)
     measured = textured[rows, columns]
     after = before + np.where(measured[:, None], flow[rows, columns], 0.0)
-    if measured.mean() >= _TEXTURED_SHARE:
+    if measured.mean() >= _MIN_TEXTURED_FRACTION:
         before, after = before[measured], after[measured]
     cv2.setRNGSeed(0)
     matrix, inliers = cv2.estimateAffinePartial2D(before, after, method=cv2.RANSAC, ransacReprojThreshold=tolerance)
@@ -76,10 +75,10 @@ def global_motion(
 
 
 def texture_mask(frame: UInt8[np.ndarray, "h w 3"], min_contrast: float = 4.0) -> Bool[np.ndarray, "h w"]:
-    """Mark the pixels with enough contrast around them for a flow to be measured.
+    """Return a mask of the pixels with enough local contrast to measure flow.
 
     Args:
-        min_contrast: standard deviation of the brightness in a window of 9x9 pixels, of 255.
+        min_contrast: minimum standard deviation of the brightness (0 to 255) in a window of 9x9 pixels.
     """
     import cv2
 

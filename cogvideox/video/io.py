@@ -1,4 +1,4 @@
-"""Video file I/O: reading segments at a constant frame rate as players show them, and writing.
+"""Video file I/O: reading of segments at a constant frame rate, with frames as players show them, and writing.
 
 Axes: `t` frames, `h w` height and width in pixels.
 """
@@ -38,9 +38,9 @@ class VideoInfo:
     """Properties of the video stream of a file, or of an image.
 
     Attributes:
-        num_frames: number of frames that are shown.
+        num_frames: number of displayed frames.
         fps: average frame rate; some files have a variable frame rate.
-        seconds: from the start of the first frame to the end of the last.
+        seconds: duration from the start of the first frame to the end of the last one.
         height, width: frame size in pixels as displayed: upright, with square pixels.
         codec: name of the codec, or of the image format.
         is_image: True for a still image.
@@ -56,7 +56,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Measure a video from its packets and its first frame.
+    """Return the properties of a video, from its packets and its first frame.
 
     Raises:
         UserError: the file is missing, damaged, not a video or an image, or above a limit.
@@ -86,7 +86,10 @@ def _probe(path: str, version: limits.FileVersion, max_pixels: int, max_seconds:
 
 
 def check_gaps(path: str | Path, start: float = 0.0, end: float = math.inf) -> None:
-    """Check that the frames of a video that are shown between two times follow each other closely.
+    """Check that there are no long gaps between the frames of a video in an interval.
+
+    Args:
+        start, end: seconds from the first frame.
 
     Raises:
         UserError: the file cannot be read, or has a gap above the limit.
@@ -106,13 +109,12 @@ def read(
 ) -> tuple[Frames, float]:
     """Read the frames of a video between two times, at a constant frame rate.
 
-    Frame k is the one nearest to `start + k / fps`. So files with a variable frame rate keep their timing, a lower
-    frame rate drops frames, and a higher one repeats them.
+    Frame k of the result is the frame nearest to `start + k / fps`. So the timing of files with a variable frame rate
+    is kept, a lower frame rate drops frames, and a higher one repeats frames.
 
     Args:
         start, end: seconds from the first frame; by default the whole video. `end` is exclusive.
-        fps: frame rate of the result; defaults to the average frame rate of the file, which
-            returns every frame if that is constant.
+        fps: frame rate of the result; defaults to the average frame rate of the file.
         max_frames: maximum number of frames.
         transform: function applied to each decoded frame, such as a resize, so that full-size frames are not kept.
 
@@ -125,7 +127,7 @@ def read(
     start, end = start or 0.0, math.inf if end is None else end
     if not 0 <= start < end:
         raise UserError(
-            f"cannot read {path} from {start:g} s to {end:g} s: the start must be 0 or more and before the end"
+            f"cannot read {path} from {start:g} s to {end:g} s: the start must be at least 0 and before the end"
         )
     if fps is not None:
         check_fps(fps)
@@ -166,13 +168,13 @@ def _resample(
     previous: TimedFrame | None = None
     for following in chain(frames, [None]):
         if previous is not None:
-            # The previous frame is the nearest until halfway to this one; the last frame is until its own end.
+            # The previous frame is the nearest one until halfway to this frame; the last frame until its end.
             time = previous.time + previous.seconds if following is None else following.time
-            until = time - 0.01 / fps if following is None else (previous.time + time) / 2
+            limit = time - 0.01 / fps if following is None else (previous.time + time) / 2
             image = None
-            if target < min(until, end):
+            if target < min(limit, end):
                 limits.check_gap(path, min(time, end) - max(previous.time, start))
-            while target < min(until, end):
+            while target < min(limit, end):
                 image = previous.rgb() if image is None else image
                 yield image
                 num_frames += 1
@@ -185,7 +187,7 @@ def _resample(
 
 
 def _collect(path: str | Path, frames: Iterable[Frame]) -> Frames | None:
-    """Collect frames into one array that grows as needed; None if there are no frames.
+    """Return the frames in one array, which grows as needed; None if there are no frames.
 
     Raises:
         UserError: there are too many frames, or their sizes differ.

@@ -1,4 +1,4 @@
-"""Limits on what a video or an image may claim in its header (`cogvideox.untrusted.files.LIMITS`)."""
+"""Checks of the sizes and times declared in videos and images against `cogvideox.untrusted.files.LIMITS`."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_limit
 
 FileVersion = tuple[int, ...]
-"""Identifies the content of a file in caches: its inode, size and modification time."""
+"""Cache key of the content of a file: device, inode, size and modification time."""
 
 
 def file_version(path: str | Path) -> FileVersion:
-    """Identify the content of a regular file.
+    """Return a cache key for the content of a regular file.
 
     Raises:
-        UserError: it is a pipe, a device or another special file, which may never end.
+        UserError: the path is a pipe, a device or another special file, which may never end.
         OSError: there is no such file, or it is a folder.
     """
     try:
@@ -32,12 +32,12 @@ def file_version(path: str | Path) -> FileVersion:
 
 
 def check_pixels(path: str | Path, width: int, height: int) -> None:
-    """Raises UserError if frames of this size have too many pixels."""
+    """Raise UserError if frames of this size have too many pixels."""
     check_limit("PIXELS", width * height, f"cannot read {path}: its size of {width}x{height} pixels")
 
 
 def check_gif(path: str | Path) -> None:
-    """Raises UserError if a file is a GIF of too many pixels. FFmpeg does not tell its size if it cannot decode it."""
+    """Raise UserError if a file is a GIF with too many pixels, whose size FFmpeg does not report."""
     with Path(path).open("rb") as file:
         start = file.read(10)
     if start[:3] == b"GIF" and len(start) == 10:
@@ -45,5 +45,5 @@ def check_gif(path: str | Path) -> None:
 
 
 def check_gap(path: str | Path, seconds: float) -> None:
-    """Raises UserError if two frames are too far apart."""
+    """Raise UserError if the time between two frames is too long."""
     check_limit("FRAME_GAP", seconds, f"cannot read {path}: the gap of {seconds:g} s between two frames")

@@ -1,6 +1,6 @@
-"""Contact sheets of one video, and labeled frame rows of several videos side by side.
+"""Contact sheets of one video, and labeled rows of frames of several videos side by side.
 
-Axes: `n` videos, `k` frames of each that are shown, `t` frames, `h w` height and width in pixels.
+Axes: `n` videos, `k` selected frames of each, `t` frames, `h w` height and width in pixels.
 """
 
 import math
@@ -30,16 +30,16 @@ def contact_sheet(frames: UInt8[np.ndarray, "t h w 3"]) -> Sheet:
     if len(frames) > MAX_FRAMES:
         frames = frames[np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int)]
     height, width = frames.shape[1:3]
-    longest = max(height, width)
-    scale = max(1, 192 // longest) if longest <= 320 else 320 / longest
+    longer_side = max(height, width)
+    scale = max(1, 192 // longer_side) if longer_side <= 320 else 320 / longer_side
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
     # One row if it stays legible, otherwise an aspect ratio of about 3:2.
     columns = len(frames) if len(frames) <= 9 else math.ceil(math.sqrt(len(frames) * 1.5 * height / width))
     rows = math.ceil(len(frames) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), "white")
     for i, frame in enumerate(frames):
-        place = GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP)
-        sheet.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC), place)
+        position = GAP + i % columns * (width + GAP), GAP + i // columns * (height + GAP)
+        sheet.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC), position)
     return np.array(sheet)
 
 
@@ -54,9 +54,9 @@ def side_by_side(
     labels: Sequence[str] | None = None,
     font_size: int | None = None,
 ) -> Sheet:
-    """Show the frames of each video in a row, with at most `columns` videos side by side, on black.
+    """Lay out the frames of each video in a row, with at most `columns` videos side by side, on black.
 
-    labels: text above each video, such as its prompt.
+    labels: label above each video, such as its prompt.
     font_size: font size of the labels in pixels; defaults to one sixth of the frame height, clamped to 11..32.
     """
     columns = min(columns, len(shown))
@@ -69,25 +69,25 @@ def side_by_side(
     return rearrange(filled, "(row column) h w c -> (row h) (column w) c", column=columns)
 
 
-def _labels(texts: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarray, "n label_h w 3"]:
-    """Render each label as white text on black, all with the height of the tallest."""
+def _labels(labels: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarray, "n label_h w 3"]:
+    """Render labels in white on black, with equal height."""
     font = ImageFont.load_default(font_size)
-    wrapped = [_wrapped(text, font, width - 2 * GAP) for text in texts]
+    wrapped = [_wrap(label, font, width - 2 * GAP) for label in labels]
     height = round(1.25 * font_size) * max(map(len, wrapped)) + GAP
-    pictures = []
+    images = []
     for lines in wrapped:
-        picture = Image.new("RGB", (width, height))
-        bottom = (GAP, height - GAP)  # next to the frames below
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (width, height))
+        bottom = (GAP, height - GAP)  # close to the frames below
+        draw = ImageDraw.Draw(image)
         draw.multiline_text(bottom, "\n".join(lines), font=font, spacing=font_size // 4, anchor="ld")
-        pictures.append(np.array(picture))
-    return np.stack(pictures)
+        images.append(np.array(image))
+    return np.stack(images)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Wrap a text into at most `MAX_LINES` lines that fit the width; the omitted rest is marked by dots."""
+def _wrap(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Wrap a label into at most `MAX_LINES` lines of a width; dots replace the rest."""
     lines = [""]
-    for word in text.split():
+    for word in label.split():
         longer = f"{lines[-1]} {word}".lstrip()
         if not lines[-1] or font.getlength(longer) <= width:
             lines[-1] = longer

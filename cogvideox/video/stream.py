@@ -1,4 +1,4 @@
-"""Properties of a video stream that matter for curation, and its frames one by one with exact times."""
+"""Properties of video streams for curation, and frames one by one with exact times."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ class StreamInfo:
     """Properties of the video stream of a file, or of an image.
 
     Attributes:
-        times: seconds from the first frame at which the frames are shown, from the packets.
+        times: display times of the frames in seconds from the first one, from the packets.
         seconds: duration; 0 for an image.
         fps: average frame rate in frames per second; 0 for an image.
         width, height: displayed size in pixels: upright, with square pixels.
         rotation: clockwise rotation in degrees that players apply: 0, 90, 180 or 270.
         pixel_aspect: width of a stored pixel divided by its height.
-        bit_rate: bits per second of the video stream, without sound; 0 for an image.
+        bit_rate: bits per second of the video stream, without audio; 0 for an image.
     """
 
     times: Float64[np.ndarray, " t"] = field(repr=False)
@@ -45,10 +45,10 @@ class StreamInfo:
 
     @property
     def variable_rate(self) -> bool:
-        """Whether frames are shown for times that differ by more than a tenth (and 2 ms, for rounded timestamps)."""
+        """Whether frame durations differ from the median by more than a tenth (and 2 ms, for rounded timestamps)."""
         gaps = np.diff(self.times)
-        middle = float(np.median(gaps)) if len(gaps) else 0.0
-        return bool((np.abs(gaps - middle) > max(0.002, 0.1 * middle)).any())
+        median = float(np.median(gaps)) if len(gaps) else 0.0
+        return bool((np.abs(gaps - median) > max(0.002, 0.1 * median)).any())
 
 
 def inspect(path: str | Path) -> StreamInfo:
@@ -88,7 +88,7 @@ def inspect(path: str | Path) -> StreamInfo:
             seconds=times.seconds,
             fps=info.fps,
             pixel_format=frame.format.name,
-            bit_depth=max(part.bits for part in frame.format.components),
+            bit_depth=max(component.bits for component in frame.format.components),
             rotation=round(-frame.rotation / 90) % 4 * 90,
             pixel_aspect=float(stream.sample_aspect_ratio or 1),
             interlaced=bool(frame.interlaced_frame),
@@ -99,16 +99,16 @@ def inspect(path: str | Path) -> StreamInfo:
 
 
 def frames(path: str | Path, start: float = 0.0, end: float | None = None) -> Iterator[TimedFrame]:
-    """Decode the frames that start between two times, in the order in which they are shown.
+    """Decode the frames that start between two times, in display order.
 
     Args:
         start, end: seconds from the first frame; `end` is exclusive, None means the end of the file.
 
     Raises:
-        UserError: the file is missing, not a video or damaged; frames before the damage have been returned then.
+        UserError: the file is missing, not a video or damaged; frames before the damage are yielded first.
     """
-    every = images.timed_frames(path) if images.is_image(path) else containers.timed_frames(path, start)
-    for frame in every:
+    all_frames = images.timed_frames(path) if images.is_image(path) else containers.timed_frames(path, start)
+    for frame in all_frames:
         if end is not None and frame.time >= end - 1e-6:
             return
         if frame.time >= start - 1e-6:
@@ -116,14 +116,14 @@ def frames(path: str | Path, start: float = 0.0, end: float | None = None) -> It
 
 
 def missing_decoders(names: tuple[str, ...]) -> list[str]:
-    """Return which of these codecs FFmpeg cannot decode here."""
+    """Return the codecs that the installed FFmpeg cannot decode."""
     import av
 
     return [name for name in names if name not in av.codecs_available]
 
 
 def missing_encoder(name: str) -> bool:
-    """Whether FFmpeg lacks an encoder here."""
+    """Return whether the installed FFmpeg lacks an encoder."""
     import av
 
     try:

@@ -9,7 +9,7 @@ from torch import Tensor
 from cogvideox import geometry
 from cogvideox.errors import UserError
 
-_MAX_PIXELS = 2**24  # of the frames that are converted to float at once
+_MAX_PIXELS = 2**24  # number of pixels that are converted to float at once
 
 
 def to_model(frames: UInt8[Tensor, "*b t h w 3"]) -> Float[Tensor, "*b 3 t h w"]:
@@ -31,26 +31,26 @@ def resize_crop(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
     """Resize frames to cover a size, keeping the aspect ratio, and center-crop them."""
-    place = geometry.cover(frames.shape[1], frames.shape[2], height, width)
-    resized = _resize(frames, place.height, place.width)
-    return resized[:, place.top : place.top + height, place.left : place.left + width]
+    box = geometry.cover(frames.shape[1], frames.shape[2], height, width)
+    resized = _resize(frames, box.height, box.width)
+    return resized[:, box.top : box.top + height, box.left : box.left + width]
 
 
 def resize_pad(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
     """Resize frames to fit inside a size, keeping the aspect ratio, and pad them with black."""
-    place = geometry.contain(frames.shape[1], frames.shape[2], height, width)
+    box = geometry.contain(frames.shape[1], frames.shape[2], height, width)
     padded = frames.new_zeros(len(frames), height, width, 3)
-    resized = _resize(frames, place.height, place.width)
-    padded[:, place.top : place.top + place.height, place.left : place.left + place.width] = resized
+    resized = _resize(frames, box.height, box.width)
+    padded[:, box.top : box.top + box.height, box.left : box.left + box.width] = resized
     return padded
 
 
 def resize(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int, fit: geometry.FitMode = "cover"
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
-    """Resize frames: "cover" crops, "contain" pads, "stretch" changes the aspect ratio."""
+    """Resize frames and crop ("cover"), pad ("contain") or stretch them to a size."""
     if fit == "cover":
         return resize_crop(frames, height, width)
     return resize_pad(frames, height, width) if fit == "contain" else _resize(frames, height, width)
@@ -62,14 +62,14 @@ def _resize(frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int) -
     old_height, old_width = frames.shape[1:3]
     if height * width > max(_MAX_PIXELS, 16 * old_height * old_width):
         raise UserError(
-            f"frames of {old_width}x{old_height} pixels cannot be enlarged to {width}x{height}: choose a size whose "
-            "shape is more like theirs"
+            f"frames of {old_width}x{old_height} pixels cannot be enlarged to {width}x{height}: choose a size with "
+            "a more similar aspect ratio"
         )
     num_frames = max(1, _MAX_PIXELS // max(height * width, old_height * old_width))
-    return torch.cat([_resize_floats(some, height, width) for some in frames.split(num_frames)])
+    return torch.cat([_interpolate(batch, height, width) for batch in frames.split(num_frames)])
 
 
-def _resize_floats(
+def _interpolate(
     frames: UInt8[Tensor, "t old_h old_w 3"], height: int, width: int
 ) -> UInt8[Tensor, "t {height} {width} 3"]:
     pixels = rearrange(frames, "t h w c -> t c h w").float()

@@ -1,4 +1,4 @@
-"""Writing videos: mp4 and gif with PyAV, png with Pillow.
+"""Writers of video files: mp4 and gif with PyAV, png with Pillow.
 
 Axes: `t` frames, `h w` height and width in pixels.
 """
@@ -67,8 +67,8 @@ def add_h264_stream(container: OutputContainer, rate: Fraction | int, height: in
     """Add an H.264 stream in yuv420p (even height and width) with the color space BT.709."""
     stream = container.add_stream(ENCODER, rate=rate)
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-    # mbtree is off: its AVX-512 code reads uninitialized memory at widths that are not a multiple of 128, so its output
-    # may vary.
+    # Without mbtree, whose AVX-512 code reads uninitialized memory if the width is not a multiple of 128, so that its
+    # output may vary.
     stream.options = {"crf": str(crf), "preset": "medium", "mbtree": "0"}
     # Store the color space in the file, because players assume different defaults.
     codec = stream.codec_context
@@ -89,7 +89,7 @@ def to_yuv420p(image: Frame) -> av.VideoFrame:
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
-    """Write H.264 in yuv420p with the index at the start of the file, for compatibility with browsers and players.
+    """Write H.264 in yuv420p with the index at the start of the file, as browsers and players require.
 
     yuv420p halves the color resolution, so an odd height or width is padded by one row or column.
     """
@@ -97,7 +97,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
     height, width = frames.shape[1:3]
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        # Small videos are viewed enlarged and are cheap to store, so they get higher quality.
+        # Higher quality for small videos, which are often enlarged.
         stream = add_h264_stream(container, rate, height, width, crf=12 if height * width <= 256 * 256 else 15)
         for i, image in enumerate(frames):
             frame = to_yuv420p(image)
@@ -109,7 +109,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
 def _write_gif(path: Path, frames: Frames, fps: float) -> None:
     """Write an endlessly looping GIF with one palette of 256 colors for the whole video."""
     if fps > 50:
-        warnings.warn("gif files have at most 50 fps, so this one plays slower than requested", stacklevel=4)
+        warnings.warn("gif files have at most 50 fps, so this file plays slower than requested", stacklevel=4)
         fps = 50
     height, width = frames.shape[1:3]
     tick = Fraction(1, 100)  # time resolution of the format

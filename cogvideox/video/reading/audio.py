@@ -1,4 +1,4 @@
-"""Reads the sound of videos."""
+"""Reading of audio tracks."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from cogvideox.video.reading.containers import open_container, start_time
 
 
 def read_audio(path: Path, start: float, end: float, rate: int) -> Float32[np.ndarray, " samples"]:
-    """Return the first sound track between two times as mono samples in [-1, 1]; empty if there is none.
+    """Return the first audio track between two times as mono samples in [-1, 1]; empty without an audio track.
 
     Args:
-        start, end: seconds from the first video frame, or in a file without video from timestamp 0.
-        rate: samples per second.
+        start, end: seconds from the first video frame; in a file without video, from timestamp 0.
+        rate: sample rate in Hz.
 
     Raises:
         UserError: the file cannot be read.
     """
-    parts: list[np.ndarray] = []
+    chunks: list[np.ndarray] = []
     first = None
-    with reading(path, "damaged, or its sound is"), open_container(path) as container:
+    with reading(path, "damaged, or its audio is"), open_container(path) as container:
         if not container.streams.audio:
             return np.zeros(0, np.float32)
         origin = start_time(path) if container.streams.video else 0.0
@@ -35,9 +35,9 @@ def read_audio(path: Path, start: float, end: float, rate: int) -> Float32[np.nd
             if time >= end:
                 break
             first = time if first is None else first
-            parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
-        parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
+            chunks += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
+        chunks += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
     if first is None:
         return np.zeros(0, np.float32)
-    sound = np.concatenate(parts).astype(np.float32)
-    return sound[max(0, round((start - first) * rate)) : max(0, round((end - first) * rate))]
+    samples = np.concatenate(chunks).astype(np.float32)
+    return samples[max(0, round((start - first) * rate)) : max(0, round((end - first) * rate))]

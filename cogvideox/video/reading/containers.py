@@ -1,4 +1,4 @@
-"""Video files read with FFmpeg: their video stream, when its frames are shown, and decoding from any time on."""
+"""Video files read with FFmpeg: choice of the video stream, display times, and decoding from any time."""
 
 import errno
 import math
@@ -23,24 +23,24 @@ from cogvideox.video.reading.timing import TimedFrame, Timeline
 
 FORMATS = (
     *("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "ogg", "gif", "mxf", "nut", "ivf", "dv"),
-    *("wav", "mp3", "aac", "flac"),  # for a clear message
+    *("wav", "mp3", "aac", "flac"),  # audio files, for a clear error message
     *("h264", "hevc", "vvc", "obu", "av1", "m4v", "h263", "mjpeg", "yuv4mpegpipe", "rm", "vc1", "gxf", "wtv"),
 )
-"""Containers that are read, by FFmpeg's names. Formats that refer to other files, such as playlists, are not."""
+"""Supported containers, with FFmpeg's names. Formats that refer to other files, such as playlists, are excluded."""
 
 _GENERATE_PTS = 1
 _NO_TIMESTAMPS = 0x80
 _RESET = 1.0
-"""Seconds by which timestamps go back where two recordings were joined."""
+"""Minimum decrease of timestamps, in seconds, between two joined recordings."""
 
 _SEEK_MARGINS = (0, 2, 10, 60)  # seconds
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The timestamp, in seconds, of the first frame that can be decoded.
+    """Timestamp of the first decodable frame, in seconds.
 
-    is_exact: whether the file stores when frames are shown, not only when they are decoded.
+    is_exact: whether the file stores presentation times (PTS), not only decoding times (DTS).
     """
 
     time: float
@@ -52,13 +52,13 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
     """Open a file and choose its video stream. Errors in the block are raised as `UserError`.
 
     Args:
-        kind: what the file should be, for messages.
+        kind: expected type of file ("video" or "image"), for messages.
 
     Raises:
         UserError: the file is missing, damaged, not a video in one of `FORMATS`, or above a limit.
     """
-    what = f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"
-    with reading(path, what), open_container(path) as container:
+    problem = f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"
+    with reading(path, problem), open_container(path) as container:
         # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in another order.
         container.flags &= ~_GENERATE_PTS
         stream = _video_stream(path, container, kind)
@@ -68,27 +68,27 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
         try:
             yield container, stream
         except av.error.FFmpegError as error:
-            if error.errno == errno.EINVAL:  # the only information FFmpeg provides
+            if error.errno == errno.EINVAL:  # FFmpeg gives no other reason
                 limits.check_gif(path)
-                most = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
-                raise UserError(f"cannot read {path}: it is damaged, or above the limit of {most}") from error
+                maximum = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
+                raise UserError(f"cannot read {path}: it is damaged, or above the limit of {maximum}") from error
             raise _without_path(error) from error
 
 
 def open_container(path: str | Path) -> InputContainer:
-    """Open a file of one of `FORMATS`, without following references to other files or the network.
+    """Open a file in one of `FORMATS`, without following references to other files or the network.
 
     Raises:
         UserError: the file is missing, or not a regular file.
         OSError, ValueError: the file is damaged or has another format.
     """
     limits.file_version(path)
-    confined = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
-    # FFmpeg takes raw MJPEG for a sequence of images.
-    raw = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None
+    restrictions = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    # FFmpeg would open raw MJPEG as a sequence of images.
+    raw_format = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None
     try:
         # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
-        return av.open(str(Path(path).absolute()), format=raw, options=_max_pixels() | confined)
+        return av.open(str(Path(path).absolute()), format=raw_format, options=_max_pixels() | restrictions)
     except av.error.FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise ValueError("its container is not supported, or its header is invalid") from error
@@ -96,7 +96,7 @@ def open_container(path: str | Path) -> InputContainer:
 
 
 def _max_pixels() -> dict[str, str]:
-    """Return FFmpeg's limit of a frame's size, without which a small file can make it allocate any amount."""
+    """Return FFmpeg's option for the maximum frame size, which prevents that a small file allocates much memory."""
     return {"max_pixels": str(limit("PIXELS"))}
 
 
@@ -110,9 +110,9 @@ def start_time(path: str | Path) -> float:
 
 
 def timeline(path: str | Path) -> Timeline:
-    """Return when the frames of a video are shown, from its packets, because headers are often wrong.
+    """Return the display times of a video, from its packets, because headers are often wrong.
 
-    The result is cached. The frames are not decoded, except the first.
+    The result is cached. Only the first frame is decoded.
 
     Raises:
         UserError: the file cannot be read, or has no frames.
@@ -127,10 +127,10 @@ def header_rate(stream: VideoStream) -> float:
 
 
 def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> Iterator[TimedFrame]:
-    """Yield the frames of a video in the order in which they are shown, from `start` (seconds) or shortly before it.
+    """Yield the frames of a video in display order, from `start` (seconds) or shortly before it.
 
     Args:
-        kind: what the file should be, for messages.
+        kind: expected type of file ("video" or "image"), for messages.
 
     Raises:
         UserError: the file is missing, damaged or not a video.
@@ -147,7 +147,7 @@ def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> I
 def _with_times(
     frames: Iterator[av.VideoFrame], display: Display, origin: Origin | None, step: float
 ) -> Iterator[TimedFrame]:
-    """Add times to frames: where a timestamp is missing or goes back, the frame follows the previous one."""
+    """Add display times to frames. A frame whose timestamp is missing or decreases follows the previous frame."""
     start = 0.0 if origin is None else origin.time
     previous, offset = None, 0.0
     for frame in deinterlaced(frames):
@@ -167,12 +167,12 @@ def _with_times(
 
 
 def _without_path(error: av.error.FFmpegError) -> Exception:
-    """Return an error without the path, which the message contains already."""
+    """Return an error without the path, which the message already contains."""
     return error if isinstance(error, OSError) else ValueError(error.strerror)
 
 
 def _video_stream(path: str | Path, container: InputContainer, kind: str) -> VideoStream:
-    """Return the stream that FFmpeg chooses: the largest, preferably a default one, and never a cover picture."""
+    """Return the stream that FFmpeg selects: the largest one, preferably a default stream, and no cover image."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise UserError(f"cannot read {path}: it contains no {kind}")
@@ -188,7 +188,7 @@ def _video_stream(path: str | Path, container: InputContainer, kind: str) -> Vid
 def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeline:
     origin = _origin(path, version, max_pixels)
     with open_video(path) as (container, stream):
-        container.flags |= _GENERATE_PTS  # the order does not matter here
+        container.flags |= _GENERATE_PTS  # the order of timestamps does not matter here
         step = 1 / header_rate(stream)
         time, end, times, num_packets = -step, -math.inf, [], 0
         previous, offset = None, 0.0
@@ -215,7 +215,7 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
             raise UserError(f"cannot read {path}: it has no frames")
         declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
         if num_packets < declared:
-            raise UserError(f"cannot read {path}: it is truncated, and holds {num_packets} of {declared} frames")
+            raise UserError(f"cannot read {path}: it is truncated, with {num_packets} of {declared} frames")
     latest = sorted(times)[-2:]
     last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
     return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step, is_continuous=offset == 0)
@@ -238,7 +238,7 @@ def _seconds(frame: av.VideoFrame) -> float | None:
 def _decode_from(
     path: str | Path, container: InputContainer, stream: VideoStream, origin: Origin | None, start: float
 ) -> Iterator[av.VideoFrame] | None:
-    """Decode from the key frame at or before `start`; None if it cannot be found, and the file must be reopened."""
+    """Decode from the key frame at or before `start`; None if it is not found and the file has to be reopened."""
     if origin is None:
         return container.decode(stream)
     if container.format.flags & _NO_TIMESTAMPS:

@@ -1,4 +1,4 @@
-"""Decoded frames as players show them: deinterlaced, in RGB, with square pixels, upright.
+"""Conversion of decoded frames to what players display: deinterlaced, upright RGB with square pixels.
 
 Axes: `h w` height and width in pixels.
 """
@@ -19,12 +19,12 @@ from cogvideox.errors import UserError
 from cogvideox.video import limits
 from cogvideox.video.reading import tone_mapping
 
-# Accurate rounding requires the full-chroma flags: on its own it darkens every image by two levels.
+# Without the full-chroma flags, accurate rounding darkens every image by two levels.
 ACCURATE = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
 
-_UNSPECIFIED = (0, 2, 3)  # RGB, unspecified and reserved: FFmpeg ignores them for YUV
+_UNSPECIFIED = (0, 2, 3)  # RGB, unspecified and reserved, which FFmpeg ignores for YUV
 _SUPPORTED = (1, 4, 5, 6, 7, 9)
 _MATRICES = {
     8: "YCgCo",
@@ -33,7 +33,7 @@ _MATRICES = {
     12: "derived from the primaries",
     13: "derived from the primaries, with constant luminance",
     14: "ICtCp",
-    15: "IPT-C2, as Dolby Vision uses it",
+    15: "IPT-C2 of Dolby Vision",
     16: "YCgCo-Re",
     17: "YCgCo-Ro",
 }
@@ -41,7 +41,7 @@ _TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 
 
 class Display:
-    """Converts the frames of one video to RGB. The size and the orientation of the first frame hold for all."""
+    """Converts the frames of one video to RGB, with the size and orientation of the first frame."""
 
     def __init__(self, path: str | Path, stream: VideoStream) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class Display:
         """Convert a frame.
 
         Raises:
-            UserError: its colors are coded in a way that is not supported.
+            UserError: its color matrix or transfer characteristic is not supported.
         """
         if self._size is None:
             self._matrix = _display_matrix(frame)
@@ -72,14 +72,14 @@ class Display:
             interpolation=ACCURATE,
         ).to_ndarray()
         rgb = tone_mapping.to_sdr(converted, transfer, int(frame.color_primaries)) if is_hdr else converted
-        return np.ascontiguousarray(_oriented(rgb, self._matrix))
+        return np.ascontiguousarray(_orient(rgb, self._matrix))
 
 
 def check_colors(path: str | Path, frame: av.VideoFrame) -> None:
-    """Raise UserError if players would need to know more than FFmpeg to show the colors of a frame."""
+    """Raise UserError if FFmpeg does not support the color matrix or transfer characteristic of a frame."""
     matrix, transfer = int(frame.colorspace), int(frame.color_trc)
     if not frame.format.is_rgb and matrix not in _UNSPECIFIED and matrix not in _SUPPORTED:
-        name = _MATRICES.get(matrix, f"number {matrix}")
+        name = _MATRICES.get(matrix, f"code {matrix}")
         raise UserError(f"cannot read {path}: its color matrix ({name}) is not supported; convert it to BT.709")
     if transfer in _TRANSFERS:
         raise UserError(
@@ -89,24 +89,24 @@ def check_colors(path: str | Path, frame: av.VideoFrame) -> None:
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Deinterlace the frames that are marked as interlaced, with FFmpeg's yadif at the same frame rate."""
+    """Deinterlace interlaced frames with FFmpeg's yadif, at the same frame rate."""
     graph: av.filter.Graph | None = None
-    kind = None
+    frame_format = None
     for frame in frames:
-        if graph is not None and (frame.width, frame.height, frame.format.name) != kind:
-            yield from _pulled(graph, None)
+        if graph is not None and (frame.width, frame.height, frame.format.name) != frame_format:
+            yield from _filter_frame(graph, None)
             graph = None
         if graph is None and not frame.interlaced_frame:
             yield frame
             continue
         if graph is None:
-            kind = frame.width, frame.height, frame.format.name
+            frame_format = frame.width, frame.height, frame.format.name
             graph = _yadif(frame)
         if frame.pts is None:
             frame.pts = frame.dts
-        yield from _pulled(graph, frame)
+        yield from _filter_frame(graph, frame)
     if graph is not None:
-        yield from _pulled(graph, None)
+        yield from _filter_frame(graph, None)
 
 
 def _yadif(frame: av.VideoFrame) -> av.filter.Graph:
@@ -121,7 +121,7 @@ def _yadif(frame: av.VideoFrame) -> av.filter.Graph:
     return graph
 
 
-def _pulled(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+def _filter_frame(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
     graph.push(frame)
     while True:
         try:
@@ -131,7 +131,7 @@ def _pulled(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.
 
 
 def _matrix_of(frame: av.VideoFrame) -> int:
-    """Return the color matrix of a frame; if it is unspecified, the one that players assume for its size."""
+    """Return the color matrix of a frame; if unspecified, the one that players assume for its size."""
     matrix = int(frame.colorspace)
     if matrix not in _UNSPECIFIED or frame.format.is_rgb:
         return matrix
@@ -139,7 +139,7 @@ def _matrix_of(frame: av.VideoFrame) -> int:
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """Return the matrix [2 2] that maps a stored position to the displayed one."""
+    """Return the matrix [2 2] that maps stored to displayed positions."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
         return np.eye(2)
@@ -152,14 +152,14 @@ def _is_transposed(matrix: np.ndarray) -> bool:
 
 
 def _square_pixels(frame: av.VideoFrame, aspect: Fraction, is_transposed: bool) -> tuple[int, int]:
-    """Return the stored width and height for which pixels are square. The displayed height stays the same."""
+    """Return the stored width and height with square pixels and the same displayed height."""
     if is_transposed:
         return frame.width, max(1, round(frame.height / aspect))
     return max(1, round(frame.width * aspect)), frame.height
 
 
-def _oriented(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Rotate by a multiple of 90 degrees and mirror, whichever is nearest to the display matrix."""
+def _orient(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Rotate by a multiple of 90 degrees and mirror an image, as close as possible to the display matrix."""
     (a, b), (c, d) = matrix
     flip_x, flip_y = a < 0, d < 0
     if _is_transposed(matrix):

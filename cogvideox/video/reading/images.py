@@ -22,18 +22,18 @@ from cogvideox.video.reading.timing import TimedFrame, Timeline
 Frame = UInt8[np.ndarray, "h w 3"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI")
-"""Formats that are read, by Pillow's names. HEIF needs the package pi-heif."""
+"""Supported formats, with Pillow's names. HEIF needs the package pi-heif."""
 
 _ANIMATED = ("PNG", "WEBP", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_OPEN = threading.Lock()  # Pillow's limit is a global variable
+_OPEN = threading.Lock()  # because Pillow's limit of pixels is a global variable
 
 
 def is_image(path: str | Path) -> bool:
-    """Return True if the file, by its content, is an image in one of `FORMATS`; a GIF or `.mjpeg` counts as a video.
+    """Return whether the content of a file is an image in one of `FORMATS`; GIF and `.mjpeg` count as videos.
 
     Raises:
-        UserError: the file cannot be read, or is HEIF and the package to read it is missing.
+        UserError: the file cannot be read, or is HEIF and pi-heif is not installed.
     """
     with reading(path, "damaged or not an image"):
         return _is_image(str(path), limits.file_version(path))
@@ -55,14 +55,14 @@ def read_image(path: str | Path) -> Frame:
 
 
 def image_size(path: str | Path) -> tuple[int, int, str]:
-    """Return the height and width as displayed, and the name of the format."""
+    """Return the displayed height and width, and the name of the format."""
     with _opened(path) as image:
         height, width = to_rgb(image).shape[:2]
         return height, width, (image.format or "").lower()
 
 
 def timeline(path: str | Path) -> Timeline | None:
-    """Return when the frames of an animation are shown; None for a still image."""
+    """Return the display times of an animation; None for a still image."""
     with reading(path, "a damaged image"):
         return _timeline(str(path), limits.file_version(path), limit("PIXELS"))
 
@@ -72,12 +72,12 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
     with _opened(path) as image:
         if not _is_animated(image):
             return None
-        spans = [(time, seconds) for time, seconds, _ in _animation(image)]
-    return Timeline.of([time for time, _ in spans], sum(spans[-1]))
+        intervals = [(time, seconds) for time, seconds, _ in _animation(image)]
+    return Timeline.of([time for time, _ in intervals], sum(intervals[-1]))
 
 
 def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
-    """Yield the frames of an animation; a still image is one frame."""
+    """Yield the frames of an animation, or a still image as a single frame."""
     with _opened(path) as image:
         if _is_animated(image):
             for time, seconds, pixels in _animation(image):
@@ -88,9 +88,9 @@ def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
 
 
 def to_rgb(image: Image.Image) -> Frame:
-    """Return the pixels of an image: upright, 8 bits per channel, without its transparency.
+    """Return the pixels of an image: upright, with 8 bits per channel and without transparency.
 
-    16-bit pixels are scaled, so that white stays white. Transparent pixels keep the colors stored in them.
+    16-bit pixels are scaled to 8 bits. Transparent pixels keep their stored colors.
 
     Raises:
         UserError: the pixels have more than 16 bits.
@@ -100,7 +100,7 @@ def to_rgb(image: Image.Image) -> Frame:
             image = ImageOps.exif_transpose(image)
     except (OSError, MemoryError):
         raise
-    except Exception:  # damaged EXIF data; the pixels may be whole
+    except Exception:  # damaged EXIF data; the pixels may be intact
         image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
@@ -110,7 +110,7 @@ def to_rgb(image: Image.Image) -> Frame:
             )
         gray = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(gray[..., None], 3, -1)
-    if image.mode in ("La", "RGBa"):  # premultiplied by their opacity
+    if image.mode in ("La", "RGBa"):  # premultiplied by alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -135,17 +135,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _pillow_open(path: str | Path) -> Image.Image | None:
-    """Open an image if it is in one of `FORMATS`; our limit on its size applies, not Pillow's."""
+    """Open an image if it is in one of `FORMATS`, without Pillow's limit of pixels."""
     with _OPEN, warnings.catch_warnings(action="ignore"):
         Image.init()
         _register_heif(path)
-        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
         except Image.UnidentifiedImageError:
             return None
         finally:
-            Image.MAX_IMAGE_PIXELS = most
+            Image.MAX_IMAGE_PIXELS = pillow_limit
 
 
 def _register_heif(path: str | Path) -> None:
@@ -163,11 +163,11 @@ def _register_heif(path: str | Path) -> None:
 
 def _check_checksums(path: str | Path) -> None:
     with _OPEN, warnings.catch_warnings(action="ignore"):
-        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             Image.open(path, formats=("PNG",)).verify()
         finally:
-            Image.MAX_IMAGE_PIXELS = most
+            Image.MAX_IMAGE_PIXELS = pillow_limit
 
 
 def _is_animated(image: Image.Image) -> bool:
@@ -176,12 +176,12 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _animation(image: Image.Image) -> Iterator[tuple[float, float, Frame]]:
     """Yield the time, the duration and the pixels of each frame."""
-    first = 1 if getattr(image, "default_image", False) else 0  # shown only where animations are not supported
+    first = 1 if getattr(image, "default_image", False) else 0  # the default image is not part of the animation
     time = 0.0
-    for number in range(first, getattr(image, "n_frames", 1)):
-        image.seek(number)
+    for index in range(first, getattr(image, "n_frames", 1)):
+        image.seek(index)
         pixels = to_rgb(image)
         milliseconds = image.info.get("duration") or 0
-        seconds = milliseconds / 1000 if milliseconds > 10 else 0.1  # as browsers do
+        seconds = milliseconds / 1000 if milliseconds > 10 else 0.1  # as in browsers
         yield time, seconds, pixels
         time += seconds

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown."""
+"""Display times of the frames of a video."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class TimedFrame:
 
     Attributes:
         time: seconds from the first frame of the file.
-        seconds: how long it is shown.
-        rgb: returns its pixels [h w 3], upright, in 8-bit RGB.
+        seconds: display duration.
+        rgb: returns the pixels [h w 3], upright, in 8-bit RGB.
     """
 
     time: float
@@ -24,12 +24,12 @@ class TimedFrame:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The times at which the frames of a video are shown.
+    """Display times of all frames of a video.
 
     Attributes:
         times: seconds from the first frame, ascending.
-        seconds: when the last frame ends.
-        is_continuous: whether the timestamps never go back to earlier ones, as where two recordings were joined.
+        seconds: end of the last frame.
+        is_continuous: whether timestamps never decrease, as they do between two joined recordings.
     """
 
     times: Float64[np.ndarray, " t"]
@@ -38,19 +38,19 @@ class Timeline:
 
     @classmethod
     def of(cls, times: Sequence[float], end: float, is_continuous: bool = True) -> "Timeline":
-        """Sort timestamps and make them start at 0."""
+        """Sort timestamps and subtract the first one."""
         ascending = np.sort(np.asarray(times, dtype=np.float64))
         return cls(ascending - ascending[0], float(max(end, ascending[-1]) - ascending[0]), is_continuous)
 
     @property
     def num_frames(self) -> int:
-        """The number of frames that are seen, because the next one does not follow at once.
+        """Number of visible frames, without frames that the next one replaces immediately.
 
-        Some encoders store reference frames that are not shown as packets of their own.
+        Some encoders store invisible reference frames as separate packets.
         """
         steps = np.diff(self.times)
         return 1 + int((steps >= np.median(steps) / 10).sum()) if len(steps) else 1
 
     def gaps(self, start: float, end: float) -> Float64[np.ndarray, " t"]:
-        """Return how long each frame is shown between two times."""
+        """Return the duration of each frame within an interval, in seconds."""
         return np.diff(np.append(self.times, self.seconds).clip(start, end))

@@ -1,6 +1,6 @@
-"""HDR (PQ and HLG) to SDR, by the reference white of ITU-R BT.2408: 203 nits become SDR white.
+"""Tone mapping of HDR (PQ and HLG) to SDR, with the reference white of ITU-R BT.2408: 203 nits are SDR white.
 
-Brightness up to 80 % of white is kept; what is brighter, up to 1000 nits, is compressed into the rest.
+Luminance up to 80 % of white is unchanged; higher luminance, up to 1000 nits, is compressed into the remaining range.
 
 Axes: `h w` height and width in pixels.
 """
@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
 TRANSFERS = (16, 18)
-"""The transfer characteristics (ITU-T H.273) of HDR: PQ and HLG."""
+"""Codes of the HDR transfer characteristics PQ and HLG (ITU-T H.273)."""
 
 WHITE = 203.0  # nits (BT.2408)
-PEAK = 1000.0  # nits: of HLG by definition, and of most PQ masters
-KNEE = 0.8  # of white
-_ROWS = 64  # converted at once, to limit memory
+PEAK = 1000.0  # nits; by definition for HLG, and in most PQ masters
+KNEE = 0.8  # fraction of white above which luminance is compressed
+_ROWS = 64  # number of rows converted at once, to limit memory
 
-# From BT.2020 and from P3 with the D65 white point to BT.709, in linear light (BT.2087 and H.273).
+# Color matrices to BT.709 in linear light, from BT.2020 (BT.2087) and from P3 with the D65 white point (H.273).
 _BT2020 = np.array(
     [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
 )
@@ -26,11 +26,11 @@ _P3 = np.array([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.0196
 
 
 def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Convert HDR pixels of 16 bits to SDR.
+    """Convert 16-bit HDR pixels to SDR.
 
     Args:
         transfer: one of `TRANSFERS`.
-        primaries: color primaries (H.273): 1 is BT.709, 11 and 12 are P3; anything else is taken as BT.2020.
+        primaries: color primaries (H.273): 1 is BT.709, 11 and 12 are P3; all others are treated as BT.2020.
     """
     matrix = np.eye(3, dtype=np.float32) if primaries == 1 else _P3 if primaries in (11, 12) else _BT2020
     sdr = np.empty(rgb.shape, np.uint8)
@@ -42,10 +42,10 @@ def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> U
 
 @cache
 def _light(transfer: int) -> Float32[np.ndarray, " codes"]:
-    """Linear light by code, relative to the peak (BT.2100).
+    """Return the linear light of each 16-bit code, relative to the peak (BT.2100).
 
     For HLG, the gamma of 1.2 is applied to each channel, as FFmpeg's zscale filter does by default. BT.2100 applies it
-    to the luminance, which makes saturated colors a little paler.
+    to the luminance, which makes saturated colors slightly paler.
     """
     code = np.linspace(0, 1, 65536)
     if transfer == 18:
@@ -60,9 +60,9 @@ def _light(transfer: int) -> Float32[np.ndarray, " codes"]:
 
 @cache
 def _encoded() -> UInt8[np.ndarray, " codes"]:
-    """SDR values by the square root of light relative to the peak: the roll-off above the knee, and BT.1886."""
+    """Return the SDR value for each square root of light relative to the peak: compression above the knee, BT.1886."""
     light = np.linspace(0, 1, 65536) ** 2 * PEAK / WHITE
-    # The extended Reinhard curve above the knee: it starts with slope 1 and reaches white at the peak.
-    above, most = np.maximum(light - KNEE, 0) / (1 - KNEE), (PEAK / WHITE - KNEE) / (1 - KNEE)
-    rolled = KNEE + (1 - KNEE) * above * (1 + above / most**2) / (1 + above)
-    return (np.where(light < KNEE, light, rolled).clip(0, 1) ** (1 / 2.4) * 255).round().astype(np.uint8)
+    # Extended Reinhard curve above the knee, with slope 1 at the knee and white at the peak.
+    excess, max_excess = np.maximum(light - KNEE, 0) / (1 - KNEE), (PEAK / WHITE - KNEE) / (1 - KNEE)
+    compressed = KNEE + (1 - KNEE) * excess * (1 + excess / max_excess**2) / (1 + excess)
+    return (np.where(light < KNEE, light, compressed).clip(0, 1) ** (1 / 2.4) * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Sound is read from where its video starts, and only from the file itself."""
+"""Audio tracks: times relative to the first video frame, and no references to other files."""
 
 import av
 import numpy as np
@@ -25,9 +25,9 @@ def write(path, offset=0.0):
         container.mux(video.encode())
         for first in range(0, len(beep), 1600):
             samples = (beep[None, first : first + 1600] * 32767).astype(np.int16)
-            sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-            sound.sample_rate, sound.pts = RATE, first + round(offset * RATE)
-            container.mux(audio.encode(sound))
+            audio_frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            audio_frame.sample_rate, audio_frame.pts = RATE, first + round(offset * RATE)
+            container.mux(audio.encode(audio_frame))
         container.mux(audio.encode())
     return path
 
@@ -43,7 +43,7 @@ def test_times_are_seconds_from_the_first_video_frame(tmp_path, offset):
     assert np.abs(part[: RATE // 5]).max() > 0.4 > 0.01 > np.abs(part[RATE // 2 :]).max()
 
 
-def test_a_video_without_sound_gives_none(tmp_path):
+def test_a_video_without_audio_gives_no_samples(tmp_path):
     path = tmp_path / "silent.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25)

@@ -13,8 +13,8 @@ from cogvideox.video import io
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (30, 60, 200), (128, 128, 128), (0, 0, 0)]
 
 
-def flat(colors=COLORS, height=64, width=64):
-    """Return a video whose frames are each a solid color."""
+def solid_frames(colors=COLORS, height=64, width=64):
+    """Return a video of solid colors, one per frame."""
     return np.stack([np.full((height, width, 3), color, dtype=np.uint8) for color in colors])
 
 
@@ -43,7 +43,7 @@ def test_mp4_round_trip(tmp_path):
     assert io.probe(tmp_path / "x.mp4") == io.VideoInfo(9, 8.0, 9 / 8, 64, 64, "h264")
 
 
-def test_mp4_is_compatible_with_every_player(tmp_path):
+def test_mp4_has_the_format_that_browsers_require(tmp_path):
     Video(smooth(), fps=8.0).save(tmp_path / "x.mp4")
     data = (tmp_path / "x.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # can play before it is fully loaded
@@ -62,7 +62,7 @@ def test_equal_frames_give_equal_files(tmp_path, name):
     files = set()
     try:
         for byte in (0x01, 0x55, 0xAA, 0xFF):
-            fill(-6, byte)  # M_PERTURB of glibc: allocated memory holds the complement of this byte
+            fill(-6, byte)  # M_PERTURB of glibc: allocated memory is filled with the complement of this byte
             Video(smooth(), fps=8.0).save(tmp_path / name)
             files.add((tmp_path / name).read_bytes())
     finally:
@@ -78,8 +78,8 @@ def test_mp4_is_written_without_mbtree(tmp_path):
 
 @pytest.mark.parametrize("size", [(64, 64), (720, 1280)])
 def test_colors_round_trip(tmp_path, size):
-    Video(flat(COLORS, *size), fps=8.0).save(tmp_path / "x.mp4")
-    error = Video.load(tmp_path / "x.mp4").frames.astype(int) - flat(COLORS, *size)
+    Video(solid_frames(COLORS, *size), fps=8.0).save(tmp_path / "x.mp4")
+    error = Video.load(tmp_path / "x.mp4").frames.astype(int) - solid_frames(COLORS, *size)
     assert np.abs(error).max() <= 2
 
 
@@ -92,12 +92,12 @@ def test_colors_are_read_in_the_color_space_of_the_file(tmp_path, matrix, color_
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "5"}
         stream.codec_context.colorspace, stream.codec_context.color_range = matrix, color_range
-        for image in flat():
+        for image in solid_frames():
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            kind = {"dst_colorspace": matrix, "src_color_range": 2, "dst_color_range": color_range}
-            container.mux(stream.encode(frame.reformat(format="yuv420p", **kind)))
+            options = {"dst_colorspace": matrix, "src_color_range": 2, "dst_color_range": color_range}
+            container.mux(stream.encode(frame.reformat(format="yuv420p", **options)))
         container.mux(stream.encode())
-    assert np.abs(Video.load(tmp_path / "x.mp4").frames.astype(int) - flat()).max() <= 2
+    assert np.abs(Video.load(tmp_path / "x.mp4").frames.astype(int) - solid_frames()).max() <= 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(63, 65), (8, 8), (2, 3), (1, 1)])
@@ -152,36 +152,38 @@ def test_float_frames_are_rounded(tmp_path):
 
 @pytest.fixture
 def counting(tmp_path):
-    """Three seconds at 24 fps, with a key frame every 12 frames; frame i has the gray value 3 i."""
+    """A video of 3 s at 24 fps with a key frame every 12 frames; frame i has the gray value 3 i."""
     path = tmp_path / "counting.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"crf": "0", "g": "12"})
         stream.height = stream.width = 32
         stream.pix_fmt = "yuv420p"
         for i in range(72):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(flat([(3 * i,) * 3], 32, 32)[0], format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(solid_frames([(3 * i,) * 3], 32, 32)[0], format="rgb24"))
+            )
         container.mux(stream.encode())
     return path
 
 
-def numbers(video):
+def frame_indices(video):
     return [round(float(frame.mean()) / 3) for frame in video.frames]
 
 
 def test_read_segment_of_video(counting):
-    assert numbers(Video.load(counting)) == list(range(72))
-    assert numbers(Video.load(counting, start=1.0, end=1.25)) == [24, 25, 26, 27, 28, 29]
-    assert numbers(Video.load(counting, start=2.75)) == list(range(66, 72))
-    assert numbers(Video.load(counting, end=0.1)) == [0, 1, 2]
-    assert numbers(Video.load(counting, start=1.0, max_frames=2)) == [24, 25]
+    assert frame_indices(Video.load(counting)) == list(range(72))
+    assert frame_indices(Video.load(counting, start=1.0, end=1.25)) == [24, 25, 26, 27, 28, 29]
+    assert frame_indices(Video.load(counting, start=2.75)) == list(range(66, 72))
+    assert frame_indices(Video.load(counting, end=0.1)) == [0, 1, 2]
+    assert frame_indices(Video.load(counting, start=1.0, max_frames=2)) == [24, 25]
 
 
 def test_resampling_selects_nearest_frames(counting):
     eight = Video.load(counting, fps=8.0)
     assert eight.fps == 8
-    assert numbers(eight) == list(range(0, 72, 3))
-    assert numbers(Video.load(counting, start=0.5, end=1.0, fps=16.0)) == [12, 14, 15, 17, 18, 20, 21, 23]
-    assert numbers(Video.load(counting, end=0.125, fps=48.0)) == [
+    assert frame_indices(eight) == list(range(0, 72, 3))
+    assert frame_indices(Video.load(counting, start=0.5, end=1.0, fps=16.0)) == [12, 14, 15, 17, 18, 20, 21, 23]
+    assert frame_indices(Video.load(counting, end=0.125, fps=48.0)) == [
         0,
         1,
         1,
@@ -207,7 +209,7 @@ def test_variable_frame_rate_keeps_timing(tmp_path):
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for i, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(flat([(30 * i,) * 3], 32, 32)[0], format="rgb24")
+            frame = av.VideoFrame.from_ndarray(solid_frames([(30 * i,) * 3], 32, 32)[0], format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -225,12 +227,12 @@ def test_rotated_videos_are_read_upright(tmp_path):
     frames[:, :, :16] = 255  # a white bar at the left
     Video(frames, fps=8.0).save(path)
     data = bytearray(path.read_bytes())
-    # The display matrix of the track header as phones write it: rotate by 90 degrees clockwise.
-    one, none = (1 << 16).to_bytes(4, "big"), bytes(4)
-    upright = one + none + none + none + one + none
-    turned = none + one + none + (-(1 << 16)).to_bytes(4, "big", signed=True) + none + none
-    place = data.index(upright, data.index(b"tkhd"))
-    data[place : place + len(upright)] = turned
+    # The display matrix of the track header, as written by phones: a clockwise rotation by 90 degrees.
+    one, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
+    upright = one + zero + zero + zero + one + zero
+    rotated = zero + one + zero + (-(1 << 16)).to_bytes(4, "big", signed=True) + zero + zero
+    start = data.index(upright, data.index(b"tkhd"))
+    data[start : start + len(upright)] = rotated
     path.write_bytes(data)
     video = Video.load(path)
     assert video.frames.shape == (3, 64, 32, 3)
@@ -242,8 +244,8 @@ def test_rotated_videos_are_read_upright(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": 2.0, "end": 1.0}, "the start must be 0 or more and before the end"),
-        ({"start": -1.0}, "the start must be 0 or more and before the end"),
+        ({"start": 2.0, "end": 1.0}, "the start must be at least 0 and before the end"),
+        ({"start": -1.0}, "the start must be at least 0 and before the end"),
         ({"start": 9.0}, "has no frame between 9 s and inf s: it is 3 s long"),
         ({"fps": 0.0}, "fps=0 must be above 0"),
         ({"fps": float("nan")}, "fps=nan must be above 0"),
@@ -267,11 +269,11 @@ def test_unreadable_files_raise_user_errors(tmp_path, counting):
     (tmp_path / "text.mp4").write_text("hello " * 100)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "cut.mp4").write_bytes(counting.read_bytes()[:2000])  # its index is at the end
-    for path, words in cases.items():
+    for path, message in cases.items():
         for function in (io.read, io.probe):
             with pytest.raises(UserError) as caught:
                 function(path)
-            assert words in str(caught.value)
+            assert message in str(caught.value)
             assert "\n" not in str(caught.value)
 
 

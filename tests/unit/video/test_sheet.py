@@ -9,11 +9,11 @@ COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (30, 60, 200), (
 @pytest.mark.parametrize(
     ("shape", "sheet"),
     [
-        ((9, 64, 64), (192 + 8, 9 * 196 + 4)),  # small frames in a row, three times as large
+        ((9, 64, 64), (192 + 8, 9 * 196 + 4)),  # small frames in one row, enlarged three times
         ((25, 64, 64), (4 * 196 + 4, 7 * 196 + 4)),
-        ((49, 480, 720), (7 * 217 + 4, 7 * 324 + 4)),  # large ones are shrunk
+        ((49, 480, 720), (7 * 217 + 4, 7 * 324 + 4)),  # large frames are downscaled
         ((2, 300, 200), (308, 412)),
-        ((161, 16, 16), (7 * 196 + 4, 10 * 196 + 4)),  # never more than 64
+        ((161, 16, 16), (7 * 196 + 4, 10 * 196 + 4)),  # at most 64 frames
     ],
 )
 def test_contact_sheet_size(shape, sheet):
@@ -26,9 +26,9 @@ def test_contact_sheet_shows_the_frames_in_reading_order():
     assert [tuple(map(int, center)) for center in centers] == [*COLORS, *COLORS, (255, 255, 255)]
 
 
-@pytest.mark.parametrize(("num_frames", "shown"), [(1, [0]), (2, [0, 1]), (9, [0, 4, 8]), (10, [0, 5, 9])])
-def test_ends_and_middle_has_no_repeats(num_frames, shown):
-    assert ends_and_middle(num_frames) == shown
+@pytest.mark.parametrize(("num_frames", "indices"), [(1, [0]), (2, [0, 1]), (9, [0, 4, 8]), (10, [0, 5, 9])])
+def test_ends_and_middle_has_no_duplicates(num_frames, indices):
+    assert ends_and_middle(num_frames) == indices
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_side_by_side_reading_order_and_black_padding(num_videos, columns, rows,
     shown = np.arange(1, num_videos * 3 + 1, dtype=np.uint8).reshape(num_videos, 3, 1, 1, 1).repeat(3, axis=-1)
     sheet = side_by_side(shown.repeat(2, axis=2).repeat(4, axis=3), columns)
     assert sheet.shape == (2 * rows, 3 * 4 * across, 3)
-    places = sheet[::2, ::4, 0].ravel()
-    assert places[: num_videos * 3].tolist() == list(range(1, num_videos * 3 + 1))
-    assert not places[num_videos * 3 :].any()
+    pixels = sheet[::2, ::4, 0].ravel()
+    assert pixels[: num_videos * 3].tolist() == list(range(1, num_videos * 3 + 1))
+    assert not pixels[num_videos * 3 :].any()
 
 
-def labelled(*labels):
+def rendered_labels(*labels):
     """Return the label pixels above single-column gray videos, 64 high and 192 wide, for each label."""
     sheet = side_by_side(np.full((len(labels), 3, 64, 64, 3), 128, dtype=np.uint8), 1, labels)
     assert sheet.shape[1] == 192 + GAP
@@ -53,18 +53,18 @@ def labelled(*labels):
 
 
 def test_a_label_is_drawn_above_each_video():
-    one, other, none, again = labelled("a red ball", "a blue cube", "", "a red ball")
-    assert one.max() == other.max() == 255 and not none.any()
-    assert np.array_equal(one, again) and not np.array_equal(one, other)
-    (with_accents,) = labelled("a réd bäll")
+    first, other, empty, repeated = rendered_labels("a red ball", "a blue cube", "", "a red ball")
+    assert first.max() == other.max() == 255 and not empty.any()
+    assert np.array_equal(first, repeated) and not np.array_equal(first, other)
+    (with_accents,) = rendered_labels("a réd bäll")
     assert not np.array_equal(one, with_accents)
 
 
 def test_long_labels_are_wrapped_and_truncated():
-    heights = [len(labelled("word " * num_words)[0]) for num_words in (1, 12, 30, 1000)]
+    heights = [len(rendered_labels("word " * num_words)[0]) for num_words in (1, 12, 30, 1000)]
     assert heights[0] < heights[1] < heights[2] == heights[3]
     line = heights[1] - heights[0]
     assert heights[3] - heights[0] == (MAX_LINES - 1) * line
-    full, cut = labelled("word " * 18, "word " * 1000)
-    assert cut[-line:].any() and not np.array_equal(full, cut)
-    assert labelled("x" * 1000)[0].any()  # one word that is too long for a line
+    complete, truncated = rendered_labels("word " * 18, "word " * 1000)
+    assert truncated[-line:].any() and not np.array_equal(complete, truncated)
+    assert rendered_labels("x" * 1000)[0].any()  # one word that is too long for a line

@@ -37,7 +37,7 @@ def test_resize_crop_keeps_aspect_ratio_and_center(size):
     assert (middle_row @ columns.float() / middle_row.sum()).item() == pytest.approx((size[1] - 1) / 2, abs=0.6)
 
 
-def test_frames_of_the_right_size_are_not_changed():
+def test_frames_of_the_target_size_are_unchanged():
     frames = torch.randint(0, 256, (2, 48, 72, 3), dtype=torch.uint8)
     assert torch.equal(resize_crop(frames, 48, 72), frames)
     assert torch.equal(resize_crop(frames, 48, 48), frames[:, :, 12:60])
@@ -54,14 +54,13 @@ def test_resize_modes():
     assert torch.equal(resize(white, 20, 40), white)
 
 
-def test_many_frames_are_resized_as_few():
-    """They are converted to floats some at a time, which changes no value."""
+def test_batched_resizing_equals_resizing_of_single_frames():
     frames = torch.randint(0, 256, (70, 200, 300, 3), dtype=torch.uint8)
     assert torch.equal(resize_crop(frames, 512, 512)[66:68], resize_crop(frames[66:68], 512, 512))
 
 
 @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (30_000, 2)])
-def test_a_line_is_not_enlarged_to_a_picture(size):
+def test_extreme_aspect_ratios_are_rejected(size):
     frames = torch.zeros((1, *size, 3), dtype=torch.uint8)
-    with pytest.raises(UserError, match=r"cannot be enlarged to .* choose a size whose shape is more like theirs"):
+    with pytest.raises(UserError, match=r"cannot be enlarged to .* choose a size with a more similar aspect ratio"):
         resize_crop(frames, 480, 720)

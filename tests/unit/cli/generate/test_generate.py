@@ -91,7 +91,7 @@ def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, work
     ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
     assert (
         ran.status == 0
-        and ran.err == "cogvideox: note: gif files have at most 50 fps, so this one plays slower than requested\n"
+        and ran.err == "cogvideox: note: gif files have at most 50 fps, so this file plays slower than requested\n"
     )
 
 
