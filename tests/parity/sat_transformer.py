@@ -1,8 +1,8 @@
 """A reference implementation of the transformer in the layout of SAT, the original code. For tests only.
 
-Written from the checkpoints, on a flat state dict: query, key and value are one matrix; one matrix has all modulation,
-six parts for video, then six for text; video latents are [b t c h w]. Files of the 1.0 family also contain position
-tables, the rotary ones as [tokens, head channels].
+Derived from the checkpoints, for a flat state dict: queries, keys and values are one matrix; the modulation is one
+matrix with six parts for video, then six for text; video latents are [b t c h w]. Files of the 1.0 family also contain
+position tables; rotary tables are [tokens, head channels].
 """
 
 import math
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 def state(config: TransformerConfig, generator: torch.Generator) -> State:
-    """Random weights with SAT's names, and the position tables of this family's files."""
+    """Return random weights with SAT's names, and the position tables in the files of this model family."""
     d, e, c = config.width, config.time_embed_dim, config.in_channels
     head, p = config.attention_head_dim, config.patch_size
     in_time = config.patch_size_t is not None
@@ -67,7 +67,7 @@ def state(config: TransformerConfig, generator: torch.Generator) -> State:
         table = torch.zeros(1, num_text + t * h * w, d)
         table[0, num_text:] = sinusoids(t, h, w, d)
         weights["mixins.pos_embed.pos_embedding"] = table
-    elif not in_time:  # the newer code does not store the table
+    elif not in_time:  # SAT checkpoints of 1.5 contain no table
         cos, sin = rotary(t, h, w, head)
         weights |= {"mixins.pos_embed.freqs_cos": cos, "mixins.pos_embed.freqs_sin": sin}
     if config.use_learned_positional_embeddings:
@@ -89,18 +89,20 @@ def predict(
     """Predict [b t c h w] from latents [b t c h w] of the size of the position tables.
 
     Args:
-        patch_frames: latent frames of a patch.
-        rotary_positions: whether positions are rotary; files of the main branch do not have their table.
+        patch_frames: number of latent frames of a patch.
+        rotary_positions: whether positions are rotary; files of the main branch contain no table for them.
     """
     linear, norm = layers(state)
     d = state["mixins.patch_embed.text_proj.weight"].shape[0]
     num_layers = sum(name.endswith("attention.dense.weight") for name in state)
     num_text = text.shape[1]
 
-    emb = linear("time_embed.2", F.silu(linear("time_embed.0", waves(timestep, d))))
+    emb = linear("time_embed.2", F.silu(linear("time_embed.0", sinusoids_of(timestep, d))))
     if ofs is not None:
         width = state["ofs_embed.0.weight"].shape[1]
-        emb = emb + linear("ofs_embed.2", F.silu(linear("ofs_embed.0", waves(torch.full_like(timestep, ofs), width))))
+        emb = emb + linear(
+            "ofs_embed.2", F.silu(linear("ofs_embed.0", sinusoids_of(torch.full_like(timestep, ofs), width)))
+        )
 
     _, t, _, h, w = latents.shape
     weight = state["mixins.patch_embed.proj.weight"]
@@ -125,24 +127,26 @@ def predict(
 
     for n in range(num_layers):
         layer, mixin = f"transformer.layers.{n}", "mixins.adaln_layer"
-        twelve = linear(f"{mixin}.adaLN_modulations.{n}.1", F.silu(emb))[:, None].chunk(12, dim=-1)
-        of_video, of_text = twelve[:6], twelve[6:]
+        parts = linear(f"{mixin}.adaLN_modulations.{n}.1", F.silu(emb))[:, None].chunk(12, dim=-1)
+        video_parts, text_parts = parts[:6], parts[6:]
 
-        normed = modulated(norm(f"{layer}.input_layernorm", x, 1e-5), num_text, of_video[:2], of_text[:2])
+        normed = modulate(norm(f"{layer}.input_layernorm", x, 1e-5), num_text, video_parts[:2], text_parts[:2])
         q, k, v = (
             rearrange(part, "b n (k e) -> b k n e", k=num_heads)
             for part in linear(f"{layer}.attention.query_key_value", normed).chunk(3, dim=-1)
         )
-        q = turned(norm(f"{mixin}.query_layernorm_list.{n}", q, 1e-6), num_text, table)
-        k = turned(norm(f"{mixin}.key_layernorm_list.{n}", k, 1e-6), num_text, table)
-        mixed = ((q @ k.transpose(-1, -2)) / math.sqrt(head)).softmax(dim=-1) @ v
-        out = linear(f"{layer}.attention.dense", rearrange(mixed, "b k n e -> b n (k e)"))
-        x = x + torch.cat((of_text[2] * out[:, :num_text], of_video[2] * out[:, num_text:]), dim=1)
+        q = rotate_video(norm(f"{mixin}.query_layernorm_list.{n}", q, 1e-6), num_text, table)
+        k = rotate_video(norm(f"{mixin}.key_layernorm_list.{n}", k, 1e-6), num_text, table)
+        attended = ((q @ k.transpose(-1, -2)) / math.sqrt(head)).softmax(dim=-1) @ v
+        out = linear(f"{layer}.attention.dense", rearrange(attended, "b k n e -> b n (k e)"))
+        x = x + torch.cat((text_parts[2] * out[:, :num_text], video_parts[2] * out[:, num_text:]), dim=1)
 
-        normed = modulated(norm(f"{layer}.post_attention_layernorm", x, 1e-5), num_text, of_video[3:5], of_text[3:5])
+        normed = modulate(
+            norm(f"{layer}.post_attention_layernorm", x, 1e-5), num_text, video_parts[3:5], text_parts[3:5]
+        )
         hidden = F.gelu(linear(f"{layer}.mlp.dense_h_to_4h", normed), approximate="tanh")
         out = linear(f"{layer}.mlp.dense_4h_to_h", hidden)
-        x = x + torch.cat((of_text[5] * out[:, :num_text], of_video[5] * out[:, num_text:]), dim=1)
+        x = x + torch.cat((text_parts[5] * out[:, :num_text], video_parts[5] * out[:, num_text:]), dim=1)
 
     x = norm("transformer.final_layernorm", x, 1e-5)[:, num_text:]
     shift, scale = linear("mixins.final_layer.adaLN_modulation.1", F.silu(emb))[:, None].chunk(2, dim=-1)
@@ -152,7 +156,7 @@ def predict(
 
 
 def layers(state: State) -> tuple[Callable[[str, Tensor], Tensor], Callable[[str, Tensor, float], Tensor]]:
-    """Functions that apply a linear layer and a layer norm of the state dict, by name."""
+    """Return functions that apply a linear layer and a layer norm of the state dict, by name."""
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -163,14 +167,14 @@ def layers(state: State) -> tuple[Callable[[str, Tensor], Tensor], Callable[[str
     return linear, norm
 
 
-def modulated(x: Tensor, num_text: int, of_video: tuple[Tensor, ...], of_text: tuple[Tensor, ...]) -> Tensor:
-    text = x[:, :num_text] * (1 + of_text[1]) + of_text[0]
-    video = x[:, num_text:] * (1 + of_video[1]) + of_video[0]
+def modulate(x: Tensor, num_text: int, video_parts: tuple[Tensor, ...], text_parts: tuple[Tensor, ...]) -> Tensor:
+    text = x[:, :num_text] * (1 + text_parts[1]) + text_parts[0]
+    video = x[:, num_text:] * (1 + video_parts[1]) + video_parts[0]
     return torch.cat((text, video), dim=1)
 
 
-def turned(x: Tensor, num_text: int, table: tuple[Tensor, ...] | None) -> Tensor:
-    """Apply rotary positions to the video tokens; adjacent channels are a pair."""
+def rotate_video(x: Tensor, num_text: int, table: tuple[Tensor, ...] | None) -> Tensor:
+    """Apply rotary positions to the video tokens; adjacent channels form a pair."""
     if table is None:
         return x
     cos, sin = table
@@ -180,15 +184,15 @@ def turned(x: Tensor, num_text: int, table: tuple[Tensor, ...] | None) -> Tensor
     return torch.cat((x[:, :, :num_text], video * cos + rotated * sin), dim=2)
 
 
-def waves(number: Tensor, width: int) -> Tensor:
+def sinusoids_of(values: Tensor, width: int) -> Tensor:
     half = width // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half) / half)
-    angles = number[:, None].float() * frequencies
+    angles = values[:, None].float() * frequencies
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
 def rotary(t: int, h: int, w: int, head: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [t*h*w, head]: a quarter of the channels for time, three eighths each for height and width."""
+    """Return cosine and sine [t*h*w, head]: 1/4 of the channels for time, 3/8 each for height and width."""
     axes = []
     for size, width in ((t, head // 4), (h, head // 8 * 3), (w, head // 8 * 3)):
         frequencies = 1 / 10000 ** (torch.arange(0, width, 2)[: width // 2].float() / width)
@@ -201,15 +205,15 @@ def rotary(t: int, h: int, w: int, head: int) -> tuple[Tensor, Tensor]:
 
 
 def sinusoids(t: int, h: int, w: int, d: int) -> Tensor:
-    """Positions [t*h*w, d] of 2B: a quarter of the channels for time, then width, then height, each sines first."""
+    """Return the positions [t*h*w, d] of 2B: 1/4 of the channels for time, then width and height; sines first."""
 
-    def one(positions: Tensor, width: int) -> Tensor:
+    def embed(positions: Tensor, width: int) -> Tensor:
         angles = positions.double()[:, None] * 10000.0 ** (-torch.arange(width // 2).double() / (width / 2))
         return torch.cat((angles.sin(), angles.cos()), dim=1)
 
     parts = (
-        repeat(one(torch.arange(t), d // 4), "t d -> (t h w) d", h=h, w=w),
-        repeat(one(torch.arange(w) / 1.875, d * 3 // 8), "w d -> (t h w) d", t=t, h=h),
-        repeat(one(torch.arange(h) / 1.875, d * 3 // 8), "h d -> (t h w) d", t=t, w=w),
+        repeat(embed(torch.arange(t), d // 4), "t d -> (t h w) d", h=h, w=w),
+        repeat(embed(torch.arange(w) / 1.875, d * 3 // 8), "w d -> (t h w) d", t=t, h=h),
+        repeat(embed(torch.arange(h) / 1.875, d * 3 // 8), "h d -> (t h w) d", t=t, w=w),
     )
     return torch.cat(parts, dim=1).float()

@@ -1,7 +1,7 @@
 """A reference implementation of the VAE in the layout of SAT, the original code. For tests only.
 
-Written from `3d-vae.pt`, on a flat state dict, for one chunk with the first frame. The decoder's levels are numbered
-from the pixels.
+Derived from `3d-vae.pt`, for a flat state dict and one chunk with the first frame. The decoder's levels are numbered
+from the output.
 """
 
 import torch
@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 
 
 def state(config: VAEConfig, generator: torch.Generator) -> State:
-    """Random weights with SAT's names."""
+    """Return random weights with SAT's names."""
     widths, z, m = config.block_out_channels, config.latent_channels, config.layers_per_block
     weights: State = {}
 
@@ -44,13 +44,13 @@ def state(config: VAEConfig, generator: torch.Generator) -> State:
         if i < len(widths) - 1:
             conv(f"encoder.down.{i}.downsample.conv", width, width, 3, 3)
     conv("decoder.conv_in.conv", z, widths[-1], 3, 3, 3)
-    for half in ("encoder", "decoder"):
+    for network in ("encoder", "decoder"):
         for i in (1, 2):
-            block(f"{half}.mid.block_{i}", widths[-1], widths[-1])
+            block(f"{network}.mid.block_{i}", widths[-1], widths[-1])
     for i, width in enumerate(widths):
-        before = widths[min(i + 1, len(widths) - 1)]
+        c_in = widths[min(i + 1, len(widths) - 1)]
         for j in range(m + 1):
-            block(f"decoder.up.{i}.block.{j}", before if j == 0 else width, width)
+            block(f"decoder.up.{i}.block.{j}", c_in if j == 0 else width, width)
         if i > 0:
             conv(f"decoder.up.{i}.upsample.conv", width, width, 3, 3)
     norm("encoder.norm_out", widths[-1], with_latents=False)
@@ -69,7 +69,7 @@ class VAE:
         self.num_levels = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.down."))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Video [b c t h w] to mean and log-variance, stacked."""
+        """Encode a video [b c t h w] to mean and log-variance, concatenated along the channels."""
         x = self.causal("encoder.conv_in.conv", x)
         for i in range(self.num_levels):
             x = self.blocks(f"encoder.down.{i}.block.", x, None)
@@ -79,7 +79,7 @@ class VAE:
         return self.causal("encoder.conv_out.conv", F.silu(self.norm("encoder.norm_out", x, None)))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents to video."""
+        """Decode latents to a video."""
         x = self.blocks("decoder.mid.block_", self.causal("decoder.conv_in.conv", z), z)
         for i in reversed(range(self.num_levels)):
             x = self.blocks(f"decoder.up.{i}.block.", x, z)
@@ -88,8 +88,8 @@ class VAE:
         return self.causal("decoder.conv_out.conv", F.silu(self.norm("decoder.norm_out", x, z)))
 
     def blocks(self, prefix: str, x: Tensor, z: Tensor | None) -> Tensor:
-        numbers = sorted({int(n[len(prefix) :].split(".")[0]) for n in self.state if n.startswith(prefix)})
-        for j in numbers:
+        indices = sorted({int(n[len(prefix) :].split(".")[0]) for n in self.state if n.startswith(prefix)})
+        for j in indices:
             name = f"{prefix}{j}"
             hidden = x
             for i in (1, 2):
@@ -102,7 +102,7 @@ class VAE:
     def norm(self, name: str, x: Tensor, z: Tensor | None) -> Tensor:
         if z is None:
             return F.group_norm(x, self.num_groups, self.state[f"{name}.weight"], self.state[f"{name}.bias"], 1e-6)
-        if x.shape[2] > 1:  # the first latent is for the first frame
+        if x.shape[2] > 1:  # the first latent frame encodes the first frame
             first = F.interpolate(z[:, :, :1], (1, *x.shape[3:]))
             rest = F.interpolate(z[:, :, 1:], (x.shape[2] - 1, *x.shape[3:]))
             z = torch.cat((first, rest), dim=2)

@@ -1,6 +1,7 @@
 """Image-to-video and video-to-video equal diffusers' pipelines with the same weights, pixels and seed.
 
-For cases in which both do the same: odd numbers of latent frames, step counts that divide 1000, and no resizing.
+Cases are those in which both implement the same: odd numbers of latent frames, step counts that divide 1000, no
+resizing.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests import tiny
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tests.parity.pipelines import psnr, save_theirs, their_frames
+from tests.parity.pipelines import psnr, reference_frames, save_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 
@@ -23,12 +24,12 @@ COMMON = {"prompt": tiny.CAPTIONS[0], "num_inference_steps": 5, "guidance_scale"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Learned positions are for one size, so there are two such models."""
-    root = tmp_path_factory.mktemp("theirs")
+    """Learned positions are for one size, so there are two models with them."""
+    root = tmp_path_factory.mktemp("reference")
     portrait = {"sample_height": 6, "sample_width": 4, "sample_frames": 9}
     models = [("2b", {}), ("5b", {}), ("5b-i2v", {}), ("1.5-5b-i2v", {})]
-    saved = {variant: save_theirs(variant, root / variant, **sizes) for variant, sizes in models}
-    return {**saved, "5b-i2v portrait": save_theirs("5b-i2v", root / "portrait", **portrait)}
+    saved = {variant: save_reference(variant, root / variant, **sizes) for variant, sizes in models}
+    return {**saved, "5b-i2v portrait": save_reference("5b-i2v", root / "portrait", **portrait)}
 
 
 def pixels(num_frames: int, height: int, width: int) -> np.ndarray:
@@ -50,13 +51,13 @@ def test_image_to_video_equals_diffusers(folders, model, size, sampler):
     pipe = CogVideoX.from_pretrained(folders[model])
     values = {**COMMON, **size, "image": pixels(**size)[0], "sampler": sampler, "seed": 7}
     values["dynamic_guidance"] = sampler == "dpm++"
-    kind = "CogVideoXImageToVideoPipeline"
-    theirs = their_frames(kind, folders[model], text_length=pipe.settings.text_length, **values)
-    ours = pipe.generate(**values, image_latent_scale="diffusers", output="float").frames
-    assert theirs.std() > 0.02
-    assert psnr(ours, theirs) >= 90
+    pipeline_class = "CogVideoXImageToVideoPipeline"
+    expected = reference_frames(pipeline_class, folders[model], text_length=pipe.settings.text_length, **values)
+    actual = pipe.generate(**values, image_latent_scale="diffusers", output="float").frames
+    assert expected.std() > 0.02
+    assert psnr(actual, expected) >= 90
     if model.startswith("1.5"):
-        assert psnr(pipe.generate(**values, output="float").frames, theirs) < 60  # the official scale differs
+        assert psnr(pipe.generate(**values, output="float").frames, expected) < 60  # the official scale differs
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
@@ -66,7 +67,7 @@ def test_video_to_video_equals_diffusers(folders, variant, size, sampler):
     pipe = CogVideoX.from_pretrained(folders[variant])
     values = {**COMMON, **size, "video": pixels(**size), "strength": 0.6, "sampler": sampler, "seed": 7}
     values["dynamic_guidance"] = sampler == "dpm++"
-    kind = "CogVideoXVideoToVideoPipeline"
-    theirs = their_frames(kind, folders[variant], text_length=pipe.settings.text_length, **values)
-    assert theirs.std() > 0.02
-    assert psnr(pipe.generate(**values, output="float").frames, theirs) >= 90
+    pipeline_class = "CogVideoXVideoToVideoPipeline"
+    expected = reference_frames(pipeline_class, folders[variant], text_length=pipe.settings.text_length, **values)
+    assert expected.std() > 0.02
+    assert psnr(pipe.generate(**values, output="float").frames, expected) >= 90

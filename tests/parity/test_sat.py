@@ -1,7 +1,7 @@
-"""Converted SAT checkpoints predict, encode and decode as the reference implementations in SAT's layout.
+"""Converted SAT checkpoints have the predictions, latents and videos of reference implementations in SAT's layout.
 
-Settings that are not in the tensors come from a diffusers folder with other weights, because these models are smaller
-than the official ones.
+Settings that are not in the tensors are read from a diffusers folder with other weights, because these models are
+smaller than the official ones.
 """
 
 from pathlib import Path
@@ -23,13 +23,13 @@ TOLERANCE = 1e-5
 CONFIGS = tiny.TRANSFORMERS | tiny.IMAGE_TRANSFORMERS
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    assert ours.shape == theirs.shape
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 def main_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a 1.0 transformer as SAT's main branch saves them with patch_size [1, 2, 2].
+    """Convert the weights of a 1.0 transformer to the layout of SAT's main branch with patch_size [1, 2, 2].
 
     The patch embedding is a linear layer, and the table of rotary positions is not stored.
     """
@@ -41,12 +41,11 @@ def main_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def checkpoint(
     path: Path, config: TransformerConfig, *, whole: bool, main: bool = False
 ) -> dict[str, dict[str, Tensor]]:
-    """Write a SAT checkpoint with the files of the official ones, or in one file as after full fine-tuning (`whole`).
+    """Write a SAT checkpoint and return the weights by component, with SAT's names.
 
     Args:
-        main: write a 1.0 transformer as the main branch does (`main_layout`).
-
-    Returns the weights by component, with SAT's names.
+        whole: write a single file, as after full fine-tuning, instead of the files of official checkpoints.
+        main: write a 1.0 transformer in the layout of the main branch (`main_layout`).
     """
     generator = torch.Generator().manual_seed(3)
     transformer = sat_transformer.state(config, generator)
@@ -59,10 +58,10 @@ def checkpoint(
     }
     in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}
-    home = path / "transformer" / "1000"
-    home.mkdir(parents=True)
-    (home.parent / "latest").write_text("1000\n")
-    torch.save({"module": state, "iteration": 1000}, home / "mp_rank_00_model_states.pt")
+    folder = path / "transformer" / "1000"
+    folder.mkdir(parents=True)
+    (folder.parent / "latest").write_text("1000\n")
+    torch.save({"module": state, "iteration": 1000}, folder / "mp_rank_00_model_states.pt")
     if not whole:
         (path / "vae").mkdir()
         vae = parts["first_stage_model."] | {"loss.discriminator.weight": torch.ones(2)}
@@ -93,7 +92,7 @@ def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str, m
     text = torch.randn(2, config.max_text_seq_length, config.text_embed_dim, generator=generator)
     timestep = torch.tensor([7, 901])
     ofs = 2.0 if config.ofs_embed_dim else None
-    # The reference has SAT's eps: 1e-6 in the very last norm, where the official conversion has 1e-5, as here.
+    # The reference has SAT's eps of the last norm, 1e-6; the official conversion and this package have 1e-5.
     expected = sat_transformer.predict(
         parts["model.diffusion_model."],
         latents,
@@ -104,30 +103,30 @@ def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str, m
         patch_frames=config.patch[0],
         rotary_positions=config.use_rotary_positional_embeddings,
     )
-    ours = loaded.transformer(latents.transpose(1, 2), text, timestep, ofs=ofs)
-    assert relative_error(ours.transpose(1, 2), expected) <= TOLERANCE
+    actual = loaded.transformer(latents.transpose(1, 2), text, timestep, ofs=ofs)
+    assert relative_error(actual.transpose(1, 2), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("num_frames", [9, 17, 49])
 @torch.no_grad()
 def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path, num_frames: int) -> None:
-    """SAT encodes a clip of any length in one piece, and decodes in chunks of two latent frames; 9 frames are one."""
+    """SAT encodes any clip as one chunk and decodes in chunks of two latent frames; 9 frames are a single chunk."""
     parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
-    ours = model_folder.load(plan.write_folder(tmp_path / "model")).vae
-    theirs = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
+    vae = model_folder.load(plan.write_folder(tmp_path / "model")).vae
+    reference = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
 
     video = torch.rand(1, 3, num_frames, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    mean, logvar = theirs.encode(video).chunk(2, dim=1)
-    posterior = ours.encode(video, norm_statistics="clip")
+    mean, logvar = reference.encode(video).chunk(2, dim=1)
+    posterior = vae.encode(video, norm_statistics="clip")
     assert relative_error(posterior.mean, mean) <= TOLERANCE
     assert relative_error(posterior.logvar, logvar.clamp(-30, 20)) <= TOLERANCE
     if num_frames == 9:
-        assert relative_error(ours.decode(mean), theirs.decode(mean)) <= TOLERANCE
+        assert relative_error(vae.decode(mean), reference.decode(mean)) <= TOLERANCE
 
 
 def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:
-    """Full fine-tuning stores transformer, VAE and T5 in one file; every tensor is assigned to one of them."""
+    """Full fine-tuning saves transformer, VAE and T5 in one file; every tensor belongs to one of them."""
     variant = "1.5-5b"
     parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
     spec = detect_checkpoint(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
@@ -137,7 +136,7 @@ def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", variant))
     assert not plan.missing
     loaded = model_folder.load(plan.write_folder(tmp_path / "model"))
-    own = to_internal(parts["conditioner.embedders.0.transformer."], TRANSFORMERS_KEYMAP)
-    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.text_encoder.state_dict().items())
-    first = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]
-    assert torch.equal(loaded.transformer.blocks[0].attention.qkv.weight, first)
+    expected = to_internal(parts["conditioner.embedders.0.transformer."], TRANSFORMERS_KEYMAP)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.text_encoder.state_dict().items())
+    qkv = parts["model.diffusion_model."]["transformer.layers.0.attention.query_key_value.weight"]
+    assert torch.equal(loaded.transformer.blocks[0].attention.qkv.weight, qkv)

@@ -38,8 +38,8 @@ CONFIGS = {
 LENGTHS = (1, 16, 224, 226, 300)
 
 
-def reference(config: T5Config):
-    """transformers' encoder with all parameters random, norms and position bias included."""
+def random_reference(config: T5Config):
+    """Return transformers' encoder with random values for all parameters, including norms and position bias."""
     model = transformers.T5EncoderModel(transformers.T5Config(**config.to_transformers())).eval()
     for name, parameter in model.named_parameters():
         fan_in = parameter.shape[1] if parameter.ndim == 2 and ".layer." in name and "bias" not in name else 1
@@ -47,56 +47,55 @@ def reference(config: T5Config):
     return model
 
 
-def ours_of(model, config: T5Config) -> T5Encoder:
+def load_model(reference, config: T5Config) -> T5Encoder:
     with torch.device("meta"):
-        ours = T5Encoder(config)
-    ours.load_state_dict(
-        to_internal(text_keys.merge_shared_embedding(model.state_dict()), text_keys.TRANSFORMERS_KEYMAP), assign=True
-    )
-    return ours
+        model = T5Encoder(config)
+    state = text_keys.merge_shared_embedding(reference.state_dict())
+    model.load_state_dict(to_internal(state, text_keys.TRANSFORMERS_KEYMAP), assign=True)
+    return model
 
 
-def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_embeddings_are_equal(name):
     config = CONFIGS[name]
-    theirs = reference(config)
-    ours = ours_of(theirs, config)
+    reference = random_reference(config)
+    model = load_model(reference, config)
     for length in LENGTHS:
         ids = torch.randint(config.vocab_size, (2, length))
-        ids[1, length // 2 :] = 0  # padding, attended to as any token
-        error = relative_error(ours(ids), theirs(ids).last_hidden_state)
+        ids[1, length // 2 :] = 0  # padding, which is not masked
+        error = relative_error(model(ids), reference(ids).last_hidden_state)
         assert error <= 1e-5, f"{length} tokens: {error:.1e}"
 
 
 @torch.no_grad()
-def test_bfloat16_error_is_not_larger():
+def test_bfloat16_error_is_at_most_that_of_transformers():
     config = CONFIGS["deep"]
-    theirs = reference(config)
-    ours = ours_of(theirs, config)
+    reference = random_reference(config)
+    model = load_model(reference, config)
     ids = torch.randint(config.vocab_size, (4, 226))
-    exact = ours(ids)
-    our_half = ours.bfloat16()(ids)
-    their_half = theirs.bfloat16()(ids).last_hidden_state
-    assert our_half.dtype == torch.bfloat16
-    assert (our_half - exact).square().mean() <= (their_half - exact).square().mean()
+    exact = model(ids)
+    actual = model.bfloat16()(ids)
+    expected = reference.bfloat16()(ids).last_hidden_state
+    assert actual.dtype == torch.bfloat16
+    assert (actual - exact).square().mean() <= (expected - exact).square().mean()
 
 
 def test_gradients_are_equal():
     config = CONFIGS["plain"]
-    theirs = reference(config)
-    ours = ours_of(theirs, config)
-    for parameter in ours.parameters():
+    reference = random_reference(config)
+    model = load_model(reference, config)
+    for parameter in model.parameters():
         parameter.requires_grad_()
     ids, direction = torch.randint(config.vocab_size, (2, 20)), torch.randn(2, 20, config.d_model)
-    (ours(ids) * direction).sum().backward()
-    (theirs(ids).last_hidden_state * direction).sum().backward()
-    expected = to_internal({name: p.grad for name, p in theirs.named_parameters()}, text_keys.TRANSFORMERS_KEYMAP)
-    for name, parameter in ours.named_parameters():
+    (model(ids) * direction).sum().backward()
+    (reference(ids).last_hidden_state * direction).sum().backward()
+    expected = to_internal({name: p.grad for name, p in reference.named_parameters()}, text_keys.TRANSFORMERS_KEYMAP)
+    for name, parameter in model.named_parameters():
         assert relative_error(parameter.grad, expected[name]) <= 1e-4, name
 
 
@@ -109,7 +108,7 @@ CORPUS = [
     "Two astronauts -- in 'white' suits -- are walking & talking at 10% speed?",
 ]
 
-TEXTS = [
+PROMPTS = [
     "",
     " ",
     "a panda",
@@ -129,11 +128,11 @@ TEXTS = [
 ]
 
 
-def odd_texts(number: int) -> list[str]:
-    """Random strings with spaces, accents and characters of many alphabets."""
-    draw = random.Random(0)
+def random_prompts(count: int) -> list[str]:
+    """Return random strings with spaces, accents and characters of many alphabets."""
+    rng = random.Random(0)
     alphabet = "abc ABC  \t\n.,;-'\"!?éÉß½ﬁ…漢字жЖ\u0301\u200d\u00a0👍1２"
-    return ["".join(draw.choices(alphabet, k=draw.randrange(1, 40))) for _ in range(number)]
+    return ["".join(rng.choices(alphabet, k=rng.randrange(1, 40))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +163,10 @@ def toy(tmp_path_factory) -> Path:
     return folder
 
 
-def assert_same_ids(ours: Tokenizer, theirs) -> None:
-    for text in TEXTS + odd_texts(200):
-        expected = theirs(text, padding="max_length", max_length=226, return_tensors="pt").input_ids
-        assert torch.equal(ours.encode(text, 226), expected), repr(text)
+def assert_same_ids(tokenizer: Tokenizer, reference) -> None:
+    for prompt in PROMPTS + random_prompts(200):
+        expected = reference(prompt, padding="max_length", max_length=226, return_tensors="pt").input_ids
+        assert torch.equal(tokenizer.encode(prompt, 226), expected), repr(prompt)
 
 
 def test_ids_from_spiece_model_are_equal(t5_like):
@@ -175,35 +174,35 @@ def test_ids_from_spiece_model_are_equal(t5_like):
 
 
 def test_ids_equal_sentencepiece(t5_like):
-    """For plain text; SentencePiece does not know special tokens."""
+    """For prompts without special tokens, which SentencePiece does not support."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(t5_like / "spiece.model"))
-    ours = Tokenizer.from_folder(t5_like)
-    for text in TEXTS:
-        if "<" not in text and "▁" not in text:  # no special tokens or space symbols
-            expected = [*processor.encode(text), 1]
-            assert ours.encode(text, 226)[0, : len(expected)].tolist() == expected, repr(text)
+    tokenizer = Tokenizer.from_folder(t5_like)
+    for prompt in PROMPTS:
+        if "<" not in prompt and "▁" not in prompt:  # no special tokens or space symbols
+            expected = [*processor.encode(prompt), 1]
+            assert tokenizer.encode(prompt, 226)[0, : len(expected)].tolist() == expected, repr(prompt)
 
 
-def test_number_of_sentinels_is_read_from_the_config(t5_like, tmp_path):
+def test_number_of_sentinels_is_read_from_the_settings(t5_like, tmp_path):
     (tmp_path / "spiece.model").write_bytes((t5_like / "spiece.model").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 7}')
-    ours, theirs = Tokenizer.from_folder(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path)
-    assert len(ours) == len(theirs)
-    text = "a <extra_id_0> panda <extra_id_6>"
-    assert ours.encode(text, 12).tolist() == [theirs(text, padding="max_length", max_length=12).input_ids]
+    tokenizer, reference = Tokenizer.from_folder(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path)
+    assert len(tokenizer) == len(reference)
+    prompt = "a <extra_id_0> panda <extra_id_6>"
+    assert tokenizer.encode(prompt, 12).tolist() == [reference(prompt, padding="max_length", max_length=12).input_ids]
 
 
 def test_tokenizer_json_of_transformers_4_is_read(t5_like, tmp_path):
-    """Its files describe the handling of spaces differently."""
-    ours = Tokenizer.from_folder(t5_like)
-    ours.save(tmp_path)
+    """Its files describe the handling of spaces in another way."""
+    tokenizer = Tokenizer.from_folder(t5_like)
+    tokenizer.save(tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     content["normalizer"] = {
         "type": "Sequence",
         "normalizers": [
-            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(ours.charsmap).decode()},
+            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(tokenizer.charsmap).decode()},
             {"type": "Strip", "strip_left": False, "strip_right": True},
             {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
         ],
@@ -216,42 +215,42 @@ def test_tokenizer_json_of_transformers_4_is_read(t5_like, tmp_path):
 @pytest.mark.parametrize("kind", ["t5_like", "toy"])
 @pytest.mark.parametrize("file", ["tokenizer.json", "spiece.model"])
 def test_saved_folder_is_read_by_all_libraries(kind, file, request, tmp_path):
-    ours = Tokenizer.from_folder(request.getfixturevalue(kind))
-    ours.save(tmp_path)
+    tokenizer = Tokenizer.from_folder(request.getfixturevalue(kind))
+    tokenizer.save(tmp_path)
     (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[file]).unlink()
-    repeated = Tokenizer.from_folder(tmp_path)
-    assert (repeated.pieces, repeated.charsmap) == (ours.pieces, ours.charsmap)
-    theirs = transformers.T5Tokenizer.from_pretrained(tmp_path)
-    assert len(theirs) == len(ours)
-    assert_same_ids(ours, theirs)
-    assert_same_ids(ours, transformers.AutoTokenizer.from_pretrained(tmp_path))
+    loaded = Tokenizer.from_folder(tmp_path)
+    assert (loaded.pieces, loaded.charsmap) == (tokenizer.pieces, tokenizer.charsmap)
+    reference = transformers.T5Tokenizer.from_pretrained(tmp_path)
+    assert len(reference) == len(tokenizer)
+    assert_same_ids(tokenizer, reference)
+    assert_same_ids(tokenizer, transformers.AutoTokenizer.from_pretrained(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["t5_like", "toy"])
 def test_folder_saved_by_transformers_is_read(kind, request, tmp_path):
-    theirs = transformers.T5Tokenizer.from_pretrained(request.getfixturevalue(kind))
-    theirs.save_pretrained(tmp_path)
-    assert_same_ids(Tokenizer.from_folder(tmp_path), theirs)
+    reference = transformers.T5Tokenizer.from_pretrained(request.getfixturevalue(kind))
+    reference.save_pretrained(tmp_path)
+    assert_same_ids(Tokenizer.from_folder(tmp_path), reference)
 
 
 def test_tokenizer_json_is_self_contained(toy):
-    """Libraries that read the file without other settings (transformers 4, tokenizers) get the same ids."""
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(toy / "tokenizer.json"), pad_token="<pad>")
-    assert_same_ids(Tokenizer.from_folder(toy), theirs)
+    """Libraries that read only this file (transformers 4, tokenizers) return the same ids."""
+    reference = transformers.PreTrainedTokenizerFast(tokenizer_file=str(toy / "tokenizer.json"), pad_token="<pad>")
+    assert_same_ids(Tokenizer.from_folder(toy), reference)
 
 
 def test_saved_spiece_model_is_read_by_sentencepiece(toy):
     sentencepiece = pytest.importorskip("sentencepiece")
     processor = sentencepiece.SentencePieceProcessor(model_file=str(toy / "spiece.model"))
     assert (processor.pad_id(), processor.eos_id(), processor.unk_id(), processor.bos_id()) == (0, 1, 2, -1)
-    ours = Tokenizer.from_folder(toy)
-    for text in TEXTS:
-        if "<" not in text:
-            expected = [*processor.encode(text), 1]
-            assert ours.encode(text, 226)[0, : len(expected)].tolist() == expected, repr(text)
+    tokenizer = Tokenizer.from_folder(toy)
+    for prompt in PROMPTS:
+        if "<" not in prompt:
+            expected = [*processor.encode(prompt), 1]
+            assert tokenizer.encode(prompt, 226)[0, : len(expected)].tolist() == expected, repr(prompt)
 
 
-# ---- both, in a diffusers pipeline ----
+# ---- encoder and tokenizer in a diffusers pipeline ----
 
 
 @torch.no_grad()
@@ -276,6 +275,5 @@ def test_prompt_embeddings_equal_a_diffusers_pipeline(toy, tmp_path):
 
     pipeline = diffusers.CogVideoXPipeline.from_pretrained(tmp_path, vae=None, transformer=None, scheduler=None)
     prompts = ["A red ball, moving left!", "", "zwölf Boxkämpfer 漢字"]
-    theirs, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=40)
-    ours = encoder(tokenizer.encode(prompts, 40))
-    assert relative_error(ours, theirs) <= 1e-5
+    expected, _ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, max_sequence_length=40)
+    assert relative_error(encoder(tokenizer.encode(prompts, 40)), expected) <= 1e-5

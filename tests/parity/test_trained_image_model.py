@@ -1,4 +1,4 @@
-"""An image-to-video model trained by one command from a folder of videos gives the same videos in diffusers."""
+"""An image-to-video model, trained by one command from a folder of videos, generates the same videos in diffusers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cogvideox.cli.train import train
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tests.parity.pipelines import psnr, their_frames
+from tests.parity.pipelines import psnr, reference_frames
 
 
 def test_trained_image_model_equals_diffusers(tmp_path: Path) -> None:
@@ -24,12 +24,12 @@ def test_trained_image_model_equals_diffusers(tmp_path: Path) -> None:
     model = tmp_path / "run/model"
 
     pipe = CogVideoX.from_pretrained(model)
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     values = {**size, "prompt": "a red ball moves right", "num_inference_steps": 4, "guidance_scale": 4.0}
     values |= {"seed": 7, "sampler": "ddim", "dynamic_guidance": False}
-    ours = pipe.generate(**values, image=picture, output="float").frames
-    other = pipe.generate(**values, image=255 - picture, output="float").frames
-    kind = "CogVideoXImageToVideoPipeline"
-    theirs = their_frames(kind, model, text_length=pipe.settings.text_length, **values, image=picture)
-    assert psnr(ours, theirs) >= 60
-    assert psnr(other, theirs) < psnr(ours, theirs) - 10
+    actual = pipe.generate(**values, image=image, output="float").frames
+    other_image = pipe.generate(**values, image=255 - image, output="float").frames
+    pipeline_class = "CogVideoXImageToVideoPipeline"
+    expected = reference_frames(pipeline_class, model, text_length=pipe.settings.text_length, **values, image=image)
+    assert psnr(actual, expected) >= 60
+    assert psnr(other_image, expected) < psnr(actual, expected) - 10

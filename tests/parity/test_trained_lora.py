@@ -1,4 +1,4 @@
-"""A LoRA trained by one command from a folder of videos gives the same predictions in diffusers."""
+"""A LoRA, trained by one command from a folder of videos, has the same predictions in diffusers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.model_spec import find_model
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.io import read_lora
-from tests.parity.test_transformer import inputs, reference, relative_error
+from tests.parity.test_transformer import random_inputs, reference_prediction, relative_error
 
 pytest.importorskip("diffusers")
 
@@ -26,15 +26,15 @@ def test_trained_lora_equals_diffusers(tmp_path: Path) -> None:
     assert train("toybox-lora", settings, data=[str(tmp_path / "clips")], out=tmp_path / "run")
     file = tmp_path / "run/pytorch_lora_weights.safetensors"
 
-    ours = model_folder.load("toybox").transformer
-    theirs = CogVideoXTransformer3DModel.from_pretrained(
+    model = model_folder.load("toybox").transformer
+    reference = CogVideoXTransformer3DModel.from_pretrained(
         find_model("toybox")[1] / "transformer", torch_dtype=torch.float32
     )
-    given = inputs(ours.config, (3, 8, 8))
+    inputs = random_inputs(model.config, (3, 8, 8))
     with torch.no_grad():
-        before = ours(**given)
-        inject.add_lora(ours, read_lora(file))
-        theirs.load_lora_adapter(load_file(file), prefix="transformer")
-        after, expected = ours(**given), reference(theirs, given)
+        before = model(**inputs)
+        inject.add_lora(model, read_lora(file))
+        reference.load_lora_adapter(load_file(file), prefix="transformer")
+        after, expected = model(**inputs), reference_prediction(reference, inputs)
     assert relative_error(before, after) > 1e-3
     assert relative_error(after, expected) <= 1e-4

@@ -44,7 +44,7 @@ CASES = [
 ]
 
 
-def small(preset: str, base: tuple[int, int, int]) -> TransformerConfig:
+def small_config(preset: str, base: tuple[int, int, int]) -> TransformerConfig:
     frames, height, width = base
     official = PRESETS[preset]()
     return replace(
@@ -62,8 +62,8 @@ def small(preset: str, base: tuple[int, int, int]) -> TransformerConfig:
     )
 
 
-def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Random values for all weights, also those initialized as zero or one, such that activations keep their scale."""
+def random_weights(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return random values for all weights, also those initialized to 0 or 1, scaled to keep the activations' scale."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(name: str, tensor: Tensor) -> Tensor:
@@ -76,80 +76,82 @@ def randomise(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     return {name: draw(name, tensor) for name, tensor in state.items()}
 
 
-def pair(config: TransformerConfig) -> tuple[Transformer, CogVideoXTransformer3DModel]:
-    theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
-    theirs.load_state_dict(randomise(theirs.state_dict()))
-    ours = Transformer(config).eval()
-    ours.load_state_dict(to_internal(theirs.state_dict(), diffusers_keymap(config)))
-    return ours, theirs
+def model_pair(config: TransformerConfig) -> tuple[Transformer, CogVideoXTransformer3DModel]:
+    reference = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
+    reference.load_state_dict(random_weights(reference.state_dict()))
+    model = Transformer(config).eval()
+    model.load_state_dict(to_internal(reference.state_dict(), diffusers_keymap(config)))
+    return model, reference
 
 
-def inputs(config: TransformerConfig, size: tuple[int, int, int], batch: int = 2) -> dict[str, Tensor]:
+def random_inputs(config: TransformerConfig, size: tuple[int, int, int], batch: int = 2) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(batch, config.in_channels, *size, generator=generator)
     text = torch.randn(batch, config.max_text_seq_length, config.text_embed_dim, generator=generator)
-    given = {"latents": latents, "text": text, "timestep": torch.randint(1000, (batch,), generator=generator)}
-    return given if config.ofs_embed_dim is None else given | {"ofs": torch.tensor([2.0] * batch)}
+    inputs = {"latents": latents, "text": text, "timestep": torch.randint(1000, (batch,), generator=generator)}
+    return inputs if config.ofs_embed_dim is None else inputs | {"ofs": torch.tensor([2.0] * batch)}
 
 
-def their_rope(theirs: CogVideoXTransformer3DModel, num_frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def reference_rope(
+    reference: CogVideoXTransformer3DModel, num_frames: int, height: int, width: int
+) -> tuple[Tensor, Tensor]:
     """Rotary tables for a latent size, from diffusers' pipeline."""
-    pipeline = CogVideoXPipeline(None, None, None, theirs, CogVideoXDDIMScheduler())
+    pipeline = CogVideoXPipeline(None, None, None, reference, CogVideoXDDIMScheduler())
     return pipeline._prepare_rotary_positional_embeddings(8 * height, 8 * width, num_frames, torch.device("cpu"))
 
 
-def reference(theirs: CogVideoXTransformer3DModel, given: dict[str, Tensor]) -> Tensor:
-    dtype = theirs.dtype
-    rotary = theirs.config.use_rotary_positional_embeddings
-    prediction = theirs(
-        hidden_states=given["latents"].transpose(1, 2).to(dtype),
-        encoder_hidden_states=given["text"].to(dtype),
-        timestep=given["timestep"],
-        ofs=given.get("ofs"),
-        image_rotary_emb=their_rope(theirs, *given["latents"].shape[2:]) if rotary else None,
+def reference_prediction(reference: CogVideoXTransformer3DModel, inputs: dict[str, Tensor]) -> Tensor:
+    dtype = reference.dtype
+    rotary = reference.config.use_rotary_positional_embeddings
+    prediction = reference(
+        hidden_states=inputs["latents"].transpose(1, 2).to(dtype),
+        encoder_hidden_states=inputs["text"].to(dtype),
+        timestep=inputs["timestep"],
+        ofs=inputs.get("ofs"),
+        image_rotary_emb=reference_rope(reference, *inputs["latents"].shape[2:]) if rotary else None,
         return_dict=False,
     )[0]
     return prediction.transpose(1, 2)
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @torch.no_grad()
 def test_predictions_are_equal(case: Case) -> None:
-    config = small(case.preset, case.base)
-    ours, theirs = pair(config)
-    given = inputs(config, case.size)
-    expected = reference(theirs, given)
+    config = small_config(case.preset, case.base)
+    model, reference = model_pair(config)
+    inputs = random_inputs(config, case.size)
+    expected = reference_prediction(reference, inputs)
 
-    assert relative_error(ours(**given), expected) <= TOLERANCE
+    assert relative_error(model(**inputs), expected) <= TOLERANCE
 
-    # The same with precomputed positions and modulation, as in sampling.
+    # With precomputed positions and modulation, as in sampling.
     positions = positions_for(config, *case.size)
-    for i, time in enumerate(given["timestep"]):
+    for i, time in enumerate(inputs["timestep"]):
         times = torch.stack((time, 999 - time))
-        tables = ours.precompute_modulation(times, 2.0 if "ofs" in given else None)
-        prediction = ours(given["latents"], given["text"], None, positions=positions, modulation=tables[0])
+        tables = model.precompute_modulation(times, 2.0 if "ofs" in inputs else None)
+        prediction = model(inputs["latents"], inputs["text"], None, positions=positions, modulation=tables[0])
         assert relative_error(prediction[i], expected[i]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("preset", ["5b", "1.5-5b-i2v"])
 def test_gradients_are_equal(preset: str) -> None:
-    """For every weight, with a loss that weights all outputs differently."""
-    config = small(preset, base=(9, 8, 12))
-    ours, theirs = pair(config)
-    given = inputs(config, size=(2, 8, 12))
-    expected = reference(theirs, given)
+    """Gradients of every weight, for a loss that weights all outputs differently."""
+    config = small_config(preset, base=(9, 8, 12))
+    model, reference = model_pair(config)
+    inputs = random_inputs(config, size=(2, 8, 12))
+    expected = reference_prediction(reference, inputs)
     weights = torch.randn_like(expected)
 
     (expected * weights).sum().backward()
-    (ours(**given) * weights).sum().backward()
+    (model(**inputs) * weights).sum().backward()
 
-    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     gradients = to_external(gradients, diffusers_keymap(config))
-    for name, parameter in theirs.named_parameters():
+    for name, parameter in reference.named_parameters():
         # The bias of keys shifts all scores of a query equally, so its gradient is zero up to rounding.
         if "norm_k.bias" not in name and "to_k.bias" not in name:
             assert relative_error(gradients[name], parameter.grad) <= 10 * TOLERANCE, name
@@ -157,38 +159,38 @@ def test_gradients_are_equal(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["2b", "1.5-5b"])
 @torch.no_grad()
-def test_bfloat16_error_is_not_larger(preset: str) -> None:
-    config = small(preset, base=(9, 8, 12))
-    ours, theirs = pair(config)
-    given = inputs(config, size=(2, 8, 12))
-    exact = reference(theirs, given)
-    half = ours.bfloat16()(**given | {name: given[name].bfloat16() for name in ("latents", "text")})
-    assert (half - exact).norm() <= 1.1 * (reference(theirs.bfloat16(), given) - exact).norm()
+def test_bfloat16_error_is_at_most_that_of_diffusers(preset: str) -> None:
+    config = small_config(preset, base=(9, 8, 12))
+    model, reference = model_pair(config)
+    inputs = random_inputs(config, size=(2, 8, 12))
+    exact = reference_prediction(reference, inputs)
+    actual = model.bfloat16()(**inputs | {name: inputs[name].bfloat16() for name in ("latents", "text")})
+    assert (actual - exact).norm() <= 1.1 * (reference_prediction(reference.bfloat16(), inputs) - exact).norm()
 
 
 @pytest.mark.parametrize("preset", ["5b", "1.5-5b"])
 def test_rotary_positions_are_equal_at_any_size(preset: str) -> None:
-    """Landscape, portrait, square, smaller and larger than the base grid, a single row or column."""
+    """Landscape, portrait and square; smaller and larger than the base grid; a single row or column."""
     base = (49, 60, 90) if preset == "5b" else (81, 300, 300)
-    config = small(preset, base)
+    config = small_config(preset, base)
     with torch.device("meta"):
-        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers())
+        reference = CogVideoXTransformer3DModel.from_config(config.to_diffusers())
     for height, width in [(60, 90), (90, 60), (96, 170), (32, 32), (2, 90), (60, 2), (46, 82), (100, 100), (2, 2)]:
         for num_frames in (2, 14, 42):
-            cos, sin = their_rope(theirs, num_frames, height, width)
-            ours = positions_for(config, num_frames, height, width).rope
-            text, video = ours.split((config.max_text_seq_length, len(cos)))
+            cos, sin = reference_rope(reference, num_frames, height, width)
+            rope = positions_for(config, num_frames, height, width).rope
+            text, video = rope.split((config.max_text_seq_length, len(cos)))
             assert torch.equal(text, torch.tensor([1.0, 0.0]).expand_as(text))
             torch.testing.assert_close(video, torch.stack((cos[:, ::2], sin[:, ::2]), -1), rtol=0, atol=2e-5)
 
 
 def test_sinusoidal_positions_are_equal_at_any_size() -> None:
-    config = small("2b", base=(49, 60, 90))
-    theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).patch_embed
+    config = small_config("2b", base=(49, 60, 90))
+    reference = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).patch_embed
     for num_frames, height, width in [(13, 60, 90), (3, 90, 60), (1, 2, 2), (7, 32, 46)]:
-        expected = theirs._get_positional_embeddings(height, width, 4 * num_frames - 3)[0]
-        ours = positions_for(config, num_frames, height, width).sincos
-        torch.testing.assert_close(ours, expected.float(), rtol=0, atol=1e-6)
+        expected = reference._get_positional_embeddings(height, width, 4 * num_frames - 3)[0]
+        actual = positions_for(config, num_frames, height, width).sincos
+        torch.testing.assert_close(actual, expected.float(), rtol=0, atol=1e-6)
 
 
 PARAMETERS = {
@@ -204,45 +206,45 @@ PARAMETERS = {
 def test_names_and_shapes_of_official_models_are_equal(preset: str) -> None:
     config = PRESETS[preset]()
     with torch.device("meta"):
-        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
-        ours = Transformer(config)
-    assert sum(parameter.numel() for parameter in ours.parameters()) == PARAMETERS[preset]
+        expected = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).state_dict()
+        model = Transformer(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[preset]
 
-    translated = to_external(ours.state_dict(), diffusers_keymap(config))
-    assert {name: w.shape for name, w in translated.items()} == {name: w.shape for name, w in theirs.items()}
-    back = to_internal(theirs, diffusers_keymap(config))
-    assert {name: w.shape for name, w in back.items()} == {name: w.shape for name, w in ours.state_dict().items()}
+    external = to_external(model.state_dict(), diffusers_keymap(config))
+    assert {name: w.shape for name, w in external.items()} == {name: w.shape for name, w in expected.items()}
+    internal = to_internal(expected, diffusers_keymap(config))
+    assert {name: w.shape for name, w in internal.items()} == {name: w.shape for name, w in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_configs_are_equal(preset: str) -> None:
     """Every stored key is read and written."""
-    config = small(preset, base=(9, 8, 12))
-    theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers())
-    stored = dict(theirs.config)
+    config = small_config(preset, base=(9, 8, 12))
+    reference = CogVideoXTransformer3DModel.from_config(config.to_diffusers())
+    stored = dict(reference.config)
     assert TransformerConfig.from_diffusers(stored) == config
     written = config.to_diffusers()
-    assert written.pop("_class_name") == type(theirs).__name__
+    assert written.pop("_class_name") == type(reference).__name__
     assert written == {name: value for name, value in stored.items() if not name.startswith("_")}
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_full_size_2b_is_equal_on_one_latent_frame() -> None:
-    """1.7 billion random weights in float32, 6.8 GB: one model at a time, with the same tensors."""
+    """With 1.7 billion random weights in float32 (6.8 GB), so only one model is in memory at a time."""
     config = PRESETS["2b"]()
     with torch.device("meta"):
-        theirs = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
-        ours = Transformer(config).eval()
-    given = inputs(config, size=(1, 60, 90), batch=1)
+        reference = CogVideoXTransformer3DModel.from_config(config.to_diffusers()).eval()
+        model = Transformer(config).eval()
+    inputs = random_inputs(config, size=(1, 60, 90), batch=1)
 
-    state = randomise(theirs.state_dict())
-    theirs.load_state_dict(state, assign=True)
-    # The fixed positions are not in the state dict.
-    theirs.patch_embed.pos_embedding = theirs.patch_embed._get_positional_embeddings(60, 90, 49)
-    expected = reference(theirs, given)
-    del theirs
+    state = random_weights(reference.state_dict())
+    reference.load_state_dict(state, assign=True)
+    # Sinusoidal positions are not in the state dict.
+    reference.patch_embed.pos_embedding = reference.patch_embed._get_positional_embeddings(60, 90, 49)
+    expected = reference_prediction(reference, inputs)
+    del reference
 
-    ours.load_state_dict(to_internal(state, diffusers_keymap(config)), assign=True)
+    model.load_state_dict(to_internal(state, diffusers_keymap(config)), assign=True)
     del state
-    assert relative_error(ours(**given), expected) <= TOLERANCE
+    assert relative_error(model(**inputs), expected) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""Weight files: exchange with diffusers and transformers in both directions is exact."""
+"""Weight files are exchanged with diffusers and transformers without loss, in both directions."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests import tiny
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-THEIRS = {
+REFERENCE_CLASSES = {
     "transformer": diffusers.CogVideoXTransformer3DModel,
     "vae": diffusers.AutoencoderKLCogVideoX,
     "text_encoder": transformers.T5EncoderModel,
@@ -26,37 +26,37 @@ VARIANTS = [*tiny.TRANSFORMERS, *tiny.IMAGE_TRANSFORMERS]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Equal names, dtypes and values, except the second name of T5's embedding."""
-    a, b = ({name: one[name] for name in one if name != "encoder.embed_tokens.weight"} for one in (a, b))
+    """Return whether names, dtypes and values are equal, ignoring the second name of T5's embedding."""
+    a, b = ({name: state[name] for name in state if name != "encoder.embed_tokens.weight"} for state in (a, b))
     return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
 
 
-def theirs(path: Path, part: str, dtype: torch.dtype):
-    return THEIRS[part].from_pretrained(path / part, torch_dtype=dtype)
+def load_reference(path: Path, part: str, dtype: torch.dtype):
+    return REFERENCE_CLASSES[part].from_pretrained(path / part, torch_dtype=dtype)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_survive_a_round_trip_through_diffusers(tmp_path: Path, variant: str) -> None:
     bundle = tiny.model(variant)
-    here = model_folder.save(bundle, tmp_path / "here")
+    source = model_folder.save(bundle, tmp_path / "source")
     for part in WEIGHT_STEMS:
         network = getattr(bundle, part)
-        own = to_external(network.state_dict(), diffusers_keymap(network.config))
-        model = theirs(here, part, torch.float32)
-        assert same(model.state_dict(), own)
-        model.to(torch.bfloat16).save_pretrained(tmp_path / "there" / part, max_shard_size="40KB")
-    plan = plan_conversion(tmp_path / "there", base=here)
-    loaded = model_folder.load(plan.write_folder(tmp_path / "back"), dtype=torch.bfloat16)
-    assert len(list((tmp_path / "there/transformer").glob("*.safetensors"))) > 1
+        expected = to_external(network.state_dict(), diffusers_keymap(network.config))
+        model = load_reference(source, part, torch.float32)
+        assert same(model.state_dict(), expected)
+        model.to(torch.bfloat16).save_pretrained(tmp_path / "diffusers" / part, max_shard_size="40KB")
+    plan = plan_conversion(tmp_path / "diffusers", base=source)
+    loaded = model_folder.load(plan.write_folder(tmp_path / "converted"), dtype=torch.bfloat16)
+    assert len(list((tmp_path / "diffusers/transformer").glob("*.safetensors"))) > 1
     for part in WEIGHT_STEMS:
         network = getattr(bundle, part).to(torch.bfloat16)
         state = getattr(loaded, part).state_dict()
         assert same(state, network.state_dict())
-        assert same(load_state(tmp_path / "back" / part), to_external(state, diffusers_keymap(network.config)))
+        assert same(load_state(tmp_path / "converted" / part), to_external(state, diffusers_keymap(network.config)))
 
 
 def test_converted_single_file_is_a_state_dict_of_diffusers(tmp_path: Path) -> None:
-    """With the names and shapes of diffusers and no prefixes, as programs that read single files expect."""
-    here = tiny.write(tmp_path / "here", "5b")
-    file = plan_conversion(here, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
-    assert same(load_state(file), theirs(here, "transformer", torch.float16).state_dict())
+    """It has the names and shapes of diffusers without prefixes, as programs that read single files expect."""
+    model = tiny.write(tmp_path / "model", "5b")
+    file = plan_conversion(model, dtype=torch.float16).write_file(tmp_path / "x.safetensors")
+    assert same(load_state(file), load_reference(model, "transformer", torch.float16).state_dict())
