@@ -156,8 +156,8 @@ def write_json_files(folder: Path, files: dict[str, Any]) -> None:
 def atomic_model_folder(path: Path, contents: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder to write to, and move it to `path` when the block succeeds: see `atomic_folder`.
 
-    An existing model at `path` is replaced if the block writes all of its components and its folder contains nothing
-    else. If the block fails, it is unchanged.
+    An existing model at `path` is replaced if its folder contains only components that the block writes. It is
+    unchanged if the block fails.
 
     Args:
         contents: files and folders that the block will write, as paths relative to the folder.

@@ -245,18 +245,18 @@ def plan_conversion(
             check_compatible(transformer, vae, text_encoder, where=str(detected.path))
 
     tokenizer = detected.tokenizer or (base_model.tokenizer if base_model is not None else None)
-    schedule, settings = _schedule_and_settings(detected, base_model, found)
+    schedule, settings = _schedule_and_settings(detected, base_model, actual)
     return ConversionPlan(detected, components, tokenizer, schedule, settings, notes)
 
 
 def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = None) -> LoRA:
-    """Convert a LoRA file from any supported trainer to diffusers' names with alpha = rank.
+    """Convert a LoRA file of any supported trainer to diffusers' names with alpha = rank.
 
     Args:
         dtype: dtype of the LoRA factors; None keeps the dtype of each.
 
     Returns:
-        The LoRA that was read.
+        The LoRA.
 
     Raises:
         UserError: see `transformer.lora.io.read_lora` and `write_lora`.
@@ -266,12 +266,12 @@ def convert_lora(path: Path, target: str | Path, dtype: torch.dtype | None = Non
     return lora
 
 
-def _config(component: Component, of_base: Component | None) -> NetworkConfig:
-    """Return a component's config: read from a file, or the base's if the tensors match it, or inferred."""
-    if not component.config_is_stated and of_base is not None and of_base is not component and of_base.config:
-        agrees = component.config is None or _uses_rotary(component.config) == _uses_rotary(of_base.config)
-        if agrees and not component.mismatches(of_base.config):
-            return of_base.config
+def _config(component: Component, base: Component | None) -> NetworkConfig:
+    """Return a component's config: from its file, or from the base if the tensors match it, or inferred."""
+    if not component.config_is_stated and base is not None and base is not component and base.config:
+        same_positions = component.config is None or _uses_rotary(component.config) == _uses_rotary(base.config)
+        if same_positions and not component.mismatches(base.config):
+            return base.config
     if component.config is None:
         raise UserError(
             f"the config of the {component.name} in {component.where} is unknown: {component.config_problem}; pass a "

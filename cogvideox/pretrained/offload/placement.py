@@ -171,13 +171,13 @@ class GroupOffload:
         is_text = component == "text_encoder"
         self._location: WeightLocation = "device"
         if (plan.text_encoder if is_text else plan.transformer) == "group_offload":
-            # A prompt is encoded once, so reading the text encoder from disk has no extra cost.
+            # Prompts are encoded once, so it makes no difference if the text encoder is read from disk.
             self._location = "disk" if is_text else plan.weight_location
         clear_parameters(self.network, list(self._expected), dtype, device)
         self._hooks: BlockHooks | None = None
 
     def onload(self) -> None:
-        """Set up the hooks, which load the blocks, before the first use."""
+        """Register the hooks that load the blocks, on first use."""
         if self._hooks is None:
             resident = self._disk.fetch(self._groups.resident)
             # Cloned, because a view would keep part of the mapped file in memory.
