@@ -170,11 +170,11 @@ def _resample(
         if previous is not None:
             # The previous frame is the nearest one until halfway to this frame; the last frame until its end.
             time = previous.time + previous.seconds if following is None else following.time
-            limit = time - 0.01 / fps if following is None else (previous.time + time) / 2
+            boundary = time - 0.01 / fps if following is None else (previous.time + time) / 2
             image = None
-            if target < min(limit, end):
+            if target < min(boundary, end):
                 limits.check_gap(path, min(time, end) - max(previous.time, start))
-            while target < min(limit, end):
+            while target < min(boundary, end):
                 image = previous.rgb() if image is None else image
                 yield image
                 num_frames += 1

@@ -109,7 +109,7 @@ def hypothetical_gpu(
 
 
 def gpu_rates(name: str, dtype: str) -> Rates:
-    """Return the rates of a GPU by name; low rates for unknown GPUs. Rates in float32 are an eighth of those in 16 bits."""
+    """Return the rates of a GPU by name; low rates if it is unknown. float32 has an eighth of the 16-bit rates."""
     rates = next((rates for key, rates in GPUS.items() if re.search(rf"{key}(?!\d)", name, re.I)), UNKNOWN_GPU)
     if dtype != "float32":
         return rates

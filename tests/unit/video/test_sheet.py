@@ -57,7 +57,7 @@ def test_a_label_is_drawn_above_each_video():
     assert first.max() == other.max() == 255 and not empty.any()
     assert np.array_equal(first, repeated) and not np.array_equal(first, other)
     (with_accents,) = rendered_labels("a réd bäll")
-    assert not np.array_equal(one, with_accents)
+    assert not np.array_equal(first, with_accents)
 
 
 def test_long_labels_are_wrapped_and_truncated():

@@ -172,7 +172,7 @@ def test_invalid_input_raises_one_sentence_error(tmp_path):
     save_state({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}, tmp_path / "wan.safetensors")
     cases = {
         tmp_path / "x.safetensors": r"is not CogVideoX: no network has its 1 tensor \(conv\.weight\)$",
-        tmp_path / "wan.safetensors": "is known; it seems to be a LoRA for Wan",
+        tmp_path / "wan.safetensors": "; it seems to be a LoRA for Wan",
         tmp_path / "empty": "contains no model",
         tmp_path / "flux": "is not CogVideoX: its config.json is for FluxTransformer2DModel",
         tmp_path / "x.txt": "not a weights file",
