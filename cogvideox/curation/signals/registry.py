@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cogvideox.curation.signals.edits import Edits
 from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.models.aesthetics import Aesthetics
 from cogvideox.curation.signals.models.brisque import Brisque
@@ -19,6 +20,7 @@ from cogvideox.curation.signals.text import Text
 SIGNALS: dict[str, type[Any]] = {
     "aesthetics": Aesthetics,
     "brisque": Brisque,
+    "edits": Edits,
     "faces": Faces,
     "motion": Motion,
     "objects": Objects,

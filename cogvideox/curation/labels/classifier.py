@@ -1,0 +1,293 @@
+"""Calibrated classifiers of the six labels on measured clips, trained in seconds on a CPU.
+
+Two kinds, both from annotations and the columns of a manifest:
+
+- "signals": trees on the numbers that signals measured;
+- "embedding": a linear head on a frozen embedding of the frames, the signals and the answer of the trees.
+
+Probabilities are calibrated on clips that the classifier did not see (cross-validation over sources, Platt 1999). A
+label is given where its probability exceeds its frequency in training, which maximizes the balanced accuracy of
+calibrated probabilities.
+
+Axes: `n` clips, `d` signals, `e` numbers of the embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from cogvideox.curation.labels.definitions import DEFINITIONS_VERSION, LABELS
+from cogvideox.curation.labels.features import (
+    EMBEDDING,
+    check_columns,
+    embedding_matrix,
+    signal_columns,
+    signal_matrix,
+)
+from cogvideox.curation.labels.trees import TreeEnsemble, fit_trees
+from cogvideox.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["signals", "embedding"]
+MIN_EXAMPLES = 5
+"""Smallest number of clips with and without a label from which it is learned."""
+_FOLDS = 5
+_EXTREME = 1e-3  # probabilities of the trees are kept this far from 0 and 1
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a training.
+
+    Attributes:
+        kind: see the module.
+        num_trees: trees per label.
+        regularization: inverse strength of the penalty on the weights of the head.
+        seed: of the trees and of the folds.
+    """
+
+    kind: Kind = "signals"
+    num_trees: int = 200
+    regularization: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("signals", "embedding"):
+            raise UserError(f"kind={self.kind!r} must be signals or embedding")
+        if self.num_trees < 1 or self.regularization <= 0:
+            raise UserError("num_trees must be 1 or more, and regularization above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The classifier of one label.
+
+    Attributes:
+        trees: trees on the signals.
+        weights: of the linear head on [logit of the trees, scaled signals, embedding]; None for kind "signals".
+        bias: of the linear head.
+        slope, intercept: of the calibration, applied to the logit.
+        threshold: probability above which the label is given: its frequency in training.
+        num_positive, num_negative: annotated clips it was trained on.
+    """
+
+    trees: TreeEnsemble = field(repr=False)
+    weights: Float32[np.ndarray, " 1+d+e"] | None = field(repr=False)
+    bias: float
+    slope: float
+    intercept: float
+    threshold: float
+    num_positive: int
+    num_negative: int
+
+    def logit(self, inputs: "Inputs") -> Float64[np.ndarray, " n"]:
+        """Return the logit before calibration."""
+        logit = trees_logit(self.trees, inputs.filled)
+        return logit if self.weights is None else head_inputs(logit, inputs) @ self.weights + self.bias
+
+    def predict(self, inputs: "Inputs") -> Float64[np.ndarray, " n"]:
+        """Return calibrated probabilities."""
+        return sigmoid(self.slope * self.logit(inputs) + self.intercept)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelModel:
+    """Classifiers of the labels, and the columns they read.
+
+    Attributes:
+        kind: "signals" or "embedding".
+        columns: columns of signals; `medians` fill missing values, and `scales` divide the differences from them.
+        embedding: column of the embedding; empty for kind "signals".
+        heads: classifiers by label. Labels with too few annotations are absent.
+        definitions: version of the definitions that the annotations follow.
+    """
+
+    kind: Kind
+    columns: tuple[str, ...]
+    medians: Float64[np.ndarray, " d"] = field(repr=False)
+    scales: Float64[np.ndarray, " d"] = field(repr=False)
+    embedding: str
+    heads: dict[str, Head]
+    definitions: int = DEFINITIONS_VERSION
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability above which each label is given."""
+        return {name: head.threshold for name, head in self.heads.items()}
+
+    def predict(self, table: "pa.Table") -> dict[str, Float64[np.ndarray, " n"]]:
+        """Return the probability of each label for all rows of a manifest; NaN for rows that were not measured.
+
+        Raises:
+            UserError: the manifest lacks columns that the model reads.
+        """
+        check_columns(table, self.columns, self.embedding)
+        columns = {name: table[name] for name in (*self.columns, self.embedding) if name}
+        return self.predict_columns(columns)
+
+    def predict_columns(self, columns: Mapping[str, Any]) -> dict[str, Float64[np.ndarray, " n"]]:
+        """Return the probabilities from columns by name. See `predict`."""
+        signals = signal_matrix(columns, self.columns)
+        measured = np.isfinite(signals).any(1)
+        result = {name: np.full(len(signals), np.nan) for name in self.heads}
+        if measured.any():
+            vectors = embedding_matrix(columns[self.embedding])[measured] if self.embedding else None
+            inputs = Inputs.of(signals[measured], self.medians, self.scales, vectors)
+            for name, head in self.heads.items():
+                result[name][measured] = head.predict(inputs)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Prepared features: signals without missing values, the same scaled, and the embedding."""
+
+    filled: Float64[np.ndarray, "n d"]
+    scaled: Float64[np.ndarray, "n d"]
+    vectors: Float32[np.ndarray, "n e"] | None
+
+    @classmethod
+    def of(cls, signals: np.ndarray, medians: np.ndarray, scales: np.ndarray, vectors: np.ndarray | None) -> "Inputs":
+        """Fill and scale signals."""
+        filled = np.where(np.isfinite(signals), signals, medians)
+        return cls(filled, np.tanh((filled - medians) / scales / 2), vectors)
+
+    def rows(self, chosen: np.ndarray) -> "Inputs":
+        """Return some of the rows."""
+        return Inputs(self.filled[chosen], self.scaled[chosen], None if self.vectors is None else self.vectors[chosen])
+
+
+def train(
+    table: "pa.Table",
+    truth: Mapping[str, Float64[np.ndarray, " n"]],
+    settings: TrainSettings | None = None,
+    groups: Sequence[str] | None = None,
+) -> LabelModel:
+    """Train classifiers of all labels.
+
+    Args:
+        table: rows of a manifest, with the columns of signals.
+        truth: 1, 0 or NaN (not known) for each row, by label (`features.truth_columns`).
+        groups: rows of one group stay together in cross-validation; by default the source of each row.
+
+    Raises:
+        UserError: there are no signals or no embeddings, or no label has enough annotated clips.
+    """
+    settings = settings or TrainSettings()
+    columns, embedding = signal_columns(table), EMBEDDING if settings.kind == "embedding" else ""
+    if not columns:
+        raise UserError("the manifest has no columns of signals: run `cogvideox curate` with signals")
+    check_columns(table, columns, embedding)
+    signals = signal_matrix({name: table[name] for name in columns}, columns)
+    measured = np.isfinite(signals).any(1)
+    known = np.where(measured[:, None], signals, np.nan)
+    columns = tuple(name for name, values in zip(columns, known.T) if np.isfinite(values).any())
+    signals = signals[:, np.isfinite(known).any(0)]
+    sources = table["source"].to_pylist() if groups is None else list(groups)
+    vectors = embedding_matrix(table[embedding]) if embedding else None
+    medians = np.nanmedian(signals[measured], axis=0) if measured.any() else np.zeros(len(columns))
+    spread = np.nanpercentile(signals[measured], [25, 75], axis=0) if measured.any() else np.ones((2, len(columns)))
+    deviation = np.nanstd(signals[measured], axis=0) if measured.any() else np.ones(len(columns))
+    scales = np.maximum(np.maximum(spread[1] - spread[0], 0.3 * deviation), 1e-6)
+    inputs = Inputs.of(signals, medians, scales, vectors)
+    heads = {}
+    for name in LABELS:
+        rows = np.flatnonzero(measured & np.isfinite(truth[name]))
+        positive = int(np.sum(truth[name][rows] > 0.5))
+        if min(positive, len(rows) - positive) >= MIN_EXAMPLES:
+            names = np.array([sources[row] for row in rows])
+            heads[name] = _train_head(inputs.rows(rows), truth[name][rows], names, settings)
+    if not heads:
+        raise UserError(
+            f"no label has {MIN_EXAMPLES} annotated clips with and {MIN_EXAMPLES} without it: annotate more clips"
+        )
+    return LabelModel(settings.kind, columns, medians, scales, embedding, heads)
+
+
+def _train_head(inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> Head:
+    """Train the classifier of one label, and calibrate it on the folds it was not trained on."""
+    outside = np.full(len(truth), np.nan)  # logits of the trees by the fold that did not see the clip
+    folds = _folds(truth, groups, settings.seed)
+    for fold, (seen, unseen) in enumerate(folds):
+        part = _fit_trees(inputs.rows(seen), truth[seen], settings, fold + 1)
+        outside[unseen] = trees_logit(part, inputs.filled[unseen])
+    trees = _fit_trees(inputs, truth, settings, 0)
+    weights, bias = None, 0.0
+    if settings.kind == "embedding":
+        features, logits = head_inputs(outside, inputs), outside
+        outside = np.empty(len(truth))
+        for seen, unseen in folds:
+            part, offset = _fit_linear(features[seen], truth[seen], settings)
+            outside[unseen] = features[unseen] @ part + offset
+        weights, bias = _fit_linear(head_inputs(logits, inputs), truth, settings)
+    slope, intercept = fit_calibration(outside, truth)
+    positive = int(np.sum(truth > 0.5))
+    return Head(trees, weights, bias, slope, intercept, positive / len(truth), positive, len(truth) - positive)
+
+
+def _fit_trees(inputs: Inputs, truth: np.ndarray, settings: TrainSettings, fold: int) -> TreeEnsemble:
+    return fit_trees(inputs.filled, truth, num_trees=settings.num_trees, seed=settings.seed * 101 + fold)
+
+
+def _fit_linear(features: np.ndarray, truth: np.ndarray, settings: TrainSettings) -> tuple[np.ndarray, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=settings.regularization, class_weight="balanced", max_iter=500)
+    model.fit(features, truth > 0.5)
+    return model.coef_[0].astype(np.float32), float(model.intercept_[0])
+
+
+def _folds(truth: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows of each fold: those to train on, and those to predict."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    number = min(_FOLDS, int(min(truth.sum(), len(truth) - truth.sum())))
+    split = StratifiedGroupKFold(number, shuffle=True, random_state=seed).split(truth, truth > 0.5, groups)
+    folds = [(seen, unseen) for seen, unseen in split if len(unseen)]
+    if all(0 < truth[seen].sum() < len(seen) for seen, _ in folds) and len(folds) > 1:
+        return folds
+    return list(StratifiedKFold(number, shuffle=True, random_state=seed).split(truth, truth > 0.5))
+
+
+def fit_calibration(logits: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+    """Return slope and intercept of the sigmoid that fits probabilities to the truth (Platt 1999).
+
+    The targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), as Platt proposes, so that few clips do
+    not lead to probabilities of 0 and 1.
+    """
+    from scipy.optimize import minimize
+
+    positive = truth > 0.5
+    targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.exp(parameters[0]) * logits + parameters[1]
+        error = sigmoid(scores) - targets
+        value = np.logaddexp(0.0, scores) - targets * scores
+        return float(value.mean()), np.array([np.mean(error * np.exp(parameters[0]) * logits), error.mean()])
+
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-4.0, 4.0), (-20.0, 20.0)])
+    return float(np.exp(found.x[0])), float(found.x[1])
+
+
+def trees_logit(trees: TreeEnsemble, filled: np.ndarray) -> Float64[np.ndarray, " n"]:
+    """Return the logit of the trees' probability."""
+    probability = trees.predict(filled).clip(_EXTREME, 1 - _EXTREME)
+    return np.log(probability / (1 - probability))
+
+
+def head_inputs(logits: np.ndarray, inputs: Inputs) -> Float64[np.ndarray, "n 1+d+e"]:
+    """Return the features of the linear head, of similar size: answer of the trees, signals, embedding."""
+    assert inputs.vectors is not None
+    scaled_vectors = inputs.vectors * np.sqrt(inputs.vectors.shape[1])
+    return np.concatenate([4.0 * logits[:, None], inputs.scaled, scaled_vectors], axis=1)
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    """Return the logistic function, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * values))

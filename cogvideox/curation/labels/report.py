@@ -1,0 +1,136 @@
+"""One report for all classifiers of labels: the paper's Table 14 beside metrics that do not depend on frequencies."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from cogvideox.curation.labels.definitions import LABELS
+from cogvideox.curation.labels.metrics import Metrics, compute_metrics, slice_metrics, worst_errors
+
+NUM_ERRORS = 8
+TEST_FRACTION = 0.1
+"""Fraction of the sources whose clips are kept for the test, as in the paper."""
+
+Probabilities = Mapping[str, Float64[np.ndarray, " n"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a classifier said about the rows of a manifest.
+
+    Attributes:
+        name: name of the classifier in the report.
+        probabilities: of each label, per row; NaN where there is no answer.
+        thresholds: probability above which each label is given.
+    """
+
+    name: str
+    probabilities: Probabilities
+    thresholds: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelReport:
+    """Results of one label.
+
+    Attributes:
+        metrics: by classifier.
+        slices: metrics of the first classifier by kind of slice, then slice, worst first.
+        errors: rows of the largest errors of the first classifier, with its probability and the truth.
+    """
+
+    label: str
+    metrics: dict[str, Metrics]
+    slices: dict[str, Mapping[str, Metrics]]
+    errors: list[tuple[int, float, bool]]
+
+
+def build_report(
+    predictions: Sequence[Predictions], truth: Probabilities, slices: Mapping[str, Sequence[str]] | None = None
+) -> list[LabelReport]:
+    """Compare classifiers with the truth.
+
+    Args:
+        truth: 1, 0 or NaN (not known, or not in the test) per row, by label.
+        slices: name of each row's slice, by kind of slice.
+    """
+    reports = []
+    for name in LABELS:
+        known = [given for given in predictions if name in given.probabilities]
+        metrics = {
+            given.name: found
+            for given in known
+            if (found := compute_metrics(given.probabilities[name], truth[name], given.thresholds[name])) is not None
+        }
+        if not metrics:
+            continue
+        first = next(given for given in known if given.name in metrics)
+        arguments = (first.probabilities[name], truth[name], first.thresholds[name])
+        parts = {kind: slice_metrics(*arguments, names) for kind, names in (slices or {}).items()}
+        rows = worst_errors(*arguments, NUM_ERRORS)
+        errors = [(row, float(first.probabilities[name][row]), bool(truth[name][row] > 0.5)) for row in rows]
+        reports.append(
+            LabelReport(name, metrics, {kind: part for kind, part in parts.items() if len(part) > 1}, errors)
+        )
+    return reports
+
+
+def is_test_source(source: str, fraction: float) -> bool:
+    """Return whether the clips of a source belong to the test: a fixed pseudo-random choice by its name."""
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big") < fraction * 2**32
+
+
+HEADER = (
+    *("label", "classifier", "TP", "FP", "TN", "FN", "acc", "const", "recall", "spec", "bal acc"),
+    *("AP", "MCC", "ECE", "clips", "with"),
+)
+"""Columns of the table. `const` is the accuracy of the better constant answer, whose balanced accuracy is 0.5."""
+
+
+def table_rows(reports: Sequence[LabelReport]) -> list[list[str]]:
+    """Return the rows of the table as text: a row per classifier, then the paper's, for each label."""
+    rows = []
+    for report in reports:
+        for classifier, m in report.metrics.items():
+            fractions = (m.true_positive, m.false_positive, m.true_negative, m.false_negative)
+            rates = (m.accuracy, m.constant_accuracy, m.recall, m.specificity, m.balanced_accuracy)
+            others = (m.average_precision, m.mcc, m.calibration_error)
+            numbers = [_number(value) for value in (*fractions, *rates, *others)]
+            rows.append([report.label, classifier, *numbers, str(m.num_clips), str(m.num_positive)])
+        paper = LABELS[report.label].paper
+        fractions = (paper.true_positive, paper.false_positive, paper.true_negative, paper.false_negative)
+        recall = paper.true_positive / (paper.true_positive + paper.false_negative)
+        specificity = paper.true_negative / (paper.true_negative + paper.false_positive)
+        rates = (paper.accuracy, paper.constant_accuracy, recall, specificity, paper.balanced_accuracy)
+        numbers = [_number(value) for value in (*fractions, *rates)]
+        rows.append([report.label, "paper, its test set", *numbers, "", "", "", "2000", ""])
+    return rows
+
+
+def format_report(reports: Sequence[LabelReport]) -> str:
+    """Format the table as text, with the worst slices below."""
+    rows = [list(HEADER), *table_rows(reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = []
+    for number, row in enumerate(rows):
+        if number and row[0] != rows[number - 1][0]:
+            lines.append("")
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    for report in reports:
+        for kind, slices in report.slices.items():
+            worst = ", ".join(
+                f"{name} {metrics.accuracy:.2f} of {metrics.num_clips}" for name, metrics in list(slices.items())[:3]
+            )
+            lines.append(f"{report.label}: lowest accuracy by {kind}: {worst}")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
