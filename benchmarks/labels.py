@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,7 +31,7 @@ SIGNALS = {
         name: {}
         for name in ("brisque", "edits", "faces", "motion", "picture", "screen", "stillness", "tags", "technical")
     },
-    "text": {"num_frames": 2},
+    "text": {"num_frames": 1},  # the clips are short, and reading takes most of the time
 }
 # A clip is a whole file, cuts included: the labels of what `split` misses are measured, too.
 RECIPE = Recipe(
@@ -53,7 +54,8 @@ def main() -> None:
     if options.step == "render":
         render(options.footage, options.out, options.chunks, options.workers)
     elif options.step == "real":
-        curate(options.clips, options.out / "real", RECIPE, workers=options.workers)
+        recipe = replace(RECIPE, signals=SIGNALS | {"text": {}})
+        curate(options.clips, options.out / "real", recipe, workers=options.workers)
     else:
         from label_evaluation import evaluate
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "curate": "split raw videos into clips, measure them, and list the usable ones",
     "funnel": "show what a curation kept and dropped, and why",
     "select": "select clips of a curation with a policy, or explain the selection of one clip",
+    "labels": "train and apply classifiers of clips that are unfit for training, and exchange annotations",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
     "plot": "plot the metrics of training runs",
@@ -37,6 +38,7 @@ _MODULES = {
     "funnel": "cogvideox.cli.curation.funnel",
     "generate": "cogvideox.cli.generate.command",
     "select": "cogvideox.cli.curation.select",
+    "labels": "cogvideox.cli.curation.labels",
 }
 
 # File system errors that are not bugs, for code that does not handle them itself.

@@ -119,9 +119,11 @@ def assemble(
         for column in stage.columns:
             arrays[column.name] = taken[column.name].combine_chunks()
         _mark_failures(data, stage.name, taken, is_clip)
+    for name, values in recipe.labels.predict(arrays).items():
+        arrays[name] = pa.array(values, pa.float64())
     arrays["duplicate_of"] = pa.array(_find_duplicates(data, arrays, recipe), pa.string())
     _apply_bounds(data, arrays, recipe)
-    columns += [column for stage in (*per_clip, recipe.duplicates) for column in stage.columns]
+    columns += [column for stage in (*per_clip, recipe.labels, recipe.duplicates) for column in stage.columns]
     schema = manifest.schema(columns, _records(store, recipe, per_clip))
     for column in (*IDENTITY, *recipe.probe.columns, *CLIP_COLUMNS):
         arrays[column.name] = pa.array(data[column.name], manifest.arrow_type(column))
@@ -234,7 +236,10 @@ def _records(store: ResultStore, recipe: Recipe, per_clip: Sequence[Any]) -> dic
         }
         for stage in (recipe.probe, recipe.split, *per_clip)
     }
-    duplicates = recipe.duplicates
+    labels, duplicates = recipe.labels, recipe.duplicates
+    if labels.model:
+        weights = labels.weights_hash()
+        records[labels.name] = {"version": labels.version, "parameters": config.to_dict(labels), "weights": weights}
     records[duplicates.name] = {"version": duplicates.version, "parameters": config.to_dict(duplicates)}
     records[KEEP] = config.to_dict(recipe.keep)
     records["cogvideox"] = __version__

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cogvideox import config
+from cogvideox.curation.labels.stage import Labels
 from cogvideox.curation.signals.registry import SIGNALS
 from cogvideox.curation.stages.cut import Cut
 from cogvideox.curation.stages.duplicates import Duplicates
@@ -30,6 +31,7 @@ class Recipe:
     split: Split = field(default_factory=Split)
     cut: Cut = field(default_factory=Cut)
     signals: dict[str, dict[str, Any]] | None = None
+    labels: Labels = field(default_factory=Labels)
     duplicates: Duplicates = field(default_factory=Duplicates)
     keep: Policy = field(default_factory=Policy)
     retries: int = 2

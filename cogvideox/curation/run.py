@@ -151,11 +151,13 @@ def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
     """Check what the stages need before anything starts.
 
     Raises:
-        UserError: a codec or a package is missing, or no signal writes the column of embeddings.
+        UserError: a codec or a package is missing, or no signal writes the column of embeddings or one that the model
+            of labels reads.
         ValueError: a stage declares its columns wrongly.
     """
     signals = list(signals)
-    check_columns([recipe.probe, recipe.split, recipe.cut, *signals, recipe.duplicates])
+    check_columns([recipe.probe, recipe.split, recipe.cut, *signals, recipe.labels, recipe.duplicates])
+    recipe.labels.check([column.name for signal in signals for column in signal.columns])
     embedding = recipe.duplicates.embedding
     lists = [column.name for signal in signals for column in signal.columns if column.type == "floats"]
     if embedding not in (Duplicates.embedding, *lists):

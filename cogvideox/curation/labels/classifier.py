@@ -9,7 +9,7 @@ Probabilities are calibrated on clips that the classifier did not see (cross-val
 label is given where its probability exceeds its frequency in training, which maximizes the balanced accuracy of
 calibrated probabilities.
 
-Axes: `n` clips, `d` signals, `e` numbers of the embedding.
+Axes: `n` clips, `d` signals, `e` numbers of the embedding, `inputs` of the linear head: 1 + d + e.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ class Head:
     """
 
     trees: TreeEnsemble = field(repr=False)
-    weights: Float32[np.ndarray, " 1+d+e"] | None = field(repr=False)
+    weights: Float32[np.ndarray, " inputs"] | None = field(repr=False)
     bias: float
     slope: float
     intercept: float
@@ -184,7 +184,7 @@ def train(
         raise UserError("the manifest has no columns of signals: run `cogvideox curate` with signals")
     check_columns(table, columns, embedding)
     signals = signal_matrix({name: table[name] for name in columns}, columns)
-    measured = np.isfinite(signals).any(1)
+    measured = np.asarray(np.isfinite(signals).any(axis=1))
     known = np.where(measured[:, None], signals, np.nan)
     columns = tuple(name for name, values in zip(columns, known.T) if np.isfinite(values).any())
     signals = signals[:, np.isfinite(known).any(0)]
@@ -281,7 +281,7 @@ def trees_logit(trees: TreeEnsemble, filled: np.ndarray) -> Float64[np.ndarray, 
     return np.log(probability / (1 - probability))
 
 
-def head_inputs(logits: np.ndarray, inputs: Inputs) -> Float64[np.ndarray, "n 1+d+e"]:
+def head_inputs(logits: np.ndarray, inputs: Inputs) -> Float64[np.ndarray, "n inputs"]:
     """Return the features of the linear head, of similar size: answer of the trees, signals, embedding."""
     assert inputs.vectors is not None
     scaled_vectors = inputs.vectors * np.sqrt(inputs.vectors.shape[1])

@@ -46,9 +46,9 @@ def write_page(reports: Sequence[LabelReport], table: "pa.Table", raw: Path | No
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>Negative labels</title><style>{_STYLE}</style></head><body><h1>Negative labels</h1>",
-        "<p>TP, FP, TN and FN are fractions of the test clips, as in Table 14 of the paper. const is the accuracy of the "
-        "better constant answer; its balanced accuracy is 0.50 and its MCC 0. AP is the area under the precision-recall "
-        "curve, ECE the expected calibration error over 10 bins.</p>",
+        "<p>TP, FP, TN and FN are fractions of the test clips, as in Table 14 of the paper. const is the accuracy of "
+        "the better constant answer; its balanced accuracy is 0.50 and its MCC 0. AP is the area under the "
+        "precision-recall curve, ECE the expected calibration error over 10 bins.</p>",
         _table(reports),
         *(_section(report, table, raw) for report in reports),
         "</body></html>",

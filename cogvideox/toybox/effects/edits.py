@@ -10,18 +10,20 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 Frames = UInt8[np.ndarray, "t h w c"]
+Other = UInt8[np.ndarray, "t y x c"]
+"""A clip of another size."""
 Corner = Literal["top left", "top right", "bottom left", "bottom right"]
 CORNERS: tuple[Corner, ...] = ("top left", "top right", "bottom left", "bottom right")
 
 
-def resize(clip: Frames, size: tuple[int, int]) -> Frames:
+def resize(clip: Frames, size: tuple[int, int]) -> Other:
     """Resize every frame to `size` (height, width)."""
     bilinear = Image.Resampling.BILINEAR
     return np.stack([np.asarray(Image.fromarray(frame).resize(size[::-1], bilinear)) for frame in clip])
 
 
 def picture_in_picture(
-    clip: Frames, inset: Frames, corner: Corner, scale: float = 0.35, border: tuple[int, int, int] | None = None
+    clip: Frames, inset: Other, corner: Corner, scale: float = 0.35, border: tuple[int, int, int] | None = None
 ) -> Frames:
     """Show a second clip in a corner.
 

@@ -146,10 +146,8 @@ def window(clip: Frames, seed: int, scheme: ColorScheme, font: str | None = None
     frames = np.repeat(canvas[None], len(clip), axis=0)
     frames[:, top : top + inner[0], left : left + inner[1]] = resize(clip, inner)
     start, end = rng.uniform(0.2, 0.8, (2, 2)) * (width, height)
-    steps = np.linspace(0, 1, len(clip))
-    return np.stack(
-        [_pointer(frame, *(start + (end - start) * step), height * 0.06) for frame, step in zip(frames, steps)]
-    )
+    path = start + (end - start) * np.linspace(0, 1, len(clip))[:, None]
+    return np.stack([_pointer(frame, x, y, height * 0.06) for frame, (x, y) in zip(frames, path)])
 
 
 def filmed_screen(

@@ -1,0 +1,148 @@
+"""Classifiers of labels: they learn, are calibrated, and say the same after they were stored."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.ensemble import ExtraTreesClassifier
+
+from cogvideox.curation.labels.classifier import TrainSettings, fit_calibration, sigmoid, train
+from cogvideox.curation.labels.definitions import LABELS
+from cogvideox.curation.labels.features import signal_columns, truth_columns
+from cogvideox.curation.labels.metrics import compute_metrics
+from cogvideox.curation.labels.model_file import load_model, save_model
+from cogvideox.curation.labels.trees import from_sklearn
+from cogvideox.errors import UserError
+from tests.unit.curation.labels.examples import measured_clips
+
+FAST = {"num_trees": 25}
+
+
+def test_trees_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(300, 5))
+    forest = ExtraTreesClassifier(20, random_state=0).fit(matrix, matrix[:, 0] + rng.normal(size=300) > 0)
+    probe = rng.normal(size=(200, 5))
+    np.testing.assert_allclose(from_sklearn(forest).predict(probe), forest.predict_proba(probe)[:, 1], atol=1e-6)
+
+
+def test_signals_are_numbers_of_signals():
+    table, _ = measured_clips(10)
+    table = table.append_column("labels.text", pa.array([0.5] * 10))
+    assert signal_columns(table) == tuple(f"signal.{name}" for name in (*LABELS, "sometimes"))
+
+
+@pytest.mark.parametrize("kind", ["signals", "embedding"])
+def test_held_out_labels_are_found_and_calibrated(kind):
+    table, truth = measured_clips(300, noise=0.3)
+    model = train(table, truth, TrainSettings(kind=kind, **FAST))
+    held_out, answers = measured_clips(300, seed=1, noise=0.3)
+    probabilities = model.predict(held_out)
+    for name in LABELS:
+        metrics = compute_metrics(probabilities[name], answers[name], model.thresholds[name])
+        if kind == "signals" and name == "text":  # only the embedding shows it
+            assert abs(metrics.balanced_accuracy - 0.5) < 0.1
+        else:
+            assert metrics.balanced_accuracy > 0.85, name
+        assert metrics.calibration_error < 0.12, name
+        assert model.thresholds[name] == pytest.approx(truth[name].mean())
+
+
+def test_training_is_repeatable_and_stored_exactly(tmp_path):
+    table, truth = measured_clips(120)
+    for kind in ("signals", "embedding"):
+        model = train(table, truth, TrainSettings(kind=kind, **FAST))
+        again = train(table, truth, TrainSettings(kind=kind, **FAST))
+        save_model(model, tmp_path / "labels.safetensors")
+        loaded = load_model(tmp_path / "labels.safetensors")
+        assert (loaded.kind, loaded.columns, loaded.embedding) == (model.kind, model.columns, model.embedding)
+        assert loaded.thresholds == model.thresholds
+        for name, values in model.predict(table).items():
+            np.testing.assert_array_equal(values, again.predict(table)[name])
+            np.testing.assert_array_equal(values, loaded.predict(table)[name])
+
+
+def test_unknown_labels_and_unmeasured_rows_are_left_out():
+    table, truth = measured_clips(200)
+    truth["lecture"][:] = np.nan
+    truth["editing"][4:] = np.nan
+    truth["static"][::2] = np.nan
+    signals = [name for name in table.column_names if name.startswith("signal.") and name != "signal.words"]
+    for name in signals:  # the last row was not measured
+        values = [*table[name].to_pylist()[:-1], None]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.float64()))
+    model = train(table, truth, TrainSettings(**FAST))
+    assert set(model.heads) == set(LABELS) - {"lecture", "editing"}
+    assert model.heads["static"].num_positive + model.heads["static"].num_negative == 99
+    probabilities = model.predict(table)
+    assert all(np.isnan(values[-1]) and np.isfinite(values[:-1]).all() for values in probabilities.values())
+
+
+def test_clips_of_a_group_stay_together():
+    """Clips that are copies of each other must not make the classifier look better calibrated than it is."""
+    table, _ = measured_clips(60, noise=1.0)
+    rng = np.random.default_rng(2)
+    noise = {name: (rng.random(60) < 0.5).astype(np.float64) for name in LABELS}
+    copies = pa.concat_tables([table] * 4)
+    truth = {name: np.tile(values, 4) for name, values in noise.items()}
+    apart = train(copies, truth, TrainSettings(**FAST), groups=[str(row) for row in range(240)])
+    together = train(copies, truth, TrainSettings(**FAST), groups=[str(row % 60) for row in range(240)])
+    slopes = [np.mean([head.slope for head in model.heads.values()]) for model in (apart, together)]
+    assert slopes[0] > 3 * slopes[1]
+
+
+def test_calibration_recovers_a_known_sigmoid():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=20_000) * 2
+    truth = (rng.random(20_000) < sigmoid(0.5 * logits - 1.0)).astype(np.float64)
+    slope, intercept = fit_calibration(logits, truth)
+    assert slope == pytest.approx(0.5, abs=0.03) and intercept == pytest.approx(-1.0, abs=0.05)
+
+
+def test_truth_of_clips():
+    truth = truth_columns(["a", "b", "c"], {"a": {"text": True, "static": False}, "b": {"text": None}})
+    np.testing.assert_array_equal(truth["text"], [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(truth["static"], [0.0, np.nan, np.nan])
+
+
+def test_errors_say_what_to_do(tmp_path):
+    table, truth = measured_clips(30)
+    few = {name: np.where(np.arange(30) < 4, values, np.nan) for name, values in truth.items()}
+    with pytest.raises(UserError, match="annotate more clips"):
+        train(table, few)
+    with pytest.raises(UserError, match="signals tags"):
+        train(table.drop(["tags.embedding"]), truth, TrainSettings(kind="embedding"))
+    with pytest.raises(UserError, match="with signals"):
+        train(table.select(["id", "source"]), truth)
+    model = train(table, truth, TrainSettings(**FAST))
+    with pytest.raises(UserError, match="signals signal"):
+        model.predict(table.drop(["signal.text"]))
+
+
+def test_damaged_models_are_rejected(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    table, truth = measured_clips(60)
+    path = tmp_path / "labels.safetensors"
+    with pytest.raises(UserError, match="no such file"):
+        load_model(path)
+    save_model(train(table, truth, TrainSettings(**FAST)), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="not a model of labels"):
+        load_model(path)
+    save_file({"medians": np.zeros(3)}, path)
+    with pytest.raises(UserError, match="of version 1"):
+        load_model(path)
+    path.write_bytes(content)
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["text.trees.left"] = np.zeros_like(tensors["text.trees.left"])  # the trees would never end
+    save_file(tensors, path, metadata)
+    with pytest.raises(UserError, match="not a model of labels"):
+        load_model(path)

@@ -1,0 +1,67 @@
+"""Marks of editing, on clips whose edits are known."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+from cogvideox.curation.signals.base import SampledFrames
+from cogvideox.curation.signals.edits import Edits, mixed_share, prominence, still_edges
+from cogvideox.toybox.effects import camera, edits, timing, transitions
+
+FPS, SIZE = 16.0, (96, 160)
+
+
+def shot(seed: int, num_frames: int = 32) -> np.ndarray:
+    return camera.film(camera.texture(seed, (200, 300)), camera.pan(num_frames, (1.2, 0.5)), SIZE)
+
+
+def measure(clip: np.ndarray) -> dict[str, float]:
+    values = Edits().measure(SampledFrames(clip, np.arange(len(clip)) / FPS, len(clip) / FPS))
+    return {name.removeprefix("edits."): value for name, value in values.items()}
+
+
+def test_cuts_are_counted():
+    plain, cut = measure(shot(0)), measure(transitions.join([shot(0, 16), shot(1, 16)], [0])[0])
+    assert plain["cuts"] == 0.0 and plain["largest_jump"] < 1.0
+    assert cut["cuts"] == pytest.approx(1 / 2.0) and cut["largest_jump"] > 2.0
+
+
+def test_prominence_of_one_change():
+    changes = np.full(20, 1.5)
+    changes[7] = 15.5
+    found = prominence(changes)
+    assert found[7] == pytest.approx(3.0) and np.delete(found, 7).max() == 0.0
+
+
+def test_dissolves_are_mixed():
+    shots = [np.repeat(shot(seed, 1), 24, axis=0) for seed in range(2)]
+    joined, _ = transitions.join(shots, [10])
+    assert measure(shot(2))["mixed_share"] == measure(shots[0])["mixed_share"] == 0.0
+    assert measure(joined)["mixed_share"] > 0.1
+
+
+def test_a_linear_blend_is_mixed_everywhere():
+    first, last = np.zeros((8, 8, 3), np.float32), np.full((8, 8, 3), 240, np.float32)
+    blend = np.stack([first + (last - first) * step / 9 for step in range(10)])
+    assert mixed_share(blend) == 1.0
+
+
+def test_fades_and_repeated_frames():
+    assert measure(transitions.fade(shot(0), 8))["fade"] < 0.1 < 0.8 < measure(shot(0))["fade"]
+    assert measure(timing.time_lapse(shot(0), 4))["repeated_share"] == pytest.approx(24 / 31)
+
+
+def test_edges_that_stay():
+    plain = measure(shot(0))
+    framed = measure(edits.decorated_frame(shot(0), 3))
+    with_logo = measure(edits.logo(shot(0), 1, "top right"))
+    assert plain["still_border"] < 0.2 and plain["still_line"] == 0.0
+    assert framed["still_border"] > 2 * plain["still_border"] and framed["still_line"] >= 0.2
+    assert with_logo["still_corner"] > 1.5 * plain["still_corner"]
+    still = still_edges(np.repeat(shot(0, 1), 8, 0)[..., 0])
+    assert still["still_edges"] > 0.9
+
+
+def test_too_few_frames():
+    assert set(measure(shot(0, 2)).values()) == {None}
