@@ -4,7 +4,8 @@ Only the operations of the network that `objects` reads are known. Tensors are N
 """
 
 import base64
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,40 @@ class Graph:
 
     def run(self, inputs: dict[str, Tensor], outputs: Iterable[str]) -> list[Tensor]:
         """Return the tensors with these names."""
-        values = {**self.constants, **inputs}
+        outputs = list(outputs)
+        order = self._order(outputs, inputs)
+        num_uses = Counter(outputs)
+        for name in order:
+            num_uses.update(self._arguments(name))
+        values = dict(inputs)
+        for name in order:
+            arguments = self._arguments(name)
+            node = self.nodes[name]
+            tensors = [self.constants[each] if each in self.constants else values[each] for each in arguments]
+            values[name] = OPERATIONS[node["op"]](node.get("attr", {}), *tensors)
+            del tensors
+            num_uses.subtract(arguments)
+            for each in set(arguments):
+                if not num_uses[each]:  # activations of the whole network take gigabytes
+                    values.pop(each, None)
+        return [self.constants[name] if name in self.constants else values[name] for name in outputs]
 
-        def value(name: str) -> Tensor:
-            if name not in values:
-                node = self.nodes[name]
-                arguments = [value(each.split(":")[0]) for each in node.get("input", ())]
-                values[name] = OPERATIONS[node["op"]](node.get("attr", {}), *arguments)
-            return values[name]
+    def _arguments(self, name: str) -> list[str]:
+        return [each.split(":")[0] for each in self.nodes[name].get("input", ())]
 
-        return [value(name) for name in outputs]
+    def _order(self, outputs: Iterable[str], inputs: Collection[str]) -> list[str]:
+        """Return the nodes that `outputs` need, each after its arguments."""
+        order: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name not in order and name not in inputs and name not in self.constants:
+                for each in self._arguments(name):
+                    visit(each)
+                order[name] = None
+
+        for name in outputs:
+            visit(name)
+        return list(order)
 
 
 def _read_weights(specifications: list[dict[str, Any]], content: bytes) -> dict[str, Tensor]:
