@@ -15,6 +15,7 @@ import torch
 from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import render_clips
+from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
 from cogvideox.geometry import encode_chunks
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_spec import find_model
@@ -22,7 +23,6 @@ from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.vae import trainer
 from cogvideox.vae.causal_conv import ConvCache
-from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 
 TERMS = {

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.vae.clip_sources import ClipSource
 from cogvideox.vae.init_weights import rescale_latents
-from cogvideox.vae.metrics import detail, flicker, psnr
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import to_frames
 

@@ -9,6 +9,7 @@ import torch
 
 from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.errors import UserError
+from cogvideox.evaluation.reconstruction.metrics import detail, flicker
 from cogvideox.pretrained.components import load_vae, save_vae
 from cogvideox.training.vae.clip_sources import ToyboxSource
 from cogvideox.training.vae.context_parallel import StepShard, shard_step
@@ -19,7 +20,6 @@ from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.perceptual import RandomFeatures
 from cogvideox.vae.losses.vae_loss import select_frames
-from cogvideox.vae.metrics import detail, flicker
 from cogvideox.vae.model import CausalVAE
 from tests import tiny_runs
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.errors import UserError
+from cogvideox.evaluation.reconstruction.metrics import psnr
 from cogvideox.pretrained.components import load_vae
 from cogvideox.training.checkpoint import Checkpoints
 from cogvideox.training.rng import clip_indices
@@ -17,7 +18,6 @@ from cogvideox.training.vae.data import make_batch
 from cogvideox.training.vae.trainer import train
 from cogvideox.training.vae.validation import normalize_latents
 from cogvideox.vae.init_weights import init_weights
-from cogvideox.vae.metrics import psnr
 from cogvideox.vae.model import CausalVAE
 from tests import tiny_runs
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from cogvideox.evaluation.reconstruction.metrics import psnr
 from cogvideox.vae.config import LossWeights
 from cogvideox.vae.losses.vae_loss import vae_loss
-from cogvideox.vae.metrics import psnr
 from cogvideox.vae.posterior import Posterior
 
 

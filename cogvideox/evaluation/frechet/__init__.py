@@ -1,0 +1,1 @@
+"""Distances between the distributions of two sets of videos, in any features: FVD, rFVD, KVD."""

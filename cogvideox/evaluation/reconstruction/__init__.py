@@ -1,0 +1,1 @@
+"""Reconstruction: how much of a video a VAE keeps."""
