@@ -1,0 +1,212 @@
+"""Measured facts of clips: text, objects, tags, faces, colors, directions of motion.
+
+They are hints for models, the only input of the `tags` captioner, and what captions are checked against. Columns of a
+curated manifest are used where it has them; the rest is measured here, as far as packages and models are installed.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.signals.registry import SIGNALS
+from cogvideox.curation.stage import Row, Value
+
+MEASURED = ("faces", "objects", "tags", "text")
+"""Signals whose columns are facts."""
+MOTION_SAMPLING = Sampling(fps=8.0, longest_side=256)
+MAX_TEXTS = 8
+
+_STILL = 0.01  # diagonals per second, below which nothing moves
+_MOVING = 0.03  # above which a direction is certain
+_COLORS = {
+    "black": (20, 20, 22),
+    "dark gray": (75, 75, 75),
+    "gray": (135, 135, 135),
+    "light gray": (195, 195, 195),
+    "white": (245, 245, 245),
+    "red": (200, 35, 40),
+    "dark red": (110, 20, 25),
+    "orange": (235, 130, 30),
+    "brown": (115, 75, 45),
+    "beige": (215, 190, 150),
+    "yellow": (240, 215, 50),
+    "green": (50, 150, 60),
+    "dark green": (30, 75, 35),
+    "teal": (20, 130, 130),
+    "light blue": (150, 200, 235),
+    "blue": (40, 85, 200),
+    "dark blue": (20, 35, 90),
+    "purple": (130, 50, 165),
+    "pink": (240, 160, 190),
+}
+_COLOR_NAMES = tuple(_COLORS)
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """Facts of a clip or a frame. None and empty mean not measured, or not certain.
+
+    Attributes:
+        texts: lines of text that were read; None if text was not measured.
+        counts: mean number of objects of each kind; None if objects were not measured.
+        tags: probabilities of ImageNet classes.
+        faces: mean number of faces; None if not measured.
+        colors: names of the dominant colors, most frequent first.
+        camera: "left", "right", "up" or "down": the way the camera moves; "still"; None if it is neither.
+        motion: the way that most of what moves in front of the camera goes: a direction, "still", or None.
+    """
+
+    texts: tuple[str, ...] | None = None
+    counts: dict[str, float] | None = None
+    tags: dict[str, float] = field(default_factory=dict)
+    faces: float | None = None
+    colors: tuple[str, ...] = ()
+    camera: str | None = None
+    motion: str | None = None
+
+
+class Measurer:
+    """Measures facts; models are loaded once, and used by one thread at a time."""
+
+    def __init__(self, names: Sequence[str] = MEASURED) -> None:
+        """Load the signals whose packages and models are installed.
+
+        Args:
+            names: signals to measure, of `MEASURED`.
+        """
+        signals = {name: SIGNALS[name]() for name in names}
+        self.missing = {name: needs for name, signal in signals.items() if (needs := signal.missing_requirements())}
+        self.signals: dict[str, Any] = {name: signal for name, signal in signals.items() if name not in self.missing}
+        self._functions: dict[str, Callable[[ClipInput], Mapping[str, Value]]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> str:
+        """Names, versions and weights of the signals that are measured."""
+        parts = [f"{name} {signal.version} {signal.weights_hash()[:12]}" for name, signal in self.signals.items()]
+        return ", ".join(parts)
+
+    @property
+    def samplings(self) -> tuple[Sampling, ...]:
+        """Frames that the signals need."""
+        return (MOTION_SAMPLING, *(sampling for signal in self.signals.values() for sampling in signal.samplings))
+
+    def clip(self, row: Row, frames: Mapping[Sampling, SampledFrames]) -> ClipFacts:
+        """Return the facts of a clip, from the columns of its row where there are any."""
+        values: dict[str, Value] = {}
+        for name, signal in self.signals.items():
+            columns = [column.name for column in signal.columns]
+            if all(column in row for column in columns):
+                values |= {column: row[column] for column in columns}
+            else:
+                values |= self._measure(name, signal, row, tuple(frames[sampling] for sampling in signal.samplings))
+        motion = frames[MOTION_SAMPLING]
+        camera, moving = directions(motion)
+        return _to_facts(values, dominant_colors(motion.frames), camera, moving)
+
+    def frame(self, frame: UInt8[np.ndarray, "h w 3"], moving: tuple[str | None, str | None]) -> ClipFacts:
+        """Return the facts of a frame.
+
+        Args:
+            moving: directions of camera and objects around the time of the frame.
+        """
+        single = SampledFrames(frame[None], np.zeros(1), 0.0)
+        values: dict[str, Value] = {}
+        for name, signal in self.signals.items():
+            values |= self._measure(name, signal, {}, (single,) * len(signal.samplings))
+        return _to_facts(values, dominant_colors(frame[None]), *moving)
+
+    def _measure(self, name: str, signal: Any, row: Row, frames: tuple[SampledFrames, ...]) -> Mapping[str, Value]:
+        with self._lock:
+            if name not in self._functions:
+                self._functions[name] = signal.open()
+            return self._functions[name](ClipInput(row, frames, Path(row.get("path", "")), 0.0, frames[0].seconds))
+
+
+def _to_facts(values: Row, colors: tuple[str, ...], camera: str | None, motion: str | None) -> ClipFacts:
+    texts = counts = None
+    if "text.content" in values:
+        texts = tuple(clean_text(line) for line in (values["text.content"] or "").split("\n"))[:MAX_TEXTS]
+        texts = tuple(text for text in texts if text)
+    if "objects.kinds" in values:
+        kinds = (values["objects.kinds"] or "").split("\n")
+        counts = {kind: count for kind, count in zip(kinds, values["objects.counts"] or []) if kind}
+    names = (values.get("tags.names") or "").split("\n")
+    tags = {name: value for name, value in zip(names, values.get("tags.probabilities") or []) if name}
+    return ClipFacts(texts, counts, tags, values.get("faces.num_faces"), colors, camera, motion)
+
+
+def clean_text(line: str) -> str:
+    """Return a line of recognized text without control characters and in at most 80 characters."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f<>{}`]", " ", line).split())[:80]
+
+
+def dominant_colors(frames: UInt8[np.ndarray, "t h w 3"], min_fraction: float = 0.15) -> tuple[str, ...]:
+    """Return the names of the colors that cover at least a fraction of the frames, most frequent first; at most 3."""
+    pixels = frames[:: max(1, len(frames) // 4), ::8, ::8].reshape(-1, 3).astype(np.float32)
+    palette = np.array([_COLORS[name] for name in _COLOR_NAMES], np.float32)
+    weights = np.array([0.6, 1.0, 0.5], np.float32)  # the eye is most sensitive to green
+    nearest = (((pixels[:, None] - palette) ** 2) * weights).sum(-1).argmin(1)
+    fractions = np.bincount(nearest, minlength=len(palette)) / max(1, len(nearest))
+    order = np.argsort(-fractions, kind="stable")[:3]
+    return tuple(_COLOR_NAMES[index] for index in order if fractions[index] >= min_fraction)
+
+
+def directions(
+    sampled: SampledFrames, start: float | None = None, end: float | None = None
+) -> tuple[str | None, str | None]:
+    """Return the directions of the camera and of what moves in front of it; None where they are not certain.
+
+    Args:
+        start, end: part in seconds; None is the whole clip.
+    """
+    chosen = np.ones(len(sampled.times), bool)
+    if start is not None:
+        chosen &= sampled.times >= start - 1e-6
+    if end is not None:
+        chosen &= sampled.times <= end + 1e-6
+    frames, times = sampled.frames[chosen], sampled.times[chosen]
+    if len(frames) < 2:
+        return None, None
+    try:
+        from cogvideox.video.flow import global_motion, optical_flow
+
+        flows = optical_flow(frames)
+    except ImportError:  # OpenCV is not installed
+        return None, None
+    diagonal = float(np.hypot(*frames.shape[1:3]))
+    camera, moving, amount = [], [], []
+    for index, flow in enumerate(flows):
+        explained = global_motion(flow, frames[index])
+        seconds = max(float(times[index + 1] - times[index]), 1e-3)
+        camera.append(-explained.flow.mean((0, 1)) / diagonal / seconds)  # the picture moves against the camera
+        speeds = np.hypot(explained.residual[..., 0], explained.residual[..., 1])
+        # What the camera explains to a pixel has no residual that means anything.
+        fast = speeds > max(1.0, float(np.quantile(speeds, 0.95)))
+        residual = explained.residual[fast].mean(0) if fast.sum() > 8 else np.zeros(2)
+        moving.append(residual / diagonal / seconds)
+        amount.append(float(fast.mean()))
+    return _direction(np.array(camera)), _direction(np.array(moving)) if max(amount) > 0.002 else "still"
+
+
+def _direction(velocities: np.ndarray) -> str | None:
+    """Return the direction of velocities [t 2] in diagonals per second."""
+    mean, speed = velocities.mean(0), float(np.hypot(velocities[:, 0], velocities[:, 1]).mean())
+    if speed < _STILL:
+        return "still"
+    length = float(np.hypot(*mean))
+    if length < max(_MOVING, 0.7 * speed):
+        return None  # back and forth, or too slow to tell
+    x, y = mean / length
+    if max(abs(x), abs(y)) < 0.85:
+        return None  # diagonal
+    if abs(x) > abs(y):
+        return "right" if x > 0 else "left"
+    return "down" if y > 0 else "up"

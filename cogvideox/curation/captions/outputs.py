@@ -1,0 +1,92 @@
+"""The tables that a captioning writes: all captions, and the clips for training with short and long captions."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.curation.captions.config import MIX_COLUMN, Ladder
+from cogvideox.curation.captions.ladder import ALL_COLUMNS
+from cogvideox.curation.manifest import arrow_type
+from cogvideox.curation.stage import Column, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CAPTIONS, METADATA = "captions.parquet", "metadata.parquet"
+CLIP_COLUMNS = (
+    Column("id", "str", "Content hash of the clip."),
+    Column("source", "str", "Path of the file."),
+    Column("file_name", "str", "Path of the file, relative to the captioned folder."),
+    Column("start", "float", "Start of the clip in its file.", "s", 0.0),
+    Column("end", "float", "End of the clip in its file.", "s", 0.0),
+    Column("is_image", "bool", "Whether the clip is a still image."),
+    Column("status", "str", "ok, rejected (problems remain after all repairs), failed or pending."),
+    Column("reason", "str", "Reason why the caption was rejected or failed."),
+)
+_NOT_SCORES = ("start", "end", "index", "attempts", "file_bytes", "clip_bytes")
+
+
+def captions_table(rows: Sequence[Row]) -> "pa.Table":
+    """Return the table of all captions."""
+    import pyarrow as pa
+
+    columns = (*CLIP_COLUMNS, *ALL_COLUMNS)
+    fields = [
+        pa.field(column.name, arrow_type(column), metadata={"description": column.description}) for column in columns
+    ]
+    arrays = [pa.array([row.get(field.name) for row in rows], field.type) for field in fields]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Path) -> "pa.Table":
+    """Return the clips that can be trained on: with `mix`, a row for the short and one for the long caption of a clip.
+
+    The column `caption_mix` is a hash of the clip's id in [0, 1) for short captions, and 1 more for long ones.
+    """
+    import pyarrow as pa
+
+    relative = os.path.relpath(source.resolve(), output.resolve()).replace(os.sep, "/")
+    rung = ladder.long_rung or ("short" if ladder.short is not None else None)
+    usable = [row for row in rows if row["status"] == "ok"] if rung is not None else []
+    listed: list[tuple[Row, str, bool]] = []
+    for row in usable:
+        short = row.get("caption.short") if not row.get("caption.short_problems") else None
+        if ladder.mix:
+            listed.append((row, short or row[f"caption.{rung}"], True))
+        listed.append((row, row[f"caption.{rung}"], rung == "short"))
+    scores = sorted(
+        {
+            name
+            for row in usable
+            for name, value in row.items()
+            if isinstance(value, int | float) and not name.startswith("caption.") and name not in _NOT_SCORES
+        }
+        - {"whole"}
+    )
+    data: dict[str, list[Any]] = {
+        "file_name": [f"{relative}/{row['file_name']}" for row, _, _ in listed],
+        "caption": [caption for _, caption, _ in listed],
+        "start": [None if row["whole"] else row["start"] for row, _, _ in listed],
+        "end": [None if row["whole"] else row["end"] for row, _, _ in listed],
+        "clip_id": [row["id"] for row, _, _ in listed],
+        "caption_words": [len(caption.split()) for _, caption, _ in listed],
+        MIX_COLUMN: [mix_value(row["id"]) + (not short) for row, _, short in listed],
+    }
+    kinds = {"start": pa.float64(), "end": pa.float64(), "caption_words": pa.int64(), MIX_COLUMN: pa.float64()}
+    arrays = {name: pa.array(values, kinds.get(name, pa.string())) for name, values in data.items()}
+    for name in scores:
+        values = [row.get(name) for row, _, _ in listed]
+        whole = all(value is None or isinstance(value, bool) for value in values)
+        arrays[name] = (
+            pa.array(values, pa.bool_())
+            if whole
+            else pa.array([None if value is None else float(value) for value in values], pa.float64())
+        )
+    return pa.table(arrays)
+
+
+def mix_value(id: str) -> float:
+    """Return a number in [0, 1) that depends on the id only, and is evenly distributed."""
+    return int.from_bytes(hashlib.sha256(f"caption mix {id}".encode()).digest()[:6], "big") / 2**48

@@ -1,0 +1,60 @@
+"""The back-ends of each rung by name. To add one, write a class with the members of its protocol and list it here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cogvideox.curation.captions.config import RungConfig
+from cogvideox.curation.captions.facts import Measurer
+from cogvideox.curation.captions.models import (
+    ModelCaptioner,
+    ModelFrameCaptioner,
+    ModelSummarizer,
+    RulesSummarizer,
+)
+from cogvideox.curation.captions.prompts import DIRECT, FRAME, SHORT, SUMMARY, Prompt
+from cogvideox.curation.captions.tags import TagsCaptioner, TagsFrameCaptioner
+from cogvideox.curation.captions.toybox import ToyboxCaptioner, ToyboxFrameCaptioner
+from cogvideox.llm.client import Client
+
+Factory = Callable[[RungConfig, Client | None, Measurer], Any]
+
+
+def _model(kind: Callable[..., Any], prompt: Prompt, num_frames: int = 8) -> Factory:
+    def build(config: RungConfig, client: Client | None, measurer: Measurer) -> Any:
+        assert client is not None
+        return kind(
+            client,
+            config.prompt or prompt,
+            config.decoding,
+            config.max_words,
+            config.longest_side,
+            config.num_frames or num_frames,
+            config.hints,
+        )
+
+    return build
+
+
+SHORT_CAPTIONERS: dict[str, Factory] = {
+    "model": _model(ModelCaptioner, SHORT),
+    "tags": lambda config, client, measurer: TagsCaptioner(measurer),
+    "toybox": lambda config, client, measurer: ToyboxCaptioner(),
+}
+FRAME_CAPTIONERS: dict[str, Factory] = {
+    "model": _model(ModelFrameCaptioner, FRAME),
+    "tags": lambda config, client, measurer: TagsFrameCaptioner(measurer),
+    "toybox": lambda config, client, measurer: ToyboxFrameCaptioner(),
+}
+SUMMARIZERS: dict[str, Factory] = {
+    "model": _model(ModelSummarizer, SUMMARY),
+    "rules": lambda config, client, measurer: RulesSummarizer(),
+}
+DIRECT_CAPTIONERS: dict[str, Factory] = {"model": _model(ModelCaptioner, DIRECT, num_frames=24)}
+
+BACK_ENDS: dict[str, dict[str, Factory]] = {
+    "short": SHORT_CAPTIONERS,
+    "frames": FRAME_CAPTIONERS,
+    "summary": SUMMARIZERS,
+    "direct": DIRECT_CAPTIONERS,
+}
+"""Back-ends by rung and name."""
