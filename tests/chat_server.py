@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server on this machine, in a process of its own, for tests.
 
-It answers what the last message asks for: `say: TEXT` answers TEXT, and a word such as `broken-json` misbehaves as its
-name says. Everything else is answered by the number of words and images. All answers that were sent are in a log.
+It answers what the last message asks for: `say: TEXT` answers the rest of the line, and a word such as `broken-json`
+misbehaves as its name says. Everything else is answered by the number of words and images. All answers are logged.
 """
 
 import json
@@ -121,7 +121,7 @@ def app():
         if "megabyte" in asked:
             return "word " * 200_000
         if "say: " in asked:
-            return asked.rpartition("say: ")[2]
+            return asked.rpartition("say: ")[2].partition("\n")[0]
         return f"{len(asked.split())} words, {sum(part['type'] == 'image_url' for part in parts)} images"
 
     return api

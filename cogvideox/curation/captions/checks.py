@@ -54,7 +54,7 @@ _NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "e
 _PEOPLE = re.compile(r"\b(two|three|four|five|six|seven|eight|nine|ten) (?:\w+ ){0,2}(people|persons|men|women)\b")
 _NO_PEOPLE = re.compile(r"\b(no people|nobody|no one|no person|without (any )?people)\b", re.IGNORECASE)
 _NO_TEXT = re.compile(r"\b(no|without( any)?) (visible )?(text|writing|letters|captions)\b", re.IGNORECASE)
-_QUOTED = re.compile(r"[\"“]([^\"“”]{3,80})[\"”]")
+_QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")
 _CAMERA = re.compile(
     r"\bcamera (?:\w+ ){0,2}?(?:pans?|panning|moves?|moving|tracks?|tilts?|tilting|glides?) (?:\w+ ){0,3}?"
     r"(left|right|up|down)(?:wards?)?\b",
@@ -173,7 +173,9 @@ def contradictions(text: str, facts: ClipFacts) -> list[Problem]:
             problems.append(Problem("contradicts_text", f"it says that there is no text, but {facts.texts[0]!r} is"))
     if facts.texts is not None:
         for quoted in _QUOTED.findall(text):
-            if not any(_similar(quoted.lower(), line.lower()) for line in (*facts.texts, " ".join(facts.texts))):
+            if len(quoted) >= 3 and not any(
+                _similar(quoted.lower(), line.lower()) for line in (*facts.texts, " ".join(facts.texts))
+            ):
                 problems.append(Problem("contradicts_text", f"it quotes {quoted!r}, which is not in the picture"))
     if facts.counts is not None:
         number = facts.counts.get("person", 0.0)

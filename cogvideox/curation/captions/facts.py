@@ -134,7 +134,8 @@ def _to_facts(values: Row, colors: tuple[str, ...], camera: str | None, motion: 
     texts = counts = None
     if "text.content" in values:
         texts = tuple(clean_text(line) for line in (values["text.content"] or "").split("\n"))[:MAX_TEXTS]
-        texts = tuple(text for text in texts if text)
+        # Single characters are mostly misread shapes.
+        texts = tuple(text for text in texts if sum(char.isalnum() for char in text) >= 2)
     if "objects.kinds" in values:
         kinds = (values["objects.kinds"] or "").split("\n")
         counts = {kind: count for kind, count in zip(kinds, values["objects.counts"] or []) if kind}

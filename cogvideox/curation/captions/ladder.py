@@ -17,7 +17,7 @@ from cogvideox.curation.signals.base import SampledFrames, Sampling
 from cogvideox.curation.stage import Column, Row, Value
 from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache
-from cogvideox.llm.client import Client
+from cogvideox.llm.client import Client, Stopped
 from cogvideox.llm.limits import Account
 
 FACTS = "facts"
@@ -157,7 +157,12 @@ class OpenLadder:
         for name in todo:
             if name == FACTS:
                 continue
-            columns, error, attempts = self._run(name, clip, values)
+            try:
+                columns, error, attempts = self._run(name, clip, values)
+            except (UserError, Stopped):
+                raise
+            except Exception as problem:  # a library fails on a clip; the others go on
+                columns, error, attempts = {}, f"{type(problem).__name__}: {problem}"[:500], 1
             values |= columns
             on_result(Result(f"caption_{name}", row["id"], columns, error, max(1, attempts)))
 
@@ -178,13 +183,14 @@ class OpenLadder:
             text = json.dumps(usable, ensure_ascii=False)
             problems = [f"{problem} ({time:g} s)" for time, part in zip(clip.times, parts) for problem in part.problems]
         else:
-            write = partial(back_end.caption, clip)
             if name == "summary":
                 short = None if values.get("caption.short_problems") else values.get("caption.short")
                 frames = [TimedCaption(**frame) for frame in json.loads(values.get("caption.frames") or "[]")]
                 if not short and not frames:
                     return {}, "there is no usable caption to merge", 0
                 write = partial(back_end.summarize, clip, short, frames)
+            else:
+                write = partial(back_end.caption, clip)
             parts = [self._check(name, clip.facts, back_end, write)]
             text, problems = parts[0].draft.text, [str(problem) for problem in parts[0].problems]
         attempts = sum(part.attempts for part in parts)

@@ -1,5 +1,6 @@
 """Back-ends that call a chat model, local or behind an endpoint, and a summary by rules without one."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -114,22 +115,24 @@ class ModelSummarizer(ModelRung):
 
 
 class RulesSummarizer:
-    """The captions one after the other, without what was said before. See `base.Summarizer`."""
+    """The first caption, then what is new in each of the others. See `base.Summarizer`."""
 
     repairs: ClassVar[bool] = False
     identity = "rules 1"
+    max_words = 100
 
     def summarize(
         self, clip: CaptionInput, short: str | None, frames: Sequence[TimedCaption], rejected: Sequence[Rejected] = ()
     ) -> Draft:
-        sentences: list[str] = []
-        for text in ([] if short is None else [short]) + [frame.text for frame in frames]:
-            if text not in sentences:
-                sentences.append(text)
         words: list[str] = []
-        for sentence in sentences:
-            added = sentence.split()
-            if words and len(words) + len(added) > 100:
-                break
-            words += added
+        said: set[str] = set()
+        for text in ([] if short is None else [short]) + [frame.text for frame in frames]:
+            for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
+                phrases = [phrase for phrase in sentence.rstrip(".").split(", ") if phrase.lower() not in said]
+                said |= {phrase.lower() for phrase in phrases}
+                added = ", ".join(phrases).split()
+                if added and len(words) + len(added) <= self.max_words:
+                    added[0] = added[0][0].upper() + added[0][1:]
+                    added[-1] += "" if added[-1][-1] in ".!?" else "."
+                    words += added
         return Draft(" ".join(words))

@@ -108,7 +108,9 @@ def _toward(direction: str) -> str:
 
 
 def _article(noun: str) -> str:
-    return noun if noun.endswith("s") else f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+    if noun.endswith("s") and not noun.endswith(("ss", "us")):  # a plural: skis, scissors
+        return noun
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _plural(noun: str) -> str:

@@ -1,0 +1,250 @@
+"""Whole runs on rendered clips: the toybox back-ends, and models behind a real server that may misbehave."""
+
+import json
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from cogvideox import config
+from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
+from cogvideox.curation.captions.config import Ladder, MixStage, RungConfig
+from cogvideox.curation.captions.facts import ClipFacts
+from cogvideox.curation.captions.ladder import caption_times
+from cogvideox.curation.captions.models import RulesSummarizer
+from cogvideox.curation.captions.page import write_page
+from cogvideox.curation.captions.prompts import Prompt
+from cogvideox.curation.captions.run import POLICY, RESPONSES, caption_folder
+from cogvideox.errors import UserError
+from cogvideox.filter_policy import Policy
+from cogvideox.llm.client import Retries
+from cogvideox.llm.endpoint import Endpoint
+from cogvideox.llm.limits import Budget
+from cogvideox.llm.models import ModelConfig
+from cogvideox.toybox.captions.caption import parse_prompt
+from cogvideox.toybox.render.renderer import render_scene
+from cogvideox.toybox.scenes.sampler import sample_scene
+from cogvideox.video import io
+
+TOYBOX = Ladder(
+    short=RungConfig("toybox"), frames=RungConfig("toybox"), summary=RungConfig("rules"), interval=0.5, measure=()
+)
+NUM_CLIPS = 4
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    rng = np.random.default_rng(4)
+    return [sample_scene(rng, "core", split="all") for _ in range(NUM_CLIPS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, scenes):
+    pytest.importorskip("cv2")
+    folder = tmp_path_factory.mktemp("clips")
+    for number, scene in enumerate(scenes):
+        frames = render_scene(scene, num_frames=9, height=64, width=96)
+        io.write(folder / f"{number}.mp4", np.asarray(frames), 8.0)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioned(folder, tmp_path_factory):
+    """An output folder with the results of the toybox rungs."""
+    output = tmp_path_factory.mktemp("captioned") / "out"
+    assert caption_folder(folder, output, TOYBOX).statuses == {"ok": NUM_CLIPS}
+    return output
+
+
+@pytest.fixture
+def output(captioned, tmp_path):
+    return shutil.copytree(captioned, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    from tests.chat_server import ChatServer
+
+    server = ChatServer(tmp_path_factory.mktemp("server"), delay=0.02)
+    yield server
+    server.kill()
+
+
+def model_ladder(url: str, prompt: str, attempts: int = 3, **fields) -> Ladder:
+    endpoint = Endpoint(url, "tiny", price_prompt=1e3, price_completion=1e4)
+    model = ModelConfig(endpoint=endpoint, retries=Retries(attempts, 0.01, 0.05))
+    summary = RungConfig("model", "teacher", Prompt("test", 1, prompt))
+    return replace(TOYBOX, models={"teacher": model}, summary=summary, **fields)
+
+
+def rows_of(output: Path) -> list[dict]:
+    return parquet.read_table(output / "captions.parquet").to_pylist()
+
+
+def test_toybox_ladder_reads_the_facts_from_pixels(folder, scenes, output):
+    right = total = 0
+    for row, scene in zip(rows_of(output), scenes):
+        read = parse_prompt(row["caption.summary"], "core")
+        right += sum(read.get(name) == word for name, word in scene.facts.items())
+        total += len(scene.facts)
+        frames = json.loads(row["caption.frames"])
+        assert [frame["time"] for frame in frames] == [0.0, 0.5, 1.0]
+        assert "moves" not in frames[0]["text"]
+    assert right / total > 0.9
+    listed = parquet.read_table(output / "metadata.parquet").to_pylist()
+    assert len(listed) == NUM_CLIPS and listed[0]["start"] is None
+    assert (output / listed[0]["file_name"]).resolve() == (folder / "0.mp4").resolve()
+    page = write_page(output).read_text()
+    assert page.count("class='clip'") == NUM_CLIPS and "data:image/jpeg" in page
+
+
+def test_finished_rungs_are_reused(folder, output, server):
+    steps = []
+    caption_folder(folder, output, TOYBOX, on_progress=steps.append)
+    assert steps == []
+    ladder = model_ladder(server.url, "say: A ball rolls over the floor.")
+    result = caption_folder(folder, output, ladder, on_progress=steps.append)
+    assert result.statuses == {"ok": NUM_CLIPS} and len(steps) == NUM_CLIPS and steps[-1].usage.calls == NUM_CLIPS
+    assert {row["caption.summary"] for row in rows_of(output)} == {"A ball rolls over the floor."}
+
+
+def test_models_are_asked_again_with_the_reason(folder, output, server):
+    ladder = model_ladder(server.url, "say: The video shows a ball.", repairs=1)
+    result = caption_folder(folder, output, ladder, limit=1)
+    asked = [request for request in server.requests() if "cannot be used" in request["asked"]]
+    assert "it says 'The video' instead of describing directly" in asked[-1]["asked"]
+    messages = asked[-1]["body"]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    row = rows_of(output)[0]
+    assert row["caption.summary_attempts"] == 2 and result.statuses == {"rejected": 1}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "reason"),
+    [
+        ("empty-answer", "rejected", "empty: it is empty"),
+        ("megabyte", "rejected", "too_many_words"),
+        ("broken-json", "failed", "not a chat completion in JSON"),
+        ("refused", "failed", "the image is too large"),
+        ("always-fails", "failed", "(3 attempts)"),
+        ("cut-off", "rejected", "cut_off"),
+    ],
+)
+def test_hostile_answers_end_as_rows_with_reasons(folder, output, server, prompt, status, reason):
+    result = caption_folder(folder, output, model_ladder(server.url, prompt, repairs=0), limit=1)
+    (row,) = rows_of(output)
+    assert result.statuses == {status: 1} and reason in row["reason"]
+    assert parquet.read_table(output / "metadata.parquet").num_rows == 0
+    assert row["caption.short"] and reason.split(":")[0] in write_page(output).read_text()
+
+
+def test_budget_ends_the_run_and_a_larger_one_goes_on(folder, output, server):
+    ladder = model_ladder(server.url, "say: A ball rolls over the floor.", budget=Budget(calls=2))
+    with pytest.raises(UserError, match="the budget of 2 calls would be exceeded"):
+        caption_folder(folder, output, ladder)
+    statuses = [row["status"] for row in rows_of(output)]
+    assert statuses.count("ok") == 2 and statuses.count("pending") == NUM_CLIPS - 2
+    result = caption_folder(folder, output, replace(ladder, budget=Budget(calls=50)))
+    assert result.statuses == {"ok": NUM_CLIPS} and result.usage.calls == NUM_CLIPS - 2
+    assert result.spent.calls == NUM_CLIPS
+
+
+@pytest.mark.slow
+def test_a_server_killed_three_times_loses_and_repeats_nothing(folder, output, tmp_path):
+    pytest.importorskip("uvicorn")
+    from tests.chat_server import ChatServer
+
+    server = ChatServer(tmp_path, delay=0.1)
+    ladder = model_ladder(server.url, "say: A ball rolls over the floor.", attempts=10)
+    run = threading.Thread(target=lambda: caption_folder(folder, output, ladder))
+    try:
+        run.start()
+        for number in (1, 2, 3):
+            while len(server.requests()) < number and run.is_alive():
+                time.sleep(0.005)
+            server.kill()
+            server.start()
+        run.join()
+    finally:
+        server.kill()
+    assert [row["status"] for row in rows_of(output)] == ["ok"] * NUM_CLIPS
+    assert sorted(server.computed().values()) == [1] * NUM_CLIPS
+    assert (output / RESPONSES).is_file()
+
+
+def test_failed_rows_are_tried_again_only_on_request(folder, output, server):
+    ladder = model_ladder(server.url, "broken-json")
+    assert caption_folder(folder, output, ladder, limit=1).usage.calls == 1
+    assert caption_folder(folder, output, ladder, limit=1).usage.calls == 0
+    assert caption_folder(folder, output, ladder, limit=1, retry_failed=True).usage.calls == 1
+
+
+def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, output):
+    ladder = replace(TOYBOX, mix=(MixStage(0, 1.0), MixStage(100, 0.5), MixStage(200, 0.0)))
+    caption_folder(folder, output, ladder)
+    table = parquet.read_table(output / "metadata.parquet").to_pylist()
+    assert len(table) == 2 * NUM_CLIPS
+    policy = config.load(Policy, output / POLICY)
+    for step, num_short in ((0, NUM_CLIPS), (200, 0), (10**6, 0)):
+        kept = policy.mask({"caption_mix": [row["caption_mix"] for row in table]}, len(table), step)
+        chosen = [row for row, keep in zip(table, kept) if keep]
+        assert len({row["clip_id"] for row in chosen}) == len(chosen) == NUM_CLIPS
+        assert sum(row["caption_mix"] < 1 for row in chosen) == num_short
+
+
+def test_mix_holds_its_fraction_over_many_clips():
+    from cogvideox.curation.captions.outputs import mix_value
+
+    policy = replace(TOYBOX, mix=(MixStage(0, 0.3),)).mix_policy()
+    values = np.array([mix_value(f"clip {number}") for number in range(20_000)])
+    short = policy.mask({"caption_mix": values}, len(values), 5)
+    long = policy.mask({"caption_mix": values + 1}, len(values), 5)
+    assert (short ^ long).all() and abs(short.mean() - 0.3) < 0.01
+
+
+def test_rules_say_what_is_new():
+    clip = CaptionInput("", {}, ClipFacts(), (0.0,))
+    from cogvideox.curation.captions.base import TimedCaption
+
+    frames = [TimedCaption(0.0, "A red ball, mostly gray."), TimedCaption(2.0, "A red ball, a dog.")]
+    assert RulesSummarizer().summarize(clip, "A red ball.", frames) == Draft("A red ball. Mostly gray. A dog.")
+    assert RulesSummarizer().summarize(clip, None, frames, [Rejected("", "")]).text == "A red ball, mostly gray. A dog."
+
+
+def test_times_of_captioned_frames():
+    assert caption_times(0.0, 2.0) == (0.0,)
+    assert caption_times(4.0, 2.0) == (0.0, 2.0)
+    assert caption_times(4.1, 2.0) == (0.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({}, "at least one of the rungs"),
+        ({"summary": {"kind": "rules"}}, "summary needs short or frames"),
+        ({"short": {"kind": "model"}}, "needs the name of a model"),
+        ({"short": {"kind": "model", "model": "x"}}, "is not in models"),
+        ({"short": {"kind": "tags"}, "mix": [{"from_step": 0, "short_fraction": 0.5}]}, "mix needs the rung"),
+        ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be above 0"),
+    ],
+)
+def test_invalid_ladders(data, reason):
+    with pytest.raises(UserError, match=reason):
+        config.from_dict(Ladder, data)
+
+
+def test_unknown_kinds_and_folders_without_clips(folder, tmp_path):
+    with pytest.raises(UserError, match=r"short.kind=cat does not exist; available: model, tags, toybox"):
+        caption_folder(folder, tmp_path / "a", replace(TOYBOX, short=RungConfig("cat")))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match="has no usable clips"):
+        caption_folder(tmp_path / "b", tmp_path / "c", TOYBOX)
