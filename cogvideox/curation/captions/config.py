@@ -1,11 +1,12 @@
 """The config of a caption ladder: a YAML or JSON file with models, rungs, checks and the budget."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cogvideox.curation.captions.checks import CheckConfig
 from cogvideox.curation.captions.prompts import Prompt
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Bound, Policy
+from cogvideox.filter_policy.policy import Bound, Policy
+from cogvideox.filter_policy.schedule import Schedule, Threshold
 from cogvideox.llm.chat import Sampling
 from cogvideox.llm.limits import Budget
 from cogvideox.llm.models import ModelConfig
@@ -46,18 +47,6 @@ class RungConfig:
 
 
 @dataclass(frozen=True)
-class MixStage:
-    """From a training step on, a fraction of the clips is trained with its short caption."""
-
-    from_step: int
-    short_fraction: float
-
-    def __post_init__(self) -> None:
-        if self.from_step < 0 or not 0 <= self.short_fraction <= 1:
-            raise UserError("from_step must be 0 or more, and short_fraction between 0 and 1")
-
-
-@dataclass(frozen=True)
 class Ladder:
     """A caption ladder.
 
@@ -67,7 +56,8 @@ class Ladder:
         interval: seconds between the frames that are captioned (2 in the paper).
         repairs: how often a model is asked again after a caption failed the checks.
         budget: of all calls in the output folder, of all runs.
-        mix: fractions of short captions in training by step; empty trains on long captions only.
+        short_fraction: fraction of the clips that are trained with their short caption, a number or a function of the
+            training step; None trains on long captions only.
         measure: signals that are measured where the clips have no such columns.
     """
 
@@ -80,7 +70,7 @@ class Ladder:
     checks: CheckConfig = field(default_factory=CheckConfig)
     repairs: int = 2
     budget: Budget = field(default_factory=Budget)
-    mix: tuple[MixStage, ...] = ()
+    short_fraction: Threshold | None = None
     measure: tuple[str, ...] = ("faces", "objects", "tags", "text")
 
     def __post_init__(self) -> None:
@@ -94,11 +84,11 @@ class Ladder:
                 raise UserError(f"{name}.model={rung.model} is not in models; available: {known}")
         if self.interval <= 0 or self.repairs < 0:
             raise UserError("interval must be above 0, and repairs 0 or more")
-        if self.mix and (self.short is None or self.long_rung is None):
-            raise UserError("mix needs the rung short, and summary or direct")
-        steps = [stage.from_step for stage in self.mix]
-        if steps != sorted(set(steps)) or (steps and steps[0] != 0):
-            raise UserError("mix needs increasing values of from_step, the first of them 0")
+        if self.short_fraction is not None:
+            if self.short is None or self.long_rung is None:
+                raise UserError("short_fraction needs the rung short, and summary or direct")
+            if not all(0 <= fraction <= 1 for fraction in _values(self.short_fraction)):
+                raise UserError("short_fraction must be between 0 and 1")
 
     @property
     def rungs(self) -> dict[str, RungConfig]:
@@ -112,21 +102,21 @@ class Ladder:
         return "direct" if self.direct is not None else "summary" if self.summary is not None else None
 
     def mix_policy(self) -> Policy:
-        """Return the filter policy that selects one row per clip, so that `mix` holds at every step.
+        """Return the filter policy that selects one row per clip, so that `short_fraction` holds at every step.
 
         The short row of a clip has `caption_mix` = u and the long row u + 1, where u in [0, 1) is a hash of its id. A
         window of width 1 that starts at 1 - fraction has exactly one of them.
         """
-        ends: list[int | None] = [stage.from_step for stage in self.mix[1:]]
-        return Policy(
-            tuple(
-                Bound(
-                    MIX_COLUMN,
-                    at_least=1.0 - stage.short_fraction,
-                    at_most=2.0 - stage.short_fraction - 1e-9,
-                    from_step=stage.from_step,
-                    to_step=end,
-                )
-                for stage, end in zip(self.mix, [*ends, None])
-            )
-        )
+        fraction = 0.0 if self.short_fraction is None else self.short_fraction
+        low, high = (_minus(start, fraction) for start in (1.0, 2.0 - 1e-9))
+        return Policy((Bound(MIX_COLUMN, at_least=low, at_most=high),))
+
+
+def _minus(start: float, fraction: Threshold) -> Threshold:
+    if isinstance(fraction, Schedule):
+        return replace(fraction, values=tuple(start - value for value in fraction.values))
+    return start - fraction
+
+
+def _values(fraction: Threshold) -> tuple[float, ...]:
+    return fraction.values if isinstance(fraction, Schedule) else (fraction,)

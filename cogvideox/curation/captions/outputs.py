@@ -41,7 +41,7 @@ def captions_table(rows: Sequence[Row]) -> "pa.Table":
 
 
 def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Path) -> "pa.Table":
-    """Return the clips that can be trained on: with `mix`, a row for the short and one for the long caption of a clip.
+    """Return the clips that can be trained on: with `short_fraction`, a row for the short and one for the long caption of a clip.
 
     The column `caption_mix` is a hash of the clip's id in [0, 1) for short captions, and 1 more for long ones.
     """
@@ -53,7 +53,7 @@ def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Pa
     listed: list[tuple[Row, str, bool]] = []
     for row in usable:
         short = row.get("caption.short") if not row.get("caption.short_problems") else None
-        if ladder.mix:
+        if ladder.short_fraction is not None:
             listed.append((row, short or row[f"caption.{rung}"], True))
         listed.append((row, row[f"caption.{rung}"], rung == "short"))
     scores = sorted(

@@ -4,7 +4,7 @@ OUT/captions.parquet      a row per clip: all captions, problems, attempts, toke
 OUT/metadata.parquet      the clips with a usable caption, for `encode` and `train`
 OUT/captions.json         totals of the run
 OUT/ladder.yaml           the ladder
-OUT/mix-policy.yaml       filter policy for short and long captions, if the ladder has `mix`
+OUT/mix-policy.yaml       filter policy for short and long captions, if the ladder has `short_fraction`
 OUT/responses.sqlite      every response of every model
 OUT/results/              results of the rungs
 """
@@ -207,7 +207,7 @@ def _write(
     write_table(table, output / CAPTIONS)
     write_table(training_table(rows, opened.ladder, source, output), output / METADATA)
     config.save(opened.ladder, output / LADDER)
-    if opened.ladder.mix:
+    if opened.ladder.short_fraction is not None:
         config.save(opened.ladder.mix_policy(), output / POLICY)
     problems = count_problems(rows, opened.ladder)
     spent = cache.spent()

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from cogvideox import config
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
-from cogvideox.curation.captions.config import Ladder, MixStage, RungConfig
+from cogvideox.curation.captions.config import Ladder, RungConfig
 from cogvideox.curation.captions.facts import ClipFacts
 from cogvideox.curation.captions.ladder import caption_times
 from cogvideox.curation.captions.models import RulesSummarizer
@@ -21,7 +21,9 @@ from cogvideox.curation.captions.page import write_page
 from cogvideox.curation.captions.prompts import Prompt
 from cogvideox.curation.captions.run import POLICY, RESPONSES, caption_folder
 from cogvideox.errors import UserError
-from cogvideox.filter_policy import Policy
+from cogvideox.filter_policy.policy import Policy
+from cogvideox.filter_policy.schedule import Schedule
+from cogvideox.filter_policy.selector import Selector
 from cogvideox.llm.client import Retries
 from cogvideox.llm.endpoint import Endpoint
 from cogvideox.llm.limits import Budget
@@ -188,13 +190,13 @@ def test_failed_rows_are_tried_again_only_on_request(folder, output, server):
 
 
 def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, output):
-    ladder = replace(TOYBOX, mix=(MixStage(0, 1.0), MixStage(100, 0.5), MixStage(200, 0.0)))
+    ladder = replace(TOYBOX, short_fraction=Schedule((100, 200), (1.0, 0.0)))
     caption_folder(folder, output, ladder)
     table = parquet.read_table(output / "metadata.parquet").to_pylist()
     assert len(table) == 2 * NUM_CLIPS
     policy = config.load(Policy, output / POLICY)
     for step, num_short in ((0, NUM_CLIPS), (200, 0), (10**6, 0)):
-        kept = policy.mask({"caption_mix": [row["caption_mix"] for row in table]}, len(table), step)
+        kept = Selector(policy, {"caption_mix": [row["caption_mix"] for row in table]}, len(table)).mask(step)
         chosen = [row for row, keep in zip(table, kept) if keep]
         assert len({row["clip_id"] for row in chosen}) == len(chosen) == NUM_CLIPS
         assert sum(row["caption_mix"] < 1 for row in chosen) == num_short
@@ -203,10 +205,10 @@ def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, outp
 def test_mix_holds_its_fraction_over_many_clips():
     from cogvideox.curation.captions.outputs import mix_value
 
-    policy = replace(TOYBOX, mix=(MixStage(0, 0.3),)).mix_policy()
+    policy = replace(TOYBOX, short_fraction=0.3).mix_policy()
     values = np.array([mix_value(f"clip {number}") for number in range(20_000)])
-    short = policy.mask({"caption_mix": values}, len(values), 5)
-    long = policy.mask({"caption_mix": values + 1}, len(values), 5)
+    short = Selector(policy, {"caption_mix": values}, len(values)).mask(5)
+    long = Selector(policy, {"caption_mix": values + 1}, len(values)).mask(5)
     assert (short ^ long).all() and abs(short.mean() - 0.3) < 0.01
 
 
@@ -232,7 +234,7 @@ def test_times_of_captioned_frames():
         ({"summary": {"kind": "rules"}}, "summary needs short or frames"),
         ({"short": {"kind": "model"}}, "needs the name of a model"),
         ({"short": {"kind": "model", "model": "x"}}, "is not in models"),
-        ({"short": {"kind": "tags"}, "mix": [{"from_step": 0, "short_fraction": 0.5}]}, "mix needs the rung"),
+        ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs the rung"),
         ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be above 0"),
     ],
 )
