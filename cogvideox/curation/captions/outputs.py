@@ -41,7 +41,7 @@ def captions_table(rows: Sequence[Row]) -> "pa.Table":
 
 
 def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Path) -> "pa.Table":
-    """Return the clips that can be trained on: with `short_fraction`, a row for the short and one for the long caption of a clip.
+    """Return the clips that can be trained on; with `short_fraction`, two rows per clip: short and long caption.
 
     The column `caption_mix` is a hash of the clip's id in [0, 1) for short captions, and 1 more for long ones.
     """
