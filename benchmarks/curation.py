@@ -19,7 +19,7 @@ import numpy as np
 from common import cpu_name, write_json
 
 from cogvideox.curation import manifest
-from cogvideox.curation.assemble import METADATA, assemble, export
+from cogvideox.curation.assemble import write_manifest
 from cogvideox.curation.files import RawFile
 from cogvideox.curation.funnel.page import write_page
 from cogvideox.curation.manifest import MANIFEST
@@ -80,11 +80,9 @@ def measure_scale(num_rows: int) -> dict[str, float]:
         if work.next_batch() is not None:
             raise RuntimeError("work is left, although all results were written")
         marks.append(time.perf_counter())
-        table = assemble(files, store, recipe, list(signals.values()), output)
-        manifest.write_table(table, output / MANIFEST)
-        manifest.write_table(export(table, output / "raw", output), output / METADATA)
+        write_manifest(files, store, recipe, list(signals.values()), output / "raw", output)
         marks.append(time.perf_counter())
-        write_page(table, None, output)
+        write_page(manifest.read_manifest(output, manifest.scalar_columns(output)), None, output)
         marks.append(time.perf_counter())
         results = sum(path.stat().st_size for path in (output / RESULTS).rglob("*.parquet"))
         names = ("write_results", "find_nothing_left", "manifest", "funnel_page")

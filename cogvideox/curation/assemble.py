@@ -1,18 +1,26 @@
-"""Assemble the manifest from the results of all stages, and the table that `encode` and `train` read."""
+"""Assemble the manifest from the results of all stages, and write the table that `encode` and `train` read.
+
+Rows are written in groups, so a whole column is in memory only if it decides about rows: status, perceptual hash,
+embedding, and columns with bounds.
+"""
 
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from cogvideox import config
+from cogvideox.atomic_io import atomic_write
 from cogvideox.curation import manifest
 from cogvideox.curation.files import RawFile
-from cogvideox.curation.manifest import DROPPED, FAILED, IDENTITY, OK, PENDING, clip_id
+from cogvideox.curation.manifest import DROPPED, FAILED, IDENTITY, MANIFEST, OK, PENDING, clip_id
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.results import Result, ResultStore
 from cogvideox.curation.stage import Column, Row
@@ -26,13 +34,19 @@ if TYPE_CHECKING:
 
 METADATA = "metadata.parquet"
 KEEP = "keep"
-_EXPORTED = ("float", "int", "bool")
+GROUP_ROWS = 10_000
+_SCORE_TYPES = ("float", "int", "bool")
 _NOT_SCORES = ("index", "file_bytes", "clip_bytes", "attempts", "start", "end")
 
 
 @dataclass(frozen=True)
 class FileRow:
-    """A row that became no clip, or a clip: its columns, and why it goes no further (None if it does)."""
+    """A clip of a file, or a file without clips.
+
+    Attributes:
+        row: the file's key, path and caption, and the columns that `probe` and `split` wrote.
+        status, stage, reason, attempts: see `manifest.IDENTITY`.
+    """
 
     row: Row
     status: str = OK
@@ -44,13 +58,14 @@ class FileRow:
 def clips_of(
     file: RawFile, probed: Result | None, split: Result | None, first_source: str | None, output: Path
 ) -> Iterator[FileRow]:
-    """Yield the rows of a file: a clip each, or one row that says why there are none.
+    """Yield the rows of a file: one per clip, or a single row with the reason why there are no clips.
 
     Args:
-        first_source: an earlier file with the same bytes.
+        first_source: an earlier file with the same bytes; None if there is none.
     """
     base: dict[str, Any] = {
         "id": file.key,
+        "key": file.key,
         "source": file.source,
         "path": str(file.path),
         "out": str(output),
@@ -62,19 +77,20 @@ def clips_of(
     if probed.error is not None:
         yield FileRow(base, FAILED, "probe", probed.error, probed.attempts)
         return
-    base |= {**probed.values, "id": probed.values["source_id"]}
+    source_id = base["id"] = probed.values["source_id"]
+    whole = ChainMap(base, probed.values)  # type: ignore[arg-type]
     if first_source is not None:
-        yield FileRow(base, DROPPED, "probe", f"an exact copy of {first_source}")
+        yield FileRow(whole, DROPPED, "probe", f"an exact copy of {first_source}")
     elif split is None:
-        yield FileRow(base, PENDING, "split")
+        yield FileRow(whole, PENDING, "split")
     elif split.error is not None:
-        yield FileRow(base, FAILED, "split", split.error, split.attempts)
+        yield FileRow(whole, FAILED, "split", split.error, split.attempts)
     else:
         for clip in split.values["clips"]:
             reason = clip.get("reason")
-            row = base | {column.name: clip[column.name] for column in CLIP_COLUMNS}
-            row["id"] = clip_id(base["source_id"], clip["start"], clip["end"])
-            yield FileRow(row, DROPPED if reason else OK, "split" if reason else None, reason)
+            own = {column.name: clip[column.name] for column in CLIP_COLUMNS}
+            own["id"] = clip_id(source_id, clip["start"], clip["end"])
+            yield FileRow(whole.new_child(own), DROPPED if reason else OK, "split" if reason else None, reason)
 
 
 def file_rows(files: Sequence[RawFile], store: ResultStore, output: Path) -> Iterator[FileRow]:
@@ -90,48 +106,210 @@ def file_rows(files: Sequence[RawFile], store: ResultStore, output: Path) -> Ite
         yield from clips_of(file, probed, split, None if first == file.source else first, output)
 
 
-def assemble(
-    files: Sequence[RawFile], store: ResultStore, recipe: Recipe, signals: Sequence[Any], output: Path
-) -> "pa.Table":
-    """Return the manifest.
+def write_manifest(
+    files: Sequence[RawFile], store: ResultStore, recipe: Recipe, signals: Sequence[Any], raw: Path, output: Path
+) -> Counter[str]:
+    """Write `manifest.parquet` and `metadata.parquet`, and return the number of rows by status.
 
     Args:
         store: opened after all results were written.
         signals: signals whose columns the manifest has.
+
+    Raises:
+        UserError: a bound names a column that does not exist, or a file cannot be written.
     """
-    import pyarrow as pa
+    from pyarrow import parquet
 
-    per_clip = [recipe.cut, *signals]
-    columns = [*recipe.probe.columns, *CLIP_COLUMNS]
-    names = [column.name for column in (*IDENTITY, *columns)]
-    data: dict[str, list[Any]] = {name: [] for name in names}
-    for found in file_rows(files, store, output):
-        verdict = {"status": found.status, "stage": found.stage, "reason": found.reason, "attempts": found.attempts}
-        for name in names:
-            data[name].append(verdict[name] if name in verdict else found.row.get(name))
-    is_clip = np.array([status == OK for status in data["status"]], dtype=bool)
-    arrays: dict[str, Any] = {}
-    for stage in per_clip:
-        table = store.table(stage.name)
-        rows = {id: row for row, id in enumerate(table["id"].to_pylist())}
-        places = [rows.get(id) if clip else None for id, clip in zip(data["id"], is_clip.tolist())]
-        taken = table.take(pa.array(places, pa.int64()))
-        for column in stage.columns:
-            arrays[column.name] = taken[column.name].combine_chunks()
-        _mark_failures(data, stage.name, taken, is_clip)
-    for name, values in recipe.labels.predict(arrays).items():
-        arrays[name] = pa.array(values, pa.float64())
-    arrays["duplicate_of"] = pa.array(_find_duplicates(data, arrays, recipe), pa.string())
-    _apply_bounds(data, arrays, recipe)
-    columns += [column for stage in (*per_clip, recipe.labels, recipe.duplicates) for column in stage.columns]
-    schema = manifest.schema(columns, _records(store, recipe, per_clip))
-    for column in (*IDENTITY, *recipe.probe.columns, *CLIP_COLUMNS):
-        arrays[column.name] = pa.array(data[column.name], manifest.arrow_type(column))
-    return pa.table([arrays[field.name] for field in schema], schema=schema)
+    table = _Assembly(files, store, recipe, signals, output)
+    exported = _usable_clips(table.schema.empty_table(), raw, output).schema
+    with (
+        atomic_write(output / MANIFEST) as manifest_path,
+        atomic_write(output / METADATA) as metadata_path,
+        parquet.ParquetWriter(manifest_path, table.schema, compression="zstd") as manifest_writer,
+        parquet.ParquetWriter(metadata_path, exported, compression="zstd") as metadata_writer,
+    ):
+        for group in table.groups():
+            manifest_writer.write_table(group)
+            metadata_writer.write_table(_usable_clips(group, raw, output))
+    return Counter(table.status)
 
 
-def export(table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
-    """Return the table of usable clips (`metadata.parquet`)."""
+class _Assembly:
+    """The rows of a manifest and what becomes of them; all other columns are read when a group of rows is written."""
+
+    def __init__(
+        self, files: Sequence[RawFile], store: ResultStore, recipe: Recipe, signals: Sequence[Any], output: Path
+    ) -> None:
+        self.files, self.store, self.recipe, self.output = files, store, recipe, output
+        self.stages = [recipe.cut, *signals]
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+        self.status: list[str] = []
+        self.stage: list[str | None] = []
+        self.reason: list[str | None] = []
+        self.attempts: list[int | None] = []
+        self.size: list[tuple[int, float]] = []  # pixels and seconds
+        for each in self._file_rows():
+            self.ids.append(each.row["id"])
+            self.sources.append(each.row["source"])
+            self.status.append(each.status)
+            self.stage.append(each.stage)
+            self.reason.append(each.reason)
+            self.attempts.append(each.attempts)
+            pixels = each.row.get("width", 0) * each.row.get("height", 0)
+            self.size.append((pixels, each.row.get("seconds", 0.0)))
+        self.is_clip = [status == OK for status in self.status]
+        self.duplicate_of: list[str | None] = [None] * len(self.ids)
+        columns = [*recipe.probe.columns, *CLIP_COLUMNS]
+        columns += [column for stage in (*self.stages, recipe.labels, recipe.duplicates) for column in stage.columns]
+        self.schema = manifest.schema(columns, self._records())
+        for stage in self.stages:
+            self._mark_failures(stage.name)
+        self.labels = self._predict_labels() if recipe.labels.model else {}
+        self._drop_duplicates()
+        self._apply_bounds()
+
+    def groups(self) -> "Iterator[pa.Table]":
+        """Yield the manifest, `GROUP_ROWS` rows at a time."""
+        import pyarrow as pa
+
+        rows = self._file_rows()
+        probe = self.recipe.probe
+        names = [column.name for column in (*IDENTITY, *CLIP_COLUMNS)]
+        for part in self._parts():
+            values = [each.row for each in islice(rows, GROUP_ROWS)]
+            data: dict[str, Any] = {name: [row.get(name) for row in values] for name in names}
+            data |= {"status": self.status[part], "stage": self.stage[part], "reason": self.reason[part]}
+            data |= {"attempts": self.attempts[part], "duplicate_of": self.duplicate_of[part]}
+            data |= {name: column[part] for name, column in self.labels.items()}
+            arrays = {name: pa.array(column, self.schema.field(name).type) for name, column in data.items()}
+            probed = self.store.take(probe.name, [row["key"] for row in values], [each.name for each in probe.columns])
+            arrays |= {name: probed[name] for name in probed.column_names} | self._measured(part)
+            yield pa.table([arrays[field.name] for field in self.schema], schema=self.schema)
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(first, first + GROUP_ROWS) for first in range(0, len(self.ids), GROUP_ROWS))
+
+    def _file_rows(self) -> Iterator[FileRow]:
+        return file_rows(self.files, self.store, self.output)
+
+    def _take(self, stage: str, columns: list[str], part: slice = slice(None)) -> "pa.Table":
+        ids = [id if is_clip else None for id, is_clip in zip(self.ids[part], self.is_clip[part], strict=True)]
+        return self.store.take(stage, ids, columns)
+
+    def _measured(self, part: slice) -> "dict[str, pa.Array]":
+        """Return the columns of the stages that process clips, for some rows."""
+        tables = [self._take(stage.name, [each.name for each in stage.columns], part) for stage in self.stages]
+        return {name: table[name].combine_chunks() for table in tables for name in table.column_names}
+
+    def _predict_labels(self) -> dict[str, list[float | None]]:
+        labels: dict[str, list[float | None]] = {column.name: [] for column in self.recipe.labels.columns}
+        for part in self._parts():
+            for name, values in self.recipe.labels.predict(self._measured(part)).items():
+                labels[name] += values
+        return labels
+
+    def _column(self, name: str) -> "pa.Array | None":
+        """Return a whole column; None if the manifest has no such column."""
+        import pyarrow as pa
+
+        stage = next((stage for stage in self.stages if any(column.name == name for column in stage.columns)), None)
+        if stage is not None:
+            return self._take(stage.name, [name])[name].combine_chunks()
+        if name not in self.schema.names:
+            return None
+        known: dict[str, list[Any]] = {"id": self.ids, "source": self.sources, "status": self.status}
+        known |= {"stage": self.stage, "reason": self.reason, "attempts": self.attempts, **self.labels}
+        values = known[name] if name in known else [each.row.get(name) for each in self._file_rows()]
+        return pa.array(values, self.schema.field(name).type)
+
+    def _mark_failures(self, stage: str) -> None:
+        """Record which clips failed or were not processed. A row keeps the first reason."""
+        taken = self._take(stage, ["error", "attempts"])
+        errors, attempts = taken["error"].to_pylist(), taken["attempts"].to_pylist()
+        for row in np.flatnonzero(self.is_clip).tolist():
+            if self.status[row] == FAILED or (errors[row] is None and attempts[row] is not None):
+                continue
+            if errors[row] is not None:
+                self.status[row], self.stage[row] = FAILED, stage
+                self.reason[row], self.attempts[row] = errors[row], attempts[row]
+            elif self.status[row] == OK:
+                self.status[row], self.stage[row] = PENDING, stage
+
+    def _drop_duplicates(self) -> None:
+        duplicates = self.recipe.duplicates
+        rows = [row for row, status in enumerate(self.status) if status == OK]
+        hashes, embeddings = self._column("phash.frames"), self._column(duplicates.embedding)
+        values = [None] * len(self.ids) if hashes is None else hashes.to_pylist()
+        vectors = None if embeddings is None else _vectors(embeddings)
+        kept = duplicates.find(
+            [values[row] for row in rows],
+            None if vectors is None else vectors[rows],
+            [self.size[row][0] for row in rows],
+            [self.size[row][1] for row in rows],
+        )
+        for row, other in zip(rows, kept.tolist(), strict=True):
+            if rows[other] != row:
+                self.duplicate_of[row] = self.ids[rows[other]]
+                self.status[row], self.stage[row] = DROPPED, duplicates.name
+                self.reason[row] = f"a near-duplicate of {self.sources[rows[other]]}"
+
+    def _apply_bounds(self) -> None:
+        """Drop clips that are out of bounds at step 0."""
+        keep = self.recipe.keep
+        keep.check_columns(self.schema.names)
+        usable = [row for row, status in enumerate(self.status) if status == OK]
+        columns: dict[str, list[Any]] = {}
+        for name in {*keep.columns, *(["is_image"] if keep.columns else [])}:
+            column = self._column(name)
+            assert column is not None  # its name was checked
+            values = column.to_pylist()
+            columns[name] = [values[row] for row in usable]
+        rows = Rows(columns, len(usable))
+        for bound in resolve(keep, rows).conditions:
+            for place in np.flatnonzero(~bound.mask(rows)).tolist():
+                row, value = usable[place], columns[bound.column][place]
+                if self.status[row] == OK:
+                    self.status[row], self.stage[row] = DROPPED, KEEP
+                    self.reason[row] = f"{bound.column} is {'missing' if value is None else 'out of bounds'}"
+
+    def _records(self) -> dict[str, Any]:
+        """Return the record of each stage for the manifest's metadata."""
+        records: dict[str, Any] = {
+            stage.name: {
+                "version": stage.version,
+                "parameters": config.to_dict(stage),
+                "weights_hash": stage.weights_hash(),
+                "fingerprint": self.store.fingerprints[stage.name],
+            }
+            for stage in (self.recipe.probe, self.recipe.split, *self.stages)
+        }
+        labels, duplicates = self.recipe.labels, self.recipe.duplicates
+        if labels.model:
+            weights = labels.weights_hash()
+            records[labels.name] = {
+                "version": labels.version,
+                "parameters": config.to_dict(labels),
+                "weights_hash": weights,
+            }
+        records[duplicates.name] = {"version": duplicates.version, "parameters": config.to_dict(duplicates)}
+        records[KEEP] = config.to_dict(self.recipe.keep)
+        records["cogvideox"] = __version__
+        return records
+
+
+def _vectors(column: "pa.ListArray") -> Float32[np.ndarray, "n d"] | None:
+    """Convert a column of lists of equal length; missing lists become zeros. None if all are missing."""
+    valid = np.asarray(column.is_valid())
+    if not valid.any():
+        return None
+    values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    vectors = np.zeros((len(valid), len(values) // int(valid.sum())), dtype=np.float32)
+    vectors[valid] = values.reshape(int(valid.sum()), -1)
+    return vectors
+
+
+def _usable_clips(table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
     import pyarrow as pa
 
     usable = table.filter(pa.array([status == OK for status in table["status"].to_pylist()], pa.bool_()))
@@ -153,7 +331,7 @@ def training_table(table: "pa.Table", raw: Path, curated: Path, output: Path) ->
     )
     files, starts, ends = [], [], []
     keys = ("source", "clip_file", "start", "end", "is_image", "file_seconds")
-    for source, clip_file, start, end, is_image, seconds in zip(*(table[key].to_pylist() for key in keys)):
+    for source, clip_file, start, end, is_image, seconds in zip(*(table[key].to_pylist() for key in keys), strict=True):
         whole = clip_file is not None or is_image or (start == 0 and end >= seconds)
         files.append(f"{raw_path}/{source}" if clip_file is None else posixpath.normpath(f"{curated_path}/{clip_file}"))
         starts.append(None if whole else start)
@@ -165,82 +343,8 @@ def training_table(table: "pa.Table", raw: Path, curated: Path, output: Path) ->
         "end": pa.array(ends, pa.float64()),
         "clip_id": table["id"],
     }
-    for name in table.column_names:
-        if name not in arrays and name not in _NOT_SCORES and _is_number(table.schema.field(name).type):
-            arrays[name] = table[name]
+    score_types = {manifest.arrow_type(Column("", name, "")) for name in _SCORE_TYPES}
+    for field in table.schema:
+        if field.name not in arrays and field.name not in _NOT_SCORES and field.type in score_types:
+            arrays[field.name] = table[field.name]
     return pa.table(arrays)
-
-
-def _is_number(kind: Any) -> bool:
-    return kind in {manifest.arrow_type(Column("", name, "")) for name in _EXPORTED}
-
-
-def _mark_failures(data: dict[str, list[Any]], stage: str, taken: "pa.Table", is_clip: np.ndarray) -> None:
-    """Record what failed or was not computed. A row keeps the first reason."""
-    errors, attempts = taken["error"].to_pylist(), taken["attempts"].to_pylist()
-    for row in np.flatnonzero(is_clip).tolist():
-        if data["status"][row] == FAILED or (errors[row] is None and attempts[row] is not None):
-            continue
-        if errors[row] is not None:
-            data["status"][row], data["stage"][row] = FAILED, stage
-            data["reason"][row], data["attempts"][row] = errors[row], attempts[row]
-        elif data["status"][row] == OK:
-            data["status"][row], data["stage"][row] = PENDING, stage
-
-
-def _find_duplicates(data: dict[str, list[Any]], arrays: Mapping[str, Any], recipe: Recipe) -> list[str | None]:
-    """Drop near-duplicates, and return for each the id of the clip that is kept."""
-    duplicate_of: list[str | None] = [None] * len(data["id"])
-    rows = [row for row, status in enumerate(data["status"]) if status == OK]
-    hashes, vectors = (
-        arrays[name].to_pylist() if name in arrays else [None] * len(duplicate_of)
-        for name in ("phash.frames", recipe.duplicates.embedding)
-    )
-    kept = recipe.duplicates.find(
-        [hashes[row] for row in rows],
-        [vectors[row] for row in rows],
-        [data["width"][row] * data["height"][row] for row in rows],
-        [data["seconds"][row] for row in rows],
-    )
-    for row, other in zip(rows, kept.tolist()):
-        if rows[other] != row:
-            duplicate_of[row] = data["id"][rows[other]]
-            data["status"][row], data["stage"][row] = DROPPED, recipe.duplicates.name
-            data["reason"][row] = f"a near-duplicate of {data['source'][rows[other]]}"
-    return duplicate_of
-
-
-def _apply_bounds(data: dict[str, list[Any]], arrays: Mapping[str, Any], recipe: Recipe) -> None:
-    """Drop clips out of the recipe's bounds, those that apply at step 0."""
-    recipe.keep.check_columns([*data, *arrays])
-    usable = [row for row, status in enumerate(data["status"]) if status == OK]
-    columns = {name: arrays[name].to_pylist() if name in arrays else data[name] for name in recipe.keep.columns}
-    columns = {name: [values[row] for row in usable] for name, values in columns.items()}
-    rows = Rows(columns | {"is_image": [data["is_image"][row] for row in usable]}, len(usable))
-    for bound in resolve(recipe.keep, rows).conditions:
-        for place in np.flatnonzero(~bound.mask(rows)).tolist():
-            row, value = usable[place], columns[bound.column][place]
-            if data["status"][row] == OK:
-                data["status"][row], data["stage"][row] = DROPPED, KEEP
-                data["reason"][row] = f"{bound.column} is {'missing' if value is None else 'out of bounds'}"
-
-
-def _records(store: ResultStore, recipe: Recipe, per_clip: Sequence[Any]) -> dict[str, Any]:
-    """Return the record of each stage for the manifest's metadata."""
-    records: dict[str, Any] = {
-        stage.name: {
-            "version": stage.version,
-            "parameters": config.to_dict(stage),
-            "weights_hash": stage.weights_hash(),
-            "fingerprint": store.fingerprints[stage.name],
-        }
-        for stage in (recipe.probe, recipe.split, *per_clip)
-    }
-    labels, duplicates = recipe.labels, recipe.duplicates
-    if labels.model:
-        weights = labels.weights_hash()
-        records[labels.name] = {"version": labels.version, "parameters": config.to_dict(labels), "weights": weights}
-    records[duplicates.name] = {"version": duplicates.version, "parameters": config.to_dict(duplicates)}
-    records[KEEP] = config.to_dict(recipe.keep)
-    records["cogvideox"] = __version__
-    return records

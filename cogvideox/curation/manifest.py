@@ -123,6 +123,13 @@ def read_schema(path: str | Path) -> "pa.Schema":
     return schema
 
 
+def scalar_columns(path: str | Path) -> list[str]:
+    """Return the columns of a manifest without those of lists, such as embeddings, which take most of the memory."""
+    import pyarrow as pa
+
+    return [field.name for field in read_schema(path) if not pa.types.is_list(field.type)]
+
+
 def stage_records(table: "pa.Table") -> dict[str, Any]:
     """Return the records of the stages that wrote a manifest: version, parameters, weights, fingerprint."""
     return json.loads(table.schema.metadata[_KEY])["stages"]

@@ -24,6 +24,8 @@ from cogvideox.untrusted.files import check_limit
 
 DECODE = "decode"
 """Name under which the time of decoding frames for the signals is reported."""
+DECODING_COST = 0.09
+"""Typical processor seconds per second of video of decoding frames for the signals; see `Stage.cost`."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
-"""Results of stages on disk, by stage, fingerprint and row: what has been computed is not computed again.
+"""Results of stages on disk, by stage, fingerprint and row. A result on disk is never recomputed.
 
     OUT/results/<stage>/<fingerprint>/<time>-<job>.parquet     finished results, a row per file or clip
     OUT/results/log-<job>.jsonl                                results that are not in a Parquet file yet
 
-Every result is appended to the log at once, so a killed run loses only what was in progress. A truncated last line is
-ignored. The log is turned into Parquet files when it is long, and at the end. Several jobs may write to one folder.
+Every result is appended to the log at once, so a killed run loses only the batches in progress. A truncated last line
+is ignored. The log is converted to Parquet files when it grows long, and at the end of a run. Several jobs may write to
+the same folder.
 """
 
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cogvideox.atomic_io import cannot_write, remove_stale_files, write_text
 from cogvideox.curation.manifest import arrow_type, write_table
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 MAX_LOG_LINES = 50_000
-IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
+STALE_SECONDS = 600.0  # a temporary file that has not been written to for this long belongs to a killed process
+_STATUS = ("id", "error", "attempts", "seconds")
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,10 @@ class Result:
 
     Attributes:
         id: id of the file or clip.
-        values: values by column; empty if it failed.
-        error: reason of a failure.
+        values: values by column; empty if the stage failed.
+        error: reason for a failure; None if there was none.
         attempts: number of attempts.
-        seconds: processor time, or wall time in a process of its own.
+        seconds: wall time of all attempts, in one process.
     """
 
     stage: str
@@ -49,14 +53,18 @@ class Result:
 
 
 class ResultStore:
-    """The results of the given stages, at their present fingerprints, in a folder."""
+    """The results of some stages at their current fingerprints, in a folder.
+
+    Opening the store reads only ids and errors. Values are read when they are needed: whole columns for `get` and
+    `column`, a few thousand rows at a time for `take`.
+    """
 
     def __init__(self, folder: str | Path, stages: Iterable[Any], job: str = "0-of-1") -> None:
-        """Open the store, and read which rows have results.
+        """Open the store and read which rows have results.
 
         Args:
-            stages: stages and signals; results at other fingerprints stay on disk and are ignored.
-            job: name of this job; no two running jobs may have the same.
+            stages: stages and signals. Results with other fingerprints stay on disk and are ignored.
+            job: name of this job; running jobs need different names.
         """
         self.folder = Path(folder) / RESULTS
         self.stages = {stage.name: stage for stage in stages}
@@ -65,10 +73,18 @@ class ResultStore:
         self._log_path = self.folder / f"log-{job}.jsonl"
         self._log: Any = None
         self._num_lines = 0
-        remove_stale_files(self.folder, *self._folders(), idle=IDLE)
+        remove_stale_files(self.folder, *self._folders(), idle=STALE_SECONDS)
         self.compact()
-        self._tables = {name: self.table(name) for name in self.stages}
-        self._rows = {name: _index(table) for name, table in self._tables.items()}
+        self._columns = {name: {column.name: column for column in stage.columns} for name, stage in self.stages.items()}
+        self._parts = self._list_parts()
+        self._tables: dict[str, pa.Table] = {}
+        self._errors: dict[str, list[str | None]] = {}
+        self._rows: dict[str, dict[str, int]] = {}
+        for name in self.stages:
+            status = self._read(name, ["id", "error"])
+            self._errors[name] = status["error"].to_pylist()
+            # A later result replaces an earlier one.
+            self._rows[name] = {id: row for row, id in enumerate(status["id"].to_pylist())}
         self._new: dict[str, set[str]] = {name: set() for name in self.stages}
 
     def has(self, stage: str, id: str) -> bool:
@@ -80,27 +96,53 @@ class ResultStore:
         row = self._rows[stage].get(id)
         if row is None:
             return None
-        table, columns = self._tables[stage], self.stages[stage].columns
-        values = {column.name: _load(column, table[column.name][row].as_py()) for column in columns}
-        return Result(stage, id, values, *(table[name][row].as_py() for name in ("error", "attempts", "seconds")))
+        table = self._table(stage)
+        values = _StoredValues(table, row, self._columns[stage])
+        attempts, seconds = (table[name][row].as_py() for name in ("attempts", "seconds"))
+        return Result(stage, id, values, self._errors[stage][row], attempts, seconds)
 
     def column(self, stage: str, name: str) -> list[Value]:
         """Return the values of a column that were on disk when the store was opened."""
-        return self._tables[stage][name].to_pylist()
+        return self._read(stage, [name])[name].to_pylist()
+
+    def take(self, stage: str, ids: Sequence[str | None], columns: Sequence[str] | None = None) -> "pa.Table":
+        """Return a table with a row for each id: error, attempts, seconds, and the columns of the stage.
+
+        Args:
+            ids: ids of rows; the values of None and of rows without a result are missing.
+            columns: names of the columns to return; all by default.
+        """
+        import pyarrow as pa
+
+        rows = np.array([-1 if id is None else self._rows[stage].get(id, -1) for id in ids], dtype=np.int64)
+        names = ["error", "attempts", "seconds", *(column.name for column in self.stages[stage].columns)]
+        names = names if columns is None else list(columns)
+        empty = _to_table([], self.stages[stage].columns).select(names)
+        pieces, positions = [empty], [np.empty(0, dtype=np.int64)]
+        first = 0
+        for part, num_rows in self._parts[stage]:
+            inside = np.flatnonzero((rows >= first) & (rows < first + num_rows))
+            if len(inside):
+                pieces.append(_read_part(part, names).take(pa.array(rows[inside] - first)))
+                positions.append(inside)
+            first += num_rows
+        missing = np.flatnonzero(rows < 0)
+        pieces.append(pa.table({field.name: pa.nulls(len(missing), field.type) for field in empty.schema}))
+        order = np.argsort(np.concatenate([*positions, missing]), kind="stable")
+        return pa.concat_tables(pieces).take(pa.array(order)).combine_chunks()
 
     def forget_failures(self) -> int:
-        """Treat failed rows as not computed, and return their number."""
+        """Treat failed rows as if they had not been processed, and return their number."""
         number = 0
         for name, rows in self._rows.items():
-            errors = self._tables[name]["error"].to_pylist()
-            failed = [id for id, row in rows.items() if errors[row] is not None]
+            failed = [id for id, row in rows.items() if self._errors[name][row] is not None]
             number += len(failed)
             for id in failed:
                 del rows[id]
         return number
 
     def add(self, results: Iterable[Result]) -> None:
-        """Append results to the log. Raises UserError if it cannot be written."""
+        """Append results to the log. Raises UserError if the log cannot be written."""
         lines = []
         for result in results:
             self._new[result.stage].add(result.id)
@@ -118,20 +160,20 @@ class ResultStore:
             self.compact()
 
     def compact(self) -> None:
-        """Turn the log of this job into Parquet files, except results of other stages or at other fingerprints.
+        """Convert the log of this job to Parquet files; results of other stages or fingerprints stay in the log.
 
-        If this is interrupted, results may be in both.
+        If this is interrupted, a result may be in both.
         """
         if self._log is not None:
             self._log.close()
             self._log, self._num_lines = None, 0
         groups: dict[str, list[Result]] = defaultdict(list)
         others = []
-        for printed, result in _read_log(self._log_path):
-            if self.fingerprints.get(result.stage) == printed:
+        for mark, result in _read_log(self._log_path):
+            if self.fingerprints.get(result.stage) == mark:
                 groups[result.stage].append(result)
             else:
-                others.append(_line(printed, result))
+                others.append(_line(mark, result))
         for name, results in groups.items():
             path = self.folder / name / self.fingerprints[name] / f"{time.time_ns():020d}-{self.job}.parquet"
             write_table(_to_table(results, self.stages[name].columns), path)
@@ -140,34 +182,68 @@ class ResultStore:
         else:
             self._log_path.unlink(missing_ok=True)
 
-    def table(self, stage: str) -> "pa.Table":
-        """Return all results of a stage on disk, of all jobs: id, error, attempts, seconds, and its columns."""
-        import pyarrow as pa
+    def _list_parts(self) -> "dict[str, list[tuple[Path | pa.Table, int]]]":
+        """Return the Parquet files of each stage and the results in all logs, with their numbers of rows."""
         from pyarrow import parquet
 
-        columns, printed = self.stages[stage].columns, self.fingerprints[stage]
-        tables = [_to_table([], columns)]
-        for part in sorted((self.folder / stage / printed).glob("*.parquet")):
-            if part.name.startswith("."):
-                continue
-            with reading(part, "damaged"):
-                tables.append(parquet.read_table(part))
+        parts: dict[str, list[tuple[Path | pa.Table, int]]] = {name: [] for name in self.stages}
+        for name, folder in zip(self.stages, self._folders(), strict=True):
+            for path in sorted(folder.glob("*.parquet")):
+                if not path.name.startswith("."):
+                    with reading(path, "damaged"):
+                        parts[name].append((path, parquet.read_metadata(path).num_rows))
         for log in sorted(self.folder.glob("log-*.jsonl")):
-            found = [result for mark, result in _read_log(log) if (result.stage, mark) == (stage, printed)]
-            tables.append(_to_table(found, columns))
-        return pa.concat_tables(tables).combine_chunks()
+            groups: dict[str, list[Result]] = defaultdict(list)
+            for mark, result in _read_log(log):
+                if self.fingerprints.get(result.stage) == mark:
+                    groups[result.stage].append(result)
+            for name, results in groups.items():
+                parts[name].append((_to_table(results, self.stages[name].columns), len(results)))
+        return parts
+
+    def _read(self, stage: str, columns: list[str]) -> "pa.Table":
+        import pyarrow as pa
+
+        empty = _to_table([], self.stages[stage].columns).select(columns)
+        return pa.concat_tables([empty, *(_read_part(part, columns) for part, _ in self._parts[stage])])
+
+    def _table(self, stage: str) -> "pa.Table":
+        if stage not in self._tables:
+            names = [column.name for column in self.stages[stage].columns]
+            self._tables[stage] = self._read(stage, [*_STATUS, *names]).combine_chunks()
+        return self._tables[stage]
 
     def _folders(self) -> list[Path]:
-        return [self.folder / name / printed for name, printed in self.fingerprints.items()]
+        return [self.folder / name / mark for name, mark in self.fingerprints.items()]
 
 
-def _index(table: "pa.Table") -> dict[str, int]:
-    """Map ids to rows; a later result replaces an earlier one."""
-    return {id: row for row, id in enumerate(table["id"].to_pylist())}
+class _StoredValues(Mapping[str, Value]):
+    """The values of a row of a table, each converted when it is read."""
+
+    def __init__(self, table: "pa.Table", row: int, columns: Mapping[str, Column]) -> None:
+        self._table, self._row, self._columns = table, row, columns
+
+    def __getitem__(self, name: str) -> Value:
+        return _load(self._columns[name], self._table[name][self._row].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
-def _line(printed: str, result: Result) -> str:
-    return json.dumps([printed, *vars(result).values()]) + "\n"
+def _read_part(part: "Path | pa.Table", columns: list[str]) -> "pa.Table":
+    from pyarrow import parquet
+
+    if not isinstance(part, Path):
+        return part.select(columns)
+    with reading(part, "damaged"):
+        return parquet.read_table(part, columns=columns)
+
+
+def _line(mark: str, result: Result) -> str:
+    return json.dumps([mark, *vars(result).values()]) + "\n"
 
 
 def _read_log(path: Path) -> Iterator[tuple[str, Result]]:
@@ -175,8 +251,8 @@ def _read_log(path: Path) -> Iterator[tuple[str, Result]]:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    printed, *parts = json.loads(line)
-                    yield printed, Result(*parts)
+                    mark, *parts = json.loads(line)
+                    yield mark, Result(*parts)
                 except (ValueError, TypeError):  # the last line of a killed process
                     continue
     except FileNotFoundError:

@@ -6,7 +6,7 @@ early, and memory does not grow with the number of files.
 
 import json
 import os
-from collections import Counter
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,9 @@ import filelock
 
 from cogvideox import config
 from cogvideox.atomic_io import write_text
-from cogvideox.curation import manifest
-from cogvideox.curation.assemble import METADATA, assemble, export
+from cogvideox.curation.assemble import write_manifest
 from cogvideox.curation.files import list_files
-from cogvideox.curation.manifest import MANIFEST
-from cogvideox.curation.pipeline import ProcessClips, ProcessFiles
+from cogvideox.curation.pipeline import DECODING_COST, ProcessClips, ProcessFiles
 from cogvideox.curation.recipe import RECIPE, Recipe
 from cogvideox.curation.results import RESULTS, ResultStore
 from cogvideox.curation.stage import check_columns
@@ -114,10 +112,8 @@ def curate(
         if complete := shard.all_done(done, ".txt") is not None:
             with filelock.FileLock(folder / "lock-manifest"):
                 store = ResultStore(output, every, job)
-                table = assemble(files, store, recipe, list(signals.values()), output)
-                manifest.write_table(table, output / MANIFEST)
-                manifest.write_table(export(table, raw, output), output / METADATA)
-            counts = dict(Counter(table["status"].to_pylist()))
+                counts = dict(write_manifest(files, store, recipe, list(signals.values()), raw, output))
+            shutil.rmtree(done, ignore_errors=True)
         progress = work.progress
         record: dict[str, Any] = {
             "rows": progress.rows,
@@ -227,7 +223,8 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
         sampled += file.num_bytes
     video_seconds = seconds * num_bytes / sampled if sampled else 0.0
     stages = [recipe.probe, recipe.split, *signals.values(), *([recipe.cut] if recipe.cut.mode == "encode" else [])]
-    work = video_seconds * sum(stage.cost for stage in stages) / max(1, workers)
+    decoding = DECODING_COST if any(signal.samplings for signal in signals.values()) else 0.0
+    work = video_seconds * (decoding + sum(stage.cost for stage in stages)) / max(1, workers)
     return Estimate(len(files), num_bytes, video_seconds, work, unavailable)
 
 

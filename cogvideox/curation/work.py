@@ -9,7 +9,7 @@ from typing import Any
 
 from cogvideox.curation.assemble import FileRow, clips_of
 from cogvideox.curation.files import RawFile
-from cogvideox.curation.manifest import OK
+from cogvideox.curation.manifest import OK, clip_id
 from cogvideox.curation.pipeline import ClipItem, Computed, FileItem
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.results import Result, ResultStore
@@ -142,7 +142,7 @@ class Work:
         if probed.error is None and self._split:
             if not self._store.has("split", probed.values["source_id"]):
                 self._probed[file.key] = probed
-                return FileItem(file.key, str(file.path), probed.values, True)
+                return FileItem(file.key, str(file.path), dict(probed.values), True)
             self._queue(file, probed, self._store.get("split", probed.values["source_id"]))
         else:
             self._finish_file(file, 1.0)
@@ -154,16 +154,27 @@ class Work:
             self._finish_file(file, 1.0)
             return
         self._sources.add(split.id)
+        if self._is_complete(split):
+            self._finish_file(file, 1.0)
+            return
         number = 0
         for found in clips_of(file, probed, split, None, self._output):
             if found.status == OK and (missing := self._missing(found)):
-                self._clips.append((file, ClipItem(found.row, missing)))
+                self._clips.append((file, ClipItem(dict(found.row), missing)))
                 number += 1
         if number:
             self._num_clips[file.key] = self._clips_left[file.key] = number
             self.progress.done += 0.5 * self._share(file)
         else:
             self._finish_file(file, 1.0)
+
+    def _is_complete(self, split: Result) -> bool:
+        """Whether no clip of a file lacks anything, without reading the other columns of the file."""
+        if self._recipe.cut.mode == "encode":  # files may have been removed
+            return False
+        clips = [clip for clip in split.values["clips"] if not clip.get("reason")]
+        ids = [clip_id(split.id, clip["start"], clip["end"]) for clip in clips]
+        return all(self._store.has(name, id) for name in self._todo for id in ids)
 
     def _missing(self, found: FileRow) -> tuple[str, ...]:
         id = found.row["id"]

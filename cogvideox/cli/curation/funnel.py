@@ -22,22 +22,22 @@ def run(arguments: list[str]) -> None:
 def print_funnel(output: Path) -> None:
     """Print the counts of each stage, with reasons."""
     from cogvideox.curation.funnel.counts import format_funnel, funnel
-    from cogvideox.curation.manifest import read_manifest
+    from cogvideox.curation.manifest import read_manifest, scalar_columns
 
-    print(format_funnel(funnel(read_manifest(output))))
+    print(format_funnel(funnel(read_manifest(output, scalar_columns(output)))))
 
 
 def write_page(output: Path, raw: Path | None) -> Path:
     """Write `funnel.html` and return its path."""
     from cogvideox.curation.funnel import page
-    from cogvideox.curation.manifest import read_manifest
+    from cogvideox.curation.manifest import read_manifest, scalar_columns
     from cogvideox.curation.run import RUN
 
     try:
         rates = json.loads((output / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         rates = None
-    return page.write_page(read_manifest(output), raw, output, rates)
+    return page.write_page(read_manifest(output, scalar_columns(output)), raw, output, rates)
 
 
 def parser() -> Parser:

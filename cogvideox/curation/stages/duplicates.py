@@ -16,7 +16,9 @@ from jaxtyping import Float32, Float64, Int64, UInt16
 from cogvideox.curation.stage import Column
 from cogvideox.errors import UserError
 
-_WINDOW = 400  # hashes of a group that each hash is compared with; larger groups are not compared completely
+MAX_GROUP = 4000
+"""Hashes of a group that each hash is compared with; larger groups are not compared completely."""
+_MAX_PAIRS = 2**20  # compared at once
 _BLOCK = 2048
 
 
@@ -49,7 +51,7 @@ class Duplicates:
     def find(
         self,
         hashes: Sequence[str | None],
-        embeddings: Sequence[Sequence[float] | None],
+        embeddings: Float32[np.ndarray, "n d"] | None,
         pixels: Sequence[int],
         seconds: Sequence[float],
     ) -> Int64[np.ndarray, " n"]:
@@ -57,7 +59,7 @@ class Duplicates:
 
         Args:
             hashes: perceptual hashes, 16 hexadecimal digits per frame.
-            embeddings: None, or one embedding per clip.
+            embeddings: an embedding per clip, zeros where it is missing; None if there are none.
         """
         parents = np.arange(len(hashes))
         vectors = _normalized(embeddings)
@@ -103,10 +105,12 @@ class Duplicates:
             ranks = np.arange(number) - starts[values]
             for mask in _masks(radius):
                 low, high = starts[values ^ mask], starts[(values ^ mask).astype(np.int64) + 1]
-                # Of a large group, the hashes at about the same place in its order.
-                low = np.where(high - low > _WINDOW, np.clip(ranks + low - _WINDOW // 2, low, high - _WINDOW), low)
-                counts = np.minimum(high - low, _WINDOW)
-                for part in np.split(np.arange(number), range(_BLOCK, number, _BLOCK)):
+                # Of a very large group, the hashes at about the same place in its order.
+                nearby = np.clip(ranks + low - MAX_GROUP // 2, low, high - MAX_GROUP)
+                low = np.where(high - low > MAX_GROUP, nearby, low)
+                counts = np.minimum(high - low, MAX_GROUP)
+                blocks = np.cumsum(counts) // _MAX_PAIRS
+                for part in np.split(np.arange(number), np.flatnonzero(np.diff(blocks)) + 1):
                     one = np.repeat(part, counts[part])
                     ends = np.cumsum(counts[part])
                     other = np.arange(len(one)) - np.repeat(ends - counts[part] - low[part], counts[part])
@@ -146,16 +150,10 @@ def _is_flat(digits: str) -> bool:
     return set(digits) <= {"0"}
 
 
-def _normalized(embeddings: Sequence[Sequence[float] | None]) -> Float32[np.ndarray, "n d"] | None:
-    size = next((len(vector) for vector in embeddings if vector is not None), 0)
-    if not size:
+def _normalized(embeddings: Float32[np.ndarray, "n d"] | None) -> Float32[np.ndarray, "n d"] | None:
+    if embeddings is None:
         return None
-    table = np.zeros((len(embeddings), size), dtype=np.float32)
-    for row, vector in enumerate(embeddings):
-        if vector is not None:
-            table[row] = vector
-    norms = np.linalg.norm(table, axis=1, keepdims=True)
-    return table / np.maximum(norms, 1e-9)
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
 
 
 def _agree(vectors: Float32[np.ndarray, "n d"] | None, one: int, other: int, min_cosine: float) -> bool:

@@ -12,7 +12,7 @@ def clip_hash(frames: np.ndarray) -> str:
 
 def find(hashes, embeddings=None, **settings):
     number = len(hashes)
-    embeddings = [None] * number if embeddings is None else embeddings
+    embeddings = None if embeddings is None else np.array(embeddings, dtype=np.float32)
     return Duplicates(**settings).find(hashes, embeddings, [100] * number, [2.0] * number).tolist()
 
 
@@ -26,13 +26,13 @@ def test_copies_of_lower_quality_are_found_and_other_clips_are_not():
 
 def test_the_largest_then_longest_clip_of_a_group_is_kept():
     same = "0123456789abcdef" * 4
-    kept = Duplicates().find([same] * 3, [None] * 3, [100, 400, 400], [2.0, 2.0, 2.1])
+    kept = Duplicates().find([same] * 3, None, [100, 400, 400], [2.0, 2.0, 2.1])
     assert kept.tolist() == [2, 2, 2]
 
 
 def test_clips_of_other_length_and_flat_clips_are_no_duplicates():
     same, flat = "0123456789abcdef" * 4, "0" * 64
-    kept = Duplicates().find([same, same, flat, flat], [None] * 4, [1] * 4, [2.0, 5.0, 2.0, 2.0])
+    kept = Duplicates().find([same, same, flat, flat], None, [1] * 4, [2.0, 5.0, 2.0, 2.0])
     assert kept.tolist() == [0, 1, 2, 3]
 
 
@@ -42,7 +42,7 @@ def test_embeddings_confirm_candidates_and_find_more():
     assert find([one, one], apart) == [0, 1]
     assert find([one, other], near) == [0, 0]
     assert find([one, other], near, same_cosine=2.0) == [0, 1]
-    assert find([one, one], [[1.0, 0.0], None]) == [0, 0]
+    assert find([one, one], [[1.0, 0.0], [0.0, 0.0]]) == [0, 0]
 
 
 def test_flat_clips_of_any_level_are_no_duplicates():
@@ -56,7 +56,7 @@ def test_all_of_a_large_group_are_joined():
     kept = find([close[0], *[same] * 500, close[1]])
     assert set(kept) == {0}
     lengths = [2.0, 5.0] * 300
-    kept = Duplicates().find([same] * 600, [None] * 600, [100] * 600, lengths).tolist()
+    kept = Duplicates().find([same] * 600, None, [100] * 600, lengths).tolist()
     assert kept == [0, 1] * 300
 
 

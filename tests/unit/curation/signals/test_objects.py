@@ -1,7 +1,9 @@
 """The objects signal: counts from scores and boxes, and operations of the graph format against PyTorch's."""
 
 import base64
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 
 from cogvideox.curation.signals.base import SampledFrames
 from cogvideox.curation.signals.models.objects import KINDS, Objects, count_objects
-from cogvideox.curation.signals.models.tfjs import Graph
+from cogvideox.curation.signals.models.tfjs import OPERATIONS, Graph
 from cogvideox.errors import UserError
 
 
@@ -83,3 +85,18 @@ def test_other_files_are_rejected(content: str, tmp_path: Path):
     signal = Objects(graph=str(tmp_path / "graph.json"), weights_file=str(tmp_path / "graph.bin"))
     with pytest.raises(UserError, match="not the published detector"):
         signal.open()
+
+
+def test_activations_are_freed_after_a_run(tmp_path: Path, monkeypatch):
+    """Without waiting for the garbage collector, which runs too rarely to bound the memory of a worker."""
+    graph = write_graph(tmp_path, 1, np.ones((1, 1, 4, 6), np.float32), np.zeros(6, np.float32), "_FusedConv2D")
+    graph.nodes["z"] = {"name": "z", "op": "Relu", "input": ["y"]}
+    activations = []
+    monkeypatch.setitem(OPERATIONS, "Relu", lambda _, x: (activations.append(weakref.ref(x)), x + 1)[1])
+    gc.disable()
+    try:
+        (z,) = graph.run({"x": torch.ones(1, 2, 2, 4)}, ["z"])
+        assert float(z.max()) == 5.0
+        assert [reference() for reference in activations] == [None]
+    finally:
+        gc.enable()
