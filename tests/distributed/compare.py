@@ -1,4 +1,4 @@
-"""Comparisons of several processes with one, to 1e-5 of the largest value. `pytest -s` prints each difference."""
+"""Comparisons of several processes with one, to 1e-5 of the maximum value. `pytest -s` prints all differences."""
 
 from collections.abc import Mapping
 
@@ -16,10 +16,10 @@ def close(actual: Tensor, expected: Tensor, name: str = "") -> None:
 
 
 def close_all(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Compare relative to the largest value of all tensors, because some gradients are zero up to rounding."""
+    """Compare relative to the maximum of all tensors, because some gradients are zero up to rounding."""
     assert actual.keys() == expected.keys()
-    largest = max(tensor.abs().max() for tensor in expected.values())
-    errors = {name: ((actual[name] - tensor).abs().max() / largest).item() for name, tensor in expected.items()}
+    max_value = max(tensor.abs().max() for tensor in expected.values())
+    errors = {name: ((actual[name] - tensor).abs().max() / max_value).item() for name, tensor in expected.items()}
     worst = max(errors, key=lambda name: errors[name])
     print(f"of {len(errors)} gradients or weights, {worst} differs most, by {errors[worst]:.1e}")
     assert errors[worst] <= TOLERANCE, f"{worst}: {errors[worst]:.1e}"

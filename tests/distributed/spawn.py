@@ -1,6 +1,6 @@
 """Run a function on several ranks: `on_ranks(2, check, ...)` runs `check(ranks, ...)` in two processes.
 
-Exceptions of a process are raised here, with their traceback. Functions are pickled by name, so they must be defined at
+Exceptions of a process are re-raised, with their traceback. Functions are pickled by name, so they must be defined at
 the top level of a test file.
 """
 
@@ -30,10 +30,10 @@ def as_torchrun(world: int, function: Callable[..., None], *args: Any) -> None:
     mp.start_processes(_run, (world, store.port, function, args), nprocs=world, start_method="forkserver", join=True)
 
 
-def torchrun(*words: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
-    """Run `torchrun -m cogvideox WORDS` on a free port."""
+def torchrun(*arguments: str, world_size: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run `torchrun -m cogvideox ARGUMENTS` on a free port."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
-    command = [sys.executable, *launch, "-m", "cogvideox", *words]
+    command = [sys.executable, *launch, "-m", "cogvideox", *arguments]
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 

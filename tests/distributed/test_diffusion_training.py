@@ -1,4 +1,4 @@
-"""Diffusion training on several ranks equals that of one process and resumes on any number of ranks."""
+"""Diffusion training on several ranks equals training in one process, and resumes on any number of ranks."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> DiffusionTraining:
 
 
 def weights(out: Path) -> dict[str, Tensor]:
-    """Return the weights that a run exported: of the model or the LoRA."""
+    """Return the weights of the model or LoRA that a run exported."""
     if (out / "model").is_dir():
         return dict(model_folder.load(out / "model").transformer.state_dict())
     layers = read_lora(out / "pytorch_lora_weights.safetensors").layers
@@ -57,13 +57,13 @@ def run(settings: DiffusionTraining, out: Path, stops: bool = False) -> None:
 
 @pytest.mark.parametrize("variant", CHANGES)
 def test_two_ranks_equal_one_process(settings: DiffusionTraining, variant: str, tmp_path: Path) -> None:
-    """Samples for more prompts than ranks are the same too, and do not affect training."""
+    """Samples, for more prompts than ranks, are also equal and do not affect training."""
     changed = replace(settings, samples=SAMPLES, **CHANGES[variant])
     as_torchrun(2, run, changed, tmp_path / "two")
     run(replace(changed, sequence=1), tmp_path / "one")
     close_all(weights(tmp_path / "two"), weights(tmp_path / "one"))
-    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == 3 and one == pytest.approx(two, rel=1e-5)
+    expected_losses, losses = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(losses) == 3 and losses == pytest.approx(expected_losses, rel=1e-5)
     for step in (1, 2, 3):
         sheet = f"samples/step-{step:08d}.png"
         actual, expected = (read_image(tmp_path / name / sheet).astype(int) for name in ("two", "one"))

@@ -1,4 +1,4 @@
-"""FSDP2 training steps equal those of one process, with checkpointing, compilation, clipping and EMA."""
+"""FSDP2 training steps equal those of one process, with activation checkpointing, compilation, clipping and EMA."""
 
 from dataclasses import replace
 
@@ -72,8 +72,8 @@ def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
     parallelize(model, model.blocks, ranks, checkpointing=checkpointing, compile=compiled)
     apply_ulysses(model, ranks.sequence)
     rank, num_ranks = ranks.data.rank(), ranks.data.size()
-    share = NUM_CLIPS // num_ranks
-    norms, outputs, weights = train(model, slice(rank * share, (rank + 1) * share), num_ranks)
+    clips_per_rank = NUM_CLIPS // num_ranks
+    norms, outputs, weights = train(model, slice(rank * clips_per_rank, (rank + 1) * clips_per_rank), num_ranks)
     close(torch.tensor(norms), torch.tensor(expected_norms), "norms")
     close(outputs, expected_outputs, "outputs")
     assert weights.keys() == expected_weights.keys()
@@ -84,12 +84,12 @@ def check(ranks: Ranks, checkpointing: str, compiled: bool) -> None:
 def check_precision(ranks: Ranks) -> None:
     model = make_model()
     parallelize(model, model.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
-    seen: list[torch.dtype] = []
-    model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    dtypes: list[torch.dtype] = []
+    model.blocks[0].mlp.register_forward_pre_hook(lambda module, args: dtypes.append(args[0].dtype))
     positions: list[torch.dtype] = []
     model.blocks[0].attention.register_forward_pre_hook(lambda module, args: positions.append(args[1].dtype))
     norms, outputs, weights = train(model, slice(None), 1.0)
-    assert set(seen) == {torch.bfloat16}
+    assert set(dtypes) == {torch.bfloat16}
     assert set(positions) == {torch.float32}
     assert {tensor.dtype for tensor in (outputs, *weights.values())} == {torch.float32}
     expected_norms, expected_outputs, _ = train(make_model(), slice(None), 1.0)

@@ -1,4 +1,4 @@
-"""Generation on several ranks gives the video of one process."""
+"""Generation on several ranks equals generation in one process."""
 
 import json
 from pathlib import Path
@@ -51,22 +51,22 @@ def test_several_ranks_give_the_same_video(world, sequence, variant, tmp_path):
 
 def test_command_line_gives_the_same_video(tmp_path):
     """Rank 0 samples the seed and broadcasts it."""
-    words = ["generate", "a red ball", "--num-inference-steps", "3", "-o"]
-    two, one = tmp_path / "two.mp4", tmp_path / "one.mp4"
-    done = torchrun(*words, str(two))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("two.mp4") == 1
-    seed = json.loads(two.with_suffix(".json").read_text())["seed"]
+    arguments = ["generate", "a red ball", "--num-inference-steps", "3", "-o"]
+    parallel_file, single_file = tmp_path / "two.mp4", tmp_path / "one.mp4"
+    process = torchrun(*arguments, str(parallel_file))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("two.mp4") == 1
+    seed = json.loads(parallel_file.with_suffix(".json").read_text())["seed"]
     # Sequential guidance, as on the ranks: a batch of both predictions rounds differently.
-    assert main([*words, str(one), "--seed", str(seed), "--sequential-guidance"]) == 0
-    assert np.array_equal(read(two)[0], read(one)[0])
+    assert main([*arguments, str(single_file), "--seed", str(seed), "--sequential-guidance"]) == 0
+    assert np.array_equal(read(parallel_file)[0], read(single_file)[0])
 
 
 def test_errors_of_the_command_line_are_printed_once(tmp_path):
-    done = torchrun("generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4"))
-    assert done.returncode != 0
-    assert done.stderr.count("num_frames=8 is not allowed") == 1
-    assert "Traceback" not in done.stderr.split("torch")[0]
+    process = torchrun("generate", "a red ball", "--num-frames", "8", "-o", str(tmp_path / "x.mp4"))
+    assert process.returncode != 0
+    assert process.stderr.count("num_frames=8 is not allowed") == 1
+    assert "Traceback" not in process.stderr.split("torch")[0]
 
 
 def test_sequence_degree_depends_on_guidance_and_heads():

@@ -1,4 +1,4 @@
-"""Image-to-video training from a text model on two ranks equals that of one process."""
+"""Image-to-video training from a text-to-video model on two ranks equals training in one process."""
 
 import json
 from dataclasses import replace
@@ -24,9 +24,9 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     settings = replace(text, data=(DataSource(str(tmp_path / "clips")),), add_image=True, image_dropout=0.3)
     as_torchrun(2, run, settings, tmp_path / "two")
     run(settings, tmp_path / "one")
-    one, two = (model_folder.load(tmp_path / name / "model").transformer for name in ("one", "two"))
-    assert one.config.is_image_to_video and one.patch_in.weight[:, 16:].abs().max() > 0
-    close_all(dict(two.state_dict()), dict(one.state_dict()))
+    single, parallel = (model_folder.load(tmp_path / name / "model").transformer for name in ("one", "two"))
+    assert single.config.is_image_to_video and single.patch_in.weight[:, 16:].abs().max() > 0
+    close_all(dict(parallel.state_dict()), dict(single.state_dict()))
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")

@@ -29,7 +29,7 @@ def check_objects(ranks: Ranks) -> None:
 
     with pytest.raises(UserError, match="rank 0 failed"):
         ranks.run_on_rank_zero(fail)
-    with pytest.raises(ZeroDivisionError):  # on every rank, so that no rank waits
+    with pytest.raises(ZeroDivisionError):  # on every rank, so that no rank waits forever
         ranks.run_on_rank_zero(lambda: 1 // 0)
 
     def fail_on_rank_1() -> int:
@@ -47,7 +47,7 @@ def check_timesteps(ranks: Ranks) -> None:
     """The timesteps of all data-parallel ranks together are those of one process."""
     own = explicit_uniform(3, 17, 12).tensor_split(ranks.data.size())[ranks.data.rank()]
     gathered = ranks.all_gather_objects(own.tolist())
-    timesteps = [t for share in gathered[:: ranks.sequence.size()] for t in share]
+    timesteps = [t for slots in gathered[:: ranks.sequence.size()] for t in slots]
     assert timesteps == explicit_uniform(3, 17, 12).tolist()
     assert gathered[ranks.rank] == gathered[ranks.rank // ranks.sequence.size() * ranks.sequence.size()]
 

@@ -49,8 +49,8 @@ def train(ranks: Ranks | None, out: Path, until: int) -> dict[str, dict[str, tor
     checkpoints, start = restore_run(out, OptimSettings(), parts, resume=True, keep=2, ranks=ranks)
     assert counter.seen == start * NUM_CLIPS
     row, num_rows = (0, 1) if ranks is None else (ranks.rank, ranks.size)
-    share = NUM_CLIPS // num_rows
-    clips = slice(row * share, (row + 1) * share)
+    clips_per_rank = NUM_CLIPS // num_rows
+    clips = slice(row * clips_per_rank, (row + 1) * clips_per_rank)
     for step in range(start, until):
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(NUM_CLIPS, 4, 3, 4, 6, generator=generator)
@@ -85,9 +85,9 @@ def check(ranks: Ranks, out: Path, until: int, expected: Path | None) -> None:
         assert state.keys() == expected_state.keys()
         for kind, tensors in expected_state.items():
             assert state[kind].keys() == tensors.keys()
-            largest = min(1.0, max(tensor.abs().max().item() for tensor in tensors.values()))
+            max_value = min(1.0, max(tensor.abs().max().item() for tensor in tensors.values()))
             for name, tensor in tensors.items():
-                assert (state[kind][name] - tensor).abs().max() <= 1e-6 * largest, f"{kind} of {name}"
+                assert (state[kind][name] - tensor).abs().max() <= 1e-6 * max_value, f"{kind} of {name}"
 
 
 def check_not_finite(ranks: Ranks, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The transformer with Ulysses sequence parallelism equals that of one process, forward and backward."""
+"""Ulysses sequence parallelism: forward and backward passes of the transformer equal those of one process."""
 
 from dataclasses import replace
 

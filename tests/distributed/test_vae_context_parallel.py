@@ -1,4 +1,4 @@
-"""The VAE with frames split over ranks equals that of one process, forward and backward."""
+"""Context parallelism: forward and backward passes of the VAE equal those of one process."""
 
 from itertools import accumulate
 
@@ -26,7 +26,7 @@ def make_vae() -> CausalVAE:
     vae, generator = CausalVAE(CONFIG), torch.Generator().manual_seed(0)
     init_weights(vae, generator)
     with torch.no_grad():
-        for parameter in vae.parameters():  # no weight stays zero or an identity
+        for parameter in vae.parameters():  # so that no weight is zero or an identity
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return vae
 
@@ -61,7 +61,7 @@ def check_network(ranks: Ranks, name: str, lengths: tuple[int, ...]) -> None:
 
 
 def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None:
-    """Compare a long clip in pieces, each split over the ranks, with `StreamingCache` on the same pieces."""
+    """Compare a long clip in parts, each split over the ranks, with `StreamingCache` on the same parts."""
     vae = make_vae()
     total = sum(map(sum, rounds))
     x = noise(1, 3, total, 16, 16) if name == "encoder" else noise(1, 4, total, 2, 2)
@@ -69,17 +69,15 @@ def check_rounds(ranks: Ranks, name: str, rounds: list[tuple[int, ...]]) -> None
 
     def run(conv_cache, select):
         outputs = []
-        for number, piece in enumerate(pieces):
-            outputs.append(network(select(piece, number), conv_cache))
-            conv_cache.advance(is_last=number == len(pieces) - 2)
+        for index, piece in enumerate(pieces):
+            outputs.append(network(select(piece, index), conv_cache))
+            conv_cache.advance(is_last=index == len(pieces) - 2)
         return outputs
 
-    expected = run(StreamingCache(), lambda piece, number: piece)
+    expected = run(StreamingCache(), lambda piece, index: piece)
     sum(out.square().mean() for out in expected).backward()
     gradients = take_gradients(vae)
-    outputs = run(
-        HaloCache(ranks.world, *rounds), lambda piece, number: local_frames(piece, rounds[number], ranks.rank)
-    )
+    outputs = run(HaloCache(ranks.world, *rounds), lambda piece, index: local_frames(piece, rounds[index], ranks.rank))
     sum(part.square().sum() * ranks.size / out.numel() for part, out in zip(outputs, expected)).backward()
     average_gradients(network.parameters(), ranks.world)
     for part, out in zip(outputs, expected):
@@ -147,8 +145,8 @@ def test_frames_are_split_evenly():
     assert latents_per_rank(6, 4) == (2, 1, 1, 2)
     assert latents_per_rank(1, 1) == (1,)
     for num_latents, size in [(5, 2), (9, 3), (42, 8)]:
-        shares = latents_per_rank(num_latents, size)
-        assert sum(shares) == num_latents
-        assert sum(frames_per_rank(shares)) == geometry.video_frames(num_latents)
+        lengths = latents_per_rank(num_latents, size)
+        assert sum(lengths) == num_latents
+        assert sum(frames_per_rank(lengths)) == geometry.video_frames(num_latents)
     with pytest.raises(UserError, match=r"9 frames are too few for context parallelism on 4 processes.*use 17 frames"):
         latents_per_rank(3, 4)

@@ -1,4 +1,4 @@
-"""VAE training on several ranks, split over clips, frames or both, equals that of one process."""
+"""VAE training on several ranks, split over clips, frames or both, equals training in one process."""
 
 import json
 from dataclasses import replace
@@ -54,11 +54,11 @@ def test_several_ranks_equal_one_process(world, sequence, single_process_run, tm
 
 
 def test_a_run_resumes_on_another_number_of_ranks(tmp_path):
-    out, first = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
-    first = replace(first, optim=replace(first.optim, schedule="constant"))
-    full = replace(SETTINGS, optim=first.optim)
-    as_torchrun(2, run, first, out)
-    assert train(full, out, resume=True) == out
-    uninterrupted = train(full, tmp_path / "uninterrupted")
+    out, first_part = tmp_path / "run", replace(SETTINGS, run=replace(SETTINGS.run, num_steps=3), context_parallel=2)
+    first_part = replace(first_part, optim=replace(first_part.optim, schedule="constant"))
+    settings = replace(SETTINGS, optim=first_part.optim)
+    as_torchrun(2, run, first_part, out)
+    assert train(settings, out, resume=True) == out
+    uninterrupted = train(settings, tmp_path / "uninterrupted")
     last = [next(line for line in reversed(history(run)) if "loss" in line) for run in (out, uninterrupted)]
     assert last[0]["loss"] == pytest.approx(last[1]["loss"], rel=1e-4)

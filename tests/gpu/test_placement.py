@@ -93,7 +93,7 @@ def test_every_placement_gives_bit_identical_outputs(spec, strategies, host_free
 
 @pytest.mark.parametrize("strategies", [memory_planner.STRATEGIES[0], memory_planner.STRATEGIES[-1]])
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
-def test_8_bit_weights_give_close_outputs(spec, strategies, weight_format):
+def test_outputs_with_8_bit_weights_are_close(spec, strategies, weight_format):
     expected, _ = predict(place(spec, memory_planner.STRATEGIES[0]))
     outputs, _ = predict(place(spec, strategies, weight_format))
     error = ((outputs[1] - expected[1]).norm() / expected[1].norm()).item()

@@ -1,4 +1,4 @@
-"""Laws of diffusion: the schedule, the velocity, the samplers on a Gaussian, explicit uniform sampling."""
+"""Laws of the noise schedule, the velocity, the samplers (on Gaussian data) and explicit uniform sampling."""
 
 import math
 from functools import partial
@@ -31,7 +31,7 @@ def test_snr_falls_to_exactly_zero(schedule):
     abar = schedule.alphas_cumprod
     assert abar[0] > 0.99
     assert (abar.diff() < 0).all()
-    assert abar[-1] == 0  # exactly
+    assert abar[-1] == 0
 
 
 @given(scale=st.floats(0.1, 10))
@@ -59,7 +59,7 @@ def test_velocity_is_an_invertible_rotation(t, seed, scale):
     alpha, sigma = schedule.signal_and_noise(timesteps, like=x)
     torch.testing.assert_close(v_to_x0(v, x, alpha, sigma), x0)
     torch.testing.assert_close(v_to_eps(v, x, alpha, sigma), noise)
-    torch.testing.assert_close(x**2 + v**2, x0**2 + noise**2)  # a rotation keeps lengths
+    torch.testing.assert_close(x**2 + v**2, x0**2 + noise**2)  # a rotation preserves norms
 
 
 def test_last_timestep_is_pure_noise():
@@ -83,7 +83,7 @@ def test_velocity_loss_is_the_weighted_x0_loss(t):
 
 
 def gaussian(schedule, mean, std):
-    """The optimal velocity prediction for data from N(mean, std^2)."""
+    """Return the optimal velocity prediction for data from N(mean, std^2)."""
 
     def predict(x, t, i):
         abar = schedule.alphas_cumprod[t].item()
@@ -114,8 +114,8 @@ def test_ddim_is_exact_on_a_gaussian(schedule, std, num_steps):
     timesteps, mean = trailing(num_steps), 0.7
     abar = torch.cat([schedule.alphas_cumprod[timesteps], torch.ones(1, dtype=torch.float64)])
     alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
-    kept = alpha[1:] * alpha[:-1] * std**2 + sigma[1:] * sigma[:-1]
-    factor = (kept / (abar[:-1] * std**2 + 1 - abar[:-1])).prod().item()
+    remaining = alpha[1:] * alpha[:-1] * std**2 + sigma[1:] * sigma[:-1]
+    factor = (remaining / (abar[:-1] * std**2 + 1 - abar[:-1])).prod().item()
     start = initial_noise((1, 2, 3, 2, 2), seeded())
     end = ddim(gaussian(schedule, mean, std), start, timesteps, schedule)
     torch.testing.assert_close(end, mean + factor * start, rtol=1e-5, atol=1e-5)
@@ -163,7 +163,7 @@ def test_second_order_beats_first_order():
 
 @schedules
 def test_deterministic_dpm_converges_faster_than_ddim(schedule):
-    """Its steps are those of DDIM with extrapolated x0, so a single step equals that of DDIM."""
+    """Its steps are DDIM steps with extrapolated x0, so the two are equal for a single step."""
     start, std = torch.linspace(-2, 2, 5).reshape(1, 1, 5, 1, 1), 1.5
     predict = gaussian(schedule, 0.7, std)
 
@@ -191,8 +191,8 @@ def test_ddim_inversion_finds_the_initial_noise(schedule):
         errors.append((ddim(predict, states[0], timesteps, schedule) - data).abs().max().item())
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05
     # Intermediate states lead back as well, with the remaining timesteps.
-    half = num_steps // 2
-    assert (ddim(predict, states[half], timesteps[half:], schedule) - data).abs().max() < 0.05
+    middle = num_steps // 2
+    assert (ddim(predict, states[middle], timesteps[middle:], schedule) - data).abs().max() < 0.05
 
 
 @schedules
@@ -231,57 +231,57 @@ def test_every_interval_is_hit_exactly_once(seed, step, num_slots):
 
 @given(seed=st.integers(0, 2**63), step=st.integers(0, 10**7), per_rank=st.integers(1, 8))
 def test_timesteps_do_not_depend_on_the_number_of_ranks(seed, step, per_rank):
-    """Each rank draws all timesteps, independent of its global random state, and takes its slice."""
+    """Each rank samples all timesteps, independent of its global random state, and uses its slice."""
     num_slots = 8 * per_rank
-    alone = explicit_uniform(seed, step, num_slots)
+    expected = explicit_uniform(seed, step, num_slots)
     for num_ranks in (2, 4, 8):
-        size, shares = num_slots // num_ranks, []
+        size, slices = num_slots // num_ranks, []
         for rank in range(num_ranks):
             torch.manual_seed(rank)
-            shares.append(explicit_uniform(seed, step, num_slots)[rank * size :][:size])
-        assert torch.equal(torch.cat(shares), alone)
+            slices.append(explicit_uniform(seed, step, num_slots)[rank * size :][:size])
+        assert torch.equal(torch.cat(slices), expected)
 
 
 @given(seed=st.integers(0, 2**63), step=st.integers(0, 10**7), num_ranks=st.sampled_from([1, 2, 4, 8]))
 def test_one_interval_for_each_rank(seed, step, num_ranks):
-    """The paper's rule: all slots of a rank draw from one interval, and each rank has its own."""
+    """The paper's rule: all slots of a rank share an interval, and every rank has a different one."""
     ranks = [slot * slot % num_ranks for slot in range(5)] + list(range(num_ranks))
     t = explicit_uniform(seed, step, len(ranks), ranks=ranks)
     intervals = t * num_ranks // 1000
-    by_rank = [{int(i) for i, of in zip(intervals, ranks) if of == rank} for rank in range(num_ranks)]
-    assert all(len(one) == 1 for one in by_rank)
-    assert set.union(*by_rank) == set(range(num_ranks))
+    intervals_of_ranks = [{int(i) for i, r in zip(intervals, ranks) if r == rank} for rank in range(num_ranks)]
+    assert all(len(rank_intervals) == 1 for rank_intervals in intervals_of_ranks)
+    assert set.union(*intervals_of_ranks) == set(range(num_ranks))
 
 
-def chi_square_is_small(counts):
-    """Whether Pearson's statistic is within five standard deviations of its mean, on either side."""
+def is_uniform(counts):
+    """Return whether Pearson's statistic is within five standard deviations of its mean."""
     expected, freedom = counts.sum() / len(counts), len(counts) - 1
     statistic = ((counts - expected) ** 2 / expected).sum().item()
     return abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)
 
 
 @pytest.mark.parametrize("num_slots", [7, 8, 48])
-def test_each_slot_sees_every_timestep_equally_often(num_slots):
+def test_timesteps_of_each_slot_are_uniform(num_slots):
     t = torch.stack([explicit_uniform(3, step, num_slots) for step in range(20_000)])
     for slot in (0, num_slots - 1):
-        assert chi_square_is_small(t[:, slot].bincount(minlength=1000).double())
+        assert is_uniform(t[:, slot].bincount(minlength=1000).double())
     # consecutive steps are independent
     coarse = t[:, 0] * 10 // 1000
     pairs = coarse[:-1] * 10 + coarse[1:]
-    assert chi_square_is_small(pairs.bincount(minlength=100).double())
+    assert is_uniform(pairs.bincount(minlength=100).double())
 
 
 def test_seeds_and_steps_are_independent():
-    draws = [explicit_uniform(seed, step, 40) for seed in range(20) for step in range(20)]
-    assert len({tuple(draw.tolist()) for draw in draws}) == len(draws)
+    samples = [explicit_uniform(seed, step, 40) for seed in range(20) for step in range(20)]
+    assert len({tuple(timesteps.tolist()) for timesteps in samples}) == len(samples)
 
 
 @pytest.mark.parametrize("num_slots", [8, 40])
 def test_steps_vary_less_than_with_independent_timesteps(num_slots):
     """The purpose of explicit uniform sampling: the mean over a step has variance n^-3 / 12 instead of n^-1 / 12."""
 
-    def variance(draw):
-        means = torch.stack([draw(0, step, num_slots).double().mean() / 1000 for step in range(2000)])
+    def variance(sample):
+        means = torch.stack([sample(0, step, num_slots).double().mean() / 1000 for step in range(2000)])
         return means.var().item() * 12
 
     assert variance(explicit_uniform) == pytest.approx(num_slots**-3, rel=0.2)

@@ -11,7 +11,7 @@ from cogvideox.state_dict.key_rules import Interleave, Merge, Rename, Reshape, t
 
 @st.composite
 def keymaps_with_states(draw):
-    """Constructors of rules over disjoint names, and an external state dict in random order with unknown tensors."""
+    """Return constructors of rules for disjoint names, and a shuffled external state dict with unknown tensors."""
     constructors, state = [], {}
     kinds = draw(st.lists(st.sampled_from(["rename", "reshape", "merge", "interleave"]), min_size=1, max_size=5))
     for index, kind in enumerate(kinds):
@@ -35,8 +35,8 @@ def keymaps_with_states(draw):
             st.sets(st.tuples(st.integers(0, 120), st.integers(0, 3), st.sampled_from(["weight", "bias", "a.b"])))
         ):
             for part in range(num_parts):
-                numbers = torch.arange(shape[0] * shape[1]).reshape(shape)
-                state[f"external{index}.{n}.part{part}.{m}.{suffix}"] = numbers + 1000 * len(state)
+                values = torch.arange(shape[0] * shape[1]).reshape(shape)
+                state[f"external{index}.{n}.part{part}.{m}.{suffix}"] = values + 1000 * len(state)
     for unknown in draw(st.sets(st.sampled_from(["unknown", "external0.x.part0.1.weight", "loss.weight"]))):
         state[unknown] = torch.ones(2)
     return constructors, {name: state[name] for name in draw(st.permutations(sorted(state)))}
@@ -51,6 +51,6 @@ def test_to_external_inverts_to_internal(case):
     external = to_external(internal, rules)
     assert external.keys() == state.keys()
     assert all(torch.equal(external[name], state[name]) for name in state)
-    internal_again = to_internal(external, rules)
-    assert internal_again.keys() == internal.keys()
-    assert all(torch.equal(internal_again[name], internal[name]) for name in internal)
+    repeated = to_internal(external, rules)
+    assert repeated.keys() == internal.keys()
+    assert all(torch.equal(repeated[name], internal[name]) for name in internal)

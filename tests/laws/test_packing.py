@@ -20,7 +20,7 @@ MODELS = ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"]
 
 
 def random_model(variant: str) -> Transformer:
-    """A model with all weights random, so no zero-initialized layer hides an error."""
+    """Return a model with random weights only, because zero-initialized layers would hide errors."""
     torch.manual_seed(0)
     model = Transformer(transformer(variant))
     for parameter in model.parameters():
@@ -58,7 +58,7 @@ def select_clips(batch: PackedBatch, clips: slice) -> PackedBatch:
 
 
 def separate_losses(model: Transformer, batch: PackedBatch, schedule: Schedule) -> torch.Tensor:
-    """Losses from one call of `forward` for each clip."""
+    """Return the losses from one call of `forward` for each clip."""
     losses = []
     for i in range(len(batch)):
         x0, noise, t = batch.latents[i][None], batch.noise[i][None], batch.timestep[i][None]
@@ -75,20 +75,20 @@ def gradients(model: Transformer, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 def distance(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """The largest relative difference. Gradients that are zero up to rounding, such as that of the bias of the keys,
-    are compared with the largest value of all tensors."""
+    """Return the maximum relative difference. Gradients that are zero up to rounding, such as those of key biases, are
+    compared with the maximum of all tensors."""
     scale_floor = 1e-3 * max(b.abs().max().item() for b in expected)
     return max(((a - b).abs().max() / b.abs().max().clamp(min=scale_floor)).item() for a, b in zip(actual, expected))
 
 
 @pytest.mark.parametrize("variant", MODELS)
 def test_packed_equals_separate(variant):
-    """In one row, and in two rows whose losses are added."""
+    """Packed in one row, and in two rows whose losses are added."""
     model, schedule = random_model(variant), Schedule()
     batch = random_batch(model)
 
     def losses(batch: PackedBatch) -> torch.Tensor:
-        return clip_losses(lambda *given: model.forward_packed(*given, **ofs_of(model)), batch, schedule)
+        return clip_losses(lambda *inputs: model.forward_packed(*inputs, **ofs_of(model)), batch, schedule)
 
     separate = separate_losses(model, batch, schedule)
     expected = gradients(model, separate.sum() / len(batch))
@@ -107,8 +107,8 @@ def test_packed_clips_are_independent():
     batch = random_batch(model)
     expected = model.forward_packed(batch.latents, batch.text, batch.timestep)
     order = [4, 2, 0, 5, 1, 3]
-    mixed = model.forward_packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
-    for i, v in zip(order, mixed):
+    reordered = model.forward_packed([batch.latents[i] for i in order], batch.text[order], batch.timestep[order])
+    for i, v in zip(order, reordered):
         torch.testing.assert_close(v, expected[i], rtol=1e-4, atol=1e-4)
     changed = model.forward_packed(
         (*batch.latents[:-1], batch.latents[-1] + 1), batch.text, torch.cat((batch.timestep[:-1], torch.tensor([5])))
@@ -120,7 +120,7 @@ def test_packed_clips_are_independent():
 @pytest.mark.parametrize("spans", [(2, 3, 2, 8, 2, 1), (2, 4, 3, 3, 1, 5)], ids=["of three lengths", "of one length"])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_packed_attention_equals_masked_attention(rows, spans):
-    """Matches SDPA with a block-diagonal mask, which packing avoids (quadratic memory)."""
+    """The reference is SDPA with a block-diagonal mask, whose quadratic memory packing avoids."""
     layout = StreamLayout(spans)
     q, k, v = (torch.randn(rows, 18, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     segment = torch.repeat_interleave(torch.arange(3), torch.tensor(layout.segments))

@@ -111,30 +111,29 @@ def test_streaming_equals_a_single_call_with_the_same_chunks(vae):
 
 @pytest.mark.parametrize("num_frames", [17, 25, 49])
 @pytest.mark.parametrize("strips", [1, 2, 4])
-def test_whole_clip_encoding_equals_one_piece(vae, num_frames, strips):
-    """In strips of rows, offloaded, and in float32 too."""
+def test_whole_clip_encoding_equals_a_single_call(vae, num_frames, strips):
+    """Also in strips of rows, with offloading, and in float32."""
     video = noise(1, 3, num_frames, 32, 16)
-    whole = Posterior.from_moments(vae.encoder(video, ConvCache()))
-    single = copy.deepcopy(vae).float()
+    expected = Posterior.from_moments(vae.encoder(video, ConvCache()))
+    float32_vae = copy.deepcopy(vae).float()
     with torch.no_grad():
         actual = vae.encode(video, norm_statistics="clip", strips=strips, offload=strips > 1)
-        rounded = single.encode(video.float(), norm_statistics="clip", strips=strips)
+        rounded = float32_vae.encode(video.float(), norm_statistics="clip", strips=strips)
         chunks = vae.encode(video).mean
-    torch.testing.assert_close(actual.mean, whole.mean, rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(actual.logvar, whole.logvar, rtol=1e-9, atol=1e-11)
-    assert (rounded.mean - whole.mean).abs().max() <= 1e-5 * whole.mean.abs().max()
-    assert (chunks - whole.mean).abs().max() > 1e-3  # so the choice matters
+    torch.testing.assert_close(actual.mean, expected.mean, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(actual.logvar, expected.logvar, rtol=1e-9, atol=1e-11)
+    assert (rounded.mean - expected.mean).abs().max() <= 1e-5 * expected.mean.abs().max()
+    assert (chunks - expected.mean).abs().max() > 1e-3  # chunks give other latents
 
 
-def test_whole_clips_and_chunks_are_the_same_up_to_13_frames(vae):
+def test_clips_of_up_to_13_frames_are_a_single_chunk(vae):
     for num_frames in (1, 5, 9, 13):
         video = noise(1, 3, num_frames, 16, 16)
         assert torch.equal(vae.encode(video, norm_statistics="clip").mean, vae.encode(video).mean)
 
 
-def test_norms_pool_over_a_chunk(vae):
-    """Norms make the VAE non-causal within a chunk: the last frames affect the first latent, and the last latents the
-    first frame."""
+def test_norm_statistics_include_the_whole_chunk(vae):
+    """Within a chunk, the VAE is not causal: the last frames affect the first latent, and vice versa."""
     video, latents = noise(1, 3, 9, 16, 16), noise(1, 4, 3, 2, 2)
     before_z, before = vae.encode(video).mean[:, :, 0], vae.decode(latents)[:, :, 0]
     video[:, :, 5:] += 1.0
